@@ -1,0 +1,38 @@
+"""Ctrl-C ends training, not the run."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from src.console import console
+
+
+class Interrupt(Callback):
+    """On the first Ctrl-C training stops after the batch at hand; validation, test and export still follow.
+
+    A second Ctrl-C stops at once.
+    """
+
+    def __init__(self) -> None:
+        self._before: Any = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Take over SIGINT, where this thread may."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+
+        def stop(_: int, __: FrameType | None) -> None:
+            trainer.should_stop = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            console.print("\nCtrl-C: training ends here; testing and exporting follow. Ctrl-C again stops at once.")
+
+        self._before = signal.signal(signal.SIGINT, stop)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Give SIGINT back."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None

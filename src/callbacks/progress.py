@@ -1,0 +1,61 @@
+"""A live bar for training, with throughput and time left; a line an epoch where the output is no terminal."""
+
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from src.console import console
+
+
+class TrainingProgress(Callback):
+    """Shows the epoch, the monitored metric now and at its best, and pairs a second.
+
+    Args:
+        monitor: the metric that chooses the best epoch.
+        mode: `max` or `min`: which of its values is best.
+    """
+
+    def __init__(self, *, monitor: str, mode: str) -> None:
+        self._monitor, self._better = monitor, max if mode == "max" else min
+        self._scores: list[float] = []
+        self._pairs = 0
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+        self._bar = Progress(
+            *columns, TimeRemainingColumn(), TextColumn("{task.fields[speed]}"), console=console, transient=True
+        )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Start the bar; its end is the last epoch, which early stopping may never reach."""
+        self._bar.start()
+        batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        total = (trainer.max_epochs or 1) * batches if trainer.max_epochs != -1 else None
+        self._task = self._bar.add_task("training", total=total, speed="")
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Advance."""
+        self._pairs += len(batch[0])
+        self._bar.advance(self._task)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Show the metric of the epoch."""
+        if self._monitor in trainer.callback_metrics:
+            self._scores.append(float(trainer.callback_metrics[self._monitor]))
+        shown = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        if self._scores:
+            shown += f"  {self._monitor} {self._scores[-1]:.4f}, best {self._better(self._scores):.4f}"
+        elapsed = self._bar.tasks[self._task].elapsed or 1e-9
+        self._bar.update(self._task, description=shown, speed=f"{self._pairs / elapsed:,.0f} pairs/s")
+        if not console.is_terminal:
+            console.print(shown)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Take the bar away, however training ended."""
+        self._bar.stop()

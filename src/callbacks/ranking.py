@@ -1,0 +1,127 @@
+"""Ranking metrics over the whole catalogue, the same for every model."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from src.catalog import Vocabulary
+from src.console import progress
+from src.datamodules.pairs import Pairs
+from src.errors import InputError
+from src.evaluation import ranking
+from src.models.retrieval import mean_ranks, top_k
+
+
+class Ranking(Callback):
+    """Logs accuracy metrics in validation, and in test also their floors and what lies beyond accuracy.
+
+    Args:
+        max_val_queries: validate on this many queries, the first in a seeded order, or on all where there are fewer.
+        list_length: length of the lists that coverage, same artist and popularity are taken from.
+        queries_path: where the test queries are written, a line each with its rank and every metric (Parquet).
+        monitor: the metric that decides between checkpoints; refused if it is a ranking metric and nothing is ranked.
+        seed: decides which validation queries are taken.
+    """
+
+    def __init__(
+        self, *, max_val_queries: int, list_length: int, queries_path: str, monitor: str, seed: int
+    ) -> None:
+        self._max_val_queries, self._list_length = max_val_queries, list_length
+        self._queries_path, self._monitor, self._seed = Path(queries_path), monitor, seed
+        self.queries: dict[str, Pairs] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Choose the queries.
+
+        Raises:
+            InputError: no validation pair is a query, though a ranking metric is to choose the checkpoint.
+        """
+        if self.queries:
+            return
+        for name in ("val", "test"):
+            pairs: Pairs = trainer.datamodule.pairs[name]  # type: ignore[attr-defined]
+            self.queries[name] = pairs.where(ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
+        if not len(self.queries["val"]) and self._monitor.removeprefix("val/") in ranking.accuracy(np.empty(0)):
+            raise InputError(
+                f"monitor.metric={self._monitor} cannot be computed: no validation pair has a share of "
+                f"{ranking.LIKED} or more; use monitor.metric=val/loss monitor.mode=min"
+            )
+        if len(self.queries["val"]) > self._max_val_queries:
+            order = np.random.default_rng(self._seed).permutation(len(self.queries["val"]))
+            chosen = np.zeros(len(order), bool)
+            chosen[order[: self._max_val_queries]] = True
+            self.queries["val"] = self.queries["val"].where(chosen)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Log `val/<metric>`."""
+        queries = self.queries["val"]
+        if len(queries):
+            _, metrics = self._rank(pl_module, queries, "val")
+            means = metrics.mean()
+            pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=len(queries))
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log `test/<metric>` with floors, and write the queries."""
+        queries = self.queries["test"]
+        pl_module.log("test/num_queries", float(len(queries)))
+        if not len(queries):
+            return
+        vocabulary: Vocabulary = trainer.datamodule.vocabulary  # type: ignore[attr-defined]
+        train: Pairs = trainer.datamodule.pairs["train"]  # type: ignore[attr-defined]
+        ranks, metrics = self._rank(pl_module, queries, "test")
+        beyond, covered = self._beyond_accuracy(pl_module, queries, vocabulary)
+        per_query = pd.concat([metrics, beyond], axis=1)
+        floors = {
+            "popular_floor": ranking.popularity_ranks(queries.previous, queries.following, vocabulary.plays),
+            "counts_floor": ranking.count_ranks(
+                queries.previous, queries.following, train.previous, train.following, len(vocabulary.catalog)
+            ),
+        }
+        means = {name: float(mean) for name, mean in per_query.mean().items()}
+        means[f"coverage_at_{self._list_length}"] = covered
+        for floor, floor_ranks in floors.items():
+            floor_means = ranking.accuracy(floor_ranks).mean()
+            means |= {f"{name}_{floor}": float(mean) for name, mean in floor_means.items()}
+        pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=len(queries))
+        self._write(queries, ranks, per_query, vocabulary)
+
+    def _rank(self, pl_module: LightningModule, queries: Pairs, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
+        with torch.inference_mode(), progress(f"ranking {stage} queries", len(queries)) as advance:
+            ranks = mean_ranks(
+                queries=pl_module.scorer.query_vectors(),  # type: ignore[operator, union-attr]
+                items=pl_module.scorer.item_vectors(),  # type: ignore[operator, union-attr]
+                previous=torch.from_numpy(queries.previous).to(pl_module.device),
+                following=torch.from_numpy(queries.following).to(pl_module.device),
+                on_block=advance,
+            )
+        return ranks, ranking.accuracy(ranks)
+
+    def _beyond_accuracy(
+        self, pl_module: LightningModule, queries: Pairs, vocabulary: Vocabulary
+    ) -> tuple[pd.DataFrame, float]:
+        distinct, place = np.unique(queries.previous, return_inverse=True)
+        with torch.inference_mode():
+            lists, _ = top_k(
+                queries=pl_module.scorer.query_vectors(),  # type: ignore[operator, union-attr]
+                items=pl_module.scorer.item_vectors(),  # type: ignore[operator, union-attr]
+                query_rows=torch.from_numpy(distinct),
+                k=min(self._list_length, len(vocabulary.catalog) - 1),
+                plays=vocabulary.plays,
+            )
+        per_query = {
+            f"same_artist_at_{self._list_length}": ranking.same_artist(distinct, lists, vocabulary.catalog.artist_of),
+            f"popularity_rank_at_{self._list_length}": ranking.popularity_rank(lists, vocabulary.plays),
+        }
+        frame = pd.DataFrame({name: values[place] for name, values in per_query.items()})
+        return frame, ranking.coverage(lists, len(vocabulary.catalog))
+
+    def _write(self, queries: Pairs, ranks: np.ndarray, per_query: pd.DataFrame, vocabulary: Vocabulary) -> None:
+        ids = vocabulary.catalog.track_ids
+        head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
+        frame = pd.concat([pd.DataFrame({**head, "rank": ranks}), per_query], axis=1)
+        partial = self._queries_path.with_name(f".{self._queries_path.name}.partial")
+        frame.to_parquet(partial, index=False)
+        partial.replace(self._queries_path)

@@ -1,0 +1,182 @@
+"""What a person at the terminal meets: the entry of a verb, errors as one line, progress bars."""
+
+import difflib
+import functools
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from src.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The clone: `conf/` and the verbs lie here."""
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a function of a config the entry of a verb.
+
+    Hydra composes `conf/<config_name>.yaml` and the command line. What the user can mend ends as one line and exit
+    code 2, an interruption with 130; anything else is a bug of ours and keeps its traceback. A job that fails in a
+    multirun does not stop the others; the failed ones are listed at the end. An empty run folder is removed.
+    """
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+        failed: list[str] = []
+
+        @functools.wraps(task)
+        def job(config: DictConfig) -> Any:
+            try:
+                return task(config)
+            except Exception as error:
+                message = None if wants_traceback else _message(error)
+                if message is None:
+                    raise
+                _show_error(message)
+                failed.append(" ".join(HydraConfig.get().overrides.task))
+                return None
+            finally:
+                _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+
+        def main() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
+            try:
+                hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
+            except KeyboardInterrupt:
+                errors.print("interrupted")
+                sys.exit(130)
+            except Exception as error:
+                message = None if wants_traceback else _message(error)
+                if message is None:
+                    raise
+                _show_error(message)
+                sys.exit(2)
+            if failed:
+                if "-m" in sys.argv or "--multirun" in sys.argv:
+                    errors.print(f"[bold red]{len(failed)} jobs failed:[/] {'; '.join(failed)}")
+                sys.exit(2)
+
+        return main
+
+    return decorate
+
+
+def hush_libraries() -> None:
+    """Silence what Lightning and its friends say about themselves on every run; call before they are imported."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # batches are cut from tensors, there is nothing for workers to do
+        ".*smaller than the logging interval.*",  # metrics are per epoch
+        ".*LeafSpec.*deprecated.*",  # inside Lightning
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _show_error(message: str) -> None:
+    errors.print("[bold red]error:[/]", message, markup=True) if "[" not in message else _show_plain(message)
+
+
+def _show_plain(message: str) -> None:
+    errors.print("[bold red]error:[/] ", end="")
+    errors.print(message, markup=False)
+
+
+def _message(error: BaseException) -> str | None:
+    """The line for an error that the user can mend; None for a bug of ours."""
+    if isinstance(error, InputError):
+        return _one_line(str(error))
+    if isinstance(error, InstantiationException):
+        cause = error.__cause__ or error
+        where = re.search(r"full_key: (\S+)", str(error))
+        if isinstance(cause, InputError) or where is None:
+            return _one_line(str(cause))
+        return _one_line(f"{where[1]}: {cause}")
+    if isinstance(error, ConfigCompositionException):
+        return _one_line(f"{error}{_close_key(error)}")
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _one_line(str(error))
+    return None
+
+
+def _close_key(error: ConfigCompositionException) -> str:
+    """A hint at the key that was probably meant, where a misspelt one was overridden."""
+    missing = re.search(r"Could not override '([\w.]+)'", str(error))
+    node = getattr(error.__cause__, "parent_node", None)
+    if missing is None or node is None:
+        return ""
+    *parents, name = missing[1].split(".")
+    close = difflib.get_close_matches(name, map(str, node.keys()), n=1)
+    return f" Did you mean {'.'.join([*parents, close[0]])}?" if close else ""
+
+
+def _one_line(message: str) -> str:
+    message = re.sub(r"\s*\n\s*full_key: .*", "", message)
+    message = re.sub(r"\nSet the environment variable HYDRA_FULL_ERROR.*", "", message)
+    return re.sub(r"\s+", " ", message).strip()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        return
+    for parent in folder.parents[:2]:  # outputs/<verb> was made for it, too
+        try:
+            parent.rmdir()
+        except OSError:
+            return
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for `total` steps; call what it yields with the number of steps done. It goes when it is full."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+        task = bars.add_task(label, total=total)
+        yield lambda steps: bars.advance(task, steps)
+
+
+def frame_table(frame: "pd.DataFrame", title: str) -> Table:
+    """A frame of whole numbers, a line a row; what is missing stays empty."""
+    table = Table("", title=title, title_justify="left")
+    for column in frame.columns:
+        table.add_column(str(column), justify="right")
+    for name, row in frame.iterrows():
+        table.add_row(str(name), *("" if gone else f"{value:,}" for value, gone in zip(row, row.isna(), strict=True)))
+    return table
+
+
+def metrics_table(metrics: Mapping[str, Any], title: str) -> Table:
+    """The test metrics of a run, each beside its floors: `test/mse` beside `test/mse_mean_floor`, and so on."""
+    test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
+    floors = sorted({name.rsplit("_", 2)[1] for name in test if name.endswith("_floor")})
+    table = Table("test", title=title, title_justify="left")
+    for column in ("model", *floors):
+        table.add_column(column, justify="right")
+    for name, value in test.items():
+        if name.endswith("_floor"):
+            continue
+        beside = (test.get(f"{name}_{floor}_floor") for floor in floors)
+        table.add_row(name, f"[bold]{value:.4g}[/]", *("" if floor is None else f"{floor:.4g}" for floor in beside))
+    return table

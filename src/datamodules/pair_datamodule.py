@@ -1,0 +1,222 @@
+"""The `LightningDataModule`: from the files of a source to batches of pairs.
+
+B pairs in a batch, P pairs in a split.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float32, Int64
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from src.catalog import Catalog, Vocabulary
+from src.datamodules.events import EventLog, read_events
+from src.datamodules.pairs import SPLITS, Pairs, Sessions, make_pairs, split_pairs, split_sessions
+from src.errors import InputError
+
+PairBatch = tuple[Int64[Tensor, "B"], Int64[Tensor, "B"], Float32[Tensor, "B"]]
+"""Rows of the previous tracks, rows of the tracks that follow, shares played (NaN where unknown)."""
+
+
+class PairDataset(Dataset[PairBatch]):
+    """Pairs as three tensors; one index tensor cuts a whole batch out of each."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._columns = tuple(map(torch.from_numpy, (pairs.previous, pairs.following, pairs.played_ratio)))
+
+    def __getitem__(self, index: Int64[Tensor, "B"]) -> PairBatch:
+        previous, following, played_ratio = self._columns
+        return previous[index], following[index], played_ratio[index]
+
+
+class BatchSampler(Sampler[Tensor]):
+    """Index tensors, a batch each: in order, or shuffled anew every epoch.
+
+    The order of an epoch follows from `seed` and the epoch alone, so that a run can be taken up again in any epoch.
+    """
+
+    def __init__(self, *, num_pairs: int, batch_size: int, seed: int | None = None) -> None:
+        self.num_pairs, self.batch_size, self.seed = num_pairs, batch_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.num_pairs // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.seed is None:
+            order = torch.arange(self.num_pairs)
+        else:
+            [state] = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
+            order = torch.randperm(self.num_pairs, generator=torch.Generator().manual_seed(int(state >> np.uint64(1))))
+        yield from order.split(self.batch_size)
+
+
+class PairDataModule(LightningDataModule):
+    """Pairs of tracks from the listening logs or playlists of one source.
+
+    Args:
+        reader: which source it is, a name in `events.READERS`.
+        path: folder with the source's files.
+        pairing: `consecutive`, `first` or `window`; see `make_pairs`.
+        window: largest distance for `pairing=window`.
+        split: `time`, `session` or `pair`; see `split_sessions` and `split_pairs`.
+        split_seed: decides `split=session|pair`; kept apart from `seed` so that runs over seeds share one test set.
+        session_gap_minutes: a longer silence ends a session.
+        max_rejected: share of lines that may be rejected, 0 to 1.
+        rejected_path: where rejected lines are kept aside.
+        batch_size: pairs in a batch.
+        seed: decides the order of the training pairs.
+
+    After `setup`: `catalog`, `vocabulary`, `pairs` (a `Pairs` for each name in SPLITS).
+    """
+
+    catalog: Catalog
+    vocabulary: Vocabulary
+    pairs: dict[str, Pairs]
+
+    def __init__(
+        self,
+        *,
+        reader: str,
+        path: str,
+        pairing: str,
+        window: int,
+        split: str,
+        split_seed: int,
+        session_gap_minutes: float,
+        max_rejected: float,
+        rejected_path: str,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if split not in ("time", "session", "pair"):
+            raise InputError(f"split must be time, session or pair, got {split!r}")
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        if split_seed < 0 or seed < 0:
+            raise InputError(f"seeds must be 0 or more, got seed={seed} and split_seed={split_seed}")
+        self._reader, self._path = reader, Path(path)
+        self._max_rejected, self._rejected_path = max_rejected, Path(rejected_path)
+        self._pairing, self._window, self._session_gap_minutes = pairing, window, session_gap_minutes
+        self._split, self._split_seed = split, split_seed
+        self._batch_size, self._seed = batch_size, seed
+        self._summary: pd.DataFrame | None = None
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - Lightning's signature; every stage wants all
+        """Read the source and split it, once.
+
+        Raises:
+            InputError: the files cannot be used (see `read_events`), or leave a split without pairs.
+        """
+        if self._summary is not None:
+            return
+        log = read_events(
+            reader=self._reader,
+            folder=self._path,
+            max_rejected=self._max_rejected,
+            rejected_path=self._rejected_path,
+        )
+        sessions, pairs = make_pairs(
+            log.database,
+            pairing=self._pairing,
+            window=self._window,
+            session_gap_minutes=self._session_gap_minutes,
+        )
+        log.database.close()
+        self.catalog = log.catalog
+        self._split_up(sessions, pairs)
+        self._summary = self._summarise(log, sessions)
+
+    def _split_up(self, sessions: Sessions, pairs: Pairs) -> None:
+        if self._split == "pair":
+            self._part_of_session = None
+            part_of_pair = split_pairs(len(pairs), seed=self._split_seed)
+            in_training = np.isin(np.arange(len(sessions)), pairs.session[part_of_pair == 0])
+        else:
+            self._part_of_session = split_sessions(sessions, split=self._split, seed=self._split_seed)
+            part_of_pair = self._part_of_session[pairs.session]
+            in_training = self._part_of_session == 0
+        self.pairs = {name: pairs.where(part_of_pair == part) for part, name in enumerate(SPLITS)}
+        if empty := [name for name, part in self.pairs.items() if not len(part)]:
+            raise InputError(
+                f"no pairs left to {' and '.join(empty)}: {len(sessions)} sessions with {len(pairs)} pairs in "
+                f"{self._path} are too few for split={self._split}; give more logs"
+            )
+        train, num_tracks = self.pairs["train"], len(self.catalog)
+        session, track = sessions.listens
+        known = ~np.isnan(train.played_ratio)
+        self.vocabulary = Vocabulary(
+            catalog=self.catalog,
+            previous_counts=np.bincount(train.previous, minlength=num_tracks),
+            next_counts=np.bincount(train.following, minlength=num_tracks),
+            plays=np.bincount(track[in_training[session]], minlength=num_tracks),
+            mean_played_ratio=float(train.played_ratio[known].mean(dtype=np.float64)) if known.any() else None,
+        )
+
+    def _summarise(self, log: EventLog, sessions: Sessions) -> pd.DataFrame:
+        session, track = sessions.listens
+        rows = {}
+        for part, (name, pairs) in enumerate(self.pairs.items()):
+            if self._part_of_session is None:
+                tracks = np.unique(np.concatenate([pairs.previous, pairs.following]))
+                num_events, num_sessions = None, len(np.unique(pairs.session))
+            else:
+                chosen = self._part_of_session[session] == part
+                tracks, num_events = np.unique(track[chosen]), int(chosen.sum())
+                num_sessions = int((self._part_of_session == part).sum())
+            num_artists = len(np.unique(self.catalog.artist_of[tracks]))
+            rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None)
+        num_pairs = sum(map(len, self.pairs.values()))
+        size = (len(self.catalog), self.catalog.num_artists)
+        rows["all"] = (log.num_events, len(sessions), num_pairs, *size, log.num_rejected)
+        columns = ["events", "sessions", "pairs", "tracks", "artists", "rejected"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
+
+    def summary(self) -> pd.DataFrame:
+        """What each split holds, a line each: events, sessions, pairs, distinct tracks and artists, rejected lines.
+
+        The line `all` counts the tracks and artists of the catalogue. Events are not counted where `split=pair` tears
+        sessions apart. Call after `setup`.
+        """
+        assert self._summary is not None, "summary() before setup()"
+        return self._summary
+
+    def digest(self) -> str:
+        """Sixteen hex digits that change whenever a pair, its split or the catalogue does. Call after `setup`."""
+        sha = hashlib.sha256(self.catalog.track_ids.tobytes() + self.catalog.artist_of.tobytes())
+        for pairs in self.pairs.values():
+            for column in (pairs.previous, pairs.following, pairs.played_ratio):
+                sha.update(len(column).to_bytes(8, "little") + column.tobytes())
+        return sha.hexdigest()[:16]
+
+    def train_dataloader(self) -> DataLoader[PairBatch]:
+        """Training pairs, shuffled by seed and epoch."""
+        return self._loader("train", self._seed)
+
+    def val_dataloader(self) -> DataLoader[PairBatch]:
+        """Validation pairs, in order."""
+        return self._loader("val", None)
+
+    def test_dataloader(self) -> DataLoader[PairBatch]:
+        """Test pairs, in order."""
+        return self._loader("test", None)
+
+    def _loader(self, name: str, seed: int | None) -> DataLoader[PairBatch]:
+        pairs = self.pairs[name]
+        return DataLoader(
+            PairDataset(pairs),
+            batch_size=None,  # the sampler hands out whole batches
+            sampler=BatchSampler(num_pairs=len(pairs), batch_size=self._batch_size, seed=seed),
+            pin_memory=torch.cuda.is_available(),
+        )

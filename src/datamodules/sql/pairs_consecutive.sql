@@ -1,0 +1,12 @@
+-- listens (session, place, track, played_ratio) → pairs: each track with the one right before it in the session.
+SELECT session, place, previous, following, played_ratio
+FROM (
+    SELECT
+        session,
+        place,
+        LAG(track) OVER (PARTITION BY session ORDER BY place) AS previous,
+        track AS following,
+        played_ratio
+    FROM listens
+) AS neighbours
+WHERE previous IS NOT NULL

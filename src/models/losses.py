@@ -1,0 +1,176 @@
+"""Losses: how a scorer is held against what was listened to.
+
+B pairs in a batch. Every loss offers `forward(scorer, previous, following, played_ratio)`, the loss of a batch, and
+`predict(score)`, the share of the track that a score foretells. Shares are in [0, 1], NaN where unknown.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from src.catalog import Vocabulary
+from src.errors import InputError
+from src.models.scorers import CosineMix, TwoTableDot
+
+Scorer = CosineMix | TwoTableDot
+
+
+def _needs_shares(vocabulary: Vocabulary, loss: str) -> None:
+    if vocabulary.mean_played_ratio is None:
+        raise InputError(f"loss={loss} learns from shares played, and this source gives none; use loss=softmax")
+
+
+class MSELoss(nn.Module):
+    """Mean squared error of the bare score against the share played: the published recipe.
+
+    Args:
+        vocabulary: what the training pairs show.
+
+    Raises:
+        InputError: the training pairs carry no share.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        _needs_shares(vocabulary, "mse")
+
+    def forward(
+        self,
+        scorer: Scorer,
+        previous: Int[Tensor, "B"],
+        following: Int[Tensor, "B"],
+        played_ratio: Float[Tensor, "B"],
+    ) -> Float[Tensor, ""]:
+        """Mean over the pairs whose share is known; 0 where none is."""
+        return _mean_where_known((scorer(previous, following) - played_ratio.nan_to_num()) ** 2, played_ratio)
+
+    def predict(self, score: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """The score itself; it may leave [0, 1]."""
+        return score
+
+
+class Calibration(nn.Module):
+    """`sigmoid(scale·score + bias)`: the share that a score foretells, in (0, 1).
+
+    Args:
+        vocabulary: the bias starts where a score of 0 foretells the mean share.
+        scale: where the scale starts; it stays above 0.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, scale: float) -> None:
+        super().__init__()
+        if scale <= 0:
+            raise InputError(f"scale must be above 0, got {scale}")
+        mean = 0.5 if vocabulary.mean_played_ratio is None else vocabulary.mean_played_ratio
+        self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
+        self.bias = nn.Parameter(torch.tensor(min(max(mean, 1e-3), 1 - 1e-3)).logit())
+
+    def forward(self, score: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Logit of the share."""
+        return self.log_scale.exp() * score + self.bias
+
+
+class BCELoss(nn.Module):
+    """Cross entropy of `sigmoid(scale·score + bias)` against the share played; scale and bias are learned.
+
+    Args:
+        vocabulary: what the training pairs show.
+        scale: where the scale starts, above 0.
+
+    Raises:
+        InputError: the training pairs carry no share, or `scale` breaks its law.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, scale: float) -> None:
+        super().__init__()
+        _needs_shares(vocabulary, "bce")
+        self.calibration = Calibration(vocabulary, scale)
+
+    def forward(
+        self,
+        scorer: Scorer,
+        previous: Int[Tensor, "B"],
+        following: Int[Tensor, "B"],
+        played_ratio: Float[Tensor, "B"],
+    ) -> Float[Tensor, ""]:
+        """Mean over the pairs whose share is known; 0 where none is."""
+        return _cross_entropy(self.calibration(scorer(previous, following)), played_ratio)
+
+    def predict(self, score: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """`sigmoid(scale·score + bias)`."""
+        return torch.sigmoid(self.calibration(score))
+
+
+class SoftmaxLoss(nn.Module):
+    """Softmax over the candidates of the batch: the track that followed against those that followed others.
+
+    A candidate that equals the pair's own next track, or its query, is masked out (an accidental hit). `logq` takes
+    the logarithm of a candidate's share of the training pairs off its logit, because a batch shows popular tracks
+    more often than the catalogue does. Each pair weighs as much as its share played, 1 where unknown; a track after
+    itself weighs nothing, since it is no candidate of its own.
+
+    A softmax says nothing of the level of a share, so where shares are known a calibration learns it from scores
+    that it does not move.
+
+    Args:
+        vocabulary: what the training pairs show.
+        temperature: divides the scores, above 0.
+        logq: strength of the correction: 0 none, 1 full.
+        scale: where the calibration's scale starts, above 0.
+
+    Raises:
+        InputError: an argument breaks its law.
+
+    Source: Yi et al., Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019.
+    """
+
+    log_q: Tensor
+
+    def __init__(self, vocabulary: Vocabulary, *, temperature: float, logq: float, scale: float) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise InputError(f"temperature must be above 0, got {temperature}; 0.1 is usual for cosines")
+        if not 0 <= logq <= 1:
+            raise InputError(f"logq must lie in [0, 1], got {logq}; 0 is no correction, 1 the full one")
+        self.temperature = temperature
+        counts = torch.from_numpy(vocabulary.next_counts).double().clamp(min=1)
+        self.register_buffer("log_q", (logq * (counts / counts.sum()).log()).float())
+        self.calibration = None if vocabulary.mean_played_ratio is None else Calibration(vocabulary, scale)
+
+    def forward(
+        self,
+        scorer: Scorer,
+        previous: Int[Tensor, "B"],
+        following: Int[Tensor, "B"],
+        played_ratio: Float[Tensor, "B"],
+    ) -> Float[Tensor, ""]:
+        """Weighted mean over the pairs, plus the cross entropy of the calibration."""
+        scores = scorer.query(previous) @ scorer.item(following).T
+        logits = scores / self.temperature - self.log_q[following]
+        logits = logits.masked_fill(accidental_hits(previous, following), -torch.inf)
+        weight = played_ratio.nan_to_num(nan=1.0) * (previous != following)
+        loss = -(logits.log_softmax(dim=1).diagonal() * weight).sum() / weight.sum().clamp(min=1e-9)
+        if self.calibration is not None:
+            loss = loss + _cross_entropy(self.calibration(scores.diagonal().detach()), played_ratio)
+        return loss
+
+    def predict(self, score: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """`sigmoid(scale·score + bias)`; NaN where the source gives no shares to learn a level from."""
+        return torch.full_like(score, torch.nan) if self.calibration is None else self.calibration(score).sigmoid()
+
+
+def accidental_hits(previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Bool[Tensor, "B B"]:
+    """Which candidates of the batch (columns) are no negatives of a pair (lines); the diagonal never is one."""
+    same = (following[:, None] == following) | (previous[:, None] == following)
+    return same.fill_diagonal_(False)
+
+
+def _cross_entropy(logit: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:
+    known = played_ratio.nan_to_num()
+    return _mean_where_known(F.binary_cross_entropy_with_logits(logit, known, reduction="none"), played_ratio)
+
+
+def _mean_where_known(value: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:
+    known = ~played_ratio.isnan()
+    return torch.where(known, value, 0.0).sum() / known.sum().clamp(min=1)

@@ -1,0 +1,127 @@
+"""The `LightningModule`: a scorer, a loss and an optimizer, and the regression metrics.
+
+B pairs in a batch.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float32, Int64
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from src.catalog import Vocabulary
+from src.errors import InputError
+from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from src.models.scorers import CosineMix, TwoTableDot
+
+Made = TypeVar("Made")
+PairBatch = tuple[Int64[Tensor, "B"], Int64[Tensor, "B"], Float32[Tensor, "B"]]
+
+
+class PairRanker(LightningModule):
+    """Learns to score pairs of tracks.
+
+    Logs `train/loss`, `val/loss` and, where shares are known, MSE and MAE of the share foretold; in `test/` these
+    stand beside two floors, the training mean and a uniform random guess (its expectation, so nothing is drawn).
+    `alpha` is logged where the scorer has one.
+
+    Args:
+        vocabulary: the catalogue and what the training pairs show of it.
+        scorer: makes the scorer from the vocabulary.
+        loss: makes the loss from the vocabulary.
+        optimizer: makes the optimizer from parameter groups. Weight decay is for embeddings alone.
+        scheduler: makes the scheduler from the optimizer, or None; stepped after each epoch.
+        monitor: the metric that a scheduler which watches one is given.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: Vocabulary,
+        scorer: Callable[[Vocabulary], CosineMix | TwoTableDot],
+        loss: Callable[[Vocabulary], MSELoss | BCELoss | SoftmaxLoss],
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None,
+        monitor: str,
+    ) -> None:
+        super().__init__()
+        self.scorer = _made("model", scorer, vocabulary)
+        self.loss = _made("loss", loss, vocabulary)
+        self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
+        self._mean_played_ratio = vocabulary.mean_played_ratio
+
+    def training_step(self, batch: PairBatch, _: int) -> Tensor:
+        """Loss of a batch."""
+        loss = self.loss(self.scorer, *batch)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        return loss
+
+    def validation_step(self, batch: PairBatch, _: int) -> None:
+        """Loss and regression metrics of a batch."""
+        self.log("val/loss", self.loss(self.scorer, *batch), prog_bar=True, batch_size=len(batch[0]))
+        self._log_regression("val", batch, floors=False)
+
+    def test_step(self, batch: PairBatch, _: int) -> None:
+        """Regression metrics of a batch beside their floors."""
+        self.log("test/loss", self.loss(self.scorer, *batch), batch_size=len(batch[0]))
+        self._log_regression("test", batch, floors=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Alpha so far, so that a learned one has a curve."""
+        self._log_alpha()
+
+    def on_test_epoch_end(self) -> None:
+        """Alpha of the weights under test."""
+        self._log_alpha()
+
+    def _log_alpha(self) -> None:
+        if isinstance(self.scorer, CosineMix):
+            self.log("alpha", float(self.scorer.alpha()))
+
+    def _log_regression(self, stage: str, batch: PairBatch, *, floors: bool) -> None:
+        previous, following, played_ratio = batch
+        known = ~played_ratio.isnan()
+        if self._mean_played_ratio is None or not known.any():
+            return
+        share = played_ratio[known]
+        error = self.loss.predict(self.scorer(previous[known], following[known])) - share
+        metrics = {"mse": error**2, "mae": error.abs()}
+        if floors:
+            off_mean = share - self._mean_played_ratio
+            metrics["mse_mean_floor"], metrics["mae_mean_floor"] = off_mean**2, off_mean.abs()
+            # E(U−y)² and E|U−y| for U uniform on [0, 1]
+            metrics["mse_random_floor"] = 1 / 3 - share + share**2
+            metrics["mae_random_floor"] = (share**2 + (1 - share) ** 2) / 2
+        means = {f"{stage}/{name}": value.double().mean() for name, value in metrics.items()}
+        self.log_dict(means, batch_size=len(share))
+
+    def configure_optimizers(self) -> Any:
+        """Weight decay on the embeddings alone: it would pull alpha to ½ and a scale to 1.
+
+        Raises:
+            InputError: optimizer or scheduler refuse their settings.
+        """
+        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding)]
+        others = [p for p in self.parameters() if not any(p is table for table in tables)]
+        groups: list[dict[str, Any]] = [{"params": tables}]
+        if others:
+            groups.append({"params": others, "weight_decay": 0.0})
+        optimizer = _made("optimizer", self._optimizer, groups)
+        if self._scheduler is None:
+            return optimizer
+        scheduler = _made("scheduler", self._scheduler, optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self._monitor}}
+
+
+def _made(what: str, factory: Callable[[Any], Made], argument: Any) -> Made:
+    """`factory(argument)`; what its settings from the config do to it is the user's to mend."""
+    try:
+        return factory(argument)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} refuses its settings: {error}") from error

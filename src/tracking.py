@@ -1,0 +1,98 @@
+"""MLflow: open the store, and what a run is told of where it came from."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from omegaconf import DictConfig, OmegaConf
+
+from src.errors import InputError
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+_PACKAGES = ("torch", "pytorch-lightning", "mlflow", "hydra-core", "duckdb", "pandas", "numpy")
+
+
+def open_store(tracking_uri: str, experiment: str) -> None:
+    """Make sure that the store and the experiment are there, before any run is started.
+
+    Two processes that open a new sqlite store at once destroy it, so the first opening is under a lock.
+
+    Raises:
+        InputError: the store cannot be opened.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    file = tracking_uri.removeprefix("sqlite:///") if tracking_uri.startswith("sqlite:///") else None
+    lock = Path(file).parent / f".{Path(file).name}.lock" if file else Path(os.devnull)
+    try:
+        if file is None:
+            _ensure_experiment(mlflow.MlflowClient(tracking_uri), experiment)
+            return
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            _ensure_experiment(mlflow.MlflowClient(tracking_uri), experiment)
+    except (MlflowException, OSError) as error:
+        first = str(error).splitlines()[0][:300]
+        raise InputError(f"cannot open the MLflow store {tracking_uri}: {first}; set logger.tracking_uri") from error
+
+
+def _ensure_experiment(client: Any, name: str) -> None:
+    if client.get_experiment_by_name(name) is None:
+        client.create_experiment(name)
+
+
+def git_state(root: Path) -> dict[str, str]:
+    """`git_commit` (`unknown` outside a checkout) and `git_dirty` (`true` where tracked files differ from it)."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True)  # noqa: S603, S607
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    dirty = git("status", "--porcelain", "--untracked-files=no")
+    return {"git_commit": commit or "unknown", "git_dirty": "unknown" if dirty is None else str(bool(dirty)).lower()}
+
+
+def provenance(root: Path) -> dict[str, str]:
+    """Where a result came from: command, commit, versions, machine. Every result file carries it."""
+    state = {"command": shlex.join(["python", *sys.argv]), **git_state(root)}
+    state["python"] = platform.python_version()
+    state |= {package: version(package) for package in _PACKAGES}
+    state["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    return state
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested names joined by dots: `{"model": {"alpha": 1}}` → `{"model.alpha": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def write_config(config: DictConfig, path: Path, root: Path) -> None:
+    """Write the resolved config, headed by its provenance.
+
+    Raises:
+        InputError: the folder holds a run already.
+    """
+    if path.exists():
+        raise InputError(f"{path.parent} holds a run already; choose another folder with hydra.run.dir=<folder>")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = "".join(f"# {name}: {value}\n" for name, value in provenance(root).items())
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(head + OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
+    partial.replace(path)
