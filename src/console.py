@@ -152,7 +152,8 @@ def _remove_if_empty(folder: Path) -> None:
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar for `total` steps; call what it yields with the number of steps done. It goes when it is full."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+    hidden = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as bars:
         task = bars.add_task(label, total=total)
         yield lambda steps: bars.advance(task, steps)
 

@@ -22,7 +22,12 @@ class TrainingProgress(Callback):
         self._pairs = 0
         columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
         self._bar = Progress(
-            *columns, TimeRemainingColumn(), TextColumn("{task.fields[speed]}"), console=console, transient=True
+            *columns,
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[speed]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
         )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002

@@ -118,7 +118,8 @@ READERS = {
                  WHEN timestamp IS NULL THEN 'timestamp must be a whole number of seconds'
                  WHEN fields[4] <> '' AND played_ratio IS NULL THEN 'duration must be a number of seconds, or nothing'
                  END AS reason""",
-        played_ratio="LEAST(1, p.played_ratio / (c.duration_ms / 1000))",
+        played_ratio="""CASE WHEN p.played_ratio * 1000 >= c.duration_ms THEN 1
+                          ELSE p.played_ratio * 1000 / c.duration_ms END""",
     ),
 }
 """The sources that Segue can read, by the name that `datamodule=` gives them."""
@@ -256,8 +257,10 @@ def _judge_events(database: duckdb.DuckDBPyConnection, source: Reader) -> None:
                {source.played_ratio} AS played_ratio, p.source_session, p.is_last,
                CASE WHEN p.reason IS NOT NULL THEN p.reason
                     WHEN c.row IS NULL THEN 'track ' || p.track || ' is not in {source.catalogue}'
-                    WHEN p.played_ratio IS NOT NULL AND COALESCE({source.played_ratio} NOT BETWEEN 0 AND 1, TRUE)
-                    THEN 'the share played must lie in [0, 1], got ' || COALESCE({source.played_ratio}, p.played_ratio)
+                    WHEN p.played_ratio IS NOT NULL AND ({source.played_ratio}) IS NULL
+                    THEN 'track ' || p.track || ' has no duration in {source.catalogue} to take a share of'
+                    WHEN ({source.played_ratio}) NOT BETWEEN 0 AND 1
+                    THEN 'the share played must lie in [0, 1], got ' || ({source.played_ratio})
                END AS reason
         FROM ({numbered}) p LEFT JOIN catalogue c ON p.track = c.track;
         CREATE TABLE rejected AS

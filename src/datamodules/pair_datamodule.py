@@ -216,7 +216,12 @@ class PairDataModule(LightningDataModule):
         pairs = self.pairs[name]
         return DataLoader(
             PairDataset(pairs),
-            batch_size=None,  # the sampler hands out whole batches
+            batch_size=None,  # the sampler hands out whole batches, there is nothing to collate
+            collate_fn=_as_it_is,
             sampler=BatchSampler(num_pairs=len(pairs), batch_size=self._batch_size, seed=seed),
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _as_it_is(batch: PairBatch) -> PairBatch:
+    return batch

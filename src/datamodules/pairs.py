@@ -104,7 +104,7 @@ def make_pairs(
     pairs = database.execute(f"""
         SELECT nth, previous, following, CAST(played_ratio AS FLOAT) AS played_ratio
         FROM ({(_SQL / f"pairs_{pairing}.sql").read_text()}) JOIN sessions USING (session)
-        ORDER BY nth, place, previous""").fetchnumpy()
+        ORDER BY nth, place, earlier""").fetchnumpy()
     return (
         Sessions(
             key=np.asarray(sessions["key"], object),

@@ -80,7 +80,7 @@ class PairRanker(LightningModule):
 
     def _log_alpha(self) -> None:
         if isinstance(self.scorer, CosineMix):
-            self.log("alpha", float(self.scorer.alpha()))
+            self.log("alpha", torch.as_tensor(self.scorer.alpha(), dtype=torch.float64).detach())
 
     def _log_regression(self, stage: str, batch: PairBatch, *, floors: bool) -> None:
         previous, following, played_ratio = batch

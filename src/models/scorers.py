@@ -7,7 +7,6 @@ negatives, ranking metrics, export and any vector index.
 """
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +41,7 @@ class CosineMix(nn.Module):
         self,
         vocabulary: Vocabulary,
         *,
-        alpha: float | Literal["learned"],
+        alpha: float | str,
         fixed_alpha: float | None,
         dim: int,
         init_std: float,
@@ -58,7 +57,7 @@ class CosineMix(nn.Module):
                 f"use model=convex model.alpha={alpha}"
             )
         self.alpha_logit = nn.Parameter(torch.zeros(())) if alpha == "learned" else None
-        self._alpha = None if alpha == "learned" else float(alpha)
+        self._alpha = 0.5 if alpha == "learned" else float(alpha)
         catalog = vocabulary.catalog
         seen = torch.from_numpy(vocabulary.previous_counts + vocabulary.next_counts > 0)
         self.register_buffer("artist_of", torch.from_numpy(catalog.artist_of))

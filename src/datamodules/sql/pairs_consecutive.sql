@@ -1,5 +1,5 @@
 -- listens (session, place, track, played_ratio) → pairs: each track with the one right before it in the session.
-SELECT session, place, previous, following, played_ratio
+SELECT session, place, place - 1 AS earlier, previous, following, played_ratio
 FROM (
     SELECT
         session,

@@ -1,0 +1,135 @@
+"""Shared material: a small log with a known structure, a catalogue to draw from, and the real data where it is."""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.catalog import Catalog, Vocabulary
+from src.datamodules.pair_datamodule import PairDataModule
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = Path(os.environ.get("SEGUE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; SEGUE_DATA names the folder")
+    return folder
+
+
+def make_catalog(artist_of: Iterable[int]) -> Catalog:
+    """Track ids are 100, 101, …, so that a row is never mistaken for an id."""
+    artists = list(artist_of)
+    frame = pd.DataFrame(
+        {
+            "track": np.arange(100, 100 + len(artists)),
+            "title": [f"Title {row}" for row in range(len(artists))],
+            "artist": [f"Artist {artist}" for artist in artists],
+        }
+    )
+    return Catalog.from_frame(frame, "tracks.json")
+
+
+def make_vocabulary(
+    artist_of: Iterable[int],
+    *,
+    previous_counts: Iterable[int] | None = None,
+    next_counts: Iterable[int] | None = None,
+    mean_played_ratio: float | None = 0.4,
+) -> Vocabulary:
+    catalog = make_catalog(artist_of)
+    ones = np.ones(len(catalog), np.int64)
+    previous = ones if previous_counts is None else np.array(list(previous_counts), np.int64)
+    following = ones if next_counts is None else np.array(list(next_counts), np.int64)
+    return Vocabulary(
+        catalog=catalog,
+        previous_counts=previous,
+        next_counts=following,
+        plays=previous + following,
+        mean_played_ratio=mean_played_ratio,
+    )
+
+
+def event(user: int, timestamp: int, track: int, time: float = 1.0, message: str = "next") -> dict[str, Any]:
+    """One line of the service's log."""
+    return {
+        "message": message,
+        "timestamp": timestamp,
+        "user": user,
+        "track": track,
+        "time": time,
+        "latency": 0.001,
+        "recommendation": None if message == "last" else 100,
+        "experiments": {"TEST": "C"},
+    }
+
+
+def write_lines(path: Path, lines: Iterable[dict[str, Any] | str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = (line if isinstance(line, str) else json.dumps(line) for line in lines)
+    path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+
+
+def write_tracks(folder: Path, artist_of: Iterable[int]) -> None:
+    write_lines(
+        folder / "tracks.json",
+        (
+            {"artist": f"Artist {artist}", "title": f"Title {row}", "track": 100 + row}
+            for row, artist in enumerate(artist_of)
+        ),
+    )
+
+
+NUM_RING_TRACKS = 60
+
+
+@pytest.fixture(scope="session")
+def ring_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Logs of listeners who love the next track on a ring of 60 and skip all others: the best answer is certain."""
+    folder = tmp_path_factory.mktemp("ring")
+    write_tracks(folder, (row // 3 for row in range(NUM_RING_TRACKS)))
+    rng = np.random.default_rng(0)
+    lines, clock = [], 1_700_000_000_000
+    for session in range(400):
+        track = int(rng.integers(NUM_RING_TRACKS))
+        for step in range(8):
+            clock += 1000
+            loved = step == 0 or rng.random() < 0.7
+            if step:
+                track = int((track + 1) % NUM_RING_TRACKS if loved else rng.integers(NUM_RING_TRACKS))
+            message = "last" if step == 7 else "next"
+            lines.append(event(session % 50, clock, 100 + track, 1.0 if loved else 0.1, message))
+    half = len(lines) // 2
+    write_lines(folder / "logs" / "a" / "data.json", lines[:half])
+    write_lines(folder / "logs" / "b" / "data.json", lines[half:])
+    return folder
+
+
+@pytest.fixture
+def datamodule_of(tmp_path: Path) -> Callable[..., PairDataModule]:
+    """Makes a datamodule from a folder, with everything usual unless told otherwise."""
+
+    def make(path: Path, **changes: Any) -> PairDataModule:
+        settings: dict[str, Any] = {
+            "reader": "botify",
+            "path": str(path),
+            "pairing": "consecutive",
+            "window": 3,
+            "split": "time",
+            "split_seed": 0,
+            "session_gap_minutes": 30.0,
+            "max_rejected": 0.01,
+            "rejected_path": str(tmp_path / "rejected.jsonl"),
+            "batch_size": 64,
+            "seed": 1,
+        }
+        return PairDataModule(**{**settings, **changes})
+
+    return make

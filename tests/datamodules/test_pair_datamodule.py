@@ -1,0 +1,128 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from src.datamodules.pair_datamodule import BatchSampler, PairDataModule
+from src.errors import InputError
+from tests.conftest import event, write_lines, write_tracks
+
+Make = Callable[..., PairDataModule]
+
+
+@pytest.fixture
+def ring(datamodule_of: Make, ring_logs: Path) -> PairDataModule:
+    datamodule = datamodule_of(ring_logs)
+    datamodule.setup()
+    return datamodule
+
+
+@pytest.mark.parametrize("split", ["time", "session"])
+def test_sessions_stay_whole(datamodule_of: Make, ring_logs: Path, split: str) -> None:
+    datamodule = datamodule_of(ring_logs, split=split)
+    datamodule.setup()
+    sessions = [set(pairs.session.tolist()) for pairs in datamodule.pairs.values()]
+    assert [len(part) for part in sessions] == [320, 40, 40]
+    assert len(set.union(*sessions)) == 400
+
+
+def test_the_vocabulary_is_counted_from_training_sessions_alone(tmp_path: Path, datamodule_of: Make) -> None:
+    write_tracks(tmp_path, [0, 0, 1, 1, 2])
+    lines = []
+    for session in range(10):  # 8 train, 1 validates, 1 tests; the last two play tracks that training never shows
+        tracks = [0, 1, 0] if session < 8 else [2, 3, 4]
+        for step, track in enumerate(tracks):
+            last = "last" if step == 2 else "next"
+            lines.append(event(session, 1000 * session + step, 100 + track, 0.25 if session < 8 else 1.0, last))
+    write_lines(tmp_path / "logs" / "data.json", lines)
+    datamodule = datamodule_of(tmp_path)
+    datamodule.setup()
+    vocabulary = datamodule.vocabulary
+    assert vocabulary.plays.tolist() == [16, 8, 0, 0, 0]
+    assert vocabulary.previous_counts.tolist() == [8, 8, 0, 0, 0]
+    assert vocabulary.next_counts.tolist() == [8, 8, 0, 0, 0]
+    assert vocabulary.mean_played_ratio == 0.25
+
+
+def test_each_epoch_shows_every_training_pair_once_in_another_order(ring: PairDataModule) -> None:
+    loader = ring.train_dataloader()
+    assert isinstance(loader.sampler, BatchSampler)
+    epochs = []
+    for epoch in (0, 1, 0):
+        loader.sampler.set_epoch(epoch)
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        assert {len(batch[0]) for batch in batches[:-1]} == {64}
+        epochs.append(torch.stack([torch.cat([b[column].double() for b in batches]) for column in range(3)]))
+    assert torch.equal(epochs[0], epochs[2])
+    assert not torch.equal(epochs[0], epochs[1])
+    train = ring.pairs["train"]
+    stored = sorted(zip(train.previous.tolist(), train.following.tolist(), train.played_ratio.tolist(), strict=True))
+    assert sorted(map(tuple, epochs[1].T.tolist())) == stored
+
+
+def test_validation_and_test_come_in_the_order_of_time(ring: PairDataModule) -> None:
+    for name, loader in (("val", ring.val_dataloader()), ("test", ring.test_dataloader())):
+        following = torch.cat([batch[1] for batch in loader])
+        assert following.tolist() == ring.pairs[name].following.tolist()
+
+
+def test_the_summary_counts_what_each_split_holds(ring: PairDataModule) -> None:
+    summary = ring.summary()
+    assert summary.index.tolist() == ["train", "val", "test", "all"]
+    assert summary.columns.tolist() == ["events", "sessions", "pairs", "tracks", "artists", "rejected"]
+    assert summary.loc["train"].tolist()[:5] == [2560, 320, 2240, 60, 20]
+    assert summary.loc["all"].tolist() == [3200, 400, 2800, 60, 20, 0]
+    assert summary.loc[["train", "val", "test"], "pairs"].sum() == 2800
+
+
+def test_setup_reads_once(ring: PairDataModule) -> None:
+    before = ring.pairs
+    ring.setup("test")
+    assert ring.pairs is before
+
+
+def test_the_digest_changes_with_the_data_and_only_with_it(datamodule_of: Make, ring_logs: Path) -> None:
+    def digest(**changes: Any) -> str:
+        datamodule = datamodule_of(ring_logs, **changes)
+        datamodule.setup()
+        return datamodule.digest()
+
+    same = digest()
+    assert same == digest(seed=2, batch_size=7)
+    assert len({same, digest(pairing="first"), digest(split="session"), digest(split="session", split_seed=1)}) == 4
+
+
+def test_too_few_sessions_for_a_split_are_named(tmp_path: Path, datamodule_of: Make) -> None:
+    write_tracks(tmp_path, [0, 0])
+    write_lines(tmp_path / "logs" / "data.json", [event(1, 1, 100), event(1, 2, 101)])
+    with pytest.raises(InputError, match=r"no pairs left to val and test: 1 sessions with 1 pairs in .* are too few"):
+        datamodule_of(tmp_path).setup()
+
+
+def test_the_pair_split_tears_sessions_apart(datamodule_of: Make, ring_logs: Path) -> None:
+    datamodule = datamodule_of(ring_logs, split="pair", pairing="first")
+    datamodule.setup()
+    sessions = [set(pairs.session.tolist()) for pairs in datamodule.pairs.values()]
+    assert sessions[0] & sessions[2]
+    assert datamodule.summary().isna().loc["train", "events"]
+    assert np.isclose(len(datamodule.pairs["train"]) / 2800, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": "random"}, "split must be time, session or pair, got 'random'"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"seed": -1}, "seeds must be 0 or more, got seed=-1"),
+        ({"split_seed": -1}, "got seed=1 and split_seed=-1"),
+    ],
+)
+def test_impossible_settings_are_refused(
+    datamodule_of: Make, ring_logs: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        datamodule_of(ring_logs, **change)

@@ -1,0 +1,197 @@
+"""Sessions and pairs against slow loops written from the old sheet's description."""
+
+import itertools
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlglot
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.datamodules.events import read_events
+from src.datamodules.pairs import PAIRINGS, Pairs, Sessions, make_pairs, split_pairs, split_sessions
+from src.errors import InputError
+from tests.conftest import ROOT, event, write_lines, write_tracks
+
+Pair = tuple[int, int, int, float]
+GAP_MS = 30 * 60_000
+
+
+def sheet_sessions(events: list[dict[str, Any]], gap_ms: float) -> list[list[dict[str, Any]]]:
+    """Sort a user's events by time, cut after each `last`, and before a long silence."""
+    of_user = defaultdict(list)
+    for line in events:
+        of_user[line["user"]].append(line)
+    sessions = []
+    for user in of_user:
+        session: list[dict[str, Any]] = []
+        for line in sorted(of_user[user], key=lambda line: line["timestamp"]):
+            if session and line["timestamp"] - session[-1]["timestamp"] > gap_ms:
+                sessions.append(session)
+                session = []
+            session.append(line)
+            if line["message"] == "last":
+                sessions.append(session)
+                session = []
+        if session:
+            sessions.append(session)
+    return sessions
+
+
+def sheet_pairs(sessions: list[list[dict[str, Any]]], pairing: str, window: int) -> list[Pair]:
+    pairs = []
+    for session in sessions:
+        for later in range(1, len(session)):
+            if pairing == "first":
+                earlier = [0]
+            else:
+                reach = 1 if pairing == "consecutive" else window
+                earlier = list(range(max(0, later - reach), later))
+            line = session[later]
+            for place in earlier:
+                pairs.append((session[0]["timestamp"], session[place]["track"], line["track"], line["time"]))
+    return pairs
+
+
+def our_pairs(
+    folder: Path, tmp_path: Path, pairing: str, window: int = 3, gap_minutes: float = 30.0
+) -> tuple[Sessions, list[tuple[int, int, float]]]:
+    log = read_events(reader="botify", folder=folder, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
+    sessions, pairs = make_pairs(log.database, pairing=pairing, window=window, session_gap_minutes=gap_minutes)
+    ids = log.catalog.track_ids
+    columns = ids[pairs.previous].tolist(), ids[pairs.following].tolist(), pairs.played_ratio.tolist()
+    return sessions, list(zip(*columns, strict=True))
+
+
+def close(ours: list[tuple[int, int, float]], sheet: list[Pair]) -> bool:
+    return [pair[:2] for pair in ours] == [pair[1:3] for pair in sheet] and np.allclose(
+        [pair[2] for pair in ours], [pair[3] for pair in sheet], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_pairs_of_the_real_log_are_those_of_the_old_sheet(real_data: Path, tmp_path: Path, pairing: str) -> None:
+    folder = real_data / "botify-2023"
+    lines = [json.loads(text) for path in folder.glob("logs/**/data.json*") for text in path.read_text().splitlines()]
+    sheet = sorted(sheet_sessions(lines, float("inf")), key=lambda session: session[0]["timestamp"])
+    sessions, ours = our_pairs(folder, tmp_path, pairing)
+    assert len(sessions) == len(sheet) == 1000
+    assert len(ours) > 9000
+    assert close(ours, sheet_pairs(sheet, pairing, 3))
+
+
+@st.composite
+def small_logs(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Few users, so that sessions follow and interleave; each timestamp once, so that the order is certain."""
+    times = draw(st.lists(st.integers(0, 40), unique=True, min_size=1, max_size=25))
+    one = st.tuples(st.integers(1, 3), st.integers(100, 104), st.sampled_from([0.0, 0.5, 1.0]), st.booleans())
+    return [
+        event(user, minute * 60_000, track, time, "last" if last else "next")
+        for minute, (user, track, time, last) in zip(times, [draw(one) for _ in times], strict=True)
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lines=small_logs(),
+    pairing=st.sampled_from(PAIRINGS),
+    window=st.integers(1, 4),
+    gap=st.integers(1, 20),
+)
+def test_pairs_of_any_log_are_those_of_the_loops(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], pairing: str, window: int, gap: int
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    write_tracks(folder, range(5))
+    write_lines(folder / "logs" / "data.json", lines)
+    sheet = sorted(sheet_sessions(lines, gap * 60_000), key=lambda session: session[0]["timestamp"])
+    sessions, ours = our_pairs(folder, folder, pairing, window, float(gap))
+    assert len(sessions) == len(sheet)
+    assert sorted(ours) == sorted(pair[1:] for pair in sheet_pairs(sheet, pairing, window))
+
+
+def test_a_silence_of_exactly_the_gap_does_not_end_a_session(tmp_path: Path) -> None:
+    write_tracks(tmp_path, range(3))
+    times = [0, GAP_MS, 2 * GAP_MS + 1]
+    write_lines(tmp_path / "logs" / "data.json", [event(1, t, 100 + n) for n, t in enumerate(times)])
+    sessions, pairs = our_pairs(tmp_path, tmp_path, "consecutive")
+    assert len(sessions) == 2
+    assert pairs == [(100, 101, 1.0)]
+    assert sessions.key.tolist() == ["1/1", "1/2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pairing": "skip"}, "pairing must be one of consecutive, first, window, got 'skip'"),
+        ({"window": 0}, "window must be at least 1, got 0"),
+        ({"session_gap_minutes": 0.0}, "session_gap_minutes must be above 0, got 0"),
+    ],
+)
+def test_impossible_pairings_are_refused(
+    ring_logs: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    log = read_events(reader="botify", folder=ring_logs, max_rejected=0.0, rejected_path=tmp_path / "r.jsonl")
+    usual: dict[str, Any] = {"pairing": "consecutive", "window": 3, "session_gap_minutes": 30.0}
+    with pytest.raises(InputError, match=message):
+        make_pairs(log.database, **{**usual, **change})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src" / "datamodules" / "sql").glob("*.sql")), ids=lambda p: p.stem)
+def test_duckdb_and_spark_read_the_sql_alike(path: Path) -> None:
+    # They put NULLs at different ends of an ORDER BY; the columns ordered by here are never partly NULL.
+    duckdb, spark = (sqlglot.parse_one(path.read_text(), read=name).sql(name) for name in ("duckdb", "spark"))
+    assert duckdb == spark
+
+
+def sessions_of(num: int, has_clock: bool = True) -> Sessions:
+    empty = np.empty(0, np.int64)
+    return Sessions(
+        key=np.array([f"{n % 7}/{n}" for n in range(num)], object), has_clock=has_clock, listens=(empty, empty)
+    )
+
+
+@given(num=st.integers(0, 300), split=st.sampled_from(["time", "session"]), seed=st.integers(0, 2**31))
+def test_splits_have_the_shares_of_eight_one_one(num: int, split: str, seed: int) -> None:
+    parts = split_sessions(sessions_of(num), split=split, seed=seed)
+    assert np.abs(np.bincount(parts, minlength=3) - num * np.array([0.8, 0.1, 0.1])).max() <= 1
+
+
+def test_the_time_split_never_trains_on_what_came_later() -> None:
+    parts = split_sessions(sessions_of(50), split="time", seed=0)
+    assert (np.diff(parts) >= 0).all()
+
+
+def test_the_session_split_follows_from_its_seed_and_the_keys_alone() -> None:
+    sessions = sessions_of(200)
+    parts = split_sessions(sessions, split="session", seed=3)
+    np.testing.assert_array_equal(parts, split_sessions(sessions, split="session", seed=3))
+    assert (parts != split_sessions(sessions, split="session", seed=4)).any()
+    assert (np.diff(parts) < 0).any()
+    turned = Sessions(key=sessions.key[::-1], has_clock=True, listens=sessions.listens)
+    np.testing.assert_array_equal(parts[::-1], split_sessions(turned, split="session", seed=3))
+
+
+def test_a_source_without_a_clock_cannot_be_split_by_time() -> None:
+    with pytest.raises(InputError, match=r"split=time needs timestamps.*use datamodule.split=session"):
+        split_sessions(sessions_of(10, has_clock=False), split="time", seed=0)
+
+
+def test_the_pair_split_is_a_permutation_of_the_same_shares() -> None:
+    parts = split_pairs(1000, seed=1)
+    assert np.bincount(parts).tolist() == [800, 100, 100]
+    assert parts.tolist() != sorted(parts.tolist())
+    np.testing.assert_array_equal(parts, split_pairs(1000, seed=1))
+
+
+def test_chosen_pairs_keep_their_columns_together() -> None:
+    numbers = np.arange(6)
+    pairs = Pairs(session=numbers, previous=numbers * 2, following=numbers * 3, played_ratio=numbers.astype(np.float32))
+    chosen = pairs.where(numbers % 2 == 1)
+    assert len(chosen) == 3
+    rows = zip(chosen.session, chosen.previous, chosen.following, chosen.played_ratio, strict=True)
+    assert list(itertools.chain(*rows)) == [1, 2, 3, 1, 3, 6, 9, 3, 5, 10, 15, 5]

@@ -1,0 +1,132 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from src.errors import InputError
+from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, accidental_hits
+from src.models.scorers import CosineMix
+from tests.conftest import make_vocabulary
+
+NEXT_COUNTS = [5, 1, 2, 0, 9, 3]
+VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS)
+BATCH = (torch.tensor([0, 1, 4, 2]), torch.tensor([2, 4, 2, 0]), torch.tensor([1.0, 0.25, 0.5, 0.0]))
+UNKNOWN = torch.full((4,), torch.nan)
+
+
+@pytest.fixture
+def scorer() -> CosineMix:
+    torch.manual_seed(0)
+    return CosineMix(VOCABULARY, alpha=0.7, fixed_alpha=None, dim=5, init_std=0.1)
+
+
+def test_mse_is_the_mean_squared_difference_of_score_and_share(scorer: CosineMix) -> None:
+    previous, following, share = BATCH
+    loss = MSELoss(VOCABULARY)
+    scores = scorer(previous, following)
+    expected = sum((float(s) - float(y)) ** 2 for s, y in zip(scores.detach(), share, strict=True)) / 4
+    assert loss(scorer, *BATCH).item() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(loss.predict(scores), scores)
+
+
+def test_bce_is_the_cross_entropy_of_the_foretold_share(scorer: CosineMix) -> None:
+    previous, following, share = BATCH
+    loss = BCELoss(VOCABULARY, scale=3.0)
+    bias = math.log(0.4 / 0.6)
+    expected = 0.0
+    for score, y in zip(scorer(previous, following).tolist(), share.tolist(), strict=True):
+        p = 1 / (1 + math.exp(-(3 * score + bias)))
+        expected -= (y * math.log(p) + (1 - y) * math.log(1 - p)) / 4
+    assert loss(scorer, *BATCH).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [BCELoss(VOCABULARY, scale=2.0), SoftmaxLoss(VOCABULARY, temperature=0.1, logq=1.0, scale=2.0)])
+def test_a_score_of_nothing_foretells_the_mean_share(loss: BCELoss | SoftmaxLoss) -> None:
+    assert loss.predict(torch.zeros(1)).item() == pytest.approx(0.4)
+    assert loss.predict(torch.tensor([-1.0])).item() < 0.4 < loss.predict(torch.tensor([1.0])).item()
+
+
+def softmax_by_loops(scorer: CosineMix, batch: tuple[Tensor, Tensor, Tensor], temperature: float, logq: float) -> float:
+    previous, following, share = (column.tolist() for column in batch)
+    queries, items = scorer.query_vectors().detach().double(), scorer.item_vectors().detach().double()
+    counts = [max(count, 1) for count in NEXT_COUNTS]
+    total = weights = 0.0
+    for i, query in enumerate(previous):
+        logits = []
+        for j, candidate in enumerate(following):
+            if j != i and candidate in (following[i], query):
+                continue
+            of_candidate = logq * math.log(counts[candidate] / sum(counts))
+            logits.append(float(queries[query] @ items[candidate]) / temperature - of_candidate)
+            if j == i:
+                own = logits[-1]
+        weight = 1.0 if math.isnan(share[i]) else share[i]
+        weight *= query != following[i]
+        total -= weight * (own - math.log(sum(map(math.exp, logits))))
+        weights += weight
+    return total / weights
+
+
+@pytest.mark.parametrize("logq", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("shares", [BATCH[2], UNKNOWN, torch.tensor([torch.nan, 1.0, 0.1, 0.3])])
+def test_softmax_is_the_weighted_mean_of_the_loops(scorer: CosineMix, logq: float, shares: Tensor) -> None:
+    without_shares = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS, mean_played_ratio=None)
+    loss = SoftmaxLoss(without_shares, temperature=0.2, logq=logq, scale=1.0)
+    for previous in (BATCH[0], torch.tensor([2, 1, 4, 2])):  # the second has a track after itself
+        batch = (previous, BATCH[1], shares)
+        assert loss(scorer, *batch).item() == pytest.approx(softmax_by_loops(scorer, batch, 0.2, logq), rel=1e-4)
+
+
+def test_an_accidental_hit_is_another_pairs_same_track_or_ones_own_query() -> None:
+    masked = accidental_hits(torch.tensor([0, 5, 2]), torch.tensor([5, 6, 5]))
+    assert masked.tolist() == [[False, False, True], [True, False, True], [True, False, False]]
+
+
+def test_the_calibration_of_softmax_learns_without_moving_the_scores(scorer: CosineMix) -> None:
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, scale=1.0)
+    silent = (BATCH[0], BATCH[1], torch.zeros(4))  # no share: no softmax, but a level to learn
+    loss(scorer, *silent).backward()
+    assert loss.calibration is not None
+    assert loss.calibration.bias.grad is not None
+    assert loss.calibration.bias.grad > 0
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in scorer.parameters())
+
+
+def test_without_shares_softmax_foretells_none() -> None:
+    loss = SoftmaxLoss(make_vocabulary([0, 1], mean_played_ratio=None), temperature=0.2, logq=1.0, scale=1.0)
+    assert loss.predict(torch.zeros(3)).isnan().all()
+    assert not list(loss.parameters())
+
+
+@pytest.mark.parametrize("loss", [MSELoss(VOCABULARY), BCELoss(VOCABULARY, scale=1.0)])
+def test_pairs_without_a_share_teach_nothing(scorer: CosineMix, loss: MSELoss | BCELoss) -> None:
+    some = torch.tensor([1.0, torch.nan, 0.5, torch.nan])
+    known = torch.tensor([0, 2])
+    torch.testing.assert_close(
+        loss(scorer, BATCH[0], BATCH[1], some), loss(scorer, BATCH[0][known], BATCH[1][known], some[known])
+    )
+    none = loss(scorer, BATCH[0], BATCH[1], UNKNOWN)
+    none.backward()
+    assert none.item() == 0
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in scorer.parameters())
+
+
+@pytest.mark.parametrize("make", [MSELoss, lambda vocabulary: BCELoss(vocabulary, scale=1.0)])
+def test_a_loss_on_shares_refuses_a_source_without_them(make: Any) -> None:
+    with pytest.raises(InputError, match=r"loss=(mse|bce) learns from shares played.*use loss=softmax"):
+        make(make_vocabulary([0, 1], mean_played_ratio=None))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": 0.0}, "temperature must be above 0, got 0"),
+        ({"logq": 1.5}, r"logq must lie in \[0, 1\], got 1.5"),
+        ({"scale": -1.0}, "scale must be above 0, got -1"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SoftmaxLoss(VOCABULARY, **{"temperature": 0.1, "logq": 1.0, "scale": 1.0, **change})

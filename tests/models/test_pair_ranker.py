@@ -1,0 +1,147 @@
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Trainer
+
+from src.datamodules.pair_datamodule import PairDataModule
+from src.errors import InputError
+from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from src.models.pair_ranker import PairRanker
+from src.models.retrieval import top_k
+from src.models.scorers import CosineMix, TwoTableDot
+from tests.conftest import NUM_RING_TRACKS
+
+COSINES = partial(CosineMix, alpha=0.9, fixed_alpha=None, dim=32, init_std=0.1)
+DOT = partial(TwoTableDot, alpha=None, dim=32, init_std=0.1)
+SOFTMAX = partial(SoftmaxLoss, temperature=0.2, logq=1.0, scale=1.0)
+BCE = partial(BCELoss, scale=1.0)
+
+
+@pytest.fixture
+def ring(datamodule_of: Callable[..., PairDataModule], ring_logs: Path) -> PairDataModule:
+    datamodule = datamodule_of(ring_logs)
+    datamodule.setup()
+    return datamodule
+
+
+def ranker(datamodule: PairDataModule, **changes: Any) -> PairRanker:
+    torch.manual_seed(0)
+    usual: dict[str, Any] = {
+        "scorer": COSINES,
+        "loss": BCE,
+        "optimizer": partial(torch.optim.Adam, lr=0.02),
+        "scheduler": None,
+        "monitor": "val/loss",
+    }
+    return PairRanker(vocabulary=datamodule.vocabulary, **{**usual, **changes})
+
+
+def fit(model: PairRanker, datamodule: PairDataModule, epochs: int) -> Trainer:
+    trainer = Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(model, datamodule)
+    return trainer
+
+
+@pytest.mark.parametrize("loss", [BCE, SOFTMAX, MSELoss], ids=["bce", "softmax", "mse"])
+def test_the_next_track_on_the_ring_is_recommended_first(ring: PairDataModule, loss: Any) -> None:
+    model = ranker(ring, scorer=DOT, loss=loss)
+    fit(model, ring, 15)
+    with torch.no_grad():
+        rows, _ = top_k(
+            queries=model.scorer.query_vectors(),
+            items=model.scorer.item_vectors(),
+            query_rows=torch.arange(NUM_RING_TRACKS),
+            k=1,
+            plays=ring.vocabulary.plays,
+        )
+    correct = rows[:, 0] == (torch.arange(NUM_RING_TRACKS).numpy() + 1) % NUM_RING_TRACKS
+    assert correct.mean() > 0.95
+
+
+def test_cosines_find_both_neighbours_on_the_ring(ring: PairDataModule) -> None:
+    model = ranker(ring, scorer=partial(COSINES, alpha=1.0), loss=SOFTMAX)
+    fit(model, ring, 15)
+    with torch.no_grad():
+        vectors = model.scorer.query_vectors()
+        rows, _ = top_k(
+            queries=vectors,
+            items=vectors,
+            query_rows=torch.arange(NUM_RING_TRACKS),
+            k=2,
+            plays=ring.vocabulary.plays,
+        )
+    neighbours = [{(row - 1) % NUM_RING_TRACKS, (row + 1) % NUM_RING_TRACKS} for row in range(NUM_RING_TRACKS)]
+    assert sum(set(line.tolist()) == pair for line, pair in zip(rows, neighbours, strict=True)) > 0.9 * NUM_RING_TRACKS
+
+
+def test_the_test_metrics_are_those_of_the_loops_beside_both_floors(ring: PairDataModule) -> None:
+    model = ranker(ring)
+    trainer = fit(model, ring, 2)
+    [metrics] = trainer.test(model, ring, verbose=False)
+    test, mean = ring.pairs["test"], ring.vocabulary.mean_played_ratio
+    assert mean is not None
+    sums = dict.fromkeys(("mse", "mae", "mse_mean_floor", "mae_mean_floor", "mse_random_floor", "mae_random_floor"), 0.0)
+    grid = [(n + 0.5) / 1000 for n in range(1000)]  # a uniform random guess, by enumeration
+    for previous, following, share in zip(test.previous, test.following, test.played_ratio.tolist(), strict=True):
+        with torch.no_grad():
+            score = model.scorer(torch.tensor([previous]), torch.tensor([following]))
+            foretold = model.loss.predict(score).item()
+        sums["mse"] += (foretold - share) ** 2
+        sums["mae"] += abs(foretold - share)
+        sums["mse_mean_floor"] += (mean - share) ** 2
+        sums["mae_mean_floor"] += abs(mean - share)
+        sums["mse_random_floor"] += sum((guess - share) ** 2 for guess in grid) / 1000
+        sums["mae_random_floor"] += sum(abs(guess - share) for guess in grid) / 1000
+    for name, total in sums.items():
+        assert metrics[f"test/{name}"] == pytest.approx(total / len(test), rel=1e-4), name
+    assert metrics["alpha"] == pytest.approx(0.9)
+
+
+def test_a_learned_alpha_is_logged_as_it_ended(ring: PairDataModule) -> None:
+    model = ranker(ring, scorer=partial(COSINES, alpha="learned"))
+    trainer = fit(model, ring, 2)
+    assert isinstance(model.scorer, CosineMix)
+    ended = torch.as_tensor(model.scorer.alpha()).item()
+    assert ended != 0.5
+    assert trainer.callback_metrics["alpha"].item() == pytest.approx(ended)
+
+
+def test_weight_decay_pulls_at_embeddings_alone(ring: PairDataModule) -> None:
+    model = ranker(ring, scorer=partial(COSINES, alpha="learned"), optimizer=partial(torch.optim.Adam, weight_decay=0.5))
+    tables, others = model.configure_optimizers().param_groups
+    assert tables["weight_decay"] == 0.5
+    assert {tuple(p.shape) for p in tables["params"]} == {(60, 32), (20, 32)}
+    assert others["weight_decay"] == 0
+    assert {tuple(p.shape) for p in others["params"]} == {()}
+    assert len(tables["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scorer": partial(COSINES, width=3)}, "model refuses its settings: .*unexpected keyword argument 'width'"),
+        ({"loss": partial(BCE, temperature=1)}, "loss refuses its settings: .*'temperature'"),
+        ({"scorer": partial(COSINES, alpha=2.0)}, r"^alpha must lie in \[0, 1\]"),
+    ],
+)
+def test_settings_that_no_part_knows_are_refused(ring: PairDataModule, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ranker(ring, **change)
+
+
+def test_an_optimizer_that_refuses_its_settings_is_named(ring: PairDataModule) -> None:
+    model = ranker(ring, optimizer=partial(torch.optim.Adam, lr=-1))
+    with pytest.raises(InputError, match="optimizer refuses its settings: Invalid learning rate: -1"):
+        model.configure_optimizers()

@@ -1,0 +1,106 @@
+"""Search against slow loops, and against an independent library where nothing ties."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_recall, retrieval_reciprocal_rank
+
+from src.errors import InputError
+from src.evaluation import ranking
+from src.models.retrieval import mean_ranks, top_k
+
+
+@st.composite
+def vectors(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """Small whole numbers, so that products are exact and ties are common."""
+    num_tracks, width = draw(st.integers(3, 15)), draw(st.integers(1, 3))
+    number = st.integers(-2, 2)
+    tables = [[[draw(number) for _ in range(width)] for _ in range(num_tracks)] for _ in range(2)]
+    return torch.tensor(tables[0], dtype=torch.float32), torch.tensor(tables[1], dtype=torch.float32)
+
+
+@given(tables=vectors(), block=st.integers(1, 20))
+def test_a_rank_is_the_mean_place_among_its_ties(tables: tuple[Tensor, Tensor], block: int) -> None:
+    queries, items = tables
+    pairs = [(q, t) for q, t in itertools.product(range(len(items)), repeat=2) if q != t]
+    previous, following = torch.tensor(pairs).T
+    ranks = mean_ranks(queries=queries, items=items, previous=previous, following=following, block=block)
+    for (query, target), rank in zip(pairs, ranks, strict=True):
+        scores = {c: float(queries[query] @ items[c]) for c in range(len(items)) if c != query}
+        above = sum(score > scores[target] for score in scores.values())
+        tied = sum(score == scores[target] for score in scores.values())
+        assert rank == sum(range(above + 1, above + tied + 1)) / tied
+
+
+@given(tables=vectors(), block=st.integers(1, 20), data=st.data())
+def test_top_k_is_the_sorted_catalogue_cut_short(tables: tuple[Tensor, Tensor], block: int, data: st.DataObject) -> None:
+    queries, items = tables
+    num_tracks = len(items)
+    k = data.draw(st.integers(1, num_tracks - 1))
+    plays = np.array(data.draw(st.lists(st.integers(0, 3), min_size=num_tracks, max_size=num_tracks)))
+    rows, scores = top_k(
+        queries=queries, items=items, query_rows=torch.arange(num_tracks), k=k, plays=plays, block=block
+    )
+    for query in range(num_tracks):
+        score = {c: float(queries[query] @ items[c]) for c in range(num_tracks) if c != query}
+        expected = sorted(score, key=lambda c: (-score[c], -plays[c], c))[:k]
+        assert rows[query].tolist() == expected
+        assert scores[query].tolist() == [score[c] for c in expected]
+
+
+def test_float_noise_does_not_break_a_tie() -> None:
+    torch.manual_seed(0)
+    artist = torch.nn.functional.normalize(torch.randn(4, 64), dim=1)
+    items = artist.repeat_interleave(25, dim=0) * (1 + 1e-7 * torch.randn(100, 1))
+    rows, _ = top_k(queries=items, items=items, query_rows=torch.tensor([30]), k=24, plays=np.zeros(100, np.int64))
+    assert rows[0].tolist() == [row for row in range(25, 50) if row != 30]
+    ranks = mean_ranks(queries=items, items=items, previous=torch.tensor([30]), following=torch.tensor([49]))
+    assert ranks.tolist() == [12.5]
+
+
+def test_a_query_of_which_nothing_is_known_gets_the_most_played() -> None:
+    queries = torch.zeros(6, 3)
+    plays = np.array([1, 9, 4, 4, 0, 7])
+    rows, scores = top_k(queries=queries, items=queries, query_rows=torch.tensor([1, 4]), k=3, plays=plays)
+    assert rows.tolist() == [[5, 2, 3], [1, 5, 2]]
+    assert (scores == 0).all()
+
+
+def test_progress_counts_every_query_once() -> None:
+    torch.manual_seed(0)
+    table = torch.randn(50, 4)
+    table[10:30] = 0
+    done: list[int] = []
+    plays = np.zeros(50, np.int64)
+    top_k(queries=table, items=table, query_rows=torch.arange(50), k=5, plays=plays, on_block=done.append, block=7)
+    assert sum(done) == 50
+
+
+def test_a_list_longer_than_the_other_tracks_is_refused() -> None:
+    table = torch.randn(4, 2)
+    with pytest.raises(InputError, match=r"k must lie in \[1, 3\]"):
+        top_k(queries=table, items=table, query_rows=torch.arange(4), k=4, plays=np.zeros(4, np.int64))
+
+
+def test_accuracy_agrees_with_torchmetrics_where_nothing_ties() -> None:
+    torch.manual_seed(0)
+    queries, items = torch.randn(80, 6), torch.randn(80, 6)
+    previous = torch.arange(60)
+    following = (previous * 7 + 3) % 80
+    keep = previous != following
+    previous, following = previous[keep], following[keep]
+    metrics = ranking.accuracy(mean_ranks(queries=queries, items=items, previous=previous, following=following))
+    for place, (query, target) in enumerate(zip(previous.tolist(), following.tolist(), strict=True)):
+        candidates = torch.tensor([c for c in range(80) if c != query])
+        # torchmetrics takes candidates whose score is not above 0 for irrelevant
+        scores, relevant = (items[candidates] @ queries[query]).sigmoid(), candidates == target
+        line = metrics.iloc[place]
+        for k in (1, 10, 50):
+            assert line[f"recall_at_{k}"] == retrieval_recall(scores, relevant, top_k=k).item()
+        assert line["ndcg_at_10"] == pytest.approx(retrieval_normalized_dcg(scores, relevant, top_k=10).item(), abs=1e-6)
+        assert line["mrr"] == pytest.approx(retrieval_reciprocal_rank(scores, relevant).item(), abs=1e-6)

@@ -1,0 +1,168 @@
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from src.errors import InputError
+from src.models.scorers import CosineMix, TwoTableDot
+from tests.conftest import make_vocabulary
+
+ARTISTS = [0, 0, 1, 1, 2, 3]
+Scorer = CosineMix | TwoTableDot
+
+
+def cosine_mix(alpha: Any, artists: Iterable[int] = ARTISTS, seen: Iterable[int] | None = None) -> CosineMix:
+    torch.manual_seed(0)
+    vocabulary = make_vocabulary(artists, previous_counts=seen, next_counts=seen)
+    return CosineMix(vocabulary, alpha=alpha, fixed_alpha=None, dim=5, init_std=0.1)
+
+
+def two_tables(previous: Iterable[int] | None = None, following: Iterable[int] | None = None) -> TwoTableDot:
+    torch.manual_seed(0)
+    vocabulary = make_vocabulary(ARTISTS, previous_counts=previous, next_counts=following)
+    return TwoTableDot(vocabulary, alpha=None, dim=5, init_std=0.1)
+
+
+SCORERS = {
+    "track": lambda: cosine_mix(1.0),
+    "artist": lambda: cosine_mix(0.0),
+    "mean": lambda: cosine_mix(0.5),
+    "convex": lambda: cosine_mix(0.9),
+    "learned": lambda: cosine_mix("learned"),
+    "contextual": lambda: two_tables(),
+}
+
+
+def every_pair(num: int = len(ARTISTS)) -> tuple[Tensor, Tensor]:
+    previous, following = torch.cartesian_prod(torch.arange(num), torch.arange(num)).T
+    return previous, following
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_the_score_is_the_inner_product_of_query_and_item(name: str) -> None:
+    scorer = SCORERS[name]()
+    previous, following = every_pair()
+    queries, items = scorer.query_vectors(), scorer.item_vectors()
+    torch.testing.assert_close(scorer(previous, following), (queries @ items.T)[previous, following])
+    torch.testing.assert_close(scorer.query(previous), queries[previous])
+    torch.testing.assert_close(scorer.item(following), items[following])
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_every_embedding_and_a_learned_alpha_get_a_gradient(name: str) -> None:
+    scorer = SCORERS[name]()
+    (scorer(*every_pair()) ** 2).sum().backward()
+    for parameter in scorer.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.abs().sum() > 0
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(sum(x * y for x, y in zip(a, b, strict=True)) / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5)
+
+
+@given(alpha=st.floats(0.01, 0.99))
+def test_the_mix_is_the_formula(alpha: float) -> None:
+    scorer = cosine_mix(alpha)
+    assert scorer.track is not None
+    assert scorer.artist is not None
+    tracks, artists = (table.weight.detach().double().numpy() for table in (scorer.track, scorer.artist))
+    for previous in range(len(ARTISTS)):
+        for following in range(len(ARTISTS)):
+            score = scorer(torch.tensor([previous]), torch.tensor([following])).item()
+            of_tracks = cosine(tracks[previous], tracks[following])
+            of_artists = cosine(artists[ARTISTS[previous]], artists[ARTISTS[following]])
+            assert score == pytest.approx(alpha * of_tracks + (1 - alpha) * of_artists, abs=1e-5)
+
+
+@given(alpha=st.floats(0, 1), scale=st.floats(0.01, 100))
+def test_the_mix_lies_in_its_bounds_is_symmetric_and_blind_to_length(alpha: float, scale: float) -> None:
+    scorer = cosine_mix(alpha)
+    previous, following = every_pair()
+    scores = scorer(previous, following)
+    assert scores.abs().max() <= 1 + 1e-5
+    torch.testing.assert_close(scores, scorer(following, previous))
+    with torch.no_grad():
+        for table in (scorer.track, scorer.artist):
+            if table is not None:
+                table.weight.mul_(scale)
+    torch.testing.assert_close(scorer(previous, following), scores, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["track", "artist", "mean", "convex", "learned"])
+def test_a_track_is_nearest_to_itself(name: str) -> None:
+    rows = torch.arange(len(ARTISTS))
+    torch.testing.assert_close(SCORERS[name]()(rows, rows), torch.ones(len(ARTISTS)))
+
+
+def test_an_unknown_track_is_scored_by_its_artist_alone() -> None:
+    scorer = cosine_mix(0.9, seen=[1, 0, 1, 1, 1, 1])
+    assert scorer.artist is not None
+    artists = scorer.artist.weight
+    expected = 0.1 * torch.cosine_similarity(artists[0], artists[1], dim=0)
+    torch.testing.assert_close(scorer(torch.tensor([1]), torch.tensor([2]))[0], expected)
+    torch.testing.assert_close(scorer(torch.tensor([1]), torch.tensor([0])), torch.tensor([0.1]))
+
+
+def test_a_track_of_an_unknown_artist_scores_nothing() -> None:
+    scorer = cosine_mix(0.9, seen=[1, 1, 1, 1, 1, 0])
+    assert scorer(torch.full((6,), 5), torch.arange(6)).tolist() == [0.0] * 6
+
+
+def test_what_was_not_seen_stays_unknown_through_training() -> None:
+    scorer = cosine_mix("learned", seen=[1, 1, 1, 1, 1, 0])
+    optimizer = torch.optim.Adam(scorer.parameters(), lr=0.1, weight_decay=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        scorer(torch.tensor([0, 1]), torch.tensor([2, 4])).sum().backward()
+        optimizer.step()
+    assert scorer.query_vectors()[5].abs().sum() == 0
+
+
+def test_a_context_never_seen_says_nothing_though_the_track_was_seen_as_next() -> None:
+    scorer = two_tables(previous=[0, 1, 1, 1, 1, 1], following=[1, 1, 1, 1, 1, 0])
+    assert scorer.query_vectors()[0].abs().sum() == 0
+    assert scorer.item_vectors()[0].abs().sum() > 0
+    assert scorer.item_vectors()[5].abs().sum() == 0
+
+
+def test_one_head_alone_keeps_one_table_alone() -> None:
+    assert cosine_mix(1.0).artist is None
+    assert cosine_mix(0.0).track is None
+    assert cosine_mix(1.0).query_vectors().shape == (6, 5)
+    assert cosine_mix(0.5).query_vectors().shape == (6, 10)
+
+
+def test_a_learned_alpha_starts_in_the_middle_and_moves() -> None:
+    scorer = cosine_mix("learned")
+    assert torch.as_tensor(scorer.alpha()).item() == 0.5
+    optimizer = torch.optim.SGD(scorer.parameters(), lr=1.0)
+    scorer(torch.tensor([0]), torch.tensor([1])).neg().backward()  # the same artist: its cosine is 1
+    optimizer.step()
+    assert torch.as_tensor(scorer.alpha()).item() < 0.5
+
+
+@pytest.mark.parametrize("alpha", [1.5, -0.1, float("nan"), "learn"])
+def test_an_alpha_outside_its_law_is_refused(alpha: Any) -> None:
+    with pytest.raises(InputError, match=rf"alpha must lie in \[0, 1\] or be learned, got {alpha}"):
+        cosine_mix(alpha)
+
+
+def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None:
+    with pytest.raises(InputError, match=r"alpha=0.3 contradicts .* alpha=1.0 .* use model=convex model.alpha=0.3"):
+        CosineMix(make_vocabulary(ARTISTS), alpha=0.3, fixed_alpha=1.0, dim=5, init_std=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"dim": 0}, "dim must be a whole number of at least 1, got 0"), ({"init_std": 0.0}, "init_std must be above 0")],
+)
+def test_impossible_tables_are_refused(change: dict[str, Any], message: str) -> None:
+    usual: dict[str, Any] = {"alpha": 0.5, "fixed_alpha": None, "dim": 5, "init_std": 0.1}
+    with pytest.raises(InputError, match=message):
+        CosineMix(make_vocabulary(ARTISTS), **{**usual, **change})

@@ -1,0 +1,41 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.catalog import Catalog
+from src.errors import InputError
+from tests.conftest import make_catalog
+
+
+def test_rows_and_ids_lead_to_each_other() -> None:
+    catalog = make_catalog([0, 1, 0])
+    assert catalog.rows_of(np.array([102, 100, 7])).tolist() == [2, 0, -1]
+    assert catalog.track_ids[catalog.rows_of(catalog.track_ids)].tolist() == [100, 101, 102]
+
+
+def test_tracks_of_one_artist_share_its_row() -> None:
+    catalog = make_catalog([5, 9, 5])
+    assert catalog.artist_of.tolist() == [0, 1, 0]
+    assert catalog.artists.tolist() == ["Artist 5", "Artist 9"]
+
+
+def test_tracks_without_an_artist_share_none() -> None:
+    frame = pd.DataFrame({"track": [1, 2, 3], "title": ["a", None, "c"], "artist": [None, "x", None]})
+    catalog = Catalog.from_frame(frame, "tracks.csv")
+    assert len(set(catalog.artist_of.tolist())) == 3
+    assert catalog.num_artists == 3
+    assert catalog.titles[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("tracks", "message"),
+    [
+        ([], "tracks.json is empty"),
+        ([1, None], "entry 2 has no whole number"),
+        ([1, 1], "track 1 stands twice"),
+    ],
+)
+def test_a_damaged_catalogue_is_refused(tracks: list[int | None], message: str) -> None:
+    frame = pd.DataFrame({"track": tracks, "title": ["t"] * len(tracks), "artist": ["a"] * len(tracks)})
+    with pytest.raises(InputError, match=message):
+        Catalog.from_frame(frame, "tracks.json")

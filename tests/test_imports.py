@@ -1,0 +1,60 @@
+"""Who may import whom: the rooms of docs/architecture.md."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+EVERYWHERE = {"errors", "catalog"}
+MAY_IMPORT = {
+    "errors": set[str](),
+    "catalog": set[str](),
+    "recommendations": set[str](),
+    "tracking": set[str](),
+    "console": set[str](),
+    "datamodules": {"recommendations"},
+    "models": {"recommendations"},
+    "evaluation": set[str](),
+    "callbacks": {"models", "datamodules", "evaluation", "recommendations", "tracking", "console"},
+}
+FOREIGN = {
+    "catalog": {"torch", "mlflow", "pytorch_lightning"},
+    "recommendations": {"torch", "mlflow", "pytorch_lightning"},
+    "evaluation": {"torch", "mlflow", "pytorch_lightning"},
+    "console": {"torch", "mlflow", "pytorch_lightning"},
+}
+"""What a room must not bring in, because who uses it does not have it or cannot wait for it."""
+
+FILES = sorted((ROOT / "src").rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT / "src").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f.name != "__init__.py"], ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_room_imports_only_the_rooms_it_may(path: Path) -> None:
+    ours = {name.split(".")[1] for name in imported(path) if name.startswith("src.")}
+    assert ours <= MAY_IMPORT[room(path)] | EVERYWHERE | {room(path)}
+    foreign = {name.split(".")[0] for name in imported(path)}
+    assert not foreign & FOREIGN.get(room(path), set())
+
+
+def test_nothing_imports_a_verb() -> None:
+    verbs = {path.stem for path in ROOT.glob("*.py")}
+    assert verbs
+    for path in FILES:
+        assert not {name.split(".")[0] for name in imported(path)} & verbs
