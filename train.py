@@ -1,8 +1,10 @@
 """From event logs or playlists to a tracked MLflow run: checkpoint, metrics, `recommendations.jsonl`."""
 
+from functools import partial
 from pathlib import Path
 
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.console import ROOT, console, frame_table, hush_libraries, metrics_table, verb
 
@@ -16,22 +18,27 @@ def train(config: DictConfig) -> None:
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
-    from src.tracking import open_store, write_config
+    from src.tracking import open_store, run_name, write_config
 
     run_dir = Path(config.run_dir)
-    seed_everything(config.seed, workers=True, verbose=False)
+    chosen = HydraConfig.get().runtime.choices
+    config.run_name = config.run_name or run_name(
+        model=chosen["model"], alpha=config.model.alpha, experiment=chosen["experiment"], seed=config.seed
+    )
     with console.status("reading events"):
         datamodule = instantiate(config.datamodule, _convert_="all")
         datamodule.setup()
+    seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=f"{config.datamodule.path}"))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+    callbacks = instantiate(config.callbacks, _convert_="all").values()
     trainer = instantiate(
         config.trainer,
-        callbacks=list(instantiate(config.callbacks, _convert_="all").values()),
+        callbacks=[made(datamodule) if isinstance(made, partial) else made for made in callbacks],
         logger=config.logger and instantiate(config.logger, _convert_="all"),
         _convert_="all",
     )
-    write_config(config, run_dir / "config.yaml", root=ROOT)
+    write_config(OmegaConf.to_container(config, resolve=True), run_dir / "config.yaml", root=ROOT)
     if config.logger:
         open_store(config.logger.tracking_uri, config.logger.experiment_name)
 

@@ -67,13 +67,14 @@ class Catalog:
         return len(self.artists)
 
     @cached_property
-    def _index(self) -> pd.Index:
-        return pd.Index(self.track_ids)
+    def _index(self) -> "pd.Index[int]":
+        index: pd.Index[int] = pd.Index(self.track_ids)
+        return index
 
     def rows_of(self, track_ids: Int64[np.ndarray, "*n"]) -> Int64[np.ndarray, "*n"]:
         """Rows of raw ids; -1 where the catalogue does not have the track."""
-        rows: Int64[np.ndarray, "*n"] = self._index.get_indexer(track_ids.ravel()).reshape(track_ids.shape)
-        return rows.astype(np.int64)
+        rows = self._index.get_indexer(pd.Index(track_ids.ravel()))
+        return np.asarray(rows, np.int64).reshape(track_ids.shape)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -18,8 +18,9 @@ from hydra.errors import ConfigCompositionException, HydraException, Instantiati
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from src.errors import InputError
 
@@ -63,7 +64,11 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
             try:
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit) as stopped:
+                if not isinstance(stopped, KeyboardInterrupt) and not isinstance(
+                    stopped.__context__, KeyboardInterrupt
+                ):
+                    raise
                 errors.print("interrupted")
                 sys.exit(130)
             except Exception as error:
@@ -74,7 +79,7 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
                 sys.exit(2)
             if failed:
                 if "-m" in sys.argv or "--multirun" in sys.argv:
-                    errors.print(f"[bold red]{len(failed)} jobs failed:[/] {'; '.join(failed)}")
+                    errors.print(f"[bold red]{len(failed)} jobs failed:[/] {escape('; '.join(failed))}")
                 sys.exit(2)
 
         return main
@@ -94,12 +99,7 @@ def hush_libraries() -> None:
 
 
 def _show_error(message: str) -> None:
-    errors.print("[bold red]error:[/]", message, markup=True) if "[" not in message else _show_plain(message)
-
-
-def _show_plain(message: str) -> None:
-    errors.print("[bold red]error:[/] ", end="")
-    errors.print(message, markup=False)
+    errors.print(f"[bold red]error:[/] {escape(message)}")
 
 
 def _message(error: BaseException) -> str | None:
@@ -111,7 +111,8 @@ def _message(error: BaseException) -> str | None:
         where = re.search(r"full_key: (\S+)", str(error))
         if isinstance(cause, InputError) or where is None:
             return _one_line(str(cause))
-        return _one_line(f"{where[1]}: {cause}")
+        remedy = "; use trainer.accelerator=cpu" if "No supported gpu backend" in str(cause) else ""
+        return _one_line(f"{where[1]}: {cause}{remedy}")
     if isinstance(error, ConfigCompositionException):
         return _one_line(f"{error}{_close_key(error)}")
     if isinstance(error, HydraException | OmegaConfBaseException):

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock
-from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError
 
@@ -31,6 +31,7 @@ def open_store(tracking_uri: str, experiment: str) -> None:
     """
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     file = tracking_uri.removeprefix("sqlite:///") if tracking_uri.startswith("sqlite:///") else None
     lock = Path(file).parent / f".{Path(file).name}.lock" if file else Path(os.devnull)
@@ -41,7 +42,7 @@ def open_store(tracking_uri: str, experiment: str) -> None:
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             _ensure_experiment(mlflow.MlflowClient(tracking_uri), experiment)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         first = str(error).splitlines()[0][:300]
         raise InputError(f"cannot open the MLflow store {tracking_uri}: {first}; set logger.tracking_uri") from error
 
@@ -56,7 +57,7 @@ def git_state(root: Path) -> dict[str, str]:
 
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True)  # noqa: S603, S607
+            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
         return done.stdout.strip()
@@ -75,6 +76,12 @@ def provenance(root: Path) -> dict[str, str]:
     return state
 
 
+def run_name(*, model: str, alpha: float | str | None, experiment: str | None, seed: int) -> str:
+    """What tells the runs of a sweep apart, for people: `convex α=0.9 seed=1`."""
+    parts = [model, f"α={alpha}" if alpha is not None else "", experiment or "", f"seed={seed}"]
+    return " ".join(part for part in parts if part)
+
+
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested names joined by dots: `{"model": {"alpha": 1}}` → `{"model.alpha": 1}`."""
     flat: dict[str, Any] = {}
@@ -83,8 +90,8 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_config(config: DictConfig, path: Path, root: Path) -> None:
-    """Write the resolved config, headed by its provenance.
+def write_config(config: Any, path: Path, root: Path) -> None:
+    """Write the resolved config (plain dicts, lists and values), headed by its provenance.
 
     Raises:
         InputError: the folder holds a run already.
@@ -94,5 +101,5 @@ def write_config(config: DictConfig, path: Path, root: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     head = "".join(f"# {name}: {value}\n" for name, value in provenance(root).items())
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(head + OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
+    partial.write_text(head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     partial.replace(path)

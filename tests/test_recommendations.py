@@ -24,7 +24,9 @@ def lists(draw: st.DrawFn) -> Recommendations:
 
 
 @given(recommendations=lists())
-def test_what_is_written_is_read_back(recommendations: Recommendations, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_is_written_is_read_back(
+    recommendations: Recommendations, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("r") / "recommendations.jsonl"
     catalog = make_catalog(range(len(recommendations.rows)))
     recommendations.write(path, catalog)
@@ -91,7 +93,7 @@ def test_a_damaged_file_is_refused_with_file_and_line(tmp_path: Path, text: str 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read recommendations from .*gone.jsonl: No such file"):
+    with pytest.raises(InputError, match=r"cannot read recommendations from .*gone.jsonl: No such file"):
         Recommendations.read(tmp_path / "gone.jsonl", make_catalog([0]))
 
 

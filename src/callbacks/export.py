@@ -6,6 +6,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.console import progress
+from src.datamodules.pair_datamodule import PairDataModule
 from src.models.retrieval import top_k
 from src.recommendations import Recommendations, check_k
 
@@ -14,20 +15,21 @@ class Export(Callback):
     """Writes `recommendations.jsonl`.
 
     Args:
+        datamodule: the data, set up.
         path: where to write.
         k: how many candidates to keep for each track.
+
+    Raises:
+        InputError: the catalogue cannot fill `k` places.
     """
 
-    def __init__(self, *, path: str, k: int) -> None:
-        self.path, self._k = Path(path), k
+    def __init__(self, datamodule: PairDataModule, *, path: str, k: int) -> None:
+        check_k(k, len(datamodule.catalog))
+        self._datamodule, self._path, self._k = datamodule, Path(path), k
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Refuse a `k` that the catalogue cannot fill before anything is trained."""
-        check_k(self._k, len(trainer.datamodule.catalog))  # type: ignore[attr-defined]
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Export all tracks of the catalogue."""
-        vocabulary = trainer.datamodule.vocabulary  # type: ignore[attr-defined]
+        vocabulary = self._datamodule.vocabulary
         num_tracks = len(vocabulary.catalog)
         with torch.inference_mode(), progress("exporting recommendations", num_tracks) as advance:
             rows, scores = top_k(
@@ -38,4 +40,4 @@ class Export(Callback):
                 plays=vocabulary.plays,
                 on_block=advance,
             )
-            Recommendations(rows=rows, scores=scores).write(self.path, vocabulary.catalog)
+            Recommendations(rows=rows, scores=scores).write(self._path, vocabulary.catalog)

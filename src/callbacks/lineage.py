@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import MLFlowLogger
 
 from src.console import ROOT
+from src.datamodules.pair_datamodule import PairDataModule
 from src.tracking import flatten, provenance
 
 
@@ -21,11 +22,12 @@ class Lineage(Callback):
     the MLflow run (null where there is none). It stands last among the callbacks, so that every file is there.
 
     Args:
+        datamodule: the data, set up.
         run_dir: the run folder, with the resolved `config.yaml` in it.
     """
 
-    def __init__(self, *, run_dir: str) -> None:
-        self._run_dir = Path(run_dir)
+    def __init__(self, datamodule: PairDataModule, *, run_dir: str) -> None:
+        self._datamodule, self._run_dir = datamodule, Path(run_dir)
         self._epochs: list[dict[str, float]] = []
         self._started = time.monotonic()
         self._fit_seconds = 0.0
@@ -37,7 +39,7 @@ class Lineage(Callback):
             return
         config = yaml.safe_load((self._run_dir / "config.yaml").read_text(encoding="utf-8"))
         logger.log_hyperparams(flatten(config))
-        tags = {**provenance(ROOT), "data_digest": trainer.datamodule.digest()}  # type: ignore[attr-defined]
+        tags = {**provenance(ROOT), "data_digest": self._datamodule.digest()}
         for name, value in tags.items():
             logger.experiment.set_tag(logger.run_id, name, value)
         logger.experiment.log_artifact(logger.run_id, str(self._run_dir / "config.yaml"))

@@ -6,17 +6,27 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from src.console import console
+from src.datamodules.pair_datamodule import PairDataModule
+from src.errors import InputError
 
 
 class TrainingProgress(Callback):
     """Shows the epoch, the monitored metric now and at its best, and pairs a second.
 
     Args:
+        datamodule: the data, set up.
         monitor: the metric that chooses the best epoch.
         mode: `max` or `min`: which of its values is best.
+        max_epochs: how many epochs there can be; early stopping may end training before.
+
+    Raises:
+        InputError: `max_epochs` is not a whole number of at least 1.
     """
 
-    def __init__(self, *, monitor: str, mode: str) -> None:
+    def __init__(self, datamodule: PairDataModule, *, monitor: str, mode: str, max_epochs: int) -> None:
+        if isinstance(max_epochs, bool) or not isinstance(max_epochs, int) or max_epochs < 1:
+            raise InputError(f"trainer.max_epochs must be a whole number of at least 1, got {max_epochs!r}")
+        self._num_batches, self._max_epochs = len(datamodule.train_dataloader()), max_epochs
         self._monitor, self._better = monitor, max if mode == "max" else min
         self._scores: list[float] = []
         self._pairs = 0
@@ -33,9 +43,7 @@ class TrainingProgress(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Start the bar; its end is the last epoch, which early stopping may never reach."""
         self._bar.start()
-        batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        total = (trainer.max_epochs or 1) * batches if trainer.max_epochs != -1 else None
-        self._task = self._bar.add_task("training", total=total, speed="")
+        self._task = self._bar.add_task("training", total=self._max_epochs * self._num_batches, speed="")
 
     def on_train_batch_end(
         self,
@@ -53,7 +61,7 @@ class TrainingProgress(Callback):
         """Show the metric of the epoch."""
         if self._monitor in trainer.callback_metrics:
             self._scores.append(float(trainer.callback_metrics[self._monitor]))
-        shown = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        shown = f"epoch {trainer.current_epoch + 1}/{self._max_epochs}"
         if self._scores:
             shown += f"  {self._monitor} {self._scores[-1]:.4f}, best {self._better(self._scores):.4f}"
         elapsed = self._bar.tasks[self._task].elapsed or 1e-9

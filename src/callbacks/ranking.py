@@ -7,72 +7,73 @@ import pandas as pd
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from src.catalog import Vocabulary
 from src.console import progress
+from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs
 from src.errors import InputError
 from src.evaluation import ranking
 from src.models.retrieval import mean_ranks, top_k
+from src.recommendations import check_k
 
 
 class Ranking(Callback):
     """Logs accuracy metrics in validation, and in test also their floors and what lies beyond accuracy.
 
     Args:
+        datamodule: the data, set up.
         max_val_queries: validate on this many queries, the first in a seeded order, or on all where there are fewer.
         list_length: length of the lists that coverage, same artist and popularity are taken from.
         queries_path: where the test queries are written, a line each with its rank and every metric (Parquet).
-        monitor: the metric that decides between checkpoints; refused if it is a ranking metric and nothing is ranked.
+        monitor: the metric that decides between checkpoints.
         seed: decides which validation queries are taken.
+
+    Raises:
+        InputError: `list_length` is more than the catalogue can fill, or a ranking metric is to choose the checkpoint
+            and no validation pair is a query.
     """
 
     def __init__(
-        self, *, max_val_queries: int, list_length: int, queries_path: str, monitor: str, seed: int
+        self,
+        datamodule: PairDataModule,
+        *,
+        max_val_queries: int,
+        list_length: int,
+        queries_path: str,
+        monitor: str,
+        seed: int,
     ) -> None:
-        self._max_val_queries, self._list_length = max_val_queries, list_length
-        self._queries_path, self._monitor, self._seed = Path(queries_path), monitor, seed
-        self.queries: dict[str, Pairs] = {}
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Choose the queries.
-
-        Raises:
-            InputError: no validation pair is a query, though a ranking metric is to choose the checkpoint.
-        """
-        if self.queries:
-            return
-        for name in ("val", "test"):
-            pairs: Pairs = trainer.datamodule.pairs[name]  # type: ignore[attr-defined]
-            self.queries[name] = pairs.where(ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
-        if not len(self.queries["val"]) and self._monitor.removeprefix("val/") in ranking.accuracy(np.empty(0)):
+        check_k(list_length, len(datamodule.catalog))
+        self._list_length, self._queries_path = list_length, Path(queries_path)
+        self._vocabulary, self._train = datamodule.vocabulary, datamodule.pairs["train"]
+        self._queries = {name: _queries_of(datamodule.pairs[name]) for name in ("val", "test")}
+        val = self._queries["val"]
+        if not len(val) and monitor.removeprefix("val/") in ranking.accuracy(np.empty(0)):
             raise InputError(
-                f"monitor.metric={self._monitor} cannot be computed: no validation pair has a share of "
+                f"monitor.metric={monitor} cannot be computed: no validation pair has a share of "
                 f"{ranking.LIKED} or more; use monitor.metric=val/loss monitor.mode=min"
             )
-        if len(self.queries["val"]) > self._max_val_queries:
-            order = np.random.default_rng(self._seed).permutation(len(self.queries["val"]))
-            chosen = np.zeros(len(order), bool)
-            chosen[order[: self._max_val_queries]] = True
-            self.queries["val"] = self.queries["val"].where(chosen)
+        if len(val) > max_val_queries:
+            chosen = np.zeros(len(val), bool)
+            chosen[np.random.default_rng(seed).permutation(len(val))[:max_val_queries]] = True
+            self._queries["val"] = val.where(chosen)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `val/<metric>`."""
-        queries = self.queries["val"]
+        queries = self._queries["val"]
         if len(queries):
             _, metrics = self._rank(pl_module, queries, "val")
             means = metrics.mean()
             pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=len(queries))
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `test/<metric>` with floors, and write the queries."""
-        queries = self.queries["test"]
+        queries = self._queries["test"]
         pl_module.log("test/num_queries", float(len(queries)))
         if not len(queries):
             return
-        vocabulary: Vocabulary = trainer.datamodule.vocabulary  # type: ignore[attr-defined]
-        train: Pairs = trainer.datamodule.pairs["train"]  # type: ignore[attr-defined]
+        vocabulary, train = self._vocabulary, self._train
         ranks, metrics = self._rank(pl_module, queries, "test")
-        beyond, covered = self._beyond_accuracy(pl_module, queries, vocabulary)
+        beyond, covered = self._beyond_accuracy(pl_module, queries)
         per_query = pd.concat([metrics, beyond], axis=1)
         floors = {
             "popular_floor": ranking.popularity_ranks(queries.previous, queries.following, vocabulary.plays),
@@ -86,7 +87,7 @@ class Ranking(Callback):
             floor_means = ranking.accuracy(floor_ranks).mean()
             means |= {f"{name}_{floor}": float(mean) for name, mean in floor_means.items()}
         pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=len(queries))
-        self._write(queries, ranks, per_query, vocabulary)
+        self._write(queries, ranks, per_query)
 
     def _rank(self, pl_module: LightningModule, queries: Pairs, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
         with torch.inference_mode(), progress(f"ranking {stage} queries", len(queries)) as advance:
@@ -99,29 +100,32 @@ class Ranking(Callback):
             )
         return ranks, ranking.accuracy(ranks)
 
-    def _beyond_accuracy(
-        self, pl_module: LightningModule, queries: Pairs, vocabulary: Vocabulary
-    ) -> tuple[pd.DataFrame, float]:
+    def _beyond_accuracy(self, pl_module: LightningModule, queries: Pairs) -> tuple[pd.DataFrame, float]:
+        catalog, plays = self._vocabulary.catalog, self._vocabulary.plays
         distinct, place = np.unique(queries.previous, return_inverse=True)
         with torch.inference_mode():
             lists, _ = top_k(
                 queries=pl_module.scorer.query_vectors(),  # type: ignore[operator, union-attr]
                 items=pl_module.scorer.item_vectors(),  # type: ignore[operator, union-attr]
                 query_rows=torch.from_numpy(distinct),
-                k=min(self._list_length, len(vocabulary.catalog) - 1),
-                plays=vocabulary.plays,
+                k=self._list_length,
+                plays=plays,
             )
         per_query = {
-            f"same_artist_at_{self._list_length}": ranking.same_artist(distinct, lists, vocabulary.catalog.artist_of),
-            f"popularity_rank_at_{self._list_length}": ranking.popularity_rank(lists, vocabulary.plays),
+            f"same_artist_at_{self._list_length}": ranking.same_artist(distinct, lists, catalog.artist_of),
+            f"popularity_rank_at_{self._list_length}": ranking.popularity_rank(lists, plays),
         }
         frame = pd.DataFrame({name: values[place] for name, values in per_query.items()})
-        return frame, ranking.coverage(lists, len(vocabulary.catalog))
+        return frame, ranking.coverage(lists, len(catalog))
 
-    def _write(self, queries: Pairs, ranks: np.ndarray, per_query: pd.DataFrame, vocabulary: Vocabulary) -> None:
-        ids = vocabulary.catalog.track_ids
+    def _write(self, queries: Pairs, ranks: np.ndarray, per_query: pd.DataFrame) -> None:
+        ids = self._vocabulary.catalog.track_ids
         head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
         frame = pd.concat([pd.DataFrame({**head, "rank": ranks}), per_query], axis=1)
         partial = self._queries_path.with_name(f".{self._queries_path.name}.partial")
         frame.to_parquet(partial, index=False)
         partial.replace(self._queries_path)
+
+
+def _queries_of(pairs: Pairs) -> Pairs:
+    return pairs.where(ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))

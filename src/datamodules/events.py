@@ -85,7 +85,8 @@ READERS = {
     "polimi": Reader(
         catalogue="tracks.csv",
         catalogue_query="""
-            SELECT track_id AS track, 'track ' || track_id AS title, 'artist ' || artist_id AS artist, NULL AS duration_ms
+            SELECT track_id AS track, 'track ' || track_id AS title, 'artist ' || artist_id AS artist,
+                   NULL AS duration_ms
             FROM read_csv($file, delim = ',', header = true, auto_detect = false, columns = {track_id: 'BIGINT',
             album_id: 'BIGINT', artist_id: 'BIGINT', duration_sec: 'BIGINT'})""",
         events="train_sequential.csv",
@@ -169,7 +170,9 @@ def read_events(*, reader: str, folder: Path, max_rejected: float, rejected_path
     if rejected:
         _write_rejected(rejected_path, rejected)
     if len(rejected) > max_rejected * num_lines:
-        first = "; ".join(f"{Path(line['file']).name} line {line['line']}: {line['reason']}" for line in rejected[:3])
+        first = "; ".join(
+            f"{Path(str(line['file'])).name} line {line['line']}: {line['reason']}" for line in rejected[:3]
+        )
         raise InputError(
             f"{len(rejected)} of {num_lines} lines in {folder} do not fit, more than max_rejected={max_rejected} allows"
             f" ({first}); mend them (all are listed in {rejected_path}), or raise datamodule.max_rejected"

@@ -5,6 +5,7 @@ P pairs, S sessions. The SQL stands in `sql/`, one file a step.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -90,7 +91,7 @@ def make_pairs(
     if session_gap_minutes <= 0:
         raise InputError(f"session_gap_minutes must be above 0, got {session_gap_minutes}; 30 is usual")
     database.execute(
-        "CREATE TABLE settings AS SELECT CAST($gap AS BIGINT) AS session_gap_ms, CAST($window AS BIGINT) AS pair_window",
+        "CREATE TABLE settings AS SELECT $gap::BIGINT AS session_gap_ms, $window::BIGINT AS pair_window",
         {"gap": round(session_gap_minutes * 60_000), "window": window},
     )
     database.execute(f"CREATE TABLE listens AS {(_SQL / 'sessions.sql').read_text()}")
@@ -120,7 +121,7 @@ def make_pairs(
     )
 
 
-def _integers(column: np.ndarray) -> Int64[np.ndarray, "n"]:
+def _integers(column: Any) -> Int64[np.ndarray, "n"]:
     return np.asarray(column, np.int64)
 
 

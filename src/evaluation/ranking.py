@@ -22,7 +22,7 @@ def is_query(
 ) -> Bool[np.ndarray, "P"]:
     """Which pairs are queries: liked or unknown, and not a track after itself, which is no candidate."""
     liked = np.isnan(played_ratio) | (played_ratio >= np.float32(LIKED))
-    return liked & (previous != following)
+    return np.asarray(liked & (previous != following))
 
 
 def recall_at(ranks: Float64[np.ndarray, "Q"], k: int) -> Float64[np.ndarray, "Q"]:
@@ -74,7 +74,7 @@ def same_artist(
     queries: Int64[np.ndarray, "Q"], lists: Int64[np.ndarray, "Q K"], artist_of: Int64[np.ndarray, "N"]
 ) -> Float64[np.ndarray, "Q"]:
     """Share of each list that is by the artist of the query, 0 to 1."""
-    return (artist_of[lists] == artist_of[queries][:, None]).mean(1)
+    return np.asarray((artist_of[lists] == artist_of[queries][:, None]).mean(1))
 
 
 def popularity_rank(lists: Int64[np.ndarray, "Q K"], plays: Int64[np.ndarray, "N"]) -> Float64[np.ndarray, "Q"]:

@@ -50,33 +50,12 @@ class MSELoss(nn.Module):
         return score
 
 
-class Calibration(nn.Module):
-    """`sigmoid(scale·score + bias)`: the share that a score foretells, in (0, 1).
-
-    Args:
-        vocabulary: the bias starts where a score of 0 foretells the mean share.
-        scale: where the scale starts; it stays above 0.
-    """
-
-    def __init__(self, vocabulary: Vocabulary, scale: float) -> None:
-        super().__init__()
-        if scale <= 0:
-            raise InputError(f"scale must be above 0, got {scale}")
-        mean = 0.5 if vocabulary.mean_played_ratio is None else vocabulary.mean_played_ratio
-        self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
-        self.bias = nn.Parameter(torch.tensor(min(max(mean, 1e-3), 1 - 1e-3)).logit())
-
-    def forward(self, score: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Logit of the share."""
-        return self.log_scale.exp() * score + self.bias
-
-
 class BCELoss(nn.Module):
     """Cross entropy of `sigmoid(scale·score + bias)` against the share played; scale and bias are learned.
 
     Args:
-        vocabulary: what the training pairs show.
-        scale: where the scale starts, above 0.
+        vocabulary: what the training pairs show; the bias starts where a score of 0 foretells the mean share.
+        scale: where the scale starts, above 0; it stays there.
 
     Raises:
         InputError: the training pairs carry no share, or `scale` breaks its law.
@@ -85,7 +64,14 @@ class BCELoss(nn.Module):
     def __init__(self, vocabulary: Vocabulary, *, scale: float) -> None:
         super().__init__()
         _needs_shares(vocabulary, "bce")
-        self.calibration = Calibration(vocabulary, scale)
+        if scale <= 0:
+            raise InputError(f"scale must be above 0, got {scale}")
+        mean = min(max(vocabulary.mean_played_ratio or 0.0, 1e-3), 1 - 1e-3)
+        self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
+        self.bias = nn.Parameter(torch.tensor(mean).logit())
+
+    def _logit(self, score: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+        return self.log_scale.exp() * score + self.bias
 
     def forward(
         self,
@@ -95,11 +81,13 @@ class BCELoss(nn.Module):
         played_ratio: Float[Tensor, "B"],
     ) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 where none is."""
-        return _cross_entropy(self.calibration(scorer(previous, following)), played_ratio)
+        logit = self._logit(scorer(previous, following))
+        value = F.binary_cross_entropy_with_logits(logit, played_ratio.nan_to_num(), reduction="none")
+        return _mean_where_known(value, played_ratio)
 
     def predict(self, score: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
         """`sigmoid(scale·score + bias)`."""
-        return torch.sigmoid(self.calibration(score))
+        return torch.sigmoid(self._logit(score))
 
 
 class SoftmaxLoss(nn.Module):
@@ -110,14 +98,13 @@ class SoftmaxLoss(nn.Module):
     more often than the catalogue does. Each pair weighs as much as its share played, 1 where unknown; a track after
     itself weighs nothing, since it is no candidate of its own.
 
-    A softmax says nothing of the level of a share, so where shares are known a calibration learns it from scores
-    that it does not move.
+    A softmax says nothing of the level of a share. Where shares are known, `calibrate` learns it from validation: in
+    training the score of a pair has seen its share, and would foretell too much.
 
     Args:
         vocabulary: what the training pairs show.
         temperature: divides the scores, above 0.
         logq: strength of the correction: 0 none, 1 full.
-        scale: where the calibration's scale starts, above 0.
 
     Raises:
         InputError: an argument breaks its law.
@@ -126,8 +113,11 @@ class SoftmaxLoss(nn.Module):
     """
 
     log_q: Tensor
+    level: Tensor
+    slope: Tensor
+    centre: Tensor
 
-    def __init__(self, vocabulary: Vocabulary, *, temperature: float, logq: float, scale: float) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, temperature: float, logq: float) -> None:
         super().__init__()
         if temperature <= 0:
             raise InputError(f"temperature must be above 0, got {temperature}; 0.1 is usual for cosines")
@@ -136,7 +126,9 @@ class SoftmaxLoss(nn.Module):
         self.temperature = temperature
         counts = torch.from_numpy(vocabulary.next_counts).double().clamp(min=1)
         self.register_buffer("log_q", (logq * (counts / counts.sum()).log()).float())
-        self.calibration = None if vocabulary.mean_played_ratio is None else Calibration(vocabulary, scale)
+        level = torch.nan if vocabulary.mean_played_ratio is None else vocabulary.mean_played_ratio
+        for name, value in (("level", level), ("slope", 0.0), ("centre", 0.0)):
+            self.register_buffer(name, torch.tensor(value))
 
     def forward(
         self,
@@ -145,30 +137,36 @@ class SoftmaxLoss(nn.Module):
         following: Int[Tensor, "B"],
         played_ratio: Float[Tensor, "B"],
     ) -> Float[Tensor, ""]:
-        """Weighted mean over the pairs, plus the cross entropy of the calibration."""
+        """Weighted mean over the pairs."""
         scores = scorer.query(previous) @ scorer.item(following).T
         logits = scores / self.temperature - self.log_q[following]
         logits = logits.masked_fill(accidental_hits(previous, following), -torch.inf)
         weight = played_ratio.nan_to_num(nan=1.0) * (previous != following)
-        loss = -(logits.log_softmax(dim=1).diagonal() * weight).sum() / weight.sum().clamp(min=1e-9)
-        if self.calibration is not None:
-            loss = loss + _cross_entropy(self.calibration(scores.diagonal().detach()), played_ratio)
-        return loss
+        return -(logits.log_softmax(dim=1).diagonal() * weight).sum() / weight.sum().clamp(min=1e-9)
+
+    def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
+        """Learn how much of the share a score foretells, from pairs that were not trained on.
+
+        The least-squares slope, as far as it exceeds its own standard error: a slope that chance could have made
+        counts for nothing. The level stays the mean share of training, which more pairs have shown.
+        """
+        centred, share = score - score.mean(), played_ratio - played_ratio.mean()
+        spread = (centred**2).mean()
+        slope = (centred * share).mean() / spread
+        variance = ((share - slope * centred) ** 2).mean() / (spread * len(score))
+        kept = (1 - variance / slope**2).clamp(min=0)
+        self.slope.copy_((slope.clamp(min=0) * kept).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+        self.centre.copy_(score.mean())
 
     def predict(self, score: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """`sigmoid(scale·score + bias)`; NaN where the source gives no shares to learn a level from."""
-        return torch.full_like(score, torch.nan) if self.calibration is None else self.calibration(score).sigmoid()
+        """`level + slope·(score − centre)`, cut to [0, 1]; NaN where the source gives no shares."""
+        return (self.level + self.slope * (score - self.centre)).clamp(0, 1)
 
 
 def accidental_hits(previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Bool[Tensor, "B B"]:
     """Which candidates of the batch (columns) are no negatives of a pair (lines); the diagonal never is one."""
     same = (following[:, None] == following) | (previous[:, None] == following)
     return same.fill_diagonal_(False)
-
-
-def _cross_entropy(logit: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:
-    known = played_ratio.nan_to_num()
-    return _mean_where_known(F.binary_cross_entropy_with_logits(logit, known, reduction="none"), played_ratio)
 
 
 def _mean_where_known(value: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:

@@ -1,13 +1,13 @@
 """The `LightningModule`: a scorer, a loss and an optimizer, and the regression metrics.
 
-B pairs in a batch.
+B pairs in a batch, P pairs in a split.
 """
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -28,6 +28,9 @@ class PairRanker(LightningModule):
     Logs `train/loss`, `val/loss` and, where shares are known, MSE and MAE of the share foretold; in `test/` these
     stand beside two floors, the training mean and a uniform random guess (its expectation, so nothing is drawn).
     `alpha` is logged where the scorer has one.
+
+    Raises:
+        InputError: scorer, loss, optimizer or scheduler refuse their settings.
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.
@@ -52,59 +55,69 @@ class PairRanker(LightningModule):
         self.scorer = _made("model", scorer, vocabulary)
         self.loss = _made("loss", loss, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
+        self._evaluated: list[tuple[Tensor, Tensor]] = []
         self._mean_played_ratio = vocabulary.mean_played_ratio
+        self.configure_optimizers()  # what they refuse should be known now, not when a run has begun
 
     def training_step(self, batch: PairBatch, _: int) -> Tensor:
         """Loss of a batch."""
-        loss = self.loss(self.scorer, *batch)
+        loss: Tensor = self.loss(self.scorer, *batch)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: PairBatch, _: int) -> None:
-        """Loss and regression metrics of a batch."""
-        self.log("val/loss", self.loss(self.scorer, *batch), prog_bar=True, batch_size=len(batch[0]))
-        self._log_regression("val", batch, floors=False)
+        """Loss of a batch, and the scores whose shares are known."""
+        self._evaluate("val", batch)
 
     def test_step(self, batch: PairBatch, _: int) -> None:
-        """Regression metrics of a batch beside their floors."""
-        self.log("test/loss", self.loss(self.scorer, *batch), batch_size=len(batch[0]))
-        self._log_regression("test", batch, floors=True)
+        """Loss of a batch, and the scores whose shares are known."""
+        self._evaluate("test", batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Alpha so far, so that a learned one has a curve."""
+        """Regression metrics, and alpha so far; calibrates a loss that wants it."""
+        score, share = self._scores_and_shares()
+        if isinstance(self.loss, SoftmaxLoss) and len(share):
+            self.loss.calibrate(score, share)
+        self._log_regression("val", score, share)
         self._log_alpha()
 
     def on_test_epoch_end(self) -> None:
-        """Alpha of the weights under test."""
+        """Regression metrics beside their floors, and alpha of the weights under test."""
+        score, share = self._scores_and_shares()
+        self._log_regression("test", score, share)
         self._log_alpha()
+
+    def _evaluate(self, stage: str, batch: PairBatch) -> None:
+        previous, following, played_ratio = batch
+        self.log(f"{stage}/loss", self.loss(self.scorer, *batch), batch_size=len(previous))
+        known = ~played_ratio.isnan()
+        self._evaluated.append((self.scorer(previous[known], following[known]), played_ratio[known]))
+
+    def _scores_and_shares(self) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"]]:
+        """Of all pairs evaluated since the last call."""
+        scores, shares = zip(*self._evaluated, strict=True)
+        self._evaluated.clear()
+        return torch.cat(scores), torch.cat(shares)
 
     def _log_alpha(self) -> None:
         if isinstance(self.scorer, CosineMix):
             self.log("alpha", torch.as_tensor(self.scorer.alpha(), dtype=torch.float64).detach())
 
-    def _log_regression(self, stage: str, batch: PairBatch, *, floors: bool) -> None:
-        previous, following, played_ratio = batch
-        known = ~played_ratio.isnan()
-        if self._mean_played_ratio is None or not known.any():
+    def _log_regression(self, stage: str, score: Float[Tensor, "P"], share: Float[Tensor, "P"]) -> None:
+        if self._mean_played_ratio is None or not len(share):
             return
-        share = played_ratio[known]
-        error = self.loss.predict(self.scorer(previous[known], following[known])) - share
+        error = self.loss.predict(score) - share
         metrics = {"mse": error**2, "mae": error.abs()}
-        if floors:
+        if stage == "test":
             off_mean = share - self._mean_played_ratio
             metrics["mse_mean_floor"], metrics["mae_mean_floor"] = off_mean**2, off_mean.abs()
             # E(U−y)² and E|U−y| for U uniform on [0, 1]
             metrics["mse_random_floor"] = 1 / 3 - share + share**2
             metrics["mae_random_floor"] = (share**2 + (1 - share) ** 2) / 2
-        means = {f"{stage}/{name}": value.double().mean() for name, value in metrics.items()}
-        self.log_dict(means, batch_size=len(share))
+        self.log_dict({f"{stage}/{name}": value.double().mean() for name, value in metrics.items()})
 
     def configure_optimizers(self) -> Any:
-        """Weight decay on the embeddings alone: it would pull alpha to ½ and a scale to 1.
-
-        Raises:
-            InputError: optimizer or scheduler refuse their settings.
-        """
+        """Weight decay on the embeddings alone: it would pull alpha to ½ and a scale to 1."""
         tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding)]
         others = [p for p in self.parameters() if not any(p is table for table in tables)]
         groups: list[dict[str, Any]] = [{"params": tables}]

@@ -69,7 +69,9 @@ def top_k(
 def _distinct_lines(vectors: Float[Tensor, "Q V"]) -> tuple[Float[Tensor, "U V"], Int64[np.ndarray, "Q"]]:
     """The distinct vectors, bit by bit, and which of them each line is."""
     lines = np.ascontiguousarray(vectors.cpu().numpy())
-    _, first, which = np.unique(lines.view(np.dtype((np.void, lines[0].nbytes))), return_index=True, return_inverse=True)
+    _, first, which = np.unique(
+        lines.view(np.dtype((np.void, lines[0].nbytes))), return_index=True, return_inverse=True
+    )
     return vectors[torch.from_numpy(first).to(vectors.device)], which.ravel()
 
 
@@ -77,7 +79,7 @@ def _first_of_ties(scores: Float[Tensor, "B N"], k: int) -> tuple[Float[Tensor, 
     """Top k of each line, where equal scores go to the lower place first, at the edge as well as inside."""
     values, places = scores.topk(min(k + 1, scores.shape[1]), dim=1)
     # topk takes any of the candidates that tie with the last one: where it left some out, choose again.
-    undecided = (values[:, k - 1] == values[:, -1]).nonzero()[:, 0] if values.shape[1] > k else []
+    undecided = ((values[:, k - 1] == values[:, -1]) & (values.shape[1] > k)).nonzero()[:, 0]
     values, places = values[:, :k].contiguous(), places[:, :k].contiguous()
     if len(undecided):
         lines, edge = scores[undecided], values[undecided, -1:]

@@ -80,7 +80,9 @@ class CosineMix(nn.Module):
             parts.append(F.normalize(self.artist(self.artist_of[rows]), dim=-1) * (1 - alpha) ** 0.5)
         return torch.cat(parts, dim=-1)
 
-    item = query
+    def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
+        """Item vector of the tracks in `rows`: one table serves both places of a pair."""
+        return self.query(rows)
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Score of each pair, in [-1, 1]."""

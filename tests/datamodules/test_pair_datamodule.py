@@ -74,8 +74,8 @@ def test_the_summary_counts_what_each_split_holds(ring: PairDataModule) -> None:
     summary = ring.summary()
     assert summary.index.tolist() == ["train", "val", "test", "all"]
     assert summary.columns.tolist() == ["events", "sessions", "pairs", "tracks", "artists", "rejected"]
-    assert summary.loc["train"].tolist()[:5] == [2560, 320, 2240, 60, 20]
-    assert summary.loc["all"].tolist() == [3200, 400, 2800, 60, 20, 0]
+    assert list(summary.loc["train"])[:5] == [2560, 320, 2240, 60, 20]
+    assert list(summary.loc["all"]) == [3200, 400, 2800, 60, 20, 0]
     assert summary.loc[["train", "val", "test"], "pairs"].sum() == 2800
 
 

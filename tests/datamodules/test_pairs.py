@@ -132,9 +132,7 @@ def test_a_silence_of_exactly_the_gap_does_not_end_a_session(tmp_path: Path) -> 
         ({"session_gap_minutes": 0.0}, "session_gap_minutes must be above 0, got 0"),
     ],
 )
-def test_impossible_pairings_are_refused(
-    ring_logs: Path, tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
+def test_impossible_pairings_are_refused(ring_logs: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
     log = read_events(reader="botify", folder=ring_logs, max_rejected=0.0, rejected_path=tmp_path / "r.jsonl")
     usual: dict[str, Any] = {"pairing": "consecutive", "window": 3, "session_gap_minutes": 30.0}
     with pytest.raises(InputError, match=message):

@@ -42,8 +42,8 @@ def test_bce_is_the_cross_entropy_of_the_foretold_share(scorer: CosineMix) -> No
     assert loss(scorer, *BATCH).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", [BCELoss(VOCABULARY, scale=2.0), SoftmaxLoss(VOCABULARY, temperature=0.1, logq=1.0, scale=2.0)])
-def test_a_score_of_nothing_foretells_the_mean_share(loss: BCELoss | SoftmaxLoss) -> None:
+def test_a_score_of_nothing_foretells_the_mean_share() -> None:
+    loss = BCELoss(VOCABULARY, scale=2.0)
     assert loss.predict(torch.zeros(1)).item() == pytest.approx(0.4)
     assert loss.predict(torch.tensor([-1.0])).item() < 0.4 < loss.predict(torch.tensor([1.0])).item()
 
@@ -73,7 +73,7 @@ def softmax_by_loops(scorer: CosineMix, batch: tuple[Tensor, Tensor, Tensor], te
 @pytest.mark.parametrize("shares", [BATCH[2], UNKNOWN, torch.tensor([torch.nan, 1.0, 0.1, 0.3])])
 def test_softmax_is_the_weighted_mean_of_the_loops(scorer: CosineMix, logq: float, shares: Tensor) -> None:
     without_shares = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS, mean_played_ratio=None)
-    loss = SoftmaxLoss(without_shares, temperature=0.2, logq=logq, scale=1.0)
+    loss = SoftmaxLoss(without_shares, temperature=0.2, logq=logq)
     for previous in (BATCH[0], torch.tensor([2, 1, 4, 2])):  # the second has a track after itself
         batch = (previous, BATCH[1], shares)
         assert loss(scorer, *batch).item() == pytest.approx(softmax_by_loops(scorer, batch, 0.2, logq), rel=1e-4)
@@ -84,18 +84,38 @@ def test_an_accidental_hit_is_another_pairs_same_track_or_ones_own_query() -> No
     assert masked.tolist() == [[False, False, True], [True, False, True], [True, False, False]]
 
 
-def test_the_calibration_of_softmax_learns_without_moving_the_scores(scorer: CosineMix) -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, scale=1.0)
-    silent = (BATCH[0], BATCH[1], torch.zeros(4))  # no share: no softmax, but a level to learn
-    loss(scorer, *silent).backward()
-    assert loss.calibration is not None
-    assert loss.calibration.bias.grad is not None
-    assert loss.calibration.bias.grad > 0
-    assert all(p.grad is None or p.grad.abs().max() == 0 for p in scorer.parameters())
+def test_softmax_foretells_by_the_slope_that_held_out_pairs_show() -> None:
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
+    assert loss.predict(torch.tensor([-1.0, 0.0, 1.0])).tolist() == pytest.approx([0.4, 0.4, 0.4])
+    generator = torch.Generator().manual_seed(0)
+    score = torch.randn(4000, generator=generator)
+    loss.calibrate(score, 0.5 + 0.1 * score + 0.05 * torch.randn(4000, generator=generator))
+    centre = score.mean().item()
+    assert loss.predict(torch.tensor([centre, centre + 1])).tolist() == pytest.approx([0.4, 0.5], abs=0.003)
+    assert loss.predict(torch.tensor([-99.0, 99.0])).tolist() == [0.0, 1.0]
+
+
+def test_a_slope_that_chance_could_have_made_counts_for_little_or_nothing() -> None:
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
+    slopes = []
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        score, share = torch.randn(50, generator=generator), torch.rand(50, generator=generator)
+        loss.calibrate(score, share)
+        slopes.append(loss.slope.item())
+    assert min(slopes) == 0
+    assert sum(slope == 0 for slope in slopes) > 150
+
+
+@pytest.mark.parametrize("score", [torch.zeros(5), torch.tensor([0.3])])
+def test_scores_that_do_not_differ_foretell_the_mean(score: Tensor) -> None:
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
+    loss.calibrate(score, torch.linspace(0, 1, len(score)))
+    assert loss.predict(score).tolist() == pytest.approx([0.4] * len(score))
 
 
 def test_without_shares_softmax_foretells_none() -> None:
-    loss = SoftmaxLoss(make_vocabulary([0, 1], mean_played_ratio=None), temperature=0.2, logq=1.0, scale=1.0)
+    loss = SoftmaxLoss(make_vocabulary([0, 1], mean_played_ratio=None), temperature=0.2, logq=1.0)
     assert loss.predict(torch.zeros(3)).isnan().all()
     assert not list(loss.parameters())
 
@@ -119,14 +139,18 @@ def test_a_loss_on_shares_refuses_a_source_without_them(make: Any) -> None:
         make(make_vocabulary([0, 1], mean_played_ratio=None))
 
 
+def test_a_scale_that_is_not_above_zero_is_refused() -> None:
+    with pytest.raises(InputError, match="scale must be above 0, got -1"):
+        BCELoss(VOCABULARY, scale=-1.0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"temperature": 0.0}, "temperature must be above 0, got 0"),
         ({"logq": 1.5}, r"logq must lie in \[0, 1\], got 1.5"),
-        ({"scale": -1.0}, "scale must be above 0, got -1"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        SoftmaxLoss(VOCABULARY, **{"temperature": 0.1, "logq": 1.0, "scale": 1.0, **change})
+        SoftmaxLoss(VOCABULARY, **{"temperature": 0.1, "logq": 1.0, **change})

@@ -17,7 +17,7 @@ from tests.conftest import NUM_RING_TRACKS
 
 COSINES = partial(CosineMix, alpha=0.9, fixed_alpha=None, dim=32, init_std=0.1)
 DOT = partial(TwoTableDot, alpha=None, dim=32, init_std=0.1)
-SOFTMAX = partial(SoftmaxLoss, temperature=0.2, logq=1.0, scale=1.0)
+SOFTMAX = partial(SoftmaxLoss, temperature=0.2, logq=1.0)
 BCE = partial(BCELoss, scale=1.0)
 
 
@@ -92,7 +92,9 @@ def test_the_test_metrics_are_those_of_the_loops_beside_both_floors(ring: PairDa
     [metrics] = trainer.test(model, ring, verbose=False)
     test, mean = ring.pairs["test"], ring.vocabulary.mean_played_ratio
     assert mean is not None
-    sums = dict.fromkeys(("mse", "mae", "mse_mean_floor", "mae_mean_floor", "mse_random_floor", "mae_random_floor"), 0.0)
+    sums = dict.fromkeys(
+        ("mse", "mae", "mse_mean_floor", "mae_mean_floor", "mse_random_floor", "mae_random_floor"), 0.0
+    )
     grid = [(n + 0.5) / 1000 for n in range(1000)]  # a uniform random guess, by enumeration
     for previous, following, share in zip(test.previous, test.following, test.played_ratio.tolist(), strict=True):
         with torch.no_grad():
@@ -119,7 +121,9 @@ def test_a_learned_alpha_is_logged_as_it_ended(ring: PairDataModule) -> None:
 
 
 def test_weight_decay_pulls_at_embeddings_alone(ring: PairDataModule) -> None:
-    model = ranker(ring, scorer=partial(COSINES, alpha="learned"), optimizer=partial(torch.optim.Adam, weight_decay=0.5))
+    model = ranker(
+        ring, scorer=partial(COSINES, alpha="learned"), optimizer=partial(torch.optim.Adam, weight_decay=0.5)
+    )
     tables, others = model.configure_optimizers().param_groups
     assert tables["weight_decay"] == 0.5
     assert {tuple(p.shape) for p in tables["params"]} == {(60, 32), (20, 32)}
@@ -133,15 +137,10 @@ def test_weight_decay_pulls_at_embeddings_alone(ring: PairDataModule) -> None:
     [
         ({"scorer": partial(COSINES, width=3)}, "model refuses its settings: .*unexpected keyword argument 'width'"),
         ({"loss": partial(BCE, temperature=1)}, "loss refuses its settings: .*'temperature'"),
+        ({"optimizer": partial(torch.optim.Adam, lr=-1)}, "optimizer refuses its settings: Invalid learning rate: -1"),
         ({"scorer": partial(COSINES, alpha=2.0)}, r"^alpha must lie in \[0, 1\]"),
     ],
 )
 def test_settings_that_no_part_knows_are_refused(ring: PairDataModule, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ranker(ring, **change)
-
-
-def test_an_optimizer_that_refuses_its_settings_is_named(ring: PairDataModule) -> None:
-    model = ranker(ring, optimizer=partial(torch.optim.Adam, lr=-1))
-    with pytest.raises(InputError, match="optimizer refuses its settings: Invalid learning rate: -1"):
-        model.configure_optimizers()

@@ -38,7 +38,9 @@ def test_a_rank_is_the_mean_place_among_its_ties(tables: tuple[Tensor, Tensor], 
 
 
 @given(tables=vectors(), block=st.integers(1, 20), data=st.data())
-def test_top_k_is_the_sorted_catalogue_cut_short(tables: tuple[Tensor, Tensor], block: int, data: st.DataObject) -> None:
+def test_top_k_is_the_sorted_catalogue_cut_short(
+    tables: tuple[Tensor, Tensor], block: int, data: st.DataObject
+) -> None:
     queries, items = tables
     num_tracks = len(items)
     k = data.draw(st.integers(1, num_tracks - 1))
@@ -102,5 +104,7 @@ def test_accuracy_agrees_with_torchmetrics_where_nothing_ties() -> None:
         line = metrics.iloc[place]
         for k in (1, 10, 50):
             assert line[f"recall_at_{k}"] == retrieval_recall(scores, relevant, top_k=k).item()
-        assert line["ndcg_at_10"] == pytest.approx(retrieval_normalized_dcg(scores, relevant, top_k=10).item(), abs=1e-6)
+        assert line["ndcg_at_10"] == pytest.approx(
+            retrieval_normalized_dcg(scores, relevant, top_k=10).item(), abs=1e-6
+        )
         assert line["mrr"] == pytest.approx(retrieval_reciprocal_rank(scores, relevant).item(), abs=1e-6)

@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ def two_tables(previous: Iterable[int] | None = None, following: Iterable[int] |
     return TwoTableDot(vocabulary, alpha=None, dim=5, init_std=0.1)
 
 
-SCORERS = {
+SCORERS: dict[str, Callable[[], Scorer]] = {
     "track": lambda: cosine_mix(1.0),
     "artist": lambda: cosine_mix(0.0),
     "mean": lambda: cosine_mix(0.5),

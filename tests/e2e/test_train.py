@@ -1,0 +1,318 @@
+"""`train.py` as its user meets it: from a shell."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from src.catalog import Catalog
+from src.evaluation import ranking
+from src.recommendations import Recommendations
+from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, write_lines, write_tracks
+
+MODELS = ("track", "artist", "mean", "convex", "contextual")
+QUICK = ("trainer.accelerator=cpu", "model.dim=16", "optimizer.lr=0.02", "datamodule.batch_size=256")
+VOLATILE = ("mlflow_run_id", "fit_seconds")
+
+
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *overrides]
+
+
+def train(cwd: Path, *overrides: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(*overrides), cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def quick(cwd: Path, logs: Path, *overrides: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    flags = [word for word in overrides if word.startswith("--")]
+    values = [word for word in overrides if word not in flags]
+    return train(cwd, *flags, f"datamodule.path={logs}", *QUICK, "trainer.max_epochs=6", *values, **kwargs)
+
+
+def metrics_of(run: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text())
+    return metrics
+
+
+@pytest.fixture(scope="module")
+def ring_run(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One plain run in a folder of its own, and what it printed."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    done = quick(cwd, ring_logs, "model=convex", "model.alpha=0.8", "hydra.run.dir=run")
+    return cwd / "run", done.stdout
+
+
+def test_a_run_leaves_what_the_design_says(ring_run: tuple[Path, str]) -> None:
+    run, _ = ring_run
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml",
+        "metrics.json",
+        "checkpoints",
+        "recommendations.jsonl",
+        "test_queries.parquet",
+    }
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["alpha"] == 0.8
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert "scorer.track.weight" in checkpoint["state_dict"]
+    recommendations = Recommendations.read(run / "recommendations.jsonl", make_catalog(range(NUM_RING_TRACKS)))
+    assert recommendations.rows.shape == (NUM_RING_TRACKS, 50)
+    assert (recommendations.rows >= 0).all()
+
+
+def test_metrics_have_the_designed_names_and_stand_beside_their_floors(ring_run: tuple[Path, str]) -> None:
+    metrics = metrics_of(ring_run[0])
+    named = {
+        *("val/mse", "test/mse", "test/mse_mean_floor", "test/mse_random_floor", "test/mae", "test/mae_mean_floor"),
+        *("test/mae_random_floor", "test/recall_at_1", "test/recall_at_10", "test/recall_at_50", "test/ndcg_at_10"),
+        *("test/mrr", "test/coverage_at_10", "test/same_artist_at_10", "test/popularity_rank_at_10", "mlflow_run_id"),
+        *("test/recall_at_10_popular_floor", "test/recall_at_10_counts_floor"),
+    }
+    assert named <= metrics.keys()
+    assert all(isinstance(value, int | float) for name, value in metrics.items() if name != "mlflow_run_id")
+    assert metrics["alpha"] == pytest.approx(0.8)
+    assert metrics["test/mse"] < metrics["test/mse_mean_floor"] < metrics["test/mse_random_floor"]
+    assert metrics["test/recall_at_10"] > 2 * metrics["test/recall_at_10_popular_floor"]
+
+
+def test_the_queries_on_disk_give_the_metrics(ring_run: tuple[Path, str]) -> None:
+    run, _ = ring_run
+    queries, metrics = pd.read_parquet(run / "test_queries.parquet"), metrics_of(run)
+    assert len(queries) == metrics["test/num_queries"]
+    again = ranking.accuracy(queries["rank"].to_numpy())
+    for name in again:
+        assert queries[name].tolist() == again[name].tolist()
+        assert queries[name].mean() == pytest.approx(metrics[f"test/{name}"], rel=1e-5)
+
+
+def test_a_run_prints_its_table_its_folder_and_what_comes_next(ring_run: tuple[Path, str]) -> None:
+    run, printed = ring_run
+    assert "3,200" in printed  # events, in the table of the splits
+    for shown in ("recall_at_10", "mse", "popular", "random", str(run), "make ui", "train.py -m model="):
+        assert shown in printed
+    assert "Traceback" not in printed
+    assert "Lightning" not in printed
+
+
+def test_mlflow_knows_all_of_a_run(ring_run: tuple[Path, str]) -> None:
+    import mlflow
+
+    run, _ = ring_run
+    metrics = metrics_of(run)
+    client = mlflow.MlflowClient(f"sqlite:///{run.parent}/mlflow.db")
+    tracked = client.get_run(metrics["mlflow_run_id"])
+    assert tracked.info.status == "FINISHED"
+    assert tracked.info.run_name == "convex α=0.8 seed=1"
+    assert tracked.data.params["model.alpha"] == "0.8"
+    assert tracked.data.params["datamodule.pairing"] == "consecutive"
+    for tag in ("command", "git_commit", "git_dirty", "data_digest", "torch"):
+        assert tracked.data.tags[tag]
+    for name, value in metrics.items():
+        if name.startswith("test/"):
+            assert tracked.data.metrics[name] == pytest.approx(value, rel=1e-6)
+    assert len(client.get_metric_history(metrics["mlflow_run_id"], "val/ndcg_at_10")) == metrics["epochs"]
+    files = {file.path for file in client.list_artifacts(metrics["mlflow_run_id"])}
+    assert files == {
+        "config.yaml",
+        "metrics.json",
+        "checkpoints",
+        "recommendations.jsonl",
+        "test_queries.parquet",
+    }
+
+
+def test_the_same_command_twice_gives_the_same_numbers(ring_run: tuple[Path, str], ring_logs: Path) -> None:
+    run, _ = ring_run
+    quick(run.parent, ring_logs, "model=convex", "model.alpha=0.8", "hydra.run.dir=again")
+    quick(run.parent, ring_logs, "model=convex", "model.alpha=0.8", "hydra.run.dir=other", "seed=2")
+    first, again, other = (metrics_of(run.parent / name) for name in ("run", "again", "other"))
+    for metrics in (first, again, other):
+        for name in VOLATILE:
+            metrics.pop(name)
+    assert first == again
+    assert first != other
+    texts = [(run.parent / name / "recommendations.jsonl").read_bytes() for name in ("run", "again", "other")]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_multirun_trains_all_five_models(ring_logs: Path, tmp_path: Path) -> None:
+    quick(
+        tmp_path, ring_logs, "--multirun", f"model={','.join(MODELS)}", "hydra.sweep.dir=sweep", "trainer.max_epochs=1"
+    )
+    runs = [tmp_path / "sweep" / str(job) for job in range(len(MODELS))]
+    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
+    assert [config["model"]["alpha"] for config in configs] == [1.0, 0.0, 0.5, 0.9, None]
+    assert len({metrics_of(run)["mlflow_run_id"] for run in runs}) == len(MODELS)
+
+
+def test_the_published_recipe_runs(ring_logs: Path, tmp_path: Path) -> None:
+    overrides = f"datamodule.path={ring_logs}", "experiment=published", "trainer.max_epochs=2", "hydra.run.dir=run"
+    train(tmp_path, *overrides, "model=contextual")
+    assert {"test/mse", "test/recall_at_10"} <= metrics_of(tmp_path / "run").keys()
+
+
+def test_a_fast_dev_run_goes_all_the_way_without_a_trace_in_mlflow(ring_logs: Path, tmp_path: Path) -> None:
+    quick(tmp_path, ring_logs, "trainer.fast_dev_run=true", "hydra.run.dir=run")
+    assert metrics_of(tmp_path / "run")["mlflow_run_id"] is None
+    assert (tmp_path / "run" / "recommendations.jsonl").exists()
+
+
+def test_ctrl_c_ends_training_and_still_tests_and_exports(ring_logs: Path, tmp_path: Path) -> None:
+    overrides = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000", "hydra.run.dir=run"
+    running = subprocess.Popen(
+        command(f"datamodule.path={ring_logs}", *QUICK, *overrides),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert running.stdout is not None
+    for line in running.stdout:
+        if "epoch 3/" in line:
+            break
+    running.send_signal(signal.SIGINT)
+    printed, _ = running.communicate(timeout=120)
+    assert running.returncode == 0, printed
+    assert "Ctrl-C: training ends here" in printed
+    assert 3 <= metrics_of(tmp_path / "run")["epochs"] < 100000
+    assert (tmp_path / "run" / "recommendations.jsonl").exists()
+
+
+def test_ctrl_c_twice_stops_at_once_and_leaves_nothing_half_written(ring_logs: Path, tmp_path: Path) -> None:
+    overrides = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000", "hydra.run.dir=run"
+    running = subprocess.Popen(
+        command(f"datamodule.path={ring_logs}", *QUICK, *overrides),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert running.stdout is not None
+    for line in running.stdout:
+        if "epoch 3/" in line:
+            break
+    running.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    printed, _ = running.communicate(timeout=120)
+    assert running.returncode in (0, 130), printed  # 0 where it had ended before the second came
+    assert "Traceback" not in printed
+    assert not list((tmp_path / "run").rglob("*.partial"))
+
+
+BAD_INPUT = [
+    (["model=convexx"], "Could not find 'model/convexx'.*artist contextual convex mean track"),
+    (["model.alpha=1.5"], r"alpha must lie in \[0, 1\] or be learned, got 1.5"),
+    (["model=track", "model.alpha=0.3"], "alpha=0.3 contradicts .* use model=convex model.alpha=0.3"),
+    (["model=contextual", "model.alpha=0.3"], "no artist embeddings; use model=convex model.alpha=0.3"),
+    (["model.alhpa=0.3"], "Could not override 'model.alhpa'.*Did you mean model.alpha"),
+    (["+model.width=3"], "model refuses its settings: .*unexpected keyword argument 'width'"),
+    (["optimizer.lr=-1"], "optimizer refuses its settings: Invalid learning rate: -1"),
+    (["trainer.max_epochs=many"], "trainer.max_epochs must be a whole number of at least 1, got 'many'"),
+    (["monitor.mode=best"], "callbacks.early_stopping: `mode` can be min, max, got best"),
+    (["datamodule.path=/nowhere"], "cannot read /nowhere: no such folder; looked for tracks.json and logs"),
+    (["datamodule.batch_size=0"], "batch_size must be at least 1, got 0"),
+    (["datamodule.pairing=skip"], "pairing must be one of consecutive, first, window, got 'skip'"),
+    (["callbacks.export.k=60"], r"k must lie in \[1, 59\] for a catalogue of 60 tracks, got 60"),
+    (["seed=-1"], "seeds must be 0 or more, got seed=-1"),
+    (["model.dim=wide"], "dim must be a whole number of at least 1, got 'wide'"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD_INPUT, ids=lambda value: str(value)[:40])
+def test_bad_input_ends_in_one_line_and_code_two(
+    ring_logs: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    import re
+
+    done = train(tmp_path, f"datamodule.path={ring_logs}", "trainer.accelerator=cpu", *overrides, code=2)
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert re.search(message, line), line
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to ask for")
+def test_a_gpu_that_is_not_there_is_one_line(ring_logs: Path, tmp_path: Path) -> None:
+    done = train(tmp_path, f"datamodule.path={ring_logs}", "trainer.accelerator=gpu", code=2)
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: trainer: No supported gpu backend found")
+    assert "trainer.accelerator=cpu" in line
+
+
+def test_a_broken_log_is_one_line_and_its_lines_are_kept_aside(tmp_path: Path) -> None:
+    write_tracks(tmp_path / "data", [0, 1])
+    write_lines(tmp_path / "data" / "logs" / "data.json", ["{", json.dumps(event(1, 1, 100))])
+    done = train(tmp_path, f"datamodule.path={tmp_path / 'data'}", "hydra.run.dir=run", code=2)
+    [line] = done.stderr.splitlines()
+    assert "1 of 2 lines" in line
+    assert "data.json line 1: not a JSON object" in line
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["rejected.jsonl"]
+
+
+def test_failed_jobs_of_a_multirun_are_listed_and_the_others_finish(ring_logs: Path, tmp_path: Path) -> None:
+    overrides = "--multirun", "model.alpha=0.5,7", "hydra.sweep.dir=sweep", "trainer.max_epochs=1"
+    done = quick(tmp_path, ring_logs, *overrides, code=2)
+    assert "1 jobs failed" in done.stderr
+    assert "model.alpha=7" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "sweep" / "0" / "metrics.json").exists()
+    assert not (tmp_path / "sweep" / "1").exists()
+
+
+def test_a_run_folder_is_never_overwritten(ring_run: tuple[Path, str], ring_logs: Path) -> None:
+    run, _ = ring_run
+    before = (run / "metrics.json").read_bytes()
+    done = quick(run.parent, ring_logs, "hydra.run.dir=run", code=2)
+    assert "holds a run already" in done.stderr
+    assert (run / "metrics.json").read_bytes() == before
+
+
+def test_help_is_readable_and_needs_no_heavy_import(tmp_path: Path) -> None:
+    done = train(tmp_path, "--help")
+    for word in ("datamodule.path=<folder>", "model: artist, contextual, convex, mean, track", "experiment=published"):
+        assert word in done.stdout
+    slow = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    ).stderr
+    assert not [line for line in slow.splitlines() if line.rsplit("|")[-1].strip() in ("torch", "mlflow", "pandas")]
+
+
+@pytest.mark.parametrize("source", ["yes-small", "polimi-2018"])
+def test_playlists_without_shares_run_and_have_no_regression_metrics(
+    real_data: Path, tmp_path: Path, source: str
+) -> None:
+    overrides = f"datamodule={source.split('-')[0]}", f"datamodule.path={real_data / source}", "hydra.run.dir=run"
+    train(tmp_path, *overrides, "trainer.max_epochs=2", "model.dim=16", "optimizer.lr=0.02")
+    metrics = metrics_of(tmp_path / "run")
+    assert not [name for name in metrics if "mse" in name or "mae" in name]
+    assert metrics["test/recall_at_10"] > metrics["test/recall_at_10_popular_floor"]
+
+
+def test_the_real_log_gives_fifty_other_tracks_for_each_of_fifty_thousand(real_data: Path, tmp_path: Path) -> None:
+    train(tmp_path, f"datamodule.path={real_data / 'botify-2023'}", "hydra.run.dir=run")
+    tracks = pd.read_json(real_data / "botify-2023" / "tracks.json", lines=True)
+    recommendations = Recommendations.read(
+        tmp_path / "run" / "recommendations.jsonl", Catalog.from_frame(tracks, "tracks.json")
+    )
+    assert recommendations.rows.shape == (50_000, 50)
+    assert (recommendations.rows >= 0).all()  # `read` has refused repeated tracks and the track itself
+    metrics = metrics_of(tmp_path / "run")
+    assert metrics["test/mse"] < metrics["test/mse_mean_floor"]
+    assert metrics["test/mse"] < metrics["test/mse_random_floor"]

@@ -1,0 +1,79 @@
+"""Every config composes and builds; what each promises stands in it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from tests.conftest import ROOT
+
+CONF = ROOT / "conf"
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+SOURCES = sorted(path.stem for path in (CONF / "datamodule").glob("*.yaml") if path.stem != "default")
+
+
+def composed(*overrides: str) -> Any:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides), return_hydra_config=True)
+
+
+def test_the_five_models_and_the_four_sources_are_there() -> None:
+    assert MODELS == ["artist", "contextual", "convex", "mean", "track"]
+    assert SOURCES == ["botify", "polimi", "situnes", "yes"]
+
+
+@pytest.mark.parametrize("experiment", [None, "published"])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_part_of_a_run_builds(model: str, experiment: str | None, tmp_path: Path) -> None:
+    overrides = [f"model={model}", f"run_dir={tmp_path}", "run_name=test"]
+    config = composed(*overrides, *([f"experiment={experiment}"] if experiment else []))
+    assert "alpha" in config.model
+    assert "dim" in config.model
+    for part in ("datamodule", "trainer", "callbacks", "logger"):
+        instantiate(config[part], _convert_="all")
+    built = instantiate(config.ranker, _convert_="all")
+    assert callable(built)
+
+
+@pytest.mark.parametrize(("model", "alpha"), [("track", 1.0), ("artist", 0.0), ("mean", 0.5), ("convex", 0.9)])
+def test_the_heads_differ_in_alpha_alone(model: str, alpha: float) -> None:
+    config = OmegaConf.to_container(composed(f"model={model}").model, resolve=True)
+    convex = OmegaConf.to_container(composed("model=convex").model, resolve=True)
+    assert isinstance(config, dict)
+    assert isinstance(convex, dict)
+    assert config["alpha"] == alpha
+    ignored = {"alpha": 0, "fixed_alpha": 0}
+    assert {**config, **ignored} == {**convex, **ignored}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_published_recipe_is_the_published_one(model: str) -> None:
+    config = composed("experiment=published", f"model={model}", "run_dir=x", "run_name=x")
+    assert config.loss._target_.endswith("MSELoss")
+    assert config.optimizer._target_ == "torch.optim.Adam"
+    assert (config.optimizer.lr, config.optimizer.weight_decay) == (1e-2, 1e-5)
+    assert config.scheduler._target_ == "torch.optim.lr_scheduler.ReduceLROnPlateau"
+    assert (config.scheduler.patience, config.scheduler.mode) == (3, "min")
+    assert (config.callbacks.early_stopping.patience, config.callbacks.early_stopping.monitor) == (5, "val/loss")
+    assert (config.trainer.max_epochs, config.datamodule.batch_size) == (50, 4096)
+    assert (config.datamodule.split, config.datamodule.pairing) == ("pair", "first")
+    assert (config.model.dim, config.model.init_std) == (100, 1.0)
+    assert config.callbacks.export.k == 50
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_each_source_says_where_its_files_are_through_one_variable(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGUE_DATA", "/data")
+    assert composed(f"datamodule={source}").datamodule.path.startswith("/data/")
+    monkeypatch.delenv("SEGUE_DATA")
+    assert composed(f"datamodule={source}").datamodule.path.startswith("../shared/data/")
+
+
+def test_runs_started_in_the_same_second_get_folders_of_their_own() -> None:
+    config: DictConfig = composed()
+    assert "%f" in OmegaConf.to_container(config.hydra.run, resolve=False)["dir"]  # type: ignore[index, call-overload]
