@@ -20,7 +20,7 @@ def train(config: DictConfig) -> None:
 
     from src.tracking import open_store, run_name, write_config
 
-    run_dir = Path(config.run_dir)
+    run_dir, logger = Path(config.run_dir), config.get("logger")  # logger=null leaves none
     chosen = HydraConfig.get().runtime.choices
     config.run_name = config.run_name or run_name(
         model=chosen["model"], alpha=config.model.alpha, experiment=chosen["experiment"], seed=config.seed
@@ -35,12 +35,12 @@ def train(config: DictConfig) -> None:
     trainer = instantiate(
         config.trainer,
         callbacks=[made(datamodule) if isinstance(made, partial) else made for made in callbacks],
-        logger=config.logger and instantiate(config.logger, _convert_="all"),
+        logger=instantiate(logger, _convert_="all") if logger else False,
         _convert_="all",
     )
+    if logger:
+        open_store(logger.tracking_uri, logger.experiment_name)
     write_config(OmegaConf.to_container(config, resolve=True), run_dir / "config.yaml", root=ROOT)
-    if config.logger:
-        open_store(config.logger.tracking_uri, config.logger.experiment_name)
 
     trainer.fit(model, datamodule)
     best = None if config.trainer.fast_dev_run else "best"
@@ -49,8 +49,10 @@ def train(config: DictConfig) -> None:
     metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
     console.print(metrics_table(metrics, title=config.run_name))
     console.print(f"run folder   {run_dir}", soft_wrap=True)
-    console.print("MLflow UI    make ui")
-    console.print("next         python train.py -m model=track,artist,mean,convex,contextual")
+    if logger:
+        console.print(f"MLflow UI    mlflow ui --backend-store-uri {logger.tracking_uri}", soft_wrap=True)
+    models = "track,artist,mean,convex,contextual"
+    console.print(f"next         python train.py -m model={models} datamodule={chosen['datamodule']}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ class Ranking(Callback):
         check_k(list_length, len(datamodule.catalog))
         self._list_length, self._queries_path = list_length, Path(queries_path)
         self._vocabulary, self._train = datamodule.vocabulary, datamodule.pairs["train"]
-        self._queries = {name: _queries_of(datamodule.pairs[name]) for name in ("val", "test")}
-        val = self._queries["val"]
+        self.queries = {name: _queries_of(datamodule.pairs[name]) for name in ("val", "test")}
+        val = self.queries["val"]
         if not len(val) and monitor.removeprefix("val/") in ranking.accuracy(np.empty(0)):
             raise InputError(
                 f"monitor.metric={monitor} cannot be computed: no validation pair has a share of "
@@ -55,11 +55,11 @@ class Ranking(Callback):
         if len(val) > max_val_queries:
             chosen = np.zeros(len(val), bool)
             chosen[np.random.default_rng(seed).permutation(len(val))[:max_val_queries]] = True
-            self._queries["val"] = val.where(chosen)
+            self.queries["val"] = val.where(chosen)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `val/<metric>`."""
-        queries = self._queries["val"]
+        queries = self.queries["val"]
         if len(queries):
             _, metrics = self._rank(pl_module, queries, "val")
             means = metrics.mean()
@@ -67,7 +67,7 @@ class Ranking(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `test/<metric>` with floors, and write the queries."""
-        queries = self._queries["test"]
+        queries = self.queries["test"]
         pl_module.log("test/num_queries", float(len(queries)))
         if not len(queries):
             return

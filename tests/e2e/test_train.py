@@ -101,7 +101,15 @@ def test_the_queries_on_disk_give_the_metrics(ring_run: tuple[Path, str]) -> Non
 def test_a_run_prints_its_table_its_folder_and_what_comes_next(ring_run: tuple[Path, str]) -> None:
     run, printed = ring_run
     assert "3,200" in printed  # events, in the table of the splits
-    for shown in ("recall_at_10", "mse", "popular", "random", str(run), "make ui", "train.py -m model="):
+    for shown in (
+        "recall_at_10",
+        "mse",
+        "popular",
+        "random",
+        str(run),
+        "mlflow ui --backend-store-uri sqlite:///mlflow.db",
+        "train.py -m model=",
+    ):
         assert shown in printed
     assert "Traceback" not in printed
     assert "Lightning" not in printed
@@ -162,6 +170,12 @@ def test_the_published_recipe_runs(ring_logs: Path, tmp_path: Path) -> None:
     overrides = f"datamodule.path={ring_logs}", "experiment=published", "trainer.max_epochs=2", "hydra.run.dir=run"
     train(tmp_path, *overrides, "model=contextual")
     assert {"test/mse", "test/recall_at_10"} <= metrics_of(tmp_path / "run").keys()
+
+
+def test_without_a_logger_the_run_folder_has_it_all(ring_logs: Path, tmp_path: Path) -> None:
+    quick(tmp_path, ring_logs, "logger=null", "hydra.run.dir=run", "trainer.max_epochs=1")
+    assert metrics_of(tmp_path / "run")["mlflow_run_id"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_fast_dev_run_goes_all_the_way_without_a_trace_in_mlflow(ring_logs: Path, tmp_path: Path) -> None:
