@@ -43,7 +43,10 @@ def main(sweep: Path, out: Path) -> None:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    rows = [[value if isinstance(value, str) else f"{value:.4g}" for value in row] for row in table.to_numpy().tolist()]
+    rows = [
+        ["" if pd.isna(value) else value if isinstance(value, str) else f"{value:.4g}" for value in row]
+        for row in table.astype(object).to_numpy().tolist()
+    ]
     lines = [list(table.columns), ["---"] * 2 + ["--:"] * (table.shape[1] - 2), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
