@@ -20,7 +20,7 @@ def train(config: DictConfig) -> None:
 
     from src.tracking import open_store, run_name, write_config
 
-    run_dir, logger = Path(config.run_dir), config.get("logger")  # logger=null leaves none
+    run_dir, logger = Path(config.run_dir), config.get("logger")  # None for logger=none
     chosen = HydraConfig.get().runtime.choices
     config.run_name = config.run_name or run_name(
         model=chosen["model"], alpha=config.model.alpha, experiment=chosen["experiment"], seed=config.seed

@@ -37,7 +37,7 @@ def main() -> None:
         if not sweep.exists():
             command = [sys.executable, "train.py", "-m", f"datamodule={','.join(sources)}", f"model={','.join(models)}"]
             command += [lever] if lever else []
-            command += ["logger=null", "~callbacks.export", f"hydra.sweep.dir={sweep}"]
+            command += ["logger=none", "~callbacks.export", f"hydra.sweep.dir={sweep}"]
             subprocess.run(command, cwd=ROOT, check=True)
         for run in sorted(sweep.glob("*/metrics.json"), key=lambda path: int(path.parent.name)):
             config = yaml.safe_load((run.parent / "config.yaml").read_text(encoding="utf-8"))

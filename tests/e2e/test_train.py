@@ -173,7 +173,7 @@ def test_the_published_recipe_runs(ring_logs: Path, tmp_path: Path) -> None:
 
 
 def test_without_a_logger_the_run_folder_has_it_all(ring_logs: Path, tmp_path: Path) -> None:
-    quick(tmp_path, ring_logs, "logger=null", "hydra.run.dir=run", "trainer.max_epochs=1")
+    quick(tmp_path, ring_logs, "logger=none", "hydra.run.dir=run", "trainer.max_epochs=1")
     assert metrics_of(tmp_path / "run")["mlflow_run_id"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
