@@ -1,4 +1,6 @@
-"""The one kind of error that is the user's to mend."""
+"""The one kind of error that is the user's to mend, and the check that most of them come from."""
+
+import math
 
 
 class InputError(ValueError):
@@ -7,3 +9,36 @@ class InputError(ValueError):
     The message is the one line they read: it names the thing, its value, the law it breaks and the remedy.
     A verb prints it without a traceback and exits with code 2; any other exception is a bug of ours.
     """
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    whole: bool = False,
+    least: int | float = -math.inf,
+    above: int | float = -math.inf,
+    most: int | float = math.inf,
+    hint: str = "",
+) -> None:
+    """Refuse a setting that is no finite number, or not within its bounds.
+
+    Args:
+        name: how the user knows it.
+        value: what they gave; a bool is no number.
+        whole: whether it must be an integer.
+        least: smallest value allowed.
+        above: bound that it must exceed.
+        most: largest value allowed.
+        hint: closes the message, with a remedy.
+
+    Raises:
+        InputError: it breaks its law.
+    """
+    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if fits and least <= value <= most and value > above:  # type: ignore[operator]
+        return
+    bounds = [f"of at least {least:.15g}"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
+    bounds += [f"at most {most:.15g}"] * (most < math.inf)
+    law = " ".join(["a whole number" if whole else "a number", " and ".join(bounds)]).strip()
+    raise InputError(f"{name} must be {law}, got {value!r}{hint and '; ' + hint}")

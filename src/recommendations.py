@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from src.catalog import Catalog
-from src.errors import InputError
+from src.errors import InputError, check_number
 
 SCORE_DECIMALS = 6
 """Scores are compared, ranked and written with this many decimals."""
@@ -25,8 +25,8 @@ def check_k(k: int, num_tracks: int) -> None:
     Raises:
         InputError: `k` does not lie in [1, N-1].
     """
-    if not 1 <= k < num_tracks:
-        raise InputError(f"k must lie in [1, {num_tracks - 1}] for a catalogue of {num_tracks} tracks, got {k}")
+    hint = f"a list of a catalogue of {num_tracks} tracks cannot be longer; set callbacks.export.k"
+    check_number("k", k, whole=True, least=1, most=num_tracks - 1, hint=hint)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

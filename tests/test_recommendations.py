@@ -99,5 +99,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("k", [0, 3, -1])
 def test_a_list_longer_than_the_catalogue_is_refused(k: int) -> None:
-    with pytest.raises(InputError, match=rf"k must lie in \[1, 2\] for a catalogue of 3 tracks, got {k}"):
+    with pytest.raises(
+        InputError,
+        match=f"k must be a whole number of at least 1 and at most 2, got {k}; a list of a catalogue of 3 tracks",
+    ):
         check_k(k, 3)

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from src.console import console
 from src.datamodules.pair_datamodule import PairDataModule
-from src.errors import InputError
+from src.errors import check_number
 
 
 class TrainingProgress(Callback):
@@ -24,8 +24,7 @@ class TrainingProgress(Callback):
     """
 
     def __init__(self, datamodule: PairDataModule, *, monitor: str, mode: str, max_epochs: int) -> None:
-        if isinstance(max_epochs, bool) or not isinstance(max_epochs, int) or max_epochs < 1:
-            raise InputError(f"trainer.max_epochs must be a whole number of at least 1, got {max_epochs!r}")
+        check_number("trainer.max_epochs", max_epochs, whole=True, least=1)
         self._num_batches, self._max_epochs = len(datamodule.train_dataloader()), max_epochs
         self._monitor, self._better = monitor, max if mode == "max" else min
         self._scores: list[float] = []

@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from src.console import progress
 from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs
-from src.errors import InputError
+from src.errors import InputError, check_number
 from src.evaluation import ranking
 from src.models.retrieval import mean_ranks, top_k
 from src.recommendations import check_k
@@ -42,11 +42,17 @@ class Ranking(Callback):
         monitor: str,
         seed: int,
     ) -> None:
+        check_number("max_val_queries", max_val_queries, whole=True, least=1)
         check_k(list_length, len(datamodule.catalog))
         self._list_length, self._queries_path = list_length, Path(queries_path)
         self._vocabulary, self._train = datamodule.vocabulary, datamodule.pairs["train"]
         self.queries = {name: _queries_of(datamodule.pairs[name]) for name in ("val", "test")}
         val = self.queries["val"]
+        known = ["val/loss", "val/mse", "val/mae", *(f"val/{name}" for name in ranking.accuracy(np.empty(0)))]
+        if monitor not in known:
+            raise InputError(f"monitor.metric must be one of {', '.join(known)}, got {monitor}")
+        if monitor in ("val/mse", "val/mae") and self._vocabulary.mean_played_ratio is None:
+            raise InputError(f"monitor.metric={monitor} cannot be computed: the source gives no shares played")
         if not len(val) and monitor.removeprefix("val/") in ranking.accuracy(np.empty(0)):
             raise InputError(
                 f"monitor.metric={monitor} cannot be computed: no validation pair has a share of "

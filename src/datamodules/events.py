@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from src.catalog import Catalog
-from src.errors import InputError
+from src.errors import InputError, check_number
 
 _BOTIFY_SCHEMA = '{"message": "VARCHAR", "timestamp": "BIGINT", "user": "BIGINT", "track": "BIGINT", "time": "DOUBLE"}'
 
@@ -61,7 +61,8 @@ READERS = {
             CAST(NULL AS BIGINT) AS source_session, fields.message = 'last' AS is_last,
             CASE WHEN fields IS NULL THEN 'not a JSON object'
                  WHEN COALESCE(fields.message NOT IN ('next', 'last'), TRUE) THEN 'message must be "next" or "last"'
-                 WHEN fields.timestamp IS NULL THEN 'timestamp must be a whole number of milliseconds'
+                 WHEN COALESCE(fields.timestamp NOT BETWEEN 0 AND 253402300799999, TRUE)
+                 THEN 'timestamp must be a whole number of milliseconds since 1970'
                  WHEN fields.user IS NULL THEN 'user must be a whole number'
                  WHEN fields.track IS NULL THEN 'track must be a whole number'
                  WHEN fields.time IS NULL THEN 'time must be a number' END AS reason""",
@@ -110,13 +111,14 @@ READERS = {
         header="user_id,item_id,timestamp,duration",
         fields="string_split(line, ',')",
         parse="""
-            TRY_CAST(fields[1] AS BIGINT) AS user_id, TRY_CAST(fields[3] AS BIGINT) * 1000 AS timestamp,
+            TRY_CAST(fields[1] AS BIGINT) AS user_id, TRY_CAST(fields[3] AS INTEGER)::BIGINT * 1000 AS timestamp,
             TRY_CAST(fields[2] AS BIGINT) AS track, TRY_CAST(fields[4] AS DOUBLE) AS played_ratio,
             CAST(NULL AS BIGINT) AS source_session, FALSE AS is_last,
             CASE WHEN len(fields) <> 4 THEN 'a line must have 4 columns'
                  WHEN user_id IS NULL THEN 'user_id must be a whole number'
                  WHEN track IS NULL THEN 'item_id must be a whole number'
-                 WHEN timestamp IS NULL THEN 'timestamp must be a whole number of seconds'
+                 WHEN COALESCE(timestamp NOT BETWEEN 0 AND 253402300799999, TRUE)
+                 THEN 'timestamp must be a whole number of seconds since 1970'
                  WHEN fields[4] <> '' AND played_ratio IS NULL THEN 'duration must be a number of seconds, or nothing'
                  END AS reason""",
         played_ratio="""CASE WHEN p.played_ratio * 1000 >= c.duration_ms THEN 1
@@ -155,8 +157,7 @@ def read_events(*, reader: str, folder: Path, max_rejected: float, rejected_path
     """
     if reader not in READERS:
         raise InputError(f"no reader {reader!r}; there are {', '.join(sorted(READERS))}")
-    if not 0 <= max_rejected <= 1:
-        raise InputError(f"max_rejected must lie in [0, 1], got {max_rejected}; 0.01 lets one line in a hundred pass")
+    check_number("max_rejected", max_rejected, least=0, most=1, hint="0.01 lets one line in a hundred pass")
     source = READERS[reader]
     catalogue_file, event_files = _find_files(source, folder)
     database = duckdb.connect()

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from src.catalog import Catalog, Vocabulary
 from src.datamodules.events import EventLog, read_events
 from src.datamodules.pairs import SPLITS, Pairs, Sessions, make_pairs, split_pairs, split_sessions
-from src.errors import InputError
+from src.errors import InputError, check_number
 
 PairBatch = tuple[Int64[Tensor, "B"], Int64[Tensor, "B"], Float32[Tensor, "B"]]
 """Rows of the previous tracks, rows of the tracks that follow, shares played (NaN where unknown)."""
@@ -103,10 +103,9 @@ class PairDataModule(LightningDataModule):
         super().__init__()
         if split not in ("time", "session", "pair"):
             raise InputError(f"split must be time, session or pair, got {split!r}")
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        if split_seed < 0 or seed < 0:
-            raise InputError(f"seeds must be 0 or more, got seed={seed} and split_seed={split_seed}")
+        check_number("batch_size", batch_size, whole=True, least=1)
+        check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
+        check_number("split_seed", split_seed, whole=True, least=0, most=2**32 - 1)
         self._reader, self._path = reader, Path(path)
         self._max_rejected, self._rejected_path = max_rejected, Path(rejected_path)
         self._pairing, self._window, self._session_gap_minutes = pairing, window, session_gap_minutes

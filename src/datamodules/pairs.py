@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Int8, Int64
 
-from src.errors import InputError
+from src.errors import InputError, check_number
 
 PAIRINGS = ("consecutive", "first", "window")
 SPLITS = ("train", "val", "test")
@@ -86,10 +86,8 @@ def make_pairs(
     """
     if pairing not in PAIRINGS:
         raise InputError(f"pairing must be one of {', '.join(PAIRINGS)}, got {pairing!r}")
-    if window < 1:
-        raise InputError(f"window must be at least 1, got {window}; pairing=consecutive is a window of 1")
-    if session_gap_minutes <= 0:
-        raise InputError(f"session_gap_minutes must be above 0, got {session_gap_minutes}; 30 is usual")
+    check_number("window", window, whole=True, least=1, hint="pairing=consecutive is a window of 1")
+    check_number("session_gap_minutes", session_gap_minutes, above=0, most=1e9, hint="30 is usual")
     database.execute(
         "CREATE TABLE settings AS SELECT $gap::BIGINT AS session_gap_ms, $window::BIGINT AS pair_window",
         {"gap": round(session_gap_minutes * 60_000), "window": window},

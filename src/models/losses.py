@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from src.catalog import Vocabulary
-from src.errors import InputError
+from src.errors import InputError, check_number
 from src.models.scorers import CosineMix, TwoTableDot
 
 Scorer = CosineMix | TwoTableDot
@@ -64,8 +64,7 @@ class BCELoss(nn.Module):
     def __init__(self, vocabulary: Vocabulary, *, scale: float) -> None:
         super().__init__()
         _needs_shares(vocabulary, "bce")
-        if scale <= 0:
-            raise InputError(f"scale must be above 0, got {scale}")
+        check_number("scale", scale, above=0)
         mean = min(max(vocabulary.mean_played_ratio or 0.0, 1e-3), 1 - 1e-3)
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
         self.bias = nn.Parameter(torch.tensor(mean).logit())
@@ -119,10 +118,8 @@ class SoftmaxLoss(nn.Module):
 
     def __init__(self, vocabulary: Vocabulary, *, temperature: float, logq: float) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise InputError(f"temperature must be above 0, got {temperature}; 0.1 is usual for cosines")
-        if not 0 <= logq <= 1:
-            raise InputError(f"logq must lie in [0, 1], got {logq}; 0 is no correction, 1 the full one")
+        check_number("temperature", temperature, above=0, hint="0.1 is usual for cosines")
+        check_number("logq", logq, least=0, most=1, hint="0 is no correction, 1 the full one")
         self.temperature = temperature
         counts = torch.from_numpy(vocabulary.next_counts).double().clamp(min=1)
         self.register_buffer("log_q", (logq * (counts / counts.sum()).log()).float())

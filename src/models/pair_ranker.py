@@ -65,6 +65,14 @@ class PairRanker(LightningModule):
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        """Refuse to go on from weights that are no numbers."""
+        loss = self.trainer.callback_metrics["train/loss"]
+        if not loss.isfinite():
+            raise InputError(
+                f"training diverged: train/loss is {loss:g} in epoch {self.current_epoch + 1}; lower optimizer.lr"
+            )
+
     def validation_step(self, batch: PairBatch, _: int) -> None:
         """Loss of a batch, and the scores whose shares are known."""
         self._evaluate("val", batch)

@@ -6,15 +6,13 @@ Scores are dimensionless. Every scorer offers `forward(previous, following)`, `q
 negatives, ranking metrics, export and any vector index.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from src.catalog import Vocabulary
-from src.errors import InputError
+from src.errors import InputError, check_number
 
 
 class CosineMix(nn.Module):
@@ -147,10 +145,8 @@ class TwoTableDot(nn.Module):
 
 def _table(seen: Tensor, dim: int, init_std: float) -> nn.Embedding:
     """Embeddings drawn from N(0, init_std²); zero, and never moved by a gradient, where nothing was seen."""
-    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-        raise InputError(f"dim must be a whole number of at least 1, got {dim!r}")
-    if not (isinstance(init_std, int | float) and 0 < init_std < math.inf):
-        raise InputError(f"init_std must be above 0 and finite, got {init_std!r}")
+    check_number("dim", dim, whole=True, least=1)
+    check_number("init_std", init_std, above=0)
     table = nn.Embedding(len(seen), dim)
     with torch.no_grad():
         table.weight.normal_(std=init_std)

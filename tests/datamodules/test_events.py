@@ -44,7 +44,11 @@ BAD_LINES: list[tuple[str, str]] = [
     ('{"message": "next", "times', "not a JSON object"),
     ("[1, 2]", 'message must be "next" or "last"'),
     (json.dumps({**event(1, 1, 100), "message": "skip"}), 'message must be "next" or "last"'),
-    (json.dumps({**event(1, 1, 100), "timestamp": "soon"}), "timestamp must be a whole number of milliseconds"),
+    (
+        json.dumps({**event(1, 1, 100), "timestamp": "soon"}),
+        "timestamp must be a whole number of milliseconds since 1970",
+    ),
+    (json.dumps(event(1, -(2**63), 100)), "timestamp must be a whole number of milliseconds since 1970"),
     (json.dumps({**event(1, 1, 100), "user": None}), "user must be a whole number"),
     (json.dumps({**event(1, 1, 100), "track": "x"}), "track must be a whole number"),
     (json.dumps({k: v for k, v in event(1, 1, 100).items() if k != "time"}), "time must be a number"),
@@ -129,7 +133,7 @@ def test_a_damaged_catalogue_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_max_rejected_is_a_share(tmp_path: Path, share: float) -> None:
-    with pytest.raises(InputError, match=rf"max_rejected must lie in \[0, 1\], got {share}"):
+    with pytest.raises(InputError, match=f"max_rejected must be a number of at least 0 and at most 1, got {share}"):
         read(tmp_path, max_rejected=share)
 
 

@@ -116,9 +116,9 @@ def test_the_pair_split_tears_sessions_apart(datamodule_of: Make, ring_logs: Pat
     ("change", "message"),
     [
         ({"split": "random"}, "split must be time, session or pair, got 'random'"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"seed": -1}, "seeds must be 0 or more, got seed=-1"),
-        ({"split_seed": -1}, "got seed=1 and split_seed=-1"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"seed": -1}, "seed must be a whole number of at least 0 and at most 4294967295, got -1"),
+        ({"split_seed": -1}, "split_seed must be a whole number of at least 0"),
     ],
 )
 def test_impossible_settings_are_refused(

@@ -128,8 +128,8 @@ def test_a_silence_of_exactly_the_gap_does_not_end_a_session(tmp_path: Path) -> 
     ("change", "message"),
     [
         ({"pairing": "skip"}, "pairing must be one of consecutive, first, window, got 'skip'"),
-        ({"window": 0}, "window must be at least 1, got 0"),
-        ({"session_gap_minutes": 0.0}, "session_gap_minutes must be above 0, got 0"),
+        ({"window": 0}, "window must be a whole number of at least 1, got 0"),
+        ({"session_gap_minutes": 0.0}, "session_gap_minutes must be a number above 0 and at most 1000000000, got 0"),
     ],
 )
 def test_impossible_pairings_are_refused(ring_logs: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:

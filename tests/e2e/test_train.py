@@ -238,10 +238,13 @@ BAD_INPUT = [
     (["trainer.max_epochs=many"], "trainer.max_epochs must be a whole number of at least 1, got 'many'"),
     (["monitor.mode=best"], "callbacks.early_stopping: `mode` can be min, max, got best"),
     (["datamodule.path=/nowhere"], "cannot read /nowhere: no such folder; looked for tracks.json and logs"),
-    (["datamodule.batch_size=0"], "batch_size must be at least 1, got 0"),
+    (["datamodule.batch_size=0"], "batch_size must be a whole number of at least 1, got 0"),
     (["datamodule.pairing=skip"], "pairing must be one of consecutive, first, window, got 'skip'"),
-    (["callbacks.export.k=60"], r"k must lie in \[1, 59\] for a catalogue of 60 tracks, got 60"),
-    (["seed=-1"], "seeds must be 0 or more, got seed=-1"),
+    (["callbacks.export.k=60"], "k must be a whole number of at least 1 and at most 59, got 60"),
+    (["seed=-1"], "seed must be a whole number of at least 0 and at most 4294967295, got -1"),
+    (["datamodule.window=wide"], "window must be a whole number of at least 1, got 'wide'"),
+    (["datamodule.session_gap_minutes=null"], "session_gap_minutes must be a number above 0 .*got None"),
+    (["monitor.metric=val/foo"], "monitor.metric must be one of val/loss, .*got val/foo"),
     (["model.dim=wide"], "dim must be a whole number of at least 1, got 'wide'"),
 ]
 

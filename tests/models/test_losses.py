@@ -140,15 +140,15 @@ def test_a_loss_on_shares_refuses_a_source_without_them(make: Any) -> None:
 
 
 def test_a_scale_that_is_not_above_zero_is_refused() -> None:
-    with pytest.raises(InputError, match="scale must be above 0, got -1"):
+    with pytest.raises(InputError, match="scale must be a number above 0, got -1"):
         BCELoss(VOCABULARY, scale=-1.0)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be above 0, got 0"),
-        ({"logq": 1.5}, r"logq must lie in \[0, 1\], got 1.5"),
+        ({"temperature": 0.0}, "temperature must be a number above 0, got 0"),
+        ({"logq": 1.5}, "logq must be a number of at least 0 and at most 1, got 1.5"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, float], message: str) -> None:

@@ -120,6 +120,12 @@ def test_a_learned_alpha_is_logged_as_it_ended(ring: PairDataModule) -> None:
     assert trainer.callback_metrics["alpha"].item() == pytest.approx(ended)
 
 
+def test_training_that_diverges_is_stopped(ring: PairDataModule) -> None:
+    model = ranker(ring, scorer=DOT, loss=MSELoss, optimizer=partial(torch.optim.SGD, lr=1e30))
+    with pytest.raises(InputError, match=r"training diverged: train/loss is (nan|inf) in epoch 1; lower optimizer.lr"):
+        fit(model, ring, 3)
+
+
 def test_weight_decay_pulls_at_embeddings_alone(ring: PairDataModule) -> None:
     model = ranker(
         ring, scorer=partial(COSINES, alpha="learned"), optimizer=partial(torch.optim.Adam, weight_decay=0.5)

@@ -85,7 +85,7 @@ def test_progress_counts_every_query_once() -> None:
 
 def test_a_list_longer_than_the_other_tracks_is_refused() -> None:
     table = torch.randn(4, 2)
-    with pytest.raises(InputError, match=r"k must lie in \[1, 3\]"):
+    with pytest.raises(InputError, match="k must be a whole number of at least 1 and at most 3, got 4"):
         top_k(queries=table, items=table, query_rows=torch.arange(4), k=4, plays=np.zeros(4, np.int64))
 
 

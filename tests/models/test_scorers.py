@@ -160,7 +160,10 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"dim": 0}, "dim must be a whole number of at least 1, got 0"), ({"init_std": 0.0}, "init_std must be above 0")],
+    [
+        ({"dim": 0}, "dim must be a whole number of at least 1, got 0"),
+        ({"init_std": 0.0}, "init_std must be a number above 0, got 0"),
+    ],
 )
 def test_impossible_tables_are_refused(change: dict[str, Any], message: str) -> None:
     usual: dict[str, Any] = {"alpha": 0.5, "fixed_alpha": None, "dim": 5, "init_std": 0.1}
