@@ -18,9 +18,10 @@ def train(config: DictConfig) -> None:
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
-    from src.tracking import open_store, run_name, write_config
+    from src.tracking import open_store, refuse_used_folder, run_name, write_config
 
     run_dir, logger = Path(config.run_dir), config.get("logger")  # None for logger=none
+    refuse_used_folder(run_dir)
     chosen = HydraConfig.get().runtime.choices
     config.run_name = config.run_name or run_name(
         model=chosen["model"], alpha=config.model.alpha, experiment=chosen["experiment"], seed=config.seed
@@ -32,14 +33,15 @@ def train(config: DictConfig) -> None:
     console.print(frame_table(datamodule.summary(), title=f"{config.datamodule.path}"))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     callbacks = instantiate(config.callbacks, _convert_="all").values()
+    callbacks = [made(datamodule) if isinstance(made, partial) else made for made in callbacks]
+    if logger:
+        open_store(logger.tracking_uri, logger.experiment_name)  # before MLFlowLogger, which would make it unlocked
     trainer = instantiate(
         config.trainer,
-        callbacks=[made(datamodule) if isinstance(made, partial) else made for made in callbacks],
+        callbacks=callbacks,
         logger=instantiate(logger, _convert_="all") if logger else False,
         _convert_="all",
     )
-    if logger:
-        open_store(logger.tracking_uri, logger.experiment_name)
     write_config(OmegaConf.to_container(config, resolve=True), run_dir / "config.yaml", root=ROOT)
 
     trainer.fit(model, datamodule)

@@ -90,16 +90,30 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def refuse_used_folder(run_dir: Path) -> None:
+    """Refuse a run folder that has a run in it already, before anything there can be lost.
+
+    Raises:
+        InputError: there is a `config.yaml`.
+    """
+    if (run_dir / "config.yaml").exists():
+        raise InputError(f"{run_dir} holds a run already; choose another folder with hydra.run.dir=<folder>")
+
+
 def write_config(config: Any, path: Path, root: Path) -> None:
     """Write the resolved config (plain dicts, lists and values), headed by its provenance.
 
     Raises:
         InputError: the folder holds a run already.
     """
-    if path.exists():
-        raise InputError(f"{path.parent} holds a run already; choose another folder with hydra.run.dir=<folder>")
+    refuse_used_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     head = "".join(f"# {name}: {value}\n" for name, value in provenance(root).items())
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    partial.replace(path)
+    try:
+        path.hardlink_to(partial)  # fails where another run was faster
+    except FileExistsError:
+        refuse_used_folder(path.parent)
+    finally:
+        partial.unlink()

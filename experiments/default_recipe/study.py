@@ -20,9 +20,7 @@ from src.tracking import provenance  # noqa: E402
 LEVERS: dict[str, list[str]] = {
     "loss.temperature=0.1,0.15,0.2": ["convex"],
     "loss.logq=0.0": ["convex"],
-    "optimizer.lr=0.003": ["convex", "contextual"],
     "loss=bce": ["convex"],
-    "": ["contextual"],
 }
 SOURCES = ("botify", "yes", "polimi")
 SHOWN = ("val/ndcg_at_10", "val/recall_at_10", "val/mrr", "val/mse", "epoch")

@@ -291,10 +291,23 @@ def test_failed_jobs_of_a_multirun_are_listed_and_the_others_finish(ring_logs: P
 
 def test_a_run_folder_is_never_overwritten(ring_run: tuple[Path, str], ring_logs: Path) -> None:
     run, _ = ring_run
-    before = (run / "metrics.json").read_bytes()
-    done = quick(run.parent, ring_logs, "hydra.run.dir=run", code=2)
-    assert "holds a run already" in done.stderr
-    assert (run / "metrics.json").read_bytes() == before
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for wrong in ([], ["datamodule.path=/nowhere"], ["model.alpha=7"]):
+        done = quick(run.parent, ring_logs, "hydra.run.dir=run", *wrong, code=2)
+        assert "holds a run already" in done.stderr
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_two_runs_at_once_do_not_share_a_folder(ring_logs: Path, tmp_path: Path) -> None:
+    words = f"datamodule.path={ring_logs}", *QUICK, "trainer.max_epochs=3", "hydra.run.dir=run"
+    running = [
+        subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in running]
+    assert sorted(process.returncode for process in running) == [0, 2], errors
+    assert "holds a run already" in "".join(errors)
+    assert (tmp_path / "run" / "metrics.json").exists()
 
 
 def test_help_is_readable_and_needs_no_heavy_import(tmp_path: Path) -> None:
