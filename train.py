@@ -18,10 +18,12 @@ def train(config: DictConfig) -> None:
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
+    from src.errors import check_number
     from src.tracking import open_store, refuse_used_folder, run_name, write_config
 
     run_dir, logger = Path(config.run_dir), config.get("logger")  # None for logger=none
     refuse_used_folder(run_dir)
+    check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
     chosen = HydraConfig.get().runtime.choices
     config.run_name = config.run_name or run_name(
         model=chosen["model"], alpha=config.model.alpha, experiment=chosen["experiment"], seed=config.seed
@@ -50,11 +52,12 @@ def train(config: DictConfig) -> None:
 
     metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
     console.print(metrics_table(metrics, title=config.run_name))
-    console.print(f"run folder   {run_dir}", soft_wrap=True)
+    console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
     if logger:
         console.print(f"MLflow UI    mlflow ui --backend-store-uri {logger.tracking_uri}", soft_wrap=True)
     models = "track,artist,mean,convex,contextual"
-    console.print(f"next         python train.py -m model={models} datamodule={chosen['datamodule']}", soft_wrap=True)
+    source = f"datamodule={chosen['datamodule']} datamodule.path={config.datamodule.path}"
+    console.print(f"next         python train.py -m model={models} {source}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

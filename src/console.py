@@ -115,6 +115,10 @@ def _message(error: BaseException) -> str | None:
         return _one_line(f"{where[1]}: {cause}{remedy}")
     if isinstance(error, ConfigCompositionException):
         return _one_line(f"{error}{_close_key(error)}")
+    if type(error) is ValueError and str(error).startswith("Config group override must be"):
+        return "a config group cannot be null; name one of its choices, such as logger=none"
+    if isinstance(error, FileExistsError | NotADirectoryError | PermissionError):
+        return f"cannot use {error.filename}: {error.strerror}; choose another folder with hydra.run.dir=<folder>"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _one_line(str(error))
     return None
@@ -142,7 +146,9 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
     except OSError:
         return
-    for parent in folder.parents[:2]:  # outputs/<verb> was made for it, too
+    for parent in folder.parents[:2]:
+        if not parent.is_relative_to(Path.cwd() / "outputs"):  # only that was surely made for it
+            return
         try:
             parent.rmdir()
         except OSError:

@@ -119,7 +119,7 @@ def _parse(line: bytes, where: str) -> tuple[int, list[int], list[float] | None]
     """One line of a recommendations file, checked; `where` opens every error."""
     try:
         entry: Any = json.loads(line)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError both
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise InputError(f"{where} is damaged: not JSON ({error})") from None
     if not isinstance(entry, dict) or not _is_int(entry.get("track")):
         raise InputError(f'{where} is damaged: expected an object with a whole number under "track"')
@@ -131,9 +131,11 @@ def _parse(line: bytes, where: str) -> tuple[int, list[int], list[float] | None]
     if scores is not None and not (
         isinstance(scores, list)
         and len(scores) == len(candidates)
-        and all(isinstance(score, int | float) and not isinstance(score, bool) for score in scores)
+        and all(
+            isinstance(score, int | float) and not isinstance(score, bool) and abs(score) < 1e30 for score in scores
+        )
     ):
-        raise InputError(f'{where} is damaged: "scores" must be one number for each recommendation')
+        raise InputError(f'{where} is damaged: "scores" must be one finite number for each recommendation')
     return track, candidates, scores
 
 

@@ -67,7 +67,7 @@ class Lineage(Callback):
         }
         path = self._run_dir / "metrics.json"
         partial = path.with_name(".metrics.json.partial")
-        partial.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
         partial.replace(path)
         if logger:
             for file in sorted(self._run_dir.iterdir()):

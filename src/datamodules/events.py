@@ -5,6 +5,8 @@ Each `Reader` is a handful of SQL expressions over one line of text; the rest is
 DuckDB does the reading; a table's `rowid` follows the order of files and lines, which gives line numbers for nothing.
 """
 
+import glob
+import gzip
 import json
 import re
 from collections.abc import Sequence
@@ -17,7 +19,10 @@ import duckdb
 from src.catalog import Catalog
 from src.errors import InputError, check_number
 
-_BOTIFY_SCHEMA = '{"message": "VARCHAR", "timestamp": "BIGINT", "user": "BIGINT", "track": "BIGINT", "time": "DOUBLE"}'
+_WHOLE = "DECIMAL(22, 3)"  # a cast to BIGINT would round 1.7 to 2 and say nothing
+_BOTIFY_SCHEMA = (
+    f'{{"message": "VARCHAR", "timestamp": "{_WHOLE}", "user": "{_WHOLE}", "track": "{_WHOLE}", "time": "DOUBLE"}}'
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +62,15 @@ READERS = {
         events="logs/**/data.json*",
         fields=f"json_transform(TRY_CAST(line AS JSON), '{_BOTIFY_SCHEMA}')",
         parse="""
-            fields.user AS user_id, fields.timestamp AS timestamp, fields.track AS track, fields.time AS played_ratio,
+            TRY_CAST(fields.user AS BIGINT) AS user_id, TRY_CAST(fields.timestamp AS BIGINT) AS timestamp,
+            TRY_CAST(fields.track AS BIGINT) AS track, fields.time AS played_ratio,
             CAST(NULL AS BIGINT) AS source_session, fields.message = 'last' AS is_last,
             CASE WHEN fields IS NULL THEN 'not a JSON object'
                  WHEN COALESCE(fields.message NOT IN ('next', 'last'), TRUE) THEN 'message must be "next" or "last"'
-                 WHEN COALESCE(fields.timestamp NOT BETWEEN 0 AND 253402300799999, TRUE)
+                 WHEN COALESCE(timestamp NOT BETWEEN 0 AND 253402300799999 OR timestamp <> fields.timestamp, TRUE)
                  THEN 'timestamp must be a whole number of milliseconds since 1970'
-                 WHEN fields.user IS NULL THEN 'user must be a whole number'
-                 WHEN fields.track IS NULL THEN 'track must be a whole number'
+                 WHEN COALESCE(user_id <> fields.user, TRUE) THEN 'user must be a whole number'
+                 WHEN COALESCE(track <> fields.track, TRUE) THEN 'track must be a whole number'
                  WHEN fields.time IS NULL THEN 'time must be a number' END AS reason""",
     ),
     "yes": Reader(
@@ -191,7 +197,8 @@ def _count(database: duckdb.DuckDBPyConnection, query: str) -> int:
 
 def _find_files(source: Reader, folder: Path) -> tuple[Path, list[Path]]:
     catalogue = folder / source.catalogue
-    events = [path for path in folder.glob(source.events) if path.is_file()] if folder.is_dir() else []
+    found = folder.glob(source.events) if folder.is_dir() else []
+    events = [path for path in found if path.is_file() and not path.name.endswith("~")]  # no editor's backups
     missing = [name for name, found in ((source.catalogue, catalogue.is_file()), (source.events, events)) if not found]
     if missing:
         state = f"no {' and no '.join(missing)} in it" if folder.is_dir() else "no such folder"
@@ -210,7 +217,7 @@ def _age(path: Path) -> tuple[str, int]:
 
 def _read_catalogue(database: duckdb.DuckDBPyConnection, source: Reader, file: Path) -> Catalog:
     try:
-        frame = database.execute(source.catalogue_query, {"file": str(file)}).df()
+        frame = database.execute(source.catalogue_query, {"file": glob.escape(str(file))}).df()
     except duckdb.Error as error:
         raise InputError(f"cannot read the catalogue {file}: {_one_line(error)}") from None
     catalog = Catalog.from_frame(frame, str(file))
@@ -237,7 +244,7 @@ def _parse_lines(database: duckdb.DuckDBPyConnection, source: Reader, files: Seq
         FROM (SELECT filename, line, {source.fields} AS fields FROM read_csv($files, columns = {{line: 'VARCHAR'}},
               delim = '\x01', quote = '', escape = '', header = false, auto_detect = false, strict_mode = false,
               filename = true, skip = {skip}, encoding = $encoding))"""
-    parameters: dict[str, object] = {"files": [str(file) for file in files], "encoding": "utf-8"}
+    parameters: dict[str, object] = {"files": [glob.escape(str(file)) for file in files], "encoding": "utf-8"}
     try:
         try:
             database.execute(query, parameters)
@@ -290,7 +297,8 @@ def _write_rejected(path: Path, rejected: Sequence[dict[str, str | int]]) -> Non
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as out:
         for name, lines in groupby(rejected, key=lambda line: str(line["file"])):
-            with Path(name).open(encoding="utf-8", errors="replace", newline="\n") as texts:
+            unpack = gzip.open if name.endswith(".gz") else open
+            with unpack(name, "rt", encoding="utf-8", errors="replace", newline="\n") as texts:
                 numbered = enumerate(texts, start=1)
                 for line in lines:
                     text = next((text for number, text in numbered if number == line["line"]), "")

@@ -65,14 +65,6 @@ class PairRanker(LightningModule):
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
         return loss
 
-    def on_train_epoch_end(self) -> None:
-        """Refuse to go on from weights that are no numbers."""
-        loss = self.trainer.callback_metrics["train/loss"]
-        if not loss.isfinite():
-            raise InputError(
-                f"training diverged: train/loss is {loss:g} in epoch {self.current_epoch + 1}; lower optimizer.lr"
-            )
-
     def validation_step(self, batch: PairBatch, _: int) -> None:
         """Loss of a batch, and the scores whose shares are known."""
         self._evaluate("val", batch)
@@ -82,7 +74,15 @@ class PairRanker(LightningModule):
         self._evaluate("test", batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Regression metrics, and alpha so far; calibrates a loss that wants it."""
+        """Regression metrics, and alpha so far; calibrates a loss that wants it.
+
+        Raises:
+            InputError: training has diverged; no checkpoint is made of such weights.
+        """
+        if not all(parameter.isfinite().all() for parameter in self.parameters()):
+            raise InputError(
+                f"training diverged: weights are not finite in epoch {self.current_epoch + 1}; lower optimizer.lr"
+            )
         score, share = self._scores_and_shares()
         if isinstance(self.loss, SoftmaxLoss) and len(share):
             self.loss.calibrate(score, share)

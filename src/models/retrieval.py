@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
+from src.errors import InputError
 from src.recommendations import SCORE_DECIMALS, check_k
 
 TIE = 1e-6
@@ -41,10 +42,11 @@ def top_k(
         block: queries scored at once.
 
     Raises:
-        InputError: `k` does not lie in [1, N-1].
+        InputError: `k` does not lie in [1, N-1], or a vector is not finite.
     """
     num_tracks = len(items)
     check_k(k, num_tracks)
+    _refuse_non_finite(queries, items)
     # Candidates stand in the order in which ties are broken: a lower place wins.
     order = torch.from_numpy(np.lexsort((np.arange(num_tracks), -plays))).to(items.device)
     candidates = items[order]
@@ -64,6 +66,12 @@ def top_k(
     others = rows != query_rows.cpu().numpy()[:, None]
     others[others.all(1), -1] = False
     return rows[others].reshape(-1, k), torch.cat(found_scores).numpy()[of_distinct][others].reshape(-1, k)
+
+
+def _refuse_non_finite(*tables: Tensor) -> None:
+    """NaN is above and below nothing: it would rank first."""
+    if not all(table.isfinite().all() for table in tables):
+        raise InputError("training diverged: vectors are not finite, so nothing can be ranked; lower optimizer.lr")
 
 
 def _distinct_lines(vectors: Float[Tensor, "Q V"]) -> tuple[Float[Tensor, "U V"], Int64[np.ndarray, "Q"]]:
@@ -114,7 +122,11 @@ def mean_ranks(
         following: rows of the tracks that followed, each another track than its query.
         on_block: called with the number of queries done after each block.
         block: queries scored at once.
+
+    Raises:
+        InputError: a vector is not finite.
     """
+    _refuse_non_finite(queries, items)
     ranks = []
     buffer = torch.empty(min(block, len(previous)), len(items), device=items.device)
     for query, target in zip(previous.split(block), following.split(block), strict=True):

@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -50,6 +51,9 @@ BAD_LINES: list[tuple[str, str]] = [
     ),
     (json.dumps(event(1, -(2**63), 100)), "timestamp must be a whole number of milliseconds since 1970"),
     (json.dumps({**event(1, 1, 100), "user": None}), "user must be a whole number"),
+    (json.dumps({**event(1, 1, 100), "track": 100.4}), "track must be a whole number"),
+    (json.dumps({**event(1, 1, 100), "user": 1.5}), "user must be a whole number"),
+    (json.dumps({**event(1, 1, 100), "timestamp": 1.5}), "timestamp must be a whole number of milliseconds since 1970"),
     (json.dumps({**event(1, 1, 100), "track": "x"}), "track must be a whole number"),
     (json.dumps({k: v for k, v in event(1, 1, 100).items() if k != "time"}), "time must be a number"),
     (json.dumps(event(1, 1, 100, 1.5)), r"the share played must lie in [0, 1], got 1.5"),
@@ -71,6 +75,26 @@ def test_a_line_that_does_not_fit_is_kept_aside_with_file_line_and_reason(
     assert (log.num_events, log.num_lines, log.num_rejected) == (3, 4, 1)
     [kept] = [json.loads(text) for text in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert kept == {"file": str(path), "line": 3, "reason": reason, "text": line}
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_read_itself(tmp_path: Path) -> None:
+    for name, tracks in (("x1", 1), ("x[1]", 2)):
+        write_tracks(tmp_path / name, range(tracks))
+        write_lines(tmp_path / name / "logs" / "data.json", [event(1, n, 100) for n in range(tracks)])
+    log = read(tmp_path / "x[1]")
+    assert (log.num_events, len(log.catalog)) == (2, 2)
+
+
+def test_a_compressed_rotation_is_read_and_its_bad_lines_kept(tmp_path: Path) -> None:
+    write_tracks(tmp_path, [0])
+    path = tmp_path / "logs" / "data.json.1.gz"
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress((json.dumps(event(1, 1, 100)) + "\nbroken\n").encode()))
+    write_lines(tmp_path / "logs" / "data.json~", [event(1, 1, 100)])
+    assert (log := read(tmp_path)).num_events == 1
+    assert log.num_lines == 2
+    kept = json.loads((tmp_path / "out" / "rejected.jsonl").read_text())
+    assert (kept["line"], kept["text"]) == (2, "broken")
 
 
 def test_bytes_that_are_no_text_are_rejected_by_their_line(tmp_path: Path) -> None:

@@ -245,6 +245,10 @@ BAD_INPUT = [
     (["datamodule.window=wide"], "window must be a whole number of at least 1, got 'wide'"),
     (["datamodule.session_gap_minutes=null"], "session_gap_minutes must be a number above 0 .*got None"),
     (["monitor.metric=val/foo"], "monitor.metric must be one of val/loss, .*got val/foo"),
+    (["logger=null"], "a config group cannot be null; name one of its choices, such as logger=none"),
+    (["trainer.devices=2"], "trainer.devices must be a whole number of at least 1 and at most 1, got 2"),
+    (["hydra.run.dir=/dev/null/run"], "cannot use /dev/null.*choose another folder with hydra.run.dir"),
+    (["optimizer.lr=1e38", "loss=mse", "hydra.run.dir=run"], "training diverged: .*lower optimizer.lr"),
     (["model.dim=wide"], "dim must be a whole number of at least 1, got 'wide'"),
 ]
 

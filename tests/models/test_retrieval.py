@@ -83,6 +83,18 @@ def test_progress_counts_every_query_once() -> None:
     assert sum(done) == 50
 
 
+def test_vectors_that_are_no_numbers_are_refused() -> None:
+    table = torch.randn(4, 2)
+    broken = table.clone()
+    broken[1, 0] = torch.nan
+    one = torch.tensor([0])
+    for queries, items in ((broken, table), (table, broken)):
+        with pytest.raises(InputError, match="vectors are not finite"):
+            mean_ranks(queries=queries, items=items, previous=one, following=torch.tensor([1]))
+        with pytest.raises(InputError, match="vectors are not finite"):
+            top_k(queries=queries, items=items, query_rows=one, k=1, plays=np.zeros(4, np.int64))
+
+
 def test_a_list_longer_than_the_other_tracks_is_refused() -> None:
     table = torch.randn(4, 2)
     with pytest.raises(InputError, match="k must be a whole number of at least 1 and at most 3, got 4"):
