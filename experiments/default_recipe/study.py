@@ -17,24 +17,21 @@ sys.path.insert(0, str(ROOT))
 from experiments.first_light.table import markdown  # noqa: E402
 from src.tracking import provenance  # noqa: E402
 
-LEVERS: dict[str, list[str]] = {
-    "loss.temperature=0.1,0.15,0.2": ["convex"],
-    "loss.logq=0.0": ["convex"],
-    "loss=bce": ["convex"],
+LEVERS = {
+    "loss.temperature=0.1,0.15,0.2": ("botify", "yes", "polimi"),
+    "loss.logq=0.0": ("botify", "yes"),
+    "loss=bce": ("botify",),  # the others have no shares
 }
-SOURCES = ("botify", "yes", "polimi")
 SHOWN = ("val/ndcg_at_10", "val/recall_at_10", "val/mrr", "val/mse", "epoch")
 
 
 def main() -> None:
     out, rows = Path(__file__).parent, []
     sweeps = ROOT / "outputs" / "default_recipe"
-    for number, (lever, models) in enumerate(LEVERS.items()):
-        sources = SOURCES[:1] if lever == "loss=bce" else SOURCES  # the others have no shares
+    for number, (lever, sources) in enumerate(LEVERS.items()):
         sweep = sweeps / str(number)
         if not sweep.exists():
-            command = [sys.executable, "train.py", "-m", f"datamodule={','.join(sources)}", f"model={','.join(models)}"]
-            command += [lever] if lever else []
+            command = [sys.executable, "train.py", "-m", f"datamodule={','.join(sources)}", lever]
             command += ["logger=none", "~callbacks.export", f"hydra.sweep.dir={sweep}"]
             subprocess.run(command, cwd=ROOT, check=True)
         for run in sorted(sweep.glob("*/metrics.json"), key=lambda path: int(path.parent.name)):
