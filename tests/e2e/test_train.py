@@ -184,11 +184,12 @@ def test_a_fast_dev_run_goes_all_the_way_without_a_trace_in_mlflow(ring_logs: Pa
     assert (tmp_path / "run" / "recommendations.jsonl").exists()
 
 
-def test_ctrl_c_ends_training_and_still_tests_and_exports(ring_logs: Path, tmp_path: Path) -> None:
-    overrides = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000", "hydra.run.dir=run"
+def interrupted(cwd: Path, logs: Path, times: int) -> tuple[int, str]:
+    """Exit code and output of a training that would never end, but for Ctrl-C in its third epoch."""
+    endless = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000", "hydra.run.dir=run"
     running = subprocess.Popen(
-        command(f"datamodule.path={ring_logs}", *QUICK, *overrides),
-        cwd=tmp_path,
+        command(f"datamodule.path={logs}", *QUICK, *endless),
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -197,32 +198,24 @@ def test_ctrl_c_ends_training_and_still_tests_and_exports(ring_logs: Path, tmp_p
     for line in running.stdout:
         if "epoch 3/" in line:
             break
-    running.send_signal(signal.SIGINT)
+    for _ in range(times):
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.02)
     printed, _ = running.communicate(timeout=120)
-    assert running.returncode == 0, printed
+    return running.returncode, printed
+
+
+def test_ctrl_c_ends_training_and_still_tests_and_exports(ring_logs: Path, tmp_path: Path) -> None:
+    code, printed = interrupted(tmp_path, ring_logs, times=1)
+    assert code == 0, printed
     assert "Ctrl-C: training ends here" in printed
     assert 3 <= metrics_of(tmp_path / "run")["epochs"] < 100000
     assert (tmp_path / "run" / "recommendations.jsonl").exists()
 
 
 def test_ctrl_c_twice_stops_at_once_and_leaves_nothing_half_written(ring_logs: Path, tmp_path: Path) -> None:
-    overrides = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000", "hydra.run.dir=run"
-    running = subprocess.Popen(
-        command(f"datamodule.path={ring_logs}", *QUICK, *overrides),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert running.stdout is not None
-    for line in running.stdout:
-        if "epoch 3/" in line:
-            break
-    running.send_signal(signal.SIGINT)
-    time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
-    printed, _ = running.communicate(timeout=120)
-    assert running.returncode in (0, 130), printed  # 0 where it had ended before the second came
+    code, printed = interrupted(tmp_path, ring_logs, times=2)
+    assert code in (0, 130), printed  # 0 where it had ended before the second came
     assert "Traceback" not in printed
     assert not list((tmp_path / "run").rglob("*.partial"))
 
