@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,6 +163,38 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as bars:
         task = bars.add_task(label, total=total)
         yield lambda steps: bars.advance(task, steps)
+
+
+@contextmanager
+def arm_bars(arms: Sequence[str], total: int) -> Iterator[Callable[[str, int, float], None]]:
+    """A line for each arm: sessions played, and their mean time so far; and one bar for all of them together."""
+    counted = TextColumn("{task.fields[text]}")
+    hidden = not console.is_terminal
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), counted, TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bars:
+        everything = bars.add_task("sessions", total=total, text="")
+        lines = {arm: bars.add_task(arm, total=total / len(arms), text="") for arm in arms}
+
+        def report(arm: str, sessions: int, mean_time: float) -> None:
+            bars.advance(everything, sessions)
+            bars.update(lines[arm], advance=sessions, text=f"mean time per session {mean_time:.2f}")
+
+        yield report
+
+
+def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], title: str) -> Table:
+    """What the listeners of each arm made of it; brackets hold 95 % intervals over listeners."""
+    table = Table("arm", "recommender", title=title, title_justify="left")
+    for column in ("listeners", "sessions", "mean time per session", "mean tracks per session", "left to chance"):
+        table.add_column(column, justify="right")
+    for arm, row in arms.items():
+        means = [
+            f"[bold]{row[name]:.2f}[/] \\[{row[name + '_lower']:.2f}, {row[name + '_upper']:.2f}]"
+            for name in ("mean_time_per_session", "mean_tracks_per_session")
+        ]
+        counts = f"{row['listeners']:,}", f"{row['sessions']:,}"
+        table.add_row(arm, escape(names[arm]), *counts, *means, f"{row['fallbacks'] / max(row['steps'], 1):.1%}")
+    return table
 
 
 def frame_table(frame: "pd.DataFrame", title: str) -> Table:

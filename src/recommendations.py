@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from src.catalog import Catalog
 from src.errors import InputError, check_number
@@ -27,6 +27,28 @@ def check_k(k: int, num_tracks: int) -> None:
     """
     hint = f"a list of a catalogue of {num_tracks} tracks cannot be longer; set callbacks.export.k"
     check_number("k", k, whole=True, least=1, most=num_tracks - 1, hint=hint)
+
+PICKS = ("uniform", "ranked", "weighted")
+
+
+def pick(
+    how: str, open_places: Bool[np.ndarray, "S K"], draws: Float64[np.ndarray, "S"]
+) -> Int64[np.ndarray, "S"]:
+    """The place in its list that each session is recommended next; -1 where none is open.
+
+    Args:
+        how: `uniform` among the open places (published), `ranked` the best of them, or `weighted`, by chance in
+            proportion to 1 / rank.
+        open_places: places that hold a track that may be picked.
+        draws: uniform in [0, 1), decide.
+    """
+    num_kept = open_places.shape[1]
+    if how == "ranked":
+        return np.where(open_places.any(1), open_places.argmax(1), -1)
+    weights = open_places / np.arange(1, num_kept + 1) if how == "weighted" else open_places.astype(np.float64)
+    reached = weights.cumsum(1)
+    places = (reached <= (draws * reached[:, -1])[:, None]).sum(1)
+    return np.where(open_places.any(1), np.minimum(places, num_kept - 1), -1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

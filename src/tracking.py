@@ -90,13 +90,17 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def refuse_used_folder(run_dir: Path) -> None:
+def refuse_used_folder(run_dir: Path, record: str = "config.yaml") -> None:
     """Refuse a run folder that has a run in it already, before anything there can be lost.
 
+    Args:
+        run_dir: the folder.
+        record: the file that every run leaves.
+
     Raises:
-        InputError: there is a `config.yaml`.
+        InputError: it is there.
     """
-    if (run_dir / "config.yaml").exists():
+    if (run_dir / record).exists():
         raise InputError(f"{run_dir} holds a run already; choose another folder with hydra.run.dir=<folder>")
 
 
@@ -117,3 +121,32 @@ def write_config(config: Any, path: Path, root: Path) -> None:
         refuse_used_folder(path.parent)
     finally:
         partial.unlink()
+
+
+def locate_recommendations(name: str) -> Path:
+    """The `recommendations.jsonl` of `run:<MLflow run id>` or `model:<registered name>@<alias>`.
+
+    The store is the one that MLflow's own `MLFLOW_TRACKING_URI` names, by default the one of this folder.
+
+    Raises:
+        InputError: there is no such run or model, or it has no recommendations.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise InputError(f"{name}: there is no MLflow store {uri} here; train first, or set MLFLOW_TRACKING_URI")
+    kind, _, key = name.partition(":")
+    client = mlflow.MlflowClient(uri)
+    try:
+        if kind == "model":
+            model, _, alias = key.partition("@")
+            key = str(client.get_model_version_by_alias(model, alias).run_id)
+        client.get_run(key)
+        return Path(mlflow.artifacts.download_artifacts(
+            run_id=key, artifact_path="recommendations.jsonl", tracking_uri=uri
+        ))
+    except (MlflowException, OSError) as error:
+        first = str(error).splitlines()[0][:300]
+        raise InputError(f"cannot get the recommendations of {name} from {uri}: {first}") from None

@@ -1,0 +1,54 @@
+"""From a world and arms, a recommender each, to event logs in the service's own format."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from src.console import ROOT, arm_bars, arms_table, console, verb
+
+
+@verb("simulate")
+def simulate(config: DictConfig) -> None:
+    """Play the sessions, write the logs, print what each arm's listeners made of it."""
+    from hydra.utils import instantiate
+
+    from src.simulation.arms import make_policies
+    from src.simulation.experiment import run_experiment
+    from src.tracking import locate_recommendations, provenance, refuse_used_folder
+
+    run_dir = Path(config.run_dir)
+    refuse_used_folder(run_dir, "simulation.json")
+    with console.status("making the world"):
+        world = instantiate(config.world, _convert_="all")
+    templates = instantiate(config.arm, _convert_="all")
+    arms = instantiate(config.default_arms if config.arms is None else config.arms, _convert_="all")
+    policies = make_policies(arms, templates=templates, world=world, locate=locate_recommendations)
+    with arm_bars(list(policies), config.sessions * config.days) as report:
+        record = run_experiment(
+            world=world,
+            policies=policies,
+            experiment=config.experiment,
+            sessions=config.sessions,
+            days=config.days,
+            workers=config.workers,
+            seed=config.seed,
+            first_midnight=round(datetime.fromisoformat(config.first_day).replace(tzinfo=UTC).timestamp() * 1000),
+            track_seconds=config.track_seconds,
+            folder=run_dir,
+            write_logs=config.logs,
+            after=Path(config.after) if config.after else None,
+            provenance=provenance(ROOT),
+            report=report,
+        )
+    names = {arm: given if isinstance(given, str) else given["recommender"] for arm, given in arms.items()}
+    console.print(arms_table(record["arms"], names, title=f"experiment {config.experiment}, days {record['last_day']}"))
+    steps, seconds = record["steps_per_second"], record["seconds"]
+    console.print(f"played       {steps * seconds:,.0f} steps in {seconds:.1f} s, {steps:,.0f} a second")
+    console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
+    if config.logs:
+        console.print(f"next         python train.py datamodule=botify datamodule.path={run_dir}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    simulate()

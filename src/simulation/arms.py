@@ -1,0 +1,65 @@
+"""Arms: from the name of a recommender to the policy that plays it."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from src.assignment import check_arms
+from src.errors import InputError
+from src.simulation.policies import Policy
+from src.simulation.world import World
+
+_BY_ADDRESS = {"recommendations": "path", "service": "url"}
+"""Policies that are named by what they read, and which of their settings that is."""
+
+Locate = Callable[[str], Path]
+"""From the name of a run or a registered model to its `recommendations.jsonl`."""
+
+
+def make_policies(
+    arms: Mapping[str, Any], *, templates: Mapping[str, "partial[Policy]"], world: World, locate: Locate
+) -> dict[str, Policy]:
+    """A policy for each arm.
+
+    Args:
+        arms: for each arm a recommender's name: one of `templates`, a path, `run:…`, `model:…` or `http://…`; or a
+            mapping with that under `recommender` and settings of its own beside it.
+        templates: what makes each kind of policy, with its usual settings.
+        world: what they recommend from.
+        locate: finds the file of a run or a model.
+
+    Raises:
+        InputError: an arm is misnamed, or names no recommender, or one that cannot be had.
+    """
+    return {
+        arm: _make(f"arms.{arm}", arms[arm], templates=templates, world=world, locate=locate)
+        for arm in check_arms(arms)
+    }
+
+
+def _make(
+    where: str, given: Any, *, templates: Mapping[str, "partial[Policy]"], world: World, locate: Locate
+) -> Policy:
+    settings = dict(given) if isinstance(given, Mapping) else {"recommender": given}
+    name = settings.pop("recommender", None)
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{where} must name a recommender, got {given!r}; such as random, or {{recommender: random}}")
+    kind = name
+    if name.startswith(("http://", "https://")):
+        kind, settings["url"] = "service", name
+    elif name.startswith(("run:", "model:")):
+        kind, settings["path"] = "recommendations", str(locate(name))
+    elif name.endswith((".jsonl", ".json")) or "/" in name:
+        kind, settings["path"] = "recommendations", name
+    elif name not in templates or name in _BY_ADDRESS:
+        known = ", ".join(sorted(set(templates) - set(_BY_ADDRESS)))
+        raise InputError(
+            f"{where}: {name!r} is no recommender; choose one of {known}, the path of a recommendations.jsonl, "
+            "run:<MLflow run id>, model:<name>@<alias>, or http://host:port"
+        )
+    allowed = set(templates[kind].keywords) | {_BY_ADDRESS.get(kind, "")}
+    if wrong := sorted(map(str, set(settings) - allowed)):
+        own = ", ".join(sorted(set(templates[kind].keywords))) or "none"
+        raise InputError(f"{where}: {wrong[0]!r} is no setting of {kind}; it has {own}")
+    return templates[kind](**settings, world=world)

@@ -1,0 +1,249 @@
+"""An experiment: arms, days, event logs, and what each arm's listeners made of it."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from scipy import stats
+
+from src.assignment import check_arms
+from src.errors import InputError, check_number
+from src.simulation.event_log import DAY_MS, Events, write_events
+from src.simulation.listener import WHOLE
+from src.simulation.policies import Policy
+from src.simulation.traffic import Day, Played, Players, Plays
+from src.simulation.world import World
+from src.simulation.world_files import write_catalog
+
+LEVEL = 0.95
+"""Of every interval."""
+
+Report = Callable[[str, int, float], None]
+"""Told of an arm whenever sessions of it are through: its name, how many, and its mean time per session so far."""
+
+
+class Tally:
+    """What each listener has played: sessions, tracks and time, summed."""
+
+    def __init__(self, num_listeners: int) -> None:
+        self.sessions, self.tracks = np.zeros((2, num_listeners), np.int64)
+        self.hundredths = np.zeros(num_listeners)
+
+    def add(self, plays: Plays) -> None:
+        """Count some sessions."""
+        num = len(self.sessions)
+        self.sessions += np.bincount(plays.users, minlength=num)
+        self.tracks += np.bincount(plays.users, plays.lengths, minlength=num).astype(np.int64)
+        self.hundredths += np.bincount(plays.users, plays.hundredths, minlength=num)
+
+    def summary(self, chosen: Int64[np.ndarray, "u"]) -> dict[str, int | float]:
+        """Means over listeners with their intervals, as in the A/B sheet: the unit is the listener.
+
+        Args:
+            chosen: rows of the listeners of an arm.
+        """
+        active = chosen[self.sessions[chosen] > 0]
+        sessions, tracks = self.sessions[active], self.tracks[active]
+        summary: dict[str, int | float] = {
+            "listeners": len(active),
+            "sessions": int(sessions.sum()),
+            "steps": int((tracks - sessions).sum()),
+        }
+        time_played = self.hundredths[active] / WHOLE
+        for name, total in (("time", time_played), ("tracks", tracks)):
+            mean, half_width = _mean_and_half_width(total / sessions)
+            summary[f"mean_{name}_per_session"] = mean
+            summary[f"mean_{name}_per_session_lower"] = mean - half_width
+            summary[f"mean_{name}_per_session_upper"] = mean + half_width
+        return summary
+
+
+def _mean_and_half_width(values: Float64[np.ndarray, "u"]) -> tuple[float, float]:
+    """Mean and half the width of its t interval, both NaN where there are too few values."""
+    if len(values) < 2:
+        return (float(values.mean()) if len(values) else float("nan")), float("nan")
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1))
+    return float(values.mean()), quantile * float(values.std(ddof=1)) / len(values) ** 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """What an earlier run left to go on from.
+
+    Args:
+        day: its last day.
+        midnight: when the day after begins, milliseconds since 1970.
+        logs: its folders of logs.
+    """
+
+    day: int
+    midnight: int
+    logs: list[Path]
+
+    @classmethod
+    def read(cls, folder: Path, world: World) -> "Earlier":
+        """Read the run folder of `simulate.py`.
+
+        Raises:
+            InputError: there is no such run, or its listeners lived in another world.
+        """
+        path = folder / "simulation.json"
+        try:
+            record = json.loads(path.read_bytes())
+            day, midnight, digest = int(record["last_day"]), int(record["next_midnight"]), record["world"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"after={folder}: cannot go on from {path} ({error}); name a folder of simulate.py") from None
+        if digest != world.digest():
+            raise InputError(
+                f"after={folder}: that run was made in another world ({digest}, this one is {world.digest()}); "
+                "choose the same world"
+            )
+        return cls(day=day, midnight=midnight, logs=sorted(path.parent for path in folder.glob("logs/*/data.json")))
+
+
+def run_experiment(
+    *,
+    world: World,
+    policies: Mapping[str, Policy],
+    experiment: str,
+    sessions: int,
+    days: int,
+    workers: int,
+    seed: int,
+    first_midnight: int,
+    track_seconds: int | float,
+    folder: Path,
+    write_logs: bool,
+    after: Path | None,
+    provenance: Mapping[str, str],
+    report: Report,
+) -> dict[str, Any]:
+    """Play the sessions of some days and leave `tracks.json`, `logs/day-<n>/data.json` and `simulation.json`.
+
+    What is there when it is interrupted, or when a policy fails, is whole: complete sessions, and the record of them.
+
+    Args:
+        world: whose listeners visit.
+        policies: one for each arm, by its name.
+        experiment: name of the experiment, in the log and in the assignment.
+        sessions: of a day, over all arms.
+        days: how many.
+        workers: processes; they do not change the result.
+        seed: decides everything.
+        first_midnight: when the first day begins, milliseconds since 1970.
+        track_seconds: how long a track lasts.
+        folder: where the results go.
+        write_logs: whether the events are wanted.
+        after: folder of an earlier run to go on from; its logs are kept beside the new ones.
+        provenance: of the record.
+        report: is told how it goes.
+
+    Returns:
+        The content of `simulation.json`.
+
+    Raises:
+        InputError: a setting is out of its bounds, or a policy fails.
+    """
+    arms = check_arms(policies)
+    check_number("sessions", sessions, whole=True, least=1, most=100_000_000)
+    check_number("days", days, whole=True, least=1, most=1000)
+    check_number("workers", workers, whole=True, least=1, most=256)
+    check_number("seed", seed, whole=True, least=0)
+    check_number("track_seconds", track_seconds, above=0, most=86_400)
+    if not experiment:
+        raise InputError("experiment must have a name, got an empty one; it decides who gets which arm")
+    earlier = Earlier.read(after, world) if after else Earlier(day=0, midnight=first_midnight, logs=[])
+    record: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "seed": seed, "days": []}
+    total, midnight, began, problem = Tally(len(world.listeners)), earlier.midnight, time.perf_counter(), None
+    fallbacks = dict.fromkeys(arms, 0)
+    plans = [
+        Day.plan(world, day=earlier.day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
+        for number in range(days)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_catalog(world.catalog, folder / "tracks.json")
+    _keep_logs(earlier.logs, folder / "logs")
+    by_arm = [np.flatnonzero(plans[0].arm_of == arm) for arm in range(len(arms))]
+    with Players(world, [policies[arm] for arm in arms], workers=workers, keep_events=write_logs) as players:
+        for plan in plans:
+            tally, parts, interrupted = Tally(len(world.listeners)), list[Plays](), None
+            try:
+                for played in players.play(plan.shards):
+                    tally.add(played.plays)
+                    total.add(played.plays)
+                    parts.append(played.plays)
+                    fallbacks[arms[played.arm]] += played.fallbacks
+                    _tell(report, arms[played.arm], played, total, by_arm[played.arm])
+                    if problem := played.problem:
+                        break
+            except KeyboardInterrupt as error:
+                interrupted = error
+            if write_logs:
+                events = Events.of(
+                    Plays.join(parts),
+                    plan=plan,
+                    world=world,
+                    midnight=midnight,
+                    track_ms=round(track_seconds * 1000),
+                )
+                heads = [json.dumps({experiment: arm}) for arm in arms]
+                write_events(events, heads, folder / "logs" / f"day-{plan.day}" / "data.json", players.map)
+                midnight = events.next_midnight(midnight)
+            else:
+                midnight += DAY_MS
+            record["days"].append(
+                {"day": plan.day, "arms": {arm: tally.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}}
+            )
+            summaries = {arm: total.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}
+            record["arms"] = {arm: {**summary, "fallbacks": fallbacks[arm]} for arm, summary in summaries.items()}
+            record["seconds"] = time.perf_counter() - began
+            record["steps_per_second"] = sum(arm["steps"] for arm in record["arms"].values()) / record["seconds"]
+            record |= {"last_day": plan.day, "next_midnight": midnight, "complete": not (problem or interrupted)}
+            write_record({**record, "provenance": dict(provenance)}, folder / "simulation.json")
+            if interrupted:
+                raise interrupted
+            if problem:
+                raise InputError(problem)
+    return record
+
+
+def _tell(report: Report, arm: str, played: Played, total: Tally, rows: Int64[np.ndarray, "u"]) -> None:
+    hundredths, sessions = total.hundredths[rows].sum(), total.sessions[rows].sum()
+    report(arm, len(played.plays.users), float(hundredths / WHOLE / max(sessions, 1)))
+
+
+def _keep_logs(logs: Sequence[Path], into: Path) -> None:
+    """Hard links where the file system has them: the earlier days cost no space."""
+    for folder in logs:
+        (into / folder.name).mkdir(parents=True, exist_ok=True)
+        for file in folder.glob("data.json*"):
+            target = into / folder.name / file.name
+            try:
+                target.hardlink_to(file)
+            except OSError:
+                target.write_bytes(file.read_bytes())
+
+
+def write_record(record: Mapping[str, Any], path: Path) -> None:
+    """Write a JSON file that appears under its name only when it is whole; what is no number becomes null."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(_finite(record), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,127 @@
+"""The listener: what somebody plays of what is recommended to them, and when they have had enough.
+
+All sessions of a *crowd* advance together. S sessions that go on, T tracks that each has played so far, D width of the
+true embeddings. Source: the predecessor's simulator; each formula stands beside its line.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
+from scipy.special import expit
+
+from src.simulation.world import World
+
+WHOLE = 100
+"""Shares are counted in hundredths, since listeners round them to two decimals."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Crowd:
+    """Sessions that are going on, all at the same step.
+
+    Args:
+        place: which session of the crowd's first step this is; stays when others end.
+        users: rows of the listeners.
+        taste: embedding of the interest that the session is about.
+        bias: of the listener.
+        sharpness: of the listener.
+        artist_discount: of the listener.
+        budget: boredom that the session still bears.
+        tracks: rows of the tracks played, first to last.
+        artists: rows of their artists.
+        shares: share played of each, in hundredths.
+    """
+
+    place: Int64[np.ndarray, "S"]
+    users: Int64[np.ndarray, "S"]
+    taste: Float32[np.ndarray, "S D"]
+    bias: Float64[np.ndarray, "S"]
+    sharpness: Float64[np.ndarray, "S"]
+    artist_discount: Float64[np.ndarray, "S"]
+    budget: Int64[np.ndarray, "S"]
+    tracks: Int32[np.ndarray, "T S"]
+    artists: Int32[np.ndarray, "T S"]
+    shares: UInt8[np.ndarray, "T S"]
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    @property
+    def current(self) -> Int32[np.ndarray, "S"]:
+        """Rows of the tracks played last."""
+        return self.tracks[-1]
+
+    def where(self, chosen: Bool[np.ndarray, "S"]) -> "Crowd":
+        """Some of the sessions."""
+        keep = np.flatnonzero(chosen)
+        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Crowd(**{name: column.take(keep, axis=1 if name in _HISTORY else 0) for name, column in columns.items()})
+
+
+_HISTORY = {"tracks", "artists", "shares"}
+
+
+def start(
+    world: World,
+    users: Int64[np.ndarray, "S"],
+    interest_draws: Float64[np.ndarray, "S"],
+    first_draws: Float64[np.ndarray, "S"],
+) -> Crowd:
+    """Begin a session of each user: draw an interest, and a first track near it, which is heard in full.
+
+    Args:
+        world: where they live.
+        users: rows of the listeners.
+        interest_draws: uniform in [0, 1), decide which interest.
+        first_draws: uniform in [0, 1), decide which of its nearest tracks.
+    """
+    people = world.listeners
+    num_interests = (people.interests[users] >= 0).sum(1)
+    interests = people.interests[users, (interest_draws * num_interests).astype(np.int64)]
+    first = world.nearest_to_interests(interests, (first_draws * people.num_neighbours[users]).astype(np.int64))
+    return Crowd(
+        place=np.arange(len(users)),
+        users=users,
+        taste=world.embeddings[interests],
+        bias=people.bias[users],
+        sharpness=people.sharpness[users],
+        artist_discount=people.artist_discount[users],
+        budget=people.budget[users],
+        tracks=first[None].astype(np.int32),
+        artists=world.catalog.artist_of[first][None].astype(np.int32),
+        shares=np.full((1, len(users)), WHOLE, np.uint8),
+    )
+
+
+def affinity(world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float32[np.ndarray, "S"]:
+    """⟨e_track, e_interest⟩ of one track for each session."""
+    return np.einsum("sd,sd->s", world.embeddings[tracks], crowd.taste)
+
+
+def listen(
+    world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"], boredom_draws: Float64[np.ndarray, "S"]
+) -> Crowd:
+    """Play each session one more track.
+
+    Sessions whose budget comes to 0 have heard their last; `crowd.where(crowd.budget > 0)` goes on without them.
+
+    Args:
+        world: where they live.
+        crowd: the sessions.
+        tracks: rows of the tracks recommended.
+        boredom_draws: uniform in [0, 1); the budget falls where one is below `1 − share`.
+    """
+    artists = world.catalog.artist_of[tracks].astype(np.int32)
+    heard = (crowd.artists == artists).sum(0)  # how many tracks of the artist were played already
+    liking = expit((affinity(world, crowd, tracks) - crowd.bias) * crowd.sharpness)  # sigmoid((⟨e_t, e_i⟩ − b)·s)
+    shares = np.rint(WHOLE * liking * crowd.artist_discount**heard)
+    again = np.flatnonzero(heard)  # only a known artist's track can have been played before
+    shares[again[(crowd.tracks[:, again] == tracks[again]).any(0)]] = 0
+    return replace(
+        crowd,
+        budget=crowd.budget - (boredom_draws < 1 - shares / WHOLE),
+        tracks=np.concatenate([crowd.tracks, tracks[None].astype(np.int32)]),
+        artists=np.concatenate([crowd.artists, artists[None]]),
+        shares=np.concatenate([crowd.shares, shares[None].astype(np.uint8)]),
+    )

@@ -1,0 +1,52 @@
+"""Exact nearest tracks by inner product of the true embeddings.
+
+N tracks, D width of the true embeddings, Q queries, K neighbours.
+"""
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+_GROUP = 64
+"""Affinities are compared group by group: the K best lie in the K groups with the best leaders."""
+
+_CELLS = 2**24
+"""Affinities held at a time."""
+
+
+def nearest(
+    embeddings: Float32[np.ndarray, "N D"], queries: Int64[np.ndarray, "Q"], k: int, *, exclude_self: bool = False
+) -> Int64[np.ndarray, "Q K"]:
+    """Rows of the `k` tracks with the largest inner product to each query's track, best first.
+
+    Args:
+        embeddings: true embeddings.
+        queries: rows of tracks.
+        k: how many, at most N, and at most N-1 where a track is no neighbour of itself.
+        exclude_self: whether a track is no neighbour of itself.
+    """
+    num_tracks, num_groups = len(embeddings), -(-len(embeddings) // _GROUP)
+    found = np.empty((len(queries), k), np.int64)
+    candidates = np.ascontiguousarray(embeddings.T)
+    chunk = max(1, _CELLS // (num_groups * _GROUP))
+    affinity = np.full((min(chunk, len(queries)), num_groups * _GROUP), -np.inf, np.float32)
+    for start in range(0, len(queries), chunk):
+        rows = queries[start : start + chunk]
+        part = affinity[: len(rows)]
+        part[:, :num_tracks] = embeddings[rows] @ candidates
+        if exclude_self:
+            part[np.arange(len(rows)), rows] = -np.inf
+        grouped = part.reshape(len(rows), num_groups, _GROUP)
+        groups = _best(grouped.max(2), min(k, num_groups))
+        members = np.take_along_axis(grouped, groups[:, :, None], 1).reshape(len(rows), -1)
+        best = _best(members, k)
+        order = np.argsort(-np.take_along_axis(members, best, 1), axis=1, kind="stable")
+        best = np.take_along_axis(best, order, 1)
+        found[start : start + chunk] = np.take_along_axis(groups, best // _GROUP, 1) * _GROUP + best % _GROUP
+    return found
+
+
+def _best(values: Float32[np.ndarray, "Q n"], k: int) -> Int64[np.ndarray, "Q k"]:
+    """Columns of the `k` largest of each row, in no order."""
+    if k >= values.shape[1]:
+        return np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    return np.argpartition(-values, k - 1, axis=1)[:, :k]

@@ -1,0 +1,265 @@
+"""Traffic: the sessions of a day, played by one process or many, the same whatever their number.
+
+The listeners of an arm are dealt into *shards*. A shard plays its listeners' sessions in waves, none of them in two
+sessions at once, with random numbers of its own. V sessions, E listens, U listeners.
+"""
+
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int32, Int64, UInt8
+
+from src.assignment import treatments
+from src.errors import InputError
+from src.simulation.listener import WHOLE, Crowd, listen, start
+from src.simulation.policies import Policy
+from src.simulation.world import World
+
+SHARD = 1024
+"""Listeners of a shard at most: enough for arrays to pay, few enough for every core to get some."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Plays:
+    """Sessions that were played to their end, and their listens one after another.
+
+    Args:
+        users: row of the listener of each session.
+        visits: which of the listener's sessions of the day it is, from 0.
+        lengths: how many tracks it has.
+        hundredths: sum of the shares played in it.
+        tracks: row of the track of each listen, session after session; empty where events are not kept.
+        shares: share played in each listen, in hundredths; empty where events are not kept.
+    """
+
+    users: Int64[np.ndarray, "V"]
+    visits: Int64[np.ndarray, "V"]
+    lengths: Int64[np.ndarray, "V"]
+    hundredths: Int64[np.ndarray, "V"]
+    tracks: Int32[np.ndarray, "E"]
+    shares: UInt8[np.ndarray, "E"]
+
+    @classmethod
+    def join(cls, parts: Sequence["Plays"]) -> "Plays":
+        """One after another."""
+        dtypes = {"tracks": np.int32, "shares": np.uint8}
+        return cls(
+            **{
+                name: np.concatenate([getattr(part, name) for part in parts])
+                if parts
+                else np.empty(0, dtypes.get(name, np.int64))
+                for name in cls.__dataclass_fields__
+            }
+        )
+
+    @classmethod
+    def of(cls, crowd: Crowd, visit: int, *, keep_events: bool) -> "Plays":
+        """Sessions of a crowd as they stand."""
+        return cls(
+            users=crowd.users,
+            visits=np.full(len(crowd), visit),
+            lengths=np.full(len(crowd), len(crowd.tracks)),
+            hundredths=crowd.shares.sum(0, dtype=np.int64),
+            tracks=crowd.tracks.T.ravel() if keep_events else np.empty(0, np.int32),
+            shares=crowd.shares.T.ravel() if keep_events else np.empty(0, np.uint8),
+        )
+
+    @property
+    def num_steps(self) -> int:
+        """How many recommendations were played: every track but the first of each session."""
+        return int(self.lengths.sum()) - len(self.lengths)
+
+
+def play(
+    world: World,
+    policy: Policy,
+    users: Int64[np.ndarray, "U"],
+    num_visits: Int64[np.ndarray, "U"],
+    seed: np.random.SeedSequence,
+    *,
+    keep_events: bool,
+) -> Iterator[Plays]:
+    """Play the sessions of some listeners, each time a few of them have ended.
+
+    Args:
+        world: where they live.
+        policy: recommends.
+        users: rows of the listeners.
+        num_visits: sessions of each.
+        seed: decides everything.
+        keep_events: whether the single listens are wanted.
+    """
+    listener_rng, policy_rng = map(np.random.default_rng, seed.spawn(2))
+    for visit in range(int(num_visits.max(initial=0))):
+        present = users[num_visits > visit]
+        crowd = start(world, present, listener_rng.random(len(present)), listener_rng.random(len(present)))
+        policy.begin(crowd, policy_rng)
+        while len(crowd):
+            crowd = listen(world, crowd, policy.recommend(crowd), listener_rng.random(len(crowd)))
+            if (over := crowd.budget <= 0).any():
+                ended = crowd.where(over)
+                policy.finish(ended)
+                yield Plays.of(ended, visit, keep_events=keep_events)
+                crowd = crowd.where(~over)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Some listeners of an arm, with the sessions they are to play."""
+
+    arm: int
+    users: Int64[np.ndarray, "U"]
+    num_visits: Int64[np.ndarray, "U"]
+    seed: np.random.SeedSequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """What became of a shard: its sessions, how often its policy left a choice to chance, and what stopped it."""
+
+    arm: int
+    plays: Plays
+    fallbacks: int
+    problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """One day of an experiment: who visits, and when.
+
+    Args:
+        day: its number, from 1.
+        arm_of: number of the arm of each listener of the world.
+        num_visits: sessions of each listener.
+        starts: when each session of each listener is planned, listener by listener, in order; share of the day.
+        shards: the same, dealt into pieces of work.
+    """
+
+    day: int
+    arm_of: Int64[np.ndarray, "U"]
+    num_visits: Int64[np.ndarray, "U"]
+    starts: Float64[np.ndarray, "V"]
+    shards: list[Shard]
+
+    @classmethod
+    def plan(cls, world: World, *, day: int, sessions: int, experiment: str, arms: Sequence[str], seed: int) -> "Day":
+        """Draw who visits on a day.
+
+        Args:
+            world: whose listeners visit.
+            day: its number, from 1; each has random numbers of its own.
+            sessions: how many, over all arms; listeners are drawn with replacement.
+            experiment: its name decides, together with the listener, the arm.
+            arms: names of the arms.
+            seed: decides everything.
+
+        Raises:
+            InputError: an arm gets no listener at all.
+        """
+        people = world.listeners
+        arm_of = treatments(people.user_ids, experiment=experiment, num_arms=len(arms))
+        if empty := sorted(set(range(len(arms))) - set(arm_of.tolist())):
+            raise InputError(
+                f"arm {arms[empty[0]]} gets none of the {len(people)} listeners of this world in experiment "
+                f"{experiment!r}; use fewer arms or a larger world"
+            )
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(day,)))
+        visitors = np.sort(rng.integers(len(people), size=sessions))
+        starts = rng.random(sessions)
+        num_visits = np.bincount(visitors, minlength=len(people))
+        shards = []
+        for arm in range(len(arms)):
+            users = np.flatnonzero((arm_of == arm) & (num_visits > 0))
+            for number, part in enumerate(np.array_split(users, -(-len(users) // SHARD)) if len(users) else []):
+                own = np.random.SeedSequence(seed, spawn_key=(day, arm, number))
+                shards.append(Shard(arm=arm, users=part, num_visits=num_visits[part], seed=own))
+        return cls(
+            day=day, arm_of=arm_of, num_visits=num_visits, starts=starts[np.lexsort((starts, visitors))], shards=shards
+        )
+
+
+class Players:
+    """Whoever plays shards: this process, or a pool of them.
+
+    Args:
+        world: where the listeners live.
+        policies: one for each arm.
+        workers: processes; with 1 this one does the work.
+        keep_events: whether the single listens are wanted.
+    """
+
+    def __init__(self, world: World, policies: Sequence[Policy], *, workers: int, keep_events: bool) -> None:
+        self._stage = _Stage(world, policies, keep_events)
+        self._pool: ProcessPoolExecutor | None = None
+        if workers > 1:
+            self._pool = ProcessPoolExecutor(
+                workers, mp_context=get_context("spawn"), initializer=_enter, initargs=(self._stage,)
+            )
+
+    def __enter__(self) -> "Players":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._stage.close()
+
+    def play(self, shards: Sequence[Shard]) -> Iterator[Played]:
+        """Play them, in the order in which they end."""
+        if self._pool is None:
+            yield from map(self._stage.play, shards)
+            return
+        # longest first, so that no worker is left alone with a large one
+        ordered = sorted(shards, key=lambda shard: -int(shard.num_visits.sum()))
+        for future in as_completed([self._pool.submit(_play_here, shard) for shard in ordered]):
+            yield future.result()
+
+    def map(self, function: Callable[..., Any], *columns: Any) -> Iterator[Any]:
+        """Like `map`, by the same processes."""
+        return map(function, *columns) if self._pool is None else self._pool.map(function, *columns)
+
+
+class _Stage:
+    """What a process needs to play shards."""
+
+    def __init__(self, world: World, policies: Sequence[Policy], keep_events: bool) -> None:
+        self._world, self._policies, self._keep_events = world, policies, keep_events
+
+    def play(self, shard: Shard) -> Played:
+        policy, parts, problem = self._policies[shard.arm], list[Plays](), None
+        before = policy.fallbacks
+        try:
+            for plays in play(
+                self._world, policy, shard.users, shard.num_visits, shard.seed, keep_events=self._keep_events
+            ):
+                parts.append(plays)
+        except InputError as error:
+            problem = str(error)
+        return Played(
+            arm=shard.arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - before, problem=problem
+        )
+
+    def close(self) -> None:
+        for policy in self._policies:
+            policy.close()
+
+
+_stage: _Stage | None = None
+
+
+def _enter(stage: _Stage) -> None:
+    """Make this process ready; Ctrl-C is for the parent, which tells the others."""
+    global _stage  # noqa: PLW0603 - the only way in which a pool hands its workers something once
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _stage = stage
+
+
+def _play_here(shard: Shard) -> Played:
+    assert _stage is not None
+    return _stage.play(shard)

@@ -1,0 +1,223 @@
+"""A world as files, in the predecessor's formats: `tracks.json`, `users.json`, `top_tracks.json`, `tracks.npy`.
+
+N tracks, D width of the true embeddings.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Int64
+
+from src.catalog import Catalog
+from src.errors import InputError, check_number
+from src.simulation.world import ARTIST_DISCOUNT, NUM_NEIGHBOURS, SESSION_BUDGET, Listeners, Taste, World, standardised
+
+
+def write_catalog(catalog: Catalog, path: Path) -> None:
+    """Write `tracks.json`: one line a track, `{"artist", "title", "track"}`."""
+    artists = catalog.artists[catalog.artist_of]
+    columns = zip(artists.tolist(), catalog.titles.tolist(), catalog.track_ids.tolist(), strict=True)
+    _write_lines(path, ({"artist": artist, "title": title, "track": track} for artist, title, track in columns))
+
+
+def write_world(world: World, folder: Path) -> None:
+    """Write the four files of a world; row r of `tracks.npy` belongs to line r of `tracks.json`.
+
+    Args:
+        world: what to write.
+        folder: is made where it is missing; what lies there under the same names is replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    catalog, listeners = world.catalog, world.listeners
+    write_catalog(catalog, folder / "tracks.json")
+    np.save(folder / "tracks.npy", world.embeddings, allow_pickle=False)
+    (folder / "top_tracks.json").write_text(json.dumps(catalog.track_ids[world.top_tracks].tolist()), encoding="utf-8")
+    _write_lines(folder / "users.json", _records(listeners, catalog))
+
+
+def _records(listeners: Listeners, catalog: Catalog) -> Iterator[dict[str, Any]]:
+    for user in range(len(listeners)):
+        interests = listeners.interests[user]
+        yield {
+            "user": int(listeners.user_ids[user]),
+            "interests": catalog.track_ids[interests[interests >= 0]].tolist(),
+            "consume_bias": float(listeners.bias[user]),
+            "consume_sharpness": float(listeners.sharpness[user]),
+            "interest_neighbours": int(listeners.num_neighbours[user]),
+            "session_budget": int(listeners.budget[user]),
+            "artist_discount_gamma": float(listeners.artist_discount[user]),
+        }
+
+
+def read_world(*, path: str, seed: int, taste: Taste) -> World:
+    """Read a world; where `tracks.npy` is missing, embeddings are generated for the catalogue.
+
+    Tracks lie in the order of their ids, so that row r of `tracks.npy` belongs to the r-th smallest id. Where
+    `top_tracks.json` is missing, the tracks that most listeners love come first.
+
+    Args:
+        path: folder of the files.
+        seed: decides the generated embeddings.
+        taste: how they are made.
+
+    Raises:
+        InputError: a file is missing or damaged, or they do not belong together; names the line.
+    """
+    folder = Path(path)
+    check_number("world.seed", seed, whole=True, least=0)
+    catalog = read_catalog(folder / "tracks.json")
+    listeners = _read_listeners(folder / "users.json", catalog)
+    loved = np.bincount(listeners.interests[listeners.interests >= 0], minlength=len(catalog))
+    if (folder / "tracks.npy").exists():
+        embeddings = _read_embeddings(folder / "tracks.npy", len(catalog))
+    else:
+        of_artists = np.bincount(catalog.artist_of, weights=loved, minlength=catalog.num_artists)
+        embeddings = taste.embed(
+            catalog.artist_of,
+            artist_fame=standardised(np.log1p(of_artists)),
+            track_fame=standardised(np.log1p(loved)),
+            rng=np.random.default_rng(seed),
+        )
+    if (folder / "top_tracks.json").exists():
+        top_tracks = _read_top_tracks(folder / "top_tracks.json", catalog)
+    else:
+        top_tracks = np.argsort(-loved, kind="stable")
+    return World(catalog=catalog, top_tracks=top_tracks, embeddings=embeddings, listeners=listeners)
+
+
+def read_catalog(path: Path) -> Catalog:
+    """Read `tracks.json`; rows follow the order of the ids.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    records: list[tuple[int, str, str]] = []
+    for where, record in _read_lines(path):
+        track, title, artist = record.get("track"), record.get("title"), record.get("artist")
+        if not _is_whole(track) or not isinstance(title, str | None) or not isinstance(artist, str | None):
+            raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": whole number}}')
+        records.append((track, title, artist))
+    frame = pd.DataFrame(records, columns=["track", "title", "artist"]).sort_values("track", kind="stable")
+    return Catalog.from_frame(frame.reset_index(drop=True), str(path))
+
+
+def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
+    columns: dict[str, list[Any]] = {name: [] for name in Listeners.__dataclass_fields__}
+    lines: list[str] = []
+    for where, record in _read_lines(path):
+        interests = record.get("interests")
+        if not isinstance(interests, list) or not interests or not all(map(_is_whole, interests)):
+            raise InputError(f"{where}: interests must be a list of at least one track id, got {interests!r}")
+        user = record.get("user")
+        if not _is_whole(user):
+            raise InputError(f"{where}: user must be a whole number, got {user!r}")
+        bias, sharpness = record.get("consume_bias"), record.get("consume_sharpness")
+        budget = record.get("session_budget", SESSION_BUDGET)
+        discount = record.get("artist_discount_gamma", ARTIST_DISCOUNT)
+        neighbours = record.get("interest_neighbours", NUM_NEIGHBOURS)
+        check_number(f"{where}: consume_bias", bias, least=-1e6, most=1e6)
+        check_number(f"{where}: consume_sharpness", sharpness, least=0, most=1e6)
+        check_number(f"{where}: session_budget", budget, whole=True, least=1, most=1_000_000)
+        check_number(f"{where}: artist_discount_gamma", discount, least=0, most=1)
+        check_number(f"{where}: interest_neighbours", neighbours, whole=True, least=1, most=len(catalog))
+        for name, value in zip(
+            columns, (user, interests, bias, sharpness, budget, discount, neighbours), strict=True
+        ):
+            columns[name].append(value)
+        lines.append(where)
+    if not lines:
+        raise InputError(f"{path} is empty: a world needs at least one listener")
+    user_ids = np.array(columns["user_ids"], np.int64)
+    repeated = pd.Series(user_ids).duplicated().to_numpy()
+    if repeated.any():
+        place = int(repeated.argmax())
+        raise InputError(f"{lines[place]}: user {user_ids[place]} stands twice; every listener has one line")
+    return Listeners(
+        user_ids=user_ids,
+        interests=_interest_rows(columns["interests"], lines, catalog, path.parent / "tracks.json"),
+        bias=np.array(columns["bias"], np.float64),
+        sharpness=np.array(columns["sharpness"], np.float64),
+        budget=np.array(columns["budget"], np.int64),
+        artist_discount=np.array(columns["artist_discount"], np.float64),
+        num_neighbours=np.array(columns["num_neighbours"], np.int64),
+    )
+
+
+def _interest_rows(
+    interests: list[list[int]], lines: list[str], catalog: Catalog, catalog_path: Path
+) -> Int64[np.ndarray, "U I"]:
+    lengths = np.array(list(map(len, interests)))
+    given = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.zeros(given.shape, np.int64)
+    ids[given] = np.concatenate([np.array(one, np.int64) for one in interests])
+    rows = catalog.rows_of(ids)
+    foreign = given & (rows < 0)
+    if foreign.any():
+        user, place = np.argwhere(foreign)[0]
+        raise InputError(
+            f"{lines[user]}: interest {ids[user, place]} is no track of {catalog_path}; "
+            "listeners can love only what the catalogue has"
+        )
+    return np.where(given, rows, -1)
+
+
+def _read_embeddings(path: Path, num_tracks: int) -> Float32[np.ndarray, "N D"]:
+    try:
+        embeddings = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"cannot read {path} as an array of numbers: {error}") from None
+    if not isinstance(embeddings, np.ndarray) or embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu":
+        raise InputError(f"{path} must hold one array of numbers with a row for each track")
+    if len(embeddings) != num_tracks or not embeddings.shape[1]:
+        raise InputError(f"{path} has shape {embeddings.shape}; the catalogue's {num_tracks} tracks need a row each")
+    embeddings = embeddings.astype(np.float32)
+    if not np.isfinite(embeddings).all():
+        row = int((~np.isfinite(embeddings)).any(1).argmax())
+        raise InputError(f"{path}, row {row}: every number must be finite")
+    return embeddings
+
+
+def _read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
+    try:
+        ids: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path} as JSON: {error}") from None
+    if not isinstance(ids, list) or not ids or not all(map(_is_whole, ids)):
+        raise InputError(f"{path} must hold one JSON array of track ids, most played first")
+    rows = catalog.rows_of(np.array(ids, np.int64))
+    if (rows < 0).any():
+        raise InputError(f"{path}: track {ids[int((rows < 0).argmax())]} is not in the catalogue beside it")
+    return rows
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line that is not blank as an object, with the words that open an error about it."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; a world has tracks.json and users.json") from None
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{where} is damaged: not JSON ({error})") from None
+            if not isinstance(record, dict):
+                raise InputError(f"{where} is damaged: expected a JSON object, got {type(record).__name__}")
+            yield where, record
+
+
+def _write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
