@@ -1,6 +1,5 @@
 """From a world and arms, a recommender each, to event logs in the service's own format."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -28,12 +27,12 @@ def simulate(config: DictConfig) -> None:
         record = run_experiment(
             world=world,
             policies=policies,
-            experiment=config.experiment,
+            experiment=config.experiment_name,
             sessions=config.sessions,
             days=config.days,
             workers=config.workers,
             seed=config.seed,
-            first_midnight=round(datetime.fromisoformat(config.first_day).replace(tzinfo=UTC).timestamp() * 1000),
+            first_day=config.first_day,
             track_seconds=config.track_seconds,
             folder=run_dir,
             write_logs=config.logs,
@@ -42,7 +41,7 @@ def simulate(config: DictConfig) -> None:
             report=report,
         )
     names = {arm: given if isinstance(given, str) else given["recommender"] for arm, given in arms.items()}
-    console.print(arms_table(record["arms"], names, title=f"experiment {config.experiment}, days {record['last_day']}"))
+    console.print(arms_table(record["arms"], names, title=f"experiment {config.experiment_name}, days {record['last_day']}"))
     steps, seconds = record["steps_per_second"], record["seconds"]
     console.print(f"played       {steps * seconds:,.0f} steps in {seconds:.1f} s, {steps:,.0f} a second")
     console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)

@@ -28,11 +28,13 @@ def train(config: DictConfig) -> None:
     config.run_name = config.run_name or run_name(
         model=chosen["model"], alpha=config.model.alpha, experiment=chosen["experiment"], seed=config.seed
     )
-    with console.status("reading events"):
+    with console.status("preparing"):
         datamodule = instantiate(config.datamodule, _convert_="all")
+    datamodule.prepare_data()
+    with console.status("reading events"):
         datamodule.setup()
     seed_everything(config.seed, workers=True, verbose=False)
-    console.print(frame_table(datamodule.summary(), title=f"{config.datamodule.path}"))
+    console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     callbacks = instantiate(config.callbacks, _convert_="all").values()
     callbacks = [made(datamodule) if isinstance(made, partial) else made for made in callbacks]

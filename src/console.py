@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from src.errors import InputError
 
@@ -62,6 +63,8 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
 
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
+            if config_name != "train":  # whose conf/experiment/ would make Hydra look there for a file of that name
+                sys.argv = [re.sub("^experiment=", "experiment_name=", word) for word in sys.argv]
             try:
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
             except (KeyboardInterrupt, SystemExit) as stopped:
@@ -184,16 +187,20 @@ def arm_bars(arms: Sequence[str], total: int) -> Iterator[Callable[[str, int, fl
 
 def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], title: str) -> Table:
     """What the listeners of each arm made of it; brackets hold 95 % intervals over listeners."""
-    table = Table("arm", "recommender", title=title, title_justify="left")
-    for column in ("listeners", "sessions", "mean time per session", "mean tracks per session", "left to chance"):
-        table.add_column(column, justify="right")
+    table = Table("arm", "recommender", title=title, title_justify="left", caption_justify="left")
+    for column in ("sessions", "time a session", "tracks a session"):
+        table.add_column(column, justify="right", no_wrap=True)
     for arm, row in arms.items():
         means = [
             f"[bold]{row[name]:.2f}[/] \\[{row[name + '_lower']:.2f}, {row[name + '_upper']:.2f}]"
             for name in ("mean_time_per_session", "mean_tracks_per_session")
         ]
-        counts = f"{row['listeners']:,}", f"{row['sessions']:,}"
-        table.add_row(arm, escape(names[arm]), *counts, *means, f"{row['fallbacks'] / max(row['steps'], 1):.1%}")
+        table.add_row(arm, Text(names[arm], overflow="fold"), f"{row['sessions']:,}", *means)
+    chance = {arm: row["fallbacks"] / row["steps"] for arm, row in arms.items() if row["fallbacks"]}
+    if chance:
+        table.caption = "had nothing to recommend and played any track: " + ", ".join(
+            f"{arm} {share:.1%}" for arm, share in chance.items()
+        )
     return table
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from src.catalog import Catalog, Vocabulary
 from src.datamodules.pair_datamodule import PairDataModule
+from src.simulation.world import Taste, World, generate
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -112,6 +113,25 @@ def ring_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+TASTE = Taste(
+    num_genres=6, dim=5, base=0.3, charm=0.2, reach=9.0, genre=0.7, artist=0.6, track=0.3, mainstream=1.0
+)
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    """400 tracks of 92 artists, 60 listeners."""
+    return generate(
+        seed=0,
+        num_tracks=400,
+        num_listeners=60,
+        num_interests=3,
+        artist_popularity=0.9,
+        track_popularity=0.9,
+        taste=TASTE,
+    )
+
+
 @pytest.fixture
 def datamodule_of(tmp_path: Path) -> Callable[..., PairDataModule]:
     """Makes a datamodule from a folder, with everything usual unless told otherwise."""
@@ -120,6 +140,7 @@ def datamodule_of(tmp_path: Path) -> Callable[..., PairDataModule]:
         settings: dict[str, Any] = {
             "reader": "botify",
             "path": str(path),
+            "prepare": None,
             "pairing": "consecutive",
             "window": 3,
             "split": "time",

@@ -12,6 +12,8 @@ MAY_IMPORT = {
     "errors": set[str](),
     "catalog": set[str](),
     "recommendations": set[str](),
+    "assignment": set[str](),
+    "simulation": {"recommendations", "assignment"},
     "tracking": set[str](),
     "console": set[str](),
     "datamodules": {"recommendations"},
@@ -22,6 +24,8 @@ MAY_IMPORT = {
 FOREIGN = {
     "catalog": {"torch", "mlflow", "pytorch_lightning"},
     "recommendations": {"torch", "mlflow", "pytorch_lightning"},
+    "assignment": {"torch", "mlflow", "pytorch_lightning", "pandas"},
+    "simulation": {"torch", "mlflow", "pytorch_lightning", "hydra", "omegaconf"},
     "evaluation": {"torch", "mlflow", "pytorch_lightning"},
     "console": {"torch", "mlflow", "pytorch_lightning"},
 }

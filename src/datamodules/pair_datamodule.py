@@ -4,7 +4,7 @@ B pairs in a batch, P pairs in a split.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ class PairDataModule(LightningDataModule):
     Args:
         reader: which source it is, a name in `events.READERS`.
         path: folder with the source's files.
+        prepare: makes them where they are missing: from `path` to the folder that has them; None where they are given.
         pairing: `consecutive`, `first` or `window`; see `make_pairs`.
         window: largest distance for `pairing=window`.
         split: `time`, `session` or `pair`; see `split_sessions` and `split_pairs`.
@@ -78,7 +79,7 @@ class PairDataModule(LightningDataModule):
         batch_size: pairs in a batch.
         seed: decides the order of the training pairs.
 
-    After `setup`: `catalog`, `vocabulary`, `pairs` (a `Pairs` for each name in SPLITS).
+    After `prepare_data` and `setup`: `path`, `catalog`, `vocabulary`, `pairs` (a `Pairs` for each name in SPLITS).
     """
 
     catalog: Catalog
@@ -90,6 +91,7 @@ class PairDataModule(LightningDataModule):
         *,
         reader: str,
         path: str,
+        prepare: Callable[[Path], Path] | None,
         pairing: str,
         window: int,
         split: str,
@@ -106,12 +108,21 @@ class PairDataModule(LightningDataModule):
         check_number("batch_size", batch_size, whole=True, least=1)
         check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
         check_number("split_seed", split_seed, whole=True, least=0, most=2**32 - 1)
-        self._reader, self._path = reader, Path(path)
+        self._reader, self.path, self._prepare = reader, Path(path), prepare
         self._max_rejected, self._rejected_path = max_rejected, Path(rejected_path)
         self._pairing, self._window, self._session_gap_minutes = pairing, window, session_gap_minutes
         self._split, self._split_seed = split, split_seed
         self._batch_size, self._seed = batch_size, seed
         self._summary: pd.DataFrame | None = None
+
+    def prepare_data(self) -> None:
+        """Make the files, where somebody makes them; once.
+
+        Raises:
+            InputError: they cannot be made.
+        """
+        if self._prepare is not None:
+            self.path, self._prepare = self._prepare(self.path), None
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - Lightning's signature; every stage wants all
         """Read the source and split it, once.
@@ -123,7 +134,7 @@ class PairDataModule(LightningDataModule):
             return
         log = read_events(
             reader=self._reader,
-            folder=self._path,
+            folder=self.path,
             max_rejected=self._max_rejected,
             rejected_path=self._rejected_path,
         )
@@ -151,7 +162,7 @@ class PairDataModule(LightningDataModule):
         if empty := [name for name, part in self.pairs.items() if not len(part)]:
             raise InputError(
                 f"no pairs left to {' and '.join(empty)}: {len(sessions)} sessions with {len(pairs)} pairs in "
-                f"{self._path} are too few for split={self._split}; give more logs"
+                f"{self.path} are too few for split={self._split}; give more logs"
             )
         train, num_tracks = self.pairs["train"], len(self.catalog)
         session, track = sessions.listens

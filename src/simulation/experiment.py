@@ -1,11 +1,11 @@
 """An experiment: arms, days, event logs, and what each arm's listeners made of it."""
 
-import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def run_experiment(
     days: int,
     workers: int,
     seed: int,
-    first_midnight: int,
+    first_day: str,
     track_seconds: int | float,
     folder: Path,
     write_logs: bool,
@@ -137,7 +137,7 @@ def run_experiment(
         days: how many.
         workers: processes; they do not change the result.
         seed: decides everything.
-        first_midnight: when the first day begins, milliseconds since 1970.
+        first_day: date of the first day, as 2026-01-05.
         track_seconds: how long a track lasts.
         folder: where the results go.
         write_logs: whether the events are wanted.
@@ -159,6 +159,7 @@ def run_experiment(
     check_number("track_seconds", track_seconds, above=0, most=86_400)
     if not experiment:
         raise InputError("experiment must have a name, got an empty one; it decides who gets which arm")
+    first_midnight = _midnight(first_day)
     earlier = Earlier.read(after, world) if after else Earlier(day=0, midnight=first_midnight, logs=[])
     record: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "seed": seed, "days": []}
     total, midnight, began, problem = Tally(len(world.listeners)), earlier.midnight, time.perf_counter(), None
@@ -212,6 +213,13 @@ def run_experiment(
             if problem:
                 raise InputError(problem)
     return record
+
+
+def _midnight(date: str) -> int:
+    try:
+        return round(datetime.fromisoformat(str(date)).replace(tzinfo=UTC).timestamp() * 1000)
+    except ValueError:
+        raise InputError(f"first_day must be a date such as 2026-01-05, got {date!r}") from None
 
 
 def _tell(report: Report, arm: str, played: Played, total: Tally, rows: Int64[np.ndarray, "u"]) -> None:

@@ -56,10 +56,11 @@ class Crowd:
         """Some of the sessions."""
         keep = np.flatnonzero(chosen)
         columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Crowd(**{name: column.take(keep, axis=1 if name in _HISTORY else 0) for name, column in columns.items()})
+        return Crowd(**{name: column.take(keep, axis=1 if name in HISTORY else 0) for name, column in columns.items()})
 
 
-_HISTORY = {"tracks", "artists", "shares"}
+HISTORY = {"tracks": -1, "artists": -1, "shares": 0}
+"""Columns with a line for each track played, and what stands where nothing was."""
 
 
 def start(

@@ -1,0 +1,113 @@
+"""Logs of an embedded world for training: made once, and found again by what they are made from."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from src.errors import InputError, check_number
+from src.simulation.arms import make_policies
+from src.simulation.experiment import run_experiment
+from src.simulation.policies import Policy
+from src.simulation.world import World
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+class MixedLogs:
+    """Logs of mixed traffic; call it with the folder that holds all that were made, to get the folder of these.
+
+    Args:
+        world: whose listeners make them.
+        arms: a recommender for each part of the traffic.
+        templates: what makes each kind of recommender.
+        sessions: how many, over all arms.
+        seed: decides everything but the world.
+        first_day: date on the first line.
+        track_seconds: how long a track lasts.
+        progress: shows a bar while they are made.
+    """
+
+    def __init__(
+        self,
+        *,
+        world: World,
+        arms: Mapping[str, Any],
+        templates: Mapping[str, "partial[Policy]"],
+        sessions: int,
+        seed: int,
+        first_day: str,
+        track_seconds: int | float,
+        progress: Progress,
+    ) -> None:
+        check_number("datamodule.prepare.sessions", sessions, whole=True, least=1, most=100_000_000)
+        self._world, self._progress, self._sessions = world, progress, sessions
+        self._policies = make_policies(arms, templates=templates, world=world, locate=_refuse)
+        self._settings: dict[str, Any] = {
+            "sessions": sessions,
+            "seed": seed,
+            "first_day": first_day,
+            "track_seconds": track_seconds,
+        }
+        self._made_from = {
+            **self._settings,
+            "world": world.digest(),
+            "arms": dict(arms),
+            "templates": {name: template.keywords for name, template in sorted(templates.items())},
+            "code": _code(),
+        }
+
+    def __call__(self, folder: Path) -> Path:
+        """The folder of the logs, under one that is named by their digest; made where it is missing.
+
+        Raises:
+            InputError: it cannot be written, or a recommender fails.
+        """
+        digest = hashlib.sha256(json.dumps(self._made_from, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        made, making = folder / digest, folder / f".{digest}.making"
+        if made.is_dir():
+            return made
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f".{digest}.lock"):
+                if not made.is_dir():
+                    shutil.rmtree(making, ignore_errors=True)  # of a run that was killed
+                    self._make(making)
+                    making.rename(made)
+        except OSError as error:
+            raise InputError(f"cannot write logs to {folder}: {error.strerror}; set datamodule.path") from None
+        return made
+
+    def _make(self, folder: Path) -> None:
+        with self._progress("listeners make logs", self._sessions) as advance:
+            run_experiment(
+                world=self._world,
+                policies=self._policies,
+                experiment="MIXED",
+                days=1,
+                workers=1,
+                folder=folder,
+                write_logs=True,
+                after=None,
+                provenance={name: str(value) for name, value in self._made_from.items()},
+                report=lambda _arm, sessions, _mean: advance(sessions),
+                **self._settings,
+            )
+
+
+def _code() -> str:
+    """Digest of the code that makes the logs."""
+    sha = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        sha.update(path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def _refuse(name: str) -> Path:
+    raise InputError(f"{name}: logs for training are made by recommenders of the world alone; name one in conf/arm")

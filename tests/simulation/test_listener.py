@@ -1,0 +1,149 @@
+"""The listener against a loop written from the formulas, one session, one step, one number at a time."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.simulation.listener import Crowd, affinity, listen, start
+from src.simulation.policies import Policy, Popular, Random, StickyArtist
+from src.simulation.traffic import Plays, play
+from src.simulation.world import World
+
+
+class Replayed(Policy):
+    """Recommends what it is told, and nothing else: the same for the arrays and for the loop."""
+
+    def recommend(self, crowd: Crowd) -> Any:
+        # few tracks of few artists, so that repeats and discounts are frequent
+        return (crowd.users * 7 + len(crowd.tracks) * len(crowd.tracks)) % 40 + crowd.place % 2
+
+
+def slow_sessions(world: World, users: list[int], rng: np.random.Generator) -> dict[int, list[tuple[int, float]]]:
+    """Sessions of some users, by the formulas alone; random numbers are taken in the order of the arrays."""
+    people, embeddings = world.listeners, world.embeddings.astype(float)
+    interest_draws, first_draws = rng.random(len(users)), rng.random(len(users))
+    sessions: dict[int, dict[str, Any]] = {}
+    for place, user in enumerate(users):
+        interest = int(people.interests[user][int(interest_draws[place] * 3)])
+        by_affinity = sorted(range(len(embeddings)), key=lambda t: -float(embeddings[t] @ embeddings[interest]))
+        first = by_affinity[int(first_draws[place] * 10)]
+        sessions[place] = {"user": user, "interest": interest, "played": [(first, 1.0)], "budget": 5}
+    going_on = list(sessions)
+    while going_on:
+        draws = rng.random(len(going_on))
+        for place, draw in zip(list(going_on), draws, strict=True):
+            session = sessions[place]
+            user, played = session["user"], session["played"]
+            track = (user * 7 + len(played) ** 2) % 40 + place % 2
+            artist = world.catalog.artist_of[track]
+            times = sum(world.catalog.artist_of[earlier] == artist for earlier, _ in played)
+            x = float(embeddings[track] @ embeddings[session["interest"]])
+            liking = 1 / (1 + math.exp(-(x - people.bias[user]) * people.sharpness[user]))
+            share = round(liking * 0.8**times, 2)
+            if track in [earlier for earlier, _ in played]:
+                share = 0.0
+            played.append((track, share))
+            if draw < 1 - share:
+                session["budget"] -= 1
+            if session["budget"] == 0:
+                going_on.remove(place)
+    return {session["user"]: session["played"] for session in sessions.values()}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_arrays_play_what_the_loop_plays(world: World, seed: int) -> None:
+    users = np.arange(len(world.listeners))
+    root = np.random.SeedSequence(seed)
+    parts = list(play(world, Replayed(world=world), users, np.ones_like(users), root, keep_events=True))
+    plays = Plays.join(parts)
+    listener_seed, _ = np.random.SeedSequence(seed).spawn(2)
+    expected = slow_sessions(world, users.tolist(), np.random.default_rng(listener_seed))
+    assert sorted(plays.users.tolist()) == users.tolist()
+    ends = plays.lengths.cumsum()
+    repeats = 0
+    for user, end, length, hundredths in zip(plays.users, ends, plays.lengths, plays.hundredths, strict=True):
+        tracks, shares = plays.tracks[end - length : end], plays.shares[end - length : end] / 100
+        assert list(zip(tracks.tolist(), shares.tolist(), strict=True)) == expected[int(user)]
+        assert hundredths == round(100 * sum(share for _, share in expected[int(user)]))
+        repeats += len(tracks) - len(set(tracks.tolist()))
+    assert repeats  # otherwise the rule for them was never asked
+
+
+def begun(world: World, seed: int, num: int = 32) -> tuple[Crowd, np.random.Generator]:
+    rng = np.random.default_rng(seed)
+    return start(world, rng.integers(len(world.listeners), size=num), rng.random(num), rng.random(num)), rng
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_shares_and_budgets_keep_their_bounds_and_a_repeat_is_never_played(world: World, seed: int) -> None:
+    crowd, rng = begun(world, seed)
+    for _ in range(6):
+        tracks = rng.integers(len(world.catalog), size=len(crowd))
+        again = (crowd.tracks == tracks).any(0)
+        before = crowd.budget
+        crowd = listen(world, crowd, tracks, rng.random(len(crowd)))
+        assert (crowd.shares[-1] <= 100).all()
+        assert (crowd.shares[-1][again] == 0).all()
+        assert np.isin(before - crowd.budget, [0, 1]).all()
+
+
+def test_whole_plays_cost_nothing_and_skips_cost_one(world: World) -> None:
+    crowd, _ = begun(world, 0)
+    skipped = listen(world, crowd, crowd.current.astype(np.int64), np.full(len(crowd), 0.999))
+    assert (skipped.shares[-1] == 0).all()
+    assert (skipped.budget == crowd.budget - 1).all()
+    liked = listen(world, crowd, crowd.users * 0 + 7, np.full(len(crowd), 0.0))
+    assert (liked.budget == crowd.budget - (liked.shares[-1] < 100)).all()
+
+
+def test_a_session_begins_near_an_interest_and_in_full(world: World) -> None:
+    crowd, _ = begun(world, 5)
+    assert (crowd.shares == 100).all()
+    near = np.sort(crowd.taste @ world.embeddings.T, axis=1)[:, -10]
+    assert (affinity(world, crowd, crowd.current.astype(np.int64)) >= near - 1e-5).all()
+
+
+def test_every_interest_and_every_neighbour_is_drawn_alike(world: World) -> None:
+    num = 20_000
+    rng = np.random.default_rng(0)
+    crowd = start(world, np.zeros(num, np.int64), rng.random(num), rng.random(num))
+    drawn = np.unique(np.column_stack([crowd.taste, crowd.current]), axis=0, return_counts=True)[1]
+    assert len(drawn) == 30
+    assert np.abs(drawn / num - 1 / 30).max() < 5 * (1 / 30 / num) ** 0.5
+
+
+def test_more_of_an_artist_means_less_of_the_track(world: World) -> None:
+    artist = int(np.bincount(world.catalog.artist_of).argmax())
+    of_artist = np.flatnonzero(world.catalog.artist_of == artist)
+    crowd, _ = begun(world, 1)
+    other, same = of_artist[0], of_artist[1]
+    crowd = crowd.where((crowd.artists[0] != artist) & (crowd.users >= 0))
+    fresh = listen(world, crowd, np.full(len(crowd), same), np.ones(len(crowd)))
+    after = listen(world, listen(world, crowd, np.full(len(crowd), other), np.ones(len(crowd))),
+                   np.full(len(crowd), same), np.ones(len(crowd)))
+    assert np.abs(after.shares[-1] - 0.8 * fresh.shares[-1]).max() <= 0.9  # each is rounded once
+    assert fresh.shares[-1].max() > 50
+
+
+@pytest.mark.parametrize("policy", [Random, StickyArtist])
+def test_the_listeners_of_an_arm_do_not_depend_on_how_many_share_the_arrays(world: World, policy: type[Policy]) -> None:
+    """Means of large and small crowds agree: nothing leaks from one session to its neighbours in the arrays."""
+    def mean(size: int) -> float:
+        total = sessions = 0
+        for number, users in enumerate(np.array_split(np.arange(3000) % 60, 3000 // size)):
+            for plays in play(world, policy(world=world), users, np.ones_like(users), np.random.SeedSequence(number), keep_events=False):
+                total, sessions = total + int(plays.hundredths.sum()), sessions + len(plays.users)
+        return total / sessions / 100
+    assert mean(1000) == pytest.approx(mean(50), abs=0.12)
+
+
+def test_popular_tracks_are_the_most_played(world: World) -> None:
+    crowd, rng = begun(world, 2, num=500)
+    policy = Popular(num_tracks=5, world=world)
+    policy.begin(crowd, rng)
+    assert set(policy.recommend(crowd).tolist()) == set(world.top_tracks[:5].tolist())

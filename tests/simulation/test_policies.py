@@ -1,0 +1,192 @@
+"""What each kind of recommender recommends."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from src.errors import InputError
+from src.recommendations import Recommendations, pick
+from src.simulation.arms import make_policies
+from src.simulation.listener import Crowd, listen, start
+from src.simulation.neighbours import nearest
+from src.simulation.policies import Lists, Oracle, Policy, Popular, Random, Service, StickyArtist, TrueNeighbours
+from src.simulation.world import World
+from tests.conftest import make_catalog
+
+TEMPLATES: dict[str, "partial[Policy]"] = {
+    "random": partial(Random),
+    "popular": partial(Popular, num_tracks=100),
+    "recommendations": partial(Lists, pick="uniform"),
+    "service": partial(Service, connections=4, retries=0, timeout_s=1.0),
+}
+
+
+def crowd_of(world: World, num: int, seed: int = 0) -> tuple[Crowd, np.random.Generator]:
+    rng = np.random.default_rng(seed)
+    return start(world, rng.integers(len(world.listeners), size=num), rng.random(num), rng.random(num)), rng
+
+
+def recommended(policy: Policy, crowd: Crowd, rng: np.random.Generator) -> Any:
+    policy.begin(crowd, rng)
+    return policy.recommend(crowd)
+
+
+def lists_file(world: World, path: Path, num_kept: int = 4) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """For each track the `num_kept` tracks after it; tracks of the last artist have no list."""
+    rows = (np.arange(len(world.catalog))[:, None] + 1 + np.arange(num_kept)) % len(world.catalog)
+    rows[world.catalog.artist_of == world.catalog.num_artists - 1] = -1
+    text_rows = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
+    text_rows.write(path, world.catalog)
+    return rows
+
+
+def test_random_reaches_the_whole_catalogue(world: World) -> None:
+    crowd, rng = crowd_of(world, 8000)
+    assert len(np.unique(recommended(Random(world=world), crowd, rng))) == len(world.catalog)
+
+
+def test_sticky_plays_every_other_track_of_the_artist_and_no_track_twice_in_a_row(world: World) -> None:
+    crowd, rng = crowd_of(world, 5000)
+    policy = StickyArtist(world=world)
+    tracks = recommended(policy, crowd, rng)
+    size = np.bincount(world.catalog.artist_of)[crowd.artists[-1]]
+    assert (world.catalog.artist_of[tracks] == crowd.artists[-1])[size > 1].all()
+    assert (tracks != crowd.current)[size > 1].all()
+    assert policy.fallbacks == (size == 1).sum()
+    current = np.bincount(crowd.current[size > 2]).argmax()
+    followers = set(tracks[crowd.current == current].tolist())
+    others = set(np.flatnonzero(world.catalog.artist_of == world.catalog.artist_of[current]).tolist()) - {current}
+    assert followers == others
+
+
+def test_lists_are_those_of_the_track_played_last(world: World, tmp_path: Path) -> None:
+    rows = lists_file(world, tmp_path / "r.jsonl")
+    crowd, rng = crowd_of(world, 3000)
+    policy = Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", world=world)
+    tracks = recommended(policy, crowd, rng)
+    listed = rows[crowd.current, 0] >= 0
+    assert (rows[crowd.current] == tracks[:, None]).any(1)[listed].all()
+    assert policy.fallbacks == (~listed).sum()
+    counts = np.bincount((rows[crowd.current] == tracks[:, None])[listed].argmax(1))
+    assert np.abs(counts / listed.sum() - 0.25).max() < 0.05
+
+
+@pytest.mark.parametrize("how", ["ranked", "weighted"])
+def test_ranked_and_weighted_lists_never_repeat_a_track_and_end_in_chance(
+    world: World, tmp_path: Path, how: str
+) -> None:
+    lists_file(world, tmp_path / "r.jsonl")
+    policy = Lists(path=str(tmp_path / "r.jsonl"), pick=how, world=world)
+    crowd, rng = crowd_of(world, 300)
+    policy.begin(crowd, rng)
+    for _ in range(12):
+        tracks = policy.recommend(crowd)
+        if not policy.fallbacks:
+            assert not (crowd.tracks == tracks).any()
+        crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
+    assert policy.fallbacks
+
+
+def test_ranked_takes_the_best_that_is_open() -> None:
+    places = np.array([[True, True, True], [False, True, True], [False, False, False]])
+    assert pick("ranked", places, np.zeros(3)).tolist() == [0, 1, -1]
+
+
+def test_weighted_picks_in_proportion_to_one_over_the_rank() -> None:
+    draws = (np.arange(11) + 0.5) / 11  # 1 + 1/2 + 1/3 is 11 sixths
+    assert np.bincount(pick("weighted", np.ones((11, 3), bool), draws)).tolist() == [6, 3, 2]
+
+
+def test_uniform_picks_open_places_alike() -> None:
+    places = np.tile([True, False, True, True], (6, 1))
+    assert pick("uniform", places, (np.arange(6) + 0.5) / 6).tolist() == [0, 0, 2, 2, 3, 3]
+
+
+def test_true_neighbours_are_the_nearest_to_the_track_played_last(world: World) -> None:
+    crowd, rng = crowd_of(world, 2000)
+    tracks = recommended(TrueNeighbours(num_tracks=5, world=world), crowd, rng)
+    affinity = world.embeddings @ world.embeddings.T
+    np.fill_diagonal(affinity, -np.inf)
+    best = np.argsort(-affinity, axis=1)[:, :5]
+    assert (best[crowd.current] == tracks[:, None]).any(1).all()
+    assert len(set(tracks[crowd.current == crowd.current[0]].tolist())) > 1
+
+
+@pytest.mark.parametrize(("num", "k"), [(400, 7), (64, 10), (65, 64), (130, 100), (3, 2)])
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_nearest_equals_sorting_everything(num: int, k: int, exclude_self: bool) -> None:
+    embeddings = np.random.default_rng(num).normal(size=(num, 5)).astype(np.float32)
+    queries = np.arange(0, num, 2)
+    affinity = (embeddings @ embeddings.T)[queries]
+    if exclude_self:
+        affinity[np.arange(len(queries)), queries] = -np.inf
+    assert (nearest(embeddings, queries, k, exclude_self=exclude_self) == np.argsort(-affinity, axis=1)[:, :k]).all()
+
+
+@pytest.mark.parametrize("num_candidates", [3, 50, 400])
+def test_the_oracle_takes_the_track_that_is_played_longest(world: World, num_candidates: int) -> None:
+    """Against every track of the catalogue tried in turn, step by step."""
+    crowd, rng = crowd_of(world, 20)
+    policy = Oracle(num_candidates=num_candidates, world=world)
+    policy.begin(crowd, rng)
+    for step in range(15):
+        tracks = policy.recommend(crowd)
+        for session, track in enumerate(tracks.tolist()):
+            liking = expit(
+                ((world.embeddings @ crowd.taste[session]).astype(float) - crowd.bias[session])
+                * crowd.sharpness[session]
+            )
+            heard = np.bincount(crowd.artists[:, session], minlength=world.catalog.num_artists)
+            value = liking * 0.8 ** heard[world.catalog.artist_of]
+            value[crowd.tracks[:, session]] = -1
+            assert value[track] == pytest.approx(value.max())
+        crowd = listen(world, crowd, tracks, rng.random(len(crowd)))
+        if step == 7:  # sessions leave, the others must not get each other's lists
+            crowd = crowd.where(np.arange(len(crowd)) % 2 == 0)
+
+
+def make(world: World, arms: Any) -> dict[str, Policy]:
+    return make_policies(arms, templates=TEMPLATES, world=world, locate=lambda name: Path(f"/nowhere/{name}"))
+
+
+def test_an_arm_is_named_by_a_word_a_path_an_address_or_a_mapping(world: World, tmp_path: Path) -> None:
+    lists_file(world, tmp_path / "r.jsonl")
+    arms = {
+        "C": "random",
+        "T1": str(tmp_path / "r.jsonl"),
+        "T2": "http://localhost:5001",
+        "T3": {"recommender": str(tmp_path / "r.jsonl"), "pick": "ranked"},
+        "T4": {"recommender": "popular", "num_tracks": 7},
+    }
+    kinds = [type(policy) for policy in make(world, arms).values()]
+    assert kinds == [Random, Lists, Service, Lists, Popular]
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({"C": "rnadom"}, "arms.C: 'rnadom' is no recommender; choose one of popular, random, the path of a"),
+        ({"C": 5}, "arms.C must name a recommender, got 5"),
+        ({"C": "recommendations"}, "arms.C: 'recommendations' is no recommender"),
+        ({"C": {"recommender": "popular", "pick": "ranked"}}, "'pick' is no setting of popular; it has num_tracks"),
+        ({"C": {"recommender": "random", "pick": "ranked"}}, "'pick' is no setting of random; it has none"),
+        ({"C": "missing/r.jsonl"}, "cannot read recommendations from missing/r.jsonl"),
+        ({"C": "run:abc"}, "cannot read recommendations from /nowhere/run:abc"),
+        ({"C": {"recommender": "x.jsonl", "pick": "best"}}, "pick must be one of uniform, ranked, weighted, got 'best'"),
+    ],
+)
+def test_what_is_no_recommender_is_refused_by_its_name(world: World, arms: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make(world, arms)
+
+
+def test_lists_of_another_catalogue_are_refused(world: World, tmp_path: Path) -> None:
+    foreign = make_catalog(range(500))
+    rows = (np.arange(500)[:, None] + 1) % 500
+    Recommendations(rows=rows, scores=np.full((500, 1), np.nan, np.float32)).write(tmp_path / "r.jsonl", foreign)
+    with pytest.raises(InputError, match="is not in the catalogue of 400 tracks"):
+        Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", world=world)
