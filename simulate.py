@@ -41,7 +41,8 @@ def simulate(config: DictConfig) -> None:
             report=report,
         )
     names = {arm: given if isinstance(given, str) else given["recommender"] for arm, given in arms.items()}
-    console.print(arms_table(record["arms"], names, title=f"experiment {config.experiment_name}, days {record['last_day']}"))
+    title = f"experiment {config.experiment_name}, {config.days} day{'s' * (config.days > 1)}"
+    console.print(arms_table(record["arms"], names, title=title))
     steps, seconds = record["steps_per_second"], record["seconds"]
     console.print(f"played       {steps * seconds:,.0f} steps in {seconds:.1f} s, {steps:,.0f} a second")
     console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)

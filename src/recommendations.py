@@ -28,12 +28,11 @@ def check_k(k: int, num_tracks: int) -> None:
     hint = f"a list of a catalogue of {num_tracks} tracks cannot be longer; set callbacks.export.k"
     check_number("k", k, whole=True, least=1, most=num_tracks - 1, hint=hint)
 
+
 PICKS = ("uniform", "ranked", "weighted")
 
 
-def pick(
-    how: str, open_places: Bool[np.ndarray, "S K"], draws: Float64[np.ndarray, "S"]
-) -> Int64[np.ndarray, "S"]:
+def pick(how: str, open_places: Bool[np.ndarray, "S K"], draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
     """The place in its list that each session is recommended next; -1 where none is open.
 
     Args:

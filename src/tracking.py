@@ -144,9 +144,9 @@ def locate_recommendations(name: str) -> Path:
             model, _, alias = key.partition("@")
             key = str(client.get_model_version_by_alias(model, alias).run_id)
         client.get_run(key)
-        return Path(mlflow.artifacts.download_artifacts(
-            run_id=key, artifact_path="recommendations.jsonl", tracking_uri=uri
-        ))
+        return Path(
+            mlflow.artifacts.download_artifacts(run_id=key, artifact_path="recommendations.jsonl", tracking_uri=uri)
+        )
     except (MlflowException, OSError) as error:
         first = str(error).splitlines()[0][:300]
         raise InputError(f"cannot get the recommendations of {name} from {uri}: {first}") from None

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from src.console import ROOT, console
 from src.simulation.experiment import Tally
 from src.simulation.policies import Policy, Popular, Random, StickyArtist
-from src.simulation.traffic import SHARD, play
+from src.simulation.traffic import SHARD, Task, play
 from src.simulation.world import Taste, World, generate
 
 HERE = Path(__file__).parent
@@ -36,7 +36,8 @@ def ladder(world: World, sessions: int) -> dict[str, float]:
         tally = Tally(len(world.listeners))
         for number, part in enumerate(np.array_split(users, -(-sessions // SHARD))):
             seed = np.random.SeedSequence(number)
-            for plays in play(world, policy, part, np.ones_like(part), seed, keep_events=False):
+            task = Task(arm=0, users=part, num_visits=np.ones_like(part), waves=range(1), seed=seed)
+            for plays in play(world, policy, task, keep_events=False):
                 tally.add(plays)
         times[name] = float(tally.hundredths.sum() / tally.sessions.sum() / 100)
         if abs(times[name] / PUBLISHED[name] - 1) > 0.2:
@@ -75,7 +76,7 @@ def main() -> None:
         times = ladder(world, 10_000)
         if len(times) < len(PUBLISHED):
             continue
-        known, neighbours = world._neighbours  # noqa: SLF001
+        known, neighbours = world._neighbours
         same = (world.catalog.artist_of[neighbours] == world.catalog.artist_of[known][:, None]).mean()
         off = max(abs(times[name] / wanted - 1) for name, wanted in PUBLISHED.items())
         rows.append({"off": off, **times, "first_of_same_artist": same, **vars(taste)})

@@ -18,7 +18,7 @@ Locate = Callable[[str], Path]
 
 
 def make_policies(
-    arms: Mapping[str, Any], *, templates: Mapping[str, "partial[Policy]"], world: World, locate: Locate
+    arms: Mapping[str, Any], *, templates: Mapping[str, partial[Any]], world: World, locate: Locate
 ) -> dict[str, Policy]:
     """A policy for each arm.
 
@@ -38,9 +38,7 @@ def make_policies(
     }
 
 
-def _make(
-    where: str, given: Any, *, templates: Mapping[str, "partial[Policy]"], world: World, locate: Locate
-) -> Policy:
+def _make(where: str, given: Any, *, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
     settings = dict(given) if isinstance(given, Mapping) else {"recommender": given}
     name = settings.pop("recommender", None)
     if not isinstance(name, str) or not name:
@@ -62,4 +60,5 @@ def _make(
     if wrong := sorted(map(str, set(settings) - allowed)):
         own = ", ".join(sorted(set(templates[kind].keywords))) or "none"
         raise InputError(f"{where}: {wrong[0]!r} is no setting of {kind}; it has {own}")
-    return templates[kind](**settings, world=world)
+    policy: Policy = templates[kind](**settings, world=world)
+    return policy

@@ -5,7 +5,7 @@ B environments side by side.
 """
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -21,7 +21,7 @@ Observation = dict[str, Any]
 """`user`: row of the listener; `track`: row of the track played last; `played_ratio`: share of it played."""
 
 
-def _observation_space(world: World) -> spaces.Dict:
+def _observation_space(world: World) -> Any:  # spaces.Dict, whose own bases beartype warns of
     return spaces.Dict(
         {
             "user": spaces.Discrete(len(world.listeners)),
@@ -51,14 +51,16 @@ class ListenerEnv(gym.Env[Observation, np.int64]):
         world: whose listeners play.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata = {"render_modes": []}  # noqa: RUF012 - as the base class has it
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.observation_space = _observation_space(world)
         self.action_space = spaces.Discrete(len(world.catalog))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
         """A listener, drawn uniformly, begins a session and has heard its first track."""
         super().reset(seed=seed, options=options)
         self._crowd = _begin(self._world, 1, self.np_random)
@@ -82,7 +84,7 @@ class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[n
         world: whose listeners play.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(self, num_envs: int, world: World) -> None:
         self.num_envs, self._world = num_envs, world
@@ -123,4 +125,8 @@ class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[n
         return replace(crowd, **columns | {name: columns[name][oldest:] for name in HISTORY})
 
 
-gym.register("segue/Listener-v0", entry_point=ListenerEnv, vector_entry_point=ListenerVectorEnv)
+gym.register(
+    "segue/Listener-v0",
+    entry_point=f"{__name__}:{ListenerEnv.__name__}",
+    vector_entry_point=f"{__name__}:{ListenerVectorEnv.__name__}",
+)

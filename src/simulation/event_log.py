@@ -110,7 +110,9 @@ def _one_after_another(
     busy = durations[order] + REST_MS
     total = busy.cumsum() - busy
     slack = planned[order] - total
-    apart = int(np.ptp(slack)) + 1 if len(slack) else 0  # lifts each listener above all before, so that one pass will do
+    apart = (
+        int(np.ptp(slack)) + 1 if len(slack) else 0
+    )  # lifts each listener above all before, so that one pass will do
     latest = np.maximum.accumulate(slack + listener * apart) - listener * apart
     started = np.empty_like(planned)
     started[order] = latest + total

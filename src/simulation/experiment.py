@@ -99,7 +99,9 @@ class Earlier:
             record = json.loads(path.read_bytes())
             day, midnight, digest = int(record["last_day"]), int(record["next_midnight"]), record["world"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"after={folder}: cannot go on from {path} ({error}); name a folder of simulate.py") from None
+            raise InputError(
+                f"after={folder}: cannot go on from {path} ({error}); name a folder of simulate.py"
+            ) from None
         if digest != world.digest():
             raise InputError(
                 f"after={folder}: that run was made in another world ({digest}, this one is {world.digest()}); "

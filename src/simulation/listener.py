@@ -50,7 +50,7 @@ class Crowd:
     @property
     def current(self) -> Int32[np.ndarray, "S"]:
         """Rows of the tracks played last."""
-        return self.tracks[-1]
+        return np.asarray(self.tracks[-1])
 
     def where(self, chosen: Bool[np.ndarray, "S"]) -> "Crowd":
         """Some of the sessions."""
@@ -97,7 +97,7 @@ def start(
 
 def affinity(world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float32[np.ndarray, "S"]:
     """⟨e_track, e_interest⟩ of one track for each session."""
-    return np.einsum("sd,sd->s", world.embeddings[tracks], crowd.taste)
+    return np.asarray(np.einsum("sd,sd->s", world.embeddings[tracks], crowd.taste))
 
 
 def listen(

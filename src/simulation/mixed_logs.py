@@ -14,7 +14,6 @@ from filelock import FileLock
 from src.errors import InputError, check_number
 from src.simulation.arms import make_policies
 from src.simulation.experiment import run_experiment
-from src.simulation.policies import Policy
 from src.simulation.world import World
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -39,7 +38,7 @@ class MixedLogs:
         *,
         world: World,
         arms: Mapping[str, Any],
-        templates: Mapping[str, "partial[Policy]"],
+        templates: Mapping[str, partial[Any]],
         sessions: int,
         seed: int,
         first_day: str,

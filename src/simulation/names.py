@@ -1,26 +1,38 @@
 """Made-up names, so that a person can read a list of recommendations."""
+# ruff: noqa: SIM905 - words are read and mended more easily in lines of text
 
 import numpy as np
 
-_ADJECTIVES = """Amber Arctic Blue Brave Broken Burning Cheap Copper Cosmic Crimson Crystal Distant Electric Empty Faded
-Fearless Gentle Ghostly Golden Grey Hidden Hollow Honest Hungry Indigo Iron Ivory Jaded Little Lonely Lost Lucky Lunar
-Marble Midnight Modern Neon Northern Paper Patient Plastic Polite Quiet Restless Royal Rusty Scarlet Secret Silent Silver
-Sleepy Solar Southern Stray Sudden Tender Velvet Violet Wandering Wild Winter Wooden""".split()
-_NOUNS = """Anchor Arrow Balloon Beacon Bridge Camera Candle Canyon Captain Carousel Castle Cathedral Comet Carnival Coyote
-Diamond Engine Feather Fire Fountain Garden Ghost Harbour Horizon Island Kite Ladder Lantern Letter Lighthouse Lion Meadow
-Mirror Monument Moon Mountain Needle Ocean Orchard Parade Pilot Planet Postcard Radio Raven River Robot Rocket Saint
-Satellite Shadow Sparrow Station Summer Theatre Tiger Tower Train Umbrella Valley Window Willow""".split()
-_FIRST = """Ada Agnes Alma Amir Anton Astrid Bela Bruno Carmen Cecil Clara Dario Delia Edith Elias Emil Esme Farah Felix
-Flora Gideon Greta Hana Hugo Ida Ines Ivan Jonas Josie Juno Kasper Kiran Lena Leo Lila Lucia Magnus Maja Marta Milo Mina
-Nadia Nico Nora Olga Omar Oscar Petra Quinn Rafael Rosa Ruben Salma Selma Stella Tariq Thea Tobias Uma Vera Viktor
-Yara""".split()
-_LAST = """Abbott Alder Ashdown Barlow Bellamy Birch Bloom Brandt Calloway Carver Castell Cole Crane Dahl Delacroix Dunne
-Ekman Ellery Fairfax Falk Fenn Forsythe Frost Gallo Grey Hale Hart Hawke Holm Ibarra Jarvis Keane Kovac Lark Lindqvist Lowe
-Marlowe Mercer Moreau Nakata Nash Novak Okafor Orton Paige Pryce Quill Ravel Reyes Rowe Sable Sato Sinclair Sorel Thorne
-Tolland Usher Vale Varga Wilde Winslow Yates""".split()
-_PLACES = """Attic Border City Coast Dark Desert Elevator Evening Factory Forest Hallway Kitchen Lake Market Morning Motel
-Museum Night North Orchard Rain River Road Sea Shade Snow South Stairs Storm Street Suburbs Sun Tunnel Valley Water
-Wind""".split()
+_ADJECTIVES = """
+Amber Arctic Blue Brave Broken Burning Cheap Copper Cosmic Crimson Crystal Distant Electric Empty Faded Fearless
+Gentle Ghostly Golden Grey Hidden Hollow Honest Hungry Indigo Iron Ivory Jaded Little Lonely Lost Lucky Lunar
+Marble Midnight Modern Neon Northern Paper Patient Plastic Polite Quiet Restless Royal Rusty Scarlet Secret
+Silent Silver Sleepy Solar Southern Stray Sudden Tender Velvet Violet Wandering Wild Winter Wooden
+""".split()
+_NOUNS = """
+Anchor Arrow Balloon Beacon Bridge Camera Candle Canyon Captain Carousel Castle Cathedral Comet Carnival Coyote
+Diamond Engine Feather Fire Fountain Garden Ghost Harbour Horizon Island Kite Ladder Lantern Letter Lighthouse
+Lion Meadow Mirror Monument Moon Mountain Needle Ocean Orchard Parade Pilot Planet Postcard Radio Raven River
+Robot Rocket Saint Satellite Shadow Sparrow Station Summer Theatre Tiger Tower Train Umbrella Valley Window
+Willow
+""".split()
+_FIRST = """
+Ada Agnes Alma Amir Anton Astrid Bela Bruno Carmen Cecil Clara Dario Delia Edith Elias Emil Esme Farah Felix
+Flora Gideon Greta Hana Hugo Ida Ines Ivan Jonas Josie Juno Kasper Kiran Lena Leo Lila Lucia Magnus Maja Marta
+Milo Mina Nadia Nico Nora Olga Omar Oscar Petra Quinn Rafael Rosa Ruben Salma Selma Stella Tariq Thea Tobias Uma
+Vera Viktor Yara
+""".split()
+_LAST = """
+Abbott Alder Ashdown Barlow Bellamy Birch Bloom Brandt Calloway Carver Castell Cole Crane Dahl Delacroix Dunne
+Ekman Ellery Fairfax Falk Fenn Forsythe Frost Gallo Grey Hale Hart Hawke Holm Ibarra Jarvis Keane Kovac Lark
+Lindqvist Lowe Marlowe Mercer Moreau Nakata Nash Novak Okafor Orton Paige Pryce Quill Ravel Reyes Rowe Sable
+Sato Sinclair Sorel Thorne Tolland Usher Vale Varga Wilde Winslow Yates
+""".split()
+_PLACES = """
+Attic Border City Coast Dark Desert Elevator Evening Factory Forest Hallway Kitchen Lake Market Morning Motel
+Museum Night North Orchard Rain River Road Sea Shade Snow South Stairs Storm Street Suburbs Sun Tunnel Valley
+Water Wind
+""".split()
 
 
 def artist_names(num: int, rng: np.random.Generator) -> list[str]:
@@ -53,10 +65,7 @@ def track_titles(num: int, rng: np.random.Generator) -> list[str]:
 
 def _distinct(num: int, patterns: list[tuple[list[str], list[str], str]], rng: np.random.Generator) -> list[str]:
     pool = [
-        pattern.format(first, second)
-        for firsts, seconds, pattern in patterns
-        for first in firsts
-        for second in seconds
+        pattern.format(first, second) for firsts, seconds, pattern in patterns for first in firsts for second in seconds
     ]
     rounds = -(-num // len(pool))  # beyond the pool a name gets a number, as in Roman numerals of royal houses
     names = [name if not again else f"{name} {again + 1}" for again in range(rounds) for name in pool]

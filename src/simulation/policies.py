@@ -86,7 +86,7 @@ class StickyArtist(Policy):
         alone = np.flatnonzero(size == 1)
         tracks[alone] = self._any_track(len(alone))
         self.fallbacks += len(alone)
-        return tracks
+        return np.asarray(tracks)
 
 
 class Popular(Policy):
@@ -104,7 +104,7 @@ class Popular(Policy):
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
         """Row of the next track of each session."""
         top = self.world.top_tracks[: self._num_tracks]
-        return top[self.rng.integers(len(top), size=len(crowd))]
+        return np.asarray(top[self.rng.integers(len(top), size=len(crowd))])
 
 
 class Lists(Policy):
@@ -138,7 +138,7 @@ class Lists(Policy):
         none_left = np.flatnonzero(places < 0)
         tracks[none_left] = self._any_track(len(none_left))
         self.fallbacks += len(none_left)
-        return tracks
+        return np.asarray(tracks)
 
 
 class TrueNeighbours(Policy):
@@ -163,7 +163,8 @@ class TrueNeighbours(Policy):
         unknown = np.unique(crowd.current[self._lists[crowd.current, 0] < 0]).astype(np.int64)
         if len(unknown):
             self._lists[unknown] = nearest(self.world.embeddings, unknown, num_kept, exclude_self=True)
-        return self._lists[crowd.current, self.rng.integers(num_kept, size=len(crowd))].astype(np.int64)
+        picked = self._lists[crowd.current, self.rng.integers(num_kept, size=len(crowd))]
+        return np.asarray(picked, np.int64)
 
 
 class Oracle(Policy):

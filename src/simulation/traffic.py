@@ -1,14 +1,14 @@
 """Traffic: the sessions of a day, played by one process or many, the same whatever their number.
 
-The listeners of an arm are dealt into *shards*. A shard plays its listeners' sessions in waves, none of them in two
-sessions at once, with random numbers of its own. V sessions, E listens, U listeners.
+The listeners of an arm are dealt into *shards*. A shard plays its listeners' sessions in waves, each listener at most
+one session a wave; a few waves are a *task*, with random numbers of its own. V sessions, E listens, U listeners.
 """
 
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
@@ -17,12 +17,15 @@ from jaxtyping import Float64, Int32, Int64, UInt8
 
 from src.assignment import treatments
 from src.errors import InputError
-from src.simulation.listener import WHOLE, Crowd, listen, start
+from src.simulation.listener import Crowd, listen, start
 from src.simulation.policies import Policy
 from src.simulation.world import World
 
 SHARD = 1024
 """Listeners of a shard at most: enough for arrays to pay, few enough for every core to get some."""
+
+TASK = 4 * SHARD
+"""Sessions of a task, about: seconds of a service, a moment of anything else."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,28 +79,37 @@ class Plays:
         return int(self.lengths.sum()) - len(self.lengths)
 
 
-def play(
-    world: World,
-    policy: Policy,
-    users: Int64[np.ndarray, "U"],
-    num_visits: Int64[np.ndarray, "U"],
-    seed: np.random.SeedSequence,
-    *,
-    keep_events: bool,
-) -> Iterator[Plays]:
-    """Play the sessions of some listeners, each time a few of them have ended.
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Some waves of a shard.
 
     Args:
-        world: where they live.
-        policy: recommends.
+        arm: number of the arm.
         users: rows of the listeners.
-        num_visits: sessions of each.
+        num_visits: sessions of each on this day, over all tasks of the shard.
+        waves: which of them this task plays; in wave n everybody who has that many plays their session n, from 0.
         seed: decides everything.
+    """
+
+    arm: int
+    users: Int64[np.ndarray, "U"]
+    num_visits: Int64[np.ndarray, "U"]
+    waves: range
+    seed: np.random.SeedSequence
+
+
+def play(world: World, policy: Policy, task: Task, *, keep_events: bool) -> Iterator[Plays]:
+    """Play a task; yields whenever sessions have ended.
+
+    Args:
+        world: where the listeners live.
+        policy: recommends.
+        task: whose sessions, and which.
         keep_events: whether the single listens are wanted.
     """
-    listener_rng, policy_rng = map(np.random.default_rng, seed.spawn(2))
-    for visit in range(int(num_visits.max(initial=0))):
-        present = users[num_visits > visit]
+    listener_rng, policy_rng = map(np.random.default_rng, task.seed.spawn(2))
+    for visit in task.waves:
+        present = task.users[task.num_visits > visit]
         crowd = start(world, present, listener_rng.random(len(present)), listener_rng.random(len(present)))
         policy.begin(crowd, policy_rng)
         while len(crowd):
@@ -110,18 +122,8 @@ def play(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard:
-    """Some listeners of an arm, with the sessions they are to play."""
-
-    arm: int
-    users: Int64[np.ndarray, "U"]
-    num_visits: Int64[np.ndarray, "U"]
-    seed: np.random.SeedSequence
-
-
-@dataclass(frozen=True, kw_only=True)
 class Played:
-    """What became of a shard: its sessions, how often its policy left a choice to chance, and what stopped it."""
+    """What became of a task: its sessions, how often its policy left a choice to chance, and what stopped it."""
 
     arm: int
     plays: Plays
@@ -138,14 +140,14 @@ class Day:
         arm_of: number of the arm of each listener of the world.
         num_visits: sessions of each listener.
         starts: when each session of each listener is planned, listener by listener, in order; share of the day.
-        shards: the same, dealt into pieces of work.
+        shards: the same, dealt into tasks; those of a shard follow one another.
     """
 
     day: int
     arm_of: Int64[np.ndarray, "U"]
     num_visits: Int64[np.ndarray, "U"]
     starts: Float64[np.ndarray, "V"]
-    shards: list[Shard]
+    shards: list[list[Task]]
 
     @classmethod
     def plan(cls, world: World, *, day: int, sessions: int, experiment: str, arms: Sequence[str], seed: int) -> "Day":
@@ -177,8 +179,19 @@ class Day:
         for arm in range(len(arms)):
             users = np.flatnonzero((arm_of == arm) & (num_visits > 0))
             for number, part in enumerate(np.array_split(users, -(-len(users) // SHARD)) if len(users) else []):
-                own = np.random.SeedSequence(seed, spawn_key=(day, arm, number))
-                shards.append(Shard(arm=arm, users=part, num_visits=num_visits[part], seed=own))
+                waves, step = range(int(num_visits[part].max())), max(1, TASK // len(part))
+                shards.append(
+                    [
+                        Task(
+                            arm=arm,
+                            users=part,
+                            num_visits=num_visits[part],
+                            waves=waves[first : first + step],
+                            seed=np.random.SeedSequence(seed, spawn_key=(day, arm, number, first)),
+                        )
+                        for first in waves[::step]
+                    ]
+                )
         return cls(
             day=day, arm_of=arm_of, num_visits=num_visits, starts=starts[np.lexsort((starts, visitors))], shards=shards
         )
@@ -195,7 +208,7 @@ class Players:
     """
 
     def __init__(self, world: World, policies: Sequence[Policy], *, workers: int, keep_events: bool) -> None:
-        self._stage = _Stage(world, policies, keep_events)
+        self._stage, self._workers = _Stage(world, policies, keep_events), workers
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
             self._pool = ProcessPoolExecutor(
@@ -210,15 +223,26 @@ class Players:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._stage.close()
 
-    def play(self, shards: Sequence[Shard]) -> Iterator[Played]:
-        """Play them, in the order in which they end."""
+    def play(self, shards: Sequence[Sequence[Task]]) -> Iterator[Played]:
+        """Play them side by side, the tasks of a shard one after another."""
+        waiting = deque(iter(shard) for shard in shards)
         if self._pool is None:
-            yield from map(self._stage.play, shards)
+            while waiting:
+                if task := next(waiting[0], None):
+                    yield self._stage.play(task)
+                    waiting.rotate(-1)
+                else:
+                    waiting.popleft()
             return
-        # longest first, so that no worker is left alone with a large one
-        ordered = sorted(shards, key=lambda shard: -int(shard.num_visits.sum()))
-        for future in as_completed([self._pool.submit(_play_here, shard) for shard in ordered]):
-            yield future.result()
+        running: dict[Future[Played], Iterator[Task]] = {}
+        while waiting or running:
+            while waiting and len(running) < 2 * self._workers:  # one each to play, one each to play next
+                tasks = waiting.popleft()
+                if task := next(tasks, None):
+                    running[self._pool.submit(_play_here, task)] = tasks
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                waiting.append(running.pop(done))
+                yield done.result()
 
     def map(self, function: Callable[..., Any], *columns: Any) -> Iterator[Any]:
         """Like `map`, by the same processes."""
@@ -231,19 +255,14 @@ class _Stage:
     def __init__(self, world: World, policies: Sequence[Policy], keep_events: bool) -> None:
         self._world, self._policies, self._keep_events = world, policies, keep_events
 
-    def play(self, shard: Shard) -> Played:
-        policy, parts, problem = self._policies[shard.arm], list[Plays](), None
+    def play(self, task: Task) -> Played:
+        policy, parts, problem = self._policies[task.arm], list[Plays](), None
         before = policy.fallbacks
         try:
-            for plays in play(
-                self._world, policy, shard.users, shard.num_visits, shard.seed, keep_events=self._keep_events
-            ):
-                parts.append(plays)
+            parts.extend(play(self._world, policy, task, keep_events=self._keep_events))
         except InputError as error:
             problem = str(error)
-        return Played(
-            arm=shard.arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - before, problem=problem
-        )
+        return Played(arm=task.arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - before, problem=problem)
 
     def close(self) -> None:
         for policy in self._policies:
@@ -255,11 +274,11 @@ _stage: _Stage | None = None
 
 def _enter(stage: _Stage) -> None:
     """Make this process ready; Ctrl-C is for the parent, which tells the others."""
-    global _stage  # noqa: PLW0603 - the only way in which a pool hands its workers something once
+    global _stage
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _stage = stage
 
 
-def _play_here(shard: Shard) -> Played:
+def _play_here(task: Task) -> Played:
     assert _stage is not None
-    return _stage.play(shard)
+    return _stage.play(task)

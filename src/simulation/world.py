@@ -64,7 +64,7 @@ class World:
     ) -> Int64[np.ndarray, "S"]:
         """Rows of the tracks nearest to an interest: place 0 is the nearest, mostly the interest itself."""
         known, neighbours = self._neighbours
-        return neighbours[np.searchsorted(known, interests), places]
+        return np.asarray(neighbours[np.searchsorted(known, interests), places])
 
     def digest(self) -> str:
         """Sixteen hex digits that change whenever the catalogue, an embedding or a listener does."""
@@ -73,7 +73,9 @@ class World:
             for name in part.__dataclass_fields__:
                 column = getattr(part, name)
                 if isinstance(column, np.ndarray) and column.dtype != object:
-                    sha.update(f"{name} {column.dtype} {column.shape}".encode() + np.ascontiguousarray(column).tobytes())
+                    sha.update(
+                        f"{name} {column.dtype} {column.shape}".encode() + np.ascontiguousarray(column).tobytes()
+                    )
         return sha.hexdigest()[:16]
 
     @cached_property
@@ -90,7 +92,8 @@ class Taste:
     The direction of a track is the sum of a part that its genre shares, one that its artist shares, and one of its own,
     each a Gaussian vector of `dim` numbers. Popular artists gather in genres: an artist is of a genre with weight
     `exp(mainstream · fame of the artist · a standard normal number of the genre)`. The appeal of a track is
-    `base + charm · fame of the track`, and never below 0. Fame is log-popularity, standardised.
+    `base + charm · fame of the track`, so that who loves what nobody knows cares little for hits. Fame is
+    log-popularity, standardised.
 
     Args:
         num_genres: how many genres.
@@ -117,7 +120,8 @@ class Taste:
     def __post_init__(self) -> None:
         check_number("world.taste.num_genres", self.num_genres, whole=True, least=1, most=10_000)
         check_number("world.taste.dim", self.dim, whole=True, least=1, most=10_000)
-        for name in ("base", "charm", "reach", "genre", "artist", "mainstream"):
+        check_number("world.taste.base", self.base, least=-100, most=100)
+        for name in ("charm", "reach", "genre", "artist", "mainstream"):
             check_number(f"world.taste.{name}", getattr(self, name), least=0, most=1000)
         check_number("world.taste.track", self.track, above=0, most=1000)
 
@@ -137,14 +141,14 @@ class Taste:
         genres, artists, tracks = (rng.normal(size=(size, self.dim)) for size in sizes)
         directions = (self.genre * genres[genre_of] + self.artist * artists)[artist_of] + self.track * tracks
         directions *= self.reach**0.5 / np.linalg.norm(directions, axis=1, keepdims=True)
-        appeal = np.maximum(self.base + self.charm * track_fame, 0)
+        appeal = self.base + self.charm * track_fame
         return np.column_stack([directions, appeal]).astype(np.float32)
 
 
 def standardised(values: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
     """Mean 0 and standard deviation 1; all 0 where they do not differ."""
     centred = values - values.mean()
-    return centred / (float(values.std()) or 1.0)
+    return np.asarray(centred / (float(values.std()) or 1.0))
 
 
 def generate(
@@ -153,8 +157,8 @@ def generate(
     num_tracks: int,
     num_listeners: int,
     num_interests: int,
-    artist_popularity: float,
-    track_popularity: float,
+    artist_popularity: int | float,
+    track_popularity: int | float,
     taste: Taste,
 ) -> World:
     """A world out of a seed: catalogue and population distributed as the published ones.

@@ -6,7 +6,7 @@ N tracks, D width of the true embeddings.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -95,7 +95,7 @@ def read_catalog(path: Path) -> Catalog:
     Raises:
         InputError: the file is missing or damaged.
     """
-    records: list[tuple[int, str, str]] = []
+    records: list[tuple[int, str | None, str | None]] = []
     for where, record in _read_lines(path):
         track, title, artist = record.get("track"), record.get("title"), record.get("artist")
         if not _is_whole(track) or not isinstance(title, str | None) or not isinstance(artist, str | None):
@@ -124,9 +124,7 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
         check_number(f"{where}: session_budget", budget, whole=True, least=1, most=1_000_000)
         check_number(f"{where}: artist_discount_gamma", discount, least=0, most=1)
         check_number(f"{where}: interest_neighbours", neighbours, whole=True, least=1, most=len(catalog))
-        for name, value in zip(
-            columns, (user, interests, bias, sharpness, budget, discount, neighbours), strict=True
-        ):
+        for name, value in zip(columns, (user, interests, bias, sharpness, budget, discount, neighbours), strict=True):
             columns[name].append(value)
         lines.append(where)
     if not lines:
@@ -219,5 +217,5 @@ def _write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63

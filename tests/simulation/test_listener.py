@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 
 from src.simulation.listener import Crowd, affinity, listen, start
 from src.simulation.policies import Policy, Popular, Random, StickyArtist
-from src.simulation.traffic import Plays, play
+from src.simulation.traffic import Plays, Task, play
 from src.simulation.world import World
+
+
+def once(users: Any, seed: int) -> Task:
+    """A session of each."""
+    return Task(arm=0, users=users, num_visits=np.ones_like(users), waves=range(1), seed=np.random.SeedSequence(seed))
 
 
 class Replayed(Policy):
@@ -57,9 +62,7 @@ def slow_sessions(world: World, users: list[int], rng: np.random.Generator) -> d
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_arrays_play_what_the_loop_plays(world: World, seed: int) -> None:
     users = np.arange(len(world.listeners))
-    root = np.random.SeedSequence(seed)
-    parts = list(play(world, Replayed(world=world), users, np.ones_like(users), root, keep_events=True))
-    plays = Plays.join(parts)
+    plays = Plays.join(list(play(world, Replayed(world=world), once(users, seed), keep_events=True)))
     listener_seed, _ = np.random.SeedSequence(seed).spawn(2)
     expected = slow_sessions(world, users.tolist(), np.random.default_rng(listener_seed))
     assert sorted(plays.users.tolist()) == users.tolist()
@@ -124,8 +127,12 @@ def test_more_of_an_artist_means_less_of_the_track(world: World) -> None:
     other, same = of_artist[0], of_artist[1]
     crowd = crowd.where((crowd.artists[0] != artist) & (crowd.users >= 0))
     fresh = listen(world, crowd, np.full(len(crowd), same), np.ones(len(crowd)))
-    after = listen(world, listen(world, crowd, np.full(len(crowd), other), np.ones(len(crowd))),
-                   np.full(len(crowd), same), np.ones(len(crowd)))
+    after = listen(
+        world,
+        listen(world, crowd, np.full(len(crowd), other), np.ones(len(crowd))),
+        np.full(len(crowd), same),
+        np.ones(len(crowd)),
+    )
     assert np.abs(after.shares[-1] - 0.8 * fresh.shares[-1]).max() <= 0.9  # each is rounded once
     assert fresh.shares[-1].max() > 50
 
@@ -133,12 +140,14 @@ def test_more_of_an_artist_means_less_of_the_track(world: World) -> None:
 @pytest.mark.parametrize("policy", [Random, StickyArtist])
 def test_the_listeners_of_an_arm_do_not_depend_on_how_many_share_the_arrays(world: World, policy: type[Policy]) -> None:
     """Means of large and small crowds agree: nothing leaks from one session to its neighbours in the arrays."""
+
     def mean(size: int) -> float:
         total = sessions = 0
         for number, users in enumerate(np.array_split(np.arange(3000) % 60, 3000 // size)):
-            for plays in play(world, policy(world=world), users, np.ones_like(users), np.random.SeedSequence(number), keep_events=False):
+            for plays in play(world, policy(world=world), once(users, number), keep_events=False):
                 total, sessions = total + int(plays.hundredths.sum()), sessions + len(plays.users)
         return total / sessions / 100
+
     assert mean(1000) == pytest.approx(mean(50), abs=0.12)
 
 

@@ -17,7 +17,7 @@ from src.simulation.policies import Lists, Oracle, Policy, Popular, Random, Serv
 from src.simulation.world import World
 from tests.conftest import make_catalog
 
-TEMPLATES: dict[str, "partial[Policy]"] = {
+TEMPLATES: dict[str, partial[Any]] = {
     "random": partial(Random),
     "popular": partial(Popular, num_tracks=100),
     "recommendations": partial(Lists, pick="uniform"),
@@ -176,7 +176,10 @@ def test_an_arm_is_named_by_a_word_a_path_an_address_or_a_mapping(world: World, 
         ({"C": {"recommender": "random", "pick": "ranked"}}, "'pick' is no setting of random; it has none"),
         ({"C": "missing/r.jsonl"}, "cannot read recommendations from missing/r.jsonl"),
         ({"C": "run:abc"}, "cannot read recommendations from /nowhere/run:abc"),
-        ({"C": {"recommender": "x.jsonl", "pick": "best"}}, "pick must be one of uniform, ranked, weighted, got 'best'"),
+        (
+            {"C": {"recommender": "x.jsonl", "pick": "best"}},
+            "pick must be one of uniform, ranked, weighted, got 'best'",
+        ),
     ],
 )
 def test_what_is_no_recommender_is_refused_by_its_name(world: World, arms: Any, message: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ MIDNIGHT = 1_767_571_200_000
 
 def run(world: World, folder: Path, **changes: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {
-        "policies": {"C": Random(world=world), "T1": StickyArtist(world=world), "T2": Popular(num_tracks=20, world=world)},
+        "policies": {
+            "C": Random(world=world),
+            "T1": StickyArtist(world=world),
+            "T2": Popular(num_tracks=20, world=world),
+        },
         "experiment": "TEST",
         "sessions": 400,
         "days": 1,
@@ -74,7 +79,7 @@ def test_the_clock_never_goes_back_and_sessions_of_a_listener_never_overlap(
     for event in events:
         by_user[event["user"]].append(event)
     for own in by_user.values():
-        for before, after in zip(own, own[1:], strict=False):
+        for before, after in pairwise(own):
             assert after["timestamp"] > before["timestamp"]
             if before["message"] == "next":  # the track that was recommended is the one that is heard next
                 assert after["track"] == before["recommendation"]
@@ -183,7 +188,7 @@ def test_what_was_played_before_a_recommender_failed_is_kept_whole(world: World,
         run(world, tmp_path, policies={"C": Failing(world=world)}, sessions=2000)
     events = events_of(tmp_path)
     assert events
-    open_sessions = set()
+    open_sessions: set[int] = set()
     for event in events:
         (open_sessions.add if event["message"] == "next" else open_sessions.discard)(event["user"])
     assert not open_sessions

@@ -1,0 +1,213 @@
+"""`simulate.py` as its users meet it: the commands, the files, the errors, a service, an interruption."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.simulation.world import World
+from src.simulation.world_files import write_world
+from tests.conftest import ROOT
+from tests.e2e.test_train import train
+
+SMALL = ("world.num_tracks=300", "world.num_listeners=80", "sessions=200")
+
+
+def simulate(cwd: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "simulate.py"), *words], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def test_the_default_run_leaves_logs_and_a_record_and_says_what_to_type_next(tmp_path: Path) -> None:
+    done = simulate(tmp_path, *SMALL)
+    [run] = (tmp_path / "outputs" / "simulate").iterdir()
+    record = json.loads((run / "simulation.json").read_text())
+    assert list(record["arms"]) == ["C", "T1", "T2"]
+    for arm in record["arms"].values():
+        assert {"sessions", "steps", "mean_time_per_session", "mean_tracks_per_session"} <= set(arm)
+    assert record["steps_per_second"] > 0
+    assert {"command", "git_commit", "numpy"} <= set(record["provenance"])
+    assert sum(1 for _ in (run / "logs" / "day-1" / "data.json").open()) == sum(
+        arm["steps"] + arm["sessions"] for arm in record["arms"].values()
+    )
+    assert str(run) in done.stdout
+    assert f"python train.py datamodule=botify datamodule.path={run}" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_the_loop_closes(tmp_path: Path) -> None:
+    """Listeners → logs → model → recommendations → the same listeners a day later."""
+    simulate(tmp_path, *SMALL, "sessions=3000", "hydra.run.dir=monday")
+    train(
+        tmp_path, "datamodule=botify", "datamodule.path=monday", "trainer.max_epochs=2", "callbacks.export.k=10",
+        "hydra.run.dir=night",
+    )  # fmt: skip
+    run_id = json.loads((tmp_path / "night" / "metrics.json").read_text())["mlflow_run_id"]
+    lists = "night/recommendations.jsonl"
+    simulate(
+        tmp_path, *SMALL, f"arms={{C: run:{run_id}, T1: {lists}, T2: {{recommender: {lists}, pick: ranked}}}}",
+        "after=monday", "experiment=TUESDAY", "hydra.run.dir=tuesday",
+    )  # fmt: skip
+    lines = (tmp_path / "tuesday" / "logs" / "day-2" / "data.json").read_text().splitlines()
+    assert {json.loads(line)["experiments"]["TUESDAY"] for line in lines} == {"C", "T1", "T2"}
+    assert (tmp_path / "tuesday" / "logs" / "day-1" / "data.json").samefile(
+        tmp_path / "monday" / "logs" / "day-1" / "data.json"
+    )
+
+
+def test_the_users_own_files_are_a_world(world: World, tmp_path: Path) -> None:
+    write_world(world, tmp_path / "mine")
+    simulate(tmp_path, "world=files", f"world.path={tmp_path}/mine", "sessions=50", "workers=2")
+
+
+class Botify(BaseHTTPRequestHandler):
+    """The endpoints of the service; recommends the track after the last."""
+
+    protocol_version = "HTTP/1.1"
+    calls: list[tuple[str, str, Any]] = []  # noqa: RUF012 - a server makes a new handler for each connection
+    answer: Any = None
+    status = 200
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        _, call, user = self.path.split("/")
+        self.calls.append((call, user, body))
+        answer = {"user": int(user)}
+        if call == "next":
+            answer["track"] = (body["track"] + 1) % 300
+        content = json.dumps(answer if type(self).answer is None else type(self).answer).encode()
+        self.send_response(type(self).status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def botify() -> Iterator[str]:
+    Botify.calls, Botify.answer, Botify.status = [], None, 200
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Botify)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_running_service_is_asked_for_every_track_and_told_of_every_end(botify: str, tmp_path: Path) -> None:
+    simulate(tmp_path, *SMALL, "sessions=60", f"arms={{C: {botify}}}", "hydra.run.dir=run")
+    events = [json.loads(line) for line in (tmp_path / "run" / "logs" / "day-1" / "data.json").read_text().splitlines()]
+    told = sorted((call, user, body["track"], body["time"]) for call, user, body in Botify.calls)
+    assert told == sorted((e["message"], str(e["user"]), e["track"], e["time"]) for e in events)
+    open_sessions = set()
+    for call, user, body in Botify.calls:  # no listener is in two sessions at once
+        if body["time"] == 1.0 and user not in open_sessions:
+            open_sessions.add(user)
+        assert user in open_sessions
+        if call == "last":
+            open_sessions.remove(user)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "message"),
+    [
+        ({"user": 1, "track": 4711}, 200, "recommends track 4711, which is not in the world's catalogue of 300"),
+        ({"user": 1}, 200, 'expected {"user": int, "track": int}'),
+        ({"reason": "no such user"}, 404, "failed 1 times, last with status 404"),
+        ({"reason": "down"}, 500, "failed 2 times, last with status 500"),
+    ],
+)
+def test_a_service_that_fails_ends_the_run_with_one_line(
+    botify: str, tmp_path: Path, answer: Any, status: int, message: str
+) -> None:
+    Botify.answer, Botify.status = answer, status
+    done = simulate(
+        tmp_path, *SMALL, f"arms={{C: random, T1: {botify}}}", "arm.service.retries=1", "hydra.run.dir=run", code=2
+    )
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert json.loads((tmp_path / "run" / "simulation.json").read_text())["arms"]["C"]["sessions"] > 0
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    done = simulate(tmp_path, *SMALL, "arms={C: 'http://127.0.0.1:9'}", "arm.service.retries=0", code=2)
+    assert "POST http://127.0.0.1:9/next/" in done.stderr
+    assert "is the service of this world running there?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sessions=0"], "sessions must be a whole number of at least 1"),
+        (["arms={C: rnadom}"], "'rnadom' is no recommender"),
+        (["arms={C: random, T2: popular}"], "leave out T1"),
+        (["arms={" + ", ".join(f"{arm}: random" for arm in ["C", *(f"T{n}" for n in range(1, 12))]) + "}"],
+         "12 arms are more than the assignment allows"),
+        (["arms={C: run:nothing}"], "there is no MLflow store"),
+        (["after=nowhere"], "cannot go on from"),
+        (["world=files", "world.path=nowhere"], "cannot read nowhere/tracks.json"),
+        (["world.taste.dim=0"], "world.taste.dim must be a whole number of at least 1"),
+        (["sesions=5"], "Did you mean sessions?"),
+        (["experiment="], "experiment must have a name"),
+        (["first_day=2026-13-01"], "first_day must be a date"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_one_line_and_leaves_nothing(tmp_path: Path, words: list[str], message: str) -> None:
+    done = simulate(tmp_path, *words, code=2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_used_folder_is_refused(tmp_path: Path) -> None:
+    simulate(tmp_path, *SMALL, "hydra.run.dir=run")
+    before = (tmp_path / "run" / "simulation.json").read_bytes()
+    done = simulate(tmp_path, *SMALL, "hydra.run.dir=run", code=2)
+    assert "holds a run already" in done.stderr
+    assert (tmp_path / "run" / "simulation.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_keeps_whole_sessions(tmp_path: Path, workers: int) -> None:
+    words = [sys.executable, str(ROOT / "simulate.py"), "sessions=20000000", f"workers={workers}", "hydra.run.dir=run"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "tracks.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert stderr.strip() == "interrupted"
+    record = json.loads((tmp_path / "run" / "simulation.json").read_text())
+    assert record["complete"] is False
+
+
+def test_two_at_once_make_the_logs_of_a_world_once(tmp_path: Path) -> None:
+    words = [
+        sys.executable, str(ROOT / "train.py"), "world.num_tracks=300", "world.num_listeners=80",
+        "datamodule.prepare.sessions=1500", "trainer.max_epochs=1", "callbacks.export.k=5", "logger=none",
+    ]  # fmt: skip
+    both = [subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    for process in both:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output.decode()
+    [made] = [path for path in (tmp_path / "data" / "simulated").iterdir() if not path.name.startswith(".")]
+    written = (made / "logs" / "day-1" / "data.json").stat().st_mtime_ns
+    train(tmp_path, *words[2:])
+    assert (made / "logs" / "day-1" / "data.json").stat().st_mtime_ns == written

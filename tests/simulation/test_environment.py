@@ -1,0 +1,67 @@
+"""The Gymnasium environments: the library's own checker, and the listener behind them."""
+
+import re
+import warnings
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils.env_checker import check_env
+
+from src.simulation.environment import ListenerEnv, ListenerVectorEnv
+from src.simulation.world import World
+from tests.conftest import ROOT
+
+
+def test_the_checker_finds_nothing(world: World) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gym.make("segue/Listener-v0", world=world).unwrapped)
+
+
+def test_many_side_by_side_fare_like_one_after_another(world: World) -> None:
+    """Mean reward of a step under random recommendations, both ways."""
+    one = ListenerEnv(world)
+    rng, rewards = np.random.default_rng(0), []
+    one.reset(seed=0)
+    for _ in range(6000):
+        _, reward, over, _, _ = one.step(np.int64(rng.integers(400)))
+        rewards.append(reward)
+        if over:
+            one.reset()
+    many = ListenerVectorEnv(200, world)
+    many.reset(seed=1)
+    total, steps = 0.0, 0
+    over_before = np.zeros(200, bool)
+    for _ in range(120):
+        _, played, over_now, _, _ = many.step(rng.integers(400, size=200))
+        total, steps = total + float(played.sum()), steps + int((~over_before).sum())
+        assert (played[over_before] == 0).all()
+        over_before = over_now
+    assert abs(total / steps - np.mean(rewards)) < 0.03
+
+
+def test_a_new_session_in_a_place_knows_nothing_of_the_old_one(world: World) -> None:
+    """A track that one session has played is new to the next; without that, its share would be 0."""
+    env = ListenerVectorEnv(50, world)
+    env.reset(seed=0)
+    played_again = 0.0
+    for _ in range(60):
+        observation, rewards, *_ = env.step(np.full(50, 7))
+        assert env.observation_space.contains(observation)
+        played_again += rewards.sum()
+    # every session hears track 7 once for real; thirty sessions a place would otherwise share one
+    assert played_again > 50
+    assert env.metadata["autoreset_mode"] is gym.vector.AutoresetMode.NEXT_STEP
+
+
+def test_gymnasium_makes_both_by_name(world: World) -> None:
+    assert isinstance(gym.make("segue/Listener-v0", world=world).unwrapped, ListenerEnv)
+    assert isinstance(gym.make_vec("segue/Listener-v0", num_envs=3, world=world).unwrapped, ListenerVectorEnv)
+
+
+def test_the_example_of_the_docs_runs(capfd: object) -> None:
+    text = (ROOT / "docs" / "simulation.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(example.splitlines()) <= 20
+    exec(compile(example, "docs/simulation.md", "exec"), {})
+    assert "mean time per session" in capfd.readouterr().out  # type: ignore[attr-defined]
