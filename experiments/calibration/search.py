@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from hydra import compose, initialize_config_dir
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from src.console import ROOT, console
 from src.simulation.experiment import Tally
 from src.simulation.policies import Policy, Popular, Random, StickyArtist
@@ -35,8 +36,7 @@ def ladder(world: World, sessions: int) -> dict[str, float]:
         users = np.random.default_rng(1).integers(len(world.listeners), size=sessions)
         tally = Tally(len(world.listeners))
         for number, part in enumerate(np.array_split(users, -(-sessions // SHARD))):
-            seed = np.random.SeedSequence(number)
-            task = Task(arm=0, users=part, num_visits=np.ones_like(part), waves=range(1), seed=seed)
+            task = Task(arm=0, users=part, num_visits=np.ones_like(part), waves=range(1), seed=number, key=())
             for plays in play(world, policy, task, keep_events=False):
                 tally.add(plays)
         times[name] = float(tally.hundredths.sum() / tally.sessions.sum() / 100)

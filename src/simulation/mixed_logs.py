@@ -69,6 +69,8 @@ class MixedLogs:
             InputError: it cannot be written, or a recommender fails.
         """
         digest = hashlib.sha256(json.dumps(self._made_from, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        if (folder / "tracks.json").exists():
+            raise InputError(f"{folder} holds logs already; datamodule=botify reads them, simulated makes its own")
         made, making = folder / digest, folder / f".{digest}.making"
         if made.is_dir():
             return made

@@ -9,8 +9,8 @@ from jaxtyping import Float32, Int64
 _GROUP = 64
 """Affinities are compared group by group: the K best lie in the K groups with the best leaders."""
 
-_CELLS = 2**24
-"""Affinities held at a time."""
+_CELLS = 2**20
+"""Affinities held at a time: few enough for the cache."""
 
 
 def nearest(
@@ -49,4 +49,4 @@ def _best(values: Float32[np.ndarray, "Q n"], k: int) -> Int64[np.ndarray, "Q k"
     """Columns of the `k` largest of each row, in no order."""
     if k >= values.shape[1]:
         return np.broadcast_to(np.arange(values.shape[1]), values.shape)
-    return np.argpartition(-values, k - 1, axis=1)[:, :k]
+    return np.argpartition(values, -k, axis=1)[:, -k:]

@@ -198,7 +198,7 @@ class Oracle(Policy):
     def _liking(self, crowd: Crowd, session: int) -> Float64[np.ndarray, "N"]:
         """Share that the session would play of each track, were nothing of its artist played yet."""
         affinity = self.world.embeddings @ crowd.taste[session]
-        return expit((affinity.astype(np.float64) - crowd.bias[session]) * crowd.sharpness[session])
+        return np.asarray(expit((affinity.astype(np.float64) - crowd.bias[session]) * crowd.sharpness[session]))
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
         """Row of the next track of each session."""

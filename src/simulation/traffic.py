@@ -88,14 +88,16 @@ class Task:
         users: rows of the listeners.
         num_visits: sessions of each on this day, over all tasks of the shard.
         waves: which of them this task plays; in wave n everybody who has that many plays their session n, from 0.
-        seed: decides everything.
+        seed: of the run.
+        key: sets the random numbers of this task apart from all others of the run.
     """
 
     arm: int
     users: Int64[np.ndarray, "U"]
     num_visits: Int64[np.ndarray, "U"]
     waves: range
-    seed: np.random.SeedSequence
+    seed: int
+    key: tuple[int, ...]
 
 
 def play(world: World, policy: Policy, task: Task, *, keep_events: bool) -> Iterator[Plays]:
@@ -107,7 +109,8 @@ def play(world: World, policy: Policy, task: Task, *, keep_events: bool) -> Iter
         task: whose sessions, and which.
         keep_events: whether the single listens are wanted.
     """
-    listener_rng, policy_rng = map(np.random.default_rng, task.seed.spawn(2))
+    own = np.random.SeedSequence(task.seed, spawn_key=task.key)
+    listener_rng, policy_rng = map(np.random.default_rng, own.spawn(2))
     for visit in task.waves:
         present = task.users[task.num_visits > visit]
         crowd = start(world, present, listener_rng.random(len(present)), listener_rng.random(len(present)))
@@ -187,7 +190,8 @@ class Day:
                             users=part,
                             num_visits=num_visits[part],
                             waves=waves[first : first + step],
-                            seed=np.random.SeedSequence(seed, spawn_key=(day, arm, number, first)),
+                            seed=seed,
+                            key=(day, arm, number, first),
                         )
                         for first in waves[::step]
                     ]

@@ -39,7 +39,9 @@ def train(cwd: Path, *overrides: str, code: int = 0, **env: str) -> subprocess.C
 def quick(cwd: Path, logs: Path, *overrides: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     flags = [word for word in overrides if word.startswith("--")]
     values = [word for word in overrides if word not in flags]
-    return train(cwd, *flags, f"datamodule.path={logs}", *QUICK, "trainer.max_epochs=6", *values, **kwargs)
+    return train(
+        cwd, *flags, "datamodule=botify", f"datamodule.path={logs}", *QUICK, "trainer.max_epochs=6", *values, **kwargs
+    )
 
 
 def metrics_of(run: Path) -> dict[str, Any]:
@@ -167,7 +169,13 @@ def test_a_multirun_trains_all_five_models(ring_logs: Path, tmp_path: Path) -> N
 
 
 def test_the_published_recipe_runs(ring_logs: Path, tmp_path: Path) -> None:
-    overrides = f"datamodule.path={ring_logs}", "experiment=published", "trainer.max_epochs=2", "hydra.run.dir=run"
+    overrides = (
+        "datamodule=botify",
+        f"datamodule.path={ring_logs}",
+        "experiment=published",
+        "trainer.max_epochs=2",
+        "hydra.run.dir=run",
+    )
     train(tmp_path, *overrides, "model=contextual")
     assert {"test/mse", "test/recall_at_10"} <= metrics_of(tmp_path / "run").keys()
 
@@ -188,7 +196,7 @@ def interrupted(cwd: Path, logs: Path, times: int) -> tuple[int, str]:
     """Exit code and output of a training that would never end, but for Ctrl-C in its third epoch."""
     endless = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000", "hydra.run.dir=run"
     running = subprocess.Popen(
-        command(f"datamodule.path={logs}", *QUICK, *endless),
+        command("datamodule=botify", f"datamodule.path={logs}", *QUICK, *endless),
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -252,7 +260,9 @@ def test_bad_input_ends_in_one_line_and_code_two(
 ) -> None:
     import re
 
-    done = train(tmp_path, f"datamodule.path={ring_logs}", "trainer.accelerator=cpu", *overrides, code=2)
+    done = train(
+        tmp_path, "datamodule=botify", f"datamodule.path={ring_logs}", "trainer.accelerator=cpu", *overrides, code=2
+    )
     [line] = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert re.search(message, line), line
@@ -261,7 +271,7 @@ def test_bad_input_ends_in_one_line_and_code_two(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to ask for")
 def test_a_gpu_that_is_not_there_is_one_line(ring_logs: Path, tmp_path: Path) -> None:
-    done = train(tmp_path, f"datamodule.path={ring_logs}", "trainer.accelerator=gpu", code=2)
+    done = train(tmp_path, "datamodule=botify", f"datamodule.path={ring_logs}", "trainer.accelerator=gpu", code=2)
     [line] = done.stderr.splitlines()
     assert line.startswith("error: trainer: No supported gpu backend found")
     assert "trainer.accelerator=cpu" in line
@@ -270,7 +280,7 @@ def test_a_gpu_that_is_not_there_is_one_line(ring_logs: Path, tmp_path: Path) ->
 def test_a_broken_log_is_one_line_and_its_lines_are_kept_aside(tmp_path: Path) -> None:
     write_tracks(tmp_path / "data", [0, 1])
     write_lines(tmp_path / "data" / "logs" / "data.json", ["{", json.dumps(event(1, 1, 100))])
-    done = train(tmp_path, f"datamodule.path={tmp_path / 'data'}", "hydra.run.dir=run", code=2)
+    done = train(tmp_path, "datamodule=botify", f"datamodule.path={tmp_path / 'data'}", "hydra.run.dir=run", code=2)
     [line] = done.stderr.splitlines()
     assert "1 of 2 lines" in line
     assert "data.json line 1: not a JSON object" in line
@@ -296,7 +306,7 @@ def test_a_run_folder_is_never_overwritten(ring_run: tuple[Path, str], ring_logs
 
 
 def test_two_runs_at_once_do_not_share_a_folder(ring_logs: Path, tmp_path: Path) -> None:
-    words = f"datamodule.path={ring_logs}", *QUICK, "trainer.max_epochs=3", "hydra.run.dir=run"
+    words = "datamodule=botify", f"datamodule.path={ring_logs}", *QUICK, "trainer.max_epochs=3", "hydra.run.dir=run"
     running = [
         subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -333,7 +343,7 @@ def test_playlists_without_shares_run_and_have_no_regression_metrics(
 
 
 def test_the_real_log_gives_fifty_other_tracks_for_each_of_fifty_thousand(real_data: Path, tmp_path: Path) -> None:
-    train(tmp_path, f"datamodule.path={real_data / 'botify-2023'}", "hydra.run.dir=run")
+    train(tmp_path, "datamodule=botify", f"datamodule.path={real_data / 'botify-2023'}", "hydra.run.dir=run")
     tracks = pd.read_json(real_data / "botify-2023" / "tracks.json", lines=True)
     recommendations = Recommendations.read(
         tmp_path / "run" / "recommendations.jsonl", Catalog.from_frame(tracks, "tracks.json")

@@ -16,7 +16,7 @@ from src.simulation.world import World
 
 def once(users: Any, seed: int) -> Task:
     """A session of each."""
-    return Task(arm=0, users=users, num_visits=np.ones_like(users), waves=range(1), seed=np.random.SeedSequence(seed))
+    return Task(arm=0, users=users, num_visits=np.ones_like(users), waves=range(1), seed=seed, key=())
 
 
 class Replayed(Policy):

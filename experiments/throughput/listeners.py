@@ -1,0 +1,172 @@
+"""How fast listeners play, beside a loop that plays them one by one: python experiments/throughput/listeners.py
+
+Every number of a table comes from this one run. Writes listeners.json, listeners.md and listeners.png beside this file.
+"""
+
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from src.console import ROOT, console
+from src.simulation.experiment import run_experiment, write_record
+from src.simulation.policies import Policy, Random, Service
+from src.simulation.world import World
+from src.tracking import provenance
+
+HERE = Path(__file__).parent
+mpl.use("agg")
+
+
+def make_world(*overrides: str) -> World:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("simulate", ["world=published", *overrides]).world
+    world: World = instantiate(config, _convert_="all")
+    world.nearest_to_interests(
+        world.listeners.interests[:1, 0], np.zeros(1, np.int64)
+    )  # part of the world, not of a step
+    return world
+
+
+def steps_per_second(world: World, policy: Policy, *, sessions: int, workers: int, logs: bool) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        record = run_experiment(
+            world=world,
+            policies={"C": policy},
+            experiment="THROUGHPUT",
+            sessions=sessions,
+            days=1,
+            workers=workers,
+            seed=1,
+            first_day="2026-01-05",
+            track_seconds=210.0,
+            folder=Path(folder),
+            write_logs=logs,
+            after=None,
+            provenance={},
+            report=lambda *_: None,
+        )
+    return float(record["steps_per_second"])
+
+
+def loop(world: World, seconds: float) -> float:
+    """Steps a second of a listener in plain Python, one session after another, as the predecessor played them."""
+    rng, people, steps = np.random.default_rng(1), world.listeners, 0
+    end = time.perf_counter() + seconds
+    began = time.perf_counter()
+    while time.perf_counter() < end:
+        user = int(rng.integers(len(people)))
+        interest = int(rng.choice(people.interests[user]))
+        track = int(world.nearest_to_interests(np.array([interest]), rng.integers(10, size=1))[0])
+        played, artists, budget = {track}, {int(world.catalog.artist_of[track]): 1}, 5
+        while budget:
+            track = int(rng.integers(len(world.catalog)))
+            artist = int(world.catalog.artist_of[track])
+            liking = float(world.embeddings[track] @ world.embeddings[interest])
+            share = 1 / (1 + math.exp(-(liking - people.bias[user]) * people.sharpness[user]))
+            share = 0.0 if track in played else round(share * 0.8 ** artists.get(artist, 0), 2)
+            played.add(track)
+            artists[artist] = artists.get(artist, 0) + 1
+            budget -= rng.random() < 1 - share
+            steps += 1
+    return steps / (time.perf_counter() - began)
+
+
+@contextmanager
+def service(num_tracks: int) -> Iterator[str]:
+    """A service that does nothing but answer, in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "service.py"), str(num_tracks)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    world = make_world()
+    rows: list[dict[str, Any]] = []
+
+    def measure(stage: str, value: float, wanted: float | None = None) -> float:
+        rows.append({"stage": stage, "steps_per_second": round(value), "wanted": wanted})
+        console.print(f"{stage:<60} {value:>12,.0f}")
+        return value
+
+    measure("loop in plain Python", loop(world, 5))
+    for workers in (1, 2):
+        plain, written = (
+            steps_per_second(world, Random(world=world), sessions=sessions, workers=workers, logs=logs)
+            for sessions, logs in ((1_000_000, False), (300_000, True))
+        )
+        measure(f"random, no logs, {workers} processes", plain, 1e6 if workers == 2 else None)
+        measure(f"random, logs written, {workers} processes", written, 3e5 if workers == 2 else None)
+    measure("loop in plain Python, again", loop(world, 5))
+    with service(len(world.catalog)) as url:
+        for workers, connections in ((1, 1), (1, 64), (2, 64)):
+            policy = Service(url=url, connections=connections, retries=0, timeout_s=10.0, world=world)
+            rate = steps_per_second(
+                world, policy, sessions=600 if connections == 1 else 4000, workers=workers, logs=False
+            )
+            measure(f"over HTTP, {connections} connections, {workers} processes", rate)
+    curves = {
+        "sessions": [
+            (sessions, steps_per_second(world, Random(world=world), sessions=sessions, workers=1, logs=False))
+            for sessions in (1_000, 10_000, 100_000, 1_000_000)
+        ],
+        "tracks": [],
+    }
+    for num_tracks in (5_000, 50_000, 500_000):
+        other = make_world(f"world.num_tracks={num_tracks}", "world.num_listeners=2000")
+        speed = steps_per_second(other, Random(world=other), sessions=200_000, workers=1, logs=False)
+        curves["tracks"].append((num_tracks, speed))
+    for name, points in curves.items():
+        for size, speed in points:
+            console.print(f"{size:>9,} {name:<50} {speed:>12,.0f}")
+    write_record({"rows": rows, "curves": curves, "provenance": provenance(ROOT)}, HERE / "listeners.json")
+    write_table(rows, curves)
+    draw(curves)
+
+
+def write_table(rows: list[dict[str, Any]], curves: dict[str, list[tuple[int, float]]]) -> None:
+    lines = ["| | steps a second | wanted |", "|---|--:|--:|"]
+    for row in rows:
+        wanted = f"{row['wanted']:,.0f}" if row["wanted"] else ""
+        lines.append(f"| {row['stage']} | {row['steps_per_second']:,} | {wanted} |")
+    for name, points in curves.items():
+        lines += ["", f"| {name} | steps a second, one process, no logs |", "|--:|--:|"]
+        lines += [f"| {size:,} | {speed:,.0f} |" for size, speed in points]
+    (HERE / "listeners.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def draw(curves: dict[str, list[tuple[int, float]]]) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+    for axis, (name, points) in zip(axes, curves.items(), strict=True):
+        sizes, speeds = zip(*points, strict=True)
+        axis.plot(sizes, np.array(speeds) / 1e6, marker="o", color="#2a6f97")
+        axis.set(xscale="log", xlabel=name, ylim=(0, None))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.3)
+    axes[0].set(ylabel="million steps a second, one process")
+    figure.suptitle("Listeners: the cost of a step does not grow with the sessions or the catalogue")
+    figure.tight_layout()
+    figure.savefig(HERE / "listeners.png", dpi=130)
+
+
+if __name__ == "__main__":
+    main()
