@@ -23,23 +23,22 @@ def simulate(config: DictConfig) -> None:
     templates = instantiate(config.arm, _convert_="all")
     arms = instantiate(config.default_arms if config.arms is None else config.arms, _convert_="all")
     policies = make_policies(arms, templates=templates, world=world, locate=locate_recommendations)
-    with arm_bars(list(policies), config.sessions * config.days) as report:
-        record = run_experiment(
-            world=world,
-            policies=policies,
-            experiment=config.experiment_name,
-            sessions=config.sessions,
-            days=config.days,
-            workers=config.workers,
-            seed=config.seed,
-            first_day=config.first_day,
-            track_seconds=config.track_seconds,
-            folder=run_dir,
-            write_logs=config.logs,
-            after=Path(config.after) if config.after else None,
-            provenance=provenance(ROOT),
-            report=report,
-        )
+    record = run_experiment(
+        world=world,
+        policies=policies,
+        experiment=config.experiment_name,
+        sessions=config.sessions,
+        days=config.days,
+        workers=config.workers,
+        seed=config.seed,
+        first_day=config.first_day,
+        track_seconds=config.track_seconds,
+        folder=run_dir,
+        write_logs=config.logs,
+        after=Path(config.after) if config.after else None,
+        provenance=provenance(ROOT),
+        progress=arm_bars,
+    )
     names = {arm: given if isinstance(given, str) else given["recommender"] for arm, given in arms.items()}
     title = f"experiment {config.experiment_name}, {config.days} day{'s' * (config.days > 1)}"
     console.print(arms_table(record["arms"], names, title=title))

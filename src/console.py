@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,18 +169,16 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def arm_bars(arms: Sequence[str], total: int) -> Iterator[Callable[[str, int, float], None]]:
-    """A line for each arm: sessions played, and their mean time so far; and one bar for all of them together."""
+def arm_bars(planned: Mapping[str, int]) -> Iterator[Callable[[str, int, float], None]]:
+    """A bar for each arm: sessions played of those planned, and their mean time so far. They go when all are full."""
     counted = TextColumn("{task.fields[text]}")
     hidden = not console.is_terminal
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), counted, TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=hidden) as bars:
-        everything = bars.add_task("sessions", total=total, text="")
-        lines = {arm: bars.add_task(arm, total=total / len(arms), text="") for arm in arms}
+        lines = {arm: bars.add_task(arm, total=sessions, text="") for arm, sessions in planned.items()}
 
         def report(arm: str, sessions: int, mean_time: float) -> None:
-            bars.advance(everything, sessions)
-            bars.update(lines[arm], advance=sessions, text=f"mean time per session {mean_time:.2f}")
+            bars.update(lines[arm], advance=sessions, text=f"{mean_time:.2f} a session")
 
         yield report
 

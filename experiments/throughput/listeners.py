@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def steps_per_second(world: World, policy: Policy, *, sessions: int, workers: in
             write_logs=logs,
             after=None,
             provenance={},
-            report=lambda *_: None,
+            progress=lambda _: nullcontext(lambda *_: None),
         )
     return float(record["steps_per_second"])
 

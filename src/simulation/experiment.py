@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +21,16 @@ from src.simulation.listener import WHOLE
 from src.simulation.policies import Policy
 from src.simulation.traffic import Day, Played, Players, Plays
 from src.simulation.world import World
-from src.simulation.world_files import write_catalog
+from src.simulation.world_files import write_world
 
 LEVEL = 0.95
 """Of every interval."""
 
 Report = Callable[[str, int, float], None]
 """Told of an arm whenever sessions of it are through: its name, how many, and its mean time per session so far."""
+
+Progress = Callable[[Mapping[str, int]], AbstractContextManager[Report]]
+"""From the sessions that each arm is to play to who shows how it goes."""
 
 
 class Tally:
@@ -125,9 +129,9 @@ def run_experiment(
     write_logs: bool,
     after: Path | None,
     provenance: Mapping[str, str],
-    report: Report,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Play the sessions of some days and leave `tracks.json`, `logs/day-<n>/data.json` and `simulation.json`.
+    """Play the sessions of some days and leave the world's files, `logs/day-<n>/data.json` and `simulation.json`.
 
     What is there when it is interrupted, or when a policy fails, is whole: complete sessions, and the record of them.
 
@@ -145,7 +149,7 @@ def run_experiment(
         write_logs: whether the events are wanted.
         after: folder of an earlier run to go on from; its logs are kept beside the new ones.
         provenance: of the record.
-        report: is told how it goes.
+        progress: shows how it goes.
 
     Returns:
         The content of `simulation.json`.
@@ -170,11 +174,14 @@ def run_experiment(
         Day.plan(world, day=earlier.day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
         for number in range(days)
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    write_catalog(world.catalog, folder / "tracks.json")
+    write_world(world, folder)
     _keep_logs(earlier.logs, folder / "logs")
     by_arm = [np.flatnonzero(plans[0].arm_of == arm) for arm in range(len(arms))]
-    with Players(world, [policies[arm] for arm in arms], workers=workers, keep_events=write_logs) as players:
+    planned = {
+        arm: sum(int(plan.num_visits[rows].sum()) for plan in plans) for arm, rows in zip(arms, by_arm, strict=True)
+    }
+    players = Players(world, [policies[arm] for arm in arms], workers=workers, keep_events=write_logs)
+    with players, progress(planned) as report:
         for plan in plans:
             tally, parts, interrupted = Tally(len(world.listeners)), list[Plays](), None
             try:

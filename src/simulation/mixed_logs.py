@@ -3,8 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from src.errors import InputError, check_number
 from src.simulation.arms import make_policies
-from src.simulation.experiment import run_experiment
+from src.simulation.experiment import Report, run_experiment
 from src.simulation.world import World
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -46,7 +46,7 @@ class MixedLogs:
         progress: Progress,
     ) -> None:
         check_number("datamodule.prepare.sessions", sessions, whole=True, least=1, most=100_000_000)
-        self._world, self._progress, self._sessions = world, progress, sessions
+        self._world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_refuse)
         self._settings: dict[str, Any] = {
             "sessions": sessions,
@@ -86,20 +86,24 @@ class MixedLogs:
         return made
 
     def _make(self, folder: Path) -> None:
-        with self._progress("listeners make logs", self._sessions) as advance:
-            run_experiment(
-                world=self._world,
-                policies=self._policies,
-                experiment="MIXED",
-                days=1,
-                workers=1,
-                folder=folder,
-                write_logs=True,
-                after=None,
-                provenance={name: str(value) for name, value in self._made_from.items()},
-                report=lambda _arm, sessions, _mean: advance(sessions),
-                **self._settings,
-            )
+        @contextmanager
+        def one_bar(planned: Mapping[str, int]) -> Iterator[Report]:
+            with self._progress("listeners make logs", sum(planned.values())) as advance:
+                yield lambda _arm, sessions, _mean: advance(sessions)
+
+        run_experiment(
+            world=self._world,
+            policies=self._policies,
+            experiment="MIXED",
+            days=1,
+            workers=1,
+            folder=folder,
+            write_logs=True,
+            after=None,
+            provenance={name: str(value) for name, value in self._made_from.items()},
+            progress=one_bar,
+            **self._settings,
+        )
 
 
 def _code() -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def run(world: World, folder: Path, **changes: Any) -> dict[str, Any]:
         "write_logs": True,
         "after": None,
         "provenance": {"command": "test"},
-        "report": lambda *_: None,
+        "progress": lambda _: nullcontext(lambda *_: None),
     }
     return run_experiment(world=world, folder=folder, **{**settings, **changes})
 
@@ -208,7 +209,7 @@ def test_an_interruption_keeps_whole_sessions(world: World, tmp_path: Path, monk
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(world, tmp_path, report=interrupt)
+        run(world, tmp_path, progress=lambda _: nullcontext(interrupt))
     events = events_of(tmp_path)
     assert sum(event["message"] == "last" for event in events) > 0
     record = json.loads((tmp_path / "simulation.json").read_text())
