@@ -6,7 +6,6 @@ world=published and in world=small. Writes ladder.csv, ladder.md, ladder.png and
 
 import json
 import os
-import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -18,7 +17,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.first_light.table import markdown  # noqa: E402
+from experiments.runs import markdown, run  # noqa: E402
 from src.tracking import provenance  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "calibration"
@@ -33,18 +32,8 @@ MIXED = "arms={C: random, T1: random, T2: sticky_artist, T3: popular}"
 mpl.use("agg")
 
 
-def run(verb: str, name: str, *words: str) -> Path:
-    """Run a verb, unless its folder has the result of an earlier run of this study."""
-    folder = RUNS / name
-    record = {"simulate": "simulation.json", "train": "metrics.json"}[verb]
-    if not (folder / record).exists():
-        print(f"— {name}", flush=True)
-        subprocess.run([sys.executable, f"{verb}.py", *words, f"hydra.run.dir={folder}"], cwd=ROOT, check=True)
-    return folder
-
-
 def affinities(folder: Path, logs: Path, arm: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """⟨track, interest⟩ of recommended tracks, by inverting the formula where the share lies strictly between 0 and 1."""
+    """⟨track, interest⟩ of recommended tracks: the formula inverted where the share lies strictly between 0 and 1."""
     users = {user["user"]: user for user in map(json.loads, (folder / "users.json").open())}
     artist_of = {track["track"]: track["artist"] for track in map(json.loads, (folder / "tracks.json").open())}
     by_user = defaultdict(list)
@@ -79,16 +68,34 @@ def main() -> None:
     spread = {"facts": {"mean": 3.4, "sd": 3.9, "25 %": 0.6, "50 %": 3.0, "75 %": 5.9, "max": 17.0}}
     for world, sessions in SESSIONS.items():
         logs = run(
-            "simulate", f"{world}_logs", f"world={world}", MIXED, f"sessions={sessions}", "experiment=MIXED", "seed=2"
+            "simulate",
+            RUNS / f"{world}_logs",
+            f"world={world}",
+            MIXED,
+            f"sessions={sessions}",
+            "experiment=MIXED",
+            "seed=2",
         )
         model = run(
-            "train", f"{world}_contextual", "experiment=published", "model=contextual", "datamodule=botify",
-            f"datamodule.path={logs}", "optimizer.fused=true", "logger=none",
-        )  # fmt: skip
+            "train",
+            RUNS / f"{world}_contextual",
+            "experiment=published",
+            "model=contextual",
+            "datamodule=botify",
+            f"datamodule.path={logs}",
+            "optimizer.fused=true",
+            "logger=none",
+        )
         lists = model / "recommendations.jsonl"
         arms = f"arms={{C: random, T1: sticky_artist, T2: popular, T3: {lists}, T4: true_neighbours, T5: oracle}}"
         played = run(
-            "simulate", f"{world}_ladder", f"world={world}", arms, "sessions=60000", "experiment=LADDER", "seed=3"
+            "simulate",
+            RUNS / f"{world}_ladder",
+            f"world={world}",
+            arms,
+            "sessions=60000",
+            "experiment=LADDER",
+            "seed=3",
         )
         record = json.loads((played / "simulation.json").read_text())
         for name, arm in zip([*PUBLISHED, "true_neighbours", "oracle"], record["arms"].values(), strict=True):

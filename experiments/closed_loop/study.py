@@ -6,7 +6,6 @@ Writes results.csv, results.md, results.png and provenance.json beside this file
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,27 +14,21 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.first_light.table import markdown  # noqa: E402
+from experiments.runs import markdown, run  # noqa: E402
 from src.tracking import provenance  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "closed_loop"
 DAYS = (2, 3, 4)
 MODELS = ("contextual", "convex")
 COLOURS = {
-    "random": "#9a9a9a", "contextual": "#e07a1f", "convex": "#2a6f97",
-    "popular": "#b8b8d1", "true_neighbours": "#5a9367", "oracle": "#333333",
-}  # fmt: skip
+    "random": "#9a9a9a",
+    "contextual": "#e07a1f",
+    "convex": "#2a6f97",
+    "popular": "#b8b8d1",
+    "true_neighbours": "#5a9367",
+    "oracle": "#333333",
+}
 mpl.use("agg")
-
-
-def run(verb: str, name: str, *words: str) -> Path:
-    """Run a verb, unless its folder has the result of an earlier run of this study."""
-    folder = RUNS / name
-    record = {"simulate": "simulation.json", "train": "metrics.json"}[verb]
-    if not (folder / record).exists():
-        print(f"— {name}", flush=True)
-        subprocess.run([sys.executable, f"{verb}.py", *words, f"hydra.run.dir={folder}"], cwd=ROOT, check=True)
-    return folder
 
 
 def rows_of(folder: Path, day: int, names: list[str]) -> list[dict[str, float | str]]:
@@ -50,23 +43,28 @@ def rows_of(folder: Path, day: int, names: list[str]) -> list[dict[str, float | 
 
 def main() -> None:
     mixed = "arms={C: random, T1: random, T2: sticky_artist, T3: popular}"
-    logs = run("simulate", "day1", mixed, "sessions=20000", "experiment=MIXED")
+    logs = run("simulate", RUNS / "day1", mixed, "sessions=20000", "experiment=MIXED")
     rows: list[dict[str, float | str]] = []
     for day in DAYS:
         lists = {}
         for model in MODELS:
             night = run(
-                "train", f"night{day - 1}_{model}", f"model={model}", "datamodule=botify", f"datamodule.path={logs}",
-                "datamodule.pairing=first", "logger=none",
-            )  # fmt: skip
+                "train",
+                RUNS / f"night{day - 1}_{model}",
+                f"model={model}",
+                "datamodule=botify",
+                f"datamodule.path={logs}",
+                "datamodule.pairing=first",
+                "logger=none",
+            )
             lists[model] = night / "recommendations.jsonl"
         arms = f"arms={{C: random, T1: {lists['contextual']}, T2: {lists['convex']}}}"
         after = f"after={logs}"
-        logs = run("simulate", f"day{day}", arms, after, "sessions=20000", "experiment=NIGHTLY")
+        logs = run("simulate", RUNS / f"day{day}", arms, after, "sessions=20000", "experiment=NIGHTLY")
         rows += rows_of(logs, day, ["random", "contextual", "convex"])
         ceilings = "arms={C: popular, T1: true_neighbours, T2: oracle}"
         beside = run(
-            "simulate", f"ceilings{day}", ceilings, after, "sessions=20000", "experiment=NIGHTLY", "logs=false"
+            "simulate", RUNS / f"ceilings{day}", ceilings, after, "sessions=20000", "experiment=NIGHTLY", "logs=false"
         )
         rows += rows_of(beside, day, ["popular", "true_neighbours", "oracle"])
     table = pd.DataFrame(rows)

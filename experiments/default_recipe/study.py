@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.first_light.table import markdown  # noqa: E402
+from experiments.runs import markdown  # noqa: E402
 from src.tracking import provenance  # noqa: E402
 
 LEVERS = {

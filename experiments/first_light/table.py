@@ -8,6 +8,7 @@ import pandas as pd
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.runs import markdown
 from src.console import ROOT
 from src.tracking import provenance
 
@@ -40,15 +41,6 @@ def main(sweep: Path, out: Path) -> None:
             table = runs[["data", "model", *names]].dropna(subset=names)
             file.write(f"### {title}\n\n{markdown(table)}\n\n")
     print(f"{len(runs)} runs → {out / 'results.md'}")
-
-
-def markdown(table: pd.DataFrame) -> str:
-    rows = [
-        ["" if pd.isna(value) else value if isinstance(value, str) else f"{value:.4g}" for value in row]
-        for row in table.astype(object).to_numpy().tolist()
-    ]
-    lines = [list(table.columns), ["---"] * 2 + ["--:"] * (table.shape[1] - 2), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":
