@@ -13,7 +13,6 @@ def simulate(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from src.simulation.arms import make_policies
-    from src.simulation.experiment import run_experiment
     from src.tracking import locate_recommendations, provenance, refuse_used_folder
 
     run_dir = Path(config.run_dir)
@@ -23,18 +22,12 @@ def simulate(config: DictConfig) -> None:
     templates = instantiate(config.arm, _convert_="all")
     arms = instantiate(config.default_arms if config.arms is None else config.arms, _convert_="all")
     policies = make_policies(arms, templates=templates, world=world, locate=locate_recommendations)
-    record = run_experiment(
+    record = instantiate(config.traffic)(
         world=world,
         policies=policies,
         experiment=config.experiment_name,
-        sessions=config.sessions,
-        days=config.days,
-        workers=config.workers,
-        seed=config.seed,
-        first_day=config.first_day,
-        track_seconds=config.track_seconds,
         folder=run_dir,
-        write_logs=config.logs,
+        write_logs=config.write_logs,
         after=Path(config.after) if config.after else None,
         provenance=provenance(ROOT),
         progress=arm_bars,
@@ -45,7 +38,7 @@ def simulate(config: DictConfig) -> None:
     steps, seconds = record["steps_per_second"], record["seconds"]
     console.print(f"played       {steps * seconds:,.0f} steps in {seconds:.1f} s, {steps:,.0f} a second")
     console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
-    if config.logs:
+    if config.write_logs:
         console.print(f"next         python train.py datamodule=botify datamodule.path={run_dir}", soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import logging
+import math
 import os
 import re
 import sys
@@ -199,6 +200,31 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
         table.caption = "had nothing to recommend and played any track: " + ", ".join(
             f"{arm} {share:.1%}" for arm, share in chance.items()
         )
+    return table
+
+
+def effects_table(record: Mapping[str, Any]) -> Table:
+    """Effects of an A/B test: green is better, red worse, plain not sure; latency the other way round."""
+    caption = "\n".join(f"{arm}: {verdict}" for arm, verdict in record["verdicts"].items())
+    table = Table("arm", "metric", title=f"A/B test {record['experiment']}", title_justify="left", caption=caption)
+    table.caption_justify = "left"
+    for column in ("control", "treatment", "effect in %", "Holm's p"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for effect in record["effects"]:
+        sure = effect["significant"] if effect["holm_significant"] is None else effect["holm_significant"]
+        good = (effect["effect_percent"] > 0) != (effect["metric"] == "mean_request_latency")
+        colour = ("green" if good else "red") if sure and not record["withheld"] else "default"
+        weight = "bold " if effect["metric"] == record["primary"] else ""
+        interval = f"\\[{effect['lower_percent']:+.1f}, {effect['upper_percent']:+.1f}]"
+        cells = (
+            f"[{weight}default]{effect['metric'].replace('_', ' ')}[/]",
+            f"{effect['control_mean']:.4g}",
+            f"{effect['treatment_mean']:.4g}",
+            f"[{weight}{colour}]{effect['effect_percent']:+.1f}[/] {interval}",
+            f"{effect['holm_p_value']:.2g}",
+        )
+        missing = not math.isfinite(effect["effect_percent"])  # all values are the same, or the control mean is 0
+        table.add_row(effect["treatment"], *(cells if not missing else (*cells[:3], "–", "–")))
     return table
 
 

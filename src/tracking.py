@@ -1,10 +1,12 @@
 """MLflow: open the store, and what a run is told of where it came from."""
 
+import math
 import os
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -134,7 +136,7 @@ def locate_recommendations(name: str) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    uri = _default_store()
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise InputError(f"{name}: there is no MLflow store {uri} here; train first, or set MLFLOW_TRACKING_URI")
     kind, _, key = name.partition(":")
@@ -150,3 +152,33 @@ def locate_recommendations(name: str) -> Path:
     except (MlflowException, OSError) as error:
         first = str(error).splitlines()[0][:300]
         raise InputError(f"cannot get the recommendations of {name} from {uri}: {first}") from None
+
+
+def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, str | None]) -> None:
+    """Give an A/B test's result to the MLflow runs that took part: `ab/<metric>_effect_percent`, bounds, the report.
+
+    Args:
+        record: of the test.
+        folder: of its report.
+        roles: name of the recommender in each role; those that are `run:<id>` are runs.
+    """
+    runs = {role: name.removeprefix("run:") for role, name in roles.items() if name and name.startswith("run:")}
+    if not runs:
+        return
+    import mlflow
+
+    client = mlflow.MlflowClient(_default_store())
+    for role, run_id in runs.items():
+        for effect in record["effects"]:
+            for name in ("effect_percent", "lower_percent", "upper_percent"):
+                if math.isfinite(effect[name]):
+                    client.log_metric(run_id, f"ab/{effect['metric']}_{name}", effect[name])
+            client.log_metric(run_id, f"ab/{effect['metric']}_{role}_mean", effect[f"{role}_mean"])
+        client.set_tag(run_id, "ab_role", role)
+        client.set_tag(run_id, "ab_verdict", "; ".join(record["verdicts"].values()))
+        for name in ("abtest.json", "abtest.md", "abtest.png"):
+            client.log_artifact(run_id, str(folder / name), "abtest")
+
+
+def _default_store() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")

@@ -7,9 +7,10 @@ import pytest
 
 from tests.conftest import ROOT
 
-EVERYWHERE = {"errors", "catalog"}
+EVERYWHERE = {"errors", "catalog", "records"}
 MAY_IMPORT = {
     "errors": set[str](),
+    "records": set[str](),
     "catalog": set[str](),
     "recommendations": set[str](),
     "assignment": set[str](),

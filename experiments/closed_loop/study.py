@@ -64,7 +64,13 @@ def main() -> None:
         rows += rows_of(logs, day, ["random", "contextual", "convex"])
         ceilings = "arms={C: popular, T1: true_neighbours, T2: oracle}"
         beside = run(
-            "simulate", RUNS / f"ceilings{day}", ceilings, after, "sessions=20000", "experiment=NIGHTLY", "logs=false"
+            "simulate",
+            RUNS / f"ceilings{day}",
+            ceilings,
+            after,
+            "sessions=20000",
+            "experiment=NIGHTLY",
+            "write_logs=false",
         )
         rows += rows_of(beside, day, ["popular", "true_neighbours", "oracle"])
     table = pd.DataFrame(rows)

@@ -20,7 +20,8 @@ from hydra.utils import instantiate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from src.console import ROOT, console
-from src.simulation.experiment import run_experiment, write_record
+from src.records import write_record
+from src.simulation.experiment import run_experiment
 from src.simulation.policies import Policy, Random, Service
 from src.simulation.world import World
 from src.tracking import provenance

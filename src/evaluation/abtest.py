@@ -421,8 +421,8 @@ def _verdict(analysis: Analysis, treatment: str) -> str:
         )
     if effect.is_sure:
         word = "better" if effect.effect_percent > 0 else "worse"
-        return f"{treatment} is {word} than {control}: {settings.primary} {size}"
+        return f"{word} than {control}: {settings.primary} {size}"
     found = f"; an effect of {effect.minimal_detectable_percent:.1f} % would probably have been found"
-    return f"no difference between {treatment} and {control} is shown: {settings.primary} {size}" + (
+    return f"no difference from {control} is shown: {settings.primary} {size}" + (
         found if settings.sizing and np.isfinite(effect.minimal_detectable_percent) else ""
     )

@@ -68,13 +68,14 @@ class Users:
         return len(self.user_ids)
 
 
-def read_users(folder: Path, *, experiment: str | None, max_rejected: int | float) -> Users:
+def read_users(folder: Path, *, experiment: str | None, max_rejected: int | float, any_arms: bool = False) -> Users:
     """Read all `data.json*` below a folder.
 
     Args:
         folder: of the logs.
         experiment: which one of those in the log; may be None where there is only one.
         max_rejected: share of lines that may be no event.
+        any_arms: take all lines, whatever their experiment and arm: for a period before the experiment.
 
     Raises:
         InputError: there are no logs, too many lines are no events, or the experiment cannot be chosen.
@@ -90,10 +91,14 @@ def read_users(folder: Path, *, experiment: str | None, max_rejected: int | floa
     with duckdb.connect() as database:
         database.execute("SET preserve_insertion_order = true")
         _read_lines(database, files, folder, max_rejected)
-        name = _choose(database, folder, experiment)
+        name = None if any_arms else _choose(database, folder, experiment)
         rejected, others = _select(database, name)
         database.execute((Path(__file__).parent / "sql" / "users.sql").read_text(encoding="utf-8"))
-        return _collect(database, name, {"lines_rejected": rejected, "lines_of_other_experiments": others}, folder)
+        users = _collect(database, name or "", {"lines_rejected": rejected, "lines_of_other_experiments": others})
+    if len(users.arms) < 2 and not any_arms:
+        arms = users.arms[0] if users.arms else "none"
+        raise InputError(f"experiment {name} in {folder} has one arm only ({arms}); a comparison needs two")
+    return users
 
 
 def _read_lines(
@@ -137,12 +142,13 @@ def _choose(database: duckdb.DuckDBPyConnection, folder: Path, experiment: str |
     return names[0] if experiment is None else experiment
 
 
-def _select(database: duckdb.DuckDBPyConnection, experiment: str) -> tuple[int, int]:
+def _select(database: duckdb.DuckDBPyConnection, experiment: str | None) -> tuple[int, int]:
     """Make `lines` of `raw`; how many lines are no events, and how many of no interest."""
     database.execute(
         f"""
         CREATE TABLE lines AS SELECT message, timestamp, user_id, track, time, latency, file,
-            map_extract_value(experiments, $name) AS arm FROM raw WHERE {_IS_EVENT};""",
+            CASE WHEN $name IS NULL THEN 'C' ELSE map_extract_value(experiments, $name) END AS arm
+        FROM raw WHERE {_IS_EVENT}""",
         {"name": experiment},
     )
     wrong, others = _row(
@@ -153,13 +159,10 @@ def _select(database: duckdb.DuckDBPyConnection, experiment: str) -> tuple[int, 
     return wrong, others
 
 
-def _collect(database: duckdb.DuckDBPyConnection, name: str, guards: dict[str, int], folder: Path) -> Users:
+def _collect(database: duckdb.DuckDBPyConnection, name: str, guards: dict[str, int]) -> Users:
     (num_events,) = _row(database, "SELECT count(*) FROM lines")
     table = database.execute("SELECT * FROM users ORDER BY user_id").df()
     found = sorted(set(table["arm"]), key=lambda arm: (arm != "C", len(arm), arm))
-    if len(found) < 2:
-        arms = found[0] if found else "none"
-        raise InputError(f"experiment {name} in {folder} has one arm only ({arms}); a comparison needs two")
     counts = database.execute("SELECT * FROM guards").df().iloc[0]
     lengths = "SELECT arm, floor(time)::INTEGER AS time, count(*) AS sessions FROM kept GROUP BY ALL ORDER BY ALL"
     timeline = "SELECT started // 3600000 AS hour, arm, count(*) AS sessions FROM kept GROUP BY ALL ORDER BY ALL"

@@ -1,7 +1,6 @@
 """An experiment: arms, days, event logs, and what each arm's listeners made of it."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +15,7 @@ from scipy import stats
 
 from src.assignment import check_arms
 from src.errors import InputError, check_number
+from src.records import write_record
 from src.simulation.event_log import DAY_MS, Events, write_events
 from src.simulation.listener import WHOLE
 from src.simulation.policies import Policy
@@ -246,21 +246,3 @@ def _keep_logs(logs: Sequence[Path], into: Path) -> None:
                 target.hardlink_to(file)
             except OSError:
                 target.write_bytes(file.read_bytes())
-
-
-def write_record(record: Mapping[str, Any], path: Path) -> None:
-    """Write a JSON file that appears under its name only when it is whole; what is no number becomes null."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(_finite(record), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

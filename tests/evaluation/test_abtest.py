@@ -308,7 +308,7 @@ def made_up(lift: float, num: int, **changes: Any) -> list[Analysis]:
 
 
 def within_four_errors(count: int, promised: float, num: int = NUM_EXPERIMENTS) -> bool:
-    return abs(count / num - promised) < 4 * (promised * (1 - promised) / num) ** 0.5
+    return bool(abs(count / num - promised) < 4 * (promised * (1 - promised) / num) ** 0.5)
 
 
 def primary(analysis: Analysis) -> Effect:

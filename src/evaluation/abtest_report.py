@@ -1,0 +1,174 @@
+"""The verdict for people: `abtest.json`, `abtest.md` and `abtest.png`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+from src.evaluation.abtest import METRICS, Analysis, Effect
+from src.evaluation.abtest_log import GUARDS
+from src.records import write_record, write_whole
+
+COLOURS = ("#6c6c6c", "#2a6f97", "#e07a1f", "#5a9367", "#8d5a97", "#b5485d", "#b0a03c", "#4bb0c4", "#93614a", "#222222")
+"""Of the arms, the control first."""
+
+
+def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]) -> None:
+    """Leave the three files in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "abtest.png", lambda path: draw(analysis, path))
+    write_whole(folder / "abtest.md", lambda path: path.write_text(markdown(analysis, provenance), encoding="utf-8"))
+    write_record({**analysis.record(), "provenance": dict(provenance)}, folder / "abtest.json")
+
+
+def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
+    """The verdicts, the table of effects, what every number is, and where it came from."""
+    lines = [f"# A/B test {analysis.users.experiment}", ""]
+    lines += [f"- **{arm}**: {verdict}" for arm, verdict in analysis.verdicts.items()]
+    lines += ["", "| treatment | metric | control | treatment | effect % | interval % | relative % | p | Holm p |"]
+    lines += ["|---|---|--:|--:|--:|--:|--:|--:|--:|"]
+    for effect in analysis.effects:
+        bold = "**" if effect.is_sure else ""
+        numbers = (
+            f"{effect.control_mean:.4g}",
+            f"{effect.treatment_mean:.4g}",
+            f"{bold}{effect.effect_percent:+.2f}{bold}",
+            f"[{effect.lower_percent:+.2f}, {effect.upper_percent:+.2f}]",
+            f"[{effect.relative_lower_percent:+.2f}, {effect.relative_upper_percent:+.2f}]",
+            f"{effect.p_value:.2g}",
+            f"{effect.holm_p_value:.2g}",
+        )
+        name = effect.metric + (" (primary)" if effect.metric == analysis.settings.primary else "")
+        lines.append(
+            f"| {effect.treatment} | {name} | {' | '.join(numbers)} |".replace("+nan", "–").replace("nan", "–")
+        )
+    lines += ["", "![effects](abtest.png)", "", *(f"- {sentence}" for sentence in sentences(analysis))]
+    lines += ["", *(f"- {name}: {value}" for name, value in provenance.items())]
+    return "\n".join(lines) + "\n"
+
+
+def sentences(analysis: Analysis) -> list[str]:
+    """What each number is, a sentence each, as far as it was asked for; and what was left out."""
+    users, settings = analysis.users, analysis.settings
+    level = f"{100 * (1 - settings.alpha):g} %"
+    counts = ", ".join(f"{arm} {int((users.arm_of == number).sum()):,}" for number, arm in enumerate(users.arms))
+    said = [
+        f"Users: {counts}; {int(users.sessions.sum()):,} sessions, {users.num_events:,} events. The unit is the user."
+    ]
+    said += [f"{users.guards[name]:,} {rule}." for name, rule in GUARDS.items() if users.guards.get(name)]
+    if settings.sample_ratio:
+        state = "do NOT split as planned" if analysis.is_withheld else "split as planned"
+        said.append(f"Users {state} over the arms (chi-square, p = {analysis.sample_ratio_p_value:.2g}).")
+    said.append(
+        f"The interval is the published sheet's: Welch's {level} interval of the difference, in percent of a control "
+        "mean held for a constant."
+    )
+    if settings.relative:
+        said.append("The relative interval (Fieller) holds the control mean for as uncertain as it is.")
+    if settings.correction:
+        said.append(
+            f"Holm's p keeps false alarms over all {len(analysis.effects)} effects together at {settings.alpha:g}."
+        )
+    for treatment in users.arms[1:]:
+        said += _of_primary(analysis.effect(treatment, settings.primary), analysis)
+    return said
+
+
+def _of_primary(effect: Effect, analysis: Analysis) -> list[str]:
+    settings, said = analysis.settings, []
+    head = f"{effect.treatment}, {settings.primary}:"
+    if settings.sizing and effect.users_needed:
+        needed = ", ".join(f"{number:,} for {percent} %" for percent, number in effect.users_needed.items())
+        said.append(
+            f"{head} an effect of {effect.minimal_detectable_percent:.1f} % would be found with a power of "
+            f"{settings.power:g}; users needed in both arms: {needed}."
+        )
+    if settings.always_valid_percent is not None:
+        said.append(
+            f"{head} [{effect.always_valid_lower_percent:+.1f}, {effect.always_valid_upper_percent:+.1f}] % holds "
+            "however often and whenever one looks (mixture sequential test)."
+        )
+    if settings.bootstrap_rounds:
+        said.append(
+            f"{head} [{effect.bootstrap_lower_percent:+.1f}, {effect.bootstrap_upper_percent:+.1f}] % is the "
+            f"bootstrap's interval over users ({settings.bootstrap_rounds} rounds), a cross-check where values are skewed."
+        )
+    if np.isfinite(effect.cuped_effect_percent):
+        said.append(
+            f"{head} {effect.cuped_effect_percent:+.1f} % "
+            f"[{effect.cuped_lower_percent:+.1f}, {effect.cuped_upper_percent:+.1f}] once each user's earlier habits are "
+            f"taken off (CUPED), which saved {effect.cuped_variance_saved_percent:.0f} % of the variance."
+        )
+    return said
+
+
+def draw(analysis: Analysis, path: Path) -> None:
+    """Effects with their intervals, sessions over time, and how long sessions last."""
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(figsize=(11, 6))
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1), hspace=0.45, wspace=0.25)
+    _draw_effects(analysis, figure.add_subplot(grid[:, 0]))
+    _draw_timeline(analysis, figure.add_subplot(grid[0, 1]))
+    _draw_lengths(analysis, figure.add_subplot(grid[1, 1]))
+    verdicts = "\n".join(f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items())
+    figure.suptitle(
+        f"A/B test {analysis.users.experiment}\n{verdicts}", x=0.05, y=0.97, va="bottom", ha="left", fontsize=10
+    )
+    figure.savefig(path, dpi=130, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _draw_effects(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
+    treatments = analysis.users.arms[1:]
+    for row, metric in enumerate(METRICS):
+        for number, treatment in enumerate(treatments):
+            effect = analysis.effect(treatment, metric)
+            if not np.isfinite(effect.lower_percent):
+                continue
+            place = -row + 0.5 * ((len(treatments) - 1) / 2 - number) / len(treatments)
+            colour = COLOURS[number + 1]
+            axis.plot([effect.lower_percent, effect.upper_percent], [place, place], color=colour, lw=2)
+            axis.plot(effect.effect_percent, place, "o", color=colour, mfc=colour if effect.is_sure else "white", ms=7)
+            axis.annotate(
+                f"{effect.effect_percent:+.1f}", (effect.effect_percent, place), xytext=(0, 7),
+                textcoords="offset points", ha="center", fontsize=8, color=colour,
+            )  # fmt: skip
+    for number, treatment in enumerate(treatments):
+        axis.plot([], [], "o-", color=COLOURS[number + 1], label=treatment)
+    axis.axvline(0, color="#888888", lw=1)
+    names = [f"{name}\n(primary)" if name == analysis.settings.primary else name for name in METRICS]
+    axis.set_yticks(-np.arange(len(METRICS)), [name.replace("_", " ") for name in names])
+    axis.set_ylim(-len(METRICS) + 0.4, 0.6)
+    axis.set_xlabel(f"effect in % of {analysis.users.arms[0]}; filled: significant")
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.grid(axis="x", alpha=0.3)
+    axis.legend(frameon=False, loc="lower right")
+
+
+def _draw_timeline(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
+    timeline = analysis.users.timeline
+    hours = timeline["hour"].to_numpy(np.int64)
+    span = int(hours.max() - hours.min()) + 1
+    width = max(1, -(-span // 60))  # hours of a point, so that there are not too many
+    for number, arm in enumerate(analysis.users.arms):
+        own = timeline[timeline["arm"] == arm]
+        binned = np.bincount(
+            (own["hour"].to_numpy(np.int64) - hours.min()) // width, own["sessions"], -(-span // width)
+        )
+        axis.plot(np.arange(len(binned)) * width / 24, binned, ".-", color=COLOURS[number], lw=1, ms=4, label=arm)
+    axis.set(xlabel="days since the first session", ylabel=f"sessions in {width} h", ylim=(0, None))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _draw_lengths(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
+    lengths = analysis.users.lengths
+    for number, arm in enumerate(analysis.users.arms):
+        own = lengths[lengths["arm"] == arm]
+        binned = np.bincount(own["time"].to_numpy(np.int64).clip(0, 30), own["sessions"], 31)
+        axis.step(np.arange(31), binned / binned.sum(), where="mid", color=COLOURS[number], lw=1.5, label=arm)
+    axis.set(xlabel="time of a session (30: or more)", ylabel="share of sessions", xlim=(-0.5, 30.5), yscale="log")
+    axis.spines[["top", "right"]].set_visible(False)
