@@ -221,7 +221,7 @@ def effects_table(record: Mapping[str, Any]) -> Table:
             f"{effect['control_mean']:.4g}",
             f"{effect['treatment_mean']:.4g}",
             f"[{weight}{colour}]{effect['effect_percent']:+.1f}[/] {interval}",
-            f"{effect['holm_p_value']:.2g}",
+            "<0.0001" if effect["holm_p_value"] < 1e-4 else f"{effect['holm_p_value']:.2g}",
         )
         missing = not math.isfinite(effect["effect_percent"])  # all values are the same, or the control mean is 0
         table.add_row(effect["treatment"], *(cells if not missing else (*cells[:3], "–", "–")))

@@ -19,6 +19,9 @@ _COLUMNS = (
     "experiments: 'MAP(VARCHAR, VARCHAR)'}"
 )
 
+_TIMES = 40
+"""Stretches of time that the timeline is cut into."""
+
 GUARDS = {
     "lines_rejected": "lines that are no event were left out",
     "lines_of_other_experiments": "lines without this experiment were left out",
@@ -46,7 +49,7 @@ class Users:
         time: sum of the shares played.
         latency_ms: sum of what they waited.
         guards: how often each rule of GUARDS was needed.
-        timeline: sessions that began in each hour: columns `hour`, `arm`, `sessions`.
+        timeline: sessions that began in each stretch of time: columns `since_ms` (since the first), `arm`, `sessions`.
         lengths: how many sessions lasted how long: columns `arm`, `time` (lower edge of a bin of 1), `sessions`.
         num_events: lines read.
     """
@@ -165,7 +168,11 @@ def _collect(database: duckdb.DuckDBPyConnection, name: str, guards: dict[str, i
     found = sorted(set(table["arm"]), key=lambda arm: (arm != "C", len(arm), arm))
     counts = database.execute("SELECT * FROM guards").df().iloc[0]
     lengths = "SELECT arm, floor(time)::INTEGER AS time, count(*) AS sessions FROM kept GROUP BY ALL ORDER BY ALL"
-    timeline = "SELECT started // 3600000 AS hour, arm, count(*) AS sessions FROM kept GROUP BY ALL ORDER BY ALL"
+    (width,) = _row(database, f"SELECT GREATEST(60000, (max(started) - min(started)) // {_TIMES} + 1) FROM kept")
+    timeline = f"""
+        SELECT (started - (SELECT min(started) FROM kept)) // {width or 1} * {width or 1} AS since_ms, arm,
+            count(*) AS sessions
+        FROM kept GROUP BY ALL ORDER BY ALL"""
     return Users(
         experiment=name,
         arms=found,

@@ -92,13 +92,14 @@ def _of_primary(effect: Effect, analysis: Analysis) -> list[str]:
     if settings.bootstrap_rounds:
         said.append(
             f"{head} [{effect.bootstrap_lower_percent:+.1f}, {effect.bootstrap_upper_percent:+.1f}] % is the "
-            f"bootstrap's interval over users ({settings.bootstrap_rounds} rounds), a cross-check where values are skewed."
+            f"bootstrap's interval over users ({settings.bootstrap_rounds} rounds), a cross-check where values "
+            "are skewed."
         )
     if np.isfinite(effect.cuped_effect_percent):
         said.append(
             f"{head} {effect.cuped_effect_percent:+.1f} % "
-            f"[{effect.cuped_lower_percent:+.1f}, {effect.cuped_upper_percent:+.1f}] once each user's earlier habits are "
-            f"taken off (CUPED), which saved {effect.cuped_variance_saved_percent:.0f} % of the variance."
+            f"[{effect.cuped_lower_percent:+.1f}, {effect.cuped_upper_percent:+.1f}] once each user's earlier habits "
+            f"are taken off (CUPED), which saved {effect.cuped_variance_saved_percent:.0f} % of the variance."
         )
     return said
 
@@ -115,7 +116,7 @@ def draw(analysis: Analysis, path: Path) -> None:
     _draw_lengths(analysis, figure.add_subplot(grid[1, 1]))
     verdicts = "\n".join(f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items())
     figure.suptitle(
-        f"A/B test {analysis.users.experiment}\n{verdicts}", x=0.05, y=0.97, va="bottom", ha="left", fontsize=10
+        f"A/B test {analysis.users.experiment}\n{verdicts}", x=0.02, y=0.91, va="bottom", ha="left", fontsize=10
     )
     figure.savefig(path, dpi=130, bbox_inches="tight")
     plt.close(figure)
@@ -150,16 +151,11 @@ def _draw_effects(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
 
 def _draw_timeline(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
     timeline = analysis.users.timeline
-    hours = timeline["hour"].to_numpy(np.int64)
-    span = int(hours.max() - hours.min()) + 1
-    width = max(1, -(-span // 60))  # hours of a point, so that there are not too many
+    unit, name = (3_600_000, "hours") if timeline["since_ms"].max() < 3 * 86_400_000 else (86_400_000, "days")
     for number, arm in enumerate(analysis.users.arms):
         own = timeline[timeline["arm"] == arm]
-        binned = np.bincount(
-            (own["hour"].to_numpy(np.int64) - hours.min()) // width, own["sessions"], -(-span // width)
-        )
-        axis.plot(np.arange(len(binned)) * width / 24, binned, ".-", color=COLOURS[number], lw=1, ms=4, label=arm)
-    axis.set(xlabel="days since the first session", ylabel=f"sessions in {width} h", ylim=(0, None))
+        axis.plot(own["since_ms"] / unit, own["sessions"], ".-", color=COLOURS[number], lw=1, ms=4, label=arm)
+    axis.set(xlabel=f"{name} since the first session", ylabel="sessions begun", ylim=(0, None))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
 
