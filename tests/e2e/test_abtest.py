@@ -1,0 +1,109 @@
+"""`abtest.py` as its users meet it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.test_simulate import SMALL, simulate
+from tests.e2e.test_train import train
+
+REPORT = {"abtest.json", "abtest.md", "abtest.png"}
+
+
+def abtest(cwd: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "abtest.py"), *words], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def traffic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two days in a small world: `before`, and `after` with its own experiment and both days' logs."""
+    cwd = tmp_path_factory.mktemp("traffic")
+    simulate(cwd, *SMALL, "arms={C: random, T1: random}", "experiment=BEFORE", "hydra.run.dir=before")
+    simulate(cwd, *SMALL, "arms={C: random, T1: oracle}", "after=before", "experiment=AFTER", "hydra.run.dir=after")
+    return cwd
+
+
+def test_a_log_gives_a_verdict_in_four_forms(traffic: Path) -> None:
+    done = abtest(traffic, "logs=after", "experiment=AFTER", "hydra.run.dir=verdict")
+    run = traffic / "verdict"
+    assert {path.name for path in run.iterdir()} == REPORT
+    record = json.loads((run / "abtest.json").read_text())
+    assert record["effects"][0]["metric"] == "mean_time_per_session"
+    assert {"treatment", "control_mean", "treatment_mean", "effect_percent", "lower_percent", "p_value"} <= set(
+        record["effects"][0]
+    )
+    assert record["verdicts"]["T1"].startswith("better than C")
+    assert record["guards"]["lines_of_other_experiments"] > 0
+    assert "command" in record["provenance"]
+    text = (run / "abtest.md").read_text()
+    assert "better than C" in text
+    assert "nan" not in text
+    assert "better than C" in done.stdout
+    assert (run / "abtest.png").stat().st_size > 10_000
+
+
+def test_the_record_of_the_traffic_and_the_verdict_agree(traffic: Path) -> None:
+    abtest(traffic, "logs=before", "hydra.run.dir=same")
+    arms = json.loads((traffic / "before" / "simulation.json").read_text())["arms"]
+    effect = json.loads((traffic / "same" / "abtest.json").read_text())["effects"][0]
+    assert effect["control_mean"] == pytest.approx(arms["C"]["mean_time_per_session"])
+    assert effect["treatment_mean"] == pytest.approx(arms["T1"]["mean_time_per_session"])
+
+
+def test_an_earlier_period_takes_habits_off(traffic: Path) -> None:
+    done = abtest(traffic, "logs=after", "experiment=AFTER", "pre=before", "hydra.run.dir=cuped")
+    assert "once each user's earlier habits are taken off (CUPED)" in " ".join(done.stdout.split())
+
+
+def test_the_log_names_its_experiments(traffic: Path) -> None:
+    done = abtest(traffic, "logs=after", code=2)
+    assert "choose experiment=AFTER or BEFORE" in done.stderr
+
+
+def test_two_runs_are_played_and_carry_the_verdict(tmp_path: Path) -> None:
+    import mlflow
+
+    simulate(tmp_path, *SMALL, "sessions=2000", "hydra.run.dir=logs")
+    ids = {}
+    for model in ("track", "artist"):
+        train(
+            tmp_path, f"model={model}", "datamodule=botify", "datamodule.path=logs", "trainer.max_epochs=1",
+            "callbacks.export.k=10", f"hydra.run.dir={model}",
+        )  # fmt: skip
+        ids[model] = json.loads((tmp_path / model / "metrics.json").read_text())["mlflow_run_id"]
+    abtest(tmp_path, *SMALL, f"control=run:{ids['track']}", f"treatment=run:{ids['artist']}", "hydra.run.dir=verdict")
+    record = json.loads((tmp_path / "verdict" / "abtest.json").read_text())
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    for model, role in (("track", "control"), ("artist", "treatment")):
+        data = client.get_run(ids[model]).data
+        assert data.metrics["ab/mean_time_per_session_effect_percent"] == record["effects"][0]["effect_percent"]
+        assert data.metrics[f"ab/mean_time_per_session_{role}_mean"] == record["effects"][0][f"{role}_mean"]
+        assert data.tags["ab_role"] == role
+        assert {Path(file.path).name for file in client.list_artifacts(ids[model], "abtest")} == REPORT
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["logs=nowhere"], "logs=nowhere: no such folder"),
+        ([], "give logs=<folder>, or both control= and treatment= to play them first"),
+        (["control=random"], "give logs=<folder>, or both"),
+        (["logs=.", "control=random", "treatment=popular"], "give logs=<folder>, or both"),
+        (["logs=before", "analysis.alpha=2"], "analysis.alpha must be a number above 0 and at most 0.5, got 2"),
+        (["logs=before", "experiment=NONE"], "experiment=NONE is not in before; it has BEFORE"),
+        (["control=random", "treatment=rnadom"], "arms.T1: 'rnadom' is no recommender"),
+    ],
+)
+def test_what_cannot_be_judged_is_one_line(traffic: Path, words: list[str], message: str) -> None:
+    done = abtest(traffic, *words, "hydra.run.dir=wrong", code=2)
+    [line] = done.stderr.splitlines()
+    assert message in line
+    assert not (traffic / "wrong").exists()
