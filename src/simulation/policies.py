@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 from scipy.special import expit
 
 from src.errors import InputError, check_number
