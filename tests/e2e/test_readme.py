@@ -1,5 +1,6 @@
 """Every command of the README runs, on a small world and a small log in place of the reader's own."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -7,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.e2e.test_abtest import abtest
+from tests.e2e.test_simulate import SMALL, simulate
 from tests.e2e.test_train import train
 
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
 TRAIN = [shlex.split(line)[2:] for line in COMMANDS if line.startswith("python train.py")]
+PLAYED = [line for line in COMMANDS if line.startswith(("python simulate.py", "python abtest.py"))]
 TARGETS = sorted({line.split()[1] for line in COMMANDS if line.startswith("make ")})
 
 
@@ -25,9 +29,33 @@ def test_a_train_command_runs(words: list[str], ring_logs: Path, tmp_path: Path)
     assert list(tmp_path.glob("outputs/train/**/metrics.json"))
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with logs of a small world and a model of them, and the id of its run."""
+    cwd = tmp_path_factory.mktemp("trained")
+    simulate(cwd, *SMALL, "sessions=2000", "hydra.run.dir=logs")
+    words = "datamodule=botify", "datamodule.path=logs", "trainer.max_epochs=1", "callbacks.export.k=10"
+    train(cwd, *words, "hydra.run.dir=model")
+    return cwd, json.loads((cwd / "model" / "metrics.json").read_text())["mlflow_run_id"]
+
+
+@pytest.mark.parametrize("line", PLAYED)
+def test_a_simulate_or_abtest_command_runs(line: str, trained: tuple[Path, str]) -> None:
+    cwd, run_id = trained
+    for placeholder, value in (
+        ("<recommendations.jsonl>", "model/recommendations.jsonl"), ("<id>", run_id), ("<folder>", "logs"),
+    ):  # fmt: skip
+        line = line.replace(placeholder, value)
+    [_, verb, *words] = shlex.split(line)
+    small = [word for word in SMALL if not word.startswith("sessions=")] if "logs=" not in line else []
+    few = ["sessions=200"] if small and "sessions=" not in line else []
+    {"simulate.py": simulate, "abtest.py": abtest}[verb](cwd, *words, *small, *few)
+
+
 def test_the_readme_names_commands() -> None:
+    assert len(PLAYED) >= 6
     assert len(TRAIN) >= 4
-    assert {"setup", "train", "test"} <= set(TARGETS)
+    assert {"train", "test"} <= set(TARGETS)
 
 
 @pytest.mark.parametrize("target", TARGETS)
