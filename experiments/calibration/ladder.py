@@ -49,7 +49,7 @@ def affinities(folder: Path, logs: Path, arm: str) -> np.ndarray[Any, np.dtype[n
         for event in sorted(events, key=lambda event: event["timestamp"]):
             artist = artist_of[event["track"]]
             liking = event["time"] / 0.8 ** heard[artist]
-            if not first and 0 < event["time"] < 1 and liking < 1:
+            if not first and 0 < event["time"] < 1 and liking < 0.995:  # above, rounding is all there is to see
                 found.append(bias + np.log(liking / (1 - liking)) / sharpness)
             heard[artist] += 1
             first = event["message"] == "last"
