@@ -111,7 +111,7 @@ def main() -> None:
     for workers in (1, 2):
         plain, written = (
             steps_per_second(world, Random(world=world), sessions=sessions, workers=workers, logs=logs)
-            for sessions, logs in ((1_000_000, False), (300_000, True))
+            for sessions, logs in ((4_000_000, False), (1_000_000, True))
         )
         measure(f"random, no logs, {workers} processes", plain, 1e6 if workers == 2 else None)
         measure(f"random, logs written, {workers} processes", written, 3e5 if workers == 2 else None)

@@ -168,7 +168,7 @@ def run_experiment(
     first_midnight = _midnight(first_day)
     earlier = Earlier.read(after, world) if after else Earlier(day=0, midnight=first_midnight, logs=[])
     record: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "seed": seed, "days": []}
-    total, midnight, began, problem = Tally(len(world.listeners)), earlier.midnight, time.perf_counter(), None
+    total, midnight, problem = Tally(len(world.listeners)), earlier.midnight, None
     fallbacks = dict.fromkeys(arms, 0)
     plans = [
         Day.plan(world, day=earlier.day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
@@ -181,6 +181,7 @@ def run_experiment(
         arm: sum(int(plan.num_visits[rows].sum()) for plan in plans) for arm, rows in zip(arms, by_arm, strict=True)
     }
     players = Players(world, [policies[arm] for arm in arms], workers=workers, keep_events=write_logs)
+    began = time.perf_counter()
     with players, progress(planned) as report:
         for plan in plans:
             tally, parts, interrupted = Tally(len(world.listeners)), list[Plays](), None
