@@ -60,6 +60,10 @@ def train(config: DictConfig) -> None:
     models = "track,artist,mean,convex,contextual"
     source = f"datamodule={chosen['datamodule']} datamodule.path={config.datamodule.path}"
     console.print(f"next         python train.py -m model={models} {source}", soft_wrap=True, markup=False)
+    if chosen["datamodule"] == "simulated":
+        arms = f"'arms={{C: popular, T1: {run_dir}/recommendations.jsonl}}'"
+        world = f"world={chosen['world']}"
+        console.print(f"             python simulate.py {arms} {world}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def main() -> None:
                 "datamodule=botify",
                 f"datamodule.path={logs}",
                 "datamodule.pairing=first",
+                "loss=bce",
                 "logger=none",
             )
             lists[model] = night / "recommendations.jsonl"
