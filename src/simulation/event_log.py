@@ -4,7 +4,6 @@ V sessions, E listens.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from src.errors import InputError
+from src.records import write_whole
 from src.simulation.listener import WHOLE
 from src.simulation.traffic import Day, Plays
 from src.simulation.world import World
@@ -134,16 +134,16 @@ def write_events(
         InputError: the file cannot be written.
     """
     parts = [events.part(start, start + _CHUNK) for start in range(0, len(events), _CHUNK)]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(partial: Path) -> None:
         with partial.open("wb") as file:
             file.writelines(map_(encode, parts, [experiments] * len(parts)))
-        partial.replace(path)
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, write)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def encode(events: Events, experiments: Sequence[str]) -> bytes:

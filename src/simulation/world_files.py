@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64
 
 from src.catalog import Catalog
 from src.errors import InputError, check_number
+from src.records import write_whole
 from src.simulation.world import ARTIST_DISCOUNT, NUM_NEIGHBOURS, SESSION_BUDGET, Listeners, Taste, World, standardised
 
 
@@ -34,8 +35,9 @@ def write_world(world: World, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     catalog, listeners = world.catalog, world.listeners
     write_catalog(catalog, folder / "tracks.json")
-    np.save(folder / "tracks.npy", world.embeddings, allow_pickle=False)
-    (folder / "top_tracks.json").write_text(json.dumps(catalog.track_ids[world.top_tracks].tolist()), encoding="utf-8")
+    write_whole(folder / "tracks.npy", lambda path: np.save(path, world.embeddings, allow_pickle=False))
+    top_tracks = json.dumps(catalog.track_ids[world.top_tracks].tolist())
+    write_whole(folder / "top_tracks.json", lambda path: path.write_text(top_tracks, encoding="utf-8"))
     _write_lines(folder / "users.json", _records(listeners, catalog))
 
 
@@ -213,8 +215,8 @@ def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
