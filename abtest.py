@@ -31,7 +31,9 @@ def abtest(config: DictConfig) -> None:
         )
     logs = Path(config.logs or run_dir / "logs")
     if config.logs is None:
-        world = instantiate(config.world, _convert_="all")
+        with console.status("making the world"):
+            world = instantiate(config.world, _convert_="all")
+            _ = world.interest_neighbours
         templates = instantiate(config.arm, _convert_="all")
         instantiate(config.traffic)(
             world=world,

@@ -19,6 +19,7 @@ def simulate(config: DictConfig) -> None:
     refuse_used_folder(run_dir, "simulation.json")
     with console.status("making the world"):
         world = instantiate(config.world, _convert_="all")
+        _ = world.interest_neighbours
     templates = instantiate(config.arm, _convert_="all")
     arms = instantiate(config.default_arms if config.arms is None else config.arms, _convert_="all")
     policies = make_policies(arms, templates=templates, world=world, locate=locate_recommendations)

@@ -34,9 +34,7 @@ def make_world(*overrides: str) -> World:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("simulate", ["world=published", *overrides]).world
     world: World = instantiate(config, _convert_="all")
-    world.nearest_to_interests(
-        world.listeners.interests[:1, 0], np.zeros(1, np.int64)
-    )  # part of the world, not of a step
+    _ = world.interest_neighbours  # part of the world, not of a step
     return world
 
 

@@ -213,6 +213,7 @@ class Players:
 
     def __init__(self, world: World, policies: Sequence[Policy], *, workers: int, keep_events: bool) -> None:
         self._stage, self._workers = _Stage(world, policies, keep_events), workers
+        _ = world.interest_neighbours  # once, here, and not in every process
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
             self._pool = ProcessPoolExecutor(

@@ -63,7 +63,7 @@ class World:
         self, interests: Int64[np.ndarray, "S"], places: Int64[np.ndarray, "S"]
     ) -> Int64[np.ndarray, "S"]:
         """Rows of the tracks nearest to an interest: place 0 is the nearest, mostly the interest itself."""
-        known, neighbours = self._neighbours
+        known, neighbours = self.interest_neighbours
         return np.asarray(neighbours[np.searchsorted(known, interests), places])
 
     def digest(self) -> str:
@@ -79,7 +79,8 @@ class World:
         return sha.hexdigest()[:16]
 
     @cached_property
-    def _neighbours(self) -> tuple[Int64[np.ndarray, "I"], Int64[np.ndarray, "I M"]]:
+    def interest_neighbours(self) -> tuple[Int64[np.ndarray, "I"], Int64[np.ndarray, "I M"]]:
+        """Rows of all interests, in order, and of the tracks nearest to each; takes seconds in a large world."""
         interests = np.unique(self.listeners.interests)
         interests = interests[interests >= 0]
         return interests, nearest(self.embeddings, interests, int(self.listeners.num_neighbours.max()))

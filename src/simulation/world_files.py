@@ -125,7 +125,7 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
         check_number(f"{where}: consume_sharpness", sharpness, least=0, most=1e6)
         check_number(f"{where}: session_budget", budget, whole=True, least=1, most=1_000_000)
         check_number(f"{where}: artist_discount_gamma", discount, least=0, most=1)
-        check_number(f"{where}: interest_neighbours", neighbours, whole=True, least=1, most=len(catalog))
+        check_number(f"{where}: interest_neighbours", neighbours, whole=True, least=1, most=min(len(catalog), 1000))
         for name, value in zip(columns, (user, interests, bias, sharpness, budget, discount, neighbours), strict=True):
             columns[name].append(value)
         lines.append(where)
