@@ -4,8 +4,11 @@ U users.
 """
 
 import glob
+import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -14,9 +17,12 @@ from jaxtyping import Float64, Int64
 
 from src.errors import InputError, check_number
 
+Lines = dict[str, Any]
+"""Columns of lines, as arrays."""
+
 _COLUMNS = (
     "{message: 'VARCHAR', timestamp: 'BIGINT', user: 'BIGINT', track: 'BIGINT', time: 'DOUBLE', latency: 'DOUBLE', "
-    "experiments: 'MAP(VARCHAR, VARCHAR)'}"
+    "experiments: 'VARCHAR'}"
 )
 
 _TIMES = 40
@@ -88,38 +94,49 @@ def read_users(folder: Path, *, experiment: str | None, max_rejected: int | floa
         raise InputError(f"logs={folder}: no such folder; name one with data.json files in it or below")
     files = sorted(path for path in folder.rglob("data.json*") if path.is_file())
     if not files:
-        raise InputError(
-            f"logs={folder}: no data.json in it or below; name the folder of a service's or simulation's logs"
-        )
-    with duckdb.connect() as database:
-        database.execute("SET preserve_insertion_order = true")
-        _read_lines(database, files, folder, max_rejected)
-        name = None if any_arms else _choose(database, folder, experiment)
-        rejected, others = _select(database, name)
-        database.execute((Path(__file__).parent / "sql" / "users.sql").read_text(encoding="utf-8"))
-        users = _collect(database, name or "", {"lines_rejected": rejected, "lines_of_other_experiments": others})
-    if len(users.arms) < 2 and not any_arms:
-        arms = users.arms[0] if users.arms else "none"
-        raise InputError(f"experiment {name} in {folder} has one arm only ({arms}); a comparison needs two")
-    return users
+        raise InputError(f"logs={folder}: no data.json in it or below; name the folder of a service or a simulation")
+    with tempfile.TemporaryDirectory() as spill, duckdb.connect() as database:
+        database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
+        num_lines, num_rejected = _read_lines(database, files, folder, max_rejected)
+        query = f"SELECT DISTINCT experiments FROM lines WHERE {_IS_EVENT} ORDER BY ALL"
+        texts = [str(text) for (text,) in database.execute(query).fetchall()]
+        if not texts:
+            raise InputError(f"logs={folder}: no line is an event")
+        name, arm_of_text = (None, dict.fromkeys(texts, "C")) if any_arms else _choose(texts, folder, experiment)
+        arms = sorted(set(arm_of_text.values()), key=lambda arm: (arm != "C", len(arm), arm))
+        if len(arms) < 2 and not any_arms:
+            raise InputError(f"experiment {name} in {folder} has one arm only ({arms[0]}); a comparison needs two")
+        lines = _sorted_lines(database, {text: arms.index(arm) for text, arm in arm_of_text.items()})
+    guards = {
+        "lines_rejected": num_rejected,
+        "lines_of_other_experiments": num_lines - num_rejected - len(lines["arm"]),
+    }
+    return _users_of(lines, arms, name or "", guards, num_lines)
+
+
+_IS_EVENT = """COALESCE(is_last IS NOT NULL AND timestamp IS NOT NULL AND user_id IS NOT NULL AND track IS NOT NULL
+    AND time IS NOT NULL AND experiments IS NOT NULL, FALSE)"""
 
 
 def _read_lines(
     database: duckdb.DuckDBPyConnection, files: list[Path], folder: Path, max_rejected: int | float
-) -> None:
+) -> tuple[int, int]:
+    """Make `lines`; how many there are, and how many of them are no events."""
     try:
         database.execute(
             f"""
-            CREATE TABLE raw AS
-            SELECT message, timestamp, user AS user_id, track, time, COALESCE(latency, 0) AS latency, experiments,
-                filename AS file
+            CREATE TABLE lines AS
+            SELECT CASE message WHEN 'last' THEN TRUE WHEN 'next' THEN FALSE END AS is_last, timestamp, user AS user_id,
+                track, time, COALESCE(latency, 0) AS latency, experiments, (hash(filename) >> 32)::UINTEGER AS file
             FROM read_json($files, format = 'newline_delimited', columns = {_COLUMNS}, ignore_errors = true,
                 filename = true, maximum_object_size = 16777216)""",
             {"files": [glob.escape(str(file)) for file in files]},
         )
     except duckdb.Error as error:
         raise InputError(f"logs={folder}: cannot be read: {' '.join(str(error).split())[:300]}") from None
-    num_lines, num_wrong = _row(database, f"SELECT count(*), count(*) FILTER (NOT ({_IS_EVENT})) FROM raw")
+    row = database.execute(f"SELECT count(*), count(*) FILTER (NOT ({_IS_EVENT})) FROM lines").fetchone()
+    assert row is not None
+    num_lines, num_wrong = row
     if not num_lines:
         raise InputError(f"logs={folder}: the logs are empty")
     if num_wrong > max_rejected * num_lines:
@@ -127,69 +144,107 @@ def _read_lines(
             f"logs={folder}: {num_wrong} of {num_lines} lines are no events, more than max_rejected={max_rejected:g} "
             'allows; an event is {"message": "next" | "last", "timestamp", "user", "track", "time", "experiments", …}'
         )
+    return num_lines, num_wrong
 
 
-_IS_EVENT = """COALESCE(message IN ('next', 'last') AND timestamp IS NOT NULL AND user_id IS NOT NULL
-    AND track IS NOT NULL AND time IS NOT NULL AND experiments IS NOT NULL, FALSE)"""
-
-
-def _choose(database: duckdb.DuckDBPyConnection, folder: Path, experiment: str | None) -> str:
-    query = f"SELECT DISTINCT unnest(map_keys(experiments)) AS name FROM raw WHERE {_IS_EVENT} ORDER BY name"
-    names = [str(name) for (name,) in database.execute(query).fetchall()]
+def _choose(texts: list[str], folder: Path, experiment: str | None) -> tuple[str, dict[str, str]]:
+    """The experiment, and the arm that each text under `experiments` names in it."""
+    given = {text: entry for text in texts if isinstance(entry := _parsed(text), dict)}
+    names = sorted({name for entry in given.values() for name in entry})
     if not names:
         raise InputError(f"logs={folder}: no line names an experiment")
     if experiment is None and len(names) > 1:
         raise InputError(f"logs={folder} has several experiments; choose experiment={' or '.join(names)}")
-    if experiment is not None and experiment not in names:
-        raise InputError(f"experiment={experiment} is not in {folder}; it has {', '.join(names)}")
-    return names[0] if experiment is None else experiment
+    name = names[0] if experiment is None else experiment
+    if name not in names:
+        raise InputError(f"experiment={name} is not in {folder}; it has {', '.join(names)}")
+    return name, {text: str(entry[name]) for text, entry in given.items() if name in entry}
 
 
-def _select(database: duckdb.DuckDBPyConnection, experiment: str | None) -> tuple[int, int]:
-    """Make `lines` of `raw`; how many lines are no events, and how many of no interest."""
-    database.execute(
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, int]) -> Lines:
+    """The lines of the experiment, user by user, each in the order of time."""
+    database.execute("CREATE TABLE arms (experiments VARCHAR, arm USMALLINT)")
+    database.executemany("INSERT INTO arms VALUES (?, ?)", list(arm_of_text.items()))
+    return database.execute(
         f"""
-        CREATE TABLE lines AS SELECT message, timestamp, user_id, track, time, latency, file,
-            CASE WHEN $name IS NULL THEN 'C' ELSE map_extract_value(experiments, $name) END AS arm
-        FROM raw WHERE {_IS_EVENT}""",
-        {"name": experiment},
-    )
-    wrong, others = _row(
-        database,
-        "SELECT (SELECT count(*) FROM raw) - count(*), count(*) FILTER (arm IS NULL) FROM lines",
-    )
-    database.execute("DROP TABLE raw")
-    return wrong, others
+        SELECT user_id, timestamp, is_last, track, time, latency, file, lines.rowid AS position, arm
+        FROM lines JOIN arms USING (experiments) WHERE {_IS_EVENT}
+        ORDER BY user_id, timestamp, is_last, track, time, position"""
+    ).fetchnumpy()
 
 
-def _collect(database: duckdb.DuckDBPyConnection, name: str, guards: dict[str, int]) -> Users:
-    (num_events,) = _row(database, "SELECT count(*) FROM lines")
-    table = database.execute("SELECT * FROM users ORDER BY user_id").df()
-    found = sorted(set(table["arm"]), key=lambda arm: (arm != "C", len(arm), arm))
-    counts = database.execute("SELECT * FROM guards").df().iloc[0]
-    lengths = "SELECT arm, floor(time)::INTEGER AS time, count(*) AS sessions FROM kept GROUP BY ALL ORDER BY ALL"
-    (width,) = _row(database, f"SELECT GREATEST(60000, (max(started) - min(started)) // {_TIMES} + 1) FROM kept")
-    timeline = f"""
-        SELECT (started - (SELECT min(started) FROM kept)) // {width or 1} * {width or 1} AS since_ms, arm,
-            count(*) AS sessions
-        FROM kept GROUP BY ALL ORDER BY ALL"""
+def _users_of(lines: Lines, arms: list[str], name: str, guards: dict[str, int], num_events: int) -> Users:
+    """By the sheet: cut a user's lines after each `last`; then leave out what cannot be believed."""
+    lines = {key: np.asarray(column) for key, column in lines.items()}
+    first = np.flatnonzero(_changes(lines["user_id"]))
+    in_two = np.minimum.reduceat(lines["arm"], first) != np.maximum.reduceat(lines["arm"], first)
+    torn = np.repeat(in_two, np.diff(first, append=len(lines["arm"])))
+    same = ~_changes(*(lines[key] for key in ("user_id", "timestamp", "is_last", "track", "time")))
+    lines = {key: column[~torn & ~same] for key, column in lines.items()}
+    starts_user = _changes(lines["user_id"])
+    behind = ~_changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)
+
+    start = np.flatnonzero(starts_user | np.roll(lines["is_last"], 1))
+    tracks = np.diff(start, append=len(starts_user))
+    has_end = lines["is_last"][start + tracks - 1]
+    is_orphan = has_end & (tracks == 1)
+    has_bad_share = np.logical_or.reduceat((lines["time"] < 0) | (lines["time"] > 1), start)
+    kept = has_end & ~is_orphan & ~has_bad_share
+    guards = guards | {
+        "users_in_two_arms": int(in_two.sum()),
+        "duplicate_lines": int((same & ~torn).sum()),
+        "lines_behind_the_clock": int(behind.sum()),
+        "sessions_with_bad_shares": int(has_bad_share.sum()),
+        "ends_without_session": int(is_orphan.sum()),
+        "sessions_without_end": int((~has_end).sum()),
+    }
+    time, latency = (np.add.reduceat(lines[key], start)[kept] for key in ("time", "latency"))
+    user_ids, arm_of, begun = (lines[key][start][kept] for key in ("user_id", "arm", "timestamp"))
+    first = np.flatnonzero(_changes(user_ids))
     return Users(
         experiment=name,
-        arms=found,
-        user_ids=table["user_id"].to_numpy(np.int64, copy=True),
-        arm_of=table["arm"].map({arm: number for number, arm in enumerate(found)}).to_numpy(np.int64, copy=True),
-        sessions=table["sessions"].to_numpy(np.int64, copy=True),
-        tracks=table["tracks"].to_numpy(np.int64, copy=True),
-        time=table["time"].to_numpy(np.float64, copy=True),
-        latency_ms=table["latency_ms"].to_numpy(np.float64, copy=True),
-        guards=guards | {key: int(counts[key]) for key in GUARDS if key in counts},
-        timeline=database.execute(timeline).df(),
-        lengths=database.execute(lengths).df(),
+        arms=arms,
+        user_ids=user_ids[first],
+        arm_of=arm_of[first].astype(np.int64),
+        sessions=np.diff(first, append=len(user_ids)),
+        tracks=_sums(tracks[kept], first),
+        time=_sums(time, first),
+        latency_ms=_sums(latency, first) * 1000,
+        guards=guards,
+        timeline=_counted(arms, arm_of, since_ms=_stretches(begun)),
+        lengths=_counted(arms, arm_of, time=np.floor(time).astype(np.int64)),
         num_events=num_events,
     )
 
 
-def _row(database: duckdb.DuckDBPyConnection, query: str) -> tuple[int, ...]:
-    row = database.execute(query).fetchone()
-    assert row is not None
-    return row
+def _changes(*columns: Any) -> Any:
+    """Where a line differs from the one before in any of the columns; the first one does."""
+    changed = np.zeros(len(columns[0]), bool)
+    changed[:1] = True
+    for column in columns:
+        changed[1:] |= column[1:] != column[:-1]
+    return changed
+
+
+def _sums(values: Any, first: Any) -> Any:
+    return np.add.reduceat(values, first) if len(first) else values[:0]
+
+
+def _stretches(begun: Any) -> Any:
+    """When each session began, as the beginning of its stretch of time, in ms since the first."""
+    since = begun - begun.min(initial=np.iinfo(np.int64).max)
+    width = max(60_000, int(since.max(initial=0)) // _TIMES + 1)
+    return since // width * width
+
+
+def _counted(arms: list[str], arm_of: Any, **by: Any) -> pd.DataFrame:
+    """How many sessions each arm has of each value."""
+    table = pd.DataFrame({**by, "arm": np.array(arms, object)[arm_of]})
+    return table.groupby([*by, "arm"]).size().rename("sessions").reset_index()
