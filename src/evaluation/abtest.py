@@ -316,7 +316,8 @@ def analyse(users: Users, settings: Settings, earlier: Users | None = None) -> A
     for arm, count in zip(users.arms, counts.tolist(), strict=True):
         if count < 2:
             raise InputError(
-                f"arm {arm} of experiment {users.experiment} has {count} user{'s' * (count != 1)}; a comparison needs two or more"
+                f"arm {arm} of experiment {users.experiment} has {count} user{'s' * (count != 1)}; "
+                "a comparison needs at least two an arm"
             )
     planned = np.array(settings.split if settings.split else np.ones(len(users.arms)), np.float64)
     if len(planned) != len(users.arms):
