@@ -35,10 +35,27 @@ def check_number(
     Raises:
         InputError: it breaks its law.
     """
-    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
+    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and _is_finite(value)
     if fits and least <= value <= most and value > above:  # type: ignore[operator]
         return
     bounds = [f"of at least {least:.15g}"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
     bounds += [f"at most {most:.15g}"] * (most < math.inf)
     law = " ".join(["a whole number" if whole else "a number", " and ".join(bounds)]).strip()
     raise InputError(f"{name} must be {law}, got {value!r}{hint and '; ' + hint}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse a switch that is neither on nor off.
+
+    Raises:
+        InputError: it is neither true nor false.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be true or false, got {value!r}")
+
+
+def _is_finite(value: int | float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False

@@ -1,11 +1,15 @@
 """An experiment: arms, days, event logs, and what each arm's listeners made of it."""
 
 import json
+import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +18,14 @@ from jaxtyping import Float64, Int64
 from scipy import stats
 
 from src.assignment import check_arms
-from src.errors import InputError, check_number
-from src.records import write_record
+from src.errors import InputError, check_flag, check_number
+from src.records import write_record, write_whole
 from src.simulation.event_log import DAY_MS, Events, write_events
 from src.simulation.listener import WHOLE
 from src.simulation.policies import Policy
 from src.simulation.traffic import Day, Played, Players, Plays
 from src.simulation.world import World
-from src.simulation.world_files import write_world
+from src.simulation.world_files import WORLD_FILES, write_world
 
 LEVEL = 0.95
 """Of every interval."""
@@ -92,24 +96,32 @@ class Earlier:
     logs: list[Path]
 
     @classmethod
-    def read(cls, folder: Path, world: World) -> "Earlier":
+    def read(cls, folder: Path, world: World, experiment: str, arms: Sequence[str]) -> "Earlier":
         """Read the run folder of `simulate.py`.
 
         Raises:
-            InputError: there is no such run, or its listeners lived in another world.
+            InputError: there is no such run, its listeners lived in another world, or they would change arms.
         """
         path = folder / "simulation.json"
         try:
             record = json.loads(path.read_bytes())
-            day, midnight, digest = int(record["last_day"]), int(record["next_midnight"]), record["world"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            day, midnight, digest = record["last_day"], record["next_midnight"], record["world"]
+            check_number("last_day", day, whole=True, least=1, most=1_000_000)
+            check_number("next_midnight", midnight, whole=True, least=0, most=253_402_300_799_999)
+            earlier_name, earlier_arms = record["experiment"], list(record["arms"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"after={folder}: cannot go on from {path} ({error}); name a folder of simulate.py"
+                f"after={folder}: cannot go on from {path} ({error}); name a run folder of simulate.py that has ended"
             ) from None
         if digest != world.digest():
             raise InputError(
                 f"after={folder}: that run was made in another world ({digest}, this one is {world.digest()}); "
                 "choose the same world"
+            )
+        if earlier_name == experiment and len(earlier_arms) != len(arms):
+            raise InputError(
+                f"after={folder}: experiment {experiment} had {len(earlier_arms)} arms there and has {len(arms)} here, "
+                "so listeners would change arms within it; give it another name with experiment=<name>"
             )
         return cls(day=day, midnight=midnight, logs=sorted(path.parent for path in folder.glob("logs/*/data.json")))
 
@@ -163,10 +175,13 @@ def run_experiment(
     check_number("workers", workers, whole=True, least=1, most=256)
     check_number("seed", seed, whole=True, least=0)
     check_number("track_seconds", track_seconds, above=0, most=86_400)
+    check_flag("write_logs", write_logs)
     if not experiment:
         raise InputError("experiment must have a name, got an empty one; it decides who gets which arm")
     first_midnight = _midnight(first_day)
-    earlier = Earlier.read(after, world) if after else Earlier(day=0, midnight=first_midnight, logs=[])
+    earlier = Earlier(day=0, midnight=first_midnight, logs=[])
+    if after:
+        earlier = Earlier.read(after, world, experiment, arms)
     record: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "seed": seed, "days": []}
     total, midnight, problem = Tally(len(world.listeners)), earlier.midnight, None
     fallbacks = dict.fromkeys(arms, 0)
@@ -174,6 +189,7 @@ def run_experiment(
         Day.plan(world, day=earlier.day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
         for number in range(days)
     ]
+    _claim(folder)
     write_world(world, folder)
     _keep_logs(earlier.logs, folder / "logs")
     by_arm = [np.flatnonzero(plans[0].arm_of == arm) for arm in range(len(arms))]
@@ -184,40 +200,36 @@ def run_experiment(
     began = time.perf_counter()
     with players, progress(planned) as report:
         for plan in plans:
-            tally, parts, interrupted = Tally(len(world.listeners)), list[Plays](), None
+            tally, played_tasks, interrupted = Tally(len(world.listeners)), list[Played](), None
             try:
                 for played in players.play(plan.shards):
                     tally.add(played.plays)
                     total.add(played.plays)
-                    parts.append(played.plays)
+                    played_tasks.append(played)
                     fallbacks[arms[played.arm]] += played.fallbacks
                     _tell(report, arms[played.arm], played, total, by_arm[played.arm])
                     if problem := played.problem:
                         break
             except KeyboardInterrupt as error:
                 interrupted = error
-            if write_logs:
-                events = Events.of(
-                    Plays.join(parts),
-                    plan=plan,
-                    world=world,
-                    midnight=midnight,
-                    track_ms=round(track_seconds * 1000),
-                )
-                heads = [json.dumps({experiment: arm}) for arm in arms]
-                write_events(events, heads, folder / "logs" / f"day-{plan.day}" / "data.json", players.map)
-                midnight = events.next_midnight(midnight)
-            else:
+            with uninterrupted():
                 midnight += DAY_MS
-            record["days"].append(
-                {"day": plan.day, "arms": {arm: tally.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}}
-            )
-            summaries = {arm: total.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}
-            record["arms"] = {arm: {**summary, "fallbacks": fallbacks[arm]} for arm, summary in summaries.items()}
-            record["seconds"] = time.perf_counter() - began
-            record["steps_per_second"] = sum(arm["steps"] for arm in record["arms"].values()) / record["seconds"]
-            record |= {"last_day": plan.day, "next_midnight": midnight, "complete": not (problem or interrupted)}
-            write_record({**record, "provenance": dict(provenance)}, folder / "simulation.json")
+                if write_logs:
+                    plays = Plays.join([task.plays for task in sorted(played_tasks, key=lambda task: task.key)])
+                    day_began, length = midnight - DAY_MS, round(track_seconds * 1000)
+                    events = Events.of(plays, plan=plan, world=world, midnight=day_began, track_ms=length)
+                    heads = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in arms]
+                    write_events(events, heads, folder / "logs" / f"day-{plan.day}" / "data.json", players.map)
+                    midnight = events.next_midnight(day_began)
+                of_day = {arm: tally.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}
+                record["days"].append({"day": plan.day, "arms": of_day})
+                summaries = {arm: total.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}
+                record["arms"] = {arm: {**summary, "fallbacks": fallbacks[arm]} for arm, summary in summaries.items()}
+                record["seconds"] = time.perf_counter() - began
+                record["steps_per_second"] = sum(arm["steps"] for arm in summaries.values()) / record["seconds"]
+                record |= {"last_day": plan.day, "next_midnight": midnight}
+                record["complete"] = plan is plans[-1] and not (problem or interrupted)
+                write_record({**record, "provenance": dict(provenance)}, folder / "simulation.json")
             if interrupted:
                 raise interrupted
             if problem:
@@ -237,6 +249,39 @@ def _tell(report: Report, arm: str, played: Played, total: Tally, rows: Int64[np
     report(arm, len(played.plays.users), float(hundredths / WHOLE / max(sessions, 1)))
 
 
+def _claim(folder: Path) -> None:
+    """Make the folder this run's own, by a record that says nothing yet.
+
+    Raises:
+        InputError: it holds a run already, or files of the same names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("logs", *WORLD_FILES)
+    if taken := [name for name in names if (folder / name).exists()]:
+        raise InputError(f"{folder} has {taken[0]} in it already; choose another folder with hydra.run.dir=<folder>")
+    try:
+        with (folder / "simulation.json").open("x", encoding="utf-8") as file:
+            file.write('{"complete": false}\n')
+    except FileExistsError:
+        raise InputError(f"{folder} holds a run already; choose another folder with hydra.run.dir=<folder>") from None
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until what is being written is whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        raise KeyboardInterrupt
+
+
 def _keep_logs(logs: Sequence[Path], into: Path) -> None:
     """Hard links where the file system has them: the earlier days cost no space."""
     for folder in logs:
@@ -245,5 +290,5 @@ def _keep_logs(logs: Sequence[Path], into: Path) -> None:
             target = into / folder.name / file.name
             try:
                 target.hardlink_to(file)
-            except OSError:
-                target.write_bytes(file.read_bytes())
+            except OSError:  # another file system
+                write_whole(target, partial(shutil.copyfile, file))

@@ -23,6 +23,12 @@ from src.simulation.world import World
 
 _Result = TypeVar("_Result")
 
+_BLOCK = 16
+"""Tracks whose neighbours are looked for together."""
+
+_TRIES = 20
+"""To find any track that a session has not played, where its list has none left."""
+
 
 class Policy:
     """Something that recommends to the sessions of one arm, crowd after crowd.
@@ -137,6 +143,10 @@ class Lists(Policy):
         tracks = candidates[np.arange(len(crowd)), places].astype(np.int64)
         none_left = np.flatnonzero(places < 0)
         tracks[none_left] = self._any_track(len(none_left))
+        if self._pick != "uniform":
+            for _ in range(_TRIES):
+                again = none_left[(crowd.tracks[:, none_left] == tracks[none_left]).any(0)]
+                tracks[again] = self._any_track(len(again))
         self.fallbacks += len(none_left)
         return np.asarray(tracks)
 
@@ -151,6 +161,8 @@ class TrueNeighbours(Policy):
     def __init__(self, *, num_tracks: int, world: World) -> None:
         super().__init__(world=world)
         check_number("true_neighbours.num_tracks", num_tracks, whole=True, least=1, most=10_000)
+        if len(world.catalog) < 2:
+            raise InputError("true_neighbours needs a world of at least 2 tracks, this one has 1")
         self._num_tracks = num_tracks
         self._lists: Int64[np.ndarray, "N K"] | None = None
 
@@ -160,9 +172,10 @@ class TrueNeighbours(Policy):
         num_kept = min(self._num_tracks, num_tracks - 1)
         if self._lists is None:
             self._lists = np.full((num_tracks, num_kept), -1, np.int32)
-        unknown = np.unique(crowd.current[self._lists[crowd.current, 0] < 0]).astype(np.int64)
-        if len(unknown):
-            self._lists[unknown] = nearest(self.world.embeddings, unknown, num_kept, exclude_self=True)
+        # block by block, so that a product's last digit does not depend on which tracks were asked for together
+        for block in np.unique(crowd.current[self._lists[crowd.current, 0] < 0] // _BLOCK).tolist():
+            rows = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, num_tracks))
+            self._lists[rows] = nearest(self.world.embeddings, rows, num_kept, exclude_self=True)
         picked = self._lists[crowd.current, self.rng.integers(num_kept, size=len(crowd))]
         return np.asarray(picked, np.int64)
 

@@ -126,9 +126,13 @@ def play(world: World, policy: Policy, task: Task, *, keep_events: bool) -> Iter
 
 @dataclass(frozen=True, kw_only=True)
 class Played:
-    """What became of a task: its sessions, how often its policy left a choice to chance, and what stopped it."""
+    """What became of a task: its sessions, how often its policy left a choice to chance, and what stopped it.
+
+    `key` puts tasks in an order that does not depend on who played them when.
+    """
 
     arm: int
+    key: tuple[int, ...]
     plays: Plays
     fallbacks: int
     problem: str | None
@@ -216,9 +220,15 @@ class Players:
         _ = world.interest_neighbours  # once, here, and not in every process
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
-            self._pool = ProcessPoolExecutor(
-                workers, mp_context=get_context("spawn"), initializer=_enter, initargs=(self._stage,)
-            )
+            # Ctrl-C is for the parent, which tells the others: they inherit that the signal is blocked
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                self._pool = ProcessPoolExecutor(
+                    workers, mp_context=get_context("spawn"), initializer=_enter, initargs=(self._stage,)
+                )
+                self._pool.submit(_be_there)  # starts them all
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __enter__(self) -> "Players":
         return self
@@ -267,7 +277,9 @@ class _Stage:
             parts.extend(play(self._world, policy, task, keep_events=self._keep_events))
         except InputError as error:
             problem = str(error)
-        return Played(arm=task.arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - before, problem=problem)
+        return Played(
+            arm=task.arm, key=task.key, plays=Plays.join(parts), fallbacks=policy.fallbacks - before, problem=problem
+        )
 
     def close(self) -> None:
         for policy in self._policies:
@@ -278,10 +290,13 @@ _stage: _Stage | None = None
 
 
 def _enter(stage: _Stage) -> None:
-    """Make this process ready; Ctrl-C is for the parent, which tells the others."""
+    """Make this process ready."""
     global _stage
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _stage = stage
+
+
+def _be_there() -> None:
+    """Nothing to do."""
 
 
 def _play_here(task: Task) -> Played:

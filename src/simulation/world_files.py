@@ -17,12 +17,14 @@ from src.errors import InputError, check_number
 from src.records import write_whole
 from src.simulation.world import ARTIST_DISCOUNT, NUM_NEIGHBOURS, SESSION_BUDGET, Listeners, Taste, World, standardised
 
+WORLD_FILES = ("tracks.json", "users.json", "top_tracks.json", "tracks.npy")
+
 
 def write_catalog(catalog: Catalog, path: Path) -> None:
     """Write `tracks.json`: one line a track, `{"artist", "title", "track"}`."""
     artists = catalog.artists[catalog.artist_of]
     columns = zip(artists.tolist(), catalog.titles.tolist(), catalog.track_ids.tolist(), strict=True)
-    _write_lines(path, ({"artist": artist, "title": title, "track": track} for artist, title, track in columns))
+    _write_lines(path, ({"artist": artist or None, "title": title, "track": track} for artist, title, track in columns))
 
 
 def write_world(world: World, folder: Path) -> None:
@@ -102,6 +104,9 @@ def read_catalog(path: Path) -> Catalog:
         track, title, artist = record.get("track"), record.get("title"), record.get("artist")
         if not _is_whole(track) or not isinstance(title, str | None) or not isinstance(artist, str | None):
             raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": whole number}}')
+        for text in (title, artist):
+            if text is not None and not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise InputError(f"{where}: {text!r} has half a letter in it; mend the text")
         records.append((track, title, artist))
     frame = pd.DataFrame(records, columns=["track", "title", "artist"]).sort_values("track", kind="stable")
     return Catalog.from_frame(frame.reset_index(drop=True), str(path))
@@ -165,6 +170,10 @@ def _interest_rows(
     return np.where(given, rows, -1)
 
 
+_LARGEST = 1e6
+"""Of an embedding's numbers: products of larger ones would leave the range of a float."""
+
+
 def _read_embeddings(path: Path, num_tracks: int) -> Float32[np.ndarray, "N D"]:
     try:
         embeddings = np.load(path, allow_pickle=False)
@@ -174,11 +183,12 @@ def _read_embeddings(path: Path, num_tracks: int) -> Float32[np.ndarray, "N D"]:
         raise InputError(f"{path} must hold one array of numbers with a row for each track")
     if len(embeddings) != num_tracks or not embeddings.shape[1]:
         raise InputError(f"{path} has shape {embeddings.shape}; the catalogue's {num_tracks} tracks need a row each")
-    embeddings = embeddings.astype(np.float32)
-    if not np.isfinite(embeddings).all():
-        row = int((~np.isfinite(embeddings)).any(1).argmax())
-        raise InputError(f"{path}, row {row}: every number must be finite")
-    return embeddings
+    wrong = ~(np.abs(embeddings) <= _LARGEST)  # NaN too
+    if wrong.any():
+        raise InputError(
+            f"{path}, row {int(wrong.any(1).argmax())}: every number must be finite and at most {_LARGEST:g}"
+        )
+    return embeddings.astype(np.float32)
 
 
 def _read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
