@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.console import ROOT, console, verb
 
@@ -17,20 +17,28 @@ def abtest(config: DictConfig) -> None:
     from src.evaluation.abtest import analyse
     from src.evaluation.abtest_log import read_users
     from src.evaluation.abtest_report import sentences, write_report
-    from src.simulation.arms import make_policies
+    from src.simulation.arms import make_policies, recommender_name
     from src.tracking import attach_abtest, locate_recommendations, provenance, refuse_used_folder
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "abtest.json")
     settings = instantiate(config.analysis, _convert_="all")
-    arms = {"C": config.control, "T1": config.treatment}
-    if (config.logs is None) == (None in arms.values()) or (config.logs and any(arms.values())):
+    experiment = None if config.experiment_name is None else str(config.experiment_name)
+    given = {role: config[role] for role in ("control", "treatment")}
+    given = {role: OmegaConf.to_container(arm) if OmegaConf.is_config(arm) else arm for role, arm in given.items()}
+    if [config.logs is None] * 2 != [arm is not None for arm in given.values()]:
         raise InputError(
-            f"logs={config.logs} control={config.control} treatment={config.treatment}: "
+            f"logs={config.logs} control={given['control']} treatment={given['treatment']}: "
             "give logs=<folder>, or both control= and treatment= to play them first"
         )
-    logs = Path(config.logs or run_dir / "logs")
+    earlier = None
+    if config.pre:
+        before = Path(str(config.pre))
+        earlier = read_users(before, experiment=None, max_rejected=config.max_rejected, any_arms=True, called="pre")
+    logs = Path(str(config.logs))
     if config.logs is None:
+        logs, arms = run_dir / "logs", {"C": given["control"], "T1": given["treatment"]}
+        settings.shares(list(arms))
         with console.status("making the world"):
             world = instantiate(config.world, _convert_="all")
             _ = world.interest_neighbours
@@ -38,7 +46,7 @@ def abtest(config: DictConfig) -> None:
         instantiate(config.traffic)(
             world=world,
             policies=make_policies(arms, templates=templates, world=world, locate=locate_recommendations),
-            experiment=config.experiment_name or "ABTEST",
+            experiment=experiment or "ABTEST",
             folder=run_dir,
             write_logs=True,
             after=None,
@@ -46,15 +54,11 @@ def abtest(config: DictConfig) -> None:
             progress=arm_bars,
         )
     with console.status("reading logs"):
-        experiment = config.experiment_name
         users = read_users(logs, experiment=experiment, max_rejected=config.max_rejected)
-        earlier = None
-        if config.pre:
-            earlier = read_users(Path(config.pre), experiment=None, max_rejected=config.max_rejected, any_arms=True)
     with console.status("comparing"):
         analysis = analyse(users, settings, earlier)
         write_report(analysis, run_dir, provenance(ROOT))
-    attach_abtest(analysis.record(), run_dir, {role: config[role] for role in ("control", "treatment")})
+    attach_abtest(analysis.record(), run_dir, {role: recommender_name(arm) for role, arm in given.items()})
     console.print(effects_table(analysis.record()))
     for sentence in sentences(analysis):
         console.print(sentence, markup=False, highlight=False)

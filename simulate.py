@@ -1,8 +1,9 @@
 """From a world and arms, a recommender each, to event logs in the service's own format."""
 
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.console import ROOT, arm_bars, arms_table, console, verb
 
@@ -12,7 +13,7 @@ def simulate(config: DictConfig) -> None:
     """Play the sessions, write the logs, print what each arm's listeners made of it."""
     from hydra.utils import instantiate
 
-    from src.simulation.arms import make_policies
+    from src.simulation.arms import make_policies, recommender_name
     from src.tracking import locate_recommendations, provenance, refuse_used_folder
 
     run_dir = Path(config.run_dir)
@@ -21,26 +22,29 @@ def simulate(config: DictConfig) -> None:
         world = instantiate(config.world, _convert_="all")
         _ = world.interest_neighbours
     templates = instantiate(config.arm, _convert_="all")
-    arms = instantiate(config.default_arms if config.arms is None else config.arms, _convert_="all")
+    arms: Any = config.default_arms if config.arms is None else config.arms
+    arms = OmegaConf.to_container(arms) if OmegaConf.is_config(arms) else arms
     policies = make_policies(arms, templates=templates, world=world, locate=locate_recommendations)
     record = instantiate(config.traffic)(
         world=world,
         policies=policies,
-        experiment=config.experiment_name,
+        experiment=str(config.experiment_name),
         folder=run_dir,
         write_logs=config.write_logs,
-        after=Path(config.after) if config.after else None,
+        after=Path(str(config.after)) if config.after else None,
         provenance=provenance(ROOT),
         progress=arm_bars,
     )
-    names = {arm: given if isinstance(given, str) else given["recommender"] for arm, given in arms.items()}
+    names = {arm: str(recommender_name(given)) for arm, given in arms.items()}
     title = f"experiment {config.experiment_name}, {config.days} day{'s' * (config.days > 1)}"
     console.print(arms_table(record["arms"], names, title=title))
     steps, seconds = record["steps_per_second"], record["seconds"]
     console.print(f"played       {steps * seconds:,.0f} steps in {seconds:.1f} s, {steps:,.0f} a second")
     console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
     if config.write_logs:
-        console.print(f"next         python train.py datamodule=botify datamodule.path={run_dir}", soft_wrap=True)
+        console.print(
+            f"next         python train.py datamodule=botify datamodule.path={run_dir}", soft_wrap=True, markup=False
+        )
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 """The clone: `conf/` and the verbs lie here."""
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(highlight=False, emoji=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -121,7 +121,7 @@ def _message(error: BaseException) -> str | None:
         return _one_line(f"{error}{_close_key(error)}")
     if type(error) is ValueError and str(error).startswith("Config group override must be"):
         return "a config group cannot be null; name one of its choices, such as logger=none"
-    if isinstance(error, FileExistsError | NotADirectoryError | PermissionError):
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError | PermissionError):
         return f"cannot use {error.filename}: {error.strerror}; choose another folder with hydra.run.dir=<folder>"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _one_line(str(error))
@@ -186,12 +186,12 @@ def arm_bars(planned: Mapping[str, int]) -> Iterator[Callable[[str, int, float],
 
 def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], title: str) -> Table:
     """What the listeners of each arm made of it; brackets hold 95 % intervals over listeners."""
-    table = Table("arm", "recommender", title=title, title_justify="left", caption_justify="left")
+    table = Table("arm", "recommender", title=escape(title), title_justify="left", caption_justify="left")
     for column in ("sessions", "time a session", "tracks a session"):
         table.add_column(column, justify="right", no_wrap=True)
     for arm, row in arms.items():
         means = [
-            f"[bold]{row[name]:.2f}[/] \\[{row[name + '_lower']:.2f}, {row[name + '_upper']:.2f}]"
+            f"[bold]{row[name]:.2f}[/] \\[{row[name + '_lower']:.2f}, {row[name + '_upper']:.2f}]".replace("nan", "–")
             for name in ("mean_time_per_session", "mean_tracks_per_session")
         ]
         table.add_row(arm, Text(names[arm], overflow="fold"), f"{row['sessions']:,}", *means)
@@ -206,14 +206,15 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
 def effects_table(record: Mapping[str, Any]) -> Table:
     """Effects of an A/B test: green is better, red worse, plain not sure; latency the other way round."""
     caption = "\n".join(f"{arm}: {verdict}" for arm, verdict in record["verdicts"].items())
-    table = Table("arm", "metric", title=f"A/B test {record['experiment']}", title_justify="left", caption=caption)
+    title = escape(f"A/B test {record['experiment']}")
+    table = Table("arm", "metric", title=title, title_justify="left", caption=escape(caption))
     table.caption_justify = "left"
-    for column in ("control", "treatment", "effect in %", "Holm's p"):
+    corrected = any(effect["holm_significant"] is not None for effect in record["effects"])
+    for column in ("control", "treatment", "effect in %", *["Holm's p"] * corrected):
         table.add_column(column, justify="right", no_wrap=True)
     for effect in record["effects"]:
         sure = effect["significant"] if effect["holm_significant"] is None else effect["holm_significant"]
-        good = (effect["effect_percent"] > 0) != (effect["metric"] == "mean_request_latency")
-        colour = ("green" if good else "red") if sure and not record["withheld"] else "default"
+        colour = ("green" if effect["better"] else "red") if sure and not record["withheld"] else "default"
         weight = "bold " if effect["metric"] == record["primary"] else ""
         interval = f"\\[{effect['lower_percent']:+.1f}, {effect['upper_percent']:+.1f}]"
         cells = (
@@ -223,8 +224,9 @@ def effects_table(record: Mapping[str, Any]) -> Table:
             f"[{weight}{colour}]{effect['effect_percent']:+.1f}[/] {interval}",
             "<0.0001" if effect["holm_p_value"] < 1e-4 else f"{effect['holm_p_value']:.2g}",
         )
-        missing = not math.isfinite(effect["effect_percent"])  # all values are the same, or the control mean is 0
-        table.add_row(effect["treatment"], *(cells if not missing else (*cells[:3], "–", "–")))
+        missing = not math.isfinite(effect["p_value"])  # all values are the same, or the control mean is 0
+        cells = (*cells[:3], "–", "–") if missing else cells
+        table.add_row(escape(effect["treatment"]), *(cells[:-1] if effect["holm_significant"] is None else cells))
     return table
 
 

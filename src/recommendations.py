@@ -97,15 +97,18 @@ class Recommendations:
         except OSError as error:
             raise InputError(f"cannot read recommendations from {path}: {error.strerror}") from None
         lists: dict[int, tuple[list[int], list[float] | None]] = {}
+        names: dict[int, tuple[Any, Any]] = {}
         for number, line in enumerate(text.splitlines(), start=1):
             where = f"{path}, line {number}"
-            track, candidates, scores = _parse(line, where)
+            track, candidates, scores, name = _parse(line, where)
             if track in lists:
                 raise InputError(f"{where}: track {track} has a list already; every track has one line")
-            lists[track] = candidates, scores
+            lists[track], names[track] = (candidates, scores), name
         if not lists:
             raise InputError(f"{path} is empty: expected one line a track of the catalogue")
-        return cls._from_lists(lists, catalog, path)
+        recommendations = cls._from_lists(lists, catalog, path)
+        _check_names(names, catalog, path)
+        return recommendations
 
     @classmethod
     def _from_lists(
@@ -136,8 +139,21 @@ class Recommendations:
         return cls(rows=rows, scores=scores)
 
 
-def _parse(line: bytes, where: str) -> tuple[int, list[int], list[float] | None]:
-    """One line of a recommendations file, checked; `where` opens every error."""
+def _check_names(names: dict[int, tuple[Any, Any]], catalog: Catalog, path: Path) -> None:
+    """Refuse a file whose tracks have other names than the catalogue's of the same ids, as far as it names them."""
+    rows = catalog.rows_of(np.fromiter(names, np.int64, len(names)))
+    titles, artists = catalog.titles[rows], catalog.artists[catalog.artist_of[rows]]
+    for line, (track, given) in enumerate(names.items(), start=1):
+        ours = titles[line - 1], artists[line - 1]
+        if any(isinstance(name, str) and name and name != own for name, own in zip(given, ours, strict=True)):
+            raise InputError(
+                f"{path}, line {line}: track {track} is {given[0]!r} by {given[1]!r} there and {ours[0]!r} by "
+                f"{ours[1]!r} in the catalogue; use the catalogue that these recommendations were made for"
+            )
+
+
+def _parse(line: bytes, where: str) -> tuple[int, list[int], list[float] | None, tuple[Any, Any]]:
+    """One line of a recommendations file, checked, with the title and artist it gives; `where` opens every error."""
     try:
         entry: Any = json.loads(line)
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
@@ -157,7 +173,7 @@ def _parse(line: bytes, where: str) -> tuple[int, list[int], list[float] | None]
         )
     ):
         raise InputError(f'{where} is damaged: "scores" must be one finite number for each recommendation')
-    return track, candidates, scores
+    return track, candidates, scores, (entry.get("title"), entry.get("artist"))
 
 
 def _is_int(value: object) -> bool:

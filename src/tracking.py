@@ -135,13 +135,14 @@ def locate_recommendations(name: str) -> Path:
     """
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     uri = _default_store()
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise InputError(f"{name}: there is no MLflow store {uri} here; train first, or set MLFLOW_TRACKING_URI")
     kind, _, key = name.partition(":")
-    client = mlflow.MlflowClient(uri)
     try:
+        client = mlflow.MlflowClient(uri)
         if kind == "model":
             model, _, alias = key.partition("@")
             key = str(client.get_model_version_by_alias(model, alias).run_id)
@@ -149,7 +150,7 @@ def locate_recommendations(name: str) -> Path:
         return Path(
             mlflow.artifacts.download_artifacts(run_id=key, artifact_path="recommendations.jsonl", tracking_uri=uri)
         )
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         first = str(error).splitlines()[0][:300]
         raise InputError(f"cannot get the recommendations of {name} from {uri}: {first}") from None
 

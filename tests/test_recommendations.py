@@ -54,8 +54,8 @@ def test_a_line_is_what_the_old_service_loads(tmp_path: Path) -> None:
 def test_the_predecessors_file_without_scores_and_with_short_lists_is_read(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(
-        '{"artist": "x", "title": "y", "track": 101, "recommendations": [100, 102]}\n'
-        '{"artist": "x", "title": "y", "track": 100, "recommendations": [102]}\n'
+        '{"artist": "Artist 0", "title": "Title 1", "track": 101, "recommendations": [100, 102]}\n'
+        '{"artist": "Artist 0", "title": "Title 0", "track": 100, "recommendations": [102]}\n'
     )
     recommendations = Recommendations.read(path, make_catalog([0, 0, 0]))
     assert recommendations.rows.tolist() == [[2, -1], [0, 2], [-1, -1]]
@@ -107,3 +107,13 @@ def test_a_list_longer_than_the_catalogue_is_refused(k: int) -> None:
         match=f"k must be a whole number of at least 1 and at most 2, got {k}; a list of a catalogue of 3 tracks",
     ):
         check_k(k, 3)
+
+
+@pytest.mark.parametrize("names", ['"artist": "Artist 0", "title": "Other"', '"artist": "Other", "title": "Title 1"'])
+def test_a_file_whose_tracks_have_other_names_is_of_another_catalogue(tmp_path: Path, names: str) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_text(f'{{{names}, "track": 101, "recommendations": [100]}}\n')
+    with pytest.raises(
+        InputError, match=r"line 1: track 101 is .*use the catalogue that these recommendations were made"
+    ):
+        Recommendations.read(path, make_catalog([0, 0]))

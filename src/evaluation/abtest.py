@@ -3,6 +3,7 @@
 The unit is the user: every metric gives one value for each, and only users are compared. U users of an arm.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy import stats
 
-from src.errors import InputError, check_number
+from src.errors import InputError, check_flag, check_number
 from src.evaluation.abtest_log import Users
 
 METRICS = ("mean_time_per_session", "mean_tracks_per_session", "time", "sessions", "mean_request_latency")
+LOWER_IS_BETTER = ("mean_request_latency",)
 SRM_ALPHA = 0.001
 """Below this p-value the users do not split as planned, and the verdict is withheld."""
 
@@ -212,6 +214,10 @@ class Settings:
     seed: int
 
     def __post_init__(self) -> None:
+        for name in ("relative", "correction", "sample_ratio", "sizing"):
+            check_flag(f"analysis.{name}", getattr(self, name))
+        if not isinstance(self.split, list | None):
+            raise InputError(f"analysis.split must be a list with a share for each arm, or null, got {self.split!r}")
         check_number("analysis.alpha", self.alpha, above=0, most=0.5)
         check_number("analysis.power", self.power, least=0.5, most=0.9999)
         check_number("analysis.bootstrap_rounds", self.bootstrap_rounds, whole=True, least=0, most=100_000)
@@ -222,6 +228,20 @@ class Settings:
             check_number("analysis.split", share, above=0)
         if self.primary not in METRICS:
             raise InputError(f"analysis.primary must be one of {', '.join(METRICS)}, got {self.primary!r}")
+
+    def shares(self, arms: Sequence[str]) -> Float64[np.ndarray, "A"]:
+        """Planned share of each arm.
+
+        Raises:
+            InputError: `split` does not fit the arms.
+        """
+        planned = np.array(self.split if self.split else np.ones(len(arms)), np.float64)
+        if len(planned) != len(arms):
+            raise InputError(
+                f"analysis.split has {len(planned)} shares for the {len(arms)} arms {', '.join(arms)}; "
+                "give each one share"
+            )
+        return np.asarray(planned / planned.sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +277,11 @@ class Effect:
     cuped_upper_percent: float = float("nan")
     cuped_p_value: float = float("nan")
     cuped_variance_saved_percent: float = float("nan")
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the treatment does better by this metric, sure or not."""
+        return (self.effect_percent > 0) != (self.metric in LOWER_IS_BETTER)
 
     @property
     def is_sure(self) -> bool:
@@ -296,7 +321,7 @@ class Analysis:
             "events": users.num_events,
             "sample_ratio_p_value": self.sample_ratio_p_value,
             "guards": users.guards,
-            "effects": [asdict(effect) for effect in self.effects],
+            "effects": [{**asdict(effect), "better": effect.is_better} for effect in self.effects],
             "settings": asdict(self.settings),
         }
 
@@ -319,17 +344,14 @@ def analyse(users: Users, settings: Settings, earlier: Users | None = None) -> A
                 f"arm {arm} of experiment {users.experiment} has {count} user{'s' * (count != 1)}; "
                 "a comparison needs at least two an arm"
             )
-    planned = np.array(settings.split if settings.split else np.ones(len(users.arms)), np.float64)
-    if len(planned) != len(users.arms):
-        raise InputError(
-            f"analysis.split has {len(planned)} shares for the {len(users.arms)} arms {', '.join(users.arms)}; "
-            "give each one share"
-        )
+    planned = settings.shares(users.arms)
+    if earlier is not None:
+        _check_earlier(users, earlier)
     rng = np.random.default_rng(settings.seed)
     effects = []
     for metric in METRICS:
         values = metric_values(users, metric)
-        before = _of_earlier(users, earlier, metric) if earlier else None
+        before = None if earlier is None else _of_earlier(users, earlier, metric)
         for number, treatment in enumerate(users.arms[1:], start=1):
             effects.append(_compare(users, settings, metric, values, before, number, treatment, rng))
     if settings.correction:
@@ -346,6 +368,18 @@ def analyse(users: Users, settings: Settings, earlier: Users | None = None) -> A
         verdicts={},
     )
     return replace(analysis, verdicts={arm: _verdict(analysis, arm) for arm in users.arms[1:]})
+
+
+def _check_earlier(users: Users, earlier: Users) -> None:
+    if not len(earlier):
+        raise InputError("pre has no session that ended; give the logs of a period before the experiment")
+    if earlier.last_ms >= users.first_ms:
+        raise InputError(
+            f"pre overlaps the experiment: its last event is at {earlier.last_ms} ms, the experiment's first at "
+            f"{users.first_ms} ms; give logs of the time before, or the effect itself is taken off"
+        )
+    if not np.isin(users.user_ids, earlier.user_ids).any():
+        raise InputError("pre has none of the experiment's users; give logs of the same users from before")
 
 
 def _of_earlier(users: Users, earlier: Users, metric: str) -> Values:
@@ -391,7 +425,7 @@ def _compare(
     if settings.always_valid_percent is not None:
         lower, upper = always_valid(*samples, alpha, float(settings.always_valid_percent))
         effect = replace(effect, always_valid_lower_percent=lower, always_valid_upper_percent=upper)
-    if settings.bootstrap_rounds:
+    if settings.bootstrap_rounds and metric == settings.primary:
         lower, upper = bootstrap(one, other, alpha, settings.bootstrap_rounds, rng)
         effect = replace(effect, bootstrap_lower_percent=lower, bootstrap_upper_percent=upper)
     if before is not None:
@@ -421,7 +455,7 @@ def _verdict(analysis: Analysis, treatment: str) -> str:
             f"so {settings.primary} {size} cannot be believed"
         )
     if effect.is_sure:
-        word = "better" if effect.effect_percent > 0 else "worse"
+        word = "better" if effect.is_better else "worse"
         return f"{word} than {control}: {settings.primary} {size}"
     found = f"; an effect of {effect.minimal_detectable_percent:.1f} % would probably have been found"
     return f"no difference from {control} is shown: {settings.primary} {size}" + (

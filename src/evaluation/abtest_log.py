@@ -4,8 +4,10 @@ U users.
 """
 
 import glob
+import gzip
 import json
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,8 @@ class Users:
         time: sum of the shares played.
         latency_ms: sum of what they waited.
         guards: how often each rule of GUARDS was needed.
+        first_ms: time of the first event of the experiment.
+        last_ms: time of its last.
         timeline: sessions that began in each stretch of time: columns `since_ms` (since the first), `arm`, `sessions`.
         lengths: how many sessions lasted how long: columns `arm`, `time` (lower edge of a bin of 1), `sessions`.
         num_events: lines read.
@@ -69,6 +73,8 @@ class Users:
     time: Float64[np.ndarray, "U"]
     latency_ms: Float64[np.ndarray, "U"]
     guards: dict[str, int]
+    first_ms: int
+    last_ms: int
     timeline: pd.DataFrame
     lengths: pd.DataFrame
     num_events: int
@@ -77,7 +83,14 @@ class Users:
         return len(self.user_ids)
 
 
-def read_users(folder: Path, *, experiment: str | None, max_rejected: int | float, any_arms: bool = False) -> Users:
+def read_users(
+    folder: Path,
+    *,
+    experiment: str | None,
+    max_rejected: int | float,
+    any_arms: bool = False,
+    called: str = "logs",
+) -> Users:
     """Read all `data.json*` below a folder.
 
     Args:
@@ -85,27 +98,35 @@ def read_users(folder: Path, *, experiment: str | None, max_rejected: int | floa
         experiment: which one of those in the log; may be None where there is only one.
         max_rejected: share of lines that may be no event.
         any_arms: take all lines, whatever their experiment and arm: for a period before the experiment.
+        called: how the user knows the folder.
 
     Raises:
         InputError: there are no logs, too many lines are no events, or the experiment cannot be chosen.
     """
     check_number("max_rejected", max_rejected, least=0, most=1)
+    where = f"{called}={folder}"
     if not folder.is_dir():
-        raise InputError(f"logs={folder}: no such folder; name one with data.json files in it or below")
-    files = sorted(path for path in folder.rglob("data.json*") if path.is_file())
+        raise InputError(f"{where}: no such folder; name one with data.json files in it or below")
+    found = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
+    files = sorted(path for path in map(Path, found) if path.is_file())
     if not files:
-        raise InputError(f"logs={folder}: no data.json in it or below; name the folder of a service or a simulation")
+        raise InputError(f"{where}: no data.json in it or below; name the folder of a service or a simulation")
+    for path in files:
+        if path.suffix == ".gz":
+            _check_gzip(path)
     with tempfile.TemporaryDirectory() as spill, duckdb.connect() as database:
         database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
-        num_lines, num_rejected = _read_lines(database, files, folder, max_rejected)
+        num_lines, num_rejected = _read_lines(database, files, where, max_rejected)
         query = f"SELECT DISTINCT experiments FROM lines WHERE {_IS_EVENT} ORDER BY ALL"
         texts = [str(text) for (text,) in database.execute(query).fetchall()]
         if not texts:
-            raise InputError(f"logs={folder}: no line is an event")
-        name, arm_of_text = (None, dict.fromkeys(texts, "C")) if any_arms else _choose(texts, folder, experiment)
+            raise InputError(f"{where}: no line is an event")
+        name, arm_of_text = (None, dict.fromkeys(texts, "C")) if any_arms else _choose(texts, where, experiment)
         arms = sorted(set(arm_of_text.values()), key=lambda arm: (arm != "C", len(arm), arm))
         if len(arms) < 2 and not any_arms:
-            raise InputError(f"experiment {name} in {folder} has one arm only ({arms[0]}); a comparison needs two")
+            raise InputError(f"experiment {name} in {where} has one arm only ({arms[0]}); a comparison needs two")
+        if arms[0] != "C":
+            raise InputError(f"experiment {name} in {where} has no arm C to compare with, only {', '.join(arms)}")
         lines = _sorted_lines(database, {text: arms.index(arm) for text, arm in arm_of_text.items()})
     guards = {
         "lines_rejected": num_rejected,
@@ -114,12 +135,22 @@ def read_users(folder: Path, *, experiment: str | None, max_rejected: int | floa
     return _users_of(lines, arms, name or "", guards, num_lines)
 
 
+def _check_gzip(path: Path) -> None:
+    """DuckDB reads what there is of a file that was cut off, and says nothing."""
+    try:
+        with gzip.open(path) as file:
+            while file.read(1 << 24):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is no whole gzip file: {error}") from None
+
+
 _IS_EVENT = """COALESCE(is_last IS NOT NULL AND timestamp IS NOT NULL AND user_id IS NOT NULL AND track IS NOT NULL
-    AND time IS NOT NULL AND experiments IS NOT NULL, FALSE)"""
+    AND isfinite(time) AND latency BETWEEN 0 AND 1e6 AND experiments IS NOT NULL, FALSE)"""
 
 
 def _read_lines(
-    database: duckdb.DuckDBPyConnection, files: list[Path], folder: Path, max_rejected: int | float
+    database: duckdb.DuckDBPyConnection, files: list[Path], where: str, max_rejected: int | float
 ) -> tuple[int, int]:
     """Make `lines`; how many there are, and how many of them are no events."""
     try:
@@ -133,31 +164,31 @@ def _read_lines(
             {"files": [glob.escape(str(file)) for file in files]},
         )
     except duckdb.Error as error:
-        raise InputError(f"logs={folder}: cannot be read: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"{where}: cannot be read: {' '.join(str(error).split())[:300]}") from None
     row = database.execute(f"SELECT count(*), count(*) FILTER (NOT ({_IS_EVENT})) FROM lines").fetchone()
     assert row is not None
     num_lines, num_wrong = row
     if not num_lines:
-        raise InputError(f"logs={folder}: the logs are empty")
+        raise InputError(f"{where}: the logs are empty")
     if num_wrong > max_rejected * num_lines:
         raise InputError(
-            f"logs={folder}: {num_wrong} of {num_lines} lines are no events, more than max_rejected={max_rejected:g} "
+            f"{where}: {num_wrong} of {num_lines} lines are no events, more than max_rejected={max_rejected:g} "
             'allows; an event is {"message": "next" | "last", "timestamp", "user", "track", "time", "experiments", …}'
         )
     return num_lines, num_wrong
 
 
-def _choose(texts: list[str], folder: Path, experiment: str | None) -> tuple[str, dict[str, str]]:
+def _choose(texts: list[str], where: str, experiment: str | None) -> tuple[str, dict[str, str]]:
     """The experiment, and the arm that each text under `experiments` names in it."""
     given = {text: entry for text in texts if isinstance(entry := _parsed(text), dict)}
     names = sorted({name for entry in given.values() for name in entry})
     if not names:
-        raise InputError(f"logs={folder}: no line names an experiment")
+        raise InputError(f"{where}: no line names an experiment")
     if experiment is None and len(names) > 1:
-        raise InputError(f"logs={folder} has several experiments; choose experiment={' or '.join(names)}")
+        raise InputError(f"{where} has several experiments; choose experiment={' or '.join(names)}")
     name = names[0] if experiment is None else experiment
     if name not in names:
-        raise InputError(f"experiment={name} is not in {folder}; it has {', '.join(names)}")
+        raise InputError(f"experiment={name} is not in {where}; it has {', '.join(names)}")
     return name, {text: str(entry[name]) for text, entry in given.items() if name in entry}
 
 
@@ -176,7 +207,7 @@ def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, in
         f"""
         SELECT user_id, timestamp, is_last, track, time, latency, file, lines.rowid AS position, arm
         FROM lines JOIN arms USING (experiments) WHERE {_IS_EVENT}
-        ORDER BY user_id, timestamp, is_last, track, time, position"""
+        ORDER BY user_id, timestamp, position"""
     ).fetchnumpy()
 
 
@@ -218,6 +249,8 @@ def _users_of(lines: Lines, arms: list[str], name: str, guards: dict[str, int], 
         time=_sums(time, first),
         latency_ms=_sums(latency, first) * 1000,
         guards=guards,
+        first_ms=int(lines["timestamp"].min(initial=np.iinfo(np.int64).max)),
+        last_ms=int(lines["timestamp"].max(initial=0)),
         timeline=_counted(arms, arm_of, since_ms=_stretches(begun)),
         lengths=_counted(arms, arm_of, time=np.floor(time).astype(np.int64)),
         num_events=num_events,

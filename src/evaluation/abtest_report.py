@@ -31,21 +31,36 @@ def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
     for effect in analysis.effects:
         bold = "**" if effect.is_sure else ""
         numbers = (
-            f"{effect.control_mean:.4g}",
-            f"{effect.treatment_mean:.4g}",
-            f"{bold}{effect.effect_percent:+.2f}{bold}",
-            f"[{effect.lower_percent:+.2f}, {effect.upper_percent:+.2f}]",
-            f"[{effect.relative_lower_percent:+.2f}, {effect.relative_upper_percent:+.2f}]",
-            f"{effect.p_value:.2g}",
-            f"{effect.holm_p_value:.2g}",
+            _number(effect.control_mean, ".4g"),
+            _number(effect.treatment_mean, ".4g"),
+            f"{bold}{_number(effect.effect_percent, '+.2f')}{bold}",
+            _interval(effect.lower_percent, effect.upper_percent),
+            _interval(effect.relative_lower_percent, effect.relative_upper_percent),
+            _number(effect.p_value, ".2g"),
+            _number(effect.holm_p_value, ".2g"),
         )
         name = effect.metric + (" (primary)" if effect.metric == analysis.settings.primary else "")
-        lines.append(
-            f"| {effect.treatment} | {name} | {' | '.join(numbers)} |".replace("+nan", "–").replace("nan", "–")
-        )
+        lines.append(f"| {_cell(effect.treatment)} | {name} | {' | '.join(numbers)} |")
     lines += ["", "![effects](abtest.png)", "", *(f"- {sentence}" for sentence in sentences(analysis))]
     lines += ["", *(f"- {name}: {value}" for name, value in provenance.items())]
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if np.isfinite(value) else "–"
+
+
+def _interval(lower: float, upper: float) -> str:
+    return f"[{lower:+.2f}, {upper:+.2f}]" if np.isfinite(lower) else "–"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib does not take for a formula."""
+    return text.replace("$", "\\$")
 
 
 def sentences(analysis: Analysis) -> list[str]:
@@ -116,10 +131,14 @@ def draw(analysis: Analysis, path: Path) -> None:
     _draw_lengths(analysis, figure.add_subplot(grid[1, 1]))
     verdicts = "\n".join(f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items())
     figure.suptitle(
-        f"A/B test {analysis.users.experiment}\n{verdicts}", x=0.02, y=0.91, va="bottom", ha="left", fontsize=10
+        _plain(f"A/B test {analysis.users.experiment}\n{verdicts}"), x=0.02, y=0.91, va="bottom", ha="left", fontsize=10
     )
     figure.savefig(path, dpi=130, bbox_inches="tight")
     plt.close(figure)
+
+
+def _colour(arm: int) -> str:
+    return COLOURS[arm % len(COLOURS)]
 
 
 def _draw_effects(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
@@ -130,7 +149,7 @@ def _draw_effects(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
             if not np.isfinite(effect.lower_percent):
                 continue
             place = -row + 0.5 * ((len(treatments) - 1) / 2 - number) / len(treatments)
-            colour = COLOURS[number + 1]
+            colour = _colour(number + 1)
             axis.plot([effect.lower_percent, effect.upper_percent], [place, place], color=colour, lw=2)
             axis.plot(effect.effect_percent, place, "o", color=colour, mfc=colour if effect.is_sure else "white", ms=7)
             axis.annotate(
@@ -138,7 +157,7 @@ def _draw_effects(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
                 textcoords="offset points", ha="center", fontsize=8, color=colour,
             )  # fmt: skip
     for number, treatment in enumerate(treatments):
-        axis.plot([], [], "o-", color=COLOURS[number + 1], label=treatment)
+        axis.plot([], [], "o-", color=_colour(number + 1), label=_plain(treatment))
     axis.axvline(0, color="#888888", lw=1)
     names = [f"{name}\n(primary)" if name == analysis.settings.primary else name for name in METRICS]
     axis.set_yticks(-np.arange(len(METRICS)), [name.replace("_", " ") for name in names])
@@ -154,7 +173,7 @@ def _draw_timeline(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
     unit, name = (3_600_000, "hours") if timeline["since_ms"].max() < 3 * 86_400_000 else (86_400_000, "days")
     for number, arm in enumerate(analysis.users.arms):
         own = timeline[timeline["arm"] == arm]
-        axis.plot(own["since_ms"] / unit, own["sessions"], ".-", color=COLOURS[number], lw=1, ms=4, label=arm)
+        axis.plot(own["since_ms"] / unit, own["sessions"], ".-", color=_colour(number), lw=1, ms=4, label=_plain(arm))
     axis.set(xlabel=f"{name} since the first session", ylabel="sessions begun", ylim=(0, None))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
@@ -165,6 +184,6 @@ def _draw_lengths(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
     for number, arm in enumerate(analysis.users.arms):
         own = lengths[lengths["arm"] == arm]
         binned = np.bincount(own["time"].to_numpy(np.int64).clip(0, 30), own["sessions"], 31)
-        axis.step(np.arange(31), binned / binned.sum(), where="mid", color=COLOURS[number], lw=1.5, label=arm)
+        axis.step(np.arange(31), binned / binned.sum(), where="mid", color=_colour(number), lw=1.5, label=_plain(arm))
     axis.set(xlabel="time of a session (30: or more)", ylabel="share of sessions", xlim=(-0.5, 30.5), yscale="log")
     axis.spines[["top", "right"]].set_visible(False)

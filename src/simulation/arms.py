@@ -17,8 +17,14 @@ Locate = Callable[[str], Path]
 """From the name of a run or a registered model to its `recommendations.jsonl`."""
 
 
+def recommender_name(given: Any) -> str | None:
+    """The name in what an arm is given: itself, or what stands under `recommender`."""
+    name = given.get("recommender") if isinstance(given, Mapping) else given
+    return name if isinstance(name, str) and name else None
+
+
 def make_policies(
-    arms: Mapping[str, Any], *, templates: Mapping[str, partial[Any]], world: World, locate: Locate
+    arms: Any, *, templates: Mapping[str, partial[Any]], world: World, locate: Locate
 ) -> dict[str, Policy]:
     """A policy for each arm.
 
@@ -32,6 +38,10 @@ def make_policies(
     Raises:
         InputError: an arm is misnamed, or names no recommender, or one that cannot be had.
     """
+    if not isinstance(arms, Mapping):
+        raise InputError(
+            f"arms must give each arm a recommender, such as arms={{C: random, T1: popular}}, got {arms!r}"
+        )
     return {
         arm: _make(f"arms.{arm}", arms[arm], templates=templates, world=world, locate=locate)
         for arm in check_arms(arms)
@@ -39,9 +49,11 @@ def make_policies(
 
 
 def _make(where: str, given: Any, *, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
-    settings = dict(given) if isinstance(given, Mapping) else {"recommender": given}
-    name = settings.pop("recommender", None)
-    if not isinstance(name, str) or not name:
+    settings = (
+        {key: value for key, value in given.items() if key != "recommender"} if isinstance(given, Mapping) else {}
+    )
+    name = recommender_name(given)
+    if name is None:
         raise InputError(f"{where} must name a recommender, got {given!r}; such as random, or {{recommender: random}}")
     kind = name
     if name.startswith(("http://", "https://")):

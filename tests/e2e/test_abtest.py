@@ -68,6 +68,25 @@ def test_the_log_names_its_experiments(traffic: Path) -> None:
     assert "choose experiment=AFTER or BEFORE" in done.stderr
 
 
+def test_played_traffic_never_replaces_another_runs(traffic: Path) -> None:
+    record = (traffic / "before" / "simulation.json").read_bytes()
+    done = abtest(traffic, *SMALL, "control=random", "treatment=popular", "hydra.run.dir=before", code=2)
+    assert "has logs in it already" in done.stderr
+    assert (traffic / "before" / "simulation.json").read_bytes() == record
+
+
+def test_names_that_mean_something_to_a_terminal_or_a_plot_are_names(tmp_path: Path) -> None:
+    odd = "a[/x]$b|:c:"
+    simulate(tmp_path, *SMALL, f"experiment='{odd}'", "hydra.run.dir=run")
+    done = abtest(tmp_path, "logs=run", "hydra.run.dir=verdict")
+    assert odd in done.stdout
+
+
+def test_a_mapping_is_a_recommender_too(tmp_path: Path) -> None:
+    abtest(tmp_path, *SMALL, "control={recommender: popular, num_tracks: 50}", "treatment=random", "hydra.run.dir=run")
+    assert (tmp_path / "run" / "abtest.json").exists()
+
+
 def test_two_runs_are_played_and_carry_the_verdict(tmp_path: Path) -> None:
     import mlflow
 
@@ -98,7 +117,13 @@ def test_two_runs_are_played_and_carry_the_verdict(tmp_path: Path) -> None:
         (["control=random"], "give logs=<folder>, or both"),
         (["logs=.", "control=random", "treatment=popular"], "give logs=<folder>, or both"),
         (["logs=before", "analysis.alpha=2"], "analysis.alpha must be a number above 0 and at most 0.5, got 2"),
-        (["logs=before", "experiment=NONE"], "experiment=NONE is not in before; it has BEFORE"),
+        (["logs=before", "experiment=NONE"], "experiment=NONE is not in logs=before; it has BEFORE"),
+        (["logs=before", "analysis.split=0.5"], "analysis.split must be a list with a share for each arm, or null"),
+        (["logs=before", "analysis.correction=no"], "analysis.correction must be true or false, got 'no'"),
+        (["control=random", "treatment=popular", "analysis.split=[1]"], "analysis.split has 1 shares for the 2 arms"),
+        (["control=random", "treatment=popular", "pre=nowhere"], "pre=nowhere: no such folder"),
+        (["logs=after", "experiment=AFTER", "pre=after"], "pre overlaps the experiment"),
+        (["logs=5"], "logs=5: no such folder"),
         (["control=random", "treatment=rnadom"], "arms.T1: 'rnadom' is no recommender"),
     ],
 )

@@ -159,6 +159,10 @@ def test_nobody_answers(tmp_path: Path) -> None:
          "12 arms are more than the assignment allows"),
         (["arms={C: run:nothing}"], "there is no MLflow store"),
         (["after=nowhere"], "cannot go on from"),
+        (["after=5"], "cannot go on from"),
+        (["arms=random"], "arms must"),
+        (["write_logs=no"], "write_logs must be true or false, got 'no'"),
+        (["arms={C: 'run:abc:'}"], "run:abc:: there is no MLflow store"),
         (["world=files", "world.path=nowhere"], "cannot read nowhere/tracks.json"),
         (["world.taste.dim=0"], "world.taste.dim must be a whole number of at least 1"),
         (["sesions=5"], "Did you mean sessions?"),
@@ -171,6 +175,29 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(tmp_path: Path, word
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_files_of_the_user_are_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "tracks.json").write_text("mine")
+    done = simulate(tmp_path, *SMALL, "hydra.run.dir=mine", code=2)
+    assert "mine has tracks.json in it already; choose another folder with hydra.run.dir=" in done.stderr
+    assert [path.read_text() for path in (tmp_path / "mine").iterdir()] == ["mine"]
+
+
+def test_two_at_once_in_one_folder_leave_one_run(tmp_path: Path) -> None:
+    words = [sys.executable, str(ROOT / "simulate.py"), *SMALL, "sessions=3000", "hydra.run.dir=run"]
+    both = [
+        subprocess.Popen(
+            [*words, f"seed={seed}"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for seed in (1, 2)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2], errors
+    record = json.loads((tmp_path / "run" / "simulation.json").read_text())
+    lines = (tmp_path / "run" / "logs" / "day-1" / "data.json").read_text().splitlines()
+    assert len(lines) == sum(arm["steps"] + arm["sessions"] for arm in record["arms"].values())
 
 
 def test_a_used_folder_is_refused(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The A/B analysis: the published sheet in a slow loop, independent libraries, and its promises."""
 
+import gzip
 import json
 import math
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,8 @@ def users_of(time: Any, arm_of: Any, arms: tuple[str, ...] = ("C", "T1"), user_i
         time=np.asarray(time, np.float64),
         latency_ms=np.zeros(num),
         guards={},
+        first_ms=1000,
+        last_ms=2000,
         timeline=pd.DataFrame(),
         lengths=pd.DataFrame(),
         num_events=num,
@@ -173,6 +177,7 @@ def test_files_of_replicas_and_rotations_are_one_log(tmp_path: Path) -> None:
             None,
             r"has several experiments; choose experiment=B or TEST",
         ),
+        ([*session(1, 0, arm="T1"), *session(2, 0, arm="T2")], None, "has no arm C to compare with, only T1, T2"),
         (["{", "["], None, "2 of 2 lines are no events, more than max_rejected=0.01 allows"),
         ([{**event(9, 0, 100), "experiments": {}}], None, "no line names an experiment"),
     ],
@@ -189,6 +194,16 @@ def test_a_log_that_cannot_be_used_is_one_line(
 def test_a_folder_without_logs_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no data\.json in it or below"):
         read_users(tmp_path, experiment=None, max_rejected=0.01)
+
+
+def test_a_compressed_log_is_read_and_one_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    whole = gzip.compress("".join(json.dumps(line) + "\n" for line in CLEAN).encode())
+    path = tmp_path / "data.json.gz"
+    path.write_bytes(whole)
+    assert len(read_users(tmp_path, experiment=None, max_rejected=0.0)) == 4
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"data\.json\.gz is no whole gzip file"):
+        read_users(tmp_path, experiment=None, max_rejected=0.0)
 
 
 def test_an_arm_with_one_user_cannot_be_compared() -> None:
@@ -256,20 +271,43 @@ def test_an_earlier_period_that_foretells_everything_leaves_no_noise() -> None:
     habit = rng.exponential(3, 2000)
     arm_of = np.arange(2000) % 2
     now = users_of(habit + 0.3 * arm_of + rng.normal(0, 0.1, 2000), arm_of)
-    effect = analyse(now, settings(), users_of(habit, arm_of)).effect("T1", "mean_time_per_session")
+    effect = analyse(now, settings(), before(users_of(habit, arm_of))).effect("T1", "mean_time_per_session")
     assert effect.cuped_variance_saved_percent > 99
     assert effect.cuped_upper_percent - effect.cuped_lower_percent < 0.1 * (effect.upper_percent - effect.lower_percent)
     truth = 100 * 0.3 / 3
     assert effect.cuped_lower_percent < truth < effect.cuped_upper_percent
 
 
-def test_an_earlier_period_of_other_users_changes_nothing() -> None:
+def before(users: Users) -> Users:
+    return replace(users, first_ms=0, last_ms=999)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "message"),
+    [
+        (users_of([1.0, 2.0], [0, 1]), "pre overlaps the experiment: its last event is at 2000 ms"),
+        (before(users_of([1.0, 2.0], [0, 1], user_ids=[8, 9])), "pre has none of the experiment's users"),
+        (before(users_of([], [])), "pre has no session that ended"),
+    ],
+)
+def test_an_earlier_period_that_cannot_be_used_is_refused(earlier: Users, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        analyse(users_of([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]), settings(), earlier)
+
+
+def test_users_who_were_not_there_before_keep_their_values() -> None:
     rng = np.random.default_rng(3)
-    now = users_of(rng.exponential(size=200), np.arange(200) % 2)
-    other = users_of(rng.exponential(size=50), np.arange(50) % 2, user_ids=np.arange(50) + 1000)
-    effect = analyse(now, settings(), other).effect("T1", "mean_time_per_session")
-    assert effect.cuped_effect_percent == pytest.approx(effect.effect_percent)
-    assert effect.cuped_variance_saved_percent == pytest.approx(0)
+    values, arm_of = rng.exponential(size=200), np.arange(200) % 2
+    taken_off, _ = abtest.adjusted(values, np.where(np.arange(200) < 100, rng.random(200), np.nan), arm_of)
+    assert (taken_off[100:] == values[100:]).all()
+
+
+def test_a_longer_latency_is_worse() -> None:
+    rng = np.random.default_rng(4)
+    arm_of = np.arange(400) % 2
+    users = replace(users_of(rng.random(400), arm_of), latency_ms=rng.random(400) + arm_of)
+    analysis = analyse(users, settings(primary="mean_request_latency"))
+    assert analysis.verdicts["T1"].startswith("worse than C: mean_request_latency +")
 
 
 def test_a_control_that_could_be_zero_has_no_relative_interval() -> None:
