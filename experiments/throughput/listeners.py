@@ -158,10 +158,11 @@ def draw(curves: dict[str, list[tuple[int, float]]]) -> None:
     for axis, (name, points) in zip(axes, curves.items(), strict=True):
         sizes, speeds = zip(*points, strict=True)
         axis.plot(sizes, np.array(speeds) / 1e6, marker="o", color="#2a6f97")
-        axis.set(xscale="log", xlabel=name, ylim=(0, None))
+        axis.set(xscale="log", xlabel=name)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
-    axes[0].set(ylabel="million steps a second, one process")
+    fastest = max(speed for points in curves.values() for _, speed in points)
+    axes[0].set(ylabel="million steps a second, one process", ylim=(0, 1.1 * fastest / 1e6))
     figure.suptitle("Listeners: the cost of a step does not grow with the sessions or the catalogue")
     figure.tight_layout()
     figure.savefig(HERE / "listeners.png", dpi=130)
