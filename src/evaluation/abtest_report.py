@@ -152,8 +152,15 @@ def _draw_effects(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
             colour = _colour(number + 1)
             axis.plot([effect.lower_percent, effect.upper_percent], [place, place], color=colour, lw=2)
             axis.plot(effect.effect_percent, place, "o", color=colour, mfc=colour if effect.is_sure else "white", ms=7)
-            beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "fontsize": 8, "color": colour}
-            axis.annotate(f"{effect.effect_percent:+.1f}", (effect.upper_percent, place), **beside)
+            axis.annotate(
+                f"{effect.effect_percent:+.1f}",
+                (effect.upper_percent, place),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=colour,
+            )
     for number, treatment in enumerate(treatments):
         axis.plot([], [], "o-", color=_colour(number + 1), label=_plain(treatment))
     axis.axvline(0, color="#888888", lw=1)
