@@ -4,14 +4,18 @@ N tracks in the catalogue, A artists. A *row* is a place 0..N-1 in the catalogue
 rows, and only files that people and services read carry the raw ids.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Int64, Shaped
 
 from src.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -31,31 +35,45 @@ class Catalog:
     artists: Shaped[np.ndarray, "A"]
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame, source: str) -> "Catalog":
-        """Build from the columns `track`, `title`, `artist`; `source` names the file in errors.
+    def from_frame(cls, frame: "pd.DataFrame", source: str) -> "Catalog":
+        """Build from the columns `track`, `title`, `artist` of a frame; see `from_columns`.
+
+        Raises:
+            InputError: a row has no track id, or as there.
+        """
+        if frame["track"].isna().any():
+            place = int(frame["track"].isna().to_numpy().argmax()) + 1
+            raise InputError(f"{source}: entry {place} has no whole number as its track id; mend or remove it")
+        names = (frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in ("title", "artist"))
+        return cls.from_columns(frame["track"].astype("int64").tolist(), *names, source=source)
+
+    @classmethod
+    def from_columns(
+        cls, tracks: Sequence[int], titles: Sequence[str | None], artists: Sequence[str | None], *, source: str
+    ) -> "Catalog":
+        """Build from one entry a track; `source` names the file in errors.
 
         Tracks without an artist get one of their own each: that two artists are unknown does not make them one.
 
         Raises:
-            InputError: no row, a row without a track id, or an id that stands twice.
+            InputError: no entry, or an id that stands twice.
         """
-        if frame.empty:
+        if not tracks:
             raise InputError(f"{source} is empty: a catalogue needs at least one track")
-        if frame["track"].isna().any():
-            place = int(frame["track"].isna().to_numpy().argmax()) + 1
-            raise InputError(f"{source}: entry {place} has no whole number as its track id; mend or remove it")
-        twice = frame["track"][frame["track"].duplicated()]
-        if len(twice):
-            raise InputError(f"{source}: track {twice.iloc[0]} stands twice; every id must be unique")
-        artist_of, artists = pd.factorize(frame["artist"])
-        nameless = artist_of < 0
-        artist_of = artist_of.astype(np.int64)
-        artist_of[nameless] = len(artists) + np.arange(nameless.sum())
+        track_ids = np.array(tracks, np.int64)
+        ids, counts = np.unique(track_ids, return_counts=True)
+        if len(ids) < len(track_ids):
+            raise InputError(f"{source}: track {ids[counts > 1][0]} stands twice; every id must be unique")
+        names: dict[str, int] = {}
+        artist_of = [-1 if artist is None else names.setdefault(artist, len(names)) for artist in artists]
+        of = np.array(artist_of, np.int64)
+        of[of < 0] = len(names) + np.arange((of < 0).sum())
+        num_nameless = artist_of.count(-1)
         return cls(
-            track_ids=frame["track"].to_numpy(np.int64, copy=True),
-            titles=frame["title"].fillna("").to_numpy(object, copy=True),
-            artist_of=artist_of,
-            artists=np.concatenate([np.asarray(artists, object), np.full(nameless.sum(), "", object)]),
+            track_ids=track_ids,
+            titles=np.array([title or "" for title in titles], object),
+            artist_of=of,
+            artists=np.array([*names, *[""] * num_nameless], object),
         )
 
     def __len__(self) -> int:
@@ -67,14 +85,14 @@ class Catalog:
         return len(self.artists)
 
     @cached_property
-    def _index(self) -> "pd.Index[int]":
-        index: pd.Index[int] = pd.Index(self.track_ids)
-        return index
+    def _by_id(self) -> Int64[np.ndarray, "N"]:
+        return np.argsort(self.track_ids)
 
     def rows_of(self, track_ids: Int64[np.ndarray, "*n"]) -> Int64[np.ndarray, "*n"]:
         """Rows of raw ids; -1 where the catalogue does not have the track."""
-        rows = self._index.get_indexer(pd.Index(track_ids.ravel()))
-        return np.asarray(rows, np.int64).reshape(track_ids.shape)
+        places = np.searchsorted(self.track_ids, track_ids, sorter=self._by_id)
+        rows = self._by_id[np.minimum(places, len(self) - 1)]
+        return np.where(self.track_ids[rows] == track_ids, rows, -1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

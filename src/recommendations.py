@@ -7,10 +7,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic wants its own before Python 3.12
 
 from src.catalog import Catalog
 from src.errors import InputError, check_number
@@ -92,89 +94,117 @@ class Recommendations:
         Raises:
             InputError: the file is missing, or damaged, or made for another catalogue; names the line.
         """
-        try:
-            text = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot read recommendations from {path}: {error.strerror}") from None
-        lists: dict[int, tuple[list[int], list[float] | None]] = {}
-        names: dict[int, tuple[Any, Any]] = {}
-        for number, line in enumerate(text.splitlines(), start=1):
-            where = f"{path}, line {number}"
-            track, candidates, scores, name = _parse(line, where)
-            if track in lists:
-                raise InputError(f"{where}: track {track} has a list already; every track has one line")
-            lists[track], names[track] = (candidates, scores), name
-        if not lists:
-            raise InputError(f"{path} is empty: expected one line a track of the catalogue")
+        lists = _read_lists(path)
         recommendations = cls._from_lists(lists, catalog, path)
-        _check_names(names, catalog, path)
+        _check_names(lists, catalog, path)
         return recommendations
 
     @classmethod
-    def _from_lists(
-        cls, lists: dict[int, tuple[list[int], list[float] | None]], catalog: Catalog, path: Path
-    ) -> "Recommendations":
-        num_kept = max(len(candidates) for candidates, _ in lists.values())
-        ids = np.zeros((len(lists), num_kept), np.int64)
-        given = np.zeros((len(lists), num_kept), bool)
-        scores = np.full((len(catalog), num_kept), np.nan, np.float32)
+    def read_with_catalog(cls, path: Path) -> tuple["Recommendations", Catalog]:
+        """Read a file that has a line for every track of its catalogue, and that catalogue from it.
+
+        Raises:
+            InputError: the file is missing, or damaged, or recommends a track that it does not list; names the line.
+        """
+        lists = _read_lists(path)
+        titles, artists = ([_name(line.get(key)) for line in lists.values()] for key in ("title", "artist"))
+        catalog = Catalog.from_columns(list(lists), titles, artists, source=str(path))
+        return cls._from_lists(lists, catalog, path), catalog
+
+    @classmethod
+    def _from_lists(cls, lists: "dict[int, _Line]", catalog: Catalog, path: Path) -> "Recommendations":
+        lengths = np.array([len(line["recommendations"]) for line in lists.values()])
+        given = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.zeros(given.shape, np.int64)
+        ids[given] = np.concatenate([np.array(line["recommendations"], np.int64) for line in lists.values()])
         query_rows = catalog.rows_of(np.fromiter(lists, np.int64, len(lists)))
-        for line, (query, (candidates, line_scores)) in enumerate(zip(query_rows, lists.values(), strict=True)):
-            ids[line, : len(candidates)] = candidates
-            given[line, : len(candidates)] = True
-            if line_scores is not None and query >= 0:
-                scores[query, : len(candidates)] = line_scores
         found = catalog.rows_of(ids)
         foreign = (query_rows < 0) | (given & (found < 0)).any(1)
         if foreign.any():
-            line = int(foreign.argmax())
-            track = list(lists)[line]
-            wrong = track if query_rows[line] < 0 else int(ids[line][given[line] & (found[line] < 0)][0])
+            number = int(foreign.argmax())
+            track = list(lists)[number]
+            wrong = track if query_rows[number] < 0 else int(ids[number][given[number] & (found[number] < 0)][0])
             raise InputError(
-                f"{path}, line {line + 1}: track {wrong} is not in the catalogue of {len(catalog)} tracks; "
+                f"{path}, line {number + 1}: track {wrong} is not in the catalogue of {len(catalog)} tracks; "
                 "use the catalogue that these recommendations were made for"
             )
-        rows = np.full((len(catalog), num_kept), -1, np.int64)
+        rows = np.full((len(catalog), given.shape[1]), -1, np.int64)
         rows[query_rows] = np.where(given, found, -1)
+        scores = np.full(rows.shape, np.nan, np.float32)
+        for query, line in zip(query_rows.tolist(), lists.values(), strict=True):
+            if line.get("scores") is not None:
+                scores[query, : len(line["recommendations"])] = line["scores"]
         return cls(rows=rows, scores=scores)
 
 
-def _check_names(names: dict[int, tuple[Any, Any]], catalog: Catalog, path: Path) -> None:
+def _name(given: Any) -> str | None:
+    return given if isinstance(given, str) and given else None
+
+
+def _check_names(lists: "dict[int, _Line]", catalog: Catalog, path: Path) -> None:
     """Refuse a file whose tracks have other names than the catalogue's of the same ids, as far as it names them."""
-    rows = catalog.rows_of(np.fromiter(names, np.int64, len(names)))
+    rows = catalog.rows_of(np.fromiter(lists, np.int64, len(lists)))
     titles, artists = catalog.titles[rows], catalog.artists[catalog.artist_of[rows]]
-    for line, (track, given) in enumerate(names.items(), start=1):
-        ours = titles[line - 1], artists[line - 1]
-        if any(isinstance(name, str) and name and name != own for name, own in zip(given, ours, strict=True)):
+    for number, (track, line) in enumerate(lists.items()):
+        given, ours = (line.get("title"), line.get("artist")), (titles[number], artists[number])
+        if any(_name(name) and name != own for name, own in zip(given, ours, strict=True)):
             raise InputError(
-                f"{path}, line {line}: track {track} is {given[0]!r} by {given[1]!r} there and {ours[0]!r} by "
+                f"{path}, line {number + 1}: track {track} is {given[0]!r} by {given[1]!r} there and {ours[0]!r} by "
                 f"{ours[1]!r} in the catalogue; use the catalogue that these recommendations were made for"
             )
 
 
-def _parse(line: bytes, where: str) -> tuple[int, list[int], list[float] | None, tuple[Any, Any]]:
-    """One line of a recommendations file, checked, with the title and artist it gives; `where` opens every error."""
+_TrackId = Annotated[int, Field(gt=-(2**63), lt=2**63)]
+_Score = Annotated[float, Field(gt=-1e30, lt=1e30)]
+
+
+class _Line(TypedDict):
+    __pydantic_config__ = ConfigDict(strict=True)  # type: ignore[misc]
+
+    track: _TrackId
+    recommendations: list[_TrackId]
+    scores: NotRequired[list[_Score] | None]
+    title: NotRequired[Any]
+    artist: NotRequired[Any]
+
+
+_LINE = TypeAdapter(_Line)
+
+_WANTED = {
+    "track": 'expected an object with a whole number under "track"',
+    "recommendations": '"recommendations" must be a list of track ids',
+    "scores": '"scores" must be one finite number for each recommendation',
+}
+
+
+def _read_lists(path: Path) -> dict[int, _Line]:
     try:
-        entry: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise InputError(f"{where} is damaged: not JSON ({error})") from None
-    if not isinstance(entry, dict) or not _is_int(entry.get("track")):
-        raise InputError(f'{where} is damaged: expected an object with a whole number under "track"')
-    track, candidates, scores = entry["track"], entry.get("recommendations"), entry.get("scores")
-    if not isinstance(candidates, list) or not all(map(_is_int, candidates)):
-        raise InputError(f'{where} is damaged: "recommendations" must be a list of track ids')
+        text = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read recommendations from {path}: {error.strerror}") from None
+    lists: dict[int, _Line] = {}
+    for number, bare in enumerate(text.splitlines(), start=1):
+        line = _parse(bare, f"{path}, line {number}")
+        if line["track"] in lists:
+            track = line["track"]
+            raise InputError(f"{path}, line {number}: track {track} has a list already; every track has one line")
+        lists[line["track"]] = line
+    if not lists:
+        raise InputError(f"{path} is empty: expected one line a track of the catalogue")
+    return lists
+
+
+def _parse(bare: bytes, where: str) -> _Line:
+    """One line of a recommendations file, checked; `where` opens every error."""
+    try:
+        line = _LINE.validate_json(bare)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        wanted = f"not JSON ({first['msg']})" if first["type"] == "json_invalid" else None
+        raise InputError(f"{where} is damaged: {wanted or _WANTED[str((*first['loc'], 'track')[0])]}") from None
+    track, candidates, scores = line["track"], line["recommendations"], line.get("scores")
     if len(set(candidates)) < len(candidates) or track in candidates:
         raise InputError(f"{where} is damaged: the list must name distinct tracks other than {track} itself")
-    if scores is not None and not (
-        isinstance(scores, list)
-        and len(scores) == len(candidates)
-        and all(
-            isinstance(score, int | float) and not isinstance(score, bool) and abs(score) < 1e30 for score in scores
-        )
-    ):
-        raise InputError(f'{where} is damaged: "scores" must be one finite number for each recommendation')
-    return track, candidates, scores, (entry.get("title"), entry.get("artist"))
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    if scores is not None and len(scores) != len(candidates):
+        raise InputError(f"{where} is damaged: {_WANTED['scores']}")
+    return line
