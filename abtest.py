@@ -17,7 +17,8 @@ def abtest(config: DictConfig) -> None:
     from src.evaluation.abtest import analyse
     from src.evaluation.abtest_log import read_users
     from src.evaluation.abtest_report import sentences, write_report
-    from src.simulation.arms import make_policies, recommender_name
+    from src.recommender_names import recommender_name
+    from src.simulation.arms import make_policies
     from src.tracking import attach_abtest, locate_recommendations, provenance, refuse_used_folder
 
     run_dir = Path(config.run_dir)

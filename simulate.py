@@ -13,7 +13,8 @@ def simulate(config: DictConfig) -> None:
     """Play the sessions, write the logs, print what each arm's listeners made of it."""
     from hydra.utils import instantiate
 
-    from src.simulation.arms import make_policies, recommender_name
+    from src.recommender_names import recommender_name
+    from src.simulation.arms import make_policies
     from src.tracking import locate_recommendations, provenance, refuse_used_folder
 
     run_dir = Path(config.run_dir)

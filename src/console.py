@@ -66,6 +66,8 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
             if config_name != "train":  # whose conf/experiment/ would make Hydra look there for a file of that name
                 sys.argv = [re.sub("^experiment=", "experiment_name=", word) for word in sys.argv]
+            if config_name == "serve":
+                sys.argv = [f"do={word}" if word in ("load", "rollback", "versions") else word for word in sys.argv]
             try:
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
             except (KeyboardInterrupt, SystemExit) as stopped:

@@ -1,20 +1,25 @@
 """Who may import whom: the rooms of docs/architecture.md."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
-EVERYWHERE = {"errors", "catalog", "records"}
+EVERYWHERE = {"errors", "catalog", "records", "catalog_files", "recommender_names"}
 MAY_IMPORT = {
     "errors": set[str](),
     "records": set[str](),
     "catalog": set[str](),
+    "catalog_files": set[str](),
+    "recommender_names": set[str](),
     "recommendations": set[str](),
     "assignment": set[str](),
     "simulation": {"recommendations", "assignment"},
+    "serving": {"recommendations", "assignment"},
     "tracking": set[str](),
     "console": set[str](),
     "datamodules": {"recommendations"},
@@ -27,6 +32,7 @@ FOREIGN = {
     "recommendations": {"torch", "mlflow", "pytorch_lightning"},
     "assignment": {"torch", "mlflow", "pytorch_lightning", "pandas"},
     "simulation": {"torch", "mlflow", "pytorch_lightning", "hydra", "omegaconf"},
+    "serving": {"torch", "mlflow", "pytorch_lightning", "hydra", "omegaconf", "pandas"},
     "evaluation": {"torch", "mlflow", "pytorch_lightning"},
     "console": {"torch", "mlflow", "pytorch_lightning"},
 }
@@ -63,3 +69,9 @@ def test_nothing_imports_a_verb() -> None:
     assert verbs
     for path in FILES:
         assert not {name.split(".")[0] for name in imported(path)} & verbs
+
+
+def test_a_service_carries_nothing_that_only_training_needs() -> None:
+    program = "import src.serving.app, src.serving.server, src.serving.redis_store, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {name.split(".")[0] for name in done.stdout.split()} & FOREIGN["serving"]

@@ -116,7 +116,7 @@ def main() -> None:
     measure("loop in plain Python, again", loop(world, 5))
     with service(len(world.catalog)) as url:
         for workers, connections in ((1, 1), (1, 64), (2, 64)):
-            policy = Service(url=url, connections=connections, retries=0, timeout_s=10.0, world=world)
+            policy = Service(url=url, connections=connections, retries=0, timeout_s=10.0, token=None, world=world)
             rate = steps_per_second(
                 world, policy, sessions=600 if connections == 1 else 4000, workers=workers, logs=False
             )

@@ -2,17 +2,22 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from src.catalog_files import write_top_tracks
 from src.console import progress
 from src.datamodules.pair_datamodule import PairDataModule
 from src.models.retrieval import top_k
 from src.recommendations import Recommendations, check_k
 
+NUM_TOP_TRACKS = 1000
+"""Most played tracks of the training data that are written."""
+
 
 class Export(Callback):
-    """Writes `recommendations.jsonl`.
+    """Writes `recommendations.jsonl`, and beside it `top_tracks.json`, from which a service fills up.
 
     Args:
         datamodule: the data, set up.
@@ -41,3 +46,5 @@ class Export(Callback):
                 on_block=advance,
             )
             Recommendations(rows=rows, scores=scores).write(self._path, vocabulary.catalog)
+        most_played = np.argsort(-vocabulary.plays, kind="stable")[:NUM_TOP_TRACKS]
+        write_top_tracks(vocabulary.catalog.track_ids[most_played], self._path.with_name("top_tracks.json"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from src.assignment import check_arms
 from src.errors import InputError
+from src.recommender_names import FILES, SERVICES, no_recommender, recommender_name, understand
 from src.simulation.policies import Policy
 from src.simulation.world import World
 
@@ -15,12 +16,6 @@ _BY_ADDRESS = {"recommendations": "path", "service": "url"}
 
 Locate = Callable[[str], Path]
 """From the name of a run or a registered model to its `recommendations.jsonl`."""
-
-
-def recommender_name(given: Any) -> str | None:
-    """The name in what an arm is given: itself, or what stands under `recommender`."""
-    name = given.get("recommender") if isinstance(given, Mapping) else given
-    return name if isinstance(name, str) and name else None
 
 
 def make_policies(
@@ -55,19 +50,14 @@ def _make(where: str, given: Any, *, templates: Mapping[str, partial[Any]], worl
     name = recommender_name(given)
     if name is None:
         raise InputError(f"{where} must name a recommender, got {given!r}; such as random, or {{recommender: random}}")
-    kind = name
-    if name.startswith(("http://", "https://")):
-        kind, settings["url"] = "service", name
-    elif name.startswith(("run:", "model:")):
-        kind, settings["path"] = "recommendations", str(locate(name))
-    elif name.endswith((".jsonl", ".json")) or "/" in name:
-        kind, settings["path"] = "recommendations", name
+    named = understand(name)
+    kind = {"url": "service", "stored": "recommendations", "path": "recommendations", "word": name}[named.kind]
+    if named.kind == "url":
+        settings["url"] = name
+    elif named.kind != "word":
+        settings["path"] = str(locate(name)) if named.kind == "stored" else name
     elif name not in templates or name in _BY_ADDRESS:
-        known = ", ".join(sorted(set(templates) - set(_BY_ADDRESS)))
-        raise InputError(
-            f"{where}: {name!r} is no recommender; choose one of {known}, the path of a recommendations.jsonl, "
-            "run:<MLflow run id>, model:<name>@<alias>, or http://host:port"
-        )
+        raise InputError(no_recommender(where, name, sorted(set(templates) - set(_BY_ADDRESS)), f"{FILES}, {SERVICES}"))
     allowed = set(templates[kind].keywords) | {_BY_ADDRESS.get(kind, "")}
     if wrong := sorted(map(str, set(settings) - allowed)):
         own = ", ".join(sorted(set(templates[kind].keywords))) or "none"

@@ -247,17 +247,21 @@ class Service(Policy):
         connections: how many requests may wait for an answer at once.
         retries: how often a request that got no answer, or one of 500 and above, is sent again.
         timeout_s: seconds to wait for an answer.
+        token: is shown to the service, where it wants one.
 
     Raises:
         InputError: the service stays away, or answers with what is no track of the catalogue.
     """
 
-    def __init__(self, *, url: str, connections: int, retries: int, timeout_s: int | float, world: World) -> None:
+    def __init__(
+        self, *, url: str, connections: int, retries: int, timeout_s: int | float, token: str | None, world: World
+    ) -> None:
         super().__init__(world=world)
         check_number("service.connections", connections, whole=True, least=1, most=10_000)
         check_number("service.retries", retries, whole=True, least=0, most=100)
         check_number("service.timeout_s", timeout_s, above=0)
         self._url, self._connections, self._retries, self._timeout_s = url.rstrip("/"), connections, retries, timeout_s
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._loop: asyncio.AbstractEventLoop | None = None  # made where it is used, which may be another process
         self._session: aiohttp.ClientSession | None = None
 
@@ -300,6 +304,7 @@ class Service(Policy):
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
+                headers=self._headers,
                 timeout=aiohttp.ClientTimeout(sock_connect=self._timeout_s, sock_read=self._timeout_s),
             )
         users = self.world.listeners.user_ids[crowd.users].tolist()

@@ -3,28 +3,29 @@
 N tracks, D width of the true embeddings.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
 from src.catalog import Catalog
+from src.catalog_files import (
+    is_whole,
+    read_catalog,
+    read_lines,
+    read_top_tracks,
+    write_catalog,
+    write_lines,
+    write_top_tracks,
+)
 from src.errors import InputError, check_number
 from src.records import write_whole
 from src.simulation.world import ARTIST_DISCOUNT, NUM_NEIGHBOURS, SESSION_BUDGET, Listeners, Taste, World, standardised
 
 WORLD_FILES = ("tracks.json", "users.json", "top_tracks.json", "tracks.npy")
-
-
-def write_catalog(catalog: Catalog, path: Path) -> None:
-    """Write `tracks.json`: one line a track, `{"artist", "title", "track"}`."""
-    artists = catalog.artists[catalog.artist_of]
-    columns = zip(artists.tolist(), catalog.titles.tolist(), catalog.track_ids.tolist(), strict=True)
-    _write_lines(path, ({"artist": artist or None, "title": title, "track": track} for artist, title, track in columns))
 
 
 def write_world(world: World, folder: Path) -> None:
@@ -38,9 +39,8 @@ def write_world(world: World, folder: Path) -> None:
     catalog, listeners = world.catalog, world.listeners
     write_catalog(catalog, folder / "tracks.json")
     write_whole(folder / "tracks.npy", lambda path: np.save(path, world.embeddings, allow_pickle=False))
-    top_tracks = json.dumps(catalog.track_ids[world.top_tracks].tolist())
-    write_whole(folder / "top_tracks.json", lambda path: path.write_text(top_tracks, encoding="utf-8"))
-    _write_lines(folder / "users.json", _records(listeners, catalog))
+    write_top_tracks(catalog.track_ids[world.top_tracks], folder / "top_tracks.json")
+    write_lines(folder / "users.json", _records(listeners, catalog))
 
 
 def _records(listeners: Listeners, catalog: Catalog) -> Iterator[dict[str, Any]]:
@@ -87,40 +87,21 @@ def read_world(*, path: str, seed: int, taste: Taste) -> World:
             rng=np.random.default_rng(seed),
         )
     if (folder / "top_tracks.json").exists():
-        top_tracks = _read_top_tracks(folder / "top_tracks.json", catalog)
+        top_tracks = read_top_tracks(folder / "top_tracks.json", catalog)
     else:
         top_tracks = np.argsort(-loved, kind="stable")
     return World(catalog=catalog, top_tracks=top_tracks, embeddings=embeddings, listeners=listeners)
 
 
-def read_catalog(path: Path) -> Catalog:
-    """Read `tracks.json`; rows follow the order of the ids.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    records: list[tuple[int, str | None, str | None]] = []
-    for where, record in _read_lines(path):
-        track, title, artist = record.get("track"), record.get("title"), record.get("artist")
-        if not _is_whole(track) or not isinstance(title, str | None) or not isinstance(artist, str | None):
-            raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": whole number}}')
-        for text in (title, artist):
-            if text is not None and not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise InputError(f"{where}: {text!r} has half a letter in it; mend the text")
-        records.append((track, title, artist))
-    frame = pd.DataFrame(records, columns=["track", "title", "artist"]).sort_values("track", kind="stable")
-    return Catalog.from_frame(frame.reset_index(drop=True), str(path))
-
-
 def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
     columns: dict[str, list[Any]] = {name: [] for name in Listeners.__dataclass_fields__}
     lines: list[str] = []
-    for where, record in _read_lines(path):
+    for where, record in read_lines(path):
         interests = record.get("interests")
-        if not isinstance(interests, list) or not interests or not all(map(_is_whole, interests)):
+        if not isinstance(interests, list) or not interests or not all(map(is_whole, interests)):
             raise InputError(f"{where}: interests must be a list of at least one track id, got {interests!r}")
         user = record.get("user")
-        if not _is_whole(user):
+        if not is_whole(user):
             raise InputError(f"{where}: user must be a whole number, got {user!r}")
         bias, sharpness = record.get("consume_bias"), record.get("consume_sharpness")
         budget = record.get("session_budget", SESSION_BUDGET)
@@ -189,45 +170,3 @@ def _read_embeddings(path: Path, num_tracks: int) -> Float32[np.ndarray, "N D"]:
             f"{path}, row {int(wrong.any(1).argmax())}: every number must be finite and at most {_LARGEST:g}"
         )
     return embeddings.astype(np.float32)
-
-
-def _read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
-    try:
-        ids: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path} as JSON: {error}") from None
-    if not isinstance(ids, list) or not ids or not all(map(_is_whole, ids)):
-        raise InputError(f"{path} must hold one JSON array of track ids, most played first")
-    rows = catalog.rows_of(np.array(ids, np.int64))
-    if (rows < 0).any():
-        raise InputError(f"{path}: track {ids[int((rows < 0).argmax())]} is not in the catalogue beside it")
-    return rows
-
-
-def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line that is not blank as an object, with the words that open an error about it."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; a world has tracks.json and users.json") from None
-    with file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{where} is damaged: not JSON ({error})") from None
-            if not isinstance(record, dict):
-                raise InputError(f"{where} is damaged: expected a JSON object, got {type(record).__name__}")
-            yield where, record
-
-
-def _write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63

@@ -70,7 +70,9 @@ def test_a_run_leaves_what_the_design_says(ring_run: tuple[Path, str]) -> None:
     assert config["model"]["alpha"] == 0.8
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert "scorer.track.weight" in checkpoint["state_dict"]
-    recommendations = Recommendations.read(run / "recommendations.jsonl", make_catalog(row // 3 for row in range(NUM_RING_TRACKS)))
+    recommendations = Recommendations.read(
+        run / "recommendations.jsonl", make_catalog(row // 3 for row in range(NUM_RING_TRACKS))
+    )
     assert recommendations.rows.shape == (NUM_RING_TRACKS, 50)
     assert (recommendations.rows >= 0).all()
 

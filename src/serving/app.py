@@ -1,0 +1,439 @@
+"""The service: the predecessor's endpoints, and what operating one needs.
+
+`Service` is the ASGI application. `/next` and `/last`, which come thousands of times a second, are answered by itself;
+all other pages are FastAPI's.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import FastAPI, Path, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+
+from src.errors import InputError
+from src.serving.event_log import EventLog, LogUnavailableError, now_ms
+from src.serving.limits import RateLimit
+from src.serving.metrics import Metrics, exposition
+from src.serving.recommender import Recommender
+from src.serving.release import Release
+from src.serving.sessions import Sessions
+from src.serving.store import FolderStore
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_log = logging.getLogger("segue.serving")
+
+_LISTENING = ("/next/", "/last/")
+_MOST_DIGITS = 18
+_JSON = (b"content-type", b"application/json")
+
+
+class Listened(BaseModel):
+    """What a listener tells of the track that has just ended."""
+
+    model_config = ConfigDict(strict=True)
+
+    track: Annotated[int, Field(gt=-(2**63), lt=2**63, description="raw id of the track")]
+    time: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="share of it that was played")]
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer
+    """A request that gets another status than 200, and why."""
+
+    def __init__(self, status: HTTPStatus, reason: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.headers = status, reason, dict(headers)
+
+
+@dataclass(kw_only=True)
+class State:
+    """What a worker works with, and what is wrong with it."""
+
+    recommender: Recommender
+    sessions: Sessions
+    log: EventLog
+    store_problem: str | None = None
+
+    @property
+    def release(self) -> Release:
+        """What is served."""
+        return self.recommender.release
+
+    def problems(self) -> list[str]:
+        """What is wrong; all but a log that cannot be written leaves answers possible."""
+        found = [self.log.problem, self.store_problem, getattr(self.sessions, "problem", None)]
+        return [problem for problem in found if problem]
+
+
+class Service:
+    """The service as an ASGI application.
+
+    Args:
+        state: what to work with.
+        metrics: counts what happens.
+        upkeep: runs beside the requests until cancelled.
+        closing: is called at the end, when nothing more will be answered.
+        max_body_bytes: of a request.
+        body_timeout_s: seconds in which a body must have arrived.
+        token: what a request must bear, if anything.
+        rate_limit: of a client, if any.
+        with_fallback: whether lines of the log tell where an answer came from that no list gave.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: State,
+        metrics: Metrics,
+        upkeep: Iterable[Callable[[], Awaitable[None]]],
+        closing: Iterable[Callable[[], Awaitable[None]]],
+        max_body_bytes: int,
+        body_timeout_s: int | float,
+        token: str | None,
+        rate_limit: RateLimit | None,
+        with_fallback: bool,
+    ) -> None:
+        self.state, self._metrics = state, metrics
+        self._upkeep, self._closing = list(upkeep), list(closing)
+        self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
+        self._token = None if token is None else f"Bearer {token}".encode()
+        self._rate_limit, self._with_fallback = rate_limit, with_fallback
+        self._listened = TypeAdapter(Listened)
+        self._pages = pages(self)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request, or start and stop."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1003})
+            return
+        started = time.perf_counter()
+        path: str = scope["path"]
+        label = path[1:5] if path.startswith(_LISTENING) else "page"
+        try:
+            self._admit(scope, path)
+            if label == "page":
+                status = await self._page(scope, receive, send)
+            else:
+                body = await self._listen(label, scope, path, receive)
+                status = HTTPStatus.OK
+                await _send(send, status, body)
+        except Refused as refused:
+            status = refused.status
+            await _send(send, status, _reason(refused.reason), refused.headers)
+        except Exception:
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            _log.exception("a bug: %s %s", scope["method"], label)
+            await _send(send, status, _reason("a bug of ours; the service's own log has more"))
+        self._metrics.answered(label, status, time.perf_counter() - started)
+
+    def _admit(self, scope: Message, path: str) -> None:
+        """Who may ask, and how often."""
+        if path in ("/health", "/health/live"):
+            return
+        if self._token is not None:
+            given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            if not hmac.compare_digest(given, self._token):
+                reason = "this service wants a token: send the header 'Authorization: Bearer <token>'"
+                raise Refused(HTTPStatus.UNAUTHORIZED, reason, [("www-authenticate", "Bearer")])
+        if self._rate_limit is not None:
+            client = scope.get("client") or ("",)
+            wait_s = self._rate_limit.take(client[0], time.monotonic())
+            if wait_s:
+                reason = f"more than {self._rate_limit.per_second:g} requests a second; wait {wait_s:.2f} s"
+                raise Refused(HTTPStatus.TOO_MANY_REQUESTS, reason, [("retry-after", str(int(wait_s) + 1))])
+
+    async def _listen(self, call: str, scope: Message, path: str, receive: Receive) -> bytes:
+        """`POST /next/<user>` and `POST /last/<user>`."""
+        arrived = time.perf_counter()
+        digits = path[6:]
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS):
+            raise Refused(HTTPStatus.NOT_FOUND, f"/{call}/<user> wants a user that is a whole number")
+        if scope["method"] != "POST":
+            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"/{call} wants POST", [("allow", "POST")])
+        user = int(digits)
+        try:
+            listened = self._listened.validate_json(await self._read(scope, receive))
+        except ValidationError as error:
+            raise Refused(HTTPStatus.BAD_REQUEST, _what_is_wrong(error)) from None
+        state, now = self.state, now_ms()
+        recommender = state.recommender
+        row = recommender.release.row_of(listened.track)
+        if row < 0:
+            raise Refused(HTTPStatus.NOT_FOUND, _unknown(listened.track, recommender.release))
+        arm = recommender.arm_of(user)
+        head = (
+            f'{{"message": "{call}", "timestamp": {now}, "user": {user}, '
+            f'"track": {listened.track}, "time": {listened.time}, '
+        )
+        fallback = None
+        if call == "next":
+            played: list[int] = []
+            if recommender.remembers(arm):
+                played = await state.sessions.play(user, listened.track, now)
+            following, fallback = recommender.follow(arm, row, played)
+            if fallback:
+                self._metrics.fell_back(arm, fallback)
+            track = int(recommender.release.track_ids[following])
+            recommendation, answer = str(track), b'{"user": %d, "track": %d}' % (user, track)
+        else:
+            if recommender.remembers(arm):
+                await state.sessions.end(user)
+            recommendation, answer = "null", b'{"user": %d}' % user
+        extra = f', "fallback": {json.dumps(fallback)}' if self._with_fallback else ""
+        line = (
+            f'{head}"latency": {time.perf_counter() - arrived:.9f}, "recommendation": {recommendation}, '
+            f'"experiments": {self._experiments(arm)}{extra}}}\n'
+        )
+        try:
+            await state.log.append(line.encode())
+        except LogUnavailableError as error:
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
+        return answer
+
+    def _experiments(self, arm: str) -> str:
+        return json.dumps({self.state.release.experiment: arm}, ensure_ascii=False)
+
+    async def _read(self, scope: Message, receive: Receive) -> bytes:
+        """The body, which must not be larger or slower than allowed."""
+        too_large = Refused(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body must not be larger than {self._max_body_bytes} bytes"
+        )
+        for name, value in scope["headers"]:
+            if name == b"content-length" and int(value) > self._max_body_bytes:
+                raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refused(HTTPStatus.BAD_REQUEST, "the client went away")
+                    body += message.get("body", b"")
+                    if len(body) > self._max_body_bytes:
+                        raise too_large
+                    if not message.get("more_body"):
+                        return bytes(body)
+        except TimeoutError:
+            reason = f"the body took longer than {self._body_timeout_s:g} s"
+            raise Refused(HTTPStatus.REQUEST_TIMEOUT, reason, [("connection", "close")]) from None
+
+    async def _page(self, scope: Message, receive: Receive, send: Send) -> int:
+        status = 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        await self._pages(scope, receive, noting)
+        return status
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        tasks: list[asyncio.Task[None]] = []
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                tasks = [asyncio.ensure_future(work()) for work in self._upkeep]
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                for task in tasks:
+                    task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                for close in self._closing:
+                    await close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+async def _send(send: Send, status: int, body: bytes, headers: MutableMapping[str, str] | None = None) -> None:
+    more = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": int(status), "headers": [_JSON, length, *more]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _reason(text: str) -> bytes:
+    return json.dumps({"reason": text}, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _unknown(track: int, release: Release) -> str:
+    return f"track {track} is not in the catalogue of {len(release)} tracks"
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or "the body"
+    return f'{where}: {first["msg"]}; expected {{"track": whole number, "time": share played, from 0 to 1}}'
+
+
+def pages(service: Service) -> FastAPI:
+    """All pages but `/next` and `/last`, which are described here so that `/docs` shows them."""
+    state = service.state
+    app = FastAPI(title="Segue", summary="Which track should follow which.", version=state.release.version)
+    Id = Annotated[int, Path(gt=-(2**63), lt=2**63)]  # noqa: N806 - a type
+
+    @app.exception_handler(HTTPException)
+    async def refuse(_: Request, error: HTTPException) -> Response:
+        return JSONResponse({"reason": str(error.detail)}, error.status_code, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_value(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return JSONResponse({"reason": f"{where}: {first['msg']}"}, HTTPStatus.NOT_FOUND)
+
+    @app.get("/")
+    async def root() -> dict[str, str]:
+        """The service is there."""
+        return {"status": "alive", "message": "Segue: POST /next/<user> tells what follows; see /docs"}
+
+    @app.get("/track/{track}")
+    async def track_record(track: Id) -> dict[str, Any]:
+        """The record of a track."""
+        return state.release.track(_row(state.release, track))
+
+    @app.get("/recommendations/{track}")
+    async def recommendations(track: Id) -> dict[str, Any]:
+        """Each arm's list after a track, best first."""
+        release = state.release
+        row = _row(release, track)
+        return {
+            **release.track(row),
+            "version": release.version,
+            "recommendations": {arm: release.recommended(arm, row) for arm in release.arms},
+        }
+
+    @app.get("/experiments")
+    async def experiments() -> dict[str, Any]:
+        """The experiment that is served, and its arms."""
+        release = state.release
+        arms = {
+            arm: {"recommender": given.recommender, "policy": given.policy}
+            | ({"pick": given.pick} if given.policy == "lists" else {})
+            for arm, given in release.arms.items()
+        }
+        return {"experiment": release.experiment, "arms": arms, "version": release.version, "tracks": len(release)}
+
+    @app.get("/health")
+    async def health() -> Response:
+        """Whether requests can be answered (200) or not (503), and what is wrong."""
+        is_ready = state.log.problem is None
+        problems = state.problems()
+        status = "unready" if not is_ready else "degraded" if problems else "ok"
+        body = {"status": status, "live": True, "ready": is_ready, "problems": problems}
+        body["version"] = state.release.version
+        return JSONResponse(body, HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    @app.get("/health/live")
+    async def live() -> dict[str, bool]:
+        """The process is there."""
+        return {"live": True}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """For Prometheus; of all workers of this machine."""
+        return PlainTextResponse(exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            app.openapi_schema = plain() | {}
+            app.openapi_schema["paths"] = {**_listening_paths(), **app.openapi_schema["paths"]}
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def _row(release: Release, track: int) -> int:
+    row = release.row_of(track)
+    if row < 0:
+        raise HTTPException(HTTPStatus.NOT_FOUND, _unknown(track, release))
+    return row
+
+
+def _listening_paths() -> dict[str, Any]:
+    """OpenAPI of `/next` and `/last`."""
+
+    def operation(summary: str, answer: dict[str, str]) -> dict[str, Any]:
+        properties = {name: {"type": kind} for name, kind in answer.items()}
+        schema = {"type": "object", "properties": properties, "required": list(properties)}
+        reasons = {
+            "400": "the body is not as expected",
+            "404": "no such track",
+            "408": "the body came too slowly",
+            "413": "the body is too large",
+            "503": "nothing can be logged, so nothing is answered",
+        }
+        reason = {"type": "object", "properties": {"reason": {"type": "string"}}, "required": ["reason"]}
+        responses = {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}}
+        for status, text in reasons.items():
+            responses[status] = {"description": text, "content": {"application/json": {"schema": reason}}}
+        user = {"type": "integer", "minimum": 0, "maximum": 10**_MOST_DIGITS - 1}
+        return {
+            "summary": summary,
+            "parameters": [{"name": "user", "in": "path", "required": True, "schema": user}],
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": Listened.model_json_schema()}},
+            },
+            "responses": responses,
+        }
+
+    return {
+        "/next/{user}": {
+            "post": operation("What follows the track just played", {"user": "integer", "track": "integer"})
+        },
+        "/last/{user}": {"post": operation("The session is over", {"user": "integer"})},
+    }
+
+
+async def follow_store(
+    state: State, store: FolderStore, fetch: Callable[[], object] | None, *, poll_s: float, rng: np.random.Generator
+) -> None:
+    """Take over every new version, without a pause; what cannot be taken over leaves what is served as it is.
+
+    Args:
+        state: gets the new release.
+        store: where versions lie on this machine.
+        fetch: brings the current version there from elsewhere, if it must be brought.
+        poll_s: seconds between two looks.
+        rng: of the recommender.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(poll_s)
+        try:
+            if fetch is not None:
+                await loop.run_in_executor(None, fetch)
+            current = (await loop.run_in_executor(None, store.index)).current
+            if current != state.release.version:
+                release = await loop.run_in_executor(None, store.open)
+                state.recommender = Recommender(release, rng)
+                _log.warning("serving version %s", release.version)
+            state.store_problem = None
+        except InputError as error:
+            if state.store_problem is None:
+                _log.warning("the store: %s; version %s stays", error, state.release.version)
+            state.store_problem = str(error)

@@ -1,0 +1,35 @@
+"""How often a client may ask."""
+
+from collections import OrderedDict
+
+from src.errors import check_number
+
+_MOST_CLIENTS = 10_000
+
+
+class RateLimit:
+    """A token bucket for each client of one worker; the clients seen longest ago are forgotten first.
+
+    Args:
+        per_second: requests a second that are admitted in the long run.
+        burst: requests that are admitted at once.
+
+    Raises:
+        InputError: a setting breaks its law.
+    """
+
+    def __init__(self, *, per_second: int | float, burst: int) -> None:
+        check_number("limits.requests_per_second", per_second, above=0)
+        check_number("limits.burst", burst, whole=True, least=1)
+        self.per_second, self._burst = per_second, burst
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str, now_s: float) -> float:
+        """Admit a request, or tell for how many seconds to wait; 0 when it is admitted."""
+        tokens, filled_s = self._buckets.pop(client, (float(self._burst), now_s))
+        tokens = min(self._burst, tokens + (now_s - filled_s) * self.per_second)
+        is_admitted = tokens >= 1
+        self._buckets[client] = (tokens - is_admitted, now_s)
+        if len(self._buckets) > _MOST_CLIENTS:
+            self._buckets.popitem(last=False)
+        return 0.0 if is_admitted else (1 - tokens) / self.per_second

@@ -1,0 +1,224 @@
+"""A release: all that a service answers from at one time, as a folder of arrays that are mapped into memory.
+
+N tracks of the catalogue, A artists, K candidates of a list, P popular tracks. Rows follow the order of the raw ids.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64, UInt8
+
+from src.catalog import Catalog
+from src.errors import InputError
+from src.recommendations import PICKS, Recommendations
+
+HEAD = "release.json"
+POLICIES = ("lists", "random", "popular", "sticky_artist")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """How one side of an experiment recommends.
+
+    Args:
+        recommender: as the user named it.
+        policy: one of `POLICIES`.
+        pick: one of `PICKS`; matters for lists alone.
+
+    Raises:
+        InputError: `pick` is none of them.
+    """
+
+    recommender: str
+    policy: str
+    pick: str
+
+    def __post_init__(self) -> None:
+        if self.pick not in PICKS:
+            raise InputError(f"pick must be one of {', '.join(PICKS)}, got {self.pick!r}")
+
+
+def write_release(
+    folder: Path,
+    *,
+    experiment: str,
+    arms: Mapping[str, Arm],
+    catalog: Catalog,
+    top_tracks: Int64[np.ndarray, "P"],
+    lists: Mapping[str, Recommendations],
+    provenance: Mapping[str, str],
+) -> str:
+    """Write a release into an empty folder, and tell its version: twelve letters that its contents decide.
+
+    Args:
+        folder: where to write.
+        experiment: its name, which decides with the user the arm.
+        arms: `C`, `T1`, … in this order.
+        catalog: every track that there is.
+        top_tracks: rows of the most played tracks, best first; may be empty.
+        lists: for each arm whose policy is `lists`, its recommendations, in rows of `catalog`.
+        provenance: where it came from.
+    """
+    order = np.argsort(catalog.track_ids)
+    row_of = np.empty(len(catalog) + 1, np.int32)  # a last one for -1
+    row_of[order], row_of[-1] = np.arange(len(catalog)), -1
+    arrays: dict[str, np.ndarray] = {
+        "track_ids": catalog.track_ids[order],
+        "artist_of": catalog.artist_of[order].astype(np.int32),
+        "top_tracks": row_of[top_tracks],
+        **_texts("titles", catalog.titles[order].tolist()),
+        **_texts("artists", catalog.artists.tolist()),
+    }
+    arrays["by_artist"] = np.argsort(arrays["artist_of"], kind="stable").astype(np.int32)
+    arrays["artist_ends"] = np.bincount(arrays["artist_of"], minlength=catalog.num_artists).cumsum()
+    for arm, recommendations in lists.items():
+        arrays[f"lists_{arm}"] = row_of[recommendations.rows[order]]
+        if not np.isnan(recommendations.scores).all():
+            arrays[f"scores_{arm}"] = recommendations.scores[order]
+    described = {}
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+        described[name] = digest(folder / f"{name}.npy")
+    what = {"experiment": experiment, "arms": {arm: asdict(given) for arm, given in arms.items()}, "arrays": described}
+    version = hashlib.blake2b(json.dumps(what).encode(), digest_size=6).hexdigest()
+    head = {"version": version, **what, "provenance": dict(provenance)}
+    (folder / HEAD).write_text(json.dumps(head, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return version
+
+
+def _texts(name: str, texts: list[str]) -> dict[str, np.ndarray]:
+    """Texts as one array of bytes and where each ends."""
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+    return {f"{name}_text": np.frombuffer(b"".join(encoded), np.uint8), f"{name}_ends": ends}
+
+
+def digest(path: Path) -> str:
+    """Fingerprint of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def read_head(folder: Path) -> dict[str, Any]:
+    """What a release says of itself.
+
+    Raises:
+        InputError: it cannot be read, or is none.
+    """
+    path = folder / HEAD
+    try:
+        head = json.loads(path.read_bytes())
+        return check_head(head, str(path))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); load the release again") from None
+
+
+def check_head(head: Any, where: str) -> dict[str, Any]:
+    """Refuse what is no head of a release.
+
+    Raises:
+        InputError: it is none.
+    """
+    fits = (
+        isinstance(head, dict)
+        and isinstance(head.get("version"), str)
+        and isinstance(head.get("experiment"), str)
+        and isinstance(head.get("arms"), dict)
+        and isinstance(head.get("arrays"), dict)
+        and all(name.isidentifier() and isinstance(given, str) for name, given in head["arrays"].items())
+    )
+    if not fits:
+        raise InputError(f"{where} describes no release; load it again")
+    return dict(head)
+
+
+class Release:
+    """A release that is mapped into memory: nothing is read before it is asked for, and workers share the pages.
+
+    Args:
+        folder: what `write_release` wrote.
+
+    Raises:
+        InputError: something is missing or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        head = read_head(folder)
+        self.version: str = head["version"]
+        self.experiment: str = head["experiment"]
+        try:
+            self.arms: dict[str, Arm] = {arm: Arm(**given) for arm, given in head["arms"].items()}
+            arrays = {name: _mapped(folder / f"{name}.npy", given) for name, given in head["arrays"].items()}
+            self.track_ids: Int64[np.ndarray, N] = arrays["track_ids"]
+            self.artist_of: Int32[np.ndarray, N] = arrays["artist_of"]
+            self.by_artist: Int32[np.ndarray, N] = arrays["by_artist"]
+            self.artist_ends: Int64[np.ndarray, A] = arrays["artist_ends"]
+            self.top_tracks: Int32[np.ndarray, P] = arrays["top_tracks"]
+            self._titles = _Texts(arrays["titles_text"], arrays["titles_ends"])
+            self._artists = _Texts(arrays["artists_text"], arrays["artists_ends"])
+            self.lists: dict[str, Int32[np.ndarray, "N K"]] = {
+                arm: arrays[f"lists_{arm}"] for arm, given in self.arms.items() if given.policy == "lists"
+            }
+            self._scores: dict[str, Float32[np.ndarray, "N K"]] = {
+                arm: arrays[f"scores_{arm}"] for arm in self.lists if f"scores_{arm}" in arrays
+            }
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder} is damaged: {error} is missing or wrong; load the release again") from None
+
+    def __len__(self) -> int:
+        return len(self.track_ids)
+
+    def row_of(self, track: int) -> int:
+        """Row of a raw id; -1 where the catalogue does not have it."""
+        row = int(self.track_ids.searchsorted(track))
+        return row if row < len(self.track_ids) and self.track_ids[row] == track else -1
+
+    def track(self, row: int) -> dict[str, Any]:
+        """The record of a track: `artist`, `title`, `track`."""
+        artist = self._artists[int(self.artist_of[row])]
+        return {"artist": artist or None, "title": self._titles[row], "track": int(self.track_ids[row])}
+
+    def artist_tracks(self, row: int) -> Int32[np.ndarray, "n"]:
+        """Rows of all tracks of a track's artist, itself among them."""
+        artist = self.artist_of[row]
+        first = int(self.artist_ends[artist - 1]) if artist else 0
+        return self.by_artist[first : int(self.artist_ends[artist])]
+
+    def recommended(self, arm: str, row: int) -> list[dict[str, Any]]:
+        """An arm's list after a track, best first: the records of its tracks, with their scores where there are any."""
+        if arm not in self.lists:
+            return []
+        rows = self.lists[arm][row]
+        entries = [self.track(candidate) for candidate in rows[rows >= 0].tolist()]
+        if arm in self._scores:
+            scores = self._scores[arm][row, : len(entries)].astype(np.float64).round(6).tolist()
+            entries = [{**entry, "score": score} for entry, score in zip(entries, scores, strict=True)]
+        return entries
+
+
+class _Texts:
+    def __init__(self, text: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"]) -> None:
+        self._text, self._ends = text, ends
+
+    def __getitem__(self, place: int) -> str:
+        start = int(self._ends[place - 1]) if place else 0
+        return self._text[start : int(self._ends[place])].tobytes().decode()
+
+
+def _mapped(path: Path, wanted: str) -> np.ndarray:
+    try:
+        if digest(path) != wanted:
+            raise InputError(f"{path} is damaged: its contents are not what was written; load the release again")
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array.view(np.ndarray)  # np.memmap looks after its file at every slice
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged ({error}); load the release again") from None

@@ -1,0 +1,243 @@
+"""From a run folder to running workers: `python -m src.serving.server <run folder>`, which `serve.py` turns into.
+
+A process of its own, so that a service carries nothing that only its preparation needs.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import functools
+import http.client
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.errors import InputError, check_flag, check_number
+
+SETTINGS = "serve.json"
+TOKEN = "SEGUE_TOKEN"
+REDIS = "SEGUE_REDIS_URL"
+
+_STOP_S = 4
+"""A worker that has not stopped by then is killed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to serve; see conf/serve.yaml. Secrets are not among them: they come by environment.
+
+    Raises:
+        InputError: one breaks its law.
+    """
+
+    run_dir: str
+    host: str
+    port: int
+    workers: int
+    seed: int | None
+    poll_s: float
+    store: dict[str, Any]
+    sessions: dict[str, Any]
+    log: dict[str, Any]
+    limits: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        check_number("port", self.port, whole=True, least=0, most=65535)
+        check_number("workers", self.workers, whole=True, least=1, most=256)
+        check_number("store.poll_s", self.poll_s, above=0)
+        if self.seed is not None:
+            check_number("seed", self.seed, whole=True, least=0)
+        limits = self.limits
+        check_number("limits.max_body_bytes", limits["max_body_bytes"], whole=True, least=64)
+        check_number("limits.body_timeout_s", limits["body_timeout_s"], above=0)
+        check_number("limits.header_timeout_s", limits["header_timeout_s"], above=0, most=60)
+        check_number("limits.header_bytes", limits["header_bytes"], whole=True, least=8192)
+        check_number("limits.connections", limits["connections"], whole=True, least=1)
+        check_flag("log.with_fallback", self.log["with_fallback"])
+
+    def write(self) -> None:
+        """Leave them in the run folder."""
+        Path(self.run_dir, SETTINGS).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, run_dir: Path) -> "Settings":
+        """Those of a run folder."""
+        return cls(**json.loads((run_dir / SETTINGS).read_text(encoding="utf-8")))
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, or a free one for 0, after a look whether somebody listens there.
+
+    Raises:
+        InputError: somebody does, or the host is none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            probe.listen()
+            return int(probe.getsockname()[1])
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(
+            f"cannot listen at {host}:{port}: {reason}; choose another port=, or 0 for a free one"
+        ) from None
+
+
+def make_service(settings: Settings) -> Any:
+    """A worker's application."""
+    from src.serving.app import Service, State, follow_store
+    from src.serving.event_log import EventLog
+    from src.serving.limits import RateLimit
+    from src.serving.metrics import Metrics
+    from src.serving.recommender import Recommender
+
+    run_dir, limits = Path(settings.run_dir), settings.limits
+    name = _claim_name(run_dir)
+    rng = np.random.default_rng(None if settings.seed is None else [settings.seed, int(name.split("-")[1])])
+    store, remote = make_stores(settings)
+    log_settings = {key: value for key, value in settings.log.items() if key != "with_fallback"}
+    sessions, ends = make_sessions(settings)
+    log, metrics = EventLog(run_dir / "logs" / name, **log_settings), Metrics()
+    state = State(recommender=Recommender(store.open(), rng), sessions=sessions, log=log)
+
+    async def observe() -> None:
+        while True:
+            metrics.observe(log.num_waiting, log.num_lines, len(state.problems()))
+            await asyncio.sleep(1)
+
+    fetch = None if remote is None else remote.fetch
+    follow = functools.partial(follow_store, state, store, fetch, poll_s=settings.poll_s, rng=rng)
+    rate = limits["requests_per_second"]
+    return Service(
+        state=state,
+        metrics=metrics,
+        upkeep=[log.run, observe, follow],
+        closing=[log.close, *ends],
+        max_body_bytes=limits["max_body_bytes"],
+        body_timeout_s=limits["body_timeout_s"],
+        token=os.environ.get(TOKEN) or None,
+        rate_limit=None if rate is None else RateLimit(per_second=rate, burst=limits["burst"]),
+        with_fallback=settings.log["with_fallback"],
+    )
+
+
+def make_stores(settings: Settings) -> tuple[Any, Any]:
+    """The folder with releases, and the Redis they come from, if any."""
+    from src.serving.store import FolderStore
+
+    given = settings.store
+    local = FolderStore(Path(given["folder"]), keep=given["keep"])
+    url = os.environ.get(REDIS)
+    if given["kind"] != "redis" or url is None:
+        return local, None
+    from src.serving.redis_store import RedisStore
+
+    timeout_s = given["timeout_s"]
+    return local, RedisStore(url=url, name=given["name"], local=local, keep=given["keep"], timeout_s=timeout_s)
+
+
+def make_sessions(settings: Settings) -> tuple[Any, list[Callable[[], Awaitable[None]]]]:
+    """The memory of sessions, and what closes it."""
+    from src.serving.sessions import MappedSessions
+
+    local = MappedSessions(Path(settings.run_dir, "sessions.bin"), **settings.sessions)
+    url = os.environ.get(REDIS)
+    if settings.store["kind"] != "redis" or url is None:
+        return local, []
+    from src.serving.redis_store import RedisSessions
+
+    given = settings.store
+    shared = RedisSessions(url=url, name=given["name"], local=local, timeout_s=given["timeout_s"], **settings.sessions)
+    return shared, [shared.close]
+
+
+_names: list[Any] = []  # open files, whose locks last as long as the worker
+
+
+def _claim_name(run_dir: Path) -> str:
+    """`worker-<k>`, the first that no living worker of this run has: who follows a dead worker goes on with its log."""
+    folder = run_dir / "workers"
+    folder.mkdir(exist_ok=True)
+    number = 1
+    while True:
+        file = (folder / f"worker-{number}").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            number += 1
+            continue
+        _names.append(file)
+        return f"worker-{number}"
+
+
+def serve(settings: Settings) -> None:
+    """Run the workers until SIGTERM or Ctrl-C; then answer what is in flight, write what is left, and return."""
+    from granian import Granian
+    from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
+
+    from src.serving import app  # noqa: F401 - workers are forked from here and need not import it again
+
+    make_sessions(settings)  # before workers map it side by side
+    limits = settings.limits
+    server = Granian(
+        "segue",
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        workers=settings.workers,
+        http=HTTPModes.http1,  # waits for no HTTP/2 preface, so that silent clients are timed as well
+        websockets=False,
+        backlog=1024,
+        backpressure=limits["connections"],
+        http1_settings=HTTP1Settings(
+            header_read_timeout=int(limits["header_timeout_s"] * 1000), max_buffer_size=limits["header_bytes"]
+        ),
+        log_level="warning",  # type: ignore[arg-type]
+        respawn_failed_workers=True,
+        workers_kill_timeout=_STOP_S,
+    )
+    threading.Thread(target=_announce, args=(settings, time.monotonic()), daemon=True).start()
+    server.serve(target_loader=functools.partial(make_service, settings), wrap_loader=False)
+
+
+def _announce(settings: Settings, started_s: float) -> None:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    while time.monotonic() - started_s < 60:
+        time.sleep(0.02)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection(host, settings.port, timeout=5)
+            connection.request("GET", "/health/live")
+            if connection.getresponse().status == 200:
+                address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+                print(f"serving      {address} ({settings.workers} workers), what it can: {address}/docs", flush=True)
+                print(f"event logs   {settings.run_dir}/logs", flush=True)
+                print("stop         Ctrl-C, or SIGTERM", flush=True)
+                return
+
+
+def main(run_dir: Path) -> int:
+    """Serve what lies in a run folder; the exit code."""
+    metrics = run_dir / "metrics"
+    metrics.mkdir(exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    serve(Settings.read(run_dir))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

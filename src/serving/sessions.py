@@ -1,0 +1,107 @@
+"""What each user has played in the current session: bounded, forgetful, shared by the workers of a machine.
+
+The memory is a file that all workers map. A user has a bucket of eight places; who comes into a full bucket takes the
+place that was left alone for longest.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from src.errors import check_number
+
+_WAYS = 8
+_MIX = 0x9E3779B97F4A7C15  # spreads users over buckets (Knuth's multiplicative hash)
+
+
+class Sessions(Protocol):
+    """Remembers the tracks of a user's current session."""
+
+    async def play(self, user: int, track: int, now_ms: int) -> list[int]:
+        """Note that a user has played a track; tell all tracks of the session, this one among them."""
+        ...
+
+    async def end(self, user: int) -> None:
+        """The session is over."""
+        ...
+
+
+class MappedSessions:
+    """Sessions in a file that the workers of one machine share.
+
+    Args:
+        path: the file; is made where it is missing.
+        capacity: sessions that are remembered at once.
+        max_tracks: tracks of a session that are remembered; older ones are forgotten.
+        idle_s: seconds after which a session that went silent is over.
+
+    Raises:
+        InputError: a setting breaks its law.
+    """
+
+    def __init__(self, path: Path, *, capacity: int, max_tracks: int, idle_s: int | float) -> None:
+        check_limits(capacity, max_tracks, idle_s)
+        self._num_buckets = -(-capacity // _WAYS)
+        self._idle_ms = int(idle_s * 1000)
+        self._max_tracks = max_tracks
+        fields = [("user", "<i8"), ("touched_ms", "<i8"), ("num_tracks", "<i8"), ("tracks", "<i8", (max_tracks,))]
+        kind = np.dtype(fields)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        size = self._num_buckets * _WAYS * kind.itemsize
+        if os.fstat(self._descriptor).st_size != size:
+            os.ftruncate(self._descriptor, 0)
+            os.ftruncate(self._descriptor, size)  # holes, which read as zeros: nobody has been here
+        table = np.memmap(path, kind, "r+", shape=(self._num_buckets, _WAYS)).view(np.ndarray)
+        self._users, self._touched_ms = table["user"], table["touched_ms"]
+        self._num_tracks, self._tracks = table["num_tracks"], table["tracks"]
+
+    async def play(self, user: int, track: int, now_ms: int) -> list[int]:
+        """Note that a user has played a track; tell all tracks of the session, this one among them."""
+        bucket = self._bucket(user)
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, bucket)
+        try:
+            way = self._way(bucket, user, now_ms)
+            count = int(self._num_tracks[bucket, way])
+            self._tracks[bucket, way, count % self._max_tracks] = track
+            self._num_tracks[bucket, way] = count + 1
+            self._touched_ms[bucket, way] = now_ms
+            played: list[int] = self._tracks[bucket, way, : count + 1].tolist()
+            return played
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, bucket)
+
+    async def end(self, user: int) -> None:
+        """The session is over."""
+        bucket = self._bucket(user)
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, bucket)
+        try:
+            self._touched_ms[bucket, self._users[bucket] == user] = 0
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, bucket)
+
+    def _bucket(self, user: int) -> int:
+        return ((user * _MIX) % 2**64) * self._num_buckets >> 64
+
+    def _way(self, bucket: int, user: int, now_ms: int) -> int:
+        touched = self._touched_ms[bucket]
+        own = np.flatnonzero((self._users[bucket] == user) & (touched > now_ms - self._idle_ms))
+        if len(own):
+            return int(own[0])
+        touched[self._users[bucket] == user] = 0  # an older session of the same user
+        way = int(touched.argmin())
+        self._users[bucket, way], self._num_tracks[bucket, way] = user, 0
+        return way
+
+
+def check_limits(capacity: int, max_tracks: int, idle_s: int | float) -> None:
+    """Refuse limits that cannot be.
+
+    Raises:
+        InputError: one breaks its law.
+    """
+    check_number("sessions.capacity", capacity, whole=True, least=1, most=10_000_000)
+    check_number("sessions.max_tracks", max_tracks, whole=True, least=1, most=10_000)
+    check_number("sessions.idle_s", idle_s, above=0)
