@@ -2,11 +2,9 @@
 
 import json
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +21,7 @@ from src.records import write_record, write_whole
 from src.simulation.event_log import DAY_MS, Events, write_events
 from src.simulation.listener import WHOLE
 from src.simulation.policies import Policy
-from src.simulation.traffic import Day, Played, Players, Plays
+from src.simulation.traffic import Day, Played, Players, Plays, uninterrupted
 from src.simulation.world import World
 from src.simulation.world_files import WORLD_FILES, write_world
 
@@ -264,22 +262,6 @@ def _claim(folder: Path) -> None:
             file.write('{"complete": false}\n')
     except FileExistsError:
         raise InputError(f"{folder} holds a run already; choose another folder with hydra.run.dir=<folder>") from None
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until what is being written is whole."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if waiting:
-        raise KeyboardInterrupt
 
 
 def _keep_logs(logs: Sequence[Path], into: Path) -> None:

@@ -5,9 +5,11 @@ one session a wave; a few waves are a *task*, with random numbers of its own. V 
 """
 
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -205,6 +207,22 @@ class Day:
         )
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until what is being written is whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        raise KeyboardInterrupt
+
+
 class Players:
     """Whoever plays shards: this process, or a pool of them.
 
@@ -223,10 +241,11 @@ class Players:
             # Ctrl-C is for the parent, which tells the others: they inherit that the signal is blocked
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                self._pool = ProcessPoolExecutor(
-                    workers, mp_context=get_context("spawn"), initializer=_enter, initargs=(self._stage,)
-                )
-                self._pool.submit(_be_there)  # starts them all
+                with uninterrupted():  # a process that has half arrived would complain
+                    self._pool = ProcessPoolExecutor(
+                        workers, mp_context=get_context("spawn"), initializer=_enter, initargs=(self._stage,)
+                    )
+                    self._pool.submit(_be_there)  # starts them all
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
