@@ -27,28 +27,39 @@ def serve(config: DictConfig) -> None:
 
 
 def _serve(config: DictConfig, given: dict[str, Any]) -> None:
-    from src.catalog_files import write_lines
-    from src.serving.server import free_port
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from src.serving.server import free_port, import_service, make_stores, run
     from src.tracking import refuse_used_folder
 
     run_dir = Path(given["run_dir"]).absolute()
     refuse_used_folder(run_dir, "serve.json")
     settings = _settings(given, run_dir, port=free_port(str(given["host"]), given["port"]))
-    with console.status("loading recommendations"):
-        store = _loaded(config, given, settings)
-        release = store.open()
-    write_lines(
-        run_dir / "tracks.json", map(release.track, range(len(release)))
-    )  # so that the next model can be trained
+    # in a process of its own, so that the service carries nothing that only loading needs, and is imported meanwhile
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as loader:
+        loading = loader.submit(_loaded_elsewhere, config, given, settings)
+        with console.status("loading recommendations"):
+            import_service()
+            loading.result()
+    store, _ = make_stores(settings)
+    release = store.open()
     settings.write()
     arms = ", ".join(f"{arm}: {arm_given.recommender}" for arm, arm_given in release.arms.items())
     console.print(f"experiment   {release.experiment}, arms {arms}", soft_wrap=True, markup=False)
     console.print(f"release      {release.version}, {len(release):,} tracks, in {store.folder}", soft_wrap=True)
     console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
     sys.stdout.flush()
-    # this process becomes the service, so that it carries nothing of what has prepared it
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    os.execv(sys.executable, [sys.executable, "-m", "src.serving.server", str(run_dir)])
+    run(settings)
+
+
+def _loaded_elsewhere(config: DictConfig, given: dict[str, Any], settings: "Settings") -> None:
+    from src.errors import InputError
+
+    try:
+        _load_to_serve(config, given, settings)
+    except KeyboardInterrupt:  # the process that waits for this one has it too, and says so
+        raise InputError("interrupted") from None
 
 
 def _load(config: DictConfig, given: dict[str, Any]) -> None:
@@ -115,8 +126,8 @@ def _stores(given: dict[str, Any], staging: Path) -> tuple["FolderStore", Any]:
     return store, remote
 
 
-def _loaded(config: DictConfig, given: dict[str, Any], settings: "Settings") -> "FolderStore":
-    """The folder that will be served from, with a current release in it."""
+def _load_to_serve(config: DictConfig, given: dict[str, Any], settings: "Settings") -> None:
+    """See to it that there is a current release in the folder that will be served from."""
     from src.errors import InputError
     from src.serving.redis_store import StoreUnreachableError
     from src.serving.server import make_stores
@@ -128,7 +139,7 @@ def _loaded(config: DictConfig, given: dict[str, Any], settings: "Settings") -> 
         raise InputError("nothing to serve: name a recommender, recommendations=<recommender> or arms={C: …, T1: …}")
     version = _load_release(config, given, store) if is_named else None
     if remote is None:
-        return store
+        return
     choices = ("error", "embedded")
     if settings.store["on_failure"] not in choices:
         raise InputError(f"store.on_failure must be one of {', '.join(choices)}, got {settings.store['on_failure']!r}")
@@ -142,7 +153,6 @@ def _loaded(config: DictConfig, given: dict[str, Any], settings: "Settings") -> 
         if store.index().current is None:
             raise InputError(f"{error}; nothing to serve without it: name a recommender as well") from None
         errors.print(f"[bold yellow]warning:[/] {error}; serving from {store.folder} until it does")
-    return store
 
 
 def _load_release(config: DictConfig, given: dict[str, Any], store: "FolderStore") -> str:

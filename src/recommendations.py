@@ -131,9 +131,12 @@ class Recommendations:
         rows = np.full((len(catalog), given.shape[1]), -1, np.int64)
         rows[query_rows] = np.where(given, found, -1)
         scores = np.full(rows.shape, np.nan, np.float32)
-        for query, line in zip(query_rows.tolist(), lists.values(), strict=True):
-            if line.get("scores") is not None:
-                scores[query, : len(line["recommendations"])] = line["scores"]
+        has_scores = np.array([line.get("scores") is not None for line in lists.values()])
+        if has_scores.any():
+            of_lines = np.full(given.shape, np.nan, np.float32)
+            given_scores = [np.array(line["scores"], np.float32) for line in lists.values() if line.get("scores")]
+            of_lines[given & has_scores[:, None]] = np.concatenate([np.empty(0, np.float32), *given_scores])
+            scores[query_rows] = of_lines
         return cls(rows=rows, scores=scores)
 
 

@@ -433,7 +433,7 @@ async def follow_store(
                 state.recommender = Recommender(release, rng)
                 _log.warning("serving version %s", release.version)
             state.store_problem = None
-        except InputError as error:
+        except (InputError, OSError) as error:  # a full disk, for instance
             if state.store_problem is None:
                 _log.warning("the store: %s; version %s stays", error, state.release.version)
             state.store_problem = str(error)

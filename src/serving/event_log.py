@@ -171,8 +171,9 @@ class EventLog:
                 before.replace(self.path.with_name(f"data.json.{number}"))
         if not self._backups:
             self.path.unlink(missing_ok=True)
-        os.close(self._descriptor)
-        self._open()
+        replaced = self._descriptor
+        self._open()  # where it fails, the one before is still open
+        os.close(replaced)
 
     async def _sync_all(self) -> None:
         while self._unsynced:
@@ -181,14 +182,15 @@ class EventLog:
         self._syncing = None
 
     async def _sync_descriptor(self, futures: list[asyncio.Future[None]] | None = None) -> None:
-        descriptor = os.dup(self._descriptor)  # a rotation may close ours meanwhile
         try:
-            await asyncio.get_running_loop().run_in_executor(None, os.fsync, descriptor)
+            descriptor = os.dup(self._descriptor)  # a rotation may close ours meanwhile
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, os.fsync, descriptor)
+            finally:
+                os.close(descriptor)
             _resolve(futures or [], None)
         except OSError as error:
             self._fail(error, futures or [])
-        finally:
-            os.close(descriptor)
 
     def _fail(self, error: OSError, futures: list[asyncio.Future[None]]) -> None:
         self.problem = f"event log {self.path} cannot be written: {error.strerror}"

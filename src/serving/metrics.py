@@ -3,10 +3,12 @@
 The environment variable `PROMETHEUS_MULTIPROC_DIR` must name a folder before this module is imported.
 """
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
@@ -22,6 +24,7 @@ class Metrics:
     """Counts what a worker does."""
 
     def __init__(self) -> None:
+        _forget_the_dead()
         self._by_answer: dict[tuple[str, int], Callable[[], None]] = {}
         self._by_endpoint: dict[str, Callable[[float], None]] = {}
 
@@ -43,6 +46,18 @@ class Metrics:
         _log_queue.set(num_waiting)
         _log_lines.set(num_lines)
         _problems.set(num_problems)
+
+
+def _forget_the_dead() -> None:
+    """Take out the gauges of workers that were killed; the one that follows such a worker comes by here."""
+    for path in Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", os.devnull)).glob("gauge_live*_*.db"):
+        pid = int(path.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)
+        except PermissionError:  # it lives, and is somebody else's
+            continue
 
 
 def exposition() -> bytes:

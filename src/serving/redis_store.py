@@ -6,6 +6,7 @@ answer.
 """
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from src.serving.store import FolderStore, Index, is_version
 
 _PIECE_BYTES = 8 * 1024 * 1024
 _MOST_PIECES = 10_000
+_MOST_CONNECTIONS = 64
 
 UNREACHABLE = (redis.RedisError, OSError)
 """What redis-py raises where Redis does not answer."""
@@ -165,7 +167,7 @@ class RedisSessions:
         capacity: is Redis' own to limit (`maxmemory`); checked all the same.
         max_tracks: tracks of a session that are remembered; older ones are forgotten.
         idle_s: seconds after which a session that went silent is over.
-        timeout_s: seconds to wait for an answer.
+        timeout_s: seconds to wait for an answer, and until a Redis that gave none is asked again.
     """
 
     def __init__(
@@ -180,43 +182,69 @@ class RedisSessions:
         timeout_s: int | float,
     ) -> None:
         check_limits(capacity, max_tracks, idle_s)
-        self._redis: Any = redis.asyncio.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+        # requests beyond its connections wait for one; an unbounded or a plain pool would call that a failure
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=_MOST_CONNECTIONS,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+        )
+        self._redis: Any = redis.asyncio.Redis.from_pool(pool)
         self._prefix, self._local = f"{name}:session:", local
-        self._max_tracks, self._idle_ms, self._pause_ms = max_tracks, int(idle_s * 1000), int(timeout_s * 1000)
-        self._away_until_ms = 0
-        self.problem: str | None = None
+        self._max_tracks, self._idle_ms, self._pause_s = max_tracks, int(idle_s * 1000), timeout_s
+        self._problem: str | None = None
+        self._away_until_s = 0.0
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong; nothing where no request has met it lately, as only a request finds out that it is over."""
+        is_news = time.monotonic() < self._away_until_s + self._pause_s
+        return self._problem if is_news else None
 
     async def play(self, user: int, track: int, now_ms: int) -> list[int]:
         """Note that a user has played a track; tell all tracks of the session, this one among them."""
         key = f"{self._prefix}{user}"
-        if now_ms >= self._away_until_ms:
+        if self._may_ask():
             try:
                 async with self._redis.pipeline(transaction=True) as pipe:
                     pipe.rpush(key, track).ltrim(key, -self._max_tracks, -1).pexpire(key, self._idle_ms)
                     answers = await pipe.lrange(key, 0, -1).execute()
-                self.problem = None
+                self._is_back()
                 return [int(track) for track in answers[-1]]
             except UNREACHABLE as error:
-                self._is_away(error, now_ms)
+                self._is_away(error)
         return await self._local.play(user, track, now_ms)
 
     async def end(self, user: int) -> None:
         """The session is over."""
         await self._local.end(user)
-        if self.problem is None:
+        if self._may_ask():
             try:
                 await self._redis.unlink(f"{self._prefix}{user}")
+                self._is_back()
             except UNREACHABLE as error:
-                self.problem = f"sessions are not shared: Redis does not answer ({error})"
+                self._is_away(error)
 
     async def close(self) -> None:
         """Let go of the connections."""
         await self._redis.aclose()
 
-    def _is_away(self, error: Exception, now_ms: int) -> None:
-        """Do not let every request wait for a Redis that is gone: ask again after a pause."""
-        self.problem = f"sessions are not shared: Redis does not answer ({error})"
-        self._away_until_ms = now_ms + self._pause_ms
+    def _may_ask(self) -> bool:
+        """Whether to ask Redis: while it is away one request in each pause does, so that all others need not wait."""
+        now_s = time.monotonic()
+        if now_s < self._away_until_s:
+            return False
+        if self._problem is not None:
+            self._away_until_s = now_s + self._pause_s
+        return True
+
+    def _is_back(self) -> None:
+        self._problem, self._away_until_s = None, 0.0
+
+    def _is_away(self, error: Exception) -> None:
+        self._problem = f"sessions are not shared: Redis does not answer ({error})"
+        self._away_until_s = time.monotonic() + self._pause_s
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -1,7 +1,4 @@
-"""From a run folder to running workers: `python -m src.serving.server <run folder>`, which `serve.py` turns into.
-
-A process of its own, so that a service carries nothing that only its preparation needs.
-"""
+"""From settings to running workers."""
 
 import asyncio
 import contextlib
@@ -12,7 +9,7 @@ import json
 import logging
 import os
 import socket
-import sys
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -22,11 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from src.catalog_files import write_lines
 from src.errors import InputError, check_flag, check_number
 
 SETTINGS = "serve.json"
 TOKEN = "SEGUE_TOKEN"
 REDIS = "SEGUE_REDIS_URL"
+
+_metrics = tempfile.TemporaryDirectory(prefix="segue-metrics-")
 
 _STOP_S = 4
 """A worker that has not stopped by then is killed."""
@@ -52,7 +52,6 @@ class Settings:
     limits: dict[str, Any]
 
     def __post_init__(self) -> None:
-        check_number("port", self.port, whole=True, least=0, most=65535)
         check_number("workers", self.workers, whole=True, least=1, most=256)
         check_number("store.poll_s", self.poll_s, above=0)
         if self.seed is not None:
@@ -69,10 +68,15 @@ class Settings:
         """Leave them in the run folder."""
         Path(self.run_dir, SETTINGS).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
-    @classmethod
-    def read(cls, run_dir: Path) -> "Settings":
-        """Those of a run folder."""
-        return cls(**json.loads((run_dir / SETTINGS).read_text(encoding="utf-8")))
+
+def import_service() -> None:
+    """Import all that workers need, before they are forked."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics.name  # is read when the metrics are imported
+    import granian
+
+    from src.serving import app, redis_store
+
+    assert granian, (app, redis_store)
 
 
 def free_port(host: str, port: int) -> int:
@@ -81,6 +85,7 @@ def free_port(host: str, port: int) -> int:
     Raises:
         InputError: somebody does, or the host is none of this machine's.
     """
+    check_number("port", port, whole=True, least=0, most=65535)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as probe:
@@ -88,11 +93,9 @@ def free_port(host: str, port: int) -> int:
             probe.bind((host, port))
             probe.listen()
             return int(probe.getsockname()[1])
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(
-            f"cannot listen at {host}:{port}: {reason}; choose another port=, or 0 for a free one"
-        ) from None
+    except OSError as error:
+        remedy = "choose another port=, or 0 for a free one"
+        raise InputError(f"cannot listen at {host}:{port}: {error.strerror}; {remedy}") from None
 
 
 def make_service(settings: Settings) -> Any:
@@ -183,14 +186,13 @@ def _claim_name(run_dir: Path) -> str:
         return f"worker-{number}"
 
 
-def serve(settings: Settings) -> None:
+def run(settings: Settings) -> None:
     """Run the workers until SIGTERM or Ctrl-C; then answer what is in flight, write what is left, and return."""
     from granian import Granian
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
 
-    from src.serving import app  # noqa: F401 - workers are forked from here and need not import it again
-
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     make_sessions(settings)  # before workers map it side by side
     limits = settings.limits
     server = Granian(
@@ -210,11 +212,14 @@ def serve(settings: Settings) -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=_STOP_S,
     )
-    threading.Thread(target=_announce, args=(settings, time.monotonic()), daemon=True).start()
+    threading.Thread(target=_accompany, args=(settings, time.monotonic()), daemon=True).start()
     server.serve(target_loader=functools.partial(make_service, settings), wrap_loader=False)
 
 
-def _announce(settings: Settings, started_s: float) -> None:
+def _accompany(settings: Settings, started_s: float) -> None:
+    """Say when the service is ready, and leave its catalogue beside the logs, so that both can train the next model."""
+    release = make_stores(settings)[0].open()
+    write_lines(Path(settings.run_dir, "tracks.json"), map(release.track, range(len(release))))
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     while time.monotonic() - started_s < 60:
         time.sleep(0.02)
@@ -227,17 +232,3 @@ def _announce(settings: Settings, started_s: float) -> None:
                 print(f"event logs   {settings.run_dir}/logs", flush=True)
                 print("stop         Ctrl-C, or SIGTERM", flush=True)
                 return
-
-
-def main(run_dir: Path) -> int:
-    """Serve what lies in a run folder; the exit code."""
-    metrics = run_dir / "metrics"
-    metrics.mkdir(exist_ok=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-    serve(Settings.read(run_dir))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
