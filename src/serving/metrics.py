@@ -3,12 +3,15 @@
 The environment variable `PROMETHEUS_MULTIPROC_DIR` must name a folder before this module is imported.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+_log = logging.getLogger("segue.serving")
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
@@ -27,6 +30,7 @@ class Metrics:
         _forget_the_dead()
         self._by_answer: dict[tuple[str, int], Callable[[], None]] = {}
         self._by_endpoint: dict[str, Callable[[float], None]] = {}
+        self._lately: dict[tuple[str, str], int] = {}
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -40,6 +44,14 @@ class Metrics:
     def fell_back(self, arm: str, source: str) -> None:
         """No list gave an answer."""
         _fallbacks.labels(arm, source).inc()
+        self._lately[arm, source] = self._lately.get((arm, source), 0) + 1
+
+    def tell_fallbacks(self) -> None:
+        """Put those since the last call into the service's own log."""
+        if self._lately:
+            counted = ", ".join(f"{arm} {source} {number}" for (arm, source), number in sorted(self._lately.items()))
+            _log.warning("answers of late that no list gave: %s", counted)
+            self._lately.clear()
 
     def observe(self, num_waiting: int, num_lines: int, num_problems: int) -> None:
         """How the log and the service are now."""

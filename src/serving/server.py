@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import functools
 import http.client
+import itertools
 import json
 import logging
 import os
@@ -27,6 +28,9 @@ TOKEN = "SEGUE_TOKEN"
 REDIS = "SEGUE_REDIS_URL"
 
 _metrics = tempfile.TemporaryDirectory(prefix="segue-metrics-")
+
+_TELL_S = 60
+"""Between two words about fallbacks in the service's own log."""
 
 _STOP_S = 4
 """A worker that has not stopped by then is killed."""
@@ -116,8 +120,10 @@ def make_service(settings: Settings) -> Any:
     state = State(recommender=Recommender(store.open(), rng), sessions=sessions, log=log)
 
     async def observe() -> None:
-        while True:
+        for second in itertools.count():
             metrics.observe(log.num_waiting, log.num_lines, len(state.problems()))
+            if second % _TELL_S == _TELL_S - 1:
+                metrics.tell_fallbacks()
             await asyncio.sleep(1)
 
     fetch = None if remote is None else remote.fetch
@@ -212,12 +218,15 @@ def run(settings: Settings) -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=_STOP_S,
     )
-    threading.Thread(target=_accompany, args=(settings, time.monotonic()), daemon=True).start()
+    threading.Thread(target=_accompany, args=(settings, server), daemon=True).start()
     server.serve(target_loader=functools.partial(make_service, settings), wrap_loader=False)
 
 
-def _accompany(settings: Settings, started_s: float) -> None:
+def _accompany(settings: Settings, server: Any) -> None:
     """Say when the service is ready, and leave its catalogue beside the logs, so that both can train the next model."""
+    started_s = time.monotonic()
+    while len(server.wrks) < settings.workers:  # nothing but sleep here while workers are forked
+        time.sleep(0.02)
     release = make_stores(settings)[0].open()
     write_lines(Path(settings.run_dir, "tracks.json"), map(release.track, range(len(release))))
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.e2e.running import serve, serving, wait_until
 from tests.e2e.test_abtest import abtest
 from tests.e2e.test_simulate import SMALL, simulate
 from tests.e2e.test_train import train
@@ -15,7 +16,11 @@ from tests.e2e.test_train import train
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
 TRAIN = [shlex.split(line)[2:] for line in COMMANDS if line.startswith("python train.py")]
-PLAYED = [line for line in COMMANDS if line.startswith(("python simulate.py", "python abtest.py"))]
+SERVED = [line for line in COMMANDS if line.startswith("python serve.py") or "http://127.0.0.1:5001" in line]
+PLAYED = [
+    line for line in COMMANDS if line.startswith(("python simulate.py", "python abtest.py")) and line not in SERVED
+]
+WORLD = [word for word in SMALL if not word.startswith("sessions=")]
 TARGETS = sorted({line.split()[1] for line in COMMANDS if line.startswith("make ")})
 
 
@@ -39,20 +44,44 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return cwd, json.loads((cwd / "model" / "metrics.json").read_text())["mlflow_run_id"]
 
 
-@pytest.mark.parametrize("line", PLAYED)
-def test_a_simulate_or_abtest_command_runs(line: str, trained: tuple[Path, str]) -> None:
-    cwd, run_id = trained
+def words_of(line: str, run_id: str, port: int = 0) -> tuple[str, list[str]]:
+    """The verb and the words of a command, with what stands in for the reader's own."""
     for placeholder, value in (
         ("<recommendations.jsonl>", "model/recommendations.jsonl"), ("<id>", run_id), ("<folder>", "logs"),
+        ("<run folder>", "served"), (":5001", f":{port}"),
     ):  # fmt: skip
         line = line.replace(placeholder, value)
     [_, verb, *words] = shlex.split(line)
-    small = [word for word in SMALL if not word.startswith("sessions=")] if "logs=" not in line else []
+    return verb, words
+
+
+@pytest.mark.parametrize("line", PLAYED)
+def test_a_simulate_or_abtest_command_runs(line: str, trained: tuple[Path, str]) -> None:
+    cwd, run_id = trained
+    verb, words = words_of(line, run_id)
+    small = list(WORLD) if "logs=" not in line else []
     few = ["sessions=200"] if small and "sessions=" not in line else []
     {"simulate.py": simulate, "abtest.py": abtest}[verb](cwd, *words, *small, *few)
 
 
+def test_the_serving_commands_run_one_after_another(trained: tuple[Path, str]) -> None:
+    cwd, run_id = trained
+    first, second, load, listeners = SERVED
+    with serving(cwd, *words_of(first, run_id)[1], run="first"):
+        pass
+    with serving(cwd, *words_of(second, run_id)[1], run="served") as service:
+        before = service.version()
+        serve(cwd, *words_of(load, run_id)[1])
+        wait_until(lambda: service.version() != before, "the new version")
+        verb, words = words_of(listeners, run_id, service.port)
+        assert verb == "simulate.py"
+        simulate(cwd, *words, *WORLD, "sessions=100", "hydra.run.dir=heard")
+        record = json.loads((cwd / "heard" / "simulation.json").read_text())
+        assert len(service.lines()) == record["arms"]["C"]["steps"] + record["arms"]["C"]["sessions"]
+
+
 def test_the_readme_names_commands() -> None:
+    assert len(SERVED) == 4
     assert len(PLAYED) >= 6
     assert len(TRAIN) >= 4
     assert {"train", "test"} <= set(TARGETS)
