@@ -38,6 +38,15 @@ def check_arms(names: Iterable[str]) -> list[str]:
 
 def treatments(user_ids: Int64[np.ndarray, "U"], *, experiment: str, num_arms: int) -> Int64[np.ndarray, "U"]:
     """Number of the arm of each user: 0 is `C`, k is `Tk`."""
-    salt = mmh3.hash(experiment) & 0xFFFFFFFF
-    hashes = [mmh3.hash(str(user), salt, signed=False) for user in user_ids.tolist()]
-    return np.array(hashes, np.int64) % num_arms
+    salt = salt_of(experiment)
+    return np.array([treatment(user, salt=salt, num_arms=num_arms) for user in user_ids.tolist()], np.int64)
+
+
+def salt_of(experiment: str) -> int:
+    """What makes the assignments of two experiments independent."""
+    return mmh3.hash(experiment) & 0xFFFFFFFF
+
+
+def treatment(user: int, *, salt: int, num_arms: int) -> int:
+    """Number of the arm of one user; `salt` is that of the experiment."""
+    return mmh3.hash(str(user), salt, signed=False) % num_arms

@@ -200,7 +200,7 @@ class Service:
         extra = f', "fallback": {json.dumps(fallback)}' if self._with_fallback else ""
         line = (
             f'{head}"latency": {time.perf_counter() - arrived:.9f}, "recommendation": {recommendation}, '
-            f'"experiments": {self._experiments(arm)}{extra}}}\n'
+            f'"experiments": {recommender.experiments[arm]}{extra}}}\n'
         )
         try:
             await state.log.append(line.encode())
@@ -208,17 +208,11 @@ class Service:
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         return answer
 
-    def _experiments(self, arm: str) -> str:
-        return json.dumps({self.state.release.experiment: arm}, ensure_ascii=False)
-
     async def _read(self, scope: Message, receive: Receive) -> bytes:
         """The body, which must not be larger or slower than allowed."""
-        too_large = Refused(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body must not be larger than {self._max_body_bytes} bytes"
-        )
         for name, value in scope["headers"]:
             if name == b"content-length" and int(value) > self._max_body_bytes:
-                raise too_large
+                raise self._too_large()
         body = bytearray()
         try:
             async with asyncio.timeout(self._body_timeout_s):
@@ -228,12 +222,16 @@ class Service:
                         raise Refused(HTTPStatus.BAD_REQUEST, "the client went away")
                     body += message.get("body", b"")
                     if len(body) > self._max_body_bytes:
-                        raise too_large
+                        raise self._too_large()
                     if not message.get("more_body"):
                         return bytes(body)
         except TimeoutError:
             reason = f"the body took longer than {self._body_timeout_s:g} s"
             raise Refused(HTTPStatus.REQUEST_TIMEOUT, reason, [("connection", "close")]) from None
+
+    def _too_large(self) -> Refused:
+        reason = f"a body must not be larger than {self._max_body_bytes} bytes"
+        return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
 
     async def _page(self, scope: Message, receive: Receive, send: Send) -> int:
         status = 0

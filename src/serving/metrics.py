@@ -67,7 +67,7 @@ def _forget_the_dead() -> None:
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
-            mark_process_dead(pid)
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
         except PermissionError:  # it lives, and is somebody else's
             continue
 

@@ -3,24 +3,34 @@
 K candidates of a list.
 """
 
-from collections.abc import Callable, Collection
+import json
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32, Int64
 
-from src.assignment import treatments
+from src.assignment import salt_of, treatment
 from src.recommendations import pick
 from src.serving.release import Arm, Release
 
 FALLBACKS = ("artist", "popular", "random")
 """Where a list has nothing left: another track of the same artist, one of the most played, any track."""
 
+_SOURCES = {"lists": ("artist", "popular"), "sticky_artist": ("artist",), "popular": ("popular",), "random": ()}
+"""Where each policy looks, before it takes any track."""
+
+_OWN = {"sticky_artist": "artist", "popular": "popular"}
+"""Where that is no fallback."""
+
 _POPULAR = 100
 """Tracks among which `popular` chooses, as published."""
 
 _TRIES = 20
 """To find any track that the session has not played."""
+
+
+_NOTHING = np.empty(0, np.int64)
 
 
 class Next(NamedTuple):
@@ -40,21 +50,21 @@ class Recommender:
 
     def __init__(self, release: Release, rng: np.random.Generator) -> None:
         self.release, self._rng = release, rng
-        self.arm_names = list(release.arms)
-        self._experiment = release.experiment
+        self._arm_names, self._salt = list(release.arms), salt_of(release.experiment)
         self._top = np.asarray(release.top_tracks[:_POPULAR])
+        self._remembers = {
+            arm: given.policy == "lists" and given.pick != "uniform" for arm, given in release.arms.items()
+        }
+        self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
+        """What a line of the log has under `experiments`, for each arm."""
 
     def arm_of(self, user: int) -> str:
         """Name of the arm that a user belongs to."""
-        number: int = treatments(np.array([user]), experiment=self._experiment, num_arms=len(self.arm_names)).tolist()[
-            0
-        ]
-        return self.arm_names[number]
+        return self._arm_names[treatment(user, salt=self._salt, num_arms=len(self._arm_names))]
 
     def remembers(self, arm: str) -> bool:
         """Whether what the session has played matters to an arm."""
-        given = self.release.arms[arm]
-        return given.policy == "lists" and given.pick != "uniform"
+        return self._remembers[arm]
 
     def follow(self, arm: str, row: int, played: Collection[int]) -> Next:
         """What follows a track.
@@ -65,32 +75,31 @@ class Recommender:
             played: raw ids that the session has played, where the arm remembers them.
         """
         given = self.release.arms[arm]
-        heard = np.fromiter(played, np.int64, len(played)) if self.remembers(arm) else np.empty(0, np.int64)
+        heard = np.fromiter(played, np.int64, len(played)) if self._remembers[arm] else _NOTHING
         if given.policy == "lists":
-            row_of_list = self._pick(self.release.lists[arm][row], given, heard)
-            if row_of_list >= 0:
-                return Next(row_of_list, None)
-        sources: dict[str, Callable[[], Int32[np.ndarray, n]]] = {
-            "artist": lambda: self._others(row),
-            "popular": lambda: self._top,
-        }
-        own = {"sticky_artist": "artist", "popular": "popular"}.get(given.policy)
-        chain = {"lists": ["artist", "popular"], "random": []}.get(given.policy, [str(own)])
-        for name in chain:
-            tracks = sources[name]()
-            tracks = tracks[~self._is_heard(tracks, heard)]
-            if len(tracks):
-                chosen = int(tracks[int(self._rng.random() * len(tracks))])
-                return Next(chosen, None if name == own else name)
+            following = self._from_list(self.release.lists[arm][row], given, heard)
+            if following >= 0:
+                return Next(following, None)
+        for source in _SOURCES[given.policy]:
+            tracks = self._others(row) if source == "artist" else self._top
+            following = self._draw(tracks[~self._is_heard(tracks, heard)])
+            if following >= 0:
+                return Next(following, None if source == _OWN.get(given.policy) else source)
         return Next(self._any(heard), None if given.policy == "random" else "random")
 
-    def _pick(self, candidates: Int32[np.ndarray, "K"], arm: Arm, heard: np.ndarray) -> int:
+    def _from_list(self, candidates: Int32[np.ndarray, "K"], arm: Arm, heard: Int64[np.ndarray, "n"]) -> int:
         """Row of a candidate; -1 where none is open."""
+        if arm.pick == "uniform":  # what fills up a short list stands at its end
+            return self._draw(candidates if candidates[-1] >= 0 else candidates[candidates >= 0])
         is_open = (candidates >= 0) & ~self._is_heard(candidates, heard)
         place = int(pick(arm.pick, is_open[None], np.array([self._rng.random()]))[0])
         return int(candidates[place]) if place >= 0 else -1
 
-    def _is_heard(self, rows: Int32[np.ndarray, "n"], heard: np.ndarray) -> np.ndarray:
+    def _draw(self, tracks: Int32[np.ndarray, "n"]) -> int:
+        """One of some rows; -1 where there is none."""
+        return int(tracks[int(self._rng.random() * len(tracks))]) if len(tracks) else -1
+
+    def _is_heard(self, rows: Int32[np.ndarray, "n"], heard: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "n"]:
         if not len(heard):
             return np.zeros(len(rows), bool)
         return np.asarray((self.release.track_ids[rows][:, None] == heard).any(1))
@@ -99,7 +108,7 @@ class Recommender:
         tracks = self.release.artist_tracks(row)
         return np.asarray(tracks[tracks != row])
 
-    def _any(self, heard: np.ndarray) -> int:
+    def _any(self, heard: Int64[np.ndarray, "m"]) -> int:
         for _ in range(_TRIES):
             row = int(self._rng.random() * len(self.release))
             if not self._is_heard(np.array([row], np.int32), heard)[0]:

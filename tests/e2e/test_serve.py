@@ -1,0 +1,732 @@
+"""`serve.py` as its users meet it, and what it survives: real processes, real Redis, real nginx."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+
+from src.datamodules.pair_datamodule import PairDataModule
+from src.evaluation.abtest_log import read_users
+from tests.conftest import ROOT, write_lines
+from tests.e2e.running import (
+    Crowd,
+    Redis,
+    Running,
+    ask,
+    binary,
+    crowd,
+    free_port,
+    redis_server,
+    serve,
+    serving,
+    wait_until,
+)
+from tests.e2e.test_abtest import abtest
+from tests.e2e.test_simulate import simulate
+
+N = 60
+KEYS = ["message", "timestamp", "user", "track", "time", "latency", "recommendation", "experiments"]
+POLL = "store.poll_s=0.2"
+
+
+class Lists(NamedTuple):
+    """Two recommendations files for one catalogue, which share no answer, and one that is damaged."""
+
+    a: Path
+    b: Path
+    damaged: Path
+
+
+STEPS = {"a": range(1, 6), "b": range(11, 16)}
+"""How far on the ring of tracks 100 … 159 a list's answers are from the track before."""
+
+
+def write_lists(path: Path, steps: Mapping[int, Iterable[int]]) -> Path:
+    write_lines(
+        path,
+        (
+            {
+                "artist": f"Artist {row // 3}",
+                "title": f"Title {row}",
+                "track": 100 + row,
+                "recommendations": [100 + (row + step) % N for step in steps[row]],
+            }
+            for row in range(N)
+        ),
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory: pytest.TempPathFactory) -> Lists:
+    folder = tmp_path_factory.mktemp("lists")
+    a, b = (write_lists(folder / f"{name}.jsonl", dict.fromkeys(range(N), steps)) for name, steps in STEPS.items())
+    damaged = folder / "damaged.jsonl"
+    damaged.write_bytes(a.read_bytes()[:-20])
+    return Lists(a, b, damaged)
+
+
+def came_from(told: Crowd) -> dict[int, str]:
+    """Which list each answered request was answered from, by the request's number."""
+    found = {}
+    for asked in told.answered:
+        if asked.answer is not None:
+            step = (asked.answer - asked.track) % N
+            found[asked.number] = next((name for name, steps in STEPS.items() if step in steps), f"none: {step}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, lists: Lists) -> Iterator[Running]:
+    """One that several tests ask, patient for two seconds only."""
+    words = f"recommendations={lists.a}", "limits.header_timeout_s=2", "limits.body_timeout_s=2"
+    with serving(tmp_path_factory.mktemp("shared"), *words) as running:
+        yield running
+
+
+# The old endpoints, starting and stopping
+
+
+def test_the_old_endpoints_answer_as_they_did_and_log_the_old_line(service: Running) -> None:
+    assert service.ask("GET", "/").body["status"] == "alive"
+    assert service.ask("GET", "/track/107").body == {"artist": "Artist 2", "title": "Title 7", "track": 107}
+    assert service.ask("GET", "/track/4711").status == 404
+    answer = service.next(7, 107, 0.25)
+    assert answer.status == 200
+    assert answer.body == {"user": 7, "track": answer.body["track"]}
+    assert (answer.body["track"] - 107) % N in STEPS["a"]
+    last = service.ask("POST", "/last/7", {"track": answer.body["track"], "time": 1})
+    assert (last.status, last.body) == (200, {"user": 7})
+    assert service.next(7, 4711).status == 404
+    assert service.next(7, 107, 1.5).status == 400
+    lines = [json.loads(line) for line in (service.run / "logs" / "worker-1" / "data.json").read_text().splitlines()]
+    first, second = (line for line in lines if line["user"] == 7)
+    assert list(first) == list(second) == KEYS
+    assert abs(first["timestamp"] - time.time() * 1000) < 60_000
+    assert 0 < first["latency"] < 1
+    assert {key: first[key] for key in KEYS if key not in ("timestamp", "latency")} == {
+        "message": "next", "user": 7, "track": 107, "time": 0.25, "recommendation": answer.body["track"],
+        "experiments": {"SEGUE": "C"},
+    }  # fmt: skip
+    assert (second["message"], second["recommendation"], second["time"]) == ("last", None, 1.0)
+
+
+def test_sigterm_under_load_answers_what_is_in_flight_and_logs_every_answer(tmp_path: Path, lists: Lists) -> None:
+    body = json.dumps({"track": 100, "time": 1.0}).encode()
+    with serving(tmp_path, f"recommendations={lists.a}", "workers=2") as running, crowd(running.port) as told:
+        told.wait_for(500)
+        with socket.create_connection(("127.0.0.1", running.port), 5) as slow:
+            slow.sendall(b"POST /next/999999 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:9])
+            time.sleep(0.3)
+            running.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            slow.sendall(body[9:])
+            assert slow.recv(1000).startswith(b"HTTP/1.1 200")
+        running.stop()
+        told.is_over = True
+    assert told.statuses() == {}
+    lines = running.lines()
+    [slow_line] = [line for line in lines if line["user"] == 999999]
+    told.check([line for line in lines if line is not slow_line])
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path, lists: Lists) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = serve(tmp_path, f"recommendations={lists.a}", f"port={port}", "hydra.run.dir=run", code=2)
+    assert f"cannot listen at 127.0.0.1:{port}" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recommendations=poplar"], "'poplar' is no recommender"),
+        (["recommendations=random", "arms={C: random, T1: popular}"], "not both"),
+        (["recommendations=random", "store=nowhere"], "nowhere"),
+        (["recommendations=http://localhost:1"], "is a service of its own"),
+        (["recommendations=nowhere.jsonl"], "cannot read recommendations from nowhere.jsonl"),
+        (["recommendations=random", "log.fsync=sometimes"], "log.fsync must be one of"),
+        (["recommendations=random", "limits.header_bytes=1"], "limits.header_bytes must be"),
+        (["recommendations=random", "sessions.capacity=0"], "sessions.capacity must be"),
+        (["recommendations=random", "limits.requests_per_second=0"], "limits.requests_per_second must be"),
+        (["recommendations=random", "store.keep=0"], "store.keep must be"),
+        (["recommendations=random", "pick=best"], "pick must be one of"),
+        (["load", "recommendations=random", "store.folder=nowhere"], "there is no store"),
+        ([], "nothing to serve"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_done_is_one_line_and_leaves_nothing(tmp_path: Path, words: list[str], message: str) -> None:
+    done = serve(tmp_path, *words, "port=0", code=2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_is_wanted_for_all_but_health(tmp_path: Path, lists: Lists) -> None:
+    with serving(tmp_path, f"recommendations={lists.a}", env={"SEGUE_TOKEN": "s3cret"}) as running:
+        bearing = {"Authorization": "Bearer s3cret"}
+        for path in ("/", "/track/100", "/docs", "/metrics", "/experiments"):
+            assert running.ask("GET", path).status == 401
+            assert running.ask("GET", path, headers=bearing).status == 200
+        assert running.next(1).status == 401
+        assert "Authorization: Bearer" in running.next(1).body["reason"]
+        assert running.ask("POST", "/next/1", {"track": 100, "time": 1.0}, bearing).status == 200
+        assert running.ask("GET", "/health").status == 200
+        assert len(running.lines()) == 1
+        assert "s3cret" not in "".join(path.read_text() for path in (running.output, running.run / "serve.json"))
+
+
+# What kills and fills
+
+
+@pytest.mark.parametrize("fsync", ["always", "interval", "never"])
+def test_a_worker_that_is_killed_loses_no_answered_line(tmp_path: Path, lists: Lists, fsync: str) -> None:
+    words = f"recommendations={lists.a}", "workers=2", f"log.fsync={fsync}"
+    with serving(tmp_path, *words) as running:
+        with crowd(running.port) as told:
+            told.wait_for(300)
+            before = running.workers()
+            os.kill(before[0], signal.SIGKILL)
+            wait_until(lambda: len(set(running.workers()) - {before[0]}) == 2, "two workers again")
+            told.wait_for(300)
+        assert not list(running.run.glob(f"metrics/gauge_live*_{before[0]}.db"))  # the living do not count the dead
+        assert told.statuses() == {}
+        assert len(told.broken) <= 8  # those of its connections
+        told.check(running.lines())
+        assert {path.parent.name for path in running.run.glob("logs/*/data.json")} == {"worker-1", "worker-2"}
+
+
+def test_rotation_under_load_neither_loses_nor_tears_a_line(
+    tmp_path: Path, lists: Lists, datamodule_of: Callable[..., PairDataModule]
+) -> None:
+    words = f"arms={{C: {lists.a}, T1: {lists.b}}}", "experiment=TURN", "workers=3"
+    with serving(tmp_path, *words, "log.max_bytes=20000", "log.backups=1000") as running:
+        with crowd(running.port, connections=24) as told:
+            told.wait_for(5000, within_s=30)
+        assert told.failed == []
+        told.check(running.lines())
+    files = list(running.run.glob("logs/*/data.json*"))
+    assert len({path.parent for path in files}) == 3
+    assert len(files) > 30
+    assert max(path.stat().st_size for path in files) <= 20_000
+    users = read_users(running.run / "logs", experiment="TURN", max_rejected=0)
+    assert users.num_events == len(told.answered)
+    assert users.arms == ["C", "T1"]
+    assert users.guards.pop("sessions_without_end") <= 24
+    assert not any(users.guards.values())
+    datamodule = datamodule_of(running.run, max_rejected=0.0)
+    datamodule.setup()
+    assert datamodule.summary().loc["all", "events"] == len(told.answered)
+    assert datamodule.summary().loc["all", "tracks"] == N
+
+
+def test_a_full_disk_refuses_and_recovers(tmp_path: Path, lists: Lists) -> None:
+    logs = tmp_path / "run" / "logs" / "worker-1"
+    logs.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(logs)], capture_output=True).returncode:
+        pytest.skip("may not mount a small disk; root may")
+    filler = logs / "filler"
+    try:
+        filler.write_bytes(bytes(120_000))
+        with serving(tmp_path, f"recommendations={lists.a}") as running, crowd(running.port) as told:
+            wait_until(lambda: told.statuses()[503], "a full disk")
+            unready = running.ask("GET", "/health")
+            assert (unready.status, unready.body["status"], unready.body["ready"]) == (503, "unready", False)
+            assert "No space left on device" in unready.body["problems"][0]
+            assert running.ask("GET", "/health/live").status == 200
+            assert running.ask("GET", "/track/100").status == 200  # what needs no log goes on
+            num_before = len(told.answered)
+            assert num_before > 200
+            running.lines()  # none is torn
+            filler.unlink()
+            running.wait_for_health("ok")
+            told.wait_for(100)
+            told.is_over = True
+        assert set(told.statuses()) == {503}
+        assert "No space left on device" in json.loads(told.refused[0][2])["reason"]
+        assert told.broken == []
+        told.check(running.lines())
+        assert not (logs / ".probe").exists()
+    finally:
+        subprocess.run(["umount", str(logs)], check=True)
+
+
+# New recommendations
+
+
+def test_a_reload_under_load_fails_no_request_and_mixes_no_lists(tmp_path: Path, lists: Lists) -> None:
+    with serving(tmp_path, f"recommendations={lists.a}", POLL) as running:
+        folder = f"store.folder={running.run}/store"
+        a = running.version()
+        with crowd(running.port) as told:
+            told.wait_for(100)
+            serve(tmp_path, "load", folder, f"recommendations={lists.b}")
+            wait_until(lambda: running.version() != a, "the new version")
+            to_b, b = told.num_asked, running.version()
+            told.wait_for(300)
+            done = serve(tmp_path, "load", folder, f"recommendations={lists.damaged}", code=2)
+            assert f"{lists.damaged}, line {N} is damaged" in done.stderr
+            assert (running.health(), running.version()) == ("ok", b)
+            back = told.num_asked
+            assert f"version {a} is current" in serve(tmp_path, "rollback", folder).stdout
+            running.wait_for_version(a)
+            to_a = told.num_asked
+            told.wait_for(300)
+        assert told.failed == []
+        source = came_from(told)
+        assert set(source.values()) == {"a", "b"}
+        assert {source[number] for number in source if to_b <= number < back} == {"b"}
+        assert {source[number] for number in source if number >= to_a} == {"a"}
+        in_order = [source[asked.number] for asked in told.answered if asked.number in source]
+        turns = [name for name, _ in itertools.groupby(in_order)]
+        assert turns == ["a", "b", "a"] or len(turns) < 20  # answers of one moment arrive in any order
+        told.check(running.lines())
+        listed = serve(tmp_path, "versions", folder).stdout.split()
+        assert listed == [a, "current", b]
+        assert "no version before" in serve(tmp_path, "rollback", folder, code=2).stderr
+
+
+# Bad clients
+
+
+def test_slow_clients_are_hung_up_on_and_keep_nobody_waiting(service: Running) -> None:
+    head = b"POST /next/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n"
+    with contextlib.ExitStack() as stack:
+        slow = []
+        for sent in [head] * 200 + [head + b"\r\n{"] * 50:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), 10))
+            connection.sendall(sent)
+            slow.append(connection)
+        opened = time.monotonic()
+        with crowd(service.port, first_user=10_000) as told:
+            told.wait_for(500)
+        assert told.failed == []
+        assert told.slowest_s < 1.5  # not until the slow ones are gone
+        answers = []
+        for connection in slow:
+            answer = b""
+            while chunk := connection.recv(1000):  # until it is hung up
+                answer += chunk
+            answers.append(answer[:12])
+        assert 1.5 < time.monotonic() - opened < 8
+    assert set(answers[:200]) <= {b"", b"HTTP/1.1 408", b"HTTP/1.1 400"}
+    assert set(answers[200:]) == {b"HTTP/1.1 408"}
+
+
+def test_what_is_too_large_is_refused(service: Running) -> None:
+    assert service.ask("GET", "/", headers={"X": "x" * 20_000}).status == 431
+    assert service.ask("POST", "/next/1", b" " * 5_000).status == 413
+    assert service.health() == "ok"
+
+
+def wild_bodies(rng: random.Random) -> bytes:
+    """Near to what is expected, or not."""
+    whole = [100, 0, -1, 2**31, 2**63, 10**40, 1.5, True, None, "100", [100], {"a": 1}, "\ud800", "é"]
+    share = [0, 1, 0.5, -0.0, 1.0000001, -1, 1e308, 10**400, "1", None, [], float("nan"), float("inf")]
+    plain = json.dumps({"track": rng.choice(whole), "time": rng.choice(share)}).encode()
+    return rng.choice([
+        plain, plain, plain[: rng.randrange(len(plain))], plain.replace(b"track", b"tr\xffck"), b"", b"null", b"[]",
+        b"[" * rng.randrange(2000), b'{"track": 100, "time": 0.5, "time": 2}', b'{"track": 100, "time": 1e999}',
+        rng.randbytes(rng.randrange(60)), b"\x00" * rng.randrange(9), plain + b" " * rng.randrange(2000),
+    ])  # fmt: skip
+
+
+def wild_path(rng: random.Random) -> str:
+    user = rng.choice(["1", "0", "-1", "1e3", "007", "9" * 18, "9" * 19, "9" * 400, "%31", "%ff", "%D9%A3", "a/b", ""])
+    return rng.choice([
+        f"/next/{user}", f"/next/{user}", f"/last/{user}", f"/next/{user}?x=%00&y", f"/track/{user}",
+        f"/recommendations/{user}", "/", "//", "/next", "/next//1", "/NEXT/1", "/docs", "/openapi.json", "/health",
+        "/metrics", "/experiments", "/../../etc/passwd", "/track/%2e%2e%2f%2e%2e", "/next/1/../2", "/%00",
+        "/" + "".join(rng.choices("abc/%&=;:@$,+!*'()~[]{}|", k=rng.randrange(40))).replace("%", "%25"),
+    ])  # fmt: skip
+
+
+def wild_request(rng: random.Random) -> bytes:
+    """Odd in all it says, but framed as HTTP wants it, so that it must get an answer."""
+    method = rng.choice(["POST"] * 6 + ["GET"] * 3 + ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW", "head"])
+    body = wild_bodies(rng)
+    names = ["Accept", "Content-Type", "Authorization", "X-Forwarded-For", "Cookie", "Range", "If-None-Match", "Origin"]
+    values = ["*/*", "application/xml", "é", "\xff\xfe", "0", "", "a" * 300, "bytes=0-", '"x"', "; DROP TABLE users"]
+    headers = "".join(f"{rng.choice(names)}: {rng.choice(values)}\r\n" for _ in range(rng.randrange(6)))
+    start = f"{method} {wild_path(rng)} HTTP/1.1\r\nHost: x\r\n{headers}"
+    if rng.random() < 0.2:
+        chunks = [body[at : at + 50] for at in range(0, len(body), 50)]
+        framed = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+        return f"{start}Transfer-Encoding: chunked\r\n\r\n".encode("latin-1") + framed
+    return f"{start}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
+
+
+def broken_request(rng: random.Random) -> bytes:
+    """No HTTP, or not quite."""
+    given = bytearray(wild_request(rng))
+    for _ in range(rng.randrange(1, 6)):
+        at = rng.randrange(len(given))
+        given[at : at + rng.randrange(4)] = rng.randbytes(rng.randrange(4))
+    return bytes(given)
+
+
+async def answer_to(reader: asyncio.StreamReader) -> tuple[int, bool]:
+    """Status of the next answer, and whether the connection is kept."""
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    length = re.search(rb"\r\ncontent-length: (\d+)\r\n", head)
+    assert length is not None, head
+    await reader.readexactly(int(length[1]))
+    return int(head.split()[1]), b"\r\nconnection: close\r\n" not in head
+
+
+async def converse(port: int, requests: list[bytes]) -> list[int]:
+    """Statuses of requests over a connection that is kept as long as the service keeps it; each must be answered."""
+    found: list[int] = []
+    is_kept = False
+    async with contextlib.AsyncExitStack() as stack:
+        while len(found) < len(requests):
+            is_used = is_kept
+            if not is_kept:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                stack.callback(writer.close)
+            writer.write(requests[len(found)])
+            try:
+                status, is_kept = await answer_to(reader)
+                found.append(status)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                assert is_used  # it may hang up after an answer to a body it has not read
+                is_kept = False
+    return found
+
+
+async def shout(port: int, given: bytes) -> list[int]:
+    """Statuses of what comes back, if anything does, when a connection says something and then nothing more."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    received = b""
+    with contextlib.suppress(ConnectionError):  # it may hang up on what it cannot understand
+        writer.write(given)
+        writer.write_eof()
+        received = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return [int(status) for status in re.findall(rb"^HTTP/1\.[01] (\d{3}) ", received, flags=re.MULTILINE)]
+
+
+def test_ten_thousand_odd_requests_break_nothing(service: Running) -> None:
+    rng, workers = random.Random(5), service.workers()
+    odd = [[wild_request(rng) for _ in range(10)] for _ in range(800)]
+    broken = [broken_request(rng) for _ in range(2000)]
+
+    async def send(talk: Callable[[int, Any], Awaitable[list[int]]], given: Sequence[Any]) -> Counter[int]:
+        gate = asyncio.Semaphore(16)
+
+        async def one(part: Any) -> list[int]:
+            async with gate:
+                return await talk(service.port, part)
+
+        return Counter(itertools.chain.from_iterable(await asyncio.gather(*map(one, given))))
+
+    answered = asyncio.run(send(converse, odd))
+    assert answered.total() == 8000
+    assert set(answered) >= {200, 400, 404, 405}
+    assert max(answered) < 500, answered
+    guessed = asyncio.run(send(shout, broken))
+    assert max(guessed) < 500, guessed
+    print(answered, guessed)
+    assert service.health() == "ok"
+    assert service.workers() == workers
+    assert service.next(1).status == 200
+    assert {tuple(line) for line in service.lines()} == {tuple(KEYS)}
+
+
+def test_memory_stays_flat_at_full_speed(service: Running) -> None:
+    [worker] = service.workers()
+
+    def resident_mb() -> float:
+        return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    with crowd(service.port, first_user=1_000_000) as told:
+        time.sleep(2)
+        before, num_before = resident_mb(), len(told.answered)
+        time.sleep(8)
+        grown_mb = resident_mb() - before
+    print(f"{len(told.answered) - num_before} requests in 8 s, {before:.0f} MB + {grown_mb:.1f} MB")
+    assert told.failed == []
+    assert grown_mb < 4
+
+
+# Redis
+
+
+class Replicas(NamedTuple):
+    """Two services that share Redis, ranked."""
+
+    cwd: Path
+    server: Redis
+    twins: Path
+    one: Running
+    two: Running
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        return self.one.port, self.two.port
+
+    def load(self, *words: object, verb: str = "load", code: int = 0) -> subprocess.CompletedProcess[str]:
+        return serve(self.cwd, verb, *self.server.words, *map(str, words), code=code)
+
+    def wait_for_version(self, version: str) -> None:
+        for replica in (self.one, self.two):
+            replica.wait_for_version(version)
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+    cwd = tmp_path_factory.mktemp("replicas")
+    # what follows a track best is its twin, whose best is the first again: a replica that knows half repeats at once
+    twins = write_lists(cwd / "twins.jsonl", {row: (1 - row % 2 * 2, 2, 3, 4, 5) for row in range(N)})
+    with redis_server(cwd / "redis") as server:
+        serve(cwd, "load", *server.words, f"recommendations={twins}", "pick=ranked")
+        words = *server.words, POLL
+        with serving(cwd, *words, run="one") as one, serving(cwd, *words, run="two") as two:
+            yield Replicas(cwd, server, twins, one, two)
+
+
+def test_a_session_is_shared_by_replicas(replicas: Replicas) -> None:
+    for user in range(20):
+        played = [100 + user]
+        for step in range(30):
+            replica = (replicas.one, replicas.two)[step % 2]
+            answer = replica.next(user, played[-1])
+            assert answer.status == 200
+            played.append(answer.body["track"])
+        assert len(set(played)) == len(played)
+    assert (replicas.one.health(), replicas.two.health()) == ("ok", "ok")
+    heard = {line["user"] for line in replicas.one.lines()} & {line["user"] for line in replicas.two.lines()}
+    assert heard == set(range(20))
+
+
+def test_a_load_and_a_rollback_reach_every_replica_under_load(replicas: Replicas, lists: Lists) -> None:
+    a = replicas.one.version()
+    with crowd(*replicas.ports, first_user=100_000) as told:
+        told.wait_for(100)
+        replicas.load(f"recommendations={lists.b}", "pick=ranked")
+        wait_until(lambda: replicas.one.version() != a, "the new version")
+        b = replicas.one.version()
+        replicas.wait_for_version(b)
+        told.wait_for(100)
+        replicas.load(verb="rollback")
+        replicas.wait_for_version(a)
+        told.wait_for(100)
+    assert told.failed == []
+    assert replicas.load(verb="versions").stdout.split()[-3:] == [a, "current", b]
+    assert (replicas.one.health(), replicas.two.health()) == ("ok", "ok")
+    told.check([line for line in both(replicas) if line["user"] >= 100_000])
+
+
+def both(replicas: Replicas) -> list[dict[str, Any]]:
+    return replicas.one.lines() + replicas.two.lines()
+
+
+def test_a_damaged_piece_in_redis_is_refused_until_it_is_loaded_again(replicas: Replicas, tmp_path: Path) -> None:
+    served = replicas.one.version()
+    new = write_lists(tmp_path / "new.jsonl", dict.fromkeys(range(N), range(21, 26)))
+    replicas.load(f"recommendations={new}", "store.name=stage")
+    with redis.Redis(port=replicas.server.port) as client:
+        index = json.loads(client.get("stage:index") or b"")
+        for key in client.keys(f"stage:{index['current']}:*"):
+            value = client.get(key)
+            assert value is not None
+            if b":lists_C:" in key:
+                value = value[:-1] + bytes([value[-1] ^ 1])
+            client.set(key.replace(b"stage:", b"segue:"), value)
+        client.set("segue:index", json.dumps({**index, "versions": [served, index["current"]]}))
+    for replica in (replicas.one, replicas.two):
+        replica.wait_for_health("degraded")
+        health = replica.ask("GET", "/health")
+        assert (health.status, health.body["version"]) == (200, served)
+        assert "damaged" in health.body["problems"][0]
+        assert replica.next(200_000).status == 200
+    replicas.load(f"recommendations={new}")
+    replicas.wait_for_version(index["current"])
+    replicas.load(verb="rollback")
+    replicas.wait_for_version(served)
+    replicas.one.wait_for_health("ok")
+    replicas.two.wait_for_health("ok")
+
+
+def test_redis_may_die_and_come_back_empty_without_a_failed_request(replicas: Replicas) -> None:
+    served = replicas.one.version()
+    with crowd(*replicas.ports, first_user=300_000) as told:
+        told.wait_for(200)
+        replicas.server.stop()
+        for replica in (replicas.one, replicas.two):
+            replica.wait_for_health("degraded")
+            assert "does not answer" in replica.ask("GET", "/health").body["problems"][0]
+        told.wait_for(500)
+        replicas.server.start()
+        told.wait_for(500)
+        wait_until(lambda: "holds no release" in str(replicas.one.ask("GET", "/health").body["problems"]), "empty")
+        assert replicas.one.version() == served
+        replicas.load(f"recommendations={replicas.twins}", "pick=ranked")
+        replicas.one.wait_for_health("ok")
+        replicas.two.wait_for_health("ok")
+        told.wait_for(200)
+    print(f"slowest answer {told.slowest_s:.2f} s")
+    assert told.failed == []
+    assert told.slowest_s < 5
+    told.check([line for line in both(replicas) if line["user"] >= 300_000])
+
+
+def test_a_redis_that_hangs_keeps_few_waiting(replicas: Replicas) -> None:
+    assert replicas.server.process is not None
+    with crowd(*replicas.ports, first_user=400_000) as told:
+        told.wait_for(100)
+        replicas.server.process.send_signal(signal.SIGSTOP)
+        try:
+            told.wait_for(16)  # those that were in flight wait for the timeout
+            told.wait_for(1000)  # of all others one does at a time
+            replicas.one.wait_for_health("degraded")
+        finally:
+            replicas.server.process.send_signal(signal.SIGCONT)
+        replicas.one.wait_for_health("ok")
+        replicas.two.wait_for_health("ok")
+    assert told.failed == []
+    assert told.slowest_s < 5
+
+
+def test_a_loss_is_forgotten_when_redis_is_back_even_if_nobody_asks(replicas: Replicas) -> None:
+    replicas.server.stop()
+    assert replicas.one.next(500_000).status == 200
+    assert "sessions are not shared" in str(replicas.one.ask("GET", "/health").body["problems"])
+    replicas.server.start()
+    replicas.load(f"recommendations={replicas.twins}", "pick=ranked")
+    replicas.one.wait_for_health("ok")
+    replicas.two.wait_for_health("ok")
+
+
+def test_many_requests_at_once_share_the_connections_to_redis(replicas: Replicas) -> None:
+    with crowd(replicas.one.port, connections=300, first_user=600_000) as told:
+        seen = Counter(replicas.one.health() for _ in range(20))
+        told.wait_for(1000)
+    assert seen == {"ok": 20}
+    assert told.failed == []
+
+
+def test_redis_may_be_down_at_the_start_if_one_says_so(tmp_path: Path, lists: Lists) -> None:
+    server = Redis(tmp_path / "redis")
+    done = serve(tmp_path, *server.words, "port=0", code=2)
+    assert f"Redis at redis://127.0.0.1:{server.port} does not answer" in done.stderr
+    assert "store.on_failure=embedded" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+    words = *server.words, "store.on_failure=embedded", POLL
+    done = serve(tmp_path, *words, "port=0", code=2)
+    assert "name a recommender" in done.stderr
+    with serving(tmp_path, *words, f"recommendations={lists.a}") as running:
+        assert "warning: Redis at" in running.said()
+        running.wait_for_health("degraded")
+        assert (running.next(1).body["track"] - 100) % N in STEPS["a"]
+        try:
+            server.start()
+            serve(tmp_path, "load", *server.words, f"recommendations={lists.b}")
+            running.wait_for_health("ok")
+            assert (running.next(1).body["track"] - 100) % N in STEPS["b"]
+        finally:
+            server.stop()
+
+
+# nginx
+
+
+def test_nginx_passes_over_a_replica_that_was_killed(tmp_path: Path, lists: Lists) -> None:
+    nginx, port = binary("nginx"), free_port()
+    with redis_server(tmp_path / "redis") as server, contextlib.ExitStack() as stack:
+        serve(tmp_path, "load", *server.words, f"recommendations={lists.a}", "pick=ranked")
+        one, two = (stack.enter_context(serving(tmp_path, *server.words, run=run)) for run in ("one", "two"))
+        config = (ROOT / "docs" / "nginx.conf").read_text()
+        changes = {
+            "127.0.0.1:5001": f"127.0.0.1:{one.port}",
+            "127.0.0.1:5002": f"127.0.0.1:{two.port}",
+            "listen 8080": f"listen 127.0.0.1:{port}",
+            "/run/nginx.pid": f"{tmp_path}/nginx.pid",
+            "/var/log/nginx/error.log": f"{tmp_path}/error.log",
+            "http {": "http {\n" + "".join(
+                f"    {kind}_temp_path {tmp_path}/{kind};\n"
+                for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            ),
+        }  # fmt: skip
+        for old, new in changes.items():
+            assert config.count(old) == 1 or old.startswith("127"), old
+            config = config.replace(old, new)
+        (tmp_path / "nginx.conf").write_text(config)
+        words = [nginx, "-p", str(tmp_path), "-e", f"{tmp_path}/error.log", "-c", str(tmp_path / "nginx.conf")]
+        front = subprocess.Popen([*words, "-g", "daemon off;"])
+        try:
+            wait_until(lambda: ask(port, "GET", "/health").body["status"] == "ok", "nginx")
+            for path in ("/metrics", "/metrics/", "//metrics", "/%6detrics", "/x/../metrics"):
+                assert ask(port, "GET", path).status == 404
+            large = ask(port, "POST", "/next/1", b" " * 5_000)
+            assert (large.status, large.headers["content-type"]) == (413, "application/json")
+            assert ask(port, "POST", "/next/1", {"track": 4711, "time": 1.0}).body["reason"].startswith("track 4711")
+            with crowd(port, first_user=10) as told:
+                told.wait_for(500)
+                one.process.send_signal(signal.SIGSTOP)  # so that it starts no other worker
+                for process in [*one.workers(), one.process.pid]:
+                    os.kill(process, signal.SIGKILL)
+                one.process.wait()
+                told.wait_for(500)
+                again = stack.enter_context(serving(tmp_path, *server.words, f"port={one.port}", run="again"))
+                wait_until(lambda: len(again.lines()) > 100, "the replica is asked again")
+        finally:
+            front.send_signal(signal.SIGTERM)
+            front.wait(10)
+        print(f"{len(told.answered)} answered, failed: {dict(told.statuses())}, broken: {len(told.broken)}")
+        assert told.broken == []
+        assert set(told.statuses()) <= {502}  # what was in flight at the replica that was killed
+        assert len(told.refused) <= 8
+        lines = [line for running in (one, two, again) for line in running.lines()]
+        in_flight = {asked.number for asked, _, _ in told.refused}
+        told.check([line for line in lines if round(line["time"] * 2**20) not in in_flight])
+        assert "Redis" not in two.said()
+
+
+# Done when
+
+
+def test_listeners_over_http_lead_to_the_verdict_of_the_simulation(tmp_path: Path) -> None:
+    arms = "arms={C: random, T1: popular}"
+    with serving(tmp_path, arms, "experiment=LOOP") as running:
+        simulate(
+            tmp_path, f"arms={{C: 'http://127.0.0.1:{running.port}'}}", "workers=4", "sessions=2500",
+            "hydra.run.dir=listeners",
+        )  # fmt: skip
+        record = json.loads((tmp_path / "listeners" / "simulation.json").read_text())
+        assert record["arms"]["C"]["sessions"] == 2500
+    abtest(tmp_path, f"logs={running.run}/logs", "experiment=LOOP", "hydra.run.dir=served")
+    abtest(tmp_path, "control=random", "treatment=popular", "experiment=LOOP", "sessions=2500", "hydra.run.dir=played")
+    served, played = (
+        next(
+            effect
+            for effect in json.loads((tmp_path / run / "abtest.json").read_text())["effects"]
+            if effect["metric"] == "mean_time_per_session"
+        )
+        for run in ("served", "played")
+    )
+    print({run: [effect[f"{name}_percent"] for name in ("effect", "lower", "upper")]
+           for run, effect in (("served", served), ("played", played))})  # fmt: skip
+    assert served["significant"]
+    assert played["significant"]
+    assert served["effect_percent"] * played["effect_percent"] > 0
+    assert served["lower_percent"] < played["upper_percent"]
+    assert played["lower_percent"] < served["upper_percent"]

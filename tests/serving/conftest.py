@@ -1,0 +1,154 @@
+"""A small release to serve from, and a client that speaks ASGI to a service in this process."""
+
+import asyncio
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+# prometheus_client looks at it once, when it is imported
+_metrics = tempfile.mkdtemp(prefix="segue-metrics-")
+atexit.register(shutil.rmtree, _metrics, ignore_errors=True)
+os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", _metrics)
+
+from src.catalog import Catalog  # noqa: E402
+from src.recommendations import Recommendations  # noqa: E402
+from src.serving.release import Arm, Release, write_release  # noqa: E402
+from tests.conftest import make_catalog  # noqa: E402
+
+START_MS = 1_700_000_000_000
+
+
+def arm(policy: str = "lists", pick: str = "uniform") -> Arm:
+    return Arm(recommender="r.jsonl" if policy == "lists" else policy, policy=policy, pick=pick)
+
+
+def lists_of(rows: Iterable[Iterable[int]], scores: Any = None) -> Recommendations:
+    """Lists in rows; shorter ones are filled up."""
+    given = [list(row) for row in rows]
+    width = max(1, *map(len, given))
+    filled = np.array([row + [-1] * (width - len(row)) for row in given], np.int64).reshape(len(given), width)
+    blank = np.full(filled.shape, np.nan, np.float32)
+    return Recommendations(rows=filled, scores=blank if scores is None else np.array(scores, np.float32))
+
+
+def make_release(
+    folder: Path,
+    *,
+    catalog: Catalog,
+    arms: Mapping[str, Arm],
+    lists: Mapping[str, Recommendations] | None = None,
+    top_tracks: Iterable[int] = (),
+    experiment: str = "TEST",
+) -> Release:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_release(
+        folder,
+        experiment=experiment,
+        arms=arms,
+        catalog=catalog,
+        top_tracks=np.array(list(top_tracks), np.int64),
+        lists=lists or {},
+        provenance={},
+    )
+    return Release(folder)
+
+
+def writer(title: str = "one", num_tracks: int = 4) -> Callable[[Path], Release]:
+    """Writes a release whose contents `title` decides."""
+
+    def write(folder: Path) -> Release:
+        return make_release(folder, catalog=make_catalog([0] * num_tracks), arms={"C": arm("random")}, experiment=title)
+
+    return write
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> Release:
+    """Tracks 100 to 105 of artists 0, 0, 0, 1, 1, 2; the two after each on a ring, but 104 and 105 have no list."""
+    return make_release(
+        tmp_path / "ring",
+        catalog=make_catalog([0, 0, 0, 1, 1, 2]),
+        arms={"C": arm(), "T1": arm(pick="ranked")},
+        lists={name: lists_of([[1, 2], [2, 3], [3, 4], [4, 5], [], []]) for name in ("C", "T1")},
+        top_tracks=[3, 0],
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request got."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def ask(
+    app: Any,
+    method: str,
+    path: str,
+    body: bytes | Iterable[bytes] = b"",
+    *,
+    headers: Mapping[str, str] | None = None,
+    client: tuple[str, int] | None = ("127.0.0.1", 4711),
+    stalls: bool = False,
+) -> Answer:
+    """Send one request to an ASGI application.
+
+    Args:
+        app: the application.
+        method: of the request.
+        path: decoded, as a server hands it over.
+        body: the whole or its pieces.
+        headers: of the request.
+        client: address it comes from.
+        stalls: whether the last piece never comes.
+    """
+    pieces = [body] if isinstance(body, bytes) else list(body)
+    waiting = iter(
+        {"type": "http.request", "body": piece, "more_body": stalls or number < len(pieces) - 1}
+        for number, piece in enumerate(pieces)
+    )
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        message = next(waiting, None)
+        if message is None:
+            await asyncio.Event().wait()
+        assert message is not None
+        return message
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode("utf-8", "replace"),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+        "client": client,
+        "server": ("127.0.0.1", 5001),
+    }
+    await app(scope, receive, send)
+    assert [message["type"] for message in sent[:1]] == ["http.response.start"], "one answer, which starts once"
+    assert all(message["type"] == "http.response.body" for message in sent[1:])
+    found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return Answer(sent[0]["status"], found, b"".join(message.get("body", b"") for message in sent[1:]))

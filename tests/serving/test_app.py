@@ -1,0 +1,815 @@
+"""The service, driven as an ASGI application: the predecessor's answers and lines, and every way to be refused."""
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.serving import event_log
+from src.serving.app import Message, Service, State, follow_store
+from src.serving.event_log import EventLog
+from src.serving.limits import RateLimit
+from src.serving.metrics import Metrics
+from src.serving.recommender import Recommender
+from src.serving.release import Release
+from src.serving.sessions import MappedSessions
+from src.serving.store import FolderStore
+from tests.conftest import make_catalog
+from tests.serving.conftest import Answer, arm, ask, lists_of, make_release, writer
+
+BODY = b'{"track": 100, "time": 0.5}'
+
+
+@dataclass
+class Running:
+    """A service that has started."""
+
+    service: Service
+    folder: Path
+    closed: list[str] = field(default_factory=list)
+
+    async def ask(self, method: str, path: str, body: Any = b"", **more: Any) -> Answer:
+        return await ask(self.service, method, path, body, **more)
+
+    def lines(self) -> list[bytes]:
+        return (self.folder / "log" / "data.json").read_bytes().splitlines(keepends=True)
+
+    def user_of(self, name: str) -> int:
+        """A user of an arm."""
+        return next(user for user in range(1000) if self.service.state.recommender.arm_of(user) == name)
+
+
+@asynccontextmanager
+async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterator[Running]:
+    """A service between its start and its stop."""
+    log = EventLog(folder / "log", fsync="never", fsync_interval_s=0.01, max_bytes=10**8, backups=1)
+    sessions = MappedSessions(folder / "sessions.bin", capacity=64, max_tracks=8, idle_s=60)
+    state = State(recommender=Recommender(release, np.random.default_rng(0)), sessions=sessions, log=log)
+    closed: list[str] = []
+
+    async def tell() -> None:
+        closed.append("last")
+
+    given: dict[str, Any] = {
+        "upkeep": [log.run],
+        "closing": [log.close, tell],
+        "max_body_bytes": 4096,
+        "body_timeout_s": 5.0,
+        "token": None,
+        "rate_limit": None,
+        "with_fallback": False,
+    }
+    service = Service(state=state, metrics=Metrics(), **(given | changes))
+    to_app, from_app = asyncio.Queue[Message](), asyncio.Queue[Message]()
+    life = asyncio.ensure_future(service({"type": "lifespan"}, to_app.get, from_app.put))
+    await to_app.put({"type": "lifespan.startup"})
+    assert await asyncio.wait_for(from_app.get(), 5) == {"type": "lifespan.startup.complete"}
+    try:
+        yield Running(service, folder, closed)
+    finally:
+        await to_app.put({"type": "lifespan.shutdown"})
+        assert await asyncio.wait_for(from_app.get(), 5) == {"type": "lifespan.shutdown.complete"}
+        await life
+
+
+def drive(release: Release, folder: Path, work: Callable[[Running], Awaitable[None]], **changes: Any) -> Running:
+    """Start, let `work` ask, stop."""
+
+    async def run() -> Running:
+        async with running(release, folder, **changes) as service:
+            await work(service)
+        return service
+
+    return asyncio.run(run())
+
+
+def test_next_and_last_answer_byte_for_byte_as_the_predecessor(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        user = service.user_of("T1")
+        answer = await service.ask("POST", f"/next/{user}", BODY)
+        assert (answer.status, answer.body) == (200, b'{"user": %d, "track": 101}' % user)
+        assert answer.headers == {"content-type": "application/json", "content-length": str(len(answer.body))}
+        answer = await service.ask("POST", f"/last/{user}", b'{"time": 1, "track": 101}')
+        assert (answer.status, answer.body) == (200, b'{"user": %d}' % user)
+        assert answer.headers == {"content-type": "application/json", "content-length": str(len(answer.body))}
+
+    drive(ring, tmp_path, work)
+
+
+def test_lines_of_the_log_are_the_predecessors(ring: Release, tmp_path: Path) -> None:
+    users: list[int] = []
+
+    async def work(service: Running) -> None:
+        users.append(service.user_of("T1"))
+        await service.ask("POST", f"/next/{users[0]}", BODY)
+        assert len(service.lines()) == 1, "the line is there before the answer"
+        await service.ask("POST", f"/last/{users[0]}", b'{"time": 1, "track": 101}')
+
+    first, last = drive(ring, tmp_path, work).lines()
+    head = rf'"timestamp": 1\d{{12}}, "user": {users[0]}'
+    tail = r'"latency": 0\.\d{9}'
+    following = rf'{{"message": "next", {head}, "track": 100, "time": 0\.5, {tail}, "recommendation": 101, '
+    ended = rf'{{"message": "last", {head}, "track": 101, "time": 1\.0, {tail}, "recommendation": null, '
+    assert re.fullmatch(following + r'"experiments": {"TEST": "T1"}}\n', first.decode())
+    assert re.fullmatch(ended + r'"experiments": {"TEST": "T1"}}\n', last.decode())
+
+
+def test_a_line_is_read_like_one_of_the_real_log(ring: Release, tmp_path: Path, real_data: Path) -> None:
+    async def work(service: Running) -> None:
+        await service.ask("POST", "/next/1", BODY)
+
+    ours = json.loads(drive(ring, tmp_path, work).lines()[0])
+    with (real_data / "botify-2023" / "logs" / "replica-1" / "data.json").open() as file:
+        theirs = json.loads(file.readline())
+    assert list(ours) == list(theirs)
+    assert [type(value) for value in ours.values()] == [type(value) for value in theirs.values()]
+
+
+@pytest.mark.parametrize("name", ["КОНВЕКС", 'say "hi"\n', "a\\b"])
+def test_any_name_of_an_experiment_makes_a_valid_line(tmp_path: Path, name: str) -> None:
+    release = make_release(
+        tmp_path / "release", catalog=make_catalog([0, 0]), arms={"C": arm("random")}, experiment=name
+    )
+
+    async def work(service: Running) -> None:
+        await service.ask("POST", "/next/1", BODY)
+        assert (await service.ask("GET", "/experiments")).json()["experiment"] == name
+
+    (line,) = drive(release, tmp_path, work).lines()
+    assert json.loads(line)["experiments"] == {name: "C"}
+
+
+@pytest.mark.parametrize("with_fallback", [False, True])
+def test_where_no_list_gave_an_answer_is_counted_and_told_in_the_log_if_asked(
+    ring: Release, tmp_path: Path, with_fallback: bool
+) -> None:
+    sample = re.compile(r'^segue_fallbacks_total{arm="T1",source="artist"} (\d+)', re.M)
+
+    async def count(service: Running) -> int:
+        found = sample.search((await service.ask("GET", "/metrics")).body.decode())
+        return int(found.group(1)) if found else 0
+
+    async def work(service: Running) -> None:
+        before, user = await count(service), service.user_of("T1")
+        assert (await service.ask("POST", f"/next/{user}", BODY)).status == 200
+        answer = await service.ask("POST", f"/next/{user}", b'{"track": 104, "time": 0.5}')
+        assert answer.json() == {"user": user, "track": 103}
+        assert await count(service) == before + 1
+        assert (await service.ask("POST", f"/last/{user}", BODY)).status == 200
+
+    lines = [json.loads(line) for line in drive(ring, tmp_path, work, with_fallback=with_fallback).lines()]
+    keys = ["message", "timestamp", "user", "track", "time", "latency", "recommendation", "experiments"]
+    assert {tuple(line) for line in lines} == {(*keys, *["fallback"] * with_fallback)}
+    if with_fallback:
+        assert [line["fallback"] for line in lines] == [None, "artist", None]
+
+
+def test_a_session_hears_nothing_twice_until_it_ends(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        user = service.user_of("T1")
+
+        async def following(track: int) -> int:
+            answer = await service.ask("POST", f"/next/{user}", json.dumps({"track": track, "time": 1.0}).encode())
+            return int(answer.json()["track"])
+
+        assert [await following(track) for track in (100, 101, 102, 100)] == [101, 102, 103, 103]
+        assert (await service.ask("POST", f"/last/{user}", BODY)).status == 200
+        assert await following(100) == 101
+
+    drive(ring, tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "reason"),
+    [
+        ("POST", "/next/1", b"", 400, "the body: Invalid JSON"),
+        ("POST", "/next/1", b"{", 400, "Invalid JSON"),
+        ("POST", "/next/1", b"[]", 400, "the body: Input should be an object"),
+        ("POST", "/next/1", b"null", 400, "the body: "),
+        ("POST", "/next/1", b"\xff\xfe", 400, "Invalid JSON"),
+        ("POST", "/next/1", b'{"track": 100, "time": 0.5, "\xff": 1}', 400, "Invalid JSON"),
+        ("POST", "/next/1", b'"\\ud800"', 400, "the body: "),
+        ("POST", "/next/1", b"[" * 4000, 400, "Invalid JSON"),
+        ("POST", "/next/1", b'{"track":' * 400, 400, "Invalid JSON"),
+        ("POST", "/next/1", b'{"time": 0.5}', 400, "track: Field required"),
+        ("POST", "/next/1", b'{"track": 100}', 400, 'time: Field required; expected {"track": whole number, "time"'),
+        ("POST", "/next/1", b'{"track": "100", "time": 0.5}', 400, "track: Input should be a valid integer"),
+        ("POST", "/next/1", b'{"track": true, "time": 0.5}', 400, "track: Input should be a valid integer"),
+        ("POST", "/next/1", b'{"track": 100.5, "time": 0.5}', 400, "track: Input should be a valid integer"),
+        ("POST", "/next/1", b'{"track": 9223372036854775808, "time": 0.5}', 400, "track: Input should be less than"),
+        ("POST", "/next/1", b'{"track": 1' + b"0" * 3900 + b', "time": 0.5}', 400, "track: "),
+        ("POST", "/next/1", b'{"track": 100, "time": "0.5"}', 400, "time: Input should be a valid number"),
+        ("POST", "/next/1", b'{"track": 100, "time": null}', 400, "time: Input should be a valid number"),
+        ("POST", "/next/1", b'{"track": 100, "time": true}', 400, "time: Input should be a valid number"),
+        ("POST", "/next/1", b'{"track": 100, "time": NaN}', 400, "time: "),
+        ("POST", "/next/1", b'{"track": 100, "time": Infinity}', 400, "time: "),
+        ("POST", "/next/1", b'{"track": 100, "time": 1e999}', 400, "time: "),
+        ("POST", "/next/1", b'{"track": 100, "time": 1.01}', 400, "time: Input should be less than or equal to 1"),
+        ("POST", "/next/1", b'{"track": 100, "time": -0.01}', 400, "time: Input should be greater than or equal to 0"),
+        ("POST", "/next/1", b'{"track": 99, "time": 0.5}', 404, "track 99 is not in the catalogue of 6 tracks"),
+        ("POST", "/next/1", b'{"track": -9223372036854775807, "time": 0.5}', 404, "is not in the catalogue"),
+        ("POST", "/next/", BODY, 404, "/next/<user> wants a user that is a whole number"),
+        ("POST", "/next/-1", BODY, 404, "/next/<user> wants a user that is a whole number"),
+        ("POST", "/next/abc", BODY, 404, "wants a user"),
+        ("POST", "/next/1.5", BODY, 404, "wants a user"),
+        ("POST", "/next/1/2", BODY, 404, "wants a user"),
+        ("POST", "/next/١", BODY, 404, "wants a user"),
+        ("POST", "/next/²", BODY, 404, "wants a user"),
+        ("POST", "/next/1234567890123456789", BODY, 404, "wants a user"),
+        ("POST", "/last/" + "9" * 5000, BODY, 404, "/last/<user> wants a user"),
+        ("GET", "/next/1", b"", 405, "/next wants POST"),
+        ("PUT", "/last/1", BODY, 405, "/last wants POST"),
+        ("HEAD", "/next/1", b"", 405, "/next wants POST"),
+        ("POST", "/next/1", b" " * 4097, 413, "a body must not be larger than 4096 bytes"),
+        ("GET", "/next", b"", 404, "Not Found"),
+        ("GET", "/nowhere", b"", 404, "Not Found"),
+        ("GET", "/../../etc/passwd", b"", 404, "Not Found"),
+        ("POST", "/health", b"", 405, "Method Not Allowed"),
+        ("DELETE", "/track/100", b"", 405, "Method Not Allowed"),
+        ("GET", "/track/99", b"", 404, "track 99 is not in the catalogue of 6 tracks"),
+        ("GET", "/track/abc", b"", 404, "path.track: Input should be a valid integer"),
+        ("GET", "/track/1.5", b"", 404, "path.track: Input should be a valid integer"),
+        ("GET", "/track/" + "9" * 30, b"", 404, "path.track: Input should be less than"),
+        ("GET", "/track/" + "9" * 5000, b"", 404, "path.track: "),
+        ("GET", "/recommendations/99", b"", 404, "track 99 is not in the catalogue"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_a_reason_and_leaves_no_line(
+    ring: Release, tmp_path: Path, method: str, path: str, body: bytes, status: int, reason: str
+) -> None:
+    async def work(service: Running) -> None:
+        answer = await service.ask(method, path, body)
+        assert answer.status == status
+        assert answer.headers["content-type"] == "application/json"
+        assert int(answer.headers["content-length"]) == len(answer.body)
+        assert list(answer.json()) == ["reason"]
+        assert reason in answer.json()["reason"]
+        assert status != 405 or answer.headers["allow"] == ("POST" if path.startswith(("/next/", "/last/")) else "GET")
+
+    assert drive(ring, tmp_path, work).lines() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"track": 100, "time": 0}',
+        b'{"track": 100, "time": 1}',
+        b' {"time": 1e-7, "track": 100, "more": [null]} ',
+        b'{"track": 100, "time": 0.1234567890123}',
+        b'{"track": 99, "track": 100, "time": -0.0}',
+    ],
+)
+@pytest.mark.parametrize("user", ["0", "007", "9" * 18])
+def test_what_is_right_makes_a_valid_line(ring: Release, tmp_path: Path, user: str, body: bytes) -> None:
+    async def work(service: Running) -> None:
+        answer = await service.ask("POST", f"/next/{user}", body)
+        assert answer.status == 200
+        assert answer.json()["user"] == int(user)
+
+    (line,) = map(json.loads, drive(ring, tmp_path, work).lines())
+    assert (line["user"], line["track"], line["time"]) == (int(user), 100, json.loads(body)["time"])
+    assert isinstance(line["time"], float)
+
+
+def test_a_body_may_come_in_pieces(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        assert (await service.ask("POST", "/next/1", [BODY[:5], b"", BODY[5:], b""])).status == 200
+        assert (await service.ask("POST", "/next/1", [b" " * 3000, b" " * 3000])).status == 413
+
+    drive(ring, tmp_path, work)
+
+
+def test_a_large_body_is_refused_before_it_is_read(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        async with asyncio.timeout(2):
+            answer = await service.ask("POST", "/next/1", [], headers={"content-length": "4097"})
+        assert answer.status == 413
+        assert (await service.ask("POST", "/next/1", BODY, headers={"content-length": str(len(BODY))})).status == 200
+
+    drive(ring, tmp_path, work)
+
+
+@pytest.mark.parametrize("length", ["many", "", "-1", "1e3", "9" * 5000])
+def test_a_length_that_is_none_is_no_bug_of_ours(ring: Release, tmp_path: Path, length: str) -> None:
+    """Servers refuse it before, but the application does not rely on that."""
+
+    async def work(service: Running) -> None:
+        answer = await service.ask("POST", "/next/1", BODY, headers={"content-length": length})
+        assert answer.status in (200, 400, 413)
+
+    drive(ring, tmp_path, work)
+
+
+@pytest.mark.parametrize("pieces", [[], [b'{"track"'], [b"{", b'"track"', b": "]])
+def test_a_body_that_does_not_come_is_given_up(ring: Release, tmp_path: Path, pieces: list[bytes]) -> None:
+    async def work(service: Running) -> None:
+        answer = await service.ask("POST", "/next/1", pieces, stalls=True)
+        assert (answer.status, answer.json()) == (408, {"reason": "the body took longer than 0.05 s"})
+        assert answer.headers["connection"] == "close"
+
+    assert drive(ring, tmp_path, work, body_timeout_s=0.05).lines() == []
+
+
+def test_a_body_that_drips_is_given_up_as_well(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        sent: list[Any] = []
+
+        async def drip() -> dict[str, Any]:
+            await asyncio.sleep(0.02)
+            return {"type": "http.request", "body": b" ", "more_body": True}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/next/1", "headers": [], "client": ("127.0.0.1", 1)}
+        await asyncio.wait_for(service.service(scope, drip, send), 2)
+        assert sent[0]["status"] == 408
+
+    drive(ring, tmp_path, work, body_timeout_s=0.1)
+
+
+def test_a_client_that_goes_away_leaves_no_line(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        messages: Iterator[Message] = iter(
+            [{"type": "http.request", "body": BODY, "more_body": True}, {"type": "http.disconnect"}]
+        )
+
+        async def receive() -> Message:
+            return next(messages)
+
+        async def send(message: Any) -> None:
+            assert message.get("status", 400) == 400
+
+        scope = {"type": "http", "method": "POST", "path": "/next/1", "headers": [], "client": ("127.0.0.1", 1)}
+        await service.service(scope, receive, send)
+
+    assert drive(ring, tmp_path, work).lines() == []
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "secret"}, {"authorization": "Basic secret"}]
+)
+def test_a_token_is_wanted_for_all_but_the_health(ring: Release, tmp_path: Path, headers: dict[str, str]) -> None:
+    async def work(service: Running) -> None:
+        for method, path in [
+            ("POST", "/next/1"),
+            ("GET", "/"),
+            ("GET", "/track/100"),
+            ("GET", "/metrics"),
+            ("GET", "/docs"),
+            ("GET", "/openapi.json"),
+            ("GET", "/health/../metrics"),
+            ("GET", "/nowhere"),
+        ]:
+            answer = await service.ask(method, path, BODY, headers=headers)
+            assert answer.status == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert "Authorization: Bearer <token>" in answer.json()["reason"]
+            assert "secret" not in answer.body.decode()
+        for path in ("/health", "/health/live"):
+            assert (await service.ask("GET", path, headers=headers)).status == 200
+        given = {"authorization": "Bearer secret"}
+        assert (await service.ask("POST", "/next/1", BODY, headers=given)).status == 200
+        assert (await service.ask("GET", "/metrics", headers=given)).status == 200
+
+    assert len(drive(ring, tmp_path, work, token="secret").lines()) == 1
+
+
+def test_who_asks_too_often_is_told_when_to_come_again(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        answers = [await service.ask("POST", "/next/1", BODY) for _ in range(4)]
+        assert [answer.status for answer in answers] == [200, 200, 429, 429]
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert re.fullmatch(r"more than 0.01 requests a second; wait \d+\.\d\d s", answers[-1].json()["reason"])
+        assert (await service.ask("GET", "/metrics")).status == 429
+        assert (await service.ask("GET", "/health")).status == 200
+        assert (await service.ask("POST", "/next/1", BODY, client=("10.0.0.2", 1))).status == 200
+        assert (await service.ask("POST", "/next/1", BODY, client=None)).status == 200
+
+    assert len(drive(ring, tmp_path, work, rate_limit=RateLimit(per_second=0.01, burst=2)).lines()) == 4
+
+
+def test_nothing_is_answered_that_cannot_be_logged(
+    ring: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_log, "_PROBE_S", 0.01)
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def work(service: Running) -> None:
+        assert (await service.ask("GET", "/health")).json()["status"] == "ok"
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "write", full)
+            for _ in range(2):
+                answer = await service.ask("POST", "/next/1", BODY)
+                assert answer.status == 503
+                assert re.search(r"data.json cannot be written: No space left on device", answer.json()["reason"])
+            health = await service.ask("GET", "/health")
+            assert health.status == 503
+            assert health.json()["status"] == "unready"
+            assert (health.json()["live"], health.json()["ready"]) == (True, False)
+            assert "No space left on device" in health.json()["problems"][0]
+            assert (await service.ask("GET", "/health/live")).status == 200
+            assert (await service.ask("GET", "/track/100")).status == 200
+        async with asyncio.timeout(5):
+            while (await service.ask("GET", "/health")).status == 503:
+                await asyncio.sleep(0.01)
+        assert (await service.ask("POST", "/next/1", BODY)).status == 200
+
+    assert len(drive(ring, tmp_path, work).lines()) == 1
+
+
+def test_every_page_says_what_it_should(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        async def page(path: str) -> Any:
+            answer = await service.ask("GET", path)
+            assert answer.status == 200
+            return answer.json()
+
+        track = {"artist": "Artist 0", "title": "Title 0", "track": 100}
+        others = [{"artist": "Artist 0", "title": f"Title {row}", "track": 100 + row} for row in (1, 2)]
+        assert (await page("/"))["status"] == "alive"
+        assert await page("/track/100") == track
+        assert await page("/recommendations/100") == {
+            **track,
+            "version": ring.version,
+            "recommendations": {"C": others, "T1": others},
+        }
+        assert await page("/experiments") == {
+            "experiment": "TEST",
+            "arms": {
+                "C": {"recommender": "r.jsonl", "policy": "lists", "pick": "uniform"},
+                "T1": {"recommender": "r.jsonl", "policy": "lists", "pick": "ranked"},
+            },
+            "version": ring.version,
+            "tracks": 6,
+        }
+        assert await page("/health") == {
+            "status": "ok",
+            "live": True,
+            "ready": True,
+            "problems": [],
+            "version": ring.version,
+        }
+        assert await page("/health/live") == {"live": True}
+        docs = await service.ask("GET", "/docs")
+        assert (docs.status, b"/openapi.json" in docs.body) == (200, True)
+
+    drive(ring, tmp_path, work)
+
+
+def test_lists_have_their_scores_where_the_file_gave_any(tmp_path: Path) -> None:
+    release = make_release(
+        tmp_path / "release",
+        catalog=make_catalog([0, 0, 0]),
+        arms={"C": arm(), "T1": arm("random")},
+        lists={"C": lists_of([[1, 2], [2], []], [[0.5, 0.25], [np.nan] * 2, [np.nan] * 2])},
+    )
+
+    async def work(service: Running) -> None:
+        lists = [
+            (await service.ask("GET", f"/recommendations/{track}")).json()["recommendations"] for track in (100, 102)
+        ]
+        assert [[(entry["track"], entry["score"]) for entry in given["C"]] for given in lists] == [
+            [(101, 0.5), (102, 0.25)],
+            [],
+        ]
+        assert lists[0]["T1"] == []
+        answer = await service.ask("GET", "/recommendations/101")
+        assert answer.status == 200
+        assert [entry["track"] for entry in answer.json()["recommendations"]["C"]] == [102]
+
+    drive(release, tmp_path, work)
+
+
+def test_what_is_degraded_is_told_and_answered_all_the_same(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        service.service.state.store_problem = "the store is gone"
+        answer = await service.ask("GET", "/health")
+        assert (answer.status, answer.json()["status"]) == (200, "degraded")
+        assert answer.json()["problems"] == ["the store is gone"]
+        assert (await service.ask("POST", "/next/1", BODY)).status == 200
+
+    drive(ring, tmp_path, work)
+
+
+def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        async def samples() -> dict[str, float]:
+            answer = await service.ask("GET", "/metrics")
+            assert answer.headers["content-type"].startswith("text/plain; version=")
+            pairs = (line.rsplit(" ", 1) for line in answer.body.decode().splitlines() if not line.startswith("#"))
+            return {name: float(value) for name, value in pairs}
+
+        before = await samples()
+        for path, body in [
+            ("/next/1", BODY),
+            ("/next/1", BODY),
+            ("/next/1", b"{"),
+            ("/last/1", BODY),
+            ("/next/x", b""),
+        ]:
+            await service.ask("POST", path, body)
+        await service.ask("GET", "/nowhere/" + "x" * 50)
+        after = await samples()
+        grown = {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
+        counts = {name: value for name, value in grown.items() if name.startswith("segue_requests_total")}
+        assert counts == {
+            'segue_requests_total{endpoint="next",status="200"}': 2,
+            'segue_requests_total{endpoint="next",status="400"}': 1,
+            'segue_requests_total{endpoint="next",status="404"}': 1,
+            'segue_requests_total{endpoint="last",status="200"}': 1,
+            'segue_requests_total{endpoint="page",status="200"}': 1,
+            'segue_requests_total{endpoint="page",status="404"}': 1,
+        }
+        assert grown['segue_request_seconds_count{endpoint="next"}'] == 4
+        assert 0 < grown['segue_request_seconds_sum{endpoint="next"}'] < 4
+        assert "nowhere" not in str(after), "no label is made from a request"
+
+    drive(ring, tmp_path, work)
+
+
+def test_fallbacks_of_late_are_told_once_in_our_own_log(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = Metrics()
+    with caplog.at_level(logging.WARNING, "segue.serving"):
+        metrics.tell_fallbacks()
+        for arm_name, source in [("T1", "random"), ("C", "artist"), ("T1", "random")]:
+            metrics.fell_back(arm_name, source)
+        metrics.tell_fallbacks()
+        metrics.tell_fallbacks()
+    assert caplog.messages == ["answers of late that no list gave: C artist 1, T1 random 2"]
+
+
+def test_the_description_lists_all_that_can_be_asked(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        for _ in range(2):
+            described = (await service.ask("GET", "/openapi.json")).json()
+            assert set(described["paths"]) == {
+                "/next/{user}",
+                "/last/{user}",
+                "/",
+                "/track/{track}",
+                "/recommendations/{track}",
+                "/experiments",
+                "/health",
+                "/health/live",
+                "/metrics",
+            }
+        following = described["paths"]["/next/{user}"]["post"]
+        body = following["requestBody"]["content"]["application/json"]["schema"]
+        assert (body["required"], sorted(body["properties"])) == (["track", "time"], ["time", "track"])
+        assert (body["properties"]["time"]["minimum"], body["properties"]["time"]["maximum"]) == (0, 1)
+        answer = following["responses"]["200"]["content"]["application/json"]["schema"]
+        assert sorted(answer["properties"]) == ["track", "user"]
+        assert set(following["responses"]) >= {"200", "400", "404", "408", "413", "503"}
+        assert sorted(described["paths"]["/last/{user}"]) == ["post"]
+
+    drive(ring, tmp_path, work)
+
+
+@pytest.mark.parametrize("path", ["/next/1", "/track/100"])
+def test_a_bug_of_ours_is_one_answer_that_tells_nothing_and_a_line_in_our_own_log(
+    ring: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise ZeroDivisionError("a secret of ours")
+
+    async def work(service: Running) -> None:
+        monkeypatch.setattr(Release, "row_of", fail)
+        answer = await service.ask("POST" if "next" in path else "GET", path, BODY)
+        assert answer.status == 500
+        assert "a secret" not in answer.body.decode()
+        assert answer.json() == {"reason": "a bug of ours; the service's own log has more"}
+
+    with caplog.at_level(logging.ERROR, "segue.serving"):
+        assert drive(ring, tmp_path, work).lines() == []
+    assert "ZeroDivisionError: a secret of ours" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/health/", "/track/100/", "//evil.example/", "/docs/"])
+def test_no_answer_sends_anybody_to_where_the_request_says(ring: Release, tmp_path: Path, path: str) -> None:
+    async def work(service: Running) -> None:
+        answer = await service.ask("GET", path, headers={"host": "evil.example"})
+        assert "evil.example" not in str(answer.headers)
+        assert answer.status == 404
+
+    drive(ring, tmp_path, work)
+
+
+def test_a_websocket_is_closed(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await service.service({"type": "websocket", "path": "/next/1", "headers": []}, receive, send)
+        assert sent == [{"type": "websocket.close", "code": 1003}]
+
+    drive(ring, tmp_path, work)
+
+
+def test_at_the_end_upkeep_stops_and_what_was_answered_is_on_record(ring: Release, tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    async def upkeep() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("upkeep")
+
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    async def work(service: Running) -> None:
+        await asyncio.gather(*(service.ask("POST", f"/next/{user}", BODY) for user in range(100)))
+        assert ended == []
+
+    service = drive(ring, tmp_path, work, upkeep=[upkeep, broken])
+    assert ended == ["upkeep"]
+    assert service.closed == ["last"]
+    assert sorted(json.loads(line)["user"] for line in service.lines()) == list(range(100))
+
+
+SEGMENT = st.one_of(
+    st.sampled_from(["next", "last", "track", "recommendations", "health", "1", "100", "-1", "..", "%00", "docs", ""]),
+    st.integers().map(str),
+    st.text(max_size=6),
+)
+BODIES = st.one_of(
+    st.binary(max_size=200),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["track", "time", "x"]), inner, max_size=3)
+        ),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode()),
+    st.builds(
+        lambda track, time: json.dumps({"track": track, "time": time}).encode(),
+        st.integers(98, 107) | st.integers() | st.floats(),
+        st.floats(0, 1) | st.floats(),
+    ),
+)
+LISTENING = st.builds(lambda call, user: f"/{call}/{user}", st.sampled_from(["next", "last"]), st.integers(0, 10**18))
+ANYTHING = st.tuples(
+    st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "X"]),
+    LISTENING | st.lists(SEGMENT, max_size=4).map(lambda segments: "/" + "/".join(segments)),
+    BODIES,
+)
+NEARLY_RIGHT = st.tuples(
+    st.just("POST"),
+    LISTENING,
+    st.builds(lambda track, time: b'{"track": %d, "time": %a}' % (track, time), st.integers(98, 107), st.floats(0, 1)),
+)
+
+
+def test_no_request_whatever_it_holds_is_a_bug_of_ours(ring: Release, tmp_path: Path) -> None:
+    """And as many lines are written as requests of `/next` and `/last` were answered."""
+    answered: list[str] = []
+    with asyncio.Runner() as runner:
+        context = running(ring, tmp_path)
+        service = runner.run(context.__aenter__())
+
+        @settings(deadline=None, max_examples=300)
+        @given(request=ANYTHING | NEARLY_RIGHT)
+        def check(request: tuple[str, str, bytes]) -> None:
+            method, path, body = request
+            answer = runner.run(service.ask(method, path, body))
+            assert answer.status in (200, 400, 404, 405, 413)
+            if answer.status == 200 and path.startswith(("/next/", "/last/")):
+                answered.append(path)
+                assert answer.json()["user"] == int(path[6:])
+            elif answer.status != 200:
+                assert list(answer.json()) == ["reason"]
+
+        try:
+            check()
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+    lines = [json.loads(line) for line in service.lines()]
+    assert [f"/{line['message']}/{line['user']}" for line in lines] == [
+        f"{path[:6]}{int(path[6:])}" for path in answered
+    ]
+    assert len(answered) > 20
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+def test_a_new_version_is_taken_over_while_requests_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is damaged is not, and is told until it is mended."""
+    store = FolderStore(tmp_path / "store", keep=3)
+    first = store.load(writer("one"))
+
+    async def run() -> None:
+        async with running(store.open(), tmp_path, upkeep=[]) as service:
+            state = service.service.state
+            following = asyncio.ensure_future(
+                follow_store(state, store, None, poll_s=0.01, rng=np.random.default_rng(0))
+            )
+            assert (await service.ask("GET", "/experiments")).json()["version"] == first
+            second = store.load(writer("two"))
+            await eventually(lambda: state.release.version == second)
+            experiments = (await service.ask("GET", "/experiments")).json()
+            assert (experiments["experiment"], experiments["version"]) == ("two", second)
+            assert (await service.ask("GET", "/health")).json()["version"] == second
+            await service.ask("POST", "/next/1", BODY)
+            assert json.loads(service.lines()[-1])["experiments"] == {"two": "C"}
+            assert store.rollback() == first
+            await eventually(lambda: state.release.version == first)
+
+            index = (store.folder / "index.json").read_bytes()
+            (store.folder / "index.json").write_text("{")
+            await eventually(lambda: state.store_problem is not None)
+            health = await service.ask("GET", "/health")
+            assert (health.status, health.json()["status"]) == (200, "degraded")
+            assert "index.json is damaged" in health.json()["problems"][0]
+            await asyncio.sleep(0.05)
+            assert (await service.ask("POST", "/next/1", BODY)).status == 200
+            (store.folder / "index.json").write_bytes(index)
+            await eventually(lambda: state.store_problem is None)
+
+            (store.path(second) / "track_ids.npy").write_bytes(b"")
+            store.switch(second)
+            await eventually(lambda: "track_ids.npy is damaged" in (state.store_problem or ""))
+            assert state.release.version == first
+            assert store.load(writer("two")) == second
+            await eventually(lambda: state.release.version == second and state.store_problem is None)
+            assert not following.done()
+            following.cancel()
+            await asyncio.wait([following])
+
+    with caplog.at_level(logging.WARNING, "segue.serving"):
+        asyncio.run(run())
+    assert caplog.text.count(f"serving version {first}") == 1
+    assert caplog.text.count("index.json is damaged") == 1, "a problem is told once, not at every look"
+
+
+def test_what_is_elsewhere_is_fetched_first(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "store", keep=3)
+    store.load(writer("one"))
+    fetched: list[str] = []
+
+    def fetch() -> None:
+        fetched.append(store.load(writer("elsewhere")))
+
+    async def run() -> None:
+        async with running(store.open(), tmp_path, upkeep=[]) as service:
+            state = service.service.state
+            following = asyncio.ensure_future(
+                follow_store(state, store, fetch, poll_s=0.01, rng=np.random.default_rng(0))
+            )
+            await eventually(lambda: state.release.experiment == "elsewhere")
+            following.cancel()
+            await asyncio.wait([following])
+            assert state.release.version == fetched[0]
+
+    asyncio.run(run())
+
+
+def test_an_unforeseen_failure_of_the_store_does_not_end_the_watch(tmp_path: Path) -> None:
+    """Such as a disk without room for what is fetched."""
+    store = FolderStore(tmp_path / "store", keep=3)
+    store.load(writer("one"))
+    num_calls = 0
+
+    def fetch() -> None:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def run() -> None:
+        async with running(store.open(), tmp_path, upkeep=[]) as service:
+            state = service.service.state
+            following = asyncio.ensure_future(
+                follow_store(state, store, fetch, poll_s=0.01, rng=np.random.default_rng(0))
+            )
+            await eventually(lambda: state.store_problem is not None or following.done())
+            await eventually(lambda: num_calls > 3 or following.done())
+            assert not following.done()
+            assert state.store_problem is None
+            following.cancel()
+            await asyncio.wait([following])
+
+    asyncio.run(run())

@@ -1,0 +1,92 @@
+"""A token bucket never admits more than its law, and forgets clients rather than grow."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.errors import InputError
+from src.serving import limits
+from src.serving.limits import RateLimit
+
+RATE = st.floats(0.01, 1000)
+WAITS = st.lists(st.floats(0, 20), min_size=1, max_size=60)
+
+
+@given(per_second=RATE, burst=st.integers(1, 20), waits=WAITS)
+def test_no_stretch_of_time_admits_more_than_the_burst_and_the_rate_allow(
+    per_second: float, burst: int, waits: list[float]
+) -> None:
+    limit, now_s, admitted = RateLimit(per_second=per_second, burst=burst), 1e5, list[float]()
+    for wait_s in waits:
+        now_s += wait_s
+        if limit.take("a", now_s) == 0:
+            admitted.append(now_s)
+    for first in range(len(admitted)):
+        for last in range(first, len(admitted)):
+            allowed = burst + per_second * (admitted[last] - admitted[first])
+            assert last - first + 1 <= allowed * (1 + 1e-6) + 1e-6
+
+
+@given(per_second=RATE, burst=st.integers(1, 20), waits=WAITS)
+def test_who_waits_as_long_as_told_is_admitted(per_second: float, burst: int, waits: list[float]) -> None:
+    limit, now_s = RateLimit(per_second=per_second, burst=burst), 0.0
+    for wait_s in waits:
+        now_s += wait_s
+        told_s = limit.take("a", now_s)
+        assert 0 <= told_s <= 1 / per_second
+        if told_s:
+            now_s += told_s + 1e-6 / per_second
+            assert limit.take("a", now_s) == 0
+
+
+def test_a_burst_is_admitted_and_then_the_rate() -> None:
+    limit = RateLimit(per_second=2, burst=3)
+    assert [limit.take("a", 50.0) for _ in range(5)] == [0, 0, 0, 0.5, 0.5]
+    assert [limit.take("a", 50.5), limit.take("a", 50.75), limit.take("a", 51.0)] == [0, 0.25, 0]
+    assert [limit.take("a", 1000.0) for _ in range(4)] == [0, 0, 0, 0.5], "tokens do not pile up"
+
+
+def test_refusals_cost_nothing() -> None:
+    limit = RateLimit(per_second=1, burst=1)
+    assert limit.take("a", 0.0) == 0
+    assert all(limit.take("a", step / 100) > 0 for step in range(100))
+    assert limit.take("a", 1.0) == 0
+
+
+def test_clients_have_buckets_of_their_own() -> None:
+    limit = RateLimit(per_second=1, burst=1)
+    assert [limit.take(client, 0.0) for client in "abab"] == [0, 0, 1, 1]
+
+
+def test_the_clients_seen_longest_ago_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_MOST_CLIENTS", 3)
+    limit = RateLimit(per_second=0.001, burst=1)
+    assert [limit.take(client, 0.0) for client in "abc"] == [0, 0, 0]
+    assert limit.take("a", 1.0) > 0
+    assert limit.take("d", 1.0) == 0, "who is new drives out b, who was seen longest ago"
+    assert len(limit._buckets) == 3
+    assert limit.take("c", 1.0) > 0
+    assert limit.take("a", 1.0) > 0
+    assert limit.take("b", 1.0) == 0
+
+
+def test_any_number_of_clients_takes_bounded_memory() -> None:
+    limit = RateLimit(per_second=1, burst=1)
+    for number in range(12_000):
+        limit.take(f"10.{number >> 8}.{number & 255}", float(number))
+    assert len(limit._buckets) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("per_second", "burst", "message"),
+    [
+        (0, 1, "limits.requests_per_second must be a number above 0, got 0"),
+        (-1.5, 1, "limits.requests_per_second must be a number above 0, got -1.5"),
+        (float("inf"), 1, "limits.requests_per_second must be a number above 0, got inf"),
+        (1, 0, "limits.burst must be a whole number of at least 1, got 0"),
+        (1, True, "limits.burst must be a whole number of at least 1, got True"),
+    ],
+)
+def test_limits_that_cannot_be_are_refused(per_second: float, burst: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RateLimit(per_second=per_second, burst=burst)

@@ -1,0 +1,291 @@
+"""The next track, against loops written from the rules, and against the policies of the simulation."""
+
+from collections import Counter
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chi2_contingency, chisquare
+
+from src.assignment import treatments
+from src.recommendations import Recommendations
+from src.serving.recommender import FALLBACKS, Next, Recommender
+from src.serving.release import Release
+from src.simulation.listener import start
+from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
+from src.simulation.world import World
+from tests.conftest import make_catalog
+from tests.serving.conftest import arm, lists_of, make_release
+
+SURE = 1e-4
+"""A test of chance at a fixed seed fails below this; the seed was not chosen."""
+
+
+def recommender(release: Release, seed: int = 0) -> Recommender:
+    return Recommender(release, np.random.default_rng(seed))
+
+
+def many(release: Release, row: int, num: int, played: Collection[int] = (), name: str = "C") -> Counter[Next]:
+    ours = recommender(release)
+    return Counter(ours.follow(name, row, played) for _ in range(num))
+
+
+def one_list(folder: Path, candidates: list[int], pick: str, num_tracks: int = 8) -> Release:
+    """The list of row 0; nobody else has one, and every track has an artist of its own."""
+    lists = lists_of([candidates] + [[]] * (num_tracks - 1))
+    return make_release(folder, catalog=make_catalog(range(num_tracks)), arms={"C": arm(pick=pick)}, lists={"C": lists})
+
+
+def slow_choices(release: Release, row: int, played: Collection[int]) -> tuple[dict[int, float], str | None]:
+    """The chance of every row that may follow under `C`, and where it comes from; written from the rules."""
+    given = release.arms["C"]
+    heard = set(played) if given.pick != "uniform" else set()
+
+    def is_open(candidate: int) -> bool:
+        return int(release.track_ids[candidate]) not in heard
+
+    ranked = [candidate for candidate in release.lists["C"][row].tolist() if candidate >= 0]
+    chances = {c: 1 / rank for rank, c in enumerate(ranked, start=1) if is_open(c)}
+    if given.pick == "uniform":
+        chances = dict.fromkeys(chances, 1.0)
+    elif given.pick == "ranked":
+        chances = dict(list(chances.items())[:1])
+    if chances:
+        return {c: chance / sum(chances.values()) for c, chance in chances.items()}, None
+    others = [r for r in range(len(release)) if release.artist_of[r] == release.artist_of[row] and r != row]
+    everything = list(range(len(release)))
+    for source, rows in (("artist", others), ("popular", release.top_tracks.tolist()), ("random", everything)):
+        if found := [r for r in rows if is_open(r)]:
+            return dict.fromkeys(found, 1 / len(found)), source
+    return dict.fromkeys(everything, 1 / len(release)), "random"
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[list[int], list[list[int]], list[int], str, int, list[int]]:
+    num = draw(st.integers(2, 7))
+    artist_of = draw(st.lists(st.integers(0, 2), min_size=num, max_size=num))
+    rows = [
+        draw(st.permutations([c for c in range(num) if c != row]))[: draw(st.integers(0, num - 1))]
+        for row in range(num)
+    ]
+    top = draw(st.lists(st.integers(0, num - 1), unique=True, max_size=3))
+    pick = draw(st.sampled_from(["uniform", "ranked", "weighted"]))
+    played = draw(st.lists(st.integers(99, 100 + num), max_size=num))
+    return artist_of, rows, top, pick, draw(st.integers(0, num - 1)), played
+
+
+@settings(deadline=None, max_examples=50)
+@given(situation=situations())
+def test_what_follows_is_what_the_rules_allow(
+    situation: tuple[list[int], list[list[int]], list[int], str, int, list[int]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    artist_of, rows, top, pick, row, played = situation
+    release = make_release(
+        tmp_path_factory.mktemp("release"),
+        catalog=make_catalog(artist_of),
+        arms={"C": arm(pick=pick)},
+        lists={"C": lists_of(rows)},
+        top_tracks=top,
+    )
+    chances, source = slow_choices(release, row, played)
+    ours = recommender(release)
+    answers = [ours.follow("C", row, played) for _ in range(40)]
+    assert {answer.fallback for answer in answers} == {source}
+    if source != "random":  # which tries for a while, as the simulation does
+        assert {answer.row for answer in answers} <= set(chances)
+        if len(chances) == 1:
+            assert {answer.row for answer in answers} == set(chances)
+
+
+@pytest.mark.parametrize("played", [(), (103,), (101, 104)])
+@pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
+def test_picks_follow_their_law(tmp_path: Path, pick: str, played: Collection[int]) -> None:
+    """Uniform among all of the list; weighted in proportion to 1 / rank among those that are not played."""
+    release = one_list(tmp_path, [3, 1, 5, 4, 2], pick)
+    chances, source = slow_choices(release, 0, played)
+    assert source is None
+    expected = {
+        "uniform": dict.fromkeys((3, 1, 5, 4, 2), 1 / 5),
+        "ranked": {next(c for c in (3, 1, 5, 4, 2) if c + 100 not in played): 1.0},
+        "weighted": chances,
+    }[pick]
+    counts = many(release, 0, 3000, played)
+    assert {row for row, _ in counts} == set(expected)
+    observed = [counts[Next(row, None)] for row in expected]
+    assert len(expected) == 1 or chisquare(observed, 3000 * np.array(list(expected.values()))).pvalue > SURE
+
+
+def test_weighted_prefers_by_one_over_the_rank(tmp_path: Path) -> None:
+    counts = many(one_list(tmp_path, [3, 1, 5], "weighted"), 0, 5500)
+    observed = [counts[Next(row, None)] for row in (3, 1, 5)]
+    assert chisquare(observed, [3000, 1500, 1000]).pvalue > SURE  # 1 + 1/2 + 1/3 is 11 sixths
+    assert chisquare(observed, [5500 / 3] * 3).pvalue < 1e-12
+
+
+@pytest.mark.parametrize("pick", ["ranked", "weighted"])
+def test_what_was_played_does_not_come_again_while_there_is_another(ring: Release, pick: str, tmp_path: Path) -> None:
+    release = make_release(
+        tmp_path / "again",
+        catalog=make_catalog([0, 0, 0, 1, 1, 2]),
+        arms={"C": arm(pick=pick)},
+        lists={"C": lists_of(ring.lists["C"].tolist())},
+        top_tracks=[3, 0],
+    )
+    for seed in range(40):
+        ours, row, played = recommender(release, seed), 0, [100]
+        while len(played) < len(release):
+            row, fallback = ours.follow("C", row, played)
+            track = int(release.track_ids[row])
+            if fallback != "random":  # which tries for a while, as the simulation does
+                assert track not in played
+            played = sorted({*played, track})
+            if fallback == "random" and len(played) < len(release):
+                break
+
+
+def test_uniform_does_not_care_what_was_played_as_published(tmp_path: Path) -> None:
+    release = one_list(tmp_path, [3, 1], "uniform")
+    assert set(many(release, 0, 200, [101, 103])) == {Next(3, None), Next(1, None)}
+
+
+@pytest.mark.parametrize(("policy", "pick"), [("lists", "uniform"), ("random", "ranked"), ("popular", "weighted")])
+def test_only_lists_that_repeat_nothing_want_to_know_what_was_played(tmp_path: Path, policy: str, pick: str) -> None:
+    release = make_release(
+        tmp_path,
+        catalog=make_catalog([0, 0]),
+        arms={"C": arm(policy, pick), "T1": arm(pick="ranked")},
+        lists={name: lists_of([[1], [0]]) for name in ("C", "T1")} if policy == "lists" else {"T1": lists_of([[], []])},
+        top_tracks=[0],
+    )
+    ours = recommender(release)
+    assert (ours.remembers("C"), ours.remembers("T1")) == (False, True)
+
+
+def test_where_a_list_has_nothing_left_artist_popular_and_random_follow_in_turn(ring: Release) -> None:
+    """Under `T1`, which is ranked; 104 and 105 have no list."""
+    ours = recommender(ring)
+    assert FALLBACKS == ("artist", "popular", "random")
+    assert ours.follow("T1", 0, [100]) == Next(1, None)
+    assert ours.follow("T1", 4, [104]) == Next(3, "artist")
+    assert {ours.follow("T1", 4, [104, 103]) for _ in range(50)} == {Next(0, "popular")}
+    assert {ours.follow("T1", 5, [105]) for _ in range(50)} == {Next(3, "popular"), Next(0, "popular")}
+    assert {ours.follow("T1", 5, [105, 100, 103]) for _ in range(200)} == {Next(row, "random") for row in (1, 2, 4)}
+    assert ours.follow("T1", 0, [100, 101, 102]) == Next(3, "popular")
+    everything = ring.track_ids.tolist()
+    assert ours.follow("T1", 0, everything).fallback == "random", "there is an answer even when all was played"
+
+
+@pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
+def test_a_file_with_nothing_to_recommend_leaves_all_to_the_fallbacks(tmp_path: Path, pick: str) -> None:
+    catalog = make_catalog([0, 0])
+    lists_of([[], []]).write(tmp_path / "r.jsonl", catalog)
+    lists = Recommendations.read(tmp_path / "r.jsonl", catalog)
+    release = make_release(tmp_path / "release", catalog=catalog, arms={"C": arm(pick=pick)}, lists={"C": lists})
+    assert release.recommended("C", 0) == []
+    assert recommender(release).follow("C", 0, [100]) == Next(1, "artist")
+
+
+def test_fallbacks_choose_alike_among_what_they_have(tmp_path: Path) -> None:
+    release = make_release(
+        tmp_path,
+        catalog=make_catalog([0, 0, 0, 0, 1, 2, 3]),
+        arms={"C": arm()},
+        lists={"C": lists_of([[]] * 6 + [[0]])},
+        top_tracks=[6, 2, 1],
+    )
+    for row, rows, source in ((0, (1, 2, 3), "artist"), (4, (6, 2, 1), "popular")):
+        counts = many(release, row, 3000)
+        assert chisquare([counts[Next(found, source)] for found in rows]).pvalue > SURE
+        assert sum(counts[Next(found, source)] for found in rows) == 3000
+
+
+def test_popular_is_among_the_hundred_most_played(tmp_path: Path) -> None:
+    release = make_release(
+        tmp_path, catalog=make_catalog(range(150)), arms={"C": arm("popular")}, top_tracks=range(149, 19, -1)
+    )
+    assert {answer.row for answer in many(release, 0, 3000)} == set(range(149, 49, -1))
+
+
+def simulated(world: World, path: Path, policy: str, pick: str) -> Policy:
+    if policy == "lists":
+        return Lists(path=str(path), pick=pick, world=world)
+    return {"random": Random, "sticky_artist": StickyArtist}.get(policy, partial(Popular, num_tracks=100))(world=world)
+
+
+@pytest.mark.parametrize(
+    ("policy", "pick"),
+    [
+        ("random", "uniform"),
+        ("popular", "uniform"),
+        ("sticky_artist", "uniform"),
+        ("lists", "uniform"),
+        ("lists", "ranked"),
+        ("lists", "weighted"),
+    ],
+)
+def test_an_arm_recommends_as_the_simulations_policy_of_its_name(
+    world: World, tmp_path: Path, policy: str, pick: str
+) -> None:
+    """What follows the tracks of one listener, many times, by both: the same distribution, and the same fallbacks."""
+    rows = (np.arange(len(world.catalog))[:, None] + 1 + np.arange(6)) % len(world.catalog)
+    lists = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
+    lists.write(tmp_path / "r.jsonl", world.catalog)
+    release = make_release(
+        tmp_path / "release",
+        catalog=world.catalog,
+        arms={"C": arm(policy, pick)},
+        lists={"C": lists} if policy == "lists" else {},
+        top_tracks=world.top_tracks.tolist(),
+    )
+    assert release.track_ids.tolist() == world.catalog.track_ids.tolist(), "rows are the same in both"
+    num, listener = 5000, 3
+    crowd = start(world, np.full(num, listener), np.full(num, 0.5), np.full(num, 0.5))
+    theirs = simulated(world, tmp_path / "r.jsonl", policy, pick)
+    theirs.begin(crowd, np.random.default_rng(0))
+    wanted = np.bincount(theirs.recommend(crowd), minlength=len(world.catalog))
+    ours = recommender(release, seed=1)
+    track_ids = world.catalog.track_ids
+    answers = [ours.follow("C", row, [int(track_ids[row])]) for row in crowd.current.tolist()]
+    assert {answer.fallback for answer in answers} <= {None, "random"}
+    assert sum(answer.fallback == "random" for answer in answers) == theirs.fallbacks
+    found = np.bincount([answer.row for answer in answers], minlength=len(world.catalog))
+    seen = found + wanted > 0
+    if pick == "ranked":
+        assert (found == wanted).all()
+    else:
+        assert seen.sum() > 1
+        assert chi2_contingency(np.stack([found[seen], wanted[seen]])).pvalue > SURE
+
+
+def test_an_artist_without_another_track_is_left_to_chance_and_that_is_told(tmp_path: Path) -> None:
+    release = make_release(tmp_path, catalog=make_catalog([0, 0, 1]), arms={"C": arm("sticky_artist")})
+    assert set(many(release, 0, 50)) == {Next(1, None)}
+    assert set(many(release, 2, 200)) == {Next(row, "random") for row in range(3)}
+
+
+@pytest.mark.parametrize("num_arms", [1, 2, 5])
+def test_users_belong_to_the_arm_of_the_assignment(tmp_path: Path, num_arms: int) -> None:
+    names = ["C", *(f"T{number}" for number in range(1, num_arms))]
+    release = make_release(
+        tmp_path,
+        catalog=make_catalog([0]),
+        arms=dict.fromkeys(names, arm("random")),
+        experiment="MY_RECOMMENDER",
+    )
+    users = np.array([0, 1, 9, 10, 4711, 10**18 - 1, *range(200, 260)])
+    expected = treatments(users, experiment="MY_RECOMMENDER", num_arms=num_arms).tolist()
+    ours = recommender(release)
+    assert [ours.arm_of(user) for user in users.tolist()] == [names[number] for number in expected]
+
+
+def test_the_same_seed_answers_alike(ring: Release) -> None:
+    walks = []
+    for _ in range(2):
+        ours = recommender(ring, seed=7)
+        walks.append([ours.follow("C", row % 6, ()) for row in range(60)])
+    assert walks[0] == walks[1]
