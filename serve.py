@@ -36,13 +36,13 @@ def _serve(config: DictConfig, given: dict[str, Any]) -> None:
     run_dir = Path(given["run_dir"]).absolute()
     refuse_used_folder(run_dir, "serve.json")
     settings = _settings(given, run_dir, port=free_port(str(given["host"]), given["port"]))
+    store, _ = make_stores(settings)
     # in a process of its own, so that the service carries nothing that only loading needs, and is imported meanwhile
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as loader:
         loading = loader.submit(_loaded_elsewhere, config, given, settings)
         with console.status("loading recommendations"):
             import_service()
             loading.result()
-    store, _ = make_stores(settings)
     release = store.open()
     settings.write()
     arms = ", ".join(f"{arm}: {arm_given.recommender}" for arm, arm_given in release.arms.items())
@@ -140,9 +140,6 @@ def _load_to_serve(config: DictConfig, given: dict[str, Any], settings: "Setting
     version = _load_release(config, given, store) if is_named else None
     if remote is None:
         return
-    choices = ("error", "embedded")
-    if settings.store["on_failure"] not in choices:
-        raise InputError(f"store.on_failure must be one of {', '.join(choices)}, got {settings.store['on_failure']!r}")
     try:
         if version is not None:
             remote.publish(version)

@@ -114,7 +114,7 @@ class Recommendations:
     @classmethod
     def _from_lists(cls, lists: "dict[int, _Line]", catalog: Catalog, path: Path) -> "Recommendations":
         lengths = np.array([len(line["recommendations"]) for line in lists.values()])
-        given = np.arange(lengths.max()) < lengths[:, None]
+        given = np.arange(max(lengths.max(), 1)) < lengths[:, None]
         ids = np.zeros(given.shape, np.int64)
         ids[given] = np.concatenate([np.array(line["recommendations"], np.int64) for line in lists.values()])
         query_rows = catalog.rows_of(np.fromiter(lists, np.int64, len(lists)))

@@ -40,6 +40,7 @@ _log = logging.getLogger("segue.serving")
 
 _LISTENING = ("/next/", "/last/")
 _MOST_DIGITS = 18
+_OUR_BUG = "a bug of ours; the service's own log has more"
 _JSON = (b"content-type", b"application/json")
 
 
@@ -141,7 +142,7 @@ class Service:
         except Exception:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             _log.exception("a bug: %s %s", scope["method"], label)
-            await _send(send, status, _reason("a bug of ours; the service's own log has more"))
+            await _send(send, status, _reason(_OUR_BUG))
         self._metrics.answered(label, status, time.perf_counter() - started)
 
     def _admit(self, scope: Message, path: str) -> None:
@@ -211,7 +212,9 @@ class Service:
     async def _read(self, scope: Message, receive: Receive) -> bytes:
         """The body, which must not be larger or slower than allowed."""
         for name, value in scope["headers"]:
-            if name == b"content-length" and int(value) > self._max_body_bytes:
+            if name != b"content-length" or not value.isdigit():  # what is no length cannot make the body longer
+                continue
+            if len(value) > _MOST_DIGITS or int(value) > self._max_body_bytes:
                 raise self._too_large()
         body = bytearray()
         try:
@@ -242,7 +245,12 @@ class Service:
                 status = message["status"]
             await send(message)
 
-        await self._pages(scope, receive, noting)
+        try:
+            await self._pages(scope, receive, noting)
+        except Exception:
+            if not status:
+                raise
+            _log.exception("a bug: %s page", scope["method"])  # Starlette raises it once more after its answer
         return status
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -287,12 +295,18 @@ def _what_is_wrong(error: ValidationError) -> str:
 def pages(service: Service) -> FastAPI:
     """All pages but `/next` and `/last`, which are described here so that `/docs` shows them."""
     state = service.state
-    app = FastAPI(title="Segue", summary="Which track should follow which.", version=state.release.version)
+    app = FastAPI(
+        title="Segue", summary="Which track should follow which.", version=state.release.version, redirect_slashes=False
+    )
     Id = Annotated[int, Path(gt=-(2**63), lt=2**63)]  # noqa: N806 - a type
 
     @app.exception_handler(HTTPException)
     async def refuse(_: Request, error: HTTPException) -> Response:
         return JSONResponse({"reason": str(error.detail)}, error.status_code, headers=error.headers)
+
+    @app.exception_handler(Exception)
+    async def admit_bug(_: Request, __: Exception) -> Response:
+        return JSONResponse({"reason": _OUR_BUG}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     @app.exception_handler(RequestValidationError)
     async def refuse_value(_: Request, error: RequestValidationError) -> Response:

@@ -10,6 +10,7 @@ that is not on record. What a machine that loses its power can lose is set by `f
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import time
@@ -23,6 +24,9 @@ _PROBE_BYTES = 64 * 1024
 """Room that a full disk must have again before lines are written."""
 
 _PROBE_S = 1.0
+
+_BLOCK_BYTES = 64 * 1024
+"""Read at once in search of the end of the last whole line."""
 
 _log = logging.getLogger("segue.serving")
 
@@ -40,7 +44,7 @@ class EventLog:
         folder: of the file; is made where it is missing.
         fsync: one of `FSYNC`, see above.
         fsync_interval_s: seconds between two calls of fsync where it is `interval`.
-        max_bytes: size that a file does not exceed; 100 MB as published.
+        max_bytes: size that a file does not exceed, unless a single line does; 100 MB as published.
         backups: rotated files that are kept; ten as published.
 
     Raises:
@@ -50,16 +54,13 @@ class EventLog:
     def __init__(
         self, folder: Path, *, fsync: str, fsync_interval_s: int | float, max_bytes: int, backups: int
     ) -> None:
-        if fsync not in FSYNC:
-            raise InputError(f"log.fsync must be one of {', '.join(FSYNC)}, got {fsync!r}")
-        check_number("log.fsync_interval_s", fsync_interval_s, above=0)
-        check_number("log.max_bytes", max_bytes, whole=True, least=4096)
-        check_number("log.backups", backups, whole=True, least=0, most=1000)
+        check_log(fsync=fsync, fsync_interval_s=fsync_interval_s, max_bytes=max_bytes, backups=backups)
         self.path = folder / "data.json"
         self._fsync, self._interval_s = fsync, fsync_interval_s
         self._max_bytes, self._backups = max_bytes, backups
         self._batch: list[tuple[bytes, asyncio.Future[None]]] = []
         self._unsynced: list[asyncio.Future[None]] = []
+        self._num_in_sync = 0
         self._syncing: asyncio.Task[None] | None = None
         self._is_dirty = False
         self.problem: str | None = None
@@ -73,7 +74,7 @@ class EventLog:
     @property
     def num_waiting(self) -> int:
         """Lines that are not as safe yet as was promised."""
-        return len(self._batch) + len(self._unsynced)
+        return len(self._batch) + len(self._unsynced) + self._num_in_sync
 
     def append(self, line: bytes) -> asyncio.Future[None]:
         """Hand over a line; wait for what it returns before it is answered.
@@ -125,30 +126,43 @@ class EventLog:
             _log.warning("event log %s ended in half a line of %d bytes, which is cut off", self.path, torn)
 
     def _torn_bytes(self) -> int:
-        tail = os.pread(self._descriptor, _PROBE_BYTES, max(self._size - _PROBE_BYTES, 0))
-        return len(tail) - (tail.rfind(b"\n") + 1)
+        end = self._size
+        while end > 0:
+            start = max(end - _BLOCK_BYTES, 0)
+            newline = os.pread(self._descriptor, end - start, start).rfind(b"\n")
+            if newline >= 0:
+                return self._size - (start + newline + 1)
+            end = start
+        return self._size
 
     def _flush(self) -> None:
         batch, self._batch = self._batch, []
-        if not batch:
+        while batch:
+            try:
+                if self._size and not self._num_fitting(batch):
+                    self._rotate()
+                num_lines = self._num_fitting(batch) or 1
+                self._write(b"".join(line for line, _ in batch[:num_lines]))
+            except OSError as error:
+                self._fail(error, [written for _, written in batch])
+                return
+            self._written([written for _, written in batch[:num_lines]])
+            batch = batch[num_lines:]
+
+    def _num_fitting(self, batch: list[tuple[bytes, asyncio.Future[None]]]) -> int:
+        """How many of these lines, from the first, the file has room for."""
+        ends = itertools.accumulate((len(line) for line, _ in batch), initial=self._size)
+        return sum(end <= self._max_bytes for end in ends) - (self._size <= self._max_bytes)
+
+    def _written(self, futures: list[asyncio.Future[None]]) -> None:
+        self.num_lines += len(futures)
+        if self._fsync != "always":
+            self._is_dirty = True
+            _resolve(futures, None)
             return
-        data = b"".join(line for line, _ in batch)
-        futures = [written for _, written in batch]
-        try:
-            if self._size and self._size + len(data) > self._max_bytes:
-                self._rotate()
-            self._write(data)
-        except OSError as error:
-            self._fail(error, futures)
-            return
-        self.num_lines += len(batch)
-        if self._fsync == "always":
-            self._unsynced += futures
-            if self._syncing is None:
-                self._syncing = asyncio.get_running_loop().create_task(self._sync_all())
-            return
-        self._is_dirty = True
-        _resolve(futures, None)
+        self._unsynced += futures
+        if self._syncing is None:
+            self._syncing = asyncio.get_running_loop().create_task(self._sync_all())
 
     def _write(self, data: bytes) -> None:
         """All of it or nothing."""
@@ -163,22 +177,31 @@ class EventLog:
         self._size += len(data)
 
     def _rotate(self) -> None:
+        fresh = self.path.with_name(".next")  # first, since it may find no room; then all is as it was
+        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            self._shift()
+            fresh.replace(self.path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(self._descriptor)
+        self._descriptor, self._size = descriptor, 0
+
+    def _shift(self) -> None:
         if self._fsync != "never":
             os.fsync(self._descriptor)
         for number in range(self._backups, 0, -1):
             before = self.path if number == 1 else self.path.with_name(f"data.json.{number - 1}")
             with contextlib.suppress(FileNotFoundError):
                 before.replace(self.path.with_name(f"data.json.{number}"))
-        if not self._backups:
-            self.path.unlink(missing_ok=True)
-        replaced = self._descriptor
-        self._open()  # where it fails, the one before is still open
-        os.close(replaced)
 
     async def _sync_all(self) -> None:
         while self._unsynced:
             futures, self._unsynced = self._unsynced, []
+            self._num_in_sync = len(futures)
             await self._sync_descriptor(futures)
+            self._num_in_sync = 0
         self._syncing = None
 
     async def _sync_descriptor(self, futures: list[asyncio.Future[None]] | None = None) -> None:
@@ -211,6 +234,19 @@ class EventLog:
         except OSError:
             return False
         return True
+
+
+def check_log(*, fsync: str, fsync_interval_s: int | float, max_bytes: int, backups: int) -> None:
+    """Refuse settings of a log that cannot be.
+
+    Raises:
+        InputError: one breaks its law.
+    """
+    if fsync not in FSYNC:
+        raise InputError(f"log.fsync must be one of {', '.join(FSYNC)}, got {fsync!r}")
+    check_number("log.fsync_interval_s", fsync_interval_s, above=0)
+    check_number("log.max_bytes", max_bytes, whole=True, least=4096)
+    check_number("log.backups", backups, whole=True, least=0, most=1000)
 
 
 def _resolve(futures: list[asyncio.Future[None]], error: Exception | None) -> None:

@@ -85,10 +85,14 @@ def write_release(
         np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
         described[name] = digest(folder / f"{name}.npy")
     what = {"experiment": experiment, "arms": {arm: asdict(given) for arm, given in arms.items()}, "arrays": described}
-    version = hashlib.blake2b(json.dumps(what).encode(), digest_size=6).hexdigest()
+    version = _version(what)
     head = {"version": version, **what, "provenance": dict(provenance)}
     (folder / HEAD).write_text(json.dumps(head, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return version
+
+
+def _version(what: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(what).encode(), digest_size=6).hexdigest()
 
 
 def _texts(name: str, texts: list[str]) -> dict[str, np.ndarray]:
@@ -136,6 +140,8 @@ def check_head(head: Any, where: str) -> dict[str, Any]:
     )
     if not fits:
         raise InputError(f"{where} describes no release; load it again")
+    if head["version"] != _version({name: head[name] for name in ("experiment", "arms", "arrays")}):
+        raise InputError(f"{where} is damaged: it says something else than what was written; load the release again")
     return dict(head)
 
 
@@ -199,7 +205,10 @@ class Release:
         entries = [self.track(candidate) for candidate in rows[rows >= 0].tolist()]
         if arm in self._scores:
             scores = self._scores[arm][row, : len(entries)].astype(np.float64).round(6).tolist()
-            entries = [{**entry, "score": score} for entry, score in zip(entries, scores, strict=True)]
+            entries = [
+                entry if np.isnan(score) else {**entry, "score": score}
+                for entry, score in zip(entries, scores, strict=True)
+            ]
         return entries
 
 

@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -23,6 +24,10 @@ import numpy as np
 
 from src.catalog_files import write_lines
 from src.errors import InputError, check_flag, check_number
+from src.serving.event_log import EventLog, check_log
+from src.serving.limits import RateLimit
+from src.serving.sessions import MappedSessions, check_limits
+from src.serving.store import FolderStore
 
 SETTINGS = "serve.json"
 TOKEN = "SEGUE_TOKEN"
@@ -67,7 +72,23 @@ class Settings:
         check_number("limits.header_timeout_s", limits["header_timeout_s"], above=0, most=60)
         check_number("limits.header_bytes", limits["header_bytes"], whole=True, least=8192)
         check_number("limits.connections", limits["connections"], whole=True, least=1)
+        self.rate_limit()
         check_flag("log.with_fallback", self.log["with_fallback"])
+        check_log(**self.of_lines())
+        check_limits(**self.sessions)
+        failures, given = ("error", "embedded"), self.store.get("on_failure", "error")
+        if given not in failures:
+            raise InputError(f"store.on_failure must be one of {', '.join(failures)}, got {given!r}")
+
+    def of_lines(self) -> dict[str, Any]:
+        """What `EventLog` is given."""
+        return {name: value for name, value in self.log.items() if name != "with_fallback"}
+
+    def rate_limit(self) -> RateLimit | None:
+        """The limit of a client, if any."""
+        rate = self.limits["requests_per_second"]
+        check_number("limits.burst", self.limits["burst"], whole=True, least=1)
+        return None if rate is None else RateLimit(per_second=rate, burst=self.limits["burst"])
 
     def write(self) -> None:
         """Leave them in the run folder."""
@@ -106,8 +127,6 @@ def free_port(host: str, port: int) -> int:
 def make_service(settings: Settings) -> Any:
     """A worker's application."""
     from src.serving.app import Service, State, follow_store
-    from src.serving.event_log import EventLog
-    from src.serving.limits import RateLimit
     from src.serving.metrics import Metrics
     from src.serving.recommender import Recommender
 
@@ -115,23 +134,25 @@ def make_service(settings: Settings) -> Any:
     name = _claim_name(run_dir)
     rng = np.random.default_rng(None if settings.seed is None else [settings.seed, int(name.split("-")[1])])
     store, remote = make_stores(settings)
-    log_settings = {key: value for key, value in settings.log.items() if key != "with_fallback"}
     sessions, ends = make_sessions(settings)
-    log, metrics = EventLog(run_dir / "logs" / name, **log_settings), Metrics()
-    state = State(recommender=Recommender(store.open(), rng), sessions=sessions, log=log)
+    log, metrics = EventLog(run_dir / "logs" / name, **settings.of_lines()), Metrics()
+    release, problem = store.open_whole()
+    state = State(recommender=Recommender(release, rng), sessions=sessions, log=log, store_problem=problem)
+    master = os.getppid()
 
     async def observe() -> None:
         for second in itertools.count():
             metrics.observe(log.num_waiting, log.num_lines, len(state.problems()))
             if second % _TELL_S == _TELL_S - 1:
                 metrics.tell_fallbacks()
+            if os.getppid() != master:  # killed, so that nobody will tell this worker to stop
+                signal.raise_signal(signal.SIGTERM)
             await asyncio.sleep(1)
 
     gc.collect()  # what is here stays: without it each full collection holds the answers up for 30 ms
     gc.freeze()
     fetch = None if remote is None else remote.fetch
     follow = functools.partial(follow_store, state, store, fetch, poll_s=settings.poll_s, rng=rng)
-    rate = limits["requests_per_second"]
     return Service(
         state=state,
         metrics=metrics,
@@ -140,15 +161,13 @@ def make_service(settings: Settings) -> Any:
         max_body_bytes=limits["max_body_bytes"],
         body_timeout_s=limits["body_timeout_s"],
         token=os.environ.get(TOKEN) or None,
-        rate_limit=None if rate is None else RateLimit(per_second=rate, burst=limits["burst"]),
+        rate_limit=settings.rate_limit(),
         with_fallback=settings.log["with_fallback"],
     )
 
 
 def make_stores(settings: Settings) -> tuple[Any, Any]:
     """The folder with releases, and the Redis they come from, if any."""
-    from src.serving.store import FolderStore
-
     given = settings.store
     local = FolderStore(Path(given["folder"]), keep=given["keep"])
     url = os.environ.get(REDIS)
@@ -162,8 +181,6 @@ def make_stores(settings: Settings) -> tuple[Any, Any]:
 
 def make_sessions(settings: Settings) -> tuple[Any, list[Callable[[], Awaitable[None]]]]:
     """The memory of sessions, and what closes it."""
-    from src.serving.sessions import MappedSessions
-
     local = MappedSessions(Path(settings.run_dir, "sessions.bin"), **settings.sessions)
     url = os.environ.get(REDIS)
     if settings.store["kind"] != "redis" or url is None:

@@ -7,7 +7,7 @@ place that was left alone for longest.
 import fcntl
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ _WAYS = 8
 _MIX = 0x9E3779B97F4A7C15  # spreads users over buckets (Knuth's multiplicative hash)
 
 
+@runtime_checkable
 class Sessions(Protocol):
     """Remembers the tracks of a user's current session."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from src.errors import InputError
+from src.errors import InputError, check_number
 from src.records import write_record
 from src.serving.release import Release
 
@@ -81,9 +81,13 @@ class FolderStore:
     Args:
         folder: is made where it is missing.
         keep: how many versions are kept.
+
+    Raises:
+        InputError: `keep` breaks its law.
     """
 
     def __init__(self, folder: Path, *, keep: int) -> None:
+        check_number("store.keep", keep, whole=True, least=1, hint="the one that is served must be kept")
         self.folder, self._keep = folder, keep
         self._lock = FileLock(folder / ".lock")
 
@@ -163,3 +167,18 @@ class FolderStore:
         if current is None:
             raise InputError(f"{self.folder} holds no release; load one with serve.py load recommendations=<name>")
         return Release(self.path(current))
+
+    def open_whole(self) -> tuple[Release, str | None]:
+        """The current release, or the latest that is undamaged; and what is wrong with the current one, if anything.
+
+        Raises:
+            InputError: there is none.
+        """
+        try:
+            return self.open(), None
+        except InputError as error:
+            others = (version for version in reversed(self.index().versions) if self.is_whole(version))
+            other = next(others, None)
+            if other is None:
+                raise
+            return Release(self.path(other)), f"{error}; serving version {other}"
