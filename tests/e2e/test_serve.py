@@ -213,6 +213,32 @@ def test_a_worker_that_is_killed_loses_no_answered_line(tmp_path: Path, lists: L
         assert {path.parent.name for path in running.run.glob("logs/*/data.json")} == {"worker-1", "worker-2"}
 
 
+def test_workers_whose_master_was_killed_finish_and_stop(tmp_path: Path, lists: Lists) -> None:
+    with serving(tmp_path, f"recommendations={lists.a}", "workers=2") as running:
+        workers = running.workers()
+        assert running.next(1).status == 200
+        running.process.kill()
+        running.process.wait()
+        wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "no worker", within_s=10)
+        assert len(running.lines()) == 1
+
+
+def test_a_worker_that_starts_beside_a_damaged_release_serves_the_one_before(tmp_path: Path, lists: Lists) -> None:
+    with serving(tmp_path, f"recommendations={lists.a}", POLL) as running:
+        before = running.version()
+        serve(tmp_path, "load", f"store.folder={running.run}/store", f"recommendations={lists.b}")
+        wait_until(lambda: running.version() != before, "the new version")
+        (damaged,) = (running.run / "store" / running.version()).glob("lists_C.npy")
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+        (worker,) = running.workers()
+        os.kill(worker, signal.SIGKILL)
+        running.wait_for_health("degraded")
+        health = running.ask("GET", "/health").body
+        assert health["version"] == before
+        assert "lists_C.npy is damaged: its contents are not what was written" in health["problems"][0]
+        assert running.next(1).status == 200
+
+
 def test_rotation_under_load_neither_loses_nor_tears_a_line(
     tmp_path: Path, lists: Lists, datamodule_of: Callable[..., PairDataModule]
 ) -> None:
