@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import numpy as np
@@ -242,10 +243,12 @@ class Players:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 with uninterrupted():  # a process that has half arrived would complain
-                    self._pool = ProcessPoolExecutor(
-                        workers, mp_context=get_context("spawn"), initializer=_enter, initargs=(self._stage,)
-                    )
-                    self._pool.submit(_be_there)  # starts them all
+                    context = get_context("spawn")
+                    given = self._stage, context.Barrier(workers)
+                    self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=given)
+                    # each finds nobody idle, and so starts another process
+                    arrivals = [self._pool.submit(_wait_for_all) for _ in range(workers)]
+                    wait(arrivals)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -306,16 +309,18 @@ class _Stage:
 
 
 _stage: _Stage | None = None
+_all_here: Barrier | None = None
 
 
-def _enter(stage: _Stage) -> None:
+def _enter(stage: _Stage, all_here: Barrier) -> None:
     """Make this process ready."""
-    global _stage
-    _stage = stage
+    global _stage, _all_here
+    _stage, _all_here = stage, all_here
 
 
-def _be_there() -> None:
-    """Nothing to do."""
+def _wait_for_all() -> None:
+    assert _all_here is not None
+    _all_here.wait()
 
 
 def _play_here(task: Task) -> Played:

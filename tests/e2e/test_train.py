@@ -65,6 +65,7 @@ def test_a_run_leaves_what_the_design_says(ring_run: tuple[Path, str]) -> None:
         "checkpoints",
         "recommendations.jsonl",
         "test_queries.parquet",
+        "top_tracks.json",
     }
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["alpha"] == 0.8
@@ -143,6 +144,7 @@ def test_mlflow_knows_all_of_a_run(ring_run: tuple[Path, str]) -> None:
         "checkpoints",
         "recommendations.jsonl",
         "test_queries.parquet",
+        "top_tracks.json",
     }
 
 

@@ -21,7 +21,7 @@ TEMPLATES: dict[str, partial[Any]] = {
     "random": partial(Random),
     "popular": partial(Popular, num_tracks=100),
     "recommendations": partial(Lists, pick="uniform"),
-    "service": partial(Service, connections=4, retries=0, timeout_s=1.0),
+    "service": partial(Service, connections=4, retries=0, timeout_s=1.0, token=None),
 }
 
 
