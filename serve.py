@@ -1,6 +1,8 @@
 """From recommenders to the REST service that plays them; also loads and rolls back what a running one serves."""
 
 import os
+import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,19 +32,35 @@ def _serve(config: DictConfig, given: dict[str, Any]) -> None:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from src.serving.server import free_port, import_service, make_stores, run
+    from src.serving.server import address_of, check_token, free_port, import_service, make_stores, run
     from src.tracking import refuse_used_folder
 
     run_dir = Path(given["run_dir"]).absolute()
     refuse_used_folder(run_dir, "serve.json")
-    settings = _settings(given, run_dir, port=free_port(str(given["host"]), given["port"]))
+    check_token()
+    given["host"] = address_of(given["host"])
+    settings = _settings(given, run_dir, port=free_port(given["host"], given["port"]))
     store, _ = make_stores(settings)
+    had_store = store.folder.exists()
     # in a process of its own, so that the service carries nothing that only loading needs, and is imported meanwhile
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as loader:
-        loading = loader.submit(_loaded_elsewhere, config, given, settings)
-        with console.status("loading recommendations"):
-            import_service()
-            loading.result()
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("fork")) as loader:
+            process = loader.submit(os.getpid).result()
+
+            def stop(*_: object) -> None:
+                os.kill(process, signal.SIGINT)  # as Ctrl-C does to both
+                raise KeyboardInterrupt
+
+            signal.signal(signal.SIGTERM, stop)
+            loading = loader.submit(_loaded_elsewhere, config, given, settings)
+            with console.status("loading recommendations"):
+                import_service()
+                loading.result()
+    except BaseException:
+        if not had_store:
+            shutil.rmtree(store.folder, ignore_errors=True)
+        raise
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     release = store.open()
     settings.write()
     arms = ", ".join(f"{arm}: {arm_given.recommender}" for arm, arm_given in release.arms.items())
@@ -141,9 +159,14 @@ def _load_to_serve(config: DictConfig, given: dict[str, Any], settings: "Setting
     if remote is None:
         return
     try:
-        if version is not None:
+        if version is not None and remote.index().current is None:
             remote.publish(version)
-        remote.fetch()
+        served = remote.fetch()
+        if version not in (None, served):
+            errors.print(
+                f"[bold yellow]warning:[/] {remote.where} holds version {served}, which is served; what is named here "
+                "is not; serve.py load changes it for all replicas"
+            )
     except StoreUnreachableError as error:
         if settings.store["on_failure"] == "error":
             raise InputError(f"{error}; start it, or serve without it: store.on_failure=embedded") from None
@@ -171,7 +194,7 @@ def _load_release(config: DictConfig, given: dict[str, Any], store: "FolderStore
 
     prepared = prepare(
         arms,
-        experiment=str(given["experiment_name"]),
+        experiment="" if given["experiment_name"] is None else str(given["experiment_name"]),
         pick=given["pick"],
         tracks=None if given["tracks"] is None else Path(str(given["tracks"])),
         world=world,

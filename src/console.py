@@ -1,6 +1,7 @@
 """What a person at the terminal meets: the entry of a verb, errors as one line, progress bars."""
 
 import difflib
+import errno
 import functools
 import logging
 import math
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 """The clone: `conf/` and the verbs lie here."""
+
+_THE_DISKS = {
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC,
+    errno.EDQUOT,
+}  # fmt: skip
 
 console = Console(highlight=False, emoji=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -123,8 +129,9 @@ def _message(error: BaseException) -> str | None:
         return _one_line(f"{error}{_close_key(error)}")
     if type(error) is ValueError and str(error).startswith("Config group override must be"):
         return "a config group cannot be null; name one of its choices, such as logger=none"
-    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError | PermissionError):
-        return f"cannot use {error.filename}: {error.strerror}; choose another folder with hydra.run.dir=<folder>"
+    if isinstance(error, OSError) and error.errno in _THE_DISKS:
+        path = "this disk" if error.filename is None else error.filename
+        return f"cannot use {path}: {error.strerror}; choose another folder with hydra.run.dir=<folder>"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _one_line(str(error))
     return None

@@ -112,7 +112,7 @@ class Service:
         self.state, self._metrics = state, metrics
         self._upkeep, self._closing = list(upkeep), list(closing)
         self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
-        self._token = None if token is None else f"Bearer {token}".encode()
+        self._token = None if token is None else token.encode()
         self._rate_limit, self._with_fallback = rate_limit, with_fallback
         self._listened = TypeAdapter(Listened)
         self._pages = pages(self)
@@ -151,7 +151,8 @@ class Service:
             return
         if self._token is not None:
             given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            if not hmac.compare_digest(given, self._token):
+            scheme, _, secret = given.partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(secret, self._token):
                 reason = "this service wants a token: send the header 'Authorization: Bearer <token>'"
                 raise Refused(HTTPStatus.UNAUTHORIZED, reason, [("www-authenticate", "Bearer")])
         if self._rate_limit is not None:
@@ -175,6 +176,8 @@ class Service:
         except ValidationError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, _what_is_wrong(error)) from None
         state, now = self.state, now_ms()
+        if state.log.problem:  # before the session hears of it
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, state.log.problem)
         recommender = state.recommender
         row = recommender.release.row_of(listened.track)
         if row < 0:

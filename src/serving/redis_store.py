@@ -6,6 +6,7 @@ answer.
 """
 
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ import redis
 import redis.asyncio
 
 from src.errors import InputError, check_number
-from src.serving.release import HEAD, check_head, read_head
+from src.serving.release import HEAD, Release, check_head, read_head
 from src.serving.sessions import Sessions, check_limits
-from src.serving.store import FolderStore, Index, is_version
+from src.serving.store import FolderStore, Index, damaged, is_version
 
 _PIECE_BYTES = 8 * 1024 * 1024
 _MOST_PIECES = 10_000
@@ -81,9 +82,18 @@ class RedisStore:
         """Serve the version before the current one; tell which that is.
 
         Raises:
-            InputError: there is none, or Redis does not answer.
+            InputError: there is none, or it is damaged, or Redis does not answer.
         """
         with self._answering():
+            version = str(self.index().after_rollback(self.where).current)
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    self._copy(version, Path(folder))
+                    Release(Path(folder))
+                except StoreUnreachableError:
+                    raise
+                except InputError:
+                    raise InputError(damaged(version, self.where)) from None
             self._change(lambda index: (index.after_rollback(self.where), []))
             return str(self.index().current)
 
@@ -211,7 +221,7 @@ class RedisSessions:
                     pipe.rpush(key, track).ltrim(key, -self._max_tracks, -1).pexpire(key, self._idle_ms)
                     answers = await pipe.lrange(key, 0, -1).execute()
                 self._is_back()
-                return [int(track) for track in answers[-1]]
+                return [int(track) for track in answers[-1] if track.removeprefix(b"-").isdigit()]  # ours alone
             except UNREACHABLE as error:
                 self._is_away(error)
         return await self._local.play(user, track, now_ms)

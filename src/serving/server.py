@@ -124,6 +124,30 @@ def free_port(host: str, port: int) -> int:
         raise InputError(f"cannot listen at {host}:{port}: {error.strerror}; {remedy}") from None
 
 
+def address_of(host: object) -> str:
+    """The IP address of a host, of version 4 where it has one.
+
+    Raises:
+        InputError: it has none.
+    """
+    if isinstance(host, str) and host:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError, UnicodeError):
+                return str(socket.getaddrinfo(host, None, family)[0][4][0])
+    raise InputError(f"host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0, got {host!r}")
+
+
+def check_token() -> None:
+    """Refuse a token that no header can bear.
+
+    Raises:
+        InputError: the environment variable has other letters.
+    """
+    token = os.environ.get(TOKEN, "")
+    if not (token.isascii() and token.isprintable() and token == token.strip()):
+        raise InputError(f"{TOKEN} must be printable ASCII without a space at either end, since it travels in a header")
+
+
 def make_service(settings: Settings) -> Any:
     """A worker's application."""
     from src.serving.app import Service, State, follow_store

@@ -4,6 +4,7 @@ The memory is a file that all workers map. A user has a bucket of eight places; 
 place that was left alone for longest.
 """
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from src.errors import check_number
+from src.errors import InputError, check_number
 
 _WAYS = 8
+_ZEROS = bytes(1024 * 1024)
 _MIX = 0x9E3779B97F4A7C15  # spreads users over buckets (Knuth's multiplicative hash)
 
 
@@ -40,7 +42,7 @@ class MappedSessions:
         idle_s: seconds after which a session that went silent is over.
 
     Raises:
-        InputError: a setting breaks its law.
+        InputError: a setting breaks its law, or the disk has no room for the file.
     """
 
     def __init__(self, path: Path, *, capacity: int, max_tracks: int, idle_s: int | float) -> None:
@@ -54,7 +56,7 @@ class MappedSessions:
         size = self._num_buckets * _WAYS * kind.itemsize
         if os.fstat(self._descriptor).st_size != size:
             os.ftruncate(self._descriptor, 0)
-            os.ftruncate(self._descriptor, size)  # holes, which read as zeros: nobody has been here
+            _fill(self._descriptor, size, path)
         table = np.memmap(path, kind, "r+", shape=(self._num_buckets, _WAYS)).view(np.ndarray)
         self._users, self._touched_ms = table["user"], table["touched_ms"]
         self._num_tracks, self._tracks = table["num_tracks"], table["tracks"]
@@ -95,6 +97,19 @@ class MappedSessions:
         way = int(touched.argmin())
         self._users[bucket, way], self._num_tracks[bucket, way] = user, 0
         return way
+
+
+def _fill(descriptor: int, size: int, path: Path) -> None:
+    """Zeros: nobody has been here. No holes, as who touches one in a mapped file is killed when the disk is full."""
+    try:
+        for start in range(0, size, len(_ZEROS)):
+            block = _ZEROS[: size - start]
+            if os.pwrite(descriptor, block, start) < len(block):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        os.ftruncate(descriptor, 0)
+        remedy = "make room, or set a smaller sessions.capacity or sessions.max_tracks"
+        raise InputError(f"{path} needs {size} bytes: {error.strerror}; {remedy}") from None
 
 
 def check_limits(capacity: int, max_tracks: int, idle_s: int | float) -> None:

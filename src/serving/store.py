@@ -75,6 +75,11 @@ def is_version(given: object) -> bool:
     return isinstance(given, str) and 0 < len(given) <= 64 and given.isascii() and given.isalnum()
 
 
+def damaged(version: str, where: str) -> str:
+    """Why a version cannot be rolled back to."""
+    return f"version {version} in {where} is damaged; nothing changes; load it again"
+
+
 class FolderStore:
     """Releases in a folder: `<version>/` for each, and `index.json`, which is replaced as a whole.
 
@@ -142,11 +147,13 @@ class FolderStore:
         """Serve the version before the current one; tell which that is.
 
         Raises:
-            InputError: there is none.
+            InputError: there is none, or it is damaged.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
             index = self.index().after_rollback(str(self.folder))
+            if not self.is_whole(str(index.current)):
+                raise InputError(damaged(str(index.current), str(self.folder)))
             write_record(index.json(), self.folder / "index.json")
         return str(index.current)
 

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -168,6 +169,9 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path, lists: Lists) -> None:
         (["recommendations=random", "store.keep=0"], "store.keep must be"),
         (["recommendations=random", "pick=best"], "pick must be one of"),
         (["load", "recommendations=random", "store.folder=nowhere"], "there is no store"),
+        (["recommendations=random", "host=no.such.host.invalid"], "host must be an address"),
+        (["recommendations=random", "experiment=null"], "experiment must have a name"),
+        (["recommendations=random", "store.folder=/proc/nowhere"], "cannot use /proc/nowhere"),
         ([], "nothing to serve"),
     ],
     ids=" ".join,
@@ -177,6 +181,25 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(tmp_path: Path, word
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_while_it_loads_leaves_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "serve.py"), "recommendations=random", "port=0", "world=published"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_until(lambda: Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(), "the loader")
+    time.sleep(0.3)
+    process.terminate()
+    _, stderr = process.communicate(timeout=20)  # the loader, which has the same pipe, is gone as well
+    assert process.returncode in (130, -signal.SIGTERM), stderr
+    assert stderr.strip() in ("interrupted", "")
+    assert not list(tmp_path.rglob("store"))
+
+
+def test_a_token_that_no_header_can_bear_is_one_line(tmp_path: Path) -> None:
+    done = serve(tmp_path, "recommendations=random", "port=0", code=2, env={"SEGUE_TOKEN": "café"})
+    assert done.stderr.startswith("error: SEGUE_TOKEN must be printable ASCII")
 
 
 def test_a_token_is_wanted_for_all_but_health(tmp_path: Path, lists: Lists) -> None:
@@ -668,6 +691,10 @@ def test_redis_may_be_down_at_the_start_if_one_says_so(tmp_path: Path, lists: Li
             serve(tmp_path, "load", *server.words, f"recommendations={lists.b}")
             running.wait_for_health("ok")
             assert (running.next(1).body["track"] - 100) % N in STEPS["b"]
+            running.stop()
+            with serving(tmp_path, *words, f"recommendations={lists.a}", run="again") as again:
+                assert "what is named here is not" in again.said()
+                assert (again.next(1).body["track"] - 100) % N in STEPS["b"]  # what was loaded is for all
         finally:
             server.stop()
 

@@ -119,6 +119,7 @@ def test_memory_is_bounded_whoever_comes(tmp_path: Path) -> None:
     sessions = make(tmp_path, capacity=64, max_tracks=4, idle_s=3600)
     size = (tmp_path / "sessions.bin").stat().st_size
     assert size == 64 * (3 + 4) * 8
+    assert (tmp_path / "sessions.bin").stat().st_blocks * 512 >= size, "a hole would kill who touches it on a full disk"
 
     async def crowd() -> None:
         for user in range(3000):

@@ -69,6 +69,14 @@ def test_a_rollback_leads_back_to_what_was_served_before(store: FolderStore) -> 
     assert store.open().version == first
 
 
+def test_a_damaged_version_is_not_rolled_back_to(store: FolderStore) -> None:
+    first, second = store.load(writer("one")), store.load(writer("two"))
+    (store.path(first) / "track_ids.npy").write_bytes(b"")
+    with pytest.raises(InputError, match=f"version {first} in .* is damaged; nothing changes"):
+        store.rollback()
+    assert store.index().current == second
+
+
 def test_after_a_rollback_and_a_load_a_rollback_leads_to_what_was_served_in_between(store: FolderStore) -> None:
     first, _ = store.load(writer("one")), store.load(writer("two"))
     assert store.rollback() == first
