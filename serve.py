@@ -29,10 +29,7 @@ def serve(config: DictConfig) -> None:
 
 
 def _serve(config: DictConfig, given: dict[str, Any]) -> None:
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    from src.serving.server import address_of, check_token, free_port, import_service, make_stores, run
+    from src.serving.server import address_of, check_token, free_port, make_stores, run
     from src.tracking import refuse_used_folder
 
     run_dir = Path(given["run_dir"]).absolute()
@@ -42,25 +39,12 @@ def _serve(config: DictConfig, given: dict[str, Any]) -> None:
     settings = _settings(given, run_dir, port=free_port(given["host"], given["port"]))
     store, _ = make_stores(settings)
     had_store = store.folder.exists()
-    # in a process of its own, so that the service carries nothing that only loading needs, and is imported meanwhile
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("fork")) as loader:
-            process = loader.submit(os.getpid).result()
-
-            def stop(*_: object) -> None:
-                os.kill(process, signal.SIGINT)  # as Ctrl-C does to both
-                raise KeyboardInterrupt
-
-            signal.signal(signal.SIGTERM, stop)
-            loading = loader.submit(_loaded_elsewhere, config, given, settings)
-            with console.status("loading recommendations"):
-                import_service()
-                loading.result()
+        _load_and_import(config, given, settings)
     except BaseException:
         if not had_store:
             shutil.rmtree(store.folder, ignore_errors=True)
         raise
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     release = store.open()
     settings.write()
     arms = ", ".join(f"{arm}: {arm_given.recommender}" for arm, arm_given in release.arms.items())
@@ -69,6 +53,31 @@ def _serve(config: DictConfig, given: dict[str, Any]) -> None:
     console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
     sys.stdout.flush()
     run(settings)
+
+
+def _load_and_import(config: DictConfig, given: dict[str, Any], settings: "Settings") -> None:
+    """Load in a process of its own, so that the service keeps nothing that only loading needs; import it meanwhile.
+
+    SIGTERM ends both.
+    """
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from src.serving.server import import_service
+
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as loader:
+        process = loader.submit(os.getpid).result()
+
+        def stop(*_: object) -> None:
+            os.kill(process, signal.SIGINT)  # as Ctrl-C does to both
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGTERM, stop)
+        loading = loader.submit(_loaded_elsewhere, config, given, settings)
+        with console.status("loading recommendations"):
+            import_service()
+            loading.result()
+    signal.signal(signal.SIGTERM, before)
 
 
 def _loaded_elsewhere(config: DictConfig, given: dict[str, Any], settings: "Settings") -> None:

@@ -5,6 +5,7 @@ S sessions, T tracks played so far, N tracks in the catalogue, K candidates of a
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from http import HTTPStatus
 from pathlib import Path
@@ -30,7 +31,7 @@ _TRIES = 20
 """To find any track that a session has not played, where its list has none left."""
 
 
-class Policy:
+class Policy(ABC):
     """Something that recommends to the sessions of one arm, crowd after crowd.
 
     `fallbacks` counts the recommendations that it had to leave to chance.
@@ -48,14 +49,14 @@ class Policy:
         """A new crowd starts; `crowd.place` names its sessions from now on, `rng` makes the choices."""
         self.rng = rng
 
+    @abstractmethod
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
         """Row of the next track of each session."""
-        raise NotImplementedError
 
-    def finish(self, crowd: Crowd) -> None:
+    def finish(self, crowd: Crowd) -> None:  # noqa: B027 - few want to know
         """These sessions have heard their last track."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - few hold anything
         """Nothing more will be asked."""
 
     def _any_track(self, num: int) -> Int64[np.ndarray, "num"]:
@@ -181,7 +182,7 @@ class TrueNeighbours(Policy):
 
 
 class Oracle(Policy):
-    """Knows the taste of this session: the track that will be played longest, the artist discount included.
+    """Knows the taste of each session: the track that will be played longest, the artist discount included.
 
     No policy can do better with the next track, so this is about the ceiling of any.
 
