@@ -12,14 +12,17 @@ def abtest(config: DictConfig) -> None:
     """Read the logs, or play two recommenders first; compare; write and print; attach the result to MLflow runs."""
     from hydra.utils import instantiate
 
-    from src.console import arm_bars, effects_table
+    from src.console import arm_bars
     from src.errors import InputError
     from src.evaluation.abtest import analyse
     from src.evaluation.abtest_log import read_users
     from src.evaluation.abtest_report import sentences, write_report
+    from src.provenance import provenance
     from src.recommender_names import recommender_name
+    from src.run_folder import refuse_used_folder
     from src.simulation.arms import make_policies
-    from src.tracking import attach_abtest, locate_recommendations, provenance, refuse_used_folder
+    from src.tables import effects_table
+    from src.tracking import attach_abtest, locate_recommendations
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "abtest.json")

@@ -29,8 +29,8 @@ def serve(config: DictConfig) -> None:
 
 
 def _serve(config: DictConfig, given: dict[str, Any]) -> None:
+    from src.run_folder import refuse_used_folder
     from src.serving.server import address_of, check_token, free_port, make_stores, run
-    from src.tracking import refuse_used_folder
 
     run_dir = Path(given["run_dir"]).absolute()
     refuse_used_folder(run_dir, "serve.json")
@@ -189,8 +189,9 @@ def _load_release(config: DictConfig, given: dict[str, Any], store: "FolderStore
     from functools import partial
 
     from src.errors import InputError
+    from src.provenance import provenance
     from src.serving.arms import prepare
-    from src.tracking import locate_recommendations, provenance
+    from src.tracking import locate_recommendations
 
     if given["arms"] is not None and given["recommendations"] is not None:
         raise InputError("give recommendations=<recommender>, or arms={C: …, T1: …}, not both")

@@ -5,7 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.console import ROOT, arm_bars, arms_table, console, verb
+from src.console import ROOT, arm_bars, console, verb
+from src.tables import arms_table
 
 
 @verb("simulate")
@@ -13,9 +14,11 @@ def simulate(config: DictConfig) -> None:
     """Play the sessions, write the logs, print what each arm's listeners made of it."""
     from hydra.utils import instantiate
 
+    from src.provenance import provenance
     from src.recommender_names import recommender_name
+    from src.run_folder import refuse_used_folder
     from src.simulation.arms import make_policies
-    from src.tracking import locate_recommendations, provenance, refuse_used_folder
+    from src.tracking import locate_recommendations
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "simulation.json")

@@ -1,69 +1,122 @@
 """From event logs or playlists to a tracked MLflow run: checkpoint, metrics, `recommendations.jsonl`."""
 
+import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src.console import ROOT, console, frame_table, hush_libraries, metrics_table, verb
+from src.console import ROOT, console, hush_libraries, verb
+from src.tables import frame_table, metrics_table
 
 
 @verb("train")
-def train(config: DictConfig) -> None:
-    """Fit, test the best checkpoint, export and log."""
-    import json
+def train(config: DictConfig) -> float:
+    """Fit, test the best checkpoint, export and log; or go on with a run that was stopped.
 
+    Returns:
+        The best value of the monitored metric, for a search.
+    """
     hush_libraries()
+    from src.errors import check_number
+    from src.resume import earlier_run
+    from src.run_folder import hold, refuse_used_folder, setup_name
+    from src.tracking import mark
+
+    hydra = HydraConfig.get()
+    check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
+    named = {"model": hydra.runtime.choices["model"], "experiment": hydra.runtime.choices["experiment"]}
+    setup = setup_name(**named, alpha=config.model.alpha, overrides=hydra.overrides.task, swept=config.swept)
+    config.run_name = config.run_name or f"{setup} seed={config.seed}"
+    earlier = earlier_run(config)
+    if earlier and earlier.value is not None:
+        console.print(f"{config.run_name}: done already, run {earlier.run_id} in {earlier.run_dir}", soft_wrap=True)
+        if config.parent_run_id and earlier.run_id:
+            mark(config.logger.tracking_uri, earlier.run_id, f"sweep.{config.parent_run_id}")
+        return earlier.value
+    if earlier:
+        config.run_dir = str(earlier.run_dir)
+    else:
+        refuse_used_folder(Path(config.run_dir))
+    with hold(Path(config.run_dir)):
+        return _run(config, earlier, setup)
+
+
+def _run(config: DictConfig, earlier: Any, setup: str) -> float:
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
-    from src.errors import check_number
-    from src.tracking import open_store, refuse_used_folder, run_name, write_config
+    from src.errors import InputError
+    from src.resume import config_digest, setup_digest
+    from src.run_folder import Begun, write_config
+    from src.tracking import PRUNED, open_store, run_colour
 
-    run_dir, logger = Path(config.run_dir), config.get("logger")  # None for logger=none
-    refuse_used_folder(run_dir)
-    check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
-    chosen = HydraConfig.get().runtime.choices
-    config.run_name = config.run_name or run_name(
-        model=chosen["model"], alpha=config.model.alpha, experiment=chosen["experiment"], seed=config.seed
-    )
+    run_dir, logger = Path(config.run_dir), None
+    begun = Begun.read(run_dir) if earlier else None
     with console.status("preparing"):
         datamodule = instantiate(config.datamodule, _convert_="all")
     datamodule.prepare_data()
     with console.status("reading events"):
         datamodule.setup()
+    if begun and begun.data_digest != datamodule.digest():
+        raise InputError(f"resume={run_dir}: {datamodule.path} has other data than it began with; start a new run")
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     callbacks = instantiate(config.callbacks, _convert_="all").values()
     callbacks = [made(datamodule) if isinstance(made, partial) else made for made in callbacks]
-    if logger:
-        open_store(logger.tracking_uri, logger.experiment_name)  # before MLFlowLogger, which would make it unlocked
-    trainer = instantiate(
-        config.trainer,
-        callbacks=callbacks,
-        logger=instantiate(logger, _convert_="all") if logger else False,
-        _convert_="all",
-    )
-    write_config(OmegaConf.to_container(config, resolve=True), run_dir / "config.yaml", root=ROOT)
+    pruning = None
+    if config.trial:
+        from src.callbacks.pruning import Pruning
 
-    trainer.fit(model, datamodule)
+        pruning = Pruning(**config.trial, monitor=config.monitor.metric)
+        callbacks.append(pruning)
+    if config.get("logger"):
+        open_store(config.logger.tracking_uri, config.logger.experiment_name)
+        tags = {"setup": setup, "setup_digest": setup_digest(config), "config_digest": config_digest(config)}
+        tags |= {"mlflow.runColor": run_colour(setup)}
+        tags |= {"mlflow.parentRunId": config.parent_run_id} if config.parent_run_id else {}
+        run_id = begun.mlflow_run_id if begun else None
+        logger = instantiate(config.logger, _convert_="all", tags=tags, run_id=run_id)
+    trainer = instantiate(config.trainer, callbacks=callbacks, logger=logger or False, _convert_="all")
+    write_config(OmegaConf.to_container(config, resolve=True), run_dir / "config.yaml", root=ROOT, again=bool(earlier))
+    overrides = begun.overrides if begun else list(HydraConfig.get().overrides.task)
+    Begun(overrides=overrides, mlflow_run_id=logger.run_id if logger else None, data_digest=datamodule.digest()).write(
+        run_dir
+    )
+
+    trainer.fit(model, datamodule, ckpt_path=earlier and earlier.checkpoint, weights_only=True)
+    if pruning and pruning.pruned:  # nobody will want what it would test and export
+        if logger:
+            logger.log_tags({PRUNED: "true"})
+            logger.finish()
+        return float("nan")
     best = None if config.trainer.fast_dev_run else "best"
     trainer.test(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
+    if logger:
+        logger.finish()
 
     metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
     console.print(metrics_table(metrics, title=config.run_name))
-    console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
-    if logger:
-        console.print(f"MLflow UI    mlflow ui --backend-store-uri {logger.tracking_uri}", soft_wrap=True)
-    models = "track,artist,mean,convex,contextual"
-    source = f"datamodule={chosen['datamodule']} datamodule.path={config.datamodule.path}"
-    console.print(f"next         python train.py -m model={models} {source}", soft_wrap=True, markup=False)
-    if chosen["datamodule"] == "simulated":
-        arms = f"'arms={{C: popular, T1: {run_dir}/recommendations.jsonl}}'"
-        world = f"world={chosen['world']}"
-        console.print(f"             python simulate.py {arms} {world}", soft_wrap=True, markup=False)
+    _say_what_next(config)
+    return float(metrics[config.monitor.metric])
+
+
+def _say_what_next(config: DictConfig) -> None:
+    choices, run_dir = HydraConfig.get().runtime.choices, config.run_dir
+    lines = {"run folder": run_dir}
+    if config.get("logger"):
+        lines["MLflow UI"] = f"mlflow ui --backend-store-uri {config.logger.tracking_uri}"
+    if config.parent_run_id is None:
+        source = f"datamodule={choices['datamodule']} datamodule.path={config.datamodule.path}"
+        lines["next"] = f"python train.py -m model=track,artist,mean,convex,contextual {source}"
+        if choices["datamodule"] == "simulated":
+            arms = f"'arms={{C: popular, T1: {run_dir}/recommendations.jsonl}}'"
+            lines[""] = f"python simulate.py {arms} world={choices['world']}"
+    for name, line in lines.items():
+        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

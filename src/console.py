@@ -4,9 +4,9 @@ import difflib
 import errno
 import functools
 import logging
-import math
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,13 +22,11 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
-from src.errors import InputError
+from src.errors import InputError, JobsFailed
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 ROOT = Path(__file__).resolve().parent.parent
 """The clone: `conf/` and the verbs lie here."""
@@ -46,57 +44,91 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
     """Make a function of a config the entry of a verb.
 
     Hydra composes `conf/<config_name>.yaml` and the command line. What the user can mend ends as one line and exit
-    code 2, an interruption with 130; anything else is a bug of ours and keeps its traceback. A job that fails in a
-    multirun does not stop the others; the failed ones are listed at the end. An empty run folder is removed.
+    code 2, an interruption with 130; anything else is a bug of ours and keeps its traceback. `src/sweep.py` runs the
+    jobs of a multirun: one that fails does not stop the others. An empty run folder is removed.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-        failed: list[str] = []
+
+        def line_of(error: Exception) -> str | None:
+            return None if wants_traceback else message(error)
 
         @functools.wraps(task)
         def job(config: DictConfig) -> Any:
             try:
                 return task(config)
             except Exception as error:
-                message = None if wants_traceback else _message(error)
-                if message is None:
+                if (line := line_of(error)) is None:
                     raise
-                _show_error(message)
-                failed.append(" ".join(HydraConfig.get().overrides.task))
-                return None
+                show_error(line)
+                sys.exit(2)  # what Hydra hands on without a word
             finally:
-                _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+                remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
 
+        @functools.wraps(task)
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
-            if config_name != "train":  # whose conf/experiment/ would make Hydra look there for a file of that name
-                sys.argv = [re.sub("^experiment=", "experiment_name=", word) for word in sys.argv]
-            if config_name == "serve":
-                sys.argv = [f"do={word}" if word in ("load", "rollback", "versions") else word for word in sys.argv]
             try:
+                sys.argv = [sys.argv[0], *_for_hydra(sys.argv[1:], config_name)]
+                from src.search.sweeper import register
+
+                register(full_errors=wants_traceback)
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
             except (KeyboardInterrupt, SystemExit) as stopped:
-                if not isinstance(stopped, KeyboardInterrupt) and not isinstance(
-                    stopped.__context__, KeyboardInterrupt
-                ):
+                if not is_interrupt(stopped):
                     raise
                 errors.print("interrupted")
                 sys.exit(130)
-            except Exception as error:
-                message = None if wants_traceback else _message(error)
-                if message is None:
-                    raise
-                _show_error(message)
+            except JobsFailed as failed:
+                errors.print(f"[bold red]error:[/] {escape(str(failed))}")
                 sys.exit(2)
-            if failed:
-                if "-m" in sys.argv or "--multirun" in sys.argv:
-                    errors.print(f"[bold red]{len(failed)} jobs failed:[/] {escape('; '.join(failed))}")
+            except Exception as error:
+                if (line := line_of(error)) is None:
+                    raise
+                show_error(line)
                 sys.exit(2)
 
         return main
 
     return decorate
+
+
+def _for_hydra(words: list[str], verb_name: str) -> list[str]:
+    """The command line as Hydra has to be given it.
+
+    Raises:
+        InputError: a search is asked for that there is not, or without `-m`.
+    """
+    if verb_name == "serve":
+        return [f"do={word}" if word in ("load", "rollback", "versions") else _experiment_name(word) for word in words]
+    if verb_name != "train":
+        return [_experiment_name(word) for word in words]
+    if any(word.startswith("resume=") for word in words):
+        from src.resume import repeated
+
+        words = repeated(words)
+    for word in words:
+        if (asked := re.match(r"search=(.*)", word)) is None:
+            continue
+        known = sorted(path.stem for path in (ROOT / "conf/hydra/sweeper").glob("*.yaml") if path.stem != "jobs")
+        if asked[1] not in known:
+            raise InputError(f"search must be one of {', '.join(known)}, got {asked[1]!r}")
+        if not {"-m", "--multirun"} & set(words):
+            raise InputError(f"{word} makes many runs; add -m: python train.py -m {shlex.join(words)}")
+    return [re.sub(r"^search=", "hydra/sweeper=", re.sub(r"^search\.", "hydra.sweeper.", word)) for word in words]
+
+
+def _experiment_name(word: str) -> str:
+    """Of verbs other than `train`: `conf/experiment/` would make Hydra look there for a file of that name."""
+    return re.sub("^experiment=", "experiment_name=", word)
+
+
+def is_interrupt(stopped: BaseException) -> bool:
+    """Whether it is Ctrl-C, or what Lightning makes of it."""
+    return isinstance(stopped, KeyboardInterrupt) or (
+        isinstance(stopped, SystemExit) and isinstance(stopped.__context__, KeyboardInterrupt)
+    )
 
 
 def hush_libraries() -> None:
@@ -110,11 +142,12 @@ def hush_libraries() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _show_error(message: str) -> None:
-    errors.print(f"[bold red]error:[/] {escape(message)}")
+def show_error(line: str) -> None:
+    """Print the one line of an error."""
+    errors.print(f"[bold red]error:[/] {escape(line)}")
 
 
-def _message(error: BaseException) -> str | None:
+def message(error: BaseException) -> str | None:
     """The line for an error that the user can mend; None for a bug of ours."""
     if isinstance(error, InputError):
         return _one_line(str(error))
@@ -154,7 +187,8 @@ def _one_line(message: str) -> str:
     return re.sub(r"\s+", " ", message).strip()
 
 
-def _remove_if_empty(folder: Path) -> None:
+def remove_if_empty(folder: Path) -> None:
+    """Remove a run folder that nothing was written to, and those above it that were made for it."""
     try:
         folder.rmdir()
     except OSError:
@@ -191,74 +225,3 @@ def arm_bars(planned: Mapping[str, int]) -> Iterator[Callable[[str, int, float],
             bars.update(lines[arm], advance=sessions, text=f"{mean_time:.2f} a session")
 
         yield report
-
-
-def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], title: str) -> Table:
-    """What the listeners of each arm made of it; brackets hold 95 % intervals over listeners."""
-    table = Table("arm", "recommender", title=escape(title), title_justify="left", caption_justify="left")
-    for column in ("sessions", "time a session", "tracks a session"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for arm, row in arms.items():
-        means = [
-            f"[bold]{row[name]:.2f}[/] \\[{row[name + '_lower']:.2f}, {row[name + '_upper']:.2f}]".replace("nan", "–")
-            for name in ("mean_time_per_session", "mean_tracks_per_session")
-        ]
-        table.add_row(arm, Text(names[arm], overflow="fold"), f"{row['sessions']:,}", *means)
-    chance = {arm: row["fallbacks"] / row["steps"] for arm, row in arms.items() if row["fallbacks"]}
-    if chance:
-        table.caption = "had nothing to recommend and played any track: " + ", ".join(
-            f"{arm} {share:.1%}" for arm, share in chance.items()
-        )
-    return table
-
-
-def effects_table(record: Mapping[str, Any]) -> Table:
-    """Effects of an A/B test: green is better, red worse, plain not sure; latency the other way round."""
-    caption = "\n".join(f"{arm}: {verdict}" for arm, verdict in record["verdicts"].items())
-    title = escape(f"A/B test {record['experiment']}")
-    table = Table("arm", "metric", title=title, title_justify="left", caption=escape(caption))
-    table.caption_justify = "left"
-    corrected = any(effect["holm_significant"] is not None for effect in record["effects"])
-    for column in ("control", "treatment", "effect in %", *["Holm's p"] * corrected):
-        table.add_column(column, justify="right", no_wrap=True)
-    for effect in record["effects"]:
-        sure = effect["significant"] if effect["holm_significant"] is None else effect["holm_significant"]
-        colour = ("green" if effect["better"] else "red") if sure and not record["withheld"] else "default"
-        weight = "bold " if effect["metric"] == record["primary"] else ""
-        interval = f"\\[{effect['lower_percent']:+.1f}, {effect['upper_percent']:+.1f}]"
-        cells = (
-            f"[{weight}default]{effect['metric'].replace('_', ' ')}[/]",
-            f"{effect['control_mean']:.4g}",
-            f"{effect['treatment_mean']:.4g}",
-            f"[{weight}{colour}]{effect['effect_percent']:+.1f}[/] {interval}",
-            "<0.0001" if effect["holm_p_value"] < 1e-4 else f"{effect['holm_p_value']:.2g}",
-        )
-        missing = not math.isfinite(effect["p_value"])  # all values are the same, or the control mean is 0
-        cells = (*cells[:3], "–", "–") if missing else cells
-        table.add_row(escape(effect["treatment"]), *(cells[:-1] if effect["holm_significant"] is None else cells))
-    return table
-
-
-def frame_table(frame: "pd.DataFrame", title: str) -> Table:
-    """A frame of whole numbers, a line a row; what is missing stays empty."""
-    table = Table("", title=title, title_justify="left")
-    for column in frame.columns:
-        table.add_column(str(column), justify="right")
-    for name, row in frame.iterrows():
-        table.add_row(str(name), *("" if gone else f"{value:,}" for value, gone in zip(row, row.isna(), strict=True)))
-    return table
-
-
-def metrics_table(metrics: Mapping[str, Any], title: str) -> Table:
-    """The test metrics of a run, each beside its floors: `test/mse` beside `test/mse_mean_floor`, and so on."""
-    test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
-    floors = sorted({name.rsplit("_", 2)[1] for name in test if name.endswith("_floor")})
-    table = Table("test", title=title, title_justify="left")
-    for column in ("model", *floors):
-        table.add_column(column, justify="right")
-    for name, value in test.items():
-        if name.endswith("_floor"):
-            continue
-        beside = (test.get(f"{name}_{floor}_floor") for floor in floors)
-        table.add_row(name, f"[bold]{value:.4g}[/]", *("" if floor is None else f"{floor:.4g}" for floor in beside))
-    return table

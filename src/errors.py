@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend, and the check that most of them come from."""
+"""Errors: what is the user's to mend, the check that most of that comes from, and jobs that failed."""
 
 import math
 
@@ -9,6 +9,17 @@ class InputError(ValueError):
     The message is the one line they read: it names the thing, its value, the law it breaks and the remedy.
     A verb prints it without a traceback and exits with code 2; any other exception is a bug of ours.
     """
+
+
+class JobFailed(Exception):  # noqa: N818
+    """A job of a multirun failed, and has said so where it ran.
+
+    It holds the one line alone, so that it can come home from another process or machine.
+    """
+
+
+class JobsFailed(Exception):  # noqa: N818
+    """Some jobs of a multirun failed; the lines say which and why. A verb prints them and exits with code 2."""
 
 
 def check_number(

@@ -1,17 +1,16 @@
-"""MLflow: open the store, and what a run is told of where it came from."""
+"""MLflow: open the store, find runs and their files, and the runs that stand above others."""
 
+import colorsys
+import hashlib
 import math
 import os
-import platform
-import shlex
-import subprocess
 import sys
-from collections.abc import Mapping
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import yaml
 from filelock import FileLock
 
 from src.errors import InputError
@@ -19,110 +18,232 @@ from src.errors import InputError
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+# A server that is away is asked again by src/run_logger.py, which does not keep training waiting meanwhile.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 
-_PACKAGES = ("torch", "pytorch-lightning", "mlflow", "hydra-core", "duckdb", "pandas", "numpy")
+_MAX_TAG = 5000
+"""Characters that MLflow takes of a tag."""
+
+KIND = "segue.kind"
+"""Tag of a run that is no training: `sweep`."""
+INTERRUPTED = "interrupted"
+"""Tag of a run whose training somebody ended."""
+PRUNED = "pruned"
+"""Tag of a run that a search gave up."""
 
 
-def open_store(tracking_uri: str, experiment: str) -> None:
-    """Make sure that the store and the experiment are there, before any run is started.
-
-    Two processes that open a new sqlite store at once destroy it, so the first opening is under a lock.
+@contextmanager
+def talking_to(tracking_uri: str) -> Iterator[Any]:
+    """A client of a store, whose failures are told in one line.
 
     Raises:
-        InputError: the store cannot be opened.
+        InputError: the store cannot be opened, or what is asked of it is not there.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    file = tracking_uri.removeprefix("sqlite:///") if tracking_uri.startswith("sqlite:///") else None
-    lock = Path(file).parent / f".{Path(file).name}.lock" if file else Path(os.devnull)
     try:
-        if file is None:
-            _ensure_experiment(mlflow.MlflowClient(tracking_uri), experiment)
-            return
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
-            _ensure_experiment(mlflow.MlflowClient(tracking_uri), experiment)
+        yield mlflow.MlflowClient(tracking_uri)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         first = str(error).splitlines()[0][:300]
-        raise InputError(f"cannot open the MLflow store {tracking_uri}: {first}; set logger.tracking_uri") from error
+        raise InputError(
+            f"cannot use the MLflow store {tracking_uri}: {first}; set logger.tracking_uri or MLFLOW_TRACKING_URI"
+        ) from error
 
 
-def _ensure_experiment(client: Any, name: str) -> None:
-    if client.get_experiment_by_name(name) is None:
-        client.create_experiment(name)
+def open_store(tracking_uri: str, experiment: str) -> str:
+    """Make sure that the store and the experiment are there, before any run is started.
+
+    Two processes that open a new sqlite store at once destroy it, so the first opening is under a lock.
+
+    Returns:
+        The id of the experiment.
+
+    Raises:
+        InputError: the store cannot be opened.
+    """
+    file = _file_of(tracking_uri)
+    if file is None:
+        with talking_to(tracking_uri) as client:
+            return _ensure_experiment(client, experiment)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file.parent / f".{file.name}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise InputError(
+            f"cannot use the MLflow store {tracking_uri}: {error.strerror}; set logger.tracking_uri"
+        ) from None
+    with lock, talking_to(tracking_uri) as client:
+        lock.release()  # `with` holds it too
+        return _ensure_experiment(client, experiment)
 
 
-def git_state(root: Path) -> dict[str, str]:
-    """`git_commit` (`unknown` outside a checkout) and `git_dirty` (`true` where tracked files differ from it)."""
+def _file_of(tracking_uri: str) -> Path | None:
+    return Path(tracking_uri.removeprefix("sqlite:///")) if tracking_uri.startswith("sqlite:///") else None
 
-    def git(*words: str) -> str | None:
+
+def _ensure_experiment(client: Any, name: str) -> str:
+    """Its id; where another machine makes it at the same moment, of that one."""
+    from mlflow.exceptions import MlflowException
+
+    if (experiment := client.get_experiment_by_name(name)) is None:
         try:
-            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
-
-    commit = git("rev-parse", "HEAD")
-    dirty = git("status", "--porcelain", "--untracked-files=no")
-    return {"git_commit": commit or "unknown", "git_dirty": "unknown" if dirty is None else str(bool(dirty)).lower()}
-
-
-def provenance(root: Path) -> dict[str, str]:
-    """Where a result came from: command, commit, versions, machine. Every result file carries it."""
-    state = {"command": shlex.join(["python", *sys.argv]), **git_state(root)}
-    state["python"] = platform.python_version()
-    state |= {package: version(package) for package in _PACKAGES}
-    state["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
-    return state
+            return str(client.create_experiment(name))
+        except MlflowException:
+            if (experiment := client.get_experiment_by_name(name)) is None:
+                raise
+    if experiment.lifecycle_stage != "active":
+        raise InputError(
+            f"the experiment {name!r} was deleted; restore it in MLflow, or set another logger.experiment_name"
+        )
+    return str(experiment.experiment_id)
 
 
-def run_name(*, model: str, alpha: float | str | None, experiment: str | None, seed: int) -> str:
-    """What tells the runs of a sweep apart, for people: `convex α=0.9 seed=1`."""
-    parts = [model, f"α={alpha}" if alpha is not None else "", experiment or "", f"seed={seed}"]
-    return " ".join(part for part in parts if part)
+def store_that_is_there(tracking_uri: str | None = None) -> str:
+    """The store to read from: the one given, or named by MLflow's own `MLFLOW_TRACKING_URI`, or of this folder.
+
+    Raises:
+        InputError: it is a file that is not there; reading must not make one.
+    """
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    if (file := _file_of(uri)) is not None and not file.exists():
+        raise InputError(f"there is no MLflow store {uri} here; train first, or set MLFLOW_TRACKING_URI")
+    return uri
 
 
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested names joined by dots: `{"model": {"alpha": 1}}` → `{"model.alpha": 1}`."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
+def find_runs(tracking_uri: str, experiment: str, filter_string: str = "", *, newest_first: bool = True) -> list[Any]:
+    """Runs of an experiment that fit MLflow's filter, all of them; none where there is no such experiment.
+
+    Raises:
+        InputError: the store cannot be used, or does not understand the filter.
+    """
+    order = ["attributes.start_time DESC"] if newest_first else ["attributes.start_time ASC"]
+    with talking_to(tracking_uri) as client:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return []
+        runs: list[Any] = []
+        token = None
+        while token or not runs:
+            page = client.search_runs(
+                [found.experiment_id], filter_string, order_by=order, max_results=1000, page_token=token
+            )
+            runs += page
+            if not (token := page.token):
+                break
+        return runs
 
 
-def refuse_used_folder(run_dir: Path, record: str = "config.yaml") -> None:
-    """Refuse a run folder that has a run in it already, before anything there can be lost.
+def start_parent(
+    tracking_uri: str, experiment_name: str, run_name: str, run_dir: Path, *, resume: bool, tags: Mapping[str, str]
+) -> str:
+    """The run that stands above the jobs of a multirun.
 
     Args:
-        run_dir: the folder.
-        record: the file that every run leaves.
+        tracking_uri: the store.
+        experiment_name: the experiment, made where it is missing.
+        run_name: for people.
+        run_dir: folder of the sweep.
+        resume: take the newest parent of the same command, if there is one.
+        tags: more to tell of it.
+
+    Returns:
+        Its id.
 
     Raises:
-        InputError: it is there.
+        InputError: the store cannot be used.
     """
-    if (run_dir / record).exists():
-        raise InputError(f"{run_dir} holds a run already; choose another folder with hydra.run.dir=<folder>")
+    experiment_id = open_store(tracking_uri, experiment_name)
+    asked = sorted(word for word in sys.argv[1:] if not word.startswith(("resume=", "hydra.sweep.dir=")))
+    same = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16]
+    if resume:
+        for run in find_runs(tracking_uri, experiment_name, f"tags.sweep_digest = '{same}'"):
+            with talking_to(tracking_uri) as client:
+                client.update_run(run.info.run_id, status="RUNNING")
+            return str(run.info.run_id)
+    named = {"mlflow.runName": run_name, KIND: "sweep", "sweep_digest": same, "run_dir": str(run_dir)}
+    with talking_to(tracking_uri) as client:
+        return str(client.create_run(experiment_id, tags={**tags, **named}).info.run_id)
 
 
-def write_config(config: Any, path: Path, root: Path) -> None:
-    """Write the resolved config (plain dicts, lists and values), headed by its provenance.
+def run_colour(setup: str) -> str:
+    """The colour of a set-up in MLflow's charts: of the five models always the same, of all else by its name."""
+    if setup in _COLOURS:
+        return _COLOURS[setup]
+    hue = int(hashlib.sha256(setup.encode()).hexdigest()[:8], 16) / 2**32
+    red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.45, 0.6))
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+_COLOURS = {
+    "track α=1": "#1f77b4", "artist α=0": "#ff7f0e", "mean α=0.5": "#2ca02c", "convex α=0.9": "#d62728",
+    "contextual": "#7f7f7f",
+}  # fmt: skip
+
+
+def end_parent(tracking_uri: str, run_id: str, *, failed: bool) -> None:
+    """Close the run above a multirun.
 
     Raises:
-        InputError: the folder holds a run already.
+        InputError: the store cannot be used.
     """
-    refuse_used_folder(path.parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head = "".join(f"# {name}: {value}\n" for name, value in provenance(root).items())
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    try:
-        path.hardlink_to(partial)  # fails where another run was faster
-    except FileExistsError:
-        refuse_used_folder(path.parent)
-    finally:
-        partial.unlink()
+    with talking_to(tracking_uri) as client:
+        client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+
+
+def log_to_run(tracking_uri: str, run_id: str, files: Sequence[Path], folder: str | None = None) -> None:
+    """Give files to a run, under `folder` among its artifacts.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    with talking_to(tracking_uri) as client:
+        for file in files:
+            client.log_artifact(run_id, str(file), folder)
+
+
+def describe(tracking_uri: str, run_id: str, markdown: str) -> None:
+    """Give a run the description that MLflow's UI shows on its page, as far as MLflow takes it.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    with talking_to(tracking_uri) as client:
+        client.set_tag(run_id, "mlflow.note.content", markdown[:_MAX_TAG])
+
+
+def mark(tracking_uri: str, run_id: str, tag: str) -> None:
+    """Set a tag that says all by being there.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    with talking_to(tracking_uri) as client:
+        client.set_tag(run_id, tag, "true")
+
+
+def fetch(tracking_uri: str, run_id: str, path: str) -> Path:
+    """A file of a run, brought to this machine where it is not on it.
+
+    Raises:
+        InputError: the run or the file is not there.
+    """
+    import mlflow
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    with talking_to(tracking_uri) as client:
+        artifacts = client.get_run(run_id).info.artifact_uri
+        if urlsplit(artifacts).scheme in ("", "file"):
+            here = Path(local_file_uri_to_path(artifacts)) / path
+            if not here.exists():
+                raise InputError(
+                    f"run {run_id} has no {path}; it has not got that far, or its files in {here.parent} are gone"
+                )
+            return here
+        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=tracking_uri))
 
 
 def locate_recommendations(name: str) -> Path:
@@ -133,26 +254,17 @@ def locate_recommendations(name: str) -> Path:
     Raises:
         InputError: there is no such run or model, or it has no recommendations.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    uri = _default_store()
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise InputError(f"{name}: there is no MLflow store {uri} here; train first, or set MLFLOW_TRACKING_URI")
     kind, _, key = name.partition(":")
     try:
-        client = mlflow.MlflowClient(uri)
-        if kind == "model":
-            model, _, alias = key.partition("@")
-            key = str(client.get_model_version_by_alias(model, alias).run_id)
-        client.get_run(key)
-        return Path(
-            mlflow.artifacts.download_artifacts(run_id=key, artifact_path="recommendations.jsonl", tracking_uri=uri)
-        )
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        first = str(error).splitlines()[0][:300]
-        raise InputError(f"cannot get the recommendations of {name} from {uri}: {first}") from None
+        uri = store_that_is_there()
+        with talking_to(uri) as client:
+            if kind == "model":
+                model, _, alias = key.partition("@")
+                key = str(client.get_model_version_by_alias(model, alias).run_id)
+            client.get_run(key)
+        return fetch(uri, key, "recommendations.jsonl")
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, str | None]) -> None:
@@ -168,7 +280,7 @@ def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, s
         return
     import mlflow
 
-    client = mlflow.MlflowClient(_default_store())
+    client = mlflow.MlflowClient(store_that_is_there())
     for role, run_id in runs.items():
         for effect in record["effects"]:
             for name in ("effect_percent", "lower_percent", "upper_percent"):
@@ -179,7 +291,3 @@ def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, s
         client.set_tag(run_id, "ab_verdict", "; ".join(record["verdicts"].values()))
         for name in ("abtest.json", "abtest.md", "abtest.png"):
             client.log_artifact(run_id, str(folder / name), "abtest")
-
-
-def _default_store() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")

@@ -9,23 +9,36 @@ import pytest
 
 from tests.conftest import ROOT
 
-EVERYWHERE = {"errors", "catalog", "records", "catalog_files", "recommender_names"}
+EVERYWHERE = {"errors", "catalog", "records", "catalog_files", "recommender_names", "cores"}
 MAY_IMPORT = {
     "errors": set[str](),
     "records": set[str](),
     "catalog": set[str](),
     "catalog_files": set[str](),
     "recommender_names": set[str](),
+    "cores": set[str](),
     "recommendations": set[str](),
     "assignment": set[str](),
     "simulation": {"recommendations", "assignment"},
     "serving": {"recommendations", "assignment"},
     "tracking": set[str](),
-    "console": set[str](),
+    "provenance": set[str](),
+    "run_folder": {"provenance"},
+    "run_logger": {"console", "tracking"},
+    "mlflow_model": set[str](),  # MLflow runs it where nothing else of Segue is
+    "resume": {"run_folder", "tracking"},
+    "console": {"search", "resume"},  # which look at the command line before Hydra does
+    "tables": {"console"},
+    "compared_runs": {"evaluation", "run_folder", "tracking"},
+    "sweep": {"console", "tracking", "provenance"},
+    "search": {"sweep", "console", "tracking", "evaluation"},
     "datamodules": {"recommendations"},
     "models": {"recommendations"},
     "evaluation": set[str](),
-    "callbacks": {"models", "datamodules", "evaluation", "recommendations", "tracking", "console"},
+    "callbacks": {
+        *("models", "datamodules", "evaluation", "recommendations", "search"),
+        *("tracking", "console", "run_logger", "run_folder", "provenance"),
+    },
 }
 FOREIGN = {
     "catalog": {"torch", "mlflow", "pytorch_lightning"},

@@ -5,7 +5,9 @@ import pytest
 import yaml
 
 from src.errors import InputError
-from src.tracking import flatten, git_state, open_store, provenance, write_config
+from src.provenance import git_state, provenance
+from src.run_folder import flatten, write_config
+from src.tracking import open_store
 
 
 def test_nested_names_are_joined_by_dots() -> None:
@@ -51,6 +53,6 @@ def test_a_store_can_be_opened_again_and_again(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database")
     with pytest.raises(
-        InputError, match=r"cannot open the MLflow store sqlite:///.*mlflow.db: .*set logger.tracking_uri"
+        InputError, match=r"cannot use the MLflow store sqlite:///.*mlflow.db: .*set logger.tracking_uri"
     ):
         open_store(f"sqlite:///{tmp_path}/mlflow.db", "segue")

@@ -15,7 +15,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from experiments.runs import markdown, run  # noqa: E402
-from src.tracking import provenance  # noqa: E402
+from src.provenance import provenance  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "closed_loop"
 DAYS = (2, 3, 4)

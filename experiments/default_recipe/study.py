@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from experiments.runs import markdown  # noqa: E402
-from src.tracking import provenance  # noqa: E402
+from src.provenance import provenance  # noqa: E402
 
 LEVERS = {
     "loss.temperature=0.1,0.15,0.2": ("botify", "yes", "polimi"),

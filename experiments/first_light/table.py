@@ -10,7 +10,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.runs import markdown
 from src.console import ROOT
-from src.tracking import provenance
+from src.provenance import provenance
 
 REGRESSION = ["mse", "mse_mean_floor", "mse_random_floor", "mae", "mae_mean_floor", "mae_random_floor"]
 RANKING = [

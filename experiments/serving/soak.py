@@ -32,7 +32,7 @@ from experiments.serving.services import (
 from src.console import ROOT, console, progress
 from src.records import write_record
 from src.serving.store import FolderStore
-from src.tracking import provenance
+from src.provenance import provenance
 
 HERE = Path(__file__).parent
 NUM_TRACKS, CONNECTIONS = 50_000, 64

@@ -24,7 +24,7 @@ from src.records import write_record
 from src.simulation.experiment import run_experiment
 from src.simulation.policies import Policy, Random, Service
 from src.simulation.world import World
-from src.tracking import provenance
+from src.provenance import provenance
 
 HERE = Path(__file__).parent
 mpl.use("agg")

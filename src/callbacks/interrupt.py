@@ -5,31 +5,42 @@ import threading
 from types import FrameType
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.console import console
+from src.run_logger import RunLogger
+from src.tracking import INTERRUPTED
 
 
 class Interrupt(Callback):
     """On the first Ctrl-C training stops after the batch at hand; validation, test and export still follow.
 
-    A second Ctrl-C stops at once.
+    A second Ctrl-C stops at once. In a multirun the first does: it is the whole of it that is to end.
     """
 
     def __init__(self) -> None:
         self._before: Any = None
+        self._stopped = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Take over SIGINT, where this thread may."""
-        if threading.current_thread() is not threading.main_thread():
+        in_multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+        if in_multirun or threading.current_thread() is not threading.main_thread():
             return
 
         def stop(_: int, __: FrameType | None) -> None:
-            trainer.should_stop = True
+            trainer.should_stop = self._stopped = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
             console.print("\nCtrl-C: training ends here; testing and exporting follow. Ctrl-C again stops at once.")
 
         self._before = signal.signal(signal.SIGINT, stop)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Tell MLflow that there could have been more."""
+        if self._stopped and isinstance(trainer.logger, RunLogger):
+            trainer.logger.log_tags({INTERRUPTED: "true"})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Give SIGINT back."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import duckdb
 
 from src.catalog import Catalog
+from src.cores import duckdb_settings
 from src.errors import InputError, check_number
 
 _WHOLE = "DECIMAL(22, 3)"  # a cast to BIGINT would round 1.7 to 2 and say nothing
@@ -166,7 +167,7 @@ def read_events(*, reader: str, folder: Path, max_rejected: float, rejected_path
     check_number("max_rejected", max_rejected, least=0, most=1, hint="0.01 lets one line in a hundred pass")
     source = READERS[reader]
     catalogue_file, event_files = _find_files(source, folder)
-    database = duckdb.connect()
+    database = duckdb.connect(config=duckdb_settings())
     catalog = _read_catalogue(database, source, catalogue_file)
     _parse_lines(database, source, event_files)
     num_lines = _count(database, "SELECT count(*) FROM parsed WHERE NOT is_blank")

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
+from src.cores import duckdb_settings
 from src.errors import InputError, check_number
 
 Lines = dict[str, Any]
@@ -114,7 +115,7 @@ def read_users(
     for path in files:
         if path.suffix == ".gz":
             _check_gzip(path)
-    with tempfile.TemporaryDirectory() as spill, duckdb.connect() as database:
+    with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
         num_lines, num_rejected = _read_lines(database, files, where, max_rejected)
         query = f"SELECT DISTINCT experiments FROM lines WHERE {_IS_EVENT} ORDER BY ALL"

@@ -1,0 +1,52 @@
+"""Trials of a search that are worse than the others early on are given up."""
+
+import math
+from typing import TYPE_CHECKING
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from src.console import console
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+
+class Pruning(Callback):
+    """Reports the monitored metric of each epoch to the study, and ends training where the study has seen enough.
+
+    It may run in another process than the search: all it shares with it is the study's storage.
+
+    Args:
+        storage: where the study is kept.
+        study: its name.
+        number: of the trial that this run is.
+        prune_after_trials: finished trials before one is held against them.
+        prune_after_epochs: epochs that no trial is pruned in.
+        monitor: the metric.
+    """
+
+    def __init__(
+        self, *, storage: str, study: str, number: int, prune_after_trials: int, prune_after_epochs: int, monitor: str
+    ) -> None:
+        import optuna
+
+        from src.search.study import make_pruner, open_storage
+
+        pruner = make_pruner(after_trials=prune_after_trials, after_epochs=prune_after_epochs)
+        opened = optuna.load_study(study_name=study, storage=open_storage(storage), pruner=pruner)
+        self._trial: Trial = optuna.Trial(opened, opened.get_trials(deepcopy=False)[number]._trial_id)
+        self._monitor = monitor
+        self.pruned = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Report; end training where the study says so."""
+        value = trainer.callback_metrics.get(self._monitor)
+        if trainer.sanity_checking or value is None or not math.isfinite(value):
+            return
+        self._trial.report(float(value), trainer.current_epoch + 1)
+        if self._trial.should_prune():
+            from src.search.study import PRUNED
+
+            self._trial.set_user_attr(PRUNED, trainer.current_epoch + 1)
+            self.pruned = trainer.should_stop = True
+            console.print(f"given up in epoch {trainer.current_epoch + 1}: the other trials were better by then")

@@ -1,0 +1,62 @@
+"""What lets a run that was stopped, however hard, go on as if it had not been."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from src.records import write_whole
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that no kill leaves half of one.
+
+    Lightning's own goes through the system's temporary folder, which may lie on another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:  # noqa: ARG002
+        """Write, then rename."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(Path(path), lambda partial: torch.save(checkpoint, partial))
+
+
+class Resume(Callback):
+    """Makes `last.ckpt` whole, so that a run which goes on from it ends with the numbers of one that was never stopped.
+
+    Lightning keeps weights, optimizer, schedulers, epoch and callbacks. What is missing: the random numbers; the step
+    of schedulers that watch a metric, which comes after the checkpoint; and that early stopping had ended training.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, Any] = {}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        """Put it in."""
+        state: dict[str, Any] = {"random": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            state["random_cuda"] = torch.cuda.get_rng_state()
+        metrics = trainer.callback_metrics
+        watched = [plan.monitor for plan in trainer.lr_scheduler_configs if plan.reduce_on_plateau]
+        state["watched"] = {name: float(metrics[name]) for name in watched if name in metrics}
+        checkpoint["segue"] = state
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        """Keep it for when training starts."""
+        self._before = checkpoint["segue"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Go on from there."""
+        if not self._before:
+            return
+        torch.set_rng_state(self._before["random"])
+        if "random_cuda" in self._before and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self._before["random_cuda"])
+        for plan in trainer.lr_scheduler_configs:
+            if plan.reduce_on_plateau and plan.monitor in self._before["watched"]:
+                plan.scheduler.step(self._before["watched"][plan.monitor])
+        for stopping in trainer.early_stopping_callbacks:
+            if isinstance(stopping, EarlyStopping) and stopping.wait_count >= stopping.patience:
+                trainer.should_stop = True

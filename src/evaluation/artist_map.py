@@ -1,0 +1,136 @@
+"""A map of the artists: PCA of their vectors, with the names of those played most.
+
+A artists, V width of a vector.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int64, Shaped
+
+from src.evaluation import labels
+from src.evaluation.plots import BLUE, GREY, INK, blank, save, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NUM_ARTISTS = 2000
+"""Most played artists that are drawn."""
+
+NUM_NAMES = 30
+"""Most played artists that are named, where there is room."""
+
+
+def pca(vectors: Float[np.ndarray, "A V"]) -> tuple[Float[np.ndarray, "A 2"], Float[np.ndarray, "2"]]:
+    """The two principal components of some vectors, and the share of the variance that lies along each.
+
+    Signs are such that the largest coordinate of each direction is positive. What has fewer than two dimensions is
+    filled up with zeros.
+    """
+    centred = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    directions = (
+        directions[:2] * np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])[:2, None]
+    )
+    coordinates, shares = np.zeros((len(vectors), 2)), np.zeros(2)
+    coordinates[:, : len(directions)] = centred @ directions.T
+    if (total := (lengths**2).sum()) > 0:
+        shares[: len(directions)] = lengths[:2] ** 2 / total
+    return coordinates, shares
+
+
+def draw_artists(
+    *,
+    vectors: Float[np.ndarray, "A V"],
+    plays: Int64[np.ndarray, "A"],
+    names: Shaped[np.ndarray, "A"],
+    what: str,
+    path: Path,
+) -> None:
+    """A map of the artists, those played most by name.
+
+    Args:
+        vectors: of each artist, as the scorer compares them; at least one artist.
+        plays: how often each was played in training.
+        names: of each; "" where there is none.
+        what: what the vectors are, for the title.
+        path: where to write.
+    """
+    most_played = np.argsort(-plays, kind="stable")[:NUM_ARTISTS]
+    coordinates, shares = pca(vectors[most_played])
+    known = labels.letters(fonts := labels.families())
+    named = [labels.legible(str(names[artist]), known) for artist in most_played[: 2 * NUM_NAMES]]
+    illegible = named[:NUM_NAMES].count(None)
+    some = f"the {NUM_ARTISTS:,} most played of " if len(plays) > NUM_ARTISTS else "all "
+    said = f"{what} of {some}{len(plays):,} artists seen in training, flattened by PCA. Area of a dot: plays."
+    if illegible:
+        said += f"\nNames left out, since no font here has their letters: {illegible}."
+    figure = blank("Artists: near means alike", said, height=7.0)
+    figure.subplots_adjust(left=0.05)
+    axis = figure.subplots()
+    area = 8 + 260 * plays[most_played] / max(plays.max(), 1)
+    _set_equal_limits(axis, coordinates)
+    is_named = np.zeros(len(area), bool)
+    is_named[_draw_names(axis, coordinates, np.sqrt(area), named, fonts)] = True
+    for chosen, colour in ((~is_named, GREY), (is_named, BLUE)):
+        across, up = coordinates[chosen].T
+        axis.scatter(across, up, s=area[chosen], color=colour, alpha=0.45, ec="white", lw=0.4)
+    axis.set(xticks=[], yticks=[])
+    xlabel, ylabel = (
+        f"{name} principal component, {100 * share:.0f} % of the variance"
+        for name, share in zip(("first", "second"), shares, strict=True)
+    )
+    tidy(axis, xlabel=xlabel, ylabel=ylabel)
+    save(figure, path)
+
+
+def _set_equal_limits(axis: "Axes", coordinates: Float[np.ndarray, "A 2"]) -> None:
+    """Limits around the points under which a unit is as long across as up."""
+    low, high = coordinates.min(0), coordinates.max(0)
+    box = axis.get_window_extent()
+    unit = max(*((high - low) / (box.width, box.height)), 1e-9) * 1.12
+    half = unit * np.array((box.width, box.height)) / 2
+    (left, bottom), (right, top) = (low + high) / 2 - half, (low + high) / 2 + half
+    axis.set(xlim=(left, right), ylim=(bottom, top))
+
+
+def _draw_names(
+    axis: "Axes",
+    coordinates: Float[np.ndarray, "A 2"],
+    diameters: Float[np.ndarray, "A"],
+    names: Sequence[str | None],
+    fonts: list[str],
+) -> list[int]:
+    """Write the first names for which there is room; returns whose they are."""
+    from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.patheffects import withStroke
+
+    figure = axis.figure
+    style: dict[str, Any] = {"fontsize": 8, "family": fonts, "parse_math": False, "color": INK}
+    chosen, texts = [], []
+    for nth, name in enumerate(names):
+        if name:
+            chosen.append(nth)
+            texts.append(axis.text(0, 0, name, **style))
+    if not chosen:
+        return []
+    renderer = RendererAgg(1, 1, figure.dpi)  # type: ignore[no-untyped-call]
+    gap = np.array([2.0, 0.0])  # pixels, on both sides of a name
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    sizes = np.array([(box.width, box.height) for box in boxes]) + 2 * gap
+    box = axis.get_window_extent()
+    points, radii = axis.transData.transform(coordinates[chosen]), diameters[chosen] / 2 * figure.dpi / 72
+    corners = labels.place(points=points, radii=radii, sizes=sizes, area=(box.x0, box.y0, box.x1, box.y1))
+    placed = np.flatnonzero(np.isfinite(corners[:, 0]))[:NUM_NAMES].tolist()
+    for nth, text in enumerate(texts):
+        if nth not in placed:
+            text.remove()
+    to_data = axis.transData.inverted().transform
+    for nth in placed:
+        texts[nth].set(va="bottom", ha="left", position=to_data(corners[nth] + gap))
+        texts[nth].set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+        if (end := labels.leader(points[nth], radii[nth], corners[nth], sizes[nth])) is not None:
+            axis.plot(*to_data([points[nth], end]).T, color=INK, lw=0.5)
+    return [chosen[nth] for nth in placed]

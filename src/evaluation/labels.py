@@ -1,0 +1,121 @@
+"""Names beside the dots of a picture: which letters can be drawn, and where a name gets in nobody's way.
+
+L labels, most important first. Boxes and points are in pixels.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float
+
+FALLBACK_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "WenQuanYi Zen Hei",
+    "Hiragino Sans",
+    "Yu Gothic",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "Apple SD Gothic Neo",
+    "Arial Unicode MS",
+)
+"""Asked, where they are installed, for letters that DejaVu Sans lacks; matplotlib brings that one along."""
+
+LONGEST = 28
+"""Letters of a name that are drawn."""
+
+_NEAR, _STEP, _RINGS = 3.0, 13.0, 4
+_DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)])
+
+_Box = tuple[float, float, float, float]
+"""Left, bottom, right and top edge."""
+
+
+def families() -> list[str]:
+    """The fonts to draw names in, in the order in which they are asked for a letter."""
+    from matplotlib.font_manager import fontManager
+
+    installed = set(fontManager.get_font_names())
+    return ["DejaVu Sans", *(font for font in FALLBACK_FONTS if font in installed)]
+
+
+def letters(fonts: list[str]) -> frozenset[str]:
+    """Every letter that one of the fonts has."""
+    from matplotlib.font_manager import FontProperties, findfont
+    from matplotlib.ft2font import FT2Font
+
+    files = [findfont(FontProperties(family=[font])) for font in fonts]
+    return frozenset(chr(code) for file in files for code in FT2Font(file).get_charmap())
+
+
+def legible(name: str, known: frozenset[str]) -> str | None:
+    """A name as it is drawn: on one line, cut where it is long. None where a letter of it is not known.
+
+    >>> legible("  Sigur\\n Rós ", frozenset("Sigur Rós"))
+    'Sigur Rós'
+    """
+    name = "".join(letter for letter in " ".join(name.split()) if letter.isprintable())
+    name = name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
+    return name if set(name) <= known else None
+
+
+def place(
+    *,
+    points: Float[np.ndarray, "L 2"],
+    radii: Float[np.ndarray, "L"],
+    sizes: Float[np.ndarray, "L 2"],
+    area: tuple[float, float, float, float],
+) -> Float[np.ndarray, "L 2"]:
+    """Lower left corners of labels that cover no dot, label or leader, NaN where there is no such place.
+
+    Each label takes the first free place of 8 around its dot, then of 8 farther off, and so on.
+
+    Args:
+        points: what is labelled.
+        radii: of the dots that stand there.
+        sizes: width and height of each label.
+        area: left, bottom, right and top edge that labels stay within.
+    """
+    corners = np.full(points.shape, np.nan)
+    written: list[_Box] = []
+    taken = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(points, radii, strict=True)]
+    for nth, (point, radius, size) in enumerate(zip(points, radii, sizes, strict=True)):
+        for corner in _corners(point, radius, size):
+            box = (*corner, *(corner + size))
+            line = _along(point, leader(point, radius, corner, size))
+            inside = box[0] >= area[0] and box[1] >= area[1] and box[2] <= area[2] and box[3] <= area[3]
+            crossed = any(_overlap(spot, label) for spot in line for label in written)
+            if inside and not crossed and not any(_overlap(box, other) for other in taken):
+                corners[nth] = corner
+                written.append(box)
+                taken += [box, *line]
+                break
+    return corners
+
+
+def leader(
+    point: Float[np.ndarray, "2"], radius: float, corner: Float[np.ndarray, "2"], size: Float[np.ndarray, "2"]
+) -> Float[np.ndarray, "2"] | None:
+    """Where a line from the dot to its label ends; None where the label stands beside the dot and needs none."""
+    end = point.clip(corner, corner + size)
+    return end if np.hypot(*(end - point)) > radius + _NEAR + 1 else None
+
+
+def _corners(
+    point: Float[np.ndarray, "2"], radius: float, size: Float[np.ndarray, "2"]
+) -> Iterator[Float[np.ndarray, "2"]]:
+    """Where a label may stand, the best places first."""
+    for ring in range(_RINGS):
+        for direction in _DIRECTIONS:
+            away = (radius + _NEAR + ring * _STEP) * (0.75 if direction.all() else 1)
+            yield point + direction * away - size * (1 - direction) / 2
+
+
+def _along(start: Float[np.ndarray, "2"], end: Float[np.ndarray, "2"] | None) -> list[_Box]:
+    """Spots on a line."""
+    spots = () if end is None else start + np.linspace(0, 1, 9)[:, None] * (end - start)
+    return [(x - 1, y - 1, x + 1, y + 1) for x, y in spots]
+
+
+def _overlap(one: _Box, other: _Box) -> bool:
+    return bool(one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3])

@@ -1,0 +1,37 @@
+"""The recommendations as an MLflow model.
+
+MLflow copies this file beside the recommendations and runs it when the model is loaded ("models from code"): nothing is
+pickled, and where the model is served nothing of Segue is needed.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+class NextTracks(PythonModel):  # type: ignore[misc]
+    """From tracks to the tracks that should follow each, best first."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the lists."""
+        with Path(context.artifacts["recommendations"]).open(encoding="utf-8") as file:
+            self._lists = {line["track"]: line["recommendations"] for line in map(json.loads, file)}
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any]) -> pd.DataFrame:  # noqa: ARG002
+        """A line for each track: `track`, `recommendations` (ids, best first; none for a track nobody knows).
+
+        Args:
+            context: MLflow's.
+            model_input: has a column `track`.
+            params: `k`, how many to recommend.
+        """
+        k = max(0, int(params["k"]))
+        tracks = model_input["track"].tolist()
+        return pd.DataFrame({"track": tracks, "recommendations": [self._lists.get(track, [])[:k] for track in tracks]})
+
+
+set_model(NextTracks())

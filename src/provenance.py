@@ -1,0 +1,46 @@
+"""Where a result comes from: command, commit, versions, machine. Every result file carries it."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+_PACKAGES = ("torch", "pytorch-lightning", "mlflow", "hydra-core", "duckdb", "pandas", "numpy")
+
+
+def git_state(root: Path) -> dict[str, str]:
+    """`git_commit` (`unknown` outside a checkout) and `git_dirty` (`true` where tracked files differ from it)."""
+    commit = _git(root, "rev-parse", "HEAD")
+    dirty = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"git_commit": commit or "unknown", "git_dirty": "unknown" if dirty is None else str(bool(dirty)).lower()}
+
+
+def git_diff(root: Path) -> str:
+    """What tracked files have that the commit has not; empty where they are the same, or there is no checkout."""
+    return _git(root, "diff", "HEAD") or ""
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=root, capture_output=True, text=True, check=True, encoding="utf-8", errors="replace"
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def command() -> str:
+    """What was typed, as a shell would take it."""
+    return shlex.join(["python", *sys.argv])
+
+
+def provenance(root: Path) -> dict[str, str]:
+    """Command, commit, versions of what decides numbers, machine."""
+    state = {"command": command(), **git_state(root), "python": platform.python_version()}
+    state |= {package: version(package) for package in _PACKAGES}
+    state["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    return state

@@ -1,0 +1,165 @@
+"""The folder of a run: one run in it, written by one process at a time, and what is needed to go on with it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from src.errors import InputError
+from src.provenance import provenance
+from src.records import write_record, write_whole
+
+CHECKPOINT = "checkpoints/last.ckpt"
+"""Where a run that was stopped goes on from."""
+
+_BEGUN = "run.json"
+_OF_THE_RUN = ("run_dir", "run_name", "resume", "parent_run_id", "swept", "trial", "logger")
+"""Keys of a config that say where a run is kept, not what it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What a run leaves as soon as it begins, so that it can be gone on with.
+
+    Args:
+        overrides: what was given on the command line.
+        mlflow_run_id: its run in MLflow, if it has one.
+        data_digest: of the data it learns from.
+    """
+
+    overrides: list[str]
+    mlflow_run_id: str | None
+    data_digest: str
+
+    def write(self, run_dir: Path) -> None:
+        """Write `run.json`."""
+        write_record(asdict(self), run_dir / _BEGUN)
+
+    @classmethod
+    def read(cls, run_dir: Path) -> "Begun":
+        """Read what `write` wrote.
+
+        Raises:
+            InputError: no run was begun in the folder, or its record is damaged.
+        """
+        path = run_dir / _BEGUN
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{name: record[name] for name in cls.__dataclass_fields__})
+        except FileNotFoundError:
+            raise InputError(
+                f"resume={run_dir}: no run was begun there (it has no {_BEGUN}); give the folder of a run of train.py, "
+                "or a run id of MLflow"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"resume={run_dir}: {path} is damaged; start the run anew in another folder") from None
+
+
+def refuse_used_folder(run_dir: Path, record: str = "config.yaml") -> None:
+    """Refuse a run folder that has a run in it already, before anything there can be lost.
+
+    Args:
+        run_dir: the folder.
+        record: the file that every run leaves.
+
+    Raises:
+        InputError: it is there.
+    """
+    if (run_dir / record).exists():
+        raise InputError(f"{run_dir} holds a run already; choose another folder with hydra.run.dir=<folder>")
+
+
+@contextmanager
+def hold(run_dir: Path) -> Iterator[None]:
+    """Keep a run folder to this process.
+
+    Raises:
+        InputError: another process has it.
+    """
+    lock = FileLock(run_dir / ".lock", timeout=0)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{run_dir} holds a run already, which another process is at work on; choose another folder with "
+            "hydra.run.dir=<folder>"
+        ) from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def write_config(config: Any, path: Path, root: Path, *, again: bool = False) -> None:
+    """Write the resolved config (plain dicts, lists and values), headed by its provenance.
+
+    Args:
+        config: the config.
+        path: where.
+        root: of the checkout.
+        again: for a run that goes on.
+
+    Raises:
+        InputError: the folder holds a run already.
+    """
+    if not again:
+        refuse_used_folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = "".join(f"# {name}: {value}\n" for name, value in provenance(root).items())
+    text = head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested names joined by dots: `{"model": {"alpha": 1}}` → `{"model.alpha": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def digest(config: dict[str, Any]) -> str:
+    """Sixteen hex digits that are equal for configs which make the same run, wherever it is kept."""
+    kept = {name: value for name, value in config.items() if name not in _OF_THE_RUN}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def setup_name(
+    *, model: str, alpha: float | str | None, experiment: str | None, overrides: Sequence[str], swept: Sequence[str]
+) -> str:
+    """What tells the set-ups of a sweep apart, for people: `convex α=0.9`, or `track loss=bce lr=0.01`.
+
+    Args:
+        model: name of the model.
+        alpha: its alpha, where it has one.
+        experiment: name of the recipe, if one was chosen.
+        overrides: all that was given on the command line.
+        swept: the keys that a sweep gives several values.
+    """
+    parts = [model, f"α={short(alpha)}" if alpha is not None else "", experiment or ""]
+    for word in overrides:
+        key, _, value = word.partition("=")
+        key = key.lstrip("+~")
+        if key in swept and key not in ("model", "model.alpha", "experiment", "seed"):
+            parts.append(f"{key.rpartition('.')[2]}={short(value)}")
+    name = " ".join(part for part in parts if part)
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+_LONGEST_NAME = 100
+
+
+def short(value: float | str) -> str:
+    """A number with as many digits as people read."""
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return str(value)

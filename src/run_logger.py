@@ -1,0 +1,226 @@
+"""The Lightning logger: MLflow, told in order, and told later where its store is away."""
+
+import json
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import MLFlowLogger
+
+from src.console import ROOT, console
+from src.tracking import INTERRUPTED, PRUNED, talking_to
+
+_PAUSE_S = 10.0
+"""A store that was away is not asked again before that, so that training does not wait for it."""
+
+
+class RunLogger(MLFlowLogger):
+    """Tells MLflow of one run, and loses nothing while its store is away.
+
+    What is logged stands in a queue until the store has taken it. Training never fails or waits for a store that is
+    away; at the end `finish` waits for it a while, and says what it could not be told.
+
+    Args:
+        experiment_name: an experiment that is there.
+        run_name: for people.
+        tracking_uri: the store.
+        patience_s: how long `finish` waits for a store that is away.
+        run_id: the run to go on with; None starts one.
+        tags: of a run that is started.
+    """
+
+    def __init__(
+        self,
+        *,
+        experiment_name: str,
+        run_name: str,
+        tracking_uri: str,
+        patience_s: float,
+        run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            experiment_name=experiment_name,
+            run_name=run_name,
+            tracking_uri=tracking_uri,
+            run_id=run_id,
+            tags=dict(tags or {}),
+        )
+        self._patience_s = patience_s
+        self._waiting: deque[tuple[str, Callable[[], Any]]] = deque()
+        self._refused: list[str] = []
+        self._ask_again_at = 0.0
+        self._failed = False
+        with talking_to(tracking_uri) as client:
+            if run_id is not None:
+                client.update_run(run_id, status="RUNNING")
+                for tag in {INTERRUPTED, PRUNED} & client.get_run(run_id).data.tags.keys():
+                    client.delete_tag(run_id, tag)
+            _ = self.experiment  # starts it
+
+    @property
+    def tracking_uri(self) -> str:
+        """The store."""
+        return str(self._tracking_uri)
+
+    def tell(self, what: str, tell: Callable[[], Any]) -> None:
+        """Call `tell` now, or, where the store is away, when it is back.
+
+        Args:
+            what: names it, for people.
+            tell: asks the store for something; must be safe to call again where it failed half-way.
+        """
+        self._waiting.append((what, tell))
+        if time.monotonic() >= self._ask_again_at:
+            self._drain()
+
+    def _drain(self) -> bool:
+        """Tell the store what waits, in order; False where it is away."""
+        while self._waiting:
+            what, tell = self._waiting[0]
+            try:
+                tell()
+            except Exception as error:
+                if _is_away(error):
+                    if not self._ask_again_at:
+                        console.print(f"{self.tracking_uri} is away; training goes on, and MLflow is told later")
+                    self._ask_again_at = time.monotonic() + _PAUSE_S
+                    return False
+                self._refused.append(f"{what} ({str(error).splitlines()[0][:200]})")
+            self._waiting.popleft()
+        if self._ask_again_at:
+            console.print(f"{self.tracking_uri} is back, and has been told all")
+            self._ask_again_at = 0.0
+        return True
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics against the epoch, where Lightning tells it, so that curves of different batches compare."""
+        values = dict(metrics)
+        step = int(values.pop("epoch", step or 0))
+        self.tell(f"metrics of epoch {step}", lambda: MLFlowLogger.log_metrics(self, values, step))
+
+    def log_hyperparams(self, params: Any) -> None:
+        """Log parameters that the run has not been given before: MLflow takes each only once."""
+        from mlflow.entities import Param
+
+        def tell() -> None:
+            known = self.experiment.get_run(self.run_id).data.params
+            new = [Param(key, str(value)[:6000]) for key, value in params.items() if key not in known]
+            for start in range(0, len(new), 100):
+                self.experiment.log_batch(self.run_id, params=new[start : start + 100])
+
+        self.tell("parameters", tell)
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        from mlflow.entities import RunTag
+
+        made = [RunTag(name, value[:5000]) for name, value in tags.items()]
+        self.tell("tags", lambda: self.experiment.log_batch(self.run_id, tags=made))
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """Log a file as an artifact, under `folder`."""
+        self.tell(path.name, lambda: self.experiment.log_artifact(self.run_id, str(path), folder))
+
+    def log_dataset(
+        self, *, name: str, digest: str, folder: Path, columns: Mapping[str, str], profile: Mapping[str, Any]
+    ) -> None:
+        """Log the data that the run learns from, as an MLflow dataset.
+
+        Args:
+            name: of the source.
+            digest: changes whenever the data does.
+            folder: where its files lie.
+            columns: name and type of each column of a pair.
+            profile: how much there is of it.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=name,
+            digest=digest,
+            source_type="local",
+            source=json.dumps({"uri": str(folder)}),
+            schema=json.dumps({"mlflow_colspec": [{"type": kind, "name": column} for column, kind in columns.items()]}),
+            profile=json.dumps(profile),
+        )
+        given = DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", "training")])
+        self.tell("the dataset", lambda: self.experiment.log_inputs(self.run_id, datasets=[given]))
+
+    def log_model(self, recommendations: Path, tracks: list[int], k: int) -> None:
+        """Log recommendations as a model with signature and input example; see `src/mlflow_model.py`.
+
+        Args:
+            recommendations: a `recommendations.jsonl`.
+            tracks: for the example.
+            k: recommendations for a track where nobody says how many.
+        """
+
+        def tell() -> None:
+            import pandas as pd
+            from mlflow import pyfunc
+            from mlflow.models import Model, ModelSignature
+            from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+            from mlflow.types.schema import Array
+
+            track = ColSpec(DataType.long, "track")
+            signature = ModelSignature(
+                inputs=Schema([track]),
+                outputs=Schema([track, ColSpec(Array(DataType.long), "recommendations")]),
+                params=ParamSchema([ParamSpec("k", DataType.long, k)]),
+            )
+            with warnings.catch_warnings(action="ignore"):
+                Model.log(
+                    artifact_path=None,
+                    flavor=pyfunc,
+                    run_id=self.run_id,
+                    name="model",
+                    python_model=str(ROOT / "src" / "mlflow_model.py"),
+                    artifacts={"recommendations": str(recommendations)},
+                    signature=signature,
+                    input_example=pd.DataFrame({"track": tracks}),
+                    pip_requirements=["mlflow", "pandas"],
+                )
+
+        self.tell("the model", tell)
+
+    def finalize(self, status: str = "success") -> None:
+        """Called by Lightning after fit and after test, and when either fails; only a failure ends the run here."""
+        if status == "failed" and not self._failed:
+            self._failed = True
+            self.finish("FAILED")
+
+    def finish(self, status: str = "FINISHED") -> bool:
+        """End the run; wait for a store that is away.
+
+        Returns:
+            Whether the store knows all there is.
+        """
+        self.tell(f"that the run is {status}", lambda: self.experiment.set_terminated(self.run_id, status))
+        if self._waiting:
+            with console.status(f"waiting for {self.tracking_uri}"):
+                deadline = time.monotonic() + self._patience_s
+                while not self._drain() and time.monotonic() < deadline:
+                    time.sleep(1)
+        lost = self._refused + [what for what, _ in self._waiting]
+        if lost:
+            console.print(
+                f"[bold red]MLflow was not told:[/] {', '.join(dict.fromkeys(lost))}; the run folder has it all",
+                soft_wrap=True,
+            )
+        return not lost
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the store may take the same thing later: it could not be reached, or was locked or overloaded."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import OperationalError
+
+    passing = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
+    if isinstance(error, MlflowException):
+        return error.error_code in passing
+    return isinstance(error, RequestException | OperationalError | ConnectionError)

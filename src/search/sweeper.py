@@ -1,0 +1,226 @@
+"""A search for the best settings, as a multirun: `python train.py -m search=optuna`."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
+from src.console import console
+from src.errors import InputError, check_number
+from src.search.space import Space
+from src.search.study import PRUNED, WHY, Settings, best_so_far, finished, open_study, tell
+from src.sweep import Sweep, failure
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+_HOPELESS = 6
+"""Trials that fail before any has worked, after which there is no point in more: fewer can be bad luck where half of
+the space cannot work."""
+_NO_SETUP = ("resume=", "run_name=", "logger", "trainer.accelerator=")
+"""Overrides that trials may differ in and still be compared."""
+
+
+class Search(Sweep):
+    """Asks Optuna what to try, lets the launcher run it, and tells Optuna what came of it, in batches.
+
+    A trial is a job, and its value what the verb returns: the best value of `monitor.metric`. The study lies in a
+    file, so that a search which was stopped goes on with `resume=true`.
+
+    Args:
+        num_trials: trials in all, with those of a search that is resumed.
+        batch: trials at once; None for as many as the launcher runs side by side.
+        storage: where studies are kept.
+        study: name of the study; None for one of its own.
+        random_trials: see `Settings`.
+        prune_after_trials: see `Settings`.
+        prune_after_epochs: see `Settings`.
+        space: what is searched, in Hydra's sweep grammar, by key.
+        only_with: the choice that brings a key into the space.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_trials: int,
+        batch: int | None,
+        storage: str,
+        study: str | None,
+        random_trials: int,
+        prune_after_trials: int,
+        prune_after_epochs: int,
+        space: Mapping[str, str],
+        only_with: Mapping[str, str],
+    ) -> None:
+        super().__init__()
+        check_number("search.num_trials", num_trials, whole=True, least=1)
+        if batch is not None:
+            check_number("search.batch", batch, whole=True, least=1)
+        self._num_trials, self._batch, self._storage, self._study_name = num_trials, batch, storage, study
+        self._settings = {
+            "random_trials": random_trials,
+            "prune_after_trials": prune_after_trials,
+            "prune_after_epochs": prune_after_epochs,
+        }
+        self._space, self._only_with = space, only_with
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Search.
+
+        Raises:
+            InputError: something cannot be searched, or the first trials all fail.
+        """
+        space = self._make_space(arguments)
+        self.validate_batch_is_legal([space.example()])
+        settings = Settings(mode=self.cfg.monitor.mode, seed=self.cfg.seed, **self._settings)
+        batch = self._batch or _side_by_side(self.launcher)
+        setup = {**space.describe(), "monitor": [str(self.cfg.monitor.metric), str(self.cfg.monitor.mode)]}
+        setup["fixed"] = [word for word in setup["fixed"] if not word.startswith(_NO_SETUP)]
+        self.write_down()
+        with (
+            open_study(
+                url=self._storage,
+                name=self._study_name,
+                setup=setup,
+                resume=bool(self.cfg.get("resume")),
+                settings=settings,
+            ) as study,
+            self.parent(study.study_name) as parent,
+        ):
+            over = len(finished(study))
+            console.print(f"study        {study.study_name}", soft_wrap=True, markup=False)
+            if over:
+                console.print(f"             {over} trials are over; {max(0, self._num_trials - over)} to go")
+            try:
+                results = self._search(study, space, batch, parent)
+            except KeyboardInterrupt:
+                _say_how_to_go_on(study)
+                raise
+            self._report(study, space, parent)
+        return results
+
+    def _make_space(self, arguments: Sequence[str]) -> Space:
+        choices = self.cfg.hydra.runtime.choices
+        usual = self.parsed([f"{key}={text}" for key, text in self._space.items()])
+
+        def settled(key: str) -> str:
+            return str(choices[key] if key in choices else OmegaConf.select(self.cfg, key))
+
+        return Space(given=self.parsed(arguments), usual=usual, only_with=self._only_with, settled=settled)
+
+    def _search(self, study: "Study", space: Space, batch: int, parent: str | None) -> list[JobReturn]:
+        results: list[JobReturn] = []
+        while (left := self._num_trials - len(finished(study))) > 0:
+            trials = [study.ask() for _ in range(min(batch, left))]
+            jobs = [[*space.suggest(trial), self._trial_word(study, trial.number)] for trial in trials]
+            made = self.launch(jobs, trials[0].number, parent, [dimension.name for dimension in space.dimensions])
+            results += made
+            for trial, result in zip(trials, made, strict=True):
+                self._show(study, tell(study, trial.number, value=_value(result), why=failure(result)))
+            failed = finished(study)
+            if len(failed) >= _HOPELESS and all(WHY in trial.user_attrs for trial in failed):
+                raise InputError(f"the first {len(failed)} trials all failed: {failed[0].user_attrs[WHY]}")
+        return results
+
+    def _trial_word(self, study: "Study", number: int) -> str:
+        """What a job has to know to report to the study, and to be given up."""
+        texts = {"storage": self._storage, "study": study.study_name}
+        words = [f"{name}: {QuotedString(text, Quote.single).with_quotes()}" for name, text in texts.items()]
+        words.append(f"number: {number}")
+        words += [f"{name}: {self._settings[name]}" for name in ("prune_after_trials", "prune_after_epochs")]
+        return f"trial={{{', '.join(words)}}}"
+
+    def _show(self, study: "Study", trial: "FrozenTrial") -> None:
+        """A line for a trial that is over."""
+        if WHY in trial.user_attrs:
+            came = f"failed: {trial.user_attrs[WHY]}"
+        elif PRUNED in trial.user_attrs:
+            came = f"given up in epoch {trial.user_attrs[PRUNED]}"
+        else:
+            came = f"{self._monitor()} {trial.value:.4f}"
+        if best := best_so_far(study):
+            came += f"; best {best.value:.4f} in trial {best.number}"
+        done = len(finished(study))
+        console.print(f"trial {trial.number} ({done}/{self._num_trials}): {came}", soft_wrap=True, markup=False)
+
+    def _report(self, study: "Study", space: Space, parent: str | None) -> None:
+        """Say what was found, draw it, and keep both.
+
+        Raises:
+            InputError: no trial was completed.
+        """
+        from src.search.report import draw, write_table
+
+        files = write_table(study, self.folder / "search.csv"), draw(study, self.folder / "search.png", self._monitor())
+        if parent:
+            from src.tracking import log_to_run
+
+            log_to_run(self.cfg.logger.tracking_uri, parent, files)
+        trials = finished(study)
+        failed = [trial.user_attrs[WHY] for trial in trials if WHY in trial.user_attrs]
+        if (best := best_so_far(study)) is None:
+            raise InputError(f"no trial was completed: {len(failed)} of {len(trials)} failed, the others were given up")
+        pruned = sum(PRUNED in trial.user_attrs for trial in trials)
+        say = {
+            "trials": f"{len(trials)}: {len(trials) - pruned - len(failed)} complete, {pruned} given up early, "
+            f"{len(failed)} failed" + (f" (the first: {failed[0]})" if failed else ""),
+            "best": f"{self._monitor()} {best.value:.4f} in trial {best.number}",
+            "study": f"{study.study_name} in {self._storage}",
+            "picture": f"{files[1]}, and as a table {files[0]}",
+        }
+        if parent:
+            say["compare"] = f"python compare.py parent={parent}"
+        say["next"] = shlex.join(["python", "train.py", *space.command(best.params)])
+        for name, text in say.items():
+            console.print(f"{name:<12} {text}", soft_wrap=True, markup=False)
+
+    def _monitor(self) -> str:
+        return str(self.cfg.monitor.metric)
+
+
+def _value(result: JobReturn) -> float | None:
+    value = result.return_value if result.status == JobStatus.COMPLETED else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _side_by_side(launcher: Any) -> int:
+    """How many jobs a launcher runs at once.
+
+    Raises:
+        InputError: nobody can know.
+    """
+    kind = type(launcher).__name__
+    if kind == "BasicLauncher":
+        return 1
+    if kind == "JoblibLauncher":
+        from joblib import effective_n_jobs  # type: ignore[import-untyped]
+
+        return int(effective_n_jobs(launcher.joblib["n_jobs"]))
+    raise InputError(f"say how many trials {kind} should run at once: search.batch=4")
+
+
+def _say_how_to_go_on(study: "Study") -> None:
+    console.print(
+        f"{len(finished(study))} trials are over; the same command with resume=true goes on with study "
+        f"{study.study_name}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def register(*, full_errors: bool) -> None:
+    """Make our sweepers known to Hydra.
+
+    It makes plugins only of its own namespace, so they have a name there; nothing of that name is imported.
+
+    Args:
+        full_errors: whether jobs show a traceback for whatever fails (HYDRA_FULL_ERROR=1).
+    """
+    Sweep.full_errors = full_errors
+    for sweeper in (Sweep, Search):
+        Plugins.instance().class_name_to_class[f"hydra_plugins.segue.{sweeper.__name__}"] = sweeper

@@ -1,0 +1,136 @@
+"""Tables in the terminal: what a person reads first of a result."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from src.console import console
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], title: str) -> Table:
+    """What the listeners of each arm made of it; brackets hold 95 % intervals over listeners."""
+    table = Table("arm", "recommender", title=escape(title), title_justify="left", caption_justify="left")
+    for column in ("sessions", "time a session", "tracks a session"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for arm, row in arms.items():
+        means = [
+            f"[bold]{row[name]:.2f}[/] \\[{row[name + '_lower']:.2f}, {row[name + '_upper']:.2f}]".replace("nan", "–")
+            for name in ("mean_time_per_session", "mean_tracks_per_session")
+        ]
+        table.add_row(arm, Text(names[arm], overflow="fold"), f"{row['sessions']:,}", *means)
+    chance = {arm: row["fallbacks"] / row["steps"] for arm, row in arms.items() if row["fallbacks"]}
+    if chance:
+        table.caption = "had nothing to recommend and played any track: " + ", ".join(
+            f"{arm} {share:.1%}" for arm, share in chance.items()
+        )
+    return table
+
+
+def effects_table(record: Mapping[str, Any]) -> Table:
+    """Effects of an A/B test: green is better, red worse, plain not sure; latency the other way round."""
+    caption = "\n".join(f"{arm}: {verdict}" for arm, verdict in record["verdicts"].items())
+    title = escape(f"A/B test {record['experiment']}")
+    table = Table("arm", "metric", title=title, title_justify="left", caption=escape(caption))
+    table.caption_justify = "left"
+    corrected = any(effect["holm_significant"] is not None for effect in record["effects"])
+    for column in ("control", "treatment", "effect in %", *["Holm's p"] * corrected):
+        table.add_column(column, justify="right", no_wrap=True)
+    for effect in record["effects"]:
+        sure = effect["significant"] if effect["holm_significant"] is None else effect["holm_significant"]
+        colour = ("green" if effect["better"] else "red") if sure and not record["withheld"] else "default"
+        weight = "bold " if effect["metric"] == record["primary"] else ""
+        interval = f"\\[{effect['lower_percent']:+.1f}, {effect['upper_percent']:+.1f}]"
+        cells = (
+            f"[{weight}default]{effect['metric'].replace('_', ' ')}[/]",
+            f"{effect['control_mean']:.4g}",
+            f"{effect['treatment_mean']:.4g}",
+            f"[{weight}{colour}]{effect['effect_percent']:+.1f}[/] {interval}",
+            "<0.0001" if effect["holm_p_value"] < 1e-4 else f"{effect['holm_p_value']:.2g}",
+        )
+        missing = not math.isfinite(effect["p_value"])  # all values are the same, or the control mean is 0
+        cells = (*cells[:3], "–", "–") if missing else cells
+        table.add_row(escape(effect["treatment"]), *(cells[:-1] if effect["holm_significant"] is None else cells))
+    return table
+
+
+def frame_table(frame: "pd.DataFrame", title: str) -> Table:
+    """A frame of whole numbers, a line a row; what is missing stays empty."""
+    table = Table("", title=title, title_justify="left")
+    for column in frame.columns:
+        table.add_column(str(column), justify="right")
+    for name, row in frame.iterrows():
+        table.add_row(str(name), *("" if gone else f"{value:,}" for value, gone in zip(row, row.isna(), strict=True)))
+    return table
+
+
+def metrics_table(metrics: Mapping[str, Any], title: str) -> Table:
+    """The test metrics of a run, each beside its floors: `test/mse` beside `test/mse_mean_floor`, and so on."""
+    test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
+    floors = sorted({name.rsplit("_", 2)[1] for name in test if name.endswith("_floor")})
+    table = Table("test", title=title, title_justify="left")
+    for column in ("model", *floors):
+        table.add_column(column, justify="right")
+    for name, value in test.items():
+        if name.endswith("_floor"):
+            continue
+        beside = (test.get(f"{name}_{floor}_floor") for floor in floors)
+        table.add_row(name, f"[bold]{value:.4g}[/]", *("" if floor is None else f"{floor:.4g}" for floor in beside))
+    return table
+
+
+def comparison_table(record: Mapping[str, Any], title: str) -> Table:
+    """Set-ups, best first: what chose, the primary test metric and how it differs, then the other means that fit.
+
+    Bold is the best of a column; green is surely worse than the best set-up, so it lost, red surely better.
+    """
+    primary, select = record["primary"], record["select"]
+    tested = primary is not None and any(primary in setup["differences"] for setup in record["setups"])
+    main = list(dict.fromkeys([select, *[primary] * (primary is not None)]))
+    others = [metric for metric in record["metrics"] if metric not in main]
+    room = console.width - 30 - 19 * len(main) - 40 * tested  # set-up and runs; mean and interval; difference and p
+    wide, shown = room >= 0, []
+    for metric in others:
+        room -= max(len(metric.rsplit("/")[-1]), 8) + 3
+        if room < 0:
+            break
+        shown.append(metric)
+    table = Table("set-up", title=escape(title), title_justify="left", caption_justify="left")
+    table.caption = escape(record["verdict"] + "\n" * (len(shown) < len(others)))
+    if len(shown) < len(others):
+        table.caption += f"{len(others) - len(shown)} more metrics are in comparison.md"
+    heads = [metric.replace("/", "/\n") for metric in (*main, *shown)]
+    if tested:
+        heads[len(main) : len(main)] = ["difference\nfrom the first", "Holm's p"]
+    for head in ("runs", *heads):
+        table.add_column(escape(head), justify="right", no_wrap=True)
+    for setup in record["setups"]:
+        cells = [_mean_cell(setup["metrics"][metric], interval=wide and metric in main) for metric in (*main, *shown)]
+        if tested:
+            cells[len(main) : len(main)] = _difference_cells(setup["differences"].get(primary), interval=wide)
+        table.add_row(Text(setup["setup"], overflow="fold"), str(len(setup["run_ids"])), *cells)
+    return table
+
+
+def _mean_cell(mean: Mapping[str, Any], *, interval: bool) -> str:
+    if not mean["num_runs"]:
+        return "–"
+    reach = f" ±{mean['upper'] - mean['mean']:.2g}" if interval and math.isfinite(mean["upper"]) else ""
+    return f"[{'bold' if mean['leads'] else 'default'}]{mean['mean']:.4g}[/]{reach}"
+
+
+def _difference_cells(one: Mapping[str, Any] | None, *, interval: bool) -> tuple[str, str]:
+    if one is None:
+        return "", ""
+    colour = ("green" if one["difference"] < 0 else "red") if one["sure"] else "default"
+    difference = f"[{colour}]{one['difference']:+.3g}[/]"
+    if not math.isfinite(one["p_value"]):  # one session, or the same difference in all
+        return difference, "–"
+    bounds = f" \\[{one['lower']:+.2g}, {one['upper']:+.2g}]" if interval else ""
+    return difference + bounds, "<0.0001" if one["holm_p_value"] < 1e-4 else f"{one['holm_p_value']:.2g}"

@@ -1,0 +1,141 @@
+"""A run that was stopped goes on as if it had not been."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.test_train import VOLATILE, command, metrics_of, quick, train
+
+LONG = ("trainer.max_epochs=8", "callbacks.early_stopping.patience=3", "callbacks.plots=null")
+HARD = (*LONG, "scheduler=plateau", "scheduler.patience=0", "model.alpha=learned", "logger=mlflow")
+
+
+def words(logs: Path, *more: str) -> list[str]:
+    quick_words = ["trainer.accelerator=cpu", "model.dim=16", "optimizer.lr=0.05", "datamodule.batch_size=256"]
+    return ["datamodule=botify", f"datamodule.path={logs}", *quick_words, *more]
+
+
+def kill_after_epoch(cwd: Path, epoch: int, *overrides: str) -> None:
+    """kill -9 of a run that has said that the epoch was over."""
+    process = subprocess.Popen(
+        command(*overrides), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line.startswith(f"epoch {epoch}/"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, said
+
+
+def numbers(run: Path) -> dict[str, Any]:
+    return {name: value for name, value in metrics_of(run).items() if name not in VOLATILE}
+
+
+@pytest.fixture(scope="module")
+def killed(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a whole run, `whole`, and `killed`, the same one killed after its third epoch and resumed."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    train(cwd, *words(ring_logs, *HARD, "hydra.run.dir=whole"))
+    kill_after_epoch(cwd, 3, *words(ring_logs, *HARD, "hydra.run.dir=killed"))
+    return cwd
+
+
+def test_a_run_that_was_killed_ends_with_the_numbers_of_one_that_was_not(killed: Path) -> None:
+    import mlflow
+
+    begun = json.loads((killed / "killed" / "run.json").read_text())
+    done = train(killed, "resume=killed")
+    assert "epoch 1/" not in done.stdout  # it did not begin anew
+    assert numbers(killed / "killed") == numbers(killed / "whole")
+    lists = [(killed / name / "recommendations.jsonl").read_bytes() for name in ("killed", "whole")]
+    assert lists[0] == lists[1]
+    run_id = metrics_of(killed / "killed")["mlflow_run_id"]
+    assert run_id == begun["mlflow_run_id"]
+    client = mlflow.MlflowClient(f"sqlite:///{killed}/mlflow.db")
+    assert client.get_run(run_id).info.status == "FINISHED"
+    whole = metrics_of(killed / "whole")["mlflow_run_id"]
+    for metric in ("train/loss", "val/ndcg_at_10"):
+        curves = [{one.step: one.value for one in client.get_metric_history(of, metric)} for of in (run_id, whole)]
+        assert curves[0] == curves[1]
+        assert len(curves[0]) >= 4
+
+
+def test_a_run_is_found_by_its_id_and_trained_on(killed: Path) -> None:
+    run_id = metrics_of(killed / "whole")["mlflow_run_id"]
+    before = metrics_of(killed / "whole")["epochs"]
+    more = f"trainer.max_epochs={before + 2}", "callbacks.early_stopping.patience=50"
+    train(killed, f"resume={run_id}", *more)
+    after = metrics_of(killed / "whole")
+    assert after["epochs"] == before + 2
+    assert after["mlflow_run_id"] == run_id
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["resume=nowhere"], "resume=nowhere is no folder, and no run either"),
+        (["resume=."], "no run was begun there"),
+        (["resume=killed", "model.dim=32"], "a run goes on as it was, and ranker.scorer.dim was 16, not 32"),
+        (["-m", "resume=killed", "seed=1,2"], "in a sweep use resume=true"),
+        (["resume=true", "logger=none"], "logger=none has none; give resume=<run folder>"),
+    ],
+)
+def test_what_cannot_be_resumed_is_said_in_a_line(killed: Path, overrides: list[str], message: str) -> None:
+    done = train(killed, *overrides, code=2)
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_of_other_data_is_not_gone_on_with(ring_logs: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(ring_logs, tmp_path / "logs")
+    kill_after_epoch(tmp_path, 1, *words(Path("logs"), *LONG, "logger=none", "hydra.run.dir=run"))
+    data = tmp_path / "logs" / "logs" / "b" / "data.json"
+    data.write_text("".join(data.read_text().splitlines(keepends=True)[:-80]))
+    done = train(tmp_path, "resume=run", code=2)
+    assert "has other data than it began with" in " ".join(done.stderr.split())
+
+
+def test_two_cannot_go_on_with_one_run(ring_logs: Path, tmp_path: Path) -> None:
+    kill_after_epoch(tmp_path, 1, *words(ring_logs, *LONG, "logger=none", "hydra.run.dir=run"))
+    first = subprocess.Popen(command("resume=run", "trainer.max_epochs=500"), cwd=tmp_path, stdout=subprocess.PIPE)
+    try:
+        while not (tmp_path / "run" / ".lock").exists():
+            time.sleep(0.05)
+            assert first.poll() is None
+        done = train(tmp_path, "resume=run", code=2)
+        assert "another process is at work on" in " ".join(done.stderr.split())
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def test_a_sweep_that_is_repeated_does_only_what_is_missing(ring_logs: Path, tmp_path: Path) -> None:
+    import mlflow
+
+    quiet = "callbacks.plots=null", "trainer.max_epochs=1", "callbacks.lineage.model=false"
+    quick(tmp_path, ring_logs, "--multirun", "model=track,mean", "hydra.sweep.dir=one", *quiet)
+    first = {metrics_of(tmp_path / "one" / job)["mlflow_run_id"] for job in ("0", "1")}
+    done = quick(
+        tmp_path, ring_logs, "--multirun", "model=track,mean,artist", "hydra.sweep.dir=two", *quiet, "resume=true"
+    )
+    assert done.stdout.count("done already, run") == 2
+    assert [path.name for path in (tmp_path / "two").glob("*/metrics.json")] == ["metrics.json"]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("segue").experiment_id])
+    parents = [run for run in runs if run.data.tags.get("segue.kind") == "sweep"]
+    assert len(runs) == 3 + len(parents)
+    newest = parents[0].info.run_id
+    below = {run.info.run_id for run in runs if f"sweep.{newest}" in run.data.tags}
+    assert below == first

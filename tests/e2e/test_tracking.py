@@ -1,0 +1,191 @@
+"""One store, many processes; and a store on another machine, which may go away."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.running import free_port, wait_until
+from tests.e2e.test_train import command, metrics_of, quick
+
+MANY = """
+import multiprocessing, os, sys
+sys.path.insert(0, {root!r})
+import mlflow
+from src.tracking import open_store
+
+def one(number, barrier):
+    barrier.wait()
+    experiment = open_store("sqlite:///mlflow.db", "segue")
+    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    run = client.create_run(experiment, tags={{"number": str(number)}}).info.run_id
+    for step in range(10):
+        client.log_metric(run, "loss", number + step, step=step)
+    client.log_text(run, str(number), "number.txt")
+    client.set_terminated(run)
+
+context = multiprocessing.get_context("fork")  # mlflow is imported once, but no store opened
+barrier = context.Barrier({num})
+jobs = [context.Process(target=one, args=(number, barrier)) for number in range({num})]
+for job in jobs: job.start()
+for job in jobs: job.join()
+sys.exit(sum(job.exitcode != 0 for job in jobs))
+"""
+
+
+def test_twenty_processes_at_once_on_an_empty_folder_lose_nothing(tmp_path: Path) -> None:
+    import mlflow
+
+    program = MANY.format(root=str(ROOT), num=20)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    [experiment] = [one for one in client.search_experiments() if one.name == "segue"]
+    runs = {int(run.data.tags["number"]): run for run in client.search_runs([experiment.experiment_id])}
+    assert sorted(runs) == list(range(20))
+    for number, run in runs.items():
+        assert run.info.status == "FINISHED"
+        history = client.get_metric_history(run.info.run_id, "loss")
+        assert sorted(one.value for one in history) == [float(number + step) for step in range(10)]
+        assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["number.txt"]
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A real tracking server on loopback."""
+    words = ["-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    words += ["--artifacts-destination", str(folder / "artifacts"), "--port", str(port), "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+    )
+    try:
+        wait_until(lambda: _answers(port), "the tracking server", within_s=90)
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    import urllib.request
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
+        return bool(answer.status == 200)
+
+
+def test_a_server_that_dies_and_comes_back_knows_the_whole_run(ring_logs: Path, tmp_path: Path) -> None:
+    import mlflow
+
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    words = ["datamodule=botify", f"datamodule.path={ring_logs}", "trainer.accelerator=cpu", "model.dim=16"]
+    words += ["trainer.max_epochs=30", "callbacks.early_stopping.patience=60", f"logger.tracking_uri={uri}"]
+    words += ["hydra.run.dir=run", "datamodule.batch_size=64"]
+    with mlflow_server(tmp_path, port):
+        process = subprocess.Popen(
+            command(*words), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("epoch 2/"):
+                break
+    for line in process.stdout:  # the server is dead
+        said.append(line)
+        if "is away; training goes on" in line:
+            break
+    with mlflow_server(tmp_path, port):
+        rest, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, "".join(said) + rest
+        assert "is back, and has been told all" in rest
+        metrics = metrics_of(tmp_path / "run")
+        client = mlflow.MlflowClient(uri)
+        run = client.get_run(metrics["mlflow_run_id"])
+        assert run.info.status == "FINISHED"
+        history = client.get_metric_history(run.info.run_id, "train/loss")
+        assert sorted({one.step for one in history}) == list(range(int(metrics["epochs"])))
+        assert run.data.metrics["test/recall_at_10"] == pytest.approx(metrics["test/recall_at_10"])
+        files = {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert {"recommendations.jsonl", "metrics.json", "plots"} <= files
+
+
+@pytest.fixture(scope="module")
+def tracked(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder with a run in it, and the run as MLflow has it."""
+    import mlflow
+
+    cwd = tmp_path_factory.mktemp("tracked")
+    quick(cwd, ring_logs, "hydra.run.dir=run", "trainer.max_epochs=2", "callbacks.lineage.system_metrics_s=0.2")
+    client = mlflow.MlflowClient(f"sqlite:///{cwd}/mlflow.db")
+    return cwd, client.get_run(metrics_of(cwd / "run")["mlflow_run_id"])
+
+
+def lists_of(run: Path) -> dict[int, list[int]]:
+    lines = map(json.loads, (run / "recommendations.jsonl").read_text().splitlines())
+    return {line["track"]: line["recommendations"] for line in lines}
+
+
+def test_the_model_of_a_run_recommends(tracked: tuple[Path, Any]) -> None:
+    import mlflow
+
+    cwd, run = tracked
+    mlflow.set_tracking_uri(f"sqlite:///{cwd}/mlflow.db")
+    [logged] = run.outputs.model_outputs
+    model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+    wanted = lists_of(cwd / "run")
+    given = model.predict(pd.DataFrame({"track": [103, 100, -7]}))
+    assert given["track"].tolist() == [103, 100, -7]
+    assert [list(found) for found in given["recommendations"]] == [wanted[103][:10], wanted[100][:10], []]
+    three = model.predict(pd.DataFrame({"track": [103]}), params={"k": 3})
+    assert list(three["recommendations"][0]) == wanted[103][:3]
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{logged.model_id}"))
+    assert not [file.name for file in folder.rglob("*") if file.suffix in (".pkl", ".pickle", ".cloudpickle")]
+    assert {"input_example.json", "MLmodel"} <= {file.name for file in folder.iterdir()}
+
+
+def test_the_model_of_a_run_predicts_from_the_shell(tracked: tuple[Path, Any]) -> None:
+    cwd, run = tracked
+    [logged] = run.outputs.model_outputs
+    (cwd / "tracks.json").write_text(json.dumps({"dataframe_split": {"columns": ["track"], "data": [[104]]}}))
+    words = ["models", "predict", "-m", f"models:/{logged.model_id}", "-i", "tracks.json", "--env-manager", "local"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true"},
+    )
+    answer = json.loads(done.stdout[done.stdout.index("{") :])
+    assert answer["predictions"] == [{"track": 104, "recommendations": lists_of(cwd / "run")[104][:10]}]
+
+
+def test_a_run_names_its_data_and_watches_the_machine(tracked: tuple[Path, Any]) -> None:
+    _, run = tracked
+    [given] = run.inputs.dataset_inputs
+    assert given.dataset.digest == run.data.tags["data_digest"]
+    assert json.loads(given.dataset.profile)["train"]["pairs"] == 2240
+    assert [column["name"] for column in json.loads(given.dataset.schema)["mlflow_colspec"]] == [
+        *("previous", "following", "played_ratio")
+    ]
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+    assert run.data.tags["mlflow.runColor"] == "#d62728"
+    assert time.time() * 1000 > run.info.end_time >= run.info.start_time

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from src.errors import InputError
+from src.run_folder import Begun, digest, hold, setup_name
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "alpha", "experiment", "overrides", "swept"),
+    [
+        ("convex α=0.9", "convex", 0.9, None, ["model=convex", "model.alpha=0.9", "seed=1"], []),
+        ("contextual", "contextual", None, None, ["loss=bce"], []),
+        ("track α=1 published", "track", 1.0, "published", ["model=track", "experiment=published"], ["model"]),
+        (
+            "convex α=0.3333 loss=bce lr=0.001",
+            "convex",
+            1 / 3,
+            None,
+            ["model.alpha=0.33333333", "loss=bce", "optimizer.lr=1e-3", "trainer.max_epochs=3", "seed=2"],
+            ["model.alpha", "loss", "optimizer.lr", "seed"],
+        ),
+        ("mean α=learned decay=0.1", "mean", "learned", None, ["+optimizer.decay=0.1"], ["optimizer.decay"]),
+    ],
+)
+def test_a_set_up_is_named_by_what_tells_it_apart_in_its_sweep(
+    name: str, model: str, alpha: float | str | None, experiment: str | None, overrides: list[str], swept: list[str]
+) -> None:
+    assert setup_name(model=model, alpha=alpha, experiment=experiment, overrides=overrides, swept=swept) == name
+
+
+def test_a_name_ends_somewhere() -> None:
+    words = [f"a.{letter}={'x' * 30}" for letter in "abcdef"]
+    keys = [word.partition("=")[0] for word in words]
+    name = setup_name(model="convex", alpha=0.9, experiment=None, overrides=words, swept=keys)
+    assert len(name) == 100
+    assert name.endswith("…")
+
+
+def test_a_digest_does_not_see_where_a_run_is_kept() -> None:
+    config = {"model": {"dim": 3}, "seed": 1, "run_dir": "a", "logger": {"tracking_uri": "x"}, "resume": None}
+    assert digest(config) == digest({**config, "run_dir": "b", "logger": None, "resume": True, "parent_run_id": "7"})
+    assert digest(config) != digest({**config, "seed": 2})
+    assert digest(config) != digest({**config, "model": {"dim": 4}})
+
+
+def test_a_folder_is_held_by_one_at_a_time_and_no_trace_is_left(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "run"
+    refused = pytest.raises(InputError, match=r"holds a run already, which another process is at work on")
+    with hold(folder), refused, hold(folder):
+        pass
+    with hold(folder):
+        pass
+    assert list(folder.iterdir()) == []
+
+
+def test_what_was_begun_is_read_back(tmp_path: Path) -> None:
+    begun = Begun(overrides=["model=track"], mlflow_run_id="abc", data_digest="0f")
+    begun.write(tmp_path)
+    assert Begun.read(tmp_path) == begun
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"run.json is damaged; start the run anew"):
+        Begun.read(tmp_path)
+    with pytest.raises(InputError, match=r"resume=.*nowhere: no run was begun there"):
+        Begun.read(tmp_path / "nowhere")
