@@ -1,0 +1,205 @@
+"""From runs in MLflow to what can be compared: which runs, their set-ups, their test queries and their curves."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from src.errors import InputError
+from src.evaluation.comparison import QUERY, TESTED, Comparison, Run
+from src.run_folder import short
+from src.tracking import KIND, PRUNED, fetch, find_runs, talking_to
+
+_CURVES = ("train/loss", "val/loss")
+_NAMED = 3
+"""Differences between set-ups of one name that are told; where there are more, some digits tell them apart."""
+_SAME_SETUP = (
+    "run_",
+    "callbacks.",
+    "logger.",
+    "seed",
+    "datamodule.seed",
+    "datamodule.rejected_path",
+    "resume",
+    "trial",
+)
+"""Parameters that say where a run is kept, or with which luck it was drawn."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """Runs that can be compared.
+
+    Args:
+        runs: MLflow's, newest first.
+        parent: the run above them, if they come from a sweep.
+        left_out: why others are not among them, a sentence each.
+    """
+
+    runs: list[Any]
+    parent: Any | None
+    left_out: list[str]
+
+
+def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_string: str) -> Found:
+    """The runs of a sweep, or of an experiment: finished ones that learned from the same data as the newest.
+
+    Args:
+        tracking_uri: the store.
+        experiment: its name.
+        parent: run id or folder of a sweep; None for the last one, or, where a filter is given or there was no sweep,
+            for all runs.
+        filter_string: MLflow's.
+
+    Raises:
+        InputError: there is no such sweep, or no finished run.
+    """
+    above = _sweep(tracking_uri, experiment, parent) if parent or not filter_string else None
+    runs = find_runs(tracking_uri, experiment, filter_string)
+    if above is not None:
+        runs = [run for run in runs if _is_below(run, above.info.run_id)]
+    runs = [run for run in runs if KIND not in run.data.tags]
+    finished = [run for run in runs if run.info.status == "FINISHED" and PRUNED not in run.data.tags]
+    where = f"sweep {above.info.run_name}" if above is not None else f"experiment {experiment!r}"
+    if not finished:
+        raise InputError(
+            f"no finished runs in {where} of {tracking_uri}; train first: "
+            "python train.py -m model=track,artist,mean,convex,contextual seed=1,2,3"
+        )
+    left_out = []
+    if len(finished) < len(runs):
+        left_out.append(f"{len(runs) - len(finished)} runs are not finished, or were pruned, and are left out.")
+    digest = finished[0].data.tags.get("data_digest")
+    same = [run for run in finished if run.data.tags.get("data_digest") == digest]
+    if len(same) < len(finished):
+        left_out.append(
+            f"{len(finished) - len(same)} runs learned from other data than the newest ({digest}) and are left out; "
+            "parent= or filter= choose others."
+        )
+    return Found(runs=same, parent=above, left_out=left_out)
+
+
+def _sweep(tracking_uri: str, experiment: str, parent: str | None) -> Any | None:
+    sweeps = find_runs(tracking_uri, experiment, f"tags.`{KIND}` = 'sweep'")
+    if parent is None:
+        return sweeps[0] if sweeps else None
+    folder = str(Path(parent).resolve())
+    for run in sweeps:
+        if parent == run.info.run_id or folder == str(Path(run.data.tags.get("run_dir", "")).resolve()):
+            return run
+    raise InputError(
+        f"parent={parent} is no sweep of experiment {experiment!r} in {tracking_uri}; give its run id or its folder, "
+        "or leave parent= out for the last one"
+    )
+
+
+def _is_below(run: Any, parent_id: str) -> bool:
+    tags = run.data.tags
+    return tags.get("mlflow.parentRunId") == parent_id or f"sweep.{parent_id}" in tags
+
+
+def setup_names(runs: Sequence[Any]) -> dict[str, str]:
+    """A name for the set-up of each run id; what set-ups of one name differ in is added to it."""
+    of = {run.info.run_id: run.data.tags.get("setup_digest", run.info.run_id) for run in runs}
+    first = {of[run.info.run_id]: run for run in reversed(runs)}
+    named: dict[str, list[str]] = {}
+    for digest, run in first.items():
+        named.setdefault(run.data.tags.get("setup", run.info.run_name), []).append(digest)
+    names = {}
+    for name, digests in named.items():
+        params = [_params(first[digest]) for digest in digests]
+        keys = sorted({key for one in params for key in one if len({other.get(key) for other in params}) > 1})
+        for digest, own in zip(digests, params, strict=True):
+            differing = [f"{key.rpartition('.')[2]}={short(own.get(key, '–'))}" for key in keys]
+            hidden = [digest[:4]] if len(keys) > _NAMED or not keys else []
+            names[digest] = " ".join([name, *differing[:_NAMED], *hidden]) if len(digests) > 1 else name
+    return {run_id: names[digest] for run_id, digest in of.items()}
+
+
+def _params(run: Any) -> dict[str, str]:
+    return {key: value for key, value in run.data.params.items() if not key.startswith(_SAME_SETUP)}
+
+
+def read(
+    runs: Sequence[Any], tracking_uri: str, *, select: str, on_run: Callable[[int], None] = lambda _: None
+) -> list[Run]:
+    """What a comparison needs of each run; brought here from the store.
+
+    Args:
+        runs: MLflow's.
+        tracking_uri: the store.
+        select: a metric whose curve is wanted beside the losses.
+        on_run: called with 1 after each run.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    names, made = setup_names(runs), []
+    for run in runs:
+        metrics: Mapping[str, float] = run.data.metrics
+        is_control = run.data.tags.get("ab_role") == "control"  # the effect it carries is its rival's
+        made.append(
+            Run(
+                run_id=run.info.run_id,
+                setup=names[run.info.run_id],
+                seed=int(run.data.params.get("seed", 0)),
+                metrics={key: value for key, value in metrics.items() if not (is_control and key.startswith("ab/"))},
+                queries=_queries(run, tracking_uri),
+                history={name: _curve(run, tracking_uri, name) for name in (*_CURVES, select) if name in metrics},
+                alpha=metrics.get("alpha"),
+            )
+        )
+        on_run(1)
+    return made
+
+
+def _queries(run: Any, tracking_uri: str) -> pd.DataFrame | None:
+    try:
+        path = fetch(tracking_uri, run.info.run_id, "test_queries.parquet")
+        return pd.read_parquet(path, columns=[*QUERY, *TESTED])
+    except InputError:
+        return None
+
+
+def _curve(run: Any, tracking_uri: str, metric: str) -> list[tuple[int, float]]:
+    """By epoch. What was logged last is the value of the best one once more, and no epoch of its own."""
+    with talking_to(tracking_uri) as client:
+        values = {one.step: one.value for one in client.get_metric_history(run.info.run_id, metric)}
+        end = max((one.step for one in client.get_metric_history(run.info.run_id, "fit_seconds")), default=None)
+    return [(step, value) for step, value in sorted(values.items()) if end is None or step < end]
+
+
+def winner(comparison: Comparison) -> str:
+    """Id of the run of the best set-up that validates best."""
+    sign = 1 if comparison.mode == "max" else -1
+    return max(comparison.best.runs, key=lambda run: sign * run.metrics.get(comparison.select, -sign * inf)).run_id
+
+
+def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
+    """Give the model of a run a registered name and an alias, which is taken from whatever had it before.
+
+    Returns:
+        Its version.
+
+    Raises:
+        InputError: the run has no model, or the store cannot be used.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with talking_to(tracking_uri) as client:
+        run = client.get_run(run.info.run_id)
+        models = run.outputs.model_outputs if run.outputs else []
+        if not models:
+            raise InputError(
+                f"run {run.info.run_id} has no model to register; train it with callbacks.lineage.model=true"
+            )
+        with suppress(MlflowException):  # it is there already; if it cannot be made, the next line says why
+            client.create_registered_model(name)
+        model_id = models[-1].model_id
+        version = client.create_model_version(name, f"models:/{model_id}", run.info.run_id, model_id=model_id).version
+        client.set_registered_model_alias(name, alias, version)
+    return str(version)

@@ -1,0 +1,175 @@
+"""The comparison for people: `comparison.csv`, `comparison.md`, `comparison.json`, and the picture."""
+
+from collections.abc import Mapping
+from math import floor, log10
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.evaluation.comparison import TESTED, Comparison, Difference, Setup, listed
+from src.evaluation.comparison_picture import draw
+from src.evaluation.paired import Mean
+from src.records import write_record, write_whole
+
+_HOW = {"max": "highest", "min": "lowest"}
+
+
+def write_report(comparison: Comparison, folder: Path, provenance: Mapping[str, str]) -> None:
+    """Leave the four files in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = markdown(comparison, provenance)
+    write_whole(folder / "comparison.png", lambda path: draw(comparison, path))
+    write_whole(folder / "comparison.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_whole(folder / "comparison.csv", lambda path: tidy(comparison).to_csv(path, index=False, lineterminator="\n"))
+    write_record({**comparison.record(), "provenance": dict(provenance)}, folder / "comparison.json")
+
+
+def tidy(comparison: Comparison) -> pd.DataFrame:
+    """A line a set-up and metric, the best first. Differences are of the set-up less the best, where it was tested."""
+    lines = []
+    for setup in comparison.setups:
+        for metric, mean in setup.means.items():
+            one = comparison.difference(setup.name, metric)
+            lines.append(
+                {
+                    "setup": setup.name,
+                    "metric": metric,
+                    "num_runs": mean.num_runs,
+                    "mean": mean.mean,
+                    "lower": mean.lower,
+                    "upper": mean.upper,
+                    "difference_to_best": np.nan if one is None else one.difference,
+                    "difference_lower": np.nan if one is None else one.lower,
+                    "difference_upper": np.nan if one is None else one.upper,
+                    "p_value": np.nan if one is None else one.p_value,
+                    "holm_p_value": np.nan if one is None else one.holm_p_value,
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def markdown(comparison: Comparison, provenance: Mapping[str, str]) -> str:
+    """The verdict, set-ups × metrics, differences from the best, what every number is, and where it came from."""
+    metrics = comparison.metrics
+    lines = ["# Comparison", "", f"**{_cell(comparison.verdict)}.**", ""]
+    lines += [f"| set-up | runs | {' | '.join(metrics)} |", f"|---|--:|{'--:|' * len(metrics)}"]
+    for setup in comparison.setups:
+        cells = [_mean(comparison, setup, metric) for metric in metrics]
+        lines.append(f"| {_cell(setup.name)} | {len(setup.runs)} | {' | '.join(cells)} |")
+    if comparison.differences:
+        lines += ["", f"Differences from {_cell(comparison.best.name)}:", ""]
+        lines += ["| set-up | metric | difference | interval | p | Holm p |", "|---|---|--:|--:|--:|--:|"]
+        by_setup = [one for setup in comparison.setups for one in comparison.differences if one.setup == setup.name]
+        lines += [_line(comparison, one) for one in by_setup]
+    lines += ["", "![comparison](comparison.png)", "", *(f"- {_cell(said)}" for said in sentences(comparison))]
+    lines += ["", *(f"- {name}: {value}" for name, value in provenance.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _mean(comparison: Comparison, setup: Setup, metric: str) -> str:
+    mean = setup.means[metric]
+    bold = "**" if comparison.leads(setup, metric) else ""
+    few = f" ({mean.num_runs} of {len(setup.runs)} runs)" if 0 < mean.num_runs < len(setup.runs) else ""
+    number, _, reach = _with_reach(mean).partition(" ")
+    return f"{bold}{number}{bold} {reach}{few}".rstrip()
+
+
+def _with_reach(mean: Mean) -> str:
+    """`0.237 ± 0.039`: to the second digit of what is uncertain."""
+    reach = mean.upper - mean.mean
+    if not reach > 0:  # one run, or runs that agree
+        return _number(mean.mean, ",.0f" if abs(mean.mean) >= 10_000 else ".4g")
+    decimals = max(0, 1 - floor(log10(reach)))
+    return f"{mean.mean:,.{decimals}f} ± {reach:,.{decimals}f}"
+
+
+def _line(comparison: Comparison, one: Difference) -> str:
+    bold = "**" if comparison.is_sure(one) else ""
+    interval = f"[{one.lower:+.3g}, {one.upper:+.3g}]" if np.isfinite(one.lower) else "–"
+    p_values = f"{_number(one.p_value, '.2g')} | {_number(one.holm_p_value, '.2g')}"
+    return f"| {_cell(one.setup)} | {one.metric} | {bold}{one.difference:+.3g}{bold} | {interval} | {p_values} |"
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if np.isfinite(value) else "–"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """What each number is, a sentence each; and what was left out or is not known."""
+    setups, level = comparison.setups, f"{100 * comparison.level:g} %"
+    num_runs = sum(len(setup.runs) for setup in setups)
+    said = [
+        f"Set-ups: {len(setups)}, runs: {num_runs}. They stand in the order of their mean {comparison.select}, the "
+        f"{_HOW[comparison.mode]} first; test metrics choose nothing."
+    ]
+    if len(setups) > 1:
+        said.append("Bold: the best mean of a metric that has a better and a worse.")
+    if any(mean.num_runs > 1 for setup in setups for mean in setup.means.values()):
+        said.append(f"±: half of Student's {level} interval of the mean over runs, so over seeds.")
+    said += _of_runs(comparison)
+    if comparison.differences:
+        said += _of_tests(comparison)
+    elif comparison.primary is None:
+        said.append(f"Nothing was tested: that takes one of {', '.join(f'test/{name}' for name in TESTED)}.")
+    elif len(setups) > 1:
+        said.append(f"Nothing was tested: that takes the test queries of {comparison.best.name} and of another set-up.")
+    return said
+
+
+def _of_runs(comparison: Comparison) -> list[str]:
+    setups, said = comparison.setups, []
+    single = [setup.name for setup in setups if len(setup.runs) == 1]
+    if single:
+        said.append(f"With one run there is no interval, and what its seed did is not known: {listed(single)}.")
+    repeated = [
+        f"{setup.name} (seed {', '.join(map(str, setup.repeated_seeds))})" for setup in setups if setup.repeated_seeds
+    ]
+    if repeated:
+        said.append(
+            f"The same seed more than once in {listed(repeated)}: all count, and if they are the same run again, "
+            "intervals are too narrow."
+        )
+    for metric in comparison.metrics:
+        few = [
+            f"{setup.name} {setup.means[metric].num_runs} of {len(setup.runs)}"
+            for setup in setups
+            if setup.means[metric].num_runs < len(setup.runs) and not metric.startswith("ab/")
+        ]
+        if few:
+            said.append(f"{metric} is over the runs that have it: {listed(few)}.")
+    if comparison.missing:
+        said.append(f"No run has {', '.join(comparison.missing)}.")
+    if any(metric.startswith("ab/") for metric in comparison.metrics):
+        said.append("ab/ is each run's own A/B test, against the control of that test; controls may differ.")
+    unknown = [
+        f"{setup.name} {len(setup.runs) - len(setup.queried)} of {len(setup.runs)}"
+        for setup in setups
+        if len(setup.queried) < len(setup.runs)
+    ]
+    if unknown:
+        said.append(f"Runs without test queries are left out of the tests: {listed(unknown)}.")
+    return said
+
+
+def _of_tests(comparison: Comparison) -> list[str]:
+    tested = {comparison.best.name, *(one.setup for one in comparison.differences)}
+    said = [
+        f"Differences are of a set-up less {comparison.best.name}, paired on {comparison.num_queries:,} test queries "
+        f"of {comparison.num_sessions:,} sessions. Their {100 * comparison.level:g} % interval and p allow for the "
+        "luck of which sessions were in the test and, where a set-up has two runs or more, of which seeds were drawn.",
+        f"Holm's p keeps false alarms of a metric together at {1 - comparison.level:.2g}, over all pairs of set-ups, "
+        "whichever of them validation named the best.",
+    ]
+    single = [setup.name for setup in comparison.setups if setup.name in tested and len(setup.queried) == 1]
+    if single:
+        said.append(f"The luck of a single seed is not in the tests of {listed(single)}: more seeds may well disagree.")
+    if comparison.num_sessions == 1:
+        said.append("All test queries are of one session, so nothing can be said of others.")
+    elif any(np.isnan(one.p_value) for one in comparison.differences):
+        said.append("Where p is –, the difference is the same in every session: how it varies cannot be told.")
+    return said
