@@ -66,7 +66,7 @@ def _run(config: DictConfig, earlier: Any, setup: str) -> float:
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     callbacks = instantiate(config.callbacks, _convert_="all").values()
-    callbacks = [made(datamodule) if isinstance(made, partial) else made for made in callbacks]
+    callbacks = [made(datamodule) if isinstance(made, partial) else made for made in callbacks if made is not None]
     pruning = None
     if config.trial:
         from src.callbacks.pruning import Pruning

@@ -32,6 +32,13 @@ class Resume(Callback):
 
     def __init__(self) -> None:
         self._before: dict[str, Any] = {}
+        self._patience: dict[EarlyStopping, int] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Keep what is asked of early stopping now: its state brings back what was asked of it before."""
+        self._patience = {
+            one: one.patience for one in trainer.early_stopping_callbacks if isinstance(one, EarlyStopping)
+        }
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         """Put it in."""
@@ -57,6 +64,7 @@ class Resume(Callback):
         for plan in trainer.lr_scheduler_configs:
             if plan.reduce_on_plateau and plan.monitor in self._before["watched"]:
                 plan.scheduler.step(self._before["watched"][plan.monitor])
-        for stopping in trainer.early_stopping_callbacks:
-            if isinstance(stopping, EarlyStopping) and stopping.wait_count >= stopping.patience:
+        for stopping, patience in self._patience.items():
+            stopping.patience = patience
+            if stopping.wait_count >= patience:
                 trainer.should_stop = True

@@ -85,7 +85,7 @@ def test_a_run_is_found_by_its_id_and_trained_on(killed: Path) -> None:
     [
         (["resume=nowhere"], "resume=nowhere is no folder, and no run either"),
         (["resume=."], "no run was begun there"),
-        (["resume=killed", "model.dim=32"], "a run goes on as it was, and ranker.scorer.dim was 16, not 32"),
+        (["resume=killed", "model.dim=32"], "a run goes on as it was, and model.dim was 16, not 32"),
         (["-m", "resume=killed", "seed=1,2"], "in a sweep use resume=true"),
         (["resume=true", "logger=none"], "logger=none has none; give resume=<run folder>"),
     ],

@@ -1,0 +1,267 @@
+"""Pictures of runs that are as small and as odd as runs can be."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from src.callbacks import plots as module
+from src.callbacks.plots import Plots, artist_vectors
+from src.callbacks.ranking import Ranking
+from src.datamodules.pair_datamodule import PairDataModule
+from src.evaluation import plots as drawing
+from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from src.models.pair_ranker import PairRanker
+from src.models.scorers import CosineMix, TwoTableDot
+from tests.conftest import event, make_vocabulary, write_lines, write_tracks
+
+Make = Callable[..., PairDataModule]
+MONITOR = "val/loss"
+COSINES = partial(CosineMix, fixed_alpha=None, dim=8, init_std=0.1)
+SCORERS: dict[str, Any] = {
+    "track": partial(COSINES, alpha=1.0),
+    "artist": partial(COSINES, alpha=0.0),
+    "mean": partial(COSINES, alpha=0.5),
+    "learned": partial(COSINES, alpha="learned"),
+    "contextual": partial(TwoTableDot, alpha=None, dim=8, init_std=0.1),
+}
+LOSSES: dict[str, Any] = {
+    "mse": MSELoss,
+    "bce": partial(BCELoss, scale=1.0),
+    "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0),
+}
+ALL = {"learning_curve.png", "calibration.png", "scores.png", "popularity.png", "artists.png"}
+
+
+def ranker(datamodule: PairDataModule, scorer: str = "learned", loss: str = "bce") -> PairRanker:
+    torch.manual_seed(0)
+    return PairRanker(
+        vocabulary=datamodule.vocabulary,
+        scorer=SCORERS[scorer],
+        loss=LOSSES[loss],
+        optimizer=partial(torch.optim.Adam, lr=0.02),
+        scheduler=None,
+        monitor=MONITOR,
+    )
+
+
+def trainer_of(datamodule: PairDataModule, run: Path, *more: Callback, **settings: Any) -> tuple[Trainer, Plots]:
+    plots = Plots(
+        datamodule,
+        folder=str(run / "plots"),
+        queries_path=str(run / "queries.parquet"),
+        monitor=MONITOR,
+        mode="min",
+        seed=1,
+    )
+    ranking = Ranking(
+        datamodule,
+        max_val_queries=100,
+        list_length=2,
+        queries_path=str(run / "queries.parquet"),
+        monitor=MONITOR,
+        seed=1,
+    )
+    checkpoint = ModelCheckpoint(
+        dirpath=run, filename="best", monitor=MONITOR, mode="min", save_last=True, enable_version_counter=False
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=[ranking, plots, *more, checkpoint],
+        **{"max_epochs": 1, **settings},
+    )
+    return trainer, plots
+
+
+def drawn(run: Path) -> set[str]:
+    """Names of the pictures; each is one."""
+    files = list((run / "plots").iterdir())
+    for file in files:
+        assert file.read_bytes().startswith(b"\x89PNG")
+        assert file.stat().st_size > 5000
+    return {file.name for file in files}
+
+
+@pytest.fixture
+def ring(datamodule_of: Make, ring_logs: Path) -> PairDataModule:
+    datamodule = datamodule_of(ring_logs)
+    datamodule.setup()
+    return datamodule
+
+
+@pytest.fixture
+def small(datamodule_of: Make, tmp_path: Path) -> Callable[..., PairDataModule]:
+    """Makes twenty sessions of three tracks."""
+
+    def make(*, share: float = 1.0, num_artists: int = 4) -> PairDataModule:
+        write_tracks(tmp_path, (row % num_artists for row in range(12)))
+        lines = [event(n, 1000 * n + step, 100 + (n + step) % 12, share) for n in range(20) for step in range(3)]
+        write_lines(tmp_path / "logs" / "data.json", lines)
+        datamodule = datamodule_of(tmp_path)
+        datamodule.setup()
+        return datamodule
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("scorer", "loss"),
+    [("track", "mse"), ("artist", "softmax"), ("mean", "bce"), ("learned", "softmax"), ("contextual", "mse")],
+)
+def test_every_model_has_its_five_pictures(ring: PairDataModule, tmp_path: Path, scorer: str, loss: str) -> None:
+    model = ranker(ring, scorer, loss)
+    trainer, _ = trainer_of(ring, tmp_path)
+    trainer.fit(model, ring)
+    trainer.test(model, ring, ckpt_path="best", weights_only=True, verbose=False)
+    assert drawn(tmp_path) == ALL
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_run_taken_up_again_has_its_whole_curve_and_the_test_does_not_cut_it(
+    ring: PairDataModule, tmp_path: Path
+) -> None:
+    trainer, plots = trainer_of(ring, tmp_path, max_epochs=2)
+    trainer.fit(ranker(ring), ring)
+    first = plots.state_dict()["epochs"]
+    assert [epoch["epoch"] for epoch in first] == [0, 1]
+
+    early = (tmp_path / "last.ckpt").rename(tmp_path / "early.ckpt")
+    trainer, plots = trainer_of(ring, tmp_path, max_epochs=4)
+    model = ranker(ring)
+    trainer.fit(model, ring, ckpt_path=early, weights_only=True)
+    whole = plots.state_dict()["epochs"]
+    assert [epoch["epoch"] for epoch in whole] == [0, 1, 2, 3]
+    assert whole[:2] == first
+    assert {"train/loss", "val/loss", "val/mrr"} <= whole[3].keys()
+    assert all(type(value) is float for epoch in whole for value in epoch.values())
+    trainer.test(model, ring, ckpt_path=early, weights_only=True, verbose=False)
+    assert plots.state_dict()["epochs"] == whole
+
+
+def test_training_that_is_stopped_in_its_first_epoch_is_drawn(ring: PairDataModule, tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            trainer.should_stop = True
+
+    model = ranker(ring)
+    trainer, _ = trainer_of(ring, tmp_path, Stop(), max_epochs=5)
+    trainer.fit(model, ring)
+    trainer.test(model, ring, ckpt_path="best", weights_only=True, verbose=False)
+    assert drawn(tmp_path) == ALL
+
+
+def test_fast_dev_run_is_drawn(ring: PairDataModule, tmp_path: Path) -> None:
+    model = ranker(ring)
+    trainer, _ = trainer_of(ring, tmp_path, fast_dev_run=True)
+    trainer.fit(model, ring)
+    trainer.test(model, ring, verbose=False)
+    assert drawn(tmp_path) == ALL
+
+
+def test_without_training_there_is_no_curve(ring: PairDataModule, tmp_path: Path) -> None:
+    trainer, _ = trainer_of(ring, tmp_path)
+    trainer.test(ranker(ring), ring, verbose=False)
+    assert drawn(tmp_path) == ALL - {"learning_curve.png"}
+
+
+def test_without_queries_there_is_no_popularity(small: Callable[..., PairDataModule], tmp_path: Path) -> None:
+    datamodule = small(share=0.3)
+    trainer, _ = trainer_of(datamodule, tmp_path)
+    trainer.test(ranker(datamodule), datamodule, verbose=False)
+    assert drawn(tmp_path) == {"calibration.png", "scores.png", "artists.png"}
+
+
+def test_without_shares_there_is_no_calibration(ring: PairDataModule, tmp_path: Path) -> None:
+    unknown = {name: np.full(len(pairs), np.nan, np.float32) for name, pairs in ring.pairs.items()}
+    ring.pairs = {name: replace(pairs, played_ratio=unknown[name]) for name, pairs in ring.pairs.items()}
+    ring.vocabulary = replace(ring.vocabulary, mean_played_ratio=None)
+    trainer, _ = trainer_of(ring, tmp_path)
+    trainer.test(ranker(ring, loss="softmax"), ring, verbose=False)
+    assert drawn(tmp_path) == {"scores.png", "popularity.png", "artists.png"}
+
+
+def test_one_artist_is_drawn(small: Callable[..., PairDataModule], tmp_path: Path) -> None:
+    datamodule = small(num_artists=1)
+    model = ranker(datamodule, "artist")
+    trainer, _ = trainer_of(datamodule, tmp_path)
+    trainer.test(model, datamodule, verbose=False)
+    assert drawn(tmp_path) == ALL - {"learning_curve.png"}
+
+
+def test_of_very_many_pairs_a_seeded_part_is_scored(
+    ring: PairDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[dict[str, np.ndarray]] = []
+    monkeypatch.setattr(drawing, "draw_scores", lambda *, path, **scores: scored.append(scores))  # noqa: ARG005
+    monkeypatch.setattr(module, "MAX_PAIRS", 30)
+    monkeypatch.setattr(module, "_BLOCK", 7)
+    for _ in range(2):
+        trainer, _ = trainer_of(ring, tmp_path)
+        trainer.test(ranker(ring), ring, verbose=False)
+    one, other = scored
+    assert len(one["random"]) == 30
+    assert len(one["liked"]) + len(one["skipped"]) <= 30
+    assert {name: values.tolist() for name, values in one.items()} == {
+        name: values.tolist() for name, values in other.items()
+    }
+
+
+def test_the_scores_are_those_of_the_pairs(
+    ring: PairDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(drawing, "draw_scores", lambda **given: told.update(given))
+    monkeypatch.setattr(
+        drawing, "draw_calibration", lambda predicted, real, _: told.update(predicted=predicted, real=real)
+    )
+    monkeypatch.setattr(drawing, "draw_popularity", lambda **given: told.update(popular=given))
+    model = ranker(ring)
+    trainer, _ = trainer_of(ring, tmp_path)
+    trainer.test(model, ring, verbose=False)
+    test = ring.pairs["test"]
+    liked: list[float] = []
+    skipped: list[float] = []
+    shares, plays = [], []
+    for previous, following, share in zip(test.previous, test.following, test.played_ratio, strict=True):
+        score = model.scorer(torch.tensor([previous]), torch.tensor([following])).item()
+        shares.append(share)
+        if previous != following:
+            (liked if share > 0.79 else skipped).append(score)
+        if previous != following and share > 0.79:
+            plays.append(ring.vocabulary.plays[following])
+    assert told["liked"].tolist() == pytest.approx(liked, abs=1e-6)
+    assert told["skipped"].tolist() == pytest.approx(skipped, abs=1e-6)
+    assert told["real"].tolist() == shares
+    assert len(told["random"]) == len(test)
+    assert told["popular"]["plays"].tolist() == plays
+    mse = ((told["predicted"] - told["real"]) ** 2).mean()
+    assert mse == pytest.approx(float(trainer.callback_metrics["test/mse"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_the_vector_of_an_artist_is_its_own_or_the_mean_of_its_tracks(scorer: str) -> None:
+    artist_of = [0, 0, 0, 1, 1, 2, 3]
+    counts = [1, 2, 0, 0, 1, 0, 3]  # of artist 2 nothing is seen
+    vocabulary = make_vocabulary(artist_of, previous_counts=counts, next_counts=counts)
+    made = SCORERS[scorer](vocabulary)
+    vectors = artist_vectors(made, torch.tensor(artist_of)).detach().numpy()
+    for artist in range(4):
+        if isinstance(made, CosineMix) and made.artist is not None:
+            own = made.artist.weight[artist].detach().numpy()
+            expected = own / (np.linalg.norm(own) or 1)
+        else:
+            seen = [row for row in range(7) if artist_of[row] == artist and counts[row]]
+            expected = np.mean([made.item(torch.tensor([row]))[0].detach().numpy() for row in seen] or [np.zeros(8)], 0)
+        np.testing.assert_allclose(vectors[artist], expected, atol=1e-6)
+    assert not vectors[2].any()
