@@ -1,4 +1,4 @@
-.PHONY: setup train test lint format ui
+.PHONY: setup train test lint format ui docs-screenshots
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -28,5 +28,10 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ui: $(READY)
-	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db $(ARGS)
+STORE := $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
+
+ui: $(READY)      ## the MLflow UI on the runs of this folder
+	@case "$(STORE)" in http*) echo "open $(STORE) in a browser";; *) MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri $(STORE) $(ARGS);; esac
+
+docs-screenshots: $(READY)   ## needs Chromium, and a sweep that compare.py has looked at
+	$(BIN)/python docs/screenshots.py $(ARGS)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from src.console import ROOT, console, hush_libraries, verb
 from src.tables import frame_table, metrics_table
@@ -50,7 +50,7 @@ def _run(config: DictConfig, earlier: Any, setup: str) -> float:
 
     from src.errors import InputError
     from src.resume import config_digest, setup_digest
-    from src.run_folder import Begun, write_config
+    from src.run_folder import Begun, as_dict, parameters, write_config
     from src.tracking import PRUNED, open_store, run_colour
 
     run_dir, logger = Path(config.run_dir), None
@@ -80,8 +80,9 @@ def _run(config: DictConfig, earlier: Any, setup: str) -> float:
         tags |= {"mlflow.parentRunId": config.parent_run_id} if config.parent_run_id else {}
         run_id = begun.mlflow_run_id if begun else None
         logger = instantiate(config.logger, _convert_="all", tags=tags, run_id=run_id)
+        logger.log_hyperparams(parameters(config))
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=logger or False, _convert_="all")
-    write_config(OmegaConf.to_container(config, resolve=True), run_dir / "config.yaml", root=ROOT, again=bool(earlier))
+    write_config(as_dict(config), run_dir / "config.yaml", root=ROOT, again=bool(earlier))
     overrides = begun.overrides if begun else list(HydraConfig.get().overrides.task)
     Begun(overrides=overrides, mlflow_run_id=logger.run_id if logger else None, data_digest=datamodule.digest()).write(
         run_dir

@@ -141,13 +141,12 @@ def read(
     names, made = setup_names(runs), []
     for run in runs:
         metrics: Mapping[str, float] = run.data.metrics
-        is_control = run.data.tags.get("ab_role") == "control"  # the effect it carries is its rival's
         made.append(
             Run(
                 run_id=run.info.run_id,
                 setup=names[run.info.run_id],
                 seed=int(run.data.params.get("seed", 0)),
-                metrics={key: value for key, value in metrics.items() if not (is_control and key.startswith("ab/"))},
+                metrics=dict(metrics),
                 queries=_queries(run, tracking_uri),
                 history={name: _curve(run, tracking_uri, name) for name in (*_CURVES, select) if name in metrics},
                 alpha=metrics.get("alpha"),

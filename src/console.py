@@ -102,6 +102,8 @@ def _for_hydra(words: list[str], verb_name: str) -> list[str]:
     """
     if verb_name == "serve":
         return [f"do={word}" if word in ("load", "rollback", "versions") else _experiment_name(word) for word in words]
+    if verb_name == "compare":
+        words = [_quoted(word) if word.startswith("filter=") else word for word in words]
     if verb_name != "train":
         return [_experiment_name(word) for word in words]
     if any(word.startswith("resume=") for word in words):
@@ -117,6 +119,15 @@ def _for_hydra(words: list[str], verb_name: str) -> list[str]:
         if not {"-m", "--multirun"} & set(words):
             raise InputError(f"{word} makes many runs; add -m: python train.py -m {shlex.join(words)}")
     return [re.sub(r"^search=", "hydra/sweeper=", re.sub(r"^search\.", "hydra.sweeper.", word)) for word in words]
+
+
+def _quoted(word: str) -> str:
+    """What has signs of Hydra's own language in its value, such as `filter=params.seed = '1'`, as plain text."""
+    key, _, value = word.partition("=")
+    if re.fullmatch(r"(['\"]).*\1", value):
+        return word
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{escaped}"'
 
 
 def _experiment_name(word: str) -> str:

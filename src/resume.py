@@ -1,6 +1,6 @@
 """Going on with a run that was begun earlier: the one that is named, or whichever is the same."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError
-from src.run_folder import CHECKPOINT, Begun, digest, flatten
+from src.run_folder import CHECKPOINT, Begun, as_dict, digest, flatten
 
 _MAY_CHANGE = ("trainer.", "callbacks.", "logger.", "run_dir", "run_name", "resume", "parent_run_id", "swept", "trial")
 """What a run may be told differently when it goes on: how long, what it writes, where it is tracked."""
@@ -127,20 +127,16 @@ def plain(config: DictConfig, **changes: Any) -> dict[str, Any]:
     copy = config.copy()
     for name, value in {"run_dir": ".", "run_name": "", **changes}.items():
         copy[name] = value
-    resolved = OmegaConf.to_container(copy, resolve=True)
-    assert isinstance(resolved, dict)
-    return {str(name): value for name, value in resolved.items()}
+    return as_dict(copy)
 
 
 def _refuse_another(folder: Path, config: DictConfig) -> None:
     path = folder / "config.yaml"
     if not path.exists():
         return
-    before = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(before, dict)
-    here = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(here, dict)
-    was, now = _comparable(before), _comparable(here)
+    before = OmegaConf.load(path)
+    assert isinstance(before, DictConfig)
+    was, now = _comparable(before), _comparable(config)
     for name in sorted(was.keys() | now.keys()):
         if was.get(name) != now.get(name):
             raise InputError(
@@ -149,6 +145,5 @@ def _refuse_another(folder: Path, config: DictConfig) -> None:
             )
 
 
-def _comparable(config: Mapping[Any, Any]) -> dict[str, Any]:
-    flat = flatten({str(name): value for name, value in config.items()})
-    return {name: value for name, value in flat.items() if not name.startswith(_MAY_CHANGE)}
+def _comparable(config: DictConfig) -> dict[str, Any]:
+    return {name: value for name, value in flatten(as_dict(config)).items() if not name.startswith(_MAY_CHANGE)}

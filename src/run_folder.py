@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError
 from src.provenance import provenance
@@ -124,6 +126,29 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in config.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
+
+
+def as_dict(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
+    """The config in plain dicts, lists and values; with what interpolations stand for, or with them as they are."""
+    plain = OmegaConf.to_container(config, resolve=resolve)
+    assert isinstance(plain, dict)
+    return {str(name): value for name, value in plain.items()}
+
+
+def parameters(config: DictConfig) -> dict[str, Any]:
+    """What was chosen, flat: every value of the config once, where it is decided.
+
+    A value that another one decides (`${seed}`, `${run_dir}/…`) is left out, so that two runs differ in what somebody
+    made them differ in.
+    """
+    values = flatten(as_dict(config))
+    decided = [
+        name for name, value in flatten(as_dict(config, resolve=False)).items() if not _ELSEWHERE.search(str(value))
+    ]
+    return {name: values[name] for name in decided if name.partition(".")[0] not in _OF_THE_RUN}
+
+
+_ELSEWHERE = re.compile(r"\$\{[a-z_]+(\.[a-z_]+)*\}")
 
 
 def digest(config: dict[str, Any]) -> str:

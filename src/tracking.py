@@ -268,7 +268,9 @@ def locate_recommendations(name: str) -> Path:
 
 
 def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, str | None]) -> None:
-    """Give an A/B test's result to the MLflow runs that took part: `ab/<metric>_effect_percent`, bounds, the report.
+    """Give an A/B test's result to the MLflow runs that took part: the report and `ab/<metric>_<role>_mean`.
+
+    The treatment has `ab/<metric>_effect_percent` and its bounds too.
 
     Args:
         record: of the test.
@@ -284,7 +286,7 @@ def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, s
     for role, run_id in runs.items():
         for effect in record["effects"]:
             for name in ("effect_percent", "lower_percent", "upper_percent"):
-                if math.isfinite(effect[name]):
+                if role == "treatment" and math.isfinite(effect[name]):
                     client.log_metric(run_id, f"ab/{effect['metric']}_{name}", effect[name])
             client.log_metric(run_id, f"ab/{effect['metric']}_{role}_mean", effect[f"{role}_mean"])
         client.set_tag(run_id, "ab_role", role)

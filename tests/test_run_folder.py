@@ -1,9 +1,10 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from src.errors import InputError
-from src.run_folder import Begun, digest, hold, setup_name
+from src.run_folder import Begun, digest, hold, parameters, setup_name
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,25 @@ def test_what_was_begun_is_read_back(tmp_path: Path) -> None:
         Begun.read(tmp_path)
     with pytest.raises(InputError, match=r"resume=.*nowhere: no run was begun there"):
         Begun.read(tmp_path / "nowhere")
+
+
+def test_parameters_are_what_was_decided_and_not_what_follows_from_it() -> None:
+    config = OmegaConf.create(
+        {
+            "seed": 3,
+            "run_dir": "/x",
+            "swept": ["seed"],
+            "model": {"fixed_alpha": 0.5, "alpha": "${.fixed_alpha}"},
+            "ranker": {"scorer": "${model}", "_target_": "a.B"},
+            "callbacks": {"export": {"path": "${run_dir}/r.jsonl", "k": 50}, "plots": {"seed": "${seed}"}},
+            "datamodule": {"path": "${oc.env:HOME,x}/yes"},
+        }
+    )
+    assert parameters(config) == {
+        "seed": 3,
+        "model.fixed_alpha": 0.5,
+        "model.alpha": 0.5,
+        "ranker._target_": "a.B",
+        "callbacks.export.k": 50,
+        "datamodule.path": config.datamodule.path,
+    }

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -13,7 +12,6 @@ from src.console import ROOT
 from src.datamodules.pair_datamodule import PairDataModule
 from src.provenance import git_diff, provenance
 from src.records import write_record, write_whole
-from src.run_folder import flatten
 from src.run_logger import RunLogger
 
 _MAX_DIFF = 1_000_000
@@ -23,7 +21,7 @@ NUM_RECOMMENDED = 10
 
 
 class Lineage(Callback):
-    """Logs parameters, provenance, data, files and the model to MLflow, and writes `metrics.json`.
+    """Logs provenance, data, files and the model to MLflow, and writes `metrics.json`.
 
     `metrics.json` is flat: the validation metrics of the best epoch, the test metrics of its weights, and the id of
     the MLflow run (null where there is none). It stands last among the callbacks, so that every file is there.
@@ -54,8 +52,6 @@ class Lineage(Callback):
             write_whole(path, lambda partial: partial.write_text(diff + "\n", encoding="utf-8"))
         if (logger := _run_logger(trainer)) is None:
             return
-        config = yaml.safe_load((self._run_dir / "config.yaml").read_text(encoding="utf-8"))
-        logger.log_hyperparams(flatten(config))
         logger.log_tags({**provenance(ROOT), "data_digest": self._datamodule.digest(), "run_dir": str(self._run_dir)})
         data = self._datamodule
         logger.log_dataset(

@@ -119,7 +119,7 @@ def open_study(
         study.set_user_attr(DIGEST, digest)
     with _alone(url, name, wait=False):
         _queue_again(study)
-        seed = int(np.random.SeedSequence([settings.seed, 0]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([settings.seed, len(study.trials)]).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=settings.random_trials, constant_liar=True
         )

@@ -81,27 +81,22 @@ class Search(Sweep):
         batch = self._batch or _side_by_side(self.launcher)
         setup = {**space.describe(), "monitor": [str(self.cfg.monitor.metric), str(self.cfg.monitor.mode)]}
         setup["fixed"] = [word for word in setup["fixed"] if not word.startswith(_NO_SETUP)]
-        self.write_down()
-        with (
-            open_study(
-                url=self._storage,
-                name=self._study_name,
-                setup=setup,
-                resume=bool(self.cfg.get("resume")),
-                settings=settings,
-            ) as study,
-            self.parent(study.study_name) as parent,
-        ):
+        resume = bool(self.cfg.get("resume"))
+        with open_study(
+            url=self._storage, name=self._study_name, setup=setup, resume=resume, settings=settings
+        ) as study:
+            self.write_down()
             over = len(finished(study))
             console.print(f"study        {study.study_name}", soft_wrap=True, markup=False)
             if over:
                 console.print(f"             {over} trials are over; {max(0, self._num_trials - over)} to go")
-            try:
-                results = self._search(study, space, batch, parent)
-            except KeyboardInterrupt:
-                _say_how_to_go_on(study)
-                raise
-            self._report(study, space, parent)
+            with self.parent(study.study_name) as parent:
+                try:
+                    results = self._search(study, space, batch, parent)
+                except KeyboardInterrupt:
+                    _say_how_to_go_on(study)
+                    raise
+                self._report(study, space, parent)
         return results
 
     def _make_space(self, arguments: Sequence[str]) -> Space:

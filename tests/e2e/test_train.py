@@ -22,6 +22,12 @@ from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, write_lin
 MODELS = ("track", "artist", "mean", "convex", "contextual")
 QUICK = ("trainer.accelerator=cpu", "model.dim=16", "optimizer.lr=0.02", "datamodule.batch_size=256")
 VOLATILE = ("mlflow_run_id", "fit_seconds")
+FILES = {
+    *("config.yaml", "metrics.json", "recommendations.jsonl", "run.json", "test_queries.parquet", "top_tracks.json")
+}
+PLOTS = {"artists.png", "calibration.png", "learning_curve.png", "popularity.png", "scores.png"}
+DIRTY = {"uncommitted.diff"}
+"""What a run leaves besides where the checkout has changes that are not committed."""
 
 
 def command(*overrides: str) -> list[str]:
@@ -59,14 +65,8 @@ def ring_run(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 def test_a_run_leaves_what_the_design_says(ring_run: tuple[Path, str]) -> None:
     run, _ = ring_run
-    assert {path.name for path in run.iterdir()} == {
-        "config.yaml",
-        "metrics.json",
-        "checkpoints",
-        "recommendations.jsonl",
-        "test_queries.parquet",
-        "top_tracks.json",
-    }
+    assert {path.name for path in run.iterdir()} - DIRTY == {*FILES, "checkpoints", "plots"}
+    assert {path.name for path in (run / "plots").iterdir()} == PLOTS
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["alpha"] == 0.8
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
@@ -136,16 +136,13 @@ def test_mlflow_knows_all_of_a_run(ring_run: tuple[Path, str]) -> None:
     for name, value in metrics.items():
         if name.startswith("test/"):
             assert tracked.data.metrics[name] == pytest.approx(value, rel=1e-6)
-    assert len(client.get_metric_history(metrics["mlflow_run_id"], "val/ndcg_at_10")) == metrics["epochs"]
+    curve = client.get_metric_history(metrics["mlflow_run_id"], "val/ndcg_at_10")
+    assert [point.step for point in curve] == list(range(int(metrics["epochs"]) + 1))
+    assert curve[-1].value == metrics["val/ndcg_at_10"] == max(point.value for point in curve)  # of the best epoch
     files = {file.path for file in client.list_artifacts(metrics["mlflow_run_id"])}
-    assert files == {
-        "config.yaml",
-        "metrics.json",
-        "checkpoints",
-        "recommendations.jsonl",
-        "test_queries.parquet",
-        "top_tracks.json",
-    }
+    assert files - DIRTY == {*FILES, "checkpoints", "plots"}
+    plots = {Path(file.path).name for file in client.list_artifacts(metrics["mlflow_run_id"], "plots")}
+    assert plots == PLOTS
 
 
 def test_the_same_command_twice_gives_the_same_numbers(ring_run: tuple[Path, str], ring_logs: Path) -> None:
@@ -294,7 +291,7 @@ def test_a_broken_log_is_one_line_and_its_lines_are_kept_aside(tmp_path: Path) -
 def test_failed_jobs_of_a_multirun_are_listed_and_the_others_finish(ring_logs: Path, tmp_path: Path) -> None:
     overrides = "--multirun", "model.alpha=0.5,7", "hydra.sweep.dir=sweep", "trainer.max_epochs=1"
     done = quick(tmp_path, ring_logs, *overrides, code=2)
-    assert "1 jobs failed" in done.stderr
+    assert "1 of 2 jobs failed" in done.stderr
     assert "model.alpha=7" in done.stderr.splitlines()[-1]
     assert (tmp_path / "sweep" / "0" / "metrics.json").exists()
     assert not (tmp_path / "sweep" / "1").exists()

@@ -1,0 +1,140 @@
+"""`compare.py` as its user meets it: after a sweep."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from src.tracking import locate_recommendations
+from tests.conftest import ROOT
+from tests.e2e.test_train import metrics_of, quick
+
+METRICS = ("val/ndcg_at_10", "test/recall_at_10", "test/ndcg_at_10", "test/mse")
+
+
+def compare(cwd: Path, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "compare.py"), *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "160", **env},
+        timeout=120,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def swept(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sweep of two set-ups by two seeds, and a run beside it."""
+    cwd = tmp_path_factory.mktemp("swept")
+    few = "trainer.max_epochs=2", "callbacks.plots=null"
+    quick(cwd, ring_logs, "--multirun", "model=artist,convex", "seed=1,2", "hydra.sweep.dir=sweep", *few)
+    quick(cwd, ring_logs, "model=track", "hydra.run.dir=single", *few)
+    return cwd
+
+
+@pytest.fixture(scope="module")
+def compared(swept: Path) -> tuple[Path, str]:
+    return swept / "answer", compare(swept, "hydra.run.dir=answer").stdout
+
+
+def runs_of(swept: Path) -> dict[str, list[Path]]:
+    return {
+        "artist α=0": [swept / "sweep" / "0", swept / "sweep" / "1"],
+        "convex α=0.9": [swept / "sweep" / "2", swept / "sweep" / "3"],
+    }
+
+
+def test_the_table_is_what_scipy_makes_of_the_run_folders(swept: Path, compared: tuple[Path, str]) -> None:
+    tidy = pd.read_csv(compared[0] / "comparison.csv").set_index(["setup", "metric"])
+    for setup, runs in runs_of(swept).items():
+        for metric in METRICS:
+            values = [metrics_of(run)[metric] for run in runs]
+            row = tidy.loc[(setup, metric)]
+            assert row["mean"] == pytest.approx(np.mean(values), rel=1e-6)
+            reach = stats.sem(values) * stats.t.ppf(0.975, 1)
+            assert row["upper"] - row["mean"] == pytest.approx(reach, rel=1e-4, abs=1e-9)
+    queries = {
+        setup: np.mean([pd.read_parquet(run / "test_queries.parquet")["ndcg_at_10"] for run in runs], axis=0)
+        for setup, runs in runs_of(swept).items()
+    }
+    difference = tidy.loc[("artist α=0", "test/ndcg_at_10"), "difference_to_best"]
+    assert difference == pytest.approx((queries["artist α=0"] - queries["convex α=0.9"]).mean(), rel=1e-6)
+
+
+def test_the_answer_names_the_best_and_what_comes_next(compared: tuple[Path, str]) -> None:
+    folder, printed = compared
+    assert "4 runs of model=artist,convex seed=1,2" in printed
+    assert "convex α=0.9 is best by val/ndcg_at_10" in printed
+    assert "python serve.py recommendations=run:" in printed
+    assert {path.name for path in folder.iterdir()} == {f"comparison.{end}" for end in ("csv", "md", "png", "json")}
+    assert "| convex α=0.9" in (folder / "comparison.md").read_text()
+
+
+def client_of(cwd: Path) -> Any:
+    import mlflow
+
+    return mlflow.MlflowClient(f"sqlite:///{cwd}/mlflow.db")
+
+
+def test_the_sweep_carries_the_answer_in_mlflow(swept: Path, compared: tuple[Path, str]) -> None:
+    client = client_of(swept)
+    experiment = client.get_experiment_by_name("segue").experiment_id
+    [parent] = client.search_runs([experiment], "tags.`segue.kind` = 'sweep'")
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"comparison.png", "comparison.md", "comparison.csv"} <= files
+    assert parent.data.tags["mlflow.note.content"] in (compared[0] / "comparison.md").read_text()
+    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    assert sorted(run.info.run_name for run in children) == [
+        *("artist α=0 seed=1", "artist α=0 seed=2", "convex α=0.9 seed=1", "convex α=0.9 seed=2")
+    ]
+    colours = {run.data.tags["setup"]: run.data.tags["mlflow.runColor"] for run in children}
+    assert len(set(colours.values())) == 2
+
+
+def test_a_filter_takes_runs_of_the_whole_experiment(swept: Path) -> None:
+    done = compare(swept, "filter=params.seed = '1'", "hydra.run.dir=filtered")
+    assert "3 runs of experiment segue" in done.stdout
+    setups = set(pd.read_csv(swept / "filtered" / "comparison.csv")["setup"])
+    assert setups == {"artist α=0", "convex α=0.9", "track α=1"}
+
+
+def test_the_winner_is_registered_and_found_by_its_alias(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = compare(swept, "register=best", f"parent={swept / 'sweep'}", "hydra.run.dir=registered")
+    assert "registered   segue version 1, champion: run" in done.stdout
+    assert "python serve.py recommendations=model:segue@champion" in done.stdout
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{swept}/mlflow.db")
+    best = max(runs_of(swept)["convex α=0.9"], key=lambda run: metrics_of(run)["val/ndcg_at_10"])
+    assert locate_recommendations("model:segue@champion").read_bytes() == (best / "recommendations.jsonl").read_bytes()
+    again = compare(swept, f"register={metrics_of(best)['mlflow_run_id']}", "hydra.run.dir=again")
+    assert "registered   segue version 2, champion" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["parent=nowhere"], "parent=nowhere is no sweep of experiment 'segue'"),
+        (["experiment=other"], "no finished runs in experiment 'other'"),
+        (["filter=nonsense"], "cannot use the MLflow store"),
+        (["select=test/mrr"], "test/mrr"),
+        (["select=val/nonsense"], "val/nonsense"),
+        (["register=abc"], "register=abc is none of the runs compared"),
+        (["level=2"], "level must be a number"),
+        (["mode=most"], "mode"),
+        (["tracking_uri=sqlite:///nowhere.db"], "there is no MLflow store sqlite:///nowhere.db here; train first"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_bad_input_ends_in_one_line(swept: Path, words: list[str], message: str) -> None:
+    done = compare(swept, *words, code=2)
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
