@@ -44,6 +44,19 @@ class TrainingProgress(Callback):
         self._bar.start()
         self._task = self._bar.add_task("training", total=self._max_epochs * self._num_batches, speed="")
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Begin where a run that goes on had been."""
+        self._bar.update(self._task, completed=trainer.current_epoch * self._num_batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The monitored metric so far, to know its best."""
+        return {"scores": self._scores}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there; the best checkpoint, which is tested, knows of fewer epochs than there were."""
+        if len(state_dict["scores"]) > len(self._scores):
+            self._scores = list(state_dict["scores"])
+
     def on_train_batch_end(
         self,
         trainer: Trainer,  # noqa: ARG002

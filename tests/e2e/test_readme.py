@@ -10,12 +10,14 @@ import pytest
 from tests.conftest import ROOT
 from tests.e2e.running import serve, serving, wait_until
 from tests.e2e.test_abtest import abtest
+from tests.e2e.test_compare import compare
 from tests.e2e.test_simulate import SMALL, simulate
 from tests.e2e.test_train import train
 
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
-TRAIN = [shlex.split(line)[2:] for line in COMMANDS if line.startswith("python train.py")]
+SWEEPS = [line for line in COMMANDS if line.startswith("python compare.py") or " -m " in line]
+TRAIN = [shlex.split(line)[2:] for line in COMMANDS if line.startswith("python train.py") and line not in SWEEPS]
 SERVED = [line for line in COMMANDS if line.startswith("python serve.py") or "http://127.0.0.1:5001" in line]
 PLAYED = [
     line for line in COMMANDS if line.startswith(("python simulate.py", "python abtest.py")) and line not in SERVED
@@ -26,12 +28,29 @@ TARGETS = sorted({line.split()[1] for line in COMMANDS if line.startswith("make 
 
 @pytest.mark.parametrize("words", TRAIN, ids=" ".join)
 def test_a_train_command_runs(words: list[str], ring_logs: Path, tmp_path: Path) -> None:
-    flags = [word for word in words if word.startswith("-")]
-    values = [word.replace("<folder>", str(ring_logs)) for word in words if word not in flags]
+    values = [word.replace("<folder>", str(ring_logs)) for word in words]
     if not any(word.startswith("datamodule") for word in values):
         values += ["world.num_tracks=300", "world.num_listeners=80", "datamodule.prepare.sessions=1500"]
-    train(tmp_path, *flags, *values, "trainer.max_epochs=1")
+    train(tmp_path, *values, "trainer.max_epochs=1")
     assert list(tmp_path.glob("outputs/train/**/metrics.json"))
+
+
+def test_the_comparing_commands_run_one_after_another(ring_logs: Path, tmp_path: Path) -> None:
+    few = {
+        "track,artist,mean,convex,contextual": "artist,convex",
+        "seed=1,2,3": "seed=1,2",
+        "num_trials=20": "num_trials=2",
+    }
+    for line in SWEEPS:
+        for much, little in few.items():
+            line = line.replace(much, little)
+        [_, verb, *words] = shlex.split(line)
+        if verb == "compare.py":
+            compare(tmp_path, *words)
+            continue
+        source = "datamodule=botify", f"datamodule.path={ring_logs}", "trainer.accelerator=cpu"
+        train(tmp_path, *words, *source, "trainer.max_epochs=1", "callbacks.plots=null")
+    assert len(list(tmp_path.glob("outputs/train/*/*/metrics.json"))) == 4 + 2
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +103,7 @@ def test_the_readme_names_commands() -> None:
     assert len(SERVED) == 4
     assert len(PLAYED) >= 6
     assert len(TRAIN) >= 4
+    assert len(SWEEPS) == 4
     assert {"train", "test"} <= set(TARGETS)
 
 
