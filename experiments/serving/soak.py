@@ -30,9 +30,9 @@ from experiments.serving.services import (
     wrk_command,
 )
 from src.console import ROOT, console, progress
+from src.provenance import provenance
 from src.records import write_record
 from src.serving.store import FolderStore
-from src.provenance import provenance
 
 HERE = Path(__file__).parent
 NUM_TRACKS, CONNECTIONS = 50_000, 64

@@ -34,9 +34,9 @@ from experiments.serving.services import (
     stop_in_order,
 )
 from src.console import ROOT, console, progress
+from src.provenance import provenance
 from src.records import write_record
 from src.serving.store import FolderStore
-from src.provenance import provenance
 
 HERE = Path(__file__).parent
 NUM_TRACKS = 50_000

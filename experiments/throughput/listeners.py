@@ -20,11 +20,11 @@ from hydra.utils import instantiate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from src.console import ROOT, console
+from src.provenance import provenance
 from src.records import write_record
 from src.simulation.experiment import run_experiment
 from src.simulation.policies import Policy, Random, Service
 from src.simulation.world import World
-from src.provenance import provenance
 
 HERE = Path(__file__).parent
 mpl.use("agg")
