@@ -22,7 +22,7 @@ _GREY, _BLUE, _ORANGE = COLOURS[:3]
 _FAINT = "#d9d9d9"
 _COLUMNS = 3
 """Panels in a row."""
-_ENOUGH = 6
+_ENOUGH = 10
 """Complete trials before anything is said of what matters."""
 
 
@@ -88,7 +88,7 @@ def draw(study: "Study", path: Path, monitor: str) -> Path:
     sides = above.add_gridspec(1, 2, width_ratios=[2, 1])
     _draw_history(above.add_subplot(sides[0]), study, trials, monitor)
     _draw_importance(above.add_subplot(sides[1]), study)
-    panels = below.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    panels = below.subplots(rows, _COLUMNS, squeeze=False, sharey=True).ravel()
     for panel, name in zip(panels, names, strict=False):
         _draw_parameter(panel, study, trials, name)
     for panel in panels[len(names) :]:

@@ -1,0 +1,150 @@
+"""Sweeps and searches as their user meets them, with each launcher."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.test_train import command
+
+TINY = (
+    *("trainer.accelerator=cpu", "trainer.max_epochs=2", "datamodule.batch_size=256", "callbacks.export.k=5"),
+    *("~callbacks.plots", "callbacks.lineage.model=false", "callbacks.lineage.system_metrics_s=null"),
+)
+JOBLIB = "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
+
+
+def sweep(cwd: Path, logs: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        command("-m", "datamodule=botify", f"datamodule.path={logs}", "hydra.sweep.dir=sweep", *TINY, *words),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**env, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def runs(cwd: Path) -> tuple[Any, list[Any]]:
+    """The parent in MLflow, and those below it."""
+    client = mlflow.MlflowClient(f"sqlite:///{cwd}/mlflow.db")
+    experiment = client.get_experiment_by_name("segue")
+    found = client.search_runs([experiment.experiment_id])
+    [parent] = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    below = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(below) == len(found) - 1
+    return parent, below
+
+
+@pytest.mark.parametrize("launcher", [JOBLIB, ("hydra/launcher=submitit_local",)], ids=["joblib", "submitit"])
+def test_jobs_side_by_side_share_the_cores_and_hang_below_one_parent_and_one_that_fails_is_listed(
+    ring_logs: Path, tmp_path: Path, launcher: tuple[str, ...]
+) -> None:
+    spy = "+callbacks.threads={_target_: tests.e2e.spy.Threads, path: '${run_dir}/threads.json'}"
+    done = sweep(tmp_path, ring_logs, "model.dim=8,0,16", *launcher, spy, "trainer.max_epochs=1", code=2)
+    summary = done.stderr.splitlines()[-2:]
+    assert summary[0] == "error: 1 of 3 jobs failed:"
+    assert summary[1].startswith("  1 model.dim=0: dim must be a whole number of at least 1, got 0")
+    parent, below = runs(tmp_path)
+    assert [run.info.status for run in below] == ["FINISHED", "FINISHED"]
+    assert parent.info.status == "FAILED"
+    assert f"python compare.py parent={parent.info.run_id}" in done.stdout
+    seen = [json.loads((tmp_path / "sweep" / job / "threads.json").read_text()) for job in ("0", "2")]
+    side_by_side = 2 if launcher == JOBLIB else 3
+    threads = max(1, len(os.sched_getaffinity(0)) // side_by_side)
+    assert [(job["torch"], job["duckdb"]) for job in seen] == [(threads, threads)] * 2
+    if launcher == JOBLIB:
+        errors = [line for line in done.stderr.splitlines() if "dim must be" in line]
+        assert errors[0].startswith("[1] error: dim must be")
+        assert "[0] epoch 1/1" in done.stdout
+        assert "[2] epoch 1/1" in done.stdout
+    else:
+        assert seen[0]["pid"] != seen[1]["pid"]
+
+
+def test_a_job_that_is_killed_ends_the_sweep_in_one_line(ring_logs: Path, tmp_path: Path) -> None:
+    spy = f"+callbacks.kill={{_target_: tests.e2e.spy.Kill, mark: {tmp_path}/killed, when: true}}"
+    done = sweep(tmp_path, ring_logs, "model.dim=8,16", *JOBLIB, spy, code=2)
+    assert [line for line in done.stderr.splitlines() if "error" in line] == [
+        "error: the process of a job died (SIGKILL), perhaps for want of memory, and its neighbours were stopped; the "
+        "same command with resume=true does what is missing; fewer at once need less memory"
+    ]
+    assert runs(tmp_path)[0].info.status == "FAILED"
+
+
+def table(cwd: Path) -> list[dict[str, str]]:
+    with (cwd / "sweep" / "search.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_search_that_is_killed_goes_on_with_the_trial_it_was_at(ring_logs: Path, tmp_path: Path) -> None:
+    spy = f"+callbacks.kill={{_target_: tests.e2e.spy.Kill, mark: {tmp_path}/killed, when: true}}"
+    words = "search=optuna", "search.num_trials=2", "search.random_trials=1", "model.dim=8,16", spy
+    killed = sweep(tmp_path, ring_logs, *words, code=-signal.SIGKILL)
+    assert "trial 0 (1/2)" not in killed.stdout
+    done = sweep(tmp_path, ring_logs, *words, "resume=true")
+    assert "trial 1 (1/2): val/ndcg_at_10" in done.stdout
+    assert "trial 2 (2/2): val/ndcg_at_10" in done.stdout
+    first, second = table(tmp_path)
+    assert (first["state"], second["state"]) == ("complete", "complete")
+    parent, below = runs(tmp_path)
+    assert parent.info.status == "FINISHED"
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"search.csv", "search.png"}
+    values = {run.data.params["optimizer.lr"]: run.data.metrics["val/ndcg_at_10"] for run in below}
+    assert values[first["optimizer.lr"]] == pytest.approx(float(first["value"]), rel=1e-6)
+    [following] = [line for line in done.stdout.splitlines() if line.startswith("next")]
+    assert "python train.py datamodule=botify" in following
+    best = max((first, second), key=lambda line: float(line["value"]))
+    assert f"optimizer.lr={best['optimizer.lr']}" in following
+    assert "trial=" not in following
+
+
+def test_a_search_runs_trials_side_by_side_and_gives_up_the_hopeless(ring_logs: Path, tmp_path: Path) -> None:
+    hurried = "search.random_trials=4", "search.prune_after_trials=1", "search.prune_after_epochs=1"
+    spread = "optimizer.lr=tag(log,interval(1e-6,1e-1))", "trainer.max_epochs=4", "model=track", "loss=softmax"
+    done = sweep(tmp_path, ring_logs, "search=optuna", "search.num_trials=6", *hurried, *spread, *JOBLIB)
+    lines = table(tmp_path)
+    assert [line["trial"] for line in lines] == [str(number) for number in range(6)]
+    assert "model.alpha" not in lines[0]
+    pruned = [line for line in lines if line["state"] == "pruned"]
+    assert pruned
+    assert f"{len(pruned)} given up early" in done.stdout
+    _, below = runs(tmp_path)
+    assert sum(run.data.tags.get("pruned") == "true" for run in below) == len(pruned)
+    for line in lines:
+        folder = tmp_path / "sweep" / line["trial"]
+        assert (folder / "metrics.json").exists() == (line["state"] == "complete")
+
+
+def test_ctrl_c_ends_a_sweep_and_its_parent(ring_logs: Path, tmp_path: Path) -> None:
+    endless = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000"
+    running = subprocess.Popen(
+        command("-m", "datamodule=botify", f"datamodule.path={ring_logs}", *TINY, *endless, "model.dim=8,16"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert running.stdout is not None
+    for line in running.stdout:
+        if "epoch 3/" in line:
+            break
+    running.send_signal(signal.SIGINT)
+    printed, _ = running.communicate(timeout=120)
+    assert running.returncode == 130, printed
+    assert printed.splitlines()[-1] == "interrupted"
+    parent, below = runs(tmp_path)
+    assert parent.info.status != "FINISHED"
+    assert len(below) == 1

@@ -1,0 +1,428 @@
+"""A search without training: its space, its memory, its loop against a launcher that only pretends."""
+
+import csv
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
+from omegaconf import OmegaConf
+from pytorch_lightning import LightningModule, Trainer
+
+from src.callbacks.pruning import Pruning
+from src.errors import InputError, JobFailed
+from src.search import report
+from src.search.space import Space
+from src.search.study import KILLED, PRUNED, Settings, best_so_far, finished, open_study, tell
+from src.search.sweeper import Search
+from tests.conftest import ROOT
+
+USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")
+ALL = {"model.dim", "model.alpha", "loss", "loss.temperature", "optimizer.lr", "optimizer.weight_decay"}
+Objective = Callable[[dict[str, str]], float]
+
+
+def parsed(*words: str) -> Any:
+    return OverridesParser.create().parse_overrides(list(words))
+
+
+def make_space(*given: str, **chosen: str) -> Space:
+    settled = {"model": "convex", "loss": "softmax", "datamodule": "botify", **chosen}
+    return Space(
+        given=parsed(*given),
+        usual=parsed(*(f"{key}={text}" for key, text in USUAL.space.items())),
+        only_with=OmegaConf.to_container(USUAL.only_with),  # type: ignore[arg-type]
+        settled=settled.__getitem__,
+    )
+
+
+def names(space: Space) -> set[str]:
+    return {dimension.name for dimension in space.dimensions}
+
+
+# The space
+
+
+def test_without_overrides_the_usual_space_is_searched() -> None:
+    space = make_space()
+    assert names(space) == ALL
+    assert space.fixed == []
+
+
+def test_an_override_takes_its_key_out_of_the_space() -> None:
+    space = make_space("model.dim=64", "trainer.max_epochs=3")
+    assert names(space) == ALL - {"model.dim"}
+    assert space.fixed == ["model.dim=64", "trainer.max_epochs=3"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "gone"),
+    [
+        ({"model": "track"}, {"model.alpha"}),
+        ({"loss": "bce"}, {"loss", "loss.temperature"}),
+        ({"loss": "softmax"}, {"loss"}),
+        ({"datamodule": "yes"}, {"loss"}),
+    ],
+)
+def test_a_choice_takes_out_what_it_leaves_no_choice_about(chosen: dict[str, str], gone: set[str]) -> None:
+    space = make_space(*(f"{key}={value}" for key, value in chosen.items()), **chosen)
+    assert names(space) == ALL - gone
+
+
+def test_a_sweep_takes_the_place_of_a_dimension_or_adds_one() -> None:
+    space = make_space("model.dim=8,16", "loss.logq=interval(0,1)", "+model.extra=range(1,9,2)")
+    found = {dimension.name: dimension for dimension in space.dimensions}
+    assert found.keys() == ALL | {"loss.logq", "model.extra"}
+    assert found["model.dim"].choices == ("8", "16")
+    assert (found["loss.logq"].low, found["loss.logq"].high) == (0, 1)
+    assert (found["model.extra"].low, found["model.extra"].high, found["model.extra"].step) == (1, 7, 2)
+
+
+def test_each_trial_has_a_key_only_with_the_choice_that_brings_it_in() -> None:
+    import optuna
+
+    space, seen = make_space("model=convex,track"), set()
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(40):
+        words = dict(word.split("=") for word in space.suggest(study.ask()))
+        assert ("loss.temperature" in words) == (words["loss"] == "softmax")
+        assert ("model.alpha" in words) == (words["model"] == "convex")
+        assert 1e-4 <= float(words["optimizer.lr"]) <= 3e-2
+        seen.add((words["model"], words["loss"]))
+    assert len(seen) == 4
+
+
+BAD = [
+    (["seed=1,2,3"], "luckiest seed; fix it"),
+    (["optimizer.lr=tag(log,interval(0,1))"], "logarithmic scale an interval starts above 0"),
+    (["optimizer.lr=interval(1,0)"], "from a number to one that is not smaller"),
+    (["model.dim=tag(log,choice(1,2))"], "choices have no logarithm"),
+    (["model.dim=tag(log,range(1,9,2))"], "a range with a step has no logarithm"),
+    (["model.dim=tag(wide,choice(1,2))"], "the only tag that a search knows is log, got wide"),
+    (["model.dim=range(5,1)"], "has no values"),
+]
+
+
+@pytest.mark.parametrize(("given", "line"), BAD, ids=lambda value: str(value)[:40])
+def test_what_cannot_be_searched_is_refused(given: list[str], line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        make_space(*given)
+
+
+def test_a_space_that_is_all_fixed_is_refused() -> None:
+    with pytest.raises(InputError, match="nothing is left to search"):
+        make_space(*(f"{key}=1" for key in ALL))
+
+
+def test_conditions_that_wait_for_each_other_are_refused() -> None:
+    with pytest.raises(InputError, match="only_with goes round in a circle"):
+        Space(given=[], usual=parsed("a=1,2", "b=1,2"), only_with={"a": "b=1", "b": "a=1"}, settled=str)
+
+
+# The loop
+
+BATCH = ("hydra.sweeper.batch=1",)
+
+
+class Pretender:
+    """A launcher that computes an objective of the overrides."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective, self.batches = objective, list[list[int]]()
+        self.jobs: list[dict[str, str]] = []
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        self.batches.append([initial_job_idx + place for place in range(len(job_overrides))])
+        return [self.run(dict(word.split("=", 1) for word in words)) for words in job_overrides]
+
+    def run(self, words: dict[str, str]) -> JobReturn:
+        self.jobs.append(words)
+        try:
+            return JobReturn(status=JobStatus.COMPLETED, _return_value=self.objective(words))
+        except JobFailed as error:
+            return JobReturn(status=JobStatus.FAILED, _return_value=error)
+
+
+def bowl(words: dict[str, str]) -> float:
+    """Best, 1, at lr=1e-3, dim=64, alpha=0.7."""
+    lr, dim, alpha = float(words["optimizer.lr"]), int(words["model.dim"]), float(words["model.alpha"])
+    return 1 - (math.log10(lr) + 3) ** 2 / 4 - (math.log2(dim) - 6) ** 2 / 10 - (alpha - 0.7) ** 2
+
+
+@pytest.fixture
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Search, Pretender]]]:
+    """Makes a search as Hydra would, on a launcher that pretends; its picture is left out, unless it is wanted."""
+
+    def make(
+        objective: Objective, *words: str, arguments: Sequence[str] = (), drawn: bool = False
+    ) -> tuple[Search, Pretender]:
+        if not drawn:
+            monkeypatch.setattr(report, "draw", lambda _study, path, _monitor: path)
+        config = compose(
+            "train",
+            ["hydra/sweeper=optuna", "logger=none", f"hydra.sweep.dir={tmp_path}", *arguments, *BATCH, *words],
+            return_hydra_config=True,
+        )
+        settings: Any = OmegaConf.to_container(config.hydra.sweeper)
+        settings = {name: value for name, value in settings.items() if not name.startswith("_")}
+        settings["storage"] = f"sqlite:///{tmp_path}/optuna.db"
+        made, launcher = Search(**settings), Pretender(objective)
+        made.config, made.launcher = config, launcher  # type: ignore[assignment]
+        made.hydra_context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=None)  # type: ignore[arg-type]
+        return made, launcher
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield make
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "search.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_search_finds_better_than_its_random_beginning(
+    search: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, launcher = search(bowl, "hydra.sweeper.num_trials=30", "hydra.sweeper.batch=2", drawn=True)
+    made.sweep(["trainer.max_epochs=3"])
+    values = [bowl(words) for words in launcher.jobs]
+    assert len(values) == 30
+    assert max(values[8:]) > max(values[:8])
+    assert max(values) > 0.95
+    assert launcher.batches == [[number, number + 1] for number in range(0, 30, 2)]
+    assert all(words["trainer.max_epochs"] == "3" for words in launcher.jobs)
+    lines = table(tmp_path)
+    assert [float(line["value"]) for line in lines] == values
+    assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    best = launcher.jobs[values.index(max(values))]
+    assert f"best         val/ndcg_at_10 {max(values):.4f} in trial {values.index(max(values))}" in printed
+    [command] = [line for line in printed.splitlines() if line.startswith("next")]
+    words = dict(word.split("=", 1) for word in command.split() if "=" in word)
+    assert words == {key: value for key, value in best.items() if key not in ("trial", "swept")}
+    assert words["trainer.max_epochs"] == "3"
+
+
+def test_what_is_to_be_small_is_made_small(search: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    made, launcher = search(lambda words: -bowl(words), "hydra.sweeper.num_trials=4", arguments=["monitor.mode=min"])
+    made.sweep(["monitor.mode=min"])
+    values = [-bowl(words) for words in launcher.jobs]
+    assert f"{min(values):.4f} in trial {values.index(min(values))}" in capsys.readouterr().out
+
+
+def test_the_same_seed_searches_alike(search: Any) -> None:
+    def jobs(seed: int) -> list[dict[str, str]]:
+        made, launcher = search(
+            bowl, "hydra.sweeper.num_trials=5", "hydra.sweeper.random_trials=3", arguments=[f"seed={seed}"]
+        )
+        made.sweep([])
+        return [{key: value for key, value in words.items() if key != "trial"} for words in launcher.jobs]
+
+    assert jobs(1) == jobs(1) != jobs(2)
+
+
+def test_trials_that_fail_do_not_stop_a_search(search: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fragile(words: dict[str, str]) -> float:
+        if words["loss"] == "bce":
+            raise JobFailed("loss=bce learns from shares played")
+        return bowl(words)
+
+    made, launcher = search(fragile, "hydra.sweeper.num_trials=9")
+    made.sweep([])
+    failed = [line for line in table(tmp_path) if line["state"] == "fail"]
+    assert len(launcher.jobs) == 9
+    assert 0 < len(failed) < 9
+    assert {line["why"] for line in failed} == {"loss=bce learns from shares played"}
+    assert f"{len(failed)} failed (the first: loss=bce learns" in capsys.readouterr().out
+
+
+def test_a_search_whose_first_trials_all_fail_gives_up(search: Any) -> None:
+    def broken(words: dict[str, str]) -> float:  # noqa: ARG001
+        raise JobFailed("cannot read /nowhere")
+
+    made, launcher = search(broken)
+    with pytest.raises(InputError, match="the first 6 trials all failed: cannot read /nowhere"):
+        made.sweep([])
+    assert len(launcher.jobs) == 6
+
+
+def test_an_interrupted_search_goes_on_with_what_it_was_at(search: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def until(words: dict[str, str]) -> float:
+        if len(launcher.jobs) == 6:  # the second of a batch
+            raise KeyboardInterrupt
+        return bowl(words)
+
+    settings = "hydra.sweeper.num_trials=10", "hydra.sweeper.batch=2"
+    made, launcher = search(until, *settings)
+    with pytest.raises(KeyboardInterrupt):
+        made.sweep([])
+    assert "4 trials are over; the same command with resume=true goes on" in capsys.readouterr().out
+    before = [{key: value for key, value in words.items() if key != "trial"} for words in launcher.jobs]
+
+    again, second = search(bowl, *settings, arguments=["resume=true"])
+    again.sweep(["resume=true"])
+    after = [{key: value for key, value in words.items() if key not in ("trial", "resume")} for words in second.jobs]
+    assert len(after) == 6  # ten in all, and four were over
+    assert after[:2] == before[4:6]  # both of the batch that was lost
+    assert not any(words in before for words in after[2:])  # not the random numbers of the beginning once more
+    assert second.batches[0][0] >= 6  # folders that no earlier trial had
+    assert "4 trials are over; 6 to go" in capsys.readouterr().out
+
+
+def test_another_command_does_not_go_on_with_the_study_of_this_one(search: Any) -> None:
+    search(bowl, "hydra.sweeper.num_trials=2")[0].sweep([])
+    other, launcher = search(bowl, "hydra.sweeper.num_trials=2", arguments=["resume=true"])
+    other.sweep(["resume=true", "loss.logq=0.5"])
+    assert len(launcher.jobs) == 2
+    named, _ = search(bowl, "hydra.sweeper.num_trials=2", "hydra.sweeper.study=mine")
+    named.sweep([])
+    with pytest.raises(InputError, match=r"there is a study 'mine' in .*add resume=true"):
+        search(bowl, "hydra.sweeper.study=mine")[0].sweep([])
+    with pytest.raises(InputError, match=r"'mine' in .* searches another space"):
+        search(bowl, "hydra.sweeper.study=mine", arguments=["resume=true"])[0].sweep(["resume=true", "loss.logq=0.5"])
+
+
+def test_a_misspelt_key_is_refused_before_anything_is_tried(search: Any, tmp_path: Path) -> None:
+    from hydra.errors import ConfigCompositionException
+
+    made, launcher = search(bowl)
+    with pytest.raises(ConfigCompositionException, match=r"optimizer\.learning_rate"):
+        made.sweep(["optimizer.learning_rate=interval(0,1)"])
+    assert launcher.jobs == []
+    assert not (tmp_path / "optuna.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("hydra.sweeper.num_trials=0", "search.num_trials must be a whole number of at least 1, got 0"),
+        ("hydra.sweeper.batch=0", "search.batch must be a whole number of at least 1, got 0"),
+        ("hydra.sweeper.random_trials=-1", "search.random_trials must be a whole number of at least 0"),
+        ("monitor.mode=most", "monitor.mode must be max or min, got 'most'"),
+    ],
+)
+def test_settings_of_a_search_are_checked(search: Any, word: str, line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        search(bowl, word)[0].sweep([])
+
+
+def test_a_launcher_that_queues_is_asked_how_many_at_once(search: Any) -> None:
+    made, _ = search(bowl, "hydra.sweeper.batch=null")
+    made.launcher = type("Other", (), {})()
+    with pytest.raises(InputError, match=r"say how many trials Other should run at once: search\.batch=4"):
+        made.sweep([])
+
+
+# The study
+
+
+SETTINGS = Settings(mode="max", seed=0, random_trials=2, prune_after_trials=1, prune_after_epochs=1)
+
+
+def test_two_processes_do_not_search_one_study(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    with (
+        open_study(url=url, name="one", setup={}, resume=False, settings=SETTINGS),
+        pytest.raises(InputError, match="another process is at work on the study 'one'"),
+        open_study(url=url, name="one", setup={}, resume=True, settings=SETTINGS),
+    ):
+        pass
+
+
+def test_a_storage_that_cannot_be_opened_is_one_line() -> None:
+    for url in ("sqlite:////dev/null/optuna.db", "nonsense"):
+        with (
+            pytest.raises(InputError, match=r"cannot open search.storage=.*sqlite:///optuna.db is usual"),
+            open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS),
+        ):
+            pass
+
+
+def test_a_trial_worse_than_the_others_is_given_up_and_told_so_to_the_study(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+
+    def train(number: int, values: Sequence[float]) -> Pruning:
+        callback = Pruning(
+            storage=url, study="s", number=number, prune_after_trials=1, prune_after_epochs=1, monitor="val/x"
+        )
+        trainer, module = Mock(spec=Trainer), Mock(spec=LightningModule)
+        trainer.sanity_checking = trainer.should_stop = False
+        for epoch, value in enumerate(values):
+            trainer.current_epoch, trainer.callback_metrics = epoch, {"val/x": value}
+            callback.on_validation_end(trainer, module)
+            if trainer.should_stop:
+                break
+        assert trainer.should_stop == callback.pruned
+        return callback
+
+    with open_study(url=url, name="s", setup={}, resume=False, settings=SETTINGS) as study:
+        for _ in range(3):
+            study.ask().suggest_float("x", 0, 1)
+        assert not train(0, [0.1, 0.5, 0.6]).pruned
+        tell(study, 0, value=0.6)
+        assert train(1, [0.0, 0.2, 0.9]).pruned  # never before epoch 2
+        told = tell(study, 1, value=math.nan)
+        assert (told.state.name, told.value, told.user_attrs[PRUNED]) == ("PRUNED", 0.2, 2)
+        assert not train(2, [0.2, 0.6, 0.7]).pruned
+        tell(study, 2, value=0.7)
+        best = best_so_far(study)
+        assert best is not None
+        assert best.number == 2
+
+
+def test_a_trial_that_was_running_when_its_process_died_is_tried_again_and_not_counted(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    with open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS) as study:
+        lost = study.ask().suggest_float("x", 0, 1)
+    with open_study(url=url, name=None, setup={}, resume=True, settings=SETTINGS) as again:
+        assert again.study_name == study.study_name
+        assert finished(again) == []
+        assert again.get_trials()[0].user_attrs[KILLED]
+        assert again.ask().suggest_float("x", 0, 1) == lost
+
+
+# The report
+
+
+@pytest.mark.parametrize("num_trials", [1, 2, 14])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_report_is_drawn_however_few_or_alike_the_trials_are(tmp_path: Path, num_trials: int, same: bool) -> None:
+    space, url = make_space(), f"sqlite:///{tmp_path}/optuna.db"
+    with open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS) as study:
+        for number in range(num_trials):
+            words = dict(word.split("=") for word in space.suggest(study.ask()))
+            if number % 7 == 3:
+                tell(study, number, value=None, why='a, "quoted" reason')
+            else:
+                tell(study, number, value=0.5 if same else bowl({"model.alpha": "0.5", **words}))
+        report.write_table(study, tmp_path / "search.csv")
+        report.draw(study, tmp_path / "search.png", "val/x")
+        shares = report.importance(study)
+    assert len(table(tmp_path)) == num_trials
+    assert (tmp_path / "search.png").stat().st_size > 10_000
+    assert bool(shares) == (num_trials == 14 and not same)
+    if shares:
+        assert sum(shares.values()) == pytest.approx(1)
+        assert "loss.temperature" not in shares  # not every trial has it
+
+
+def test_nothing_but_what_matters_is_important(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    with open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS) as study:
+        import optuna
+
+        study.sampler = optuna.samplers.RandomSampler(seed=0)
+        for number in range(30):
+            trial = study.ask()
+            x, _ = trial.suggest_float("x", 0, 1), trial.suggest_float("idle", 0, 1)
+            tell(study, number, value=x)
+        shares = report.importance(study)
+    assert list(shares) == ["x", "idle"]
+    assert shares["x"] > 0.9

@@ -1,0 +1,150 @@
+"""Many runs from one command, without training: what a job is in another process, and what a sweep says of failures."""
+
+import io
+import pickle
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig, OmegaConf
+
+from src.console import _for_hydra
+from src.errors import InputError, JobFailed, JobsFailed
+from src.sweep import Job, Sweep, _Headed, _ready_for, failure
+
+
+def test_a_failed_job_travels_as_its_line_alone() -> None:
+    try:
+        raise InputError("alpha must lie in [0, 1]") from ValueError(lambda: None)  # which nothing could pickle
+    except InputError as error:
+        failed = JobFailed(str(error))
+    again = pickle.loads(pickle.dumps(failed))
+    assert str(again) == "alpha must lie in [0, 1]"
+    assert failure(JobReturn(status=JobStatus.FAILED, _return_value=again)) == "alpha must lie in [0, 1]"
+    assert failure(JobReturn(status=JobStatus.COMPLETED, _return_value=0.5)) is None
+
+
+def test_a_job_travels_as_the_name_of_its_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    import inspect
+
+    import simulate
+
+    task = inspect.unwrap(simulate.simulate)
+    assert task is not simulate.simulate
+    monkeypatch.setattr(sys, "argv", ["simulate.py", "seed=1"])
+    sent = pickle.dumps(Job(task, full_errors=False))
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    arrived = pickle.loads(sent)
+    assert arrived._task is task
+    assert arrived._elsewhere
+    assert sys.argv == ["simulate.py", "seed=1"]  # what provenance tells of
+
+
+def test_lines_of_jobs_side_by_side_are_headed_by_their_number() -> None:
+    stream = io.StringIO()
+    headed = _Headed(stream, "[3] ")
+    headed.write("one\ntwo\n")
+    headed.write("\nthree\n")
+    assert stream.getvalue() == "[3] one\n[3] two\n[3] \n[3] three\n"
+    assert not headed.isatty()
+
+
+class LocalLauncher:
+    """Named as the one of submitit that starts all jobs at once."""
+
+
+@pytest.mark.parametrize(("cores", "num_jobs", "threads"), [(8, 2, "4"), (2, 5, "1"), (3, 2, "1")])
+def test_jobs_that_start_all_at_once_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, num_jobs: int, threads: str
+) -> None:
+    import os
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with _ready_for(LocalLauncher(), num_jobs):
+        assert os.environ["OMP_NUM_THREADS"] == threads
+    assert "OMP_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with _ready_for(LocalLauncher(), num_jobs):
+        assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+def test_duckdb_takes_as_many_threads_as_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    from src.cores import duckdb_settings
+
+    for given, settings in (("3", {"threads": 3}), ("", {}), ("0", {}), ("4,2", {})):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        assert duckdb_settings() == settings
+
+
+# The sweep, on a launcher that pretends
+
+
+class Pretender:
+    def __init__(self, fails: Sequence[str]) -> None:
+        self._fails, self.launched = fails, list[list[str]]()
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        results = []
+        for words in job_overrides:
+            self.launched.append(list(words))
+            failed = bool({*words} & {*self._fails})
+            value = JobFailed("no such seed") if failed else None
+            status = JobStatus.FAILED if failed else JobStatus.COMPLETED
+            results.append(JobReturn(overrides=list(words), status=status, _return_value=value))
+        assert initial_job_idx == len(self.launched) - len(job_overrides)
+        return results
+
+
+def make_sweep(folder: Path, *, batch: int | None = None, fails: Sequence[str] = ()) -> tuple[Sweep, Pretender]:
+    class Loader:
+        def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> None: ...
+
+    sweep, launcher = Sweep(max_batch_size=batch), Pretender(fails)
+    sweep.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}, "seed": 1})
+    context: Any = type("Context", (), {"config_loader": Loader()})()
+    sweep.hydra_context, sweep.launcher = context, launcher  # type: ignore[assignment]
+    return sweep, launcher
+
+
+def test_every_combination_is_run_and_what_stands_fast_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, launcher = make_sweep(tmp_path, batch=2)
+    assert len(sweep.sweep(["seed=1,2", "days=3", "world=a,b"])) == 4
+    assert launcher.launched == [[f"seed={seed}", "days=3", f"world={world}"] for seed in (1, 2) for world in "ab"]
+    assert (tmp_path / "multirun.yaml").exists()
+    printed = capsys.readouterr().out
+    assert printed == f"4 jobs in {tmp_path}\n"  # nothing is logged, so there is nothing to compare
+
+
+def test_failed_jobs_are_listed_by_what_tells_them_apart(tmp_path: Path) -> None:
+    sweep, launcher = make_sweep(tmp_path, batch=1, fails=["seed=2"])
+    with pytest.raises(JobsFailed) as failed:
+        sweep.sweep(["seed=1,2,3", "days=3"])
+    assert str(failed.value).splitlines() == ["1 of 3 jobs failed:", "  1 seed=2: no such seed"]
+    assert len(launcher.launched) == 3
+
+
+def test_an_interval_is_no_sweep(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lr=interval\(0,1\) has no end of values; name some, or add search=optuna"):
+        make_sweep(tmp_path)[0].sweep(["lr=interval(0,1)"])
+
+
+# The command line
+
+
+def test_a_search_is_a_sweeper() -> None:
+    words = ["-m", "search=optuna", "search.num_trials=3", "model.dim=64"]
+    assert _for_hydra(words, "train") == ["-m", "hydra/sweeper=optuna", "hydra.sweeper.num_trials=3", "model.dim=64"]
+    assert _for_hydra(["search=optuna", "experiment=A"], "abtest") == ["search=optuna", "experiment_name=A"]
+
+
+def test_a_search_needs_a_multirun_and_a_name_that_there_is() -> None:
+    with pytest.raises(InputError, match=r"search=optuna makes many runs; add -m: python train.py -m search=optuna"):
+        _for_hydra(["search=optuna", "seed=2"], "train")
+    with pytest.raises(InputError, match="search must be one of optuna, got 'nonsense'"):
+        _for_hydra(["-m", "search=nonsense"], "train")
