@@ -1,100 +1,124 @@
 """Photographs the MLflow UI for docs/comparing.md: python docs/screenshots.py <folder with mlflow.db>.
 
-Needs Chromium. The store must hold a sweep that compare.py has looked at; the newest one is shown.
+Needs Chromium, which is driven over its DevTools protocol. The store must hold a sweep that compare.py has looked at;
+the newest one is shown.
 """
 
+import asyncio
+import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-import matplotlib.image as mpl_image
+import aiohttp
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 from src.compared_runs import find  # noqa: E402
 from src.errors import InputError  # noqa: E402
 
-PORT = 5599
-WIDTH, HEIGHT = 1500, 1000
-ASSISTANT = 400
-"""Pixels at the right that MLflow gives to its assistant, which is not ours to show."""
+UI, DEVTOOLS = 5599, 5598
+SETTLED_S = 12
+"""Seconds that a page of the UI takes to draw all it shows, and more."""
+
+CLOSE_ASSISTANT = "document.querySelector('[data-component-id=\"mlflow.assistant.chat_panel.close\"]')?.click()"
+EXPAND = "document.querySelector('.ag-cell-wrapper button')?.click()"
+SHOW_MORE = "[...document.querySelectorAll('button,a,div')].filter(e => e.textContent === 'Show more').at(-1)?.click()"
+DIFFERENCES = "document.querySelector('[role=switch]')?.click()"
 
 
-def pages(folder: Path) -> dict[str, str]:
-    """Name and address of each picture."""
+def pages(folder: Path) -> dict[str, tuple[str, list[str]]]:
+    """Name of each picture; its address, and what is clicked there."""
     found = find(f"sqlite:///{folder}/mlflow.db", "segue", parent=None, filter_string="")
     if found.parent is None:
         raise InputError(f"{folder} has no sweep; python train.py -m model=track,artist,mean,convex seed=1,2")
     parent, experiment = found.parent.info.run_id, found.parent.info.experiment_id
-    runs = quote(json.dumps([run.info.run_id for run in found.runs]))
-    below = quote(f"tags.mlflow.parentRunId = '{parent}'")
-    root = f"http://127.0.0.1:{PORT}/#"
-    table = f"{root}/experiments/{experiment}/runs?searchFilter={below}&orderByKey=attributes.start_time"
-    run = f"{root}/experiments/{experiment}/runs/{found.runs[0].info.run_id}"
+    one_each = {run.data.tags["setup"]: run.info.run_id for run in found.runs}
+    chosen, experiments = quote(json.dumps(list(one_each.values()))), quote(json.dumps([experiment]))
+    root = f"http://127.0.0.1:{UI}/#"
+    runs = f"{root}/experiments/{experiment}/runs"
     return {
-        "sweep": f"{root}/experiments/{experiment}/runs/{parent}",
-        "charts": f"{table}&compareRunsMode=CHART",
-        "compare": f"{root}/compare-runs?runs={runs}&experiments={quote(json.dumps([experiment]))}",
-        "run": run,
-        "artifacts": f"{run}/artifacts/plots/artists.png",
+        "sweep": (f"{runs}/{parent}", [SHOW_MORE]),
+        "charts": (f"{runs}?compareRunsMode=CHART", [EXPAND]),
+        "compare": (f"{root}/compare-runs?runs={chosen}&experiments={experiments}", [DIFFERENCES]),
+        "pictures": (f"{runs}/{found.runs[0].info.run_id}/artifacts/plots/artists.png", []),
     }
 
 
-def photograph(url: str, path: Path, browser: str) -> None:
-    """Let headless Chromium draw a page, once all it asks for has come."""
-    with tempfile.TemporaryDirectory() as profile:
-        subprocess.run(
-            [
-                *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-                *(f"--user-data-dir={profile}", f"--window-size={WIDTH + ASSISTANT},{HEIGHT}"),
-                *("--virtual-time-budget=40000", f"--screenshot={path}", url),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=180,
-        )
-    picture = mpl_image.imread(path)
-    mpl_image.imsave(path, picture[:, :WIDTH])
+async def photograph(wanted: dict[str, tuple[str, list[str]]]) -> None:
+    """Let a Chromium that listens on DEVTOOLS show each page and click, and keep what it shows."""
+    async with aiohttp.ClientSession() as session:
+        await _get(session, f"http://127.0.0.1:{UI}/version")
+        tabs = json.loads(await _get(session, f"http://127.0.0.1:{DEVTOOLS}/json/list"))
+        address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
+        async with session.ws_connect(address, max_msg_size=0) as browser:
+            for name, (url, clicks) in wanted.items():
+                await _ask(browser, "Page.navigate", url=url)
+                for click in [CLOSE_ASSISTANT, *clicks]:
+                    await asyncio.sleep(SETTLED_S)
+                    await _ask(browser, "Runtime.evaluate", expression=click)
+                await asyncio.sleep(SETTLED_S)
+                shot = await _ask(browser, "Page.captureScreenshot", format="png")
+                path = HERE / "images" / f"mlflow_{name}.png"
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(base64.b64decode(shot["data"]))
+                print(path)
+
+
+async def _ask(browser: aiohttp.ClientWebSocketResponse, method: str, **params: Any) -> dict[str, Any]:
+    await browser.send_json({"id": 1, "method": method, "params": params})
+    while True:
+        answer = await browser.receive_json()
+        if answer.get("id") == 1:
+            return dict(answer.get("result", {}))
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> str:
+    """What stands at an address, as soon as somebody answers there."""
+    for _ in range(120):
+        try:
+            async with session.get(url) as answer:
+                return await answer.text()
+        except aiohttp.ClientError:
+            await asyncio.sleep(0.5)
+    raise InputError(f"{url} does not answer")
+
+
+@contextmanager
+def running(*words: str, cwd: Path) -> Iterator[None]:
+    """A process that is ended with all that it started."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    process = subprocess.Popen(words, cwd=cwd, env=environment, start_new_session=True, **quiet)  # type: ignore[call-overload]
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 def main(folder: Path) -> None:
-    """Start the UI, take the pictures, stop it."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
+    """Start the UI and Chromium, take the pictures, stop both."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
         raise InputError("no Chromium on this machine; apt-get install chromium")
     wanted = pages(folder)
-    words = ["-m", "mlflow", "ui", "--backend-store-uri", "sqlite:///mlflow.db", "--port", str(PORT)]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with subprocess.Popen(
-        [sys.executable, *words, "--workers", "1"], cwd=folder, env=environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as server:  # fmt: skip
-        try:
-            _wait()
-            for name, url in wanted.items():
-                path = HERE / "images" / f"mlflow_{name}.png"
-                path.parent.mkdir(exist_ok=True)
-                photograph(url, path, browser)
-                print(path)
-        finally:
-            os.killpg(server.pid, 15)
-
-
-def _wait() -> None:
-    for _ in range(120):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=2):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise InputError(f"the MLflow UI does not come up at port {PORT}")
+    store = "--backend-store-uri", "sqlite:///mlflow.db", "--port", str(UI), "--workers", "1"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        looks = "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1500,1000"
+        devtools = f"--remote-debugging-port={DEVTOOLS}", f"--user-data-dir={profile}"
+        ui = running(sys.executable, "-m", "mlflow", "ui", *store, cwd=folder)
+        with ui, running(chromium, *looks, *devtools, "about:blank", cwd=folder):
+            asyncio.run(photograph(wanted))
 
 
 if __name__ == "__main__":

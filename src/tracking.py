@@ -137,6 +137,17 @@ def find_runs(tracking_uri: str, experiment: str, filter_string: str = "", *, ne
         return runs
 
 
+_HOW = (
+    "resume=",
+    "hydra.sweep.dir=",
+    "hydra/launcher=",
+    "hydra.launcher.",
+    "hydra.sweeper.num_trials=",
+    "hydra.sweeper.batch=",
+)
+"""Words that do not say what a sweep is of, but how much of it is done and how."""
+
+
 def start_parent(
     tracking_uri: str, experiment_name: str, run_name: str, run_dir: Path, *, resume: bool, tags: Mapping[str, str]
 ) -> str:
@@ -157,7 +168,7 @@ def start_parent(
         InputError: the store cannot be used.
     """
     experiment_id = open_store(tracking_uri, experiment_name)
-    asked = sorted(word for word in sys.argv[1:] if not word.startswith(("resume=", "hydra.sweep.dir=")))
+    asked = sorted(word for word in sys.argv[1:] if not word.startswith(_HOW))
     same = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16]
     if resume:
         for run in find_runs(tracking_uri, experiment_name, f"tags.sweep_digest = '{same}'"):
@@ -185,12 +196,16 @@ _COLOURS = {
 
 
 def end_parent(tracking_uri: str, run_id: str, *, failed: bool) -> None:
-    """Close the run above a multirun.
+    """Close the run above a multirun; runs below it that nobody works on any more are closed too.
 
     Raises:
         InputError: the store cannot be used.
     """
     with talking_to(tracking_uri) as client:
+        experiment = client.get_run(run_id).info.experiment_id
+        for run in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'"):
+            if run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, "KILLED")
         client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
 

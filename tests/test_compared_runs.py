@@ -23,9 +23,7 @@ def client_of(uri: str) -> Any:
     return mlflow.MlflowClient(uri)
 
 
-def make(
-    uri: str, experiment: str, *, status: str = "FINISHED", params: dict[str, Any] | None = None, **tags: str
-) -> str:
+def make(uri: str, experiment: str, *, status: str = "FINISHED", params: Any = None, **tags: Any) -> str:
     client = client_of(uri)
     named = {"setup": "convex", "setup_digest": "c0", "data_digest": "d0", **tags}
     run = client.create_run(open_store(uri, experiment), tags=named).info.run_id

@@ -54,11 +54,12 @@ def runs_of(swept: Path) -> dict[str, list[Path]]:
 
 
 def test_the_table_is_what_scipy_makes_of_the_run_folders(swept: Path, compared: tuple[Path, str]) -> None:
-    tidy = pd.read_csv(compared[0] / "comparison.csv").set_index(["setup", "metric"])
+    lines = pd.read_csv(compared[0] / "comparison.csv").to_dict("records")
+    tidy = {(line["setup"], line["metric"]): line for line in lines}
     for setup, runs in runs_of(swept).items():
         for metric in METRICS:
             values = [metrics_of(run)[metric] for run in runs]
-            row = tidy.loc[(setup, metric)]
+            row = tidy[setup, metric]
             assert row["mean"] == pytest.approx(np.mean(values), rel=1e-6)
             reach = stats.sem(values) * stats.t.ppf(0.975, 1)
             assert row["upper"] - row["mean"] == pytest.approx(reach, rel=1e-4, abs=1e-9)
@@ -66,7 +67,7 @@ def test_the_table_is_what_scipy_makes_of_the_run_folders(swept: Path, compared:
         setup: np.mean([pd.read_parquet(run / "test_queries.parquet")["ndcg_at_10"] for run in runs], axis=0)
         for setup, runs in runs_of(swept).items()
     }
-    difference = tidy.loc[("artist α=0", "test/ndcg_at_10"), "difference_to_best"]
+    difference = tidy["artist α=0", "test/ndcg_at_10"]["difference_to_best"]
     assert difference == pytest.approx((queries["artist α=0"] - queries["convex α=0.9"]).mean(), rel=1e-6)
 
 
