@@ -3,13 +3,16 @@
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.console import ROOT, console, hush_libraries, verb
 from src.tables import frame_table, metrics_table
+
+if TYPE_CHECKING:
+    from src.resume import Earlier
 
 
 @verb("train")
@@ -44,16 +47,17 @@ def train(config: DictConfig) -> float:
         return _run(config, earlier, setup)
 
 
-def _run(config: DictConfig, earlier: Any, setup: str) -> float:
+def _run(config: DictConfig, earlier: "Earlier | None", setup: str) -> float:
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
     from src.errors import InputError
     from src.resume import config_digest, setup_digest
     from src.run_folder import Begun, as_dict, parameters, write_config
+    from src.run_logger import RunLogger
     from src.tracking import PRUNED, open_store, run_colour
 
-    run_dir, logger = Path(config.run_dir), None
+    run_dir = Path(config.run_dir)
     begun = Begun.read(run_dir) if earlier else None
     with console.status("preparing"):
         datamodule = instantiate(config.datamodule, _convert_="all")
@@ -73,20 +77,25 @@ def _run(config: DictConfig, earlier: Any, setup: str) -> float:
 
         pruning = Pruning(**config.trial, monitor=config.monitor.metric)
         callbacks.append(pruning)
+    tracked = None
     if config.get("logger"):
         open_store(config.logger.tracking_uri, config.logger.experiment_name)
         tags = {"setup": setup, "setup_digest": setup_digest(config), "config_digest": config_digest(config)}
         tags |= {"mlflow.runColor": run_colour(setup)}
         tags |= {"mlflow.parentRunId": config.parent_run_id} if config.parent_run_id else {}
         run_id = begun.mlflow_run_id if begun else None
-        logger = instantiate(config.logger, _convert_="all", tags=tags, run_id=run_id)
+        tracked = instantiate(config.logger, _convert_="all", tags=tags, run_id=run_id)
+    trainer = instantiate(config.trainer, callbacks=callbacks, logger=tracked or False, _convert_="all")
+    logger = trainer.logger if isinstance(trainer.logger, RunLogger) else None  # a fast_dev_run has none
+    if logger:
+        logger.start()
         logger.log_hyperparams(parameters(config))
-    trainer = instantiate(config.trainer, callbacks=callbacks, logger=logger or False, _convert_="all")
     write_config(as_dict(config), run_dir / "config.yaml", root=ROOT, again=bool(earlier))
-    overrides = begun.overrides if begun else list(HydraConfig.get().overrides.task)
-    Begun(overrides=overrides, mlflow_run_id=logger.run_id if logger else None, data_digest=datamodule.digest()).write(
-        run_dir
-    )
+    Begun(
+        overrides=begun.overrides if begun else list(HydraConfig.get().overrides.task),
+        mlflow_run_id=logger.run_id if logger else None,
+        data_digest=datamodule.digest(),
+    ).write(run_dir)
 
     trainer.fit(model, datamodule, ckpt_path=earlier and earlier.checkpoint, weights_only=True)
     if pruning and pruning.pruned:  # nobody will want what it would test and export

@@ -54,12 +54,19 @@ class RunLogger(MLFlowLogger):
         self._refused: list[str] = []
         self._ask_again_at = 0.0
         self._failed = False
-        with talking_to(tracking_uri) as client:
-            if run_id is not None:
-                client.update_run(run_id, status="RUNNING")
-                for tag in {INTERRUPTED, PRUNED} & client.get_run(run_id).data.tags.keys():
-                    client.delete_tag(run_id, tag)
-            _ = self.experiment  # starts it
+
+    def start(self) -> None:
+        """Begin the run, or take up the one that is to go on.
+
+        Raises:
+            InputError: the store is away, or has no such run.
+        """
+        with talking_to(self.tracking_uri) as client:
+            if self._run_id is not None:
+                client.update_run(self._run_id, status="RUNNING")
+                for tag in {INTERRUPTED, PRUNED} & client.get_run(self._run_id).data.tags.keys():
+                    client.delete_tag(self._run_id, tag)
+            _ = self.experiment  # begins it
 
     @property
     def tracking_uri(self) -> str:
@@ -86,13 +93,15 @@ class RunLogger(MLFlowLogger):
             except Exception as error:
                 if _is_away(error):
                     if not self._ask_again_at:
-                        console.print(f"{self.tracking_uri} is away; training goes on, and MLflow is told later")
+                        console.print(
+                            f"{self.tracking_uri} is away; training goes on, and MLflow is told later", soft_wrap=True
+                        )
                     self._ask_again_at = time.monotonic() + _PAUSE_S
                     return False
                 self._refused.append(f"{what} ({str(error).splitlines()[0][:200]})")
             self._waiting.popleft()
         if self._ask_again_at:
-            console.print(f"{self.tracking_uri} is back, and has been told all")
+            console.print(f"{self.tracking_uri} is back, and has been told all", soft_wrap=True)
             self._ask_again_at = 0.0
         return True
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,13 @@ from src.datamodules.pair_datamodule import PairDataModule
 from src.simulation.world import Taste, World, generate
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def no_store_is_left_behind() -> Iterator[None]:
+    """MLflow puts the store it was last told of into the environment, where verbs would find it."""
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="session")

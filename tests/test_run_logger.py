@@ -21,7 +21,9 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 def logger(uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunLogger:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("src.run_logger._PAUSE_S", 0.0)
-    return RunLogger(experiment_name="segue", run_name="convex", tracking_uri=uri, patience_s=0.0)
+    made = RunLogger(experiment_name="segue", run_name="convex", tracking_uri=uri, patience_s=0.0)
+    made.start()
+    return made
 
 
 class Away:
@@ -64,7 +66,7 @@ def test_what_a_store_missed_is_told_in_order_when_it_is_back(logger: RunLogger,
     away.is_away = False
     with console.capture() as said:
         assert logger.finish()
-    assert "is back, and has been told all" in said.get()
+    assert "is back, and has been told all" in " ".join(said.get().split())
     history = logger.experiment.get_metric_history(logger.run_id, "val/loss")
     assert [(one.step, one.value) for one in history] == [(0, 3.0), (1, 2.0), (2, 1.0)]
     assert [one.path for one in logger.experiment.list_artifacts(logger.run_id)] == ["notes.txt"]
@@ -104,6 +106,7 @@ def test_a_run_that_goes_on_keeps_its_params_and_is_running_again(logger: RunLog
     again = RunLogger(
         experiment_name="segue", run_name="convex", tracking_uri=uri, patience_s=0.0, run_id=logger.run_id
     )
+    again.start()
     again.log_hyperparams({"seed": 2, "new": 3})
     run = run_of(again)
     assert run.info.status == "RUNNING"

@@ -188,9 +188,13 @@ def test_without_a_logger_the_run_folder_has_it_all(ring_logs: Path, tmp_path: P
 
 
 def test_a_fast_dev_run_goes_all_the_way_without_a_trace_in_mlflow(ring_logs: Path, tmp_path: Path) -> None:
+    import mlflow
+
     quick(tmp_path, ring_logs, "trainer.fast_dev_run=true", "hydra.run.dir=run")
     assert metrics_of(tmp_path / "run")["mlflow_run_id"] is None
     assert (tmp_path / "run" / "recommendations.jsonl").exists()
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert client.search_runs([client.get_experiment_by_name("segue").experiment_id]) == []
 
 
 def interrupted(cwd: Path, logs: Path, times: int) -> tuple[int, str]:
