@@ -56,7 +56,8 @@ def repeated(words: Sequence[str]) -> list[str]:
     given = [word for word in words if not word.startswith(("resume=", "hydra.run.dir="))]
     again = {_key(word) for word in given}
     before = [word for word in Begun.read(folder).overrides if _key(word) not in again | {"resume"}]
-    return [*before, *given, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
+    escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return [*before, *given, f"resume='{escaped}'", f"hydra.run.dir='{escaped}'"]
 
 
 def _key(word: str) -> str:

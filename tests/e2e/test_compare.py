@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,15 @@ from scipy import stats
 
 from src.tracking import locate_recommendations
 from tests.conftest import ROOT
+from tests.e2e.forks import run_forked
 from tests.e2e.test_train import metrics_of, quick
 
 METRICS = ("val/ndcg_at_10", "test/recall_at_10", "test/ndcg_at_10", "test/mse")
 
 
 def compare(cwd: Path, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "compare.py"), *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "160", **env},
-        timeout=120,
-    )
+    wide = {**os.environ, "COLUMNS": "160", **env}
+    done = run_forked(ROOT / "compare.py", *words, cwd=cwd, env=wide, timeout_s=120)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -100,10 +100,10 @@ def test_a_run_of_other_data_is_not_gone_on_with(ring_logs: Path, tmp_path: Path
     import shutil
 
     shutil.copytree(ring_logs, tmp_path / "logs")
-    kill_after_epoch(tmp_path, 1, *words(Path("logs"), *LONG, "logger=none", "hydra.run.dir=run"))
+    kill_after_epoch(tmp_path, 1, *words(Path("logs"), *LONG, "logger=none", """hydra.run.dir="it's = run" """.strip()))
     data = tmp_path / "logs" / "logs" / "b" / "data.json"
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:-80]))
-    done = train(tmp_path, "resume=run", code=2)
+    done = train(tmp_path, "resume=it's = run", code=2)
     assert "has other data than it began with" in " ".join(done.stderr.split())
 
 

@@ -18,6 +18,7 @@ from src.catalog import Catalog
 from src.evaluation import ranking
 from src.recommendations import Recommendations
 from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, write_lines, write_tracks
+from tests.e2e.forks import run_forked
 
 MODELS = ("track", "artist", "mean", "convex", "contextual")
 QUICK = ("trainer.accelerator=cpu", "model.dim=16", "optimizer.lr=0.02", "datamodule.batch_size=256")
@@ -35,9 +36,7 @@ def command(*overrides: str) -> list[str]:
 
 
 def train(cwd: Path, *overrides: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(*overrides), cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}, timeout=300
-    )
+    done = run_forked(ROOT / "train.py", *overrides, cwd=cwd, env={**os.environ, **env}, timeout_s=300)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
