@@ -23,13 +23,15 @@ def compare(config: DictConfig) -> None:
     refuse_used_folder(run_dir, "comparison.json")
     uri = store_that_is_there(config.tracking_uri)
     with console.status("finding runs"):
-        found = find(uri, str(config.experiment_name), parent=config.parent, filter_string=config.filter)
+        parent = None if config.parent is None else str(config.parent)
+        found = find(uri, str(config.experiment_name), parent=parent, filter_string=str(config.filter or ""))
+    for note in found.notes:
+        console.print(note, markup=False, highlight=False)
     with progress("reading runs", len(found.runs)) as advance:
         runs = read(found.runs, uri, select=config.select, on_run=advance)
+    metrics = [config.metrics] if isinstance(config.metrics, str) else list(config.metrics)
     with console.status("comparing"):
-        result = comparison.compare(
-            runs, select=config.select, mode=config.mode, metrics=list(config.metrics), level=config.level
-        )
+        result = comparison.compare(runs, select=config.select, mode=config.mode, metrics=metrics, level=config.level)
         write_report(result, run_dir, provenance(ROOT))
     if found.parent is not None:
         files = [run_dir / f"comparison.{ending}" for ending in ("png", "md", "csv", "json")]
@@ -37,7 +39,7 @@ def compare(config: DictConfig) -> None:
         describe(uri, found.parent.info.run_id, (run_dir / "comparison.md").read_text(encoding="utf-8"))
     where = found.parent.info.run_name if found.parent is not None else f"experiment {config.experiment_name}"
     console.print(comparison_table(result.record(), title=f"{len(runs)} runs of {where}"))
-    for sentence in [*found.left_out, *sentences(result)]:
+    for sentence in sentences(result):
         console.print(sentence, markup=False, highlight=False)
     chosen = winner(result) if config.register == "best" else config.register
     if chosen is not None:

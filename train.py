@@ -12,6 +12,7 @@ from src.console import ROOT, console, hush_libraries, verb
 from src.tables import frame_table, metrics_table
 
 if TYPE_CHECKING:
+    from src.datamodules.pair_datamodule import PairDataModule
     from src.resume import Earlier
 
 
@@ -23,9 +24,9 @@ def train(config: DictConfig) -> float:
         The best value of the monitored metric, for a search.
     """
     hush_libraries()
-    from src.errors import check_number
-    from src.resume import earlier_run
-    from src.run_folder import hold, refuse_used_folder, setup_name
+    from src.errors import InputError, check_number
+    from src.resume import named_run, same_run
+    from src.run_folder import Begun, hold, refuse_used_folder, setup_name
     from src.tracking import mark
 
     hydra = HydraConfig.get()
@@ -33,25 +34,42 @@ def train(config: DictConfig) -> float:
     named = {"model": hydra.runtime.choices["model"], "experiment": hydra.runtime.choices["experiment"]}
     setup = setup_name(**named, alpha=config.model.alpha, overrides=hydra.overrides.task, swept=config.swept)
     config.run_name = config.run_name or f"{setup} seed={config.seed}"
-    earlier = earlier_run(config)
+    earlier = named_run(config)
+    if not earlier:
+        refuse_used_folder(Path(config.run_dir))
+    datamodule = _data(config)
+    if earlier and Begun.read(earlier.run_dir).data_digest != datamodule.digest():
+        raise InputError(
+            f"resume={earlier.run_dir}: {datamodule.path} has other data than it began with; start a new run"
+        )
+    if config.resume is True:
+        earlier = same_run(config, datamodule.digest())
+    if earlier and config.parent_run_id and earlier.run_id:
+        mark(config.logger.tracking_uri, earlier.run_id, f"sweep.{config.parent_run_id}")
     if earlier and earlier.value is not None:
         console.print(f"{config.run_name}: done already, run {earlier.run_id} in {earlier.run_dir}", soft_wrap=True)
-        if config.parent_run_id and earlier.run_id:
-            mark(config.logger.tracking_uri, earlier.run_id, f"sweep.{config.parent_run_id}")
         return earlier.value
     if earlier:
         config.run_dir = str(earlier.run_dir)
-    else:
-        refuse_used_folder(Path(config.run_dir))
     with hold(Path(config.run_dir)):
-        return _run(config, earlier, setup)
+        return _run(config, datamodule, earlier, setup)
 
 
-def _run(config: DictConfig, earlier: "Earlier | None", setup: str) -> float:
+def _data(config: DictConfig) -> "PairDataModule":
+    from hydra.utils import instantiate
+
+    with console.status("preparing"):
+        datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
+    datamodule.prepare_data()
+    with console.status("reading events"):
+        datamodule.setup()
+    return datamodule
+
+
+def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | None", setup: str) -> float:
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
-    from src.errors import InputError
     from src.resume import config_digest, setup_digest
     from src.run_folder import Begun, as_dict, parameters, write_config
     from src.run_logger import RunLogger
@@ -59,13 +77,6 @@ def _run(config: DictConfig, earlier: "Earlier | None", setup: str) -> float:
 
     run_dir = Path(config.run_dir)
     begun = Begun.read(run_dir) if earlier else None
-    with console.status("preparing"):
-        datamodule = instantiate(config.datamodule, _convert_="all")
-    datamodule.prepare_data()
-    with console.status("reading events"):
-        datamodule.setup()
-    if begun and begun.data_digest != datamodule.digest():
-        raise InputError(f"resume={run_dir}: {datamodule.path} has other data than it began with; start a new run")
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
@@ -80,21 +91,23 @@ def _run(config: DictConfig, earlier: "Earlier | None", setup: str) -> float:
     tracked = None
     if config.get("logger"):
         open_store(config.logger.tracking_uri, config.logger.experiment_name)
-        tags = {"setup": setup, "setup_digest": setup_digest(config), "config_digest": config_digest(config)}
-        tags |= {"mlflow.runColor": run_colour(setup)}
-        tags |= {"mlflow.parentRunId": config.parent_run_id} if config.parent_run_id else {}
+        above = {"mlflow.parentRunId": config.parent_run_id} if config.parent_run_id else {}
         run_id = begun.mlflow_run_id if begun else None
-        tracked = instantiate(config.logger, _convert_="all", tags=tags, run_id=run_id)
+        tracked = instantiate(config.logger, _convert_="all", tags=above, run_id=run_id)
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=tracked or False, _convert_="all")
     logger = trainer.logger if isinstance(trainer.logger, RunLogger) else None  # a fast_dev_run has none
     if logger:
         logger.start()
         logger.log_hyperparams(parameters(config))
+        digests = {"setup_digest": setup_digest(config), "config_digest": config_digest(config)}
+        logger.log_tags({"setup": setup, **digests, "mlflow.runColor": run_colour(setup)})
     write_config(as_dict(config), run_dir / "config.yaml", root=ROOT, again=bool(earlier))
     Begun(
-        overrides=begun.overrides if begun else list(HydraConfig.get().overrides.task),
-        mlflow_run_id=logger.run_id if logger else None,
+        overrides=[word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")],
+        mlflow_run_id=logger.run_id if logger else (begun.mlflow_run_id if begun else None),
         data_digest=datamodule.digest(),
+        began_in=str(Path.cwd()),
+        run_dir=str(run_dir.resolve()),
     ).write(run_dir)
 
     trainer.fit(model, datamodule, ckpt_path=earlier and earlier.checkpoint, weights_only=True)
@@ -118,7 +131,8 @@ def _say_what_next(config: DictConfig) -> None:
     choices, run_dir = HydraConfig.get().runtime.choices, config.run_dir
     lines = {"run folder": run_dir}
     if config.get("logger"):
-        lines["MLflow UI"] = f"mlflow ui --backend-store-uri {config.logger.tracking_uri}"
+        store = config.logger.tracking_uri
+        lines["MLflow UI"] = store if store.startswith("http") else f"mlflow ui --backend-store-uri {store}"
     if config.parent_run_id is None:
         source = f"datamodule={choices['datamodule']} datamodule.path={config.datamodule.path}"
         lines["next"] = f"python train.py -m model=track,artist,mean,convex,contextual {source}"

@@ -1,5 +1,6 @@
 """From runs in MLflow to what can be compared: which runs, their set-ups, their test queries and their curves."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ import pandas as pd
 from src.errors import InputError
 from src.evaluation.comparison import QUERY, TESTED, Comparison, Run
 from src.run_folder import short
-from src.tracking import KIND, PRUNED, fetch, find_runs, talking_to
+from src.tracking import INTERRUPTED, KIND, PRUNED, fetch, find_runs, parent_of, talking_to
 
 _CURVES = ("train/loss", "val/loss")
 _NAMED = 3
-"""Differences between set-ups of one name that are told; where there are more, some digits tell them apart."""
+"""Differences between set-ups of one name that are told; where that is not enough, some digits tell them apart."""
 _SAME_SETUP = (
     "run_",
     "callbacks.",
@@ -37,12 +38,12 @@ class Found:
     Args:
         runs: MLflow's, newest first.
         parent: the run above them, if they come from a sweep.
-        left_out: why others are not among them, a sentence each.
+        notes: what is to be known of them, and why others are not among them, a sentence each.
     """
 
     runs: list[Any]
     parent: Any | None
-    left_out: list[str]
+    notes: list[str]
 
 
 def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_string: str) -> Found:
@@ -70,26 +71,28 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
             f"no finished runs in {where} of {tracking_uri}; train first: "
             "python train.py -m model=track,artist,mean,convex,contextual seed=1,2,3"
         )
-    left_out = []
+    notes = []
     if len(finished) < len(runs):
-        left_out.append(f"{len(runs) - len(finished)} runs are not finished, or were pruned, and are left out.")
+        notes.append(f"{len(runs) - len(finished)} runs are not finished, or were pruned, and are left out.")
+    if by_hand := sum(INTERRUPTED in run.data.tags for run in finished):
+        notes.append(f"{by_hand} runs were ended by hand (Ctrl-C) and are compared as they are.")
     digest = finished[0].data.tags.get("data_digest")
     same = [run for run in finished if run.data.tags.get("data_digest") == digest]
     if len(same) < len(finished):
-        left_out.append(
+        notes.append(
             f"{len(finished) - len(same)} runs learned from other data than the newest ({digest}) and are left out; "
             "parent= or filter= choose others."
         )
-    return Found(runs=same, parent=above, left_out=left_out)
+    return Found(runs=same, parent=above, notes=notes)
 
 
 def _sweep(tracking_uri: str, experiment: str, parent: str | None) -> Any | None:
     sweeps = find_runs(tracking_uri, experiment, f"tags.`{KIND}` = 'sweep'")
     if parent is None:
         return sweeps[0] if sweeps else None
-    folder = str(Path(parent).resolve())
+    named = parent_of(Path(parent)) or parent
     for run in sweeps:
-        if parent == run.info.run_id or folder == str(Path(run.data.tags.get("run_dir", "")).resolve()):
+        if run.info.run_id == named:
             return run
     raise InputError(
         f"parent={parent} is no sweep of experiment {experiment!r} in {tracking_uri}; give its run id or its folder, "
@@ -115,9 +118,12 @@ def setup_names(runs: Sequence[Any]) -> dict[str, str]:
         keys = sorted({key for one in params for key in one if len({other.get(key) for other in params}) > 1})
         for digest, own in zip(digests, params, strict=True):
             differing = [f"{key.rpartition('.')[2]}={short(own.get(key, '–'))}" for key in keys]
-            hidden = [digest[:4]] if len(keys) > _NAMED or not keys else []
-            names[digest] = " ".join([name, *differing[:_NAMED], *hidden]) if len(digests) > 1 else name
-    return {run_id: names[digest] for run_id, digest in of.items()}
+            names[digest] = " ".join([name, *differing[:_NAMED]]) if len(digests) > 1 else name
+    told = Counter(names.values())
+    return {
+        run_id: names[digest] if told[names[digest]] == 1 else f"{names[digest]} {digest[:4]}"
+        for run_id, digest in of.items()
+    }
 
 
 def _params(run: Any) -> dict[str, str]:
@@ -187,18 +193,23 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
     Raises:
         InputError: the run has no model, or the store cannot be used.
     """
+    import mlflow
     from mlflow.exceptions import MlflowException
+    from mlflow.utils.validation import _validate_model_alias_name, _validate_model_name
 
+    mlflow.set_tracking_uri(tracking_uri)  # where the registry looks for models, whatever its client was told
     with talking_to(tracking_uri) as client:
         run = client.get_run(run.info.run_id)
-        models = run.outputs.model_outputs if run.outputs else []
+        models = [client.get_logged_model(one.model_id) for one in run.outputs.model_outputs] if run.outputs else []
         if not models:
             raise InputError(
                 f"run {run.info.run_id} has no model to register; train it with callbacks.lineage.model=true"
             )
+        _validate_model_name(name)
+        _validate_model_alias_name(alias)
         with suppress(MlflowException):  # it is there already; if it cannot be made, the next line says why
             client.create_registered_model(name)
-        model_id = models[-1].model_id
+        model_id = max(models, key=lambda one: int(one.creation_timestamp)).model_id  # a run that goes on logs another
         version = client.create_model_version(name, f"models:/{model_id}", run.info.run_id, model_id=model_id).version
         client.set_registered_model_alias(name, alias, version)
     return str(version)

@@ -53,9 +53,18 @@ def repeated(words: Sequence[str]) -> list[str]:
         uri = [word.partition("=")[2] for word in words if word.startswith("logger.tracking_uri=")]
         folder = _folder_of(named[-1], uri[-1] if uri else None)
     folder = folder.resolve()
+    begun = Begun.read(folder)
+    if Path(begun.run_dir) != folder:
+        raise InputError(
+            f"resume={folder}: it was {begun.run_dir} when it began, which its checkpoints name; move it back"
+        )
+    if Path(begun.began_in) != Path.cwd():
+        raise InputError(
+            f"resume={folder}: it began in {begun.began_in}, where its data and its store are; go there first"
+        )
     given = [word for word in words if not word.startswith(("resume=", "hydra.run.dir="))]
     again = {_key(word) for word in given}
-    before = [word for word in Begun.read(folder).overrides if _key(word) not in again | {"resume"}]
+    before = [word for word in begun.overrides if _key(word) not in again | {"resume"}]
     escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return [*before, *given, f"resume='{escaped}'", f"hydra.run.dir='{escaped}'"]
 
@@ -77,31 +86,33 @@ def _folder_of(run_id: str, tracking_uri: str | None) -> Path:
     return folder
 
 
-def earlier_run(config: DictConfig) -> Earlier | None:
-    """The run that `config.resume` means; None where a new one is to begin.
-
-    `true` means the newest run of the same config in the experiment: one that is finished, or else one that was begun.
+def named_run(config: DictConfig) -> Earlier | None:
+    """The run that `resume=<folder>` names; None where none is named.
 
     Raises:
-        InputError: a run that is named was another run than this config makes.
+        InputError: it was another run than this config makes.
     """
-    if config.resume is None or config.resume is False:
-        return None
-    if config.resume is not True:
-        folder = Path(str(config.resume))
-        _refuse_another(folder, config)
-        return Earlier(run_dir=folder, run_id=Begun.read(folder).mlflow_run_id)
-    if not config.get("logger"):
+    if config.resume is True and not config.get("logger"):
         raise InputError("resume=true looks for the run in MLflow, and logger=none has none; give resume=<run folder>")
-    return _same_run(config)
+    if config.resume in (None, False, True):
+        return None
+    folder = Path(str(config.resume))
+    _refuse_another(folder, config)
+    return Earlier(run_dir=folder, run_id=Begun.read(folder).mlflow_run_id)
 
 
-def _same_run(config: DictConfig) -> Earlier | None:
+def same_run(config: DictConfig, data_digest: str) -> Earlier | None:
+    """The newest run of the same config on the same data: one that is finished, or else one that was begun.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
     from src.tracking import INTERRUPTED, PRUNED, find_runs, open_store
 
     uri, experiment = config.logger.tracking_uri, config.logger.experiment_name
     open_store(uri, experiment)
-    runs = find_runs(uri, experiment, f"tags.config_digest = '{config_digest(config)}'")
+    same = {"config_digest": config_digest(config), "data_digest": data_digest}
+    runs = find_runs(uri, experiment, " AND ".join(f"tags.{name} = '{value}'" for name, value in same.items()))
     begun = None
     for run in runs:
         folder = Path(run.data.tags.get("run_dir", ""))
@@ -138,7 +149,7 @@ def _refuse_another(folder: Path, config: DictConfig) -> None:
     before = OmegaConf.load(path)
     assert isinstance(before, DictConfig)
     was, now = _comparable(before), _comparable(config)
-    for name in sorted(was.keys() | now.keys()):
+    for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):
         if was.get(name) != now.get(name):
             raise InputError(
                 f"resume={folder}: a run goes on as it was, and {name} was {was.get(name)}, not {now.get(name)}; "

@@ -33,11 +33,15 @@ class Begun:
         overrides: what was given on the command line.
         mlflow_run_id: its run in MLflow, if it has one.
         data_digest: of the data it learns from.
+        began_in: the folder that it was typed in; what the overrides name lies below it.
+        run_dir: where the run folder was.
     """
 
     overrides: list[str]
     mlflow_run_id: str | None
     data_digest: str
+    began_in: str
+    run_dir: str
 
     def write(self, run_dir: Path) -> None:
         """Write `run.json`."""

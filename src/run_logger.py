@@ -4,7 +4,7 @@ import json
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,28 @@ class RunLogger(MLFlowLogger):
         step = int(values.pop("epoch", step or 0))
         self.tell(f"metrics of epoch {step}", lambda: MLFlowLogger.log_metrics(self, values, step))
 
+    def log_missing(self, epochs: Sequence[Mapping[str, float]]) -> None:
+        """Log those metrics of earlier epochs that the run does not have.
+
+        Args:
+            epochs: for each its number under `epoch`, and its metrics.
+        """
+        from mlflow.entities import Metric
+
+        def tell() -> None:
+            now, missing = int(time.time() * 1000), []
+            for name in {name for epoch in epochs for name in epoch if name != "epoch"}:
+                known = {point.step for point in self.experiment.get_metric_history(self.run_id, name)}
+                missing += [
+                    Metric(name, epoch[name], now, int(epoch["epoch"]))
+                    for epoch in epochs
+                    if name in epoch and epoch["epoch"] not in known
+                ]
+            for start in range(0, len(missing), 500):
+                self.experiment.log_batch(self.run_id, metrics=missing[start : start + 500])
+
+        self.tell("metrics of earlier epochs", tell)
+
     def log_hyperparams(self, params: Any) -> None:
         """Log parameters that the run has not been given before: MLflow takes each only once."""
         from mlflow.entities import Param
@@ -175,6 +197,7 @@ class RunLogger(MLFlowLogger):
             from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
             from mlflow.types.schema import Array
 
+            made = self.experiment.create_logged_model(self.experiment_id, name="model", source_run_id=self.run_id)
             track = ColSpec(DataType.long, "track")
             signature = ModelSignature(
                 inputs=Schema([track]),
@@ -187,6 +210,7 @@ class RunLogger(MLFlowLogger):
                     flavor=pyfunc,
                     run_id=self.run_id,
                     name="model",
+                    model_id=made.model_id,
                     python_model=str(ROOT / "src" / "mlflow_model.py"),
                     artifacts={"recommendations": str(recommendations)},
                     signature=signature,

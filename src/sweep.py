@@ -153,7 +153,10 @@ class Sweep(Sweeper):
             yield run_id
             failed = False
         finally:
-            end_parent(logger.tracking_uri, run_id, failed=failed)
+            try:
+                end_parent(logger.tracking_uri, run_id, failed=failed)
+            except InputError as error:  # which must not take the place of what went wrong before
+                show_error(str(error))
 
     def _conclude(self, results: Sequence[JobReturn], parent: str | None, swept: Sequence[str]) -> None:
         """Say where everything is and what comes next.

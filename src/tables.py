@@ -62,7 +62,7 @@ def effects_table(record: Mapping[str, Any]) -> Table:
 
 def frame_table(frame: "pd.DataFrame", title: str) -> Table:
     """A frame of whole numbers, a line a row; what is missing stays empty."""
-    table = Table("", title=title, title_justify="left")
+    table = Table("", title=escape(title), title_justify="left")
     for column in frame.columns:
         table.add_column(str(column), justify="right")
     for name, row in frame.iterrows():
@@ -74,7 +74,7 @@ def metrics_table(metrics: Mapping[str, Any], title: str) -> Table:
     """The test metrics of a run, each beside its floors: `test/mse` beside `test/mse_mean_floor`, and so on."""
     test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
     floors = sorted({name.rsplit("_", 2)[1] for name in test if name.endswith("_floor")})
-    table = Table("test", title=title, title_justify="left")
+    table = Table("test", title=escape(title), title_justify="left")
     for column in ("model", *floors):
         table.add_column(column, justify="right")
     for name, value in test.items():

@@ -2,6 +2,7 @@
 
 import colorsys
 import hashlib
+import json
 import math
 import os
 import sys
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from src.errors import InputError
+from src.records import write_record
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -48,9 +50,20 @@ def talking_to(tracking_uri: str) -> Iterator[Any]:
         yield mlflow.MlflowClient(tracking_uri)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         first = str(error).splitlines()[0][:300]
+        if isinstance(error, MlflowException) and error.error_code in _REFUSALS:
+            raise InputError(f"MLflow ({tracking_uri}) refuses: {first}") from error
         raise InputError(
             f"cannot use the MLflow store {tracking_uri}: {first}; set logger.tracking_uri or MLFLOW_TRACKING_URI"
         ) from error
+
+
+_REFUSALS = (
+    "INVALID_PARAMETER_VALUE",
+    "RESOURCE_DOES_NOT_EXIST",
+    "RESOURCE_ALREADY_EXISTS",
+    "INVALID_STATE",
+    "BAD_REQUEST",
+)
 
 
 def open_store(tracking_uri: str, experiment: str) -> str:
@@ -170,14 +183,17 @@ def start_parent(
     experiment_id = open_store(tracking_uri, experiment_name)
     asked = sorted(word for word in sys.argv[1:] if not word.startswith(_HOW))
     same = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16]
-    if resume:
-        for run in find_runs(tracking_uri, experiment_name, f"tags.sweep_digest = '{same}'"):
-            with talking_to(tracking_uri) as client:
-                client.update_run(run.info.run_id, status="RUNNING")
-            return str(run.info.run_id)
+    before = find_runs(tracking_uri, experiment_name, f"tags.sweep_digest = '{same}'") if resume else []
     named = {"mlflow.runName": run_name, KIND: "sweep", "sweep_digest": same, "run_dir": str(run_dir)}
     with talking_to(tracking_uri) as client:
-        return str(client.create_run(experiment_id, tags={**tags, **named}).info.run_id)
+        if before:
+            run_id = str(before[0].info.run_id)
+            client.update_run(run_id, status="RUNNING")
+        else:
+            run_id = str(client.create_run(experiment_id, tags={**tags, **named}).info.run_id)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_record({"mlflow_run_id": run_id}, run_dir / _PARENT)
+    return run_id
 
 
 def run_colour(setup: str) -> str:
@@ -193,6 +209,17 @@ _COLOURS = {
     "track α=1": "#1f77b4", "artist α=0": "#ff7f0e", "mean α=0.5": "#2ca02c", "convex α=0.9": "#d62728",
     "contextual": "#7f7f7f",
 }  # fmt: skip
+
+
+def parent_of(folder: Path) -> str | None:
+    """Id of the run above the sweep that has this folder; None where it is no sweep's."""
+    try:
+        return str(json.loads((folder / _PARENT).read_text(encoding="utf-8"))["mlflow_run_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+_PARENT = "sweep.json"
 
 
 def end_parent(tracking_uri: str, run_id: str, *, failed: bool) -> None:

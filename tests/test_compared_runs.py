@@ -1,9 +1,11 @@
 """Which runs are compared, and under which names: on a store that nothing was trained into."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import LoggedModelOutput
 
 from src.compared_runs import find, read, register, setup_names
 from src.errors import InputError
@@ -60,11 +62,12 @@ def test_what_cannot_be_compared_is_left_out_and_counted(uri: str) -> None:
     make(uri, "mixed", data_digest="d1")
     make(uri, "mixed", status="FAILED")
     make(uri, "mixed", pruned="true")
-    newest = make(uri, "mixed")
+    newest = make(uri, "mixed", interrupted="true")
     found = find(uri, "mixed", parent=None, filter_string="")
     assert ids(found.runs) == {newest}
-    assert found.left_out == [
+    assert found.notes == [
         "2 runs are not finished, or were pruned, and are left out.",
+        "1 runs were ended by hand (Ctrl-C) and are compared as they are.",
         "1 runs learned from other data than the newest (d0) and are left out; parent= or filter= choose others.",
     ]
 
@@ -80,10 +83,11 @@ def test_set_ups_of_one_name_are_told_apart_by_what_they_differ_in(uri: str) -> 
 
 def test_set_ups_that_differ_in_a_lot_still_have_two_names(uri: str) -> None:
     keys = "pqrst"
-    one = make(uri, "many", setup_digest="aaaa1", params=dict.fromkeys(keys, 1))
-    two = make(uri, "many", setup_digest="bbbb1", params={**dict.fromkeys(keys, 1), "t": 2, "s": 2, "r": 2, "q": 2})
+    one = make(uri, "many", setup_digest="aaaa1", params=dict.fromkeys(keys, 1.00001))
+    two = make(uri, "many", setup_digest="bbbb1", params={**dict.fromkeys(keys, 1.00001), "q": 1.00002})
+    three = make(uri, "many", setup_digest="cccc1", setup="convex q=1")
     names = setup_names(find(uri, "many", parent=None, filter_string="").runs)
-    assert names == {one: "convex q=1 r=1 s=1 aaaa", two: "convex q=2 r=2 s=2 bbbb"}
+    assert names == {one: "convex q=1 aaaa", two: "convex q=1 bbbb", three: "convex q=1 cccc"}
 
 
 def test_curves_are_by_epoch_and_end_before_the_value_of_the_best_one(uri: str) -> None:
@@ -98,6 +102,22 @@ def test_curves_are_by_epoch_and_end_before_the_value_of_the_best_one(uri: str) 
     assert made.metrics["val/loss"] == 1.0
     assert made.seed == 7
     assert made.queries is None
+
+
+def test_the_newest_model_of_a_run_is_registered(uri: str) -> None:
+    client, run_id = client_of(uri), make(uri, "models")
+    experiment = client.get_run(run_id).info.experiment_id
+    made = []
+    for _ in range(4):
+        made.append(client.create_logged_model(experiment, name="model", source_run_id=run_id).model_id)
+        client.log_outputs(run_id, [LoggedModelOutput(made[-1], 0)])
+        time.sleep(0.002)
+    [run] = find(uri, "models", parent=None, filter_string="").runs
+    version = register(run, uri, name="newest", alias="champion")
+    assert client.get_model_version("newest", version).source == f"models:/{made[-1]}"
+    with pytest.raises(InputError, match=r"refuses: .*alias"):
+        register(run, uri, name="newest", alias="latest")
+    assert len(client.search_model_versions("name = 'newest'")) == 1
 
 
 def test_a_run_without_a_model_cannot_be_registered(uri: str) -> None:

@@ -56,7 +56,9 @@ def test_a_folder_is_held_by_one_at_a_time_and_no_trace_is_left(tmp_path: Path) 
 
 
 def test_what_was_begun_is_read_back(tmp_path: Path) -> None:
-    begun = Begun(overrides=["model=track"], mlflow_run_id="abc", data_digest="0f")
+    begun = Begun(
+        overrides=["model=track"], mlflow_run_id="abc", data_digest="0f", began_in="/here", run_dir="/here/run"
+    )
     begun.write(tmp_path)
     assert Begun.read(tmp_path) == begun
     (tmp_path / "run.json").write_text("{")

@@ -65,6 +65,11 @@ class Lineage(Callback):
         if self._system_metrics_s is not None:
             self._monitor = _watch_the_machine(logger, self._system_metrics_s)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Tell MLflow what it missed of the epochs that a run which goes on has behind it."""
+        if (logger := _run_logger(trainer)) is not None and self._epochs:
+            logger.log_missing(self._epochs)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Keep the metrics of the epoch, to know those of the best one later."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

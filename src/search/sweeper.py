@@ -170,7 +170,8 @@ class Search(Sweep):
         }
         if parent:
             say["compare"] = f"python compare.py parent={parent}"
-        say["next"] = shlex.join(["python", "train.py", *space.command(best.params)])
+        words = [word for word in space.command(best.params) if not word.startswith("resume=")]
+        say["next"] = shlex.join(["python", "train.py", *words])
         for name, text in say.items():
             console.print(f"{name:<12} {text}", soft_wrap=True, markup=False)
 
