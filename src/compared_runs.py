@@ -195,7 +195,7 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
     """
     import mlflow
     from mlflow.exceptions import MlflowException
-    from mlflow.utils.validation import _validate_model_alias_name, _validate_model_name
+    from mlflow.utils import validation
 
     mlflow.set_tracking_uri(tracking_uri)  # where the registry looks for models, whatever its client was told
     with talking_to(tracking_uri) as client:
@@ -205,8 +205,12 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
             raise InputError(
                 f"run {run.info.run_id} has no model to register; train it with callbacks.lineage.model=true"
             )
-        _validate_model_name(name)
-        _validate_model_alias_name(alias)
+        for check, given in (
+            (validation._validate_model_name, name),
+            (validation._validate_model_alias_name, alias),
+            (validation._validate_model_alias_name_reserved, alias),
+        ):
+            check(given)  # before a version is made that would have no alias
         with suppress(MlflowException):  # it is there already; if it cannot be made, the next line says why
             client.create_registered_model(name)
         model_id = max(models, key=lambda one: int(one.creation_timestamp)).model_id  # a run that goes on logs another

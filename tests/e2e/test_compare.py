@@ -118,7 +118,7 @@ def test_the_winner_is_registered_and_found_by_its_alias(swept: Path, monkeypatc
     [
         (["parent=nowhere"], "parent=nowhere is no sweep of experiment 'segue'"),
         (["experiment=other"], "no finished runs in experiment 'other'"),
-        (["filter=nonsense"], "cannot use the MLflow store"),
+        (["filter=nonsense"], "refuses: Invalid clause(s) in filter string"),
         (["select=test/mrr"], "test/mrr"),
         (["select=val/nonsense"], "val/nonsense"),
         (["register=abc"], "register=abc is none of the runs compared"),

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +108,11 @@ def test_a_run_of_other_data_is_not_gone_on_with(ring_logs: Path, tmp_path: Path
 
 def test_two_cannot_go_on_with_one_run(ring_logs: Path, tmp_path: Path) -> None:
     kill_after_epoch(tmp_path, 1, *words(ring_logs, *LONG, "logger=none", "hydra.run.dir=run"))
-    first = subprocess.Popen(command("resume=run", "trainer.max_epochs=500"), cwd=tmp_path, stdout=subprocess.PIPE)
+    endless = "resume=run", "trainer.max_epochs=50000", "callbacks.early_stopping.patience=50000"
+    first = subprocess.Popen(command(*endless), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
-        while not (tmp_path / "run" / ".lock").exists():
-            time.sleep(0.05)
-            assert first.poll() is None
+        assert first.stdout is not None
+        assert any("epoch 2/" in line for line in first.stdout)  # it is at work
         done = train(tmp_path, "resume=run", code=2)
         assert "another process is at work on" in " ".join(done.stderr.split())
     finally:
