@@ -18,17 +18,6 @@ from src.tracking import INTERRUPTED, KIND, PRUNED, fetch, find_runs, parent_of,
 _CURVES = ("train/loss", "val/loss")
 _NAMED = 3
 """Differences between set-ups of one name that are told; where that is not enough, some digits tell them apart."""
-_SAME_SETUP = (
-    "run_",
-    "callbacks.",
-    "logger.",
-    "seed",
-    "datamodule.seed",
-    "datamodule.rejected_path",
-    "resume",
-    "trial",
-)
-"""Parameters that say where a run is kept, or with which luck it was drawn."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,7 +116,7 @@ def setup_names(runs: Sequence[Any]) -> dict[str, str]:
 
 
 def _params(run: Any) -> dict[str, str]:
-    return {key: value for key, value in run.data.params.items() if not key.startswith(_SAME_SETUP)}
+    return {key: value for key, value in run.data.params.items() if key != "seed"}
 
 
 def read(

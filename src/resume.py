@@ -126,15 +126,15 @@ def same_run(config: DictConfig, data_digest: str) -> Earlier | None:
 
 def config_digest(config: DictConfig) -> str:
     """Equal for all configs that make the same run."""
-    return digest(plain(config))
+    return digest(_plain(config))
 
 
 def setup_digest(config: DictConfig) -> str:
     """Equal for all configs that make the same run but for the seed."""
-    return digest(plain(config, seed=0))
+    return digest(_plain(config, seed=0))
 
 
-def plain(config: DictConfig, **changes: Any) -> dict[str, Any]:
+def _plain(config: DictConfig, **changes: Any) -> dict[str, Any]:
     """The config, resolved, as if its run folder were the current one."""
     copy = config.copy()
     for name, value in {"run_dir": ".", "run_name": "", **changes}.items():

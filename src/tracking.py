@@ -83,14 +83,12 @@ def open_store(tracking_uri: str, experiment: str) -> str:
             return _ensure_experiment(client, experiment)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file.parent / f".{file.name}.lock")
-        lock.acquire()
+        held = FileLock(file.parent / f".{file.name}.lock").acquire()
     except OSError as error:
         raise InputError(
             f"cannot use the MLflow store {tracking_uri}: {error.strerror}; set logger.tracking_uri"
         ) from None
-    with lock, talking_to(tracking_uri) as client:
-        lock.release()  # `with` holds it too
+    with held, talking_to(tracking_uri) as client:
         return _ensure_experiment(client, experiment)
 
 
@@ -127,27 +125,26 @@ def store_that_is_there(tracking_uri: str | None = None) -> str:
     return uri
 
 
-def find_runs(tracking_uri: str, experiment: str, filter_string: str = "", *, newest_first: bool = True) -> list[Any]:
-    """Runs of an experiment that fit MLflow's filter, all of them; none where there is no such experiment.
+def find_runs(tracking_uri: str, experiment: str, filter_string: str = "") -> list[Any]:
+    """All runs of an experiment that fit MLflow's filter, newest first; none where there is no such experiment.
 
     Raises:
         InputError: the store cannot be used, or does not understand the filter.
     """
-    order = ["attributes.start_time DESC"] if newest_first else ["attributes.start_time ASC"]
+    order = ["attributes.start_time DESC"]
     with talking_to(tracking_uri) as client:
         found = client.get_experiment_by_name(experiment)
         if found is None:
             return []
         runs: list[Any] = []
         token = None
-        while token or not runs:
+        while True:
             page = client.search_runs(
                 [found.experiment_id], filter_string, order_by=order, max_results=1000, page_token=token
             )
             runs += page
             if not (token := page.token):
-                break
-        return runs
+                return runs
 
 
 _HOW = (

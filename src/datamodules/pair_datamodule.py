@@ -114,6 +114,7 @@ class PairDataModule(LightningDataModule):
         self._split, self._split_seed = split, split_seed
         self._batch_size, self._seed = batch_size, seed
         self._summary: pd.DataFrame | None = None
+        self._digest: str | None = None
 
     def prepare_data(self) -> None:
         """Make the files, where somebody makes them; once.
@@ -205,6 +206,11 @@ class PairDataModule(LightningDataModule):
 
     def digest(self) -> str:
         """Sixteen hex digits that change whenever a pair, its split or the catalogue does. Call after `setup`."""
+        if self._digest is None:
+            self._digest = self._hash()
+        return self._digest
+
+    def _hash(self) -> str:
         sha = hashlib.sha256(self.catalog.track_ids.tobytes() + self.catalog.artist_of.tobytes())
         for pairs in self.pairs.values():
             for column in (pairs.previous, pairs.following, pairs.played_ratio):

@@ -26,13 +26,6 @@ def ranking_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Ra
 
 
 @pytest.fixture
-def ring(datamodule_of: Make, ring_logs: Path) -> PairDataModule:
-    datamodule = datamodule_of(ring_logs)
-    datamodule.setup()
-    return datamodule
-
-
-@pytest.fixture
 def disliked(datamodule_of: Make, tmp_path: Path) -> PairDataModule:
     """Nobody hears half of what follows, so no pair is a query."""
     write_tracks(tmp_path, range(20))

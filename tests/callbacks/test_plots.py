@@ -94,13 +94,6 @@ def drawn(run: Path) -> set[str]:
 
 
 @pytest.fixture
-def ring(datamodule_of: Make, ring_logs: Path) -> PairDataModule:
-    datamodule = datamodule_of(ring_logs)
-    datamodule.setup()
-    return datamodule
-
-
-@pytest.fixture
 def small(datamodule_of: Make, tmp_path: Path) -> Callable[..., PairDataModule]:
     """Makes twenty sessions of three tracks."""
 

@@ -12,7 +12,7 @@ import mlflow
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.test_train import command
+from tests.e2e.test_train import command, interrupted
 
 TINY = (
     *("trainer.accelerator=cpu", "trainer.max_epochs=2", "datamodule.batch_size=256", "callbacks.export.k=5"),
@@ -129,21 +129,8 @@ def test_a_search_runs_trials_side_by_side_and_gives_up_the_hopeless(ring_logs: 
 
 
 def test_ctrl_c_ends_a_sweep_and_its_parent(ring_logs: Path, tmp_path: Path) -> None:
-    endless = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000"
-    running = subprocess.Popen(
-        command("-m", "datamodule=botify", f"datamodule.path={ring_logs}", *TINY, *endless, "model.dim=8,16"),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert running.stdout is not None
-    for line in running.stdout:
-        if "epoch 3/" in line:
-            break
-    running.send_signal(signal.SIGINT)
-    printed, _ = running.communicate(timeout=120)
-    assert running.returncode == 130, printed
+    code, printed = interrupted(tmp_path, ring_logs, "-m", *TINY, "model.dim=8,16")
+    assert code == 130, printed
     assert printed.splitlines()[-1] == "interrupted"
     parent, below = runs(tmp_path)
     assert parent.info.status != "FINISHED"

@@ -196,11 +196,11 @@ def test_a_fast_dev_run_goes_all_the_way_without_a_trace_in_mlflow(ring_logs: Pa
     assert client.search_runs([client.get_experiment_by_name("segue").experiment_id]) == []
 
 
-def interrupted(cwd: Path, logs: Path, times: int) -> tuple[int, str]:
+def interrupted(cwd: Path, logs: Path, *words: str, times: int = 1) -> tuple[int, str]:
     """Exit code and output of a training that would never end, but for Ctrl-C in its third epoch."""
-    endless = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000", "hydra.run.dir=run"
+    endless = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000"
     running = subprocess.Popen(
-        command("datamodule=botify", f"datamodule.path={logs}", *QUICK, *endless),
+        command(*words, "datamodule=botify", f"datamodule.path={logs}", *endless),
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -218,7 +218,7 @@ def interrupted(cwd: Path, logs: Path, times: int) -> tuple[int, str]:
 
 
 def test_ctrl_c_ends_training_and_still_tests_and_exports(ring_logs: Path, tmp_path: Path) -> None:
-    code, printed = interrupted(tmp_path, ring_logs, times=1)
+    code, printed = interrupted(tmp_path, ring_logs, *QUICK, "hydra.run.dir=run")
     assert code == 0, printed
     assert "Ctrl-C: training ends here" in printed
     assert 3 <= metrics_of(tmp_path / "run")["epochs"] < 100000
@@ -226,7 +226,7 @@ def test_ctrl_c_ends_training_and_still_tests_and_exports(ring_logs: Path, tmp_p
 
 
 def test_ctrl_c_twice_stops_at_once_and_leaves_nothing_half_written(ring_logs: Path, tmp_path: Path) -> None:
-    code, printed = interrupted(tmp_path, ring_logs, times=2)
+    code, printed = interrupted(tmp_path, ring_logs, *QUICK, "hydra.run.dir=run", times=2)
     assert code in (0, 130), printed  # 0 where it had ended before the second came
     assert "Traceback" not in printed
     assert not list((tmp_path / "run").rglob("*.partial"))
