@@ -1,7 +1,7 @@
 """The catalogue of tracks, and what the training pairs show of it.
 
-N tracks in the catalogue, A artists, L listeners. A *row* is a place 0..N-1 in the catalogue; everything inside Segue speaks in
-rows, and only files that people and services read carry the raw ids.
+N tracks in the catalogue, A artists, L listeners. A *row* is a place 0..N-1 in the catalogue; everything inside Segue
+speaks in rows, and only files that people and services read carry the raw ids.
 """
 
 from collections.abc import Sequence

@@ -5,6 +5,8 @@ batch, and `predict(score, listener)`, the share of the track that a score foret
 [0, 1], NaN where unknown.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -20,6 +22,16 @@ Scorer = CosineMix | TwoTableDot
 def _needs_shares(vocabulary: Vocabulary, loss: str) -> None:
     if vocabulary.mean_played_ratio is None:
         raise InputError(f"loss={loss} learns from shares played, and this source gives none; use loss=softmax")
+
+
+def by_shares(
+    vocabulary: Vocabulary,
+    *,
+    with_shares: Callable[[Vocabulary], nn.Module],
+    without_shares: Callable[[Vocabulary], nn.Module],
+) -> nn.Module:
+    """The loss that fits a source: one where it tells how much of a track was played, another where it does not."""
+    return (without_shares if vocabulary.mean_played_ratio is None else with_shares)(vocabulary)
 
 
 class MSELoss(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from src.errors import InputError
-from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, accidental_hits
+from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, accidental_hits, by_shares
 from src.models.scorers import CosineMix
 from tests.conftest import make_vocabulary
 
@@ -104,7 +104,9 @@ def test_a_listener_whom_training_does_not_show_has_no_bias(scorer: CosineMix) -
     assert (loss.listener_bias.grad == 0).tolist() == [False, False, True]
 
 
-def softmax_by_loops(scorer: CosineMix, batch: tuple[Tensor, Tensor, Tensor, Tensor], temperature: float, logq: float) -> float:
+def softmax_by_loops(
+    scorer: CosineMix, batch: tuple[Tensor, Tensor, Tensor, Tensor], temperature: float, logq: float
+) -> float:
     previous, following, share, _ = (column.tolist() for column in batch)
     queries, items = scorer.query_vectors().detach().double(), scorer.item_vectors().detach().double()
     counts = [max(count, 1) for count in NEXT_COUNTS]
@@ -218,3 +220,13 @@ def test_a_spread_or_scale_that_cannot_be_is_refused(change: dict[str, float], m
 def test_impossible_settings_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SoftmaxLoss(VOCABULARY, **{"temperature": 0.1, "logq": 1.0, **change})
+
+
+def test_the_loss_follows_from_whether_shares_are_known() -> None:
+    choose = partial(
+        by_shares,
+        with_shares=partial(BCELoss, scale=1.0, listener_spread=2.0),
+        without_shares=partial(SoftmaxLoss, temperature=0.1, logq=1.0),
+    )
+    assert isinstance(choose(VOCABULARY), BCELoss)
+    assert isinstance(choose(make_vocabulary([0, 1], mean_played_ratio=None)), SoftmaxLoss)
