@@ -15,8 +15,8 @@ from src.models.retrieval import top_k
 from src.models.scorers import CosineMix, TwoTableDot
 from tests.conftest import NUM_RING_TRACKS
 
-COSINES = partial(CosineMix, alpha=0.9, fixed_alpha=None, dim=32, init_std=0.1)
-DOT = partial(TwoTableDot, alpha=None, dim=32, init_std=0.1)
+COSINES = partial(CosineMix, alpha=0.9, fixed_alpha=None, dim=32, init_std=0.1, item_bias=False, dropout=0.0)
+DOT = partial(TwoTableDot, alpha=None, dim=32, init_std=0.1, item_bias=False, dropout=0.0)
 SOFTMAX = partial(SoftmaxLoss, temperature=0.2, logq=1.0)
 BCE = partial(BCELoss, scale=1.0, listener_spread=2.0)
 
@@ -135,7 +135,8 @@ def test_weight_decay_pulls_at_embeddings_alone(ring: PairDataModule) -> None:
     assert tables["weight_decay"] == 0.5
     assert {tuple(p.shape) for p in tables["params"]} == {(60, 32), (20, 32)}
     assert others["weight_decay"] == 0
-    assert {tuple(p.shape) for p in others["params"]} == {()}
+    num_listeners = len(ring.vocabulary.listener_counts)
+    assert {tuple(p.shape) for p in others["params"]} == {(), (num_listeners,)}
     assert len(tables["params"]) + len(others["params"]) == len(list(model.parameters()))
 
 
