@@ -33,6 +33,8 @@ class CosineMix(nn.Module):
             it follows at all. `auto`: only where no shares are known. There what follows is all there is to learn;
             where shares are known the best pair is wanted, and not the track that was played most.
         dropout: share of the numbers of each unit vector that are left out, anew in each training step.
+        order_std: standard deviation of the initial offsets that are added to embeddings in the second place of a pair,
+            for sources where `a, b` is not as good as `b, a`; 0 for none: then the mix is symmetric.
 
     Raises:
         InputError: an argument breaks its law.
@@ -50,8 +52,10 @@ class CosineMix(nn.Module):
         init_std: float,
         item_bias: bool | str,
         dropout: int | float,
+        order_std: int | float,
     ) -> None:
         super().__init__()
+        check_number("order_std", order_std, least=0)
         if isinstance(alpha, bool) or not (alpha == "learned" or (isinstance(alpha, int | float) and 0 <= alpha <= 1)):
             raise InputError(
                 f"alpha must lie in [0, 1] or be learned, got {alpha}; use model=artist for 0, model=track for 1"
@@ -70,6 +74,8 @@ class CosineMix(nn.Module):
         seen_artists[self.artist_of[seen]] = True
         self.track = None if alpha == 0 else _table(seen, dim, init_std)
         self.artist = None if alpha == 1 else _table(seen_artists, dim, init_std)
+        self.track_offset = _table(seen, dim, order_std) if order_std and alpha != 0 else None
+        self.artist_offset = _table(seen_artists, dim, order_std) if order_std and alpha != 1 else None
         self.item_bias = _item_bias(vocabulary, item_bias)
         self.dropout = _dropout(dropout)
 
@@ -79,19 +85,22 @@ class CosineMix(nn.Module):
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """`[√α·t̂ ; √(1−α)·â]` of the tracks in `rows`, where a hat means unit length; 1 after it for an item bias."""
-        return _with_ones(self._directions(rows), self.item_bias)
+        return _with_ones(self._directions(rows, in_second_place=False), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """The same of the tracks in `rows`, since one table serves both places of a pair; their bias after it."""
-        return _with_bias(self._directions(rows), self.item_bias, rows)
+        """The same of the tracks in `rows`, but for offsets: one table serves both places. Their bias after it."""
+        return _with_bias(self._directions(rows, in_second_place=True), self.item_bias, rows)
 
-    def _directions(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B W"]:
+    def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B W"]:
         alpha = self.alpha()
         parts = []
-        if self.track is not None:
-            parts.append(self.dropout(F.normalize(self.track(rows), dim=-1)) * alpha**0.5)
-        if self.artist is not None:
-            parts.append(self.dropout(F.normalize(self.artist(self.artist_of[rows]), dim=-1)) * (1 - alpha) ** 0.5)
+        for table, offset, places, share in (
+            (self.track, self.track_offset, rows, alpha),
+            (self.artist, self.artist_offset, self.artist_of[rows], 1 - alpha),
+        ):
+            if table is not None:
+                embedded = table(places) if offset is None or not in_second_place else table(places) + offset(places)
+                parts.append(self.dropout(F.normalize(embedded, dim=-1)) * share**0.5)
         return torch.cat(parts, dim=-1)
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:

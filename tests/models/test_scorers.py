@@ -22,13 +22,22 @@ def cosine_mix(
     artists: Iterable[int] = ARTISTS,
     seen: Iterable[int] | None = None,
     *,
+    fixed_alpha: float | None = None,
     item_bias: bool = False,
     dropout: float = 0.0,
+    order_std: float = 0.0,
 ) -> CosineMix:
     torch.manual_seed(0)
     vocabulary = make_vocabulary(artists, previous_counts=seen, next_counts=seen)
     return CosineMix(
-        vocabulary, alpha=alpha, fixed_alpha=None, dim=5, init_std=0.1, item_bias=item_bias, dropout=dropout
+        vocabulary,
+        alpha=alpha,
+        fixed_alpha=fixed_alpha,
+        dim=5,
+        init_std=0.1,
+        item_bias=item_bias,
+        dropout=dropout,
+        order_std=order_std,
     )
 
 
@@ -57,6 +66,7 @@ SCORERS: dict[str, Callable[[], Scorer]] = {
     "mean": lambda: cosine_mix(0.5),
     "convex": lambda: cosine_mix(0.9),
     "learned": lambda: cosine_mix("learned"),
+    "ordered": lambda: cosine_mix(0.9, order_std=0.1),
     "contextual": lambda: two_tables(),
     "convex with bias": lambda: with_bias(cosine_mix(0.9, item_bias=True)),
     "contextual with bias": lambda: with_bias(two_tables(item_bias=True)),
@@ -173,8 +183,18 @@ def test_an_item_bias_is_added_to_the_score_whatever_came_before(make: Callable[
 @pytest.mark.parametrize(("mean_played_ratio", "has_bias"), [(0.4, False), (None, True)])
 def test_an_automatic_item_bias_is_for_sources_without_shares(mean_played_ratio: float | None, has_bias: bool) -> None:
     vocabulary = make_vocabulary(ARTISTS, mean_played_ratio=mean_played_ratio)
-    scorer = CosineMix(vocabulary, alpha=0.5, fixed_alpha=None, dim=5, init_std=0.1, item_bias="auto", dropout=0.0)
+    scorer = CosineMix(
+        vocabulary, alpha=0.5, fixed_alpha=None, dim=5, init_std=0.1, item_bias="auto", dropout=0.0, order_std=0.0
+    )
     assert (scorer.item_bias is not None) == has_bias
+
+
+def test_offsets_tell_what_follows_from_what_came_before() -> None:
+    previous, following = every_pair()
+    mix, ordered = cosine_mix(0.7), cosine_mix(0.7, order_std=0.1)
+    torch.testing.assert_close(ordered.query_vectors(), mix.query_vectors())
+    assert not torch.allclose(ordered(previous, following), ordered(following, previous))
+    assert ordered(previous, following).abs().max() <= 1 + 1e-5
 
 
 @pytest.mark.parametrize("make", [partial(cosine_mix, 0.7), two_tables])
@@ -202,9 +222,7 @@ def test_an_alpha_outside_its_law_is_refused(alpha: Any) -> None:
 
 def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None:
     with pytest.raises(InputError, match=r"alpha=0.3 contradicts .* alpha=1.0 .* use model=convex model.alpha=0.3"):
-        CosineMix(
-            make_vocabulary(ARTISTS), alpha=0.3, fixed_alpha=1.0, dim=5, init_std=0.1, item_bias=False, dropout=0.0
-        )
+        cosine_mix(0.3, fixed_alpha=1.0)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +236,6 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -> None:
     usual: dict[str, Any] = {"alpha": 0.5, "fixed_alpha": None, "dim": 5, "init_std": 0.1}
-    usual |= {"item_bias": False, "dropout": 0.0}
+    usual |= {"item_bias": False, "dropout": 0.0, "order_std": 0.0}
     with pytest.raises(InputError, match=message):
         CosineMix(make_vocabulary(ARTISTS), **{**usual, **change})
