@@ -16,6 +16,11 @@ from src.catalog import Vocabulary
 from src.errors import InputError, check_number
 
 
+BIAS_UNIT = 0.1
+"""Scores in a unit of an item bias. A whole unit would let a step of Adam move a bias further than any cosine, and the
+popular tracks would be there before anything else is learned."""
+
+
 class CosineMix(nn.Module):
     """Convex mix of the track cosine and the artist cosine.
 
@@ -195,7 +200,7 @@ def _with_ones(vectors: Float[Tensor, "B W"], bias: Float[Tensor, "N"] | None) -
 def _with_bias(
     vectors: Float[Tensor, "B W"], bias: Float[Tensor, "N"] | None, rows: Int[Tensor, "B"]
 ) -> Float[Tensor, "B V"]:
-    return vectors if bias is None else torch.cat([vectors, bias[rows, None]], dim=-1)
+    return vectors if bias is None else torch.cat([vectors, BIAS_UNIT * bias[rows, None]], dim=-1)
 
 
 def _table(seen: Tensor, dim: int, init_std: float) -> nn.Embedding:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from src.errors import InputError
-from src.models.scorers import CosineMix, TwoTableDot
+from src.models.scorers import BIAS_UNIT, CosineMix, TwoTableDot
 from tests.conftest import make_vocabulary
 
 ARTISTS = [0, 0, 1, 1, 2, 3]
@@ -177,7 +177,7 @@ def test_one_head_alone_keeps_one_table_alone() -> None:
 def test_an_item_bias_is_added_to_the_score_whatever_came_before(make: Callable[..., Scorer]) -> None:
     previous, following = every_pair()
     difference = with_bias(make(item_bias=True))(previous, following) - make()(previous, following)
-    torch.testing.assert_close(difference, following / 10)
+    torch.testing.assert_close(difference, BIAS_UNIT * following / 10)
 
 
 @pytest.mark.parametrize(("mean_played_ratio", "has_bias"), [(0.4, False), (None, True)])
