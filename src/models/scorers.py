@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from src.catalog import Vocabulary
 from src.errors import InputError, check_number
 
-
 BIAS_UNIT = 0.1
 """Scores in a unit of an item bias. A whole unit would let a step of Adam move a bias further than any cosine, and the
 popular tracks would be there before anything else is learned."""
