@@ -1,0 +1,13 @@
+from fast import *
+d = data("mixed")
+print("random share", d.random.mean(), "mean share", d.share.mean(), d.share[d.random].mean(), "again", d.again.mean(), "rep", np.bincount(d.rep)[:6])
+print({r: round(float(d.share[(d.rep==r)&~d.random].mean()),3) for r in range(6)})
+log("# run1: first variants; all on the same 1.97M pairs, time split; uniform of 50, 20k sessions")
+go(d, "bce mix .9 dim128 b1024 lr1e-3", dim=128, batch=1024, epochs=6)
+go(d, "bce mix .9 dim64", dim=64)
+go(d, "bce mix .5 dim64", dim=64, alpha=.5)
+go(d, "bce mix .5 dim16", dim=16, alpha=.5)
+go(d, "bce mix .5 dim16 lr5e-3", dim=16, alpha=.5, lr=5e-3)
+go(d, "bce artist dim16 lr5e-3", dim=16, alpha=0, lr=5e-3)
+go(d, "bce mix .5 dim16 lr5e-3 bias i", dim=16, alpha=.5, lr=5e-3, bias="i")
+go(d, "bce mix .5 dim16 lr5e-3 bias iqu", dim=16, alpha=.5, lr=5e-3, bias="iqu")
