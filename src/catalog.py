@@ -1,7 +1,7 @@
 """The catalogue of tracks, and what the training pairs show of it.
 
-N tracks in the catalogue, A artists. A *row* is a place 0..N-1 in the catalogue; everything inside Segue speaks in
-rows, and only files that people and services read carry the raw ids.
+N tracks in the catalogue, A artists, L listeners. A *row* is a place 0..N-1 in the catalogue; everything inside Segue
+speaks in rows, and only files that people and services read carry the raw ids.
 """
 
 from collections.abc import Sequence
@@ -119,6 +119,7 @@ class Vocabulary:
         previous_counts: how many training pairs have the track as `previous`.
         next_counts: how many training pairs have the track as `next`.
         plays: how many training events play the track: its popularity.
+        listener_counts: how many training pairs with a known share each listener (L of them) has.
         mean_played_ratio: mean share over training pairs, in [0, 1]; None where the source gives no shares.
     """
 
@@ -126,4 +127,5 @@ class Vocabulary:
     previous_counts: Int64[np.ndarray, "N"]
     next_counts: Int64[np.ndarray, "N"]
     plays: Int64[np.ndarray, "N"]
+    listener_counts: Int64[np.ndarray, "L"]
     mean_played_ratio: float | None

@@ -50,6 +50,7 @@ def make_vocabulary(
     *,
     previous_counts: Iterable[int] | None = None,
     next_counts: Iterable[int] | None = None,
+    listener_counts: Iterable[int] = (8, 1, 0),
     mean_played_ratio: float | None = 0.4,
 ) -> Vocabulary:
     catalog = make_catalog(artist_of)
@@ -61,6 +62,7 @@ def make_vocabulary(
         previous_counts=previous,
         next_counts=following,
         plays=previous + following,
+        listener_counts=np.array(list(listener_counts), np.int64),
         mean_played_ratio=mean_played_ratio,
     )
 

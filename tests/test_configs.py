@@ -40,7 +40,7 @@ def test_every_part_of_a_run_builds(model: str, experiment: str | None, tmp_path
     assert callable(built)
 
 
-@pytest.mark.parametrize(("model", "alpha"), [("track", 1.0), ("artist", 0.0), ("mean", 0.5), ("convex", 0.9)])
+@pytest.mark.parametrize(("model", "alpha"), [("track", 1.0), ("artist", 0.0), ("mean", 0.5), ("convex", 0.5)])
 def test_the_heads_differ_in_alpha_alone(model: str, alpha: float) -> None:
     config = OmegaConf.to_container(composed(f"model={model}").model, resolve=True)
     convex = OmegaConf.to_container(composed("model=convex").model, resolve=True)
@@ -64,6 +64,9 @@ def test_the_published_recipe_is_the_published_one(model: str) -> None:
     assert (config.datamodule.split, config.datamodule.pairing) == ("pair", "first")
     assert (config.model.dim, config.model.init_std) == (100, 1.0)
     assert config.callbacks.export.k == 50
+    published = {"track": 1.0, "artist": 0.0, "mean": 0.5, "convex": 0.9, "contextual": None}
+    assert config.model.alpha == published[model]
+    assert (config.model.item_bias, config.model.dropout) == (False, 0.0)
 
 
 @pytest.mark.parametrize("source", SOURCES)

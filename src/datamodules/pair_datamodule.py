@@ -21,19 +21,20 @@ from src.datamodules.events import EventLog, read_events
 from src.datamodules.pairs import SPLITS, Pairs, Sessions, make_pairs, split_pairs, split_sessions
 from src.errors import InputError, check_number
 
-PairBatch = tuple[Int64[Tensor, "B"], Int64[Tensor, "B"], Float32[Tensor, "B"]]
-"""Rows of the previous tracks, rows of the tracks that follow, shares played (NaN where unknown)."""
+PairBatch = tuple[Int64[Tensor, "B"], Int64[Tensor, "B"], Float32[Tensor, "B"], Int64[Tensor, "B"]]
+"""Rows of the previous tracks, rows of the tracks that follow, shares played (NaN where unknown), listeners."""
 
 
 class PairDataset(Dataset[PairBatch]):
-    """Pairs as three tensors; one index tensor cuts a whole batch out of each."""
+    """Pairs as four tensors; one index tensor cuts a whole batch out of each."""
 
     def __init__(self, pairs: Pairs) -> None:
-        self._columns = tuple(map(torch.from_numpy, (pairs.previous, pairs.following, pairs.played_ratio)))
+        columns = (pairs.previous, pairs.following, pairs.played_ratio, pairs.listener)
+        self._columns = tuple(map(torch.from_numpy, columns))
 
     def __getitem__(self, index: Int64[Tensor, "B"]) -> PairBatch:
-        previous, following, played_ratio = self._columns
-        return previous[index], following[index], played_ratio[index]
+        previous, following, played_ratio, listener = self._columns
+        return previous[index], following[index], played_ratio[index], listener[index]
 
 
 class BatchSampler(Sampler[Tensor]):
@@ -173,6 +174,7 @@ class PairDataModule(LightningDataModule):
             previous_counts=np.bincount(train.previous, minlength=num_tracks),
             next_counts=np.bincount(train.following, minlength=num_tracks),
             plays=np.bincount(track[in_training[session]], minlength=num_tracks),
+            listener_counts=np.bincount(train.listener[known], minlength=pairs.listener.max(initial=-1) + 1),
             mean_played_ratio=float(train.played_ratio[known].mean(dtype=np.float64)) if known.any() else None,
         )
 
@@ -205,7 +207,10 @@ class PairDataModule(LightningDataModule):
         return self._summary
 
     def digest(self) -> str:
-        """Sixteen hex digits that change whenever a pair, its split or the catalogue does. Call after `setup`."""
+        """Sixteen hex digits that change whenever a pair, its listener or split, or the catalogue does.
+
+        Call after `setup`.
+        """
         if self._digest is None:
             self._digest = self._hash()
         return self._digest
@@ -213,7 +218,7 @@ class PairDataModule(LightningDataModule):
     def _hash(self) -> str:
         sha = hashlib.sha256(self.catalog.track_ids.tobytes() + self.catalog.artist_of.tobytes())
         for pairs in self.pairs.values():
-            for column in (pairs.previous, pairs.following, pairs.played_ratio):
+            for column in (pairs.listener, pairs.previous, pairs.following, pairs.played_ratio):
                 sha.update(len(column).to_bytes(8, "little") + column.tobytes())
         return sha.hexdigest()[:16]
 

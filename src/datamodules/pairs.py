@@ -1,6 +1,6 @@
 """Sessions and pairs: from a table of events to arrays, and to the three splits.
 
-P pairs, S sessions. The SQL stands in `sql/`, one file a step.
+P pairs, S sessions, L listeners. The SQL stands in `sql/`, one file a step.
 """
 
 from dataclasses import dataclass
@@ -28,12 +28,14 @@ class Pairs:
 
     Args:
         session: session of each pair, 0..S-1 in the order in which they started.
+        listener: who listened, 0..L-1; of playlists each has its own.
         previous: row of the track before.
         following: row of the track after.
         played_ratio: share of `following` that was played, 0 to 1; NaN where the source does not say.
     """
 
     session: Int64[np.ndarray, "P"]
+    listener: Int64[np.ndarray, "P"]
     previous: Int64[np.ndarray, "P"]
     following: Int64[np.ndarray, "P"]
     played_ratio: Float32[np.ndarray, "P"]
@@ -45,6 +47,7 @@ class Pairs:
         """Only the chosen pairs, in the same order."""
         return Pairs(
             session=self.session[chosen],
+            listener=self.listener[chosen],
             previous=self.previous[chosen],
             following=self.following[chosen],
             played_ratio=self.played_ratio[chosen],
@@ -96,12 +99,13 @@ def make_pairs(
     database.execute("""
         CREATE TABLE sessions AS
         SELECT session, row_number() OVER (ORDER BY started, session) - 1 AS nth,
-               min(user_id) || '/' || min(session_of_user) AS key, started IS NOT NULL AS has_clock
+               min(user_id) || '/' || min(session_of_user) AS key, started IS NOT NULL AS has_clock,
+               dense_rank() OVER (ORDER BY min(user_id)) - 1 AS listener
         FROM listens GROUP BY session, started""")
     sessions = database.execute("SELECT key, has_clock FROM sessions ORDER BY nth").fetchnumpy()
     listens = database.execute("SELECT nth, track FROM listens JOIN sessions USING (session)").fetchnumpy()
     pairs = database.execute(f"""
-        SELECT nth, previous, following, CAST(played_ratio AS FLOAT) AS played_ratio
+        SELECT nth, listener, previous, following, CAST(played_ratio AS FLOAT) AS played_ratio
         FROM ({(_SQL / f"pairs_{pairing}.sql").read_text()}) JOIN sessions USING (session)
         ORDER BY nth, place, earlier""").fetchnumpy()
     return (
@@ -112,6 +116,7 @@ def make_pairs(
         ),
         Pairs(
             session=_integers(pairs["nth"]),
+            listener=_integers(pairs["listener"]),
             previous=_integers(pairs["previous"]),
             following=_integers(pairs["following"]),
             played_ratio=np.ma.filled(pairs["played_ratio"], np.nan).astype(np.float32),

@@ -1,8 +1,11 @@
 """Losses: how a scorer is held against what was listened to.
 
-B pairs in a batch. Every loss offers `forward(scorer, previous, following, played_ratio)`, the loss of a batch, and
-`predict(score)`, the share of the track that a score foretells. Shares are in [0, 1], NaN where unknown.
+B pairs in a batch. Every loss offers `forward(scorer, previous, following, played_ratio, listener)`, the loss of a
+batch, and `predict(score, listener)`, the share of the track that a score foretells of a listener. Shares are in
+[0, 1], NaN where unknown.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +22,16 @@ Scorer = CosineMix | TwoTableDot
 def _needs_shares(vocabulary: Vocabulary, loss: str) -> None:
     if vocabulary.mean_played_ratio is None:
         raise InputError(f"loss={loss} learns from shares played, and this source gives none; use loss=softmax")
+
+
+def by_shares(
+    vocabulary: Vocabulary,
+    *,
+    with_shares: Callable[[Vocabulary], nn.Module],
+    without_shares: Callable[[Vocabulary], nn.Module],
+) -> nn.Module:
+    """The loss that fits a source: one where it tells how much of a track was played, another where it does not."""
+    return (without_shares if vocabulary.mean_played_ratio is None else with_shares)(vocabulary)
 
 
 class MSELoss(nn.Module):
@@ -41,36 +54,57 @@ class MSELoss(nn.Module):
         previous: Int[Tensor, "B"],
         following: Int[Tensor, "B"],
         played_ratio: Float[Tensor, "B"],
+        listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce tells listeners apart
     ) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 where none is."""
         return _mean_where_known((scorer(previous, following) - played_ratio.nan_to_num()) ** 2, played_ratio)
 
-    def predict(self, score: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+    def predict(
+        self,
+        score: Float[Tensor, "B"],
+        listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce tells listeners apart
+    ) -> Float[Tensor, "B"]:
         """The score itself; it may leave [0, 1]."""
         return score
 
 
 class BCELoss(nn.Module):
-    """Cross entropy of `sigmoid(scale·score + bias)` against the share played; scale and bias are learned.
+    """Cross entropy of `sigmoid(scale·score + bias + bias of the listener)` against the share played.
+
+    Scale and biases are learned. Some listeners play nearly everything and some nearly nothing, whatever follows what;
+    with a bias for each of them that is no longer put down to the tracks. It helps to learn, and is not asked for when
+    tracks are recommended, since it moves all scores of a listener alike.
 
     Args:
         vocabulary: what the training pairs show; the bias starts where a score of 0 foretells the mean share.
         scale: where the scale starts, above 0; it stays there.
+        listener_spread: standard deviation of the listeners' biases that is expected beforehand, in logits; one whom
+            training shows little stays near 0, one whom it does not show at 0. 0 for none.
 
     Raises:
-        InputError: the training pairs carry no share, or `scale` breaks its law.
+        InputError: the training pairs carry no share, or an argument breaks its law.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, scale: float) -> None:
+    pull: Tensor
+
+    def __init__(self, vocabulary: Vocabulary, *, scale: int | float, listener_spread: int | float) -> None:
         super().__init__()
         _needs_shares(vocabulary, "bce")
         check_number("scale", scale, above=0)
+        check_number("listener_spread", listener_spread, least=0, hint="0 for listeners who are all alike")
         mean = min(max(vocabulary.mean_played_ratio or 0.0, 1e-3), 1 - 1e-3)
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
         self.bias = nn.Parameter(torch.tensor(mean).logit())
+        self.listener_bias = None
+        if listener_spread:
+            counts = torch.from_numpy(vocabulary.listener_counts)
+            self.listener_bias = nn.Parameter(torch.zeros(len(counts)))
+            # of a bias squared, in each of the listener's pairs: all of them together make the Gaussian prior
+            self.register_buffer("pull", 0.5 / (listener_spread**2 * counts.clamp(min=1).float()))
 
-    def _logit(self, score: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-        return self.log_scale.exp() * score + self.bias
+    def _logit(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        logit = self.log_scale.exp() * score + self.bias
+        return logit if self.listener_bias is None else logit + self.listener_bias[listener]
 
     def forward(
         self,
@@ -78,15 +112,18 @@ class BCELoss(nn.Module):
         previous: Int[Tensor, "B"],
         following: Int[Tensor, "B"],
         played_ratio: Float[Tensor, "B"],
+        listener: Int[Tensor, "B"],
     ) -> Float[Tensor, ""]:
-        """Mean over the pairs whose share is known; 0 where none is."""
-        logit = self._logit(scorer(previous, following))
+        """Mean over the pairs whose share is known; 0 where none is. In training the listeners' prior is in it."""
+        logit = self._logit(scorer(previous, following), listener)
         value = F.binary_cross_entropy_with_logits(logit, played_ratio.nan_to_num(), reduction="none")
+        if self.training and self.listener_bias is not None:
+            value = value + self.pull[listener] * self.listener_bias[listener] ** 2
         return _mean_where_known(value, played_ratio)
 
-    def predict(self, score: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """`sigmoid(scale·score + bias)`."""
-        return torch.sigmoid(self._logit(score))
+    def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """`sigmoid(scale·score + bias + bias of the listener)`."""
+        return torch.sigmoid(self._logit(score, listener))
 
 
 class SoftmaxLoss(nn.Module):
@@ -133,6 +170,7 @@ class SoftmaxLoss(nn.Module):
         previous: Int[Tensor, "B"],
         following: Int[Tensor, "B"],
         played_ratio: Float[Tensor, "B"],
+        listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce tells listeners apart
     ) -> Float[Tensor, ""]:
         """Weighted mean over the pairs."""
         scores = scorer.query(previous) @ scorer.item(following).T
@@ -155,7 +193,11 @@ class SoftmaxLoss(nn.Module):
         self.slope.copy_((slope.clamp(min=0) * kept).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
         self.centre.copy_(score.mean())
 
-    def predict(self, score: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+    def predict(
+        self,
+        score: Float[Tensor, "B"],
+        listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce tells listeners apart
+    ) -> Float[Tensor, "B"]:
         """`level + slope·(score − centre)`, cut to [0, 1]; NaN where the source gives no shares."""
         return (self.level + self.slope * (score - self.centre)).clamp(0, 1)
 

@@ -19,7 +19,7 @@ from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.scorers import CosineMix, TwoTableDot
 
 Made = TypeVar("Made")
-PairBatch = tuple[Int64[Tensor, "B"], Int64[Tensor, "B"], Float32[Tensor, "B"]]
+PairBatch = tuple[Int64[Tensor, "B"], Int64[Tensor, "B"], Float32[Tensor, "B"], Int64[Tensor, "B"]]
 
 
 class PairRanker(LightningModule):
@@ -55,7 +55,7 @@ class PairRanker(LightningModule):
         self.scorer = _made("model", scorer, vocabulary)
         self.loss = _made("loss", loss, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
-        self._evaluated: list[tuple[Tensor, Tensor]] = []
+        self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
         self._mean_played_ratio = vocabulary.mean_played_ratio
         self.configure_optimizers()  # what they refuse should be known now, not when a run has begun
 
@@ -83,38 +83,40 @@ class PairRanker(LightningModule):
             raise InputError(
                 f"training diverged: weights are not finite in epoch {self.current_epoch + 1}; lower optimizer.lr"
             )
-        score, share = self._scores_and_shares()
+        score, share, listener = self._known_pairs()
         if isinstance(self.loss, SoftmaxLoss) and len(share):
             self.loss.calibrate(score, share)
-        self._log_regression("val", score, share)
+        self._log_regression("val", score, share, listener)
         self._log_alpha()
 
     def on_test_epoch_end(self) -> None:
         """Regression metrics beside their floors, and alpha of the weights under test."""
-        score, share = self._scores_and_shares()
-        self._log_regression("test", score, share)
+        self._log_regression("test", *self._known_pairs())
         self._log_alpha()
 
     def _evaluate(self, stage: str, batch: PairBatch) -> None:
-        previous, following, played_ratio = batch
+        previous, following, played_ratio, listener = batch
         self.log(f"{stage}/loss", self.loss(self.scorer, *batch), batch_size=len(previous))
         known = ~played_ratio.isnan()
-        self._evaluated.append((self.scorer(previous[known], following[known]), played_ratio[known]))
+        score = self.scorer(previous[known], following[known])
+        self._evaluated.append((score, played_ratio[known], listener[known]))
 
-    def _scores_and_shares(self) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"]]:
-        """Of all pairs evaluated since the last call."""
-        scores, shares = zip(*self._evaluated, strict=True)
+    def _known_pairs(self) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Int64[Tensor, "P"]]:
+        """Score, share and listener of all pairs with a known share that were evaluated since the last call."""
+        scores, shares, listeners = zip(*self._evaluated, strict=True)
         self._evaluated.clear()
-        return torch.cat(scores), torch.cat(shares)
+        return torch.cat(scores), torch.cat(shares), torch.cat(listeners)
 
     def _log_alpha(self) -> None:
         if isinstance(self.scorer, CosineMix):
             self.log("alpha", torch.as_tensor(self.scorer.alpha(), dtype=torch.float64).detach())
 
-    def _log_regression(self, stage: str, score: Float[Tensor, "P"], share: Float[Tensor, "P"]) -> None:
+    def _log_regression(
+        self, stage: str, score: Float[Tensor, "P"], share: Float[Tensor, "P"], listener: Int64[Tensor, "P"]
+    ) -> None:
         if self._mean_played_ratio is None or not len(share):
             return
-        error = self.loss.predict(score) - share
+        error = self.loss.predict(score, listener) - share
         metrics = {"mse": error**2, "mae": error.abs()}
         if stage == "test":
             off_mean = share - self._mean_played_ratio

@@ -1,6 +1,7 @@
 """Scorers: from a pair of tracks to a score.
 
-B pairs, N tracks in the catalogue, V width of a query or item vector, D width of an embedding.
+B pairs, N tracks in the catalogue, V width of a query or item vector, W the same without a bias, D width of an
+embedding.
 Scores are dimensionless. Every scorer offers `forward(previous, following)`, `query(rows)` and `item(rows)` with
 `forward = query · item`, and the two vectors of the whole catalogue, so that one matrix product serves in-batch
 negatives, ranking metrics, export and any vector index.
@@ -13,6 +14,10 @@ from torch import Tensor, nn
 
 from src.catalog import Vocabulary
 from src.errors import InputError, check_number
+
+BIAS_UNIT = 0.1
+"""Scores in a unit of an item bias. A whole unit would let a step of Adam move a bias further than any cosine, and the
+popular tracks would be there before anything else is learned."""
 
 
 class CosineMix(nn.Module):
@@ -28,6 +33,12 @@ class CosineMix(nn.Module):
         fixed_alpha: the alpha that the head is named for; None where any will do.
         dim: width of an embedding (D).
         init_std: standard deviation of the initial embeddings; the cosine does not see it, the step size does.
+        item_bias: whether a number of the candidate's own is added to the score, whatever came before it: how often
+            it follows at all. `auto`: only where no shares are known. There what follows is all there is to learn;
+            where shares are known the best pair is wanted, and not the track that was played most.
+        dropout: share of the numbers of each unit vector that are left out, anew in each training step.
+        order_std: standard deviation of the initial offsets that are added to embeddings in the second place of a pair,
+            for sources where `a, b` is not as good as `b, a`; 0 for none: then the mix is symmetric.
 
     Raises:
         InputError: an argument breaks its law.
@@ -43,8 +54,12 @@ class CosineMix(nn.Module):
         fixed_alpha: float | None,
         dim: int,
         init_std: float,
+        item_bias: bool | str,
+        dropout: int | float,
+        order_std: int | float,
     ) -> None:
         super().__init__()
+        check_number("order_std", order_std, least=0)
         if isinstance(alpha, bool) or not (alpha == "learned" or (isinstance(alpha, int | float) and 0 <= alpha <= 1)):
             raise InputError(
                 f"alpha must lie in [0, 1] or be learned, got {alpha}; use model=artist for 0, model=track for 1"
@@ -63,27 +78,37 @@ class CosineMix(nn.Module):
         seen_artists[self.artist_of[seen]] = True
         self.track = None if alpha == 0 else _table(seen, dim, init_std)
         self.artist = None if alpha == 1 else _table(seen_artists, dim, init_std)
+        self.track_offset = _table(seen, dim, order_std) if order_std and alpha != 0 else None
+        self.artist_offset = _table(seen_artists, dim, order_std) if order_std and alpha != 1 else None
+        self.item_bias = _item_bias(vocabulary, item_bias)
+        self.dropout = _dropout(dropout)
 
     def alpha(self) -> Float[Tensor, ""] | float:
         """Share of the track cosine, in [0, 1]."""
         return self._alpha if self.alpha_logit is None else torch.sigmoid(self.alpha_logit)
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """`[√α·t̂ ; √(1−α)·â]` of the tracks in `rows`, where a hat means unit length; the same as `item`."""
-        alpha = self.alpha()
-        parts = []
-        if self.track is not None:
-            parts.append(F.normalize(self.track(rows), dim=-1) * alpha**0.5)
-        if self.artist is not None:
-            parts.append(F.normalize(self.artist(self.artist_of[rows]), dim=-1) * (1 - alpha) ** 0.5)
-        return torch.cat(parts, dim=-1)
+        """`[√α·t̂ ; √(1−α)·â]` of the tracks in `rows`, where a hat means unit length; 1 after it for an item bias."""
+        return _with_ones(self._directions(rows, in_second_place=False), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Item vector of the tracks in `rows`: one table serves both places of a pair."""
-        return self.query(rows)
+        """The same of the tracks in `rows`, but for offsets: one table serves both places. Their bias after it."""
+        return _with_bias(self._directions(rows, in_second_place=True), self.item_bias, rows)
+
+    def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B W"]:
+        alpha = self.alpha()
+        parts = []
+        for table, offset, places, share in (
+            (self.track, self.track_offset, rows, alpha),
+            (self.artist, self.artist_offset, self.artist_of[rows], 1 - alpha),
+        ):
+            if table is not None:
+                embedded = table(places) if offset is None or not in_second_place else table(places) + offset(places)
+                parts.append(self.dropout(F.normalize(embedded, dim=-1)) * share**0.5)
+        return torch.cat(parts, dim=-1)
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Score of each pair, in [-1, 1]."""
+        """Score of each pair, in [-1, 1] but for the bias."""
         return (self.query(previous) * self.item(following)).sum(-1)
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
@@ -92,7 +117,7 @@ class CosineMix(nn.Module):
 
     def item_vectors(self) -> Float[Tensor, "N V"]:
         """Item vector of every track of the catalogue."""
-        return self.query_vectors()
+        return self.item(torch.arange(len(self.artist_of), device=self.artist_of.device))
 
 
 class TwoTableDot(nn.Module):
@@ -105,12 +130,23 @@ class TwoTableDot(nn.Module):
         alpha: must be None: this scorer knows no artists. It stands here so that sweeps over models may set it.
         dim: width of an embedding (D).
         init_std: standard deviation of the initial embeddings.
+        item_bias: whether a number of the candidate's own is added to the score; as there.
+        dropout: share of the numbers of each embedding that are left out, anew in each training step.
 
     Raises:
         InputError: an argument breaks its law.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, alpha: None, dim: int, init_std: float) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        alpha: None,
+        dim: int,
+        init_std: float,
+        item_bias: bool | str,
+        dropout: int | float,
+    ) -> None:
         super().__init__()
         if alpha is not None:
             raise InputError(
@@ -119,16 +155,16 @@ class TwoTableDot(nn.Module):
             )
         self.context = _table(torch.from_numpy(vocabulary.previous_counts > 0), dim, init_std)
         self.track = _table(torch.from_numpy(vocabulary.next_counts > 0), dim, init_std)
+        self.item_bias = _item_bias(vocabulary, item_bias)
+        self.dropout = _dropout(dropout)
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Context embedding of the tracks in `rows`."""
-        vectors: Tensor = self.context(rows)
-        return vectors
+        """Context embedding of the tracks in `rows`; and 1, where there is an item bias."""
+        return _with_ones(self.dropout(self.context(rows)), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Track embedding of the tracks in `rows`."""
-        vectors: Tensor = self.track(rows)
-        return vectors
+        """Track embedding of the tracks in `rows`; and their bias."""
+        return _with_bias(self.dropout(self.track(rows)), self.item_bias, rows)
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Score of each pair, unbounded."""
@@ -136,11 +172,34 @@ class TwoTableDot(nn.Module):
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
         """Query vector of every track of the catalogue."""
-        return self.context.weight
+        return self.query(torch.arange(self.context.num_embeddings, device=self.context.weight.device))
 
     def item_vectors(self) -> Float[Tensor, "N V"]:
         """Item vector of every track of the catalogue."""
-        return self.track.weight
+        return self.item(torch.arange(self.track.num_embeddings, device=self.track.weight.device))
+
+
+def _item_bias(vocabulary: Vocabulary, wanted: bool | str) -> nn.Parameter | None:
+    if not isinstance(wanted, bool) and wanted != "auto":
+        raise InputError(f"item_bias must be true, false or auto, got {wanted!r}")
+    if wanted == "auto":
+        wanted = vocabulary.mean_played_ratio is None
+    return nn.Parameter(torch.zeros(len(vocabulary.catalog))) if wanted else None
+
+
+def _dropout(share: float) -> nn.Dropout:
+    check_number("dropout", share, least=0, most=0.9, hint="0.2 is usual")
+    return nn.Dropout(share)
+
+
+def _with_ones(vectors: Float[Tensor, "B W"], bias: Float[Tensor, "N"] | None) -> Float[Tensor, "B V"]:
+    return vectors if bias is None else torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=-1)
+
+
+def _with_bias(
+    vectors: Float[Tensor, "B W"], bias: Float[Tensor, "N"] | None, rows: Int[Tensor, "B"]
+) -> Float[Tensor, "B V"]:
+    return vectors if bias is None else torch.cat([vectors, BIAS_UNIT * bias[rows, None]], dim=-1)
 
 
 def _table(seen: Tensor, dim: int, init_std: float) -> nn.Embedding:

@@ -120,17 +120,20 @@ class Lists(Policy):
     Args:
         path: a `recommendations.jsonl`.
         pick: `uniform` among the K, as published; `ranked` or `weighted` never repeat a track within a session.
+        artist_gap: the artists of so many tracks before are passed over, as long as the list has others.
         world: whose catalogue the file must have been made for.
 
     Raises:
-        InputError: the file cannot be read, or was made for another catalogue; `pick` is none.
+        InputError: the file cannot be read, or was made for another catalogue; a setting breaks its law.
     """
 
-    def __init__(self, *, path: str, pick: str, world: World) -> None:
+    def __init__(self, *, path: str, pick: str, artist_gap: int, world: World) -> None:
         super().__init__(world=world)
+        hint = "0 for artists who may follow themselves"
+        check_number("recommendations.artist_gap", artist_gap, whole=True, least=0, most=1000, hint=hint)
         if pick not in PICKS:
             raise InputError(f"pick must be one of {', '.join(PICKS)}, got {pick!r}")
-        self._pick = pick
+        self._pick, self._artist_gap = pick, artist_gap
         self._lists = Recommendations.read(Path(path), world.catalog).rows.astype(np.int32)
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
@@ -140,6 +143,12 @@ class Lists(Policy):
         if self._pick != "uniform":
             for played in crowd.tracks:
                 open_places &= candidates != played[:, None]
+        if self._artist_gap:
+            artists = self.world.catalog.artist_of[candidates]
+            spaced = open_places.copy()
+            for heard in crowd.artists[-self._artist_gap :]:
+                spaced &= artists != heard[:, None]
+            open_places = np.where(spaced.any(1, keepdims=True), spaced, open_places)
         places = pick(self._pick, open_places, self.rng.random(len(crowd)))
         tracks = candidates[np.arange(len(crowd)), places].astype(np.int64)
         none_left = np.flatnonzero(places < 0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from src.datamodules.pair_datamodule import BatchSampler, PairDataModule
+from src.datamodules.pairs import SPLITS
 from src.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
 
@@ -44,6 +45,7 @@ def test_the_vocabulary_is_counted_from_training_sessions_alone(tmp_path: Path, 
     assert vocabulary.plays.tolist() == [16, 8, 0, 0, 0]
     assert vocabulary.previous_counts.tolist() == [8, 8, 0, 0, 0]
     assert vocabulary.next_counts.tolist() == [8, 8, 0, 0, 0]
+    assert vocabulary.listener_counts.tolist() == [2] * 8 + [0, 0]
     assert vocabulary.mean_played_ratio == 0.25
 
 
@@ -56,11 +58,12 @@ def test_each_epoch_shows_every_training_pair_once_in_another_order(ring: PairDa
         batches = list(loader)
         assert len(batches) == len(loader)
         assert {len(batch[0]) for batch in batches[:-1]} == {64}
-        epochs.append(torch.stack([torch.cat([b[column].double() for b in batches]) for column in range(3)]))
+        epochs.append(torch.stack([torch.cat([b[column].double() for b in batches]) for column in range(4)]))
     assert torch.equal(epochs[0], epochs[2])
     assert not torch.equal(epochs[0], epochs[1])
     train = ring.pairs["train"]
-    stored = sorted(zip(train.previous.tolist(), train.following.tolist(), train.played_ratio.tolist(), strict=True))
+    columns = (train.previous, train.following, train.played_ratio, train.listener)
+    stored = sorted(zip(*(column.tolist() for column in columns), strict=True))
     assert sorted(map(tuple, epochs[1].T.tolist())) == stored
 
 
@@ -126,3 +129,19 @@ def test_impossible_settings_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         datamodule_of(ring_logs, **change)
+
+
+def test_sessions_of_one_listener_share_a_listener(tmp_path: Path, datamodule_of: Make) -> None:
+    write_tracks(tmp_path, [0, 1, 2])
+    users = [70, 30, 70, 50, 30, 70, 70, 30, 70, 50]
+    lines = [
+        event(user, 1_000_000 * session + step, 100 + step, message="last" if step == 2 else "next")
+        for session, user in enumerate(users)
+        for step in range(3)
+    ]
+    write_lines(tmp_path / "logs" / "data.json", lines)
+    datamodule = datamodule_of(tmp_path)
+    datamodule.setup()
+    listeners = np.concatenate([datamodule.pairs[name].listener for name in SPLITS])
+    assert listeners.tolist() == [{30: 0, 50: 1, 70: 2}[user] for user in users for _ in range(2)]
+    assert datamodule.vocabulary.listener_counts.tolist() == [6, 2, 8]

@@ -188,8 +188,14 @@ def test_the_pair_split_is_a_permutation_of_the_same_shares() -> None:
 
 def test_chosen_pairs_keep_their_columns_together() -> None:
     numbers = np.arange(6)
-    pairs = Pairs(session=numbers, previous=numbers * 2, following=numbers * 3, played_ratio=numbers.astype(np.float32))
+    pairs = Pairs(
+        session=numbers,
+        listener=numbers * 4,
+        previous=numbers * 2,
+        following=numbers * 3,
+        played_ratio=numbers.astype(np.float32),
+    )
     chosen = pairs.where(numbers % 2 == 1)
     assert len(chosen) == 3
-    rows = zip(chosen.session, chosen.previous, chosen.following, chosen.played_ratio, strict=True)
-    assert list(itertools.chain(*rows)) == [1, 2, 3, 1, 3, 6, 9, 3, 5, 10, 15, 5]
+    rows = zip(chosen.session, chosen.listener, chosen.previous, chosen.following, chosen.played_ratio, strict=True)
+    assert list(itertools.chain(*rows)) == [1, 4, 2, 3, 1, 3, 12, 6, 9, 3, 5, 20, 10, 15, 5]

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -6,34 +7,43 @@ import torch
 from torch import Tensor
 
 from src.errors import InputError
-from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, accidental_hits
+from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, accidental_hits, by_shares
 from src.models.scorers import CosineMix
 from tests.conftest import make_vocabulary
 
 NEXT_COUNTS = [5, 1, 2, 0, 9, 3]
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS)
-BATCH = (torch.tensor([0, 1, 4, 2]), torch.tensor([2, 4, 2, 0]), torch.tensor([1.0, 0.25, 0.5, 0.0]))
+BATCH = (
+    torch.tensor([0, 1, 4, 2]),
+    torch.tensor([2, 4, 2, 0]),
+    torch.tensor([1.0, 0.25, 0.5, 0.0]),
+    torch.tensor([0, 0, 1, 2]),
+)
 UNKNOWN = torch.full((4,), torch.nan)
+ONE = torch.zeros(4, dtype=torch.int64)
+"""The same listener all the time."""
 
 
 @pytest.fixture
 def scorer() -> CosineMix:
     torch.manual_seed(0)
-    return CosineMix(VOCABULARY, alpha=0.7, fixed_alpha=None, dim=5, init_std=0.1)
+    return CosineMix(
+        VOCABULARY, alpha=0.7, fixed_alpha=None, dim=5, init_std=0.1, item_bias=False, dropout=0.0, order_std=0.0
+    )
 
 
 def test_mse_is_the_mean_squared_difference_of_score_and_share(scorer: CosineMix) -> None:
-    previous, following, share = BATCH
+    previous, following, share, listener = BATCH
     loss = MSELoss(VOCABULARY)
     scores = scorer(previous, following)
     expected = sum((float(s) - float(y)) ** 2 for s, y in zip(scores.detach(), share, strict=True)) / 4
     assert loss(scorer, *BATCH).item() == pytest.approx(expected, rel=1e-5)
-    assert torch.equal(loss.predict(scores), scores)
+    assert torch.equal(loss.predict(scores, listener), scores)
 
 
 def test_bce_is_the_cross_entropy_of_the_foretold_share(scorer: CosineMix) -> None:
-    previous, following, share = BATCH
-    loss = BCELoss(VOCABULARY, scale=3.0)
+    previous, following, share, _ = BATCH
+    loss = BCELoss(VOCABULARY, scale=3.0, listener_spread=0)
     bias = math.log(0.4 / 0.6)
     expected = 0.0
     for score, y in zip(scorer(previous, following).tolist(), share.tolist(), strict=True):
@@ -43,13 +53,65 @@ def test_bce_is_the_cross_entropy_of_the_foretold_share(scorer: CosineMix) -> No
 
 
 def test_a_score_of_nothing_foretells_the_mean_share() -> None:
-    loss = BCELoss(VOCABULARY, scale=2.0)
-    assert loss.predict(torch.zeros(1)).item() == pytest.approx(0.4)
-    assert loss.predict(torch.tensor([-1.0])).item() < 0.4 < loss.predict(torch.tensor([1.0])).item()
+    loss = BCELoss(VOCABULARY, scale=2.0, listener_spread=1.0)
+    low, middle, high = loss.predict(torch.tensor([-1.0, 0.0, 1.0]), ONE[:3]).tolist()
+    assert middle == pytest.approx(0.4)
+    assert low < middle < high
 
 
-def softmax_by_loops(scorer: CosineMix, batch: tuple[Tensor, Tensor, Tensor], temperature: float, logq: float) -> float:
-    previous, following, share = (column.tolist() for column in batch)
+def test_a_listener_is_foretold_by_a_bias_of_their_own(scorer: CosineMix) -> None:
+    loss = BCELoss(VOCABULARY, scale=3.0, listener_spread=2.0)
+    assert loss.listener_bias is not None
+    with torch.no_grad():
+        loss.listener_bias.copy_(torch.tensor([0.5, -2.0, 7.0]))
+    previous, following, share, listener = BATCH
+    expected = prior = 0.0
+    rows = zip(scorer(previous, following).tolist(), share.tolist(), listener.tolist(), strict=True)
+    for score, y, who in rows:
+        p = 1 / (1 + math.exp(-(3 * score + math.log(0.4 / 0.6) + (0.5, -2.0, 7.0)[who])))
+        expected -= (y * math.log(p) + (1 - y) * math.log(1 - p)) / 4
+        prior += (0.5, -2.0, 7.0)[who] ** 2 / 2 / 2.0**2 / (8, 1, 1)[who] / 4
+    assert loss(scorer, *BATCH).item() == pytest.approx(expected + prior, rel=1e-5)
+    assert loss.eval()(scorer, *BATCH).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_listeners_who_differ_do_not_bend_the_scores() -> None:
+    """Shares go by the listener alone, and the generous one heard the first pair more often than the stern one did."""
+    vocabulary = make_vocabulary([0, 1, 2, 3], listener_counts=(50, 50))
+    second_pair = torch.tensor([False] * 40 + [True] * 20 + [False] * 10 + [True] * 30).long()
+    listener = (torch.arange(100) >= 50).long()
+    previous, following = torch.tensor([0, 2])[second_pair], torch.tensor([1, 3])[second_pair]
+    share = torch.tensor([0.9, 0.1])[listener]
+    gaps = []
+    for spread in (0.0, 5.0):
+        torch.manual_seed(0)
+        scorer = CosineMix(
+            vocabulary, alpha=1.0, fixed_alpha=None, dim=4, init_std=0.1, item_bias=False, dropout=0.0, order_std=0.0
+        )
+        loss = BCELoss(vocabulary, scale=1.0, listener_spread=spread)
+        optimizer = torch.optim.Adam([*scorer.parameters(), *loss.parameters()], lr=0.02)
+        for _ in range(1000):
+            optimizer.zero_grad()
+            loss(scorer, previous, following, share, listener).backward()
+            optimizer.step()
+        first, second = scorer(torch.tensor([0, 2]), torch.tensor([1, 3])).tolist()
+        gaps.append(loss.log_scale.exp().item() * (first - second))
+    assert gaps[0] > 1.0
+    assert abs(gaps[1]) < 0.1
+
+
+def test_a_listener_whom_training_does_not_show_has_no_bias(scorer: CosineMix) -> None:
+    loss = BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)
+    loss(scorer, BATCH[0], BATCH[1], BATCH[2], torch.tensor([0, 0, 1, 1])).backward()
+    assert loss.listener_bias is not None
+    assert loss.listener_bias.grad is not None
+    assert (loss.listener_bias.grad == 0).tolist() == [False, False, True]
+
+
+def softmax_by_loops(
+    scorer: CosineMix, batch: tuple[Tensor, Tensor, Tensor, Tensor], temperature: float, logq: float
+) -> float:
+    previous, following, share, _ = (column.tolist() for column in batch)
     queries, items = scorer.query_vectors().detach().double(), scorer.item_vectors().detach().double()
     counts = [max(count, 1) for count in NEXT_COUNTS]
     total = weights = 0.0
@@ -75,7 +137,7 @@ def test_softmax_is_the_weighted_mean_of_the_loops(scorer: CosineMix, logq: floa
     without_shares = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS, mean_played_ratio=None)
     loss = SoftmaxLoss(without_shares, temperature=0.2, logq=logq)
     for previous in (BATCH[0], torch.tensor([2, 1, 4, 2])):  # the second has a track after itself
-        batch = (previous, BATCH[1], shares)
+        batch = (previous, BATCH[1], shares, BATCH[3])
         assert loss(scorer, *batch).item() == pytest.approx(softmax_by_loops(scorer, batch, 0.2, logq), rel=1e-4)
 
 
@@ -86,13 +148,13 @@ def test_an_accidental_hit_is_another_pairs_same_track_or_ones_own_query() -> No
 
 def test_softmax_foretells_by_the_slope_that_held_out_pairs_show() -> None:
     loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
-    assert loss.predict(torch.tensor([-1.0, 0.0, 1.0])).tolist() == pytest.approx([0.4, 0.4, 0.4])
+    assert loss.predict(torch.tensor([-1.0, 0.0, 1.0]), ONE[:3]).tolist() == pytest.approx([0.4, 0.4, 0.4])
     generator = torch.Generator().manual_seed(0)
     score = torch.randn(4000, generator=generator)
     loss.calibrate(score, 0.5 + 0.1 * score + 0.05 * torch.randn(4000, generator=generator))
     centre = score.mean().item()
-    assert loss.predict(torch.tensor([centre, centre + 1])).tolist() == pytest.approx([0.4, 0.5], abs=0.003)
-    assert loss.predict(torch.tensor([-99.0, 99.0])).tolist() == [0.0, 1.0]
+    assert loss.predict(torch.tensor([centre, centre + 1]), ONE[:2]).tolist() == pytest.approx([0.4, 0.5], abs=0.003)
+    assert loss.predict(torch.tensor([-99.0, 99.0]), ONE[:2]).tolist() == [0.0, 1.0]
 
 
 def test_a_slope_that_chance_could_have_made_counts_for_little_or_nothing() -> None:
@@ -111,37 +173,45 @@ def test_a_slope_that_chance_could_have_made_counts_for_little_or_nothing() -> N
 def test_scores_that_do_not_differ_foretell_the_mean(score: Tensor) -> None:
     loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
     loss.calibrate(score, torch.linspace(0, 1, len(score)))
-    assert loss.predict(score).tolist() == pytest.approx([0.4] * len(score))
+    assert loss.predict(score, torch.zeros(len(score), dtype=torch.int64)).tolist() == pytest.approx([0.4] * len(score))
 
 
 def test_without_shares_softmax_foretells_none() -> None:
     loss = SoftmaxLoss(make_vocabulary([0, 1], mean_played_ratio=None), temperature=0.2, logq=1.0)
-    assert loss.predict(torch.zeros(3)).isnan().all()
+    assert loss.predict(torch.zeros(3), ONE[:3]).isnan().all()
     assert not list(loss.parameters())
 
 
-@pytest.mark.parametrize("loss", [MSELoss(VOCABULARY), BCELoss(VOCABULARY, scale=1.0)])
+@pytest.mark.parametrize("loss", [MSELoss(VOCABULARY), BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)])
 def test_pairs_without_a_share_teach_nothing(scorer: CosineMix, loss: MSELoss | BCELoss) -> None:
     some = torch.tensor([1.0, torch.nan, 0.5, torch.nan])
     known = torch.tensor([0, 2])
     torch.testing.assert_close(
-        loss(scorer, BATCH[0], BATCH[1], some), loss(scorer, BATCH[0][known], BATCH[1][known], some[known])
+        loss(scorer, BATCH[0], BATCH[1], some, BATCH[3]),
+        loss(scorer, BATCH[0][known], BATCH[1][known], some[known], BATCH[3][known]),
     )
-    none = loss(scorer, BATCH[0], BATCH[1], UNKNOWN)
+    none = loss(scorer, BATCH[0], BATCH[1], UNKNOWN, BATCH[3])
     none.backward()
     assert none.item() == 0
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in scorer.parameters())
 
 
-@pytest.mark.parametrize("make", [MSELoss, lambda vocabulary: BCELoss(vocabulary, scale=1.0)])
+@pytest.mark.parametrize("make", [MSELoss, partial(BCELoss, scale=1.0, listener_spread=2.0)])
 def test_a_loss_on_shares_refuses_a_source_without_them(make: Any) -> None:
     with pytest.raises(InputError, match=r"loss=(mse|bce) learns from shares played.*use loss=softmax"):
         make(make_vocabulary([0, 1], mean_played_ratio=None))
 
 
-def test_a_scale_that_is_not_above_zero_is_refused() -> None:
-    with pytest.raises(InputError, match="scale must be a number above 0, got -1"):
-        BCELoss(VOCABULARY, scale=-1.0)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": -1.0}, "scale must be a number above 0, got -1"),
+        ({"listener_spread": -1.0}, "listener_spread must be a number of at least 0, got -1"),
+    ],
+)
+def test_a_spread_or_scale_that_cannot_be_is_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        BCELoss(VOCABULARY, **{"scale": 1.0, "listener_spread": 2.0, **change})
 
 
 @pytest.mark.parametrize(
@@ -154,3 +224,13 @@ def test_a_scale_that_is_not_above_zero_is_refused() -> None:
 def test_impossible_settings_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SoftmaxLoss(VOCABULARY, **{"temperature": 0.1, "logq": 1.0, **change})
+
+
+def test_the_loss_follows_from_whether_shares_are_known() -> None:
+    choose = partial(
+        by_shares,
+        with_shares=partial(BCELoss, scale=1.0, listener_spread=2.0),
+        without_shares=partial(SoftmaxLoss, temperature=0.1, logq=1.0),
+    )
+    assert isinstance(choose(VOCABULARY), BCELoss)
+    assert isinstance(choose(make_vocabulary([0, 1], mean_played_ratio=None)), SoftmaxLoss)

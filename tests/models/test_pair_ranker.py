@@ -15,10 +15,12 @@ from src.models.retrieval import top_k
 from src.models.scorers import CosineMix, TwoTableDot
 from tests.conftest import NUM_RING_TRACKS
 
-COSINES = partial(CosineMix, alpha=0.9, fixed_alpha=None, dim=32, init_std=0.1)
-DOT = partial(TwoTableDot, alpha=None, dim=32, init_std=0.1)
+COSINES = partial(
+    CosineMix, alpha=0.9, fixed_alpha=None, dim=32, init_std=0.1, item_bias=False, dropout=0.0, order_std=0.0
+)
+DOT = partial(TwoTableDot, alpha=None, dim=32, init_std=0.1, item_bias=False, dropout=0.0)
 SOFTMAX = partial(SoftmaxLoss, temperature=0.2, logq=1.0)
-BCE = partial(BCELoss, scale=1.0)
+BCE = partial(BCELoss, scale=1.0, listener_spread=2.0)
 
 
 @pytest.fixture
@@ -96,10 +98,11 @@ def test_the_test_metrics_are_those_of_the_loops_beside_both_floors(ring: PairDa
         ("mse", "mae", "mse_mean_floor", "mae_mean_floor", "mse_random_floor", "mae_random_floor"), 0.0
     )
     grid = [(n + 0.5) / 1000 for n in range(1000)]  # a uniform random guess, by enumeration
-    for previous, following, share in zip(test.previous, test.following, test.played_ratio.tolist(), strict=True):
+    columns = (test.previous, test.following, test.played_ratio, test.listener)
+    for previous, following, share, listener in zip(*(column.tolist() for column in columns), strict=True):
         with torch.no_grad():
             score = model.scorer(torch.tensor([previous]), torch.tensor([following]))
-            foretold = model.loss.predict(score).item()
+            foretold = model.loss.predict(score, torch.tensor([listener])).item()
         sums["mse"] += (foretold - share) ** 2
         sums["mae"] += abs(foretold - share)
         sums["mse_mean_floor"] += (mean - share) ** 2
@@ -134,7 +137,8 @@ def test_weight_decay_pulls_at_embeddings_alone(ring: PairDataModule) -> None:
     assert tables["weight_decay"] == 0.5
     assert {tuple(p.shape) for p in tables["params"]} == {(60, 32), (20, 32)}
     assert others["weight_decay"] == 0
-    assert {tuple(p.shape) for p in others["params"]} == {()}
+    num_listeners = len(ring.vocabulary.listener_counts)
+    assert {tuple(p.shape) for p in others["params"]} == {(), (num_listeners,)}
     assert len(tables["params"]) + len(others["params"]) == len(list(model.parameters()))
 
 

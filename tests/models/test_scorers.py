@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,23 +10,54 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from src.errors import InputError
-from src.models.scorers import CosineMix, TwoTableDot
+from src.models.scorers import BIAS_UNIT, CosineMix, TwoTableDot
 from tests.conftest import make_vocabulary
 
 ARTISTS = [0, 0, 1, 1, 2, 3]
 Scorer = CosineMix | TwoTableDot
 
 
-def cosine_mix(alpha: Any, artists: Iterable[int] = ARTISTS, seen: Iterable[int] | None = None) -> CosineMix:
+def cosine_mix(
+    alpha: Any,
+    artists: Iterable[int] = ARTISTS,
+    seen: Iterable[int] | None = None,
+    *,
+    fixed_alpha: float | None = None,
+    item_bias: bool = False,
+    dropout: float = 0.0,
+    order_std: float = 0.0,
+) -> CosineMix:
     torch.manual_seed(0)
     vocabulary = make_vocabulary(artists, previous_counts=seen, next_counts=seen)
-    return CosineMix(vocabulary, alpha=alpha, fixed_alpha=None, dim=5, init_std=0.1)
+    return CosineMix(
+        vocabulary,
+        alpha=alpha,
+        fixed_alpha=fixed_alpha,
+        dim=5,
+        init_std=0.1,
+        item_bias=item_bias,
+        dropout=dropout,
+        order_std=order_std,
+    )
 
 
-def two_tables(previous: Iterable[int] | None = None, following: Iterable[int] | None = None) -> TwoTableDot:
+def two_tables(
+    previous: Iterable[int] | None = None,
+    following: Iterable[int] | None = None,
+    *,
+    item_bias: bool = False,
+    dropout: float = 0.0,
+) -> TwoTableDot:
     torch.manual_seed(0)
     vocabulary = make_vocabulary(ARTISTS, previous_counts=previous, next_counts=following)
-    return TwoTableDot(vocabulary, alpha=None, dim=5, init_std=0.1)
+    return TwoTableDot(vocabulary, alpha=None, dim=5, init_std=0.1, item_bias=item_bias, dropout=dropout)
+
+
+def with_bias(scorer: Scorer) -> Scorer:
+    assert scorer.item_bias is not None
+    with torch.no_grad():
+        scorer.item_bias.copy_(torch.arange(len(ARTISTS)) / 10)
+    return scorer
 
 
 SCORERS: dict[str, Callable[[], Scorer]] = {
@@ -34,7 +66,10 @@ SCORERS: dict[str, Callable[[], Scorer]] = {
     "mean": lambda: cosine_mix(0.5),
     "convex": lambda: cosine_mix(0.9),
     "learned": lambda: cosine_mix("learned"),
+    "ordered": lambda: cosine_mix(0.9, order_std=0.1),
     "contextual": lambda: two_tables(),
+    "convex with bias": lambda: with_bias(cosine_mix(0.9, item_bias=True)),
+    "contextual with bias": lambda: with_bias(two_tables(item_bias=True)),
 }
 
 
@@ -138,6 +173,38 @@ def test_one_head_alone_keeps_one_table_alone() -> None:
     assert cosine_mix(0.5).query_vectors().shape == (6, 10)
 
 
+@pytest.mark.parametrize("make", [partial(cosine_mix, 0.7), two_tables])
+def test_an_item_bias_is_added_to_the_score_whatever_came_before(make: Callable[..., Scorer]) -> None:
+    previous, following = every_pair()
+    difference = with_bias(make(item_bias=True))(previous, following) - make()(previous, following)
+    torch.testing.assert_close(difference, BIAS_UNIT * following / 10)
+
+
+@pytest.mark.parametrize(("mean_played_ratio", "has_bias"), [(0.4, False), (None, True)])
+def test_an_automatic_item_bias_is_for_sources_without_shares(mean_played_ratio: float | None, has_bias: bool) -> None:
+    vocabulary = make_vocabulary(ARTISTS, mean_played_ratio=mean_played_ratio)
+    scorer = CosineMix(
+        vocabulary, alpha=0.5, fixed_alpha=None, dim=5, init_std=0.1, item_bias="auto", dropout=0.0, order_std=0.0
+    )
+    assert (scorer.item_bias is not None) == has_bias
+
+
+def test_offsets_tell_what_follows_from_what_came_before() -> None:
+    previous, following = every_pair()
+    mix, ordered = cosine_mix(0.7), cosine_mix(0.7, order_std=0.1)
+    torch.testing.assert_close(ordered.query_vectors(), mix.query_vectors())
+    assert not torch.allclose(ordered(previous, following), ordered(following, previous))
+    assert ordered(previous, following).abs().max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("make", [partial(cosine_mix, 0.7), two_tables])
+def test_dropout_is_for_training_alone(make: Callable[..., Scorer]) -> None:
+    previous, following = every_pair()
+    scorer, whole = make(dropout=0.5), make()(previous, following)
+    assert not torch.allclose(scorer(previous, following), whole)
+    torch.testing.assert_close(scorer.eval()(previous, following), whole)
+
+
 def test_a_learned_alpha_starts_in_the_middle_and_moves() -> None:
     scorer = cosine_mix("learned")
     assert torch.as_tensor(scorer.alpha()).item() == 0.5
@@ -155,7 +222,7 @@ def test_an_alpha_outside_its_law_is_refused(alpha: Any) -> None:
 
 def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None:
     with pytest.raises(InputError, match=r"alpha=0.3 contradicts .* alpha=1.0 .* use model=convex model.alpha=0.3"):
-        CosineMix(make_vocabulary(ARTISTS), alpha=0.3, fixed_alpha=1.0, dim=5, init_std=0.1)
+        cosine_mix(0.3, fixed_alpha=1.0)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +230,12 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
     [
         ({"dim": 0}, "dim must be a whole number of at least 1, got 0"),
         ({"init_std": 0.0}, "init_std must be a number above 0, got 0"),
+        ({"item_bias": "yes"}, "item_bias must be true, false or auto, got 'yes'"),
+        ({"dropout": 1.0}, "dropout must be a number of at least 0 and at most 0.9, got 1"),
     ],
 )
-def test_impossible_tables_are_refused(change: dict[str, Any], message: str) -> None:
+def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -> None:
     usual: dict[str, Any] = {"alpha": 0.5, "fixed_alpha": None, "dim": 5, "init_std": 0.1}
+    usual |= {"item_bias": False, "dropout": 0.0, "order_std": 0.0}
     with pytest.raises(InputError, match=message):
         CosineMix(make_vocabulary(ARTISTS), **{**usual, **change})

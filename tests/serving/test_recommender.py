@@ -213,7 +213,7 @@ def test_popular_is_among_the_hundred_most_played(tmp_path: Path) -> None:
 
 def simulated(world: World, path: Path, policy: str, pick: str) -> Policy:
     if policy == "lists":
-        return Lists(path=str(path), pick=pick, world=world)
+        return Lists(path=str(path), pick=pick, artist_gap=0, world=world)
     return {"random": Random, "sticky_artist": StickyArtist}.get(policy, partial(Popular, num_tracks=100))(world=world)
 
 

@@ -20,7 +20,7 @@ from tests.conftest import make_catalog
 TEMPLATES: dict[str, partial[Any]] = {
     "random": partial(Random),
     "popular": partial(Popular, num_tracks=100),
-    "recommendations": partial(Lists, pick="uniform"),
+    "recommendations": partial(Lists, pick="uniform", artist_gap=0),
     "service": partial(Service, connections=4, retries=0, timeout_s=1.0, token=None),
 }
 
@@ -66,7 +66,7 @@ def test_sticky_plays_every_other_track_of_the_artist_and_no_track_twice_in_a_ro
 def test_lists_are_those_of_the_track_played_last(world: World, tmp_path: Path) -> None:
     rows = lists_file(world, tmp_path / "r.jsonl")
     crowd, rng = crowd_of(world, 3000)
-    policy = Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", world=world)
+    policy = Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, world=world)
     tracks = recommended(policy, crowd, rng)
     listed = rows[crowd.current, 0] >= 0
     assert (rows[crowd.current] == tracks[:, None]).any(1)[listed].all()
@@ -80,7 +80,7 @@ def test_ranked_and_weighted_lists_never_repeat_a_track_and_end_in_chance(
     world: World, tmp_path: Path, how: str
 ) -> None:
     lists_file(world, tmp_path / "r.jsonl")
-    policy = Lists(path=str(tmp_path / "r.jsonl"), pick=how, world=world)
+    policy = Lists(path=str(tmp_path / "r.jsonl"), pick=how, artist_gap=0, world=world)
     crowd, rng = crowd_of(world, 300)
     policy.begin(crowd, rng)
     for _ in range(12):
@@ -89,6 +89,35 @@ def test_ranked_and_weighted_lists_never_repeat_a_track_and_end_in_chance(
             assert not (crowd.tracks == tracks).any()
         crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
     assert policy.fallbacks
+
+
+@pytest.mark.parametrize("artist_gap", [1, 3, 9])
+def test_artists_of_the_last_tracks_are_passed_over_while_the_list_has_others(
+    world: World, tmp_path: Path, artist_gap: int
+) -> None:
+    """The tracks of an artist lie together, so a list of ten holds some of one's own artist and some of others."""
+    rows, artist_of = lists_file(world, tmp_path / "r.jsonl", num_kept=10), world.catalog.artist_of
+    policy = Lists(path=str(tmp_path / "r.jsonl"), pick="ranked", artist_gap=artist_gap, world=world)
+    crowd, rng = crowd_of(world, 200)
+    policy.begin(crowd, rng)
+    num_passed_over = 0
+    for _ in range(6):
+        tracks = policy.recommend(crowd)
+        for session, track in enumerate(tracks.tolist()):
+            played = crowd.tracks[:, session].tolist()
+            tired_of = {int(artist_of[row]) for row in played[-artist_gap:]}
+            fresh = [row for row in rows[played[-1]].tolist() if row >= 0 and row not in played]
+            spaced = [row for row in fresh if int(artist_of[row]) not in tired_of]
+            if fresh:
+                assert track == (spaced or fresh)[0]
+                num_passed_over += track != fresh[0]
+        crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
+    assert num_passed_over
+
+
+def test_a_gap_below_nothing_is_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"recommendations.artist_gap must be a whole number of at least 0.*got -1"):
+        Lists(path=str(tmp_path / "r.jsonl"), pick="ranked", artist_gap=-1, world=world)
 
 
 def test_ranked_takes_the_best_that_is_open() -> None:
@@ -192,4 +221,4 @@ def test_lists_of_another_catalogue_are_refused(world: World, tmp_path: Path) ->
     rows = (np.arange(500)[:, None] + 1) % 500
     Recommendations(rows=rows, scores=np.full((500, 1), np.nan, np.float32)).write(tmp_path / "r.jsonl", foreign)
     with pytest.raises(InputError, match="is not in the catalogue of 400 tracks"):
-        Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", world=world)
+        Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, world=world)
