@@ -1,7 +1,7 @@
-"""The catalogue of tracks, and what the training pairs show of it.
+"""The catalogue of tracks, and what training shows of it.
 
-N tracks in the catalogue, A artists, L listeners. A *row* is a place 0..N-1 in the catalogue; everything inside Segue
-speaks in rows, and only files that people and services read carry the raw ids.
+N tracks in the catalogue, A artists, L listeners, E events. A *row* is a place 0..N-1 in the catalogue; everything
+inside Segue speaks in rows, and only files that people and services read carry the raw ids.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Bool, Float32, Int64, Shaped
 
 from src.errors import InputError
 
@@ -111,8 +111,27 @@ class Catalog:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Listens:
+    """Events in the order of sessions (by their start) and of places in a session.
+
+    Args:
+        session: session of each event, ascending.
+        track: row of the track that was played.
+        played_ratio: share of it that was played, 0 to 1; NaN where the source does not say.
+    """
+
+    session: Int64[np.ndarray, "E"]
+    track: Int64[np.ndarray, "E"]
+    played_ratio: Float32[np.ndarray, "E"]
+
+    def where(self, chosen: Bool[np.ndarray, "E"]) -> "Listens":
+        """Only the chosen events, in the same order."""
+        return Listens(session=self.session[chosen], track=self.track[chosen], played_ratio=self.played_ratio[chosen])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Vocabulary:
-    """What the training pairs, and nothing else, show of a catalogue.
+    """What the training data, and nothing else, shows of a catalogue.
 
     Args:
         catalog: the catalogue.
@@ -120,6 +139,8 @@ class Vocabulary:
         next_counts: how many training pairs have the track as `next`.
         plays: how many training events play the track: its popularity.
         listener_counts: how many training pairs with a known share each listener (L of them) has.
+        listens: the training sessions, whatever the pairing; where pairs were split and not sessions, each training
+            pair is a session of two.
         mean_played_ratio: mean share over training pairs, in [0, 1]; None where the source gives no shares.
     """
 
@@ -128,4 +149,5 @@ class Vocabulary:
     next_counts: Int64[np.ndarray, "N"]
     plays: Int64[np.ndarray, "N"]
     listener_counts: Int64[np.ndarray, "L"]
+    listens: Listens
     mean_played_ratio: float | None

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.catalog import Catalog, Vocabulary
+from src.catalog import Catalog, Listens, Vocabulary
 from src.datamodules.pair_datamodule import PairDataModule
 from src.simulation.world import Taste, World, generate
 
@@ -51,6 +51,7 @@ def make_vocabulary(
     previous_counts: Iterable[int] | None = None,
     next_counts: Iterable[int] | None = None,
     listener_counts: Iterable[int] = (8, 1, 0),
+    listens: Listens | None = None,
     mean_played_ratio: float | None = 0.4,
 ) -> Vocabulary:
     catalog = make_catalog(artist_of)
@@ -63,7 +64,18 @@ def make_vocabulary(
         next_counts=following,
         plays=previous + following,
         listener_counts=np.array(list(listener_counts), np.int64),
+        listens=listens or make_listens([]),
         mean_played_ratio=mean_played_ratio,
+    )
+
+
+def make_listens(sessions: Sequence[Sequence[tuple[int, float]]]) -> Listens:
+    """From sessions of (row, share played)."""
+    events = [(number, *listen) for number, session in enumerate(sessions) for listen in session]
+    return Listens(
+        session=np.array([session for session, _, _ in events], np.int64),
+        track=np.array([track for _, track, _ in events], np.int64),
+        played_ratio=np.array([share for _, _, share in events], np.float32),
     )
 
 

@@ -167,27 +167,28 @@ class PairDataModule(LightningDataModule):
                 f"{self.path} are too few for split={self._split}; give more logs"
             )
         train, num_tracks = self.pairs["train"], len(self.catalog)
-        session, track = sessions.listens
+        of_training = sessions.listens.where(in_training[sessions.listens.session])
         known = ~np.isnan(train.played_ratio)
         self.vocabulary = Vocabulary(
             catalog=self.catalog,
             previous_counts=np.bincount(train.previous, minlength=num_tracks),
             next_counts=np.bincount(train.following, minlength=num_tracks),
-            plays=np.bincount(track[in_training[session]], minlength=num_tracks),
+            plays=np.bincount(of_training.track, minlength=num_tracks),
             listener_counts=np.bincount(train.listener[known], minlength=pairs.listener.max(initial=-1) + 1),
+            listens=train.as_listens() if self._split == "pair" else of_training,
             mean_played_ratio=float(train.played_ratio[known].mean(dtype=np.float64)) if known.any() else None,
         )
 
     def _summarise(self, log: EventLog, sessions: Sessions) -> pd.DataFrame:
-        session, track = sessions.listens
+        listens = sessions.listens
         rows: dict[str, tuple[int | None, ...]] = {}
         for part, (name, pairs) in enumerate(self.pairs.items()):
             if self._part_of_session is None:
                 tracks = np.unique(np.concatenate([pairs.previous, pairs.following]))
                 num_events, num_sessions = None, len(np.unique(pairs.session))
             else:
-                chosen = self._part_of_session[session] == part
-                tracks, num_events = np.unique(track[chosen]), int(chosen.sum())
+                chosen = self._part_of_session[listens.session] == part
+                tracks, num_events = np.unique(listens.track[chosen]), int(chosen.sum())
                 num_sessions = int((self._part_of_session == part).sum())
             num_artists = len(np.unique(self.catalog.artist_of[tracks]))
             rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None)

@@ -1,6 +1,6 @@
 """Sessions and pairs: from a table of events to arrays, and to the three splits.
 
-P pairs, S sessions, L listeners. The SQL stands in `sql/`, one file a step.
+P pairs, S sessions, E events, L listeners. The SQL stands in `sql/`, one file a step.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Int8, Int64
 
+from src.catalog import Listens
 from src.errors import InputError, check_number
 
 PAIRINGS = ("consecutive", "first", "window")
@@ -53,6 +54,15 @@ class Pairs:
             played_ratio=self.played_ratio[chosen],
         )
 
+    def as_listens(self) -> Listens:
+        """Each pair as a session of two; nothing is said of how much of the track before was played."""
+        unknown = np.full(len(self), np.nan, np.float32)
+        return Listens(
+            session=np.repeat(np.arange(len(self)), 2),
+            track=np.stack([self.previous, self.following], 1).ravel(),
+            played_ratio=np.stack([unknown, self.played_ratio], 1).ravel(),
+        )
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sessions:
@@ -61,12 +71,12 @@ class Sessions:
     Args:
         key: `user/number of the session among the user's`: the same for as long as the log only grows.
         has_clock: whether the source gives times, so that the order means something.
-        listens: session and track (row) of every event.
+        listens: every event.
     """
 
     key: np.ndarray
     has_clock: bool
-    listens: tuple[Int64[np.ndarray, "E"], Int64[np.ndarray, "E"]]
+    listens: Listens
 
     def __len__(self) -> int:
         return len(self.key)
@@ -103,7 +113,9 @@ def make_pairs(
                dense_rank() OVER (ORDER BY min(user_id)) - 1 AS listener
         FROM listens GROUP BY session, started""")
     sessions = database.execute("SELECT key, has_clock FROM sessions ORDER BY nth").fetchnumpy()
-    listens = database.execute("SELECT nth, track FROM listens JOIN sessions USING (session)").fetchnumpy()
+    listens = database.execute("""
+        SELECT nth, track, CAST(played_ratio AS FLOAT) AS played_ratio FROM listens JOIN sessions USING (session)
+        ORDER BY nth, place""").fetchnumpy()
     pairs = database.execute(f"""
         SELECT nth, listener, previous, following, CAST(played_ratio AS FLOAT) AS played_ratio
         FROM ({(_SQL / f"pairs_{pairing}.sql").read_text()}) JOIN sessions USING (session)
@@ -112,20 +124,28 @@ def make_pairs(
         Sessions(
             key=np.asarray(sessions["key"], object),
             has_clock=bool(np.all(sessions["has_clock"])),
-            listens=(_integers(listens["nth"]), _integers(listens["track"])),
+            listens=Listens(
+                session=_integers(listens["nth"]),
+                track=_integers(listens["track"]),
+                played_ratio=_shares(listens["played_ratio"]),
+            ),
         ),
         Pairs(
             session=_integers(pairs["nth"]),
             listener=_integers(pairs["listener"]),
             previous=_integers(pairs["previous"]),
             following=_integers(pairs["following"]),
-            played_ratio=np.ma.filled(pairs["played_ratio"], np.nan).astype(np.float32),
+            played_ratio=_shares(pairs["played_ratio"]),
         ),
     )
 
 
 def _integers(column: Any) -> Int64[np.ndarray, "n"]:
     return np.asarray(column, np.int64)
+
+
+def _shares(column: Any) -> Float32[np.ndarray, "n"]:
+    return np.ma.filled(column, np.nan).astype(np.float32)
 
 
 def split_sessions(sessions: Sessions, *, split: str, seed: int) -> Int8[np.ndarray, "S"]:

@@ -38,7 +38,7 @@ def test_the_vocabulary_is_counted_from_training_sessions_alone(tmp_path: Path, 
         for step, track in enumerate(tracks):
             last = "last" if step == 2 else "next"
             lines.append(event(session, 1000 * session + step, 100 + track, 0.25 if session < 8 else 1.0, last))
-    write_lines(tmp_path / "logs" / "data.json", lines)
+    write_lines(tmp_path / "logs" / "data.json", lines[::-1])
     datamodule = datamodule_of(tmp_path)
     datamodule.setup()
     vocabulary = datamodule.vocabulary
@@ -47,6 +47,9 @@ def test_the_vocabulary_is_counted_from_training_sessions_alone(tmp_path: Path, 
     assert vocabulary.next_counts.tolist() == [8, 8, 0, 0, 0]
     assert vocabulary.listener_counts.tolist() == [2] * 8 + [0, 0]
     assert vocabulary.mean_played_ratio == 0.25
+    assert vocabulary.listens.session.tolist() == np.repeat(np.arange(8), 3).tolist()
+    assert vocabulary.listens.track.tolist() == [0, 1, 0] * 8
+    assert vocabulary.listens.played_ratio.tolist() == [0.25] * 24
 
 
 def test_each_epoch_shows_every_training_pair_once_in_another_order(ring: PairDataModule) -> None:
@@ -112,7 +115,12 @@ def test_the_pair_split_tears_sessions_apart(datamodule_of: Make, ring_logs: Pat
     sessions = [set(pairs.session.tolist()) for pairs in datamodule.pairs.values()]
     assert sessions[0] & sessions[2]
     assert datamodule.summary().isna().loc["train", "events"]
-    assert np.isclose(len(datamodule.pairs["train"]) / 2800, 0.8)
+    train, listens = datamodule.pairs["train"], datamodule.vocabulary.listens
+    assert np.isclose(len(train) / 2800, 0.8)
+    assert listens.session.tolist() == np.repeat(np.arange(len(train)), 2).tolist()
+    assert listens.track.reshape(-1, 2).tolist() == np.stack([train.previous, train.following], 1).tolist()
+    assert np.isnan(listens.played_ratio[::2]).all()
+    assert listens.played_ratio[1::2].tolist() == train.played_ratio.tolist()
 
 
 @pytest.mark.parametrize(

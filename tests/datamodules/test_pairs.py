@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from src.datamodules.events import read_events
 from src.datamodules.pairs import PAIRINGS, Pairs, Sessions, make_pairs, split_pairs, split_sessions
 from src.errors import InputError
-from tests.conftest import ROOT, event, write_lines, write_tracks
+from tests.conftest import ROOT, event, make_listens, write_lines, write_tracks
 
 Pair = tuple[int, int, int, float]
 GAP_MS = 30 * 60_000
@@ -147,10 +147,8 @@ def test_duckdb_and_spark_read_the_sql_alike(path: Path) -> None:
 
 
 def sessions_of(num: int, has_clock: bool = True) -> Sessions:
-    empty = np.empty(0, np.int64)
-    return Sessions(
-        key=np.array([f"{n % 7}/{n}" for n in range(num)], object), has_clock=has_clock, listens=(empty, empty)
-    )
+    key = np.array([f"{n % 7}/{n}" for n in range(num)], object)
+    return Sessions(key=key, has_clock=has_clock, listens=make_listens([]))
 
 
 @given(num=st.integers(0, 300), split=st.sampled_from(["time", "session"]), seed=st.integers(0, 2**31))
