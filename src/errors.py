@@ -1,6 +1,10 @@
 """Errors: what is the user's to mend, the check that most of that comes from, and jobs that failed."""
 
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
 
 
 class InputError(ValueError):
@@ -63,6 +67,20 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise InputError(f"{name} must be true or false, got {value!r}")
+
+
+def made(what: str, factory: Callable[[Any], Made], argument: Any) -> Made:
+    """`factory(argument)`; what its settings from the config do to it is the user's to mend.
+
+    Raises:
+        InputError: it refuses them.
+    """
+    try:
+        return factory(argument)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} refuses its settings: {error}") from error
 
 
 def _is_finite(value: int | float) -> bool:

@@ -9,7 +9,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from src.catalog_files import write_top_tracks
 from src.console import progress
 from src.datamodules.pair_datamodule import PairDataModule
-from src.models.retrieval import top_k
 from src.recommendations import Recommendations, check_k
 
 NUM_TOP_TRACKS = 1000
@@ -37,14 +36,7 @@ class Export(Callback):
         vocabulary = self._datamodule.vocabulary
         num_tracks = len(vocabulary.catalog)
         with torch.inference_mode(), progress("exporting recommendations", num_tracks) as advance:
-            rows, scores = top_k(
-                queries=pl_module.scorer.query_vectors(),  # type: ignore[operator, union-attr]
-                items=pl_module.scorer.item_vectors(),  # type: ignore[operator, union-attr]
-                query_rows=torch.arange(num_tracks),
-                k=self._k,
-                plays=vocabulary.plays,
-                on_block=advance,
-            )
+            rows, scores = pl_module.top(np.arange(num_tracks), self._k, advance)  # type: ignore[operator]
             Recommendations(rows=rows, scores=scores).write(self._path, vocabulary.catalog)
         most_played = np.argsort(-vocabulary.plays, kind="stable")[:NUM_TOP_TRACKS]
         write_top_tracks(vocabulary.catalog.track_ids[most_played], self._path.with_name("top_tracks.json"))

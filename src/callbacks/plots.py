@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from src.console import progress
 from src.datamodules.pair_datamodule import PairDataModule
 from src.evaluation import artist_map, plots, ranking
+from src.models.pair_ranker import PairRanker
 from src.models.scorers import CosineMix, TwoTableDot
 
 MAX_PAIRS = 200_000
@@ -26,7 +27,7 @@ class Plots(Callback):
     """Draws the learning curve, and for the weights under test calibration, scores, popularity and artists.
 
     What a run has nothing of is not drawn: no calibration where the source gives no shares, no popularity without
-    test queries.
+    test queries, and popularity alone of a baseline.
 
     Args:
         datamodule: the data, set up.
@@ -63,18 +64,20 @@ class Plots(Callback):
         """Draw."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with torch.inference_mode(), progress("drawing", 4) as advance:
+            self._draw_popularity()
+            advance(1)
+            if not isinstance(pl_module, PairRanker):
+                return
             if self._epochs:
                 path = self._folder / "learning_curve.png"
                 plots.draw_learning_curve(self._epochs, monitor=self._monitor, mode=self._mode, path=path)
             advance(1)
             self._draw_scores(pl_module)
             advance(1)
-            self._draw_popularity()
-            advance(1)
-            self._draw_artists(pl_module.scorer)  # type: ignore[arg-type]
+            self._draw_artists(pl_module.scorer)
             advance(1)
 
-    def _draw_scores(self, pl_module: LightningModule) -> None:
+    def _draw_scores(self, pl_module: PairRanker) -> None:
         rng, pairs = np.random.default_rng(self._seed), self._test
         if len(pairs) > MAX_PAIRS:
             chosen = np.zeros(len(pairs), bool)
@@ -82,7 +85,8 @@ class Plots(Callback):
             pairs = pairs.where(chosen)
         scores = _scores(pl_module, pairs.previous, pairs.following)
         known = ~np.isnan(pairs.played_ratio)
-        predicted = pl_module.loss.predict(scores).cpu().numpy()  # type: ignore[operator, union-attr]
+        listener = torch.from_numpy(pairs.listener).to(pl_module.device)
+        predicted = pl_module.loss.predict(scores, listener).cpu().numpy()
         known &= np.isfinite(predicted)  # NaN where no training pair has a share
         if known.any():
             plots.draw_calibration(predicted[known], pairs.played_ratio[known], self._folder / "calibration.png")
@@ -143,8 +147,8 @@ def _artist_table(scorer: CosineMix | TwoTableDot) -> nn.Embedding | None:
 
 
 def _scores(
-    pl_module: LightningModule, previous: Int64[np.ndarray, "P"], following: Int64[np.ndarray, "P"]
+    pl_module: PairRanker, previous: Int64[np.ndarray, "P"], following: Int64[np.ndarray, "P"]
 ) -> Float32[Tensor, "P"]:
     blocks = zip(*(torch.from_numpy(rows).split(_BLOCK) for rows in (previous, following)), strict=True)
-    scored = [pl_module.scorer(*(rows.to(pl_module.device) for rows in block)) for block in blocks]  # type: ignore[operator]
+    scored = [pl_module.scorer(*(rows.to(pl_module.device) for rows in block)) for block in blocks]
     return torch.cat(scored)

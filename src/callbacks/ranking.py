@@ -12,7 +12,6 @@ from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs
 from src.errors import InputError, check_number
 from src.evaluation import ranking
-from src.models.retrieval import mean_ranks, top_k
 from src.recommendations import check_k
 
 
@@ -97,26 +96,14 @@ class Ranking(Callback):
 
     def _rank(self, pl_module: LightningModule, queries: Pairs, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
         with torch.inference_mode(), progress(f"ranking {stage} queries", len(queries)) as advance:
-            ranks = mean_ranks(
-                queries=pl_module.scorer.query_vectors(),  # type: ignore[operator, union-attr]
-                items=pl_module.scorer.item_vectors(),  # type: ignore[operator, union-attr]
-                previous=torch.from_numpy(queries.previous).to(pl_module.device),
-                following=torch.from_numpy(queries.following).to(pl_module.device),
-                on_block=advance,
-            )
+            ranks = pl_module.ranks(queries.previous, queries.following, advance)  # type: ignore[operator]
         return ranks, ranking.accuracy(ranks)
 
     def _beyond_accuracy(self, pl_module: LightningModule, queries: Pairs) -> tuple[pd.DataFrame, float]:
         catalog, plays = self._vocabulary.catalog, self._vocabulary.plays
         distinct, place = np.unique(queries.previous, return_inverse=True)
         with torch.inference_mode():
-            lists, _ = top_k(
-                queries=pl_module.scorer.query_vectors(),  # type: ignore[operator, union-attr]
-                items=pl_module.scorer.item_vectors(),  # type: ignore[operator, union-attr]
-                query_rows=torch.from_numpy(distinct),
-                k=self._list_length,
-                plays=plays,
-            )
+            lists, _ = pl_module.top(distinct, self._list_length, lambda _: None)  # type: ignore[operator]
         per_query = {
             f"same_artist_at_{self._list_length}": ranking.same_artist(distinct, lists, catalog.artist_of),
             f"popularity_rank_at_{self._list_length}": ranking.popularity_rank(lists, plays),

@@ -1,24 +1,25 @@
 """The `LightningModule`: a scorer, a loss and an optimizer, and the regression metrics.
 
-B pairs in a batch, P pairs in a split.
+B pairs in a batch, P pairs in a split, Q queries, K candidates.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from src.catalog import Vocabulary
-from src.errors import InputError
+from src.errors import InputError, made
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from src.models.retrieval import mean_ranks, top_k
 from src.models.scorers import CosineMix, TwoTableDot
 
-Made = TypeVar("Made")
 PairBatch = tuple[Int64[Tensor, "B"], Int64[Tensor, "B"], Float32[Tensor, "B"], Int64[Tensor, "B"]]
 
 
@@ -52,11 +53,11 @@ class PairRanker(LightningModule):
         monitor: str,
     ) -> None:
         super().__init__()
-        self.scorer = _made("model", scorer, vocabulary)
-        self.loss = _made("loss", loss, vocabulary)
+        self.scorer = made("model", scorer, vocabulary)
+        self.loss = made("loss", loss, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._mean_played_ratio = vocabulary.mean_played_ratio
+        self._mean_played_ratio, self._plays = vocabulary.mean_played_ratio, vocabulary.plays
         self.configure_optimizers()  # what they refuse should be known now, not when a run has begun
 
     def training_step(self, batch: PairBatch, _: int) -> Tensor:
@@ -93,6 +94,31 @@ class PairRanker(LightningModule):
         """Regression metrics beside their floors, and alpha of the weights under test."""
         self._log_regression("test", *self._known_pairs())
         self._log_alpha()
+
+    def ranks(
+        self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: Callable[[int], None]
+    ) -> Float64[np.ndarray, "Q"]:
+        """Rank of each `following` among all candidates of its `previous`; see `retrieval.mean_ranks`."""
+        return mean_ranks(
+            queries=self.scorer.query_vectors(),
+            items=self.scorer.item_vectors(),
+            previous=torch.from_numpy(previous).to(self.device),
+            following=torch.from_numpy(following).to(self.device),
+            on_block=on_block,
+        )
+
+    def top(
+        self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: Callable[[int], None]
+    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+        """The K best candidates of each query and their scores; see `retrieval.top_k`."""
+        return top_k(
+            queries=self.scorer.query_vectors(),
+            items=self.scorer.item_vectors(),
+            query_rows=torch.from_numpy(query_rows),
+            k=k,
+            plays=self._plays,
+            on_block=on_block,
+        )
 
     def _evaluate(self, stage: str, batch: PairBatch) -> None:
         previous, following, played_ratio, listener = batch
@@ -133,18 +159,8 @@ class PairRanker(LightningModule):
         groups: list[dict[str, Any]] = [{"params": tables}]
         if others:
             groups.append({"params": others, "weight_decay": 0.0})
-        optimizer = _made("optimizer", self._optimizer, groups)
+        optimizer = made("optimizer", self._optimizer, groups)
         if self._scheduler is None:
             return optimizer
-        scheduler = _made("scheduler", self._scheduler, optimizer)
+        scheduler = made("scheduler", self._scheduler, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self._monitor}}
-
-
-def _made(what: str, factory: Callable[[Any], Made], argument: Any) -> Made:
-    """`factory(argument)`; what its settings from the config do to it is the user's to mend."""
-    try:
-        return factory(argument)
-    except InputError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what} refuses its settings: {error}") from error

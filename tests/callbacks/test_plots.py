@@ -17,6 +17,7 @@ from src.callbacks.plots import Plots, artist_vectors
 from src.callbacks.ranking import Ranking
 from src.datamodules.pair_datamodule import PairDataModule
 from src.evaluation import plots as drawing
+from src.models.baselines import Baseline, Popular
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
 from src.models.scorers import CosineMix, TwoTableDot
@@ -24,17 +25,17 @@ from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 
 Make = Callable[..., PairDataModule]
 MONITOR = "val/loss"
-COSINES = partial(CosineMix, fixed_alpha=None, dim=8, init_std=0.1)
+COSINES = partial(CosineMix, fixed_alpha=None, dim=8, init_std=0.1, item_bias=False, dropout=0.0, order_std=0.0)
 SCORERS: dict[str, Any] = {
     "track": partial(COSINES, alpha=1.0),
     "artist": partial(COSINES, alpha=0.0),
     "mean": partial(COSINES, alpha=0.5),
     "learned": partial(COSINES, alpha="learned"),
-    "contextual": partial(TwoTableDot, alpha=None, dim=8, init_std=0.1),
+    "contextual": partial(TwoTableDot, alpha=None, dim=8, init_std=0.1, item_bias=False, dropout=0.0),
 }
 LOSSES: dict[str, Any] = {
     "mse": MSELoss,
-    "bce": partial(BCELoss, scale=1.0),
+    "bce": partial(BCELoss, scale=1.0, listener_spread=2.0),
     "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0),
 }
 ALL = {"learning_curve.png", "calibration.png", "scores.png", "popularity.png", "artists.png"}
@@ -50,6 +51,11 @@ def ranker(datamodule: PairDataModule, scorer: str = "learned", loss: str = "bce
         scheduler=None,
         monitor=MONITOR,
     )
+
+
+def baseline(datamodule: PairDataModule) -> Baseline:
+    model = partial(Popular, artist_weight=1.0)
+    return Baseline(vocabulary=datamodule.vocabulary, model=model, monitor="val/mrr")
 
 
 def trainer_of(datamodule: PairDataModule, run: Path, *more: Callback, **settings: Any) -> tuple[Trainer, Plots]:
@@ -173,6 +179,12 @@ def test_without_queries_there_is_no_popularity(small: Callable[..., PairDataMod
     trainer, _ = trainer_of(datamodule, tmp_path)
     trainer.test(ranker(datamodule), datamodule, verbose=False)
     assert drawn(tmp_path) == {"calibration.png", "scores.png", "artists.png"}
+
+
+def test_of_a_baseline_popularity_alone_is_drawn(ring: PairDataModule, tmp_path: Path) -> None:
+    trainer, _ = trainer_of(ring, tmp_path)
+    trainer.test(baseline(ring), ring, verbose=False)
+    assert drawn(tmp_path) == {"popularity.png"}
 
 
 def test_without_shares_there_is_no_calibration(ring: PairDataModule, tmp_path: Path) -> None:

@@ -1,0 +1,357 @@
+"""What a practitioner would try first: the `LightningModule` of all models that only count, and what they count.
+
+N tracks in the catalogue, E listens, Q queries, K candidates, B queries of a block. A listen weighs as much as the
+share of the track that was played, 1 where that is unknown.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64
+from pytorch_lightning import LightningModule
+from scipy.sparse import csr_array
+from torch import Tensor
+from torch.optim import Optimizer
+
+from src.catalog import Listens, Vocabulary
+from src.errors import InputError, check_number, made
+from src.models.sparse_retrieval import mean_ranks, top_k
+
+_CELLS = 2**25
+"""Scores that are looked through at once, to find the best of a track."""
+
+
+class Popular:
+    """No scores at all: what is left is the order of plays.
+
+    Plays are counted, as is usual, and not the shares played: they are what every other tie is decided by.
+
+    Args:
+        vocabulary: what the training pairs show.
+        artist_weight: score of a track by the artist of the query: above 0, the artist's own tracks come first.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, artist_weight: int | float) -> None:
+        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
+
+    def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - the plays are in the vocabulary
+        """Nothing."""
+        return _nothing(self.num_tracks)
+
+
+class Rules:
+    """Sequential rules: how often `following` came after `previous` within a few places of a session.
+
+    A rule weighs less the further apart the two are, and as much as the product of their weights: where the first was
+    skipped, what came after it says little. With `window=1` it is the first-order Markov chain.
+
+    Args:
+        vocabulary: what the training pairs show.
+        window: largest distance in a session.
+        decay: weight of a distance d: `inverse` for 1/d, or a number r in (0, 1] for r^(d-1).
+        reverse_weight: what `a, b` counts for b → a, of what it counts for a → b; 1 makes rules symmetric.
+        artist_weight: how often any track by the artist of the query counts as having come next.
+
+    Raises:
+        InputError: an argument breaks its law.
+
+    Source: Ludewig and Jannach, Evaluation of session-based recommendation algorithms, UMUAI 2018, section 3.1 (SR);
+        Kamehkhosh, Jannach and Ludewig, A comparison of frequent pattern techniques and a deep learning method for
+        session-based recommendation, RecTemp 2017.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        window: int,
+        decay: str | int | float,
+        reverse_weight: int | float,
+        artist_weight: int | float,
+    ) -> None:
+        check_number("window", window, whole=True, least=1, hint="1 is a first-order Markov chain")
+        if decay != "inverse":
+            check_number("decay", decay, above=0, most=1, hint="it is inverse for 1/distance, or r for r^(distance-1)")
+        check_number("reverse_weight", reverse_weight, least=0, most=1, hint="1 makes rules symmetric")
+        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
+        self._window, self._decay, self._reverse_weight = window, decay, reverse_weight
+
+    def count(self, listens: Listens) -> csr_array:
+        """Sum of the weights of each rule."""
+        weight = _weights(listens)
+        total = _nothing(self.num_tracks)
+        for distance in range(1, self._window + 1):
+            together = listens.session[distance:] == listens.session[:-distance]
+            if not together.any():
+                break
+            previous, following = listens.track[:-distance][together], listens.track[distance:][together]
+            value = (weight[:-distance] * weight[distance:])[together] * self._of_distance(distance)
+            total = total + csr_array((value, (previous, following)), shape=total.shape)
+        if self._reverse_weight:
+            total = total + self._reverse_weight * total.T.tocsr()
+        return total.astype(np.float32)
+
+    def _of_distance(self, distance: int) -> float:
+        return 1 / distance if self._decay == "inverse" else float(self._decay) ** (distance - 1)
+
+
+class Neighbours:
+    """Nearest neighbours: how much two tracks share their sessions, wherever they stand in them.
+
+    `Σ x_q·x_c·length^(-length_power) / ((‖q‖·‖c‖)^norm_power + shrinkage)`, over the sessions, where x is the weight of
+    a track in a session, and length and norms are Euclidean. With `norm_power=1` this is item-kNN by cosine. A query is
+    one track, and so session-based kNN (SKNN, VSKNN) is in it too: its neighbours are the sessions that hold the query,
+    near by the cosine 1/√(number of tracks), each votes for its tracks, and there is no earlier track that a decay
+    could make less of: `norm_power=0 length_power=1`.
+
+    Args:
+        vocabulary: what the training pairs show.
+        num_neighbours: best candidates that are kept of each track.
+        shrinkage: takes away from cosines that few sessions support; at least 0.
+        norm_power: 0 to 1: how much less what everyone plays counts.
+        length_power: 0 to 1: how much less a long session counts.
+        artist_weight: added to the score of a track by the artist of the query.
+
+    Raises:
+        InputError: an argument breaks its law.
+
+    Source: Sarwar et al., Item-based collaborative filtering, WWW 2001; Ludewig and Jannach 2018, section 3.2.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        num_neighbours: int,
+        shrinkage: int | float,
+        norm_power: int | float,
+        length_power: int | float,
+        artist_weight: int | float,
+    ) -> None:
+        check_number("num_neighbours", num_neighbours, whole=True, least=1)
+        check_number("shrinkage", shrinkage, least=0, hint="0 is the bare cosine")
+        check_number("norm_power", norm_power, least=0, most=1, hint="1 is the cosine, 0 bare co-occurrence")
+        check_number("length_power", length_power, least=0, most=1, hint="0 counts all sessions alike")
+        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
+        self._num_neighbours, self._shrinkage = num_neighbours, shrinkage
+        self._norm_power, self._length_power = norm_power, length_power
+
+    def count(self, listens: Listens) -> csr_array:
+        """The best candidates of each track."""
+        weight = _weights(listens)
+        shape = int(listens.session.max(initial=-1)) + 1, self.num_tracks
+        played = csr_array((weight, (listens.session, listens.track)), shape=shape)
+        played.data = played.data.clip(max=1)  # once played in full is enough
+        played.eliminate_zeros()
+        num_played = np.diff(played.indptr)
+        length = np.sqrt(np.bincount(np.repeat(np.arange(shape[0]), num_played), played.data**2, shape[0]))
+        played.data *= np.repeat(np.where(length, length, 1), num_played) ** (-self._length_power / 2)
+        norms = np.sqrt(np.bincount(played.indices, played.data**2, self.num_tracks))
+        by_track = played.T.tocsr()
+
+        def similar(rows: Int64[np.ndarray, "B"]) -> Float32[np.ndarray, "B N"]:
+            together = csr_array(by_track[rows] @ played)
+            of_query = np.repeat(norms[rows], np.diff(together.indptr))
+            together.data /= (of_query * norms[together.indices]) ** self._norm_power + self._shrinkage
+            return together.astype(np.float32).toarray()
+
+        return _best(similar, self.num_tracks, self._num_neighbours)
+
+
+class Item2Vec:
+    """Skip-gram with negative sampling over sessions, as if tracks were words; then neighbours by cosine.
+
+    Args:
+        vocabulary: what the training pairs show.
+        num_neighbours: best candidates that are kept of each track.
+        dim: width of a vector.
+        window: largest distance in a session.
+        negatives: tracks drawn against each one that was there.
+        negative_exponent: they are drawn in proportion to plays^exponent: below 0, rare ones more often.
+        subsample: share of all listens above which a track is left out now and then; 0 for never.
+        epochs: times that the sessions are gone through.
+        lr: learning rate at the start.
+        least_played: listens with a smaller share are left out, in [0, 1]: words have no weights.
+        artist_weight: added to the score of a track by the artist of the query.
+        seed: decides initial vectors and draws.
+
+    Raises:
+        InputError: gensim is not installed, or an argument breaks its law.
+
+    Source: Barkan and Koenigstein, Item2vec, MLSP 2016; Caselles-Dupré, Lesaint and Royo-Letelier, Word2vec applied to
+        recommendation: hyperparameters matter, RecSys 2018.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        num_neighbours: int,
+        dim: int,
+        window: int,
+        negatives: int,
+        negative_exponent: int | float,
+        subsample: int | float,
+        epochs: int,
+        lr: int | float,
+        least_played: int | float,
+        artist_weight: int | float,
+        seed: int,
+    ) -> None:
+        whole = {"num_neighbours": num_neighbours, "dim": dim, "window": window, "negatives": negatives}
+        for name, value in {**whole, "epochs": epochs}.items():
+            check_number(name, value, whole=True, least=1)
+        check_number("negative_exponent", negative_exponent, least=-2, most=2, hint="-0.5 suits music, 0.75 words")
+        check_number("subsample", subsample, least=0, most=1, hint="0 leaves out nothing")
+        check_number("lr", lr, above=0, hint="0.025 is usual")
+        check_number("least_played", least_played, least=0, most=1)
+        try:
+            from gensim.models import Word2Vec
+        except ModuleNotFoundError:
+            raise InputError("model=item2vec needs gensim; install it with: pip install -e '.[rivals]'") from None
+        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
+        self._num_neighbours, self._least_played = num_neighbours, least_played
+        self._learn: Callable[[list[list[str]]], Any] = lambda sentences: Word2Vec(
+            sentences,
+            sg=1,
+            vector_size=dim,
+            window=window,
+            negative=negatives,
+            ns_exponent=negative_exponent,
+            sample=subsample,
+            epochs=epochs,
+            alpha=lr,
+            min_count=1,
+            seed=seed,
+            workers=1,  # more would not give the same vectors twice
+        )
+
+    def count(self, listens: Listens) -> csr_array:
+        """The best candidates of each track."""
+        heard = listens.where(~(listens.played_ratio < self._least_played))
+        words = heard.track.astype(str).tolist()
+        ends = [*(np.flatnonzero(np.diff(heard.session)) + 1).tolist(), len(words)]
+        vectors = np.zeros((self.num_tracks, 1), np.float32)
+        if words:
+            learned = self._learn([words[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]).wv
+            vectors = np.zeros((self.num_tracks, learned.vector_size), np.float32)
+            vectors[np.array(learned.index_to_key, np.int64)] = learned.get_normed_vectors()
+        return _best(lambda rows: vectors[rows] @ vectors.T, self.num_tracks, self._num_neighbours)
+
+
+class Baseline(LightningModule):
+    """Counts the training sessions once and learns nothing else: no loss, no gradients, no share foretold.
+
+    Args:
+        vocabulary: the catalogue and what the training pairs show of it.
+        model: makes what is counted from the vocabulary.
+        monitor: the metric that chooses the best epoch.
+
+    Raises:
+        InputError: the model refuses its settings, or `monitor` is nothing that can be computed without a loss.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: Vocabulary,
+        model: Callable[[Vocabulary], Popular | Rules | Neighbours | Item2Vec],
+        monitor: str,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self._model = made("model", model, vocabulary)
+        check_number("artist_weight", self._model.artist_weight, least=0, hint="0 for artists that do not matter")
+        if monitor in ("val/loss", "val/mse", "val/mae"):
+            raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use val/ndcg_at_10")
+        self._vocabulary, self._counted = vocabulary, _nothing(len(vocabulary.catalog))
+
+    def on_train_start(self) -> None:
+        """Count."""
+        self._counted = self._model.count(self._vocabulary.listens)
+
+    def ranks(
+        self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: Callable[[int], None]
+    ) -> Float64[np.ndarray, "Q"]:
+        """Rank of each `following` among all candidates of its `previous`; see `sparse_retrieval.mean_ranks`."""
+        return mean_ranks(
+            scores=self._scores,
+            plays=self._vocabulary.plays,
+            previous=previous,
+            following=following,
+            on_block=on_block,
+        )
+
+    def top(
+        self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: Callable[[int], None]
+    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+        """The K best candidates of each query and their scores; see `sparse_retrieval.top_k`."""
+        plays = self._vocabulary.plays
+        return top_k(scores=self._scores, plays=plays, query_rows=query_rows, k=k, on_block=on_block)
+
+    def _scores(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
+        counted = csr_array(self._counted[rows])
+        if weight := self._model.artist_weight:
+            counted = csr_array(counted + weight * _same_artist(self._vocabulary.catalog.artist_of, rows))
+        return counted
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """What was counted; its size is not known before, as that of a buffer would have to be."""
+        parts = {"scores": self._counted.data, "columns": self._counted.indices, "starts": self._counted.indptr}
+        return {name: torch.from_numpy(part) for name, part in parts.items()}
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Take up what `get_extra_state` gave."""
+        parts = tuple(state[name].numpy(force=True) for name in ("scores", "columns", "starts"))
+        self._counted = csr_array(parts, shape=self._counted.shape)
+
+    def configure_optimizers(self) -> Optimizer:
+        """Of a number that nobody uses: Lightning keeps no checkpoint of a model that has taken no step."""
+        return torch.optim.SGD([torch.zeros(())], lr=0.0)
+
+    def training_step(self, batch: Any, _: int) -> None:  # noqa: ARG002 - pairs are not needed
+        """Take the step that the checkpoint asks for."""
+        self.optimizers().step()  # type: ignore[union-attr]
+
+    def validation_step(self, batch: Any, _: int) -> None:
+        """Nothing: `callbacks/ranking.py` does it all."""
+
+    def test_step(self, batch: Any, _: int) -> None:
+        """Nothing: `callbacks/ranking.py` does it all."""
+
+
+def _nothing(num_tracks: int) -> csr_array:
+    nowhere = np.empty(0, np.int64)
+    return csr_array((np.empty(0, np.float32), (nowhere, nowhere)), shape=(num_tracks, num_tracks))
+
+
+def _weights(listens: Listens) -> Float64[np.ndarray, "E"]:
+    return np.nan_to_num(listens.played_ratio.astype(np.float64), nan=1.0)
+
+
+def _best(
+    scores: Callable[[Int64[np.ndarray, "B"]], Float32[np.ndarray, "B N"]], num_tracks: int, num_kept: int
+) -> csr_array:
+    """The highest positive scores of each track but with itself; all scores are never there at once."""
+    found = []
+    for rows in np.array_split(np.arange(num_tracks), -(-(num_tracks**2) // _CELLS)):
+        block = torch.from_numpy(scores(rows))
+        block[torch.arange(len(rows)), torch.from_numpy(rows)] = 0
+        values, columns = block.topk(min(num_kept, num_tracks))
+        line, nth = (values > 0).nonzero(as_tuple=True)
+        found.append((values[line, nth].numpy(), rows[line.numpy()], columns[line, nth].numpy()))
+    value, row, column = (np.concatenate(part) for part in zip(*found, strict=True))
+    return csr_array((value, (row, column)), shape=(num_tracks, num_tracks))
+
+
+def _same_artist(artist_of: Int64[np.ndarray, "N"], rows: Int64[np.ndarray, "B"]) -> csr_array:
+    """1 where a track is by the artist of the query, the query itself among them."""
+    by_artist = np.argsort(artist_of, kind="stable")
+    sizes = np.bincount(artist_of)
+    size = sizes[artist_of[rows]]
+    starts = np.concatenate([[0], np.cumsum(size)])
+    first = (np.cumsum(sizes) - sizes)[artist_of[rows]]
+    tracks = by_artist[np.arange(starts[-1]) + np.repeat(first - starts[:-1], size)]
+    return csr_array((np.ones(len(tracks), np.float32), tracks, starts), shape=(len(rows), len(artist_of)))

@@ -1,0 +1,266 @@
+"""Baselines against slow loops over sessions, and where the best answer is certain."""
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from src.datamodules.pair_datamodule import PairDataModule
+from src.errors import InputError
+from src.models import baselines
+from src.models.baselines import Baseline, Item2Vec, Neighbours, Popular, Rules
+from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
+
+NUM_TRACKS = 6
+Sessions = list[list[tuple[int, float]]]
+NO_ARTISTS = {"artist_weight": 0.0}
+MARKOV: dict[str, Any] = {"window": 1, "decay": "inverse", "reverse_weight": 0.0, **NO_ARTISTS}
+COSINE: dict[str, Any] = {"shrinkage": 0.0, "norm_power": 1.0, "length_power": 0.0, "num_neighbours": 500, **NO_ARTISTS}
+WORDS = {"dim": 16, "window": 3, "negatives": 5, "negative_exponent": 0.0, "subsample": 0.0, "epochs": 60, "lr": 0.025}
+SKIP_GRAM: dict[str, Any] = {**WORDS, "num_neighbours": 500, "least_played": 0.5, "seed": 1, **NO_ARTISTS}
+MODELS: dict[str, Any] = {
+    "popular": partial(Popular, artist_weight=0.0),
+    "sticky": partial(Popular, artist_weight=1.0),
+    "rules": partial(Rules, **MARKOV),
+    "neighbours": partial(Neighbours, **COSINE),
+    "item2vec": partial(Item2Vec, **SKIP_GRAM),
+}
+VOCABULARY = make_vocabulary(range(NUM_TRACKS))
+listens_drawn = st.tuples(st.integers(0, NUM_TRACKS - 1), st.sampled_from([0.0, 0.5, 1.0, float("nan")]))
+sessions_drawn = st.lists(st.lists(listens_drawn, min_size=1, max_size=6), max_size=6)
+
+
+def weight(share: float) -> float:
+    return 1.0 if np.isnan(share) else share
+
+
+def dense(scores: dict[tuple[int, int], float]) -> np.ndarray:
+    table = np.zeros((NUM_TRACKS, NUM_TRACKS))
+    for pair, score in scores.items():
+        table[pair] = score
+    return table
+
+
+@given(sessions_drawn, st.integers(1, 4), st.sampled_from(["inverse", 0.5, 1]), st.floats(0, 1))
+def test_rules_are_those_of_the_loops(sessions: Sessions, window: int, decay: str | float, back: float) -> None:
+    expected: dict[tuple[int, int], float] = defaultdict(float)
+    for session in sessions:
+        for place, (previous, share) in enumerate(session):
+            for distance, (following, other) in enumerate(session[place + 1 : place + 1 + window], start=1):
+                fades = 1 / distance if decay == "inverse" else float(decay) ** (distance - 1)
+                expected[previous, following] += fades * weight(share) * weight(other)
+                expected[following, previous] += back * fades * weight(share) * weight(other)
+    made = Rules(VOCABULARY, window=window, decay=decay, reverse_weight=back, artist_weight=0.0)
+    np.testing.assert_allclose(made.count(make_listens(sessions)).toarray(), dense(expected), atol=1e-6)
+
+
+@given(
+    sessions=sessions_drawn,
+    shrinkage=st.sampled_from([0.0, 3.0]),
+    norm=st.sampled_from([0.0, 0.5, 1.0]),
+    length=st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_neighbours_are_those_of_the_loops(sessions: Sessions, shrinkage: float, norm: float, length: float) -> None:
+    played: list[dict[int, float]] = []
+    for session in sessions:
+        of_session: dict[int, float] = defaultdict(float)
+        for track, share in session:
+            of_session[track] = min(of_session[track] + weight(share), 1)
+        size = sum(x**2 for x in of_session.values()) ** 0.5  # the norm of the session
+        played.append({track: x / size ** (length / 2) for track, x in of_session.items() if x})
+    norms = [sum(session.get(track, 0) ** 2 for session in played) ** 0.5 for track in range(NUM_TRACKS)]
+    expected = {}
+    for q in range(NUM_TRACKS):
+        for c in range(NUM_TRACKS):
+            together = sum(session.get(q, 0) * session.get(c, 0) for session in played)
+            if together and q != c:
+                expected[q, c] = together / ((norms[q] * norms[c]) ** norm + shrinkage)
+    changed = {"shrinkage": shrinkage, "norm_power": norm, "length_power": length}
+    made = Neighbours(VOCABULARY, **{**COSINE, **changed})
+    np.testing.assert_allclose(made.count(make_listens(sessions)).toarray(), dense(expected), rtol=1e-5)
+
+
+def test_a_session_of_one_track_makes_sknn_of_neighbours() -> None:
+    """Ludewig & Jannach's SKNN: sessions near the current one, by the cosine of their tracks, vote for theirs."""
+    sessions = [[0, 1, 2], [0, 1], [2, 3], [0, 4, 5, 3], [1, 4]]
+    votes: dict[tuple[int, int], float] = defaultdict(float)
+    for query in range(NUM_TRACKS):
+        for session in sessions:
+            similarity = len({query} & set(session)) / (1 * len(session)) ** 0.5
+            for candidate in set(session) - {query}:
+                votes[query, candidate] += similarity
+    made = Neighbours(VOCABULARY, **{**COSINE, "norm_power": 0.0, "length_power": 1.0})
+    counted = made.count(make_listens([[(track, 1.0) for track in session] for session in sessions]))
+    np.testing.assert_allclose(counted.toarray(), dense(votes), rtol=1e-6)  # the denominator is 1
+
+
+def test_only_the_best_neighbours_are_kept_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = [[(0, 1.0), (1, 1.0)], [(0, 1.0), (1, 1.0), (2, 1.0)], [(3, 1.0), (2, 1.0)]]
+    whole = Neighbours(VOCABULARY, **COSINE).count(make_listens(sessions)).toarray()
+    monkeypatch.setattr(baselines, "_CELLS", 2 * NUM_TRACKS)
+    np.testing.assert_array_equal(Neighbours(VOCABULARY, **COSINE).count(make_listens(sessions)).toarray(), whole)
+    best = Neighbours(VOCABULARY, **{**COSINE, "num_neighbours": 1}).count(make_listens(sessions)).toarray()
+    assert ((best > 0).sum(1) <= 1).all()
+    np.testing.assert_array_equal(best.max(1), whole.max(1))
+
+
+def fitted(model: Callable[..., Any], artists: Sequence[int], sessions: Sessions) -> Baseline:
+    listens = make_listens(sessions)
+    plays = np.bincount(listens.track, minlength=len(artists))
+    nobody = [0] * len(artists)
+    vocabulary = make_vocabulary(artists, listens=listens, previous_counts=nobody, next_counts=plays)
+    made = Baseline(vocabulary=vocabulary, model=model, monitor="val/mrr")
+    made.on_train_start()
+    return made
+
+
+def lists(model: Baseline, k: int) -> list[list[int]]:
+    rows, _ = model.top(np.arange(len(model._vocabulary.catalog)), k, lambda _: None)
+    return [line.tolist() for line in rows]
+
+
+PLAYED: Sessions = [[(track, 1.0)] for track in (0, 1, 1, 2, 2, 2, 3, 3, 3, 3)]  # track n is played n + 1 times
+
+
+def test_popular_recommends_what_was_played_most_but_not_itself() -> None:
+    assert lists(fitted(MODELS["popular"], [0, 0, 1, 1], PLAYED), 2) == [[3, 2], [3, 2], [3, 1], [2, 1]]
+
+
+def test_sticky_puts_the_artists_own_tracks_by_plays_before_the_rest_by_plays() -> None:
+    ordered = lists(fitted(MODELS["sticky"], [0, 1, 0, 1, 0], PLAYED), 4)
+    assert ordered == [[2, 4, 3, 1], [3, 2, 0, 4], [0, 4, 3, 1], [1, 2, 0, 4], [2, 0, 3, 1]]
+
+
+def test_an_artist_weighs_as_much_as_so_many_times_next() -> None:
+    sessions: Sessions = [[(0, 1.0), (1, 1.0)]] * 2 + [[(0, 1.0), (2, 1.0)]] + [[(3, 1.0)]]
+    for artist_weight, expected in ((0.0, [1, 2, 3]), (1.5, [1, 3, 2]), (2.5, [3, 1, 2])):
+        model = partial(Rules, **{**MARKOV, "artist_weight": artist_weight})
+        assert lists(fitted(model, [0, 1, 2, 0], sessions), 3)[0] == expected
+
+
+def test_ranks_and_lists_agree() -> None:
+    rng = np.random.default_rng(0)
+    sessions = [[(int(rng.integers(8)), 1.0) for _ in range(4)] for _ in range(9)]
+    for model in MODELS.values():
+        made = fitted(model, [0, 0, 1, 1, 2, 2, 3, 3], sessions)
+        places = np.array(lists(made, 7))
+        previous, _ = np.indices((8, 7)).reshape(2, -1)
+        ranks = made.ranks(previous, places.ravel(), lambda _: None).reshape(8, 7)
+        assert (np.diff(ranks) >= 0).all()
+        assert ranks.sum(1).tolist() == [28] * 8
+
+
+@pytest.fixture
+def ring(datamodule_of: Callable[..., PairDataModule], ring_logs: Path) -> PairDataModule:
+    datamodule = datamodule_of(ring_logs)
+    datamodule.setup()
+    return datamodule
+
+
+@pytest.mark.parametrize(("name", "steps"), [("rules", {1}), ("neighbours", {-1, 1}), ("item2vec", {-2, -1, 1, 2})])
+def test_what_is_near_on_the_ring_is_recommended_first(ring: PairDataModule, name: str, steps: set[int]) -> None:
+    model = Baseline(vocabulary=ring.vocabulary, model=MODELS[name], monitor="val/mrr")
+    model.on_train_start()
+    rows = np.arange(NUM_RING_TRACKS)
+    apart = (np.array(lists(model, 1))[:, 0] - rows + 30) % NUM_RING_TRACKS - 30
+    assert np.isin(apart, list(steps)).mean() > 0.9
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_checkpoint_brings_back_what_was_counted(ring: PairDataModule, tmp_path: Path, name: str) -> None:
+    def trainer() -> Trainer:
+        return Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            max_epochs=1,
+            limit_train_batches=1,
+            callbacks=[ModelCheckpoint(dirpath=tmp_path, filename="best", save_last=True)],
+        )
+
+    models = [Baseline(vocabulary=ring.vocabulary, model=MODELS[name], monitor="val/mrr") for _ in range(3)]
+    trainer().fit(models[0], ring)
+    torch.load(tmp_path / "last.ckpt", weights_only=True)
+    trainer().test(models[1], ring, ckpt_path=tmp_path / "best.ckpt", weights_only=True, verbose=False)
+    models[2].on_train_start = _not_again  # type: ignore[method-assign]
+    trainer().fit(models[2], ring, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    before, *after = (lists(model, 20) for model in models)
+    assert after == [before, before]
+
+
+def _not_again() -> None:
+    raise AssertionError("counted again")
+
+
+def test_the_same_seed_gives_the_same_vectors_and_another_gives_others(ring: PairDataModule) -> None:
+    counted = [
+        Item2Vec(ring.vocabulary, **{**SKIP_GRAM, "epochs": 2, "seed": seed}).count(ring.vocabulary.listens).toarray()
+        for seed in (1, 1, 2)
+    ]
+    np.testing.assert_array_equal(counted[0], counted[1])
+    assert (counted[0] != counted[2]).any()
+
+
+def test_what_is_skipped_is_no_word_and_without_words_there_are_no_vectors() -> None:
+    made = Item2Vec(VOCABULARY, **SKIP_GRAM)
+    session = [(0, 1.0), (1, 0.2), (2, float("nan")), (3, 0.5)]
+    counted = made.count(make_listens([session] * 5)).toarray()
+    assert not counted[1].any()
+    assert not counted[:, 1].any()
+    assert counted[0, 2] > 0
+    assert made.count(make_listens([[(0, 0.0)]])).nnz == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (partial(Popular, artist_weight=-1), "artist_weight must be a number of at least 0, got -1"),
+        (
+            partial(Popular, artist_weight=0.0, alpha=0.9),
+            "model refuses its settings: .*unexpected keyword argument 'alpha'",
+        ),
+        (partial(Rules, **{**MARKOV, "window": 0}), "window must be a whole number of at least 1, got 0; 1 is a first"),
+        (
+            partial(Rules, **{**MARKOV, "decay": "linear"}),
+            "decay must be .* got 'linear'; it is inverse for",
+        ),
+        (partial(Rules, **{**MARKOV, "reverse_weight": 2}), "reverse_weight must be a number .* at most 1, got 2"),
+        (partial(Neighbours, **{**COSINE, "num_neighbours": 0}), "num_neighbours must be a whole number .* got 0"),
+        (partial(Neighbours, **{**COSINE, "shrinkage": -1}), "shrinkage must be a number of at least 0, got -1"),
+        (partial(Neighbours, **{**COSINE, "norm_power": 3}), "norm_power must be .* got 3; 1 is the cosine"),
+        (partial(Neighbours, **{**COSINE, "length_power": -1}), "length_power must be .* got -1; 0 counts all"),
+        (partial(Item2Vec, **{**SKIP_GRAM, "dim": 0}), "dim must be a whole number of at least 1, got 0"),
+        (partial(Item2Vec, **{**SKIP_GRAM, "negative_exponent": 3}), "negative_exponent must be .* got 3; -0.5 suits"),
+        (partial(Item2Vec, **{**SKIP_GRAM, "subsample": 2}), "subsample must be .* got 2; 0 leaves out nothing"),
+        (partial(Item2Vec, **{**SKIP_GRAM, "lr": 0}), "lr must be a number above 0, got 0"),
+        (partial(Item2Vec, **{**SKIP_GRAM, "least_played": 2}), "least_played must be .* at most 1, got 2"),
+    ],
+)
+def test_impossible_settings_are_refused(model: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Baseline(vocabulary=VOCABULARY, model=model, monitor="val/mrr")
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "val/mse", "val/mae"])
+def test_a_monitor_that_wants_a_loss_is_refused(monitor: str) -> None:
+    with pytest.raises(InputError, match=f"monitor.metric={monitor} cannot be computed.*use val/ndcg_at_10"):
+        Baseline(vocabulary=VOCABULARY, model=MODELS["popular"], monitor=monitor)
+
+
+def test_without_gensim_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gensim.models", None)
+    with pytest.raises(InputError, match=r"model=item2vec needs gensim; install it with: pip install -e '.\[rivals\]'"):
+        Item2Vec(VOCABULARY, **SKIP_GRAM)

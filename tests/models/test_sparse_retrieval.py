@@ -1,0 +1,87 @@
+"""Search in sparse scores against slow loops."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from src.errors import InputError
+from src.evaluation import ranking
+from src.models.sparse_retrieval import mean_ranks, top_k
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of few pairs in whole numbers, and plays, so that both tie often; a track may have a score with itself."""
+    num_tracks = draw(st.integers(3, 12))
+    score = st.sampled_from([0, 0, 0, 1, 2, 3])
+    scores = [[draw(score) for _ in range(num_tracks)] for _ in range(num_tracks)]
+    plays = draw(st.lists(st.integers(0, 3), min_size=num_tracks, max_size=num_tracks))
+    return np.array(scores, np.float32), np.array(plays)
+
+
+@given(drawn=tables(), block=st.integers(1, 20))
+def test_a_rank_is_the_mean_place_among_equals_in_score_and_plays(
+    drawn: tuple[np.ndarray, np.ndarray], block: int
+) -> None:
+    scores, plays = drawn
+    pairs = np.array([(q, t) for q, t in itertools.product(range(len(plays)), repeat=2) if q != t])
+    previous, following = pairs.T
+    ranks = mean_ranks(
+        scores=csr_array(scores).__getitem__, plays=plays, previous=previous, following=following, block=block
+    )
+    for (query, target), rank in zip(pairs, ranks, strict=True):
+        keys = {c: (scores[query, c], plays[c]) for c in range(len(plays)) if c != query}
+        above = sum(key > keys[target] for key in keys.values())
+        tied = sum(key == keys[target] for key in keys.values())
+        assert rank == sum(range(above + 1, above + tied + 1)) / tied
+
+
+@given(drawn=tables(), block=st.integers(1, 20), data=st.data())
+def test_top_k_is_the_sorted_catalogue_cut_short(
+    drawn: tuple[np.ndarray, np.ndarray], block: int, data: st.DataObject
+) -> None:
+    scores, plays = drawn
+    k = data.draw(st.integers(1, len(plays) - 1))
+    query_rows = np.array(data.draw(st.lists(st.integers(0, len(plays) - 1), max_size=8)), np.int64)
+    done: list[int] = []
+    rows, found = top_k(
+        scores=csr_array(scores).__getitem__,
+        plays=plays,
+        query_rows=query_rows,
+        k=k,
+        on_block=done.append,
+        block=block,
+    )
+    assert sum(done) == len(rows) == len(query_rows)
+    for query, line, of_line in zip(query_rows, rows, found, strict=True):
+        candidates = [c for c in range(len(plays)) if c != query]
+        expected = sorted(candidates, key=lambda c: (-scores[query, c], -plays[c], c))[:k]
+        assert line.tolist() == expected
+        assert of_line.tolist() == [scores[query, c] for c in expected]
+
+
+@given(drawn=tables())
+def test_both_floors_are_special_cases(drawn: tuple[np.ndarray, np.ndarray]) -> None:
+    scores, plays = drawn
+    num_tracks = len(plays)
+    previous, following = np.array([(q, t) for q in range(num_tracks) for t in range(num_tracks) if q != t]).T
+    nothing, counts = csr_array(np.zeros_like(scores)), csr_array(scores)
+    popular = mean_ranks(scores=nothing.__getitem__, plays=plays, previous=previous, following=following)
+    np.testing.assert_array_equal(popular, ranking.popularity_ranks(previous, following, plays))
+    seen = np.repeat(np.stack(np.divmod(np.arange(scores.size), num_tracks)), scores.ravel().astype(int), axis=1)
+    counted = mean_ranks(scores=counts.__getitem__, plays=np.zeros_like(plays), previous=previous, following=following)
+    np.testing.assert_array_equal(counted, ranking.count_ranks(previous, following, seen[0], seen[1], num_tracks))
+
+
+def test_no_queries_have_no_ranks() -> None:
+    empty, plays = np.empty(0, np.int64), np.ones(3, np.int64)
+    assert len(mean_ranks(scores=csr_array((3, 3)).__getitem__, plays=plays, previous=empty, following=empty)) == 0
+
+
+def test_a_list_that_the_catalogue_cannot_fill_is_refused() -> None:
+    with pytest.raises(InputError, match="k must be a whole number of at least 1 and at most 2, got 3"):
+        top_k(scores=csr_array((3, 3)).__getitem__, plays=np.ones(3, np.int64), query_rows=np.arange(3), k=3)
