@@ -32,7 +32,7 @@ def train(config: DictConfig) -> float:
     hydra = HydraConfig.get()
     check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
     named = {"model": hydra.runtime.choices["model"], "experiment": hydra.runtime.choices["experiment"]}
-    setup = setup_name(**named, alpha=config.model.alpha, overrides=hydra.overrides.task, swept=config.swept)
+    setup = setup_name(**named, alpha=config.model.get("alpha"), overrides=hydra.overrides.task, swept=config.swept)
     config.run_name = config.run_name or f"{setup} seed={config.seed}"
     earlier = named_run(config)
     if not earlier:

@@ -170,6 +170,8 @@ def message(error: BaseException) -> str | None:
         remedy = "; use trainer.accelerator=cpu" if "No supported gpu backend" in str(cause) else ""
         return _one_line(f"{where[1]}: {cause}{remedy}")
     if isinstance(error, ConfigCompositionException):
+        if missing := re.search(r"(In '.+': )?Could not override '(\S+)'. No match in the defaults list", str(error)):
+            return f"{missing[1] or ''}{missing[2]}= means nothing here: what else was chosen has none; leave it out"
         return _one_line(f"{error}{_close_key(error)}")
     if type(error) is ValueError and str(error).startswith("Config group override must be"):
         return "a config group cannot be null; name one of its choices, such as logger=none"

@@ -5,13 +5,19 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from tests.conftest import ROOT
+from src.console import message
+from src.models.baselines import Baseline
+from src.models.pair_ranker import PairRanker
+from tests.conftest import ROOT, make_vocabulary
 
 CONF = ROOT / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+BASELINES = ["item2vec", "neighbours", "popular", "rules", "sticky"]
+HEADS = [model for model in MODELS if model not in BASELINES]
 ALL = sorted(path.stem for path in (CONF / "datamodule").glob("*.yaml") if path.stem != "default")
 SOURCES = [name for name in ALL if name != "simulated"]
 
@@ -21,23 +27,42 @@ def composed(*overrides: str) -> Any:
         return compose("train", list(overrides), return_hydra_config=True)
 
 
-def test_the_five_models_and_the_sources_are_there() -> None:
-    assert MODELS == ["artist", "contextual", "convex", "mean", "track"]
+def test_the_models_and_the_sources_are_there() -> None:
+    assert HEADS == ["artist", "contextual", "convex", "mean", "track"]
+    assert set(BASELINES) < set(MODELS)
     assert ALL == ["botify", "polimi", "simulated", "situnes", "yes"]
 
 
-@pytest.mark.parametrize("experiment", [None, "published"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "experiment"), [*((model, None) for model in MODELS), *((head, "published") for head in HEADS)]
+)
 def test_every_part_of_a_run_builds(model: str, experiment: str | None, tmp_path: Path) -> None:
     overrides = [f"model={model}", f"run_dir={tmp_path}", "run_name=test"]
     config = composed(*overrides, *([f"experiment={experiment}"] if experiment else []))
-    assert "alpha" in config.model
-    assert "dim" in config.model
     for part in ("datamodule", "callbacks", "logger"):
         instantiate(config[part], _convert_="all")
     instantiate(config.trainer, logger=False, _convert_="all")
-    built = instantiate(config.ranker, _convert_="all")
-    assert callable(built)
+    built = instantiate(config.ranker, _convert_="all")(vocabulary=make_vocabulary([0, 0, 1]))
+    assert isinstance(built, Baseline if model in BASELINES else PairRanker)
+
+
+@pytest.mark.parametrize("model", BASELINES)
+def test_a_baseline_is_one_pass_judged_by_its_ranking_without_anything_of_gradients(model: str) -> None:
+    config = composed(f"model={model}")
+    assert not {"loss", "optimizer", "scheduler"} & config.keys()
+    assert (config.trainer.max_epochs, config.monitor.metric, config.monitor.mode) == (1, "val/ndcg_at_10", "max")
+    assert not {"alpha", "dim" if model != "item2vec" else "alpha"} & config.model.keys()
+
+
+@pytest.mark.parametrize("word", ["loss=mse", "optimizer=adam", "scheduler=plateau", "experiment=published"])
+def test_what_only_pair_models_have_cannot_be_chosen_for_a_baseline(word: str) -> None:
+    with pytest.raises(ConfigCompositionException) as error:
+        composed("model=rules", word)
+    line = message(error.value)
+    assert line is not None
+    group = "loss" if word.startswith("experiment") else word.partition("=")[0]
+    assert f"{group}= means nothing here: what else was chosen has none; leave it out" in line
+    assert ("In 'experiment/published'" in line) == word.startswith("experiment")
 
 
 @pytest.mark.parametrize(("model", "alpha"), [("track", 1.0), ("artist", 0.0), ("mean", 0.5), ("convex", 0.5)])
@@ -51,7 +76,7 @@ def test_the_heads_differ_in_alpha_alone(model: str, alpha: float) -> None:
     assert {**config, **ignored} == {**convex, **ignored}
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", HEADS)
 def test_the_published_recipe_is_the_published_one(model: str) -> None:
     config = composed("experiment=published", f"model={model}", "run_dir=x", "run_name=x")
     assert config.loss._target_.endswith("MSELoss")

@@ -21,6 +21,7 @@ from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, write_lin
 from tests.e2e.forks import run_forked
 
 MODELS = ("track", "artist", "mean", "convex", "contextual")
+BASELINES = ("popular", "sticky", "rules", "neighbours", "item2vec")
 QUICK = ("trainer.accelerator=cpu", "model.dim=16", "optimizer.lr=0.02", "datamodule.batch_size=256")
 VOLATILE = ("mlflow_run_id", "fit_seconds")
 FILES = {
@@ -164,8 +165,50 @@ def test_a_multirun_trains_all_five_models(ring_logs: Path, tmp_path: Path) -> N
     )
     runs = [tmp_path / "sweep" / str(job) for job in range(len(MODELS))]
     configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
-    assert [config["model"]["alpha"] for config in configs] == [1.0, 0.0, 0.5, 0.9, None]
+    assert [config["model"]["alpha"] for config in configs] == [1.0, 0.0, 0.5, 0.5, None]
     assert len({metrics_of(run)["mlflow_run_id"] for run in runs}) == len(MODELS)
+
+
+@pytest.fixture(scope="module")
+def swept(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep over a head and all baselines, in a folder of its own."""
+    cwd = tmp_path_factory.mktemp("swept")
+    words = "datamodule=botify", f"datamodule.path={ring_logs}", "trainer.accelerator=cpu", "hydra.sweep.dir=sweep"
+    train(cwd, "--multirun", f"model=convex,{','.join(BASELINES)}", *words, "trainer.max_epochs=1")
+    return cwd
+
+
+def test_baselines_are_trained_and_exported_beside_a_head(swept: Path) -> None:
+    catalog = make_catalog(row // 3 for row in range(NUM_RING_TRACKS))
+    for job, name in enumerate(BASELINES, start=1):
+        run = swept / "sweep" / str(job)
+        assert {path.name for path in run.iterdir()} - DIRTY == {*FILES, "checkpoints", "plots"}
+        assert Recommendations.read(run / "recommendations.jsonl", catalog).rows.shape == (NUM_RING_TRACKS, 50)
+        metrics = metrics_of(run)
+        assert metrics["epochs"] == 1
+        assert not {"alpha", "val/loss", "test/mse"} & metrics.keys()
+        assert len(pd.read_parquet(run / "test_queries.parquet")) == metrics["test/num_queries"]
+        if name == "popular":
+            assert metrics["test/mrr"] == pytest.approx(metrics["test/mrr_popular_floor"], rel=1e-6)
+        if name in ("rules", "neighbours"):  # those that must find what is next on the ring
+            assert metrics["test/recall_at_10"] > 2 * metrics["test/recall_at_10_popular_floor"]
+
+
+def test_a_baseline_is_compared_with_a_head(swept: Path) -> None:
+    done = run_forked(ROOT / "compare.py", "hydra.run.dir=compared", cwd=swept, env=dict(os.environ), timeout_s=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = pd.read_csv(swept / "compared" / "comparison.csv")
+    assert {"rules", "neighbours", "item2vec", "popular", "sticky"} < {name.split()[0] for name in table["setup"]}
+
+
+def test_a_baseline_that_is_done_is_tested_and_exported_again_without_counting(swept: Path) -> None:
+    run = swept / "sweep" / "3"
+    before, exported = metrics_of(run), (run / "recommendations.jsonl").read_bytes()
+    (run / "metrics.json").unlink()
+    train(swept, f"resume={run}")
+    after = metrics_of(run)
+    assert {**after, "fit_seconds": 0} == {**before, "fit_seconds": 0}
+    assert (run / "recommendations.jsonl").read_bytes() == exported
 
 
 def test_the_published_recipe_runs(ring_logs: Path, tmp_path: Path) -> None:
@@ -233,11 +276,15 @@ def test_ctrl_c_twice_stops_at_once_and_leaves_nothing_half_written(ring_logs: P
 
 
 BAD_INPUT = [
-    (["model=convexx"], "Could not find 'model/convexx'.*artist contextual convex mean track"),
+    (["model=convexx"], "Could not find 'model/convexx'.*artist contextual convex item2vec mean"),
     (["model.alpha=1.5"], r"alpha must lie in \[0, 1\] or be learned, got 1.5"),
     (["model=track", "model.alpha=0.3"], "alpha=0.3 contradicts .* use model=convex model.alpha=0.3"),
     (["model=contextual", "model.alpha=0.3"], "no artist embeddings; use model=convex model.alpha=0.3"),
     (["model.alhpa=0.3"], "Could not override 'model.alhpa'.*Did you mean model.alpha"),
+    (["model=popular", "model.alpha=0.9"], "Could not override 'model.alpha'"),
+    (["model=rules", "loss=mse"], "loss= means nothing here: what else was chosen has none; leave it out"),
+    (["model=rules", "monitor.metric=val/loss"], "val/loss cannot be computed: this model only ranks; use val/ndcg_at"),
+    (["model=rules", "model.window=0"], "window must be a whole number of at least 1, got 0"),
     (["+model.width=3"], "model refuses its settings: .*unexpected keyword argument 'width'"),
     (["optimizer.lr=-1"], "optimizer refuses its settings: Invalid learning rate: -1"),
     (["trainer.max_epochs=many"], "trainer.max_epochs must be a whole number of at least 1, got 'many'"),
@@ -323,7 +370,7 @@ def test_two_runs_at_once_do_not_share_a_folder(ring_logs: Path, tmp_path: Path)
 
 def test_help_is_readable_and_needs_no_heavy_import(tmp_path: Path) -> None:
     done = train(tmp_path, "--help")
-    for word in ("datamodule.path=<folder>", "model: artist, contextual, convex, mean, track", "experiment=published"):
+    for word in ("datamodule.path=<folder>", "model: artist, contextual, convex, item2vec", "experiment=published"):
         assert word in done.stdout
     slow = subprocess.run(
         [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--help"],
