@@ -99,6 +99,17 @@ def test_each_trial_has_a_key_only_with_the_choice_that_brings_it_in() -> None:
     assert len(seen) == 4
 
 
+def test_a_baseline_is_searched_for_what_it_has() -> None:
+    assert names(make_space("model=rules", "model.window=range(1,9)", model="rules", loss="None")) == {"model.window"}
+    with pytest.raises(InputError, match="nothing is left to search"):
+        make_space("model=rules", model="rules", loss="None")
+
+
+def test_of_several_choices_each_is_needed() -> None:
+    assert "loss" not in names(make_space("model=convex,track", datamodule="yes"))
+    assert "loss" in names(make_space("model=rules,track"))
+
+
 BAD = [
     (["seed=1,2,3"], "luckiest seed; fix it"),
     (["optimizer.lr=tag(log,interval(0,1))"], "logarithmic scale an interval starts above 0"),
@@ -156,6 +167,9 @@ def bowl(words: dict[str, str]) -> float:
     return 1 - (math.log10(lr) + 3) ** 2 / 4 - (math.log2(dim) - 6) ** 2 / 10 - (alpha - 0.7) ** 2
 
 
+SEARCHED = ("hydra/sweeper=optuna", "logger=none", "monitor.metric=val/ndcg_at_10", "monitor.mode=max")
+
+
 @pytest.fixture
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Search, Pretender]]]:
     """Makes a search as Hydra would, on a launcher that pretends; its picture is left out, unless it is wanted."""
@@ -167,7 +181,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
             monkeypatch.setattr(report, "draw", lambda _study, path, _monitor: path)
         config = compose(
             "train",
-            ["hydra/sweeper=optuna", "logger=none", f"hydra.sweep.dir={tmp_path}", *arguments, *BATCH, *words],
+            [*SEARCHED, f"hydra.sweep.dir={tmp_path}", *arguments, *BATCH, *words],
             return_hydra_config=True,
         )
         settings: Any = OmegaConf.to_container(config.hydra.sweeper)

@@ -26,7 +26,7 @@ class Dimension:
         high: upper end, which belongs to it.
         step: between whole numbers; None where any number will do.
         log: whether it is drawn on a logarithmic scale.
-        only_with: another key and those of its values with which this one is there; None for always.
+        only_with: other keys and those of their values with which, all of them together, this one is there.
     """
 
     key: str
@@ -36,7 +36,7 @@ class Dimension:
     high: float | int = 0.0
     step: int | None = None
     log: bool = False
-    only_with: tuple[str, frozenset[str]] | None = None
+    only_with: tuple[tuple[str, frozenset[str]], ...] = ()
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ class Space:
             stands fast, and takes its key out of the space.
         usual: the dimensions that there are otherwise.
         only_with: for a key, the choice that brings it into the space: `{"loss.temperature": "loss=softmax"}`; several
-            choices are parted by commas.
+            choices are parted by commas, and of a list each is needed.
         settled: value of a key or group, where it is not searched.
 
     Raises:
@@ -81,7 +81,7 @@ class Space:
         *,
         given: Sequence[Override],
         usual: Sequence[Override],
-        only_with: Mapping[str, str],
+        only_with: Mapping[str, str | list[str]],
         settled: Callable[[str], str],
     ) -> None:
         fixed = [o for o in given if not o.is_sweep_override()]
@@ -89,7 +89,7 @@ class Space:
         self._settled = settled
         named = {o.key_or_group: o for o in usual} | {o.key_or_group: o for o in given if o.is_sweep_override()}
         kept = {o.key_or_group for o in fixed}
-        made = {name: _dimension(o, only_with.get(name)) for name, o in named.items() if name not in kept}
+        made = {name: _dimension(o, only_with.get(name, [])) for name, o in named.items() if name not in kept}
         self._dimensions = [made[name] for name in _in_order(made)]
         if not any(self._reachable(dimension) for dimension in self._dimensions):
             raise InputError(
@@ -128,40 +128,37 @@ class Space:
         """All that tells this space from another, in plain values."""
         return {
             "fixed": sorted(self.fixed),
-            "space": {d.name: [d.text, _plain(d.only_with)] for d in sorted(self.dimensions, key=lambda d: d.name)},
+            "space": {
+                d.name: [d.text, [[key, sorted(values)] for key, values in d.only_with]]
+                for d in sorted(self.dimensions, key=lambda d: d.name)
+            },
         }
 
     def _is_there(self, dimension: Dimension, chosen: Mapping[str, str]) -> bool:
-        if dimension.only_with is None:
-            return True
-        key, values = dimension.only_with
-        return (chosen[key] if key in chosen else self._settled(key)) in values
+        conditions = dimension.only_with
+        return all((chosen[key] if key in chosen else self._settled(key)) in values for key, values in conditions)
 
     def _reachable(self, dimension: Dimension) -> bool:
         """Whether a trial can have it: what brings it in is searched too, or has been chosen."""
-        if dimension.only_with is None:
-            return True
-        key, values = dimension.only_with
+        return all(self._can_be(key, values) for key, values in dimension.only_with)
+
+    def _can_be(self, key: str, values: frozenset[str]) -> bool:
         for other in self._dimensions:
             if other.name == key and self._reachable(other):
                 return not other.choices or bool(values & {choice.strip("'\"") for choice in other.choices})
         return self._settled(key) in values
 
 
-def _plain(only_with: tuple[str, frozenset[str]] | None) -> Any:
-    return None if only_with is None else [only_with[0], sorted(only_with[1])]
-
-
 def _in_order(dimensions: Mapping[str, Dimension]) -> list[str]:
     """A key stands behind the one that brings it in."""
-    behind = {name: {d.only_with[0]} if d.only_with else set() for name, d in dimensions.items()}
+    behind = {name: {key for key, _ in d.only_with} for name, d in dimensions.items()}
     try:
         return [name for name in TopologicalSorter(behind).static_order() if name in dimensions]
     except CycleError as error:
         raise InputError(f"search.only_with goes round in a circle: {' → '.join(error.args[1])}") from None
 
 
-def _dimension(override: Override, only_with: str | None) -> Dimension:
+def _dimension(override: Override, only_with: str | list[str]) -> Dimension:
     """What Hydra's sweep grammar says, as a dimension.
 
     Raises:
@@ -173,11 +170,9 @@ def _dimension(override: Override, only_with: str | None) -> Dimension:
         raise InputError(
             f"{line} would look for the luckiest seed; fix it, and train what is found with -m seed=1,2,3 afterwards"
         )
-    condition = None
-    if only_with:
-        key, _, values = only_with.partition("=")
-        condition = key.strip(), frozenset(value.strip() for value in values.split(","))
-    common: dict[str, Any] = {"key": override.get_key_element(), "text": text, "only_with": condition}
+    parted = [one.partition("=") for one in ([only_with] if isinstance(only_with, str) else only_with)]
+    conditions = tuple((key.strip(), frozenset(map(str.strip, values.split(",")))) for key, _, values in parted)
+    common: dict[str, Any] = {"key": override.get_key_element(), "text": text, "only_with": conditions}
     if getattr(sweep, "shuffle", False):
         sweep.shuffle = False  # type: ignore[union-attr]  # the order means nothing here, and must not change
     tags: set[str] = getattr(sweep, "tags", set())

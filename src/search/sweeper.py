@@ -41,7 +41,7 @@ class Search(Sweep):
         prune_after_trials: see `Settings`.
         prune_after_epochs: see `Settings`.
         space: what is searched, in Hydra's sweep grammar, by key.
-        only_with: the choice that brings a key into the space.
+        only_with: the choices that bring a key into the space.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Search(Sweep):
         prune_after_trials: int,
         prune_after_epochs: int,
         space: Mapping[str, str],
-        only_with: Mapping[str, str],
+        only_with: Mapping[str, str | list[str]],
     ) -> None:
         super().__init__()
         check_number("search.num_trials", num_trials, whole=True, least=1)
