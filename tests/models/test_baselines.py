@@ -229,7 +229,7 @@ def test_what_is_skipped_is_no_word_and_without_words_there_are_no_vectors() -> 
     [
         (partial(Popular, artist_weight=-1), "artist_weight must be a number of at least 0, got -1"),
         (
-            partial(Popular, artist_weight=0.0, alpha=0.9),
+            partial(MODELS["popular"], alpha=0.9),
             "model refuses its settings: .*unexpected keyword argument 'alpha'",
         ),
         (partial(Rules, **{**MARKOV, "window": 0}), "window must be a whole number of at least 1, got 0; 1 is a first"),
