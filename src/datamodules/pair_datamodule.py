@@ -32,8 +32,8 @@ class PairDataset(Dataset[PairBatch]):
         self._columns = tuple(map(torch.from_numpy, (pairs.previous, pairs.following, pairs.played_ratio)))
 
     def __getitem__(self, index: Int64[Tensor, "B"]) -> PairBatch:
-        previous, following, played_ratio = self._columns
-        return previous[index], following[index], played_ratio[index]
+        previous, following, played_ratio = (column.index_select(0, index) for column in self._columns)
+        return previous, following, played_ratio
 
 
 class BatchSampler(Sampler[Tensor]):
