@@ -1,0 +1,186 @@
+"""Training on 50,000 tracks, 100 wide, in batches of 4096.
+
+Each does whole steps: it cuts a shuffled batch, takes gradients of the published loss, and moves the tables. The
+rival's sizes, loss and learning rate are those of the published recipe, but for its weight decay: without it the rival
+has a pass less to make, and all three aim at the same minimum.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.throughput.race import Contender, Stage, Work
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NUM_TRACKS, NUM_ARTISTS, DIM, BATCH_SIZE, LR, ALPHA = 50_000, 11_464, 100, 4096, 1e-2, 0.9
+COLUMNS = ("previous", "following", "played_ratio", "artist_of")
+
+
+def make(folder: Path, small: bool) -> None:
+    """Pairs of tracks as unevenly popular as those of the published world."""
+    rng = np.random.default_rng(0)
+    num_pairs = BATCH_SIZE * (100 if small else 500)
+    popularity = rng.lognormal(sigma=1.3, size=NUM_TRACKS)
+    tracks = rng.choice(NUM_TRACKS, size=(2, num_pairs), p=popularity / popularity.sum())
+    arrays = (*tracks, rng.random(num_pairs, np.float32), rng.integers(0, NUM_ARTISTS, NUM_TRACKS))
+    for name, array in zip(COLUMNS, arrays, strict=True):
+        np.save(folder / f"{name}.npy", array)
+
+
+def _columns(folder: Path) -> list[np.ndarray]:
+    return [np.load(folder / f"{name}.npy") for name in COLUMNS]
+
+
+def ours(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the data tell
+    """`trainer.fit` as train.py does it, an epoch at a time, with the datamodule's own loader."""
+    import logging
+    import warnings
+
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+    from pytorch_lightning import LightningDataModule
+
+    from src.callbacks.progress import TrainingProgress
+    from src.catalog import Catalog, Vocabulary
+    from src.console import ROOT, console
+    from src.datamodules.pair_datamodule import PairDataModule
+    from src.datamodules.pairs import Pairs
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    console.quiet = True
+    previous, following, played_ratio, artist_of = _columns(folder)
+    nameless = [np.full(size, "", object) for size in (NUM_TRACKS, NUM_ARTISTS)]
+    previous_counts, next_counts = (np.bincount(rows, minlength=NUM_TRACKS) for rows in (previous, following))
+    vocabulary = Vocabulary(
+        catalog=Catalog(track_ids=np.arange(NUM_TRACKS), titles=nameless[0], artist_of=artist_of, artists=nameless[1]),
+        previous_counts=previous_counts,
+        next_counts=next_counts,
+        plays=previous_counts + next_counts,
+        mean_played_ratio=float(played_ratio.mean()),
+    )
+
+    class Given(PairDataModule):
+        """Pairs that need not be read."""
+
+        def __init__(self) -> None:
+            LightningDataModule.__init__(self)
+            self.pairs = {
+                "train": Pairs(
+                    session=np.arange(len(previous)),
+                    previous=previous,
+                    following=following,
+                    played_ratio=played_ratio,
+                )
+            }
+            self._batch_size, self._seed = BATCH_SIZE, 1
+
+    words = [f"model={model}", "loss=mse", f"model.dim={DIM}", "model.init_std=1.0", f"optimizer.lr={LR}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        config = compose("train", overrides=[*words, "run_dir=.", "trainer.accelerator=cpu", "trainer.max_epochs=1"])
+    ranker = instantiate(config.ranker, _convert_="all")(vocabulary=vocabulary)
+    datamodule = Given()
+
+    def work() -> float:
+        progress = TrainingProgress(datamodule, monitor="val/loss", mode="min", max_epochs=1)
+        settings = {"callbacks": [progress], "logger": False, "enable_checkpointing": False, "limit_val_batches": 0}
+        trainer = instantiate(config.trainer, **settings, _convert_="all")
+        trainer.fit(ranker, train_dataloaders=datamodule.train_dataloader())
+        return len(previous)
+
+    return work
+
+
+def _tables(model: str) -> list["Tensor"]:
+    import torch
+
+    torch.manual_seed(0)
+    num_rows = NUM_TRACKS if model == "contextual" else NUM_ARTISTS
+    return [torch.randn(rows, DIM).requires_grad_() for rows in (NUM_TRACKS, num_rows)]
+
+
+def published(folder: Path, small: bool, model: str) -> Work:
+    """The notebook's loop: a loader that collates pair by pair, gradients of whole tables, plain Adam."""
+    import torch
+    from torch.nn import functional as F
+    from torch.utils.data import DataLoader, TensorDataset
+
+    previous, following, played_ratio, artist_of = map(torch.from_numpy, _columns(folder))
+    tables = _tables(model)
+    optimizer = torch.optim.Adam(tables, lr=LR)
+    loader = DataLoader(TensorDataset(previous, following, played_ratio), batch_size=BATCH_SIZE, shuffle=True)
+    num_batches = 4 if small else 20
+
+    def contextual(first: "Tensor", second: "Tensor") -> "Tensor":
+        return (F.embedding(first, tables[0]) * F.embedding(second, tables[1])).sum(-1)
+
+    def convex(first: "Tensor", second: "Tensor") -> "Tensor":
+        tracks = F.cosine_similarity(F.embedding(first, tables[0]), F.embedding(second, tables[0]))
+        artists = [F.embedding(artist_of[rows], tables[1]) for rows in (first, second)]
+        return ALPHA * tracks + (1 - ALPHA) * F.cosine_similarity(artists[0], artists[1])
+
+    score = contextual if model == "contextual" else convex
+
+    def work() -> float:
+        for _, (first, second, share) in zip(range(num_batches), loader, strict=False):
+            optimizer.zero_grad()
+            ((score(first, second) - share) ** 2).mean().backward()
+            optimizer.step()
+        return num_batches * BATCH_SIZE
+
+    return work
+
+
+def bare(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the data tell
+    """A loop and nothing else over batches that were cut beforehand, with the optimizer that proved best."""
+    import torch
+    from torch.nn import functional as F
+
+    from src.models.row_adam import RowAdam
+
+    previous, following, played_ratio, artist_of = map(torch.from_numpy, _columns(folder))
+    tables, dot = _tables(model), torch.linalg.vecdot
+    optimizer = RowAdam(tables, lr=LR, beta2=0.999, eps=1e-8, weight_decay=0.0)
+    order = torch.randperm(len(previous), generator=torch.Generator().manual_seed(0))
+    columns = [column[order].split(BATCH_SIZE) for column in (previous, following, played_ratio)]
+
+    def cosine(rows: "Tensor", table: "Tensor") -> "Tensor":
+        a, b = F.embedding(rows, table, sparse=True).unbind()
+        found: Tensor = dot(a, b) * (dot(a, a) * dot(b, b)).rsqrt()
+        return found
+
+    def contextual(first: "Tensor", second: "Tensor") -> "Tensor":
+        found: Tensor = dot(F.embedding(first, tables[0], sparse=True), F.embedding(second, tables[1], sparse=True))
+        return found
+
+    def convex(first: "Tensor", second: "Tensor") -> "Tensor":
+        rows = torch.stack([first, second])
+        return ALPHA * cosine(rows, tables[0]) + (1 - ALPHA) * cosine(artist_of[rows], tables[1])
+
+    score = contextual if model == "contextual" else convex
+
+    def work() -> float:
+        for first, second, share in zip(*columns, strict=True):
+            optimizer.zero_grad()
+            ((score(first, second) - share) ** 2).mean().backward()
+            optimizer.step()
+        return len(previous)
+
+    return work
+
+
+STAGES = [
+    Stage(
+        name=f"training, {model}",
+        unit="pairs",
+        make=make,
+        ours=Contender(name="train.py", prepare=partial(ours, model=model)),
+        rivals=[Contender(name="the published loop", prepare=partial(published, model=model), at_least=20)],
+        limits=[Contender(name="a bare loop", prepare=partial(bare, model=model), at_least=0.85)],
+    )
+    for model in ("contextual", "convex")
+]
