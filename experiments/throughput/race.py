@@ -75,15 +75,18 @@ class Timing:
     peak_mb: float
 
 
-def race(stage: Stage, folder: Path, *, small: bool, rounds: int, told: Callable[[str], None]) -> dict[str, Timing]:
+def race(
+    stage: Stage, folder: Path, *, small: bool, rounds: int, told: Callable[[str], None], warm_up: bool = True
+) -> dict[str, Timing]:
     """Let the contenders of a stage take turns.
 
     Args:
         stage: who runs.
         folder: for the data that they share; must exist.
         small: whether little data will do.
-        rounds: how often each is timed, after one round that is not.
+        rounds: how often each is timed.
         told: called with a line of what goes on.
+        warm_up: whether a round that is not timed comes before.
     """
     if stage.make:
         told("making data")
@@ -103,7 +106,7 @@ def race(stage: Stage, folder: Path, *, small: bool, rounds: int, told: Callable
             processes.append(process)
             lines[contender.name] = here
             _answer(here, contender.name)
-        for number in range(rounds + 1):
+        for number in range(0 if warm_up else 1, rounds + 1):
             names = list(lines)
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:

@@ -83,19 +83,21 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             axis.plot(row[f"spread_to_{role}"], [place, place], color="#12263a", linewidth=1, zorder=3)
             if wanted is not None:
                 axis.plot([wanted, wanted], [place - 0.42, place + 0.42], color="#e09f3e", linewidth=2.5, zorder=4)
+            end = max(ratio, row[f"spread_to_{role}"][1])
+            if wanted is not None and end < wanted < 1.6 * end:
+                end = wanted  # not upon its mark
             axis.annotate(
-                f"{ratio:.3g}", (max(ratio, row[f"spread_to_{role}"][1]), place), xytext=(4, 0),
-                textcoords="offset points", va="center", fontsize=8,
-            )  # fmt: skip
+                f"{ratio:.3g}", (end, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8
+            )
         axis.set_title(title, fontsize=10, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", alpha=0.3, zorder=0)
     axes[0].set_xscale("log")
-    axes[0].margins(x=0.15)
+    axes[0].margins(x=0.15, y=0.01)
     axes[1].set_xlim(0, 1.15 * max((row["ratio_to_limit"] or 0 for row in rows), default=1))
     axes[0].set_yticks(places, [f"{row['stage']}\nagainst {row['rival_name'] or '—'}" for row in rows], fontsize=7.5)
     figure.text(
         0.99, 0.005, "orange: wanted; red: not reached; thin line: spread over rounds", ha="right", fontsize=7.5
     )
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, bbox_inches="tight")

@@ -1,6 +1,7 @@
 """An optimizer whose step costs what the batch is large, whatever the size of the tables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -70,13 +71,31 @@ class RowAdam(Optimizer):
             return
         summed, last_step = gradient.coalesce(), state["last_step"]
         num_rows = max(1, _PIECE * len(parameter) // parameter.numel()) if parameter.is_cpu else len(parameter)
-        for rows, values in zip(summed.indices()[0].split(num_rows), summed.values().split(num_rows), strict=True):
-            weights, mean_square = parameter.index_select(0, rows), state["mean_square"].index_select(0, rows)
-            mean_square.mul_((beta2 ** (now - last_step[rows]))[:, None])
-            last_step[rows] = float(now)
-            _adam(weights, mean_square, values, now, group)
-            parameter.index_copy_(0, rows, weights)
-            state["mean_square"].index_copy_(0, rows, mean_square)
+        with _in_any_order():
+            for rows, values in zip(summed.indices()[0].split(num_rows), summed.values().split(num_rows), strict=True):
+                weights, mean_square = parameter.index_select(0, rows), state["mean_square"].index_select(0, rows)
+                mean_square.mul_((beta2 ** (now - last_step[rows]))[:, None])
+                last_step[rows] = float(now)
+                _adam(weights, mean_square, values, now, group)
+                parameter.index_copy_(0, rows, weights)
+                state["mean_square"].index_copy_(0, rows, mean_square)
+
+
+@contextmanager
+def _in_any_order() -> Iterator[None]:
+    """No row stands twice, so no order of writing them changes the result; to keep to one takes twice the time.
+
+    The public `torch.use_deterministic_algorithms` takes half a millisecond a call.
+    """
+    asked, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch._C._set_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch._C._set_deterministic_algorithms(asked, warn_only=warn_only)
 
 
 def _adam(weights: Tensor, mean_square: Tensor, gradient: Tensor, now: int, group: dict[str, Any]) -> None:

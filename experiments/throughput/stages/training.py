@@ -1,8 +1,7 @@
 """Training on 50,000 tracks, 100 wide, in batches of 4096.
 
-Each does whole steps: it cuts a shuffled batch, takes gradients of the published loss, and moves the tables. The
-rival's sizes, loss and learning rate are those of the published recipe, but for its weight decay: without it the rival
-has a pass less to make, and all three aim at the same minimum.
+Each does whole steps of the published recipe: it cuts a shuffled batch, takes gradients of the loss, and moves the
+tables.
 """
 
 from functools import partial
@@ -16,19 +15,24 @@ from experiments.throughput.race import Contender, Stage, Work
 if TYPE_CHECKING:
     from torch import Tensor
 
-NUM_TRACKS, NUM_ARTISTS, DIM, BATCH_SIZE, LR, ALPHA = 50_000, 11_464, 100, 4096, 1e-2, 0.9
+NUM_TRACKS, NUM_ARTISTS, DIM, BATCH_SIZE, ALPHA = 50_000, 11_464, 100, 4096, 0.9
+LR, WEIGHT_DECAY = 1e-2, 1e-5
 COLUMNS = ("previous", "following", "played_ratio", "artist_of")
 
 
 def make(folder: Path, small: bool) -> None:
-    """Pairs of tracks as unevenly popular as those of the published world."""
-    rng = np.random.default_rng(0)
-    num_pairs = BATCH_SIZE * (100 if small else 500)
-    popularity = rng.lognormal(sigma=1.3, size=NUM_TRACKS)
-    tracks = rng.choice(NUM_TRACKS, size=(2, num_pairs), p=popularity / popularity.sum())
-    arrays = (*tracks, rng.random(num_pairs, np.float32), rng.integers(0, NUM_ARTISTS, NUM_TRACKS))
+    """Pairs of the published world's catalogue."""
+    arrays = draw_pairs(num_tracks=NUM_TRACKS, num_artists=NUM_ARTISTS, num_pairs=BATCH_SIZE * (100 if small else 500))
     for name, array in zip(COLUMNS, arrays, strict=True):
         np.save(folder / f"{name}.npy", array)
+
+
+def draw_pairs(*, num_tracks: int, num_artists: int, num_pairs: int) -> list[np.ndarray]:
+    """COLUMNS of tracks as unevenly popular as those of the published world."""
+    rng = np.random.default_rng(0)
+    popularity = rng.lognormal(sigma=1.3, size=num_tracks)
+    tracks = rng.choice(num_tracks, size=(2, num_pairs), p=popularity / popularity.sum())
+    return [*tracks, rng.random(num_pairs, np.float32), rng.integers(0, num_artists, num_tracks)]
 
 
 def _columns(folder: Path) -> list[np.ndarray]:
@@ -36,6 +40,11 @@ def _columns(folder: Path) -> list[np.ndarray]:
 
 
 def ours(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the data tell
+    """train.py itself."""
+    return fit(_columns(folder), model=model, dim=DIM)
+
+
+def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
     """`trainer.fit` as train.py does it, an epoch at a time, with the datamodule's own loader."""
     import logging
     import warnings
@@ -53,11 +62,12 @@ def ours(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the d
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     console.quiet = True
-    previous, following, played_ratio, artist_of = _columns(folder)
-    nameless = [np.full(size, "", object) for size in (NUM_TRACKS, NUM_ARTISTS)]
-    previous_counts, next_counts = (np.bincount(rows, minlength=NUM_TRACKS) for rows in (previous, following))
+    previous, following, played_ratio, artist_of = columns
+    num_tracks = len(artist_of)
+    nameless = [np.full(size, "", object) for size in (num_tracks, artist_of.max() + 1)]
+    previous_counts, next_counts = (np.bincount(rows, minlength=num_tracks) for rows in (previous, following))
     vocabulary = Vocabulary(
-        catalog=Catalog(track_ids=np.arange(NUM_TRACKS), titles=nameless[0], artist_of=artist_of, artists=nameless[1]),
+        catalog=Catalog(track_ids=np.arange(num_tracks), titles=nameless[0], artist_of=artist_of, artists=nameless[1]),
         previous_counts=previous_counts,
         next_counts=next_counts,
         plays=previous_counts + next_counts,
@@ -79,7 +89,8 @@ def ours(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the d
             }
             self._batch_size, self._seed = BATCH_SIZE, 1
 
-    words = [f"model={model}", "loss=mse", f"model.dim={DIM}", "model.init_std=1.0", f"optimizer.lr={LR}"]
+    words = [f"model={model}", "loss=mse", f"model.dim={dim}", "model.init_std=1.0"]
+    words += [f"optimizer.lr={LR}", f"optimizer.weight_decay={WEIGHT_DECAY}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = compose("train", overrides=[*words, "run_dir=.", "trainer.accelerator=cpu", "trainer.max_epochs=1"])
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=vocabulary)
@@ -111,7 +122,7 @@ def published(folder: Path, small: bool, model: str) -> Work:
 
     previous, following, played_ratio, artist_of = map(torch.from_numpy, _columns(folder))
     tables = _tables(model)
-    optimizer = torch.optim.Adam(tables, lr=LR)
+    optimizer = torch.optim.Adam(tables, lr=LR, weight_decay=WEIGHT_DECAY)
     loader = DataLoader(TensorDataset(previous, following, played_ratio), batch_size=BATCH_SIZE, shuffle=True)
     num_batches = 4 if small else 20
 
@@ -144,7 +155,7 @@ def bare(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the d
 
     previous, following, played_ratio, artist_of = map(torch.from_numpy, _columns(folder))
     tables, dot = _tables(model), torch.linalg.vecdot
-    optimizer = RowAdam(tables, lr=LR, beta2=0.999, eps=1e-8, weight_decay=0.0)
+    optimizer = RowAdam(tables, lr=LR, beta2=0.999, eps=1e-8, weight_decay=WEIGHT_DECAY)
     order = torch.randperm(len(previous), generator=torch.Generator().manual_seed(0))
     columns = [column[order].split(BATCH_SIZE) for column in (previous, following, played_ratio)]
 
