@@ -1,4 +1,4 @@
-.PHONY: setup train test lint format ui docs-screenshots
+.PHONY: setup train test bench lint format ui docs-screenshots
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -18,6 +18,10 @@ train: $(READY)   ## make train ARGS="model=track seed=2"
 
 test: $(READY)    ## make test ARGS="-k ranking"
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY)   ## make bench ARGS="--full", or the names of stages
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,bench]"
+	$(BIN)/python experiments/throughput/bench.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

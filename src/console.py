@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from omegaconf import DictConfig
@@ -74,6 +75,8 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
                 from src.search.sweeper import register
 
                 register(full_errors=wants_traceback)
+                # --help would copy all of the store for each group it lists, half of its time; loading copies anyway
+                ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
             except (KeyboardInterrupt, SystemExit) as stopped:
                 if not is_interrupt(stopped):

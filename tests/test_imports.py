@@ -88,3 +88,18 @@ def test_a_service_carries_nothing_that_only_training_needs() -> None:
     program = "import src.serving.app, src.serving.server, src.serving.redis_store, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {name.split(".")[0] for name in done.stdout.split()} & FOREIGN["serving"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("*.py")))
+def test_help_waits_for_no_heavy_library(name: str) -> None:
+    program = (
+        "import atexit, runpy, sys\n"
+        "atexit.register(lambda: print('\\nmodules', *sys.modules))\n"
+        f"sys.argv = ['{name}', '--help']\n"
+        f"runpy.run_path('{name}', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    text, modules = done.stdout.split("\nmodules ")
+    assert "What can be set" in text
+    heavy = {"torch", "mlflow", "pytorch_lightning", "pandas", "numpy", "scipy", "duckdb", "pyarrow", "optuna"}
+    assert not {module.split(".")[0] for module in modules.split()} & heavy

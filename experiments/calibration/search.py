@@ -42,7 +42,7 @@ def ladder(world: World, sessions: int) -> dict[str, float]:
         tally = Tally(len(world.listeners))
         for number, part in enumerate(np.array_split(users, -(-sessions // SHARD))):
             task = Task(arm=0, users=part, num_visits=np.ones_like(part), waves=range(1), seed=number, key=())
-            for plays in play(world, policies[name], task, keep_events=False):
+            for plays in play(world, policies[name], [task], keep_events=False):
                 tally.add(plays)
         times[name] = float(tally.hundredths.sum() / tally.sessions.sum() / 100)
         if abs(times[name] / PUBLISHED[name][0] - 1) > NEAR + 1 / sessions**0.5:

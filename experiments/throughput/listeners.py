@@ -3,7 +3,6 @@
 Every number of a table comes from this one run. Writes listeners.json, listeners.md and listeners.png beside this file.
 """
 
-import math
 import subprocess
 import sys
 import tempfile
@@ -15,10 +14,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.throughput.stages.listeners import loop, make_world
 from src.console import ROOT, console
 from src.provenance import provenance
 from src.records import write_record
@@ -28,14 +26,6 @@ from src.simulation.world import World
 
 HERE = Path(__file__).parent
 mpl.use("agg")
-
-
-def make_world(*overrides: str) -> World:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("simulate", ["world=published", *overrides]).world
-    world: World = instantiate(config, _convert_="all")
-    _ = world.interest_neighbours  # part of the world, not of a step
-    return world
 
 
 def steps_per_second(world: World, policy: Policy, *, sessions: int, workers: int, logs: bool) -> float:
@@ -59,27 +49,9 @@ def steps_per_second(world: World, policy: Policy, *, sessions: int, workers: in
     return float(record["steps_per_second"])
 
 
-def loop(world: World, seconds: float) -> float:
-    """Steps a second of a listener in plain Python, one session after another, as the predecessor played them."""
-    rng, people, steps = np.random.default_rng(1), world.listeners, 0
-    end = time.perf_counter() + seconds
+def loop_steps_per_second(world: World) -> float:
     began = time.perf_counter()
-    while time.perf_counter() < end:
-        user = int(rng.integers(len(people)))
-        interest = int(rng.choice(people.interests[user]))
-        track = int(world.nearest_to_interests(np.array([interest]), rng.integers(10, size=1))[0])
-        played, artists, budget = {track}, {int(world.catalog.artist_of[track]): 1}, 5
-        while budget:
-            track = int(rng.integers(len(world.catalog)))
-            artist = int(world.catalog.artist_of[track])
-            liking = float(world.embeddings[track] @ world.embeddings[interest])
-            share = 1 / (1 + math.exp(-(liking - people.bias[user]) * people.sharpness[user]))
-            share = 0.0 if track in played else round(share * 0.8 ** artists.get(artist, 0), 2)
-            played.add(track)
-            artists[artist] = artists.get(artist, 0) + 1
-            budget -= rng.random() < 1 - share
-            steps += 1
-    return steps / (time.perf_counter() - began)
+    return loop(world, 700_000) / (time.perf_counter() - began)
 
 
 @contextmanager
@@ -97,7 +69,7 @@ def service(num_tracks: int) -> Iterator[str]:
 
 
 def main() -> None:
-    world = make_world()
+    world = make_world("world=published")
     rows: list[dict[str, Any]] = []
 
     def measure(stage: str, value: float, wanted: float | None = None) -> float:
@@ -105,7 +77,7 @@ def main() -> None:
         console.print(f"{stage:<60} {value:>12,.0f}")
         return value
 
-    measure("loop in plain Python", loop(world, 5))
+    measure("loop in plain Python", loop_steps_per_second(world))
     for workers in (1, 2):
         plain, written = (
             steps_per_second(world, Random(world=world), sessions=sessions, workers=workers, logs=logs)
@@ -113,7 +85,7 @@ def main() -> None:
         )
         measure(f"random, no logs, {workers} processes", plain, 1e6 if workers == 2 else None)
         measure(f"random, logs written, {workers} processes", written, 3e5 if workers == 2 else None)
-    measure("loop in plain Python, again", loop(world, 5))
+    measure("loop in plain Python, again", loop_steps_per_second(world))
     with service(len(world.catalog)) as url:
         for workers, connections in ((1, 1), (1, 64), (2, 64)):
             policy = Service(url=url, connections=connections, retries=0, timeout_s=10.0, token=None, world=world)
@@ -129,7 +101,7 @@ def main() -> None:
         "tracks": [],
     }
     for num_tracks in (5_000, 50_000, 500_000):
-        other = make_world(f"world.num_tracks={num_tracks}", "world.num_listeners=2000")
+        other = make_world("world=published", f"world.num_tracks={num_tracks}", "world.num_listeners=2000")
         speed = steps_per_second(other, Random(world=other), sessions=200_000, workers=1, logs=False)
         curves["tracks"].append((num_tracks, speed))
     for name, points in curves.items():

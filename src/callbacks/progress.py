@@ -1,5 +1,6 @@
 """A live bar for training, with throughput and time left; a line an epoch where the output is no terminal."""
 
+import time
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -8,6 +9,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from src.console import console
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import check_number
+
+_BETWEEN_LOOKS_S = 0.05
 
 
 class TrainingProgress(Callback):
@@ -28,7 +31,7 @@ class TrainingProgress(Callback):
         self._num_batches, self._max_epochs = len(datamodule.train_dataloader()), max_epochs
         self._monitor, self._better = monitor, max if mode == "max" else min
         self._scores: list[float] = []
-        self._pairs = 0
+        self._pairs, self._shown_at = 0, 0.0
         columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
         self._bar = Progress(
             *columns,
@@ -46,7 +49,10 @@ class TrainingProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Begin where a run that goes on had been."""
-        self._bar.update(self._task, completed=trainer.current_epoch * self._num_batches)
+        self._show(trainer.current_epoch, 0)
+
+    def _show(self, epoch: int, num_batches: int) -> None:
+        self._bar.update(self._task, completed=epoch * self._num_batches + num_batches)
 
     def state_dict(self) -> dict[str, Any]:
         """The monitored metric so far, to know its best."""
@@ -59,20 +65,23 @@ class TrainingProgress(Callback):
 
     def on_train_batch_end(
         self,
-        trainer: Trainer,  # noqa: ARG002
+        trainer: Trainer,
         pl_module: LightningModule,  # noqa: ARG002
         outputs: Any,  # noqa: ARG002
         batch: Any,
-        batch_idx: int,  # noqa: ARG002
+        batch_idx: int,
     ) -> None:
-        """Advance."""
+        """Advance, as often as an eye can see."""
         self._pairs += len(batch[0])
-        self._bar.advance(self._task)
+        if time.monotonic() - self._shown_at > _BETWEEN_LOOKS_S:
+            self._show(trainer.current_epoch, batch_idx + 1)
+            self._shown_at = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Show the metric of the epoch."""
         if self._monitor in trainer.callback_metrics:
             self._scores.append(float(trainer.callback_metrics[self._monitor]))
+        self._show(trainer.current_epoch, self._num_batches)
         shown = f"epoch {trainer.current_epoch + 1}/{self._max_epochs}"
         if self._scores:
             shown += f"  {self._monitor} {self._scores[-1]:.4f}, best {self._better(self._scores):.4f}"

@@ -33,8 +33,8 @@ class PairDataset(Dataset[PairBatch]):
         self._columns = tuple(map(torch.from_numpy, columns))
 
     def __getitem__(self, index: Int64[Tensor, "B"]) -> PairBatch:
-        previous, following, played_ratio, listener = self._columns
-        return previous[index], following[index], played_ratio[index], listener[index]
+        previous, following, played_ratio, listener = (column.index_select(0, index) for column in self._columns)
+        return previous, following, played_ratio, listener
 
 
 class BatchSampler(Sampler[Tensor]):

@@ -1,10 +1,10 @@
 """Sessions and pairs: from a table of events to arrays, and to the three splits.
 
-P pairs, S sessions, E events, L listeners. The SQL stands in `sql/`, one file a step.
+P pairs, S sessions, E events, L listeners. The same steps stand in `sql/`, one file each, for logs that outgrow one
+machine; the tests hold both to the same answers.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -19,8 +19,6 @@ PAIRINGS = ("consecutive", "first", "window")
 SPLITS = ("train", "val", "test")
 SHARES = (0.8, 0.1, 0.1)
 """Share of sessions (of pairs for `split=pair`) in each of SPLITS."""
-
-_SQL = Path(__file__).parent / "sql"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,51 +99,59 @@ def make_pairs(
         raise InputError(f"pairing must be one of {', '.join(PAIRINGS)}, got {pairing!r}")
     check_number("window", window, whole=True, least=1, hint="pairing=consecutive is a window of 1")
     check_number("session_gap_minutes", session_gap_minutes, above=0, most=1e9, hint="30 is usual")
-    database.execute(
-        "CREATE TABLE settings AS SELECT $gap::BIGINT AS session_gap_ms, $window::BIGINT AS pair_window",
-        {"gap": round(session_gap_minutes * 60_000), "window": window},
-    )
-    database.execute(f"CREATE TABLE listens AS {(_SQL / 'sessions.sql').read_text()}")
-    database.execute("""
-        CREATE TABLE sessions AS
-        SELECT session, row_number() OVER (ORDER BY started, session) - 1 AS nth,
-               min(user_id) || '/' || min(session_of_user) AS key, started IS NOT NULL AS has_clock,
-               dense_rank() OVER (ORDER BY min(user_id)) - 1 AS listener
-        FROM listens GROUP BY session, started""")
-    sessions = database.execute("SELECT key, has_clock FROM sessions ORDER BY nth").fetchnumpy()
-    listens = database.execute("""
-        SELECT nth, track, CAST(played_ratio AS FLOAT) AS played_ratio FROM listens JOIN sessions USING (session)
-        ORDER BY nth, place""").fetchnumpy()
-    pairs = database.execute(f"""
-        SELECT nth, listener, previous, following, CAST(played_ratio AS FLOAT) AS played_ratio
-        FROM ({(_SQL / f"pairs_{pairing}.sql").read_text()}) JOIN sessions USING (session)
-        ORDER BY nth, place, earlier""").fetchnumpy()
+    events = database.execute("""
+        SELECT user_id, COALESCE(timestamp, 0) AS timestamp, timestamp IS NOT NULL AS has_clock, position, track,
+               COALESCE(CAST(played_ratio AS FLOAT), 'nan') AS played_ratio,
+               COALESCE(source_session, 0) AS source_session, is_last
+        FROM events ORDER BY user_id, timestamp, position""").fetchnumpy()
+    user, timestamp = events["user_id"], events["timestamp"]
+    starts_user = _changes(user)
+    begins = starts_user | np.roll(events["is_last"], 1) | _changes(events["source_session"])
+    begins[1:] |= np.diff(timestamp) > round(session_gap_minutes * 60_000)
+
+    start = np.flatnonzero(begins)
+    nth = np.arange(len(start))
+    number = 1 + nth - np.maximum.accumulate(np.where(starts_user[start], nth, 0))
+    length = np.diff(start, append=len(user))
+    by_time = np.lexsort((events["position"][start], timestamp[start]))
+    start, number, length = start[by_time], number[by_time], length[by_time]
+    place = np.arange(len(user)) - np.repeat(length.cumsum() - length, length)
+    moved = np.repeat(start, length) + place
+    session, track, share = np.repeat(nth, length), events["track"][moved], events["played_ratio"][moved]
+    listener = (starts_user.cumsum() - 1)[start]
+
+    earlier, later = _reach(place, pairing, window)
     return (
         Sessions(
-            key=np.asarray(sessions["key"], object),
-            has_clock=bool(np.all(sessions["has_clock"])),
-            listens=Listens(
-                session=_integers(listens["nth"]),
-                track=_integers(listens["track"]),
-                played_ratio=_shares(listens["played_ratio"]),
-            ),
+            key=np.array([f"{who}/{n}" for who, n in zip(user[start].tolist(), number.tolist(), strict=True)], object),
+            has_clock=bool(np.all(np.asarray(events["has_clock"]))),
+            listens=Listens(session=session, track=track, played_ratio=share),
         ),
         Pairs(
-            session=_integers(pairs["nth"]),
-            listener=_integers(pairs["listener"]),
-            previous=_integers(pairs["previous"]),
-            following=_integers(pairs["following"]),
-            played_ratio=_shares(pairs["played_ratio"]),
+            session=session[later],
+            listener=listener[session[later]],
+            previous=track[earlier],
+            following=track[later],
+            played_ratio=share[later],
         ),
     )
 
 
-def _integers(column: Any) -> Int64[np.ndarray, "n"]:
-    return np.asarray(column, np.int64)
+def _changes(column: Any) -> Any:
+    """Where an event differs from the one before; the first one does."""
+    return np.concatenate([[True], column[1:] != column[:-1]])[: len(column)]
 
 
-def _shares(column: Any) -> Float32[np.ndarray, "n"]:
-    return np.ma.filled(column, np.nan).astype(np.float32)
+def _reach(
+    place: Int64[np.ndarray, "E"], pairing: str, window: int
+) -> tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]:
+    """Which event is paired with which later one, given the place 0, 1, … of each in its session."""
+    if pairing != "window":
+        later = np.flatnonzero(place)
+        return later - (place[later] if pairing == "first" else 1), later
+    num = np.minimum(place, window)
+    later = np.repeat(np.arange(len(place)), num)
+    return later - np.repeat(num.cumsum(), num) + np.arange(len(later)), later
 
 
 def split_sessions(sessions: Sessions, *, split: str, seed: int) -> Int8[np.ndarray, "S"]:

@@ -219,7 +219,8 @@ def _users_of(lines: Lines, arms: list[str], name: str, guards: dict[str, int], 
     in_two = np.minimum.reduceat(lines["arm"], first) != np.maximum.reduceat(lines["arm"], first)
     torn = np.repeat(in_two, np.diff(first, append=len(lines["arm"])))
     same = ~_changes(*(lines[key] for key in ("user_id", "timestamp", "is_last", "track", "time")))
-    lines = {key: column[~torn & ~same] for key, column in lines.items()}
+    if (left_out := torn | same).any():  # seldom, and the copies take long
+        lines = {key: column[~left_out] for key, column in lines.items()}
     starts_user = _changes(lines["user_id"])
     behind = ~_changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)
 

@@ -10,7 +10,6 @@ up, so a rank may end in ½.
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
 LIKED = 0.8
@@ -111,17 +110,16 @@ def count_ranks(
         seen_following: next rows of the training pairs.
         num_tracks: size of the catalogue (N).
     """
-    counts = csr_array(
-        (np.ones(len(seen_previous), np.int64), (seen_previous, seen_following)), shape=(num_tracks, num_tracks)
+    pairs, counts = np.unique(seen_previous * num_tracks + seen_following, return_counts=True)
+    pairs_wanted = previous * num_tracks + following
+    place = np.minimum(np.searchsorted(pairs, pairs_wanted), len(pairs) - 1)
+    of_target = np.where(pairs[place] == pairs_wanted, counts[place], 0)
+    # the counts of each query's line, sorted within it; the query itself is no candidate
+    lines, columns = np.divmod(pairs, num_tracks)
+    counted, step = columns != lines, counts.max() + 1
+    sorted_counts = np.sort(lines[counted] * step + counts[counted])
+    start, at_least, above, end = (
+        np.searchsorted(sorted_counts, previous * step + edge) for edge in (0, of_target, of_target + 1, step)
     )
-    counts.sum_duplicates()
-    ranks = np.empty(len(previous))
-    for place, (query, target) in enumerate(zip(previous, following, strict=True)):
-        line = slice(counts.indptr[query], counts.indptr[query + 1])
-        others = counts.indices[line] != query
-        rows, seen = counts.indices[line][others], counts.data[line][others]
-        of_target = seen[rows == target].sum()
-        above = (seen > of_target).sum()
-        tied = (seen == of_target).sum() if of_target else num_tracks - 1 - len(rows)
-        ranks[place] = above + (tied + 1) / 2
-    return ranks
+    unseen = np.where(of_target == 0, num_tracks - 1 - (end - start), 0)
+    return np.asarray((end - above) + (above - at_least + unseen + 1) / 2)

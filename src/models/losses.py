@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from src.catalog import Vocabulary
 from src.errors import InputError, check_number
-from src.models.scorers import CosineMix, TwoTableDot
+from src.models.scorers import CosineMix, TwoTableDot, zeros
 
 Scorer = CosineMix | TwoTableDot
 
@@ -98,13 +98,13 @@ class BCELoss(nn.Module):
         self.listener_bias = None
         if listener_spread:
             counts = torch.from_numpy(vocabulary.listener_counts)
-            self.listener_bias = nn.Parameter(torch.zeros(len(counts)))
+            self.listener_bias = zeros(len(counts))
             # of a bias squared, in each of the listener's pairs: all of them together make the Gaussian prior
             self.register_buffer("pull", 0.5 / (listener_spread**2 * counts.clamp(min=1).float()))
 
     def _logit(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         logit = self.log_scale.exp() * score + self.bias
-        return logit if self.listener_bias is None else logit + self.listener_bias[listener]
+        return logit if self.listener_bias is None else logit + self.listener_bias(listener)[:, 0]
 
     def forward(
         self,
@@ -118,7 +118,7 @@ class BCELoss(nn.Module):
         logit = self._logit(scorer(previous, following), listener)
         value = F.binary_cross_entropy_with_logits(logit, played_ratio.nan_to_num(), reduction="none")
         if self.training and self.listener_bias is not None:
-            value = value + self.pull[listener] * self.listener_bias[listener] ** 2
+            value = value + self.pull[listener] * self.listener_bias(listener)[:, 0] ** 2
         return _mean_where_known(value, played_ratio)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:

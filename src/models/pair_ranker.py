@@ -16,8 +16,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from src.catalog import Vocabulary
 from src.errors import InputError, made
+from src.models.approximate import approximate_top_k
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.retrieval import mean_ranks, top_k
+from src.models.row_adam import RowAdam
 from src.models.scorers import CosineMix, TwoTableDot
 
 PairBatch = tuple[Int64[Tensor, "B"], Int64[Tensor, "B"], Float32[Tensor, "B"], Int64[Tensor, "B"]]
@@ -56,15 +58,35 @@ class PairRanker(LightningModule):
         self.scorer = made("model", scorer, vocabulary)
         self.loss = made("loss", loss, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
+        self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
         self._mean_played_ratio, self._plays = vocabulary.mean_played_ratio, vocabulary.plays
         self.configure_optimizers()  # what they refuse should be known now, not when a run has begun
 
+    def on_fit_start(self) -> None:
+        """Look at what only the trainer knows.
+
+        Raises:
+            InputError: gradients shall be clipped, which sparse ones cannot be.
+        """
+        if self.trainer.gradient_clip_val is not None and isinstance(self.trainer.optimizers[0], RowAdam):
+            raise InputError(
+                f"trainer.gradient_clip_val={self.trainer.gradient_clip_val} needs gradients of whole tables; "
+                "use optimizer=adam with it"
+            )
+
     def training_step(self, batch: PairBatch, _: int) -> Tensor:
         """Loss of a batch."""
         loss: Tensor = self.loss(self.scorer, *batch)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        self._trained.append((loss.detach(), len(batch[0])))  # Lightning's own mean costs as much as half a step
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean loss of the epoch."""
+        losses, sizes = zip(*self._trained, strict=True)
+        self._trained.clear()
+        weights = torch.tensor(sizes, dtype=torch.float64, device=losses[0].device)
+        self.log("train/loss", torch.stack(losses).double() @ weights / weights.sum())
 
     def validation_step(self, batch: PairBatch, _: int) -> None:
         """Loss of a batch, and the scores whose shares are known."""
@@ -120,6 +142,20 @@ class PairRanker(LightningModule):
             on_block=on_block,
         )
 
+    def approximate_top(
+        self, query_rows: Int64[np.ndarray, "Q"], k: int, recall: float, on_block: Callable[[int], None]
+    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"], float]:
+        """Nearly the K best candidates, and the share of the best that was found; see `approximate.py`."""
+        return approximate_top_k(
+            queries=self.scorer.query_vectors(),
+            items=self.scorer.item_vectors(),
+            query_rows=torch.from_numpy(query_rows),
+            k=k,
+            plays=self._plays,
+            recall=recall,
+            on_block=on_block,
+        )
+
     def _evaluate(self, stage: str, batch: PairBatch) -> None:
         previous, following, played_ratio, listener = batch
         self.log(f"{stage}/loss", self.loss(self.scorer, *batch), batch_size=len(previous))
@@ -154,12 +190,15 @@ class PairRanker(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Weight decay on the embeddings alone: it would pull alpha to ½ and a scale to 1."""
-        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding)]
+        embeddings = [module for module in self.modules() if isinstance(module, nn.Embedding)]
+        tables = [embedding.weight for embedding in embeddings]
         others = [p for p in self.parameters() if not any(p is table for table in tables)]
         groups: list[dict[str, Any]] = [{"params": tables}]
         if others:
             groups.append({"params": others, "weight_decay": 0.0})
         optimizer = made("optimizer", self._optimizer, groups)
+        for embedding in embeddings:
+            embedding.sparse = isinstance(optimizer, RowAdam)
         if self._scheduler is None:
             return optimizer
         scheduler = made("scheduler", self._scheduler, optimizer)

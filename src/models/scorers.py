@@ -109,7 +109,18 @@ class CosineMix(nn.Module):
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Score of each pair, in [-1, 1] but for the bias."""
-        return (self.query(previous) * self.item(following)).sum(-1)
+        pairs, alpha = torch.stack([previous, following]), self.alpha()
+        score = torch.zeros(len(previous), device=previous.device)
+        for table, offset, rows, share in (
+            (self.track, self.track_offset, pairs, alpha),
+            (self.artist, self.artist_offset, self.artist_of[pairs], 1 - alpha),
+        ):
+            if table is not None:
+                first, second = table(rows).unbind()
+                score = score + share * _cosine(
+                    first, second if offset is None else second + offset(rows[1]), self.dropout
+                )
+        return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)[:, 0]
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
         """Query vector of every track of the catalogue."""
@@ -168,7 +179,8 @@ class TwoTableDot(nn.Module):
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Score of each pair, unbounded."""
-        return (self.query(previous) * self.item(following)).sum(-1)
+        score: Tensor = torch.linalg.vecdot(self.query(previous), self.item(following))
+        return score
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
         """Query vector of every track of the catalogue."""
@@ -179,12 +191,19 @@ class TwoTableDot(nn.Module):
         return self.item(torch.arange(self.track.num_embeddings, device=self.track.weight.device))
 
 
-def _item_bias(vocabulary: Vocabulary, wanted: bool | str) -> nn.Parameter | None:
+def _item_bias(vocabulary: Vocabulary, wanted: bool | str) -> nn.Embedding | None:
     if not isinstance(wanted, bool) and wanted != "auto":
         raise InputError(f"item_bias must be true, false or auto, got {wanted!r}")
     if wanted == "auto":
         wanted = vocabulary.mean_played_ratio is None
-    return nn.Parameter(torch.zeros(len(vocabulary.catalog))) if wanted else None
+    return zeros(len(vocabulary.catalog)) if wanted else None
+
+
+def zeros(num_rows: int) -> nn.Embedding:
+    """A bias for each row, a table so that an optimizer may move few of them."""
+    table = nn.Embedding(num_rows, 1)
+    nn.init.zeros_(table.weight)
+    return table
 
 
 def _dropout(share: float) -> nn.Dropout:
@@ -192,14 +211,22 @@ def _dropout(share: float) -> nn.Dropout:
     return nn.Dropout(share)
 
 
-def _with_ones(vectors: Float[Tensor, "B W"], bias: Float[Tensor, "N"] | None) -> Float[Tensor, "B V"]:
+def _with_ones(vectors: Float[Tensor, "B W"], bias: nn.Embedding | None) -> Float[Tensor, "B V"]:
     return vectors if bias is None else torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=-1)
 
 
 def _with_bias(
-    vectors: Float[Tensor, "B W"], bias: Float[Tensor, "N"] | None, rows: Int[Tensor, "B"]
+    vectors: Float[Tensor, "B W"], bias: nn.Embedding | None, rows: Int[Tensor, "B"]
 ) -> Float[Tensor, "B V"]:
-    return vectors if bias is None else torch.cat([vectors, BIAS_UNIT * bias[rows, None]], dim=-1)
+    return vectors if bias is None else torch.cat([vectors, BIAS_UNIT * bias(rows)], dim=-1)
+
+
+def _cosine(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: nn.Dropout) -> Float[Tensor, "B"]:
+    """Of each pair, 0 where a vector is; half the time of making both of unit length first."""
+    dot = torch.linalg.vecdot
+    dropped = dot(dropout(first), dropout(second))
+    cosine: Tensor = dropped * (dot(first, first) * dot(second, second)).clamp(min=1e-24).rsqrt()
+    return cosine
 
 
 def _table(seen: Tensor, dim: int, init_std: float) -> nn.Embedding:

@@ -3,12 +3,15 @@
 V sessions, E listens.
 """
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Int64, UInt8
 
 from src.errors import InputError
@@ -25,6 +28,8 @@ REST_MS = 60_000
 """Between two sessions of a listener, at least."""
 
 _CHUNK = 100_000
+_AHEAD = 2
+"""Pieces of a log that are encoded while another is written."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -119,25 +124,27 @@ def _one_after_another(
     return started
 
 
-def write_events(
-    events: Events, experiments: Sequence[str], path: Path, map_: Callable[..., Iterable[bytes]] = map
-) -> None:
+def write_events(events: Events, experiments: Sequence[str], path: Path) -> None:
     """Write a log that appears under its name only when it is whole.
 
     Args:
         events: what to write.
         experiments: for each arm, what its lines have under `experiments`, as JSON.
         path: the file; its folder is made.
-        map_: runs the encoding of the pieces, in this process or in others.
 
     Raises:
         InputError: the file cannot be written.
     """
-    parts = [events.part(start, start + _CHUNK) for start in range(0, len(events), _CHUNK)]
+    parts = (events.part(start, start + _CHUNK) for start in range(0, len(events), _CHUNK))
 
     def write(partial: Path) -> None:
-        with partial.open("wb") as file:
-            file.writelines(map_(encode, parts, [experiments] * len(parts)))
+        with partial.open("wb") as file, ThreadPoolExecutor(_AHEAD) as threads:
+            encoding = deque[Future[bytes]]()
+            for part in parts:
+                encoding.append(threads.submit(encode, part, experiments))
+                if len(encoding) > _AHEAD:
+                    file.write(encoding.popleft().result())
+            file.writelines(piece.result() for piece in encoding)
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,12 +155,28 @@ def write_events(
 
 def encode(events: Events, experiments: Sequence[str]) -> bytes:
     """The lines of some events; see `write_events`. Nothing was waited for, so every latency is 0."""
-    played = [json.dumps(share / WHOLE) for share in range(WHOLE + 1)]
-    columns = (events.timestamps, events.users, events.tracks, events.shares, events.following, events.arms)
-    lines = [
-        f'{{"message": "{"next" if following >= 0 else "last"}", "timestamp": {timestamp}, "user": {user}, '
-        f'"track": {track}, "time": {played[share]}, "latency": 0.0, '
-        f'"recommendation": {following if following >= 0 else "null"}, "experiments": {experiments[arm]}}}\n'
-        for timestamp, user, track, share, following, arm in zip(*(c.tolist() for c in columns), strict=True)
-    ]
-    return "".join(lines).encode()
+    is_next = events.following >= 0
+    lines = pc.binary_join_element_wise(
+        _chosen(['{"message": "last", "timestamp": ', '{"message": "next", "timestamp": '], is_next.view(np.uint8)),
+        _text(events.timestamps),
+        ', "user": ',
+        _text(events.users),
+        ', "track": ',
+        _text(events.tracks),
+        _chosen(
+            [f', "time": {share / WHOLE}, "latency": 0.0, "recommendation": ' for share in range(WHOLE + 1)],
+            events.shares,
+        ),
+        pc.if_else(pa.array(is_next), _text(events.following), "null"),
+        _chosen([f', "experiments": {of_arm}}}\n' for of_arm in experiments], events.arms),
+        "",  # stands between them
+    )
+    return bytes(lines.buffers()[2])  # all lines, one after another
+
+
+def _text(column: Int64[np.ndarray, "E"]) -> pa.StringArray:
+    return pc.cast(pa.array(column), pa.string())
+
+
+def _chosen(words: Sequence[str], which: Int64[np.ndarray, "E"] | UInt8[np.ndarray, "E"]) -> pa.StringArray:
+    return pa.array(words).take(pa.array(which))

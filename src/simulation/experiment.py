@@ -198,12 +198,12 @@ def run_experiment(
     began = time.perf_counter()
     with players, progress(planned) as report:
         for plan in plans:
-            tally, played_tasks, interrupted = Tally(len(world.listeners)), list[Played](), None
+            tally, parts, interrupted = Tally(len(world.listeners)), list[Plays](), None
             try:
                 for played in players.play(plan.shards):
                     tally.add(played.plays)
                     total.add(played.plays)
-                    played_tasks.append(played)
+                    parts.append(played.plays)
                     fallbacks[arms[played.arm]] += played.fallbacks
                     _tell(report, arms[played.arm], played, total, by_arm[played.arm])
                     if problem := played.problem:
@@ -213,11 +213,11 @@ def run_experiment(
             with uninterrupted():
                 midnight += DAY_MS
                 if write_logs:
-                    plays = Plays.join([task.plays for task in sorted(played_tasks, key=lambda task: task.key)])
+                    plays = plan.in_order(Plays.join(parts))
                     day_began, length = midnight - DAY_MS, round(track_seconds * 1000)
                     events = Events.of(plays, plan=plan, world=world, midnight=day_began, track_ms=length)
                     heads = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in arms]
-                    write_events(events, heads, folder / "logs" / f"day-{plan.day}" / "data.json", players.map)
+                    write_events(events, heads, folder / "logs" / f"day-{plan.day}" / "data.json")
                     midnight = events.next_midnight(day_began)
                 of_day = {arm: tally.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}
                 record["days"].append({"day": plan.day, "arms": of_day})

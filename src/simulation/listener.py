@@ -55,8 +55,16 @@ class Crowd:
     def where(self, chosen: Bool[np.ndarray, "S"]) -> "Crowd":
         """Some of the sessions."""
         keep = np.flatnonzero(chosen)
-        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Crowd(**{name: column.take(keep, axis=1 if name in HISTORY else 0) for name, column in columns.items()})
+        return Crowd(
+            **{name: column.take(keep, axis=1 if name in HISTORY else 0) for name, column in vars(self).items()}
+        )
+
+    def part(self, start: int, stop: int) -> "Crowd":
+        """Sessions side by side, not copied."""
+        some = slice(start, stop)
+        return Crowd(
+            **{name: column[:, some] if name in HISTORY else column[some] for name, column in vars(self).items()}
+        )
 
 
 HISTORY = {"tracks": -1, "artists": -1, "shares": 0}
@@ -78,26 +86,26 @@ def start(
         first_draws: uniform in [0, 1), decide which of its nearest tracks.
     """
     people = world.listeners
-    num_interests = (people.interests[users] >= 0).sum(1)
+    num_interests = (people.interests.take(users, axis=0) >= 0).sum(1)
     interests = people.interests[users, (interest_draws * num_interests).astype(np.int64)]
-    first = world.nearest_to_interests(interests, (first_draws * people.num_neighbours[users]).astype(np.int64))
+    first = world.nearest_to_interests(interests, (first_draws * people.num_neighbours.take(users)).astype(np.int64))
     return Crowd(
         place=np.arange(len(users)),
         users=users,
-        taste=world.embeddings[interests],
-        bias=people.bias[users],
-        sharpness=people.sharpness[users],
-        artist_discount=people.artist_discount[users],
-        budget=people.budget[users],
+        taste=world.embeddings.take(interests, axis=0),
+        bias=people.bias.take(users),
+        sharpness=people.sharpness.take(users),
+        artist_discount=people.artist_discount.take(users),
+        budget=people.budget.take(users),
         tracks=first[None].astype(np.int32),
-        artists=world.catalog.artist_of[first][None].astype(np.int32),
+        artists=world.catalog.artist_of.take(first)[None].astype(np.int32),
         shares=np.full((1, len(users)), WHOLE, np.uint8),
     )
 
 
 def affinity(world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float32[np.ndarray, "S"]:
     """⟨e_track, e_interest⟩ of one track for each session."""
-    return np.asarray(np.einsum("sd,sd->s", world.embeddings[tracks], crowd.taste))
+    return np.asarray(np.einsum("sd,sd->s", world.embeddings.take(tracks, axis=0), crowd.taste))
 
 
 def listen(
@@ -113,12 +121,17 @@ def listen(
         tracks: rows of the tracks recommended.
         boredom_draws: uniform in [0, 1); the budget falls where one is below `1 − share`.
     """
-    artists = world.catalog.artist_of[tracks].astype(np.int32)
-    heard = (crowd.artists == artists).sum(0)  # how many tracks of the artist were played already
-    liking = expit((affinity(world, crowd, tracks) - crowd.bias) * crowd.sharpness)  # sigmoid((⟨e_t, e_i⟩ − b)·s)
-    shares = np.rint(WHOLE * liking * crowd.artist_discount**heard)
-    again = np.flatnonzero(heard)  # only a known artist's track can have been played before
-    shares[again[(crowd.tracks[:, again] == tracks[again]).any(0)]] = 0
+    artists = world.catalog.artist_of.take(tracks).astype(np.int32)
+    shares = affinity(world, crowd, tracks) - crowd.bias
+    shares *= crowd.sharpness
+    expit(shares, out=shares)  # sigmoid((⟨e_t, e_i⟩ − b)·s)
+    shares *= WHOLE
+    again = np.flatnonzero((crowd.artists == artists).any(0))  # who has played the artist before
+    heard = (crowd.artists.take(again, axis=1) == artists[again]).sum(0)
+    shares[again] *= crowd.artist_discount[again] ** heard
+    np.rint(shares, out=shares)
+    # only a known artist's track can have been played before
+    shares[again[(crowd.tracks.take(again, axis=1) == tracks[again]).any(0)]] = 0
     return replace(
         crowd,
         budget=crowd.budget - (boredom_draws < 1 - shares / WHOLE),

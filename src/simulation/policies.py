@@ -41,12 +41,17 @@ class Policy(ABC):
     """
 
     fallbacks = 0
+    side_by_side = False
+    """Whether crowds may come in parts, each with an `rng` of its own, since nothing else is kept between steps."""
 
     def __init__(self, *, world: World) -> None:
         self.world = world
 
     def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:  # noqa: ARG002 - some want to see the crowd
-        """A new crowd starts; `crowd.place` names its sessions from now on, `rng` makes the choices."""
+        """A new crowd starts; `crowd.place` names its sessions from now on, `rng` makes the choices.
+
+        Where crowds come in parts, `rng` is set anew for each.
+        """
         self.rng = rng
 
     @abstractmethod
@@ -66,6 +71,8 @@ class Policy(ABC):
 class Random(Policy):
     """Any track of the catalogue, uniform."""
 
+    side_by_side = True
+
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
         """Row of the next track of each session."""
         return self._any_track(len(crowd))
@@ -73,6 +80,8 @@ class Random(Policy):
 
 class StickyArtist(Policy):
     """Another track of the same artist, uniform; any track where the artist has no other."""
+
+    side_by_side = True
 
     def __init__(self, *, world: World) -> None:
         super().__init__(world=world)
@@ -103,6 +112,8 @@ class Popular(Policy):
         num_tracks: how many of them; 100 as published.
     """
 
+    side_by_side = True
+
     def __init__(self, *, num_tracks: int, world: World) -> None:
         super().__init__(world=world)
         check_number("popular.num_tracks", num_tracks, whole=True, least=1)
@@ -126,6 +137,8 @@ class Lists(Policy):
     Raises:
         InputError: the file cannot be read, or was made for another catalogue; a setting breaks its law.
     """
+
+    side_by_side = True
 
     def __init__(self, *, path: str, pick: str, artist_gap: int, world: World) -> None:
         super().__init__(world=world)
@@ -167,6 +180,8 @@ class TrueNeighbours(Policy):
     Args:
         num_tracks: how many of them.
     """
+
+    side_by_side = True
 
     def __init__(self, *, num_tracks: int, world: World) -> None:
         super().__init__(world=world)

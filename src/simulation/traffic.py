@@ -7,10 +7,11 @@ one session a wave; a few waves are a *task*, with random numbers of its own. V 
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby, pairwise, zip_longest
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from typing import Any
@@ -29,6 +30,9 @@ SHARD = 1024
 
 TASK = 4 * SHARD
 """Sessions of a task, about: seconds of a service, a moment of anything else."""
+
+SIDE_BY_SIDE = 32
+"""Tasks whose sessions share arrays at most: what a step costs besides its sessions is shared as well."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -54,32 +58,46 @@ class Plays:
     @classmethod
     def join(cls, parts: Sequence["Plays"]) -> "Plays":
         """One after another."""
-        dtypes = {"tracks": np.int32, "shares": np.uint8}
         return cls(
             **{
                 name: np.concatenate([getattr(part, name) for part in parts])
                 if parts
-                else np.empty(0, dtypes.get(name, np.int64))
+                else np.empty(0, EVENTS.get(name, np.int64))
                 for name in cls.__dataclass_fields__
             }
         )
 
     @classmethod
-    def of(cls, crowd: Crowd, visit: int, *, keep_events: bool) -> "Plays":
-        """Sessions of a crowd as they stand."""
+    def of(cls, crowd: Crowd, visits: Int64[np.ndarray, "V"], *, keep_events: bool) -> "Plays":
+        """Sessions of a crowd as they stand; `visits` as above."""
         return cls(
             users=crowd.users,
-            visits=np.full(len(crowd), visit),
+            visits=visits,
             lengths=np.full(len(crowd), len(crowd.tracks)),
             hundredths=crowd.shares.sum(0, dtype=np.int64),
             tracks=crowd.tracks.T.ravel() if keep_events else np.empty(0, np.int32),
             shares=crowd.shares.T.ravel() if keep_events else np.empty(0, np.uint8),
         )
 
+    def sorted_by(self, *keys: Int64[np.ndarray, "V"]) -> "Plays":
+        """The same sessions in another order: by the last key first, as `np.lexsort` has it."""
+        order = np.lexsort(keys)
+        lengths = self.lengths[order]
+        ends = lengths.cumsum()
+        listens = np.arange(len(self.tracks)) + np.repeat(
+            (self.lengths.cumsum() - self.lengths)[order] - (ends - lengths), lengths
+        )
+        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Plays(**{name: column.take(listens if name in EVENTS else order) for name, column in columns.items()})
+
     @property
     def num_steps(self) -> int:
         """How many recommendations were played: every track but the first of each session."""
         return int(self.lengths.sum()) - len(self.lengths)
+
+
+EVENTS: dict[str, Any] = {"tracks": np.int32, "shares": np.uint8}
+"""Columns of plays with an entry for each listen, and their types."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,39 +121,54 @@ class Task:
     key: tuple[int, ...]
 
 
-def play(world: World, policy: Policy, task: Task, *, keep_events: bool) -> Iterator[Plays]:
-    """Play a task; yields whenever sessions have ended.
+def play(world: World, policy: Policy, tasks: Sequence[Task], *, keep_events: bool) -> Iterator[Plays]:
+    """Play tasks side by side; yields whenever sessions have ended.
+
+    What a task comes to does not depend on those beside it: each has its own random numbers, in its own order.
 
     Args:
         world: where the listeners live.
-        policy: recommends.
-        task: whose sessions, and which.
+        policy: recommends; several tasks are for those that are `side_by_side`.
+        tasks: whose sessions, and which.
         keep_events: whether the single listens are wanted.
     """
-    own = np.random.SeedSequence(task.seed, spawn_key=task.key)
-    listener_rng, policy_rng = map(np.random.default_rng, own.spawn(2))
-    for visit in task.waves:
-        present = task.users[task.num_visits > visit]
-        crowd = start(world, present, listener_rng.random(len(present)), listener_rng.random(len(present)))
-        policy.begin(crowd, policy_rng)
+    own = [np.random.SeedSequence(task.seed, spawn_key=task.key).spawn(2) for task in tasks]
+    listener_rngs, policy_rngs = zip(
+        *((np.random.default_rng(a), np.random.default_rng(b)) for a, b in own), strict=True
+    )
+    for visits in zip_longest(*(task.waves for task in tasks)):
+        present = [
+            task.users[:0] if visit is None else task.users[task.num_visits > visit]
+            for task, visit in zip(tasks, visits, strict=True)
+        ]
+        sizes = np.array([len(users) for users in present])
+        firsts = np.concatenate([[0], sizes.cumsum()])
+        draws = [(rng.random(size), rng.random(size)) for rng, size in zip(listener_rngs, sizes.tolist(), strict=True)]
+        crowd = start(world, np.concatenate(present), *map(np.concatenate, zip(*draws, strict=True)))
+        visit_of = np.repeat([0 if visit is None else visit for visit in visits], sizes)
+        policy.begin(crowd, policy_rngs[0])
         while len(crowd):
-            crowd = listen(world, crowd, policy.recommend(crowd), listener_rng.random(len(crowd)))
+            bounds = np.searchsorted(crowd.place, firsts).tolist()
+            tracks, boredom_draws = np.empty(len(crowd), np.int64), np.empty(len(crowd))
+            for (first, end), listener_rng, policy.rng in zip(
+                pairwise(bounds), listener_rngs, policy_rngs, strict=True
+            ):
+                if first < end:
+                    tracks[first:end] = policy.recommend(crowd.part(first, end))
+                    listener_rng.random(out=boredom_draws[first:end])
+            crowd = listen(world, crowd, tracks, boredom_draws)
             if (over := crowd.budget <= 0).any():
                 ended = crowd.where(over)
                 policy.finish(ended)
-                yield Plays.of(ended, visit, keep_events=keep_events)
+                yield Plays.of(ended, visit_of[ended.place], keep_events=keep_events)
                 crowd = crowd.where(~over)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Played:
-    """What became of a task: its sessions, how often its policy left a choice to chance, and what stopped it.
-
-    `key` puts tasks in an order that does not depend on who played them when.
-    """
+    """What became of tasks: their sessions, how often the policy left a choice to chance, and what stopped it."""
 
     arm: int
-    key: tuple[int, ...]
     plays: Plays
     fallbacks: int
     problem: str | None
@@ -207,6 +240,13 @@ class Day:
             day=day, arm_of=arm_of, num_visits=num_visits, starts=starts[np.lexsort((starts, visitors))], shards=shards
         )
 
+    def in_order(self, plays: Plays) -> Plays:
+        """Sessions of the day in an order that does not depend on who played them when, or beside whom."""
+        shard_of = np.zeros(len(self.arm_of), np.int64)
+        for number, tasks in enumerate(self.shards):
+            shard_of[tasks[0].users] = number
+        return plays.sorted_by(plays.users, plays.lengths, plays.visits, shard_of[plays.users])
+
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
@@ -261,29 +301,25 @@ class Players:
         self._stage.close()
 
     def play(self, shards: Sequence[Sequence[Task]]) -> Iterator[Played]:
-        """Play them side by side, the tasks of a shard one after another."""
-        waiting = deque(iter(shard) for shard in shards)
+        """Play them side by side, the tasks of a shard one after another where the policy may not play them at once."""
+        waiting = deque(map(iter, self._stage.rows(shards, self._workers)))
         if self._pool is None:
             while waiting:
-                if task := next(waiting[0], None):
-                    yield self._stage.play(task)
+                if tasks := next(waiting[0], None):
+                    yield self._stage.play(tasks)
                     waiting.rotate(-1)
                 else:
                     waiting.popleft()
             return
-        running: dict[Future[Played], Iterator[Task]] = {}
+        running: dict[Future[Played], Iterator[list[Task]]] = {}
         while waiting or running:
             while waiting and len(running) < 2 * self._workers:  # one each to play, one each to play next
-                tasks = waiting.popleft()
-                if task := next(tasks, None):
-                    running[self._pool.submit(_play_here, task)] = tasks
+                row = waiting.popleft()
+                if tasks := next(row, None):
+                    running[self._pool.submit(_play_here, tasks)] = row
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 waiting.append(running.pop(done))
                 yield done.result()
-
-    def map(self, function: Callable[..., Any], *columns: Any) -> Iterator[Any]:
-        """Like `map`, by the same processes."""
-        return map(function, *columns) if self._pool is None else self._pool.map(function, *columns)
 
 
 class _Stage:
@@ -292,16 +328,26 @@ class _Stage:
     def __init__(self, world: World, policies: Sequence[Policy], keep_events: bool) -> None:
         self._world, self._policies, self._keep_events = world, policies, keep_events
 
-    def play(self, task: Task) -> Played:
-        policy, parts, problem = self._policies[task.arm], list[Plays](), None
+    def rows(self, shards: Sequence[Sequence[Task]], workers: int) -> list[list[list[Task]]]:
+        """Tasks to be played at once, and in each row one after another."""
+        rows = []
+        for arm, of_arm in groupby(shards, key=lambda shard: shard[0].arm):
+            if not self._policies[arm].side_by_side:
+                rows += [[[task] for task in shard] for shard in of_arm]
+                continue
+            tasks = [task for shard in of_arm for task in shard]
+            size = min(SIDE_BY_SIDE, -(-len(tasks) // workers))
+            rows += [[tasks[first : first + size]] for first in range(0, len(tasks), size)]
+        return rows
+
+    def play(self, tasks: Sequence[Task]) -> Played:
+        policy, parts, problem = self._policies[tasks[0].arm], list[Plays](), None
         before = policy.fallbacks
         try:
-            parts.extend(play(self._world, policy, task, keep_events=self._keep_events))
+            parts.extend(play(self._world, policy, tasks, keep_events=self._keep_events))
         except InputError as error:
             problem = str(error)
-        return Played(
-            arm=task.arm, key=task.key, plays=Plays.join(parts), fallbacks=policy.fallbacks - before, problem=problem
-        )
+        return Played(arm=tasks[0].arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - before, problem=problem)
 
     def close(self) -> None:
         for policy in self._policies:
@@ -323,6 +369,6 @@ def _wait_for_all() -> None:
     _all_here.wait()
 
 
-def _play_here(task: Task) -> Played:
+def _play_here(tasks: list[Task]) -> Played:
     assert _stage is not None
-    return _stage.play(task)
+    return _stage.play(tasks)

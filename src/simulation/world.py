@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int32, Int64
 
 from src.catalog import Catalog
 from src.errors import check_number
@@ -63,8 +63,8 @@ class World:
         self, interests: Int64[np.ndarray, "S"], places: Int64[np.ndarray, "S"]
     ) -> Int64[np.ndarray, "S"]:
         """Rows of the tracks nearest to an interest: place 0 is the nearest, mostly the interest itself."""
-        known, neighbours = self.interest_neighbours
-        return np.asarray(neighbours[np.searchsorted(known, interests), places])
+        line_of, neighbours = self.interest_neighbours
+        return np.asarray(neighbours[line_of.take(interests), places])
 
     def digest(self) -> str:
         """Sixteen hex digits that change whenever the catalogue, an embedding or a listener does."""
@@ -79,11 +79,13 @@ class World:
         return sha.hexdigest()[:16]
 
     @cached_property
-    def interest_neighbours(self) -> tuple[Int64[np.ndarray, "I"], Int64[np.ndarray, "I M"]]:
-        """Rows of all interests, in order, and of the tracks nearest to each; takes seconds in a large world."""
+    def interest_neighbours(self) -> tuple[Int32[np.ndarray, "N"], Int64[np.ndarray, "I M"]]:
+        """Line of each track that is an interest, and, line by line, the tracks nearest to it; may take seconds."""
         interests = np.unique(self.listeners.interests)
         interests = interests[interests >= 0]
-        return interests, nearest(self.embeddings, interests, int(self.listeners.num_neighbours.max()))
+        line_of = np.full(len(self.catalog), -1, np.int32)
+        line_of[interests] = np.arange(len(interests))
+        return line_of, nearest(self.embeddings, interests, int(self.listeners.num_neighbours.max()))
 
 
 @dataclass(frozen=True, kw_only=True)

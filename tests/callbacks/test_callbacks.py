@@ -1,15 +1,20 @@
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, create_autospec
 
 import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
 
 from src.callbacks.export import Export
 from src.callbacks.progress import TrainingProgress
 from src.callbacks.ranking import Ranking
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
-from tests.conftest import event, write_lines, write_tracks
+from src.recommendations import Recommendations
+from tests.conftest import NUM_RING_TRACKS, event, write_lines, write_tracks
 
 Make = Callable[..., PairDataModule]
 
@@ -23,6 +28,11 @@ def ranking_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Ra
         "seed": 1,
     }
     return Ranking(datamodule, **{**usual, **changes})
+
+
+def export_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Export:
+    usual: dict[str, Any] = {"path": str(tmp_path / "r.jsonl"), "k": 5, "index": "auto", "recall": 0.9}
+    return Export(datamodule, **{**usual, "approximate_above": NUM_RING_TRACKS, **changes})
 
 
 @pytest.fixture
@@ -56,10 +66,57 @@ def test_lists_longer_than_the_catalogue_are_refused_before_training(ring: PairD
     with pytest.raises(InputError, match="k must be a whole number of at least 1 and at most 59"):
         ranking_of(ring, tmp_path, list_length=60)
     with pytest.raises(InputError, match="k must be a whole number of at least 1 and at most 59"):
-        Export(ring, path=str(tmp_path / "r.jsonl"), k=0)
+        export_of(ring, tmp_path, k=0)
 
 
 @pytest.mark.parametrize("epochs", [0, -1])
 def test_training_without_an_epoch_is_refused(ring: PairDataModule, epochs: int) -> None:
     with pytest.raises(InputError, match=f"max_epochs must be a whole number of at least 1, got {epochs}"):
         TrainingProgress(ring, monitor="val/loss", mode="min", max_epochs=epochs)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"index": "flat"}, "callbacks.export.index must be one of auto, exact, approximate, got 'flat'"),
+        ({"recall": 1.5}, "callbacks.export.recall must be a number above 0 and at most 1, got 1.5"),
+        ({"approximate_above": -1}, "approximate_above must be a whole number of at least 0, got -1"),
+    ],
+)
+def test_an_index_that_there_is_not_is_refused(
+    ring: PairDataModule, tmp_path: Path, wrong: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(InputError, match=line):
+        export_of(ring, tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "approximate"),
+    [
+        ({}, False),
+        ({"approximate_above": NUM_RING_TRACKS - 1}, True),
+        ({"approximate_above": NUM_RING_TRACKS - 1, "index": "exact"}, False),
+        ({"index": "approximate"}, True),
+    ],
+)
+def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
+    ring: PairDataModule,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    approximate: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.manual_seed(0)
+    table = torch.randn(NUM_RING_TRACKS, 4)
+    trainer = create_autospec(Trainer, instance=True, callback_metrics={}, loggers=[MagicMock()])
+    model = create_autospec(LightningModule, instance=True)
+    model.scorer = SimpleNamespace(query_vectors=lambda: table, item_vectors=lambda: table)
+    export_of(ring, tmp_path, **changes).on_test_end(trainer, model)
+    lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
+    assert (lists.rows >= 0).all()
+    assert ("recommendations are approximate" in capsys.readouterr().out) == approximate
+    assert list(trainer.callback_metrics) == ["export/recall_at_5"] * approximate
+    if approximate:
+        recall = float(trainer.callback_metrics["export/recall_at_5"])
+        assert 0.9 <= recall <= 1
+        trainer.loggers[0].log_metrics.assert_called_once_with({"export/recall_at_5": pytest.approx(recall)})

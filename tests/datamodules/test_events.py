@@ -77,6 +77,63 @@ def test_a_line_that_does_not_fit_is_kept_aside_with_file_line_and_reason(
     assert kept == {"file": str(path), "line": 3, "reason": reason, "text": line}
 
 
+_WHOLE = (
+    *("5", "-5", "0", "-0", "5.0", "5.4", "5.5", "1e3", "1e-3", "1.0004", "1.0005", "5.9999", "1e15", "1e18", "1e19"),
+    *('"5"', '" 5 "', '"5.0"', '"+5"', '"05"', '"1e3"', '"1_000"', '""', '"x"', '"\\u0035"', "true", "false", "null"),
+    *("[]", "[5]", "{}", "9223372036854775807", "9223372036854775808", "-9223372036854775808", "18446744073709551615"),
+    *("18446744073709551616", "9007199254740993", "9007199254740993.0", "253402300799999", "253402300800000"),
+    *("253402300799999.0004", "123456789012345680.0", "123456789012345678901234567890", "999999999999999", "NaN"),
+    *("Infinity", "05", "+5", ".5", "5.", "0x10", "1e400", "'5'", "5 ,", "1.681494018525e12"),
+)
+
+
+def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
+    """Oracle: the reader as it was before it was made fast, with arithmetic of 128 bits throughout."""
+    write_tracks(tmp_path, [0])
+    good = json.dumps(event(1, 1, 100))
+    lines = [
+        good.replace(f'"{key}": {value}', f'"{key}": {text}')
+        for key, value in (("timestamp", 1), ("user", 1), ("track", 100), ("time", 1.0))
+        for text in _WHOLE
+    ]
+    lines += [
+        good + good,
+        good + " x",
+        good[:-1] + ', "user": 7}',
+        good.replace('"user"', '"us\\u0065r"'),
+        "null",
+        "{}",
+    ]
+    assert len(set(lines)) > 4 * len(_WHOLE) - 4
+    write_lines(tmp_path / "logs" / "data.json", lines)
+    log = read(tmp_path, max_rejected=1.0)
+    kept = [json.loads(text) for text in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
+    reasons = {line["line"]: line["reason"] for line in kept if "is not in" not in line["reason"]}
+    whole = "DECIMAL(22, 3)"
+    schema = json.dumps({"message": "VARCHAR", "timestamp": whole, "user": whole, "track": whole, "time": "DOUBLE"})
+    log.database.execute("CREATE TABLE texts (line BIGINT, text VARCHAR)")
+    log.database.executemany("INSERT INTO texts VALUES (?, ?)", list(enumerate(lines, start=1)))
+    expected = log.database.execute(f"""
+        SELECT line, TRY_CAST(f.user AS BIGINT) AS user_id, TRY_CAST(f.timestamp AS BIGINT) AS timestamp,
+            TRY_CAST(f.track AS BIGINT) AS track, CASE WHEN f IS NULL THEN 'not a JSON object'
+            WHEN COALESCE(f.message NOT IN ('next', 'last'), TRUE) THEN 'message must be "next" or "last"'
+            WHEN COALESCE(timestamp NOT BETWEEN 0 AND 253402300799999 OR timestamp <> f.timestamp, TRUE)
+            THEN 'timestamp must be a whole number of milliseconds since 1970'
+            WHEN COALESCE(user_id <> f.user, TRUE) THEN 'user must be a whole number'
+            WHEN COALESCE(track <> f.track, TRUE) THEN 'track must be a whole number'
+            WHEN f.time IS NULL THEN 'time must be a number'
+            WHEN f.time NOT BETWEEN 0 AND 1 THEN 'the share played must lie in [0, 1], got ' || f.time END AS reason
+        FROM (SELECT line, json_transform(TRY_CAST(text AS JSON), '{schema}') AS f FROM texts)
+        ORDER BY line""").fetchall()
+    assert reasons == {
+        line: reason for line, _, _, track, reason in expected if reason and (track == 100 or "share" not in reason)
+    }
+    accepted = [(user, time) for _, user, time, track, reason in expected if reason is None and track == 100]
+    ours = log.database.execute("SELECT user_id, timestamp FROM events ORDER BY position").fetchall()
+    assert ours == accepted
+    assert len(ours) > 20
+
+
 def test_a_folder_whose_name_looks_like_a_pattern_is_read_itself(tmp_path: Path) -> None:
     for name, tracks in (("x1", 1), ("x[1]", 2)):
         write_tracks(tmp_path / name, range(tracks))

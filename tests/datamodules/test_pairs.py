@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 import sqlglot
@@ -65,6 +66,45 @@ def our_pairs(
     ids = log.catalog.track_ids
     columns = ids[pairs.previous].tolist(), ids[pairs.following].tolist(), pairs.played_ratio.tolist()
     return sessions, list(zip(*columns, strict=True))
+
+
+def sql_pairs(
+    database: duckdb.DuckDBPyConnection, pairing: str, window: int, gap_minutes: float
+) -> tuple[list[tuple[str]], list[tuple[int, int, int, float | None]]]:
+    """The SQL that a cluster would run: keys of the sessions, and the pairs with the number of their session."""
+    folder = ROOT / "src" / "datamodules" / "sql"
+    gap = round(gap_minutes * 60_000)
+    database.execute(f"CREATE TABLE settings AS SELECT {gap}::BIGINT AS session_gap_ms, {window} AS pair_window")
+    database.execute(f"CREATE TABLE listens AS {(folder / 'sessions.sql').read_text()}")
+    database.execute("""
+        CREATE TABLE sessions AS
+        SELECT session, row_number() OVER (ORDER BY started, session) - 1 AS nth,
+               min(user_id) || '/' || min(session_of_user) AS key
+        FROM listens GROUP BY session, started""")
+    keys = database.execute("SELECT key FROM sessions ORDER BY nth").fetchall()
+    pairs = database.execute(f"""
+        SELECT nth, previous, following, CAST(played_ratio AS FLOAT)
+        FROM ({(folder / f"pairs_{pairing}.sql").read_text()}) JOIN sessions USING (session)
+        ORDER BY nth, place, earlier""").fetchall()
+    return keys, pairs
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+@pytest.mark.parametrize(
+    ("reader", "folder"),
+    [("botify", "botify-2023"), ("yes", "yes-small"), ("polimi", "polimi-2018"), ("situnes", "situnes")],
+)
+def test_pairs_of_the_real_sets_are_those_of_the_sql(
+    real_data: Path, tmp_path: Path, reader: str, folder: str, pairing: str
+) -> None:
+    path = real_data / folder
+    log = read_events(reader=reader, folder=path, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
+    sessions, pairs = make_pairs(log.database, pairing=pairing, window=3, session_gap_minutes=5.0)
+    keys, expected = sql_pairs(log.database, pairing, 3, 5.0)
+    assert sessions.key.tolist() == [key for (key,) in keys]
+    columns = pairs.session, pairs.previous, pairs.following, pairs.played_ratio
+    for ours, theirs in zip(columns, zip(*expected, strict=True), strict=True):
+        np.testing.assert_array_equal(ours, np.array(theirs, ours.dtype))
 
 
 def close(ours: list[tuple[int, int, float]], sheet: list[Pair]) -> bool:

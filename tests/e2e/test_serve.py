@@ -499,6 +499,14 @@ def test_ten_thousand_odd_requests_break_nothing(service: Running) -> None:
     assert {tuple(line) for line in service.lines()} == {tuple(KEYS)}
 
 
+def test_a_service_that_runs_has_nothing_loaded_that_only_training_needs(service: Running) -> None:
+    for process in (service.process.pid, *service.workers()):
+        libraries = Path(f"/proc/{process}/maps").read_text()
+        assert "/numpy/" in libraries
+        for name in ("torch", "pandas", "pyarrow", "scipy"):  # MLflow brings the last three
+            assert f"/{name}/" not in libraries
+
+
 def test_memory_stays_flat_at_full_speed(service: Running) -> None:
     [worker] = service.workers()
 

@@ -63,7 +63,7 @@ def test_a_listener_is_foretold_by_a_bias_of_their_own(scorer: CosineMix) -> Non
     loss = BCELoss(VOCABULARY, scale=3.0, listener_spread=2.0)
     assert loss.listener_bias is not None
     with torch.no_grad():
-        loss.listener_bias.copy_(torch.tensor([0.5, -2.0, 7.0]))
+        loss.listener_bias.weight.copy_(torch.tensor([[0.5], [-2.0], [7.0]]))
     previous, following, share, listener = BATCH
     expected = prior = 0.0
     rows = zip(scorer(previous, following).tolist(), share.tolist(), listener.tolist(), strict=True)
@@ -104,8 +104,8 @@ def test_a_listener_whom_training_does_not_show_has_no_bias(scorer: CosineMix) -
     loss = BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)
     loss(scorer, BATCH[0], BATCH[1], BATCH[2], torch.tensor([0, 0, 1, 1])).backward()
     assert loss.listener_bias is not None
-    assert loss.listener_bias.grad is not None
-    assert (loss.listener_bias.grad == 0).tolist() == [False, False, True]
+    assert loss.listener_bias.weight.grad is not None
+    assert (loss.listener_bias.weight.grad[:, 0] == 0).tolist() == [False, False, True]
 
 
 def softmax_by_loops(

@@ -1,6 +1,7 @@
 """Search against slow loops, and against an independent library where nothing ties."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieva
 
 from src.errors import InputError
 from src.evaluation import ranking
+from src.models.approximate import approximate_top_k
 from src.models.retrieval import mean_ranks, top_k
 
 
@@ -53,6 +55,61 @@ def test_top_k_is_the_sorted_catalogue_cut_short(
         expected = sorted(score, key=lambda c: (-score[c], -plays[c], c))[:k]
         assert rows[query].tolist() == expected
         assert scores[query].tolist() == [score[c] for c in expected]
+
+
+@pytest.mark.parametrize(("num_tracks", "k"), [(1000, 50), (3000, 1), (3001, 7)])
+@pytest.mark.parametrize("spread", [1, 30])
+def test_long_lines_with_few_or_many_ties_are_searched_as_short_ones(num_tracks: int, k: int, spread: int) -> None:
+    rng = np.random.default_rng(num_tracks + spread)
+    tables = rng.integers(-spread, spread + 1, (2, num_tracks, 4))
+    tables[:, rng.random(num_tracks) < 0.3] = 0
+    plays = rng.integers(0, 5, num_tracks)
+    query_rows = rng.permutation(num_tracks)[:60]
+    queries, items = torch.from_numpy(tables.astype(np.float32))
+    rows, scores = top_k(
+        queries=queries, items=items, query_rows=torch.from_numpy(query_rows), k=k, plays=plays, block=16
+    )
+    for place, query in enumerate(query_rows):
+        exact = items.double().numpy() @ queries[query].double().numpy()
+        expected = np.lexsort((np.arange(num_tracks), -plays, -exact))
+        expected = expected[expected != query][:k]
+        assert rows[place].tolist() == expected.tolist()
+        assert scores[place].tolist() == pytest.approx(exact[expected])
+
+
+def test_approximate_lists_hold_the_share_that_they_say() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.standard_normal((40, 12))
+    table = torch.from_numpy((groups[rng.integers(0, 40, 2000)] + rng.standard_normal((2000, 12))).astype(np.float32))
+    table = torch.nn.functional.normalize(table, dim=1)
+    table[1500:] = 0
+    plays = rng.integers(0, 9, 2000)
+    every: dict[str, Any] = {"queries": table, "items": table, "k": 20, "plays": plays}
+    query_rows = torch.arange(0, 2000, 2)
+    done: list[int] = []
+    rows, scores, recall = approximate_top_k(
+        **every, query_rows=query_rows, recall=0.8, on_block=done.append, block=100
+    )
+    exact_rows, exact_scores = top_k(**every, query_rows=query_rows)
+    assert sum(done) == len(query_rows)
+    assert all(len({*line, int(query)}) == 21 for line, query in zip(rows.tolist(), query_rows, strict=True))
+    known = query_rows.numpy() < 1500
+    hits = (scores >= exact_scores[:, -1:] - 2e-6)[known].mean()
+    assert 0.8 <= recall < 1
+    assert hits == pytest.approx(recall, abs=0.02)
+    assert np.abs(scores - (table[query_rows, None] * table[torch.from_numpy(rows)]).sum(2).numpy()).max() < 1e-5
+    assert (rows[~known] == exact_rows[~known]).all()  # of which nothing is known: the most played
+
+
+@pytest.mark.parametrize("num_tracks", [3, 30, 700])
+def test_an_approximate_search_that_must_find_all_does(num_tracks: int) -> None:
+    torch.manual_seed(1)
+    table = torch.randint(-9, 10, (num_tracks, 5)).float()
+    k = min(20, num_tracks - 1)
+    every: dict[str, Any] = {"queries": table, "items": table.flip(0), "k": k, "plays": np.zeros(num_tracks, np.int64)}
+    _, scores, recall = approximate_top_k(**every, query_rows=torch.arange(num_tracks), recall=1.0)
+    assert recall == 1
+    assert (scores == top_k(**every, query_rows=torch.arange(num_tracks))[1]).all()
 
 
 def test_float_noise_does_not_break_a_tie() -> None:

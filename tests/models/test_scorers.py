@@ -56,7 +56,7 @@ def two_tables(
 def with_bias(scorer: Scorer) -> Scorer:
     assert scorer.item_bias is not None
     with torch.no_grad():
-        scorer.item_bias.copy_(torch.arange(len(ARTISTS)) / 10)
+        scorer.item_bias.weight.copy_(torch.arange(len(ARTISTS))[:, None] / 10)
     return scorer
 
 

@@ -62,7 +62,7 @@ def slow_sessions(world: World, users: list[int], rng: np.random.Generator) -> d
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_arrays_play_what_the_loop_plays(world: World, seed: int) -> None:
     users = np.arange(len(world.listeners))
-    plays = Plays.join(list(play(world, Replayed(world=world), once(users, seed), keep_events=True)))
+    plays = Plays.join(list(play(world, Replayed(world=world), [once(users, seed)], keep_events=True)))
     listener_seed, _ = np.random.SeedSequence(seed).spawn(2)
     expected = slow_sessions(world, users.tolist(), np.random.default_rng(listener_seed))
     assert sorted(plays.users.tolist()) == users.tolist()
@@ -144,7 +144,7 @@ def test_the_listeners_of_an_arm_do_not_depend_on_how_many_share_the_arrays(worl
     def mean(size: int) -> float:
         total = sessions = 0
         for number, users in enumerate(np.array_split(np.arange(3000) % 60, 3000 // size)):
-            for plays in play(world, policy(world=world), once(users, number), keep_events=False):
+            for plays in play(world, policy(world=world), [once(users, number)], keep_events=False):
                 total, sessions = total + int(plays.hundredths.sum()), sessions + len(plays.users)
         return total / sessions / 100
 

@@ -13,10 +13,12 @@ from scipy import stats
 
 from src.assignment import treatments
 from src.errors import InputError
+from src.recommendations import Recommendations
 from src.simulation import traffic
+from src.simulation.event_log import Events, encode
 from src.simulation.experiment import run_experiment
 from src.simulation.listener import Crowd
-from src.simulation.policies import Policy, Popular, Random, StickyArtist
+from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist, TrueNeighbours
 from src.simulation.traffic import Day
 from src.simulation.world import World
 
@@ -142,6 +144,63 @@ def test_the_same_seed_gives_the_same_logs_whatever_the_number_of_workers(
     assert logs[0] == logs[1]
     run(world, tmp_path / "other", seed=2)
     assert (tmp_path / "other" / "logs" / "day-1" / "data.json").read_bytes() != logs[0]
+
+
+def test_tasks_side_by_side_are_played_as_one_after_another(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traffic, "SHARD", 8)
+    monkeypatch.setattr(traffic, "TASK", 16)
+    rows = (np.arange(len(world.catalog))[:, None] + 1 + np.arange(3)) % len(world.catalog)
+    scores = np.full(rows.shape, np.nan, np.float32)
+    Recommendations(rows=rows, scores=scores).write(tmp_path / "r.jsonl", world.catalog)
+
+    def logs(side_by_side: int) -> bytes:
+        monkeypatch.setattr(traffic, "SIDE_BY_SIDE", side_by_side)
+        policies = {
+            "C": Random(world=world),
+            "T1": StickyArtist(world=world),
+            "T2": Lists(path=str(tmp_path / "r.jsonl"), pick="ranked", world=world),
+            "T3": TrueNeighbours(num_tracks=9, world=world),
+        }
+        folder = tmp_path / str(side_by_side)
+        run(world, folder, sessions=1000, policies=policies)
+        return (folder / "logs/day-1/data.json").read_bytes()
+
+    one_by_one = logs(1)
+    assert logs(3) == one_by_one
+    assert logs(1000) == one_by_one
+
+
+def test_lines_are_what_json_makes_of_their_fields() -> None:
+    rng, num = np.random.default_rng(0), 500
+    events = Events(
+        timestamps=rng.integers(2**41, size=num),
+        users=rng.integers(-(2**63), 2**63 - 1, size=num),
+        tracks=rng.integers(10**6, size=num),
+        shares=(np.arange(num) % 101).astype(np.uint8),
+        following=np.where(rng.random(num) < 0.3, -1, rng.integers(10**6, size=num)),
+        arms=rng.integers(2, size=num),
+    )
+    arms = [{'Ü "quoted"': "C"}, {'Ü "quoted"': "T1"}]
+    columns = (getattr(events, name).tolist() for name in Events.__dataclass_fields__)
+    lines = [
+        json.dumps(
+            {
+                "message": "next" if following >= 0 else "last",
+                "timestamp": timestamp,
+                "user": user,
+                "track": track,
+                "time": share / 100,
+                "latency": 0.0,
+                "recommendation": following if following >= 0 else None,
+                "experiments": arms[arm],
+            },
+            ensure_ascii=False,
+        )
+        for timestamp, user, track, share, following, arm in zip(*columns, strict=True)
+    ]
+    assert encode(events, [json.dumps(arm, ensure_ascii=False) for arm in arms]).decode().splitlines() == lines
 
 
 def test_an_arm_is_played_alike_whatever_the_others_play(world: World, tmp_path: Path) -> None:

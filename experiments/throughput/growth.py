@@ -1,0 +1,151 @@
+"""How cost grows with tracks, pairs, lines and dimensions: python experiments/throughput/growth.py
+
+Each point is a process of its own. Writes growth.json, growth.md and growth.png beside this file.
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.throughput.race import Contender, Stage, Work, race
+from experiments.throughput.stages.logs import make_logs
+from experiments.throughput.stages.pairs import ours as read_pairs
+from experiments.throughput.stages.training import BATCH_SIZE, draw_pairs, fit
+from src.console import ROOT, console
+from src.provenance import provenance
+from src.records import write_record, write_whole
+
+HERE = Path(__file__).parent
+K = 50
+NUM_QUERIES = 4096
+"""Of exact search, whose cost a query does not depend on how many there are."""
+
+mpl.use("agg")
+
+
+def training(_folder: Path, _small: bool, *, tracks: int, pairs: int, dim: int, model: str) -> Work:
+    """An epoch by `trainer.fit`."""
+    return fit(draw_pairs(num_tracks=tracks, num_artists=tracks // 4, num_pairs=pairs), model=model, dim=dim)
+
+
+def reading(folder: Path, small: bool, *, lines: int) -> Work:
+    """From event logs to pairs."""
+    make_logs(folder, num_events=lines, num_users=max(1000, lines // 300))
+    return read_pairs(folder, small)
+
+
+def unit_vectors(tracks: int, dim: int) -> Any:
+    """Around those of artists, as a trained head has them."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    artists = torch.randn(tracks // 4, dim, generator=generator)
+    vectors = artists[torch.randint(len(artists), (tracks,), generator=generator)]
+    vectors += torch.randn(tracks, dim, generator=generator)
+    return torch.nn.functional.normalize(vectors)
+
+
+def exact(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
+    """Lists of some of the tracks."""
+    import torch
+
+    from src.models.retrieval import top_k
+
+    vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)
+    rows = torch.arange(min(NUM_QUERIES, tracks))
+
+    def work() -> float:
+        top_k(queries=vectors, items=vectors, query_rows=rows, k=K, plays=plays)
+        return len(rows)
+
+    return work
+
+
+def approximate(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
+    """Lists of all tracks, with what it takes to make the index."""
+    import torch
+
+    from src.models.approximate import approximate_top_k
+
+    vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)
+
+    def work() -> float:
+        rows = torch.arange(tracks)
+        approximate_top_k(queries=vectors, items=vectors, query_rows=rows, k=K, plays=plays, recall=0.95)
+        return tracks
+
+    return work
+
+
+TRACKS, PAIRS = (10**4, 10**5, 10**6, 10**7), (10**5, 10**6, 10**7, 10**8)
+TRAINED = {"tracks": 50_000, "pairs": 100 * BATCH_SIZE, "dim": 64}
+CURVES: dict[str, tuple[str, Any, str, Sequence[int], dict[str, Any]]] = {
+    "training, contextual": ("pair", training, "tracks", TRACKS, {**TRAINED, "model": "contextual"}),
+    "training, convex": ("pair", training, "tracks", TRACKS, {**TRAINED, "model": "convex"}),
+    "training, convex, dims": ("pair", training, "dim", (16, 32, 64, 128, 256), {**TRAINED, "model": "convex"}),
+    "training, convex, pairs": ("pair", training, "pairs", PAIRS, {**TRAINED, "model": "convex"}),
+    "events to pairs": ("line", reading, "lines", (10**5, 10**6, 10**7), {}),
+    "exact lists": ("track", exact, "tracks", (10**4, 10**5, 10**6), {"dim": 64}),
+    "approximate lists": ("track", approximate, "tracks", (10**4, 10**5, 10**6), {"dim": 64}),
+}  # fmt: skip
+"""What grows: the unit of cost, who works, the argument that grows, its values, the other arguments."""
+
+
+def main() -> None:
+    points = []
+    for name, (unit, work, argument, values, others) in CURVES.items():
+        for value in values:
+            contender = Contender(name=name, prepare=partial(work, **{**others, argument: value}))
+            with tempfile.TemporaryDirectory() as folder, console.status(f"{name}: {value:,} {argument}"):
+                stage = Stage(name=name, unit=unit, ours=contender)
+                timing = race(stage, Path(folder), small=False, rounds=1, told=lambda _: None, warm_up=value < 10**6)
+            point = {"curve": name, "grows": argument, "value": value, "unit": unit}
+            point |= {"us": 1e6 / timing[name].rates[0], "peak_mb": timing[name].peak_mb}
+            points.append(point)
+            console.print(
+                f"{name:28} {value:>12,} {argument:8} {point['us']:10.3g} µs a {unit}, {point['peak_mb']:,.0f} MB"
+            )
+    write_record({"points": points, "provenance": provenance(ROOT)}, HERE / "growth.json")
+    write_whole(HERE / "growth.md", lambda path: path.write_text(table(points), encoding="utf-8"))
+    write_whole(HERE / "growth.png", lambda path: draw(points, path))
+
+
+def table(points: list[dict[str, Any]]) -> str:
+    lines = ["| | grows | to | µs each | | peak MB |", "|---|---|--:|--:|---|--:|"]
+    lines += [
+        f"| {p['curve']} | {p['grows']} | {p['value']:,} | {p['us']:.3g} | a {p['unit']} | {p['peak_mb']:,.0f} |"
+        for p in points
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def draw(points: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    arguments = list(dict.fromkeys(p["grows"] for p in points))
+    figure, axes = plt.subplots(2, len(arguments), figsize=(3.6 * len(arguments), 6), squeeze=False)
+    for column, argument in enumerate(arguments):
+        curves = list(dict.fromkeys(p["curve"] for p in points if p["grows"] == argument))
+        for curve in curves:
+            own = [p for p in points if p["curve"] == curve]
+            for row, key in enumerate(("us", "peak_mb")):
+                axes[row][column].plot([p["value"] for p in own], [p[key] for p in own], marker="o", label=curve)
+        for row, label in enumerate(("µs each", "peak MB")):
+            axis = axes[row][column]
+            axis.set(xscale="log", yscale="log", xlabel=argument, ylabel=label if column == 0 else "")
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.grid(alpha=0.3)
+        axes[0][column].legend(frameon=False, fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The stages of the loop that are raced, a module each, which offers `STAGES`."""

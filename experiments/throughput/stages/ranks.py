@@ -1,0 +1,130 @@
+"""Ranking metrics over the whole catalogue: recall@1/10/50, nDCG@10 and MRR of 100,000 queries, 200 dimensions."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.throughput.race import Contender, Stage, Work
+from experiments.throughput.stages.lists import NUM_TRACKS, make_vectors, product_work
+
+
+def make(folder: Path, small: bool) -> None:
+    """Two queries a track, drawn alike: real ones crowd on what is popular, and share more lines."""
+    make_vectors(folder)
+    rng = np.random.default_rng(2)
+    num_previous = 2000 if small else NUM_TRACKS
+    previous = rng.integers(0, num_previous, 2 * num_previous)
+    following = (previous + rng.integers(1, NUM_TRACKS, len(previous))) % NUM_TRACKS
+    np.save(folder / "pairs.npy", np.stack([previous, following]))
+
+
+def data(folder: Path) -> tuple[Any, Any, Any]:
+    previous, following = np.load(folder / "pairs.npy")
+    return np.load(folder / "vectors.npy"), previous, following
+
+
+def ours(vectors: Any, previous: Any, following: Any) -> Any:
+    import torch
+
+    from src.evaluation import ranking
+    from src.models.retrieval import mean_ranks
+
+    table = torch.from_numpy(vectors)
+    query, target = torch.from_numpy(previous), torch.from_numpy(following)
+    return ranking.accuracy(mean_ranks(queries=table, items=table, previous=query, following=target)).mean()
+
+
+def prepare_ours(folder: Path, _: bool) -> Work:
+    vectors, previous, following = data(folder)
+
+    def work() -> float:
+        ours(vectors, previous, following)
+        return len(previous)
+
+    return work
+
+
+def prepare_torchmetrics(folder: Path, _: bool) -> Work:
+    """Its functions, a query at a time, which its classes come to as well; on a slice, checked against ours."""
+    import torch
+    from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_recall, retrieval_reciprocal_rank
+
+    vectors, previous, following = data(folder)
+    num_queries = 20
+    query, target = torch.from_numpy(previous[:num_queries]), torch.from_numpy(following[:num_queries])
+    table = torch.from_numpy(vectors)
+
+    def metrics() -> torch.Tensor:
+        scores = (table[query] @ table.T).add_(2)  # candidates whose score is not above 0 count as irrelevant there
+        scores.scatter_(1, query[:, None], 0)
+        lines = []
+        for line, row in zip(scores, target, strict=True):
+            relevant = torch.zeros(len(line), dtype=torch.bool)
+            relevant[row] = True
+            recalls = [retrieval_recall(line, relevant, top_k=k) for k in (1, 10, 50)]
+            ndcg = retrieval_normalized_dcg(line, relevant, top_k=10)
+            lines.append(torch.stack([*recalls, ndcg, retrieval_reciprocal_rank(line, relevant)]))
+        return torch.stack(lines).mean(0)
+
+    expected = ours(vectors, previous[:num_queries], following[:num_queries])
+    assert np.allclose(metrics(), expected, atol=1e-3)
+
+    def work() -> float:
+        metrics()
+        return num_queries
+
+    return work
+
+
+def prepare_ranx(folder: Path, _: bool) -> Work:
+    """A run of dictionaries, as its guide has it; on a slice, checked against ours."""
+    from ranx import Qrels, Run, evaluate  # type: ignore[import-untyped]
+
+    vectors, previous, following = data(folder)
+    num_queries = 4
+    names = [str(row) for row in range(len(vectors))]
+
+    def metrics() -> dict[str, float]:
+        scores = (vectors[previous[:num_queries]] @ vectors.T).astype(np.float64)
+        scores[np.arange(num_queries), previous[:num_queries]] = -2
+        run = Run({names[place]: dict(zip(names, line.tolist(), strict=True)) for place, line in enumerate(scores)})
+        qrels = Qrels({names[place]: {names[row]: 1} for place, row in enumerate(following[:num_queries])})
+        found: dict[str, float] = evaluate(qrels, run, ["recall@1", "recall@10", "recall@50", "ndcg@10", "mrr"])
+        return found
+
+    expected = ours(vectors, previous[:num_queries], following[:num_queries])
+    assert np.allclose(list(metrics().values()), expected, atol=1e-3)
+
+    def work() -> float:
+        metrics()
+        return num_queries
+
+    return work
+
+
+def prepare_product(folder: Path, _: bool) -> Work:
+    """Every query that differs with every item, once, and nothing else; nothing is ranked."""
+    vectors, previous, _ = data(folder)
+    work = product_work(vectors[np.unique(previous)], vectors)
+
+    def all_queries() -> float:
+        work()
+        return len(previous)
+
+    return all_queries
+
+
+STAGES = [
+    Stage(
+        name="ranking metrics",
+        unit="queries",
+        make=make,
+        ours=Contender(name="Segue", prepare=prepare_ours),
+        rivals=[
+            Contender(name="torchmetrics", prepare=prepare_torchmetrics, at_least=20),
+            Contender(name="ranx", prepare=prepare_ranx, at_least=20),
+        ],
+        limits=[Contender(name="the matrix product alone", prepare=prepare_product, at_least=0.5)],
+    )
+]

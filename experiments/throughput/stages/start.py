@@ -1,0 +1,40 @@
+"""What a verb costs before it does anything: its import, and `--help`, each in a fresh interpreter."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+from experiments.throughput.race import Contender, Stage, Work
+
+VERBS = ("train", "compare", "simulate", "serve", "abtest")
+
+
+def started(words: tuple[str, ...], _folder: Path, _small: bool) -> Work:
+    """A Python with these words, from start to end."""
+    from src.console import ROOT
+
+    def work() -> float:
+        subprocess.run([sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        return 1
+
+    return work
+
+
+def python(name: str, *words: str) -> Contender:
+    return Contender(name=name, prepare=partial(started, words))
+
+
+STAGES = [
+    Stage(
+        name=name,
+        unit="starts",
+        ours=python("segue", *words),
+        limits=[python("import hydra", "-c", "import hydra")],
+        seconds_at_most=1.0,
+    )
+    for name, words in [
+        *((f"{verb}.py --help", (f"{verb}.py", "--help")) for verb in VERBS),
+        ("import of all verbs", ("-c", f"import {', '.join(VERBS)}")),
+    ]
+]

@@ -1,0 +1,195 @@
+"""Against `torch.optim.Adam` over whole tables, the slow way to the same weights."""
+
+import io
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor, nn
+
+from src.datamodules.pair_datamodule import PairDataModule
+from src.errors import InputError
+from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from src.models.pair_ranker import PairRanker
+from src.models.row_adam import RowAdam
+from src.models.scorers import CosineMix, TwoTableDot
+from tests.conftest import make_vocabulary
+
+ROW_ADAM = partial(RowAdam, lr=0.02, beta2=0.999, eps=1e-8, weight_decay=0.0)
+NUM_TRACKS, NUM_LISTENERS = 200, 30
+SEEN = [int(row != 7) for row in range(NUM_TRACKS)]
+VOCABULARY = make_vocabulary(
+    (row // 4 for row in range(NUM_TRACKS)),
+    previous_counts=SEEN,
+    next_counts=SEEN,
+    listener_counts=[2] * NUM_LISTENERS,
+)
+COSINES = partial(CosineMix, fixed_alpha=None, dim=8, init_std=0.1, dropout=0.0)
+SCORERS: dict[str, Any] = {
+    "convex": partial(COSINES, alpha=0.9, item_bias=False, order_std=0.0),
+    "learned": partial(COSINES, alpha="learned", item_bias=True, order_std=0.1),
+    "contextual": partial(TwoTableDot, alpha=None, dim=8, init_std=0.1, item_bias=False, dropout=0.0),
+}
+LOSSES: dict[str, Any] = {
+    "mse": MSELoss,
+    "bce": partial(BCELoss, scale=1.0, listener_spread=2.0),
+    "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0),
+}
+
+
+def ranker(scorer: str, loss: str, optimizer: Callable[..., Any]) -> PairRanker:
+    torch.manual_seed(0)
+    return PairRanker(
+        vocabulary=VOCABULARY,
+        scorer=SCORERS[scorer],
+        loss=LOSSES[loss],
+        optimizer=optimizer,
+        scheduler=None,
+        monitor="val/loss",
+    )
+
+
+def batches(num: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Small ones of many tracks, so that most rows are away for long; some twice in one batch; never row 7."""
+    generator = torch.Generator().manual_seed(1)
+    draws = torch.rand(num, 2, 12, generator=generator) ** 2 * (NUM_TRACKS - 8) + 8
+    listeners = torch.randint(NUM_LISTENERS, (num, 12), generator=generator)
+    return [
+        (*rows.long(), torch.rand(12, generator=generator), who) for rows, who in zip(draws, listeners, strict=True)
+    ]
+
+
+def trained(model: PairRanker, optimizer: Any, num_steps: int = 60) -> dict[str, Tensor]:
+    for step, batch in enumerate(batches(num_steps)):
+        optimizer.param_groups[0]["lr"] = 0.02 / (1 + step // 20)  # a scheduler's doing
+        optimizer.zero_grad()
+        model.loss(model.scorer, *batch).backward()
+        optimizer.step()
+    return {name: weights.clone() for name, weights in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_it_goes_where_adam_without_momentum_goes(scorer: str, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.models.row_adam._PIECE", 5 * 8)
+    fast = ranker(scorer, loss, ROW_ADAM)
+    slow = ranker(scorer, loss, partial(torch.optim.Adam, lr=0.02, betas=(0.0, 0.999)))
+    began = {name: weights.clone() for name, weights in slow.state_dict().items()}
+    ended, expected = (trained(model, model.configure_optimizers()) for model in (fast, slow))
+    moved = [(expected[name] - began[name]).abs().max() for name, _ in slow.named_parameters()]
+    assert min(moved) > 0.01
+    torch.testing.assert_close(ended, expected, rtol=1e-3, atol=2e-4)
+
+
+def test_a_row_that_no_pair_shows_stays_where_it_is() -> None:
+    model = ranker("contextual", "mse", partial(ROW_ADAM, weight_decay=0.1))
+    assert isinstance(model.scorer, TwoTableDot)
+    before = model.scorer.context.weight.detach().clone()
+    trained(model, model.configure_optimizers())
+    shown = torch.zeros(NUM_TRACKS, dtype=torch.bool)
+    for previous, *_ in batches(60):
+        shown[previous] = True
+    still = (model.scorer.context.weight == before).all(1)
+    assert torch.equal(still, ~shown)
+
+
+def test_weight_decay_is_adams_on_the_rows_of_a_batch() -> None:
+    torch.manual_seed(0)
+    weights = torch.randn(5, 3)
+    fast, slow = nn.Embedding.from_pretrained(weights.clone(), freeze=False, sparse=True), weights.clone()
+    slow.requires_grad_()
+    row_adam = RowAdam(fast.parameters(), lr=0.1, beta2=0.9, eps=1e-8, weight_decay=0.5)
+    adam = torch.optim.Adam([slow], lr=0.1, betas=(0.0, 0.9), weight_decay=0.5)
+    rows = torch.arange(5)
+    for _ in range(4):
+        for table, optimizer in ((fast, row_adam), (lambda rows: slow[rows], adam)):
+            optimizer.zero_grad()
+            (table(rows) ** 3).sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(fast.weight, slow)
+
+
+def test_its_state_goes_on_from_a_checkpoint_as_if_nothing_had_been() -> None:
+    whole = ranker("convex", "bce", ROW_ADAM)
+    optimizer = whole.configure_optimizers()
+    trained(whole, optimizer)
+    file = io.BytesIO()
+    torch.save([whole.state_dict(), optimizer.state_dict()], file)
+    file.seek(0)
+    weights, state = torch.load(file, weights_only=True)
+    resumed = ranker("convex", "bce", ROW_ADAM)
+    resumed.load_state_dict(weights)
+    optimizer_again = resumed.configure_optimizers()
+    optimizer_again.load_state_dict(state)
+    ended, again = trained(whole, optimizer), trained(resumed, optimizer_again)
+    assert all(torch.equal(ended[name], again[name]) for name in ended)
+
+
+@pytest.mark.parametrize("scorer", ["convex", "contextual"])
+def test_training_ends_as_well_as_with_adam_within_what_seeds_differ(
+    datamodule_of: Callable[..., PairDataModule], ring_logs: Path, scorer: str
+) -> None:
+    ends: dict[str, list[float]] = {"row_adam": [], "adam": []}
+    for seed in (1, 2, 3, 4):
+        datamodule = datamodule_of(ring_logs, seed=seed)
+        datamodule.setup()
+        for name, optimizer in (("row_adam", ROW_ADAM), ("adam", partial(torch.optim.Adam, lr=0.02))):
+            torch.manual_seed(seed)
+            model = PairRanker(
+                vocabulary=datamodule.vocabulary,
+                scorer=SCORERS[scorer],
+                loss=LOSSES["bce"],
+                optimizer=optimizer,
+                scheduler=None,
+                monitor="val/loss",
+            )
+            ends[name].append(float(fitted(model, datamodule).callback_metrics["val/loss"]))
+    row_adam, adam = (torch.tensor(values) for values in ends.values())
+    assert row_adam.mean() < adam.mean() + 2 * torch.maximum(adam.std(), row_adam.std())
+
+
+def fitted(model: PairRanker, datamodule: PairDataModule, **settings: Any) -> Trainer:
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
+    trainer = Trainer(max_epochs=6, enable_checkpointing=False, num_sanity_val_steps=0, **quiet, **settings)
+    trainer.fit(model, datamodule)
+    return trainer
+
+
+def test_clipping_gradients_is_refused_before_training_with_the_remedy(
+    datamodule_of: Callable[..., PairDataModule], ring_logs: Path
+) -> None:
+    datamodule = datamodule_of(ring_logs)
+    datamodule.setup()
+    model = PairRanker(
+        vocabulary=datamodule.vocabulary,
+        scorer=SCORERS["convex"],
+        loss=MSELoss,
+        optimizer=ROW_ADAM,
+        scheduler=None,
+        monitor="val/loss",
+    )
+    with pytest.raises(InputError, match=r"trainer.gradient_clip_val=1.0 needs gradients of whole tables; .*=adam"):
+        fitted(model, datamodule, gradient_clip_val=1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": -1.0}, "optimizer.lr must be a number of at least 0, got -1"),
+        ({"beta2": 1.0}, "optimizer.beta2 must be a number of at least 0 and at most 0.999999999, got 1"),
+        ({"eps": 0.0}, "optimizer.eps must be a number above 0, got 0"),
+        ({"weight_decay": -0.1}, "optimizer.weight_decay must be a number of at least 0, got -0.1"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ranker("convex", "mse", partial(ROW_ADAM, **change))
