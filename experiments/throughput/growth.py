@@ -150,6 +150,11 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
         for row, label in enumerate(("µs each", "peak MB")):
             axis = axes[row][column]
             axis.set(xscale="log", yscale="log", xlabel=argument, ylabel=label if column == 0 else "")
+            low, high = axis.get_ylim()
+            axis.set_ylim(low / 3, 3 * high)  # what is flat shall look flat
+            axis.minorticks_off()
+            if argument == "dim":
+                axis.set_xticks(list(CURVES["training, convex, dims"][3]), CURVES["training, convex, dims"][3])
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(alpha=0.3)
         axes[0][column].legend(frameon=False, fontsize=7)
