@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+RIVALS := .venv/.rivals
 
 setup: $(READY)
 
@@ -19,9 +20,12 @@ train: $(READY)   ## make train ARGS="model=track seed=2"
 test: $(READY)    ## make test ARGS="-k ranking"
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: $(READY)   ## make bench ARGS="--full", or the names of stages
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,bench]"
+bench: $(RIVALS)  ## make bench ARGS="--full", or the names of stages
 	$(BIN)/python experiments/throughput/bench.py $(ARGS)
+
+$(RIVALS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,bench]"
+	@touch $(RIVALS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -56,6 +56,7 @@ def main() -> None:
                 f"datamodule.path={logs}",
                 "datamodule.pairing=first",
                 "loss=bce",
+                "optimizer=adam",
                 "logger=none",
             )
             lists[model] = night / "recommendations.jsonl"

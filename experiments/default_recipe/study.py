@@ -30,7 +30,7 @@ def main() -> None:
         sweep = sweeps / str(number)
         if not sweep.exists():
             command = [sys.executable, "train.py", "-m", f"datamodule={','.join(sources)}", lever]
-            command += ["logger=none", "~callbacks.export", f"hydra.sweep.dir={sweep}"]
+            command += ["optimizer=adam", "logger=none", "~callbacks.export", f"hydra.sweep.dir={sweep}"]
             subprocess.run(command, cwd=ROOT, check=True)
         for run in sorted(sweep.glob("*/metrics.json"), key=lambda path: int(path.parent.name)):
             config = yaml.safe_load((run.parent / "config.yaml").read_text(encoding="utf-8"))

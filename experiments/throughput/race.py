@@ -88,10 +88,14 @@ def race(
         told: called with a line of what goes on.
         warm_up: whether a round that is not timed comes before.
     """
+    context = get_context("spawn")
     if stage.make:
         told("making data")
-        stage.make(folder, small)
-    context = get_context("spawn")
+        maker = context.Process(target=stage.make, args=(folder, small))  # whose memory is nobody's
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            raise SystemExit(f"{stage.name}: its data could not be made; the reason stands above")
     lines: dict[str, Connection] = {}
     processes = []
     rates: dict[str, list[float]] = {contender.name: [] for contender in stage.contenders}
@@ -138,8 +142,13 @@ def _serve(prepare: Callable[[Path, bool], Work], folder: Path, small: bool, lin
         began = time.perf_counter()
         units = work()
         seconds = time.perf_counter() - began
-        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        line.send((units / seconds, peak / 1024))
+        line.send((units / seconds, _peak_mb()))
+
+
+def _peak_mb() -> float:
+    """Of this process (what getrusage says of it begins with its parent's) and of those that it started."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return max(int(line.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
 
 
 def rows_of(stage: Stage, timings: dict[str, Timing]) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ class Export(Callback):
         k: how many candidates to keep for each track.
         index: search `exact` or `approximate`, or `auto`, which is exact for small catalogues.
         approximate_above: tracks up to which `auto` is exact.
-        recall: share of the exact lists that an approximate search must find in a sample, in (0, 1].
+        recall: share of the exact lists that an approximate search aims at, in (0, 1].
 
     Raises:
         InputError: the catalogue cannot fill `k` places, or another argument breaks its law.
@@ -66,5 +66,7 @@ class Export(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({name: recall})
         share = f"{recall:.1%} of the exact lists of a sample"
+        if recall < self._recall:
+            share += f", less than callbacks.export.recall={self._recall}"
         line = f"recommendations are approximate: they hold {share}; callbacks.export.index=exact takes longer"
         console.print(line, soft_wrap=True)

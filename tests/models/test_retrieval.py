@@ -102,7 +102,10 @@ def test_approximate_lists_hold_the_share_that_they_say() -> None:
 
 
 @pytest.mark.parametrize("num_tracks", [3, 30, 700])
-def test_an_approximate_search_that_must_find_all_does(num_tracks: int) -> None:
+def test_an_approximate_search_that_looks_everywhere_finds_all(
+    num_tracks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.models.approximate.MOST_OF_CELLS", 1)
     torch.manual_seed(1)
     table = torch.randint(-9, 10, (num_tracks, 5)).float()
     k = min(20, num_tracks - 1)
@@ -110,6 +113,17 @@ def test_an_approximate_search_that_must_find_all_does(num_tracks: int) -> None:
     _, scores, recall = approximate_top_k(**every, query_rows=torch.arange(num_tracks), recall=1.0)
     assert recall == 1
     assert (scores == top_k(**every, query_rows=torch.arange(num_tracks))[1]).all()
+
+
+def test_an_approximate_search_stops_before_it_costs_more_than_exact_search() -> None:
+    torch.manual_seed(1)
+    table = torch.randn(700, 30)  # without clusters, so that the nearest lie anywhere
+    every: dict[str, Any] = {"queries": table, "items": table, "k": 20, "plays": np.arange(700)}
+    rows, _, recall = approximate_top_k(**every, query_rows=torch.arange(700), recall=1.0)
+    exact, _ = top_k(**every, query_rows=torch.arange(700))
+    assert 0.1 < recall < 0.9
+    found = np.mean([len(np.intersect1d(ours, best)) / 20 for ours, best in zip(rows, exact, strict=True)])
+    assert found == pytest.approx(recall, abs=0.03)
 
 
 def test_float_noise_does_not_break_a_tie() -> None:

@@ -1,7 +1,6 @@
 """Steps of simulated listeners: random recommendations, no logs, one process."""
 
 import math
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,22 +27,17 @@ def make_world(*overrides: str) -> "World":
     return world
 
 
-def make(folder: Path, small: bool) -> None:
-    world = make_world(f"world={'small' if small else 'published'}")
-    (folder / "world").write_bytes(pickle.dumps(world))  # for processes of this one race, as if they were handed it
+def world_of(small: bool) -> "World":
+    """The same for every contender."""
+    return make_world(f"world={'small' if small else 'published'}")
 
 
-def world_in(folder: Path) -> "World":
-    world: World = pickle.loads((folder / "world").read_bytes())
-    return world
-
-
-def ours(folder: Path, small: bool) -> Work:
+def ours(_: Path, small: bool) -> Work:
     from src.simulation.experiment import Tally
     from src.simulation.policies import Random
     from src.simulation.traffic import Day, Players
 
-    world = world_in(folder)
+    world = world_of(small)
     plan = Day.plan(world, day=1, sessions=100_000 if small else 1_000_000, experiment="BENCH", arms=["C"], seed=1)
     players = Players(world, [Random(world=world)], workers=1, keep_events=False)
 
@@ -125,13 +119,13 @@ gym.register(
 )
 
 
-def plain_loop(folder: Path, small: bool) -> Work:
-    world = world_in(folder)
+def plain_loop(_: Path, small: bool) -> Work:
+    world = world_of(small)
     return lambda: loop(world, 20_000 if small else 200_000)
 
 
-def gymnasium_loop(folder: Path, small: bool) -> Work:
-    env, steps = gym.make("bench/Listener-v0", world=world_in(folder)), 10_000 if small else 100_000
+def gymnasium_loop(_: Path, small: bool) -> Work:
+    env, steps = gym.make("bench/Listener-v0", world=world_of(small)), 10_000 if small else 100_000
 
     def work() -> float:
         done = 0
@@ -146,9 +140,9 @@ def gymnasium_loop(folder: Path, small: bool) -> Work:
     return work
 
 
-def memory_traffic(folder: Path, small: bool) -> Work:
+def memory_traffic(_: Path, small: bool) -> Work:
     """What a step reads and writes and no more: given tracks' artists and embeddings, the product, three columns."""
-    world, sessions, num_steps = world_in(folder), 8192, 7  # which stay in the cache; a session has about seven steps
+    world, sessions, num_steps = world_of(small), 8192, 7  # which stay in the cache; a session has about seven steps
     tracks = np.random.default_rng(1).integers(len(world.catalog), size=(num_steps, sessions))
     tastes = world.embeddings[tracks[0]]
     rows, liking = np.empty_like(tastes), np.empty(sessions, np.float32)
@@ -180,6 +174,5 @@ STAGES = [
             Contender(name="gymnasium loop", prepare=gymnasium_loop, at_least=1000),
         ],
         limits=[Contender(name="memory traffic", prepare=memory_traffic, at_least=0.5)],
-        make=make,
     )
 ]

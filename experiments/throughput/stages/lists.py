@@ -76,7 +76,7 @@ def prepare_faiss(folder: Path, small: bool) -> Work:
 
 def prepare_implicit(folder: Path, small: bool) -> Work:
     """What the `recommend` and `similar_items` of its matrix factorisations call, in their batches."""
-    from implicit.cpu.topk import topk  # type: ignore[import-untyped]
+    from implicit.cpu.topk import topk
 
     vectors = np.load(folder / "vectors.npy")
     return lambda: len(topk(vectors, queries_of(vectors, small), K + 1)[0])

@@ -79,7 +79,7 @@ def prepare_torchmetrics(folder: Path, _: bool) -> Work:
 
 def prepare_ranx(folder: Path, _: bool) -> Work:
     """A run of dictionaries, as its guide has it; on a slice, checked against ours."""
-    from ranx import Qrels, Run, evaluate  # type: ignore[import-untyped]
+    from ranx import Qrels, Run, evaluate
 
     vectors, previous, following = data(folder)
     num_queries = 4
