@@ -1,24 +1,100 @@
 """What studies share: the runs they are made of, and their tables."""
 
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from scipy import stats
+
+from src.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = {"simulate": "simulation.json", "train": "metrics.json", "abtest": "abtest.json"}
+
+ALONE = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_ARENA_MAX": "1"}
+"""One core, and memory that is kept from step to step: a dense gradient is else fetched anew from the system each time,
+which takes longer than to compute it."""
+
+Job = tuple[str, Path, tuple[str, ...]]
+"""A verb, its run folder, and the words after it."""
 
 
 def run(verb: str, folder: Path, *words: str) -> Path:
     """Run a verb, unless its folder has the result of an earlier time; so a study that was stopped goes on."""
     if not (folder / RECORD[verb]).exists():
         print(f"— {folder.name}", flush=True)
-        subprocess.run([sys.executable, f"{verb}.py", *words, f"hydra.run.dir={folder}"], cwd=ROOT, check=True)
+        subprocess.run(_command(verb, folder, words), cwd=ROOT, check=True)
     return folder
 
 
+def run_all(jobs: Iterable[Job], *, at_once: int | None = None) -> list[Path]:
+    """`run` for each of the jobs, as many at once as there are cores, each with one of them.
+
+    Raises:
+        CalledProcessError: a job failed; the others that had begun are finished first.
+    """
+    jobs = list(jobs)
+    missing = [job for job in jobs if not (job[1] / RECORD[job[0]]).exists()]
+
+    def one(job: Job) -> None:
+        verb, folder, words = job
+        command, env = _command(verb, folder, words), {**os.environ, **ALONE}
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        if done.returncode:
+            print(done.stdout + done.stderr, file=sys.stderr)
+            done.check_returncode()
+        print(f"— {folder.parent.name}/{folder.name}", flush=True)
+
+    with ThreadPoolExecutor(at_once or os.cpu_count()) as pool:
+        try:
+            list(pool.map(one, missing))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [folder for _, folder, _ in jobs]
+
+
+def _command(verb: str, folder: Path, words: Iterable[str]) -> list[str]:
+    return [sys.executable, f"{verb}.py", *words, f"hydra.run.dir={folder}"]
+
+
+def validation(folder: Path) -> dict[str, float]:
+    """What may choose: the metrics of a run on its validation sessions, and no others."""
+    return {name: value for name, value in _metrics(folder).items() if name.startswith("val/")}
+
+
+def tested(folder: Path) -> dict[str, float]:
+    """The metrics of a run on its test sessions: to be told of what validation has chosen."""
+    return {name: value for name, value in _metrics(folder).items() if name.startswith("test/")}
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+def interval(values: pd.Series) -> tuple[float, float, float]:
+    """Mean with Student's 95 % interval over seeds; without one where there is a single seed."""
+    mean = float(values.mean())
+    half = stats.t.ppf(0.975, len(values) - 1) * values.sem() if len(values) > 1 else float("nan")
+    return mean, float(mean - half), float(mean + half)
+
+
+def write_results(folder: Path, table: pd.DataFrame, readable: pd.DataFrame) -> None:
+    """`results.csv`, `results.md` and `provenance.json`: the command, the commit and the versions."""
+    table.to_csv(folder / "results.csv", index=False)
+    (folder / "results.md").write_text(markdown(readable) + "\n", encoding="utf-8")
+    (folder / "provenance.json").write_text(json.dumps(provenance(ROOT), indent=2) + "\n", encoding="utf-8")
+
+
 def markdown(table: pd.DataFrame) -> str:
+    """A table for people; the first two columns are names."""
     rows = [
         ["" if pd.isna(value) else value if isinstance(value, str) else f"{value:.4g}" for value in row]
         for row in table.astype(object).to_numpy().tolist()

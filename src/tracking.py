@@ -203,7 +203,7 @@ def run_colour(setup: str) -> str:
 
 
 _COLOURS = {
-    "track α=1": "#1f77b4", "artist α=0": "#ff7f0e", "mean α=0.5": "#2ca02c", "convex α=0.9": "#d62728",
+    "track α=1": "#1f77b4", "artist α=0": "#ff7f0e", "mean α=0.5": "#2ca02c", "convex α=learned": "#d62728",
     "contextual": "#7f7f7f",
 }  # fmt: skip
 

@@ -25,7 +25,8 @@ from src.search.sweeper import Search
 from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")
-ALL = {"model.dim", "model.alpha", "loss", "loss.temperature", "optimizer.lr", "optimizer.weight_decay"}
+TEMPERATURE = "loss.without_shares.temperature"
+ALL = {"model.dim", "model.alpha", "model.dropout", "optimizer.lr", "optimizer.weight_decay"}
 Objective = Callable[[dict[str, str]], float]
 
 
@@ -34,7 +35,7 @@ def parsed(*words: str) -> Any:
 
 
 def make_space(*given: str, **chosen: str) -> Space:
-    settled = {"model": "convex", "loss": "softmax", "datamodule": "botify", **chosen}
+    settled = {"model": "convex", "loss": "auto", "datamodule": "botify", **chosen}
     return Space(
         given=parsed(*given),
         usual=parsed(*(f"{key}={text}" for key, text in USUAL.space.items())),
@@ -66,14 +67,18 @@ def test_an_override_takes_its_key_out_of_the_space() -> None:
     ("chosen", "gone"),
     [
         ({"model": "track"}, {"model.alpha"}),
-        ({"loss": "bce"}, {"loss", "loss.temperature"}),
-        ({"loss": "softmax"}, {"loss"}),
-        ({"datamodule": "yes"}, {"loss"}),
+        ({"model": "contextual"}, {"model.alpha"}),
+        ({"loss": "bce"}, set()),
     ],
 )
 def test_a_choice_takes_out_what_it_leaves_no_choice_about(chosen: dict[str, str], gone: set[str]) -> None:
     space = make_space(*(f"{key}={value}" for key, value in chosen.items()), **chosen)
     assert names(space) == ALL - gone
+
+
+def test_the_temperature_is_searched_where_there_is_one() -> None:
+    assert names(make_space("datamodule=yes", datamodule="yes")) == ALL | {TEMPERATURE}
+    assert names(make_space("datamodule=yes", "loss=softmax", datamodule="yes", loss="softmax")) == ALL
 
 
 def test_a_sweep_takes_the_place_of_a_dimension_or_adds_one() -> None:
@@ -88,11 +93,11 @@ def test_a_sweep_takes_the_place_of_a_dimension_or_adds_one() -> None:
 def test_each_trial_has_a_key_only_with_the_choice_that_brings_it_in() -> None:
     import optuna
 
-    space, seen = make_space("model=convex,track"), set()
+    space, seen = make_space("model=convex,track", "loss=auto,softmax", datamodule="yes"), set()
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(40):
         words = dict(word.split("=") for word in space.suggest(study.ask()))
-        assert ("loss.temperature" in words) == (words["loss"] == "softmax")
+        assert (TEMPERATURE in words) == (words["loss"] == "auto")
         assert ("model.alpha" in words) == (words["model"] == "convex")
         assert 1e-4 <= float(words["optimizer.lr"]) <= 3e-2
         seen.add((words["model"], words["loss"]))
@@ -106,8 +111,8 @@ def test_a_baseline_is_searched_for_what_it_has() -> None:
 
 
 def test_of_several_choices_each_is_needed() -> None:
-    assert "loss" not in names(make_space("model=convex,track", datamodule="yes"))
-    assert "loss" in names(make_space("model=rules,track"))
+    assert TEMPERATURE not in names(make_space("model=rules,track"))
+    assert TEMPERATURE in names(make_space("model=rules,track", datamodule="yes"))
 
 
 BAD = [

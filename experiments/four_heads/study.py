@@ -1,167 +1,158 @@
 """The report, again: python experiments/four_heads/study.py
 
-Five models by the published recipe, seeds × traffic × pairings; each seed's models meet the same listeners in an A/B
-test against contextual. Then α from 0 to 1, and one more night of each model's own traffic. A study that was stopped
-goes on where it was. Writes results.csv, results.md, results.png and provenance.json beside this file.
+Five models by the published recipe; those of a seed meet the same listeners in one A/B test against contextual. First
+with mixed traffic and pairs of the first track; then, with fewer sessions to learn from, by traffic, pairing, α and one
+more night of each model's own traffic, seed by seed. A study that was stopped goes on where it was; `--rounds 3` stops
+after so many seeds of the second part, and `--only main` before it. Writes results.csv, results.md, results.png and
+provenance.json beside this file.
 """
 
+import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.runs import markdown, run, run_all  # noqa: E402
-from src.provenance import provenance  # noqa: E402
+from experiments.runs import Job, interval, run, run_all, tested, write_results  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "four_heads"
+WORLD = "world=published"
 MODELS = ("contextual", "track", "artist", "mean", "convex")
-SEEDS = (1, 2, 3, 4, 5)
-TRAFFIC = {
-    "random": "arms={C: random}",
-    "mixed": "arms={C: random, T1: random, T2: sticky_artist, T3: popular}",
-}
-PAIRINGS = ("first", "consecutive")
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)
 """Those that no head is named for; 0, 0.5, 0.9 and 1 are artist, mean, convex and track."""
-
-LOGGED, PLAYED = 200_000, 20_000
-"""Sessions of the traffic that is learned from, and of each arm of an A/B test."""
-
-WORLD = "world=published"
 HEADS = {"artist": 0.0, "mean": 0.5, "convex": 0.9, "track": 1.0}
+SEEDS = (1, 2, 3, 4, 5)
+TRAFFIC = {
+    "mixed": "arms={C: random, T1: random, T2: sticky_artist, T3: popular}",
+    "random": "arms={C: random}",
+}
+MANY, FEW = 200_000, 50_000
+"""Sessions that are learned from. With many, contextual is what it was in the report (5.35); a run takes minutes."""
+PLAYED = 20_000
+"""Sessions of each arm of an A/B test."""
+BEYOND = ("test/mse", "test/mse_mean_floor", "test/recall_at_10", "test/ndcg_at_10",
+          "test/coverage_at_10", "test/popularity_rank_at_10")  # fmt: skip
 COLOURS = dict(zip(MODELS, ("#e07a1f", "#8d5a97", "#5a9367", "#b0a03c", "#2a6f97"), strict=True))
 mpl.use("agg")
 
 
 def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("--rounds", type=int, default=len(SEEDS), help="seeds of the second part")
+    asked.add_argument("--only", choices=["main"])
+    given = asked.parse_args()
     rows: list[dict[str, Any]] = []
-    for traffic, arms in TRAFFIC.items():
-        logs = run("simulate", RUNS / traffic, WORLD, arms, f"sessions={LOGGED}", "experiment=LOGGED", "seed=11")
-        for pairing in PAIRINGS:
-            rows += met(f"{traffic} {pairing}", logs, pairing, {model: (f"model={model}",) for model in MODELS})
-    mixed = RUNS / "mixed"
-    alphas = {f"α={alpha}": ("model=convex", f"model.alpha={alpha}") for alpha in ALPHAS}
-    rows += met("mixed first", mixed, "first", alphas, called="alphas")
-    rows += one_more_night(mixed)
-    table = pd.DataFrame(rows)
-    table.to_csv(HERE / "results.csv", index=False)
-    readable = summary(table)
-    (HERE / "results.md").write_text(markdown(readable) + "\n", encoding="utf-8")
-    (HERE / "provenance.json").write_text(json.dumps(provenance(ROOT), indent=2) + "\n")
-    draw(readable)
-    print(readable.to_string(index=False))
-
-
-def trained(setting: str, logs: Path, pairing: str, name: str, words: tuple[str, ...], seed: int) -> tuple[Any, ...]:
-    """A job of `run_all`."""
-    folder = RUNS / setting.replace(" ", "_") / f"{name}_{seed}"
-    data = ("datamodule=botify", f"datamodule.path={logs}", f"datamodule.pairing={pairing}")
-    quick = ("callbacks.ranking.max_val_queries=1000", "callbacks.plots=null", "logger=none")
-    return "train", folder, "experiment=published", *words, *data, *quick, f"seed={seed}"
+    heads = {model: (f"model={model}",) for model in MODELS}
+    for seed in SEEDS:
+        rows += met("mixed", MANY, "first", heads, seed)
+        show(rows)
+    for seed in SEEDS[: given.rounds * (given.only is None)]:
+        alphas = {f"α={alpha}": ("model=convex", f"model.alpha={alpha}") for alpha in ALPHAS}
+        rows += met("mixed", FEW, "first", heads | alphas, seed)
+        show(rows)
+        for traffic, pairing in (("random", "first"), ("mixed", "consecutive"), ("random", "consecutive")):
+            rows += met(traffic, FEW, pairing, heads, seed)
+            show(rows)
+        rows += one_more_night(seed)
+        show(rows)
 
 
 def met(
-    setting: str, logs: Path, pairing: str, models: dict[str, tuple[str, ...]], called: str = "heads"
+    traffic: str, sessions: int, pairing: str, models: dict[str, tuple[str, ...]], seed: int
 ) -> list[dict[str, Any]]:
-    """Train on the logs, then an A/B test for each seed; a row for each model and seed."""
-    jobs = {(m, s): trained(setting, logs, pairing, m, words, s) for m, words in models.items() for s in SEEDS}
+    """Models trained on the same logs, then played against contextual; a row for each."""
+    logs = run(
+        "simulate", RUNS / f"{traffic}_{sessions}", WORLD, TRAFFIC[traffic], f"sessions={sessions}",
+        "experiment=LOGGED", "seed=11",
+    )  # fmt: skip
+    setting = f"{traffic} traffic, pairs {pairing}"
+    folder = RUNS / f"{traffic}_{pairing}_{sessions}"
+    jobs = {name: trained(folder / f"{name}_{seed}", logs, pairing, words, seed) for name, words in models.items()}
     run_all(jobs.values())
-    base = {s: RUNS / setting.replace(" ", "_") / f"contextual_{s}" for s in SEEDS}
-    rows = []
-    for seed in SEEDS:
-        others = {model: jobs[model, seed][1] for model in models if model != "contextual"}
-        verdict = played(f"{setting} {called}", seed, {"contextual": base[seed], **others})
-        for model, effect in verdict.items():
-            folder = {"contextual": base[seed], **others}[model]
-            if model == "contextual" and called != "heads":
-                continue
-            metrics = json.loads((folder / "metrics.json").read_text())
-            offline = {name: metrics.get(name) for name in OFFLINE}
-            rows.append({"setting": setting, "model": model, "seed": seed, **effect, **offline})
-    return rows
+    return judged(setting, sessions, seed, {name: job[1] for name, job in jobs.items()}, folder / f"abtest_{seed}")
 
 
-OFFLINE = ("test/mse", "test/mse_mean_floor", "test/recall_at_10", "test/ndcg_at_10", "test/coverage_at_10",
-           "test/popularity_rank_at_10", "epochs")  # fmt: skip
-
-
-def played(setting: str, seed: int, lists: dict[str, Path]) -> dict[str, dict[str, float]]:
-    """An A/B test of the lists against the first of them, each arm picking uniformly among 50 as published."""
-    folder = RUNS / "abtests" / f"{setting.replace(' ', '_')}_{seed}"
-    names = list(lists)
-    arms = ", ".join(
-        f"{'C' if number == 0 else f'T{number}'}: {lists[name]}/recommendations.jsonl"
-        for number, name in enumerate(names)
-    )
-    words = (f"sessions={PLAYED * len(names)}", f"experiment=HEADS{seed}", f"seed={100 + seed}")
-    logs = run("simulate", folder / "played", WORLD, f"arms={{{arms}}}", *words)
-    verdict = run("abtest", folder / "verdict", f"logs={logs}/logs", "analysis.bootstrap_rounds=0")
-    effects = [
-        e
-        for e in json.loads((verdict / "abtest.json").read_text())["effects"]
-        if e["metric"] == "mean_time_per_session"
-    ]
-    found = {names[0]: {"time": effects[0]["control_mean"], "lift": 0.0}}
-    for effect in effects:
-        name = names[int(effect["treatment"][1:])]
-        found[name] = {
-            "time": effect["treatment_mean"],
-            "lift": effect["effect_percent"],
-            "lower": effect["relative_lower_percent"],
-            "upper": effect["relative_upper_percent"],
-        }
-    return found
-
-
-def one_more_night(before: Path) -> list[dict[str, Any]]:
-    """Each model's own traffic of a day more, all sessions its own; then it learns from both days."""
-    rows: list[dict[str, Any]] = []
+def one_more_night(seed: int) -> list[dict[str, Any]]:
+    """Every model gets a day more of traffic, all of it its own, and learns again from both days."""
+    before, folder = RUNS / f"mixed_{FEW}", RUNS / f"night_{FEW}"
     jobs = {}
     for model in MODELS:
-        for seed in SEEDS:
-            lists = RUNS / "mixed_first" / f"{model}_{seed}" / "recommendations.jsonl"
-            own = run(
-                "simulate", RUNS / "nights" / f"{model}_{seed}", WORLD, f"arms={{C: {lists}}}", f"after={before}",
-                f"sessions={LOGGED // 2}", "experiment=NIGHT", f"seed={200 + seed}",
-            )  # fmt: skip
-            jobs[model, seed] = trained("mixed first night", own, "first", model, (f"model={model}",), seed)
+        lists = RUNS / f"mixed_first_{FEW}" / f"{model}_{seed}" / "recommendations.jsonl"
+        own = run(
+            "simulate", folder / f"logs_{model}_{seed}", WORLD, f"arms={{C: {lists}}}", f"after={before}",
+            f"sessions={FEW}", "experiment=NIGHT", f"seed={200 + seed}",
+        )  # fmt: skip
+        jobs[model] = trained(folder / f"{model}_{seed}", own, "first", (f"model={model}",), seed)
     run_all(jobs.values())
-    for seed in SEEDS:
-        folders = {model: jobs[model, seed][1] for model in MODELS}
-        for model, effect in played("mixed first night", seed, folders).items():
-            metrics = json.loads((folders[model] / "metrics.json").read_text())
-            offline = {name: metrics.get(name) for name in OFFLINE}
-            rows.append({"setting": "mixed first, a night more", "model": model, "seed": seed, **effect, **offline})
+    folders = {name: job[1] for name, job in jobs.items()}
+    return judged(
+        "mixed traffic and a night of its own, pairs first", 2 * FEW, seed, folders, folder / f"abtest_{seed}"
+    )
+
+
+def trained(folder: Path, logs: Path, pairing: str, words: tuple[str, ...], seed: int) -> Job:
+    """A job of `run_all`. A fused step is the same step; what is left out does not touch the weights."""
+    data = ("datamodule=botify", f"datamodule.path={logs}", f"datamodule.pairing={pairing}")
+    quick = (
+        "optimizer.fused=true", "callbacks.ranking.max_val_queries=500", "callbacks.plots=null", "logger=none",
+        "callbacks.checkpoint.save_last=false", "+callbacks.checkpoint.save_weights_only=true",
+    )  # fmt: skip
+    return "train", folder, ("experiment=published", *words, *data, *quick, f"seed={seed}")
+
+
+def judged(setting: str, sessions: int, seed: int, folders: dict[str, Path], folder: Path) -> list[dict[str, Any]]:
+    """An A/B test of the lists against those of contextual, each arm picking uniformly among 50 as published."""
+    names = list(folders)
+    arms = {"C" if not place else f"T{place}": name for place, name in enumerate(names)}
+    files = ", ".join(f"{arm}: {folders[name]}/recommendations.jsonl" for arm, name in arms.items())
+    words = (f"sessions={PLAYED * len(names)}", f"experiment=HEADS{seed}", f"seed={100 + seed}")
+    logs = run("simulate", folder / "played", WORLD, f"arms={{{files}}}", *words)
+    verdict = run("abtest", folder / "verdict", f"logs={logs}/logs", "analysis.bootstrap_rounds=0")
+    effects = {
+        e["treatment"]: e
+        for e in json.loads((verdict / "abtest.json").read_text())["effects"]
+        if e["metric"] == "mean_time_per_session"
+    }
+    rows = []
+    for arm, name in arms.items():
+        effect = effects.get(arm, {})
+        time = effect.get("treatment_mean", next(iter(effects.values()))["control_mean"])
+        lift = {"lift": effect.get("effect_percent"), "lower": effect.get("relative_lower_percent")}
+        row = {"setting": setting, "sessions": sessions, "model": name, "seed": seed, "time": time, **lift}
+        rows.append({**row, **{metric: tested(folders[name]).get(metric) for metric in BEYOND}})
     return rows
 
 
-def interval(values: pd.Series) -> tuple[float, float, float]:
-    """Mean and 95 % t interval over seeds."""
-    mean, half = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.sem() if len(values) > 1 else np.nan
-    return float(mean), float(mean - half), float(mean + half)
+def show(rows: Iterable[dict[str, Any]]) -> None:
+    """Write what there is so far."""
+    table = pd.DataFrame(rows).astype({"lift": float, "lower": float})
+    readable = summary(table)
+    write_results(HERE, table, readable)
+    draw(readable)
+    print(readable.iloc[:, :9].to_string(index=False), flush=True)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """A line a setting and model: time per session, lift over contextual with its interval over seeds."""
+    """A line a setting and model: time per session, and lift over contextual, with intervals over seeds."""
     rows = []
-    for (setting, model), part in table.groupby(["setting", "model"], sort=False):
+    for (setting, sessions, model), part in table.groupby(["setting", "sessions", "model"], sort=False):
         time, lift = interval(part["time"]), interval(part["lift"])
-        sure = int((part["lower"] > 0).sum()) if "lower" in part else 0
         rows.append(
             {
-                "setting": setting,
+                "setting": f"{setting}, {sessions:,} sessions",
                 "model": model,
+                "seeds": len(part),
                 "time": time[0], "time_lower": time[1], "time_upper": time[2],
-                "lift": lift[0], "lift_lower": lift[1], "lift_upper": lift[2],
-                "better in": f"{sure} of {len(part)}",
-                **{name: part[name].mean() for name in OFFLINE},
+                "lift_percent": lift[0], "lift_lower": lift[1], "lift_upper": lift[2],
+                "surely_better_in": int((part["lower"] > 0).sum()),
+                **{name.removeprefix("test/"): part[name].mean() for name in BEYOND},
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -171,32 +162,33 @@ def draw(table: pd.DataFrame) -> None:
     from matplotlib import pyplot as plt
 
     settings = list(dict.fromkeys(table["setting"]))
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.4), width_ratios=(3, 2))
+    figure, axes = plt.subplots(1, 2, figsize=(13, 4.8), width_ratios=(3, 2))
     for number, (model, colour) in enumerate(COLOURS.items()):
         own = table[table["model"] == model].set_index("setting").reindex(settings)
         bars = [own["time"] - own["time_lower"], own["time_upper"] - own["time"]]
         places = np.arange(len(settings)) + 0.14 * (number - 2)
         axes[0].errorbar(places, own["time"], yerr=bars, fmt="o", capsize=3, color=colour, label=model)
-    axes[0].set_xticks(range(len(settings)), [s.replace(", ", ",\n") for s in settings], fontsize=8)
-    axes[0].set(ylabel="mean time per session", title="five models by traffic and pairing")
+    axes[0].set_xticks(range(len(settings)), [s.replace(", ", ",\n") for s in settings], fontsize=7)
+    axes[0].set(ylabel="mean time per session", title="five models by what they learn from", ylim=(2, None))
     axes[0].legend(frameon=False, fontsize=8)
-    own = table[table["setting"] == "mixed first"].set_index("model")
-    alphas = {HEADS.get(name, float(name[2:]) if name.startswith("α=") else np.nan): name for name in own.index}
+    first = table[table["setting"] == f"mixed traffic, pairs first, {FEW:,} sessions"].set_index("model")
+    alphas = {HEADS.get(name, float(name[2:]) if name.startswith("α=") else np.nan): name for name in first.index}
     alphas = {alpha: name for alpha, name in sorted(alphas.items()) if alpha == alpha}
-    line = own.loc[list(alphas.values())]
-    axes[1].errorbar(
-        list(alphas), line["lift"], yerr=[line["lift"] - line["lift_lower"], line["lift_upper"] - line["lift"]],
-        fmt="o-", capsize=3, color=COLOURS["convex"],
-    )  # fmt: skip
-    axes[1].axhline(0, color=COLOURS["contextual"], linewidth=1)
-    axes[1].axhline(16, color="#888", linewidth=1, linestyle=":")
-    axes[1].annotate("published: +16 %", (0.02, 16), fontsize=8, va="bottom")
-    axes[1].set(xlabel="α", ylabel="% over contextual", title="the mix, mixed traffic, pairs first")
+    line = first.loc[list(alphas.values())]
+    bars = [line["time"] - line["time_lower"], line["time_upper"] - line["time"]]
+    axes[1].errorbar(list(alphas), line["time"], yerr=bars, fmt="o-", capsize=3, color=COLOURS["convex"])
+    many = table[table["setting"] == f"mixed traffic, pairs first, {MANY:,} sessions"].set_index("model")["time"]
+    axes[1].axhline(many["contextual"], color=COLOURS["contextual"], linewidth=1)
+    axes[1].annotate(f"contextual, {MANY:,} sessions", (0.0, many["contextual"]), fontsize=8, va="bottom")
+    axes[1].set(
+        xlabel="α", ylabel="mean time per session", title=f"the mix, mixed traffic, pairs first, {FEW:,} sessions"
+    )
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(HERE / "results.png", dpi=130)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
 """Ranking metrics over the whole catalogue, the same for every model."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from scipy.sparse import csr_array
 
 from src.console import progress
 from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs
 from src.errors import InputError, check_number
 from src.evaluation import ranking
+from src.models.sparse_retrieval import mean_ranks
 from src.recommendations import check_k
 
 
@@ -76,19 +79,12 @@ class Ranking(Callback):
         pl_module.log("test/num_queries", float(len(queries)))
         if not len(queries):
             return
-        vocabulary, train = self._vocabulary, self._train
         ranks, metrics = self._rank(pl_module, queries, "test")
         beyond, covered = self._beyond_accuracy(pl_module, queries)
         per_query = pd.concat([metrics, beyond], axis=1)
-        floors = {
-            "popular_floor": ranking.popularity_ranks(queries.previous, queries.following, vocabulary.plays),
-            "counts_floor": ranking.count_ranks(
-                queries.previous, queries.following, train.previous, train.following, len(vocabulary.catalog)
-            ),
-        }
         means = {name: float(mean) for name, mean in per_query.mean().items()}
         means[f"coverage_at_{self._list_length}"] = covered
-        for floor, floor_ranks in floors.items():
+        for floor, floor_ranks in self._floors(queries):
             floor_means = ranking.accuracy(floor_ranks).mean()
             means |= {f"{name}_{floor}": float(mean) for name, mean in floor_means.items()}
         pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=len(queries))
@@ -98,6 +94,23 @@ class Ranking(Callback):
         with torch.inference_mode(), progress(f"ranking {stage} queries", len(queries)) as advance:
             ranks = pl_module.ranks(queries.previous, queries.following, advance)  # type: ignore[operator]
         return ranks, ranking.accuracy(ranks)
+
+    def _floors(self, queries: Pairs) -> Iterator[tuple[str, np.ndarray]]:
+        """Ranks by plays alone, and by how often the training pairs had the one after the other."""
+        plays, train = self._vocabulary.plays, self._train
+        nothing = csr_array((len(plays), len(plays)), dtype=np.float32)
+        once = np.ones(len(train), np.float32)
+        counts = csr_array((once, (train.previous, train.following)), shape=nothing.shape)
+        for name, scores, tied_by in (
+            ("popular_floor", nothing, plays),
+            ("counts_floor", counts, np.zeros_like(plays)),
+        ):
+            yield (
+                name,
+                mean_ranks(
+                    scores=scores.__getitem__, plays=tied_by, previous=queries.previous, following=queries.following
+                ),
+            )
 
     def _beyond_accuracy(self, pl_module: LightningModule, queries: Pairs) -> tuple[pd.DataFrame, float]:
         catalog, plays = self._vocabulary.catalog, self._vocabulary.plays

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
@@ -26,11 +27,16 @@ class WholeCheckpoints(TorchCheckpointIO):
 class Resume(Callback):
     """Makes `last.ckpt` whole, so that a run which goes on from it ends with the numbers of one that was never stopped.
 
-    Lightning keeps weights, optimizer, schedulers, epoch and callbacks. What is missing: the random numbers; the step
-    of schedulers that watch a metric, which comes after the checkpoint; and that early stopping had ended training.
+    Lightning keeps weights, optimizer, schedulers, epoch and callbacks. What is missing: the random numbers, which are
+    drawn anew for each epoch; the step of schedulers that watch a metric, which comes after the checkpoint; and that
+    early stopping had ended training.
+
+    Args:
+        seed: decides the random numbers of every epoch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, seed: int) -> None:
+        self._seed = seed
         self._before: dict[str, Any] = {}
         self._patience: dict[EarlyStopping, int] = {}
 
@@ -42,13 +48,9 @@ class Resume(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         """Put it in."""
-        state: dict[str, Any] = {"random": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            state["random_cuda"] = torch.cuda.get_rng_state()
         metrics = trainer.callback_metrics
         watched = [plan.monitor for plan in trainer.lr_scheduler_configs if plan.reduce_on_plateau]
-        state["watched"] = {name: float(metrics[name]) for name in watched if name in metrics}
-        checkpoint["segue"] = state
+        checkpoint["segue"] = {"watched": {name: float(metrics[name]) for name in watched if name in metrics}}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         """Keep it for when training starts."""
@@ -58,9 +60,6 @@ class Resume(Callback):
         """Go on from there."""
         if not self._before:
             return
-        torch.set_rng_state(self._before["random"])
-        if "random_cuda" in self._before and torch.cuda.is_available():
-            torch.cuda.set_rng_state(self._before["random_cuda"])
         for plan in trainer.lr_scheduler_configs:
             if plan.reduce_on_plateau and plan.monitor in self._before["watched"]:
                 plan.scheduler.step(self._before["watched"][plan.monitor])
@@ -68,3 +67,8 @@ class Resume(Callback):
             stopping.patience = patience
             if stopping.wait_count >= patience:
                 trainer.should_stop = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Begin the random numbers of the epoch: not sooner, since making the batches draws some, or none on resuming."""
+        if batch_idx == 0:
+            torch.manual_seed(int(np.random.SeedSequence([self._seed, trainer.current_epoch]).generate_state(1)[0]))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from src.catalog import Vocabulary
 from src.errors import InputError, check_number
-from src.models.scorers import CosineMix, TwoTableDot, zeros
+from src.models.scorers import Biases, CosineMix, TwoTableDot
 
 Scorer = CosineMix | TwoTableDot
 
@@ -98,13 +98,15 @@ class BCELoss(nn.Module):
         self.listener_bias = None
         if listener_spread:
             counts = torch.from_numpy(vocabulary.listener_counts)
-            self.listener_bias = zeros(len(counts))
+            self.listener_bias = Biases(len(counts))
             # of a bias squared, in each of the listener's pairs: all of them together make the Gaussian prior
             self.register_buffer("pull", 0.5 / (listener_spread**2 * counts.clamp(min=1).float()))
 
-    def _logit(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        logit = self.log_scale.exp() * score + self.bias
-        return logit if self.listener_bias is None else logit + self.listener_bias(listener)[:, 0]
+    def _logit(self, score: Float[Tensor, "B"], of_listener: Float[Tensor, "B"] | float) -> Float[Tensor, "B"]:
+        return self.log_scale.exp() * score + self.bias + of_listener
+
+    def _of(self, listener: Int[Tensor, "B"]) -> Float[Tensor, "B"] | float:
+        return 0.0 if self.listener_bias is None else self.listener_bias(listener)
 
     def forward(
         self,
@@ -115,15 +117,16 @@ class BCELoss(nn.Module):
         listener: Int[Tensor, "B"],
     ) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 where none is. In training the listeners' prior is in it."""
-        logit = self._logit(scorer(previous, following), listener)
+        of_listener = self._of(listener)
+        logit = self._logit(scorer(previous, following), of_listener)
         value = F.binary_cross_entropy_with_logits(logit, played_ratio.nan_to_num(), reduction="none")
         if self.training and self.listener_bias is not None:
-            value = value + self.pull[listener] * self.listener_bias(listener)[:, 0] ** 2
+            value = value + self.pull[listener] * of_listener**2
         return _mean_where_known(value, played_ratio)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """`sigmoid(scale·score + bias + bias of the listener)`."""
-        return torch.sigmoid(self._logit(score, listener))
+        return torch.sigmoid(self._logit(score, self._of(listener)))
 
 
 class SoftmaxLoss(nn.Module):

@@ -20,7 +20,7 @@ from src.models.approximate import approximate_top_k
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.retrieval import mean_ranks, top_k
 from src.models.row_adam import RowAdam
-from src.models.scorers import CosineMix, TwoTableDot
+from src.models.scorers import Biases, CosineMix, TwoTableDot
 
 PairBatch = tuple[Int64[Tensor, "B"], Int64[Tensor, "B"], Float32[Tensor, "B"], Int64[Tensor, "B"]]
 
@@ -189,9 +189,9 @@ class PairRanker(LightningModule):
         self.log_dict({f"{stage}/{name}": value.double().mean() for name, value in metrics.items()})
 
     def configure_optimizers(self) -> Any:
-        """Weight decay on the embeddings alone: it would pull alpha to ½ and a scale to 1."""
+        """Weight decay on the embeddings alone: it would pull alpha to ½, a scale to 1, and biases to 0."""
         embeddings = [module for module in self.modules() if isinstance(module, nn.Embedding)]
-        tables = [embedding.weight for embedding in embeddings]
+        tables = [embedding.weight for embedding in embeddings if not isinstance(embedding, Biases)]
         others = [p for p in self.parameters() if not any(p is table for table in tables)]
         groups: list[dict[str, Any]] = [{"params": tables}]
         if others:

@@ -20,6 +20,18 @@ BIAS_UNIT = 0.1
 popular tracks would be there before anything else is learned."""
 
 
+class Biases(nn.Embedding):
+    """A number for each row, 0 at first; a table, so that an optimizer may move few of them."""
+
+    def __init__(self, num_rows: int) -> None:
+        super().__init__(num_rows, 1)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """The numbers of `rows`."""
+        return super().forward(rows)[..., 0]
+
+
 class CosineMix(nn.Module):
     """Convex mix of the track cosine and the artist cosine.
 
@@ -120,7 +132,7 @@ class CosineMix(nn.Module):
                 score = score + share * _cosine(
                     first, second if offset is None else second + offset(rows[1]), self.dropout
                 )
-        return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)[:, 0]
+        return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
         """Query vector of every track of the catalogue."""
@@ -191,19 +203,12 @@ class TwoTableDot(nn.Module):
         return self.item(torch.arange(self.track.num_embeddings, device=self.track.weight.device))
 
 
-def _item_bias(vocabulary: Vocabulary, wanted: bool | str) -> nn.Embedding | None:
+def _item_bias(vocabulary: Vocabulary, wanted: bool | str) -> Biases | None:
     if not isinstance(wanted, bool) and wanted != "auto":
         raise InputError(f"item_bias must be true, false or auto, got {wanted!r}")
     if wanted == "auto":
         wanted = vocabulary.mean_played_ratio is None
-    return zeros(len(vocabulary.catalog)) if wanted else None
-
-
-def zeros(num_rows: int) -> nn.Embedding:
-    """A bias for each row, a table so that an optimizer may move few of them."""
-    table = nn.Embedding(num_rows, 1)
-    nn.init.zeros_(table.weight)
-    return table
+    return Biases(len(vocabulary.catalog)) if wanted else None
 
 
 def _dropout(share: float) -> nn.Dropout:
@@ -211,14 +216,12 @@ def _dropout(share: float) -> nn.Dropout:
     return nn.Dropout(share)
 
 
-def _with_ones(vectors: Float[Tensor, "B W"], bias: nn.Embedding | None) -> Float[Tensor, "B V"]:
+def _with_ones(vectors: Float[Tensor, "B W"], bias: Biases | None) -> Float[Tensor, "B V"]:
     return vectors if bias is None else torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=-1)
 
 
-def _with_bias(
-    vectors: Float[Tensor, "B W"], bias: nn.Embedding | None, rows: Int[Tensor, "B"]
-) -> Float[Tensor, "B V"]:
-    return vectors if bias is None else torch.cat([vectors, BIAS_UNIT * bias(rows)], dim=-1)
+def _with_bias(vectors: Float[Tensor, "B W"], bias: Biases | None, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
+    return vectors if bias is None else torch.cat([vectors, BIAS_UNIT * bias(rows)[:, None]], dim=-1)
 
 
 def _cosine(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: nn.Dropout) -> Float[Tensor, "B"]:

@@ -6,13 +6,15 @@ from unittest.mock import MagicMock, create_autospec
 
 import pytest
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Trainer
+from torch import nn
 
 from src.callbacks.export import Export
 from src.callbacks.progress import TrainingProgress
 from src.callbacks.ranking import Ranking
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.models.pair_ranker import PairRanker
 from src.recommendations import Recommendations
 from tests.conftest import NUM_RING_TRACKS, event, write_lines, write_tracks
 
@@ -109,8 +111,14 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
     torch.manual_seed(0)
     table = torch.randn(NUM_RING_TRACKS, 4)
     trainer = create_autospec(Trainer, instance=True, callback_metrics={}, loggers=[MagicMock()])
-    model = create_autospec(LightningModule, instance=True)
-    model.scorer = SimpleNamespace(query_vectors=lambda: table, item_vectors=lambda: table)
+    model = PairRanker(
+        vocabulary=ring.vocabulary,
+        scorer=lambda _: SimpleNamespace(query_vectors=lambda: table, item_vectors=lambda: table),
+        loss=lambda _: nn.Identity(),
+        optimizer=lambda _: MagicMock(),
+        scheduler=None,
+        monitor="val/loss",
+    )
     export_of(ring, tmp_path, **changes).on_test_end(trainer, model)
     lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
     assert (lists.rows >= 0).all()

@@ -43,7 +43,7 @@ def compared(swept: Path) -> tuple[Path, str]:
 def runs_of(swept: Path) -> dict[str, list[Path]]:
     return {
         "artist α=0": [swept / "sweep" / "0", swept / "sweep" / "1"],
-        "convex α=0.9": [swept / "sweep" / "2", swept / "sweep" / "3"],
+        "convex α=learned": [swept / "sweep" / "2", swept / "sweep" / "3"],
     }
 
 
@@ -62,16 +62,16 @@ def test_the_table_is_what_scipy_makes_of_the_run_folders(swept: Path, compared:
         for setup, runs in runs_of(swept).items()
     }
     difference = tidy["artist α=0", "test/ndcg_at_10"]["difference_to_best"]
-    assert difference == pytest.approx((queries["artist α=0"] - queries["convex α=0.9"]).mean(), rel=1e-6)
+    assert difference == pytest.approx((queries["artist α=0"] - queries["convex α=learned"]).mean(), rel=1e-6)
 
 
 def test_the_answer_names_the_best_and_what_comes_next(compared: tuple[Path, str]) -> None:
     folder, printed = compared
     assert "4 runs of model=artist,convex seed=1,2" in printed
-    assert "convex α=0.9 is best by val/ndcg_at_10" in printed
+    assert "convex α=learned is best by val/ndcg_at_10" in printed
     assert "python serve.py recommendations=run:" in printed
     assert {path.name for path in folder.iterdir()} == {f"comparison.{end}" for end in ("csv", "md", "png", "json")}
-    assert "| convex α=0.9" in (folder / "comparison.md").read_text()
+    assert "| convex α=learned" in (folder / "comparison.md").read_text()
 
 
 def client_of(cwd: Path) -> Any:
@@ -89,7 +89,7 @@ def test_the_sweep_carries_the_answer_in_mlflow(swept: Path, compared: tuple[Pat
     assert parent.data.tags["mlflow.note.content"] in (compared[0] / "comparison.md").read_text()
     children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert sorted(run.info.run_name for run in children) == [
-        *("artist α=0 seed=1", "artist α=0 seed=2", "convex α=0.9 seed=1", "convex α=0.9 seed=2")
+        *("artist α=0 seed=1", "artist α=0 seed=2", "convex α=learned seed=1", "convex α=learned seed=2")
     ]
     colours = {run.data.tags["setup"]: run.data.tags["mlflow.runColor"] for run in children}
     assert len(set(colours.values())) == 2
@@ -99,7 +99,7 @@ def test_a_filter_takes_runs_of_the_whole_experiment(swept: Path) -> None:
     done = compare(swept, "filter=params.seed = '1'", "hydra.run.dir=filtered")
     assert "3 runs of experiment segue" in done.stdout
     setups = set(pd.read_csv(swept / "filtered" / "comparison.csv")["setup"])
-    assert setups == {"artist α=0", "convex α=0.9", "track α=1"}
+    assert setups == {"artist α=0", "convex α=learned", "track α=1"}
 
 
 def test_the_winner_is_registered_and_found_by_its_alias(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_the_winner_is_registered_and_found_by_its_alias(swept: Path, monkeypatc
     assert "registered   segue version 1, champion: run" in done.stdout
     assert "python serve.py recommendations=model:segue@champion" in done.stdout
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{swept}/mlflow.db")
-    best = max(runs_of(swept)["convex α=0.9"], key=lambda run: metrics_of(run)["val/ndcg_at_10"])
+    best = max(runs_of(swept)["convex α=learned"], key=lambda run: metrics_of(run)["val/ndcg_at_10"])
     assert locate_recommendations("model:segue@champion").read_bytes() == (best / "recommendations.jsonl").read_bytes()
     again = compare(swept, f"register={metrics_of(best)['mlflow_run_id']}", "hydra.run.dir=again")
     assert "registered   segue version 2, champion" in again.stdout

@@ -94,19 +94,19 @@ def test_a_search_that_is_killed_goes_on_with_the_trial_it_was_at(ring_logs: Pat
     killed = sweep(tmp_path, ring_logs, *words, code=-signal.SIGKILL)
     assert "trial 0 (1/2)" not in killed.stdout
     done = sweep(tmp_path, ring_logs, *words, "resume=true")
-    assert "trial 1 (1/2): val/ndcg_at_10" in done.stdout
-    assert "trial 2 (2/2): val/ndcg_at_10" in done.stdout
+    assert "trial 1 (1/2): val/loss" in done.stdout
+    assert "trial 2 (2/2): val/loss" in done.stdout
     first, second = table(tmp_path)
     assert (first["state"], second["state"]) == ("complete", "complete")
     parent, below = runs(tmp_path)
     assert parent.info.status == "FINISHED"
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"search.csv", "search.png"}
-    values = {run.data.params["optimizer.lr"]: run.data.metrics["val/ndcg_at_10"] for run in below}
+    values = {run.data.params["optimizer.lr"]: run.data.metrics["val/loss"] for run in below}
     assert values[first["optimizer.lr"]] == pytest.approx(float(first["value"]), rel=1e-6)
     [following] = [line for line in done.stdout.splitlines() if line.startswith("next")]
     assert "python train.py datamodule=botify" in following
-    best = max((first, second), key=lambda line: float(line["value"]))
+    best = min((first, second), key=lambda line: float(line["value"]))
     assert f"optimizer.lr={best['optimizer.lr']}" in following
     assert "trial=" not in following
 

@@ -138,7 +138,7 @@ def test_weight_decay_pulls_at_embeddings_alone(ring: PairDataModule) -> None:
     assert {tuple(p.shape) for p in tables["params"]} == {(60, 32), (20, 32)}
     assert others["weight_decay"] == 0
     num_listeners = len(ring.vocabulary.listener_counts)
-    assert {tuple(p.shape) for p in others["params"]} == {(), (num_listeners,)}
+    assert {tuple(p.shape) for p in others["params"]} == {(), (num_listeners, 1)}
     assert len(tables["params"]) + len(others["params"]) == len(list(model.parameters()))
 
 

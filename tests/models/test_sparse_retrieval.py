@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from src.errors import InputError
-from src.evaluation import ranking
 from src.models.sparse_retrieval import mean_ranks, top_k
 
 
@@ -62,19 +61,6 @@ def test_top_k_is_the_sorted_catalogue_cut_short(
         expected = sorted(candidates, key=lambda c: (-scores[query, c], -plays[c], c))[:k]
         assert line.tolist() == expected
         assert of_line.tolist() == [scores[query, c] for c in expected]
-
-
-@given(drawn=tables())
-def test_both_floors_are_special_cases(drawn: tuple[np.ndarray, np.ndarray]) -> None:
-    scores, plays = drawn
-    num_tracks = len(plays)
-    previous, following = np.array([(q, t) for q in range(num_tracks) for t in range(num_tracks) if q != t]).T
-    nothing, counts = csr_array(np.zeros_like(scores)), csr_array(scores)
-    popular = mean_ranks(scores=nothing.__getitem__, plays=plays, previous=previous, following=following)
-    np.testing.assert_array_equal(popular, ranking.popularity_ranks(previous, following, plays))
-    seen = np.repeat(np.stack(np.divmod(np.arange(scores.size), num_tracks)), scores.ravel().astype(int), axis=1)
-    counted = mean_ranks(scores=counts.__getitem__, plays=np.zeros_like(plays), previous=previous, following=following)
-    np.testing.assert_array_equal(counted, ranking.count_ranks(previous, following, seen[0], seen[1], num_tracks))
 
 
 def test_no_queries_have_no_ranks() -> None:

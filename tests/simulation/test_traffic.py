@@ -160,7 +160,7 @@ def test_tasks_side_by_side_are_played_as_one_after_another(
         policies = {
             "C": Random(world=world),
             "T1": StickyArtist(world=world),
-            "T2": Lists(path=str(tmp_path / "r.jsonl"), pick="ranked", world=world),
+            "T2": Lists(path=str(tmp_path / "r.jsonl"), pick="ranked", artist_gap=1, world=world),
             "T3": TrueNeighbours(num_tracks=9, world=world),
         }
         folder = tmp_path / str(side_by_side)
