@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -81,9 +82,11 @@ def _metrics(folder: Path) -> dict[str, Any]:
 
 def interval(values: pd.Series) -> tuple[float, float, float]:
     """Mean with Student's 95 % interval over seeds; without one where there is a single seed."""
-    mean = float(values.mean())
-    half = stats.t.ppf(0.975, len(values) - 1) * values.sem() if len(values) > 1 else float("nan")
-    return mean, float(mean - half), float(mean + half)
+    numbers = values.to_numpy(np.float64)
+    mean, half = float(numbers.mean()), float("nan")
+    if len(numbers) > 1:
+        half = float(stats.t.ppf(0.975, len(numbers) - 1) * stats.sem(numbers))
+    return mean, mean - half, mean + half
 
 
 def write_results(folder: Path, table: pd.DataFrame, readable: pd.DataFrame) -> None:

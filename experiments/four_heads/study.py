@@ -49,12 +49,14 @@ def main() -> None:
     asked.add_argument("--only", choices=["main"])
     given = asked.parse_args()
     rows: list[dict[str, Any]] = []
-    heads = {model: (f"model={model}",) for model in MODELS}
+    heads: dict[str, tuple[str, ...]] = {model: (f"model={model}",) for model in MODELS}
     for seed in SEEDS:
         rows += met("mixed", MANY, "first", heads, seed)
         show(rows)
     for seed in SEEDS[: given.rounds * (given.only is None)]:
-        alphas = {f"α={alpha}": ("model=convex", f"model.alpha={alpha}") for alpha in ALPHAS}
+        alphas: dict[str, tuple[str, ...]] = {
+            f"α={alpha}": ("model=convex", f"model.alpha={alpha}") for alpha in ALPHAS
+        }
         rows += met("mixed", FEW, "first", heads | alphas, seed)
         show(rows)
         for traffic, pairing in (("random", "first"), ("mixed", "consecutive"), ("random", "consecutive")):

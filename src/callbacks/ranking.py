@@ -1,6 +1,7 @@
 """Ranking metrics over the whole catalogue, the same for every model."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,19 +99,12 @@ class Ranking(Callback):
     def _floors(self, queries: Pairs) -> Iterator[tuple[str, np.ndarray]]:
         """Ranks by plays alone, and by how often the training pairs had the one after the other."""
         plays, train = self._vocabulary.plays, self._train
-        nothing = csr_array((len(plays), len(plays)), dtype=np.float32)
         once = np.ones(len(train), np.float32)
-        counts = csr_array((once, (train.previous, train.following)), shape=nothing.shape)
-        for name, scores, tied_by in (
-            ("popular_floor", nothing, plays),
-            ("counts_floor", counts, np.zeros_like(plays)),
-        ):
-            yield (
-                name,
-                mean_ranks(
-                    scores=scores.__getitem__, plays=tied_by, previous=queries.previous, following=queries.following
-                ),
-            )
+        counts = csr_array((once, (train.previous, train.following)), shape=(len(plays), len(plays)))
+        ranks = partial(mean_ranks, previous=queries.previous, following=queries.following)
+        nothing = np.zeros_like(plays)
+        yield "popular_floor", ranks(scores=lambda rows: csr_array(counts[rows] * 0), plays=plays)
+        yield "counts_floor", ranks(scores=lambda rows: csr_array(counts[rows]), plays=nothing)
 
     def _beyond_accuracy(self, pl_module: LightningModule, queries: Pairs) -> tuple[pd.DataFrame, float]:
         catalog, plays = self._vocabulary.catalog, self._vocabulary.plays

@@ -69,6 +69,6 @@ class Resume(Callback):
                 trainer.should_stop = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Begin the random numbers of the epoch: not sooner, since making the batches draws some, or none on resuming."""
+        """Begin the random numbers of the epoch; not sooner, since making the batches draws some unless resumed."""
         if batch_idx == 0:
             torch.manual_seed(int(np.random.SeedSequence([self._seed, trainer.current_epoch]).generate_state(1)[0]))

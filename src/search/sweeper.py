@@ -77,10 +77,10 @@ class Search(Sweep):
         """
         space = self._make_space(arguments)
         for dimension in space.dimensions:
-            if self._monitor == "val/loss" and dimension.name.partition(".")[0] == "loss":
+            if self._monitor() == "val/loss" and dimension.name.partition(".")[0] == "loss":
                 raise InputError(
-                    f"{dimension.name} is searched by monitor.metric=val/loss, but values of different losses cannot be "
-                    "compared; add monitor.metric=val/ndcg_at_10 monitor.mode=max"
+                    f"{dimension.name} is searched by monitor.metric=val/loss, but values of different losses cannot "
+                    "be compared; add monitor.metric=val/ndcg_at_10 monitor.mode=max"
                 )
         self.validate_batch_is_legal([space.example()])
         settings = Settings(mode=self.cfg.monitor.mode, seed=self.cfg.seed, **self._settings)

@@ -1,13 +1,12 @@
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock, create_autospec
 
 import pytest
 import torch
 from pytorch_lightning import Trainer
-from torch import nn
 
 from src.callbacks.export import Export
 from src.callbacks.progress import TrainingProgress
@@ -15,6 +14,7 @@ from src.callbacks.ranking import Ranking
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.models.pair_ranker import PairRanker
+from src.models.scorers import TwoTableDot
 from src.recommendations import Recommendations
 from tests.conftest import NUM_RING_TRACKS, event, write_lines, write_tracks
 
@@ -111,14 +111,11 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
     torch.manual_seed(0)
     table = torch.randn(NUM_RING_TRACKS, 4)
     trainer = create_autospec(Trainer, instance=True, callback_metrics={}, loggers=[MagicMock()])
-    model = PairRanker(
-        vocabulary=ring.vocabulary,
-        scorer=lambda _: SimpleNamespace(query_vectors=lambda: table, item_vectors=lambda: table),
-        loss=lambda _: nn.Identity(),
-        optimizer=lambda _: MagicMock(),
-        scheduler=None,
-        monitor="val/loss",
-    )
+    scorer = create_autospec(TwoTableDot, instance=True)
+    scorer.query_vectors.return_value = scorer.item_vectors.return_value = table
+    model = create_autospec(PairRanker, instance=True, scorer=scorer, _plays=ring.vocabulary.plays)
+    model.top.side_effect = partial(PairRanker.top, model)
+    model.approximate_top.side_effect = partial(PairRanker.approximate_top, model)
     export_of(ring, tmp_path, **changes).on_test_end(trainer, model)
     lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
     assert (lists.rows >= 0).all()
