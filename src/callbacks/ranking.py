@@ -100,7 +100,7 @@ class Ranking(Callback):
         """Ranks by plays alone, and by how often the training pairs had the one after the other."""
         plays, train = self._vocabulary.plays, self._train
         once = np.ones(len(train), np.float32)
-        counts = csr_array((once, (train.previous, train.following)), shape=(len(plays), len(plays)))
+        counts: csr_array = csr_array((once, (train.previous, train.following)), shape=(len(plays), len(plays)))
         ranks = partial(mean_ranks, previous=queries.previous, following=queries.following)
         nothing = np.zeros_like(plays)
         yield "popular_floor", ranks(scores=lambda rows: csr_array(counts[rows] * 0), plays=plays)

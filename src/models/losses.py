@@ -86,6 +86,7 @@ class BCELoss(nn.Module):
     """
 
     pull: Tensor
+    shrink: Tensor
 
     def __init__(self, vocabulary: Vocabulary, *, scale: int | float, listener_spread: int | float) -> None:
         super().__init__()
@@ -101,12 +102,18 @@ class BCELoss(nn.Module):
             self.listener_bias = Biases(len(counts))
             # of a bias squared, in each of the listener's pairs: all of them together make the Gaussian prior
             self.register_buffer("pull", 0.5 / (listener_spread**2 * counts.clamp(min=1).float()))
+            # what is still unknown of a bias after so many pairs, each of which tells as much as a coin with that mean
+            unknown = 1 / (1 / listener_spread**2 + counts * mean * (1 - mean))
+            self.register_buffer("shrink", (1 + torch.pi / 8 * unknown).rsqrt().float())
 
     def _logit(self, score: Float[Tensor, "B"], of_listener: Float[Tensor, "B"] | float) -> Float[Tensor, "B"]:
         return self.log_scale.exp() * score + self.bias + of_listener
 
-    def _of(self, listener: Int[Tensor, "B"]) -> Float[Tensor, "B"] | float:
-        return 0.0 if self.listener_bias is None else self.listener_bias(listener)
+    def _foretold(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Logit of the share, averaged over what a listener's bias may be."""
+        if self.listener_bias is None:
+            return self._logit(score, 0.0)
+        return self._logit(score, self.listener_bias(listener)) * self.shrink[listener]
 
     def forward(
         self,
@@ -117,16 +124,22 @@ class BCELoss(nn.Module):
         listener: Int[Tensor, "B"],
     ) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 where none is. In training the listeners' prior is in it."""
-        of_listener = self._of(listener)
-        logit = self._logit(scorer(previous, following), of_listener)
-        value = F.binary_cross_entropy_with_logits(logit, played_ratio.nan_to_num(), reduction="none")
+        score = scorer(previous, following)
         if self.training and self.listener_bias is not None:
-            value = value + self.pull[listener] * of_listener**2
+            of_listener = self.listener_bias(listener)
+            logit, prior = self._logit(score, of_listener), self.pull[listener] * of_listener**2
+        else:
+            logit, prior = self._foretold(score, listener), torch.zeros(())
+        value = F.binary_cross_entropy_with_logits(logit, played_ratio.nan_to_num(), reduction="none") + prior
         return _mean_where_known(value, played_ratio)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """`sigmoid(scale·score + bias + bias of the listener)`."""
-        return torch.sigmoid(self._logit(score, self._of(listener)))
+        """`sigmoid(scale·score + bias + bias of the listener)`, averaged over what that bias may be.
+
+        As if it were normal about what was learned: the logit shrinks by √(1 + π/8·variance).
+        Source: MacKay, The evidence framework applied to classification networks, Neural Computation 1992.
+        """
+        return torch.sigmoid(self._foretold(score, listener))
 
 
 class SoftmaxLoss(nn.Module):
