@@ -1,0 +1,88 @@
+"""Variants of the convex head that were tried and are no part of it; `study.py` says what they bring.
+
+B pairs, N tracks, V width of a vector. The settings are those of `CosineMix` and `BCELoss`, unless they are told here.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from src.catalog import Vocabulary
+from src.models.losses import BCELoss, SoftmaxLoss
+from src.models.scorers import CosineMix
+
+
+class _ByVectors(CosineMix):
+    """A mix whose parts are no cosines of rows of the tables, and is scored by its two vectors."""
+
+    def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        score: Tensor = torch.linalg.vecdot(self.query(previous), self.item(following))
+        return score
+
+
+class ArtistPrior(_ByVectors):
+    """The artist's vector is what is expected of a track beforehand; a track has a vector of its own added to it."""
+
+    def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B V"]:  # noqa: ARG002
+        assert self.track is not None
+        assert self.artist is not None
+        alpha = torch.as_tensor(self.alpha())
+        artist = self.artist(self.artist_of[rows])
+        track = artist + self.track(rows)
+        parts = [(track, alpha), (artist, 1 - alpha)]
+        return torch.cat([self.dropout(F.normalize(part, dim=-1)) * share.sqrt() for part, share in parts], dim=-1)
+
+
+class AlphaByCount(_ByVectors):
+    """α of a track grows with how often it was seen: α·n/(n + κ), κ learned; the artist is trusted where it is rare."""
+
+    seen: Tensor
+
+    def __init__(self, vocabulary: Vocabulary, **settings: Any) -> None:
+        super().__init__(vocabulary, **settings)
+        self.register_buffer("seen", torch.from_numpy(vocabulary.previous_counts + vocabulary.next_counts).float())
+        self.log_kappa = nn.Parameter(torch.tensor(5.0).log())
+
+    def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B V"]:  # noqa: ARG002
+        assert self.track is not None
+        assert self.artist is not None
+        seen = self.seen[rows]
+        alpha = (self.alpha() * seen / (seen + self.log_kappa.exp()))[:, None]
+        track, artist = (F.normalize(table, dim=-1) for table in (self.track(rows), self.artist(self.artist_of[rows])))
+        return torch.cat([self.dropout(track) * alpha.sqrt(), self.dropout(artist) * (1 - alpha).sqrt()], dim=-1)
+
+
+class BCEAndSoftmax(BCELoss):
+    """The sum of both losses, the softmax with a weight.
+
+    Args:
+        softmax: weight of the softmax.
+        temperature: its temperature.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, softmax: float, temperature: float, **settings: Any) -> None:
+        super().__init__(vocabulary, **settings)
+        self.softmax, self._weight = SoftmaxLoss(vocabulary, temperature=temperature, logq=1.0), softmax
+
+    def forward(self, scorer: CosineMix, *batch: Tensor) -> Float[Tensor, ""]:  # type: ignore[override]
+        """In training the sum, otherwise the cross entropy alone."""
+        bce: Tensor = super().forward(scorer, *batch)
+        return bce + self._weight * self.softmax(scorer, *batch) if self.training else bce
+
+
+class ItemBiasInTraining(CosineMix):
+    """A bias of the candidate helps to foretell the share, and is left out when tracks are recommended."""
+
+    def __init__(self, vocabulary: Vocabulary, **settings: Any) -> None:
+        super().__init__(vocabulary, **{**settings, "item_bias": True})
+
+    def query_vectors(self) -> Float[Tensor, "N V"]:
+        """Without the 1 that takes up the bias."""
+        return super().query_vectors()[:, :-1]
+
+    def item_vectors(self) -> Float[Tensor, "N V"]:
+        """Without the bias."""
+        return super().item_vectors()[:, :-1]
