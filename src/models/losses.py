@@ -76,7 +76,8 @@ class BCELoss(nn.Module):
     tracks are recommended, since it moves all scores of a listener alike.
 
     Args:
-        vocabulary: what the training pairs show; the bias starts where a score of 0 foretells the mean share.
+        vocabulary: what the training pairs show; the bias starts where a score of 0 foretells the mean share of
+            someone unknown.
         scale: where the scale starts, above 0; it stays there.
         listener_spread: standard deviation of the listeners' biases that is expected beforehand, in logits; one whom
             training shows little stays near 0, one whom it does not show at 0. 0 for none.
@@ -95,7 +96,7 @@ class BCELoss(nn.Module):
         check_number("listener_spread", listener_spread, least=0, hint="0 for listeners who are all alike")
         mean = min(max(vocabulary.mean_played_ratio or 0.0, 1e-3), 1 - 1e-3)
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
-        self.bias = nn.Parameter(torch.tensor(mean).logit())
+        self.bias = nn.Parameter(torch.tensor(mean).logit() / _shrunk(torch.tensor(float(listener_spread**2))))
         self.listener_bias = None
         if listener_spread:
             counts = torch.from_numpy(vocabulary.listener_counts)
@@ -104,7 +105,7 @@ class BCELoss(nn.Module):
             self.register_buffer("pull", 0.5 / (listener_spread**2 * counts.clamp(min=1).float()))
             # what is still unknown of a bias after so many pairs, each of which tells as much as a coin with that mean
             unknown = 1 / (1 / listener_spread**2 + counts * mean * (1 - mean))
-            self.register_buffer("shrink", (1 + torch.pi / 8 * unknown).rsqrt().float())
+            self.register_buffer("shrink", _shrunk(unknown.float()))
 
     def _logit(self, score: Float[Tensor, "B"], of_listener: Float[Tensor, "B"] | float) -> Float[Tensor, "B"]:
         return self.log_scale.exp() * score + self.bias + of_listener
@@ -140,6 +141,10 @@ class BCELoss(nn.Module):
         Source: MacKay, The evidence framework applied to classification networks, Neural Computation 1992.
         """
         return torch.sigmoid(self._foretold(score, listener))
+
+
+def _shrunk(variance: Float[Tensor, "*L"]) -> Float[Tensor, "*L"]:
+    return (1 + torch.pi / 8 * variance).rsqrt()
 
 
 class SoftmaxLoss(nn.Module):

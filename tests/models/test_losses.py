@@ -54,7 +54,8 @@ def test_bce_is_the_cross_entropy_of_the_foretold_share(scorer: CosineMix) -> No
 
 def test_a_score_of_nothing_foretells_the_mean_share() -> None:
     loss = BCELoss(VOCABULARY, scale=2.0, listener_spread=1.0)
-    low, middle, high = loss.predict(torch.tensor([-1.0, 0.0, 1.0]), ONE[:3]).tolist()
+    unknown = torch.full((3,), 2)  # training shows nothing of the third listener
+    low, middle, high = loss.predict(torch.tensor([-1.0, 0.0, 1.0]), unknown).tolist()
     assert middle == pytest.approx(0.4)
     assert low < middle < high
 
@@ -65,14 +66,28 @@ def test_a_listener_is_foretold_by_a_bias_of_their_own(scorer: CosineMix) -> Non
     with torch.no_grad():
         loss.listener_bias.weight.copy_(torch.tensor([[0.5], [-2.0], [7.0]]))
     previous, following, share, listener = BATCH
-    expected = prior = 0.0
+    expected = prior = foretold = 0.0
+    start, spread = math.log(0.4 / 0.6) * math.sqrt(1 + math.pi / 8 * 4), 2.0
     rows = zip(scorer(previous, following).tolist(), share.tolist(), listener.tolist(), strict=True)
     for score, y, who in rows:
-        p = 1 / (1 + math.exp(-(3 * score + math.log(0.4 / 0.6) + (0.5, -2.0, 7.0)[who])))
-        expected -= (y * math.log(p) + (1 - y) * math.log(1 - p)) / 4
-        prior += (0.5, -2.0, 7.0)[who] ** 2 / 2 / 2.0**2 / (8, 1, 1)[who] / 4
+        logit = 3 * score + start + (0.5, -2.0, 7.0)[who]
+        unknown = 1 / (1 / spread**2 + (8, 1, 0)[who] * 0.4 * 0.6)
+        for z in (logit, logit / math.sqrt(1 + math.pi / 8 * unknown)):
+            p = 1 / (1 + math.exp(-z))
+            one = (y * math.log(p) + (1 - y) * math.log(1 - p)) / 4
+            expected, foretold = (expected - one, foretold) if z == logit else (expected, foretold - one)
+        prior += (0.5, -2.0, 7.0)[who] ** 2 / 2 / spread**2 / (8, 1, 1)[who] / 4
     assert loss(scorer, *BATCH).item() == pytest.approx(expected + prior, rel=1e-5)
-    assert loss.eval()(scorer, *BATCH).item() == pytest.approx(expected, rel=1e-5)
+    assert loss.eval()(scorer, *BATCH).item() == pytest.approx(foretold, rel=1e-5)
+
+
+def test_what_is_foretold_of_someone_unknown_is_the_mean_over_all_listeners() -> None:
+    loss = BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)
+    scores = torch.tensor([-2.0, 0.0, 3.0])
+    with torch.no_grad():
+        biases = 2.0 * torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+        everyone = torch.sigmoid(scores[:, None] + loss.bias + biases).mean(1)
+        assert loss.predict(scores, torch.full((3,), 2)).tolist() == pytest.approx(everyone.tolist(), abs=0.015)
 
 
 def test_listeners_who_differ_do_not_bend_the_scores() -> None:
