@@ -54,9 +54,6 @@ def main() -> None:
                 f"model={model}",
                 "datamodule=botify",
                 f"datamodule.path={logs}",
-                "datamodule.pairing=first",
-                "loss=bce",
-                "optimizer=adam",
                 "logger=none",
             )
             lists[model] = night / "recommendations.jsonl"
