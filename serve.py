@@ -206,6 +206,8 @@ def _load_release(config: DictConfig, given: dict[str, Any], store: "FolderStore
         arms,
         experiment="" if given["experiment_name"] is None else str(given["experiment_name"]),
         pick=given["pick"],
+        artist_gap=given["artist_gap"],
+        max_tracks=given["sessions"]["max_tracks"],
         tracks=None if given["tracks"] is None else Path(str(given["tracks"])),
         world=world,
         locate=locate_recommendations,

@@ -344,7 +344,7 @@ def pages(service: Service) -> FastAPI:
         release = state.release
         arms = {
             arm: {"recommender": given.recommender, "policy": given.policy}
-            | ({"pick": given.pick} if given.policy == "lists" else {})
+            | ({"pick": given.pick, "artist_gap": given.artist_gap} if given.policy == "lists" else {})
             for arm, given in release.arms.items()
         }
         return {"experiment": release.experiment, "arms": arms, "version": release.version, "tracks": len(release)}

@@ -40,6 +40,8 @@ def prepare(
     *,
     experiment: str,
     pick: str,
+    artist_gap: int,
+    max_tracks: int,
     tracks: Path | None,
     world: Callable[[], Any],
     locate: Callable[[str], Path],
@@ -50,15 +52,19 @@ def prepare(
     of the embedded world. The most played tracks come from the `top_tracks.json` beside it, or from the world.
 
     Args:
-        arms: for each arm a recommender's name, or a mapping with that under `recommender` and `pick` beside it.
+        arms: for each arm a recommender's name, or a mapping with that under `recommender`, and `pick` and `artist_gap`
+            beside it.
         experiment: its name.
         pick: of arms that do not say.
+        artist_gap: of arms that do not say.
+        max_tracks: of a session that are remembered, which is as far back as an `artist_gap` can look.
         tracks: a `tracks.json`.
         world: makes the embedded world, which has a `catalog` and `top_tracks`.
         locate: finds the `recommendations.jsonl` of a run or a model.
 
     Raises:
-        InputError: an arm names no recommender that can be served, or a file is missing or damaged.
+        InputError: an arm names no recommender that can be served, a setting breaks its law, or a file is missing or
+            damaged.
     """
     if not isinstance(arms, Mapping):
         raise InputError(
@@ -69,7 +75,13 @@ def prepare(
     made: dict[str, Arm] = {}
     files: dict[str, Path] = {}
     for arm in check_arms(arms):
-        made[arm], file = _make(f"arms.{arm}" if len(arms) > 1 else "recommendations", arms[arm], pick, locate)
+        where = f"arms.{arm}" if len(arms) > 1 else "recommendations"
+        made[arm], file = _make(where, arms[arm], {"pick": pick, "artist_gap": artist_gap}, locate)
+        if made[arm].artist_gap > max_tracks:
+            raise InputError(
+                f"artist_gap must be at most the {max_tracks} tracks of a session that are remembered, got "
+                f"{made[arm].artist_gap}; set sessions.max_tracks of the service as high"
+            )
         if file is not None:
             files[arm] = file
     catalog, top_tracks, lists = _catalogue(files, tracks, world)
@@ -79,25 +91,27 @@ def prepare(
     return Prepared(experiment=experiment, arms=made, catalog=catalog, top_tracks=top_tracks, lists=lists)
 
 
-def _make(where: str, given: Any, pick: str, locate: Callable[[str], Path]) -> tuple[Arm, Path | None]:
+def _make(where: str, given: Any, usual: Mapping[str, Any], locate: Callable[[str], Path]) -> tuple[Arm, Path | None]:
     name = recommender_name(given)
     if name is None:
         raise InputError(
             f"{where} must name a recommender, got {given!r}; such as popular, or {{recommender: popular}}"
         )
     settings = {key: value for key, value in given.items() if key != "recommender"} if name != given else {}
-    if wrong := sorted(map(str, set(settings) - {"pick"})):
-        raise InputError(f"{where}: {wrong[0]!r} is no setting of a recommender that is served; it has pick")
-    chosen = str(settings.get("pick", pick))
+    if wrong := sorted(map(str, set(settings) - set(usual))):
+        known = ", ".join(usual)
+        raise InputError(f"{where}: {wrong[0]!r} is no setting of a recommender that is served; it has {known}")
+    settings = {**usual, **settings}
+    how = {"pick": str(settings["pick"]), "artist_gap": settings["artist_gap"]}
     named = understand(name)
     if named.kind == "word":
         if name not in _WORDS:
             raise InputError(no_recommender(where, name, _WORDS, FILES))
-        return Arm(recommender=name, policy=name, pick=chosen), None
+        return Arm(recommender=name, policy=name, **how), None
     if named.kind == "url":
         raise InputError(f"{where}: {name!r} is a service of its own; choose one of {', '.join(_WORDS)}, {FILES}")
     file = locate(name) if named.kind == "stored" else Path(name)
-    return Arm(recommender=name, policy="lists", pick=chosen), file
+    return Arm(recommender=name, policy="lists", **how), file
 
 
 def _catalogue(

@@ -4,7 +4,7 @@ K candidates of a list.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +53,8 @@ class Recommender:
         self._arm_names, self._salt = list(release.arms), salt_of(release.experiment)
         self._top = np.asarray(release.top_tracks[:_POPULAR])
         self._remembers = {
-            arm: given.policy == "lists" and given.pick != "uniform" for arm, given in release.arms.items()
+            arm: given.policy == "lists" and (given.pick != "uniform" or given.artist_gap > 0)
+            for arm, given in release.arms.items()
         }
         self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
         """What a line of the log has under `experiments`, for each arm."""
@@ -66,18 +67,19 @@ class Recommender:
         """Whether what the session has played matters to an arm."""
         return self._remembers[arm]
 
-    def follow(self, arm: str, row: int, played: Collection[int]) -> Next:
+    def follow(self, arm: str, row: int, played: Sequence[int]) -> Next:
         """What follows a track.
 
         Args:
             arm: name of the arm.
             row: row of the track.
-            played: raw ids that the session has played, where the arm remembers them.
+            played: raw ids that the session has played, this track last, where the arm remembers them.
         """
         given = self.release.arms[arm]
-        heard = np.fromiter(played, np.int64, len(played)) if self._remembers[arm] else _NOTHING
+        session = np.fromiter(played, np.int64, len(played)) if self._remembers[arm] else _NOTHING
+        heard = session if given.pick != "uniform" else _NOTHING  # which repeats tracks, as published
         if given.policy == "lists":
-            following = self._from_list(self.release.lists[arm][row], given, heard)
+            following = self._from_list(self.release.lists[arm][row], given, heard, session)
             if following >= 0:
                 return Next(following, None)
         for source in _SOURCES[given.policy]:
@@ -87,11 +89,21 @@ class Recommender:
                 return Next(following, None if source == _OWN.get(given.policy) else source)
         return Next(self._any(heard), None if given.policy == "random" else "random")
 
-    def _from_list(self, candidates: Int32[np.ndarray, "K"], arm: Arm, heard: Int64[np.ndarray, "n"]) -> int:
+    def _from_list(
+        self,
+        candidates: Int32[np.ndarray, "K"],
+        arm: Arm,
+        heard: Int64[np.ndarray, "n"],
+        session: Int64[np.ndarray, "m"],
+    ) -> int:
         """Row of a candidate; -1 where none is open."""
-        if arm.pick == "uniform":  # what fills up a short list stands at its end
+        if arm.pick == "uniform" and not arm.artist_gap:  # what fills up a short list stands at its end
             return self._draw(candidates if candidates[-1] >= 0 else candidates[candidates >= 0])
         is_open = (candidates >= 0) & ~self._is_heard(candidates, heard)
+        if arm.artist_gap:
+            artists = self._artists_of(session[-arm.artist_gap :])
+            is_spaced = is_open & ~(self.release.artist_of[candidates][:, None] == artists).any(1)
+            is_open = is_spaced if is_spaced.any() else is_open
         place = int(pick(arm.pick, is_open[None], np.array([self._rng.random()]))[0])
         return int(candidates[place]) if place >= 0 else -1
 
@@ -103,6 +115,11 @@ class Recommender:
         if not len(heard):
             return np.zeros(len(rows), bool)
         return np.asarray((self.release.track_ids[rows][:, None] == heard).any(1))
+
+    def _artists_of(self, tracks: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "m"]:
+        """Artists of raw ids, but of those that this release no longer has: a session may be older than it."""
+        rows = self.release.track_ids.searchsorted(tracks).clip(max=len(self.release) - 1)
+        return np.asarray(self.release.artist_of[rows[self.release.track_ids[rows] == tracks]])
 
     def _others(self, row: int) -> Int32[np.ndarray, "n"]:
         tracks = self.release.artist_tracks(row)

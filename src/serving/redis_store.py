@@ -213,7 +213,7 @@ class RedisSessions:
         return self._problem if is_news else None
 
     async def play(self, user: int, track: int, now_ms: int) -> list[int]:
-        """Note that a user has played a track; tell all tracks of the session, this one among them."""
+        """Note that a user has played a track; tell all tracks of the session in order, this one last."""
         key = f"{self._prefix}{user}"
         if self._may_ask():
             try:

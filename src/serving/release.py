@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
 from src.catalog import Catalog
-from src.errors import InputError
+from src.errors import InputError, check_number
 from src.recommendations import PICKS, Recommendations
 
 HEAD = "release.json"
@@ -28,19 +28,24 @@ class Arm:
     Args:
         recommender: as the user named it.
         policy: one of `POLICIES`.
-        pick: one of `PICKS`; matters for lists alone.
+        pick: one of `PICKS`; matters for lists alone, as does `artist_gap`.
+        artist_gap: the artists of so many tracks before are passed over, as long as the list has others; 0 also in
+            releases that were written before there was one.
 
     Raises:
-        InputError: `pick` is none of them.
+        InputError: `pick` is none of them, or `artist_gap` breaks its law.
     """
 
     recommender: str
     policy: str
     pick: str
+    artist_gap: int = 0
 
     def __post_init__(self) -> None:
         if self.pick not in PICKS:
             raise InputError(f"pick must be one of {', '.join(PICKS)}, got {self.pick!r}")
+        hint = "0 for artists who may follow themselves"
+        check_number("artist_gap", self.artist_gap, whole=True, least=0, most=1000, hint=hint)
 
 
 def write_release(

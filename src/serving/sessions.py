@@ -24,7 +24,7 @@ class Sessions(Protocol):
     """Remembers the tracks of a user's current session."""
 
     async def play(self, user: int, track: int, now_ms: int) -> list[int]:
-        """Note that a user has played a track; tell all tracks of the session, this one among them."""
+        """Note that a user has played a track; tell all tracks of the session in order, this one last."""
         ...
 
     async def end(self, user: int) -> None:
@@ -62,17 +62,18 @@ class MappedSessions:
         self._num_tracks, self._tracks = table["num_tracks"], table["tracks"]
 
     async def play(self, user: int, track: int, now_ms: int) -> list[int]:
-        """Note that a user has played a track; tell all tracks of the session, this one among them."""
+        """Note that a user has played a track; tell all tracks of the session in order, this one last."""
         bucket = self._bucket(user)
         fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, bucket)
         try:
             way = self._way(bucket, user, now_ms)
             count = int(self._num_tracks[bucket, way])
-            self._tracks[bucket, way, count % self._max_tracks] = track
+            place = count % self._max_tracks
+            self._tracks[bucket, way, place] = track
             self._num_tracks[bucket, way] = count + 1
             self._touched_ms[bucket, way] = now_ms
             played: list[int] = self._tracks[bucket, way, : count + 1].tolist()
-            return played
+            return played[place + 1 :] + played[: place + 1]  # in a full session the oldest stands after the newest
         finally:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, bucket)
 

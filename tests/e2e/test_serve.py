@@ -168,6 +168,8 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path, lists: Lists) -> None:
         (["recommendations=random", "limits.requests_per_second=0"], "limits.requests_per_second must be"),
         (["recommendations=random", "store.keep=0"], "store.keep must be"),
         (["recommendations=random", "pick=best"], "pick must be one of"),
+        (["recommendations=random", "artist_gap=1.5"], "artist_gap must be"),
+        (["recommendations=random", "artist_gap=9", "sessions.max_tracks=8"], "set sessions.max_tracks of the service"),
         (["load", "recommendations=random", "store.folder=nowhere"], "there is no store"),
         (["recommendations=random", "host=no.such.host.invalid"], "host must be an address"),
         (["recommendations=random", "experiment=null"], "experiment must have a name"),

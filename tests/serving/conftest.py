@@ -27,8 +27,9 @@ from tests.conftest import make_catalog  # noqa: E402
 START_MS = 1_700_000_000_000
 
 
-def arm(policy: str = "lists", pick: str = "uniform") -> Arm:
-    return Arm(recommender="r.jsonl" if policy == "lists" else policy, policy=policy, pick=pick)
+def arm(policy: str = "lists", pick: str = "uniform", artist_gap: int = 0) -> Arm:
+    name = "r.jsonl" if policy == "lists" else policy
+    return Arm(recommender=name, policy=policy, pick=pick, artist_gap=artist_gap)
 
 
 def lists_of(rows: Iterable[Iterable[int]], scores: Any = None) -> Recommendations:

@@ -432,6 +432,30 @@ def test_nothing_is_answered_that_cannot_be_logged(
     assert len(drive(ring, tmp_path, work).lines()) == 1
 
 
+def test_an_arm_with_a_gap_remembers_the_session_until_last(tmp_path: Path) -> None:
+    """Artists 0, 0, 1, 2; after 100 comes any other, after the others 100 or one of another artist."""
+    release = make_release(
+        tmp_path / "release",
+        catalog=make_catalog([0, 0, 1, 2]),
+        arms={"C": arm(artist_gap=2)},
+        lists={"C": lists_of([[1, 2, 3], [0, 2], [0, 1, 3], [0, 2]])},
+    )
+
+    async def work(service: Running) -> None:
+        async def following(track: int, call: str = "next") -> Any:
+            return (await service.ask("POST", f"/{call}/7", b'{"track": %d, "time": 0.5}' % track)).json().get("track")
+
+        for _ in range(20):
+            assert await following(100) in (102, 103)
+            assert await following(102) == 103, "since 100 was heard before"
+            assert await following(103) == 100, "which was heard three tracks ago"
+            await following(100, "last")
+            assert await following(103) in (100, 102)
+            await following(100, "last")
+
+    drive(release, tmp_path, work)
+
+
 def test_every_page_says_what_it_should(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         async def page(path: str) -> Any:
@@ -451,8 +475,8 @@ def test_every_page_says_what_it_should(ring: Release, tmp_path: Path) -> None:
         assert await page("/experiments") == {
             "experiment": "TEST",
             "arms": {
-                "C": {"recommender": "r.jsonl", "policy": "lists", "pick": "uniform"},
-                "T1": {"recommender": "r.jsonl", "policy": "lists", "pick": "ranked"},
+                "C": {"recommender": "r.jsonl", "policy": "lists", "pick": "uniform", "artist_gap": 0},
+                "T1": {"recommender": "r.jsonl", "policy": "lists", "pick": "ranked", "artist_gap": 0},
             },
             "version": ring.version,
             "tracks": 6,

@@ -27,7 +27,8 @@ def small_world() -> Any:
 
 
 def ready(arms: Any, *, pick: str = "uniform", experiment: str = "TEST", **changes: Any) -> Prepared:
-    settings = {"tracks": None, "world": no_world, "locate": lambda name: Path(f"/nowhere/{name}")} | changes
+    usual = {"artist_gap": 0, "max_tracks": 128, "tracks": None, "world": no_world}
+    settings = usual | {"locate": lambda name: Path(f"/nowhere/{name}")} | changes
     return prepare(arms, experiment=experiment, pick=pick, **settings)
 
 
@@ -69,6 +70,24 @@ def test_a_mapping_says_how_to_pick_and_the_others_pick_as_usual(file: str) -> N
     ]
     assert sorted(prepared.lists) == ["C", "T1"]
     assert prepared.lists["C"].rows.tolist() == prepared.lists["T1"].rows.tolist()
+
+
+def test_a_mapping_gives_an_arm_a_gap_of_its_own(file: str) -> None:
+    arms = {"C": file, "T1": {"recommender": file, "pick": "ranked", "artist_gap": 3}, "T2": "random"}
+    prepared = ready(OmegaConf.create(arms), artist_gap=1)
+    assert [(name, arm.pick, arm.artist_gap) for name, arm in prepared.arms.items()] == [
+        ("C", "uniform", 1),
+        ("T1", "ranked", 3),
+        ("T2", "uniform", 1),
+    ]
+
+
+def test_a_gap_looks_no_further_back_than_sessions_are_remembered(file: str) -> None:
+    assert ready({"C": file}, artist_gap=5, max_tracks=5).arms["C"].artist_gap == 5
+    message = "at most the 5 tracks of a session that are remembered, got 6; set sessions.max_tracks of the service as"
+    for arms in ({"C": file}, {"C": {"recommender": file, "artist_gap": 6}}):
+        with pytest.raises(InputError, match=message):
+            ready(arms, artist_gap=6, max_tracks=5)
 
 
 def test_what_is_stored_is_located(file: str) -> None:
@@ -132,7 +151,7 @@ def test_what_is_ready_is_written_as_a_release(file: str, tmp_path: Path) -> Non
         ({"C": {"recommender": ["random"]}}, "must name a recommender"),
         (
             {"C": {"recommender": "popular", "num_tracks": 7}},
-            "recommendations: 'num_tracks' is no setting of a recommender that is served; it has pick",
+            "recommendations: 'num_tracks' is no setting of a recommender that is served; it has pick, artist_gap",
         ),
         ({"C": {"recommender": "random", 7: 7}}, "'7' is no setting of a recommender"),
         (
@@ -140,6 +159,11 @@ def test_what_is_ready_is_written_as_a_release(file: str, tmp_path: Path) -> Non
             "pick must be one of uniform, ranked, weighted, got 'best'",
         ),
         ({"C": {"recommender": "x.jsonl", "pick": None}}, "pick must be one of uniform, ranked, weighted, got 'None'"),
+        (
+            {"C": {"recommender": "x.jsonl", "artist_gap": -1}},
+            "artist_gap must be a whole number of at least 0 and at most 1000, got -1; 0 for artists who may follow",
+        ),
+        ({"C": {"recommender": "x.jsonl", "artist_gap": 1001}}, "artist_gap must be a whole number .*got 1001"),
         (
             {"C": "random", "T1": "http://localhost:5001"},
             "arms.T1: 'http://localhost:5001' is a service of its own; choose one of popular, random, sticky_artist",
@@ -166,6 +190,11 @@ def test_popular_wants_to_know_the_most_played_tracks(file: str, tmp_path: Path)
 def test_a_pick_that_is_none_is_refused_whoever_says_it(file: str) -> None:
     with pytest.raises(InputError, match="pick must be one of uniform, ranked, weighted, got 'best'"):
         ready({"C": file}, pick="best")
+
+
+def test_a_gap_that_is_none_is_refused_whoever_says_it(file: str) -> None:
+    with pytest.raises(InputError, match=r"artist_gap must be a whole number .*got -1"):
+        ready({"C": file}, artist_gap=-1)
 
 
 def test_an_experiment_has_a_name() -> None:

@@ -1,7 +1,8 @@
 """The next track, against loops written from the rules, and against the policies of the simulation."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from src.assignment import treatments
 from src.recommendations import Recommendations
 from src.serving.recommender import FALLBACKS, Next, Recommender
 from src.serving.release import Release
-from src.simulation.listener import start
+from src.serving.sessions import MappedSessions
+from src.simulation.listener import listen, start
 from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from src.simulation.world import World
 from tests.conftest import make_catalog
-from tests.serving.conftest import arm, lists_of, make_release
+from tests.serving.conftest import START_MS, arm, lists_of, make_release
 
 SURE = 1e-4
 """A test of chance at a fixed seed fails below this; the seed was not chosen."""
@@ -29,7 +31,7 @@ def recommender(release: Release, seed: int = 0) -> Recommender:
     return Recommender(release, np.random.default_rng(seed))
 
 
-def many(release: Release, row: int, num: int, played: Collection[int] = (), name: str = "C") -> Counter[Next]:
+def many(release: Release, row: int, num: int, played: Sequence[int] = (), name: str = "C") -> Counter[Next]:
     ours = recommender(release)
     return Counter(ours.follow(name, row, played) for _ in range(num))
 
@@ -40,7 +42,7 @@ def one_list(folder: Path, candidates: list[int], pick: str, num_tracks: int = 8
     return make_release(folder, catalog=make_catalog(range(num_tracks)), arms={"C": arm(pick=pick)}, lists={"C": lists})
 
 
-def slow_choices(release: Release, row: int, played: Collection[int]) -> tuple[dict[int, float], str | None]:
+def slow_choices(release: Release, row: int, played: Sequence[int]) -> tuple[dict[int, float], str | None]:
     """The chance of every row that may follow under `C`, and where it comes from; written from the rules."""
     given = release.arms["C"]
     heard = set(played) if given.pick != "uniform" else set()
@@ -50,6 +52,10 @@ def slow_choices(release: Release, row: int, played: Collection[int]) -> tuple[d
 
     ranked = [candidate for candidate in release.lists["C"][row].tolist() if candidate >= 0]
     chances = {c: 1 / rank for rank, c in enumerate(ranked, start=1) if is_open(c)}
+    artists = dict(zip(release.track_ids.tolist(), release.artist_of.tolist(), strict=True))
+    tired_of = {artists.get(track) for track in list(reversed(played))[: given.artist_gap]}
+    if spaced := {c: chance for c, chance in chances.items() if release.artist_of[c] not in tired_of}:
+        chances = spaced
     if given.pick == "uniform":
         chances = dict.fromkeys(chances, 1.0)
     elif given.pick == "ranked":
@@ -65,7 +71,7 @@ def slow_choices(release: Release, row: int, played: Collection[int]) -> tuple[d
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[list[int], list[list[int]], list[int], str, int, list[int]]:
+def situations(draw: st.DrawFn) -> tuple[list[int], list[list[int]], list[int], str, int, int, list[int]]:
     num = draw(st.integers(2, 7))
     artist_of = draw(st.lists(st.integers(0, 2), min_size=num, max_size=num))
     rows = [
@@ -75,20 +81,20 @@ def situations(draw: st.DrawFn) -> tuple[list[int], list[list[int]], list[int], 
     top = draw(st.lists(st.integers(0, num - 1), unique=True, max_size=3))
     pick = draw(st.sampled_from(["uniform", "ranked", "weighted"]))
     played = draw(st.lists(st.integers(99, 100 + num), max_size=num))
-    return artist_of, rows, top, pick, draw(st.integers(0, num - 1)), played
+    return artist_of, rows, top, pick, draw(st.integers(0, 3)), draw(st.integers(0, num - 1)), played
 
 
 @settings(deadline=None, max_examples=50)
 @given(situation=situations())
 def test_what_follows_is_what_the_rules_allow(
-    situation: tuple[list[int], list[list[int]], list[int], str, int, list[int]],
+    situation: tuple[list[int], list[list[int]], list[int], str, int, int, list[int]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    artist_of, rows, top, pick, row, played = situation
+    artist_of, rows, top, pick, artist_gap, row, played = situation
     release = make_release(
         tmp_path_factory.mktemp("release"),
         catalog=make_catalog(artist_of),
-        arms={"C": arm(pick=pick)},
+        arms={"C": arm(pick=pick, artist_gap=artist_gap)},
         lists={"C": lists_of(rows)},
         top_tracks=top,
     )
@@ -104,7 +110,7 @@ def test_what_follows_is_what_the_rules_allow(
 
 @pytest.mark.parametrize("played", [(), (103,), (101, 104)])
 @pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
-def test_picks_follow_their_law(tmp_path: Path, pick: str, played: Collection[int]) -> None:
+def test_picks_follow_their_law(tmp_path: Path, pick: str, played: Sequence[int]) -> None:
     """Uniform among all of the list; weighted in proportion to 1 / rank among those that are not played."""
     release = one_list(tmp_path, [3, 1, 5, 4, 2], pick)
     chances, source = slow_choices(release, 0, played)
@@ -154,16 +160,18 @@ def test_uniform_does_not_care_what_was_played_as_published(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("policy", "pick"), [("lists", "uniform"), ("random", "ranked"), ("popular", "weighted")])
-def test_only_lists_that_repeat_nothing_want_to_know_what_was_played(tmp_path: Path, policy: str, pick: str) -> None:
+def test_only_lists_that_repeat_nothing_or_keep_a_gap_want_to_know_what_was_played(
+    tmp_path: Path, policy: str, pick: str
+) -> None:
     release = make_release(
         tmp_path,
         catalog=make_catalog([0, 0]),
-        arms={"C": arm(policy, pick), "T1": arm(pick="ranked")},
-        lists={name: lists_of([[1], [0]]) for name in ("C", "T1")} if policy == "lists" else {"T1": lists_of([[], []])},
+        arms={"C": arm(policy, pick, 3 * (policy != "lists")), "T1": arm(pick="ranked"), "T2": arm(artist_gap=1)},
+        lists={name: lists_of([[1], [0]]) for name in ("C", "T1", "T2") if name != "C" or policy == "lists"},
         top_tracks=[0],
     )
     ours = recommender(release)
-    assert (ours.remembers("C"), ours.remembers("T1")) == (False, True)
+    assert [ours.remembers(name) for name in ("C", "T1", "T2")] == [False, True, True]
 
 
 def test_where_a_list_has_nothing_left_artist_popular_and_random_follow_in_turn(ring: Release) -> None:
@@ -260,6 +268,61 @@ def test_an_arm_recommends_as_the_simulations_policy_of_its_name(
     else:
         assert seen.sum() > 1
         assert chi2_contingency(np.stack([found[seen], wanted[seen]])).pvalue > SURE
+
+
+@pytest.mark.parametrize("artist_gap", [0, 1, 3, 9])
+@pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
+def test_a_gap_is_kept_as_by_the_simulations_lists(world: World, tmp_path: Path, pick: str, artist_gap: int) -> None:
+    """From the same draws the same track, step by step, with sessions remembered as the service does.
+
+    The tracks of an artist lie together, so that a list holds some of one's own artist and some of others.
+    """
+    steps = np.array([1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7])
+    rows = (np.arange(len(world.catalog))[:, None] + steps) % len(world.catalog)
+    lists = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
+    lists.write(tmp_path / "r.jsonl", world.catalog)
+    release = make_release(
+        tmp_path / "release",
+        catalog=world.catalog,
+        arms={"C": arm("lists", pick, artist_gap), "T1": arm("lists", pick)},
+        lists={"C": lists, "T1": lists},
+    )
+    theirs = Lists(path=str(tmp_path / "r.jsonl"), pick=pick, artist_gap=artist_gap, world=world)
+    ours, gapless = recommender(release, seed=5), recommender(release, seed=5)
+    max_tracks = 9 if pick == "uniform" else 12  # the latest nine are enough for a gap
+    sessions = MappedSessions(tmp_path / "sessions.bin", capacity=4096, max_tracks=max_tracks, idle_s=9)
+    users, draws = np.arange(40), np.random.default_rng(0).random((2, 40))
+    crowd = start(world, users, *draws)
+    theirs.begin(crowd, np.random.default_rng(5))
+    num_passed_over = 0
+    for _ in range(12):
+        answers = []
+        for session, row in enumerate(crowd.current.tolist()):
+            track = int(release.track_ids[row])
+            played = asyncio.run(sessions.play(session, track, START_MS)) if ours.remembers("C") else []
+            answers.append(ours.follow("C", row, played))
+            num_passed_over += answers[-1] != gapless.follow("T1", row, played)
+        tracks = theirs.recommend(crowd)
+        assert [answer.row for answer in answers] == tracks.tolist()
+        assert {answer.fallback for answer in answers} == {None}
+        crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
+    assert theirs.fallbacks == 0
+    assert ours.remembers("C") == (pick != "uniform" or artist_gap > 0)
+    assert bool(num_passed_over) == (artist_gap > 0)
+
+
+def test_a_uniform_arm_with_a_gap_repeats_tracks_but_not_the_artists_of_the_last_ones(tmp_path: Path) -> None:
+    release = make_release(
+        tmp_path,
+        catalog=make_catalog([0, 0, 1, 1, 2]),
+        arms={"C": arm(artist_gap=2)},
+        lists={"C": lists_of([[1, 2, 3, 4]] + [[0]] * 4)},
+    )
+    assert recommender(release).remembers("C")
+    assert set(many(release, 0, 50, [104, 103, 100])) == {Next(4, None)}, "played, but three tracks ago"
+    assert set(many(release, 0, 50, [103, 104, 100])) == {Next(2, None), Next(3, None)}
+    assert set(many(release, 0, 50, [103, 999, 100])) == {Next(row, None) for row in (2, 3, 4)}, "999 is gone"
+    assert set(many(release, 1, 50, [100, 101])) == {Next(0, None)}, "the list has no other"
 
 
 def test_an_artist_without_another_track_is_left_to_chance_and_that_is_told(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A release is what was written, in the order of the raw ids, or it is refused."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -154,13 +155,14 @@ def renamed(catalog: Catalog) -> Catalog:
     [
         lambda given: given | {"experiment": "OTHER"},
         lambda given: given | {"arms": {"C": arm(pick="ranked"), "T1": arm()}},
+        lambda given: given | {"arms": {"C": arm(artist_gap=1), "T1": arm(pick="ranked")}},
         lambda given: given | {"catalog": make_catalog([0, 0, 1])},
         lambda given: given | {"catalog": renamed(given["catalog"])},
         lambda given: given | {"top_tracks": np.array([0, 2])},
         lambda given: given | {"lists": given["lists"] | {"C": lists_of([[2, 1], [0], []])}},
         lambda given: given | {"lists": given["lists"] | {"C": lists_of([[1, 2], [0], []])}},
     ],
-    ids=["experiment", "picks", "artists", "title", "top tracks", "order of a list", "scores"],
+    ids=["experiment", "picks", "gap", "artists", "title", "top tracks", "order of a list", "scores"],
 )
 def test_other_contents_are_another_version(tmp_path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     first, other = tmp_path / "first", tmp_path / "other"
@@ -265,6 +267,22 @@ def test_a_head_that_describes_something_else_is_refused(
             Release(whole)
     finally:
         path.write_bytes(contents)
+
+
+def test_a_release_from_before_there_was_a_gap_has_none(tmp_path: Path) -> None:
+    write_release(tmp_path, **material(), provenance={})
+    head = json.loads((tmp_path / HEAD).read_text())
+    for described in head["arms"].values():
+        del described["artist_gap"]
+    parts = {name: head[name] for name in ("experiment", "arms", "arrays")}
+    head["version"] = hashlib.blake2b(json.dumps(parts).encode(), digest_size=6).hexdigest()
+    (tmp_path / HEAD).write_text(json.dumps(head))
+    assert Release(tmp_path).arms == material()["arms"]
+
+
+def test_a_gap_below_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match=r"artist_gap must be a whole number of at least 0.*got -1; 0 for artists who"):
+        Arm(recommender="r.jsonl", policy="lists", pick="ranked", artist_gap=-1)
 
 
 def test_a_pick_that_is_none_is_refused() -> None:
