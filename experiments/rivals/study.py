@@ -229,7 +229,7 @@ def searched(data: str, name: str) -> Path:
 
 def trials(data: str, name: str) -> list[tuple[float, tuple[str, ...]]]:
     """Validation and settings of what was tried to the end: the defaults first, then what the search wrote down."""
-    found = [(validation(folder(data, name) / "defaults")[CHOOSES], ())]
+    found: list[tuple[float, tuple[str, ...]]] = [(validation(folder(data, name) / "defaults")[CHOOSES], ())]
     table = searched(data, name) / "search.csv"
     if table.exists():
         drawn = pd.read_csv(table, dtype=str)
@@ -275,8 +275,8 @@ def runs_of(data: str, name: str) -> list[Path]:
 def show() -> None:
     """Write what there is so far."""
     runs = {(data, name): found for data in DATA for name in MODELS if (found := runs_of(data, name))}
-    table = pd.DataFrame([row(data, name, found) for (data, name), found in runs.items()])
-    readable = pd.DataFrame([told(one) for one in table.to_dict("records")])
+    rows = [row(data, name, found) for (data, name), found in runs.items()]
+    table, readable = pd.DataFrame(rows), pd.DataFrame([told(one) for one in rows])
     write_results(HERE, table, readable)
     draw(table)
     pairs = [(data, "convex", best) for data in DATA if (data, "convex") in runs and (best := best_rival(data, runs))]
@@ -339,15 +339,15 @@ def samples(found: list[Path], metric: str, asked: np.ndarray | slice = slice(No
 def compared(runs: dict[tuple[str, str], list[Path]], data: str, ours: str, theirs: str) -> pd.DataFrame:
     """Query by query on the same test set: see `paired.difference`."""
     pairs = {metric: [samples(runs[data, name], metric) for name in (ours, theirs)] for metric in COMPARED}
-    rows = [
-        {"data": data, "models": f"{ours} − {theirs}", "metric": metric, ours: one.mean, "rival": other.mean}
+    rows: list[dict[str, Any]] = [
+        {"data": data, "rival": theirs, "metric": metric, "ours": one.mean, "theirs": other.mean}
         | of(difference(one, other, 0.95))
         for metric, (one, other) in pairs.items()
     ]
     return pd.DataFrame(rows)
 
 
-def of(found: Found) -> dict[str, float]:
+def of(found: Found) -> dict[str, Any]:
     return {"difference": found.difference, "lower": found.lower, "upper": found.upper, "p": found.p_value}
 
 
@@ -365,8 +365,8 @@ def cold(runs: dict[tuple[str, str], list[Path]]) -> pd.DataFrame:
         ):
             for metric in ("recall_at_10", "recall_at_50"):
                 one, other = (samples(runs["polimi", name], metric, asked) for name in ("convex", "track"))
-                head = {"track": side, "training plays": group, "metric": metric, "queries": int(asked.sum())}
-                rows.append(head | {"convex": one.mean, "track's": other.mean} | of(difference(one, other, 0.95)))
+                head = {"which": side, "training plays": group, "metric": metric, "queries": int(asked.sum())}
+                rows.append(head | {"convex": one.mean, "track": other.mean} | of(difference(one, other, 0.95)))
     return pd.DataFrame(rows)
 
 
@@ -396,12 +396,11 @@ def draw(table: pd.DataFrame) -> None:
     sets, names = [data for data in DATA if data in set(table["data"])], list(MODELS)[::-1]
     figure, axes = plt.subplots(1, len(sets), figsize=(1.6 + 3.1 * len(sets), 4.6), sharey=True, squeeze=False)
     for axis, data in zip(axes[0], sets, strict=True):
-        own = table[table["data"] == data].set_index("model")
-        best = own[~own["ours"].astype(bool)][CHOOSES].idxmax()
+        own = {line["model"]: line for line in table[table["data"] == data].to_dict("records")}
+        best = max((name for name in own if not own[name]["ours"]), key=lambda name: own[name][CHOOSES], default=None)
         for place, name in enumerate(names):
-            if name not in own.index:
+            if (line := own.get(name)) is None:
                 continue
-            line = own.loc[name]
             mean, lower, upper = (float(line[f"test/ndcg_at_10{end}"]) for end in ("", "_lower", "_upper"))
             colour = "#e07a1f" if line["ours"] else "#2a6f97"
             if lower == lower:

@@ -96,7 +96,7 @@ class Item2Vec:
         words = heard.track.astype(str).tolist()
         ends = [*(np.flatnonzero(np.diff(heard.session)) + 1).tolist(), len(words)]
         if not words:
-            return csr_array((self.num_tracks, self.num_tracks), dtype=np.float32)
+            return _near(heard.track, np.empty((0, 1), np.float32), self.num_tracks, self._num_neighbours)
         learned = self._learn([words[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]).wv
         rows = np.array(learned.index_to_key, np.int64)
         return _near(rows, learned.get_normed_vectors(), self.num_tracks, self._num_neighbours)
@@ -235,7 +235,7 @@ def _factorised(make: Callable[[], Any], played: csr_array, unit: bool, num_kept
     num_tracks = played.shape[1]
     rows = np.unique(played.indices).astype(np.int64)
     if len(rows) < 2:  # nothing to be near to, and nothing to draw against
-        return csr_array((num_tracks, num_tracks), dtype=np.float32)
+        return _near(rows[:0], np.empty((0, 1), np.float32), num_tracks, num_kept)
     sessions = np.flatnonzero(np.diff(played.indptr))
     from threadpoolctl import threadpool_limits  # which implicit brings
 
@@ -260,7 +260,7 @@ def _near(
         num_kept: candidates of a track.
     """
     table, found = torch.from_numpy(np.ascontiguousarray(vectors)), []
-    for places in torch.arange(len(rows)).tensor_split(-(-(len(rows) ** 2) // _CELLS)):
+    for places in torch.arange(len(rows)).tensor_split(1 + len(rows) ** 2 // _CELLS):
         block = table[places] @ table.T
         block[torch.arange(len(places)), places] = 0
         values, columns = block.topk(min(num_kept, len(rows)))

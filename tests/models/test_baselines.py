@@ -255,12 +255,10 @@ def test_the_same_seed_gives_the_same_vectors_and_another_gives_others(ring: Pai
 
 @pytest.mark.parametrize(("model", "settings"), [(Als, LEAST_SQUARES), (Bpr, PAIRWISE)])
 def test_factors_recommend_what_implicit_itself_finds_similar(
-    ring: PairDataModule, model: Any, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ring: PairDataModule, model: Any, settings: dict[str, Any]
 ) -> None:
     made = model(ring.vocabulary, **{**settings, "num_neighbours": 5})
-    fitted: list[Any] = []
-    make = made._make
-    monkeypatch.setattr(made, "_make", lambda: fitted.append(make()) or fitted[0])
+    fitted = learned_by(made)
     counted = made.count(ring.vocabulary.listens).toarray()
     heard = np.flatnonzero(np.bincount(liked(ring.vocabulary.listens, model), minlength=NUM_RING_TRACKS))
     for row, track in enumerate(heard):
@@ -268,6 +266,19 @@ def test_factors_recommend_what_implicit_itself_finds_similar(
         expected = {heard[one]: score for one, score in zip(similar, scores, strict=True) if one != row and score > 0}
         found = {int(column): counted[track, column] for column in counted[track].nonzero()[0]}
         assert found == pytest.approx(expected, rel=1e-4)
+
+
+def learned_by(made: Any) -> list[Any]:
+    """Where the model of implicit will be, once `made` has counted."""
+    fitted: list[Any] = []
+    make = made._make
+
+    def remembered() -> Any:
+        fitted.append(make())
+        return fitted[0]
+
+    made._make = remembered
+    return fitted
 
 
 def liked(listens: Listens, model: Any) -> np.ndarray:
@@ -279,9 +290,7 @@ def test_least_squares_weigh_a_listen_by_its_share_and_are_a_fixed_point() -> No
     """Hu, Koren and Volinsky: the vector of a track solves its least squares, given those of the sessions."""
     sessions = [[(0, 1.0), (1, 0.5)], [(1, 1.0), (2, 1.0)], [(2, 0.5), (3, 1.0), (0, 1.0)], [(3, 1.0), (4, 0.0)]]
     made = Als(VOCABULARY, **{**LEAST_SQUARES, "dim": 2, "epochs": 500, "regularization": 0.1})
-    fitted: list[Any] = []
-    make = made._make
-    made._make = lambda: fitted.append(make()) or fitted[0]
+    fitted = learned_by(made)
     counted = made.count(make_listens(sessions)).toarray()
     users, items = fitted[0].user_factors.astype(np.float64), fitted[0].item_factors.astype(np.float64)
     for track in range(4):
@@ -296,9 +305,7 @@ def test_least_squares_weigh_a_listen_by_its_share_and_are_a_fixed_point() -> No
 def test_inner_products_are_those_of_the_vectors() -> None:
     sessions: Sessions = [[(0, 1.0), (1, 1.0)]] * 2 + [[(0, 1.0), (2, 1.0)]] * 6 + [[(3, 1.0), (4, 1.0)]] * 3
     made = Als(VOCABULARY, **{**LEAST_SQUARES, "similarity": "inner"})
-    fitted: list[Any] = []
-    make = made._make
-    made._make = lambda: fitted.append(make()) or fitted[0]
+    fitted = learned_by(made)
     counted = made.count(make_listens(sessions)).toarray()
     items = fitted[0].item_factors
     expected = np.where(np.eye(5), 0, (items @ items.T).clip(min=0))
