@@ -165,13 +165,14 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--only", choices=["rivals", "ours"])
     asked.add_argument("--data", nargs="*", choices=list(DATA), default=list(DATA))
+    asked.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
     asked.add_argument("--at-once", type=int, default=2, help="processes side by side")
     given = asked.parse_args()
     for data in given.data:
         if data == "world":
             arms = "arms={C: random, T1: random, T2: sticky_artist, T3: popular}"
             run("simulate", LOGS, "world=published", arms, "sessions=50000", "seed=11")
-        names = [name for name, model in MODELS.items() if given.only in (None, "ours" if model.ours else "rivals")]
+        names = [name for name in given.models if given.only in (None, "ours" if MODELS[name].ours else "rivals")]
         with ThreadPoolExecutor(given.at_once) as pool:
             list(pool.map(lambda name, data=data: tune(data, name), names))
         run_all((job for name in names for job in final(data, name)), at_once=given.at_once)
@@ -290,7 +291,7 @@ def show() -> None:
 def row(data: str, name: str, found: list[Path]) -> dict[str, Any]:
     made: dict[str, Any] = {"data": data, "model": name, "ours": MODELS[name].ours, "runs": len(found)}
     made["trials"] = DATA[data].trials if MODELS[name].ours or space(data, name) else 1
-    made["settings"] = " ".join(word.rpartition(".")[2] for word in chosen(data, name)) or "defaults"
+    made["settings"] = " ".join(word.removeprefix("model.") for word in chosen(data, name)) or "defaults"
     made[CHOOSES] = mean_validation(found)
     for metric in SHOWN:
         mean, lower, upper = interval(pd.Series([tested(one)[metric] for one in found]))
