@@ -164,7 +164,7 @@ QUIET = (
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--only", choices=["rivals", "ours"])
-    asked.add_argument("--data", nargs="*", choices=list(DATA), default=list(DATA))
+    asked.add_argument("--data", nargs="*", choices=list(DATA), default=list(DATA), help="nothing: only the tables")
     asked.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
     asked.add_argument("--at-once", type=int, default=2, help="processes side by side")
     given = asked.parse_args()
@@ -177,6 +177,8 @@ def main() -> None:
             list(pool.map(lambda name, data=data: tune(data, name), names))
         run_all((job for name in names for job in final(data, name)), at_once=given.at_once)
         spare_disk(RUNS / data)
+        show()
+    if not given.data:
         show()
 
 
@@ -399,6 +401,7 @@ def draw(table: pd.DataFrame) -> None:
     for axis, data in zip(axes[0], sets, strict=True):
         own = {line["model"]: line for line in table[table["data"] == data].to_dict("records")}
         best = max((name for name in own if not own[name]["ours"]), key=lambda name: own[name][CHOOSES], default=None)
+        highest = np.nanmax([line[f"test/ndcg_at_10{end}"] for line in own.values() for end in ("", "_upper")])
         for place, name in enumerate(names):
             if (line := own.get(name)) is None:
                 continue
@@ -409,7 +412,7 @@ def draw(table: pd.DataFrame) -> None:
             axis.plot(mean, place, "o", color=colour, markersize=6)
             if name == best:
                 axis.axvline(mean, color=colour, linewidth=0.8, linestyle=":")
-        axis.set(title=data, xlabel="test ndcg@10", xlim=(0, None), ylim=(-0.6, len(names) - 0.4))
+        axis.set(title=data, xlabel="test ndcg@10", xlim=(0, 1.08 * highest), ylim=(-0.6, len(names) - 0.4))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_yticks(range(len(names)), names)
