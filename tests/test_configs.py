@@ -16,7 +16,8 @@ from tests.conftest import ROOT, make_vocabulary
 
 CONF = ROOT / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-BASELINES = ["item2vec", "neighbours", "popular", "rules", "sticky"]
+BASELINES = ["als", "bpr", "item2vec", "neighbours", "popular", "rules", "sticky"]
+VECTORS = ["als", "bpr", "item2vec"]
 HEADS = [model for model in MODELS if model not in BASELINES]
 ALL = sorted(path.stem for path in (CONF / "datamodule").glob("*.yaml") if path.stem != "default")
 SOURCES = [name for name in ALL if name != "simulated"]
@@ -51,7 +52,7 @@ def test_a_baseline_is_one_pass_judged_by_its_ranking_without_anything_of_gradie
     config = composed(f"model={model}")
     assert not {"loss", "optimizer", "scheduler"} & config.keys()
     assert (config.trainer.max_epochs, config.monitor.metric, config.monitor.mode) == (1, "val/ndcg_at_10", "max")
-    assert not {"alpha", "dim" if model != "item2vec" else "alpha"} & config.model.keys()
+    assert not {"alpha", *(["dim"] if model not in VECTORS else [])} & config.model.keys()
 
 
 @pytest.mark.parametrize("word", ["loss=mse", "optimizer=adam", "scheduler=plateau", "experiment=published"])

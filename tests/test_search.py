@@ -106,6 +106,7 @@ def test_each_trial_has_a_key_only_with_the_choice_that_brings_it_in() -> None:
 
 def test_a_baseline_is_searched_for_what_it_has() -> None:
     assert names(make_space("model=rules", "model.window=range(1,9)", model="rules", loss="None")) == {"model.window"}
+    assert names(make_space("model=als", "model.dim=8,16", model="als", loss="None")) == {"model.dim"}
     with pytest.raises(InputError, match="nothing is left to search"):
         make_space("model=rules", model="rules", loss="None")
 

@@ -1,11 +1,13 @@
 """What a practitioner would try first: the `LightningModule` of all models that only count, and what they count.
 
+Those that learn vectors and recommend what is near are in `vector_baselines.py`.
+
 N tracks in the catalogue, E listens, Q queries, K candidates, B queries of a block. A listen weighs as much as the
 share of the track that was played, 1 where that is unknown.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +25,22 @@ _CELLS = 2**25
 """Scores that are looked through at once, to find the best of a track."""
 
 
+class Counter(Protocol):
+    """What a baseline counts.
+
+    Args:
+        num_tracks: of the catalogue.
+        artist_weight: added to the score of a track by the artist of the query.
+    """
+
+    num_tracks: int
+    artist_weight: int | float
+
+    def count(self, listens: Listens) -> csr_array:
+        """Scores of candidates (columns) for queries (rows), positive where there is one."""
+        ...
+
+
 class Popular:
     """No scores at all: what is left is the order of plays.
 
@@ -30,11 +48,20 @@ class Popular:
 
     Args:
         vocabulary: what the training pairs show.
+        half_life: sessions after which a play counts half, in the order in which sessions began; None if it never
+            does. Where sessions have no clock, theirs is the order of the file.
         artist_weight: score of a track by the artist of the query: above 0, the artist's own tracks come first.
+
+    Raises:
+        InputError: an argument breaks its law.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, artist_weight: int | float) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, half_life: int | float | None, artist_weight: int | float) -> None:
+        if half_life is not None:
+            check_number("half_life", half_life, above=0, hint="it is so many sessions, or null to never fade")
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
+        self.order = vocabulary.plays if half_life is None else _recent(vocabulary, half_life)
+        """What takes the place of plays: the track that has more of it comes first."""
 
     def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - the plays are in the vocabulary
         """Nothing."""
@@ -140,105 +167,20 @@ class Neighbours:
 
     def count(self, listens: Listens) -> csr_array:
         """The best candidates of each track."""
-        weight = _weights(listens)
-        shape = int(listens.session.max(initial=-1)) + 1, self.num_tracks
-        played = csr_array((weight, (listens.session, listens.track)), shape=shape)
-        played.data = played.data.clip(max=1)  # once played in full is enough
-        played.eliminate_zeros()
-        num_played = np.diff(played.indptr)
-        length = np.sqrt(np.bincount(np.repeat(np.arange(shape[0]), num_played), played.data**2, shape[0]))
-        played.data *= np.repeat(np.where(length, length, 1), num_played) ** (-self._length_power / 2)
+        played = played_in(listens, self.num_tracks)
+        session = np.repeat(np.arange(played.shape[0]), np.diff(played.indptr))
+        length = np.sqrt(np.bincount(session, played.data**2))
+        played.data *= length[session] ** (-self._length_power / 2)
         norms = np.sqrt(np.bincount(played.indices, played.data**2, self.num_tracks))
         by_track = played.T.tocsr()
 
-        def similar(rows: Int64[np.ndarray, "B"]) -> Float32[np.ndarray, "B N"]:
+        def similar(rows: Int64[np.ndarray, "B"]) -> csr_array:
             together = csr_array(by_track[rows] @ played)
             of_query = np.repeat(norms[rows], np.diff(together.indptr))
             together.data /= (of_query * norms[together.indices]) ** self._norm_power + self._shrinkage
-            return together.astype(np.float32).toarray()
+            return together
 
         return _best(similar, self.num_tracks, self._num_neighbours)
-
-
-class Item2Vec:
-    """Skip-gram with negative sampling over sessions, as if tracks were words; then neighbours by cosine.
-
-    Args:
-        vocabulary: what the training pairs show.
-        num_neighbours: best candidates that are kept of each track.
-        dim: width of a vector.
-        window: largest distance in a session.
-        negatives: tracks drawn against each one that was there.
-        negative_exponent: they are drawn in proportion to plays^exponent: below 0, rare ones more often.
-        subsample: share of all listens above which a track is left out now and then; 0 for never.
-        epochs: times that the sessions are gone through.
-        lr: learning rate at the start.
-        least_played: listens with a smaller share are left out, in [0, 1]: words have no weights.
-        artist_weight: added to the score of a track by the artist of the query.
-        seed: decides initial vectors and draws.
-
-    Raises:
-        InputError: gensim is not installed, or an argument breaks its law.
-
-    Source: Barkan and Koenigstein, Item2vec, MLSP 2016; Caselles-Dupré, Lesaint and Royo-Letelier, Word2vec applied to
-        recommendation: hyperparameters matter, RecSys 2018.
-    """
-
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        *,
-        num_neighbours: int,
-        dim: int,
-        window: int,
-        negatives: int,
-        negative_exponent: int | float,
-        subsample: int | float,
-        epochs: int,
-        lr: int | float,
-        least_played: int | float,
-        artist_weight: int | float,
-        seed: int,
-    ) -> None:
-        whole = {"num_neighbours": num_neighbours, "dim": dim, "window": window, "negatives": negatives}
-        for name, value in {**whole, "epochs": epochs}.items():
-            check_number(name, value, whole=True, least=1)
-        check_number("negative_exponent", negative_exponent, least=-2, most=2, hint="-0.5 suits music, 0.75 words")
-        check_number("subsample", subsample, least=0, most=1, hint="0 leaves out nothing")
-        check_number("lr", lr, above=0, hint="0.025 is usual")
-        check_number("least_played", least_played, least=0, most=1)
-        try:
-            from gensim.models import Word2Vec
-        except ModuleNotFoundError:
-            raise InputError("model=item2vec needs gensim; install it with: pip install -e '.[rivals]'") from None
-        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
-        self._num_neighbours, self._least_played = num_neighbours, least_played
-        self._learn: Callable[[list[list[str]]], Any] = lambda sentences: Word2Vec(
-            sentences,
-            sg=1,
-            vector_size=dim,
-            window=window,
-            negative=negatives,
-            ns_exponent=negative_exponent,
-            sample=subsample,
-            epochs=epochs,
-            alpha=lr,
-            min_count=1,
-            seed=seed,
-            workers=1,  # more would not give the same vectors twice
-        )
-
-    def count(self, listens: Listens) -> csr_array:
-        """The best candidates of each track."""
-        heard = listens.where(~(listens.played_ratio < self._least_played))
-        words = heard.track.astype(str).tolist()
-        ends = [*(np.flatnonzero(np.diff(heard.session)) + 1).tolist(), len(words)]
-        vectors = np.zeros((self.num_tracks, 1), np.float32)
-        if words:
-            learned = self._learn([words[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]).wv
-            vectors = np.zeros((self.num_tracks, learned.vector_size), np.float32)
-            vectors[np.array(learned.index_to_key, np.int64)] = learned.get_normed_vectors()
-        return _best(lambda rows: vectors[rows] @ vectors.T, self.num_tracks, self._num_neighbours)
 
 
 class Baseline(LightningModule):
@@ -257,7 +199,7 @@ class Baseline(LightningModule):
         self,
         *,
         vocabulary: Vocabulary,
-        model: Callable[[Vocabulary], Popular | Rules | Neighbours | Item2Vec],
+        model: Callable[[Vocabulary], Counter],
         monitor: str,
     ) -> None:
         super().__init__()
@@ -267,6 +209,7 @@ class Baseline(LightningModule):
         if monitor in ("val/loss", "val/mse", "val/mae"):
             raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use val/ndcg_at_10")
         self._vocabulary, self._counted = vocabulary, _nothing(len(vocabulary.catalog))
+        self._order = self._model.order if isinstance(self._model, Popular) else vocabulary.plays
 
     def on_train_start(self) -> None:
         """Count."""
@@ -278,7 +221,7 @@ class Baseline(LightningModule):
         """Rank of each `following` among all candidates of its `previous`; see `sparse_retrieval.mean_ranks`."""
         return mean_ranks(
             scores=self._scores,
-            plays=self._vocabulary.plays,
+            plays=self._order,
             previous=previous,
             following=following,
             on_block=on_block,
@@ -288,8 +231,7 @@ class Baseline(LightningModule):
         self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: Callable[[int], None]
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
         """The K best candidates of each query and their scores; see `sparse_retrieval.top_k`."""
-        plays = self._vocabulary.plays
-        return top_k(scores=self._scores, plays=plays, query_rows=query_rows, k=k, on_block=on_block)
+        return top_k(scores=self._scores, plays=self._order, query_rows=query_rows, k=k, on_block=on_block)
 
     def _scores(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
         counted = csr_array(self._counted[rows])
@@ -331,17 +273,35 @@ def _weights(listens: Listens) -> Float64[np.ndarray, "E"]:
     return np.nan_to_num(listens.played_ratio.astype(np.float64), nan=1.0)
 
 
-def _best(
-    scores: Callable[[Int64[np.ndarray, "B"]], Float32[np.ndarray, "B N"]], num_tracks: int, num_kept: int
-) -> csr_array:
-    """The highest positive scores of each track but with itself; all scores are never there at once."""
+def _recent(vocabulary: Vocabulary, half_life: int | float) -> Int64[np.ndarray, "N"]:
+    """Tracks in the order of plays that fade, those that fade alike in the order of plays; higher is more recent."""
+    sessions, session = np.unique(vocabulary.listens.session, return_inverse=True)
+    fades = np.exp2((session - len(sessions) + 1) / half_life)
+    faded = np.bincount(vocabulary.listens.track, fades, len(vocabulary.catalog))
+    _, place = np.unique(np.stack([faded, vocabulary.plays], axis=1), axis=0, return_inverse=True)
+    return place.reshape(-1).astype(np.int64)
+
+
+def played_in(listens: Listens, num_tracks: int) -> csr_array:
+    """Weight of each track (columns) in each session (rows): once played in full is enough, and never is none."""
+    shape = int(listens.session.max(initial=-1)) + 1, num_tracks
+    played = csr_array((_weights(listens), (listens.session, listens.track)), shape=shape)
+    played.data = played.data.clip(max=1)
+    played.eliminate_zeros()
+    return played
+
+
+def _best(scores: Callable[[Int64[np.ndarray, "B"]], csr_array], num_tracks: int, num_kept: int) -> csr_array:
+    """The highest scores of each track but with itself; all scores are never there at once."""
     found = []
     for rows in np.array_split(np.arange(num_tracks), -(-(num_tracks**2) // _CELLS)):
-        block = torch.from_numpy(scores(rows))
-        block[torch.arange(len(rows)), torch.from_numpy(rows)] = 0
-        values, columns = block.topk(min(num_kept, num_tracks))
-        line, nth = (values > 0).nonzero(as_tuple=True)
-        found.append((values[line, nth].numpy(), rows[line.numpy()], columns[line, nth].numpy()))
+        table = scores(rows)
+        line, column = np.repeat(np.arange(len(rows)), np.diff(table.indptr)), table.indices.astype(np.int64)
+        other = column != rows[line]
+        line, column, value = line[other], column[other], table.data[other].astype(np.float32)
+        best = np.lexsort((-value, line))
+        kept = best[np.arange(len(line)) - np.searchsorted(line, line) < num_kept]
+        found.append((value[kept], rows[line[kept]], column[kept]))
     value, row, column = (np.concatenate(part) for part in zip(*found, strict=True))
     return csr_array((value, (row, column)), shape=(num_tracks, num_tracks))
 

@@ -54,7 +54,7 @@ def ranker(datamodule: PairDataModule, scorer: str = "learned", loss: str = "bce
 
 
 def baseline(datamodule: PairDataModule) -> Baseline:
-    model = partial(Popular, artist_weight=1.0)
+    model = partial(Popular, half_life=None, artist_weight=1.0)
     return Baseline(vocabulary=datamodule.vocabulary, model=model, monitor="val/mrr")
 
 

@@ -21,7 +21,7 @@ from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, write_lin
 from tests.e2e.forks import run_forked
 
 MODELS = ("track", "artist", "mean", "convex", "contextual")
-BASELINES = ("popular", "sticky", "rules", "neighbours", "item2vec")
+BASELINES = ("popular", "sticky", "rules", "neighbours", "item2vec", "als", "bpr")
 QUICK = ("trainer.accelerator=cpu", "model.dim=16", "optimizer.lr=0.02", "datamodule.batch_size=256")
 VOLATILE = ("mlflow_run_id", "fit_seconds")
 FILES = {
@@ -198,7 +198,7 @@ def test_a_baseline_is_compared_with_a_head(swept: Path) -> None:
     done = run_forked(ROOT / "compare.py", "hydra.run.dir=compared", cwd=swept, env=dict(os.environ), timeout_s=120)
     assert done.returncode == 0, done.stdout + done.stderr
     table = pd.read_csv(swept / "compared" / "comparison.csv")
-    assert {"rules", "neighbours", "item2vec", "popular", "sticky"} < {name.split()[0] for name in table["setup"]}
+    assert set(BASELINES) < {name.split()[0] for name in table["setup"]}
 
 
 def test_a_baseline_that_is_done_is_tested_and_exported_again_without_counting(swept: Path) -> None:
@@ -276,7 +276,7 @@ def test_ctrl_c_twice_stops_at_once_and_leaves_nothing_half_written(ring_logs: P
 
 
 BAD_INPUT = [
-    (["model=convexx"], "Could not find 'model/convexx'.*artist contextual convex item2vec mean"),
+    (["model=convexx"], "Could not find 'model/convexx'.*als artist bpr contextual convex"),
     (["model.alpha=1.5"], r"alpha must lie in \[0, 1\] or be learned, got 1.5"),
     (["model=track", "model.alpha=0.3"], "alpha=0.3 contradicts .* use model=convex model.alpha=0.3"),
     (["model=contextual", "model.alpha=0.3"], "no artist embeddings; use model=convex model.alpha=0.3"),
@@ -371,7 +371,11 @@ def test_two_runs_at_once_do_not_share_a_folder(ring_logs: Path, tmp_path: Path)
 
 def test_help_is_readable_and_needs_no_heavy_import(tmp_path: Path) -> None:
     done = train(tmp_path, "--help")
-    for word in ("datamodule.path=<folder>", "model: artist, contextual, convex, item2vec", "experiment=published"):
+    for word in (
+        "datamodule.path=<folder>",
+        "model: als, artist, bpr, contextual, convex, item2vec",
+        "experiment=published",
+    ):
         assert word in done.stdout
     slow = subprocess.run(
         [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--help"],

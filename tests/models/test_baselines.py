@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from src.catalog import Listens
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.models import baselines
-from src.models.baselines import Baseline, Item2Vec, Neighbours, Popular, Rules
+from src.models.baselines import Baseline, Neighbours, Popular, Rules
+from src.models.vector_baselines import Als, Bpr, Item2Vec
 from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
 
 NUM_TRACKS = 6
@@ -28,12 +30,18 @@ MARKOV: dict[str, Any] = {"window": 1, "decay": "inverse", "reverse_weight": 0.0
 COSINE: dict[str, Any] = {"shrinkage": 0.0, "norm_power": 1.0, "length_power": 0.0, "num_neighbours": 500, **NO_ARTISTS}
 WORDS = {"dim": 16, "window": 3, "negatives": 5, "negative_exponent": 0.0, "subsample": 0.0, "epochs": 60, "lr": 0.025}
 SKIP_GRAM: dict[str, Any] = {**WORDS, "num_neighbours": 500, "least_played": 0.5, "seed": 1, **NO_ARTISTS}
+NEAR: dict[str, Any] = {"dim": 16, "num_neighbours": 500, "similarity": "cosine", "seed": 1, **NO_ARTISTS}
+LEAST_SQUARES: dict[str, Any] = {**NEAR, "regularization": 0.01, "confidence": 5.0, "epochs": 15}
+PAIRWISE: dict[str, Any] = {**NEAR, "regularization": 0.01, "lr": 0.05, "epochs": 100, "least_played": 0.5}
 MODELS: dict[str, Any] = {
-    "popular": partial(Popular, artist_weight=0.0),
-    "sticky": partial(Popular, artist_weight=1.0),
+    "popular": partial(Popular, half_life=None, artist_weight=0.0),
+    "recent": partial(Popular, half_life=5, artist_weight=0.0),
+    "sticky": partial(Popular, half_life=None, artist_weight=1.0),
     "rules": partial(Rules, **MARKOV),
     "neighbours": partial(Neighbours, **COSINE),
     "item2vec": partial(Item2Vec, **SKIP_GRAM),
+    "als": partial(Als, **LEAST_SQUARES),
+    "bpr": partial(Bpr, **PAIRWISE),
 }
 VOCABULARY = make_vocabulary(range(NUM_TRACKS))
 listens_drawn = st.tuples(st.integers(0, NUM_TRACKS - 1), st.sampled_from([0.0, 0.5, 1.0, float("nan")]))
@@ -136,6 +144,27 @@ def test_popular_recommends_what_was_played_most_but_not_itself() -> None:
     assert lists(fitted(MODELS["popular"], [0, 0, 1, 1], PLAYED), 2) == [[3, 2], [3, 2], [3, 1], [2, 1]]
 
 
+def test_recent_popular_is_that_of_the_loops() -> None:
+    sessions: Sessions = [[(0, 1.0), (0, 1.0)], [(1, 0.2)], [(2, 1.0), (0, 1.0)], [(3, 1.0)], [(2, 1.0)]]
+    for half_life in (0.01, 0.5, 1.0, 1.7, 3.0, 1e9):
+        faded: dict[int, float] = defaultdict(float)
+        for age, session in enumerate(reversed(sessions)):
+            for track, _ in session:
+                faded[track] += 0.5 ** (age / half_life)
+        plays = [3, 1, 2, 1, 0]
+        best = sorted(range(5), key=lambda track: (-faded[track], -plays[track]))
+        model = partial(Popular, half_life=half_life, artist_weight=0.0)
+        ordered = lists(fitted(model, [0] * 5, sessions), 4)
+        assert ordered[4] == best[:4]
+        assert ordered[best[0]] == best[1:]
+
+
+def test_what_faded_to_nothing_stands_by_plays() -> None:
+    sessions: Sessions = [[(0, 1.0)]] + [[(1, 1.0)]] * 2 + [[(2, 1.0)]] * 20_000
+    model = partial(Popular, half_life=1, artist_weight=0.0)
+    assert lists(fitted(model, [0] * 3, sessions), 2)[2] == [1, 0]
+
+
 def test_sticky_puts_the_artists_own_tracks_by_plays_before_the_rest_by_plays() -> None:
     ordered = lists(fitted(MODELS["sticky"], [0, 1, 0, 1, 0], PLAYED), 4)
     assert ordered == [[2, 4, 3, 1], [3, 2, 0, 4], [0, 4, 3, 1], [1, 2, 0, 4], [2, 0, 3, 1]]
@@ -167,7 +196,16 @@ def ring(datamodule_of: Callable[..., PairDataModule], ring_logs: Path) -> PairD
     return datamodule
 
 
-@pytest.mark.parametrize(("name", "steps"), [("rules", {1}), ("neighbours", {-1, 1}), ("item2vec", {-2, -1, 1, 2})])
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("rules", {1}),
+        ("neighbours", {-1, 1}),
+        ("item2vec", {-2, -1, 1, 2}),
+        ("als", {-2, -1, 1, 2}),
+        ("bpr", {-2, -1, 1, 2}),
+    ],
+)
 def test_what_is_near_on_the_ring_is_recommended_first(ring: PairDataModule, name: str, steps: set[int]) -> None:
     model = Baseline(vocabulary=ring.vocabulary, model=MODELS[name], monitor="val/mrr")
     model.on_train_start()
@@ -205,13 +243,79 @@ def _not_again() -> None:
     raise AssertionError("counted again")
 
 
-def test_the_same_seed_gives_the_same_vectors_and_another_gives_others(ring: PairDataModule) -> None:
+@pytest.mark.parametrize("name", ["item2vec", "als", "bpr"])
+def test_the_same_seed_gives_the_same_vectors_and_another_gives_others(ring: PairDataModule, name: str) -> None:
     counted = [
-        Item2Vec(ring.vocabulary, **{**SKIP_GRAM, "epochs": 2, "seed": seed}).count(ring.vocabulary.listens).toarray()
+        MODELS[name](ring.vocabulary, epochs=2, seed=seed).count(ring.vocabulary.listens).toarray()
         for seed in (1, 1, 2)
     ]
     np.testing.assert_array_equal(counted[0], counted[1])
     assert (counted[0] != counted[2]).any()
+
+
+@pytest.mark.parametrize(("model", "settings"), [(Als, LEAST_SQUARES), (Bpr, PAIRWISE)])
+def test_factors_recommend_what_implicit_itself_finds_similar(
+    ring: PairDataModule, model: Any, settings: dict[str, Any]
+) -> None:
+    made = model(ring.vocabulary, **{**settings, "num_neighbours": 5})
+    fitted = learned_by(made)
+    counted = made.count(ring.vocabulary.listens).toarray()
+    heard = np.flatnonzero(np.bincount(liked(ring.vocabulary.listens, model), minlength=NUM_RING_TRACKS))
+    for row, track in enumerate(heard):
+        similar, scores = fitted[0].similar_items(row, N=6)
+        expected = {heard[one]: score for one, score in zip(similar, scores, strict=True) if one != row and score > 0}
+        found = {int(column): counted[track, column] for column in counted[track].nonzero()[0]}
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def learned_by(made: Any) -> list[Any]:
+    """Where the model of implicit will be, once `made` has counted."""
+    fitted: list[Any] = []
+    make = made._make
+
+    def remembered() -> Any:
+        fitted.append(make())
+        return fitted[0]
+
+    made._make = remembered
+    return fitted
+
+
+def liked(listens: Listens, model: Any) -> np.ndarray:
+    """The tracks that a matrix of sessions has: heard at all, or, for draws without weights, heard for half."""
+    return listens.track[listens.played_ratio > 0 if model is Als else listens.played_ratio >= 0.5]
+
+
+def test_least_squares_weigh_a_listen_by_its_share_and_are_a_fixed_point() -> None:
+    """Hu, Koren and Volinsky: the vector of a track solves its least squares, given those of the sessions."""
+    sessions = [[(0, 1.0), (1, 0.5)], [(1, 1.0), (2, 1.0)], [(2, 0.5), (3, 1.0), (0, 1.0)], [(3, 1.0), (4, 0.0)]]
+    made = Als(VOCABULARY, **{**LEAST_SQUARES, "dim": 2, "epochs": 500, "regularization": 0.1})
+    fitted = learned_by(made)
+    counted = made.count(make_listens(sessions)).toarray()
+    users, items = fitted[0].user_factors.astype(np.float64), fitted[0].item_factors.astype(np.float64)
+    for track in range(4):
+        share = np.array([dict(session).get(track, 0.0) for session in sessions])
+        confidence = np.where(share > 0, 5.0 * share, 1.0)
+        solved = np.linalg.solve((users.T * confidence) @ users + 0.1 * np.eye(2), users.T @ (confidence * (share > 0)))
+        np.testing.assert_allclose(items[track], solved, atol=1e-3)
+    assert not counted[4:].any()
+    assert not counted[:, 4:].any()
+
+
+def test_inner_products_are_those_of_the_vectors() -> None:
+    sessions: Sessions = [[(0, 1.0), (1, 1.0)]] * 2 + [[(0, 1.0), (2, 1.0)]] * 6 + [[(3, 1.0), (4, 1.0)]] * 3
+    made = Als(VOCABULARY, **{**LEAST_SQUARES, "similarity": "inner"})
+    fitted = learned_by(made)
+    counted = made.count(make_listens(sessions)).toarray()
+    items = fitted[0].item_factors
+    expected = np.where(np.eye(5), 0, (items @ items.T).clip(min=0))
+    np.testing.assert_allclose(counted[:5, :5], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["als", "bpr"])
+def test_without_two_tracks_that_were_played_there_are_no_factors(name: str) -> None:
+    for sessions in ([], [[(0, 0.0), (1, 0.0)]], [[(0, 1.0)]]):
+        assert MODELS[name](VOCABULARY).count(make_listens(sessions)).nnz == 0
 
 
 def test_what_is_skipped_is_no_word_and_without_words_there_are_no_vectors() -> None:
@@ -227,7 +331,7 @@ def test_what_is_skipped_is_no_word_and_without_words_there_are_no_vectors() -> 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (partial(Popular, artist_weight=-1), "artist_weight must be a number of at least 0, got -1"),
+        (partial(Popular, half_life=None, artist_weight=-1), "artist_weight must be a number of at least 0, got -1"),
         (
             partial(MODELS["popular"], alpha=0.9),
             "model refuses its settings: .*unexpected keyword argument 'alpha'",
@@ -247,6 +351,17 @@ def test_what_is_skipped_is_no_word_and_without_words_there_are_no_vectors() -> 
         (partial(Item2Vec, **{**SKIP_GRAM, "subsample": 2}), "subsample must be .* got 2; 0 leaves out nothing"),
         (partial(Item2Vec, **{**SKIP_GRAM, "lr": 0}), "lr must be a number above 0, got 0"),
         (partial(Item2Vec, **{**SKIP_GRAM, "least_played": 2}), "least_played must be .* at most 1, got 2"),
+        (partial(Popular, half_life=0, artist_weight=0), "half_life must be .* got 0; it is so many sessions, or null"),
+        (partial(Als, **{**LEAST_SQUARES, "dim": 0}), "dim must be a whole number of at least 1, got 0"),
+        (partial(Als, **{**LEAST_SQUARES, "regularization": -1}), "regularization must be .* at least 0, got -1"),
+        (
+            partial(Als, **{**LEAST_SQUARES, "confidence": 0}),
+            "confidence must be .* got 0; a track that was not played",
+        ),
+        (partial(Als, **{**LEAST_SQUARES, "similarity": "dot"}), "similarity must be cosine or inner, got 'dot'"),
+        (partial(Bpr, **{**PAIRWISE, "epochs": 0}), "epochs must be a whole number of at least 1, got 0"),
+        (partial(Bpr, **{**PAIRWISE, "lr": 0}), "lr must be a number above 0, got 0; 0.01 is usual"),
+        (partial(Bpr, **{**PAIRWISE, "least_played": 2}), "least_played must be .* at most 1, got 2"),
     ],
 )
 def test_impossible_settings_are_refused(model: Any, message: str) -> None:
@@ -260,7 +375,17 @@ def test_a_monitor_that_wants_a_loss_is_refused(monitor: str) -> None:
         Baseline(vocabulary=VOCABULARY, model=MODELS["popular"], monitor=monitor)
 
 
-def test_without_gensim_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gensim.models", None)
-    with pytest.raises(InputError, match=r"model=item2vec needs gensim; install it with: pip install -e '.\[rivals\]'"):
-        Item2Vec(VOCABULARY, **SKIP_GRAM)
+@pytest.mark.parametrize(
+    ("name", "package", "module"),
+    [
+        ("item2vec", "gensim", "gensim.models"),
+        ("als", "implicit", "implicit.cpu.als"),
+        ("bpr", "implicit", "implicit.cpu.bpr"),
+    ],
+)
+def test_without_its_package_the_error_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=rf"model={name} needs {package}; install .*: pip install -e '.\[rivals\]'"):
+        MODELS[name](VOCABULARY)
