@@ -2,9 +2,9 @@
 
 Five models by the published recipe; those of a seed meet the same listeners in one A/B test against contextual. First
 with mixed traffic and pairs of the first track; then, with fewer sessions to learn from, by traffic, pairing, α and one
-more night of each model's own traffic, seed by seed. A study that was stopped goes on where it was; `--rounds 3` stops
-after so many seeds of the second part, and `--only main` before it. Writes results.csv, results.md, results.png and
-provenance.json beside this file.
+more night of each model's own traffic, seed by seed. A study that was stopped goes on where it was; `--seeds` and
+`--rounds` say how many seeds the two parts have. Writes results.csv, results.md, results.png and provenance.json beside
+this file.
 """
 
 import argparse
@@ -45,15 +45,21 @@ mpl.use("agg")
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("--seeds", type=int, default=len(SEEDS), help="of the first part")
     asked.add_argument("--rounds", type=int, default=len(SEEDS), help="seeds of the second part")
-    asked.add_argument("--only", choices=["main"])
     given = asked.parse_args()
     rows: list[dict[str, Any]] = []
     heads: dict[str, tuple[str, ...]] = {model: (f"model={model}",) for model in MODELS}
-    for seed in SEEDS:
+    logs = logged("mixed", MANY)
+    run_all(  # the longest first
+        trained(RUNS / f"mixed_first_{MANY}" / f"{model}_{seed}", logs, "first", words, seed)
+        for model, words in heads.items()
+        for seed in SEEDS[: given.seeds]
+    )
+    for seed in SEEDS[: given.seeds]:
         rows += met("mixed", MANY, "first", heads, seed)
         show(rows)
-    for seed in SEEDS[: given.rounds * (given.only is None)]:
+    for seed in SEEDS[: given.rounds]:
         alphas: dict[str, tuple[str, ...]] = {
             f"α={alpha}": ("model=convex", f"model.alpha={alpha}") for alpha in ALPHAS
         }
@@ -66,14 +72,17 @@ def main() -> None:
         show(rows)
 
 
+def logged(traffic: str, sessions: int) -> Path:
+    """What is learned from; the same for all seeds."""
+    words = (WORLD, TRAFFIC[traffic], f"sessions={sessions}", "experiment=LOGGED", "seed=11")
+    return run("simulate", RUNS / f"{traffic}_{sessions}", *words)
+
+
 def met(
     traffic: str, sessions: int, pairing: str, models: dict[str, tuple[str, ...]], seed: int
 ) -> list[dict[str, Any]]:
     """Models trained on the same logs, then played against contextual; a row for each."""
-    logs = run(
-        "simulate", RUNS / f"{traffic}_{sessions}", WORLD, TRAFFIC[traffic], f"sessions={sessions}",
-        "experiment=LOGGED", "seed=11",
-    )  # fmt: skip
+    logs = logged(traffic, sessions)
     setting = f"{traffic} traffic, pairs {pairing}"
     folder = RUNS / f"{traffic}_{pairing}_{sessions}"
     jobs = {name: trained(folder / f"{name}_{seed}", logs, pairing, words, seed) for name, words in models.items()}

@@ -23,7 +23,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.four_heads.study import FEW, MANY, TRAFFIC, WORLD  # noqa: E402
+from experiments.four_heads.study import FEW, MANY, WORLD, logged  # noqa: E402
 from experiments.four_heads.study import RUNS as PUBLISHED  # noqa: E402
 from experiments.four_heads.study import trained as published  # noqa: E402
 from experiments.runs import Job, interval, markdown, run, run_all, validation, write_results  # noqa: E402
@@ -100,15 +100,9 @@ def main() -> None:
         goals(seeds)
 
 
-def logs_of(sessions: int) -> Path:
-    """The mixed traffic that the published recipe is given, too."""
-    words = (WORLD, TRAFFIC["mixed"], f"sessions={sessions}", "experiment=LOGGED", "seed=11")
-    return run("simulate", PUBLISHED / f"mixed_{sessions}", *words)
-
-
 def on_world(sessions: int, name: str, words: tuple[str, ...], seed: int) -> Job:
     """Training on logs of the world."""
-    data = ("datamodule=botify", f"datamodule.path={logs_of(sessions)}", "datamodule.batch_size=4096")
+    data = ("datamodule=botify", f"datamodule.path={logged('mixed', sessions)}", "datamodule.batch_size=4096")
     few = "callbacks.ranking.max_val_queries=500"
     return "train", RUNS / f"world_{sessions}" / f"{slug(name)}_{seed}", (*data, *words, *QUICK, few, f"seed={seed}")
 
@@ -122,10 +116,8 @@ def on_the_world(seeds: tuple[int, ...]) -> None:
     rows = []
     for seed in seeds:
         jobs = {name: on_world(FEW, name, words, seed) for name, words in LEVERS.items()}
-        random = run("simulate", PUBLISHED / f"random_{FEW}", WORLD, TRAFFIC["random"], f"sessions={FEW}",
-                     "experiment=LOGGED", "seed=11")  # fmt: skip
         verb, folder, words = on_world(FEW, "random traffic alone", (), seed)
-        jobs["random traffic alone"] = (verb, folder, (*words, f"datamodule.path={random}"))
+        jobs["random traffic alone"] = (verb, folder, (*words, f"datamodule.path={logged('random', FEW)}"))
         jobs["default"] = on_world(FEW, "default", (), seed)
         run_all(jobs.values())
         lists = {name: folder for name, (_, folder, _) in jobs.items()}
@@ -171,7 +163,7 @@ def on_real_data(seeds: tuple[int, ...]) -> None:
 
 def goals(seeds: tuple[int, ...]) -> None:
     """The default with many logs against the published recipe with the same, by how an arm picks."""
-    logs, rows = logs_of(MANY), []
+    logs, rows = logged("mixed", MANY), []
     for seed in seeds:
         folder = PUBLISHED / f"mixed_first_{MANY}"
         rivals = {
