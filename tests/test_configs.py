@@ -66,8 +66,8 @@ def test_what_only_pair_models_have_cannot_be_chosen_for_a_baseline(word: str) -
     assert ("In 'experiment/published'" in line) == word.startswith("experiment")
 
 
-@pytest.mark.parametrize(("model", "alpha"), [("track", 1.0), ("artist", 0.0), ("mean", 0.5), ("convex", 0.5)])
-def test_the_heads_differ_in_alpha_alone(model: str, alpha: float) -> None:
+@pytest.mark.parametrize(("model", "alpha"), [("track", 1.0), ("artist", 0.0), ("mean", 0.5), ("convex", "learned")])
+def test_the_heads_differ_in_alpha_alone(model: str, alpha: float | str) -> None:
     config = OmegaConf.to_container(composed(f"model={model}").model, resolve=True)
     convex = OmegaConf.to_container(composed("model=convex").model, resolve=True)
     assert isinstance(config, dict)

@@ -71,8 +71,17 @@ class Model:
     ours: bool = False
     on_world: tuple[str, ...] = ()
     """Words that spare time where the catalogue and the log are large."""
+    like: str = ""
+    """Another model, whose chosen settings it has."""
 
 
+PATIENT = ("optimizer.weight_decay=0", "callbacks.early_stopping.patience=4")
+LEARNED = (
+    "model.dim=choice(64,128,256)",
+    "model.dropout=interval(0.1,0.5)",
+    "loss.without_shares.temperature=tag(log,interval(0.08,0.25))",
+    "optimizer.lr=tag(log,interval(0.002,0.015))",
+)
 NEAR = ("model.dim=choice(32,64,128)", "model.artist_weight=choice(0.0,0.03,0.1,0.3,1.0)")
 MODELS = {
     "popular": Model(words=("model=popular",)),
@@ -138,16 +147,20 @@ MODELS = {
         random=True,
         on_world=("model.epochs=50",),
     ),
-    "contextual": Model(words=("model=contextual",), random=True, ours=True),
-    "track": Model(
-        words=("model=track",), space=("model.order_std=choice(0.0,0.01)",), random=True, ours=True
+    "contextual": Model(
+        words=("model=contextual", *PATIENT),
+        space=("model.item_bias=choice(true,false)", *LEARNED),
+        random=True,
+        ours=True,
     ),
     "convex": Model(
-        words=("model=convex",), space=("model.order_std=choice(0.0,0.01)",), random=True, ours=True
+        words=("model=convex", "model.alpha=learned", *PATIENT),
+        space=("model.order_std=choice(0.0,0.1,0.3)", *LEARNED),
+        random=True,
+        ours=True,
     ),
+    "track": Model(words=("model=track", *PATIENT), random=True, ours=True, like="convex"),
 }  # fmt: skip
-"""Ours are searched in the space of conf/hydra/sweeper/optuna.yaml (width, α, dropout, temperature, learning rate,
-weight decay), and what is added here."""
 
 QUIET = (
     "logger=none",
@@ -206,7 +219,7 @@ def folder(data: str, name: str, *told: str) -> Path:
 def tune(data: str, name: str) -> None:
     """The default settings, and the trials of the search."""
     run_all([("train", folder(data, name) / "defaults", (*words(data, name), "seed=1"))], at_once=1)
-    if not MODELS[name].ours and not space(data, name):
+    if not space(data, name):
         return
     there = searched(data, name)
     if (there / "search.csv").exists():
@@ -245,6 +258,8 @@ def trials(data: str, name: str) -> list[tuple[float, tuple[str, ...]]]:
 
 def chosen(data: str, name: str) -> tuple[str, ...]:
     """The settings that validate best; the defaults where nothing is better."""
+    if like := MODELS[name].like:
+        return tuple(word for word in chosen(data, like) if not word.startswith("model.alpha"))
     return max(trials(data, name), key=lambda trial: trial[0])[1]
 
 
@@ -269,7 +284,10 @@ def runs_of(data: str, name: str) -> list[Path]:
     """Folders of the final runs, where all are there."""
     if not (folder(data, name) / "defaults" / "metrics.json").exists():
         return []
-    if (space(data, name) or MODELS[name].ours) and not (searched(data, name) / "search.csv").exists():
+    if (
+        space(data, MODELS[name].like or name)
+        and not (searched(data, MODELS[name].like or name) / "search.csv").exists()
+    ):
         return []
     found = [job[1] for job in final(data, name)]
     return found if all((one / "metrics.json").exists() for one in found) else []
@@ -292,7 +310,7 @@ def show() -> None:
 
 def row(data: str, name: str, found: list[Path]) -> dict[str, Any]:
     made: dict[str, Any] = {"data": data, "model": name, "ours": MODELS[name].ours, "runs": len(found)}
-    made["trials"] = DATA[data].trials if MODELS[name].ours or space(data, name) else 1
+    made["trials"] = DATA[data].trials if space(data, name) else 1
     made["settings"] = " ".join(word.removeprefix("model.") for word in chosen(data, name)) or "defaults"
     made[CHOOSES] = mean_validation(found)
     for metric in SHOWN:
