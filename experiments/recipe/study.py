@@ -11,6 +11,7 @@ Writes world.md, real.md, goals.md, verdict.md, their numbers as .csv, results.p
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,7 +109,8 @@ def on_world(sessions: int, name: str, words: tuple[str, ...], seed: int) -> Job
 
 
 def slug(name: str) -> str:
-    return name.replace(" ", "_").replace(",", "")
+    """As a folder that Hydra's grammar can say."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", name.replace("α", "alpha").replace("½", "half"))
 
 
 def on_the_world(seeds: tuple[int, ...]) -> None:
