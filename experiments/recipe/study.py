@@ -232,7 +232,7 @@ def _played(
     num_tracks = sum(1 for _ in (folder / "tracks.json").open(encoding="utf-8"))
     columns = "{recommendation: 'BIGINT', experiments: 'MAP(VARCHAR, VARCHAR)'}"
     made = duckdb.execute(
-        "SELECT element_at(experiments, 'RECIPE') AS arm, "
+        "SELECT experiments['RECIPE'] AS arm, "
         f"100.0 * count(DISTINCT recommendation) / {num_tracks} AS heard, "
         "100.0 * avg((recommendation IN (SELECT unnest($top)))::INT) AS hits "
         f"FROM read_json('{logs}/logs/*/data.json', columns={columns}, format='newline_delimited') "
