@@ -173,7 +173,12 @@ def draw(table: pd.DataFrame) -> None:
     from matplotlib import pyplot as plt
 
     settings = list(dict.fromkeys(table["setting"]))
+    first = table[table["setting"] == f"mixed traffic, pairs first, {FEW:,} sessions"].set_index("model")
     figure, axes = plt.subplots(1, 2, figsize=(13, 4.8), width_ratios=(3, 2))
+    if first.empty:  # the second part is still to come
+        plt.close(figure)
+        figure, axes = plt.subplots(1, 1, figsize=(6.5, 4.4), squeeze=False)
+        axes = axes[0]
     for number, (model, colour) in enumerate(COLOURS.items()):
         own = table[table["model"] == model].set_index("setting").reindex(settings)
         bars = [own["time"] - own["time_lower"], own["time_upper"] - own["time"]]
@@ -182,24 +187,26 @@ def draw(table: pd.DataFrame) -> None:
     axes[0].set_xticks(range(len(settings)), [s.replace(", ", ",\n") for s in settings], fontsize=7)
     axes[0].set(ylabel="mean time per session", title="five models by what they learn from", ylim=(2, None))
     axes[0].legend(frameon=False, fontsize=8)
-    first = table[table["setting"] == f"mixed traffic, pairs first, {FEW:,} sessions"].set_index("model")
-    alphas = {HEADS.get(name, float(name[2:]) if name.startswith("α=") else np.nan): name for name in first.index}
-    alphas = {alpha: name for alpha, name in sorted(alphas.items()) if alpha == alpha}
-    line = first.loc[list(alphas.values())]
-    bars = [line["time"] - line["time_lower"], line["time_upper"] - line["time"]]
-    axes[1].errorbar(list(alphas), line["time"], yerr=bars, fmt="o-", capsize=3, color=COLOURS["convex"])
-    many = table[table["setting"] == f"mixed traffic, pairs first, {MANY:,} sessions"].set_index("model")["time"]
-    axes[1].axhline(many["contextual"], color=COLOURS["contextual"], linewidth=1)
-    axes[1].annotate(f"contextual, {MANY:,} sessions", (0.0, many["contextual"]), fontsize=8, va="bottom")
-    axes[1].set(
-        xlabel="α", ylabel="mean time per session", title=f"the mix, mixed traffic, pairs first, {FEW:,} sessions"
-    )
+    if len(axes) == 2:
+        _draw_alphas(axes[1], first, table)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(HERE / "results.png", dpi=130)
     plt.close(figure)
+
+
+def _draw_alphas(axis: Any, first: pd.DataFrame, table: pd.DataFrame) -> None:
+    alphas = {HEADS.get(name, float(name[2:]) if name.startswith("α=") else np.nan): name for name in first.index}
+    alphas = {alpha: name for alpha, name in sorted(alphas.items()) if alpha == alpha}
+    line = first.loc[list(alphas.values())]
+    bars = [line["time"] - line["time_lower"], line["time_upper"] - line["time"]]
+    axis.errorbar(list(alphas), line["time"], yerr=bars, fmt="o-", capsize=3, color=COLOURS["convex"])
+    many = table[table["setting"] == f"mixed traffic, pairs first, {MANY:,} sessions"].set_index("model")["time"]
+    axis.axhline(many["contextual"], color=COLOURS["contextual"], linewidth=1)
+    axis.annotate(f"contextual, {MANY:,} sessions", (0.0, many["contextual"]), fontsize=8, va="bottom")
+    axis.set(xlabel="α", ylabel="mean time per session", title=f"the mix, mixed traffic, pairs first, {FEW:,} sessions")
 
 
 if __name__ == "__main__":
