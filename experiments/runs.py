@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ Job = tuple[str, Path, tuple[str, ...]]
 def run(verb: str, folder: Path, *words: str) -> Path:
     """Run a verb, unless its folder has the result of an earlier time; so a study that was stopped goes on."""
     if not (folder / RECORD[verb]).exists():
+        _clear(folder)
         print(f"— {folder.name}", flush=True)
         subprocess.run(_command(verb, folder, words), cwd=ROOT, check=True)
     return folder
@@ -45,6 +47,7 @@ def run_all(jobs: Iterable[Job], *, at_once: int | None = None) -> list[Path]:
 
     def one(job: Job) -> None:
         verb, folder, words = job
+        _clear(folder)
         command, env = _command(verb, folder, words), {**os.environ, **ALONE}
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
         if done.returncode:
@@ -59,6 +62,11 @@ def run_all(jobs: Iterable[Job], *, at_once: int | None = None) -> list[Path]:
             pool.shutdown(cancel_futures=True)
             raise
     return [folder for _, folder, _ in jobs]
+
+
+def _clear(folder: Path) -> None:
+    """What a run that was stopped has left: no verb would begin in a folder that is in use."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _command(verb: str, folder: Path, words: Iterable[str]) -> list[str]:
