@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,11 @@ def _clear(folder: Path) -> None:
 
 def _command(verb: str, folder: Path, words: Iterable[str]) -> list[str]:
     return [sys.executable, f"{verb}.py", *words, f"hydra.run.dir={folder}"]
+
+
+def slug(name: str) -> str:
+    """A name as a folder that Hydra's grammar can say."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", name.replace("α", "alpha").replace("½", "half"))
 
 
 def validation(folder: Path) -> dict[str, float]:

@@ -111,6 +111,11 @@ def test_a_baseline_is_searched_for_what_it_has() -> None:
         make_space("model=rules", model="rules", loss="None")
 
 
+def test_what_no_trial_would_have_is_refused() -> None:
+    with pytest.raises(InputError, match="only with model=convex, and here is model=track; leave it out"):
+        make_space("model=track", "model.alpha=interval(0,1)", model="track")
+
+
 def test_of_several_choices_each_is_needed() -> None:
     assert TEMPERATURE not in names(make_space("model=rules,track"))
     assert TEMPERATURE in names(make_space("model=rules,track", datamodule="yes"))
@@ -124,6 +129,7 @@ BAD = [
     (["model.dim=tag(log,range(1,9,2))"], "a range with a step has no logarithm"),
     (["model.dim=tag(wide,choice(1,2))"], "the only tag that a search knows is log, got wide"),
     (["model.dim=range(5,1)"], "has no values"),
+    (["model.alpha=interval(0,1)", "model=track,artist"], "only with model=convex, and here is model=track,artist"),
 ]
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.runs import Job, interval, run, run_all, tested, write_results  # noqa: E402
+from experiments.runs import Job, interval, run, run_all, slug, tested, write_results  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "four_heads"
 WORLD = "world=published"
@@ -85,7 +85,9 @@ def met(
     logs = logged(traffic, sessions)
     setting = f"{traffic} traffic, pairs {pairing}"
     folder = RUNS / f"{traffic}_{pairing}_{sessions}"
-    jobs = {name: trained(folder / f"{name}_{seed}", logs, pairing, words, seed) for name, words in models.items()}
+    jobs = {
+        name: trained(folder / f"{slug(name)}_{seed}", logs, pairing, words, seed) for name, words in models.items()
+    }
     run_all(jobs.values())
     return judged(setting, sessions, seed, {name: job[1] for name, job in jobs.items()}, folder / f"abtest_{seed}")
 

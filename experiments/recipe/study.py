@@ -11,7 +11,6 @@ Writes world.md, real.md, goals.md, verdict.md, their numbers as .csv, results.p
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from experiments.four_heads.study import FEW, MANY, WORLD, logged  # noqa: E402
 from experiments.four_heads.study import RUNS as PUBLISHED  # noqa: E402
 from experiments.four_heads.study import trained as published  # noqa: E402
-from experiments.runs import Job, interval, markdown, run, run_all, validation, write_results  # noqa: E402
+from experiments.runs import Job, interval, markdown, run, run_all, slug, validation, write_results  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "recipe"
 SEEDS = (1, 2, 3, 4, 5)
@@ -104,11 +103,6 @@ def on_world(sessions: int, name: str, words: tuple[str, ...], seed: int) -> Job
     data = ("datamodule=botify", f"datamodule.path={logged('mixed', sessions)}", "datamodule.batch_size=4096")
     few = "callbacks.ranking.max_val_queries=500"
     return "train", RUNS / f"world_{sessions}" / f"{slug(name)}_{seed}", (*data, *words, *QUICK, few, f"seed={seed}")
-
-
-def slug(name: str) -> str:
-    """As a folder that Hydra's grammar can say."""
-    return re.sub(r"[^A-Za-z0-9.]+", "_", name.replace("α", "alpha").replace("½", "half"))
 
 
 def on_the_world(seeds: tuple[int, ...]) -> None:

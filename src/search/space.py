@@ -91,6 +91,9 @@ class Space:
         kept = {o.key_or_group for o in fixed}
         made = {name: _dimension(o, only_with.get(name, [])) for name, o in named.items() if name not in kept}
         self._dimensions = [made[name] for name in _in_order(made)]
+        for override in given:
+            if override.is_sweep_override():
+                self._check_reachable(made[override.key_or_group], str(override.input_line))
         if not any(self._reachable(dimension) for dimension in self._dimensions):
             raise InputError(
                 "nothing is left to search: the command line fixes it all; leave out an override, or search="
@@ -141,6 +144,17 @@ class Space:
     def _reachable(self, dimension: Dimension) -> bool:
         """Whether a trial can have it: what brings it in is searched too, or has been chosen."""
         return all(self._can_be(key, values) for key, values in dimension.only_with)
+
+    def _check_reachable(self, dimension: Dimension, line: str) -> None:
+        """No trial would have it, and who asked for it would not be told."""
+        for key, values in dimension.only_with:
+            if not self._can_be(key, values):
+                searched = [other.text for other in self._dimensions if other.name == key]
+                here = searched[0] if searched else self._settled(key)
+                raise InputError(
+                    f"{line} would never be tried: it is searched only with {key}={','.join(sorted(values))}, "
+                    f"and here is {key}={here}; leave it out, or choose another {key}"
+                )
 
     def _can_be(self, key: str, values: frozenset[str]) -> bool:
         for other in self._dimensions:
