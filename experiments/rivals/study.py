@@ -47,16 +47,19 @@ class Data:
 
     trials: int
     words: tuple[str, ...]
+    shares: bool = False
+    """Whether it tells how much of a track was played; loss=auto would then learn that, and not to rank."""
 
 
 LOGS = RUNS / "world" / "logs"
 DATA = {
     "yes": Data(trials=12, words=("datamodule=yes",)),
     "polimi": Data(trials=12, words=("datamodule=polimi",)),
-    "botify": Data(trials=12, words=("datamodule=botify",)),
+    "botify": Data(trials=12, words=("datamodule=botify",), shares=True),
     "world": Data(
         trials=4,
         words=("datamodule=botify", f"datamodule.path={LOGS}", "datamodule.pairing=first"),
+        shares=True,
     ),
 }
 
@@ -201,13 +204,17 @@ def main() -> None:
 def words(data: str, name: str) -> tuple[str, ...]:
     """What stands fast."""
     model = MODELS[name]
-    return (*model.words, *(model.on_world if data == "world" else ()), *DATA[data].words, *QUIET)
+    loss = ("loss=softmax",) if model.ours and DATA[data].shares else ()
+    return (*model.words, *(model.on_world if data == "world" else ()), *loss, *DATA[data].words, *QUIET)
 
 
 def space(data: str, name: str) -> tuple[str, ...]:
     """What is searched; a key that stands fast is not."""
     fixed = {word.partition("=")[0] for word in words(data, name)}
-    return tuple(word for word in MODELS[name].space if word.partition("=")[0] not in fixed)
+    searched = MODELS[name].space
+    if DATA[data].shares:
+        searched = tuple(word.replace("loss.without_shares.", "loss.") for word in searched)
+    return tuple(word for word in searched if word.partition("=")[0] not in fixed)
 
 
 def folder(data: str, name: str, *told: str) -> Path:
@@ -391,14 +398,24 @@ def cold(runs: dict[tuple[str, str], list[Path]]) -> pd.DataFrame:
 
 def training_plays(data: str) -> pd.Series:
     """How often the training sessions play each track, by its id."""
+    datamodule, _ = rehearsed(data, "popular", None)
+    return pd.Series(datamodule.vocabulary.plays, index=datamodule.catalog.track_ids)
+
+
+def rehearsed(data: str, name: str, run: Path | None) -> tuple[Any, Any]:
+    """The data, and a model with the settings chosen for it: as it is before training, or with the weights of a run."""
+    import torch
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", [*DATA[data].words, f"run_dir={RUNS}"])
-    module = instantiate(config.datamodule, _convert_="all")
-    module.setup()
-    return pd.Series(module.vocabulary.plays, index=module.catalog.track_ids)
+        config = compose("train", [*words(data, name), *chosen(data, name), f"run_dir={RUNS}"])
+    datamodule = instantiate(config.datamodule, _convert_="all")
+    datamodule.setup()
+    model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary).eval()
+    if run:
+        model.load_state_dict(torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"])
+    return datamodule, model
 
 
 def write(name: str, tables: list[pd.DataFrame]) -> None:
