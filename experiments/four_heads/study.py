@@ -37,6 +37,8 @@ MANY, FEW = 200_000, 50_000
 """Sessions that are learned from. With many, contextual is what it was in the report (5.35); a run takes minutes."""
 PLAYED = 20_000
 """Sessions of each arm of an A/B test."""
+MOST_ARMS = 10
+"""That one A/B test may have; the rest meets the same control in another one, of the same listeners."""
 BEYOND = ("test/mse", "test/mse_mean_floor", "test/recall_at_10", "test/ndcg_at_10",
           "test/coverage_at_10", "test/popularity_rank_at_10")  # fmt: skip
 COLOURS = dict(zip(MODELS, ("#e07a1f", "#8d5a97", "#5a9367", "#b0a03c", "#2a6f97"), strict=True))
@@ -121,7 +123,17 @@ def trained(folder: Path, logs: Path, pairing: str, words: tuple[str, ...], seed
 
 
 def judged(setting: str, sessions: int, seed: int, folders: dict[str, Path], folder: Path) -> list[dict[str, Any]]:
-    """An A/B test of the lists against those of contextual, each arm picking uniformly among 50 as published."""
+    """A/B tests of the lists against those of contextual, each arm picking uniformly among 50 as published."""
+    control, *others = folders
+    rows: list[dict[str, Any]] = []
+    for part, start in enumerate(range(0, len(others), MOST_ARMS - 1)):
+        names = [control, *others[start : start + MOST_ARMS - 1]]
+        where = folder.with_name(f"{folder.name}_{part}") if part else folder
+        rows += _one_test(setting, sessions, seed, {name: folders[name] for name in names}, where)[bool(part) :]
+    return rows
+
+
+def _one_test(setting: str, sessions: int, seed: int, folders: dict[str, Path], folder: Path) -> list[dict[str, Any]]:
     names = list(folders)
     arms = {"C" if not place else f"T{place}": name for place, name in enumerate(names)}
     files = ", ".join(f"{arm}: {folders[name]}/recommendations.jsonl" for arm, name in arms.items())

@@ -23,17 +23,13 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.four_heads.study import FEW, MANY, WORLD, logged  # noqa: E402
+from experiments.four_heads.study import FEW, MANY, MOST_ARMS, PLAYED, WORLD, logged  # noqa: E402
 from experiments.four_heads.study import RUNS as PUBLISHED  # noqa: E402
 from experiments.four_heads.study import trained as published  # noqa: E402
 from experiments.runs import Job, interval, markdown, run, run_all, slug, validation, write_results  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "recipe"
 SEEDS = (1, 2, 3, 4, 5)
-PLAYED = 20_000
-"""Sessions of each arm of an A/B test."""
-MOST_ARMS = 10
-"""That one A/B test may have; the rest is played in another one, to the same listeners."""
 TRY = "experiments.recipe.levers."
 LEVERS: dict[str, tuple[str, ...]] = {
     "default": (),
