@@ -24,6 +24,9 @@ ALONE = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD
 """One core, and memory that is kept from step to step: a dense gradient is else fetched anew from the system each time,
 which takes longer than to compute it."""
 
+BEGUN = provenance(ROOT)
+"""Before a study writes its first result, which would make the checkout another one than the commit."""
+
 Job = tuple[str, Path, tuple[str, ...]]
 """A verb, its run folder, and the words after it."""
 
@@ -107,7 +110,14 @@ def write_results(folder: Path, table: pd.DataFrame, readable: pd.DataFrame) -> 
     """`results.csv`, `results.md` and `provenance.json`: the command, the commit and the versions."""
     table.to_csv(folder / "results.csv", index=False)
     (folder / "results.md").write_text(markdown(readable) + "\n", encoding="utf-8")
-    (folder / "provenance.json").write_text(json.dumps(provenance(ROOT), indent=2) + "\n", encoding="utf-8")
+    (folder / "provenance.json").write_text(json.dumps(BEGUN, indent=2) + "\n", encoding="utf-8")
+
+
+def write_part(folder: Path, name: str, table: pd.DataFrame, readable: pd.DataFrame) -> None:
+    """The same of a part of a study, by its name."""
+    table.to_csv(folder / f"{name}.csv", index=False)
+    (folder / f"{name}.md").write_text(markdown(readable) + "\n", encoding="utf-8")
+    (folder / f"{name}_provenance.json").write_text(json.dumps(BEGUN, indent=2) + "\n", encoding="utf-8")
 
 
 def markdown(table: pd.DataFrame) -> str:

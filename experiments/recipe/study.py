@@ -1,18 +1,23 @@
 """The best pair model that keeps the idea: python experiments/recipe/study.py
 
-Three parts, of which each may be run alone (`--only world|real|goals`); a study that was stopped goes on where it was.
+Four parts, of which each may be run alone (`--only world|real|goals|fresh`); a study that was stopped goes on where it
+was.
 
-world   every lever moved alone from the default, on logs of world=published: validation, then an A/B test for each seed
+world   every lever moved alone from the default, on logs of world=published: validation, then what listeners do
 real    the same by validation on radio and playlists; test sessions are not looked at
 goals   the default with all logs against what the published recipe makes of them, by how an arm picks, and yardsticks
+fresh   the goals again in a world, and from logs, that nothing was ever tuned on
 
-Writes world.md, real.md, goals.md, verdict.md, their numbers as .csv, results.png and provenance.json beside this file.
+Every arm is played to all listeners, in a simulation of its own: arms differ by what they recommend and not by whom.
+Writes <part>.md, its numbers as .csv and <part>_provenance.json; verdicts and pictures of goals and fresh.
 """
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +28,10 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.four_heads.study import FEW, MANY, MOST_ARMS, PLAYED, WORLD, logged  # noqa: E402
+from experiments.four_heads.study import FEW, MANY, PLAYED, TRAFFIC, WORLD, logged  # noqa: E402
 from experiments.four_heads.study import RUNS as PUBLISHED  # noqa: E402
 from experiments.four_heads.study import trained as published  # noqa: E402
-from experiments.runs import Job, interval, markdown, run, run_all, slug, validation, write_results  # noqa: E402
+from experiments.runs import Job, interval, run, run_all, slug, validation, write_part  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "recipe"
 SEEDS = (1, 2, 3, 4, 5)
@@ -83,7 +88,7 @@ mpl.use("agg")
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--rounds", type=int, default=len(SEEDS), help="seeds")
-    asked.add_argument("--only", choices=["world", "real", "goals"])
+    asked.add_argument("--only", choices=["world", "real", "goals", "fresh"])
     given = asked.parse_args()
     seeds = SEEDS[: given.rounds]
     if given.only in (None, "world"):
@@ -91,38 +96,58 @@ def main() -> None:
     if given.only in (None, "real"):
         on_real_data(seeds)
     if given.only in (None, "goals"):
-        goals(seeds)
+        goals(Place("goals", (WORLD,), logged("mixed", MANY), PUBLISHED / f"mixed_first_{MANY}"), seeds)
+    if given.only in (None, "fresh"):
+        words = (WORLD, "world.seed=2")
+        told = (*words, TRAFFIC["mixed"], f"sessions={MANY}", "experiment=LOGGED", "seed=12")
+        goals(Place("fresh", words, run("simulate", RUNS / "fresh", *told), RUNS / "fresh_published"), seeds)
 
 
-def on_world(sessions: int, name: str, words: tuple[str, ...], seed: int) -> Job:
-    """Training on logs of the world."""
-    data = ("datamodule=botify", f"datamodule.path={logged('mixed', sessions)}", "datamodule.batch_size=4096")
+@dataclass(frozen=True)
+class Place:
+    """A world and logs of it.
+
+    Args:
+        name: of the part.
+        world: words that say which world.
+        logs: what is learned from.
+        published: where the published recipe's models lie.
+    """
+
+    name: str
+    world: tuple[str, ...]
+    logs: Path
+    published: Path
+
+
+def on_world(logs: Path, folder: Path, words: tuple[str, ...], seed: int) -> Job:
+    """Training on logs of a world."""
+    data = ("datamodule=botify", f"datamodule.path={logs}", "datamodule.batch_size=4096")
     few = "callbacks.ranking.max_val_queries=500"
-    return "train", RUNS / f"world_{sessions}" / f"{slug(name)}_{seed}", (*data, *words, *QUICK, few, f"seed={seed}")
+    return "train", folder.with_name(f"{folder.name}_{seed}"), (*data, *words, *QUICK, few, f"seed={seed}")
 
 
 def on_the_world(seeds: tuple[int, ...]) -> None:
     """Every lever alone: what validation says, and then what listeners do."""
     rows = []
     for seed in seeds:
-        jobs = {name: on_world(FEW, name, words, seed) for name, words in LEVERS.items()}
-        verb, folder, words = on_world(FEW, "random traffic alone", (), seed)
-        jobs["random traffic alone"] = (verb, folder, (*words, f"datamodule.path={logged('random', FEW)}"))
-        jobs["default"] = on_world(FEW, "default", (), seed)
+        below, mixed = RUNS / f"world_{FEW}", logged("mixed", FEW)
+        jobs = {name: on_world(mixed, below / slug(name), words, seed) for name, words in LEVERS.items()}
+        name = "random traffic alone"
+        jobs[name] = on_world(logged("random", FEW), below / slug(name), (), seed)
         run_all(jobs.values())
         lists = {name: folder for name, (_, folder, _) in jobs.items()}
         arms = {name: {"recommender": f"{folder}/recommendations.jsonl"} for name, folder in lists.items()}
-        played = play(RUNS / f"abtest_levers_{seed}", {"random": {"recommender": "random"}, **arms}, seed)
+        played = play(RUNS / f"levers_{seed}", arms, (WORLD,), 2 * PLAYED, seed, lists["default"])
         for name, folder in lists.items():
             metrics = validation(folder)
             chosen = {metric: metrics.get(f"val/{metric}") for metric in ("loss", "mse", "ndcg_at_10")}
             chosen["alpha"] = json.loads((folder / "metrics.json").read_text()).get("alpha")
             rows.append({"lever": name, "seed": seed, **chosen, **played[name]})
         table = pd.DataFrame(rows)
-        table.to_csv(HERE / "world.csv", index=False)
         shown = ("loss", "mse", "ndcg_at_10", "alpha", "time", "heard_percent", "hits_percent")
         readable = means(table, "lever", shown).sort_values("time", ascending=False)
-        (HERE / "world.md").write_text(markdown(readable) + "\n", encoding="utf-8")
+        write_part(HERE, "world", table, readable)
         print(readable.to_string(index=False), flush=True)
 
 
@@ -141,26 +166,25 @@ def on_real_data(seeds: tuple[int, ...]) -> None:
             chosen = {metric: metrics[f"val/{metric}"] for metric in ("ndcg_at_10", "recall_at_10", "mrr")}
             rows.append({"data": data, "lever": name, "seed": seed, **chosen})
         table = pd.DataFrame(rows)
-        table.to_csv(HERE / "real.csv", index=False)
         parts = []
         for data in table["data"].unique():
             readable = means(table[table["data"] == data], "lever", ("ndcg_at_10", "recall_at_10", "mrr"))
             readable.insert(0, "data", data)
             parts.append(readable.sort_values("ndcg_at_10", ascending=False))
-        (HERE / "real.md").write_text(markdown(pd.concat(parts)) + "\n", encoding="utf-8")
+        write_part(HERE, "real", table, pd.concat(parts))
         print(pd.concat(parts).to_string(index=False), flush=True)
 
 
-def goals(seeds: tuple[int, ...]) -> None:
+def goals(place: Place, seeds: tuple[int, ...]) -> None:
     """The default with many logs against the published recipe with the same, by how an arm picks."""
-    logs, rows = logged("mixed", MANY), []
+    rows = []
+    below = RUNS / (f"world_{MANY}" if place.name == "goals" else place.name + "_default")
     for seed in seeds:
-        folder = PUBLISHED / f"mixed_first_{MANY}"
         rivals = {
-            name: published(folder / f"{name}_{seed}", logs, "first", (f"model={name}",), seed)
+            name: published(place.published / f"{name}_{seed}", place.logs, "first", (f"model={name}",), seed)
             for name in ("contextual", "convex")
         }
-        ours = on_world(MANY, "default", (), seed)
+        ours = on_world(place.logs, below / "default", (), seed)
         run_all([*rivals.values(), ours])
         arms: dict[str, dict[str, Any]] = {name: {"recommender": name} for name in YARDSTICKS}
         arms |= {
@@ -174,66 +198,61 @@ def goals(seeds: tuple[int, ...]) -> None:
             f"default, {pick}": {"recommender": f"{ours[1]}/recommendations.jsonl", **how}
             for pick, how in PICKS.items()
         }
-        played = play(RUNS / f"abtest_goals_{seed}", arms, seed)
-        rows += [{"arm": name, "seed": seed, **row} for name, row in played.items()]
-        few = {name: {"recommender": name} for name in ("random", "oracle")}
-        oracle = play(RUNS / f"oracle_{seed}", few, seed, sessions=500)
-        rows.append({"arm": "oracle", "seed": seed, **oracle["oracle"]})
+        played = play(RUNS / f"{place.name}_{seed}", arms, place.world, PLAYED, seed, ours[1])
+        oracle = {"oracle": {"recommender": "oracle"}}
+        played |= play(RUNS / f"{place.name}_oracle_{seed}", oracle, place.world, 500, seed, ours[1])
+        base = played["published contextual"]["time"]
+        rows += [
+            {"arm": name, "seed": seed, **row, "over_contextual_percent": 100 * (row["time"] / base - 1)}
+            for name, row in played.items()
+        ]
         table = pd.DataFrame(rows)
         readable = means(table, "arm", ("time", "over_contextual_percent", "heard_percent", "hits_percent"), wide=True)
-        write_results(HERE, table, readable)
-        (HERE / "results.md").rename(HERE / "goals.md")
-        (HERE / "results.csv").rename(HERE / "goals.csv")
+        write_part(HERE, place.name, table, readable)
         reached = verdict(table)
-        (HERE / "verdict.md").write_text(markdown(reached) + "\n", encoding="utf-8")
-        draw(table)
+        write_part(HERE, f"{place.name}_verdict", reached, reached)
+        draw(table, HERE / f"{place.name}.png")
         print(readable.to_string(index=False), reached.to_string(index=False), sep="\n", flush=True)
 
 
-def play(folder: Path, arms: Mapping[str, Mapping[str, Any]], seed: int, sessions: int = PLAYED) -> dict[str, Any]:
-    """Mean time per session of each arm with its difference from published contextual, and what it was made of.
-
-    `heard_percent` is the share of the catalogue that the arm's listeners were recommended at least once,
-    `hits_percent` the share of recommendations that were among the 1,000 tracks played most in the logs.
-    """
-    top = json.loads((RUNS / f"world_{FEW}" / "default_1" / "top_tracks.json").read_text(encoding="utf-8"))
-    names, found = list(arms), dict[str, dict[str, float]]()
-    for part, start in enumerate(range(0, len(names), MOST_ARMS)):
-        some = names[start : start + MOST_ARMS]
-        found |= _played(folder / str(part), {name: arms[name] for name in some}, seed, sessions, top)
-    base = found.get("published contextual", {"time": float("nan")})["time"]
-    return {name: {**row, "over_contextual_percent": 100 * (row["time"] / base - 1)} for name, row in found.items()}
-
-
-def _played(
-    folder: Path, arms: Mapping[str, Mapping[str, Any]], seed: int, sessions: int, top: list[int]
+def play(
+    folder: Path,
+    arms: Mapping[str, Mapping[str, Any]],
+    world: tuple[str, ...],
+    sessions: int,
+    seed: int,
+    trained: Path,
 ) -> dict[str, dict[str, float]]:
-    names = {("C" if not place else f"T{place}"): name for place, name in enumerate(arms)}
-    said = ", ".join(
-        f"{arm}: {{{', '.join(f'{key}: {value}' for key, value in arms[name].items())}}}" for arm, name in names.items()
-    )
-    words = (WORLD, f"arms={{{said}}}", f"sessions={sessions * len(arms)}", "experiment=RECIPE", f"seed={300 + seed}")
-    logs = run("simulate", folder, *words)
-    record = json.loads((folder / "simulation.json").read_text(encoding="utf-8"))["arms"]
-    num_tracks = sum(1 for _ in (folder / "tracks.json").open(encoding="utf-8"))
-    columns = "{recommendation: 'BIGINT', experiments: 'MAP(VARCHAR, VARCHAR)'}"
-    made = duckdb.execute(
-        "SELECT experiments['RECIPE'] AS arm, "
-        f"100.0 * count(DISTINCT recommendation) / {num_tracks} AS heard, "
-        "100.0 * avg((recommendation IN (SELECT unnest($top)))::INT) AS hits "
-        f"FROM read_json('{logs}/logs/*/data.json', columns={columns}, format='newline_delimited') "
-        "WHERE recommendation IS NOT NULL GROUP BY arm",
-        {"top": top},
-    ).df().set_index("arm")  # fmt: skip
-    heard, hits = made["heard"].to_dict(), made["hits"].to_dict()
-    return {
-        name: {
-            "time": record[arm]["mean_time_per_session"],
-            "heard_percent": heard[arm],
-            "hits_percent": hits[arm],
-        }
-        for arm, name in names.items()
-    }
+    """Mean time per session of each arm, and what it was made of.
+
+    `heard_percent` is the share of the catalogue that was recommended at least once, `hits_percent` the share of
+    recommendations that were among the 1,000 tracks played most in the logs that `trained`, a run, learned from.
+    """
+    jobs: dict[str, Job] = {}
+    for name, arm in arms.items():
+        said = ", ".join(f"{key}: {value}" for key, value in arm.items())
+        words = (*world, f"arms={{C: {{{said}}}}}", f"sessions={sessions}", f"seed={300 + seed}")
+        jobs[name] = ("simulate", folder / slug(name), words)
+    run_all(jobs.values())
+    top = json.loads((trained / "top_tracks.json").read_text(encoding="utf-8"))
+    return {name: _listened(folder, top) for name, (_, folder, _) in jobs.items()}
+
+
+def _listened(folder: Path, top: list[int]) -> dict[str, float]:
+    found = folder / "listened.json"
+    if not found.exists():
+        logs = f"{folder}/logs/*/data.json"
+        [(heard, hits)] = duckdb.execute(
+            "SELECT count(DISTINCT recommendation), 100.0 * avg((recommendation IN (SELECT unnest($top)))::INT) "
+            f"FROM read_json('{logs}', columns={{recommendation: 'BIGINT'}}, format='newline_delimited') "
+            "WHERE recommendation IS NOT NULL",
+            {"top": top},
+        ).fetchall()
+        num_tracks = sum(1 for _ in (folder / "tracks.json").open(encoding="utf-8"))
+        found.write_text(json.dumps({"heard_percent": 100 * heard / num_tracks, "hits_percent": hits}))
+        shutil.rmtree(folder / "logs")  # a gigabyte a seed
+    arm = json.loads((folder / "simulation.json").read_text(encoding="utf-8"))["arms"]["C"]
+    return {"time": arm["mean_time_per_session"], **json.loads(found.read_text())}
 
 
 def means(table: pd.DataFrame, by: str, columns: tuple[str, ...], *, wide: bool = False) -> pd.DataFrame:
@@ -272,7 +291,7 @@ def verdict(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(table: pd.DataFrame) -> None:
+def draw(table: pd.DataFrame, file: Path) -> None:
     from matplotlib import pyplot as plt
 
     order = table.groupby("arm")["time"].mean().drop("oracle").sort_values()
@@ -289,7 +308,7 @@ def draw(table: pd.DataFrame) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(HERE / "results.png", dpi=130)
+    figure.savefig(file, dpi=130)
     plt.close(figure)
 
 
