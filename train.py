@@ -55,6 +55,32 @@ def train(config: DictConfig) -> float:
         return _run(config, datamodule, earlier, setup)
 
 
+def _check_choices(config: DictConfig) -> None:
+    """Choices that contradict each other.
+
+    Raises:
+        InputError: the worst epoch would be kept, or a baseline is given what it has no use for.
+    """
+    from src.errors import InputError
+    from src.evaluation.comparison import direction
+
+    metric, mode = config.monitor.metric, config.monitor.mode
+    if mode not in ("max", "min"):
+        raise InputError(f"monitor.mode must be max or min, got {mode}")
+    if (better := direction(metric)) and mode != better:
+        best = {"max": "highest", "min": "lowest"}[better]
+        raise InputError(
+            f"monitor.mode={mode} would keep the worst epoch: the {best} {metric} is the best; "
+            f"say monitor.mode={better}"
+        )
+    learns = ("loss", "optimizer", "scheduler")
+    if "loss" not in config.ranker and (given := [key for key in learns if key in config]):
+        raise InputError(
+            f"{given[0]} means nothing to model={HydraConfig.get().runtime.choices['model']}, which has no gradients; "
+            "leave it out"
+        )
+
+
 def _data(config: DictConfig) -> "PairDataModule":
     from hydra.utils import instantiate
 
@@ -80,6 +106,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | N
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+    _check_choices(config)
     callbacks = instantiate(config.callbacks, _convert_="all").values()
     callbacks = [made(datamodule) if isinstance(made, partial) else made for made in callbacks if made is not None]
     pruning = None

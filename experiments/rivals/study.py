@@ -362,9 +362,21 @@ def samples(found: list[Path], metric: str, asked: np.ndarray | slice = slice(No
     return Sample.of(np.stack([table[metric].to_numpy(np.float64)[asked] for table in tables]), session)
 
 
+def samples_of_both(ours: list[Path], theirs: list[Path], metric: str) -> list[Sample]:
+    """Those of two models.
+
+    Raises:
+        ValueError: they were tested on different queries.
+    """
+    asked = [pd.read_parquet(found[0] / "test_queries.parquet", columns=QUERY) for found in (ours, theirs)]
+    if not asked[0].equals(asked[1]):
+        raise ValueError(f"{ours[0].parent} and {theirs[0].parent} were tested on different queries")
+    return [samples(found, metric) for found in (ours, theirs)]
+
+
 def compared(runs: dict[tuple[str, str], list[Path]], data: str, ours: str, theirs: str) -> pd.DataFrame:
     """Query by query on the same test set: see `paired.difference`."""
-    pairs = {metric: [samples(runs[data, name], metric) for name in (ours, theirs)] for metric in COMPARED}
+    pairs = {metric: samples_of_both(runs[data, ours], runs[data, theirs], metric) for metric in COMPARED}
     rows: list[dict[str, Any]] = [
         {"data": data, "rival": theirs, "metric": metric, "ours": one.mean, "theirs": other.mean}
         | of(difference(one, other, 0.95))

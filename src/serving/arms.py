@@ -84,6 +84,8 @@ def prepare(
             )
         if file is not None:
             files[arm] = file
+    if not files and (said := _picking({"pick": pick, "artist_gap": artist_gap})):
+        raise InputError(f"{said} picks among lists, and no arm has any; leave it out, or give an arm {FILES}")
     catalog, top_tracks, lists = _catalogue(files, tracks, world)
     if not len(top_tracks) and any(arm.policy == "popular" for arm in made.values()):
         raise InputError("popular needs a top_tracks.json beside the recommendations or tracks=; there is none")
@@ -107,11 +109,19 @@ def _make(where: str, given: Any, usual: Mapping[str, Any], locate: Callable[[st
     if named.kind == "word":
         if name not in _WORDS:
             raise InputError(no_recommender(where, name, _WORDS, FILES))
+        if isinstance(given, Mapping) and (said := _picking(given)):
+            raise InputError(f"{where}: {said} picks among lists, and {name} has none; leave it out")
         return Arm(recommender=name, policy=name, **how), None
     if named.kind == "url":
         raise InputError(f"{where}: {name!r} is a service of its own; choose one of {', '.join(_WORDS)}, {FILES}")
     file = locate(name) if named.kind == "stored" else Path(name)
     return Arm(recommender=name, policy="lists", **how), file
+
+
+def _picking(settings: Mapping[str, Any]) -> str:
+    """The first setting that picks otherwise than is usual, as it is typed; empty where there is none."""
+    usual = {"pick": "uniform", "artist_gap": 0}
+    return next((f"{key}={settings[key]}" for key in usual if settings.get(key, usual[key]) != usual[key]), "")
 
 
 def _catalogue(

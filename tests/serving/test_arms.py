@@ -163,6 +163,10 @@ def test_what_is_ready_is_written_as_a_release(file: str, tmp_path: Path) -> Non
             {"C": {"recommender": "x.jsonl", "artist_gap": -1}},
             "artist_gap must be a whole number of at least 0 and at most 1000, got -1; 0 for artists who may follow",
         ),
+        (
+            {"C": {"recommender": "random", "artist_gap": 3}},
+            "recommendations: artist_gap=3 picks among lists, and random has none; leave it out",
+        ),
         ({"C": {"recommender": "x.jsonl", "artist_gap": 1001}}, "artist_gap must be a whole number .*got 1001"),
         (
             {"C": "random", "T1": "http://localhost:5001"},
@@ -195,6 +199,11 @@ def test_a_pick_that_is_none_is_refused_whoever_says_it(file: str) -> None:
 def test_a_gap_that_is_none_is_refused_whoever_says_it(file: str) -> None:
     with pytest.raises(InputError, match=r"artist_gap must be a whole number .*got -1"):
         ready({"C": file}, artist_gap=-1)
+
+
+def test_where_no_arm_has_lists_nothing_says_how_to_pick_among_them() -> None:
+    with pytest.raises(InputError, match="pick=ranked picks among lists, and no arm has any; leave it out, or give"):
+        ready({"C": "random", "T1": "popular"}, pick="ranked", world=small_world)
 
 
 def test_an_experiment_has_a_name() -> None:
