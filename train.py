@@ -163,7 +163,7 @@ def _say_what_next(config: DictConfig) -> None:
     if config.parent_run_id is None:
         source = f"datamodule={choices['datamodule']} datamodule.path={config.datamodule.path}"
         lines["next"] = f"python train.py -m model=track,artist,mean,convex,contextual {source}"
-        if choices["datamodule"] == "simulated":
+        if choices["datamodule"] == "simulated" and config.callbacks.export is not None:
             arms = f"'arms={{C: popular, T1: {run_dir}/recommendations.jsonl}}'"
             lines[""] = f"python simulate.py {arms} world={choices['world']}"
     for name, line in lines.items():
