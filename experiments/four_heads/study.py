@@ -198,7 +198,9 @@ def draw(table: pd.DataFrame) -> None:
         bars = [own["time"] - own["time_lower"], own["time_upper"] - own["time"]]
         places = np.arange(len(settings)) + 0.14 * (number - 2)
         axes[0].errorbar(places, own["time"], yerr=bars, fmt="o", capsize=3, color=colour, label=model)
-    axes[0].set_xticks(range(len(settings)), [s.replace(", ", ",\n") for s in settings], fontsize=7)
+    axes[0].set_xticks(
+        range(len(settings)), [s.replace(", ", ",\n").replace(" and ", "\nand ") for s in settings], fontsize=7
+    )
     axes[0].set(ylabel="mean time per session", title="five models by what they learn from", ylim=(2, None))
     axes[0].legend(frameon=False, fontsize=8)
     if len(axes) == 2:
@@ -218,8 +220,9 @@ def _draw_alphas(axis: Any, first: pd.DataFrame, table: pd.DataFrame) -> None:
     bars = [line["time"] - line["time_lower"], line["time_upper"] - line["time"]]
     axis.errorbar(list(alphas), line["time"], yerr=bars, fmt="o-", capsize=3, color=COLOURS["convex"])
     many = table[table["setting"] == f"mixed traffic, pairs first, {MANY:,} sessions"].set_index("model")["time"]
-    axis.axhline(many["contextual"], color=COLOURS["contextual"], linewidth=1)
-    axis.annotate(f"contextual, {MANY:,} sessions", (0.0, many["contextual"]), fontsize=8, va="bottom")
+    for sessions, height in ((FEW, first.loc["contextual", "time"]), (MANY, many["contextual"])):
+        axis.axhline(height, color=COLOURS["contextual"], linewidth=1)
+        axis.annotate(f"contextual, {sessions:,} sessions", (1.0, height), fontsize=8, va="bottom", ha="right")
     axis.set(xlabel="α", ylabel="mean time per session", title=f"the mix, mixed traffic, pairs first, {FEW:,} sessions")
 
 
