@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 from experiments.four_heads.study import FEW, MANY, PLAYED, TRAFFIC, WORLD, logged  # noqa: E402
 from experiments.four_heads.study import RUNS as PUBLISHED  # noqa: E402
 from experiments.four_heads.study import trained as published  # noqa: E402
-from experiments.runs import Job, interval, run, run_all, slug, validation, write_part  # noqa: E402
+from experiments.runs import Job, interval, markdown, run, run_all, slug, validation, write_part  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "recipe"
 SEEDS = (1, 2, 3, 4, 5)
@@ -210,7 +210,7 @@ def goals(place: Place, seeds: tuple[int, ...]) -> None:
         readable = means(table, "arm", ("time", "over_contextual_percent", "heard_percent", "hits_percent"), wide=True)
         write_part(HERE, place.name, table, readable)
         reached = verdict(table)
-        write_part(HERE, f"{place.name}_verdict", reached, reached)
+        (HERE / f"{place.name}_verdict.md").write_text(markdown(reached) + "\n", encoding="utf-8")
         draw(table, HERE / f"{place.name}.png")
         print(readable.to_string(index=False), reached.to_string(index=False), sep="\n", flush=True)
 
