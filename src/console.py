@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from src.cores import SPINS
 from src.errors import InputError, JobsFailed
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
 
         @functools.wraps(task)
         def main() -> None:
+            os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
             try:
                 sys.argv = [sys.argv[0], *_for_hydra(sys.argv[1:], config_name)]

@@ -2,6 +2,11 @@
 
 import os
 
+SPINS = "10000"
+"""How often a thread looks whether the others are done before it sleeps, where nobody sets GOMP_SPINCOUNT. libgomp
+itself looks 300,000 times, and two trainings at once on two cores then wait for each other most of the time:
+`experiments/throughput/two_at_once.py`."""
+
 
 def duckdb_settings() -> dict[str, str | bool | int | float | list[str]]:
     """Settings of a DuckDB connection: as many threads as OMP_NUM_THREADS says, as numpy and torch take it.

@@ -1,0 +1,43 @@
+"""What two trainings at once cost each other: python experiments/throughput/two_at_once.py
+
+Seconds of four epochs of `make train`'s run, alone and beside another one, by how often a thread looks whether the
+others are done before it sleeps (GOMP_SPINCOUNT; 300,000 is libgomp's own choice).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = ("logger=none", "callbacks.lineage.model=false", "callbacks.plots=null", "callbacks.export=null",
+       "trainer.max_epochs=4")  # fmt: skip
+
+
+def main() -> None:
+    print(f"{'spins':>8}  {'alone, s':>8}  {'one of two at once, s':>21}")
+    for spins in (300_000, 10_000, 1_000):
+        print(f"{spins:8,}  {seconds(spins, 1):8.1f}  {seconds(spins, 2):21.1f}", flush=True)
+
+
+def seconds(spins: int, at_once: int) -> float:
+    """Of the slowest of so many trainings side by side."""
+    with tempfile.TemporaryDirectory() as below:
+        folders = [Path(below) / str(number) for number in range(at_once)]
+        env = {**os.environ, "GOMP_SPINCOUNT": str(spins)}
+        running = [
+            subprocess.Popen(
+                [sys.executable, "train.py", *RUN, f"hydra.run.dir={folder}"],
+                cwd=ROOT, env=env, stdout=subprocess.DEVNULL,
+            )
+            for folder in folders
+        ]  # fmt: skip
+        if any(one.wait() for one in running):
+            sys.exit("a training failed; see above")
+        return max(float(json.loads((one / "metrics.json").read_text())["fit_seconds"]) for one in folders)
+
+
+if __name__ == "__main__":
+    main()
