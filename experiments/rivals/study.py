@@ -55,7 +55,7 @@ LOGS = RUNS / "world" / "logs"
 DATA = {
     "yes": Data(trials=12, words=("datamodule=yes",)),
     "polimi": Data(trials=12, words=("datamodule=polimi",)),
-    "botify": Data(trials=12, words=("datamodule=botify",), shares=True),
+    "botify": Data(trials=12, words=("datamodule=botify", "datamodule.pairing=consecutive"), shares=True),
     "world": Data(
         trials=4,
         words=("datamodule=botify", f"datamodule.path={LOGS}", "datamodule.pairing=first"),
