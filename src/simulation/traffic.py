@@ -296,9 +296,12 @@ class Players:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-        self._stage.close()
+        try:
+            if self._pool is not None:
+                with uninterrupted():  # half shut, it would complain when Python ends
+                    self._pool.shutdown(wait=True, cancel_futures=True)
+        finally:
+            self._stage.close()
 
     def play(self, shards: Sequence[Sequence[Task]]) -> Iterator[Played]:
         """Play them side by side, the tasks of a shard one after another where the policy may not play them at once."""
