@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def run(verb: str, folder: Path, *words: str) -> Path:
 
 
 def run_all(jobs: Iterable[Job], *, at_once: int | None = None) -> list[Path]:
-    """`run` for each of the jobs, as many at once as there are cores, each with one of them.
+    """`run` for each of the jobs, as many at once as this process may use cores, each with one of them.
 
     Raises:
         CalledProcessError: a job failed; the others that had begun are finished first.
@@ -59,7 +59,7 @@ def run_all(jobs: Iterable[Job], *, at_once: int | None = None) -> list[Path]:
             done.check_returncode()
         print(f"— {folder.parent.name}/{folder.name}", flush=True)
 
-    with ThreadPoolExecutor(at_once or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(at_once or len(os.sched_getaffinity(0))) as pool:
         try:
             list(pool.map(one, missing))
         except BaseException:
@@ -106,18 +106,31 @@ def interval(values: pd.Series) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def write_results(folder: Path, table: pd.DataFrame, readable: pd.DataFrame) -> None:
-    """`results.csv`, `results.md` and `provenance.json`: the command, the commit and the versions."""
-    table.to_csv(folder / "results.csv", index=False)
-    (folder / "results.md").write_text(markdown(readable) + "\n", encoding="utf-8")
-    (folder / "provenance.json").write_text(json.dumps(BEGUN, indent=2) + "\n", encoding="utf-8")
+def write_results(folder: Path, table: pd.DataFrame, readable: pd.DataFrame, part: str = "") -> None:
+    """`results.csv`, `results.md` and `provenance.json`: the command, the commit and the versions.
 
-
-def write_part(folder: Path, name: str, table: pd.DataFrame, readable: pd.DataFrame) -> None:
-    """The same of a part of a study, by its name."""
+    Of a part of a study they are called by its name. Every row is told the commit that measured it.
+    """
+    name, head = part or "results", f"{part}_" if part else ""
+    commit = BEGUN["git_commit"] + ("-dirty" if BEGUN["git_dirty"] == "true" else "")
+    table = table.assign(commit=table["commit"].fillna(commit) if "commit" in table else commit)
     table.to_csv(folder / f"{name}.csv", index=False)
     (folder / f"{name}.md").write_text(markdown(readable) + "\n", encoding="utf-8")
-    (folder / f"{name}_provenance.json").write_text(json.dumps(BEGUN, indent=2) + "\n", encoding="utf-8")
+    (folder / f"{head}provenance.json").write_text(json.dumps(BEGUN, indent=2) + "\n", encoding="utf-8")
+
+
+def standing(file: Path) -> list[dict[str, Any]]:
+    """Rows that an earlier run of a study has written, to be gone on from: with `--keep` their seeds are not run again.
+
+    Run folders stay on the machine; the table is in the repository.
+    """
+    rows = pd.read_csv(file).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def has(rows: Iterable[Mapping[str, Any]], **cell: Any) -> bool:
+    """Whether there are rows of a cell of the table, for example `seed=1`."""
+    return any(all(row[key] == value for key, value in cell.items()) for row in rows)
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -3,8 +3,8 @@
 Five models by the published recipe; those of a seed meet the same listeners in one A/B test against contextual. First
 with mixed traffic and pairs of the first track; then, with fewer sessions to learn from, by traffic, pairing, α and one
 more night of each model's own traffic, seed by seed. A study that was stopped goes on where it was; `--seeds` and
-`--rounds` say how many seeds the two parts have. Writes results.csv, results.md, results.png and provenance.json beside
-this file.
+`--rounds` say how many seeds the two parts have; `--keep` adds to what stands in results.csv, and runs only what it
+lacks. Writes results.csv, results.md, results.png and provenance.json beside this file.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.runs import Job, interval, run, run_all, slug, tested, write_results  # noqa: E402
+from experiments.runs import Job, has, interval, run, run_all, slug, standing, tested, write_results  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "four_heads"
 WORLD = "world=published"
@@ -33,6 +33,7 @@ TRAFFIC = {
     "mixed": "arms={C: random, T1: random, T2: sticky_artist, T3: popular}",
     "random": "arms={C: random}",
 }
+NIGHT = "mixed traffic and a night of its own, pairs first"
 MANY, FEW = 200_000, 50_000
 """Sessions that are learned from. With many, contextual is what it was in the report (5.35); a run takes minutes."""
 PLAYED = 20_000
@@ -49,29 +50,44 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--seeds", type=int, default=len(SEEDS), help="of the first part")
     asked.add_argument("--rounds", type=int, default=len(SEEDS), help="seeds of the second part")
+    asked.add_argument("--keep", action="store_true", help="rows of results.csv; only what is missing is run")
     given = asked.parse_args()
-    rows: list[dict[str, Any]] = []
+    rows = standing(HERE / "results.csv") if given.keep else []
     heads: dict[str, tuple[str, ...]] = {model: (f"model={model}",) for model in MODELS}
-    logs = logged("mixed", MANY)
-    run_all(  # the longest first
-        trained(RUNS / f"mixed_first_{MANY}" / f"{model}_{seed}", logs, "first", words, seed)
-        for model, words in heads.items()
+    alphas: dict[str, tuple[str, ...]] = {f"α={alpha}": ("model=convex", f"model.alpha={alpha}") for alpha in ALPHAS}
+    first = [
+        seed
         for seed in SEEDS[: given.seeds]
-    )
-    for seed in SEEDS[: given.seeds]:
+        if not has(rows, setting=met_in("mixed", "first"), sessions=MANY, seed=seed)
+    ]
+    if first:
+        logs = logged("mixed", MANY)
+        run_all(  # the longest first
+            trained(RUNS / f"mixed_first_{MANY}" / f"{model}_{seed}", logs, "first", words, seed)
+            for model, words in heads.items()
+            for seed in first
+        )
+    for seed in first:
         rows += met("mixed", MANY, "first", heads, seed)
         show(rows)
     for seed in SEEDS[: given.rounds]:
-        alphas: dict[str, tuple[str, ...]] = {
-            f"α={alpha}": ("model=convex", f"model.alpha={alpha}") for alpha in ALPHAS
-        }
-        rows += met("mixed", FEW, "first", heads | alphas, seed)
-        show(rows)
-        for traffic, pairing in (("random", "first"), ("mixed", "consecutive"), ("random", "consecutive")):
-            rows += met(traffic, FEW, pairing, heads, seed)
+        for traffic, pairing, models in (
+            ("mixed", "first", heads | alphas),
+            ("random", "first", heads),
+            ("mixed", "consecutive", heads),
+            ("random", "consecutive", heads),
+        ):
+            if not has(rows, setting=met_in(traffic, pairing), sessions=FEW, seed=seed):
+                rows += met(traffic, FEW, pairing, models, seed)
+                show(rows)
+        if not has(rows, setting=NIGHT, seed=seed):
+            rows += one_more_night(seed)
             show(rows)
-        rows += one_more_night(seed)
-        show(rows)
+
+
+def met_in(traffic: str, pairing: str) -> str:
+    """The name of a setting."""
+    return f"{traffic} traffic, pairs {pairing}"
 
 
 def logged(traffic: str, sessions: int) -> Path:
@@ -85,13 +101,13 @@ def met(
 ) -> list[dict[str, Any]]:
     """Models trained on the same logs, then played against contextual; a row for each."""
     logs = logged(traffic, sessions)
-    setting = f"{traffic} traffic, pairs {pairing}"
     folder = RUNS / f"{traffic}_{pairing}_{sessions}"
     jobs = {
         name: trained(folder / f"{slug(name)}_{seed}", logs, pairing, words, seed) for name, words in models.items()
     }
     run_all(jobs.values())
-    return judged(setting, sessions, seed, {name: job[1] for name, job in jobs.items()}, folder / f"abtest_{seed}")
+    folders = {name: job[1] for name, job in jobs.items()}
+    return judged(met_in(traffic, pairing), sessions, seed, folders, folder / f"abtest_{seed}")
 
 
 def one_more_night(seed: int) -> list[dict[str, Any]]:
@@ -107,9 +123,7 @@ def one_more_night(seed: int) -> list[dict[str, Any]]:
         jobs[model] = trained(folder / f"{model}_{seed}", own, "first", (f"model={model}",), seed)
     run_all(jobs.values())
     folders = {name: job[1] for name, job in jobs.items()}
-    return judged(
-        "mixed traffic and a night of its own, pairs first", 2 * FEW, seed, folders, folder / f"abtest_{seed}"
-    )
+    return judged(NIGHT, 2 * FEW, seed, folders, folder / f"abtest_{seed}")
 
 
 def trained(folder: Path, logs: Path, pairing: str, words: tuple[str, ...], seed: int) -> Job:

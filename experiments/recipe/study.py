@@ -9,6 +9,7 @@ goals   the default with all logs against what the published recipe makes of the
 fresh   the goals again in a world, and from logs, that nothing was ever tuned on
 
 Every arm is played to all listeners, in a simulation of its own: arms differ by what they recommend and not by whom.
+`--keep` adds to what stands in the tables, and runs only the seeds that they lack.
 Writes <part>.md, its numbers as .csv and <part>_provenance.json; verdicts and pictures of goals and fresh.
 """
 
@@ -16,7 +17,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,22 @@ sys.path.insert(0, str(ROOT))
 from experiments.four_heads.study import FEW, MANY, PLAYED, TRAFFIC, WORLD, logged  # noqa: E402
 from experiments.four_heads.study import RUNS as PUBLISHED  # noqa: E402
 from experiments.four_heads.study import trained as published  # noqa: E402
-from experiments.runs import Job, interval, markdown, run, run_all, slug, validation, write_part  # noqa: E402
+from experiments.runs import (  # noqa: E402
+    Job,
+    has,
+    interval,
+    markdown,
+    run,
+    run_all,
+    slug,
+    standing,
+    validation,
+    write_results,
+)
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "recipe"
 SEEDS = (1, 2, 3, 4, 5)
+PARTS = ("world", "real", "goals", "fresh")
 TRY = "experiments.recipe.levers."
 LEVERS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -88,19 +101,24 @@ mpl.use("agg")
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--rounds", type=int, default=len(SEEDS), help="seeds")
-    asked.add_argument("--only", choices=["world", "real", "goals", "fresh"])
+    asked.add_argument("--only", choices=PARTS)
+    asked.add_argument("--keep", action="store_true", help="rows of <part>.csv; only seeds that are missing are run")
     given = asked.parse_args()
-    seeds = SEEDS[: given.rounds]
-    if given.only in (None, "world"):
-        on_the_world(seeds)
-    if given.only in (None, "real"):
-        on_real_data(seeds)
-    if given.only in (None, "goals"):
-        goals(Place("goals", (WORLD,), logged("mixed", MANY), PUBLISHED / f"mixed_first_{MANY}"), seeds)
-    if given.only in (None, "fresh"):
-        words = (WORLD, "world.seed=2")
-        told = (*words, TRAFFIC["mixed"], f"sessions={MANY}", "experiment=LOGGED", "seed=12")
-        goals(Place("fresh", words, run("simulate", RUNS / "fresh", *told), RUNS / "fresh_published"), seeds)
+    for part in PARTS if given.only is None else (given.only,):
+        rows = standing(HERE / f"{part}.csv") if given.keep else []
+        seeds = [seed for seed in SEEDS[: given.rounds] if not has(rows, seed=seed)]
+        if not seeds:
+            continue
+        if part == "world":
+            on_the_world(seeds, rows)
+        elif part == "real":
+            on_real_data(seeds, rows)
+        elif part == "goals":
+            goals(Place("goals", (WORLD,), logged("mixed", MANY), PUBLISHED / f"mixed_first_{MANY}"), seeds, rows)
+        else:
+            words = (WORLD, "world.seed=2")
+            told = (*words, TRAFFIC["mixed"], f"sessions={MANY}", "experiment=LOGGED", "seed=12")
+            goals(Place("fresh", words, run("simulate", RUNS / "fresh", *told), RUNS / "fresh_published"), seeds, rows)
 
 
 @dataclass(frozen=True)
@@ -127,9 +145,8 @@ def on_world(logs: Path, folder: Path, words: tuple[str, ...], seed: int) -> Job
     return "train", folder.with_name(f"{folder.name}_{seed}"), (*data, *words, *QUICK, few, f"seed={seed}")
 
 
-def on_the_world(seeds: tuple[int, ...]) -> None:
-    """Every lever alone: what validation says, and then what listeners do."""
-    rows = []
+def on_the_world(seeds: Iterable[int], rows: list[dict[str, Any]]) -> None:
+    """Every lever alone: what validation says, and then what listeners do. Adds to `rows`."""
     for seed in seeds:
         below, mixed = RUNS / f"world_{FEW}", logged("mixed", FEW)
         jobs = {name: on_world(mixed, below / slug(name), words, seed) for name, words in LEVERS.items()}
@@ -147,13 +164,12 @@ def on_the_world(seeds: tuple[int, ...]) -> None:
         table = pd.DataFrame(rows)
         shown = ("loss", "mse", "ndcg_at_10", "alpha", "time", "heard_percent", "hits_percent")
         readable = means(table, "lever", shown).sort_values("time", ascending=False)
-        write_part(HERE, "world", table, readable)
+        write_results(HERE, table, readable, "world")
         print(readable.to_string(index=False), flush=True)
 
 
-def on_real_data(seeds: tuple[int, ...]) -> None:
-    """Every lever alone, by validation."""
-    rows = []
+def on_real_data(seeds: Iterable[int], rows: list[dict[str, Any]]) -> None:
+    """Every lever alone, by validation. Adds to `rows`."""
     for seed in seeds:
         jobs = {
             (data, name): ("train", RUNS / data / f"{slug(name)}_{seed}",
@@ -171,13 +187,12 @@ def on_real_data(seeds: tuple[int, ...]) -> None:
             readable = means(table[table["data"] == data], "lever", ("ndcg_at_10", "recall_at_10", "mrr"))
             readable.insert(0, "data", data)
             parts.append(readable.sort_values("ndcg_at_10", ascending=False))
-        write_part(HERE, "real", table, pd.concat(parts))
+        write_results(HERE, table, pd.concat(parts), "real")
         print(pd.concat(parts).to_string(index=False), flush=True)
 
 
-def goals(place: Place, seeds: tuple[int, ...]) -> None:
-    """The default with many logs against the published recipe with the same, by how an arm picks."""
-    rows = []
+def goals(place: Place, seeds: Iterable[int], rows: list[dict[str, Any]]) -> None:
+    """The default with many logs against the published recipe with the same, by how an arm picks. Adds to `rows`."""
     below = RUNS / (f"world_{MANY}" if place.name == "goals" else place.name + "_default")
     for seed in seeds:
         rivals = {
@@ -208,7 +223,7 @@ def goals(place: Place, seeds: tuple[int, ...]) -> None:
         ]
         table = pd.DataFrame(rows)
         readable = means(table, "arm", ("time", "over_contextual_percent", "heard_percent", "hits_percent"), wide=True)
-        write_part(HERE, place.name, table, readable)
+        write_results(HERE, table, readable, place.name)
         reached = verdict(table)
         (HERE / f"{place.name}_verdict.md").write_text(markdown(reached) + "\n", encoding="utf-8")
         draw(table, HERE / f"{place.name}.png")

@@ -3,8 +3,8 @@
 For each data set and model: the default settings and so many trials of the project's own search, chosen by validation;
 what was chosen is trained anew with five seeds (once where nothing is random), and only that is read on the test. Then
 convex against the rival that validates best, query by query, and cold tracks on polimi. A study that was stopped goes
-on where it was; `--only rivals` or `--only ours` does a part of it. Writes results.*, comparison.*, cold.* and
-provenance.json beside this file.
+on where it was; `--only rivals` or `--only ours` does a part of it, and `--keep` leaves what stands of the rest in the
+tables. Writes results.*, comparison.*, cold.* and provenance.json beside this file.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.runs import ALONE, Job, interval, markdown, run, run_all, tested, validation, write_results  # noqa: E402
+from experiments.runs import ALONE, Job, interval, markdown, run, run_all, standing, tested, validation, write_results  # noqa: E402
 from src.evaluation.abtest import holm  # noqa: E402
 from src.evaluation.paired import Found, Sample, difference  # noqa: E402
 
@@ -183,6 +183,9 @@ def main() -> None:
     asked.add_argument("--data", nargs="*", choices=list(DATA), default=list(DATA), help="nothing: only the tables")
     asked.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
     asked.add_argument("--at-once", type=int, default=2, help="processes side by side")
+    asked.add_argument(
+        "--keep", action="store_true", help="what stands in the tables of runs that are not on this machine"
+    )
     given = asked.parse_args()
     for data in given.data:
         if data == "world":
@@ -193,9 +196,9 @@ def main() -> None:
             list(pool.map(lambda name, data=data: tune(data, name), names))
         run_all((job for name in names for job in final(data, name)), at_once=given.at_once)
         spare_disk(RUNS / data)
-        show()
+        show(given.keep)
     if not given.data:
-        show()
+        show(given.keep)
 
 
 # Validation chooses: nothing from here to `final` reads a metric of the test.
@@ -300,18 +303,23 @@ def runs_of(data: str, name: str) -> list[Path]:
     return found if all((one / "metrics.json").exists() for one in found) else []
 
 
-def show() -> None:
-    """Write what there is so far."""
+def show(keep: bool) -> None:
+    """Write what there is so far, and what stands in the tables of which there are no runs."""
+    old = {name: standing(HERE / f"{name}.csv") if keep else [] for name in ("results", "comparison")}
     runs = {(data, name): found for data in DATA for name in MODELS if (found := runs_of(data, name))}
-    rows = [row(data, name, found) for (data, name), found in runs.items()]
+    measured = {(line["data"], line["model"]): line for line in old["results"]}
+    measured |= {(data, name): row(data, name, found) for (data, name), found in runs.items()}
+    rows = [measured[data, name] for data in DATA for name in MODELS if (data, name) in measured]
     table, readable = pd.DataFrame(rows), pd.DataFrame([told(one) for one in rows])
     write_results(HERE, table, readable)
     draw(table)
     pairs = [(data, "convex", best) for data in DATA if (data, "convex") in runs and (best := best_rival(data, runs))]
     if pairs:
-        write("comparison.md", [compared(runs, data, ours, theirs) for data, ours, theirs in pairs])
+        compared_anew = pd.concat([compared(runs, *pair) for pair in pairs])
+        kept = pd.DataFrame([line for line in old["comparison"] if line["data"] not in set(compared_anew["data"])])
+        write("comparison.md", pd.concat([kept, compared_anew]))
     if ("polimi", "convex") in runs and ("polimi", "track") in runs:
-        write("cold.md", [cold(runs)])
+        write("cold.md", cold(runs))
     print(readable.to_string(index=False), flush=True)
 
 
@@ -430,9 +438,8 @@ def rehearsed(data: str, name: str, run: Path | None) -> tuple[Any, Any]:
     return datamodule, model
 
 
-def write(name: str, tables: list[pd.DataFrame]) -> None:
+def write(name: str, table: pd.DataFrame) -> None:
     """Tests of a file keep their false alarms together (Holm)."""
-    table = pd.concat(tables, ignore_index=True)
     table["Holm's p"] = holm(table["p"].tolist())
     table.to_csv((HERE / name).with_suffix(".csv"), index=False)
     (HERE / name).write_text(markdown(table) + "\n", encoding="utf-8")
