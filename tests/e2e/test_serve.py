@@ -93,8 +93,8 @@ def came_from(told: Crowd) -> dict[int, str]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, lists: Lists) -> Iterator[Running]:
-    """One that several tests ask, patient for two seconds only."""
-    words = f"recommendations={lists.a}", "limits.header_timeout_s=2", "limits.body_timeout_s=2"
+    """One that several tests ask, patient for four seconds only: a busy machine may keep a request for two."""
+    words = f"recommendations={lists.a}", "limits.header_timeout_s=4", "limits.body_timeout_s=4"
     with serving(tmp_path_factory.mktemp("shared"), *words) as running:
         yield running
 
@@ -369,14 +369,14 @@ def test_slow_clients_are_hung_up_on_and_keep_nobody_waiting(service: Running) -
         with crowd(service.port, first_user=10_000) as told:
             told.wait_for(500)
         assert told.failed == []
-        assert told.slowest_s < 1.5  # not until the slow ones are gone
+        assert told.slowest_s < 3  # not until the slow ones are gone
         answers = []
         for connection in slow:
             answer = b""
             while chunk := connection.recv(1000):  # until it is hung up
                 answer += chunk
             answers.append(answer[:12])
-        assert 1.5 < time.monotonic() - opened < 8
+        assert 3.5 < time.monotonic() - opened < 12
     assert set(answers[:200]) <= {b"", b"HTTP/1.1 408", b"HTTP/1.1 400"}
     assert set(answers[200:]) == {b"HTTP/1.1 408"}
 
