@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from src.catalog import Vocabulary
-from src.models.losses import BCELoss, SoftmaxLoss
+from src.models.losses import BCELoss, Scorer, SoftmaxLoss
 from src.models.scorers import CosineMix
 
 
@@ -71,6 +71,83 @@ class BCEAndSoftmax(BCELoss):
         """In training the sum, otherwise the cross entropy alone."""
         bce: Tensor = super().forward(scorer, *batch)
         return bce + self._weight * self.softmax(scorer, *batch) if self.training else bce
+
+
+class BCEByRarity(BCELoss):
+    """Importance weighting: what was played often, because logged traffic liked to play it, counts less.
+
+    A pair weighs `q^(-power)` of the share q of its track among the training pairs, cut at 10 times the mean weight.
+
+    Args:
+        power: 0 leaves pairs alike, 1 is the inverse of how often a track was played.
+
+    Source: Schnabel et al., Recommendations as treatments, ICML 2016, whose propensities are of items and users.
+    """
+
+    rarity: Tensor
+
+    def __init__(self, vocabulary: Vocabulary, *, power: float, **settings: Any) -> None:
+        super().__init__(vocabulary, **settings)
+        counts = torch.from_numpy(vocabulary.next_counts).double().clamp(min=1)
+        rarity = counts**-power
+        rarity /= (rarity * counts).sum() / counts.sum()
+        self.register_buffer("rarity", rarity.clamp(max=10).float())
+
+    def each(self, scorer: CosineMix, *batch: Tensor) -> Float[Tensor, "B"]:  # type: ignore[override]
+        """The weighted cross entropy in training, the bare one otherwise."""
+        value: Tensor = super().each(scorer, *batch)
+        return value * self.rarity[batch[1]] if self.training else value
+
+
+class BCEAgainstNearest(BCELoss):
+    """Harder negatives: of a few tracks of the batch that others heard, the one nearest to the query, as if skipped.
+
+    Args:
+        weight: of such a pair, of that of a pair that was heard.
+        drawn: tracks of which the nearest is taken.
+
+    Source: Zhang et al., Optimizing top-n collaborative filtering via dynamic negative item sampling, SIGIR 2013.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, weight: float, drawn: int, **settings: Any) -> None:
+        super().__init__(vocabulary, **settings)
+        self._weight, self._drawn = weight, drawn
+
+    def each(self, scorer: CosineMix, *batch: Tensor) -> Float[Tensor, "B"]:  # type: ignore[override]
+        """Both cross entropies in training, the one of what was heard otherwise."""
+        value: Tensor = super().each(scorer, *batch)
+        if not self.training:
+            return value
+        previous, following, _, listener = batch
+        others = torch.stack([following[torch.randperm(len(following))] for _ in range(self._drawn)])
+        with torch.no_grad():
+            scores = torch.stack([scorer(previous, other) for other in others])
+        nearest = others.gather(0, scores.argmax(dim=0, keepdim=True))[0]
+        return value + self._weight * super().each(scorer, previous, nearest, torch.zeros_like(value), listener)
+
+
+class SoftmaxAgainstNearest(SoftmaxLoss):
+    """Harder negatives: a candidate counts `exp(hardness·logit)` times, so that near ones count more.
+
+    Args:
+        hardness: 0 leaves the softmax as it is.
+
+    Source: Robinson et al., Contrastive learning with hard negative samples, ICLR 2021.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, hardness: float, **settings: Any) -> None:
+        super().__init__(vocabulary, **settings)
+        self._hardness = hardness
+
+    def logits(self, scorer: Scorer, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B B"]:
+        """In training with the weights of the negatives in them, whose mean in a line is 1."""
+        logits = super().logits(scorer, previous, following)
+        if not self.training:
+            return logits
+        extra = self._hardness * logits.detach()
+        is_negative = extra.isfinite().fill_diagonal_(False)
+        mean = extra.masked_fill(~is_negative, -torch.inf).logsumexp(dim=1) - is_negative.sum(dim=1).log()
+        return logits + torch.where(is_negative, extra - mean[:, None], 0.0)
 
 
 class ItemBiasInTraining(CosineMix):

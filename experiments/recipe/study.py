@@ -9,7 +9,7 @@ goals   the default with all logs against what the published recipe makes of the
 fresh   the goals again in a world, and from logs, that nothing was ever tuned on
 
 Every arm is played to all listeners, in a simulation of its own: arms differ by what they recommend and not by whom.
-`--keep` adds to what stands in the tables, and runs only the seeds that they lack.
+`--keep` adds to what stands in the tables, and runs only what they lack.
 Writes <part>.md, its numbers as .csv and <part>_provenance.json; verdicts and pictures of goals and fresh.
 """
 
@@ -49,6 +49,7 @@ HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "recipe"
 SEEDS = (1, 2, 3, 4, 5)
 PARTS = ("world", "real", "goals", "fresh")
 TRY = "experiments.recipe.levers."
+AVERAGED = ("+callbacks.averaging={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.99}",)
 LEVERS: dict[str, tuple[str, ...]] = {
     "default": (),
     "α = 0.9": ("model.alpha=0.9",),
@@ -73,6 +74,12 @@ LEVERS: dict[str, tuple[str, ...]] = {
     "loss softmax": ("loss=softmax",),
     "loss bce and softmax": (f"loss.with_shares._target_={TRY}BCEAndSoftmax", "+loss.with_shares.softmax=0.1",
                              "+loss.with_shares.temperature=0.15"),
+    "rare tracks count more": (f"loss.with_shares._target_={TRY}BCEByRarity", "+loss.with_shares.power=0.5"),
+    "harder negatives": (f"loss.with_shares._target_={TRY}BCEAgainstNearest", "+loss.with_shares.weight=0.1",
+                         "+loss.with_shares.drawn=4"),
+    "averaged weights": AVERAGED,
+    "α = ½, artist as prior, no dropout": (f"model._target_={TRY}ArtistPrior", "model.alpha=0.5", "model.dropout=0"),
+    "α = ½, artist as prior, averaged weights": (f"model._target_={TRY}ArtistPrior", "model.alpha=0.5", *AVERAGED),
     "pairs consecutive": ("datamodule.pairing=consecutive",),
     "pairs window 3": ("datamodule.pairing=window",),
 }  # fmt: skip
@@ -85,8 +92,13 @@ REAL: dict[str, tuple[str, ...]] = {
     "no item bias": ("model.item_bias=false",),
     "logq 0": ("loss.without_shares.logq=0",),
     "dim 128": ("model.dim=128",),
-}
+    "harder negatives": (f"loss.without_shares._target_={TRY}SoftmaxAgainstNearest",
+                         "+loss.without_shares.hardness=0.3"),
+    "averaged weights": AVERAGED,
+    "dim 128, order counts, averaged weights": ("model.dim=128", "model.order_std=0.1", *AVERAGED),
+}  # fmt: skip
 """Windows are not among them: they would change what is asked in validation."""
+RANDOM = "random traffic alone"
 QUICK = ("callbacks.plots=null", "callbacks.lineage.model=false", "logger=none",
          "callbacks.early_stopping.patience=5", "callbacks.checkpoint.save_last=false")  # fmt: skip
 PICKS = {
@@ -102,23 +114,17 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--rounds", type=int, default=len(SEEDS), help="seeds")
     asked.add_argument("--only", choices=PARTS)
-    asked.add_argument("--keep", action="store_true", help="rows of <part>.csv; only seeds that are missing are run")
+    asked.add_argument("--keep", action="store_true", help="rows of <part>.csv; only what is missing is run")
     given = asked.parse_args()
     for part in PARTS if given.only is None else (given.only,):
         rows = standing(HERE / f"{part}.csv") if given.keep else []
-        seeds = [seed for seed in SEEDS[: given.rounds] if not has(rows, seed=seed)]
-        if not seeds:
-            continue
+        seeds = SEEDS[: given.rounds]
         if part == "world":
             on_the_world(seeds, rows)
         elif part == "real":
             on_real_data(seeds, rows)
-        elif part == "goals":
-            goals(Place("goals", (WORLD,), logged("mixed", MANY), PUBLISHED / f"mixed_first_{MANY}"), seeds, rows)
-        else:
-            words = (WORLD, "world.seed=2")
-            told = (*words, TRAFFIC["mixed"], f"sessions={MANY}", "experiment=LOGGED", "seed=12")
-            goals(Place("fresh", words, run("simulate", RUNS / "fresh", *told), RUNS / "fresh_published"), seeds, rows)
+        elif missing := [seed for seed in seeds if not has(rows, seed=seed)]:
+            goals(known_world() if part == "goals" else fresh_world(), missing, rows)
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,18 @@ class Place:
     published: Path
 
 
+def known_world() -> Place:
+    """The world and the logs of `four_heads`."""
+    return Place("goals", (WORLD,), logged("mixed", MANY), PUBLISHED / f"mixed_first_{MANY}")
+
+
+def fresh_world() -> Place:
+    """What nothing was tuned on."""
+    words = (WORLD, "world.seed=2")
+    told = (*words, TRAFFIC["mixed"], f"sessions={MANY}", "experiment=LOGGED", "seed=12")
+    return Place("fresh", words, run("simulate", RUNS / "fresh", *told), RUNS / "fresh_published")
+
+
 def on_world(logs: Path, folder: Path, words: tuple[str, ...], seed: int) -> Job:
     """Training on logs of a world."""
     data = ("datamodule=botify", f"datamodule.path={logs}", "datamodule.batch_size=4096")
@@ -148,15 +166,21 @@ def on_world(logs: Path, folder: Path, words: tuple[str, ...], seed: int) -> Job
 def on_the_world(seeds: Iterable[int], rows: list[dict[str, Any]]) -> None:
     """Every lever alone: what validation says, and then what listeners do. Adds to `rows`."""
     for seed in seeds:
-        below, mixed = RUNS / f"world_{FEW}", logged("mixed", FEW)
-        jobs = {name: on_world(mixed, below / slug(name), words, seed) for name, words in LEVERS.items()}
-        name = "random traffic alone"
-        jobs[name] = on_world(logged("random", FEW), below / slug(name), (), seed)
+        missing = [name for name in (*LEVERS, RANDOM) if not has(rows, lever=name, seed=seed)]
+        if not missing:
+            continue
+        below = RUNS / f"world_{FEW}"
+        jobs = {
+            name: on_world(logged("random" if name == RANDOM else "mixed", FEW), below / slug(name), words, seed)
+            for name, words in {**LEVERS, RANDOM: ()}.items()
+            if name in {"default", *missing}  # whose logs say what a hit is
+        }
         run_all(jobs.values())
         lists = {name: folder for name, (_, folder, _) in jobs.items()}
-        arms = {name: {"recommender": f"{folder}/recommendations.jsonl"} for name, folder in lists.items()}
+        arms = {name: {"recommender": f"{lists[name]}/recommendations.jsonl"} for name in missing}
         played = play(RUNS / f"levers_{seed}", arms, (WORLD,), 2 * PLAYED, seed, lists["default"])
-        for name, folder in lists.items():
+        for name in missing:
+            folder = lists[name]
             metrics = validation(folder)
             chosen = {metric: metrics.get(f"val/{metric}") for metric in ("loss", "mse", "ndcg_at_10")}
             chosen["alpha"] = json.loads((folder / "metrics.json").read_text()).get("alpha")
@@ -175,7 +199,10 @@ def on_real_data(seeds: Iterable[int], rows: list[dict[str, Any]]) -> None:
             (data, name): ("train", RUNS / data / f"{slug(name)}_{seed}",
                            (f"datamodule={data}", *words, *QUICK, "callbacks.export=null", f"seed={seed}"))
             for data in ("yes", "polimi") for name, words in REAL.items()
+            if not has(rows, data=data, lever=name, seed=seed)
         }  # fmt: skip
+        if not jobs:
+            continue
         run_all(jobs.values())
         for (data, name), (_, folder, _) in jobs.items():
             metrics = validation(folder)

@@ -125,14 +125,25 @@ class BCELoss(nn.Module):
         listener: Int[Tensor, "B"],
     ) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 where none is. In training the listeners' prior is in it."""
+        return _mean_where_known(self.each(scorer, previous, following, played_ratio, listener), played_ratio)
+
+    def each(
+        self,
+        scorer: Scorer,
+        previous: Int[Tensor, "B"],
+        following: Int[Tensor, "B"],
+        played_ratio: Float[Tensor, "B"],
+        listener: Int[Tensor, "B"],
+    ) -> Float[Tensor, "B"]:
+        """What every pair has part in `forward`, where its share is known."""
         score = scorer(previous, following)
         if self.training and self.listener_bias is not None:
             of_listener = self.listener_bias(listener)
             logit, prior = self._logit(score, of_listener), self.pull[listener] * of_listener**2
         else:
             logit, prior = self._foretold(score, listener), torch.zeros(())
-        value = F.binary_cross_entropy_with_logits(logit, played_ratio.nan_to_num(), reduction="none") + prior
-        return _mean_where_known(value, played_ratio)
+        value: Tensor = F.binary_cross_entropy_with_logits(logit, played_ratio.nan_to_num(), reduction="none") + prior
+        return value
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """`sigmoid(scale·score + bias + bias of the listener)`, averaged over what that bias may be.
@@ -194,11 +205,15 @@ class SoftmaxLoss(nn.Module):
         listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce tells listeners apart
     ) -> Float[Tensor, ""]:
         """Weighted mean over the pairs."""
-        scores = scorer.query(previous) @ scorer.item(following).T
-        logits = scores / self.temperature - self.log_q[following]
-        logits = logits.masked_fill(accidental_hits(previous, following), -torch.inf)
+        logits = self.logits(scorer, previous, following)
         weight = played_ratio.nan_to_num(nan=1.0) * (previous != following)
         return -(logits.log_softmax(dim=1).diagonal() * weight).sum() / weight.sum().clamp(min=1e-9)
+
+    def logits(self, scorer: Scorer, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B B"]:
+        """Of each pair (lines) and candidate (columns), corrected; -inf for an accidental hit."""
+        scores = scorer.query(previous) @ scorer.item(following).T
+        logits = scores / self.temperature - self.log_q[following]
+        return logits.masked_fill(accidental_hits(previous, following), -torch.inf)
 
     def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
         """Learn how much of the share a score foretells, from pairs that were not trained on.

@@ -1,0 +1,105 @@
+"""The variants of `experiments/recipe`: with a setting of nothing they are what they vary."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from experiments.recipe.levers import (
+    AlphaByCount,
+    BCEAgainstNearest,
+    BCEAndSoftmax,
+    BCEByRarity,
+    ItemBiasInTraining,
+    SoftmaxAgainstNearest,
+)
+from src.models.losses import BCELoss, SoftmaxLoss
+from src.models.scorers import CosineMix
+from tests.conftest import make_vocabulary
+
+VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=[5, 1, 2, 0, 9, 3])
+BATCH = (
+    torch.tensor([0, 1, 4, 2]),
+    torch.tensor([2, 4, 2, 0]),
+    torch.tensor([1.0, 0.25, 0.5, 0.0]),
+    torch.tensor([0, 0, 1, 2]),
+)
+HEAD: dict[str, Any] = {
+    "alpha": 0.7, "fixed_alpha": None, "dim": 5, "init_std": 0.1, "item_bias": False, "dropout": 0.0, "order_std": 0.0,
+}  # fmt: skip
+BCE: dict[str, Any] = {"scale": 3.0, "listener_spread": 1.0}
+SOFTMAX: dict[str, Any] = {"temperature": 0.2, "logq": 1.0}
+
+
+def head(kind: type[CosineMix] = CosineMix) -> CosineMix:
+    torch.manual_seed(0)
+    return kind(VOCABULARY, **HEAD)
+
+
+def value(loss: nn.Module, batch: tuple[Tensor, ...] = BATCH) -> float:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return float(loss(head(), *batch))
+
+
+@pytest.mark.parametrize(
+    ("lever", "of_nothing", "of_something", "varied"),
+    [
+        (BCEByRarity, {"power": 0.0}, {"power": 1.0}, partial(BCELoss, **BCE)),
+        (BCEAgainstNearest, {"weight": 0.0, "drawn": 2}, {"weight": 0.5, "drawn": 2}, partial(BCELoss, **BCE)),
+        (BCEAndSoftmax, {"softmax": 0.0, "temperature": 1.0}, {"softmax": 0.1, "temperature": 1.0},
+         partial(BCELoss, **BCE)),
+        (SoftmaxAgainstNearest, {"hardness": 0.0}, {"hardness": 1.0}, partial(SoftmaxLoss, **SOFTMAX)),
+    ],
+)  # fmt: skip
+def test_a_loss_with_a_lever_at_nothing_is_the_loss(
+    lever: type[nn.Module], of_nothing: dict[str, Any], of_something: dict[str, Any], varied: partial[nn.Module]
+) -> None:
+    settings = varied.keywords
+    plain = value(varied(VOCABULARY))
+    assert value(lever(VOCABULARY, **settings, **of_nothing)) == pytest.approx(plain, rel=1e-5)
+    moved = lever(VOCABULARY, **settings, **of_something)
+    assert abs(value(moved) - plain) > 0.01 * plain
+    if lever is not SoftmaxAgainstNearest:  # shares of validation are foretold as without the lever
+        assert value(moved.eval()) == pytest.approx(value(varied(VOCABULARY).eval()))
+
+
+def test_hard_negatives_are_near_ones_counted_more_often() -> None:
+    hardness, loss = 0.5, SoftmaxLoss(VOCABULARY, **SOFTMAX)
+    logits = loss.logits(head(), BATCH[0], BATCH[1]).detach().double()
+    total = 0.0
+    for line, weight in enumerate(BATCH[2].tolist()):
+        near = torch.tensor([logit for place, logit in enumerate(logits[line]) if place != line and logit > -torch.inf])
+        counts = (hardness * near).exp()
+        counts = counts / counts.mean()
+        partition = logits[line, line].exp() + (counts * near.exp()).sum()
+        total -= weight * float(logits[line, line] - partition.log())
+    lever = SoftmaxAgainstNearest(VOCABULARY, **SOFTMAX, hardness=hardness)
+    assert value(lever) == pytest.approx(total / float(BATCH[2].sum()), rel=1e-5)
+
+
+def test_a_pair_without_negatives_has_no_loss_and_no_nan() -> None:
+    alone = tuple(column[:1] for column in BATCH)
+    assert value(SoftmaxAgainstNearest(VOCABULARY, **SOFTMAX, hardness=1.0), alone) == 0
+
+
+def test_alpha_by_count_is_alpha_for_tracks_that_are_always_seen() -> None:
+    lever = head(AlphaByCount)
+    with torch.no_grad():
+        lever.get_parameter("log_kappa").fill_(-30.0)
+    pairs = torch.tensor([0, 1, 4]), torch.tensor([2, 4, 2])
+    assert torch.allclose(lever(*pairs), head()(*pairs), atol=1e-5)
+
+
+def test_a_bias_in_training_is_not_there_when_tracks_are_recommended() -> None:
+    lever = head(ItemBiasInTraining)
+    assert lever.item_bias is not None
+    with torch.no_grad():
+        lever.item_bias.weight.fill_(3.0)
+    pairs = BATCH[0], BATCH[1]
+    assert torch.allclose(lever(*pairs), head()(*pairs) + 0.3, atol=1e-5)
+    assert torch.allclose(
+        lever.query_vectors() @ lever.item_vectors().T, head().query_vectors() @ head().item_vectors().T
+    )
