@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-EVERYWHERE = {"errors", "catalog", "records", "catalog_files", "recommender_names", "cores"}
+EVERYWHERE = {"errors", "catalog", "records", "catalog_files", "recommender_names", "cores", "compressed"}
 MAY_IMPORT = {
     "errors": set[str](),
     "records": set[str](),
@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "catalog_files": set[str](),
     "recommender_names": set[str](),
     "cores": set[str](),
+    "compressed": set[str](),
     "recommendations": set[str](),
     "assignment": set[str](),
     "simulation": {"recommendations", "assignment"},

@@ -17,6 +17,7 @@ from pathlib import Path
 import duckdb
 
 from src.catalog import Catalog
+from src.compressed import check_whole
 from src.cores import duckdb_settings
 from src.errors import InputError, check_number
 
@@ -169,13 +170,15 @@ def read_events(*, reader: str, folder: Path, max_rejected: float, rejected_path
         rejected_path: where rejected lines are kept aside; written only if there are any.
 
     Raises:
-        InputError: a file is missing, holds nothing, or too many lines do not fit.
+        InputError: a file is missing, was cut off, holds nothing, or too many lines do not fit.
     """
     if reader not in READERS:
         raise InputError(f"no reader {reader!r}; there are {', '.join(sorted(READERS))}")
     check_number("max_rejected", max_rejected, least=0, most=1, hint="0.01 lets one line in a hundred pass")
     source = READERS[reader]
     catalogue_file, event_files = _find_files(source, folder)
+    for file in event_files:
+        check_whole(file)
     database = duckdb.connect(config=duckdb_settings())
     catalog = _read_catalogue(database, source, catalogue_file)
     _parse_lines(database, source, event_files)

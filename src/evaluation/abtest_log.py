@@ -4,10 +4,8 @@ U users.
 """
 
 import glob
-import gzip
 import json
 import tempfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
+from src.compressed import check_whole
 from src.cores import duckdb_settings
 from src.errors import InputError, check_number
 
@@ -113,8 +112,7 @@ def read_users(
     if not files:
         raise InputError(f"{where}: no data.json in it or below; name the folder of a service or a simulation")
     for path in files:
-        if path.suffix == ".gz":
-            _check_gzip(path)
+        check_whole(path)
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
         num_lines, num_rejected = _read_lines(database, files, where, max_rejected)
@@ -134,16 +132,6 @@ def read_users(
         "lines_of_other_experiments": num_lines - num_rejected - len(lines["arm"]),
     }
     return _users_of(lines, arms, name or "", guards, num_lines)
-
-
-def _check_gzip(path: Path) -> None:
-    """DuckDB reads what there is of a file that was cut off, and says nothing."""
-    try:
-        with gzip.open(path) as file:
-            while file.read(1 << 24):
-                pass
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is no whole gzip file: {error}") from None
 
 
 _IS_EVENT = """COALESCE(is_last IS NOT NULL AND timestamp IS NOT NULL AND user_id IS NOT NULL AND track IS NOT NULL

@@ -154,6 +154,18 @@ def test_a_compressed_rotation_is_read_and_its_bad_lines_kept(tmp_path: Path) ->
     assert (kept["line"], kept["text"]) == (2, "broken")
 
 
+def test_a_compressed_log_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    write_tracks(tmp_path, [0])
+    path = tmp_path / "logs" / "data.json.gz"
+    path.parent.mkdir()
+    whole = gzip.compress("".join(json.dumps(event(1, n, 100)) + "\n" for n in range(1000)).encode())
+    path.write_bytes(whole)
+    assert read(tmp_path).num_events == 1000
+    path.write_bytes(whole[:-9])
+    with pytest.raises(InputError, match=r"data\.json\.gz is no whole gzip file"):
+        read(tmp_path)
+
+
 def test_bytes_that_are_no_text_are_rejected_by_their_line(tmp_path: Path) -> None:
     write_tracks(tmp_path, [0])
     path = tmp_path / "logs" / "data.json"
