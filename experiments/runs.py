@@ -97,6 +97,17 @@ def _metrics(folder: Path) -> dict[str, Any]:
     return metrics
 
 
+def commit(*folders: Path) -> str:
+    """At which runs were made, in 12 digits; more than one where a study went on after a change."""
+    found = []
+    for folder in folders:
+        [record] = [file for name in ("config.yaml", "simulation.json") if (file := folder / name).exists()]
+        text = record.read_text(encoding="utf-8")
+        dirty = re.search(r'git_dirty"?: "?true', text)
+        found += [one[:12] + "-dirty" * bool(dirty) for one in re.findall(r'git_commit"?: "?(\w+)', text)]
+    return "+".join(dict.fromkeys(found))
+
+
 def interval(values: pd.Series) -> tuple[float, float, float]:
     """Mean with Student's 95 % interval over seeds; without one where there is a single seed."""
     numbers = values.to_numpy(np.float64)
@@ -109,21 +120,21 @@ def interval(values: pd.Series) -> tuple[float, float, float]:
 def write_results(folder: Path, table: pd.DataFrame, readable: pd.DataFrame, part: str = "") -> None:
     """`results.csv`, `results.md` and `provenance.json`: the command, the commit and the versions.
 
-    Of a part of a study they are called by its name. Every row is told the commit that measured it.
+    Of a part of a study they are called by its name.
     """
     name, head = part or "results", f"{part}_" if part else ""
-    commit = BEGUN["git_commit"] + ("-dirty" if BEGUN["git_dirty"] == "true" else "")
-    table = table.assign(commit=table["commit"].fillna(commit) if "commit" in table else commit)
     table.to_csv(folder / f"{name}.csv", index=False)
     (folder / f"{name}.md").write_text(markdown(readable) + "\n", encoding="utf-8")
     (folder / f"{head}provenance.json").write_text(json.dumps(BEGUN, indent=2) + "\n", encoding="utf-8")
 
 
-def standing(file: Path) -> list[dict[str, Any]]:
-    """Rows that an earlier run of a study has written, to be gone on from: with `--keep` their seeds are not run again.
+def standing(file: Path, *, anew: bool) -> list[dict[str, Any]]:
+    """Rows that an earlier run of a study has written, to be gone on from; none where it shall be run `anew`.
 
     Run folders stay on the machine; the table is in the repository.
     """
+    if anew or not file.exists():
+        return []
     rows = pd.read_csv(file).to_dict("records")
     return [{str(key): value for key, value in row.items()} for row in rows]
 

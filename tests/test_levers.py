@@ -14,6 +14,7 @@ from experiments.recipe.levers import (
     BCEByRarity,
     ItemBiasInTraining,
     SoftmaxAgainstNearest,
+    TwoTables,
 )
 from src.models.losses import BCELoss, SoftmaxLoss
 from src.models.scorers import CosineMix
@@ -91,6 +92,18 @@ def test_alpha_by_count_is_alpha_for_tracks_that_are_always_seen() -> None:
         lever.get_parameter("log_kappa").fill_(-30.0)
     pairs = torch.tensor([0, 1, 4]), torch.tensor([2, 4, 2])
     assert torch.allclose(lever(*pairs), head()(*pairs), atol=1e-5)
+
+
+def test_two_tables_score_by_the_second_in_the_second_place() -> None:
+    lever = head(TwoTables)
+    previous, following = torch.tensor([0, 1, 4]), torch.tensor([2, 4, 2])
+    assert not torch.allclose(lever(previous, following), lever(following, previous))
+    with torch.no_grad():
+        for one, other in ((lever.track_offset, lever.track), (lever.artist_offset, lever.artist)):
+            assert one is not None
+            assert other is not None
+            one.weight.copy_(other.weight)
+    assert torch.allclose(lever(previous, following), head()(previous, following), atol=1e-5)
 
 
 def test_a_bias_in_training_is_not_there_when_tracks_are_recommended() -> None:

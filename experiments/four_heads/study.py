@@ -3,8 +3,8 @@
 Five models by the published recipe; those of a seed meet the same listeners in one A/B test against contextual. First
 with mixed traffic and pairs of the first track; then, with fewer sessions to learn from, by traffic, pairing, α and one
 more night of each model's own traffic, seed by seed. A study that was stopped goes on where it was; `--seeds` and
-`--rounds` say how many seeds the two parts have; `--keep` adds to what stands in results.csv, and runs only what it
-lacks. Writes results.csv, results.md, results.png and provenance.json beside this file.
+`--rounds` say how many seeds the two parts have. What stands in results.csv is not run again but with `--anew`. Writes
+results.csv, results.md, results.png and provenance.json beside this file.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.runs import Job, has, interval, run, run_all, slug, standing, tested, write_results  # noqa: E402
+from experiments.runs import Job, commit, has, interval, run, run_all, slug, standing, tested, write_results  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "four_heads"
 WORLD = "world=published"
@@ -50,9 +50,9 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--seeds", type=int, default=len(SEEDS), help="of the first part")
     asked.add_argument("--rounds", type=int, default=len(SEEDS), help="seeds of the second part")
-    asked.add_argument("--keep", action="store_true", help="rows of results.csv; only what is missing is run")
+    asked.add_argument("--anew", action="store_true", help="do not go on from what stands in the tables")
     given = asked.parse_args()
-    rows = standing(HERE / "results.csv") if given.keep else []
+    rows = standing(HERE / "results.csv", anew=given.anew)
     heads: dict[str, tuple[str, ...]] = {model: (f"model={model}",) for model in MODELS}
     alphas: dict[str, tuple[str, ...]] = {f"α={alpha}": ("model=convex", f"model.alpha={alpha}") for alpha in ALPHAS}
     first = [
@@ -83,6 +83,7 @@ def main() -> None:
         if not has(rows, setting=NIGHT, seed=seed):
             rows += one_more_night(seed)
             show(rows)
+    print(f"results      {HERE / 'results.md'}; --anew measures them again")
 
 
 def met_in(traffic: str, pairing: str) -> str:
@@ -165,7 +166,8 @@ def _one_test(setting: str, sessions: int, seed: int, folders: dict[str, Path], 
         time = effect.get("treatment_mean", next(iter(effects.values()))["control_mean"])
         lift = {"lift": effect.get("effect_percent"), "lower": effect.get("relative_lower_percent")}
         row = {"setting": setting, "sessions": sessions, "model": name, "seed": seed, "time": time, **lift}
-        rows.append({**row, **{metric: tested(folders[name]).get(metric) for metric in BEYOND}})
+        row |= {metric: tested(folders[name]).get(metric) for metric in BEYOND}
+        rows.append(row | {"commit": commit(folders[name], logs)})
     return rows
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 
 from src.catalog import Vocabulary
@@ -34,6 +36,24 @@ class ArtistPrior(_ByVectors):
         track = artist + self.track(rows)
         parts = [(track, alpha), (artist, 1 - alpha)]
         return torch.cat([self.dropout(F.normalize(part, dim=-1)) * share.sqrt() for part, share in parts], dim=-1)
+
+
+class TwoTables(_ByVectors):
+    """A table of its own for each place of a pair; otherwise the mix."""
+
+    def __init__(self, vocabulary: Vocabulary, **settings: Any) -> None:
+        super().__init__(vocabulary, **{**settings, "order_std": settings["init_std"]})
+
+    def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B V"]:
+        alpha = torch.as_tensor(self.alpha())
+        first, second = (self.track, self.artist), (self.track_offset, self.artist_offset)
+        parts = []
+        for table, places, share in zip(
+            second if in_second_place else first, (rows, self.artist_of[rows]), (alpha, 1 - alpha), strict=True
+        ):
+            assert table is not None
+            parts.append(self.dropout(F.normalize(table(places), dim=-1)) * share.sqrt())
+        return torch.cat(parts, dim=-1)
 
 
 class AlphaByCount(_ByVectors):
@@ -148,6 +168,18 @@ class SoftmaxAgainstNearest(SoftmaxLoss):
         is_negative = extra.isfinite().fill_diagonal_(False)
         mean = extra.masked_fill(~is_negative, -torch.inf).logsumexp(dim=1) - is_negative.sum(dim=1).log()
         return logits + torch.where(is_negative, extra - mean[:, None], 0.0)
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """A running mean of the weights is what is validated, tested and recommended by.
+
+    Lightning's own gives the weights of the last step back when a checkpoint is loaded, for a test as well.
+    """
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """The mean stays, which is the checkpoint's own state, unless training goes on."""
+        if not trainer.testing:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
 class ItemBiasInTraining(CosineMix):

@@ -9,7 +9,7 @@ goals   the default with all logs against what the published recipe makes of the
 fresh   the goals again in a world, and from logs, that nothing was ever tuned on
 
 Every arm is played to all listeners, in a simulation of its own: arms differ by what they recommend and not by whom.
-`--keep` adds to what stands in the tables, and runs only what they lack.
+What stands in the tables is not run again but with `--anew`.
 Writes <part>.md, its numbers as .csv and <part>_provenance.json; verdicts and pictures of goals and fresh.
 """
 
@@ -34,6 +34,7 @@ from experiments.four_heads.study import RUNS as PUBLISHED  # noqa: E402
 from experiments.four_heads.study import trained as published  # noqa: E402
 from experiments.runs import (  # noqa: E402
     Job,
+    commit,
     has,
     interval,
     markdown,
@@ -49,7 +50,7 @@ HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "recipe"
 SEEDS = (1, 2, 3, 4, 5)
 PARTS = ("world", "real", "goals", "fresh")
 TRY = "experiments.recipe.levers."
-AVERAGED = ("+callbacks.averaging={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.99}",)
+AVERAGED = (f"+callbacks.averaging={{_target_: {TRY}AveragedWeights, decay: 0.99}}",)
 LEVERS: dict[str, tuple[str, ...]] = {
     "default": (),
     "α = 0.9": ("model.alpha=0.9",),
@@ -60,6 +61,7 @@ LEVERS: dict[str, tuple[str, ...]] = {
     "artist as prior": (f"model._target_={TRY}ArtistPrior",),
     "order counts": ("model.order_std=0.1",),
     "two tables, dot product": ("model=contextual", "model.dim=32", "model.dropout=0.2"),
+    "two tables": (f"model._target_={TRY}TwoTables",),
     "item bias": ("model.item_bias=true",),
     "item bias in training alone": (f"model._target_={TRY}ItemBiasInTraining",),
     "listeners all alike": ("loss.with_shares.listener_spread=0",),
@@ -114,10 +116,10 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--rounds", type=int, default=len(SEEDS), help="seeds")
     asked.add_argument("--only", choices=PARTS)
-    asked.add_argument("--keep", action="store_true", help="rows of <part>.csv; only what is missing is run")
+    asked.add_argument("--anew", action="store_true", help="do not go on from what stands in the tables")
     given = asked.parse_args()
     for part in PARTS if given.only is None else (given.only,):
-        rows = standing(HERE / f"{part}.csv") if given.keep else []
+        rows = standing(HERE / f"{part}.csv", anew=given.anew)
         seeds = SEEDS[: given.rounds]
         if part == "world":
             on_the_world(seeds, rows)
@@ -125,6 +127,7 @@ def main() -> None:
             on_real_data(seeds, rows)
         elif missing := [seed for seed in seeds if not has(rows, seed=seed)]:
             goals(known_world() if part == "goals" else fresh_world(), missing, rows)
+        print(f"results      {HERE / part}.md; --anew measures them again")
 
 
 @dataclass(frozen=True)
@@ -136,12 +139,14 @@ class Place:
         world: words that say which world.
         logs: what is learned from.
         published: where the published recipe's models lie.
+        best_pick: the arm that is known to pick best.
     """
 
     name: str
     world: tuple[str, ...]
     logs: Path
     published: Path
+    best_pick: str | None = None
 
 
 def known_world() -> Place:
@@ -153,7 +158,8 @@ def fresh_world() -> Place:
     """What nothing was tuned on."""
     words = (WORLD, "world.seed=2")
     told = (*words, TRAFFIC["mixed"], f"sessions={MANY}", "experiment=LOGGED", "seed=12")
-    return Place("fresh", words, run("simulate", RUNS / "fresh", *told), RUNS / "fresh_published")
+    logs = run("simulate", RUNS / "fresh", *told)
+    return Place("fresh", words, logs, RUNS / "fresh_published", best_pick="default, ranked, gap 10")
 
 
 def on_world(logs: Path, folder: Path, words: tuple[str, ...], seed: int) -> Job:
@@ -184,7 +190,8 @@ def on_the_world(seeds: Iterable[int], rows: list[dict[str, Any]]) -> None:
             metrics = validation(folder)
             chosen = {metric: metrics.get(f"val/{metric}") for metric in ("loss", "mse", "ndcg_at_10")}
             chosen["alpha"] = json.loads((folder / "metrics.json").read_text()).get("alpha")
-            rows.append({"lever": name, "seed": seed, **chosen, **played[name]})
+            made_at = {"commit": commit(folder, RUNS / f"levers_{seed}" / slug(name))}
+            rows.append({"lever": name, "seed": seed, **chosen, **played[name], **made_at})
         table = pd.DataFrame(rows)
         shown = ("loss", "mse", "ndcg_at_10", "alpha", "time", "heard_percent", "hits_percent")
         readable = means(table, "lever", shown).sort_values("time", ascending=False)
@@ -207,7 +214,7 @@ def on_real_data(seeds: Iterable[int], rows: list[dict[str, Any]]) -> None:
         for (data, name), (_, folder, _) in jobs.items():
             metrics = validation(folder)
             chosen = {metric: metrics[f"val/{metric}"] for metric in ("ndcg_at_10", "recall_at_10", "mrr")}
-            rows.append({"data": data, "lever": name, "seed": seed, **chosen})
+            rows.append({"data": data, "lever": name, "seed": seed, **chosen, "commit": commit(folder)})
         table = pd.DataFrame(rows)
         parts = []
         for data in table["data"].unique():
@@ -240,18 +247,26 @@ def goals(place: Place, seeds: Iterable[int], rows: list[dict[str, Any]]) -> Non
             f"default, {pick}": {"recommender": f"{ours[1]}/recommendations.jsonl", **how}
             for pick, how in PICKS.items()
         }
+        folders = dict.fromkeys(arms, RUNS / f"{place.name}_{seed}")
         played = play(RUNS / f"{place.name}_{seed}", arms, place.world, PLAYED, seed, ours[1])
         oracle = {"oracle": {"recommender": "oracle"}}
-        played |= play(RUNS / f"{place.name}_oracle_{seed}", oracle, place.world, 500, seed, ours[1])
+        folders |= {"oracle": RUNS / f"{place.name}_oracle_{seed}"}
+        played |= play(folders["oracle"], oracle, place.world, 500, seed, ours[1])
         base = played["published contextual"]["time"]
         rows += [
-            {"arm": name, "seed": seed, **row, "over_contextual_percent": 100 * (row["time"] / base - 1)}
+            {
+                "arm": name,
+                "seed": seed,
+                **row,
+                "over_contextual_percent": 100 * (row["time"] / base - 1),
+                "commit": commit(folders[name] / slug(name)),
+            }
             for name, row in played.items()
         ]
         table = pd.DataFrame(rows)
         readable = means(table, "arm", ("time", "over_contextual_percent", "heard_percent", "hits_percent"), wide=True)
         write_results(HERE, table, readable, place.name)
-        reached = verdict(table)
+        reached = verdict(table, place.best_pick)
         (HERE / f"{place.name}_verdict.md").write_text(markdown(reached) + "\n", encoding="utf-8")
         draw(table, HERE / f"{place.name}.png")
         print(readable.to_string(index=False), reached.to_string(index=False), sep="\n", flush=True)
@@ -311,10 +326,15 @@ def means(table: pd.DataFrame, by: str, columns: tuple[str, ...], *, wide: bool 
     return pd.DataFrame(rows)
 
 
-def verdict(table: pd.DataFrame) -> pd.DataFrame:
-    """What the issue wanted, what came out, and whether the interval over seeds is above it."""
+def verdict(table: pd.DataFrame, best: str | None) -> pd.DataFrame:
+    """What the issue wanted, what came out, and whether the interval over seeds is above it.
+
+    Args:
+        table: arms by seed.
+        best: the arm of the default that picks best, where that was known before; else this table chooses it.
+    """
     time = table.pivot_table(index="seed", columns="arm", values="time")
-    base, best = time["published contextual"], time.filter(like="default, ").mean().idxmax()
+    base, best = time["published contextual"], best or str(time.filter(like="default, ").mean().idxmax())
     way = 100 * (time["default, uniform"] - time["random"]) / (time["true_neighbours"] - time["random"])
     wanted = {
         "uniform: % over published contextual": (16, 100 * (time["default, uniform"] / base - 1)),

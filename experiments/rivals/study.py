@@ -3,8 +3,8 @@
 For each data set and model: the default settings and so many trials of the project's own search, chosen by validation;
 what was chosen is trained anew with five seeds (once where nothing is random), and only that is read on the test. Then
 convex against the rival that validates best, query by query, and cold tracks on polimi. A study that was stopped goes
-on where it was; `--only rivals` or `--only ours` does a part of it, and `--keep` leaves what stands of the rest in the
-tables. Writes results.*, comparison.*, cold.* and provenance.json beside this file.
+on where it was; `--only rivals` or `--only ours` does a part of it. What stands in the tables of runs that are not on
+this machine stays there but with `--anew`. Writes results.*, comparison.*, cold.* and provenance.json beside this file.
 """
 
 import argparse
@@ -26,7 +26,19 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.runs import ALONE, Job, interval, markdown, run, run_all, standing, tested, validation, write_results  # noqa: E402
+from experiments.runs import (  # noqa: E402
+    ALONE,
+    Job,
+    commit,
+    interval,
+    markdown,
+    run,
+    run_all,
+    standing,
+    tested,
+    validation,
+    write_results,
+)
 from src.evaluation.abtest import holm  # noqa: E402
 from src.evaluation.paired import Found, Sample, difference  # noqa: E402
 
@@ -183,9 +195,7 @@ def main() -> None:
     asked.add_argument("--data", nargs="*", choices=list(DATA), default=list(DATA), help="nothing: only the tables")
     asked.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
     asked.add_argument("--at-once", type=int, default=2, help="processes side by side")
-    asked.add_argument(
-        "--keep", action="store_true", help="what stands in the tables of runs that are not on this machine"
-    )
+    asked.add_argument("--anew", action="store_true", help="do not go on from what stands in the tables")
     given = asked.parse_args()
     for data in given.data:
         if data == "world":
@@ -196,9 +206,9 @@ def main() -> None:
             list(pool.map(lambda name, data=data: tune(data, name), names))
         run_all((job for name in names for job in final(data, name)), at_once=given.at_once)
         spare_disk(RUNS / data)
-        show(given.keep)
+        show(anew=given.anew)
     if not given.data:
-        show(given.keep)
+        show(anew=given.anew)
 
 
 # Validation chooses: nothing from here to `final` reads a metric of the test.
@@ -303,13 +313,15 @@ def runs_of(data: str, name: str) -> list[Path]:
     return found if all((one / "metrics.json").exists() for one in found) else []
 
 
-def show(keep: bool) -> None:
+def show(*, anew: bool) -> None:
     """Write what there is so far, and what stands in the tables of which there are no runs."""
-    old = {name: standing(HERE / f"{name}.csv") if keep else [] for name in ("results", "comparison")}
+    old = {name: standing(HERE / f"{name}.csv", anew=anew) for name in ("results", "comparison")}
     runs = {(data, name): found for data in DATA for name in MODELS if (found := runs_of(data, name))}
     measured = {(line["data"], line["model"]): line for line in old["results"]}
     measured |= {(data, name): row(data, name, found) for (data, name), found in runs.items()}
     rows = [measured[data, name] for data in DATA for name in MODELS if (data, name) in measured]
+    if not rows:
+        sys.exit(f"nothing to write: no finished runs in {RUNS}")
     table, readable = pd.DataFrame(rows), pd.DataFrame([told(one) for one in rows])
     write_results(HERE, table, readable)
     draw(table)
@@ -332,7 +344,7 @@ def row(data: str, name: str, found: list[Path]) -> dict[str, Any]:
         mean, lower, upper = interval(pd.Series([tested(one)[metric] for one in found]))
         made |= {metric: mean, f"{metric}_lower": lower, f"{metric}_upper": upper}
     seconds = [json.loads((one / "metrics.json").read_text())["fit_seconds"] for one in found]
-    return made | {"fit_seconds": float(np.mean(seconds))}
+    return made | {"fit_seconds": float(np.mean(seconds)), "commit": commit(*found)}
 
 
 def mean_validation(found: list[Path]) -> float:
