@@ -128,10 +128,11 @@ class Neighbours:
     """Nearest neighbours: how much two tracks share their sessions, wherever they stand in them.
 
     `Σ x_q·x_c·length^(-length_power) / ((‖q‖·‖c‖)^norm_power + shrinkage)`, over the sessions, where x is the weight of
-    a track in a session, and length and norms are Euclidean. With `norm_power=1` this is item-kNN by cosine. A query is
-    one track, and so session-based kNN (SKNN, VSKNN) is in it too: its neighbours are the sessions that hold the query,
-    near by the cosine 1/√(number of tracks), each votes for its tracks, and there is no earlier track that a decay
-    could make less of: `norm_power=0 length_power=1`.
+    a track in a session, lengths are Euclidean, and norms those of `x·length^(-length_power/2)`. With `norm_power=1`
+    this is item-kNN by cosine. A query is one track, and so session-based kNN (SKNN, VSKNN) is in it too: its
+    neighbours are the sessions that hold the query, near by the cosine 1/√(number of tracks), each votes for its
+    tracks, and there is no earlier track that a decay could make less of: `norm_power=0 length_power=1`. All sessions
+    vote, not the nearest or the latest so many.
 
     Args:
         vocabulary: what the training pairs show.

@@ -65,6 +65,7 @@ class Item2Vec:
         whole = {"num_neighbours": num_neighbours, "dim": dim, "window": window, "negatives": negatives}
         for name, value in {**whole, "epochs": epochs}.items():
             check_number(name, value, whole=True, least=1)
+        _check_seed(seed)
         check_number("negative_exponent", negative_exponent, least=-2, most=2, hint="-0.5 suits music, 0.75 words")
         check_number("subsample", subsample, least=0, most=1, hint="0 leaves out nothing")
         check_number("lr", lr, above=0, hint="0.025 is usual")
@@ -135,7 +136,7 @@ class Als:
         artist_weight: int | float,
         seed: int,
     ) -> None:
-        _check(num_neighbours=num_neighbours, dim=dim, epochs=epochs, regularization=regularization)
+        _check(num_neighbours=num_neighbours, dim=dim, epochs=epochs, regularization=regularization, seed=seed)
         check_number("confidence", confidence, above=0, hint="a track that was not played has 1")
         try:
             from implicit.cpu.als import AlternatingLeastSquares
@@ -194,7 +195,7 @@ class Bpr:
         artist_weight: int | float,
         seed: int,
     ) -> None:
-        _check(num_neighbours=num_neighbours, dim=dim, epochs=epochs, regularization=regularization)
+        _check(num_neighbours=num_neighbours, dim=dim, epochs=epochs, regularization=regularization, seed=seed)
         check_number("lr", lr, above=0, hint="0.01 is usual")
         check_number("least_played", least_played, least=0, most=1)
         try:
@@ -218,10 +219,15 @@ class Bpr:
         return _factorised(self._make, played_in(heard, self.num_tracks), self._unit, self._num_neighbours)
 
 
-def _check(*, num_neighbours: int, dim: int, epochs: int, regularization: int | float) -> None:
+def _check(*, num_neighbours: int, dim: int, epochs: int, regularization: int | float, seed: int) -> None:
     for name, value in {"num_neighbours": num_neighbours, "dim": dim, "epochs": epochs}.items():
         check_number(name, value, whole=True, least=1)
     check_number("regularization", regularization, least=0)
+    _check_seed(seed)
+
+
+def _check_seed(seed: int) -> None:
+    check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
 
 
 def _is_cosine(similarity: str) -> bool:

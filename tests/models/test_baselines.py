@@ -359,6 +359,8 @@ def test_what_is_skipped_is_no_word_and_without_words_there_are_no_vectors() -> 
             "confidence must be .* got 0; a track that was not played",
         ),
         (partial(Als, **{**LEAST_SQUARES, "similarity": "dot"}), "similarity must be cosine or inner, got 'dot'"),
+        (partial(Als, **{**LEAST_SQUARES, "seed": -7}), "seed must be a whole number .* got -7"),
+        (partial(Bpr, **{**PAIRWISE, "seed": -1}), "seed must be a whole number of at least 0 .* got -1"),
         (partial(Bpr, **{**PAIRWISE, "epochs": 0}), "epochs must be a whole number of at least 1, got 0"),
         (partial(Bpr, **{**PAIRWISE, "lr": 0}), "lr must be a number above 0, got 0; 0.01 is usual"),
         (partial(Bpr, **{**PAIRWISE, "least_played": 2}), "least_played must be .* at most 1, got 2"),
