@@ -128,12 +128,9 @@ def write_results(folder: Path, table: pd.DataFrame, readable: pd.DataFrame, par
     (folder / f"{head}provenance.json").write_text(json.dumps(BEGUN, indent=2) + "\n", encoding="utf-8")
 
 
-def standing(file: Path, *, anew: bool) -> list[dict[str, Any]]:
-    """Rows that an earlier run of a study has written, to be gone on from; none where it shall be run `anew`.
-
-    Run folders stay on the machine; the table is in the repository.
-    """
-    if anew or not file.exists():
+def standing(file: Path) -> list[dict[str, Any]]:
+    """Rows that an earlier run of a study has written, to be gone on from: run folders stay on the machine."""
+    if not file.exists():
         return []
     rows = pd.read_csv(file).to_dict("records")
     return [{str(key): value for key, value in row.items()} for row in rows]

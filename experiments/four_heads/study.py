@@ -52,7 +52,7 @@ def main() -> None:
     asked.add_argument("--rounds", type=int, default=len(SEEDS), help="seeds of the second part")
     asked.add_argument("--anew", action="store_true", help="do not go on from what stands in the tables")
     given = asked.parse_args()
-    rows = standing(HERE / "results.csv", anew=given.anew)
+    rows = [] if given.anew else standing(HERE / "results.csv")
     heads: dict[str, tuple[str, ...]] = {model: (f"model={model}",) for model in MODELS}
     alphas: dict[str, tuple[str, ...]] = {f"α={alpha}": ("model=convex", f"model.alpha={alpha}") for alpha in ALPHAS}
     first = [

@@ -119,7 +119,7 @@ def main() -> None:
     asked.add_argument("--anew", action="store_true", help="do not go on from what stands in the tables")
     given = asked.parse_args()
     for part in PARTS if given.only is None else (given.only,):
-        rows = standing(HERE / f"{part}.csv", anew=given.anew)
+        rows = [] if given.anew else standing(HERE / f"{part}.csv")
         seeds = SEEDS[: given.rounds]
         if part == "world":
             on_the_world(seeds, rows)

@@ -3,8 +3,8 @@
 For each data set and model: the default settings and so many trials of the project's own search, chosen by validation;
 what was chosen is trained anew with five seeds (once where nothing is random), and only that is read on the test. Then
 convex against the rival that validates best, query by query, and cold tracks on polimi. A study that was stopped goes
-on where it was; `--only rivals` or `--only ours` does a part of it. What stands in the tables of runs that are not on
-this machine stays there but with `--anew`. Writes results.*, comparison.*, cold.* and provenance.json beside this file.
+on where it was; `--only rivals` or `--only ours` does a part of it. What stands in the tables is not run again but
+with `--anew`. Writes results.*, comparison.*, cold.* and provenance.json beside this file.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from experiments.runs import (  # noqa: E402
     ALONE,
     Job,
     commit,
+    has,
     interval,
     markdown,
     run,
@@ -43,6 +44,7 @@ from src.evaluation.abtest import holm  # noqa: E402
 from src.evaluation.paired import Found, Sample, difference  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "rivals"
+TABLE = HERE / "results.csv"
 SEEDS = (1, 2, 3, 4, 5)
 CHOOSES = "val/ndcg_at_10"
 SHOWN = ("test/recall_at_10", "test/ndcg_at_10", "test/mrr", "test/coverage_at_10", "test/popularity_rank_at_10")
@@ -202,6 +204,7 @@ def main() -> None:
             arms = "arms={C: random, T1: random, T2: sticky_artist, T3: popular}"
             run("simulate", LOGS, "world=published", arms, "sessions=50000", "seed=11")
         names = [name for name in given.models if given.only in (None, "ours" if MODELS[name].ours else "rivals")]
+        names = [name for name in names if given.anew or not has(standing(TABLE), data=data, model=name)]
         with ThreadPoolExecutor(given.at_once) as pool:
             list(pool.map(lambda name, data=data: tune(data, name), names))
         run_all((job for name in names for job in final(data, name)), at_once=given.at_once)
@@ -280,7 +283,17 @@ def chosen(data: str, name: str) -> tuple[str, ...]:
     """The settings that validate best; the defaults where nothing is better."""
     if like := MODELS[name].like:
         return tuple(word for word in chosen(data, like) if not word.startswith("model.alpha"))
-    return max(trials(data, name), key=lambda trial: trial[0])[1]
+    if is_tried(data, name):
+        return max(trials(data, name), key=lambda trial: trial[0])[1]
+    [line] = [line for line in standing(TABLE) if (line["data"], line["model"]) == (data, name)]
+    settings = line["settings"].split() if line["settings"] != "defaults" else []
+    return tuple(word if "." in word.partition("=")[0] else f"model.{word}" for word in settings)
+
+
+def is_tried(data: str, name: str) -> bool:
+    """Whether all trials are there."""
+    has_defaults = (folder(data, name) / "defaults" / "metrics.json").exists()
+    return has_defaults and (not space(data, name) or (searched(data, name) / "search.csv").exists())
 
 
 def final(data: str, name: str) -> list[Job]:
@@ -302,12 +315,8 @@ def spare_disk(below: Path) -> None:
 
 def runs_of(data: str, name: str) -> list[Path]:
     """Folders of the final runs, where all are there."""
-    if not (folder(data, name) / "defaults" / "metrics.json").exists():
-        return []
-    if (
-        space(data, MODELS[name].like or name)
-        and not (searched(data, MODELS[name].like or name) / "search.csv").exists()
-    ):
+    like = MODELS[name].like or name
+    if not is_tried(data, like) and not has(standing(TABLE), data=data, model=like):
         return []
     found = [job[1] for job in final(data, name)]
     return found if all((one / "metrics.json").exists() for one in found) else []
@@ -315,7 +324,7 @@ def runs_of(data: str, name: str) -> list[Path]:
 
 def show(*, anew: bool) -> None:
     """Write what there is so far, and what stands in the tables of which there are no runs."""
-    old = {name: standing(HERE / f"{name}.csv", anew=anew) for name in ("results", "comparison")}
+    old = {name: [] if anew else standing(HERE / f"{name}.csv") for name in ("results", "comparison")}
     runs = {(data, name): found for data in DATA for name in MODELS if (found := runs_of(data, name))}
     measured = {(line["data"], line["model"]): line for line in old["results"]}
     measured |= {(data, name): row(data, name, found) for (data, name), found in runs.items()}
@@ -325,7 +334,8 @@ def show(*, anew: bool) -> None:
     table, readable = pd.DataFrame(rows), pd.DataFrame([told(one) for one in rows])
     write_results(HERE, table, readable)
     draw(table)
-    pairs = [(data, "convex", best) for data in DATA if (data, "convex") in runs and (best := best_rival(data, runs))]
+    best = {data: best_rival(data, rows) for data in DATA}
+    pairs = [(data, "convex", best[data]) for data in DATA if {(data, "convex"), (data, best[data])} <= runs.keys()]
     if pairs:
         compared_anew = pd.concat([compared(runs, *pair) for pair in pairs])
         kept = pd.DataFrame([line for line in old["comparison"] if line["data"] not in set(compared_anew["data"])])
@@ -363,10 +373,10 @@ def told(line: dict[str, Any]) -> dict[str, Any]:
     return made | {"fit_seconds": line["fit_seconds"]}
 
 
-def best_rival(data: str, runs: dict[tuple[str, str], list[Path]]) -> str | None:
-    """The one that validates best, of those that are there."""
-    rivals = [name for name, model in MODELS.items() if not model.ours and (data, name) in runs]
-    return max(rivals, key=lambda name: mean_validation(runs[data, name]), default=None)
+def best_rival(data: str, rows: list[dict[str, Any]]) -> str:
+    """The one that validates best, of those in the table; nothing where there are none."""
+    rivals = [line for line in rows if line["data"] == data and not line["ours"]]
+    return max(rivals, key=lambda line: line[CHOOSES])["model"] if rivals else ""
 
 
 def samples(found: list[Path], metric: str, asked: np.ndarray | slice = slice(None)) -> Sample:
