@@ -1,9 +1,10 @@
 """The best pair model that keeps the idea: python experiments/recipe/study.py
 
-Four parts, of which each may be run alone (`--only world|real|goals|fresh`); a study that was stopped goes on where it
-was.
+Five parts, of which each may be run alone (`--only world|many|real|goals|fresh`); a study that was stopped goes on where
+it was.
 
 world   every lever moved alone from the default, on logs of world=published: validation, then what listeners do
+many    what was better there than the default, with as many logs, listeners and seeds as in goals, which has the default
 real    the same by validation on radio and playlists; test sessions are not looked at
 goals   the default with all logs against what the published recipe makes of them, by how an arm picks, and yardsticks
 fresh   the goals again in a world, and from logs, that nothing was ever tuned on
@@ -48,7 +49,7 @@ from experiments.runs import (  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "recipe"
 SEEDS = (1, 2, 3, 4, 5)
-PARTS = ("world", "real", "goals", "fresh")
+PARTS = ("world", "many", "real", "goals", "fresh")
 TRY = "experiments.recipe.levers."
 AVERAGED = (f"+callbacks.averaging={{_target_: {TRY}AveragedWeights, decay: 0.99}}",)
 LEVERS: dict[str, tuple[str, ...]] = {
@@ -85,6 +86,8 @@ LEVERS: dict[str, tuple[str, ...]] = {
     "pairs consecutive": ("datamodule.pairing=consecutive",),
     "pairs window 3": ("datamodule.pairing=window",),
 }  # fmt: skip
+BEST = ("no dropout", "α = ½, artist as prior, no dropout")
+"""Levers and all together that were better than the default, to be tried where there is more to learn from."""
 REAL: dict[str, tuple[str, ...]] = {
     **{
         name: LEVERS[name]
@@ -122,7 +125,9 @@ def main() -> None:
         rows = [] if given.anew else standing(HERE / f"{part}.csv")
         seeds = SEEDS[: given.rounds]
         if part == "world":
-            on_the_world(seeds, rows)
+            on_the_world(part, {**LEVERS, RANDOM: ()}, FEW, 2 * PLAYED, seeds, rows)
+        elif part == "many":
+            on_the_world(part, {name: LEVERS[name] for name in BEST}, MANY, PLAYED, seeds, rows)
         elif part == "real":
             on_real_data(seeds, rows)
         elif missing := [seed for seed in seeds if not has(rows, seed=seed)]:
@@ -169,33 +174,49 @@ def on_world(logs: Path, folder: Path, words: tuple[str, ...], seed: int) -> Job
     return "train", folder.with_name(f"{folder.name}_{seed}"), (*data, *words, *QUICK, few, f"seed={seed}")
 
 
-def on_the_world(seeds: Iterable[int], rows: list[dict[str, Any]]) -> None:
-    """Every lever alone: what validation says, and then what listeners do. Adds to `rows`."""
+def on_the_world(
+    part: str,
+    levers: Mapping[str, tuple[str, ...]],
+    learned: int,
+    played: int,
+    seeds: Iterable[int],
+    rows: list[dict[str, Any]],
+) -> None:
+    """What validation says of every lever, and then what listeners do. Adds to `rows`.
+
+    Args:
+        part: of the study.
+        levers: names and words.
+        learned: sessions that are learned from.
+        played: sessions of an arm.
+        seeds: of training and listeners.
+        rows: those that are there.
+    """
     for seed in seeds:
-        missing = [name for name in (*LEVERS, RANDOM) if not has(rows, lever=name, seed=seed)]
+        missing = [name for name in levers if not has(rows, lever=name, seed=seed)]
         if not missing:
             continue
-        below = RUNS / f"world_{FEW}"
+        below = RUNS / f"world_{learned}"
         jobs = {
-            name: on_world(logged("random" if name == RANDOM else "mixed", FEW), below / slug(name), words, seed)
-            for name, words in {**LEVERS, RANDOM: ()}.items()
-            if name in {"default", *missing}  # whose logs say what a hit is
+            name: on_world(logged("random" if name == RANDOM else "mixed", learned), below / slug(name), words, seed)
+            for name, words in levers.items()
+            if name in {next(iter(levers)), *missing}  # the first one's logs say what a hit is
         }
         run_all(jobs.values())
         lists = {name: folder for name, (_, folder, _) in jobs.items()}
         arms = {name: {"recommender": f"{lists[name]}/recommendations.jsonl"} for name in missing}
-        played = play(RUNS / f"levers_{seed}", arms, (WORLD,), 2 * PLAYED, seed, lists["default"])
+        heard = play(RUNS / f"{part}_{seed}", arms, (WORLD,), played, seed, lists[next(iter(levers))])
         for name in missing:
             folder = lists[name]
             metrics = validation(folder)
             chosen = {metric: metrics.get(f"val/{metric}") for metric in ("loss", "mse", "ndcg_at_10")}
             chosen["alpha"] = json.loads((folder / "metrics.json").read_text()).get("alpha")
-            made_at = {"commit": commit(folder, RUNS / f"levers_{seed}" / slug(name))}
-            rows.append({"lever": name, "seed": seed, **chosen, **played[name], **made_at})
+            made_at = {"commit": commit(folder, RUNS / f"{part}_{seed}" / slug(name))}
+            rows.append({"lever": name, "seed": seed, **chosen, **heard[name], **made_at})
         table = pd.DataFrame(rows)
         shown = ("loss", "mse", "ndcg_at_10", "alpha", "time", "heard_percent", "hits_percent")
         readable = means(table, "lever", shown).sort_values("time", ascending=False)
-        write_results(HERE, table, readable, "world")
+        write_results(HERE, table, readable, part)
         print(readable.to_string(index=False), flush=True)
 
 
