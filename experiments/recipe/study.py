@@ -1,10 +1,10 @@
 """The best pair model that keeps the idea: python experiments/recipe/study.py
 
-Five parts, of which each may be run alone (`--only world|many|real|goals|fresh`); a study that was stopped goes on where
-it was.
+Five parts, of which each may be run alone (`--only world|many|real|goals|fresh`); a study that was stopped goes on
+where it was.
 
 world   every lever moved alone from the default, on logs of world=published: validation, then what listeners do
-many    what was better there than the default, with as many logs, listeners and seeds as in goals, which has the default
+many    what was better there than the default, with the logs and listeners of goals, which has the default
 real    the same by validation on radio and playlists; test sessions are not looked at
 goals   the default with all logs against what the published recipe makes of them, by how an arm picks, and yardsticks
 fresh   the goals again in a world, and from logs, that nothing was ever tuned on
