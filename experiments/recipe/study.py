@@ -27,6 +27,7 @@ import duckdb
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -218,6 +219,18 @@ def on_the_world(
         readable = means(table, "lever", shown).sort_values("time", ascending=False)
         write_results(HERE, table, readable, part)
         print(readable.to_string(index=False), flush=True)
+    print(f"by chance two levers differ by less than {by_chance(rows):.2f} in time, 95 times of 100")
+
+
+def by_chance(rows: list[dict[str, Any]]) -> float:
+    """Fisher's least significant difference of two levers' mean times: the spread left by levers and seeds, of all."""
+    time = pd.DataFrame(rows).pivot_table(index="lever", columns="seed", values="time").dropna()
+    left = time.sub(time.mean(axis=1), axis=0).sub(time.mean(axis=0), axis=1) + time.to_numpy().mean()
+    freedom = (time.shape[0] - 1) * (time.shape[1] - 1)
+    if not freedom:
+        return float("nan")
+    variance = float((left.to_numpy() ** 2).sum()) / freedom
+    return float(stats.t.ppf(0.975, freedom) * np.sqrt(2 * variance / time.shape[1]))
 
 
 def on_real_data(seeds: Iterable[int], rows: list[dict[str, Any]]) -> None:
