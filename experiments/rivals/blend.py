@@ -22,8 +22,7 @@ from jaxtyping import Float32, Float64, Int64
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from experiments.rivals.study import SEEDS, chosen, rehearsed, words  # noqa: E402
-from experiments.runs import interval, markdown, run_all  # noqa: E402
-from src.provenance import provenance  # noqa: E402
+from experiments.runs import BEGUN, interval, markdown, run_all  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "rivals"
 WEIGHTS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
@@ -56,7 +55,7 @@ def main() -> None:
         others = {"recall@10": part["recall_at_10"].mean(), "ndcg@10 of the artist's": part["ndcg_of_artist"].mean()}
         told.append(head | {"ndcg@10": mean, "lower": lower, "upper": upper} | others)
     (HERE / f"blend_{data}.md").write_text(markdown(pd.DataFrame(told)) + "\n", encoding="utf-8")
-    (HERE / "blend_provenance.json").write_text(json.dumps(provenance(ROOT), indent=2) + "\n", encoding="utf-8")
+    (HERE / "blend_provenance.json").write_text(json.dumps(BEGUN, indent=2) + "\n", encoding="utf-8")
     print(pd.DataFrame(told).to_string(index=False))
     for model in ("lifted", "blend"):
         print(model, "by", *table.loc[table["model"] == model, "weight"].unique())
