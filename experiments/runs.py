@@ -41,7 +41,7 @@ def run(verb: str, folder: Path, *words: str) -> Path:
 
 
 def run_all(jobs: Iterable[Job], *, at_once: int | None = None) -> list[Path]:
-    """`run` for each of the jobs, as many at once as this process may use cores, each with one of them.
+    """`run` for each of the jobs, as many at once as there are cores, each with one of them.
 
     Raises:
         CalledProcessError: a job failed; the others that had begun are finished first.
@@ -59,7 +59,7 @@ def run_all(jobs: Iterable[Job], *, at_once: int | None = None) -> list[Path]:
             done.check_returncode()
         print(f"— {folder.parent.name}/{folder.name}", flush=True)
 
-    with ThreadPoolExecutor(at_once or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(at_once or os.cpu_count()) as pool:
         try:
             list(pool.map(one, missing))
         except BaseException:
