@@ -1,14 +1,19 @@
 """The variants of `experiments/recipe`: with a setting of nothing they are what they vary."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from experiments.recipe.levers import (
     AlphaByCount,
+    AveragedWeights,
     BCEAgainstNearest,
     BCEAndSoftmax,
     BCEByRarity,
@@ -104,6 +109,36 @@ def test_two_tables_score_by_the_second_in_the_second_place() -> None:
             assert other is not None
             one.weight.copy_(other.weight)
     assert torch.allclose(lever(previous, following), head()(previous, following), atol=1e-5)
+
+
+class Walk(LightningModule):
+    """A number that goes up by 1 in each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(()))
+
+    def training_step(self, _: Any) -> Tensor:
+        return -self.place
+
+    def test_step(self, _: Any) -> None:
+        self.log("test/place", self.place.detach())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def test_averaged_weights_are_what_is_tested(tmp_path: Path) -> None:
+    data = DataLoader(TensorDataset(torch.zeros(8)), batch_size=1)
+    averaged, kept = AveragedWeights(decay=0.9), ModelCheckpoint(tmp_path, save_last=True)
+    trainer = Trainer(
+        max_epochs=1, callbacks=[averaged, kept], logger=False, enable_progress_bar=False, enable_model_summary=False
+    )
+    trainer.fit(Walk(), data)
+    mean = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]["place"]
+    assert 0 < mean < 8  # and not the last place
+    [found] = trainer.test(Walk(), data, ckpt_path=tmp_path / "last.ckpt", weights_only=True, verbose=False)
+    assert found["test/place"] == pytest.approx(float(mean))
 
 
 def test_a_bias_in_training_is_not_there_when_tracks_are_recommended() -> None:

@@ -83,7 +83,7 @@ def main() -> None:
         if not has(rows, setting=NIGHT, seed=seed):
             rows += one_more_night(seed)
             show(rows)
-    print(f"results      {HERE / 'results.md'}; --anew measures them again")
+    print(f"results      {HERE / 'results.md'}; with --anew nothing is taken from it")
 
 
 def met_in(traffic: str, pairing: str) -> str:
@@ -113,10 +113,15 @@ def met(
 
 def one_more_night(seed: int) -> list[dict[str, Any]]:
     """Every model gets a day more of traffic, all of it its own, and learns again from both days."""
-    before, folder = RUNS / f"mixed_{FEW}", RUNS / f"night_{FEW}"
+    before, folder = logged("mixed", FEW), RUNS / f"night_{FEW}"
+    day = {  # whose rows may stand in the table where its runs are not on this machine
+        model: trained(RUNS / f"mixed_first_{FEW}" / f"{model}_{seed}", before, "first", (f"model={model}",), seed)
+        for model in MODELS
+    }
+    run_all(day.values())
     jobs = {}
     for model in MODELS:
-        lists = RUNS / f"mixed_first_{FEW}" / f"{model}_{seed}" / "recommendations.jsonl"
+        lists = day[model][1] / "recommendations.jsonl"
         own = run(
             "simulate", folder / f"logs_{model}_{seed}", WORLD, f"arms={{C: {lists}}}", f"after={before}",
             f"sessions={FEW}", "experiment=NIGHT", f"seed={200 + seed}",

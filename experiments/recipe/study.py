@@ -133,7 +133,7 @@ def main() -> None:
             on_real_data(seeds, rows)
         elif missing := [seed for seed in seeds if not has(rows, seed=seed)]:
             goals(known_world() if part == "goals" else fresh_world(), missing, rows)
-        print(f"results      {HERE / part}.md; --anew measures them again")
+        print(f"results      {HERE / part}.md; with --anew nothing is taken from it")
 
 
 @dataclass(frozen=True)
@@ -219,11 +219,15 @@ def on_the_world(
         readable = means(table, "lever", shown).sort_values("time", ascending=False)
         write_results(HERE, table, readable, part)
         print(readable.to_string(index=False), flush=True)
-    print(f"by chance two levers differ by less than {by_chance(rows):.2f} in time, 95 times of 100")
+    if not np.isnan(chance := by_chance(rows)):
+        print(f"by chance two levers differ by less than {chance:.2f} in time, 95 times of 100")
 
 
 def by_chance(rows: list[dict[str, Any]]) -> float:
-    """Fisher's least significant difference of two levers' mean times: the spread left by levers and seeds, of all."""
+    """Fisher's least significant difference of two levers' mean times, by the spread that levers and seeds leave.
+
+    NaN for one seed.
+    """
     time = pd.DataFrame(rows).pivot_table(index="lever", columns="seed", values="time").dropna()
     left = time.sub(time.mean(axis=1), axis=0).sub(time.mean(axis=0), axis=1) + time.to_numpy().mean()
     freedom = (time.shape[0] - 1) * (time.shape[1] - 1)

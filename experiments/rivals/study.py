@@ -285,7 +285,9 @@ def chosen(data: str, name: str) -> tuple[str, ...]:
         return tuple(word for word in chosen(data, like) if not word.startswith("model.alpha"))
     if is_tried(data, name):
         return max(trials(data, name), key=lambda trial: trial[0])[1]
-    [line] = [line for line in standing(TABLE) if (line["data"], line["model"]) == (data, name)]
+    line = next((line for line in standing(TABLE) if (line["data"], line["model"]) == (data, name)), None)
+    if line is None:
+        sys.exit(f"{name} is not searched on {data} yet; run it first, or beside: --data {data} --models {name!r}")
     settings = line["settings"].split() if line["settings"] != "defaults" else []
     return tuple(word if "." in word.partition("=")[0] else f"model.{word}" for word in settings)
 
