@@ -155,7 +155,7 @@ def world() -> World:
 def datamodule_of(tmp_path: Path) -> Callable[..., PairDataModule]:
     """Makes a datamodule from a folder, with everything usual unless told otherwise."""
 
-    def make(path: Path, **changes: Any) -> PairDataModule:
+    def make(path: Path, kind: type[PairDataModule] = PairDataModule, **changes: Any) -> PairDataModule:
         settings: dict[str, Any] = {
             "reader": "botify",
             "path": str(path),
@@ -170,6 +170,6 @@ def datamodule_of(tmp_path: Path) -> Callable[..., PairDataModule]:
             "batch_size": 64,
             "seed": 1,
         }
-        return PairDataModule(**{**settings, **changes})
+        return kind(**{**settings, **changes})
 
     return make

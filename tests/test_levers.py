@@ -1,9 +1,11 @@
 """The variants of `experiments/recipe`: with a setting of nothing they are what they vary."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -17,13 +19,18 @@ from experiments.recipe.levers import (
     BCEAgainstNearest,
     BCEAndSoftmax,
     BCEByRarity,
+    BCEOfBoth,
+    DecayingPairs,
     ItemBiasInTraining,
+    MeanOfTwo,
     SoftmaxAgainstNearest,
+    TrackDropout,
     TwoTables,
 )
+from src.datamodules.pair_datamodule import PairDataModule
 from src.models.losses import BCELoss, SoftmaxLoss
 from src.models.scorers import CosineMix
-from tests.conftest import make_vocabulary
+from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=[5, 1, 2, 0, 9, 3])
 BATCH = (
@@ -39,9 +46,9 @@ BCE: dict[str, Any] = {"scale": 3.0, "listener_spread": 1.0}
 SOFTMAX: dict[str, Any] = {"temperature": 0.2, "logq": 1.0}
 
 
-def head(kind: type[CosineMix] = CosineMix) -> CosineMix:
+def head(kind: type[CosineMix] = CosineMix, **settings: Any) -> CosineMix:
     torch.manual_seed(0)
-    return kind(VOCABULARY, **HEAD)
+    return kind(VOCABULARY, **HEAD, **settings)
 
 
 def value(loss: nn.Module, batch: tuple[Tensor, ...] = BATCH) -> float:
@@ -141,13 +148,64 @@ def test_averaged_weights_are_what_is_tested(tmp_path: Path) -> None:
     assert found["test/place"] == pytest.approx(float(mean))
 
 
-def test_a_bias_in_training_is_not_there_when_tracks_are_recommended() -> None:
-    lever = head(ItemBiasInTraining)
+@pytest.mark.parametrize("weight", [0, 0.5, 1])
+def test_a_bias_in_training_counts_less_when_tracks_are_recommended(weight: float) -> None:
+    lever = head(ItemBiasInTraining, weight=weight)
     assert lever.item_bias is not None
     with torch.no_grad():
         lever.item_bias.weight.fill_(3.0)
-    pairs = BATCH[0], BATCH[1]
-    assert torch.allclose(lever(*pairs), head()(*pairs) + 0.3, atol=1e-5)
-    assert torch.allclose(
-        lever.query_vectors() @ lever.item_vectors().T, head().query_vectors() @ head().item_vectors().T
-    )
+    assert torch.allclose(lever(*BATCH[:2]), head()(*BATCH[:2]) + 0.3, atol=1e-5)
+    assert torch.allclose(scores(lever), scores(head()) + 0.3 * weight, atol=1e-5)
+
+
+def scores(scorer: CosineMix) -> Tensor:
+    with torch.no_grad():
+        return scorer.query_vectors() @ scorer.item_vectors().T
+
+
+def test_a_track_that_is_left_out_is_scored_by_its_artist() -> None:
+    always, never = head(TrackDropout, share=1.0), head(TrackDropout, share=0.0)
+    assert torch.allclose(never(*BATCH[:2]), head()(*BATCH[:2]), atol=1e-5)
+    lone = head()
+    with torch.no_grad():
+        lone.get_parameter("track.weight").zero_()
+    assert torch.allclose(always(*BATCH[:2]), lone(*BATCH[:2]), atol=1e-5)
+    assert torch.allclose(scores(always.eval()), scores(head()), atol=1e-5)
+
+
+def test_a_mean_of_two_is_trained_as_each_alone_and_recommends_by_both() -> None:
+    lever = head(MeanOfTwo)
+    assert isinstance(lever, MeanOfTwo)
+    with torch.no_grad():
+        one, other = (each(*BATCH[:2]) for each in lever.heads)
+        assert not torch.allclose(one, other)
+        assert torch.allclose(one, head()(*BATCH[:2]))
+        assert torch.allclose(scores(lever)[BATCH[0], BATCH[1]], (one + other) / 2, atol=1e-6)
+        assert torch.allclose(lever(*BATCH[:2]), (one + other) / 2)
+        both, alone = BCEOfBoth(VOCABULARY, **BCE), BCELoss(VOCABULARY, **BCE)
+        each = [alone(scorer, *BATCH) for scorer in lever.heads]
+        assert torch.allclose(both(lever, *BATCH), torch.stack(each).mean())
+        assert torch.allclose(both.eval()(lever, *BATCH), alone.eval()(lever, *BATCH))
+
+
+@pytest.mark.parametrize("pairing", ["first", "window"])
+def test_pairs_further_apart_are_drawn_less_often_in_training_alone(
+    tmp_path: Path, datamodule_of: Callable[..., PairDataModule], pairing: str
+) -> None:
+    length = 6
+    write_tracks(tmp_path, range(length))
+    steps = [(user, place) for user in range(400) for place in range(length)]
+    lines = [
+        event(user, 1000 * number, 100 + place, message="last" if place == length - 1 else "next")
+        for number, (user, place) in enumerate(steps)
+    ]
+    write_lines(tmp_path / "logs" / "data.json", lines)
+    plain = datamodule_of(tmp_path, pairing=pairing)
+    lever, again = (datamodule_of(tmp_path, DecayingPairs, pairing=pairing, decay=0.5) for _ in range(2))
+    for datamodule in (plain, lever, again):
+        datamodule.setup()
+    apart = lever.pairs["train"].following - lever.pairs["train"].previous
+    of_all = np.bincount(plain.pairs["train"].following - plain.pairs["train"].previous)[1:]
+    assert np.bincount(apart)[1:] / of_all == pytest.approx(0.5 ** np.arange(len(of_all)), abs=0.06)
+    assert again.digest() == lever.digest() != plain.digest()
+    assert len(lever.pairs["val"]) == len(plain.pairs["val"])

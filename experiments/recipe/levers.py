@@ -1,18 +1,22 @@
 """Variants of the convex head that were tried and are no part of it; `study.py` says what they bring.
 
-B pairs, N tracks, V width of a vector. The settings are those of `CosineMix` and `BCELoss`, unless they are told here.
+B pairs, N tracks, V width of a vector, E events. The settings are those of `CosineMix` and `BCELoss`, unless they are
+told here.
 """
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 
 from src.catalog import Vocabulary
+from src.datamodules.pair_datamodule import PairDataModule
+from src.datamodules.pairs import Pairs, Sessions, reach, split_sessions
 from src.models.losses import BCELoss, Scorer, SoftmaxLoss
 from src.models.scorers import CosineMix
 
@@ -183,15 +187,102 @@ class AveragedWeights(EMAWeightAveraging):
 
 
 class ItemBiasInTraining(CosineMix):
-    """A bias of the candidate helps to foretell the share, and is left out when tracks are recommended."""
+    """A bias of the candidate helps to foretell the share, and counts less when tracks are recommended.
 
-    def __init__(self, vocabulary: Vocabulary, **settings: Any) -> None:
+    Args:
+        weight: of the bias there; 0 to leave it out.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, weight: float, **settings: Any) -> None:
         super().__init__(vocabulary, **{**settings, "item_bias": True})
-
-    def query_vectors(self) -> Float[Tensor, "N V"]:
-        """Without the 1 that takes up the bias."""
-        return super().query_vectors()[:, :-1]
+        self._weight = weight
 
     def item_vectors(self) -> Float[Tensor, "N V"]:
-        """Without the bias."""
-        return super().item_vectors()[:, :-1]
+        """With the weight on the bias, the last of the numbers."""
+        vectors = super().item_vectors()
+        return torch.cat([vectors[:, :-1], self._weight * vectors[:, -1:]], dim=-1)
+
+
+class TrackDropout(_ByVectors):
+    """Dropout of whole rows: in training a track is now and then as if never seen, so that its artist must do.
+
+    Args:
+        share: how often, for each place of each pair.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, share: float, **settings: Any) -> None:
+        super().__init__(vocabulary, **settings)
+        self._share = share
+
+    def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B V"]:
+        vectors = super()._directions(rows, in_second_place=in_second_place)
+        if not self.training:
+            return vectors
+        assert self.track is not None
+        width = self.track.embedding_dim
+        kept = torch.rand(len(vectors), 1, device=vectors.device) >= self._share
+        return torch.cat([vectors[:, :width] * kept, vectors[:, width:]], dim=-1)
+
+
+class MeanOfTwo(CosineMix):
+    """The mean score of two heads that start from different numbers; `BCEOfBoth` trains each as if it were alone."""
+
+    def __init__(self, vocabulary: Vocabulary, **settings: Any) -> None:
+        nn.Module.__init__(self)  # it has no tables but those of the two
+        self.one, self.other = (CosineMix(vocabulary, **settings) for _ in range(2))
+        self.register_buffer("artist_of", torch.from_numpy(vocabulary.catalog.artist_of))
+
+    @property
+    def heads(self) -> tuple[CosineMix, CosineMix]:
+        """Both."""
+        return self.one, self.other
+
+    def alpha(self) -> Float[Tensor, ""]:
+        """Mean of both."""
+        return torch.stack([torch.as_tensor(head.alpha()) for head in self.heads]).mean()
+
+    def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Mean of both."""
+        return torch.stack([head(previous, following) for head in self.heads]).mean(dim=0)
+
+    def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
+        """Vectors of both, side by side."""
+        return torch.cat([head.query(rows) for head in self.heads], dim=-1) / 2**0.5
+
+    def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
+        """Vectors of both, side by side."""
+        return torch.cat([head.item(rows) for head in self.heads], dim=-1) / 2**0.5
+
+
+class BCEOfBoth(BCELoss):
+    """The cross entropies of both heads of a `MeanOfTwo`, which share scale and biases; of their mean in validation."""
+
+    def each(self, scorer: MeanOfTwo, *batch: Tensor) -> Float[Tensor, "B"]:  # type: ignore[override]
+        """The mean of both in training."""
+        scorers = scorer.heads if self.training else [scorer]
+        return torch.stack([super(BCEOfBoth, self).each(one, *batch) for one in scorers]).mean(dim=0)
+
+
+class DecayingPairs(PairDataModule):
+    """Pairs count less, the further apart in the session: training draws `decay^(distance − 1)` of them, by the seed.
+
+    Args:
+        decay: what each place more leaves, in (0, 1].
+    """
+
+    def __init__(self, *, decay: float, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._decay, self._drawn_by = decay, settings["seed"]
+
+    def _split_up(self, sessions: Sessions, pairs: Pairs) -> None:
+        place = _place(sessions.listens.session)
+        earlier, later = reach(place, self._pairing, self._window)
+        in_training = split_sessions(sessions, split=self._split, seed=self._split_seed)[pairs.session] == 0
+        drawn = np.random.default_rng(self._drawn_by).random(len(pairs)) < self._decay ** (later - earlier - 1)
+        super()._split_up(sessions, pairs.where(drawn | ~in_training))
+
+
+def _place(session: Int64[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
+    """Place 0, 1, … of each event in its session, events of a session side by side."""
+    begins = np.flatnonzero(np.diff(session, prepend=-1))
+    return np.arange(len(session)) - np.repeat(begins, np.diff(begins, append=len(session)))

@@ -65,10 +65,12 @@ LEVERS: dict[str, tuple[str, ...]] = {
     "two tables, dot product": ("model=contextual", "model.dim=32", "model.dropout=0.2"),
     "two tables": (f"model._target_={TRY}TwoTables",),
     "item bias": ("model.item_bias=true",),
-    "item bias in training alone": (f"model._target_={TRY}ItemBiasInTraining",),
+    "item bias in training alone": (f"model._target_={TRY}ItemBiasInTraining", "+model.weight=0"),
+    "item bias, half of it in lists": (f"model._target_={TRY}ItemBiasInTraining", "+model.weight=0.5"),
     "listeners all alike": ("loss.with_shares.listener_spread=0",),
     "no dropout": ("model.dropout=0",),
     "dropout 0.4": ("model.dropout=0.4",),
+    "dropout of tracks": (f"model._target_={TRY}TrackDropout", "+model.share=0.2"),
     "dim 16": ("model.dim=16",),
     "dim 64": ("model.dim=64",),
     "initial spread 1": ("model.init_std=1",),
@@ -82,10 +84,14 @@ LEVERS: dict[str, tuple[str, ...]] = {
     "harder negatives": (f"loss.with_shares._target_={TRY}BCEAgainstNearest", "+loss.with_shares.weight=0.1",
                          "+loss.with_shares.drawn=4"),
     "averaged weights": AVERAGED,
+    "mean of two starts": (f"model._target_={TRY}MeanOfTwo", f"loss.with_shares._target_={TRY}BCEOfBoth"),
     "α = ½, artist as prior, no dropout": (f"model._target_={TRY}ArtistPrior", "model.alpha=0.5", "model.dropout=0"),
     "α = ½, artist as prior, averaged weights": (f"model._target_={TRY}ArtistPrior", "model.alpha=0.5", *AVERAGED),
     "pairs consecutive": ("datamodule.pairing=consecutive",),
     "pairs window 3": ("datamodule.pairing=window",),
+    "pairs first, decay 0.9": (f"datamodule._target_={TRY}DecayingPairs", "+datamodule.decay=0.9"),
+    "pairs window 10, decay 0.8": (f"datamodule._target_={TRY}DecayingPairs", "+datamodule.decay=0.8",
+                                   "datamodule.pairing=window", "datamodule.window=10"),
 }  # fmt: skip
 BEST = ("no dropout", "α = ½, artist as prior, no dropout")
 """Levers and all together that were better than the default, to be tried where there is more to learn from."""

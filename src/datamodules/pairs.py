@@ -120,7 +120,7 @@ def make_pairs(
     session, track, share = np.repeat(nth, length), events["track"][moved], events["played_ratio"][moved]
     listener = (starts_user.cumsum() - 1)[start]
 
-    earlier, later = _reach(place, pairing, window)
+    earlier, later = reach(place, pairing, window)
     return (
         Sessions(
             key=np.array([f"{who}/{n}" for who, n in zip(user[start].tolist(), number.tolist(), strict=True)], object),
@@ -142,7 +142,7 @@ def _changes(column: Any) -> Any:
     return np.concatenate([[True], column[1:] != column[:-1]])[: len(column)]
 
 
-def _reach(
+def reach(
     place: Int64[np.ndarray, "E"], pairing: str, window: int
 ) -> tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]:
     """Which event is paired with which later one, given the place 0, 1, … of each in its session."""
