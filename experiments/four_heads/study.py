@@ -2,9 +2,9 @@
 
 Five models by the published recipe; those of a seed meet the same listeners in one A/B test against contextual. First
 with mixed traffic and pairs of the first track; then, with fewer sessions to learn from, by traffic, pairing, α and one
-more night of each model's own traffic, seed by seed. A study that was stopped goes on where it was; `--seeds` and
-`--rounds` say how many seeds the two parts have. What stands in results.csv is not run again but with `--anew`. Writes
-results.csv, results.md, results.png and provenance.json beside this file.
+more night of each model's own traffic, seed by seed; then in other worlds. A study that was stopped goes on where it
+was; `--seeds`, `--rounds` and `--worlds` say how many seeds the three parts have. What stands in results.csv is not
+run again but with `--anew`. Writes results.csv, results.md, results.png and provenance.json beside this file.
 """
 
 import argparse
@@ -33,6 +33,12 @@ TRAFFIC = {
     "mixed": "arms={C: random, T1: random, T2: sticky_artist, T3: popular}",
     "random": "arms={C: random}",
 }
+WORLDS = {
+    "another world of the same kind": ("world.seed=2",),
+    "a world where an artist's tracks differ": ("world.taste.artist=0.17", "world.taste.track=0.48"),
+    "a world where artists tell their genre alone": ("world.taste.artist=0", "world.taste.track=0.51"),
+}
+"""Weights of artist and track in a track's direction; the published world has 0.48 and 0.17, as much together."""
 NIGHT = "mixed traffic and a night of its own, pairs first"
 MANY, FEW = 200_000, 50_000
 """Sessions that are learned from. With many, contextual is what it was in the report (5.35); a run takes minutes."""
@@ -50,6 +56,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--seeds", type=int, default=len(SEEDS), help="of the first part")
     asked.add_argument("--rounds", type=int, default=len(SEEDS), help="seeds of the second part")
+    asked.add_argument("--worlds", type=int, default=3, help="seeds of the third part")
     asked.add_argument("--anew", action="store_true", help="do not go on from what stands in the tables")
     given = asked.parse_args()
     rows = [] if given.anew else standing(HERE / "results.csv")
@@ -68,7 +75,7 @@ def main() -> None:
             for seed in first
         )
     for seed in first:
-        rows += met("mixed", MANY, "first", heads, seed)
+        rows += met(met_in("mixed", "first"), logged("mixed", MANY), MANY, "first", heads, seed)
         show(rows)
     for seed in SEEDS[: given.rounds]:
         for traffic, pairing, models in (
@@ -78,11 +85,16 @@ def main() -> None:
             ("random", "consecutive", heads),
         ):
             if not has(rows, setting=met_in(traffic, pairing), sessions=FEW, seed=seed):
-                rows += met(traffic, FEW, pairing, models, seed)
+                rows += met(met_in(traffic, pairing), logged(traffic, FEW), FEW, pairing, models, seed)
                 show(rows)
         if not has(rows, setting=NIGHT, seed=seed):
             rows += one_more_night(seed)
             show(rows)
+    for seed in SEEDS[: given.worlds]:
+        for setting, world in WORLDS.items():
+            if not has(rows, setting=setting, seed=seed):
+                rows += met(setting, logged("mixed", FEW, world), FEW, "first", heads, seed, world)
+                show(rows)
     print(f"results      {HERE / 'results.md'}; with --anew nothing is taken from it")
 
 
@@ -91,24 +103,30 @@ def met_in(traffic: str, pairing: str) -> str:
     return f"{traffic} traffic, pairs {pairing}"
 
 
-def logged(traffic: str, sessions: int) -> Path:
+def logged(traffic: str, sessions: int, world: tuple[str, ...] = ()) -> Path:
     """What is learned from; the same for all seeds."""
-    words = (WORLD, TRAFFIC[traffic], f"sessions={sessions}", "experiment=LOGGED", "seed=11")
-    return run("simulate", RUNS / f"{traffic}_{sessions}", *words)
+    words = (WORLD, *world, TRAFFIC[traffic], f"sessions={sessions}", "experiment=LOGGED", "seed=11")
+    return run("simulate", RUNS / "_".join([traffic, str(sessions), *map(slug, world)]), *words)
 
 
 def met(
-    traffic: str, sessions: int, pairing: str, models: dict[str, tuple[str, ...]], seed: int
+    setting: str,
+    logs: Path,
+    sessions: int,
+    pairing: str,
+    models: dict[str, tuple[str, ...]],
+    seed: int,
+    world: tuple[str, ...] = (),
 ) -> list[dict[str, Any]]:
     """Models trained on the same logs, then played against contextual; a row for each."""
-    logs = logged(traffic, sessions)
-    folder = RUNS / f"{traffic}_{pairing}_{sessions}"
+    traffic, *rest = logs.name.split("_")
+    folder = RUNS / "_".join([traffic, pairing, *rest])
     jobs = {
         name: trained(folder / f"{slug(name)}_{seed}", logs, pairing, words, seed) for name, words in models.items()
     }
     run_all(jobs.values())
     folders = {name: job[1] for name, job in jobs.items()}
-    return judged(met_in(traffic, pairing), sessions, seed, folders, folder / f"abtest_{seed}")
+    return judged(setting, sessions, seed, folders, folder / f"abtest_{seed}", world)
 
 
 def one_more_night(seed: int) -> list[dict[str, Any]]:
@@ -142,23 +160,28 @@ def trained(folder: Path, logs: Path, pairing: str, words: tuple[str, ...], seed
     return "train", folder, ("experiment=published", *words, *data, *quick, f"seed={seed}")
 
 
-def judged(setting: str, sessions: int, seed: int, folders: dict[str, Path], folder: Path) -> list[dict[str, Any]]:
+def judged(
+    setting: str, sessions: int, seed: int, folders: dict[str, Path], folder: Path, world: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
     """A/B tests of the lists against those of contextual, each arm picking uniformly among 50 as published."""
     control, *others = folders
     rows: list[dict[str, Any]] = []
     for part, start in enumerate(range(0, len(others), MOST_ARMS - 1)):
         names = [control, *others[start : start + MOST_ARMS - 1]]
         where = folder.with_name(f"{folder.name}_{part}") if part else folder
-        rows += _one_test(setting, sessions, seed, {name: folders[name] for name in names}, where)[bool(part) :]
+        tested_now = {name: folders[name] for name in names}
+        rows += _one_test(setting, sessions, seed, tested_now, where, world)[bool(part) :]
     return rows
 
 
-def _one_test(setting: str, sessions: int, seed: int, folders: dict[str, Path], folder: Path) -> list[dict[str, Any]]:
+def _one_test(
+    setting: str, sessions: int, seed: int, folders: dict[str, Path], folder: Path, world: tuple[str, ...]
+) -> list[dict[str, Any]]:
     names = list(folders)
     arms = {"C" if not place else f"T{place}": name for place, name in enumerate(names)}
     files = ", ".join(f"{arm}: {folders[name]}/recommendations.jsonl" for arm, name in arms.items())
     words = (f"sessions={PLAYED * len(names)}", f"experiment=HEADS{seed}", f"seed={100 + seed}")
-    logs = run("simulate", folder / "played", WORLD, f"arms={{{files}}}", *words)
+    logs = run("simulate", folder / "played", WORLD, *world, f"arms={{{files}}}", *words)
     verdict = run("abtest", folder / "verdict", f"logs={logs}/logs", "analysis.bootstrap_rounds=0")
     effects = {
         e["treatment"]: e
