@@ -43,7 +43,8 @@ class CosineMix(nn.Module):
         vocabulary: the catalogue and what the training pairs show of it.
         alpha: share of the track cosine, in [0, 1], or `learned` (starts at ½).
         fixed_alpha: the alpha that the head is named for; None where any will do.
-        dim: width of an embedding (D).
+        dim: width of an embedding (D). `auto`: 32 where shares are known, 128 where all that is known is what follows,
+            which is harder to foretell.
         init_std: standard deviation of the initial embeddings; the cosine does not see it, the step size does.
         item_bias: whether a number of the candidate's own is added to the score, whatever came before it: how often
             it follows at all. `auto`: only where no shares are known. There what follows is all there is to learn;
@@ -64,7 +65,7 @@ class CosineMix(nn.Module):
         *,
         alpha: float | str,
         fixed_alpha: float | None,
-        dim: int,
+        dim: int | str,
         init_std: float,
         item_bias: bool | str,
         dropout: int | float,
@@ -83,6 +84,7 @@ class CosineMix(nn.Module):
             )
         self.alpha_logit = nn.Parameter(torch.zeros(())) if alpha == "learned" else None
         self._alpha = 0.5 if alpha == "learned" else float(alpha)
+        dim = _width(vocabulary, dim)
         catalog = vocabulary.catalog
         seen = torch.from_numpy(vocabulary.previous_counts + vocabulary.next_counts > 0)
         self.register_buffer("artist_of", torch.from_numpy(catalog.artist_of))
@@ -209,6 +211,14 @@ def _item_bias(vocabulary: Vocabulary, wanted: bool | str) -> Biases | None:
     if wanted == "auto":
         wanted = vocabulary.mean_played_ratio is None
     return Biases(len(vocabulary.catalog)) if wanted else None
+
+
+def _width(vocabulary: Vocabulary, wanted: int | str) -> int:
+    if not isinstance(wanted, str):
+        return wanted
+    if wanted != "auto":
+        raise InputError(f"dim must be a whole number of at least 1, or auto, got {wanted!r}")
+    return 128 if vocabulary.mean_played_ratio is None else 32
 
 
 def _dropout(share: float) -> nn.Dropout:

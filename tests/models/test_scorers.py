@@ -180,13 +180,18 @@ def test_an_item_bias_is_added_to_the_score_whatever_came_before(make: Callable[
     torch.testing.assert_close(difference, BIAS_UNIT * following / 10)
 
 
-@pytest.mark.parametrize(("mean_played_ratio", "has_bias"), [(0.4, False), (None, True)])
-def test_an_automatic_item_bias_is_for_sources_without_shares(mean_played_ratio: float | None, has_bias: bool) -> None:
+@pytest.mark.parametrize(("mean_played_ratio", "has_bias", "width"), [(0.4, False, 32), (None, True, 128)])
+def test_sources_without_shares_have_an_item_bias_and_wider_tables_of_themselves(
+    mean_played_ratio: float | None, has_bias: bool, width: int
+) -> None:
     vocabulary = make_vocabulary(ARTISTS, mean_played_ratio=mean_played_ratio)
     scorer = CosineMix(
-        vocabulary, alpha=0.5, fixed_alpha=None, dim=5, init_std=0.1, item_bias="auto", dropout=0.0, order_std=0.0
+        vocabulary, alpha=0.5, fixed_alpha=None, dim="auto", init_std=0.1, item_bias="auto", dropout=0.0, order_std=0.0
     )
     assert (scorer.item_bias is not None) == has_bias
+    assert scorer.track is not None
+    assert scorer.artist is not None
+    assert scorer.track.embedding_dim == scorer.artist.embedding_dim == width
 
 
 def test_offsets_tell_what_follows_from_what_came_before() -> None:
@@ -229,6 +234,7 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
     ("change", "message"),
     [
         ({"dim": 0}, "dim must be a whole number of at least 1, got 0"),
+        ({"dim": "wide"}, "dim must be a whole number of at least 1, or auto, got 'wide'"),
         ({"init_std": 0.0}, "init_std must be a number above 0, got 0"),
         ({"item_bias": "yes"}, "item_bias must be true, false or auto, got 'yes'"),
         ({"dropout": 1.0}, "dropout must be a number of at least 0 and at most 0.9, got 1"),
