@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from src.catalog import Vocabulary
 from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs, Sessions, reach, split_sessions
+from src.errors import InputError
 from src.models.losses import BCELoss, Scorer, SoftmaxLoss
 from src.models.scorers import CosineMix
 
@@ -271,6 +272,8 @@ class DecayingPairs(PairDataModule):
     """
 
     def __init__(self, *, decay: float, **settings: Any) -> None:
+        if settings["split"] == "pair":
+            raise InputError("split=pair tears sessions apart, whose distances decay; use datamodule.split=session")
         super().__init__(**settings)
         self._decay, self._drawn_by = decay, settings["seed"]
 

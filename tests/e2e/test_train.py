@@ -304,7 +304,7 @@ BAD_INPUT = [
     (["trainer.devices=2"], "trainer.devices must be a whole number of at least 1 and at most 1, got 2"),
     (["hydra.run.dir=/dev/null/run"], "cannot use /dev/null.*choose another folder with hydra.run.dir"),
     (["optimizer.lr=1e38", "loss=mse", "hydra.run.dir=run"], "training diverged: .*lower optimizer.lr"),
-    (["model.dim=wide"], "dim must be a whole number of at least 1, got 'wide'"),
+    (["model.dim=wide"], "dim must be a whole number of at least 1, or auto, got 'wide'"),
 ]
 
 
