@@ -71,6 +71,8 @@ LEVERS: dict[str, tuple[str, ...]] = {
     "no dropout": ("model.dropout=0",),
     "dropout 0.4": ("model.dropout=0.4",),
     "dropout of tracks": (f"model._target_={TRY}TrackDropout", "+model.share=0.2"),
+    "dropout of tracks 0.4": (f"model._target_={TRY}TrackDropout", "+model.share=0.4"),
+    "dropout of tracks alone": (f"model._target_={TRY}TrackDropout", "+model.share=0.2", "model.dropout=0"),
     "dim 16": ("model.dim=16",),
     "dim 64": ("model.dim=64",),
     "initial spread 1": ("model.init_std=1",),
@@ -93,7 +95,7 @@ LEVERS: dict[str, tuple[str, ...]] = {
     "pairs window 10, decay 0.8": (f"datamodule._target_={TRY}DecayingPairs", "+datamodule.decay=0.8",
                                    "datamodule.pairing=window", "datamodule.window=10"),
 }  # fmt: skip
-BEST = ("no dropout", "α = ½, artist as prior, no dropout")
+BEST = ("dropout of tracks", "no dropout", "α = ½, artist as prior, no dropout")
 """Levers and all together that were better than the default, to be tried where there is more to learn from."""
 REAL: dict[str, tuple[str, ...]] = {
     "dim 32": (),
