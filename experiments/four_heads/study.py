@@ -243,7 +243,7 @@ def draw(table: pd.DataFrame) -> None:
         bars = [own["time"] - own["time_lower"], own["time_upper"] - own["time"]]
         places = np.arange(len(settings)) + 0.14 * (number - 2)
         axes[0].errorbar(places, own["time"], yerr=bars, fmt="o", capsize=3, color=colour, label=model)
-    axes[0].set_xticks(range(len(settings)), [textwrap.fill(setting, 16) for setting in settings], fontsize=6)
+    axes[0].set_xticks(range(len(settings)), [textwrap.fill(setting, 14) for setting in settings], fontsize=6)
     axes[0].set(ylabel="mean time per session", title="five models by what they learn from", ylim=(2, None))
     axes[0].legend(frameon=False, fontsize=8)
     if len(axes) == 2:
