@@ -24,7 +24,6 @@ from experiments.recipe.levers import (
     ItemBiasInTraining,
     MeanOfTwo,
     SoftmaxAgainstNearest,
-    TrackDropout,
     TwoTables,
 )
 from src.datamodules.pair_datamodule import PairDataModule
@@ -40,7 +39,8 @@ BATCH = (
     torch.tensor([0, 0, 1, 2]),
 )
 HEAD: dict[str, Any] = {
-    "alpha": 0.7, "fixed_alpha": None, "dim": 5, "init_std": 0.1, "item_bias": False, "dropout": 0.0, "order_std": 0.0,
+    "alpha": 0.7, "fixed_alpha": None, "dim": 5, "init_std": 0.1, "item_bias": False, "dropout": 0.0,
+    "track_dropout": 0.0, "order_std": 0.0,
 }  # fmt: skip
 BCE: dict[str, Any] = {"scale": 3.0, "listener_spread": 1.0}
 SOFTMAX: dict[str, Any] = {"temperature": 0.2, "logq": 1.0}
@@ -161,16 +161,6 @@ def test_a_bias_in_training_counts_less_when_tracks_are_recommended(weight: floa
 def scores(scorer: CosineMix) -> Tensor:
     with torch.no_grad():
         return scorer.query_vectors() @ scorer.item_vectors().T
-
-
-def test_a_track_that_is_left_out_is_scored_by_its_artist() -> None:
-    always, never = head(TrackDropout, share=1.0), head(TrackDropout, share=0.0)
-    assert torch.allclose(never(*BATCH[:2]), head()(*BATCH[:2]), atol=1e-5)
-    lone = head()
-    with torch.no_grad():
-        lone.get_parameter("track.weight").zero_()
-    assert torch.allclose(always(*BATCH[:2]), lone(*BATCH[:2]), atol=1e-5)
-    assert torch.allclose(scores(always.eval()), scores(head()), atol=1e-5)
 
 
 def test_a_mean_of_two_is_trained_as_each_alone_and_recommends_by_both() -> None:

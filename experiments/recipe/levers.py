@@ -204,27 +204,6 @@ class ItemBiasInTraining(CosineMix):
         return torch.cat([vectors[:, :-1], self._weight * vectors[:, -1:]], dim=-1)
 
 
-class TrackDropout(_ByVectors):
-    """Dropout of whole rows: in training a track is now and then as if never seen, so that its artist must do.
-
-    Args:
-        share: how often, for each place of each pair.
-    """
-
-    def __init__(self, vocabulary: Vocabulary, *, share: float, **settings: Any) -> None:
-        super().__init__(vocabulary, **settings)
-        self._share = share
-
-    def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B V"]:
-        vectors = super()._directions(rows, in_second_place=in_second_place)
-        if not self.training:
-            return vectors
-        assert self.track is not None
-        width = self.track.embedding_dim
-        kept = torch.rand(len(vectors), 1, device=vectors.device) >= self._share
-        return torch.cat([vectors[:, :width] * kept, vectors[:, width:]], dim=-1)
-
-
 class MeanOfTwo(CosineMix):
     """The mean score of two heads that start from different numbers; `BCEOfBoth` trains each as if it were alone."""
 

@@ -7,6 +7,8 @@ Scores are dimensionless. Every scorer offers `forward(previous, following)`, `q
 negatives, ranking metrics, export and any vector index.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -32,6 +34,31 @@ class Biases(nn.Embedding):
         return super().forward(rows)[..., 0]
 
 
+class RowDropout(nn.Module):
+    """Leaves out whole rows, each anew in each training step, as if they had never been seen.
+
+    Args:
+        share: of the rows; what is left is not made larger for it.
+
+    Raises:
+        InputError: the share breaks its law.
+
+    Source: the embedding dropout of Gal and Ghahramani, A theoretically grounded application of dropout in recurrent
+    neural networks, NeurIPS 2016, which leaves out words; for each row here, not once for all of a batch.
+    """
+
+    def __init__(self, share: int | float | str) -> None:
+        super().__init__()
+        check_number("track_dropout", share, least=0, most=0.9, hint="0 switches it off")
+        self.share = float(share)
+
+    def forward(self, rows: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """The rows, zero where they are left out."""
+        if not (self.training and self.share):
+            return rows
+        return rows * (torch.rand((*rows.shape[:-1], 1), device=rows.device) >= self.share)
+
+
 class CosineMix(nn.Module):
     """Convex mix of the track cosine and the artist cosine.
 
@@ -50,6 +77,9 @@ class CosineMix(nn.Module):
             it follows at all. `auto`: only where no shares are known. There what follows is all there is to learn;
             where shares are known the best pair is wanted, and not the track that was played most.
         dropout: share of the numbers of each unit vector that are left out, anew in each training step.
+        track_dropout: share of the tracks, in either place of a pair, that a training step takes for never seen, so
+            that their artists have to do. `auto`: 0.2 where shares are known; else 0, as validation on playlists and
+            radio had no use for it.
         order_std: standard deviation of the initial offsets that are added to embeddings in the second place of a pair,
             for sources where `a, b` is not as good as `b, a`; 0 for none: then the mix is symmetric.
 
@@ -69,6 +99,7 @@ class CosineMix(nn.Module):
         init_std: float,
         item_bias: bool | str,
         dropout: int | float,
+        track_dropout: int | float | str,
         order_std: int | float,
     ) -> None:
         super().__init__()
@@ -84,18 +115,20 @@ class CosineMix(nn.Module):
             )
         self.alpha_logit = nn.Parameter(torch.zeros(())) if alpha == "learned" else None
         self._alpha = 0.5 if alpha == "learned" else float(alpha)
-        dim = _width(vocabulary, dim)
+        width: int = _by_source(vocabulary, dim, with_shares=32, without=128)
+        check_number("dim", width, whole=True, least=1, hint="auto chooses by the source")
         catalog = vocabulary.catalog
         seen = torch.from_numpy(vocabulary.previous_counts + vocabulary.next_counts > 0)
         self.register_buffer("artist_of", torch.from_numpy(catalog.artist_of))
         seen_artists = torch.zeros(catalog.num_artists, dtype=torch.bool)
         seen_artists[self.artist_of[seen]] = True
-        self.track = None if alpha == 0 else _table(seen, dim, init_std)
-        self.artist = None if alpha == 1 else _table(seen_artists, dim, init_std)
-        self.track_offset = _table(seen, dim, order_std) if order_std and alpha != 0 else None
-        self.artist_offset = _table(seen_artists, dim, order_std) if order_std and alpha != 1 else None
+        self.track = None if alpha == 0 else _table(seen, width, init_std)
+        self.artist = None if alpha == 1 else _table(seen_artists, width, init_std)
+        self.track_offset = _table(seen, width, order_std) if order_std and alpha != 0 else None
+        self.artist_offset = _table(seen_artists, width, order_std) if order_std and alpha != 1 else None
         self.item_bias = _item_bias(vocabulary, item_bias)
         self.dropout = _dropout(dropout)
+        self.track_dropout = RowDropout(_by_source(vocabulary, track_dropout, with_shares=0.2, without=0))
 
     def alpha(self) -> Float[Tensor, ""] | float:
         """Share of the track cosine, in [0, 1]."""
@@ -112,28 +145,27 @@ class CosineMix(nn.Module):
     def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B W"]:
         alpha = self.alpha()
         parts = []
-        for table, offset, places, share in (
-            (self.track, self.track_offset, rows, alpha),
-            (self.artist, self.artist_offset, self.artist_of[rows], 1 - alpha),
+        for table, offset, left_out, places, share in (
+            (self.track, self.track_offset, self.track_dropout, rows, alpha),
+            (self.artist, self.artist_offset, nn.Identity(), self.artist_of[rows], 1 - alpha),
         ):
             if table is not None:
                 embedded = table(places) if offset is None or not in_second_place else table(places) + offset(places)
-                parts.append(self.dropout(F.normalize(embedded, dim=-1)) * share**0.5)
+                parts.append(self.dropout(F.normalize(left_out(embedded), dim=-1)) * share**0.5)
         return torch.cat(parts, dim=-1)
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Score of each pair, in [-1, 1] but for the bias."""
         pairs, alpha = torch.stack([previous, following]), self.alpha()
         score = torch.zeros(len(previous), device=previous.device)
-        for table, offset, rows, share in (
-            (self.track, self.track_offset, pairs, alpha),
-            (self.artist, self.artist_offset, self.artist_of[pairs], 1 - alpha),
+        for table, offset, left_out, rows, share in (
+            (self.track, self.track_offset, self.track_dropout, pairs, alpha),
+            (self.artist, self.artist_offset, nn.Identity(), self.artist_of[pairs], 1 - alpha),
         ):
             if table is not None:
                 first, second = table(rows).unbind()
-                score = score + share * _cosine(
-                    first, second if offset is None else second + offset(rows[1]), self.dropout
-                )
+                second = second if offset is None else second + offset(rows[1])
+                score = score + share * _cosine(left_out(first), left_out(second), self.dropout)
         return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
@@ -157,6 +189,7 @@ class TwoTableDot(nn.Module):
         init_std: standard deviation of the initial embeddings.
         item_bias: whether a number of the candidate's own is added to the score; as there.
         dropout: share of the numbers of each embedding that are left out, anew in each training step.
+        track_dropout: share of the tracks, in either place of a pair, that a training step takes for never seen.
 
     Raises:
         InputError: an argument breaks its law.
@@ -171,6 +204,7 @@ class TwoTableDot(nn.Module):
         init_std: float,
         item_bias: bool | str,
         dropout: int | float,
+        track_dropout: int | float,
     ) -> None:
         super().__init__()
         if alpha is not None:
@@ -178,18 +212,20 @@ class TwoTableDot(nn.Module):
                 f"alpha={alpha} means nothing to this model, which has no artist embeddings; "
                 f"use model=convex model.alpha={alpha}"
             )
+        check_number("dim", dim, whole=True, least=1)
         self.context = _table(torch.from_numpy(vocabulary.previous_counts > 0), dim, init_std)
         self.track = _table(torch.from_numpy(vocabulary.next_counts > 0), dim, init_std)
         self.item_bias = _item_bias(vocabulary, item_bias)
         self.dropout = _dropout(dropout)
+        self.track_dropout = RowDropout(track_dropout)
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Context embedding of the tracks in `rows`; and 1, where there is an item bias."""
-        return _with_ones(self.dropout(self.context(rows)), self.item_bias)
+        return _with_ones(self.track_dropout(self.dropout(self.context(rows))), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Track embedding of the tracks in `rows`; and their bias."""
-        return _with_bias(self.dropout(self.track(rows)), self.item_bias, rows)
+        return _with_bias(self.track_dropout(self.dropout(self.track(rows))), self.item_bias, rows)
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Score of each pair, unbounded."""
@@ -205,20 +241,18 @@ class TwoTableDot(nn.Module):
         return self.item(torch.arange(self.track.num_embeddings, device=self.track.weight.device))
 
 
-def _item_bias(vocabulary: Vocabulary, wanted: bool | str) -> Biases | None:
-    if not isinstance(wanted, bool) and wanted != "auto":
-        raise InputError(f"item_bias must be true, false or auto, got {wanted!r}")
-    if wanted == "auto":
-        wanted = vocabulary.mean_played_ratio is None
-    return Biases(len(vocabulary.catalog)) if wanted else None
-
-
-def _width(vocabulary: Vocabulary, wanted: int | str) -> int:
-    if not isinstance(wanted, str):
-        return wanted
+def _by_source(vocabulary: Vocabulary, wanted: Any, *, with_shares: Any, without: Any) -> Any:
+    """What `auto` stands for: another thing where all that is known is what follows, and no shares are."""
     if wanted != "auto":
-        raise InputError(f"dim must be a whole number of at least 1, or auto, got {wanted!r}")
-    return 128 if vocabulary.mean_played_ratio is None else 32
+        return wanted
+    return without if vocabulary.mean_played_ratio is None else with_shares
+
+
+def _item_bias(vocabulary: Vocabulary, wanted: bool | str) -> Biases | None:
+    wanted = _by_source(vocabulary, wanted, with_shares=False, without=True)
+    if not isinstance(wanted, bool):
+        raise InputError(f"item_bias must be true, false or auto, got {wanted!r}")
+    return Biases(len(vocabulary.catalog)) if wanted else None
 
 
 def _dropout(share: float) -> nn.Dropout:
@@ -244,7 +278,6 @@ def _cosine(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: 
 
 def _table(seen: Tensor, dim: int, init_std: float) -> nn.Embedding:
     """Embeddings drawn from N(0, init_std²); zero, and never moved by a gradient, where nothing was seen."""
-    check_number("dim", dim, whole=True, least=1)
     check_number("init_std", init_std, above=0)
     table = nn.Embedding(len(seen), dim)
     with torch.no_grad():

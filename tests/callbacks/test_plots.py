@@ -25,13 +25,17 @@ from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 
 Make = Callable[..., PairDataModule]
 MONITOR = "val/loss"
-COSINES = partial(CosineMix, fixed_alpha=None, dim=8, init_std=0.1, item_bias=False, dropout=0.0, order_std=0.0)
+COSINES = partial(
+    CosineMix, fixed_alpha=None, dim=8, init_std=0.1, item_bias=False, dropout=0.0, track_dropout=0.0, order_std=0.0
+)
 SCORERS: dict[str, Any] = {
     "track": partial(COSINES, alpha=1.0),
     "artist": partial(COSINES, alpha=0.0),
     "mean": partial(COSINES, alpha=0.5),
     "learned": partial(COSINES, alpha="learned"),
-    "contextual": partial(TwoTableDot, alpha=None, dim=8, init_std=0.1, item_bias=False, dropout=0.0),
+    "contextual": partial(
+        TwoTableDot, alpha=None, dim=8, init_std=0.1, item_bias=False, dropout=0.0, track_dropout=0.0
+    ),
 }
 LOSSES: dict[str, Any] = {
     "mse": MSELoss,

@@ -28,7 +28,15 @@ ONE = torch.zeros(4, dtype=torch.int64)
 def scorer() -> CosineMix:
     torch.manual_seed(0)
     return CosineMix(
-        VOCABULARY, alpha=0.7, fixed_alpha=None, dim=5, init_std=0.1, item_bias=False, dropout=0.0, order_std=0.0
+        VOCABULARY,
+        alpha=0.7,
+        fixed_alpha=None,
+        dim=5,
+        init_std=0.1,
+        item_bias=False,
+        dropout=0.0,
+        track_dropout=0.0,
+        order_std=0.0,
     )
 
 
@@ -101,7 +109,15 @@ def test_listeners_who_differ_do_not_bend_the_scores() -> None:
     for spread in (0.0, 5.0):
         torch.manual_seed(0)
         scorer = CosineMix(
-            vocabulary, alpha=1.0, fixed_alpha=None, dim=4, init_std=0.1, item_bias=False, dropout=0.0, order_std=0.0
+            vocabulary,
+            alpha=1.0,
+            fixed_alpha=None,
+            dim=4,
+            init_std=0.1,
+            item_bias=False,
+            dropout=0.0,
+            track_dropout=0.0,
+            order_std=0.0,
         )
         loss = BCELoss(vocabulary, scale=1.0, listener_spread=spread)
         optimizer = torch.optim.Adam([*scorer.parameters(), *loss.parameters()], lr=0.02)

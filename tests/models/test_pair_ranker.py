@@ -16,9 +16,17 @@ from src.models.scorers import CosineMix, TwoTableDot
 from tests.conftest import NUM_RING_TRACKS
 
 COSINES = partial(
-    CosineMix, alpha=0.9, fixed_alpha=None, dim=32, init_std=0.1, item_bias=False, dropout=0.0, order_std=0.0
+    CosineMix,
+    alpha=0.9,
+    fixed_alpha=None,
+    dim=32,
+    init_std=0.1,
+    item_bias=False,
+    dropout=0.0,
+    track_dropout=0.0,
+    order_std=0.0,
 )
-DOT = partial(TwoTableDot, alpha=None, dim=32, init_std=0.1, item_bias=False, dropout=0.0)
+DOT = partial(TwoTableDot, alpha=None, dim=32, init_std=0.1, item_bias=False, dropout=0.0, track_dropout=0.0)
 SOFTMAX = partial(SoftmaxLoss, temperature=0.2, logq=1.0)
 BCE = partial(BCELoss, scale=1.0, listener_spread=2.0)
 

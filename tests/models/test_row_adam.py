@@ -28,11 +28,13 @@ VOCABULARY = make_vocabulary(
     next_counts=SEEN,
     listener_counts=[2] * NUM_LISTENERS,
 )
-COSINES = partial(CosineMix, fixed_alpha=None, dim=8, init_std=0.1, dropout=0.0)
+COSINES = partial(CosineMix, fixed_alpha=None, dim=8, init_std=0.1, dropout=0.0, track_dropout=0.0)
 SCORERS: dict[str, Any] = {
     "convex": partial(COSINES, alpha=0.9, item_bias=False, order_std=0.0),
     "learned": partial(COSINES, alpha="learned", item_bias=True, order_std=0.1),
-    "contextual": partial(TwoTableDot, alpha=None, dim=8, init_std=0.1, item_bias=False, dropout=0.0),
+    "contextual": partial(
+        TwoTableDot, alpha=None, dim=8, init_std=0.1, item_bias=False, dropout=0.0, track_dropout=0.0
+    ),
 }
 LOSSES: dict[str, Any] = {
     "mse": MSELoss,

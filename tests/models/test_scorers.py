@@ -25,6 +25,7 @@ def cosine_mix(
     fixed_alpha: float | None = None,
     item_bias: bool = False,
     dropout: float = 0.0,
+    track_dropout: float = 0.0,
     order_std: float = 0.0,
 ) -> CosineMix:
     torch.manual_seed(0)
@@ -37,6 +38,7 @@ def cosine_mix(
         init_std=0.1,
         item_bias=item_bias,
         dropout=dropout,
+        track_dropout=track_dropout,
         order_std=order_std,
     )
 
@@ -47,10 +49,13 @@ def two_tables(
     *,
     item_bias: bool = False,
     dropout: float = 0.0,
+    track_dropout: float = 0.0,
 ) -> TwoTableDot:
     torch.manual_seed(0)
     vocabulary = make_vocabulary(ARTISTS, previous_counts=previous, next_counts=following)
-    return TwoTableDot(vocabulary, alpha=None, dim=5, init_std=0.1, item_bias=item_bias, dropout=dropout)
+    return TwoTableDot(
+        vocabulary, alpha=None, dim=5, init_std=0.1, item_bias=item_bias, dropout=dropout, track_dropout=track_dropout
+    )
 
 
 def with_bias(scorer: Scorer) -> Scorer:
@@ -180,14 +185,25 @@ def test_an_item_bias_is_added_to_the_score_whatever_came_before(make: Callable[
     torch.testing.assert_close(difference, BIAS_UNIT * following / 10)
 
 
-@pytest.mark.parametrize(("mean_played_ratio", "has_bias", "width"), [(0.4, False, 32), (None, True, 128)])
-def test_sources_without_shares_have_an_item_bias_and_wider_tables_of_themselves(
-    mean_played_ratio: float | None, has_bias: bool, width: int
+@pytest.mark.parametrize(
+    ("mean_played_ratio", "has_bias", "width", "track_dropout"), [(0.4, False, 32, 0.2), (None, True, 128, 0.0)]
+)
+def test_auto_gives_each_kind_of_source_its_own(
+    mean_played_ratio: float | None, has_bias: bool, width: int, track_dropout: float
 ) -> None:
     vocabulary = make_vocabulary(ARTISTS, mean_played_ratio=mean_played_ratio)
     scorer = CosineMix(
-        vocabulary, alpha=0.5, fixed_alpha=None, dim="auto", init_std=0.1, item_bias="auto", dropout=0.0, order_std=0.0
+        vocabulary,
+        alpha=0.5,
+        fixed_alpha=None,
+        dim="auto",
+        init_std=0.1,
+        item_bias="auto",
+        dropout=0.0,
+        track_dropout="auto",
+        order_std=0.0,
     )
+    assert scorer.track_dropout.share == track_dropout
     assert (scorer.item_bias is not None) == has_bias
     assert scorer.track is not None
     assert scorer.artist is not None
@@ -203,11 +219,33 @@ def test_offsets_tell_what_follows_from_what_came_before() -> None:
 
 
 @pytest.mark.parametrize("make", [partial(cosine_mix, 0.7), two_tables])
-def test_dropout_is_for_training_alone(make: Callable[..., Scorer]) -> None:
+@pytest.mark.parametrize("kind", ["dropout", "track_dropout"])
+def test_dropout_is_for_training_alone(make: Callable[..., Scorer], kind: str) -> None:
     previous, following = every_pair()
-    scorer, whole = make(dropout=0.5), make()(previous, following)
+    scorer, whole = make(**{kind: 0.5}), make()(previous, following)
     assert not torch.allclose(scorer(previous, following), whole)
     torch.testing.assert_close(scorer.eval()(previous, following), whole)
+
+
+@pytest.mark.parametrize("order_std", [0.0, 0.1])
+def test_a_track_that_is_left_out_is_scored_by_its_artist(order_std: float) -> None:
+    previous, following = every_pair()
+    scorer = cosine_mix(0.7, track_dropout=0.5, order_std=order_std)
+    whole, left_out = (cosine_mix(0.7, order_std=order_std) for _ in range(2))
+    with torch.no_grad():
+        left_out.get_parameter("track.weight").zero_()
+        if order_std:
+            left_out.get_parameter("track_offset.weight").zero_()
+        kept = [whole(previous, following), left_out(previous, following)]
+        of_pairs = torch.stack([scorer(previous, following) for _ in range(400)])
+        of_vectors = torch.stack(
+            [torch.linalg.vecdot(scorer.query(previous), scorer.item(following)) for _ in of_pairs]
+        )
+    for scores in (of_pairs, of_vectors):
+        is_whole, is_left_out = (torch.isclose(scores, expected, atol=1e-6) for expected in kept)
+        assert (is_whole | is_left_out).all()
+        both_kept = is_whole[:, ~torch.isclose(*kept)].float().mean().item()
+        assert both_kept == pytest.approx(0.5**2, abs=0.03)  # each place of a pair by itself
 
 
 def test_a_learned_alpha_starts_in_the_middle_and_moves() -> None:
@@ -234,14 +272,18 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
     ("change", "message"),
     [
         ({"dim": 0}, "dim must be a whole number of at least 1, got 0"),
-        ({"dim": "wide"}, "dim must be a whole number of at least 1, or auto, got 'wide'"),
+        ({"dim": "wide"}, "dim must be a whole number of at least 1, got 'wide'; auto chooses by the source"),
         ({"init_std": 0.0}, "init_std must be a number above 0, got 0"),
         ({"item_bias": "yes"}, "item_bias must be true, false or auto, got 'yes'"),
+        (
+            {"track_dropout": 1},
+            "track_dropout must be a number of at least 0 and at most 0.9, got 1; 0 switches it off",
+        ),
         ({"dropout": 1.0}, "dropout must be a number of at least 0 and at most 0.9, got 1"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -> None:
     usual: dict[str, Any] = {"alpha": 0.5, "fixed_alpha": None, "dim": 5, "init_std": 0.1}
-    usual |= {"item_bias": False, "dropout": 0.0, "order_std": 0.0}
+    usual |= {"item_bias": False, "dropout": 0.0, "track_dropout": 0.0, "order_std": 0.0}
     with pytest.raises(InputError, match=message):
         CosineMix(make_vocabulary(ARTISTS), **{**usual, **change})
