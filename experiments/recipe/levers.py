@@ -38,7 +38,7 @@ class ArtistPrior(_ByVectors):
         assert self.artist is not None
         alpha = torch.as_tensor(self.alpha())
         artist = self.artist(self.artist_of[rows])
-        track = artist + self.track(rows)
+        track = artist + self.track_dropout(self.track(rows))
         parts = [(track, alpha), (artist, 1 - alpha)]
         return torch.cat([self.dropout(F.normalize(part, dim=-1)) * share.sqrt() for part, share in parts], dim=-1)
 
@@ -51,14 +51,11 @@ class TwoTables(_ByVectors):
 
     def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B V"]:
         alpha = torch.as_tensor(self.alpha())
-        first, second = (self.track, self.artist), (self.track_offset, self.artist_offset)
-        parts = []
-        for table, places, share in zip(
-            second if in_second_place else first, (rows, self.artist_of[rows]), (alpha, 1 - alpha), strict=True
-        ):
-            assert table is not None
-            parts.append(self.dropout(F.normalize(table(places), dim=-1)) * share.sqrt())
-        return torch.cat(parts, dim=-1)
+        tracks, artists = (self.track_offset, self.artist_offset) if in_second_place else (self.track, self.artist)
+        assert tracks is not None
+        assert artists is not None
+        parts = [(self.track_dropout(tracks(rows)), alpha), (artists(self.artist_of[rows]), 1 - alpha)]
+        return torch.cat([self.dropout(F.normalize(part, dim=-1)) * share.sqrt() for part, share in parts], dim=-1)
 
 
 class AlphaByCount(_ByVectors):
@@ -76,7 +73,8 @@ class AlphaByCount(_ByVectors):
         assert self.artist is not None
         seen = self.seen[rows]
         alpha = (self.alpha() * seen / (seen + self.log_kappa.exp()))[:, None]
-        track, artist = (F.normalize(table, dim=-1) for table in (self.track(rows), self.artist(self.artist_of[rows])))
+        track = F.normalize(self.track_dropout(self.track(rows)), dim=-1)
+        artist = F.normalize(self.artist(self.artist_of[rows]), dim=-1)
         return torch.cat([self.dropout(track) * alpha.sqrt(), self.dropout(artist) * (1 - alpha).sqrt()], dim=-1)
 
 
