@@ -20,11 +20,6 @@ from src.provenance import provenance  # noqa: E402
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "closed_loop"
 DAYS = (2, 3, 4)
 MODELS = ("contextual", "convex")
-RECIPE = (
-    "model.dim=128", "model.dropout=0", "loss=bce", "loss.listener_spread=0", "optimizer=adam", "optimizer.lr=1e-3",
-    "monitor.metric=val/ndcg_at_10", "monitor.mode=max", "callbacks.early_stopping.patience=10",
-)  # fmt: skip
-"""What the defaults were when this was run; `experiments/recipe` found better ones since."""
 COLOURS = {
     "random": "#9a9a9a",
     "contextual": "#e07a1f",
@@ -59,7 +54,6 @@ def main() -> None:
                 f"model={model}",
                 "datamodule=botify",
                 f"datamodule.path={logs}",
-                *(RECIPE + ("model.alpha=0.9",) * (model == "convex")),
                 "logger=none",
             )
             lists[model] = night / "recommendations.jsonl"

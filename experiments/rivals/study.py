@@ -171,7 +171,7 @@ MODELS = {
         ours=True,
     ),
     "convex": Model(
-        words=("model=convex", "model.alpha=learned", *PATIENT),
+        words=("model=convex", "model.alpha=learned", "model.track_dropout=0", *PATIENT),
         space=("model.order_std=choice(0.0,0.1,0.3)", *LEARNED),
         random=True,
         ours=True,
