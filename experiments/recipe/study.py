@@ -396,7 +396,7 @@ def verdict(table: pd.DataFrame, best: str | None) -> pd.DataFrame:
     }  # fmt: skip
     rows = []
     for name, (least, values) in wanted.items():
-        mean, lower, upper = interval(values)
+        mean, lower, upper = interval(values.dropna())  # a seed may lack arms that are still to come
         reached = "" if least is None else "yes" if lower >= least else "not surely" if mean >= least else "no"
         rows.append({"goal": name, "reached": reached, "wanted": least, "mean": mean, "lower": lower, "upper": upper})
     return pd.DataFrame(rows)
