@@ -304,7 +304,16 @@ BAD_INPUT = [
     (["trainer.devices=2"], "trainer.devices must be a whole number of at least 1 and at most 1, got 2"),
     (["hydra.run.dir=/dev/null/run"], "cannot use /dev/null.*choose another folder with hydra.run.dir"),
     (["optimizer.lr=1e38", "loss=mse", "hydra.run.dir=run"], "training diverged: .*lower optimizer.lr"),
-    (["model.dim=wide"], "dim must be a whole number of at least 1, or auto, got 'wide'"),
+    (["model.dim=wide"], "dim must be a whole number of at least 1, got 'wide'; auto chooses by the source"),
+    (
+        ["model.track_dropout=1"],
+        "track_dropout must be a number of at least 0 and at most 0.9, got 1; 0 switches it off",
+    ),
+    (
+        ["loss.without_shares.logq=0"],
+        "loss.without_shares.logq=0 means nothing to datamodule=botify.*use loss.with_shares",
+    ),
+    (["model=rules", "monitor=loss"], "monitor=loss means nothing to model=rules, which has no loss; use monitor=ndcg"),
 ]
 
 
