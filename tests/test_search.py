@@ -26,7 +26,7 @@ from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")
 TEMPERATURE = "loss.without_shares.temperature"
-ALL = {"model.dim", "model.alpha", "model.dropout", "optimizer.lr", "optimizer.weight_decay"}
+ALL = {"model.dim", "model.alpha", "model.dropout", "model.track_dropout", "optimizer.lr", "optimizer.weight_decay"}
 Objective = Callable[[dict[str, str]], float]
 
 
@@ -66,8 +66,8 @@ def test_an_override_takes_its_key_out_of_the_space() -> None:
 @pytest.mark.parametrize(
     ("chosen", "gone"),
     [
-        ({"model": "track"}, {"model.alpha"}),
-        ({"model": "contextual"}, {"model.alpha"}),
+        ({"model": "track"}, {"model.alpha", "model.track_dropout"}),
+        ({"model": "contextual"}, {"model.alpha", "model.track_dropout"}),
         ({"loss": "bce"}, set()),
     ],
 )
