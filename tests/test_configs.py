@@ -92,7 +92,7 @@ def test_the_published_recipe_is_the_published_one(model: str) -> None:
     assert config.callbacks.export.k == 50
     published = {"track": 1.0, "artist": 0.0, "mean": 0.5, "convex": 0.9, "contextual": None}
     assert config.model.alpha == published[model]
-    assert (config.model.item_bias, config.model.dropout) == (False, 0.0)
+    assert (config.model.item_bias, config.model.dropout, config.model.track_dropout) == (False, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("source", SOURCES)

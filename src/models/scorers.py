@@ -78,8 +78,8 @@ class CosineMix(nn.Module):
             where shares are known the best pair is wanted, and not the track that was played most.
         dropout: share of the numbers of each unit vector that are left out, anew in each training step.
         track_dropout: share of the tracks, in either place of a pair, that a training step takes for never seen, so
-            that their artists have to do. `auto`: 0.2 where shares are known; else 0, as validation on playlists and
-            radio had no use for it.
+            that their artists have to do. `auto`: 0.2 where shares are known and the head knows artists;
+            else 0, as validation on playlists and radio had no use for it.
         order_std: standard deviation of the initial offsets that are added to embeddings in the second place of a pair,
             for sources where `a, b` is not as good as `b, a`; 0 for none: then the mix is symmetric.
 
@@ -128,7 +128,9 @@ class CosineMix(nn.Module):
         self.artist_offset = _table(seen_artists, width, order_std) if order_std and alpha != 1 else None
         self.item_bias = _item_bias(vocabulary, item_bias)
         self.dropout = _dropout(dropout)
-        self.track_dropout = RowDropout(_by_source(vocabulary, track_dropout, with_shares=0.2, without=0))
+        self.track_dropout = RowDropout(
+            _by_source(vocabulary, track_dropout, with_shares=0 if self.artist is None else 0.2, without=0)
+        )
 
     def alpha(self) -> Float[Tensor, ""] | float:
         """Share of the track cosine, in [0, 1]."""

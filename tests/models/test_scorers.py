@@ -25,7 +25,7 @@ def cosine_mix(
     fixed_alpha: float | None = None,
     item_bias: bool = False,
     dropout: float = 0.0,
-    track_dropout: float = 0.0,
+    track_dropout: float | str = 0.0,
     order_std: float = 0.0,
 ) -> CosineMix:
     torch.manual_seed(0)
@@ -208,6 +208,11 @@ def test_auto_gives_each_kind_of_source_its_own(
     assert scorer.track is not None
     assert scorer.artist is not None
     assert scorer.track.embedding_dim == scorer.artist.embedding_dim == width
+
+
+def test_auto_leaves_no_track_out_where_no_artist_can_do() -> None:
+    assert cosine_mix(1, track_dropout="auto").track_dropout.share == 0
+    assert cosine_mix(0.5, track_dropout="auto").track_dropout.share == 0.2
 
 
 def test_offsets_tell_what_follows_from_what_came_before() -> None:
