@@ -211,7 +211,7 @@ def test_auto_gives_each_kind_of_source_its_own(
 
 
 def test_auto_leaves_no_track_out_where_no_artist_can_do() -> None:
-    assert cosine_mix(1, track_dropout="auto").track_dropout.share == 0
+    assert cosine_mix(1.0, track_dropout="auto").track_dropout.share == 0
     assert cosine_mix(0.5, track_dropout="auto").track_dropout.share == 0.2
 
 
