@@ -14,8 +14,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from experiments.runs import markdown, run  # noqa: E402
-from src.provenance import provenance  # noqa: E402
+from experiments.runs import run, write_results  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "closed_loop"
 DAYS = (2, 3, 4)
@@ -73,9 +72,7 @@ def main() -> None:
         )
         rows += rows_of(beside, day, ["popular", "true_neighbours", "oracle"])
     table = pd.DataFrame(rows)
-    table.to_csv(HERE / "results.csv", index=False)
-    (HERE / "results.md").write_text(markdown(readable(table)) + "\n", encoding="utf-8")
-    (HERE / "provenance.json").write_text(json.dumps(provenance(ROOT), indent=2) + "\n")
+    write_results(HERE, table, readable(table))
     draw(table)
     print(readable(table).to_string(index=False))
 
