@@ -84,10 +84,11 @@ def _check_choices(config: DictConfig, *, has_shares: bool) -> None:
     if "loss" not in config.ranker and "monitor=loss" in words:
         raise InputError(f"monitor=loss means nothing to model={choices['model']}, which has no loss; use monitor=ndcg")
     has, other = ("with_shares", "without_shares") if has_shares else ("without_shares", "with_shares")
-    if given := [word for word in words if word.lstrip("+~").startswith(f"loss.{other}.")]:
+    given = [word for word in words if word.lstrip("+~").startswith(f"loss.{other}.")]
+    if given and "datamodule" not in config.swept:  # a sweep over sources may set both
         raise InputError(
             f"{given[0]} means nothing to datamodule={choices['datamodule']}, which tells "
-            f"{'' if has_shares else 'no '}shares; use loss.{has}."
+            f"{'' if has_shares else 'no '}shares; leave it out, what counts here is loss.{has}.*"
         )
 
 

@@ -308,10 +308,11 @@ def goals(place: Place, missing: Mapping[int, list[str]], rows: list[dict[str, A
             how = {arm: {"recommender": lists.get(ARMS[arm][0], ARMS[arm][0]), **ARMS[arm][1]} for arm in together}
             played = play(folder, how, place.world, sessions, seed, runs["default"][1])
             rows += [{"arm": arm, "seed": seed, **played[arm], "commit": commit(folder / slug(arm))} for arm in played]
+        rows[:] = [row for row in rows if row["arm"] in ARMS]
         rows.sort(key=lambda row: (row["seed"], list(ARMS).index(row["arm"])))
         base = {row["seed"]: row["time"] for row in rows if row["arm"] == "published contextual"}
         for row in rows:
-            row["over_contextual_percent"] = 100 * (row["time"] / base[row["seed"]] - 1)
+            row["over_contextual_percent"] = 100 * (row["time"] / base.get(row["seed"], float("nan")) - 1)
         table = pd.DataFrame(rows)
         readable = means(table, "arm", ("time", "over_contextual_percent", "heard_percent", "hits_percent"), wide=True)
         write_results(HERE, table, readable, place.name)

@@ -273,8 +273,9 @@ def _with_bias(vectors: Float[Tensor, "B W"], bias: Biases | None, rows: Int[Ten
 def _cosine(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: nn.Dropout) -> Float[Tensor, "B"]:
     """Of each pair, 0 where a vector is; half the time of making both of unit length first."""
     dot = torch.linalg.vecdot
-    dropped = dot(dropout(first), dropout(second))
-    cosine: Tensor = dropped * (dot(first, first) * dot(second, second)).clamp(min=1e-24).rsqrt()
+    with torch.autocast(first.device.type, enabled=False):  # half precision knows no such small squares
+        dropped = dot(dropout(first), dropout(second))
+        cosine: Tensor = dropped * (dot(first, first) * dot(second, second)).clamp(min=1e-24).rsqrt()
     return cosine
 
 

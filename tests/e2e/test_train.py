@@ -311,7 +311,7 @@ BAD_INPUT = [
     ),
     (
         ["loss.without_shares.logq=0"],
-        "loss.without_shares.logq=0 means nothing to datamodule=botify.*use loss.with_shares",
+        "loss.without_shares.logq=0 means nothing to datamodule=botify.*counts here is loss.with_shares",
     ),
     (["model=rules", "monitor=loss"], "monitor=loss means nothing to model=rules, which has no loss; use monitor=ndcg"),
 ]

@@ -210,6 +210,19 @@ def test_auto_gives_each_kind_of_source_its_own(
     assert scorer.track.embedding_dim == scorer.artist.embedding_dim == width
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_knows_of_tracks_that_are_left_out(dtype: torch.dtype) -> None:
+    previous, following = every_pair()
+    scorer = cosine_mix(0.7, track_dropout=0.5)
+    with torch.autocast("cpu", dtype):
+        scores = scorer(previous, following)
+    scores.sum().backward()
+    assert scores.isfinite().all()
+    for name, parameter in scorer.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
 def test_auto_leaves_no_track_out_where_no_artist_can_do() -> None:
     assert cosine_mix(1.0, track_dropout="auto").track_dropout.share == 0
     assert cosine_mix(0.5, track_dropout="auto").track_dropout.share == 0.2

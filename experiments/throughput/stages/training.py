@@ -92,7 +92,7 @@ def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
             self._batch_size, self._seed = BATCH_SIZE, 1
 
     words = [f"model={model}", "loss=mse", f"model.dim={dim}", "model.init_std=1.0"]
-    words += ["model.item_bias=false", "model.dropout=0"]
+    words += ["model.item_bias=false", "model.dropout=0", "model.track_dropout=0"]
     words += [f"optimizer.lr={LR}", f"optimizer.weight_decay={WEIGHT_DECAY}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = compose("train", overrides=[*words, "run_dir=.", "trainer.accelerator=cpu", "trainer.max_epochs=1"])
