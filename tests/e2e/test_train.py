@@ -271,7 +271,7 @@ def test_ctrl_c_ends_training_and_still_tests_and_exports(ring_logs: Path, tmp_p
 def test_ctrl_c_twice_stops_at_once_and_leaves_nothing_half_written(ring_logs: Path, tmp_path: Path) -> None:
     code, printed = interrupted(tmp_path, ring_logs, *QUICK, "hydra.run.dir=run", times=2)
     assert code in (0, 130), printed  # 0 where it had ended before the second came
-    assert "Traceback" not in printed
+    assert "Traceback" not in printed, printed
     assert not list((tmp_path / "run").rglob("*.partial"))
 
 
