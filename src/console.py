@@ -3,6 +3,7 @@
 import difflib
 import errno
 import functools
+import gc
 import logging
 import os
 import re
@@ -93,6 +94,8 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
                     raise
                 show_error(line)
                 sys.exit(2)
+            finally:
+                gc.freeze()  # what ends would else be searched for garbage once more, for seconds
 
         return main
 
