@@ -153,6 +153,9 @@ def is_interrupt(stopped: BaseException) -> bool:
 def hush_libraries() -> None:
     """Silence what Lightning and its friends say about themselves on every run; call before they are imported."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    # prints a traceback where a store is locked; what a store did not take is said by the run logger. A filter, since
+    # MLflow sets levels of its own
+    logging.getLogger("mlflow.store.db.utils").addFilter(lambda _: False)
     for message in (
         ".*does not have many workers.*",  # batches are cut from tensors, there is nothing for workers to do
         ".*smaller than the logging interval.*",  # metrics are per epoch

@@ -1,11 +1,13 @@
 """The logger against a store that goes away and comes back, and against a real one."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from src.console import console
+from src.console import console, hush_libraries
 from src.run_logger import RunLogger
 from src.tracking import open_store
 
@@ -82,6 +84,20 @@ def test_what_a_store_was_never_told_is_said(logger: RunLogger, away: Away, tmp_
     words = " ".join(said.get().split())
     assert "MLflow was not told: metrics of epoch 1, recommendations.jsonl, that the run is FINISHED" in words
     assert "the run folder has it all" in words
+
+
+def test_a_locked_store_is_said_in_a_line_and_told_later(
+    logger: RunLogger, uri: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hush_libraries()
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as other, console.capture() as said:
+        other.execute("BEGIN EXCLUSIVE")
+        logger.log_metrics({"val/loss": 2.0, "epoch": 1})
+    assert "is away; training goes on" in " ".join(said.get().split())
+    assert "Traceback" not in "".join(capfd.readouterr())
+    with console.capture():
+        assert logger.finish()
+    assert run_of(logger).data.metrics == {"val/loss": 2.0}
 
 
 def test_what_a_store_refuses_is_said_and_does_not_hold_up_the_rest(logger: RunLogger) -> None:
