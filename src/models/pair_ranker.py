@@ -81,12 +81,15 @@ class PairRanker(LightningModule):
         self._trained.append((loss.detach(), len(batch[0])))  # Lightning's own mean costs as much as half a step
         return loss
 
-    def on_train_epoch_end(self) -> None:
-        """Log the mean loss of the epoch."""
+    def on_train_batch_end(self, *_: object) -> None:
+        """Log the mean loss of the epoch after its last batch: at the end of the epoch callbacks come before models."""
+        if not (self.trainer.is_last_batch or self.trainer.should_stop):
+            return
         losses, sizes = zip(*self._trained, strict=True)
         self._trained.clear()
         weights = torch.tensor(sizes, dtype=torch.float64, device=losses[0].device)
-        self.log("train/loss", torch.stack(losses).double() @ weights / weights.sum())
+        mean = torch.stack(losses).double() @ weights / weights.sum()
+        self.log("train/loss", mean, on_step=False, on_epoch=True)
 
     def validation_step(self, batch: PairBatch, _: int) -> None:
         """Loss of a batch, and the scores whose shares are known."""

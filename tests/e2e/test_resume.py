@@ -63,10 +63,12 @@ def test_a_run_that_was_killed_ends_with_the_numbers_of_one_that_was_not(killed:
     client = mlflow.MlflowClient(f"sqlite:///{killed}/mlflow.db")
     assert client.get_run(run_id).info.status == "FINISHED"
     whole = metrics_of(killed / "whole")["mlflow_run_id"]
+    best = numbers(killed / "whole")
     for metric in ("train/loss", "val/ndcg_at_10"):
         curves = [{one.step: one.value for one in client.get_metric_history(of, metric)} for of in (run_id, whole)]
         assert curves[0] == curves[1]
         assert len(curves[0]) >= 4
+        assert best[metric] == pytest.approx(curves[0][best["epoch"]])
 
 
 def test_a_run_is_found_by_its_id_and_trained_on(killed: Path) -> None:
