@@ -20,22 +20,18 @@ from src.evaluation import plots as drawing
 from src.models.baselines import Baseline, Popular
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
-from src.models.scorers import CosineMix, TwoTableDot
+from src.models.scorers import CosineMix
 from tests.conftest import event, make_vocabulary, write_lines, write_tracks
+from tests.models.plain import COSINES, DOT
 
 Make = Callable[..., PairDataModule]
 MONITOR = "val/loss"
-COSINES = partial(
-    CosineMix, fixed_alpha=None, dim=8, init_std=0.1, item_bias=False, dropout=0.0, track_dropout=0.0, order_std=0.0
-)
 SCORERS: dict[str, Any] = {
-    "track": partial(COSINES, alpha=1.0),
-    "artist": partial(COSINES, alpha=0.0),
-    "mean": partial(COSINES, alpha=0.5),
-    "learned": partial(COSINES, alpha="learned"),
-    "contextual": partial(
-        TwoTableDot, alpha=None, dim=8, init_std=0.1, item_bias=False, dropout=0.0, track_dropout=0.0
-    ),
+    "track": partial(COSINES, dim=8, alpha=1.0),
+    "artist": partial(COSINES, dim=8, alpha=0.0),
+    "mean": partial(COSINES, dim=8, alpha=0.5),
+    "learned": partial(COSINES, dim=8, alpha="learned"),
+    "contextual": partial(DOT, dim=8),
 }
 LOSSES: dict[str, Any] = {
     "mse": MSELoss,

@@ -10,6 +10,7 @@ from src.errors import InputError
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, accidental_hits, by_shares
 from src.models.scorers import CosineMix
 from tests.conftest import make_vocabulary
+from tests.models.plain import COSINES
 
 NEXT_COUNTS = [5, 1, 2, 0, 9, 3]
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS)
@@ -27,17 +28,7 @@ ONE = torch.zeros(4, dtype=torch.int64)
 @pytest.fixture
 def scorer() -> CosineMix:
     torch.manual_seed(0)
-    return CosineMix(
-        VOCABULARY,
-        alpha=0.7,
-        fixed_alpha=None,
-        dim=5,
-        init_std=0.1,
-        item_bias=False,
-        dropout=0.0,
-        track_dropout=0.0,
-        order_std=0.0,
-    )
+    return COSINES(VOCABULARY, alpha=0.7, dim=5)
 
 
 def test_mse_is_the_mean_squared_difference_of_score_and_share(scorer: CosineMix) -> None:
@@ -108,17 +99,7 @@ def test_listeners_who_differ_do_not_bend_the_scores() -> None:
     gaps = []
     for spread in (0.0, 5.0):
         torch.manual_seed(0)
-        scorer = CosineMix(
-            vocabulary,
-            alpha=1.0,
-            fixed_alpha=None,
-            dim=4,
-            init_std=0.1,
-            item_bias=False,
-            dropout=0.0,
-            track_dropout=0.0,
-            order_std=0.0,
-        )
+        scorer = COSINES(vocabulary, alpha=1.0, dim=4)
         loss = BCELoss(vocabulary, scale=1.0, listener_spread=spread)
         optimizer = torch.optim.Adam([*scorer.parameters(), *loss.parameters()], lr=0.02)
         for _ in range(1000):

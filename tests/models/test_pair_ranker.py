@@ -12,21 +12,12 @@ from src.errors import InputError
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
 from src.models.retrieval import top_k
-from src.models.scorers import CosineMix, TwoTableDot
+from src.models.scorers import CosineMix
 from tests.conftest import NUM_RING_TRACKS
+from tests.models.plain import COSINES, DOT
 
-COSINES = partial(
-    CosineMix,
-    alpha=0.9,
-    fixed_alpha=None,
-    dim=32,
-    init_std=0.1,
-    item_bias=False,
-    dropout=0.0,
-    track_dropout=0.0,
-    order_std=0.0,
-)
-DOT = partial(TwoTableDot, alpha=None, dim=32, init_std=0.1, item_bias=False, dropout=0.0, track_dropout=0.0)
+CONVEX = partial(COSINES, alpha=0.9, dim=32)
+CONTEXTUAL = partial(DOT, dim=32)
 SOFTMAX = partial(SoftmaxLoss, temperature=0.2, logq=1.0)
 BCE = partial(BCELoss, scale=1.0, listener_spread=2.0)
 
@@ -41,7 +32,7 @@ def ring(datamodule_of: Callable[..., PairDataModule], ring_logs: Path) -> PairD
 def ranker(datamodule: PairDataModule, **changes: Any) -> PairRanker:
     torch.manual_seed(0)
     usual: dict[str, Any] = {
-        "scorer": COSINES,
+        "scorer": CONVEX,
         "loss": BCE,
         "optimizer": partial(torch.optim.Adam, lr=0.02),
         "scheduler": None,
@@ -66,7 +57,7 @@ def fit(model: PairRanker, datamodule: PairDataModule, epochs: int) -> Trainer:
 
 @pytest.mark.parametrize("loss", [BCE, SOFTMAX, MSELoss], ids=["bce", "softmax", "mse"])
 def test_the_next_track_on_the_ring_is_recommended_first(ring: PairDataModule, loss: Any) -> None:
-    model = ranker(ring, scorer=DOT, loss=loss)
+    model = ranker(ring, scorer=CONTEXTUAL, loss=loss)
     fit(model, ring, 15)
     with torch.no_grad():
         rows, _ = top_k(
@@ -81,7 +72,7 @@ def test_the_next_track_on_the_ring_is_recommended_first(ring: PairDataModule, l
 
 
 def test_cosines_find_both_neighbours_on_the_ring(ring: PairDataModule) -> None:
-    model = ranker(ring, scorer=partial(COSINES, alpha=1.0), loss=SOFTMAX)
+    model = ranker(ring, scorer=partial(CONVEX, alpha=1.0), loss=SOFTMAX)
     fit(model, ring, 15)
     with torch.no_grad():
         vectors = model.scorer.query_vectors()
@@ -123,7 +114,7 @@ def test_the_test_metrics_are_those_of_the_loops_beside_both_floors(ring: PairDa
 
 
 def test_a_learned_alpha_is_logged_as_it_ended(ring: PairDataModule) -> None:
-    model = ranker(ring, scorer=partial(COSINES, alpha="learned"))
+    model = ranker(ring, scorer=partial(CONVEX, alpha="learned"))
     trainer = fit(model, ring, 2)
     assert isinstance(model.scorer, CosineMix)
     ended = torch.as_tensor(model.scorer.alpha()).item()
@@ -132,15 +123,13 @@ def test_a_learned_alpha_is_logged_as_it_ended(ring: PairDataModule) -> None:
 
 
 def test_training_that_diverges_is_stopped(ring: PairDataModule) -> None:
-    model = ranker(ring, scorer=DOT, loss=MSELoss, optimizer=partial(torch.optim.SGD, lr=1e30))
+    model = ranker(ring, scorer=CONTEXTUAL, loss=MSELoss, optimizer=partial(torch.optim.SGD, lr=1e30))
     with pytest.raises(InputError, match=r"training diverged: weights are not finite in epoch 1; lower optimizer.lr"):
         fit(model, ring, 3)
 
 
 def test_weight_decay_pulls_at_embeddings_alone(ring: PairDataModule) -> None:
-    model = ranker(
-        ring, scorer=partial(COSINES, alpha="learned"), optimizer=partial(torch.optim.Adam, weight_decay=0.5)
-    )
+    model = ranker(ring, scorer=partial(CONVEX, alpha="learned"), optimizer=partial(torch.optim.Adam, weight_decay=0.5))
     tables, others = model.configure_optimizers().param_groups
     assert tables["weight_decay"] == 0.5
     assert {tuple(p.shape) for p in tables["params"]} == {(60, 32), (20, 32)}
@@ -153,10 +142,10 @@ def test_weight_decay_pulls_at_embeddings_alone(ring: PairDataModule) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scorer": partial(COSINES, width=3)}, "model refuses its settings: .*unexpected keyword argument 'width'"),
+        ({"scorer": partial(CONVEX, width=3)}, "model refuses its settings: .*unexpected keyword argument 'width'"),
         ({"loss": partial(BCE, temperature=1)}, "loss refuses its settings: .*'temperature'"),
         ({"optimizer": partial(torch.optim.Adam, lr=-1)}, "optimizer refuses its settings: Invalid learning rate: -1"),
-        ({"scorer": partial(COSINES, alpha=2.0)}, r"^alpha must lie in \[0, 1\]"),
+        ({"scorer": partial(CONVEX, alpha=2.0)}, r"^alpha must lie in \[0, 1\]"),
     ],
 )
 def test_settings_that_no_part_knows_are_refused(ring: PairDataModule, change: dict[str, Any], message: str) -> None:

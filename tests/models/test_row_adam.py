@@ -16,8 +16,9 @@ from src.errors import InputError
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
 from src.models.row_adam import RowAdam
-from src.models.scorers import CosineMix, TwoTableDot
+from src.models.scorers import TwoTableDot
 from tests.conftest import make_vocabulary
+from tests.models.plain import COSINES, DOT
 
 ROW_ADAM = partial(RowAdam, lr=0.02, beta2=0.999, eps=1e-8, weight_decay=0.0)
 NUM_TRACKS, NUM_LISTENERS = 200, 30
@@ -28,13 +29,10 @@ VOCABULARY = make_vocabulary(
     next_counts=SEEN,
     listener_counts=[2] * NUM_LISTENERS,
 )
-COSINES = partial(CosineMix, fixed_alpha=None, dim=8, init_std=0.1, dropout=0.0, track_dropout=0.0)
 SCORERS: dict[str, Any] = {
-    "convex": partial(COSINES, alpha=0.9, item_bias=False, order_std=0.0),
-    "learned": partial(COSINES, alpha="learned", item_bias=True, order_std=0.1),
-    "contextual": partial(
-        TwoTableDot, alpha=None, dim=8, init_std=0.1, item_bias=False, dropout=0.0, track_dropout=0.0
-    ),
+    "convex": partial(COSINES, dim=8, alpha=0.9),
+    "learned": partial(COSINES, dim=8, alpha="learned", item_bias=True, order_std=0.1),
+    "contextual": partial(DOT, dim=8),
 }
 LOSSES: dict[str, Any] = {
     "mse": MSELoss,
