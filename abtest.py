@@ -17,9 +17,9 @@ def abtest(config: DictConfig) -> None:
     from src.evaluation.abtest import analyse
     from src.evaluation.abtest_log import read_users
     from src.evaluation.abtest_report import sentences, write_report
-    from src.provenance import provenance
+    from src.runs.provenance import provenance
     from src.recommender_names import recommender_name
-    from src.run_folder import refuse_used_folder
+    from src.runs.folder import refuse_used_folder
     from src.simulation.arms import make_policies
     from src.tables import effects_table
     from src.tracking import attach_abtest, locate_recommendations

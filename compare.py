@@ -15,8 +15,8 @@ def compare(config: DictConfig) -> None:
     from src.errors import InputError
     from src.evaluation import comparison
     from src.evaluation.comparison_report import sentences, write_report
-    from src.provenance import provenance
-    from src.run_folder import refuse_used_folder
+    from src.runs.provenance import provenance
+    from src.runs.folder import refuse_used_folder
     from src.tracking import describe, log_to_run, store_that_is_there
 
     run_dir = Path(config.run_dir)

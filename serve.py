@@ -29,7 +29,7 @@ def serve(config: DictConfig) -> None:
 
 
 def _serve(config: DictConfig, given: dict[str, Any]) -> None:
-    from src.run_folder import refuse_used_folder
+    from src.runs.folder import refuse_used_folder
     from src.serving.server import address_of, check_token, free_port, make_stores, run
 
     run_dir = Path(given["run_dir"]).absolute()
@@ -189,7 +189,7 @@ def _load_release(config: DictConfig, given: dict[str, Any], store: "FolderStore
     from functools import partial
 
     from src.errors import InputError
-    from src.provenance import provenance
+    from src.runs.provenance import provenance
     from src.serving.arms import prepare
     from src.tracking import locate_recommendations
 

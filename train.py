@@ -13,7 +13,7 @@ from src.tables import frame_table, metrics_table
 
 if TYPE_CHECKING:
     from src.datamodules.pair_datamodule import PairDataModule
-    from src.resume import Earlier
+    from src.runs.resume import Earlier
 
 
 @verb("train")
@@ -25,8 +25,8 @@ def train(config: DictConfig) -> float:
     """
     hush_libraries()
     from src.errors import InputError, check_number
-    from src.resume import named_run, same_run
-    from src.run_folder import Begun, hold, refuse_used_folder, setup_name
+    from src.runs.resume import named_run, same_run
+    from src.runs.folder import Begun, hold, refuse_used_folder, setup_name
     from src.tracking import mark
 
     hydra = HydraConfig.get()
@@ -107,8 +107,8 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | N
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
-    from src.resume import config_digest, setup_digest
-    from src.run_folder import Begun, as_dict, parameters, write_config
+    from src.runs.resume import config_digest, setup_digest
+    from src.runs.folder import Begun, as_dict, parameters, write_config
     from src.run_logger import RunLogger
     from src.tracking import PRUNED, open_store, run_colour
 

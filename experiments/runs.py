@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from src.provenance import provenance
+from src.runs.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = {"simulate": "simulation.json", "train": "metrics.json", "abtest": "abtest.json"}

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 
 from src.catalog import Catalog
 from src.errors import InputError
-from src.records import write_whole
+from src.runs.atomic import write_whole
 
 
 def write_catalog(catalog: Catalog, path: Path) -> None:

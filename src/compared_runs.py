@@ -12,7 +12,7 @@ import pandas as pd
 
 from src.errors import InputError
 from src.evaluation.comparison import QUERY, TESTED, Comparison, Run
-from src.run_folder import short
+from src.runs.folder import short
 from src.tracking import INTERRUPTED, KIND, PRUNED, fetch, find_runs, parent_of, talking_to
 
 _CURVES = ("train/loss", "val/loss")

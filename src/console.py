@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from src.cores import SPINS
+from src.runs.cores import SPINS
 from src.errors import InputError, JobsFailed
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _for_hydra(words: list[str], verb_name: str) -> list[str]:
     if verb_name != "train":
         return [_experiment_name(word) for word in words]
     if any(word.startswith("resume=") for word in words):
-        from src.resume import repeated
+        from src.runs.resume import repeated
 
         words = repeated(words)
     for word in words:

@@ -137,7 +137,7 @@ class Sweep(Sweeper):
         if not logger or self.cfg.trainer.fast_dev_run:
             yield None
             return
-        from src.provenance import provenance
+        from src.runs.provenance import provenance
         from src.tracking import end_parent, start_parent
 
         run_id = start_parent(

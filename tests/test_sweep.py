@@ -76,7 +76,7 @@ def test_jobs_that_start_all_at_once_share_the_cores(
 
 
 def test_duckdb_takes_as_many_threads_as_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    from src.cores import duckdb_settings
+    from src.runs.cores import duckdb_settings
 
     for given, settings in (("3", {"threads": 3}), ("", {}), ("0", {}), ("4,2", {})):
         monkeypatch.setenv("OMP_NUM_THREADS", given)

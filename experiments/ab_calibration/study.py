@@ -21,7 +21,7 @@ from src.console import progress  # noqa: E402
 from src.evaluation import abtest  # noqa: E402
 from src.evaluation.abtest import Sample  # noqa: E402
 from src.evaluation.abtest_log import read_users  # noqa: E402
-from src.provenance import provenance  # noqa: E402
+from src.runs.provenance import provenance  # noqa: E402
 
 HERE = Path(__file__).parent
 NUM, USERS, ALPHA = 20_000, 500, 0.05

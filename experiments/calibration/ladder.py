@@ -18,7 +18,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from experiments.runs import markdown, run  # noqa: E402
-from src.provenance import provenance  # noqa: E402
+from src.runs.provenance import provenance  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "calibration"
 PUBLISHED = {  # mean time per session, mean tracks per session

@@ -33,8 +33,8 @@ from experiments.serving.services import (
 )
 from experiments.serving.study import of, spread
 from src.console import ROOT, console, progress
-from src.provenance import provenance
-from src.records import write_record
+from src.runs.provenance import provenance
+from src.runs.atomic import write_record
 from src.serving.server import SETTINGS, Settings, free_port, import_service, make_service
 from src.serving.store import FolderStore
 

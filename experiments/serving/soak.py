@@ -30,8 +30,8 @@ from experiments.serving.services import (
     wrk_command,
 )
 from src.console import ROOT, console, progress
-from src.provenance import provenance
-from src.records import write_record
+from src.runs.provenance import provenance
+from src.runs.atomic import write_record
 from src.serving.store import FolderStore
 
 HERE = Path(__file__).parent

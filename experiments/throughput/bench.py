@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.throughput.race import Stage, race, rows_of
 from experiments.throughput.report import draw, line, table
 from src.console import ROOT, console
-from src.provenance import provenance
-from src.records import write_record, write_whole
+from src.runs.provenance import provenance
+from src.runs.atomic import write_record, write_whole
 
 HERE = Path(__file__).parent
 MODULES = ("pairs", "training", "lists", "ranks", "listeners", "verdict", "start")

@@ -20,8 +20,8 @@ from experiments.throughput.stages.logs import make_logs
 from experiments.throughput.stages.pairs import ours as read_pairs
 from experiments.throughput.stages.training import BATCH_SIZE, draw_pairs, fit
 from src.console import ROOT, console
-from src.provenance import provenance
-from src.records import write_record, write_whole
+from src.runs.provenance import provenance
+from src.runs.atomic import write_record, write_whole
 
 HERE = Path(__file__).parent
 K = 50

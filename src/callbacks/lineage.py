@@ -10,8 +10,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from src.console import ROOT
 from src.datamodules.pair_datamodule import PairDataModule
-from src.provenance import git_diff, provenance
-from src.records import write_record, write_whole
+from src.runs.provenance import git_diff, provenance
+from src.runs.atomic import write_record, write_whole
 from src.run_logger import RunLogger
 
 _MAX_DIFF = 1_000_000

@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from src.records import write_whole
+from src.runs.atomic import write_whole
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -18,7 +18,7 @@ import duckdb
 
 from src.catalog import Catalog
 from src.compressed import check_whole
-from src.cores import duckdb_settings
+from src.runs.cores import duckdb_settings
 from src.errors import InputError, check_number
 
 _WHOLE = "DECIMAL(22, 3)"  # a cast to BIGINT would round 1.7 to 2 and say nothing

@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 
 from src.compressed import check_whole
-from src.cores import duckdb_settings
+from src.runs.cores import duckdb_settings
 from src.errors import InputError, check_number
 
 Lines = dict[str, Any]

@@ -10,7 +10,7 @@ import pandas as pd
 from src.evaluation.comparison import TESTED, Comparison, Difference, Setup, listed
 from src.evaluation.comparison_picture import draw
 from src.evaluation.paired import Mean
-from src.records import write_record, write_whole
+from src.runs.atomic import write_record, write_whole
 
 _HOW = {"max": "highest", "min": "lowest"}
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from scipy.stats import rankdata
 
 from src.evaluation.abtest_report import COLOURS
-from src.records import write_whole
+from src.runs.atomic import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.evaluation.abtest_report import COLOURS
-from src.records import write_whole
+from src.runs.atomic import write_whole
 from src.search.space import as_typed
 from src.search.study import PRUNED, WHY, best_so_far, finished
 

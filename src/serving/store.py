@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from src.errors import InputError, check_number
-from src.records import write_record
+from src.runs.atomic import write_record
 from src.serving.release import Release
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from jaxtyping import Int64, UInt8
 
 from src.errors import InputError
-from src.records import write_whole
+from src.runs.atomic import write_whole
 from src.simulation.listener import WHOLE
 from src.simulation.traffic import Day, Plays
 from src.simulation.world import World

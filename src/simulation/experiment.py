@@ -17,7 +17,7 @@ from scipy import stats
 
 from src.assignment import check_arms
 from src.errors import InputError, check_flag, check_number
-from src.records import write_record, write_whole
+from src.runs.atomic import write_record, write_whole
 from src.simulation.event_log import DAY_MS, Events, write_events
 from src.simulation.listener import WHOLE
 from src.simulation.policies import Policy

@@ -22,7 +22,7 @@ from src.catalog_files import (
     write_top_tracks,
 )
 from src.errors import InputError, check_number
-from src.records import write_whole
+from src.runs.atomic import write_whole
 from src.simulation.world import ARTIST_DISCOUNT, NUM_NEIGHBOURS, SESSION_BUDGET, Listeners, Taste, World, standardised
 
 WORLD_FILES = ("tracks.json", "users.json", "top_tracks.json", "tracks.npy")

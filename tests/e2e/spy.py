@@ -9,7 +9,7 @@ import duckdb
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from src.cores import duckdb_settings
+from src.runs.cores import duckdb_settings
 
 
 class Threads(Callback):

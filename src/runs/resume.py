@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError
-from src.run_folder import CHECKPOINT, Begun, as_dict, digest, flatten
+from src.runs.folder import CHECKPOINT, Begun, as_dict, digest, flatten
 
 _MAY_CHANGE = ("trainer.", "callbacks.", "logger.", "run_dir", "run_name", "resume", "parent_run_id", "swept", "trial")
 """What a run may be told differently when it goes on: how long, what it writes, where it is tracked."""

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.errors import InputError
-from src.run_folder import Begun, digest, hold, parameters, setup_name
+from src.runs.folder import Begun, digest, hold, parameters, setup_name
 
 
 @pytest.mark.parametrize(

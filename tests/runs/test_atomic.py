@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.records import write_record, write_whole
+from src.runs.atomic import write_record, write_whole
 
 
 def test_what_is_no_number_becomes_null(tmp_path: Path) -> None:
