@@ -22,7 +22,7 @@ def abtest(config: DictConfig) -> None:
     from src.runs.folder import refuse_used_folder
     from src.simulation.arms import make_policies
     from src.tables import effects_table
-    from src.tracking import attach_abtest, locate_recommendations
+    from src.tracking.store import attach_abtest, locate_recommendations
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "abtest.json")

@@ -17,7 +17,7 @@ def compare(config: DictConfig) -> None:
     from src.evaluation.comparison_report import sentences, write_report
     from src.runs.provenance import provenance
     from src.runs.folder import refuse_used_folder
-    from src.tracking import describe, log_to_run, store_that_is_there
+    from src.tracking.store import describe, log_to_run, store_that_is_there
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "comparison.json")

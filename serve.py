@@ -191,7 +191,7 @@ def _load_release(config: DictConfig, given: dict[str, Any], store: "FolderStore
     from src.errors import InputError
     from src.runs.provenance import provenance
     from src.serving.arms import prepare
-    from src.tracking import locate_recommendations
+    from src.tracking.store import locate_recommendations
 
     if given["arms"] is not None and given["recommendations"] is not None:
         raise InputError("give recommendations=<recommender>, or arms={C: …, T1: …}, not both")

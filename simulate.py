@@ -18,7 +18,7 @@ def simulate(config: DictConfig) -> None:
     from src.recommender_names import recommender_name
     from src.runs.folder import refuse_used_folder
     from src.simulation.arms import make_policies
-    from src.tracking import locate_recommendations
+    from src.tracking.store import locate_recommendations
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "simulation.json")

@@ -27,7 +27,7 @@ def train(config: DictConfig) -> float:
     from src.errors import InputError, check_number
     from src.runs.resume import named_run, same_run
     from src.runs.folder import Begun, hold, refuse_used_folder, setup_name
-    from src.tracking import mark
+    from src.tracking.store import mark
 
     hydra = HydraConfig.get()
     check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
@@ -109,8 +109,8 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | N
 
     from src.runs.resume import config_digest, setup_digest
     from src.runs.folder import Begun, as_dict, parameters, write_config
-    from src.run_logger import RunLogger
-    from src.tracking import PRUNED, open_store, run_colour
+    from src.tracking.store.logger import RunLogger
+    from src.tracking.store import PRUNED, open_store, run_colour
 
     run_dir = Path(config.run_dir)
     begun = Begun.read(run_dir) if earlier else None

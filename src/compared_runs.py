@@ -13,7 +13,7 @@ import pandas as pd
 from src.errors import InputError
 from src.evaluation.comparison import QUERY, TESTED, Comparison, Run
 from src.runs.folder import short
-from src.tracking import INTERRUPTED, KIND, PRUNED, fetch, find_runs, parent_of, talking_to
+from src.tracking.store import INTERRUPTED, KIND, PRUNED, fetch, find_runs, parent_of, talking_to
 
 _CURVES = ("train/loss", "val/loss")
 _NAMED = 3

@@ -138,7 +138,7 @@ class Sweep(Sweeper):
             yield None
             return
         from src.runs.provenance import provenance
-        from src.tracking import end_parent, start_parent
+        from src.tracking.store import end_parent, start_parent
 
         run_id = start_parent(
             logger.tracking_uri,

@@ -9,7 +9,7 @@ from mlflow.entities import LoggedModelOutput
 
 from src.compared_runs import find, read, register, setup_names
 from src.errors import InputError
-from src.tracking import end_parent, open_store, start_parent
+from src.tracking.store import end_parent, open_store, start_parent
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from hydra.types import RunMode
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.console import console
-from src.run_logger import RunLogger
-from src.tracking import INTERRUPTED
+from src.tracking.store.logger import RunLogger
+from src.tracking.store import INTERRUPTED
 
 
 class Interrupt(Callback):

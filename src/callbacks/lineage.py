@@ -12,7 +12,7 @@ from src.console import ROOT
 from src.datamodules.pair_datamodule import PairDataModule
 from src.runs.provenance import git_diff, provenance
 from src.runs.atomic import write_record, write_whole
-from src.run_logger import RunLogger
+from src.tracking.store.logger import RunLogger
 
 _MAX_DIFF = 1_000_000
 """Characters of uncommitted changes that are kept."""

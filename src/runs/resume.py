@@ -74,7 +74,7 @@ def _key(word: str) -> str:
 
 
 def _folder_of(run_id: str, tracking_uri: str | None) -> Path:
-    from src.tracking import store_that_is_there, talking_to
+    from src.tracking.store import store_that_is_there, talking_to
 
     try:
         with talking_to(store_that_is_there(tracking_uri)) as client:
@@ -107,7 +107,7 @@ def same_run(config: DictConfig, data_digest: str) -> Earlier | None:
     Raises:
         InputError: the store cannot be used.
     """
-    from src.tracking import INTERRUPTED, PRUNED, find_runs, open_store
+    from src.tracking.store import INTERRUPTED, PRUNED, find_runs, open_store
 
     uri, experiment = config.logger.tracking_uri, config.logger.experiment_name
     open_store(uri, experiment)

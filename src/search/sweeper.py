@@ -159,7 +159,7 @@ class Search(Sweep):
 
         files = write_table(study, self.folder / "search.csv"), draw(study, self.folder / "search.png", self._monitor())
         if parent:
-            from src.tracking import log_to_run
+            from src.tracking.store import log_to_run
 
             log_to_run(self.cfg.logger.tracking_uri, parent, files)
         trials = finished(study)

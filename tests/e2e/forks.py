@@ -48,7 +48,7 @@ def _server() -> subprocess.Popen[str]:
     return server
 
 
-_IMPORTED = ("src.tracking", "duckdb", "matplotlib.figure", "mlflow.pyfunc", "src.callbacks.plots", "src.run_logger")
+_IMPORTED = ("src.tracking.store", "duckdb", "matplotlib.figure", "mlflow.pyfunc", "src.callbacks.plots", "src.tracking.store.logger")
 """In this order: the first says how MLflow is to behave."""
 
 

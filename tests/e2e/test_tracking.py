@@ -22,7 +22,7 @@ MANY = """
 import multiprocessing, os, sys
 sys.path.insert(0, {root!r})
 import mlflow
-from src.tracking import open_store
+from src.tracking.store import open_store
 
 def one(number, barrier):
     barrier.wait()

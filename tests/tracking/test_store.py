@@ -7,7 +7,7 @@ import yaml
 from src.errors import InputError
 from src.runs.provenance import git_state, provenance
 from src.runs.folder import flatten, write_config
-from src.tracking import open_store
+from src.tracking.store import open_store
 
 
 def test_nested_names_are_joined_by_dots() -> None:

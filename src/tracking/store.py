@@ -20,7 +20,7 @@ from src.runs.atomic import write_record
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-# A server that is away is asked again by src/run_logger.py, which does not keep training waiting meanwhile.
+# A server that is away is asked again by src/tracking/logger.py, which does not keep training waiting meanwhile.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 

@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers import MLFlowLogger
 
 from src.console import ROOT, console
-from src.tracking import INTERRUPTED, PRUNED, talking_to
+from src.tracking.store import INTERRUPTED, PRUNED, talking_to
 
 _PAUSE_S = 10.0
 """A store that was away is not asked again before that, so that training does not wait for it."""
@@ -182,7 +182,7 @@ class RunLogger(MLFlowLogger):
         self.tell("the dataset", lambda: self.experiment.log_inputs(self.run_id, datasets=[given]))
 
     def log_model(self, recommendations: Path, tracks: list[int], k: int) -> None:
-        """Log recommendations as a model with signature and input example; see `src/mlflow_model.py`.
+        """Log recommendations as a model with signature and input example; see `src/tracking/model.py`.
 
         Args:
             recommendations: a `recommendations.jsonl`.
@@ -211,7 +211,7 @@ class RunLogger(MLFlowLogger):
                     run_id=self.run_id,
                     name="model",
                     model_id=made.model_id,
-                    python_model=str(ROOT / "src" / "mlflow_model.py"),
+                    python_model=str(ROOT / "src" / "tracking" / "model.py"),
                     artifacts={"recommendations": str(recommendations)},
                     signature=signature,
                     input_example=pd.DataFrame({"track": tracks}),
