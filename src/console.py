@@ -47,7 +47,7 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
     """Make a function of a config the entry of a verb.
 
     Hydra composes `conf/<config_name>.yaml` and the command line. What the user can mend ends as one line and exit
-    code 2, an interruption with 130; anything else is a bug of ours and keeps its traceback. `src/sweep.py` runs the
+    code 2, an interruption with 130; anything else is a bug of ours and keeps its traceback. `src/sweeps/jobs.py` runs the
     jobs of a multirun: one that fails does not stop the others. An empty run folder is removed.
     """
 
@@ -75,7 +75,7 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
             try:
                 sys.argv = [sys.argv[0], *_for_hydra(sys.argv[1:], config_name)]
-                from src.search.sweeper import register
+                from src.sweeps.search import register
 
                 register(full_errors=wants_traceback)
                 # --help would copy all of the store for each group it lists, half of its time; loading copies anyway

@@ -30,7 +30,7 @@ class Pruning(Callback):
     ) -> None:
         import optuna
 
-        from src.search.study import make_pruner, open_storage
+        from src.sweeps.search_study import make_pruner, open_storage
 
         pruner = make_pruner(after_trials=prune_after_trials, after_epochs=prune_after_epochs)
         opened = optuna.load_study(study_name=study, storage=open_storage(storage), pruner=pruner)
@@ -45,7 +45,7 @@ class Pruning(Callback):
             return
         self._trial.report(float(value), trainer.current_epoch + 1)
         if self._trial.should_prune():
-            from src.search.study import PRUNED
+            from src.sweeps.search_study import PRUNED
 
             self._trial.set_user_attr(PRUNED, trainer.current_epoch + 1)
             self.pruned = trainer.should_stop = True

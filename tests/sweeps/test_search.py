@@ -18,10 +18,10 @@ from pytorch_lightning import LightningModule, Trainer
 
 from src.callbacks.pruning import Pruning
 from src.errors import InputError, JobFailed
-from src.search import report
-from src.search.space import Space
-from src.search.study import KILLED, PRUNED, Settings, best_so_far, finished, open_study, tell
-from src.search.sweeper import Search
+from src.sweeps import search_report as report
+from src.sweeps.search_space import Space
+from src.sweeps.search_study import KILLED, PRUNED, Settings, best_so_far, finished, open_study, tell
+from src.sweeps.search import Search
 from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")

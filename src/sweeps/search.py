@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 
 from src.console import console
 from src.errors import InputError, check_number
-from src.search.space import Space
-from src.search.study import PRUNED, WHY, Settings, best_so_far, finished, open_study, tell
-from src.sweep import Sweep, failure
+from src.sweeps.search_space import Space
+from src.sweeps.search_study import PRUNED, WHY, Settings, best_so_far, finished, open_study, tell
+from src.sweeps.jobs import Sweep, failure
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -155,7 +155,7 @@ class Search(Sweep):
         Raises:
             InputError: no trial was completed.
         """
-        from src.search.report import draw, write_table
+        from src.sweeps.search_report import draw, write_table
 
         files = write_table(study, self.folder / "search.csv"), draw(study, self.folder / "search.png", self._monitor())
         if parent:

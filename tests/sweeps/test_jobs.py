@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.console import _for_hydra
 from src.errors import InputError, JobFailed, JobsFailed
-from src.sweep import Job, Sweep, _Headed, _ready_for, failure
+from src.sweeps.jobs import Job, Sweep, _Headed, _ready_for, failure
 
 
 def test_a_failed_job_travels_as_its_line_alone() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from src.evaluation.abtest_report import COLOURS
 from src.runs.atomic import write_whole
-from src.search.space import as_typed
-from src.search.study import PRUNED, WHY, best_so_far, finished
+from src.sweeps.search_space import as_typed
+from src.sweeps.search_study import PRUNED, WHY, best_so_far, finished
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
