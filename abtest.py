@@ -14,9 +14,9 @@ def abtest(config: DictConfig) -> None:
 
     from src.console import arm_bars
     from src.errors import InputError
-    from src.evaluation.abtest import analyse
-    from src.evaluation.abtest_log import read_users
-    from src.evaluation.abtest_report import sentences, write_report
+    from src.abtest.analysis import analyse
+    from src.abtest.log import read_users
+    from src.abtest.report import sentences, write_report
     from src.runs.provenance import provenance
     from src.recommender_names import recommender_name
     from src.runs.folder import refuse_used_folder

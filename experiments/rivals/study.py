@@ -40,7 +40,7 @@ from experiments.runs import (  # noqa: E402
     validation,
     write_results,
 )
-from src.evaluation.abtest import holm  # noqa: E402
+from src.abtest.analysis import holm  # noqa: E402
 from src.evaluation.paired import Found, Sample, difference  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "rivals"

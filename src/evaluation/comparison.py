@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from src.errors import InputError, check_number
-from src.evaluation.abtest import holm
+from src.abtest.analysis import holm
 from src.evaluation.paired import Found, Mean, Sample, difference
 
 QUERY = ("session", "previous", "following")

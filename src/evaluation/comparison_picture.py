@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
-from src.evaluation.abtest_report import COLOURS
+from src.abtest.report import COLOURS
 from src.evaluation.comparison import Comparison, Setup
 
 if TYPE_CHECKING:

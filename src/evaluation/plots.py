@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float, Int64
 from scipy.stats import rankdata
 
-from src.evaluation.abtest_report import COLOURS
+from src.abtest.report import COLOURS
 from src.runs.atomic import write_whole
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.evaluation.abtest_report import COLOURS
+from src.abtest.report import COLOURS
 from src.runs.atomic import write_whole
 from src.sweeps.search_space import as_typed
 from src.sweeps.search_study import PRUNED, WHY, best_so_far, finished

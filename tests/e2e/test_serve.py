@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from src.datamodules.pair_datamodule import PairDataModule
-from src.evaluation.abtest_log import read_users
+from src.abtest.log import read_users
 from tests.conftest import ROOT, write_lines
 from tests.e2e.running import (
     Crowd,

@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 
 from src.errors import InputError
 from src.evaluation import comparison
-from src.evaluation.abtest import holm
+from src.abtest.analysis import holm
 from src.evaluation.comparison import QUERY, TESTED, Comparison, Run, against_first, compare, direction
 from src.evaluation.paired import Found, Mean, Sample, difference
 

@@ -19,8 +19,8 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
     from hydra.utils import instantiate
 
     from src.console import ROOT
-    from src.evaluation.abtest import analyse
-    from src.evaluation.abtest_log import read_users
+    from src.abtest.analysis import analyse
+    from src.abtest.log import read_users
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("abtest")

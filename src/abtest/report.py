@@ -6,8 +6,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from src.evaluation.abtest import METRICS, Analysis, Effect
-from src.evaluation.abtest_log import GUARDS
+from src.abtest.analysis import METRICS, Analysis, Effect
+from src.abtest.log import GUARDS
 from src.runs.atomic import write_record, write_whole
 
 COLOURS = ("#6c6c6c", "#2a6f97", "#e07a1f", "#5a9367", "#8d5a97", "#b5485d", "#b0a03c", "#4bb0c4", "#93614a", "#222222")

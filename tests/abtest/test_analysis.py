@@ -16,9 +16,9 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import tt_ind_solve_power
 
 from src.errors import InputError
-from src.evaluation import abtest
-from src.evaluation.abtest import Analysis, Effect, Sample, Settings, analyse
-from src.evaluation.abtest_log import Users, read_users
+from src.abtest import analysis as abtest
+from src.abtest.analysis import Analysis, Effect, Sample, Settings, analyse
+from src.abtest.log import Users, read_users
 from tests.conftest import event, write_lines
 
 
