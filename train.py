@@ -66,7 +66,7 @@ def _check_choices(config: DictConfig, *, has_shares: bool) -> None:
         InputError: the worst epoch would be kept, or a model or a source is given what it has no use for.
     """
     from src.errors import InputError
-    from src.evaluation.comparison import direction
+    from src.comparison.analysis import direction
 
     metric, mode = config.monitor.metric, config.monitor.mode
     if mode not in ("max", "min"):

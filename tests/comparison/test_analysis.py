@@ -15,9 +15,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from src.errors import InputError
-from src.evaluation import comparison
+from src.comparison import analysis as comparison
 from src.abtest.analysis import holm
-from src.evaluation.comparison import QUERY, TESTED, Comparison, Run, against_first, compare, direction
+from src.comparison.analysis import QUERY, TESTED, Comparison, Run, against_first, compare, direction
 from src.evaluation.paired import Found, Mean, Sample, difference
 
 NDCG = "test/ndcg_at_10"

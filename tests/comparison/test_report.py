@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from src.evaluation.comparison import TESTED, Comparison, Run
-from src.evaluation.comparison_picture import draw
-from src.evaluation.comparison_report import markdown, sentences, write_report
-from tests.evaluation.test_comparison import NDCG, compared, made_up_setups, run
+from src.comparison.analysis import TESTED, Comparison, Run
+from src.comparison.picture import draw
+from src.comparison.report import markdown, sentences, write_report
+from tests.comparison.test_analysis import NDCG, compared, made_up_setups, run
 
 PROVENANCE = {"command": "compare.py", "commit": "abc"}
 

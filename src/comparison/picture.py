@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 
 from src.abtest.report import COLOURS
-from src.evaluation.comparison import Comparison, Setup
+from src.comparison.analysis import Comparison, Setup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.evaluation.comparison import TESTED, Comparison, Difference, Setup, listed
-from src.evaluation.comparison_picture import draw
+from src.comparison.analysis import TESTED, Comparison, Difference, Setup, listed
+from src.comparison.picture import draw
 from src.evaluation.paired import Mean
 from src.runs.atomic import write_record, write_whole
 

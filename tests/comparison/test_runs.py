@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mlflow.entities import LoggedModelOutput
 
-from src.compared_runs import find, read, register, setup_names
+from src.comparison.runs import find, read, register, setup_names
 from src.errors import InputError
 from src.tracking.store import end_parent, open_store, start_parent
 
