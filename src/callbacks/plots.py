@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from src.console import progress
 from src.datamodules.pair_datamodule import PairDataModule
-from src.evaluation import artist_map, plots, ranking
+from src.evaluation import ranking
+from src.plots import artist_map
+from src.plots import run as plots
 from src.models.pair_ranker import PairRanker
 from src.models.scorers import CosineMix, TwoTableDot
 

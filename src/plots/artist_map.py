@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int64, Shaped
 
-from src.evaluation import labels
-from src.evaluation.plots import BLUE, GREY, INK, blank, save, tidy
+from src.plots import labels
+from src.plots.run import BLUE, GREY, INK, blank, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
