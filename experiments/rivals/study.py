@@ -41,7 +41,7 @@ from experiments.runs import (  # noqa: E402
     write_results,
 )
 from src.abtest.analysis import holm  # noqa: E402
-from src.evaluation.paired import Found, Sample, difference  # noqa: E402
+from src.statistics.paired import Found, Sample, difference  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "rivals"
 TABLE = HERE / "results.csv"

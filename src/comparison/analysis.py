@@ -17,7 +17,7 @@ import pandas as pd
 
 from src.errors import InputError, check_number
 from src.abtest.analysis import holm
-from src.evaluation.paired import Found, Mean, Sample, difference
+from src.statistics.paired import Found, Mean, Sample, difference
 
 QUERY = ("session", "previous", "following")
 """The columns of a run's queries that say which test they are."""

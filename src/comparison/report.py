@@ -9,7 +9,7 @@ import pandas as pd
 
 from src.comparison.analysis import TESTED, Comparison, Difference, Setup, listed
 from src.comparison.picture import draw
-from src.evaluation.paired import Mean
+from src.statistics.paired import Mean
 from src.runs.atomic import write_record, write_whole
 
 _HOW = {"max": "highest", "min": "lowest"}

@@ -18,7 +18,7 @@ from src.errors import InputError
 from src.comparison import analysis as comparison
 from src.abtest.analysis import holm
 from src.comparison.analysis import QUERY, TESTED, Comparison, Run, against_first, compare, direction
-from src.evaluation.paired import Found, Mean, Sample, difference
+from src.statistics.paired import Found, Mean, Sample, difference
 
 NDCG = "test/ndcg_at_10"
 
