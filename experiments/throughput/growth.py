@@ -57,7 +57,7 @@ def exact(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
     """Lists of some of the tracks."""
     import torch
 
-    from src.models.retrieval import top_k
+    from src.models.retrieval.exact import top_k
 
     vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)
     rows = torch.arange(min(NUM_QUERIES, tracks))
@@ -73,7 +73,7 @@ def approximate(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
     """Lists of all tracks, with what it takes to make the index."""
     import torch
 
-    from src.models.approximate import approximate_top_k
+    from src.models.retrieval.exact.approximate import approximate_top_k
 
     vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)
 

@@ -15,7 +15,7 @@ from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs
 from src.errors import InputError, check_number
 from src.evaluation import ranking
-from src.models.sparse_retrieval import mean_ranks
+from src.models.retrieval.exact.sparse import mean_ranks
 from src.recommendations import check_k
 
 

@@ -28,7 +28,7 @@ def ours(vectors: Any, previous: Any, following: Any) -> Any:
     import torch
 
     from src.evaluation import ranking
-    from src.models.retrieval import mean_ranks
+    from src.models.retrieval.exact import mean_ranks
 
     table = torch.from_numpy(vectors)
     query, target = torch.from_numpy(previous), torch.from_numpy(following)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from src.models.retrieval import TIE, Search, best_first, exact_search, lists, rounded
+from src.models.retrieval.exact import TIE, Search, best_first, exact_search, lists, rounded
 from src.recommendations import SCORE_DECIMALS
 
 NUM_SAMPLED = 1000
