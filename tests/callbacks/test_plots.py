@@ -17,7 +17,7 @@ from src.callbacks.plots import Plots, artist_vectors
 from src.callbacks.ranking import Ranking
 from src.datamodules.pair_datamodule import PairDataModule
 from src.plots import run as drawing
-from src.models.baselines import Baseline, Popular
+from src.models.baselines.counting import Baseline, Popular
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
 from src.models.scorers import CosineMix

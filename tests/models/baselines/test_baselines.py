@@ -18,9 +18,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from src.catalog import Listens
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
-from src.models import baselines
-from src.models.baselines import Baseline, Neighbours, Popular, Rules
-from src.models.vector_baselines import Als, Bpr, Item2Vec
+from src.models.baselines import counting as baselines
+from src.models.baselines.counting import Baseline, Neighbours, Popular, Rules
+from src.models.baselines.counting.vectors import Als, Bpr, Item2Vec
 from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
 
 NUM_TRACKS = 6

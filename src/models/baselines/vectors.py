@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from src.catalog import Listens, Vocabulary
 from src.errors import InputError, check_number
-from src.models.baselines import played_in
+from src.models.baselines.counting import played_in
 
 _CELLS = 2**25
 """Scores that are looked through at once, to find the best of a track."""
