@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
-from src.compressed import check_whole
+from src.datamodules.compressed import check_whole
 from src.runs.cores import duckdb_settings
 from src.errors import InputError, check_number
 

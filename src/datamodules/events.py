@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 
 from src.catalog import Catalog
-from src.compressed import check_whole
+from src.datamodules.compressed import check_whole
 from src.runs.cores import duckdb_settings
 from src.errors import InputError, check_number
 
