@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.console import ROOT, console, verb
+from src.terminal.console import ROOT, console, verb
 
 
 @verb("abtest")
@@ -12,7 +12,7 @@ def abtest(config: DictConfig) -> None:
     """Read the logs, or play two recommenders first; compare; write and print; attach the result to MLflow runs."""
     from hydra.utils import instantiate
 
-    from src.console import arm_bars
+    from src.terminal.console import arm_bars
     from src.errors import InputError
     from src.abtest.analysis import analyse
     from src.abtest.log import read_users
@@ -21,7 +21,7 @@ def abtest(config: DictConfig) -> None:
     from src.recommender_names import recommender_name
     from src.runs.folder import refuse_used_folder
     from src.simulation.arms import make_policies
-    from src.tables import effects_table
+    from src.terminal.tables import effects_table
     from src.tracking.store import attach_abtest, locate_recommendations
 
     run_dir = Path(config.run_dir)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from src.console import ROOT, console, progress, verb
-from src.tables import comparison_table
+from src.terminal.console import ROOT, console, progress, verb
+from src.terminal.tables import comparison_table
 
 
 @verb("compare")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.console import ROOT, console, errors, verb
+from src.terminal.console import ROOT, console, errors, verb
 
 if TYPE_CHECKING:
     from src.serving.server import Settings

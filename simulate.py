@@ -5,8 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.console import ROOT, arm_bars, console, verb
-from src.tables import arms_table
+from src.terminal.console import ROOT, arm_bars, console, verb
+from src.terminal.tables import arms_table
 
 
 @verb("simulate")

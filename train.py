@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.console import ROOT, console, hush_libraries, verb
-from src.tables import frame_table, metrics_table
+from src.terminal.console import ROOT, console, hush_libraries, verb
+from src.terminal.tables import frame_table, metrics_table
 
 if TYPE_CHECKING:
     from src.datamodules.pair_datamodule import PairDataModule

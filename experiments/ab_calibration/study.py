@@ -17,7 +17,7 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from experiments.runs import markdown, run  # noqa: E402
-from src.console import progress  # noqa: E402
+from src.terminal.console import progress  # noqa: E402
 from src.abtest import analysis as abtest  # noqa: E402
 from src.abtest.analysis import Sample  # noqa: E402
 from src.abtest.log import read_users  # noqa: E402

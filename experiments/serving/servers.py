@@ -32,7 +32,7 @@ from experiments.serving.services import (
     wait,
 )
 from experiments.serving.study import of, spread
-from src.console import ROOT, console, progress
+from src.terminal.console import ROOT, console, progress
 from src.runs.provenance import provenance
 from src.runs.atomic import write_record
 from src.serving.server import SETTINGS, Settings, free_port, import_service, make_service

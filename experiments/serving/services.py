@@ -23,7 +23,7 @@ import numpy as np
 from redis import Redis
 
 from src.catalog import Catalog
-from src.console import ROOT
+from src.terminal.console import ROOT
 from src.recommendations import Recommendations
 from src.serving.release import Arm, write_release
 from src.serving.server import free_port

@@ -29,7 +29,7 @@ from experiments.serving.services import (
     stop_in_order,
     wrk_command,
 )
-from src.console import ROOT, console, progress
+from src.terminal.console import ROOT, console, progress
 from src.runs.provenance import provenance
 from src.runs.atomic import write_record
 from src.serving.store import FolderStore

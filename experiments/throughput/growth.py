@@ -19,7 +19,7 @@ from experiments.throughput.race import Contender, Stage, Work, race
 from experiments.throughput.stages.logs import make_logs
 from experiments.throughput.stages.pairs import ours as read_pairs
 from experiments.throughput.stages.training import BATCH_SIZE, draw_pairs, fit
-from src.console import ROOT, console
+from src.terminal.console import ROOT, console
 from src.runs.provenance import provenance
 from src.runs.atomic import write_record, write_whole
 

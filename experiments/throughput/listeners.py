@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.throughput.stages.listeners import loop, make_world
-from src.console import ROOT, console
+from src.terminal.console import ROOT, console
 from src.runs.provenance import provenance
 from src.runs.atomic import write_record
 from src.simulation.experiment import run_experiment

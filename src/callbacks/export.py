@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.catalog_files import write_top_tracks
-from src.console import console, progress
+from src.terminal.console import console, progress
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError, check_number
 from src.models.pair_ranker import PairRanker

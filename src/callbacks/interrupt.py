@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from src.console import console
+from src.terminal.console import console
 from src.tracking.store.logger import RunLogger
 from src.tracking.store import INTERRUPTED
 

@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from src.console import ROOT
+from src.terminal.console import ROOT
 from src.datamodules.pair_datamodule import PairDataModule
 from src.runs.provenance import git_diff, provenance
 from src.runs.atomic import write_record, write_whole

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from src.console import progress
+from src.terminal.console import progress
 from src.datamodules.pair_datamodule import PairDataModule
 from src.evaluation import ranking
 from src.plots import artist_map

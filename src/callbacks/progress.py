@@ -6,7 +6,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from src.console import console
+from src.terminal.console import console
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import check_number
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from src.console import console
+from src.terminal.console import console
 
 if TYPE_CHECKING:
     from optuna import Trial

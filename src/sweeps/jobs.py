@@ -22,7 +22,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from src.console import ROOT, console, errors, is_interrupt, message, remove_if_empty, show_error
+from src.terminal.console import ROOT, console, errors, is_interrupt, message, remove_if_empty, show_error
 from src.errors import InputError, JobFailed, JobsFailed
 
 Jobs = list[list[str]]

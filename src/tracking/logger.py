@@ -10,7 +10,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import MLFlowLogger
 
-from src.console import ROOT, console
+from src.terminal.console import ROOT, console
 from src.tracking.store import INTERRUPTED, PRUNED, talking_to
 
 _PAUSE_S = 10.0

@@ -10,7 +10,7 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from src.console import _for_hydra
+from src.terminal.console import _for_hydra
 from src.errors import InputError, JobFailed, JobsFailed
 from src.sweeps.jobs import Job, Sweep, _Headed, _ready_for, failure
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from src.console import console, hush_libraries
+from src.terminal.console import console, hush_libraries
 from src.tracking.store.logger import RunLogger
 from src.tracking.store import open_store
 

@@ -18,7 +18,7 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from src.console import ROOT
+    from src.terminal.console import ROOT
     from src.abtest.analysis import analyse
     from src.abtest.log import read_users
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from src.console import console
+from src.terminal.console import console
 
 if TYPE_CHECKING:
     import pandas as pd
