@@ -12,15 +12,15 @@ def abtest(config: DictConfig) -> None:
     """Read the logs, or play two recommenders first; compare; write and print; attach the result to MLflow runs."""
     from hydra.utils import instantiate
 
-    from src.terminal.console import arm_bars
-    from src.errors import InputError
     from src.abtest.analysis import analyse
     from src.abtest.log import read_users
     from src.abtest.report import sentences, write_report
-    from src.runs.provenance import provenance
+    from src.errors import InputError
     from src.recommender_names import recommender_name
     from src.runs.folder import refuse_used_folder
+    from src.runs.provenance import provenance
     from src.simulation.arms import make_policies
+    from src.terminal.console import arm_bars
     from src.terminal.tables import effects_table
     from src.tracking.store import attach_abtest, locate_recommendations
 

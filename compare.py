@@ -11,12 +11,12 @@ from src.terminal.tables import comparison_table
 @verb("compare")
 def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
-    from src.comparison.runs import find, read, register, winner
-    from src.errors import InputError
     from src.comparison import analysis as comparison
     from src.comparison.report import sentences, write_report
-    from src.runs.provenance import provenance
+    from src.comparison.runs import find, read, register, winner
+    from src.errors import InputError
     from src.runs.folder import refuse_used_folder
+    from src.runs.provenance import provenance
     from src.tracking.store import describe, log_to_run, store_that_is_there
 
     run_dir = Path(config.run_dir)

@@ -14,9 +14,9 @@ def simulate(config: DictConfig) -> None:
     """Play the sessions, write the logs, print what each arm's listeners made of it."""
     from hydra.utils import instantiate
 
-    from src.runs.provenance import provenance
     from src.recommender_names import recommender_name
     from src.runs.folder import refuse_used_folder
+    from src.runs.provenance import provenance
     from src.simulation.arms import make_policies
     from src.tracking.store import locate_recommendations
 

@@ -25,8 +25,8 @@ def train(config: DictConfig) -> float:
     """
     hush_libraries()
     from src.errors import InputError, check_number
-    from src.runs.resume import named_run, same_run
     from src.runs.folder import Begun, hold, refuse_used_folder, setup_name
+    from src.runs.resume import named_run, same_run
     from src.tracking.store import mark
 
     hydra = HydraConfig.get()
@@ -65,8 +65,8 @@ def _check_choices(config: DictConfig, *, has_shares: bool) -> None:
     Raises:
         InputError: the worst epoch would be kept, or a model or a source is given what it has no use for.
     """
-    from src.errors import InputError
     from src.comparison.analysis import direction
+    from src.errors import InputError
 
     metric, mode = config.monitor.metric, config.monitor.mode
     if mode not in ("max", "min"):
@@ -107,9 +107,9 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | N
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
-    from src.runs.resume import config_digest, setup_digest
     from src.runs.folder import Begun, as_dict, parameters, write_config
-    from src.tracking.store.logger import RunLogger
+    from src.runs.resume import config_digest, setup_digest
+    from src.tracking.logger import RunLogger
     from src.tracking.store import PRUNED, open_store, run_colour
 
     run_dir = Path(config.run_dir)

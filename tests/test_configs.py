@@ -9,9 +9,9 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from src.terminal.console import message
 from src.models.baselines.counting import Baseline
 from src.models.pair_ranker import PairRanker
+from src.terminal.console import message
 from tests.conftest import ROOT, make_vocabulary
 
 CONF = ROOT / "conf"

@@ -18,11 +18,11 @@ from hydra import compose, initialize_config_dir
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.calibration.ladder import MIXED, PUBLISHED, SESSIONS
 from experiments.runs import ROOT, run
-from src.terminal.console import console
 from src.simulation.experiment import Tally
 from src.simulation.policies import Policy, Popular, Random, StickyArtist
 from src.simulation.traffic import SHARD, Task, play
 from src.simulation.world import Taste, World, generate
+from src.terminal.console import console
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "calibration_search"
 CHEAP = ("random", "popular", "sticky_artist")

@@ -29,10 +29,10 @@ from experiments.serving.services import (
     stop_in_order,
     wrk_command,
 )
-from src.terminal.console import ROOT, console, progress
-from src.runs.provenance import provenance
 from src.runs.atomic import write_record
+from src.runs.provenance import provenance
 from src.serving.store import FolderStore
+from src.terminal.console import ROOT, console, progress
 
 HERE = Path(__file__).parent
 NUM_TRACKS, CONNECTIONS = 50_000, 64

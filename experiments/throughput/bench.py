@@ -18,9 +18,9 @@ import matplotlib as mpl
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.throughput.race import Stage, race, rows_of
 from experiments.throughput.report import draw, line, table
-from src.terminal.console import ROOT, console
-from src.runs.provenance import provenance
 from src.runs.atomic import write_record, write_whole
+from src.runs.provenance import provenance
+from src.terminal.console import ROOT, console
 
 HERE = Path(__file__).parent
 MODULES = ("pairs", "training", "lists", "ranks", "listeners", "verdict", "start")

@@ -19,9 +19,9 @@ from experiments.throughput.race import Contender, Stage, Work, race
 from experiments.throughput.stages.logs import make_logs
 from experiments.throughput.stages.pairs import ours as read_pairs
 from experiments.throughput.stages.training import BATCH_SIZE, draw_pairs, fit
-from src.terminal.console import ROOT, console
-from src.runs.provenance import provenance
 from src.runs.atomic import write_record, write_whole
+from src.runs.provenance import provenance
+from src.terminal.console import ROOT, console
 
 HERE = Path(__file__).parent
 K = 50
@@ -73,7 +73,7 @@ def approximate(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
     """Lists of all tracks, with what it takes to make the index."""
     import torch
 
-    from src.models.retrieval.exact.approximate import approximate_top_k
+    from src.models.retrieval.approximate import approximate_top_k
 
     vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)
 

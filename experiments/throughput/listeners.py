@@ -17,12 +17,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.throughput.stages.listeners import loop, make_world
-from src.terminal.console import ROOT, console
-from src.runs.provenance import provenance
 from src.runs.atomic import write_record
+from src.runs.provenance import provenance
 from src.simulation.experiment import run_experiment
 from src.simulation.policies import Policy, Random, Service
 from src.simulation.world import World
+from src.terminal.console import ROOT, console
 
 HERE = Path(__file__).parent
 mpl.use("agg")

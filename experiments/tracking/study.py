@@ -16,8 +16,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
-from src.runs.provenance import provenance  # noqa: E402
 from src.runs.atomic import write_record  # noqa: E402
+from src.runs.provenance import provenance  # noqa: E402
 
 WAYS = {"none": ["logger=none"], "mlflow": ["logger=mlflow"]}
 RUN = ["callbacks.early_stopping.patience=1000"]

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy import stats
 
-from src.errors import InputError, check_flag, check_number
 from src.abtest.log import Users
+from src.errors import InputError, check_flag, check_number
 
 METRICS = ("mean_time_per_session", "mean_tracks_per_session", "time", "sessions", "mean_request_latency")
 LOWER_IS_BETTER = ("mean_request_latency",)

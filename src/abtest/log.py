@@ -16,8 +16,8 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 
 from src.datamodules.compressed import check_whole
-from src.runs.cores import duckdb_settings
 from src.errors import InputError, check_number
+from src.runs.cores import duckdb_settings
 
 Lines = dict[str, Any]
 """Columns of lines, as arrays."""

@@ -7,11 +7,11 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.catalog_files import write_top_tracks
-from src.terminal.console import console, progress
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError, check_number
 from src.models.pair_ranker import PairRanker
 from src.recommendations import Recommendations, check_k
+from src.terminal.console import console, progress
 
 NUM_TOP_TRACKS = 1000
 """Most played tracks of the training data that are written."""

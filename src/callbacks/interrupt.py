@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.terminal.console import console
-from src.tracking.store.logger import RunLogger
+from src.tracking.logger import RunLogger
 from src.tracking.store import INTERRUPTED
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from src.terminal.console import ROOT
 from src.datamodules.pair_datamodule import PairDataModule
-from src.runs.provenance import git_diff, provenance
 from src.runs.atomic import write_record, write_whole
-from src.tracking.store.logger import RunLogger
+from src.runs.provenance import git_diff, provenance
+from src.terminal.console import ROOT
+from src.tracking.logger import RunLogger
 
 _MAX_DIFF = 1_000_000
 """Characters of uncommitted changes that are kept."""

@@ -11,13 +11,13 @@ from jaxtyping import Float, Float32, Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from src.terminal.console import progress
 from src.datamodules.pair_datamodule import PairDataModule
 from src.evaluation import ranking
-from src.plots import artist_map
-from src.plots import run as plots
 from src.models.pair_ranker import PairRanker
 from src.models.scorers import CosineMix, TwoTableDot
+from src.plots import artist_map
+from src.plots import run as plots
+from src.terminal.console import progress
 
 MAX_PAIRS = 200_000
 """Test pairs that are scored for the pictures, a seeded choice where there are more."""

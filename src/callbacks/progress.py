@@ -6,9 +6,9 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from src.terminal.console import console
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import check_number
+from src.terminal.console import console
 
 _BETWEEN_LOOKS_S = 0.05
 

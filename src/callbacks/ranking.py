@@ -10,13 +10,13 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from scipy.sparse import csr_array
 
-from src.terminal.console import progress
 from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs
 from src.errors import InputError, check_number
 from src.evaluation import ranking
-from src.models.retrieval.exact.sparse import mean_ranks
+from src.models.retrieval.sparse import mean_ranks
 from src.recommendations import check_k
+from src.terminal.console import progress
 
 
 class Ranking(Callback):

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.errors import InputError, check_number
 from src.abtest.analysis import holm
+from src.errors import InputError, check_number
 from src.statistics.paired import Found, Mean, Sample, difference
 
 QUERY = ("session", "previous", "following")

@@ -9,8 +9,8 @@ import pandas as pd
 
 from src.comparison.analysis import TESTED, Comparison, Difference, Setup, listed
 from src.comparison.picture import draw
-from src.statistics.paired import Mean
 from src.runs.atomic import write_record, write_whole
+from src.statistics.paired import Mean
 
 _HOW = {"max": "highest", "min": "lowest"}
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from src.errors import InputError
 from src.comparison.analysis import QUERY, TESTED, Comparison, Run
+from src.errors import InputError
 from src.runs.folder import short
 from src.tracking.store import INTERRUPTED, KIND, PRUNED, fetch, find_runs, parent_of, talking_to
 

@@ -18,8 +18,8 @@ import duckdb
 
 from src.catalog import Catalog
 from src.datamodules.compressed import check_whole
-from src.runs.cores import duckdb_settings
 from src.errors import InputError, check_number
+from src.runs.cores import duckdb_settings
 
 _WHOLE = "DECIMAL(22, 3)"  # a cast to BIGINT would round 1.7 to 2 and say nothing
 _SHORT = "DECIMAL(18, 3)"  # 64 bits; all arithmetic of the 128 bits that _WHOLE needs is ten times as slow

@@ -16,8 +16,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from src.catalog import Vocabulary
 from src.errors import InputError, made
-from src.models.retrieval.exact.approximate import approximate_top_k
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from src.models.retrieval.approximate import approximate_top_k
 from src.models.retrieval.exact import mean_ranks, top_k
 from src.models.row_adam import RowAdam
 from src.models.scorers import Biases, CosineMix, TwoTableDot

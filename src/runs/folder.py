@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError
-from src.runs.provenance import provenance
 from src.runs.atomic import write_record, write_whole
+from src.runs.provenance import provenance
 
 CHECKPOINT = "checkpoints/last.ckpt"
 """Where a run that was stopped goes on from."""

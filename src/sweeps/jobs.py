@@ -22,8 +22,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from src.terminal.console import ROOT, console, errors, is_interrupt, message, remove_if_empty, show_error
 from src.errors import InputError, JobFailed, JobsFailed
+from src.terminal.console import ROOT, console, errors, is_interrupt, message, remove_if_empty, show_error
 
 Jobs = list[list[str]]
 """Overrides of each job."""

@@ -9,11 +9,11 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from src.terminal.console import console
 from src.errors import InputError, check_number
+from src.sweeps.jobs import Sweep, failure
 from src.sweeps.search_space import Space
 from src.sweeps.search_study import PRUNED, WHY, Settings, best_so_far, finished, open_study, tell
-from src.sweeps.jobs import Sweep, failure
+from src.terminal.console import console
 
 if TYPE_CHECKING:
     from optuna import Study

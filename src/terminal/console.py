@@ -25,13 +25,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from src.runs.cores import SPINS
 from src.errors import InputError, JobsFailed
+from src.runs.cores import SPINS
 
 if TYPE_CHECKING:
     pass
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 """The clone: `conf/` and the verbs lie here."""
 
 _THE_DISKS = {
@@ -47,8 +47,8 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
     """Make a function of a config the entry of a verb.
 
     Hydra composes `conf/<config_name>.yaml` and the command line. What the user can mend ends as one line and exit
-    code 2, an interruption with 130; anything else is a bug of ours and keeps its traceback. `src/sweeps/jobs.py` runs the
-    jobs of a multirun: one that fails does not stop the others. An empty run folder is removed.
+    code 2, an interruption with 130; anything else is a bug of ours and keeps its traceback. `src/sweeps/jobs.py` runs
+    the jobs of a multirun: one that fails does not stop the others. An empty run folder is removed.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:

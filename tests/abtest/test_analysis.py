@@ -15,10 +15,10 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import tt_ind_solve_power
 
-from src.errors import InputError
 from src.abtest import analysis as abtest
 from src.abtest.analysis import Analysis, Effect, Sample, Settings, analyse
 from src.abtest.log import Users, read_users
+from src.errors import InputError
 from tests.conftest import event, write_lines
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from src.errors import InputError
-from src.comparison import analysis as comparison
 from src.abtest.analysis import holm
+from src.comparison import analysis as comparison
 from src.comparison.analysis import QUERY, TESTED, Comparison, Run, against_first, compare, direction
+from src.errors import InputError
 from src.statistics.paired import Found, Mean, Sample, difference
 
 NDCG = "test/ndcg_at_10"

@@ -48,7 +48,14 @@ def _server() -> subprocess.Popen[str]:
     return server
 
 
-_IMPORTED = ("src.tracking.store", "duckdb", "matplotlib.figure", "mlflow.pyfunc", "src.callbacks.plots", "src.tracking.store.logger")
+_IMPORTED = (
+    "src.tracking.store",
+    "duckdb",
+    "matplotlib.figure",
+    "mlflow.pyfunc",
+    "src.callbacks.plots",
+    "src.tracking.logger",
+)
 """In this order: the first says how MLflow is to behave."""
 
 

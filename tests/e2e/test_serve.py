@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import pytest
 import redis
 
-from src.datamodules.pair_datamodule import PairDataModule
 from src.abtest.log import read_users
+from src.datamodules.pair_datamodule import PairDataModule
 from tests.conftest import ROOT, write_lines
 from tests.e2e.running import (
     Crowd,

@@ -10,9 +10,9 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from src.terminal.console import _for_hydra
 from src.errors import InputError, JobFailed, JobsFailed
 from src.sweeps.jobs import Job, Sweep, _Headed, _ready_for, failure
+from src.terminal.console import _for_hydra
 
 
 def test_a_failed_job_travels_as_its_line_alone() -> None:

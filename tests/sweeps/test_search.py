@@ -19,9 +19,9 @@ from pytorch_lightning import LightningModule, Trainer
 from src.callbacks.pruning import Pruning
 from src.errors import InputError, JobFailed
 from src.sweeps import search_report as report
+from src.sweeps.search import Search
 from src.sweeps.search_space import Space
 from src.sweeps.search_study import KILLED, PRUNED, Settings, best_so_far, finished, open_study, tell
-from src.sweeps.search import Search
 from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")

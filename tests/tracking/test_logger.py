@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from src.terminal.console import console, hush_libraries
-from src.tracking.store.logger import RunLogger
+from src.tracking.logger import RunLogger
 from src.tracking.store import open_store
 
 
@@ -22,7 +22,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def logger(uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunLogger:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("src.tracking.store.logger._PAUSE_S", 0.0)
+    monkeypatch.setattr("src.tracking.logger._PAUSE_S", 0.0)
     made = RunLogger(experiment_name="segue", run_name="convex", tracking_uri=uri, patience_s=0.0)
     made.start()
     return made

@@ -5,8 +5,8 @@ import pytest
 import yaml
 
 from src.errors import InputError
-from src.runs.provenance import git_state, provenance
 from src.runs.folder import flatten, write_config
+from src.runs.provenance import git_state, provenance
 from src.tracking.store import open_store
 
 

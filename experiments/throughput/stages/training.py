@@ -55,9 +55,9 @@ def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
 
     from src.callbacks.progress import TrainingProgress
     from src.catalog import Catalog, Vocabulary
-    from src.terminal.console import ROOT, console
     from src.datamodules.pair_datamodule import PairDataModule
     from src.datamodules.pairs import Pairs
+    from src.terminal.console import ROOT, console
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

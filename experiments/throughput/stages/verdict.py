@@ -18,9 +18,9 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from src.terminal.console import ROOT
     from src.abtest.analysis import analyse
     from src.abtest.log import read_users
+    from src.terminal.console import ROOT
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("abtest")

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from src.catalog import Listens, Vocabulary
 from src.errors import InputError, check_number, made
-from src.models.retrieval.exact.sparse import mean_ranks, top_k
+from src.models.retrieval.sparse import mean_ranks, top_k
 
 _CELLS = 2**25
 """Scores that are looked through at once, to find the best of a track."""

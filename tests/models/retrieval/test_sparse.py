@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from src.errors import InputError
-from src.models.retrieval.exact.sparse import mean_ranks, top_k
+from src.models.retrieval.sparse import mean_ranks, top_k
 
 
 @st.composite
