@@ -8,8 +8,8 @@ from torch import Tensor
 
 from src.errors import InputError
 from src.models.contracts import PairBatch
+from src.models.heads import CosineMix
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, accidental_hits
-from src.models.scorers import CosineMix
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES
 
@@ -209,7 +209,7 @@ def test_pairs_without_a_share_teach_nothing(scorer: CosineMix, loss: MSELoss | 
 
 @pytest.mark.parametrize("make", [MSELoss, partial(BCELoss, scale=1.0, listener_spread=2.0)])
 def test_a_loss_on_shares_refuses_a_source_without_them(make: Any) -> None:
-    with pytest.raises(InputError, match=r"loss=(mse|bce) learns from shares played.*use loss=softmax"):
+    with pytest.raises(InputError, match=r"loss=(mse|bce) learns from shares played.*use recipe=playlists"):
         make(make_vocabulary([0, 1], mean_played_ratio=None))
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.models.heads import TwoTableDot
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
 from src.models.row_adam import RowAdam
-from src.models.scorers import TwoTableDot
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT
 

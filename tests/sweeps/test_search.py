@@ -25,7 +25,7 @@ from src.sweeps.search_study import KILLED, PRUNED, Settings, best_so_far, finis
 from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")
-TEMPERATURE = "loss.without_shares.temperature"
+TEMPERATURE = "loss.temperature"
 ALL = {"model.dim", "model.alpha", "model.dropout", "model.track_dropout", "optimizer.lr", "optimizer.weight_decay"}
 Objective = Callable[[dict[str, str]], float]
 
@@ -35,12 +35,12 @@ def parsed(*words: str) -> Any:
 
 
 def make_space(*given: str, **chosen: str) -> Space:
-    settled = {"model": "convex", "loss": "auto", "datamodule": "botify", **chosen}
+    settled = {"model": "convex", "loss": "bce", "datamodule": "botify", **chosen}
     return Space(
         given=parsed(*given),
         usual=parsed(*(f"{key}={text}" for key, text in USUAL.space.items())),
         only_with=OmegaConf.to_container(USUAL.only_with),  # type: ignore[arg-type]
-        settled=settled.__getitem__,
+        settled=lambda key, _: settled[key],
     )
 
 
@@ -77,8 +77,25 @@ def test_a_choice_takes_out_what_it_leaves_no_choice_about(chosen: dict[str, str
 
 
 def test_the_temperature_is_searched_where_there_is_one() -> None:
-    assert names(make_space("datamodule=yes", datamodule="yes")) == ALL | {TEMPERATURE}
-    assert names(make_space("datamodule=yes", "loss=softmax", datamodule="yes", loss="softmax")) == ALL
+    assert names(make_space("loss=softmax", loss="softmax")) == ALL | {TEMPERATURE}
+    assert names(make_space("loss=mse", loss="mse")) == ALL
+
+
+def test_what_a_trial_chooses_settles_what_else_it_has() -> None:
+    import optuna
+
+    space = Space(
+        given=parsed("datamodule=yes,botify"),
+        usual=parsed(f"{TEMPERATURE}=interval(0.1,1)"),
+        only_with={TEMPERATURE: "loss=softmax"},
+        settled=lambda key, chosen: {"yes": "softmax", "botify": "bce"}[chosen["datamodule"]] if key == "loss" else "",
+    )
+    study, seen = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)), set()
+    for _ in range(20):
+        words = dict(word.split("=") for word in space.suggest(study.ask()))
+        assert (TEMPERATURE in words) == (words["datamodule"] == "yes")
+        seen.add(words["datamodule"])
+    assert seen == {"yes", "botify"}
 
 
 def test_a_sweep_takes_the_place_of_a_dimension_or_adds_one() -> None:
@@ -93,11 +110,11 @@ def test_a_sweep_takes_the_place_of_a_dimension_or_adds_one() -> None:
 def test_each_trial_has_a_key_only_with_the_choice_that_brings_it_in() -> None:
     import optuna
 
-    space, seen = make_space("model=convex,track", "loss=auto,softmax", datamodule="yes"), set()
+    space, seen = make_space("model=convex,track", "loss=bce,softmax"), set()
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(40):
         words = dict(word.split("=") for word in space.suggest(study.ask()))
-        assert (TEMPERATURE in words) == (words["loss"] == "auto")
+        assert (TEMPERATURE in words) == (words["loss"] == "softmax")
         assert ("model.alpha" in words) == (words["model"] == "convex")
         assert 1e-4 <= float(words["optimizer.lr"]) <= 3e-2
         seen.add((words["model"], words["loss"]))
@@ -118,7 +135,8 @@ def test_what_no_trial_would_have_is_refused() -> None:
 
 def test_of_several_choices_each_is_needed() -> None:
     assert TEMPERATURE not in names(make_space("model=rules,track"))
-    assert TEMPERATURE in names(make_space("model=rules,track", datamodule="yes"))
+    assert TEMPERATURE in names(make_space("model=rules,track", loss="softmax"))
+    assert TEMPERATURE not in names(make_space("model=rules", "model.window=1,2", model="rules", loss="softmax"))
 
 
 BAD = [
