@@ -279,9 +279,7 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
         ({"dropout": 1.0}, "dropout must be a number of at least 0 and at most 0.9, got 1"),
     ],
 )
-def test_impossible_settings_are_refused(
-    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_impossible_settings_are_refused(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as where a user meets it
     usual: dict[str, Any] = {"alpha": 0.5, "fixed_alpha": None, "dim": 5, "init_std": 0.1}
     usual |= {"item_bias": False, "dropout": 0.0, "track_dropout": 0.0, "order_std": 0.0}
