@@ -384,6 +384,6 @@ def test_without_its_package_the_error_says_how_to_install_it(
 
 
 def test_a_model_that_counts_nothing_is_refused() -> None:
-    head = partial(COSINES, alpha=0.5, dim=4)
+    head: Any = partial(COSINES, alpha=0.5, dim=4)
     with pytest.raises(InputError, match="model makes a CosineMix, which counts nothing; leave out recipe=counting"):
         Baseline(vocabulary=VOCABULARY, model=head, monitor="val/mrr")
