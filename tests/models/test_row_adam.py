@@ -129,6 +129,20 @@ def test_its_state_goes_on_from_a_checkpoint_as_if_nothing_had_been() -> None:
     assert all(torch.equal(ended[name], again[name]) for name in ended)
 
 
+@pytest.mark.parametrize("mode", ["default", "warn", "error"])
+def test_a_step_keeps_to_what_was_asked_of_determinism_and_moves_to_the_same_weights(mode: str) -> None:
+    before = torch.get_deterministic_debug_mode()
+    expected = trained(plain := ranker("convex", "bce", ROW_ADAM), plain.configure_optimizers())
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        asked = torch.get_deterministic_debug_mode()
+        ended = trained(model := ranker("convex", "bce", ROW_ADAM), model.configure_optimizers())
+        assert torch.get_deterministic_debug_mode() == asked
+    finally:
+        torch.set_deterministic_debug_mode(before)
+    assert all(torch.equal(ended[name], expected[name]) for name in ended)
+
+
 @pytest.mark.parametrize("scorer", ["convex", "contextual"])
 def test_training_ends_as_well_as_with_adam_within_what_seeds_differ(
     datamodule_of: Callable[..., PairDataModule], ring_logs: Path, scorer: str
