@@ -34,8 +34,10 @@ from experiments.serving.services import (
 from experiments.serving.study import of, spread
 from src.runs.atomic import write_record
 from src.runs.provenance import provenance
-from src.serving.server import SETTINGS, Settings, free_port, import_service, make_service
-from src.serving.store import FolderStore
+from src.serving.release_store import FolderStore
+from src.serving.server import import_service, make_service
+from src.serving.settings import SETTINGS, free_port
+from src.serving.settings import ServiceSettings as Settings
 from src.terminal.console import ROOT, console, progress
 
 HERE = Path(__file__).parent

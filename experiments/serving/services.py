@@ -25,8 +25,8 @@ from redis import Redis
 from src.catalog import Catalog
 from src.recommendations import Recommendations
 from src.serving.release import Arm, write_release
-from src.serving.server import free_port
-from src.serving.store import FolderStore
+from src.serving.release_store import FolderStore
+from src.serving.settings import free_port
 from src.terminal.console import ROOT
 
 HERE = Path(__file__).parent

@@ -31,7 +31,7 @@ from experiments.serving.services import (
 )
 from src.runs.atomic import write_record
 from src.runs.provenance import provenance
-from src.serving.store import FolderStore
+from src.serving.release_store import FolderStore
 from src.terminal.console import ROOT, console, progress
 
 HERE = Path(__file__).parent

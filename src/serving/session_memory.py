@@ -20,7 +20,7 @@ _MIX = 0x9E3779B97F4A7C15  # spreads users over buckets (Knuth's multiplicative 
 
 
 @runtime_checkable
-class Sessions(Protocol):
+class SessionMemory(Protocol):
     """Remembers the tracks of a user's current session."""
 
     async def play(self, user: int, track: int, now_ms: int) -> list[int]:
