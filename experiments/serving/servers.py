@@ -120,10 +120,15 @@ def be(app: str, settings_of: Path, port: int) -> None:
 
     if app == "fastapi":
         routed.mount("/", service)
-    else:
-        routed = service
     os.chdir(settings.run_dir)
-    uvicorn.run(routed, port=port, http="httptools", loop="uvloop", access_log=False, log_level="warning")
+    uvicorn.run(
+        routed if app == "fastapi" else service,
+        port=port,
+        http="httptools",
+        loop="uvloop",
+        access_log=False,
+        log_level="warning",
+    )
 
 
 if __name__ == "__main__":

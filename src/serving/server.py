@@ -26,7 +26,7 @@ from src.serving.stores import make_sessions, make_stores
 if TYPE_CHECKING:
     import src.serving.app  # which is imported by `import_service`, once the metrics have their folder
 
-_metrics = tempfile.TemporaryDirectory(prefix="segue-metrics-")
+_metrics: list[tempfile.TemporaryDirectory[str]] = []  # which last as long as this process
 
 _REPORT_S = 60
 """Between two lines about fallbacks in the service's own log."""
@@ -37,7 +37,8 @@ _STOP_S = 4
 
 def import_service() -> None:
     """Import all that workers need, before they are forked."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics.name  # is read when the metrics are imported
+    _metrics.append(tempfile.TemporaryDirectory(prefix="segue-metrics-"))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics[0].name  # is read when the metrics are imported
     import granian
 
     from src.serving import app, redis_store
