@@ -62,7 +62,7 @@ class ServiceApp:
         body_timeout_s: seconds in which a body must have arrived.
         token: what a request must bear, if anything.
         rate_limit: of a client, if any.
-        with_fallback: whether lines of the log tell where an answer came from that no list gave.
+        with_fallback: whether lines of the log say where an answer came from that no list gave.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class PreparedRelease:
     lists: Mapping[str, Recommendations]
 
     def write(self, folder: Path, *, provenance: Mapping[str, str]) -> str:
-        """Write the release; tell its version."""
+        """Write the release; returns its version."""
         parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return write_release(folder, **parts, provenance=provenance)
 

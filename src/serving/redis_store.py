@@ -79,7 +79,7 @@ class RedisStore:
         return version
 
     def rollback(self) -> str:
-        """Serve the version before the current one; tell which that is.
+        """Serve the version before the current one; returns which that is.
 
         Raises:
             InputError: there is none, or it is damaged, or Redis does not answer.
@@ -98,7 +98,7 @@ class RedisStore:
             return str(self.index().current)
 
     def fetch(self) -> str:
-        """Bring the current version here and make it current here; tell which that is.
+        """Bring the current version here and make it current here; returns which that is.
 
         Raises:
             InputError: Redis does not answer, holds no release, or a damaged one; what is served stays as it is.
@@ -153,7 +153,7 @@ class RedisStore:
             self._redis.unlink(key)
 
     def _get(self, *parts: object) -> bytes | None:
-        return cast("bytes | None", self._redis.get(self._key(*parts)))  # which answers in bytes unless told to decode
+        return cast("bytes | None", self._redis.get(self._key(*parts)))  # bytes, as nothing is decoded
 
     def _key(self, *parts: object) -> str:
         return self._prefix + ":".join(map(str, parts))
@@ -212,7 +212,7 @@ class RedisSessions:
         return self._problem if is_news else None
 
     async def play(self, user: int, track: int, now_ms: int) -> list[int]:
-        """Note that a user has played a track; tell all tracks of the session in order, this one last."""
+        """Note that a user has played a track; returns all tracks of the session in order, this one last."""
         key = f"{self._prefix}{user}"
         if self._may_ask():
             try:

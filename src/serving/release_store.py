@@ -151,7 +151,7 @@ class FolderStore:
         return self.folder / version
 
     def load(self, write: Callable[[Path], object]) -> str:
-        """Take in a release, which `write` writes into an empty folder, and make it current; tell its version.
+        """Take in a release, which `write` writes into an empty folder, and make it current; returns its version.
 
         A release that is there already is not written again. Nothing changes where `write` fails.
         """
@@ -179,7 +179,7 @@ class FolderStore:
             return False
 
     def rollback(self) -> str:
-        """Serve the version before the current one; tell which that is.
+        """Serve the version before the current one; returns which that is.
 
         Raises:
             InputError: there is none, or it is damaged.
