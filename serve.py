@@ -1,6 +1,5 @@
 """From recommenders to the REST service that plays them; also loads and rolls back what a running one serves."""
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,11 +39,10 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
     busy = partial(console.status, "loading recommendations")
     settings, release = prepare_service(given, request, warn=_warn, busy=busy)
     arms = ", ".join(f"{name}: {arm.recommender}" for name, arm in release.arms.items())
-    where = settings.store["folder"]
     console.print(f"experiment   {release.experiment}, arms {arms}", soft_wrap=True, markup=False)
+    where = settings.store["folder"]
     console.print(f"release      {release.version}, {len(release):,} tracks, in {where}", soft_wrap=True)
     console.print(f"run folder   {settings.run_dir}", soft_wrap=True, markup=False)
-    sys.stdout.flush()
     run(settings)
 
 
@@ -74,7 +72,7 @@ def _versions(given: dict[str, Any], _: "ReleaseRequest") -> None:
 
 
 def _locate(name: str) -> Path:
-    from src.tracking.store import locate_recommendations  # is imported where it is called: in the process that loads
+    from src.tracking.store import locate_recommendations  # here, in the process that loads
 
     return locate_recommendations(name)
 

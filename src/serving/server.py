@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -123,6 +124,7 @@ def run(settings: ServiceSettings) -> None:
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
 
+    sys.stdout.flush()  # before workers are forked, who would write it again
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     make_sessions(settings)  # before workers map it side by side
     limits = settings.limits
