@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from src.errors import InputError
-from src.serving.store import FolderStore, Index, is_version
+from src.serving.release_store import FolderStore, Index, is_version
 from tests.serving.conftest import writer
 
 

@@ -20,11 +20,11 @@ _MIX = 0x9E3779B97F4A7C15  # spreads users over buckets (Knuth's multiplicative 
 
 
 @runtime_checkable
-class Sessions(Protocol):
+class SessionMemory(Protocol):
     """Remembers the tracks of a user's current session."""
 
     async def play(self, user: int, track: int, now_ms: int) -> list[int]:
-        """Note that a user has played a track; tell all tracks of the session in order, this one last."""
+        """Note that a user has played a track; returns all tracks of the session in order, this one last."""
         ...
 
     async def end(self, user: int) -> None:
@@ -62,7 +62,7 @@ class MappedSessions:
         self._num_tracks, self._tracks = table["num_tracks"], table["tracks"]
 
     async def play(self, user: int, track: int, now_ms: int) -> list[int]:
-        """Note that a user has played a track; tell all tracks of the session in order, this one last."""
+        """Note that a user has played a track; returns all tracks of the session in order, this one last."""
         bucket = self._bucket(user)
         fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, bucket)
         try:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from src.catalog_files import write_top_tracks
 from src.errors import InputError
-from src.serving.arms import Prepared, prepare
+from src.serving.prepared_release import PreparedRelease, prepare_release
 from src.serving.release import Arm, Release
 from tests.conftest import make_catalog, write_tracks
 from tests.serving.conftest import lists_of
@@ -26,10 +26,10 @@ def small_world() -> Any:
     return SimpleNamespace(catalog=make_catalog([0, 1, 2, 3]), top_tracks=np.array([3, 1]))
 
 
-def ready(arms: Any, *, pick: str = "uniform", experiment: str = "TEST", **changes: Any) -> Prepared:
+def ready(arms: Any, *, pick: str = "uniform", experiment: str = "TEST", **changes: Any) -> PreparedRelease:
     usual = {"artist_gap": 0, "max_tracks": 128, "tracks": None, "world": no_world}
     settings = usual | {"locate": lambda name: Path(f"/nowhere/{name}")} | changes
-    return prepare(arms, experiment=experiment, pick=pick, **settings)
+    return prepare_release(arms, experiment=experiment, pick=pick, **settings)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from filelock import FileLock
 
@@ -80,6 +80,41 @@ def damaged(version: str, where: str) -> str:
     return f"version {version} in {where} is damaged; nothing changes; load it again"
 
 
+class StoreUnreachableError(InputError):
+    """The store that replicas share does not answer, or refuses."""
+
+
+@runtime_checkable
+class ReleaseStore(Protocol):
+    """Versions of releases, of which one is current."""
+
+    @property
+    def where(self) -> str:
+        """What users know it by."""
+        ...
+
+    def index(self) -> Index:
+        """Its versions."""
+        ...
+
+    def rollback(self) -> str:
+        """Serve the version before the current one; returns which that is."""
+        ...
+
+
+@runtime_checkable
+class SharedStore(ReleaseStore, Protocol):
+    """A store that several replicas copy their releases from. Each call may raise `StoreUnreachableError`."""
+
+    def publish(self, version: str) -> str:
+        """Take a version from the local folder and make it current."""
+        ...
+
+    def fetch(self) -> str:
+        """Bring the current version to the local folder and make it current there; returns which that is."""
+        ...
+
+
 class FolderStore:
     """Releases in a folder: `<version>/` for each, and `index.json`, which is replaced as a whole.
 
@@ -93,7 +128,7 @@ class FolderStore:
 
     def __init__(self, folder: Path, *, keep: int) -> None:
         check_number("store.keep", keep, whole=True, least=1, hint="the one that is served must be kept")
-        self.folder, self._keep = folder, keep
+        self.folder, self.where, self._keep = folder, str(folder), keep
         self._lock = FileLock(folder / ".lock")
 
     def index(self) -> Index:
@@ -116,7 +151,7 @@ class FolderStore:
         return self.folder / version
 
     def load(self, write: Callable[[Path], object]) -> str:
-        """Take in a release, which `write` writes into an empty folder, and make it current; tell its version.
+        """Take in a release, which `write` writes into an empty folder, and make it current; returns its version.
 
         A release that is there already is not written again. Nothing changes where `write` fails.
         """
@@ -144,7 +179,7 @@ class FolderStore:
             return False
 
     def rollback(self) -> str:
-        """Serve the version before the current one; tell which that is.
+        """Serve the version before the current one; returns which that is.
 
         Raises:
             InputError: there is none, or it is damaged.

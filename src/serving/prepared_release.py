@@ -1,4 +1,4 @@
-"""Arms of a service: from the names of recommenders to a release."""
+"""From the arms of an experiment, each with the name of a recommender, to a release that is ready to be written."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _WORDS = sorted(set(POLICIES) - {"lists"})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Prepared:
+class PreparedRelease:
     """All that goes into a release, checked; see `write_release`."""
 
     experiment: str
@@ -30,12 +30,12 @@ class Prepared:
     lists: Mapping[str, Recommendations]
 
     def write(self, folder: Path, *, provenance: Mapping[str, str]) -> str:
-        """Write the release; tell its version."""
+        """Write the release; returns its version."""
         parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return write_release(folder, **parts, provenance=provenance)
 
 
-def prepare(
+def prepare_release(
     arms: Any,
     *,
     experiment: str,
@@ -45,7 +45,7 @@ def prepare(
     tracks: Path | None,
     world: Callable[[], Any],
     locate: Callable[[str], Path],
-) -> Prepared:
+) -> PreparedRelease:
     """Read what the arms of an experiment need.
 
     The catalogue is that of `tracks`, or what the first recommendations file lists, or, where no arm has a file, that
@@ -76,7 +76,7 @@ def prepare(
     files: dict[str, Path] = {}
     for arm in check_arms(arms):
         where = f"arms.{arm}" if len(arms) > 1 else "recommendations"
-        made[arm], file = _make(where, arms[arm], {"pick": pick, "artist_gap": artist_gap}, locate)
+        made[arm], file = _arm(where, arms[arm], {"pick": pick, "artist_gap": artist_gap}, locate)
         if made[arm].artist_gap > max_tracks:
             raise InputError(
                 f"artist_gap must be at most the {max_tracks} tracks of a session that are remembered, got "
@@ -90,10 +90,10 @@ def prepare(
     if not len(top_tracks) and any(arm.policy == "popular" for arm in made.values()):
         raise InputError("popular needs a top_tracks.json beside the recommendations or tracks=; there is none")
     lists |= {arm: Recommendations.read(file, catalog) for arm, file in files.items() if arm not in lists}
-    return Prepared(experiment=experiment, arms=made, catalog=catalog, top_tracks=top_tracks, lists=lists)
+    return PreparedRelease(experiment=experiment, arms=made, catalog=catalog, top_tracks=top_tracks, lists=lists)
 
 
-def _make(where: str, given: Any, usual: Mapping[str, Any], locate: Callable[[str], Path]) -> tuple[Arm, Path | None]:
+def _arm(where: str, given: Any, usual: Mapping[str, Any], locate: Callable[[str], Path]) -> tuple[Arm, Path | None]:
     name = recommender_name(given)
     if name is None:
         raise InputError(

@@ -35,7 +35,7 @@ class LogUnavailableError(Exception):
     """Nothing can be written now; says why."""
 
 
-class EventLog:
+class EventLogWriter:
     """Appends lines to `data.json` and rotates it: `data.json.1` is the file before, and so on.
 
     Belongs to one event loop of one process, which has the folder to itself.

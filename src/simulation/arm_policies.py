@@ -1,4 +1,4 @@
-"""Arms: from the name of a recommender to the policy that plays it."""
+"""From the arms of an experiment, each with the name of a recommender, to the policies that play them."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -38,12 +38,12 @@ def make_policies(
             f"arms must give each arm a recommender, such as arms={{C: random, T1: popular}}, got {arms!r}"
         )
     return {
-        arm: _make(f"arms.{arm}", arms[arm], templates=templates, world=world, locate=locate)
+        arm: _policy(f"arms.{arm}", arms[arm], templates=templates, world=world, locate=locate)
         for arm in check_arms(arms)
     }
 
 
-def _make(where: str, given: Any, *, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
+def _policy(where: str, given: Any, *, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
     settings = (
         {key: value for key, value in given.items() if key != "recommender"} if isinstance(given, Mapping) else {}
     )

@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.serving import event_log
-from src.serving.event_log import EventLog, LogUnavailableError
+from src.serving import log_writer
+from src.serving.log_writer import EventLogWriter, LogUnavailableError
 
 LINE = b'{"message": "next"}\n'
 
 
-def open_log(folder: Path, **changes: Any) -> EventLog:
+def open_log(folder: Path, **changes: Any) -> EventLogWriter:
     given: dict[str, Any] = {"fsync": "never", "fsync_interval_s": 1.0, "max_bytes": 100_000_000, "backups": 10}
-    return EventLog(folder, **given | changes)
+    return EventLogWriter(folder, **given | changes)
 
 
 def lines_of(num: int, size: int = 40, first: int = 0) -> list[bytes]:
@@ -111,7 +111,7 @@ def test_a_log_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert written(tmp_path) == [b"one\n", b"two\n"]
 
 
-@pytest.mark.parametrize("fsync", event_log.FSYNC)
+@pytest.mark.parametrize("fsync", log_writer.FSYNC)
 def test_closing_writes_and_syncs_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str) -> None:
     synced, sync = list[int](), os.fsync
 
@@ -151,7 +151,7 @@ def send(folder: Path, sizes: list[list[int]], **changes: Any) -> list[bytes]:
     return sent
 
 
-@pytest.mark.parametrize("fsync", event_log.FSYNC)
+@pytest.mark.parametrize("fsync", log_writer.FSYNC)
 @settings(deadline=None, max_examples=12)
 @given(sizes=batches)
 def test_rotation_loses_and_tears_no_line(
@@ -332,7 +332,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-async def fill_up(log: EventLog, first: int = 0) -> list[bytes]:
+async def fill_up(log: EventLogWriter, first: int = 0) -> list[bytes]:
     """Write batches until one is refused; what was answered."""
     answered: list[bytes] = []
     while True:
@@ -345,11 +345,11 @@ async def fill_up(log: EventLog, first: int = 0) -> list[bytes]:
             return answered
 
 
-@pytest.mark.parametrize("fsync", event_log.FSYNC)
+@pytest.mark.parametrize("fsync", log_writer.FSYNC)
 def test_a_full_disk_refuses_lines_until_there_is_room_again(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch, fsync: str
 ) -> None:
-    monkeypatch.setattr(event_log, "_PROBE_S", 0.02)
+    monkeypatch.setattr(log_writer, "_PROBE_S", 0.02)
     (small_disk / "other").write_bytes(bytes(700_000))
 
     async def run() -> list[bytes]:
@@ -403,12 +403,12 @@ def test_a_disk_that_fills_up_within_a_batch_leaves_no_half_of_it(
 
 
 @pytest.mark.parametrize("num_refusals", [1, 3])
-@pytest.mark.parametrize("fsync", event_log.FSYNC)
+@pytest.mark.parametrize("fsync", log_writer.FSYNC)
 def test_a_disk_without_room_for_a_new_file_is_survived(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, num_refusals: int
 ) -> None:
     """Rotation itself may meet a full disk, again and again; then no line that was answered goes, and it recovers."""
-    monkeypatch.setattr(event_log, "_PROBE_S", 0.01)
+    monkeypatch.setattr(log_writer, "_PROBE_S", 0.01)
     open_file, refused = os.open, 0
 
     def no_room(path: Any, flags: int, *more: Any, **others: Any) -> int:

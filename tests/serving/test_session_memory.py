@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.serving.sessions import MappedSessions
+from src.serving.session_memory import MappedSessions
 from tests.serving.conftest import START_MS
 
 IDLE_S = 10
