@@ -25,6 +25,7 @@ def make(folder: Path, small: bool) -> None:
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
     """As `train.py` does it, from files to arrays; `pairing=consecutive`."""
     from src.datamodules.events import read_events
+
     from src.datamodules.pairs import make_pairs
 
     def work() -> float:
