@@ -73,7 +73,7 @@ def make_pairs(sessions: Sessions, *, pairing: str, window: int) -> Pairs:
         raise InputError(f"pairing must be one of {', '.join(PAIRINGS)}, got {pairing!r}")
     check_number("window", window, whole=True, least=1, hint="pairing=consecutive is a window of 1")
     listens = sessions.listens
-    earlier, later = reach(sessions.place, pairing, window)
+    earlier, later = _reach(sessions.place, pairing, window)
     session = listens.session[later]
     return Pairs(
         session=session,
@@ -84,7 +84,7 @@ def make_pairs(sessions: Sessions, *, pairing: str, window: int) -> Pairs:
     )
 
 
-def reach(
+def _reach(
     place: Int64[np.ndarray, "E"], pairing: str, window: int
 ) -> tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]:
     """Which event is paired with which later one, given the place 0, 1, … of each in its session."""
