@@ -60,8 +60,8 @@ def batches(num: int) -> list[PairBatch]:
     draws = torch.rand(num, 2, 12, generator=generator) ** 2 * (NUM_TRACKS - 8) + 8
     listeners = torch.randint(NUM_LISTENERS, (num, 12), generator=generator)
     return [
-        PairBatch(*rows.long(), torch.rand(12, generator=generator), who)
-        for rows, who in zip(draws, listeners, strict=True)
+        PairBatch(previous, following, torch.rand(12, generator=generator), listener)
+        for (previous, following), listener in zip(draws.long(), listeners, strict=True)
     ]
 
 
