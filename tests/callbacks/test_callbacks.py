@@ -10,7 +10,7 @@ from pytorch_lightning import Trainer
 
 from src.callbacks.export import Export
 from src.callbacks.progress import TrainingProgress
-from src.callbacks.ranking import Ranking
+from src.callbacks.ranking_metrics import RankingMetrics
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.models.pair_ranker import PairRanker
@@ -21,7 +21,7 @@ from tests.conftest import NUM_RING_TRACKS, event, write_lines, write_tracks
 Make = Callable[..., PairDataModule]
 
 
-def ranking_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Ranking:
+def ranking_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> RankingMetrics:
     usual: dict[str, Any] = {
         "max_val_queries": 10_000,
         "list_length": 10,
@@ -29,7 +29,7 @@ def ranking_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Ra
         "monitor": "val/ndcg_at_10",
         "seed": 1,
     }
-    return Ranking(datamodule, **{**usual, **changes})
+    return RankingMetrics(datamodule, **{**usual, **changes})
 
 
 def export_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Export:

@@ -12,9 +12,9 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from src.callbacks import plots as module
-from src.callbacks.plots import Plots, artist_vectors
-from src.callbacks.ranking import Ranking
+from src.callbacks import pictures as module
+from src.callbacks.pictures import Pictures, artist_vectors
+from src.callbacks.ranking_metrics import RankingMetrics
 from src.datamodules.pair_datamodule import PairDataModule
 from src.models.baselines.counting import Baseline, Popular
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
@@ -58,8 +58,8 @@ def baseline(datamodule: PairDataModule) -> Baseline:
     return Baseline(vocabulary=datamodule.vocabulary, model=model, monitor="val/mrr")
 
 
-def trainer_of(datamodule: PairDataModule, run: Path, *more: Callback, **settings: Any) -> tuple[Trainer, Plots]:
-    plots = Plots(
+def trainer_of(datamodule: PairDataModule, run: Path, *more: Callback, **settings: Any) -> tuple[Trainer, Pictures]:
+    plots = Pictures(
         datamodule,
         folder=str(run / "plots"),
         queries_path=str(run / "queries.parquet"),
@@ -67,7 +67,7 @@ def trainer_of(datamodule: PairDataModule, run: Path, *more: Callback, **setting
         mode="min",
         seed=1,
     )
-    ranking = Ranking(
+    ranking = RankingMetrics(
         datamodule,
         max_val_queries=100,
         list_length=2,

@@ -25,7 +25,7 @@ MAX_PAIRS = 200_000
 _BLOCK = 65_536
 
 
-class Plots(Callback):
+class Pictures(Callback):
     """Draws the learning curve, and for the weights under test calibration, scores, popularity and artists.
 
     What a run has nothing of is not drawn: no calibration where the source gives no shares, no popularity without
@@ -34,7 +34,7 @@ class Plots(Callback):
     Args:
         datamodule: the data, set up.
         folder: where the pictures are written.
-        queries_path: where the test queries are read, with their ranks, which `Ranking` writes.
+        queries_path: where the test queries are read, with their ranks, which `RankingMetrics` writes.
         monitor: the metric that chooses the best epoch.
         mode: `max` or `min`: which of its values is best.
         seed: decides the random pairs, and which test pairs are scored where there are very many.

@@ -19,7 +19,7 @@ from src.recommendations import check_k
 from src.terminal.console import progress
 
 
-class Ranking(Callback):
+class RankingMetrics(Callback):
     """Logs accuracy metrics in validation, and in test also their floors and what lies beyond accuracy.
 
     Args:

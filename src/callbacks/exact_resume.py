@@ -24,7 +24,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         write_whole(Path(path), lambda partial: torch.save(checkpoint, partial))
 
 
-class Resume(Callback):
+class ExactResume(Callback):
     """Makes `last.ckpt` whole, so that a run which goes on from it ends with the numbers of one that was never stopped.
 
     Lightning keeps weights, optimizer, schedulers, epoch and callbacks. What is missing: the random numbers, which are
