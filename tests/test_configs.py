@@ -9,7 +9,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from src.models.baselines.counting import Baseline
+from src.models.baselines.module import Baseline
 from src.models.pair_ranker import PairRanker
 from src.terminal.console import message
 from tests.conftest import ROOT, make_vocabulary

@@ -43,8 +43,9 @@ class PairBatch(NamedTuple):
 class Scorer(Protocol):
     """A head: it gives each track a query vector and an item vector, and the score of a pair is their inner product.
 
-    One matrix product then serves the loss, ranks, lists and any vector index. A head is `class Head(nn.Module, Scorer)`:
-    it must offer `num_tracks`, `query` and `item`; the rest follows, and may be overridden with something faster.
+    One matrix product then serves the loss, ranks, lists and any vector index. A head is a
+    `class Head(nn.Module, Scorer)`. It must offer `num_tracks`, `query` and `item`; the rest follows from these, and
+    may be overridden with something faster.
     """
 
     num_tracks: int

@@ -33,6 +33,9 @@ class RowAdam(Optimizer):
         InputError: an argument breaks its law.
     """
 
+    wants_sparse = True
+    """Tells a model that its embeddings should have sparse gradients."""
+
     def __init__(self, params: Any, *, lr: float, beta2: float, eps: float, weight_decay: float) -> None:
         check_number("optimizer.lr", lr, least=0)
         check_number("optimizer.beta2", beta2, least=0, most=1 - 1e-9)

@@ -1,13 +1,10 @@
 """Scorers: from a pair of tracks to a score.
 
-B pairs, N tracks in the catalogue, V width of a query or item vector, W the same without a bias, D width of an
-embedding.
-Scores are dimensionless. Every scorer offers `forward(previous, following)`, `query(rows)` and `item(rows)` with
-`forward = query · item`, and the two vectors of the whole catalogue, so that one matrix product serves in-batch
-negatives, ranking metrics, export and any vector index.
+B pairs, N tracks in the catalogue, A artists, V width of a query or item vector, W the same without a bias, D width of
+an embedding. Scores are dimensionless. What every scorer offers is in `contracts.py`.
 """
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from src.catalog import Vocabulary
-from src.errors import InputError, check_number
+from src.errors import InputError, check_flag, check_number
+from src.models.contracts import Scorer
 
 BIAS_UNIT = 0.1
 """Scores in a unit of an item bias. A whole unit would let a step of Adam move a bias further than any cosine, and the
@@ -24,6 +22,9 @@ popular tracks would be there before anything else is learned."""
 
 class Biases(nn.Embedding):
     """A number for each row, 0 at first; a table, so that an optimizer may move few of them."""
+
+    decays = False
+    """Weight decay is for embeddings: it would pull a bias to 0, where nothing says that it belongs."""
 
     def __init__(self, num_rows: int) -> None:
         super().__init__(num_rows, 1)
@@ -41,13 +42,13 @@ class RowDropout(nn.Module):
         share: of the rows; what is left is not made larger for it.
 
     Raises:
-        InputError: the share breaks its law.
+        InputError: the share is out of range.
 
     Source: the embedding dropout of Gal and Ghahramani, A theoretically grounded application of dropout in recurrent
     neural networks, NeurIPS 2016, which leaves out words; for each row here, not once for all of a batch.
     """
 
-    def __init__(self, share: int | float | str) -> None:
+    def __init__(self, share: int | float) -> None:
         super().__init__()
         check_number("track_dropout", share, least=0, most=0.9, hint="0 switches it off")
         self.share = float(share)
@@ -59,7 +60,7 @@ class RowDropout(nn.Module):
         return rows * (torch.rand((*rows.shape[:-1], 1), device=rows.device) >= self.share)
 
 
-class CosineMix(nn.Module):
+class CosineMix(nn.Module, Scorer):
     """Convex mix of the track cosine and the artist cosine.
 
     `score = α·cos(track_prev, track_next) + (1−α)·cos(artist_prev, artist_next)`. One table a kind serves both places
@@ -70,21 +71,18 @@ class CosineMix(nn.Module):
         vocabulary: the catalogue and what the training pairs show of it.
         alpha: share of the track cosine, in [0, 1], or `learned` (starts at ½).
         fixed_alpha: the alpha that the head is named for; None where any will do.
-        dim: width of an embedding (D). `auto`: 32 where shares are known, 128 where all that is known is what follows,
-            which is harder to foretell.
+        dim: width of an embedding (D).
         init_std: standard deviation of the initial embeddings; the cosine does not see it, the step size does.
         item_bias: whether a number of the candidate's own is added to the score, whatever came before it: how often
-            it follows at all. `auto`: only where no shares are known. There what follows is all there is to learn;
-            where shares are known the best pair is wanted, and not the track that was played most.
+            it follows at all.
         dropout: share of the numbers of each unit vector that are left out, anew in each training step.
         track_dropout: share of the tracks, in either place of a pair, that a training step takes for never seen, so
-            that their artists have to do. `auto`: 0.2 where shares are known and the head knows artists;
-            else 0, as validation on playlists and radio had no use for it.
+            that their artists have to do. A head without artists (`alpha` is 1) leaves out none.
         order_std: standard deviation of the initial offsets that are added to embeddings in the second place of a pair,
             for sources where `a, b` is not as good as `b, a`; 0 for none: then the mix is symmetric.
 
     Raises:
-        InputError: an argument breaks its law.
+        InputError: an argument is out of range.
     """
 
     artist_of: Tensor
@@ -95,15 +93,16 @@ class CosineMix(nn.Module):
         *,
         alpha: float | str,
         fixed_alpha: float | None,
-        dim: int | str,
+        dim: int,
         init_std: float,
-        item_bias: bool | str,
+        item_bias: bool,
         dropout: int | float,
-        track_dropout: int | float | str,
+        track_dropout: int | float,
         order_std: int | float,
     ) -> None:
         super().__init__()
         check_number("order_std", order_std, least=0)
+        check_number("dim", dim, whole=True, least=1)
         if isinstance(alpha, bool) or not (alpha == "learned" or (isinstance(alpha, int | float) and 0 <= alpha <= 1)):
             raise InputError(
                 f"alpha must lie in [0, 1] or be learned, got {alpha}; use model=artist for 0, model=track for 1"
@@ -115,22 +114,24 @@ class CosineMix(nn.Module):
             )
         self.alpha_logit = nn.Parameter(torch.zeros(())) if alpha == "learned" else None
         self._alpha = 0.5 if alpha == "learned" else float(alpha)
-        width: int = _by_source(vocabulary, dim, with_shares=32, without=128)
-        check_number("dim", width, whole=True, least=1, hint="auto chooses by the source")
         catalog = vocabulary.catalog
+        self.num_tracks = len(catalog)
         seen = torch.from_numpy(vocabulary.previous_counts + vocabulary.next_counts > 0)
         self.register_buffer("artist_of", torch.from_numpy(catalog.artist_of))
         seen_artists = torch.zeros(catalog.num_artists, dtype=torch.bool)
         seen_artists[self.artist_of[seen]] = True
-        self.track = None if alpha == 0 else _table(seen, width, init_std)
-        self.artist = None if alpha == 1 else _table(seen_artists, width, init_std)
-        self.track_offset = _table(seen, width, order_std) if order_std and alpha != 0 else None
-        self.artist_offset = _table(seen_artists, width, order_std) if order_std and alpha != 1 else None
+        self.track = None if alpha == 0 else _table(seen, dim, init_std)
+        self.artist = None if alpha == 1 else _table(seen_artists, dim, init_std)
+        self.track_offset = _table(seen, dim, order_std) if order_std and alpha != 0 else None
+        self.artist_offset = _table(seen_artists, dim, order_std) if order_std and alpha != 1 else None
         self.item_bias = _item_bias(vocabulary, item_bias)
         self.dropout = _dropout(dropout)
-        self.track_dropout = RowDropout(
-            _by_source(vocabulary, track_dropout, with_shares=0 if self.artist is None else 0.2, without=0)
-        )
+        self.track_dropout = RowDropout(track_dropout)
+
+    @property
+    def _left_out(self) -> nn.Module:
+        """What leaves tracks out, where artists can stand in for them."""
+        return nn.Identity() if self.artist is None else self.track_dropout
 
     def alpha(self) -> Float[Tensor, ""] | float:
         """Share of the track cosine, in [0, 1]."""
@@ -148,7 +149,7 @@ class CosineMix(nn.Module):
         alpha = self.alpha()
         parts = []
         for table, offset, left_out, places, share in (
-            (self.track, self.track_offset, self.track_dropout, rows, alpha),
+            (self.track, self.track_offset, self._left_out, rows, alpha),
             (self.artist, self.artist_offset, nn.Identity(), self.artist_of[rows], 1 - alpha),
         ):
             if table is not None:
@@ -161,7 +162,7 @@ class CosineMix(nn.Module):
         pairs, alpha = torch.stack([previous, following]), self.alpha()
         score = torch.zeros(len(previous), device=previous.device)
         for table, offset, left_out, rows, share in (
-            (self.track, self.track_offset, self.track_dropout, pairs, alpha),
+            (self.track, self.track_offset, self._left_out, pairs, alpha),
             (self.artist, self.artist_offset, nn.Identity(), self.artist_of[pairs], 1 - alpha),
         ):
             if table is not None:
@@ -170,16 +171,16 @@ class CosineMix(nn.Module):
                 score = score + share * _cosine(left_out(first), left_out(second), self.dropout)
         return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
 
-    def query_vectors(self) -> Float[Tensor, "N V"]:
-        """Query vector of every track of the catalogue."""
-        return self.query(torch.arange(len(self.artist_of), device=self.artist_of.device))
+    def artist_vectors(self) -> Float[Tensor, "A D"] | None:
+        """Unit vector of each artist; None where the head has no artists."""
+        return None if self.artist is None else F.normalize(self.artist.weight, dim=-1)
 
-    def item_vectors(self) -> Float[Tensor, "N V"]:
-        """Item vector of every track of the catalogue."""
-        return self.item(torch.arange(len(self.artist_of), device=self.artist_of.device))
+    def logged(self) -> Mapping[str, float]:
+        """Share of the track cosine, as `alpha`."""
+        return {"alpha": float(torch.as_tensor(self.alpha()).detach())}
 
 
-class TwoTableDot(nn.Module):
+class TwoTableDot(nn.Module, Scorer):
     """The contextual rival: dot product of two separate tables, `⟨context_prev, track_next⟩`.
 
     A track that no training pair shows in a place has the zero vector there.
@@ -194,7 +195,7 @@ class TwoTableDot(nn.Module):
         track_dropout: share of the tracks, in either place of a pair, that a training step takes for never seen.
 
     Raises:
-        InputError: an argument breaks its law.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -204,7 +205,7 @@ class TwoTableDot(nn.Module):
         alpha: None,
         dim: int,
         init_std: float,
-        item_bias: bool | str,
+        item_bias: bool,
         dropout: int | float,
         track_dropout: int | float,
     ) -> None:
@@ -215,6 +216,7 @@ class TwoTableDot(nn.Module):
                 f"use model=convex model.alpha={alpha}"
             )
         check_number("dim", dim, whole=True, least=1)
+        self.num_tracks = len(vocabulary.catalog)
         self.context = _table(torch.from_numpy(vocabulary.previous_counts > 0), dim, init_std)
         self.track = _table(torch.from_numpy(vocabulary.next_counts > 0), dim, init_std)
         self.item_bias = _item_bias(vocabulary, item_bias)
@@ -229,31 +231,9 @@ class TwoTableDot(nn.Module):
         """Track embedding of the tracks in `rows`; and their bias."""
         return _with_bias(self.track_dropout(self.dropout(self.track(rows))), self.item_bias, rows)
 
-    def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Score of each pair, unbounded."""
-        score: Tensor = torch.linalg.vecdot(self.query(previous), self.item(following))
-        return score
 
-    def query_vectors(self) -> Float[Tensor, "N V"]:
-        """Query vector of every track of the catalogue."""
-        return self.query(torch.arange(self.context.num_embeddings, device=self.context.weight.device))
-
-    def item_vectors(self) -> Float[Tensor, "N V"]:
-        """Item vector of every track of the catalogue."""
-        return self.item(torch.arange(self.track.num_embeddings, device=self.track.weight.device))
-
-
-def _by_source(vocabulary: Vocabulary, wanted: Any, *, with_shares: Any, without: Any) -> Any:
-    """What `auto` stands for: another thing where all that is known is what follows, and no shares are."""
-    if wanted != "auto":
-        return wanted
-    return without if vocabulary.mean_played_ratio is None else with_shares
-
-
-def _item_bias(vocabulary: Vocabulary, wanted: bool | str) -> Biases | None:
-    wanted = _by_source(vocabulary, wanted, with_shares=False, without=True)
-    if not isinstance(wanted, bool):
-        raise InputError(f"item_bias must be true, false or auto, got {wanted!r}")
+def _item_bias(vocabulary: Vocabulary, wanted: bool) -> Biases | None:
+    check_flag("item_bias", wanted)
     return Biases(len(vocabulary.catalog)) if wanted else None
 
 

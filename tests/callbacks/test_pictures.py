@@ -16,7 +16,8 @@ from src.callbacks import pictures as module
 from src.callbacks.pictures import Pictures, artist_vectors
 from src.callbacks.ranking_metrics import RankingMetrics
 from src.datamodules.pair_datamodule import PairDataModule
-from src.models.baselines.counting import Baseline, Popular
+from src.models.baselines.counting import Popular
+from src.models.baselines.module import Baseline
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
 from src.models.scorers import CosineMix

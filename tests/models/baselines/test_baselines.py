@@ -19,7 +19,8 @@ from src.catalog import Listens
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.models.baselines import counting as baselines
-from src.models.baselines.counting import Baseline, Neighbours, Popular, Rules
+from src.models.baselines.counting import Neighbours, Popular, Rules
+from src.models.baselines.module import Baseline
 from src.models.baselines.vectors import Als, Bpr, Item2Vec
 from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
 
