@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from src.errors import InputError
 from src.runs.atomic import write_whole
 
 
@@ -53,7 +54,16 @@ class ExactResume(Callback):
         checkpoint["segue"] = {"watched": {name: float(metrics[name]) for name in watched if name in metrics}}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        """Keep it for when training starts."""
+        """Keep it for when training starts.
+
+        Raises:
+            InputError: the checkpoint has none.
+        """
+        if "segue" not in checkpoint:
+            raise InputError(
+                "resume: this run was trained with callbacks.resume=null, so it cannot go on exactly as it was; "
+                "add callbacks.resume=null to go on nearly"
+            )
         self._before = checkpoint["segue"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
