@@ -54,15 +54,11 @@ def train(config: DictConfig) -> float:
         return _run(config, datamodule, earlier, setup)
 
 
-def _check_choices(config: DictConfig, *, has_shares: bool) -> None:
+def _check_choices(config: DictConfig) -> None:
     """Choices that contradict each other.
 
-    Args:
-        config: all of it.
-        has_shares: whether the source tells the shares played.
-
     Raises:
-        InputError: the worst epoch would be kept, or a model or a source is given what it has no use for.
+        InputError: the worst epoch would be kept, or a baseline is given what only gradients have a use for.
     """
     from src.comparison.analysis import direction
     from src.errors import InputError
@@ -76,19 +72,10 @@ def _check_choices(config: DictConfig, *, has_shares: bool) -> None:
             f"monitor.mode={mode} would keep the worst epoch: the {best} {metric} is the best; "
             f"say monitor.mode={better}"
         )
-    words, choices = HydraConfig.get().overrides.task, HydraConfig.get().runtime.choices
-    learns = ("loss", "optimizer", "scheduler")
-    if "loss" not in config.ranker and (given := [key for key in learns if key in config]):
-        raise InputError(f"{given[0]} means nothing to model={choices['model']}, which has no gradients; leave it out")
-    if "loss" not in config.ranker and "monitor=loss" in words:
-        raise InputError(f"monitor=loss means nothing to model={choices['model']}, which has no loss; use monitor=ndcg")
-    has, other = ("with_shares", "without_shares") if has_shares else ("without_shares", "with_shares")
-    given = [word for word in words if word.lstrip("+~").startswith(f"loss.{other}.")]
-    if given and "datamodule" not in config.swept:  # a sweep over sources may set both
-        raise InputError(
-            f"{given[0]} means nothing to datamodule={choices['datamodule']}, which tells "
-            f"{'' if has_shares else 'no '}shares; leave it out, what counts here is loss.{has}.*"
-        )
+    given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
+    if "loss" not in config.ranker and given:
+        model = HydraConfig.get().runtime.choices["model"]
+        raise InputError(f"{given[0]} means nothing to model={model}, which has no gradients; leave it out")
 
 
 def _data(config: DictConfig) -> "PairDataModule":
@@ -118,7 +105,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | N
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
-    _check_choices(config, has_shares=datamodule.vocabulary.mean_played_ratio is not None)
+    _check_choices(config)
     check_number("trainer.max_epochs", config.trainer.max_epochs, whole=True, least=1)
     context = RunContext(datamodule=datamodule)
     chosen = instantiate(config.callbacks, _convert_="all")

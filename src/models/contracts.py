@@ -8,7 +8,7 @@ implementation is tested by adding its name there.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class PairBatch(NamedTuple):
     listener: Int64[Tensor, "B"]
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """A head: it gives each track a query vector and an item vector, and the score of a pair is their inner product.
 
@@ -89,6 +90,7 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
 class Loss(Protocol):
     """How a head is judged by what was listened to. A loss is an `nn.Module`."""
 
@@ -112,6 +114,7 @@ class Loss(Protocol):
         ...
 
 
+@runtime_checkable
 class Ranker(Protocol):
     """Whatever ranks a catalogue: every trained head and every baseline. Callbacks know no other contract."""
 
@@ -157,6 +160,7 @@ class SourceEvents:
     num_rejected: int
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Reads the files of one source."""
 

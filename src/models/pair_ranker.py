@@ -52,6 +52,11 @@ class PairRanker(LightningModule):
     ) -> None:
         super().__init__()
         self.scorer: Scorer = made("model", scorer, vocabulary)
+        if not isinstance(self.scorer, Scorer):
+            raise InputError(
+                f"model makes a {type(self.scorer).__name__}, which has no query and item vectors to train; leave out "
+                "recipe= (or experiment=), so that model= names its own"
+            )
         self.loss: Loss = made("loss", loss, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
         self._trained: list[tuple[Tensor, int]] = []

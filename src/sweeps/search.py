@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError, check_number
 from src.sweeps.jobs import Sweep, failure
@@ -106,11 +106,20 @@ class Search(Sweep):
         return results
 
     def _make_space(self, arguments: Sequence[str]) -> Space:
-        choices = self.cfg.hydra.runtime.choices
         usual = self.parsed([f"{key}={text}" for key, text in self._space.items()])
+        fixed = [str(o.input_line) for o in self.parsed(arguments) if not o.is_sweep_override()]
+        groups = self.cfg.hydra.runtime.choices
+        composed: dict[tuple[str, ...], DictConfig | None] = {(): self.cfg}
 
-        def settled(key: str) -> str:
-            return str(choices[key] if key in choices else OmegaConf.select(self.cfg, key))
+        def settled(key: str, chosen: Mapping[str, str]) -> str:
+            words = tuple(sorted(f"{group}={choice}" for group, choice in chosen.items() if group in groups))
+            if words not in composed:
+                composed[words] = self.composed([*fixed, *words])
+            config = composed[words]
+            if config is None:
+                return ""
+            choices = config.hydra.runtime.choices
+            return str(choices[key] if key in choices else OmegaConf.select(config, key))
 
         return Space(given=self.parsed(arguments), usual=usual, only_with=self._only_with, settled=settled)
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
@@ -43,6 +44,11 @@ class Dimension:
         """The key without `+`."""
         return self.key.lstrip("+")
 
+    @property
+    def is_group(self) -> bool:
+        """Whether it chooses among config groups, such as `model`, and not a value, such as `model.dim`."""
+        return bool(self.choices) and "." not in self.name
+
     def suggest(self, trial: "Trial") -> str:
         """A value, as it is typed; numbers have four digits, which people can read and no result hangs on."""
         if self.choices:
@@ -70,7 +76,7 @@ class Space:
         usual: the dimensions that there are otherwise.
         only_with: for a key, the choice that brings it into the space: `{"loss.temperature": "loss=softmax"}`; several
             choices are parted by commas, and of a list each is needed.
-        settled: value of a key or group, where it is not searched.
+        settled: value of a key or group that is not searched, given what a trial has chosen of the others.
 
     Raises:
         InputError: something cannot be searched, or nothing is left to be.
@@ -82,7 +88,7 @@ class Space:
         given: Sequence[Override],
         usual: Sequence[Override],
         only_with: Mapping[str, str | list[str]],
-        settled: Callable[[str], str],
+        settled: Callable[[str, Mapping[str, str]], str],
     ) -> None:
         fixed = [o for o in given if not o.is_sweep_override()]
         self.fixed = [str(o.input_line) for o in fixed]
@@ -139,7 +145,9 @@ class Space:
 
     def _is_there(self, dimension: Dimension, chosen: Mapping[str, str]) -> bool:
         conditions = dimension.only_with
-        return all((chosen[key] if key in chosen else self._settled(key)) in values for key, values in conditions)
+        return all(
+            (chosen[key] if key in chosen else self._settled(key, chosen)) in values for key, values in conditions
+        )
 
     def _reachable(self, dimension: Dimension) -> bool:
         """Whether a trial can have it: what brings it in is searched too, or has been chosen."""
@@ -150,7 +158,7 @@ class Space:
         for key, values in dimension.only_with:
             if not self._can_be(key, values):
                 searched = [other.text for other in self._dimensions if other.name == key]
-                here = searched[0] if searched else self._settled(key)
+                here = searched[0] if searched else ",".join(sorted(self._can_settle(key)))
                 raise InputError(
                     f"{line} would never be tried: it is searched only with {key}={','.join(sorted(values))}, "
                     f"and here is {key}={here}; leave it out, or choose another {key}"
@@ -160,12 +168,22 @@ class Space:
         for other in self._dimensions:
             if other.name == key and self._reachable(other):
                 return not other.choices or bool(values & {choice.strip("'\"") for choice in other.choices})
-        return self._settled(key) in values
+        return bool(self._can_settle(key) & values)
+
+    def _can_settle(self, key: str) -> set[str]:
+        """What a key that is not searched can be, with all that the searched groups can be."""
+        groups = [dimension for dimension in self._dimensions if dimension.is_group]
+        choices = ([choice.strip("'\"") for choice in group.choices] for group in groups)
+        names = [group.name for group in groups]
+        return {self._settled(key, dict(zip(names, chosen, strict=True))) for chosen in product(*choices)}
 
 
 def _in_order(dimensions: Mapping[str, Dimension]) -> list[str]:
-    """A key stands behind the one that brings it in."""
-    behind = {name: {key for key, _ in d.only_with} for name, d in dimensions.items()}
+    """A key stands behind the one that brings it in, and values behind groups, which can change what else there is."""
+    groups = {name for name, dimension in dimensions.items() if dimension.is_group}
+    behind = {
+        name: {key for key, _ in d.only_with} | (set() if d.is_group else groups) for name, d in dimensions.items()
+    }
     try:
         return [name for name in TopologicalSorter(behind).static_order() if name in dimensions]
     except CycleError as error:

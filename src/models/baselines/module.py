@@ -4,7 +4,7 @@ N tracks in the catalogue, Q queries, K candidates, B queries of a block.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from src.models.contracts import OnBlock
 from src.models.retrieval.sparse import mean_ranks, top_k
 
 
+@runtime_checkable
 class Counter(Protocol):
     """What a baseline counts; built from the vocabulary and its settings."""
 
@@ -59,6 +60,11 @@ class Baseline(LightningModule):
         self.scorer = self.loss = None
         self.automatic_optimization = False
         self._model = made("model", model, vocabulary)
+        if not isinstance(self._model, Counter):
+            raise InputError(
+                f"model makes a {type(self._model).__name__}, which counts nothing; leave out recipe=counting, so that "
+                "the source names its recipe"
+            )
         check_number("artist_weight", self._model.artist_weight, least=0, hint="0 for artists that do not matter")
         if monitor in ("val/loss", "val/mse", "val/mae"):
             raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use val/ndcg_at_10")
