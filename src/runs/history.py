@@ -29,7 +29,7 @@ class RunHistory:
         """Keep the metrics of an epoch that is over."""
         self.epochs.append({"epoch": float(number), **metrics})
 
-    def restore(self, epochs: Sequence[Mapping[str, float]], fit_seconds: float) -> None:
+    def restore(self, epochs: Sequence[Mapping[str, int | float]], fit_seconds: float) -> None:
         """Take up what a checkpoint holds, unless it knows of fewer epochs than there were.
 
         The test loads the checkpoint of the best epoch, which knows nothing of the epochs after it.
@@ -58,7 +58,7 @@ class RunHistory:
             metric, value = chosen_by
             self.tested_epoch = next((epoch for epoch in self.epochs if epoch.get(metric) == value), last)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, int | float]:
         """Validation metrics of the epoch whose weights were tested, test metrics, and how long training took."""
         tested = {name: int(value) if name == "epoch" else value for name, value in self.tested_epoch.items()}
         timing = {"epochs": len(self.epochs), "fit_seconds": round(self.fit_seconds, 3)}
