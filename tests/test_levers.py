@@ -27,8 +27,8 @@ from experiments.recipe.levers import (
     TwoTables,
 )
 from src.datamodules.pair_datamodule import PairDataModule
+from src.models.heads import CosineMix
 from src.models.losses import BCELoss, SoftmaxLoss
-from src.models.scorers import CosineMix
 from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=[5, 1, 2, 0, 9, 3])

@@ -18,8 +18,8 @@ from src.catalog import Vocabulary
 from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs, Sessions, reach, split_sessions
 from src.errors import InputError
+from src.models.heads import CosineMix
 from src.models.losses import BCELoss, Scorer, SoftmaxLoss
-from src.models.scorers import CosineMix
 
 
 class _ByVectors(CosineMix):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from src.catalog import Vocabulary
 from src.errors import InputError, check_number
 from src.models.contracts import PairBatch, Scorer
-from src.models.scorers import Biases
+from src.models.heads import Biases
 
 
 def _needs_shares(vocabulary: Vocabulary, loss: str) -> None:

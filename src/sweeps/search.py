@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
+_ABSENT = object()
 _HOPELESS = 6
 """Trials that fail before any has worked, after which there is no point in more: fewer can be bad luck where half of
 the space cannot work."""
@@ -106,20 +107,22 @@ class Search(Sweep):
         return results
 
     def _make_space(self, arguments: Sequence[str]) -> Space:
-        usual = self.parsed([f"{key}={text}" for key, text in self._space.items()])
+        # values of different losses cannot be compared by themselves
+        apart = "loss." if self._monitor() == "val/loss" else ()
+        usual = self.parsed([f"{key}={text}" for key, text in self._space.items() if not key.startswith(apart)])
         fixed = [str(o.input_line) for o in self.parsed(arguments) if not o.is_sweep_override()]
         groups = self.cfg.hydra.runtime.choices
         composed: dict[tuple[str, ...], DictConfig | None] = {(): self.cfg}
 
-        def settled(key: str, chosen: Mapping[str, str]) -> str:
+        def settled(key: str, chosen: Mapping[str, str]) -> str | None:
             words = tuple(sorted(f"{group}={choice}" for group, choice in chosen.items() if group in groups))
             if words not in composed:
                 composed[words] = self.composed([*fixed, *words])
             config = composed[words]
             if config is None:
-                return ""
-            choices = config.hydra.runtime.choices
-            return str(choices[key] if key in choices else OmegaConf.select(config, key))
+                return None
+            value = config.hydra.runtime.choices.get(key, OmegaConf.select(config, key, default=_ABSENT))
+            return None if value is _ABSENT else str(value)
 
         return Space(given=self.parsed(arguments), usual=usual, only_with=self._only_with, settled=settled)
 

@@ -1,7 +1,7 @@
 """What a search may choose among, in the words of the command line."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
@@ -28,6 +28,7 @@ class Dimension:
         step: between whole numbers; None where any number will do.
         log: whether it is drawn on a logarithmic scale.
         only_with: other keys and those of their values with which, all of them together, this one is there.
+        was_asked_for: whether the command line names it. If not, trials whose config has no such key go without it.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Dimension:
     step: int | None = None
     log: bool = False
     only_with: tuple[tuple[str, frozenset[str]], ...] = ()
+    was_asked_for: bool = False
 
     @property
     def name(self) -> str:
@@ -73,10 +75,11 @@ class Space:
     Args:
         given: the command line. A sweep in it is a dimension, and takes the place of one in `usual`; anything else
             stands fast, and takes its key out of the space.
-        usual: the dimensions that there are otherwise.
-        only_with: for a key, the choice that brings it into the space: `{"loss.temperature": "loss=softmax"}`; several
-            choices are parted by commas, and of a list each is needed.
-        settled: value of a key or group that is not searched, given what a trial has chosen of the others.
+        usual: the dimensions that there are otherwise, in every trial whose config has such a key.
+        only_with: for a key, the choice that brings it into the space: `{"model.alpha": "model=convex"}`; several
+            choices are separated by commas, and of a list each is needed.
+        settled: value of a key or group that is not searched, given what a trial has chosen of the others; None where
+            there is no such key.
 
     Raises:
         InputError: something cannot be searched, or nothing is left to be.
@@ -88,14 +91,18 @@ class Space:
         given: Sequence[Override],
         usual: Sequence[Override],
         only_with: Mapping[str, str | list[str]],
-        settled: Callable[[str, Mapping[str, str]], str],
+        settled: Callable[[str, Mapping[str, str]], str | None],
     ) -> None:
         fixed = [o for o in given if not o.is_sweep_override()]
         self.fixed = [str(o.input_line) for o in fixed]
         self._settled = settled
-        named = {o.key_or_group: o for o in usual} | {o.key_or_group: o for o in given if o.is_sweep_override()}
+        asked_for = {o.key_or_group: o for o in given if o.is_sweep_override()}
         kept = {o.key_or_group for o in fixed}
-        made = {name: _dimension(o, only_with.get(name, [])) for name, o in named.items() if name not in kept}
+        made = {
+            name: _dimension(override, only_with.get(name, []), was_asked_for=name in asked_for)
+            for name, override in ({o.key_or_group: o for o in usual} | asked_for).items()
+            if name not in kept
+        }
         self._dimensions = [made[name] for name in _in_order(made)]
         for override in given:
             if override.is_sweep_override():
@@ -145,13 +152,19 @@ class Space:
 
     def _is_there(self, dimension: Dimension, chosen: Mapping[str, str]) -> bool:
         conditions = dimension.only_with
-        return all(
+        return self._has(dimension, chosen) and all(
             (chosen[key] if key in chosen else self._settled(key, chosen)) in values for key, values in conditions
         )
 
+    def _has(self, dimension: Dimension, chosen: Mapping[str, str]) -> bool:
+        """Whether the config has its key, given what was chosen; what was asked for is not doubted."""
+        return dimension.was_asked_for or self._settled(dimension.name, chosen) is not None
+
     def _reachable(self, dimension: Dimension) -> bool:
         """Whether a trial can have it: what brings it in is searched too, or has been chosen."""
-        return all(self._can_be(key, values) for key, values in dimension.only_with)
+        return any(self._has(dimension, chosen) for chosen in self._choices_of_groups()) and all(
+            self._can_be(key, values) for key, values in dimension.only_with
+        )
 
     def _check_reachable(self, dimension: Dimension, line: str) -> None:
         """No trial would have it, and who asked for it would not be told."""
@@ -172,10 +185,14 @@ class Space:
 
     def _can_settle(self, key: str) -> set[str]:
         """What a key that is not searched can be, with all that the searched groups can be."""
+        return {str(self._settled(key, chosen)) for chosen in self._choices_of_groups()}
+
+    def _choices_of_groups(self) -> Iterator[dict[str, str]]:
+        """All that the searched groups can be together."""
         groups = [dimension for dimension in self._dimensions if dimension.is_group]
-        choices = ([choice.strip("'\"") for choice in group.choices] for group in groups)
         names = [group.name for group in groups]
-        return {self._settled(key, dict(zip(names, chosen, strict=True))) for chosen in product(*choices)}
+        for chosen in product(*([choice.strip("'\"") for choice in group.choices] for group in groups)):
+            yield dict(zip(names, chosen, strict=True))
 
 
 def _in_order(dimensions: Mapping[str, Dimension]) -> list[str]:
@@ -190,7 +207,7 @@ def _in_order(dimensions: Mapping[str, Dimension]) -> list[str]:
         raise InputError(f"search.only_with goes round in a circle: {' → '.join(error.args[1])}") from None
 
 
-def _dimension(override: Override, only_with: str | list[str]) -> Dimension:
+def _dimension(override: Override, only_with: str | list[str], *, was_asked_for: bool) -> Dimension:
     """What Hydra's sweep grammar says, as a dimension.
 
     Raises:
@@ -205,6 +222,7 @@ def _dimension(override: Override, only_with: str | list[str]) -> Dimension:
     parted = [one.partition("=") for one in ([only_with] if isinstance(only_with, str) else only_with)]
     conditions = tuple((key.strip(), frozenset(map(str.strip, values.split(",")))) for key, _, values in parted)
     common: dict[str, Any] = {"key": override.get_key_element(), "text": text, "only_with": conditions}
+    common["was_asked_for"] = was_asked_for
     if getattr(sweep, "shuffle", False):
         sweep.shuffle = False  # type: ignore[union-attr]  # the order means nothing here, and must not change
     tags: set[str] = getattr(sweep, "tags", set())

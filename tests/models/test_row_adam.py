@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.models.heads import TwoTableDot
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
 from src.models.row_adam import RowAdam
-from src.models.scorers import TwoTableDot
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT
 
@@ -67,7 +67,7 @@ def trained(model: PairRanker, optimizer: Any, num_steps: int = 60) -> dict[str,
     for step, batch in enumerate(batches(num_steps)):
         optimizer.param_groups[0]["lr"] = 0.02 / (1 + step // 20)  # a scheduler's doing
         optimizer.zero_grad()
-        model.loss(model.scorer, *batch).backward()
+        model.loss(model.scorer, batch).backward()
         optimizer.step()
     return {name: weights.clone() for name, weights in model.state_dict().items()}
 

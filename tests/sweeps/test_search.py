@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -25,7 +25,7 @@ from src.sweeps.search_study import KILLED, PRUNED, Settings, best_so_far, finis
 from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")
-TEMPERATURE = "loss.without_shares.temperature"
+TEMPERATURE = "loss.temperature"
 ALL = {"model.dim", "model.alpha", "model.dropout", "model.track_dropout", "optimizer.lr", "optimizer.weight_decay"}
 Objective = Callable[[dict[str, str]], float]
 
@@ -34,13 +34,24 @@ def parsed(*words: str) -> Any:
     return OverridesParser.create().parse_overrides(list(words))
 
 
+COUNTING = ("rules", "als")
+
+
 def make_space(*given: str, **chosen: str) -> Space:
-    settled = {"model": "convex", "loss": "auto", "datamodule": "botify", **chosen}
+    def settled(key: str, tried: Mapping[str, str]) -> str | None:
+        """As configs are: baselines have no loss and no optimizer, `als` has a width, softmax a temperature."""
+        have = {"model": "convex", "loss": "bce", "datamodule": "botify", **chosen, **tried}
+        absent = {"model.dim": have["model"] == "rules", TEMPERATURE: have["loss"] != "softmax"}
+        if have["model"] in COUNTING:
+            absent |= {f"optimizer.{name}": True for name in ("lr", "weight_decay")} | {TEMPERATURE: True, "loss": True}
+            absent |= {f"model.{name}": True for name in ("alpha", "dropout", "track_dropout")}
+        return None if absent.get(key) else have.get(key, "usual")
+
     return Space(
         given=parsed(*given),
         usual=parsed(*(f"{key}={text}" for key, text in USUAL.space.items())),
         only_with=OmegaConf.to_container(USUAL.only_with),  # type: ignore[arg-type]
-        settled=settled.__getitem__,
+        settled=settled,
     )
 
 
@@ -77,8 +88,25 @@ def test_a_choice_takes_out_what_it_leaves_no_choice_about(chosen: dict[str, str
 
 
 def test_the_temperature_is_searched_where_there_is_one() -> None:
-    assert names(make_space("datamodule=yes", datamodule="yes")) == ALL | {TEMPERATURE}
-    assert names(make_space("datamodule=yes", "loss=softmax", datamodule="yes", loss="softmax")) == ALL
+    assert names(make_space("loss=softmax", loss="softmax")) == ALL | {TEMPERATURE}
+    assert names(make_space("loss=mse", loss="mse")) == ALL
+
+
+def test_what_a_trial_chooses_settles_what_else_it_has() -> None:
+    import optuna
+
+    space = Space(
+        given=parsed("datamodule=yes,botify"),
+        usual=parsed(f"{TEMPERATURE}=interval(0.1,1)"),
+        only_with={TEMPERATURE: "loss=softmax"},
+        settled=lambda key, chosen: {"yes": "softmax", "botify": "bce"}[chosen["datamodule"]] if key == "loss" else "1",
+    )
+    study, seen = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)), set()
+    for _ in range(20):
+        words = dict(word.split("=") for word in space.suggest(study.ask()))
+        assert (TEMPERATURE in words) == (words["datamodule"] == "yes")
+        seen.add(words["datamodule"])
+    assert seen == {"yes", "botify"}
 
 
 def test_a_sweep_takes_the_place_of_a_dimension_or_adds_one() -> None:
@@ -93,11 +121,11 @@ def test_a_sweep_takes_the_place_of_a_dimension_or_adds_one() -> None:
 def test_each_trial_has_a_key_only_with_the_choice_that_brings_it_in() -> None:
     import optuna
 
-    space, seen = make_space("model=convex,track", "loss=auto,softmax", datamodule="yes"), set()
+    space, seen = make_space("model=convex,track", "loss=bce,softmax"), set()
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(40):
         words = dict(word.split("=") for word in space.suggest(study.ask()))
-        assert (TEMPERATURE in words) == (words["loss"] == "auto")
+        assert (TEMPERATURE in words) == (words["loss"] == "softmax")
         assert ("model.alpha" in words) == (words["model"] == "convex")
         assert 1e-4 <= float(words["optimizer.lr"]) <= 3e-2
         seen.add((words["model"], words["loss"]))
@@ -105,10 +133,10 @@ def test_each_trial_has_a_key_only_with_the_choice_that_brings_it_in() -> None:
 
 
 def test_a_baseline_is_searched_for_what_it_has() -> None:
-    assert names(make_space("model=rules", "model.window=range(1,9)", model="rules", loss="None")) == {"model.window"}
-    assert names(make_space("model=als", "model.dim=8,16", model="als", loss="None")) == {"model.dim"}
+    assert names(make_space("model=rules", "model.window=range(1,9)", model="rules")) == {"model.window"}
+    assert names(make_space("model=als", "model.dim=8,16", model="als")) == {"model.dim"}
     with pytest.raises(InputError, match="nothing is left to search"):
-        make_space("model=rules", model="rules", loss="None")
+        make_space("model=rules", model="rules")
 
 
 def test_what_no_trial_would_have_is_refused() -> None:
@@ -116,9 +144,25 @@ def test_what_no_trial_would_have_is_refused() -> None:
         make_space("model=track", "model.alpha=interval(0,1)", model="track")
 
 
-def test_of_several_choices_each_is_needed() -> None:
+def test_a_trial_goes_without_what_its_config_does_not_have() -> None:
     assert TEMPERATURE not in names(make_space("model=rules,track"))
-    assert TEMPERATURE in names(make_space("model=rules,track", datamodule="yes"))
+    assert TEMPERATURE in names(make_space("model=rules,track", loss="softmax"))
+    import optuna
+
+    space, study = make_space("model=rules,track", loss="softmax"), optuna.create_study()
+    for _ in range(10):
+        words = dict(word.split("=") for word in space.suggest(study.ask()))
+        assert ({TEMPERATURE, "optimizer.lr", "model.dim"} <= words.keys()) == (words["model"] == "track")
+
+
+def test_of_several_choices_each_is_needed() -> None:
+    both = {"model.x": ["model=track", "loss=mse"]}
+
+    def settled(key: str, _: Mapping[str, str]) -> str:
+        return {"model": "track", "loss": "bce"}.get(key, "1")
+
+    with pytest.raises(InputError, match="only with loss=mse, and here is loss=bce"):
+        Space(given=parsed("model.x=1,2"), usual=[], only_with=both, settled=settled)
 
 
 BAD = [
@@ -146,7 +190,7 @@ def test_a_space_that_is_all_fixed_is_refused() -> None:
 
 def test_conditions_that_wait_for_each_other_are_refused() -> None:
     with pytest.raises(InputError, match="only_with goes round in a circle"):
-        Space(given=[], usual=parsed("a=1,2", "b=1,2"), only_with={"a": "b=1", "b": "a=1"}, settled=str)
+        Space(given=[], usual=parsed("a=1,2", "b=1,2"), only_with={"a": "b=1", "b": "a=1"}, settled=lambda key, _: key)
 
 
 # The loop

@@ -2,6 +2,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from src.errors import InputError
-from src.models.scorers import BIAS_UNIT, CosineMix, TwoTableDot
+from src.models.heads import BIAS_UNIT, CosineMix, TwoTableDot
 from tests.conftest import make_vocabulary
 
 ARTISTS = [0, 0, 1, 1, 2, 3]
@@ -25,7 +26,7 @@ def cosine_mix(
     fixed_alpha: float | None = None,
     item_bias: bool = False,
     dropout: float = 0.0,
-    track_dropout: float | str = 0.0,
+    track_dropout: float = 0.0,
     order_std: float = 0.0,
 ) -> CosineMix:
     torch.manual_seed(0)
@@ -185,31 +186,6 @@ def test_an_item_bias_is_added_to_the_score_whatever_came_before(make: Callable[
     torch.testing.assert_close(difference, BIAS_UNIT * following / 10)
 
 
-@pytest.mark.parametrize(
-    ("mean_played_ratio", "has_bias", "width", "track_dropout"), [(0.4, False, 32, 0.2), (None, True, 128, 0.0)]
-)
-def test_auto_gives_each_kind_of_source_its_own(
-    mean_played_ratio: float | None, has_bias: bool, width: int, track_dropout: float
-) -> None:
-    vocabulary = make_vocabulary(ARTISTS, mean_played_ratio=mean_played_ratio)
-    scorer = CosineMix(
-        vocabulary,
-        alpha=0.5,
-        fixed_alpha=None,
-        dim="auto",
-        init_std=0.1,
-        item_bias="auto",
-        dropout=0.0,
-        track_dropout="auto",
-        order_std=0.0,
-    )
-    assert scorer.track_dropout.share == track_dropout
-    assert (scorer.item_bias is not None) == has_bias
-    assert scorer.track is not None
-    assert scorer.artist is not None
-    assert scorer.track.embedding_dim == scorer.artist.embedding_dim == width
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_knows_of_tracks_that_are_left_out(dtype: torch.dtype) -> None:
     previous, following = every_pair()
@@ -223,9 +199,12 @@ def test_half_precision_knows_of_tracks_that_are_left_out(dtype: torch.dtype) ->
         assert parameter.grad.isfinite().all(), name
 
 
-def test_auto_leaves_no_track_out_where_no_artist_can_do() -> None:
-    assert cosine_mix(1.0, track_dropout="auto").track_dropout.share == 0
-    assert cosine_mix(0.5, track_dropout="auto").track_dropout.share == 0.2
+def test_no_track_is_left_out_where_no_artist_stands_in() -> None:
+    previous, following = every_pair()
+    alone, mix = cosine_mix(1.0, track_dropout=0.5), cosine_mix(0.5, track_dropout=0.5)
+    assert torch.equal(alone(previous, following), alone(previous, following))
+    assert torch.equal(alone.query(previous), cosine_mix(1.0).query(previous))
+    assert not torch.equal(mix(previous, following), mix(previous, following))
 
 
 def test_offsets_tell_what_follows_from_what_came_before() -> None:
@@ -290,9 +269,9 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
     ("change", "message"),
     [
         ({"dim": 0}, "dim must be a whole number of at least 1, got 0"),
-        ({"dim": "wide"}, "dim must be a whole number of at least 1, got 'wide'; auto chooses by the source"),
+        ({"dim": "wide"}, "dim must be a whole number of at least 1, got 'wide'"),
         ({"init_std": 0.0}, "init_std must be a number above 0, got 0"),
-        ({"item_bias": "yes"}, "item_bias must be true, false or auto, got 'yes'"),
+        ({"item_bias": "yes"}, "item_bias must be true or false, got 'yes'"),
         (
             {"track_dropout": 1},
             "track_dropout must be a number of at least 0 and at most 0.9, got 1; 0 switches it off",
@@ -300,7 +279,8 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
         ({"dropout": 1.0}, "dropout must be a number of at least 0 and at most 0.9, got 1"),
     ],
 )
-def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -> None:
+def test_impossible_settings_are_refused(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as where a user meets it
     usual: dict[str, Any] = {"alpha": 0.5, "fixed_alpha": None, "dim": 5, "init_std": 0.1}
     usual |= {"item_bias": False, "dropout": 0.0, "track_dropout": 0.0, "order_std": 0.0}
     with pytest.raises(InputError, match=message):

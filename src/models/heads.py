@@ -1,19 +1,19 @@
-"""Scorers: from a pair of tracks to a score.
+"""Heads: from a pair of tracks to a score.
 
 B pairs, N tracks in the catalogue, A artists, V width of a query or item vector, W the same without a bias, D width of
-an embedding. Scores are dimensionless. What every scorer offers is in `contracts.py`.
+an embedding. Scores are dimensionless. `Head` is what they have in common.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from src.catalog import Vocabulary
 from src.errors import InputError, check_flag, check_number
-from src.models.contracts import Scorer
 
 BIAS_UNIT = 0.1
 """Scores in a unit of an item bias. A whole unit would let a step of Adam move a bias further than any cosine, and the
@@ -60,7 +60,51 @@ class RowDropout(nn.Module):
         return rows * (torch.rand((*rows.shape[:-1], 1), device=rows.device) >= self.share)
 
 
-class CosineMix(nn.Module, Scorer):
+class Head(nn.Module, ABC):
+    """What a head is made from: `query` and `item` are its own, the rest follows from them.
+
+    Args:
+        num_tracks: N.
+    """
+
+    def __init__(self, num_tracks: int) -> None:
+        super().__init__()
+        self.num_tracks = num_tracks
+
+    @abstractmethod
+    def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
+        """Vectors of the tracks in `rows` in the first place of a pair."""
+
+    @abstractmethod
+    def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
+        """Vectors of the tracks in `rows` in the second place of a pair."""
+
+    def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Score of each pair, `query(previous) · item(following)`; a head may know a faster way."""
+        score: Tensor = torch.linalg.vecdot(self.query(previous), self.item(following))
+        return score
+
+    def query_vectors(self) -> Float[Tensor, "N V"]:
+        """Query vector of every track of the catalogue."""
+        return self.query(self._rows())
+
+    def item_vectors(self) -> Float[Tensor, "N V"]:
+        """Item vector of every track of the catalogue."""
+        return self.item(self._rows())
+
+    def artist_vectors(self) -> Float[Tensor, "A V"] | None:
+        """None: an artist is the mean of its tracks."""
+        return None
+
+    def logged(self) -> Mapping[str, float]:
+        """Nothing."""
+        return {}
+
+    def _rows(self) -> Int64[Tensor, "N"]:
+        return torch.arange(self.num_tracks, device=next(self.parameters()).device)
+
+
+class CosineMix(Head):
     """Convex mix of the track cosine and the artist cosine.
 
     `score = α·cos(track_prev, track_next) + (1−α)·cos(artist_prev, artist_next)`. One table a kind serves both places
@@ -100,7 +144,7 @@ class CosineMix(nn.Module, Scorer):
         track_dropout: int | float,
         order_std: int | float,
     ) -> None:
-        super().__init__()
+        super().__init__(len(vocabulary.catalog))
         check_number("order_std", order_std, least=0)
         check_number("dim", dim, whole=True, least=1)
         if isinstance(alpha, bool) or not (alpha == "learned" or (isinstance(alpha, int | float) and 0 <= alpha <= 1)):
@@ -115,7 +159,6 @@ class CosineMix(nn.Module, Scorer):
         self.alpha_logit = nn.Parameter(torch.zeros(())) if alpha == "learned" else None
         self._alpha = 0.5 if alpha == "learned" else float(alpha)
         catalog = vocabulary.catalog
-        self.num_tracks = len(catalog)
         seen = torch.from_numpy(vocabulary.previous_counts + vocabulary.next_counts > 0)
         self.register_buffer("artist_of", torch.from_numpy(catalog.artist_of))
         seen_artists = torch.zeros(catalog.num_artists, dtype=torch.bool)
@@ -180,7 +223,7 @@ class CosineMix(nn.Module, Scorer):
         return {"alpha": float(torch.as_tensor(self.alpha()).detach())}
 
 
-class TwoTableDot(nn.Module, Scorer):
+class TwoTableDot(Head):
     """The contextual rival: dot product of two separate tables, `⟨context_prev, track_next⟩`.
 
     A track that no training pair shows in a place has the zero vector there.
@@ -209,14 +252,13 @@ class TwoTableDot(nn.Module, Scorer):
         dropout: int | float,
         track_dropout: int | float,
     ) -> None:
-        super().__init__()
+        super().__init__(len(vocabulary.catalog))
         if alpha is not None:
             raise InputError(
                 f"alpha={alpha} means nothing to this model, which has no artist embeddings; "
                 f"use model=convex model.alpha={alpha}"
             )
         check_number("dim", dim, whole=True, least=1)
-        self.num_tracks = len(vocabulary.catalog)
         self.context = _table(torch.from_numpy(vocabulary.previous_counts > 0), dim, init_std)
         self.track = _table(torch.from_numpy(vocabulary.next_counts > 0), dim, init_std)
         self.item_bias = _item_bias(vocabulary, item_bias)
