@@ -49,11 +49,6 @@ class KeepHistory(Callback):
         """Go on from there."""
         self._history.restore(state_dict["epochs"], state_dict["fit_seconds"])
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        """Go on from a checkpoint of before, when `Lineage` kept the history."""
-        if (before := checkpoint["callbacks"].get("Lineage")) is not None:
-            self.load_state_dict(before)
-
 
 def _now(trainer: Trainer) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}

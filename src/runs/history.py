@@ -29,13 +29,13 @@ class RunHistory:
         """Keep the metrics of an epoch that is over."""
         self.epochs.append({"epoch": float(number), **metrics})
 
-    def restore(self, epochs: Sequence[Mapping[str, int | float]], fit_seconds: float) -> None:
+    def restore(self, epochs: Sequence[Mapping[str, float]], fit_seconds: float) -> None:
         """Take up what a checkpoint holds, unless it knows of fewer epochs than there were.
 
         The test loads the checkpoint of the best epoch, which knows nothing of the epochs after it.
         """
         if len(epochs) > len(self.epochs):
-            self.epochs = [{name: float(value) for name, value in epoch.items()} for epoch in epochs]
+            self.epochs = [dict(epoch) for epoch in epochs]
             self.fit_seconds = fit_seconds
 
     def values(self, metric: str) -> list[float]:

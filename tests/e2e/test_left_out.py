@@ -1,10 +1,8 @@
 """Each callback of conf can be left out: the run ends well, and lacks only what that callback makes."""
 
-import json
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from tests.conftest import ROOT
@@ -104,18 +102,3 @@ def test_what_cannot_do_without_is_refused_before_training(
     [line] = done.stderr.splitlines()
     assert message in line
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_run_goes_on_whatever_kept_its_history(ring_logs: Path, tmp_path: Path) -> None:
-    """Checkpoints of before the history was kept once have it under another name."""
-    few = "callbacks.plots=null", "logger=none", "hydra.run.dir=run", "trainer.max_epochs=2"
-    quick(tmp_path, ring_logs, *few)
-    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    checkpoint = torch.load(path, weights_only=True)
-    checkpoint["callbacks"]["Lineage"] = checkpoint["callbacks"].pop("KeepHistory")
-    torch.save(checkpoint, path)
-    train(tmp_path, "resume=run", "trainer.max_epochs=3")
-    metrics = metrics_of(tmp_path / "run")
-    assert metrics["epochs"] == 3
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["mlflow_run_id"] is None

@@ -79,10 +79,15 @@ def test_the_code_of_the_logs_is_what_decides_them_and_nothing_else(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every module of a copy of `src` is edited, one at a time; those are meant that a new process would import."""
-    asked: list[set[str]] = []
-    monkeypatch.setattr(mixed_logs, "code_digest", lambda modules: asked.append(set(modules)) or "")
-    logs_of(world)
-    [entries] = asked
+    entries: set[str] = set()
+
+    def keep(modules: set[str]) -> str:
+        entries.update(modules)
+        return ""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mixed_logs, "code_digest", keep)
+        logs_of(world)
     for name in names_in(ROOT):
         path = Path(*name.split(".")).with_suffix(".py")
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
