@@ -29,6 +29,7 @@ def train(config: DictConfig) -> float:
     from src.tracking.store import mark
 
     hydra = HydraConfig.get()
+    _check_choices(config)
     check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
     named = {"model": hydra.runtime.choices["model"], "experiment": hydra.runtime.choices["experiment"]}
     setup = setup_name(**named, alpha=config.model.get("alpha"), overrides=hydra.overrides.task, swept=config.swept)
@@ -58,8 +59,12 @@ def _check_choices(config: DictConfig) -> None:
     """Choices that contradict each other.
 
     Raises:
-        InputError: the worst epoch would be kept, or a baseline is given what only gradients have a use for.
+        InputError: the worst epoch would be kept, a recipe does not fit the model, or a baseline is given what only
+            gradients have a use for.
     """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationKeyError
+
     from src.comparison.analysis import direction
     from src.errors import InputError
 
@@ -72,9 +77,16 @@ def _check_choices(config: DictConfig) -> None:
             f"monitor.mode={mode} would keep the worst epoch: the {best} {metric} is the best; "
             f"say monitor.mode={better}"
         )
+    model, recipe = (HydraConfig.get().runtime.choices[group] for group in ("model", "recipe"))
+    try:
+        OmegaConf.to_container(config.model, resolve=True)
+    except InterpolationKeyError:
+        raise InputError(
+            f"model={model} takes values from its recipe, and recipe={recipe} has none for it; leave out recipe=, so "
+            "that datamodule= names it"
+        ) from None
     given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
     if "loss" not in config.ranker and given:
-        model = HydraConfig.get().runtime.choices["model"]
         raise InputError(f"{given[0]} means nothing to model={model}, which has no gradients; leave it out")
 
 
@@ -105,7 +117,6 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | N
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
-    _check_choices(config)
     check_number("trainer.max_epochs", config.trainer.max_epochs, whole=True, least=1)
     context = RunContext(datamodule=datamodule)
     chosen = instantiate(config.callbacks, _convert_="all")
