@@ -143,7 +143,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | N
     )
 
     trainer.fit(model, datamodule, ckpt_path=earlier.checkpoint if earlier else None, weights_only=True)
-    if context.is_pruned:  # nobody will want what it would test and export
+    if context.is_pruned():  # nobody will want what it would test and export
         if logger:
             end_pruned(logger)
         return float("nan")

@@ -35,5 +35,7 @@ def make_callbacks(
     if trial:
         from src.callbacks.pruning import Pruning
 
-        callbacks.append(Pruning(context, **trial, monitor=monitor))
+        pruning = Pruning(**trial, monitor=monitor)
+        context.is_pruned = lambda: pruning.pruned
+        callbacks.append(pruning)
     return callbacks

@@ -1,5 +1,6 @@
 """What the callbacks of one run are given, and the values that they hand to each other and to `train.py`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -39,7 +40,7 @@ class RunContext:
         test_queries: set by `RankingMetrics` in the test; None without queries.
         recommendations: the file that `Export` wrote.
         pictures: the files that `Pictures` drew.
-        is_pruned: whether `Pruning` gave the run up.
+        is_pruned: whether the search gave the run up.
     """
 
     datamodule: PairDataModule
@@ -47,7 +48,7 @@ class RunContext:
     test_queries: RankedQueries | None = None
     recommendations: Path | None = None
     pictures: list[Path] = field(default_factory=list)
-    is_pruned: bool = False
+    is_pruned: Callable[[], bool] = lambda: False
 
 
 def ranker_of(pl_module: LightningModule) -> Ranker:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from src.callbacks.context import RunContext
 from src.terminal.console import console
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ class Pruning(Callback):
     It may run in another process than the search: all it shares with it is the study's storage.
 
     Args:
-        context: of the run, which is told when it is given up.
         storage: where the study is kept.
         study: its name.
         number: of the trial that this run is.
@@ -28,15 +26,7 @@ class Pruning(Callback):
     """
 
     def __init__(
-        self,
-        context: RunContext,
-        *,
-        storage: str,
-        study: str,
-        number: int,
-        prune_after_trials: int,
-        prune_after_epochs: int,
-        monitor: str,
+        self, *, storage: str, study: str, number: int, prune_after_trials: int, prune_after_epochs: int, monitor: str
     ) -> None:
         import optuna
 
@@ -45,7 +35,8 @@ class Pruning(Callback):
         pruner = make_pruner(after_trials=prune_after_trials, after_epochs=prune_after_epochs)
         opened = optuna.load_study(study_name=study, storage=open_storage(storage), pruner=pruner)
         self._trial: Trial = optuna.Trial(opened, opened.get_trials(deepcopy=False)[number]._trial_id)
-        self._context, self._monitor = context, monitor
+        self._monitor = monitor
+        self.pruned = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Report; end training where the study says so."""
@@ -57,5 +48,5 @@ class Pruning(Callback):
             from src.sweeps.search_study import PRUNED
 
             self._trial.set_user_attr(PRUNED, trainer.current_epoch + 1)
-            self._context.is_pruned = trainer.should_stop = True
+            self.pruned = trainer.should_stop = True
             console.print(f"given up in epoch {trainer.current_epoch + 1}: the other trials were better by then")
