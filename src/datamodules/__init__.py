@@ -1,0 +1,1 @@
+"""From the files of a source to sessions, pairs, splits and batches."""

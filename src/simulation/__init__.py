@@ -1,0 +1,1 @@
+"""Simulated listeners: a world, policies that recommend to its listeners, and the event logs of their sessions."""

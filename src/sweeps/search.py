@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
@@ -85,7 +85,7 @@ class Search(Sweep):
                 )
         self.validate_batch_is_legal([space.example()])
         settings = Settings(mode=self.cfg.monitor.mode, seed=self.cfg.seed, **self._settings)
-        batch = self._batch or _side_by_side(self.launcher)
+        batch = self._batch or _side_by_side(self.cfg.hydra.launcher)
         setup = {**space.describe(), "monitor": [str(self.cfg.monitor.metric), str(self.cfg.monitor.mode)]}
         setup["fixed"] = [word for word in setup["fixed"] if not word.startswith(_NO_SETUP)]
         resume = bool(self.cfg.get("resume"))
@@ -134,7 +134,7 @@ class Search(Sweep):
             made = self.launch(jobs, trials[0].number, parent, [dimension.name for dimension in space.dimensions])
             results += made
             for trial, result in zip(trials, made, strict=True):
-                self._show(study, tell(study, trial.number, value=_value(result), why=failure(result)))
+                self._show(study, tell(study, trial, value=_value(result), why=failure(result)))
             failed = finished(study)
             if len(failed) >= _HOPELESS and all(WHY in trial.user_attrs for trial in failed):
                 raise InputError(f"the first {len(failed)} trials all failed: {failed[0].user_attrs[WHY]}")
@@ -202,19 +202,19 @@ def _value(result: JobReturn) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _side_by_side(launcher: Any) -> int:
+def _side_by_side(launcher: DictConfig) -> int:
     """How many jobs a launcher runs at once.
 
     Raises:
         InputError: nobody can know.
     """
-    kind = type(launcher).__name__
+    kind = str(launcher._target_).rpartition(".")[2]
     if kind == "BasicLauncher":
         return 1
     if kind == "JoblibLauncher":
-        from joblib import effective_n_jobs  # type: ignore[import-untyped]
+        from joblib import effective_n_jobs
 
-        return int(effective_n_jobs(launcher.joblib["n_jobs"]))
+        return int(effective_n_jobs(launcher.n_jobs))
     raise InputError(f"say how many trials {kind} should run at once: search.batch=4")
 
 

@@ -7,7 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Sweep
 
 from src.errors import InputError
 
@@ -223,9 +223,9 @@ def _dimension(override: Override, only_with: str | list[str], *, was_asked_for:
     conditions = tuple((key.strip(), frozenset(map(str.strip, values.split(",")))) for key, _, values in parted)
     common: dict[str, Any] = {"key": override.get_key_element(), "text": text, "only_with": conditions}
     common["was_asked_for"] = was_asked_for
-    if getattr(sweep, "shuffle", False):
-        sweep.shuffle = False  # type: ignore[union-attr]  # the order means nothing here, and must not change
-    tags: set[str] = getattr(sweep, "tags", set())
+    if isinstance(sweep, ChoiceSweep | RangeSweep):
+        sweep.shuffle = False  # the order means nothing here, and must not change
+    tags: set[str] = sweep.tags if isinstance(sweep, Sweep) else set()
     if tags - {"log"}:
         raise InputError(f"{line}: the only tag that a search knows is log, got {', '.join(sorted(tags))}")
     log = "log" in tags

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.models.contracts import PairBatch
 from src.models.heads import TwoTableDot
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
@@ -53,13 +54,14 @@ def ranker(scorer: str, loss: str, optimizer: Callable[..., Any]) -> PairRanker:
     )
 
 
-def batches(num: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def batches(num: int) -> list[PairBatch]:
     """Small ones of many tracks, so that most rows are away for long; some twice in one batch; never row 7."""
     generator = torch.Generator().manual_seed(1)
     draws = torch.rand(num, 2, 12, generator=generator) ** 2 * (NUM_TRACKS - 8) + 8
     listeners = torch.randint(NUM_LISTENERS, (num, 12), generator=generator)
     return [
-        (*rows.long(), torch.rand(12, generator=generator), who) for rows, who in zip(draws, listeners, strict=True)
+        PairBatch(previous, following, torch.rand(12, generator=generator), listener)
+        for (previous, following), listener in zip(draws.long(), listeners, strict=True)
     ]
 
 
@@ -127,6 +129,20 @@ def test_its_state_goes_on_from_a_checkpoint_as_if_nothing_had_been() -> None:
     optimizer_again.load_state_dict(state)
     ended, again = trained(whole, optimizer), trained(resumed, optimizer_again)
     assert all(torch.equal(ended[name], again[name]) for name in ended)
+
+
+@pytest.mark.parametrize("mode", ["default", "warn", "error"])
+def test_a_step_keeps_to_what_was_asked_of_determinism_and_moves_to_the_same_weights(mode: str) -> None:
+    before = torch.get_deterministic_debug_mode()
+    expected = trained(plain := ranker("convex", "bce", ROW_ADAM), plain.configure_optimizers())
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        asked = torch.get_deterministic_debug_mode()
+        ended = trained(model := ranker("convex", "bce", ROW_ADAM), model.configure_optimizers())
+        assert torch.get_deterministic_debug_mode() == asked
+    finally:
+        torch.set_deterministic_debug_mode(before)
+    assert all(torch.equal(ended[name], expected[name]) for name in ended)
 
 
 @pytest.mark.parametrize("scorer", ["convex", "contextual"])

@@ -21,7 +21,7 @@ from src.errors import InputError, JobFailed
 from src.sweeps import search_report as report
 from src.sweeps.search import Search
 from src.sweeps.search_space import Space
-from src.sweeps.search_study import KILLED, PRUNED, Settings, best_so_far, finished, open_study, tell
+from src.sweeps.search_study import PRUNED, WHY, Settings, best_so_far, finished, open_study, tell
 from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")
@@ -392,8 +392,7 @@ def test_settings_of_a_search_are_checked(search: Any, word: str, line: str) -> 
 
 
 def test_a_launcher_that_queues_is_asked_how_many_at_once(search: Any) -> None:
-    made, _ = search(bowl, "hydra.sweeper.batch=null")
-    made.launcher = type("Other", (), {})()
+    made, _ = search(bowl, "hydra.sweeper.batch=null", "hydra.launcher._target_=elsewhere.Other")
     with pytest.raises(InputError, match=r"say how many trials Other should run at once: search\.batch=4"):
         made.sweep([])
 
@@ -441,15 +440,16 @@ def test_a_trial_worse_than_the_others_is_given_up_and_told_so_to_the_study(tmp_
         return callback
 
     with open_study(url=url, name="s", setup={}, resume=False, settings=SETTINGS) as study:
-        for _ in range(3):
-            study.ask().suggest_float("x", 0, 1)
+        trials = [study.ask() for _ in range(3)]
+        for trial in trials:
+            trial.suggest_float("x", 0, 1)
         assert not train(0, [0.1, 0.5, 0.6]).pruned
-        tell(study, 0, value=0.6)
+        tell(study, trials[0], value=0.6)
         assert train(1, [0.0, 0.2, 0.9]).pruned  # never before epoch 2
-        told = tell(study, 1, value=math.nan)
+        told = tell(study, trials[1], value=math.nan)
         assert (told.state.name, told.value, told.user_attrs[PRUNED]) == ("PRUNED", 0.2, 2)
         assert not train(2, [0.2, 0.6, 0.7]).pruned
-        tell(study, 2, value=0.7)
+        tell(study, trials[2], value=0.7)
         best = best_so_far(study)
         assert best is not None
         assert best.number == 2
@@ -462,7 +462,8 @@ def test_a_trial_that_was_running_when_its_process_died_is_tried_again_and_not_c
     with open_study(url=url, name=None, setup={}, resume=True, settings=SETTINGS) as again:
         assert again.study_name == study.study_name
         assert finished(again) == []
-        assert again.get_trials()[0].user_attrs[KILLED]
+        assert again.get_trials()[0].state.name == "FAIL"
+        assert WHY not in again.get_trials()[0].user_attrs
         assert again.ask().suggest_float("x", 0, 1) == lost
 
 
@@ -475,11 +476,12 @@ def test_a_report_is_drawn_however_few_or_alike_the_trials_are(tmp_path: Path, n
     space, url = make_space(), f"sqlite:///{tmp_path}/optuna.db"
     with open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS) as study:
         for number in range(num_trials):
-            words = dict(word.split("=") for word in space.suggest(study.ask()))
+            trial = study.ask()
+            words = dict(word.split("=") for word in space.suggest(trial))
             if number % 7 == 3:
-                tell(study, number, value=None, why='a, "quoted" reason')
+                tell(study, trial, value=None, why='a, "quoted" reason')
             else:
-                tell(study, number, value=0.5 if same else bowl({"model.alpha": "0.5", **words}))
+                tell(study, trial, value=0.5 if same else bowl({"model.alpha": "0.5", **words}))
         report.write_table(study, tmp_path / "search.csv")
         report.draw(study, tmp_path / "search.png", "val/x")
         shares = report.importance(study)
@@ -497,10 +499,10 @@ def test_nothing_but_what_matters_is_important(tmp_path: Path) -> None:
         import optuna
 
         study.sampler = optuna.samplers.RandomSampler(seed=0)
-        for number in range(30):
+        for _ in range(30):
             trial = study.ask()
             x, _ = trial.suggest_float("x", 0, 1), trial.suggest_float("idle", 0, 1)
-            tell(study, number, value=x)
+            tell(study, trial, value=x)
         shares = report.importance(study)
     assert list(shares) == ["x", "idle"]
     assert shares["x"] > 0.9

@@ -124,7 +124,9 @@ class Baseline(LightningModule):
 
     def training_step(self, batch: Any, _: int) -> None:  # noqa: ARG002 - pairs are not needed
         """Take the step that the checkpoint asks for."""
-        self.optimizers().step()  # type: ignore[union-attr]
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        optimizer.step()
 
     def validation_step(self, batch: Any, _: int) -> None:
         """Nothing: `callbacks/ranking.py` does it all."""
