@@ -1,8 +1,8 @@
 """What a run came from and what came of it, for MLflow."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -11,7 +11,7 @@ from src.callbacks.context import RunContext
 from src.runs.atomic import write_whole
 from src.runs.provenance import git_diff, provenance
 from src.terminal.console import ROOT
-from src.tracking.logger import RunLogger
+from src.tracking.mlflow_parts import watch_machine
 from src.tracking.training_run import run_logger
 
 _MAX_DIFF = 1_000_000
@@ -36,7 +36,7 @@ class Lineage(Callback):
     def __init__(self, context: RunContext, *, run_dir: str, system_metrics_s: float | None, model: bool) -> None:
         self._context, self._run_dir = context, Path(run_dir)
         self._system_metrics_s, self._with_model = system_metrics_s, model
-        self._monitor: Any = None
+        self._stop_watching: Callable[[], None] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Tell MLflow what this run is."""
@@ -55,8 +55,10 @@ class Lineage(Callback):
             profile=json.loads(data.summary().to_json(orient="index")),
         )
         logger.log_file(self._run_dir / "config.yaml")
-        if self._system_metrics_s is not None:
-            self._monitor = _watch_the_machine(logger, self._system_metrics_s)
+        if self._system_metrics_s is not None and logger.run_id is not None:
+            self._stop_watching = watch_machine(
+                run_id=logger.run_id, tracking_uri=logger.tracking_uri, interval_s=self._system_metrics_s
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Tell MLflow what it missed of the epochs that a run which goes on has behind it."""
@@ -86,16 +88,6 @@ class Lineage(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Watch the machine no longer."""
-        if self._monitor is not None and stage == "fit":
-            self._monitor.finish()
-            self._monitor = None
-
-
-def _watch_the_machine(logger: RunLogger, interval_s: float) -> Any:
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-    monitor = SystemMetricsMonitor(
-        logger.run_id, sampling_interval=interval_s, resume_logging=True, tracking_uri=logger.tracking_uri
-    )
-    monitor.start()
-    return monitor
+        if self._stop_watching is not None and stage == "fit":
+            self._stop_watching()
+            self._stop_watching = None
