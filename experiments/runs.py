@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from src.runs.provenance import provenance
+from src.statistics.intervals import MeanInterval
+from src.terminal.markdown import table as markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = {"simulate": "simulation.json", "train": "metrics.json", "abtest": "abtest.json"}
@@ -110,11 +111,8 @@ def commit(*folders: Path) -> str:
 
 def interval(values: pd.Series) -> tuple[float, float, float]:
     """Mean with Student's 95 % interval over seeds; without one where there is a single seed."""
-    numbers = values.to_numpy(np.float64)
-    mean, half = float(numbers.mean()), float("nan")
-    if len(numbers) > 1:
-        half = float(stats.t.ppf(0.975, len(numbers) - 1) * stats.sem(numbers))
-    return mean, mean - half, mean + half
+    over_seeds = MeanInterval.of(values.to_numpy(np.float64), 0.95)
+    return over_seeds.mean, over_seeds.lower, over_seeds.upper
 
 
 def write_results(folder: Path, table: pd.DataFrame, readable: pd.DataFrame, part: str = "") -> None:
@@ -147,5 +145,5 @@ def markdown(table: pd.DataFrame) -> str:
         ["" if pd.isna(value) else value if isinstance(value, str) else f"{value:.4g}" for value in row]
         for row in table.astype(object).to_numpy().tolist()
     ]
-    lines = [list(table.columns), ["---"] * 2 + ["--:"] * (table.shape[1] - 2), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    columns = [str(column) for column in table.columns]
+    return "\n".join(markdown_table(columns, rows, "ll" + "r" * (len(columns) - 2)))

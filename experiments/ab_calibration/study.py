@@ -17,10 +17,10 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from experiments.runs import markdown, run  # noqa: E402
-from src.abtest import analysis as abtest  # noqa: E402
-from src.abtest.analysis import Sample  # noqa: E402
 from src.abtest.log import read_users  # noqa: E402
 from src.runs.provenance import provenance  # noqa: E402
+from src.statistics.design import minimal_detectable_effect, sample_ratio  # noqa: E402
+from src.statistics.intervals import GroupSummary, PercentDifference, always_valid, fieller, welch  # noqa: E402
 from src.terminal.console import progress  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -36,24 +36,24 @@ def main() -> None:
     users = read_users(logs, experiment=None, max_rejected=0.0)
     habits = (users.time / users.sessions)[users.arm_of == 1]
     rng = np.random.default_rng(0)
-    truth = Sample.of(habits)
-    arm = Sample(num=USERS, mean=truth.mean, variance=truth.variance)
-    detectable = abtest.minimal_detectable_effect(arm, arm, ALPHA, 0.8) / 100
+    truth = GroupSummary.of(habits)
+    arm = GroupSummary(num=USERS, mean=truth.mean, variance=truth.variance)
+    detectable = minimal_detectable_effect(arm, arm, ALPHA, 0.8) / 100
     counts: dict[str, int] = dict.fromkeys(PROMISES, 0)
     with progress("experiments", NUM) as advance:
         for _ in range(NUM):
             control, same, better = rng.choice(habits, (3, USERS))
-            one, null, lifted = Sample.of(control), Sample.of(same), Sample.of(better * 1.2)
-            counts["false alarms, A/A"] += abtest.sheet(one, null, ALPHA).p_value < ALPHA
-            counts["the sheet's interval holds no effect"] += holds(abtest.sheet(one, null, ALPHA), 0)
-            counts["the sheet's interval holds + 20 %"] += holds(abtest.sheet(one, lifted, ALPHA), 20)
+            one, null, lifted = GroupSummary.of(control), GroupSummary.of(same), GroupSummary.of(better * 1.2)
+            counts["false alarms, A/A"] += welch(one, null, ALPHA).p_value < ALPHA
+            counts["the sheet's interval holds no effect"] += holds(welch(one, null, ALPHA), 0)
+            counts["the sheet's interval holds + 20 %"] += holds(welch(one, lifted, ALPHA), 20)
             for name, sample, effect in (("no effect", null, 0), ("+ 20 %", lifted, 20)):
-                lower, upper = abtest.fieller(one, sample, ALPHA)
+                lower, upper = fieller(one, sample, ALPHA)
                 counts[f"Fieller's interval holds {name}"] += lower < effect < upper
-            shifted = Sample.of(same + detectable * truth.mean)
-            counts["power at the detectable effect"] += abtest.sheet(one, shifted, ALPHA).p_value < ALPHA
+            shifted = GroupSummary.of(same + detectable * truth.mean)
+            counts["power at the detectable effect"] += welch(one, shifted, ALPHA).p_value < ALPHA
             split = np.bincount(rng.integers(2, size=2 * USERS), minlength=2)
-            counts["the split check fires, 0.05"] += abtest.sample_ratio(split, np.ones(2)) < 0.05
+            counts["the split check fires, 0.05"] += sample_ratio(split, np.ones(2)) < 0.05
             advance(1)
     rows = [row(name, counts[name], NUM, promised) for name, promised in PROMISES.items()]
     rows += peeking(habits, rng) + counting_sessions(habits, rng)
@@ -76,7 +76,7 @@ PROMISES = {
 }
 
 
-def holds(interval: abtest.Interval, truth: float) -> bool:
+def holds(interval: PercentDifference, truth: float) -> bool:
     return interval.lower_percent < truth < interval.upper_percent
 
 
@@ -85,9 +85,9 @@ def peeking(habits: Values, rng: np.random.Generator, num: int = 2000) -> list[d
     naive = always = 0
     for _ in range(num):
         control, same = rng.choice(habits, (2, 2000))
-        looks = [(Sample.of(control[:size]), Sample.of(same[:size])) for size in range(100, 2001, 100)]
-        naive += any(abtest.sheet(*look, ALPHA).p_value < ALPHA for look in looks)
-        intervals = [abtest.always_valid(*look, ALPHA, 10.0) for look in looks]
+        looks = [(GroupSummary.of(control[:size]), GroupSummary.of(same[:size])) for size in range(100, 2001, 100)]
+        naive += any(welch(*look, ALPHA).p_value < ALPHA for look in looks)
+        intervals = [always_valid(*look, ALPHA, 10.0) for look in looks]
         always += any(lower > 0 or upper < 0 for lower, upper in intervals)
     return [
         row("false alarms of 20 looks, the sheet", naive, num, ALPHA),

@@ -40,8 +40,8 @@ from experiments.runs import (  # noqa: E402
     validation,
     write_results,
 )
-from src.abtest.analysis import holm  # noqa: E402
-from src.statistics.paired import Found, Sample, difference  # noqa: E402
+from src.statistics.holm import holm  # noqa: E402
+from src.statistics.paired import PairedDifference, QueryScores, paired_difference  # noqa: E402
 
 HERE, RUNS = Path(__file__).parent, ROOT / "outputs" / "rivals"
 TABLE = HERE / "results.csv"
@@ -381,8 +381,8 @@ def best_rival(data: str, rows: list[dict[str, Any]]) -> str:
     return max(rivals, key=lambda line: line[CHOOSES])["model"] if rivals else ""
 
 
-def samples(found: list[Path], metric: str, asked: np.ndarray | slice = slice(None)) -> Sample:
-    """A metric of the test queries of a model's runs, for `paired.difference`.
+def samples(found: list[Path], metric: str, asked: np.ndarray | slice = slice(None)) -> QueryScores:
+    """A metric of the test queries of a model's runs, for `paired_difference`.
 
     Raises:
         ValueError: the runs were tested on different queries.
@@ -391,10 +391,10 @@ def samples(found: list[Path], metric: str, asked: np.ndarray | slice = slice(No
     if any(not table[QUERY].equals(tables[0][QUERY]) for table in tables):
         raise ValueError(f"{found[0].parent} has runs of different test queries")
     _, session = np.unique(tables[0]["session"].to_numpy()[asked], return_inverse=True)
-    return Sample.of(np.stack([table[metric].to_numpy(np.float64)[asked] for table in tables]), session)
+    return QueryScores.of(np.stack([table[metric].to_numpy(np.float64)[asked] for table in tables]), session)
 
 
-def samples_of_both(ours: list[Path], theirs: list[Path], metric: str) -> list[Sample]:
+def samples_of_both(ours: list[Path], theirs: list[Path], metric: str) -> list[QueryScores]:
     """Those of two models.
 
     Raises:
@@ -407,17 +407,17 @@ def samples_of_both(ours: list[Path], theirs: list[Path], metric: str) -> list[S
 
 
 def compared(runs: dict[tuple[str, str], list[Path]], data: str, ours: str, theirs: str) -> pd.DataFrame:
-    """Query by query on the same test set: see `paired.difference`."""
+    """Query by query on the same test set: see `paired_difference`."""
     pairs = {metric: samples_of_both(runs[data, ours], runs[data, theirs], metric) for metric in COMPARED}
     rows: list[dict[str, Any]] = [
         {"data": data, "rival": theirs, "metric": metric, "ours": one.mean, "theirs": other.mean}
-        | of(difference(one, other, 0.95))
+        | of(paired_difference(one, other, 0.95))
         for metric, (one, other) in pairs.items()
     ]
     return pd.DataFrame(rows)
 
 
-def of(found: Found) -> dict[str, Any]:
+def of(found: PairedDifference) -> dict[str, Any]:
     return {"difference": found.difference, "lower": found.lower, "upper": found.upper, "p": found.p_value}
 
 
@@ -436,7 +436,7 @@ def cold(runs: dict[tuple[str, str], list[Path]]) -> pd.DataFrame:
             for metric in ("recall_at_10", "recall_at_50"):
                 one, other = (samples(runs["polimi", name], metric, asked) for name in ("convex", "track"))
                 head = {"which": side, "training plays": group, "metric": metric, "queries": int(asked.sum())}
-                rows.append(head | {"convex": one.mean, "track": other.mean} | of(difference(one, other, 0.95)))
+                rows.append(head | {"convex": one.mean, "track": other.mean} | of(paired_difference(one, other, 0.95)))
     return pd.DataFrame(rows)
 
 

@@ -33,6 +33,7 @@ from src.runs.atomic import write_record
 from src.runs.provenance import provenance
 from src.serving.store import FolderStore
 from src.terminal.console import ROOT, console, progress
+from src.terminal.markdown import table as markdown_table
 
 HERE = Path(__file__).parent
 NUM_TRACKS, CONNECTIONS = 50_000, 64
@@ -158,7 +159,7 @@ def report(record: dict[str, Any]) -> str:
         ("requests/s", f"{load['answered'] / load['seconds']:,.0f}", ""),
         ("p99, slowest, ms", f"{load['p99_ms']:.1f}, {load['max_ms']:.0f}", ""),
     ]
-    lines = ["| what | measured | holds |", "|---|--:|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    lines = markdown_table(["what", "measured", "holds"], rows, "lrl")
     seconds, machine = round(load["seconds"]), record["provenance"]["machine"]
     head = (
         f"{seconds} s of load over {CONNECTIONS} connections, workers=1, {NUM_TRACKS:,} × 50 lists; {machine}. "

@@ -3,7 +3,6 @@
 import json
 import math
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from src.abtest.result import Analysis, Effect
 from src.errors import InputError
 from src.statistics.design import minimal_detectable_effect
 from src.statistics.intervals import GroupSummary
-from tests.abtest.users import settings, users_of
+from tests.abtest.users import before, settings, users_of
 from tests.statistics.promises import skewed, within_four_errors
 
 
@@ -31,8 +30,8 @@ def slow_sheet(lines: list[dict[str, Any]], experiment: str) -> dict[tuple[str, 
     for events in by_user.values():
         events.sort(key=lambda line: line["timestamp"])
         sessions = 1
-        for before in events[:-1]:
-            sessions += before["message"] == "last"
+        for one in events[:-1]:
+            sessions += one["message"] == "last"
         tracks = len(events)
         time = math.fsum(line["time"] for line in events)
         latency = math.fsum(line["latency"] for line in events) * 1000
@@ -101,10 +100,6 @@ def test_an_earlier_period_that_foretells_everything_leaves_no_noise() -> None:
     assert effect.cuped_upper_percent - effect.cuped_lower_percent < 0.1 * (effect.upper_percent - effect.lower_percent)
     truth = 100 * 0.3 / 3
     assert effect.cuped_lower_percent < truth < effect.cuped_upper_percent
-
-
-def before(users: Users) -> Users:
-    return replace(users, first_ms=0, last_ms=999)
 
 
 @pytest.mark.parametrize(

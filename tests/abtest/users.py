@@ -1,5 +1,6 @@
 """Users and settings that are made up, for the tests of the A/B analysis."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,3 +46,8 @@ def users_of(time: Any, arm_of: Any, arms: tuple[str, ...] = ("C", "T1"), user_i
         lengths=pd.DataFrame(),
         num_events=num,
     )
+
+
+def before(users: Users) -> Users:
+    """The same users in the period before the experiment."""
+    return replace(users, first_ms=0, last_ms=999)
