@@ -1,4 +1,4 @@
-"""Pictures of a training run: what it learned, how well it foretells, whom it serves; `artist_map.py` has one more.
+"""Pictures of a training run: what it learned, how well it predicts, whom it serves; `artist_map.py` has one more.
 
 The numbers of a picture come from a function of their own, so that they can be checked. P pairs, Q queries, E epochs.
 """
