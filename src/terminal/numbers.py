@@ -24,8 +24,8 @@ def interval(lower: float, upper: float, form: str) -> str:
 def p_value(value: float) -> str:
     """A p-value in two digits, down to 0.0001.
 
-    >>> p_value(0.0312), p_value(3e-9)
-    ('0.031', '<0.0001')
+    >>> p_value(0.0312), p_value(0.0002), p_value(3e-9)
+    ('0.031', '0.0002', '<0.0001')
     """
     return "<0.0001" if value < 1e-4 else number(value, ".2g")
 
