@@ -1,0 +1,1 @@
+"""Comparison: from MLflow runs to the best set-up, its report and its picture."""

@@ -17,11 +17,11 @@ from src.tracking.store import INTERRUPTED, KIND, PRUNED, fetch, find_runs, pare
 
 _CURVES = ("train/loss", "val/loss")
 _NAMED = 3
-"""Differences between set-ups of one name that are told; where that is not enough, some digits tell them apart."""
+"""Differences between set-ups of one name that are named; where that is not enough, digits of their digest follow."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class MatchingRuns:
     """Runs that can be compared.
 
     Args:
@@ -35,7 +35,7 @@ class Found:
     notes: list[str]
 
 
-def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_string: str) -> Found:
+def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_string: str) -> MatchingRuns:
     """The runs of a sweep, or of an experiment: finished ones that learned from the same data as the newest.
 
     Args:
@@ -72,7 +72,7 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
             f"{len(finished) - len(same)} runs learned from other data than the newest ({digest}) and are left out; "
             "parent= or filter= choose others."
         )
-    return Found(runs=same, parent=above, notes=notes)
+    return MatchingRuns(runs=same, parent=above, notes=notes)
 
 
 def _sweep(tracking_uri: str, experiment: str, parent: str | None) -> Any | None:
@@ -108,9 +108,9 @@ def setup_names(runs: Sequence[Any]) -> dict[str, str]:
         for digest, own in zip(digests, params, strict=True):
             differing = [f"{key.rpartition('.')[2]}={short(own.get(key, '–'))}" for key in keys]
             names[digest] = " ".join([name, *differing[:_NAMED]]) if len(digests) > 1 else name
-    told = Counter(names.values())
+    counts = Counter(names.values())
     return {
-        run_id: names[digest] if told[names[digest]] == 1 else f"{names[digest]} {digest[:4]}"
+        run_id: names[digest] if counts[names[digest]] == 1 else f"{names[digest]} {digest[:4]}"
         for run_id, digest in of.items()
     }
 
@@ -133,10 +133,10 @@ def read(
     Raises:
         InputError: the store cannot be used.
     """
-    names, made = setup_names(runs), []
+    names, read_runs = setup_names(runs), []
     for run in runs:
         metrics: Mapping[str, float] = run.data.metrics
-        made.append(
+        read_runs.append(
             Run(
                 run_id=run.info.run_id,
                 setup=names[run.info.run_id],
@@ -148,7 +148,7 @@ def read(
             )
         )
         on_run(1)
-    return made
+    return read_runs
 
 
 def _queries(run: Any, tracking_uri: str) -> pd.DataFrame | None:

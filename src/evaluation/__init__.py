@@ -1,0 +1,1 @@
+"""Evaluation: ranking metrics, one value for each test query."""
