@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.terminal.console import ROOT, console, errors, verb
+from src.sweeps.jobs import Sweep
+from src.terminal.console import console, errors
+from src.terminal.entry import verb
+from src.terminal.words import commands_of, experiment_as_name
 
 if TYPE_CHECKING:
     from src.serving.server import Settings
     from src.serving.store import FolderStore
 
 
-@verb("serve")
+def _words(words: list[str]) -> list[str]:
+    return experiment_as_name(commands_of(words, "do", ("load", "rollback", "versions")))
+
+
+@verb("serve", rewrite=_words, sweepers=[Sweep])
 def serve(config: DictConfig) -> None:
     """Do what `do` says: serve, load, rollback, versions."""
     from src.errors import InputError
@@ -212,7 +219,7 @@ def _load_release(config: DictConfig, given: dict[str, Any], store: "FolderStore
         world=world,
         locate=locate_recommendations,
     )
-    return store.load(partial(prepared.write, provenance=provenance(ROOT)))
+    return store.load(partial(prepared.write, provenance=provenance()))
 
 
 if __name__ == "__main__":

@@ -8,15 +8,26 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.terminal.console import ROOT, console, hush_libraries, verb
+from src.runs.resume import command_line
+from src.sweeps.jobs import Sweep
+from src.sweeps.search import Search
+from src.sweeps.search_words import search_as_sweeper
+from src.terminal.console import console
+from src.terminal.entry import verb
+from src.terminal.quiet import hush_libraries
 from src.terminal.tables import frame_table, metrics_table
+from src.tracking.previous_runs import folder_of, join_sweep, same_runs
 
 if TYPE_CHECKING:
     from src.datamodules.pair_datamodule import PairDataModule
-    from src.runs.resume import Earlier
+    from src.runs.resume import PreviousRun
 
 
-@verb("train")
+def _words(words: list[str]) -> list[str]:
+    return search_as_sweeper(command_line(words, folder_of))
+
+
+@verb("train", rewrite=_words, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
     """Fit, test the best checkpoint, export and log; or go on with a run that was stopped.
 
@@ -24,35 +35,29 @@ def train(config: DictConfig) -> float:
         The best value of the monitored metric, for a search.
     """
     hush_libraries()
-    from src.errors import InputError, check_number
-    from src.runs.folder import Begun, hold, refuse_used_folder, setup_name
-    from src.runs.resume import named_run, same_run
-    from src.tracking.store import mark
+    from src.errors import check_number
+    from src.runs.folder import hold, setup_name
+    from src.runs.resume import named_run, run_to_resume
 
-    hydra = HydraConfig.get()
     check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
-    named = {"model": hydra.runtime.choices["model"], "experiment": hydra.runtime.choices["experiment"]}
-    setup = setup_name(**named, alpha=config.model.get("alpha"), overrides=hydra.overrides.task, swept=config.swept)
+    hydra = HydraConfig.get()
+    chosen = {"model": hydra.runtime.choices["model"], "experiment": hydra.runtime.choices["experiment"]}
+    setup = setup_name(**chosen, alpha=config.model.get("alpha"), overrides=hydra.overrides.task, swept=config.swept)
     config.run_name = config.run_name or f"{setup} seed={config.seed}"
-    earlier = named_run(config)
-    if not earlier:
-        refuse_used_folder(Path(config.run_dir))
+    named = named_run(config)
     datamodule = _data(config)
-    if earlier and Begun.read(earlier.run_dir).data_digest != datamodule.digest():
-        raise InputError(
-            f"resume={earlier.run_dir}: {datamodule.path} has other data than it began with; start a new run"
-        )
-    if config.resume is True:
-        earlier = same_run(config, datamodule.digest())
-    if earlier and config.parent_run_id and earlier.run_id:
-        mark(config.logger.tracking_uri, earlier.run_id, f"sweep.{config.parent_run_id}")
-    if earlier and earlier.value is not None:
-        console.print(f"{config.run_name}: done already, run {earlier.run_id} in {earlier.run_dir}", soft_wrap=True)
-        return earlier.value
-    if earlier:
-        config.run_dir = str(earlier.run_dir)
+    same = same_runs(config, datamodule.digest()) if config.resume is True else []
+    previous = run_to_resume(named, same, data=datamodule.path, data_digest=datamodule.digest())
+    if previous:
+        join_sweep(config, previous)
+        if previous.value is not None:
+            console.print(
+                f"{config.run_name}: done already, run {previous.run_id} in {previous.run_dir}", soft_wrap=True
+            )
+            return previous.value
+        config.run_dir = str(previous.run_dir)
     with hold(Path(config.run_dir)):
-        return _run(config, datamodule, earlier, setup)
+        return _run(config, datamodule, previous, setup)
 
 
 def _check_choices(config: DictConfig, *, has_shares: bool) -> None:
@@ -103,17 +108,17 @@ def _data(config: DictConfig) -> "PairDataModule":
     return datamodule
 
 
-def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | None", setup: str) -> float:
+def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "PreviousRun | None", setup: str) -> float:
     from hydra.utils import instantiate
     from pytorch_lightning import seed_everything
 
-    from src.runs.folder import Begun, as_dict, parameters, write_config
+    from src.runs.folder import RunRecord, as_dict, parameters, write_config
     from src.runs.resume import config_digest, setup_digest
     from src.tracking.logger import RunLogger
     from src.tracking.store import PRUNED, open_store, run_colour
 
     run_dir = Path(config.run_dir)
-    begun = Begun.read(run_dir) if earlier else None
+    begun = RunRecord.read(run_dir) if earlier else None
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
@@ -139,8 +144,8 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | N
         logger.log_hyperparams(parameters(config))
         digests = {"setup_digest": setup_digest(config), "config_digest": config_digest(config)}
         logger.log_tags({"setup": setup, **digests, "mlflow.runColor": run_colour(setup)})
-    write_config(as_dict(config), run_dir / "config.yaml", root=ROOT, again=bool(earlier))
-    Begun(
+    write_config(as_dict(config), run_dir / "config.yaml", again=bool(earlier))
+    RunRecord(
         overrides=[word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")],
         mlflow_run_id=logger.run_id if logger else (begun.mlflow_run_id if begun else None),
         data_digest=datamodule.digest(),

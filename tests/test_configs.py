@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.models.baselines.counting import Baseline
 from src.models.pair_ranker import PairRanker
-from src.terminal.console import message
+from src.terminal.messages import message
 from tests.conftest import ROOT, make_vocabulary
 
 CONF = ROOT / "conf"

@@ -22,7 +22,7 @@ from src.runs.provenance import provenance
 from src.simulation.experiment import run_experiment
 from src.simulation.policies import Policy, Random, Service
 from src.simulation.world import World
-from src.terminal.console import ROOT, console
+from src.terminal.console import console
 
 HERE = Path(__file__).parent
 mpl.use("agg")
@@ -107,7 +107,7 @@ def main() -> None:
     for name, points in curves.items():
         for size, speed in points:
             console.print(f"{size:>9,} {name:<50} {speed:>12,.0f}")
-    write_record({"rows": rows, "curves": curves, "provenance": provenance(ROOT)}, HERE / "listeners.json")
+    write_record({"rows": rows, "curves": curves, "provenance": provenance()}, HERE / "listeners.json")
     write_table(rows, curves)
     draw(curves)
 

@@ -11,7 +11,8 @@ from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError, check_number
 from src.models.pair_ranker import PairRanker
 from src.recommendations import Recommendations, check_k
-from src.terminal.console import console, progress
+from src.terminal.console import console
+from src.terminal.progress import progress
 
 NUM_TOP_TRACKS = 1000
 """Most played tracks of the training data that are written."""

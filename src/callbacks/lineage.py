@@ -11,7 +11,6 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from src.datamodules.pair_datamodule import PairDataModule
 from src.runs.atomic import write_record, write_whole
 from src.runs.provenance import git_diff, provenance
-from src.terminal.console import ROOT
 from src.tracking.logger import RunLogger
 
 _MAX_DIFF = 1_000_000
@@ -47,12 +46,12 @@ class Lineage(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Tell MLflow what this run is."""
         self._started = time.monotonic() - self._fit_seconds
-        if diff := git_diff(ROOT)[:_MAX_DIFF]:
+        if diff := git_diff()[:_MAX_DIFF]:
             path = self._run_dir / "uncommitted.diff"
             write_whole(path, lambda partial: partial.write_text(diff + "\n", encoding="utf-8"))
         if (logger := _run_logger(trainer)) is None:
             return
-        logger.log_tags({**provenance(ROOT), "data_digest": self._datamodule.digest(), "run_dir": str(self._run_dir)})
+        logger.log_tags({**provenance(), "data_digest": self._datamodule.digest(), "run_dir": str(self._run_dir)})
         data = self._datamodule
         logger.log_dataset(
             name=data.path.name,

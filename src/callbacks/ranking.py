@@ -16,7 +16,7 @@ from src.errors import InputError, check_number
 from src.evaluation import ranking
 from src.models.retrieval.sparse import mean_ranks
 from src.recommendations import check_k
-from src.terminal.console import progress
+from src.terminal.progress import progress
 
 
 class Ranking(Callback):

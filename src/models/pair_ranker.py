@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from src.catalog import Vocabulary
-from src.errors import InputError, made
+from src.errors import InputError, build
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.retrieval.approximate import approximate_top_k
 from src.models.retrieval.exact import mean_ranks, top_k
@@ -55,8 +55,8 @@ class PairRanker(LightningModule):
         monitor: str,
     ) -> None:
         super().__init__()
-        self.scorer = made("model", scorer, vocabulary)
-        self.loss = made("loss", loss, vocabulary)
+        self.scorer = build("model", scorer, vocabulary)
+        self.loss = build("loss", loss, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
         self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -199,10 +199,10 @@ class PairRanker(LightningModule):
         groups: list[dict[str, Any]] = [{"params": tables}]
         if others:
             groups.append({"params": others, "weight_decay": 0.0})
-        optimizer = made("optimizer", self._optimizer, groups)
+        optimizer = build("optimizer", self._optimizer, groups)
         for embedding in embeddings:
             embedding.sparse = isinstance(optimizer, RowAdam)
         if self._scheduler is None:
             return optimizer
-        scheduler = made("scheduler", self._scheduler, optimizer)
+        scheduler = build("scheduler", self._scheduler, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self._monitor}}

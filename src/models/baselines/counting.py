@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from src.catalog import Listens, Vocabulary
-from src.errors import InputError, check_number, made
+from src.errors import InputError, build, check_number
 from src.models.retrieval.sparse import mean_ranks, top_k
 
 _CELLS = 2**25
@@ -205,7 +205,7 @@ class Baseline(LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self._model = made("model", model, vocabulary)
+        self._model = build("model", model, vocabulary)
         check_number("artist_weight", self._model.artist_weight, least=0, hint="0 for artists that do not matter")
         if monitor in ("val/loss", "val/mse", "val/mae"):
             raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use val/ndcg_at_10")
