@@ -1,0 +1,1 @@
+"""From the event logs of an experiment to effects, a verdict and a report."""

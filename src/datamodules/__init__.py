@@ -1,0 +1,1 @@
+"""From files of listening events or playlists to sessions, pairs and batches."""

@@ -1,0 +1,1 @@
+"""Metrics of rankings, one value for each query."""

@@ -1,0 +1,1 @@
+"""The REST service that plays recommendations to listeners and writes event logs."""

@@ -1,0 +1,1 @@
+"""Simulated listeners and the worlds they live in, who play recommenders and leave event logs."""
