@@ -19,7 +19,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, env_override
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,6 +26,7 @@ from src.errors import InputError, JobFailed, JobsFailed, check_number
 from src.runs.folder import remove_if_empty
 from src.runs.provenance import ROOT, provenance
 from src.terminal.console import console, errors
+from src.terminal.hydra_parts import VerbSweeper
 from src.terminal.messages import is_interrupt, message, show_error
 
 Jobs = list[list[str]]
@@ -35,7 +35,7 @@ Jobs = list[list[str]]
 Task = Callable[[DictConfig], Any]
 
 
-class Sweep(Sweeper):
+class Sweep(VerbSweeper):
     """Hydra's basic sweeper, but for three things.
 
     Where there is a logger, the runs of the jobs hang below one parent run in MLflow: every job is given its id as
@@ -45,9 +45,6 @@ class Sweep(Sweeper):
     Args:
         max_batch_size: jobs handed to the launcher at once; None for all.
     """
-
-    full_errors = False
-    """Whether jobs show the traceback of what the user can mend, too (HYDRA_FULL_ERROR=1); the entry sets it."""
 
     def __init__(self, max_batch_size: int | None = None) -> None:
         if max_batch_size is not None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -27,7 +26,7 @@ Rewrite = Callable[[list[str]], list[str]]
 
 
 def verb(
-    config_name: str, *, sweepers: Sequence[type[Sweeper]], rewrite: Rewrite = list
+    config_name: str, *, sweepers: Sequence[type[hydra_parts.VerbSweeper]], rewrite: Rewrite = list
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a function of a config the entry of a verb.
 
@@ -96,8 +95,9 @@ def _shown_as_used(words: list[str]) -> list[str]:
     for name in os.environ:
         if name.endswith(_SECRET):
             os.environ[name] = "***"
-    # the run folder is known only to a run
-    return [*words, "--resolve", "hydra.runtime.output_dir=${hydra:run.dir}"]
+    # the run folder is known only to a run; overrides have to be typed side by side
+    place = next((place for place, word in enumerate(words) if "=" in word and not word.startswith("-")), 0)
+    return [*words[:place], "hydra.runtime.output_dir=${hydra:run.dir}", *words[place:], "--resolve"]
 
 
 _SECRET = ("TOKEN", "PASSWORD", "SECRET")

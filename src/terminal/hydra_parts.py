@@ -15,17 +15,21 @@ PLUGINS = "hydra_plugins.segue"
 have a name there; nothing of that name is imported."""
 
 
-def register(sweepers: Sequence[type[Sweeper]], *, full_errors: bool) -> None:
+class VerbSweeper(Sweeper):
+    """A sweeper that a verb can have."""
+
+    full_errors = False
+    """Whether jobs show a traceback for whatever fails, not only for our bugs (HYDRA_FULL_ERROR=1)."""
+
+
+def register(sweepers: Sequence[type[VerbSweeper]], *, full_errors: bool) -> None:
     """Make sweepers known to Hydra as `hydra_plugins.segue.<name>`.
 
-    Args:
-        sweepers: their classes; each has an attribute `full_errors`.
-        full_errors: whether jobs show a traceback for whatever fails.
+    `Plugins.register` would know them by the module that they lie in, which Hydra then refuses.
     """
     for sweeper in sweepers:
-        Plugins.instance().register(
-            type(sweeper.__name__, (sweeper,), {"__module__": PLUGINS, "full_errors": full_errors})
-        )
+        sweeper.full_errors = full_errors
+        Plugins.instance().class_name_to_class[f"{PLUGINS}.{sweeper.__name__}"] = sweeper
 
 
 def hand_errors_over() -> None:
