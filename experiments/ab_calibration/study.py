@@ -21,7 +21,7 @@ from src.abtest import analysis as abtest  # noqa: E402
 from src.abtest.analysis import Sample  # noqa: E402
 from src.abtest.log import read_users  # noqa: E402
 from src.runs.provenance import provenance  # noqa: E402
-from src.terminal.progress import progress  # noqa: E402
+from src.terminal.console import progress  # noqa: E402
 
 HERE = Path(__file__).parent
 NUM, USERS, ALPHA = 20_000, 500, 0.05

@@ -33,11 +33,10 @@ from experiments.serving.services import (
 )
 from experiments.serving.study import of, spread
 from src.runs.atomic import write_record
-from src.runs.provenance import ROOT, provenance
+from src.runs.provenance import provenance
 from src.serving.server import SETTINGS, Settings, free_port, import_service, make_service
 from src.serving.store import FolderStore
-from src.terminal.console import console
-from src.terminal.progress import progress
+from src.terminal.console import ROOT, console, progress
 
 HERE = Path(__file__).parent
 NUM_TRACKS = 50_000

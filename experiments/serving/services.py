@@ -24,10 +24,10 @@ from redis import Redis
 
 from src.catalog import Catalog
 from src.recommendations import Recommendations
-from src.runs.provenance import ROOT
 from src.serving.release import Arm, write_release
 from src.serving.server import free_port
 from src.serving.store import FolderStore
+from src.terminal.console import ROOT
 
 HERE = Path(__file__).parent
 K, NUM_USERS = 50, 10_000

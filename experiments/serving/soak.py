@@ -30,10 +30,9 @@ from experiments.serving.services import (
     wrk_command,
 )
 from src.runs.atomic import write_record
-from src.runs.provenance import ROOT, provenance
+from src.runs.provenance import provenance
 from src.serving.store import FolderStore
-from src.terminal.console import console
-from src.terminal.progress import progress
+from src.terminal.console import ROOT, console, progress
 
 HERE = Path(__file__).parent
 NUM_TRACKS, CONNECTIONS = 50_000, 64

@@ -34,10 +34,9 @@ from experiments.serving.services import (
     stop_in_order,
 )
 from src.runs.atomic import write_record
-from src.runs.provenance import ROOT, provenance
+from src.runs.provenance import provenance
 from src.serving.store import FolderStore
-from src.terminal.console import console
-from src.terminal.progress import progress
+from src.terminal.console import ROOT, console, progress
 
 HERE = Path(__file__).parent
 NUM_TRACKS = 50_000
