@@ -22,7 +22,7 @@ def abtest(config: DictConfig) -> None:
     from src.recommender_names import recommender_name
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
-    from src.simulation.arms import make_policies
+    from src.simulation.arm_policies import make_policies
     from src.terminal.progress import arm_bars
     from src.terminal.tables import effects_table
     from src.tracking.store import attach_abtest, locate_recommendations

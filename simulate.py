@@ -21,7 +21,7 @@ def simulate(config: DictConfig) -> None:
     from src.recommender_names import recommender_name
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
-    from src.simulation.arms import make_policies
+    from src.simulation.arm_policies import make_policies
     from src.tracking.store import locate_recommendations
 
     run_dir = Path(config.run_dir)

@@ -39,6 +39,7 @@ def train(config: DictConfig) -> float:
     from src.runs.folder import hold, setup_name
     from src.runs.resume import named_run, run_to_resume
 
+    _check_choices(config)
     check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
     hydra = HydraConfig.get()
     chosen = {"model": hydra.runtime.choices["model"], "experiment": hydra.runtime.choices["experiment"]}
@@ -60,16 +61,16 @@ def train(config: DictConfig) -> float:
         return _run(config, datamodule, previous, setup)
 
 
-def _check_choices(config: DictConfig, *, has_shares: bool) -> None:
+def _check_choices(config: DictConfig) -> None:
     """Choices that contradict each other.
 
-    Args:
-        config: all of it.
-        has_shares: whether the source tells the shares played.
-
     Raises:
-        InputError: the worst epoch would be kept, or a model or a source is given what it has no use for.
+        InputError: the worst epoch would be kept, a recipe does not fit the model, or a baseline is given what only
+            gradients have a use for.
     """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationKeyError
+
     from src.comparison.analysis import direction
     from src.errors import InputError
 
@@ -82,19 +83,17 @@ def _check_choices(config: DictConfig, *, has_shares: bool) -> None:
             f"monitor.mode={mode} would keep the worst epoch: the {best} {metric} is the best; "
             f"say monitor.mode={better}"
         )
-    words, choices = HydraConfig.get().overrides.task, HydraConfig.get().runtime.choices
-    learns = ("loss", "optimizer", "scheduler")
-    if "loss" not in config.ranker and (given := [key for key in learns if key in config]):
-        raise InputError(f"{given[0]} means nothing to model={choices['model']}, which has no gradients; leave it out")
-    if "loss" not in config.ranker and "monitor=loss" in words:
-        raise InputError(f"monitor=loss means nothing to model={choices['model']}, which has no loss; use monitor=ndcg")
-    has, other = ("with_shares", "without_shares") if has_shares else ("without_shares", "with_shares")
-    given = [word for word in words if word.lstrip("+~").startswith(f"loss.{other}.")]
-    if given and "datamodule" not in config.swept:  # a sweep over sources may set both
+    model, recipe = (HydraConfig.get().runtime.choices[group] for group in ("model", "recipe"))
+    try:
+        OmegaConf.to_container(config.model, resolve=True)
+    except InterpolationKeyError:
         raise InputError(
-            f"{given[0]} means nothing to datamodule={choices['datamodule']}, which tells "
-            f"{'' if has_shares else 'no '}shares; leave it out, what counts here is loss.{has}.*"
-        )
+            f"model={model} takes values from its recipe, and recipe={recipe} has none for it; leave out recipe=, so "
+            "that datamodule= names it"
+        ) from None
+    given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
+    if "loss" not in config.ranker and given:
+        raise InputError(f"{given[0]} means nothing to model={model}, which has no gradients; leave it out")
 
 
 def _data(config: DictConfig) -> "PairDataModule":
@@ -122,7 +121,6 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "PreviousRun
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
-    _check_choices(config, has_shares=datamodule.vocabulary.mean_played_ratio is not None)
     callbacks = instantiate(config.callbacks, _convert_="all").values()
     callbacks = [made(datamodule) if isinstance(made, partial) else made for made in callbacks if made is not None]
     pruning = None

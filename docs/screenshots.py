@@ -96,9 +96,8 @@ async def _get(session: aiohttp.ClientSession, url: str) -> str:
 @contextmanager
 def running(*words: str, cwd: Path) -> Iterator[None]:
     """A process that is ended with all that it started."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    process = subprocess.Popen(words, cwd=cwd, env=environment, start_new_session=True, **quiet)  # type: ignore[call-overload]
+    environment, null = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}, subprocess.DEVNULL
+    process = subprocess.Popen(words, cwd=cwd, env=environment, start_new_session=True, stdout=null, stderr=null)
     try:
         yield
     finally:

@@ -50,8 +50,14 @@ def check_number(
     Raises:
         InputError: it breaks its law.
     """
-    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and _is_finite(value)
-    if fits and least <= value <= most and value > above:  # type: ignore[operator]
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (isinstance(value, int) or not whole)
+        and _is_finite(value)
+        and least <= value <= most
+        and value > above
+    ):
         return
     bounds = [f"of at least {least:.15g}"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
     bounds += [f"at most {most:.15g}"] * (most < math.inf)

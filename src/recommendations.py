@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic wants its own before Python 3.12
 
 from src.catalog import Catalog
@@ -161,9 +161,8 @@ _TrackId = Annotated[int, Field(gt=-(2**63), lt=2**63)]
 _Score = Annotated[float, Field(gt=-1e30, lt=1e30)]
 
 
+@with_config(ConfigDict(strict=True))
 class _Line(TypedDict):
-    __pydantic_config__ = ConfigDict(strict=True)  # type: ignore[misc]
-
     track: _TrackId
     recommendations: list[_TrackId]
     scores: NotRequired[list[_Score] | None]

@@ -1,41 +1,28 @@
 """Every config composes and builds; what each promises stands in it."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from src.models.baselines.counting import Baseline
+from src.errors import InputError
+from src.models.baselines.module import Baseline
 from src.models.pair_ranker import PairRanker
 from src.terminal.messages import message
-from tests.conftest import ROOT, make_vocabulary
+from tests.conftest import make_vocabulary
+from tests.contracts.building import CONF, composed, names, recipe_of
 
-CONF = ROOT / "conf"
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-BASELINES = ["als", "bpr", "item2vec", "neighbours", "popular", "rules", "sticky"]
-VECTORS = ["als", "bpr", "item2vec"]
-HEADS = [model for model in MODELS if model not in BASELINES]
-ALL = sorted(path.stem for path in (CONF / "datamodule").glob("*.yaml") if path.stem != "default")
-SOURCES = [name for name in ALL if name != "simulated"]
-
-
-def composed(*overrides: str) -> Any:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", list(overrides), return_hydra_config=True)
-
-
-def test_the_models_and_the_sources_are_there() -> None:
-    assert HEADS == ["artist", "contextual", "convex", "mean", "track"]
-    assert set(BASELINES) < set(MODELS)
-    assert ALL == ["botify", "polimi", "simulated", "situnes", "yes"]
+HEADS = [model for model in names("model") if recipe_of(model) != "counting"]
+BASELINES = [model for model in names("model") if recipe_of(model) == "counting"]
+SOURCES = [name for name in names("datamodule") if name not in ("default", "simulated")]
+PUBLISHED = {"track": 1.0, "artist": 0.0, "mean": 0.5, "convex": 0.9, "contextual": None}
+"""Alpha of the five models of the report."""
 
 
 @pytest.mark.parametrize(
-    ("model", "experiment"), [*((model, None) for model in MODELS), *((head, "published") for head in HEADS)]
+    ("model", "experiment"), [*((model, None) for model in names("model")), *((head, "published") for head in HEADS)]
 )
 def test_every_part_of_a_run_builds(model: str, experiment: str | None, tmp_path: Path) -> None:
     overrides = [f"model={model}", f"run_dir={tmp_path}", "run_name=test"]
@@ -52,18 +39,58 @@ def test_a_baseline_is_one_pass_judged_by_its_ranking_without_anything_of_gradie
     config = composed(f"model={model}")
     assert not {"loss", "optimizer", "scheduler"} & config.keys()
     assert (config.trainer.max_epochs, config.monitor.metric, config.monitor.mode) == (1, "val/ndcg_at_10", "max")
-    assert not {"alpha", *(["dim"] if model not in VECTORS else [])} & config.model.keys()
+    assert "alpha" not in config.model
 
 
-@pytest.mark.parametrize("word", ["loss=mse", "optimizer=adam", "scheduler=plateau", "experiment=published"])
+@pytest.mark.parametrize("word", ["loss=mse", "optimizer=adam", "scheduler=plateau"])
 def test_what_only_pair_models_have_cannot_be_chosen_for_a_baseline(word: str) -> None:
     with pytest.raises(ConfigCompositionException) as error:
         composed("model=rules", word)
     line = message(error.value)
     assert line is not None
-    group = "loss" if word.startswith("experiment") else word.partition("=")[0]
-    assert f"{group}= means nothing here: what else was chosen has none; leave it out" in line
-    assert ("In 'experiment/published'" in line) == word.startswith("experiment")
+    assert f"{word.partition('=')[0]}= means nothing here: what else was chosen has none; leave it out" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("model=rules", "experiment=published"), "model makes a Rules, which has no query and item vectors"),
+        (("model=rules", "recipe=shares"), "model makes a Rules, .* leave out recipe="),
+    ],
+)
+def test_a_recipe_for_another_kind_of_model_is_refused(words: tuple[str, ...], line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        instantiate(composed(*words).ranker, _convert_="all")(vocabulary=make_vocabulary([0, 0, 1]))
+
+
+RECIPES = {"botify": "shares", "simulated": "shares", "situnes": "shares", "yes": "playlists", "polimi": "playlists"}
+
+
+@pytest.mark.parametrize(("source", "recipe"), RECIPES.items())
+def test_each_source_names_its_recipe_and_one_word_names_another(source: str, recipe: str) -> None:
+    assert composed(f"datamodule={source}").recipe.name == recipe
+    assert composed(f"datamodule={source}", "recipe=published").recipe.name == "published"
+    assert composed(f"datamodule={source}", "experiment=published").recipe.name == "published"
+    assert composed(f"datamodule={source}", "model=rules").recipe.name == "counting"
+    assert composed(f"datamodule={source}", "model.dim=64").model.dim == 64
+
+
+def test_the_recipe_of_a_source_decides_what_the_data_say() -> None:
+    shares, playlists = composed("datamodule=botify"), composed("datamodule=yes")
+    assert (shares.loss._target_, playlists.loss._target_) == (
+        "src.models.losses.BCELoss",
+        "src.models.losses.SoftmaxLoss",
+    )
+    assert (shares.model.dim, playlists.model.dim) == (32, 128)
+    assert (shares.model.item_bias, playlists.model.item_bias) == (False, True)
+    assert (shares.model.track_dropout, playlists.model.track_dropout) == (0.2, 0.0)
+    assert (shares.monitor.metric, playlists.monitor.metric) == ("val/loss", "val/ndcg_at_10")
+
+
+def test_monitor_is_written_by_recipes_alone() -> None:
+    own = [path for path in CONF.rglob("*.yaml") if "/monitor" in path.read_text() and path.parent.name != "monitor"]
+    assert {path.parent.name for path in own} == {"recipe"}
+    assert not [path for path in CONF.rglob("*.yaml") if path.read_text().startswith("monitor:")]
 
 
 @pytest.mark.parametrize(("model", "alpha"), [("track", 1.0), ("artist", 0.0), ("mean", 0.5), ("convex", "learned")])
@@ -77,7 +104,7 @@ def test_the_heads_differ_in_alpha_alone(model: str, alpha: float | str) -> None
     assert {**config, **ignored} == {**convex, **ignored}
 
 
-@pytest.mark.parametrize("model", HEADS)
+@pytest.mark.parametrize("model", PUBLISHED)
 def test_the_published_recipe_is_the_published_one(model: str) -> None:
     config = composed("experiment=published", f"model={model}", "run_dir=x", "run_name=x")
     assert config.loss._target_.endswith("MSELoss")
@@ -90,8 +117,7 @@ def test_the_published_recipe_is_the_published_one(model: str) -> None:
     assert (config.datamodule.split, config.datamodule.pairing) == ("pair", "first")
     assert (config.model.dim, config.model.init_std) == (100, 1.0)
     assert config.callbacks.export.k == 50
-    published = {"track": 1.0, "artist": 0.0, "mean": 0.5, "convex": 0.9, "contextual": None}
-    assert config.model.alpha == published[model]
+    assert config.model.alpha == PUBLISHED[model]
     assert (config.model.item_bias, config.model.dropout, config.model.track_dropout) == (False, 0.0, 0.0)
 
 

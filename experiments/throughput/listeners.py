@@ -20,7 +20,8 @@ from experiments.throughput.stages.listeners import loop, make_world
 from src.runs.atomic import write_record
 from src.runs.provenance import provenance
 from src.simulation.experiment import run_experiment
-from src.simulation.policies import Policy, Random, Service
+from src.simulation.policies import Policy, Random
+from src.simulation.policies import RemoteService as Service
 from src.simulation.world import World
 from src.terminal.console import console
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.evaluation import ranking
+from src.models.heads import CosineMix, TwoTableDot
 from src.models.pair_ranker import PairRanker
-from src.models.scorers import CosineMix, TwoTableDot
 from src.plots import artist_map
 from src.plots import run as plots
 from src.terminal.progress import progress

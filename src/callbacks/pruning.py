@@ -1,14 +1,12 @@
 """Trials of a search that are worse than the others early on are given up."""
 
 import math
-from typing import TYPE_CHECKING
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from src.sweeps.optuna_parts import RunningTrial
+from src.sweeps.search_study import PRUNED, make_pruner, open_storage
 from src.terminal.console import console
-
-if TYPE_CHECKING:
-    from optuna import Trial
 
 
 class Pruning(Callback):
@@ -28,13 +26,8 @@ class Pruning(Callback):
     def __init__(
         self, *, storage: str, study: str, number: int, prune_after_trials: int, prune_after_epochs: int, monitor: str
     ) -> None:
-        import optuna
-
-        from src.sweeps.search_study import make_pruner, open_storage
-
         pruner = make_pruner(after_trials=prune_after_trials, after_epochs=prune_after_epochs)
-        opened = optuna.load_study(study_name=study, storage=open_storage(storage), pruner=pruner)
-        self._trial: Trial = optuna.Trial(opened, opened.get_trials(deepcopy=False)[number]._trial_id)
+        self._trial = RunningTrial(storage=open_storage(storage), study=study, number=number, pruner=pruner)
         self._monitor = monitor
         self.pruned = False
 
@@ -43,10 +36,7 @@ class Pruning(Callback):
         value = trainer.callback_metrics.get(self._monitor)
         if trainer.sanity_checking or value is None or not math.isfinite(value):
             return
-        self._trial.report(float(value), trainer.current_epoch + 1)
-        if self._trial.should_prune():
-            from src.sweeps.search_study import PRUNED
-
-            self._trial.set_user_attr(PRUNED, trainer.current_epoch + 1)
+        if self._trial.report(float(value), trainer.current_epoch + 1):
+            self._trial.note(PRUNED, trainer.current_epoch + 1)
             self.pruned = trainer.should_stop = True
             console.print(f"given up in epoch {trainer.current_epoch + 1}: the other trials were better by then")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -215,7 +215,6 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
     """
     import mlflow
     from mlflow.exceptions import MlflowException
-    from mlflow.utils import validation
 
     mlflow.set_tracking_uri(tracking_uri)  # where the registry looks for models, whatever its client was told
     with talking_to(tracking_uri) as client:
@@ -225,15 +224,20 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
             raise InputError(
                 f"run {run.info.run_id} has no model to register; train it with callbacks.lineage.model=true"
             )
-        for check, given in (
-            (validation._validate_model_name, name),
-            (validation._validate_model_alias_name, alias),
-            (validation._validate_model_alias_name_reserved, alias),
-        ):
-            check(given)  # before a version is made that would have no alias
-        with suppress(MlflowException):  # it is there already; if it cannot be made, the next line says why
-            client.create_registered_model(name)
         model_id = max(models, key=lambda one: int(one.creation_timestamp)).model_id  # a run that goes on logs another
-        version = client.create_model_version(name, f"models:/{model_id}", run.info.run_id, model_id=model_id).version
-        client.set_registered_model_alias(name, alias, version)
+        with ExitStack() as undo:  # a name or an alias that is refused leaves nothing behind
+            with suppress(MlflowException):  # it is there already; if it cannot be created, the version says why
+                client.create_registered_model(name)
+                undo.callback(_remove_if_empty, client, name)
+            source = f"models:/{model_id}"
+            version = client.create_model_version(name, source, run.info.run_id, model_id=model_id).version
+            undo.callback(client.delete_model_version, name, version)
+            client.set_registered_model_alias(name, alias, version)
+            undo.pop_all()
     return str(version)
+
+
+def _remove_if_empty(client: Any, name: str) -> None:
+    """Remove a registered model, unless somebody has given it a version meanwhile."""
+    if not client.get_registered_model(name).latest_versions:
+        client.delete_registered_model(name)

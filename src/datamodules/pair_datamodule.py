@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -20,9 +20,7 @@ from src.catalog import Catalog, Vocabulary
 from src.datamodules.events import EventLog, read_events
 from src.datamodules.pairs import SPLITS, Pairs, Sessions, make_pairs, split_pairs, split_sessions
 from src.errors import InputError, check_number
-
-PairBatch = tuple[Int64[Tensor, "B"], Int64[Tensor, "B"], Float32[Tensor, "B"], Int64[Tensor, "B"]]
-"""Rows of the previous tracks, rows of the tracks that follow, shares played (NaN where unknown), listeners."""
+from src.models.contracts import PairBatch
 
 
 class PairDataset(Dataset[PairBatch]):
@@ -33,8 +31,7 @@ class PairDataset(Dataset[PairBatch]):
         self._columns = tuple(map(torch.from_numpy, columns))
 
     def __getitem__(self, index: Int64[Tensor, "B"]) -> PairBatch:
-        previous, following, played_ratio, listener = (column.index_select(0, index) for column in self._columns)
-        return previous, following, played_ratio, listener
+        return PairBatch(*(column.index_select(0, index) for column in self._columns))
 
 
 class BatchSampler(Sampler[Tensor]):

@@ -5,15 +5,14 @@ a list. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/` holds one
 implementation is tested by adding its name there.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Float64, Int, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.catalog import Catalog
 
@@ -40,11 +39,12 @@ class PairBatch(NamedTuple):
     listener: Int64[Tensor, "B"]
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """A head: it gives each track a query vector and an item vector, and the score of a pair is their inner product.
 
-    One matrix product then serves the loss, ranks, lists and any vector index. A head is `class Head(nn.Module, Scorer)`:
-    it must offer `num_tracks`, `query` and `item`; the rest follows, and may be overridden with something faster.
+    One matrix product then serves the loss, ranks, lists and any vector index. A scorer is an `nn.Module`; `heads.Head`
+    is one to start from, which needs only `query` and `item`.
     """
 
     num_tracks: int
@@ -58,45 +58,33 @@ class Scorer(Protocol):
         """Vectors of the tracks in `rows` in the second place of a pair."""
         ...
 
-    def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+    def __call__(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Score of each pair: `query(previous) · item(following)`."""
-        score: Tensor = torch.linalg.vecdot(self.query(previous), self.item(following))
-        return score
+        ...
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
         """Query vector of every track of the catalogue."""
-        return self.query(torch.arange(self.num_tracks, device=next(self.parameters()).device))
+        ...
 
     def item_vectors(self) -> Float[Tensor, "N V"]:
         """Item vector of every track of the catalogue."""
-        return self.item(torch.arange(self.num_tracks, device=next(self.parameters()).device))
+        ...
 
     def artist_vectors(self) -> Float[Tensor, "A V"] | None:
         """A vector for each artist; None where the head has none, and the mean of an artist's tracks has to do."""
-        return None
+        ...
 
     def logged(self) -> Mapping[str, float]:
         """Numbers of the head that are logged after each epoch, by name, such as `alpha`."""
-        return {}
-
-    def __call__(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """`forward`; from `nn.Module`."""
-        ...
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """What is trained; from `nn.Module`."""
         ...
 
 
+@runtime_checkable
 class Loss(Protocol):
     """How a head is judged by what was listened to. A loss is an `nn.Module`."""
 
-    def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
-        """Loss of a batch; it takes from the batch what it needs."""
-        ...
-
     def __call__(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
-        """`forward`; from `nn.Module`."""
+        """Loss of a batch; it takes from the batch what it needs."""
         ...
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
@@ -111,6 +99,7 @@ class Loss(Protocol):
         ...
 
 
+@runtime_checkable
 class Ranker(Protocol):
     """Whatever ranks a catalogue: every trained head and every baseline. Callbacks know no other contract."""
 
@@ -156,6 +145,7 @@ class SourceEvents:
     num_rejected: int
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Reads the files of one source."""
 

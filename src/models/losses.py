@@ -1,11 +1,8 @@
 """Losses: how a scorer is held against what was listened to.
 
-B pairs in a batch. Every loss offers `forward(scorer, previous, following, played_ratio, listener)`, the loss of a
-batch, and `predict(score, listener)`, the share of the track that a score foretells of a listener. Shares are in
-[0, 1], NaN where unknown.
+B pairs in a batch, P pairs of validation. What every loss offers is in `contracts.py`. Shares are in [0, 1], NaN where
+unknown.
 """
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,24 +11,13 @@ from torch import Tensor, nn
 
 from src.catalog import Vocabulary
 from src.errors import InputError, check_number
-from src.models.scorers import Biases, CosineMix, TwoTableDot
-
-Scorer = CosineMix | TwoTableDot
+from src.models.contracts import PairBatch, Scorer
+from src.models.heads import Biases
 
 
 def _needs_shares(vocabulary: Vocabulary, loss: str) -> None:
     if vocabulary.mean_played_ratio is None:
-        raise InputError(f"loss={loss} learns from shares played, and this source gives none; use loss=softmax")
-
-
-def by_shares(
-    vocabulary: Vocabulary,
-    *,
-    with_shares: Callable[[Vocabulary], nn.Module],
-    without_shares: Callable[[Vocabulary], nn.Module],
-) -> nn.Module:
-    """The loss that fits a source: one where it tells how much of a track was played, another where it does not."""
-    return (without_shares if vocabulary.mean_played_ratio is None else with_shares)(vocabulary)
+        raise InputError(f"loss={loss} learns from shares played, and this source gives none; use recipe=playlists")
 
 
 class MSELoss(nn.Module):
@@ -48,24 +34,21 @@ class MSELoss(nn.Module):
         super().__init__()
         _needs_shares(vocabulary, "mse")
 
-    def forward(
-        self,
-        scorer: Scorer,
-        previous: Int[Tensor, "B"],
-        following: Int[Tensor, "B"],
-        played_ratio: Float[Tensor, "B"],
-        listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce tells listeners apart
-    ) -> Float[Tensor, ""]:
+    def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 where none is."""
-        return _mean_where_known((scorer(previous, following) - played_ratio.nan_to_num()) ** 2, played_ratio)
+        error = scorer(batch.previous, batch.following) - batch.played_ratio.nan_to_num()
+        return _mean_where_known(error**2, batch.played_ratio)
 
     def predict(
         self,
         score: Float[Tensor, "B"],
-        listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce tells listeners apart
+        listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce knows listeners
     ) -> Float[Tensor, "B"]:
         """The score itself; it may leave [0, 1]."""
         return score
+
+    def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
+        """Nothing: the score is the share."""
 
 
 class BCELoss(nn.Module):
@@ -76,14 +59,14 @@ class BCELoss(nn.Module):
     tracks are recommended, since it moves all scores of a listener alike.
 
     Args:
-        vocabulary: what the training pairs show; the bias starts where a score of 0 foretells the mean share of
-            someone unknown.
+        vocabulary: what the training pairs show; the bias starts where a score of 0 predicts the mean share of
+            an unknown listener.
         scale: where the scale starts, above 0; it stays there.
         listener_spread: standard deviation of the listeners' biases that is expected beforehand, in logits; one whom
             training shows little stays near 0, one whom it does not show at 0. 0 for none.
 
     Raises:
-        InputError: the training pairs carry no share, or an argument breaks its law.
+        InputError: the training pairs carry no share, or an argument is out of range.
     """
 
     pull: Tensor
@@ -110,40 +93,23 @@ class BCELoss(nn.Module):
     def _logit(self, score: Float[Tensor, "B"], of_listener: Float[Tensor, "B"] | float) -> Float[Tensor, "B"]:
         return self.log_scale.exp() * score + self.bias + of_listener
 
-    def _foretold(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+    def _predicted(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Logit of the share, averaged over what a listener's bias may be."""
         if self.listener_bias is None:
             return self._logit(score, 0.0)
         return self._logit(score, self.listener_bias(listener)) * self.shrink[listener]
 
-    def forward(
-        self,
-        scorer: Scorer,
-        previous: Int[Tensor, "B"],
-        following: Int[Tensor, "B"],
-        played_ratio: Float[Tensor, "B"],
-        listener: Int[Tensor, "B"],
-    ) -> Float[Tensor, ""]:
+    def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 where none is. In training the listeners' prior is in it."""
-        return _mean_where_known(self.each(scorer, previous, following, played_ratio, listener), played_ratio)
-
-    def each(
-        self,
-        scorer: Scorer,
-        previous: Int[Tensor, "B"],
-        following: Int[Tensor, "B"],
-        played_ratio: Float[Tensor, "B"],
-        listener: Int[Tensor, "B"],
-    ) -> Float[Tensor, "B"]:
-        """What every pair has part in `forward`, where its share is known."""
-        score = scorer(previous, following)
+        score, listener = scorer(batch.previous, batch.following), batch.listener
         if self.training and self.listener_bias is not None:
             of_listener = self.listener_bias(listener)
             logit, prior = self._logit(score, of_listener), self.pull[listener] * of_listener**2
         else:
-            logit, prior = self._foretold(score, listener), torch.zeros(())
-        value: Tensor = F.binary_cross_entropy_with_logits(logit, played_ratio.nan_to_num(), reduction="none") + prior
-        return value
+            logit, prior = self._predicted(score, listener), torch.zeros(())
+        share = batch.played_ratio.nan_to_num()
+        each = F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior
+        return _mean_where_known(each, batch.played_ratio)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """`sigmoid(scale·score + bias + bias of the listener)`, averaged over what that bias may be.
@@ -151,7 +117,10 @@ class BCELoss(nn.Module):
         As if it were normal about what was learned: the logit shrinks by √(1 + π/8·variance).
         Source: MacKay, The evidence framework applied to classification networks, Neural Computation 1992.
         """
-        return torch.sigmoid(self._foretold(score, listener))
+        return torch.sigmoid(self._predicted(score, listener))
+
+    def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
+        """Nothing: scale and biases are learned in training."""
 
 
 def _shrunk(variance: Float[Tensor, "*L"]) -> Float[Tensor, "*L"]:
@@ -167,7 +136,7 @@ class SoftmaxLoss(nn.Module):
     itself weighs nothing, since it is no candidate of its own.
 
     A softmax says nothing of the level of a share. Where shares are known, `calibrate` learns it from validation: in
-    training the score of a pair has seen its share, and would foretell too much.
+    training the score of a pair has seen its share, and would predict too much.
 
     Args:
         vocabulary: what the training pairs show.
@@ -175,7 +144,7 @@ class SoftmaxLoss(nn.Module):
         logq: strength of the correction: 0 none, 1 full.
 
     Raises:
-        InputError: an argument breaks its law.
+        InputError: an argument is out of range.
 
     Source: Yi et al., Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019.
     """
@@ -196,17 +165,10 @@ class SoftmaxLoss(nn.Module):
         for name, value in (("level", level), ("slope", 0.0), ("centre", 0.0)):
             self.register_buffer(name, torch.tensor(value))
 
-    def forward(
-        self,
-        scorer: Scorer,
-        previous: Int[Tensor, "B"],
-        following: Int[Tensor, "B"],
-        played_ratio: Float[Tensor, "B"],
-        listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce tells listeners apart
-    ) -> Float[Tensor, ""]:
+    def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
         """Weighted mean over the pairs."""
-        logits = self.logits(scorer, previous, following)
-        weight = played_ratio.nan_to_num(nan=1.0) * (previous != following)
+        logits = self.logits(scorer, batch.previous, batch.following)
+        weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
         return -(logits.log_softmax(dim=1).diagonal() * weight).sum() / weight.sum().clamp(min=1e-9)
 
     def logits(self, scorer: Scorer, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B B"]:
@@ -216,11 +178,13 @@ class SoftmaxLoss(nn.Module):
         return logits.masked_fill(accidental_hits(previous, following), -torch.inf)
 
     def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
-        """Learn how much of the share a score foretells, from pairs that were not trained on.
+        """Learn how much of the share a score predicts, from pairs that were not trained on.
 
-        The least-squares slope, as far as it exceeds its own standard error: a slope that chance could have made
+        The least-squares slope, as far as it exceeds its own standard error: a slope within random variation
         counts for nothing. The level stays the mean share of training, which more pairs have shown.
         """
+        if not len(score):
+            return
         centred, share = score - score.mean(), played_ratio - played_ratio.mean()
         spread = (centred**2).mean()
         slope = (centred * share).mean() / spread
@@ -232,7 +196,7 @@ class SoftmaxLoss(nn.Module):
     def predict(
         self,
         score: Float[Tensor, "B"],
-        listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce tells listeners apart
+        listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce knows listeners
     ) -> Float[Tensor, "B"]:
         """`level + slope·(score − centre)`, cut to [0, 1]; NaN where the source gives no shares."""
         return (self.level + self.slope * (score - self.centre)).clamp(0, 1)

@@ -16,21 +16,17 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from src.catalog import Vocabulary
 from src.errors import InputError, build
-from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from src.models.contracts import Loss, OnBlock, PairBatch, Scorer
 from src.models.retrieval.approximate import approximate_top_k
 from src.models.retrieval.exact import mean_ranks, top_k
-from src.models.row_adam import RowAdam
-from src.models.scorers import Biases, CosineMix, TwoTableDot
-
-PairBatch = tuple[Int64[Tensor, "B"], Int64[Tensor, "B"], Float32[Tensor, "B"], Int64[Tensor, "B"]]
 
 
 class PairRanker(LightningModule):
     """Learns to score pairs of tracks.
 
-    Logs `train/loss`, `val/loss` and, where shares are known, MSE and MAE of the share foretold; in `test/` these
+    Logs `train/loss`, `val/loss` and, where shares are known, MSE and MAE of the predicted share; in `test/` these
     stand beside two floors, the training mean and a uniform random guess (its expectation, so nothing is drawn).
-    `alpha` is logged where the scorer has one.
+    What the scorer wants logged, such as `alpha`, is logged with them.
 
     Raises:
         InputError: scorer, loss, optimizer or scheduler refuse their settings.
@@ -48,15 +44,20 @@ class PairRanker(LightningModule):
         self,
         *,
         vocabulary: Vocabulary,
-        scorer: Callable[[Vocabulary], CosineMix | TwoTableDot],
-        loss: Callable[[Vocabulary], MSELoss | BCELoss | SoftmaxLoss],
+        scorer: Callable[[Vocabulary], Scorer],
+        loss: Callable[[Vocabulary], Loss],
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler] | None,
         monitor: str,
     ) -> None:
         super().__init__()
-        self.scorer = build("model", scorer, vocabulary)
-        self.loss = build("loss", loss, vocabulary)
+        self.scorer: Scorer = build("model", scorer, vocabulary)
+        if not isinstance(self.scorer, Scorer):
+            raise InputError(
+                f"model makes a {type(self.scorer).__name__}, which has no query and item vectors to train; leave out "
+                "recipe= (or experiment=), so that model= names its own"
+            )
+        self.loss: Loss = build("loss", loss, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
         self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -69,7 +70,7 @@ class PairRanker(LightningModule):
         Raises:
             InputError: gradients shall be clipped, which sparse ones cannot be.
         """
-        if self.trainer.gradient_clip_val is not None and isinstance(self.trainer.optimizers[0], RowAdam):
+        if self.trainer.gradient_clip_val is not None and _wants_sparse(self.trainer.optimizers[0]):
             raise InputError(
                 f"trainer.gradient_clip_val={self.trainer.gradient_clip_val} needs gradients of whole tables; "
                 "use optimizer=adam with it"
@@ -77,7 +78,7 @@ class PairRanker(LightningModule):
 
     def training_step(self, batch: PairBatch, _: int) -> Tensor:
         """Loss of a batch."""
-        loss: Tensor = self.loss(self.scorer, *batch)
+        loss = self.loss(self.scorer, batch)
         self._trained.append((loss.detach(), len(batch[0])))  # Lightning's own mean costs as much as half a step
         return loss
 
@@ -100,7 +101,7 @@ class PairRanker(LightningModule):
         self._evaluate("test", batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Regression metrics, and alpha so far; calibrates a loss that wants it.
+        """Regression metrics, and what the scorer wants logged; calibrates the loss.
 
         Raises:
             InputError: training has diverged; no checkpoint is made of such weights.
@@ -110,18 +111,17 @@ class PairRanker(LightningModule):
                 f"training diverged: weights are not finite in epoch {self.current_epoch + 1}; lower optimizer.lr"
             )
         score, share, listener = self._known_pairs()
-        if isinstance(self.loss, SoftmaxLoss) and len(share):
-            self.loss.calibrate(score, share)
+        self.loss.calibrate(score, share)
         self._log_regression("val", score, share, listener)
-        self._log_alpha()
+        self._log_scorer()
 
     def on_test_epoch_end(self) -> None:
-        """Regression metrics beside their floors, and alpha of the weights under test."""
+        """Regression metrics beside their floors, and what the scorer wants logged, of the weights under test."""
         self._log_regression("test", *self._known_pairs())
-        self._log_alpha()
+        self._log_scorer()
 
     def ranks(
-        self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: Callable[[int], None]
+        self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: OnBlock
     ) -> Float64[np.ndarray, "Q"]:
         """Rank of each `following` among all candidates of its `previous`; see `retrieval.mean_ranks`."""
         return mean_ranks(
@@ -133,7 +133,7 @@ class PairRanker(LightningModule):
         )
 
     def top(
-        self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: Callable[[int], None]
+        self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
         """The K best candidates of each query and their scores; see `retrieval.top_k`."""
         return top_k(
@@ -146,7 +146,7 @@ class PairRanker(LightningModule):
         )
 
     def approximate_top(
-        self, query_rows: Int64[np.ndarray, "Q"], k: int, recall: float, on_block: Callable[[int], None]
+        self, query_rows: Int64[np.ndarray, "Q"], k: int, recall: float, on_block: OnBlock
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"], float]:
         """Nearly the K best candidates, and the share of the best that was found; see `approximate.py`."""
         return approximate_top_k(
@@ -160,11 +160,10 @@ class PairRanker(LightningModule):
         )
 
     def _evaluate(self, stage: str, batch: PairBatch) -> None:
-        previous, following, played_ratio, listener = batch
-        self.log(f"{stage}/loss", self.loss(self.scorer, *batch), batch_size=len(previous))
-        known = ~played_ratio.isnan()
-        score = self.scorer(previous[known], following[known])
-        self._evaluated.append((score, played_ratio[known], listener[known]))
+        self.log(f"{stage}/loss", self.loss(self.scorer, batch), batch_size=len(batch.previous))
+        known = ~batch.played_ratio.isnan()
+        score = self.scorer(batch.previous[known], batch.following[known])
+        self._evaluated.append((score, batch.played_ratio[known], batch.listener[known]))
 
     def _known_pairs(self) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Int64[Tensor, "P"]]:
         """Score, share and listener of all pairs with a known share that were evaluated since the last call."""
@@ -172,9 +171,8 @@ class PairRanker(LightningModule):
         self._evaluated.clear()
         return torch.cat(scores), torch.cat(shares), torch.cat(listeners)
 
-    def _log_alpha(self) -> None:
-        if isinstance(self.scorer, CosineMix):
-            self.log("alpha", torch.as_tensor(self.scorer.alpha(), dtype=torch.float64).detach())
+    def _log_scorer(self) -> None:
+        self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in self.scorer.logged().items()})
 
     def _log_regression(
         self, stage: str, score: Float[Tensor, "P"], share: Float[Tensor, "P"], listener: Int64[Tensor, "P"]
@@ -194,15 +192,20 @@ class PairRanker(LightningModule):
     def configure_optimizers(self) -> Any:
         """Weight decay on the embeddings alone: it would pull alpha to ½, a scale to 1, and biases to 0."""
         embeddings = [module for module in self.modules() if isinstance(module, nn.Embedding)]
-        tables = [embedding.weight for embedding in embeddings if not isinstance(embedding, Biases)]
+        tables = [embedding.weight for embedding in embeddings if getattr(embedding, "decays", True)]
         others = [p for p in self.parameters() if not any(p is table for table in tables)]
         groups: list[dict[str, Any]] = [{"params": tables}]
         if others:
             groups.append({"params": others, "weight_decay": 0.0})
         optimizer = build("optimizer", self._optimizer, groups)
         for embedding in embeddings:
-            embedding.sparse = isinstance(optimizer, RowAdam)
+            embedding.sparse = _wants_sparse(optimizer)
         if self._scheduler is None:
             return optimizer
         scheduler = build("scheduler", self._scheduler, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self._monitor}}
+
+
+def _wants_sparse(optimizer: Any) -> bool:
+    """Whether an optimizer moves single rows of a table, and so wants to know which have a gradient."""
+    return bool(getattr(optimizer, "wants_sparse", False))

@@ -33,6 +33,9 @@ class RowAdam(Optimizer):
         InputError: an argument breaks its law.
     """
 
+    wants_sparse = True
+    """Tells a model that its embeddings should have sparse gradients."""
+
     def __init__(self, params: Any, *, lr: float, beta2: float, eps: float, weight_decay: float) -> None:
         check_number("optimizer.lr", lr, least=0)
         check_number("optimizer.beta2", beta2, least=0, most=1 - 1e-9)
@@ -85,17 +88,14 @@ class RowAdam(Optimizer):
 def _in_any_order() -> Iterator[None]:
     """No row stands twice, so no order of writing them changes the result; to keep to one takes twice the time.
 
-    The public `torch.use_deterministic_algorithms` takes half a millisecond a call.
+    `torch.use_deterministic_algorithms` sets the same switch, but takes half a millisecond a call.
     """
-    asked, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    torch._C._set_deterministic_algorithms(False)
+    asked = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
     try:
         yield
     finally:
-        torch._C._set_deterministic_algorithms(asked, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(asked)
 
 
 def _adam(weights: Tensor, mean_square: Tensor, gradient: Tensor, now: int, group: dict[str, Any]) -> None:

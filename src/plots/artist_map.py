@@ -58,6 +58,8 @@ def draw_artists(
         what: what the vectors are, for the title.
         path: where to write.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     most_played = np.argsort(-plays, kind="stable")[:NUM_ARTISTS]
     coordinates, shares = pca(vectors[most_played])
     known = labels.letters(fonts := labels.families())
@@ -68,6 +70,7 @@ def draw_artists(
     if illegible:
         said += f"\nNames left out, since no font here has their letters: {illegible}."
     figure = blank("Artists: near means alike", said, height=7.0)
+    FigureCanvasAgg(figure)  # which measures names; without it each name makes another
     figure.subplots_adjust(left=0.05)
     axis = figure.subplots()
     area = 8 + 260 * plays[most_played] / max(plays.max(), 1)
@@ -104,7 +107,6 @@ def _draw_names(
     fonts: list[str],
 ) -> list[int]:
     """Write the first names for which there is room; returns whose they are."""
-    from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.patheffects import withStroke
 
     figure = axis.figure
@@ -116,9 +118,8 @@ def _draw_names(
             texts.append(axis.text(0, 0, name, **style))
     if not chosen:
         return []
-    renderer = RendererAgg(1, 1, figure.dpi)  # type: ignore[no-untyped-call]
     gap = np.array([2.0, 0.0])  # pixels, on both sides of a name
-    boxes = [text.get_window_extent(renderer) for text in texts]
+    boxes = [text.get_window_extent() for text in texts]
     sizes = np.array([(box.width, box.height) for box in boxes]) + 2 * gap
     box = axis.get_window_extent()
     points, radii = axis.transData.transform(coordinates[chosen]), diameters[chosen] / 2 * figure.dpi / 72

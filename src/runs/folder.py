@@ -184,16 +184,21 @@ def parameters(config: DictConfig) -> dict[str, Any]:
     """What was chosen, flat: every value of the config once, where it is decided.
 
     A value that another one decides (`${seed}`, `${run_dir}/…`) is left out, so that two runs differ in what somebody
-    made them differ in.
+    made them differ in. What a recipe decides is under the name of what uses it (`model.dim`), and the recipe's own
+    name is `recipe.name`.
     """
     values = flatten(as_dict(config))
     decided = [
         name for name, value in flatten(as_dict(config, resolve=False)).items() if not _ELSEWHERE.search(str(value))
     ]
-    return {name: values[name] for name in decided if name.partition(".")[0] not in _OF_THE_RUN}
+    return {
+        name: values[name]
+        for name in decided
+        if name.partition(".")[0] not in _OF_THE_RUN and (not name.startswith("recipe.") or name == "recipe.name")
+    }
 
 
-_ELSEWHERE = re.compile(r"\$\{[a-z_]+(\.[a-z_]+)*\}")
+_ELSEWHERE = re.compile(r"\$\{(?!recipe\.)[a-z_]+(\.[a-z_]+)*\}")
 
 
 def digest(config: dict[str, Any]) -> str:

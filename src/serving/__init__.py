@@ -1,1 +1,1 @@
-"""The REST service that plays recommendations to listeners and writes event logs."""
+"""The REST service: releases and their stores, one user's next track, the event log, and the workers that answer."""

@@ -1,6 +1,6 @@
 """The service: the predecessor's endpoints, and what operating one needs.
 
-`Service` is the ASGI application. `/next` and `/last`, which come thousands of times a second, are answered by itself;
+`ServiceApp` is the ASGI application. It answers `/next` and `/last`, which come thousands of times a second, itself;
 all other pages are FastAPI's.
 """
 
@@ -11,26 +11,16 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
 
-import numpy as np
-from fastapi import FastAPI, Path, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from starlette.exceptions import HTTPException
 
-from src.errors import InputError
-from src.serving.event_log import EventLog, LogUnavailableError, now_ms
 from src.serving.limits import RateLimit
-from src.serving.metrics import Metrics, exposition
-from src.serving.recommender import Recommender
-from src.serving.release import Release
-from src.serving.sessions import Sessions
-from src.serving.store import FolderStore
+from src.serving.log_writer import LogUnavailableError, now_ms
+from src.serving.metrics import Metrics
+from src.serving.pages import OUR_BUG, make_pages, unknown_track
+from src.serving.state import State
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -40,7 +30,6 @@ _log = logging.getLogger("segue.serving")
 
 _LISTENING = ("/next/", "/last/")
 _MOST_DIGITS = 18
-_OUR_BUG = "a bug of ours; the service's own log has more"
 _JSON = (b"content-type", b"application/json")
 
 
@@ -61,27 +50,7 @@ class Refused(Exception):  # noqa: N818 - it is an answer
         self.status, self.reason, self.headers = status, reason, dict(headers)
 
 
-@dataclass(kw_only=True)
-class State:
-    """What a worker works with, and what is wrong with it."""
-
-    recommender: Recommender
-    sessions: Sessions
-    log: EventLog
-    store_problem: str | None = None
-
-    @property
-    def release(self) -> Release:
-        """What is served."""
-        return self.recommender.release
-
-    def problems(self) -> list[str]:
-        """What is wrong; all but a log that cannot be written leaves answers possible."""
-        found = [self.log.problem, self.store_problem, getattr(self.sessions, "problem", None)]
-        return [problem for problem in found if problem]
-
-
-class Service:
+class ServiceApp:
     """The service as an ASGI application.
 
     Args:
@@ -93,7 +62,7 @@ class Service:
         body_timeout_s: seconds in which a body must have arrived.
         token: what a request must bear, if anything.
         rate_limit: of a client, if any.
-        with_fallback: whether lines of the log tell where an answer came from that no list gave.
+        with_fallback: whether lines of the log say where an answer came from that no list gave.
     """
 
     def __init__(
@@ -115,7 +84,7 @@ class Service:
         self._token = None if token is None else token.encode()
         self._rate_limit, self._with_fallback = rate_limit, with_fallback
         self._listened = TypeAdapter(Listened)
-        self._pages = pages(self)
+        self._pages = make_pages(state, listening=_listening_paths())
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, or start and stop."""
@@ -142,7 +111,7 @@ class Service:
         except Exception:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             _log.exception("a bug: %s %s", scope["method"], label)
-            await _send(send, status, _reason(_OUR_BUG))
+            await _send(send, status, _reason(OUR_BUG))
         self._metrics.answered(label, status, time.perf_counter() - started)
 
     def _admit(self, scope: Message, path: str) -> None:
@@ -181,7 +150,7 @@ class Service:
         recommender = state.recommender
         row = recommender.release.row_of(listened.track)
         if row < 0:
-            raise Refused(HTTPStatus.NOT_FOUND, _unknown(listened.track, recommender.release))
+            raise Refused(HTTPStatus.NOT_FOUND, unknown_track(listened.track, recommender.release))
         arm = recommender.arm_of(user)
         head = (
             f'{{"message": "{call}", "timestamp": {now}, "user": {user}, '
@@ -285,107 +254,10 @@ def _reason(text: str) -> bytes:
     return json.dumps({"reason": text}, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def _unknown(track: int, release: Release) -> str:
-    return f"track {track} is not in the catalogue of {len(release)} tracks"
-
-
 def _what_is_wrong(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"])) or "the body"
     return f'{where}: {first["msg"]}; expected {{"track": whole number, "time": share played, from 0 to 1}}'
-
-
-def pages(service: Service) -> FastAPI:
-    """All pages but `/next` and `/last`, which are described here so that `/docs` shows them."""
-    state = service.state
-    app = FastAPI(
-        title="Segue", summary="Which track should follow which.", version=state.release.version, redirect_slashes=False
-    )
-    Id = Annotated[int, Path(gt=-(2**63), lt=2**63)]  # noqa: N806 - a type
-
-    @app.exception_handler(HTTPException)
-    async def refuse(_: Request, error: HTTPException) -> Response:
-        return JSONResponse({"reason": str(error.detail)}, error.status_code, headers=error.headers)
-
-    @app.exception_handler(Exception)
-    async def admit_bug(_: Request, __: Exception) -> Response:
-        return JSONResponse({"reason": _OUR_BUG}, HTTPStatus.INTERNAL_SERVER_ERROR)
-
-    @app.exception_handler(RequestValidationError)
-    async def refuse_value(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return JSONResponse({"reason": f"{where}: {first['msg']}"}, HTTPStatus.NOT_FOUND)
-
-    @app.get("/")
-    async def root() -> dict[str, str]:
-        """The service is there."""
-        return {"status": "alive", "message": "Segue: POST /next/<user> tells what follows; see /docs"}
-
-    @app.get("/track/{track}")
-    async def track_record(track: Id) -> dict[str, Any]:
-        """The record of a track."""
-        return state.release.track(_row(state.release, track))
-
-    @app.get("/recommendations/{track}")
-    async def recommendations(track: Id) -> dict[str, Any]:
-        """Each arm's list after a track, best first."""
-        release = state.release
-        row = _row(release, track)
-        return {
-            **release.track(row),
-            "version": release.version,
-            "recommendations": {arm: release.recommended(arm, row) for arm in release.arms},
-        }
-
-    @app.get("/experiments")
-    async def experiments() -> dict[str, Any]:
-        """The experiment that is served, and its arms."""
-        release = state.release
-        arms = {
-            arm: {"recommender": given.recommender, "policy": given.policy}
-            | ({"pick": given.pick, "artist_gap": given.artist_gap} if given.policy == "lists" else {})
-            for arm, given in release.arms.items()
-        }
-        return {"experiment": release.experiment, "arms": arms, "version": release.version, "tracks": len(release)}
-
-    @app.get("/health")
-    async def health() -> Response:
-        """Whether requests can be answered (200) or not (503), and what is wrong."""
-        is_ready = state.log.problem is None
-        problems = state.problems()
-        status = "unready" if not is_ready else "degraded" if problems else "ok"
-        body = {"status": status, "live": True, "ready": is_ready, "problems": problems}
-        body["version"] = state.release.version
-        return JSONResponse(body, HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE)
-
-    @app.get("/health/live")
-    async def live() -> dict[str, bool]:
-        """The process is there."""
-        return {"live": True}
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        """For Prometheus; of all workers of this machine."""
-        return PlainTextResponse(exposition(), media_type=CONTENT_TYPE_LATEST)
-
-    plain = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if not app.openapi_schema:
-            app.openapi_schema = plain() | {}
-            app.openapi_schema["paths"] = {**_listening_paths(), **app.openapi_schema["paths"]}
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
-    return app
-
-
-def _row(release: Release, track: int) -> int:
-    row = release.row_of(track)
-    if row < 0:
-        raise HTTPException(HTTPStatus.NOT_FOUND, _unknown(track, release))
-    return row
 
 
 def _listening_paths() -> dict[str, Any]:
@@ -422,33 +294,3 @@ def _listening_paths() -> dict[str, Any]:
         },
         "/last/{user}": {"post": operation("The session is over", {"user": "integer"})},
     }
-
-
-async def follow_store(
-    state: State, store: FolderStore, fetch: Callable[[], object] | None, *, poll_s: float, rng: np.random.Generator
-) -> None:
-    """Take over every new version, without a pause; what cannot be taken over leaves what is served as it is.
-
-    Args:
-        state: gets the new release.
-        store: where versions lie on this machine.
-        fetch: brings the current version there from elsewhere, if it must be brought.
-        poll_s: seconds between two looks.
-        rng: of the recommender.
-    """
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(poll_s)
-        try:
-            if fetch is not None:
-                await loop.run_in_executor(None, fetch)
-            current = (await loop.run_in_executor(None, store.index)).current
-            if current != state.release.version:
-                release = await loop.run_in_executor(None, store.open)
-                state.recommender = Recommender(release, rng)
-                _log.warning("serving version %s", release.version)
-            state.store_problem = None
-        except (InputError, OSError) as error:  # a full disk, for instance
-            if state.store_problem is None:
-                _log.warning("the store: %s; version %s stays", error, state.release.version)
-            state.store_problem = str(error)

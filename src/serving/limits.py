@@ -25,7 +25,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str, now_s: float) -> float:
-        """Admit a request, or tell for how many seconds to wait; 0 when it is admitted."""
+        """Admit a request and return 0, or return for how many seconds to wait."""
         tokens, filled_s = self._buckets.pop(client, (float(self._burst), now_s))
         tokens = min(self._burst, tokens + (now_s - filled_s) * self.per_second)
         is_admitted = tokens >= 1

@@ -1,12 +1,11 @@
-"""What Prometheus is told, added up over the workers of a machine.
+"""Metrics for Prometheus, added up over the workers of a machine.
 
 The environment variable `PROMETHEUS_MULTIPROC_DIR` must name a folder before this module is imported.
 """
 
 import logging
 import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -27,7 +26,6 @@ class Metrics:
     """Counts what a worker does."""
 
     def __init__(self) -> None:
-        _forget_the_dead()
         self._by_answer: dict[tuple[str, int], Callable[[], None]] = {}
         self._by_endpoint: dict[str, Callable[[float], None]] = {}
         self._lately: dict[tuple[str, str], int] = {}
@@ -46,7 +44,7 @@ class Metrics:
         _fallbacks.labels(arm, source).inc()
         self._lately[arm, source] = self._lately.get((arm, source), 0) + 1
 
-    def tell_fallbacks(self) -> None:
+    def report_fallbacks(self) -> None:
         """Put those since the last call into the service's own log."""
         if self._lately:
             counted = ", ".join(f"{arm} {source} {number}" for (arm, source), number in sorted(self._lately.items()))
@@ -60,14 +58,13 @@ class Metrics:
         _problems.set(num_problems)
 
 
-def _forget_the_dead() -> None:
-    """Take out the gauges of workers that were killed; the one that follows such a worker comes by here."""
-    for path in Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", os.devnull)).glob("gauge_live*_*.db"):
-        pid = int(path.stem.rpartition("_")[2])
+def forget_dead(pids: Iterable[int]) -> None:
+    """Take out the gauges of workers that were killed, as far as none of these processes is alive."""
+    for pid in pids:
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
-            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+            mark_process_dead(pid)
         except PermissionError:  # it lives, and is somebody else's
             continue
 
@@ -75,5 +72,5 @@ def _forget_the_dead() -> None:
 def exposition() -> bytes:
     """All workers' metrics, in Prometheus' text format."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry)
     return generate_latest(registry)

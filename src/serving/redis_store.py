@@ -11,15 +11,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import redis
 import redis.asyncio
 
 from src.errors import InputError, check_number
 from src.serving.release import HEAD, Release, check_head, read_head
-from src.serving.sessions import Sessions, check_limits
-from src.serving.store import FolderStore, Index, damaged, is_version
+from src.serving.release_store import FolderStore, Index, StoreUnreachableError, damaged
+from src.serving.session_memory import SessionMemory, check_limits
 
 _PIECE_BYTES = 8 * 1024 * 1024
 _MOST_PIECES = 10_000
@@ -59,7 +59,7 @@ class RedisStore:
             InputError: Redis does not answer, or the index is damaged.
         """
         with self._answering():
-            return Index.parse(self._redis.get(self._key("index")), f"{self.where}, key {self._key('index')}")  # type: ignore[arg-type]
+            return Index.parse(self._get("index"), f"{self.where}, key {self._key('index')}")
 
     def publish(self, version: str) -> str:
         """Put a version of the local folder into Redis and make it current, all at once.
@@ -79,7 +79,7 @@ class RedisStore:
         return version
 
     def rollback(self) -> str:
-        """Serve the version before the current one; tell which that is.
+        """Serve the version before the current one; returns which that is.
 
         Raises:
             InputError: there is none, or it is damaged, or Redis does not answer.
@@ -98,7 +98,7 @@ class RedisStore:
             return str(self.index().current)
 
     def fetch(self) -> str:
-        """Bring the current version here and make it current here; tell which that is.
+        """Bring the current version here and make it current here; returns which that is.
 
         Raises:
             InputError: Redis does not answer, holds no release, or a damaged one; what is served stays as it is.
@@ -118,7 +118,7 @@ class RedisStore:
 
     def _copy(self, version: str, folder: Path) -> None:
         where = f"release {version} in {self.where}"
-        text: Any = self._redis.get(self._key(version, HEAD))
+        text = self._get(version, HEAD)
         try:
             head = check_head(json.loads(text or b"null"), where)
         except (ValueError, RecursionError):
@@ -128,7 +128,7 @@ class RedisStore:
         for name in head["arrays"]:
             with (folder / f"{name}.npy").open("wb") as file:
                 for number in range(_MOST_PIECES):
-                    piece: Any = self._redis.get(self._key(version, name, number))
+                    piece = self._get(version, name, number)
                     if piece is None:
                         break
                     file.write(piece)
@@ -152,6 +152,9 @@ class RedisStore:
         for key in self._redis.scan_iter(match=pattern, count=1000):
             self._redis.unlink(key)
 
+    def _get(self, *parts: object) -> bytes | None:
+        return cast("bytes | None", self._redis.get(self._key(*parts)))  # bytes, as nothing is decoded
+
     def _key(self, *parts: object) -> str:
         return self._prefix + ":".join(map(str, parts))
 
@@ -161,10 +164,6 @@ class RedisStore:
             yield
         except UNREACHABLE as error:
             raise StoreUnreachableError(f"Redis at {self.where} does not answer as it should: {error}") from None
-
-
-class StoreUnreachableError(InputError):
-    """Redis does not answer, or refuses."""
 
 
 class RedisSessions:
@@ -185,7 +184,7 @@ class RedisSessions:
         *,
         url: str,
         name: str,
-        local: Sessions,
+        local: SessionMemory,
         capacity: int,
         max_tracks: int,
         idle_s: int | float,
@@ -213,7 +212,7 @@ class RedisSessions:
         return self._problem if is_news else None
 
     async def play(self, user: int, track: int, now_ms: int) -> list[int]:
-        """Note that a user has played a track; tell all tracks of the session in order, this one last."""
+        """Note that a user has played a track; returns all tracks of the session in order, this one last."""
         key = f"{self._prefix}{user}"
         if self._may_ask():
             try:
@@ -266,14 +265,3 @@ def _pieces(path: Path) -> Iterator[bytes]:
 def _without_password(url: str) -> str:
     head, at, tail = url.rpartition("@")
     return f"{head.split('://')[0]}://…@{tail}" if at else url
-
-
-def check_name(name: str) -> str:
-    """Refuse what would not do in front of a key.
-
-    Raises:
-        InputError: it is no word.
-    """
-    if not is_version(name):
-        raise InputError(f"store.name must be a word of letters and digits, got {name!r}")
-    return name

@@ -58,7 +58,7 @@ def write_release(
     lists: Mapping[str, Recommendations],
     provenance: Mapping[str, str],
 ) -> str:
-    """Write a release into an empty folder, and tell its version: twelve letters that its contents decide.
+    """Write a release into an empty folder, and return its version: twelve letters that its contents decide.
 
     Args:
         folder: where to write.

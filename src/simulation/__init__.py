@@ -1,1 +1,1 @@
-"""Simulated listeners and the worlds they live in, who play recommenders and leave event logs."""
+"""Simulated listeners: a world, policies that recommend to its listeners, and the event logs of their sessions."""

@@ -18,20 +18,20 @@ from scipy import stats
 from src.assignment import check_arms
 from src.errors import InputError, check_flag, check_number
 from src.runs.atomic import write_record, write_whole
-from src.simulation.event_log import DAY_MS, Events, write_events
+from src.simulation.event_lines import DAY_MS, Events, write_events
 from src.simulation.listener import WHOLE
 from src.simulation.policies import Policy
-from src.simulation.traffic import Day, Played, Players, Plays, uninterrupted
+from src.simulation.traffic import Day, Players, Plays, TaskOutcome, uninterrupted
 from src.simulation.world import World
 from src.simulation.world_files import WORLD_FILES, write_world
 
 LEVEL = 0.95
 """Of every interval."""
 
-Report = Callable[[str, int, float], None]
+ArmReport = Callable[[str, int, float], None]
 """Told of an arm whenever sessions of it are through: its name, how many, and its mean time per session so far."""
 
-Progress = Callable[[Mapping[str, int]], AbstractContextManager[Report]]
+ArmProgress = Callable[[Mapping[str, int]], AbstractContextManager[ArmReport]]
 """From the sessions that each arm is to play to who shows how it goes."""
 
 
@@ -80,8 +80,8 @@ def _mean_and_half_width(values: Float64[np.ndarray, "u"]) -> tuple[float, float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Earlier:
-    """What an earlier run left to go on from.
+class PreviousTraffic:
+    """What a previous run left to go on from.
 
     Args:
         day: its last day.
@@ -94,7 +94,7 @@ class Earlier:
     logs: list[Path]
 
     @classmethod
-    def read(cls, folder: Path, world: World, experiment: str, arms: Sequence[str]) -> "Earlier":
+    def read(cls, folder: Path, world: World, experiment: str, arms: Sequence[str]) -> "PreviousTraffic":
         """Read the run folder of `simulate.py`.
 
         Raises:
@@ -106,7 +106,7 @@ class Earlier:
             day, midnight, digest = record["last_day"], record["next_midnight"], record["world"]
             check_number("last_day", day, whole=True, least=1, most=1_000_000)
             check_number("next_midnight", midnight, whole=True, least=0, most=253_402_300_799_999)
-            earlier_name, earlier_arms = record["experiment"], list(record["arms"])
+            previous_name, previous_arms = record["experiment"], list(record["arms"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"after={folder}: cannot go on from {path} ({error}); name a run folder of simulate.py that has ended"
@@ -116,10 +116,10 @@ class Earlier:
                 f"after={folder}: that run was made in another world ({digest}, this one is {world.digest()}); "
                 "choose the same world"
             )
-        if earlier_name == experiment and len(earlier_arms) != len(arms):
+        if previous_name == experiment and len(previous_arms) != len(arms):
             raise InputError(
-                f"after={folder}: experiment {experiment} had {len(earlier_arms)} arms there and has {len(arms)} here, "
-                "so listeners would change arms within it; give it another name with experiment=<name>"
+                f"after={folder}: experiment {experiment} had {len(previous_arms)} arms there and has {len(arms)} "
+                "here, so listeners would change arms within it; give it another name with experiment=<name>"
             )
         return cls(day=day, midnight=midnight, logs=sorted(path.parent for path in folder.glob("logs/*/data.json")))
 
@@ -139,7 +139,7 @@ def run_experiment(
     write_logs: bool,
     after: Path | None,
     provenance: Mapping[str, str],
-    progress: Progress,
+    progress: ArmProgress,
 ) -> dict[str, Any]:
     """Play the sessions of some days and leave the world's files, `logs/day-<n>/data.json` and `simulation.json`.
 
@@ -157,7 +157,7 @@ def run_experiment(
         track_seconds: how long a track lasts.
         folder: where the results go.
         write_logs: whether the events are wanted.
-        after: folder of an earlier run to go on from; its logs are kept beside the new ones.
+        after: folder of a previous run to go on from; its logs are kept beside the new ones.
         provenance: of the record.
         progress: shows how it goes.
 
@@ -177,19 +177,19 @@ def run_experiment(
     if not experiment:
         raise InputError("experiment must have a name, got an empty one; it decides who gets which arm")
     first_midnight = _midnight(first_day)
-    earlier = Earlier(day=0, midnight=first_midnight, logs=[])
+    previous = PreviousTraffic(day=0, midnight=first_midnight, logs=[])
     if after:
-        earlier = Earlier.read(after, world, experiment, arms)
+        previous = PreviousTraffic.read(after, world, experiment, arms)
     record: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "seed": seed, "days": []}
-    total, midnight, problem = Tally(len(world.listeners)), earlier.midnight, None
+    total, midnight, problem = Tally(len(world.listeners)), previous.midnight, None
     fallbacks = dict.fromkeys(arms, 0)
     plans = [
-        Day.plan(world, day=earlier.day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
+        Day.plan(world, day=previous.day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
         for number in range(days)
     ]
     _claim(folder)
     write_world(world, folder)
-    _keep_logs(earlier.logs, folder / "logs")
+    _keep_logs(previous.logs, folder / "logs")
     by_arm = [np.flatnonzero(plans[0].arm_of == arm) for arm in range(len(arms))]
     planned = {
         arm: sum(int(plan.num_visits[rows].sum()) for plan in plans) for arm, rows in zip(arms, by_arm, strict=True)
@@ -200,13 +200,13 @@ def run_experiment(
         for plan in plans:
             tally, parts, interrupted = Tally(len(world.listeners)), list[Plays](), None
             try:
-                for played in players.play(plan.shards):
-                    tally.add(played.plays)
-                    total.add(played.plays)
-                    parts.append(played.plays)
-                    fallbacks[arms[played.arm]] += played.fallbacks
-                    _tell(report, arms[played.arm], played, total, by_arm[played.arm])
-                    if problem := played.problem:
+                for outcome in players.play(plan.shards):
+                    tally.add(outcome.plays)
+                    total.add(outcome.plays)
+                    parts.append(outcome.plays)
+                    fallbacks[arms[outcome.arm]] += outcome.fallbacks
+                    _report_progress(report, arms[outcome.arm], outcome, total, by_arm[outcome.arm])
+                    if problem := outcome.problem:
                         break
             except KeyboardInterrupt as error:
                 interrupted = error
@@ -242,9 +242,11 @@ def _midnight(date: str) -> int:
         raise InputError(f"first_day must be a date such as 2026-01-05, got {date!r}") from None
 
 
-def _tell(report: Report, arm: str, played: Played, total: Tally, rows: Int64[np.ndarray, "u"]) -> None:
+def _report_progress(
+    report: ArmReport, arm: str, outcome: TaskOutcome, total: Tally, rows: Int64[np.ndarray, "u"]
+) -> None:
     hundredths, sessions = total.hundredths[rows].sum(), total.sessions[rows].sum()
-    report(arm, len(played.plays.users), float(hundredths / WHOLE / max(sessions, 1)))
+    report(arm, len(outcome.plays.users), float(hundredths / WHOLE / max(sessions, 1)))
 
 
 def _claim(folder: Path) -> None:
@@ -265,7 +267,7 @@ def _claim(folder: Path) -> None:
 
 
 def _keep_logs(logs: Sequence[Path], into: Path) -> None:
-    """Hard links where the file system has them: the earlier days cost no space."""
+    """Hard links where the file system has them: the previous days cost no space."""
     for folder in logs:
         (into / folder.name).mkdir(parents=True, exist_ok=True)
         for file in folder.glob("data.json*"):

@@ -12,11 +12,11 @@ from typing import Any
 from filelock import FileLock
 
 from src.errors import InputError, check_number
-from src.simulation.arms import make_policies
-from src.simulation.experiment import Report, run_experiment
+from src.simulation.arm_policies import make_policies
+from src.simulation.experiment import ArmReport, run_experiment
 from src.simulation.world import World
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 class MixedLogs:
@@ -43,7 +43,7 @@ class MixedLogs:
         seed: int,
         first_day: str,
         track_seconds: int | float,
-        progress: Progress,
+        progress: ProgressBar,
     ) -> None:
         check_number("datamodule.prepare.sessions", sessions, whole=True, least=1, most=100_000_000)
         self._world, self._progress = world, progress
@@ -87,7 +87,7 @@ class MixedLogs:
 
     def _make(self, folder: Path) -> None:
         @contextmanager
-        def one_bar(planned: Mapping[str, int]) -> Iterator[Report]:
+        def one_bar(planned: Mapping[str, int]) -> Iterator[ArmReport]:
             with self._progress("listeners make logs", sum(planned.values())) as advance:
                 yield lambda _arm, sessions, _mean: advance(sessions)
 

@@ -262,7 +262,7 @@ class Oracle(Policy):
         return tracks
 
 
-class Service(Policy):
+class RemoteService(Policy):
     """A running service over HTTP, ours or the predecessor's: `POST /next/<user>` and `POST /last/<user>`.
 
     Requests of a step go out side by side over connections that are kept.

@@ -165,7 +165,7 @@ def play(world: World, policy: Policy, tasks: Sequence[Task], *, keep_events: bo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Played:
+class TaskOutcome:
     """What became of tasks: their sessions, how often the policy left a choice to chance, and what stopped it."""
 
     arm: int
@@ -303,7 +303,7 @@ class Players:
         finally:
             self._stage.close()
 
-    def play(self, shards: Sequence[Sequence[Task]]) -> Iterator[Played]:
+    def play(self, shards: Sequence[Sequence[Task]]) -> Iterator[TaskOutcome]:
         """Play them side by side, the tasks of a shard one after another where the policy may not play them at once."""
         waiting = deque(map(iter, self._stage.rows(shards, self._workers)))
         if self._pool is None:
@@ -314,7 +314,7 @@ class Players:
                 else:
                     waiting.popleft()
             return
-        running: dict[Future[Played], Iterator[list[Task]]] = {}
+        running: dict[Future[TaskOutcome], Iterator[list[Task]]] = {}
         while waiting or running:
             while waiting and len(running) < 2 * self._workers:  # one each to play, one each to play next
                 row = waiting.popleft()
@@ -343,14 +343,16 @@ class _Stage:
             rows += [[tasks[first : first + size]] for first in range(0, len(tasks), size)]
         return rows
 
-    def play(self, tasks: Sequence[Task]) -> Played:
+    def play(self, tasks: Sequence[Task]) -> TaskOutcome:
         policy, parts, problem = self._policies[tasks[0].arm], list[Plays](), None
         before = policy.fallbacks
         try:
             parts.extend(play(self._world, policy, tasks, keep_events=self._keep_events))
         except InputError as error:
             problem = str(error)
-        return Played(arm=tasks[0].arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - before, problem=problem)
+        return TaskOutcome(
+            arm=tasks[0].arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - before, problem=problem
+        )
 
     def close(self) -> None:
         for policy in self._policies:
@@ -372,6 +374,6 @@ def _wait_for_all() -> None:
     _all_here.wait()
 
 
-def _play_here(tasks: list[Task]) -> Played:
+def _play_here(tasks: list[Task]) -> TaskOutcome:
     assert _stage is not None
     return _stage.play(tasks)

@@ -19,7 +19,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, env_override
-from hydra.types import HydraContext
+from hydra.errors import ConfigCompositionException
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError, JobFailed, JobsFailed, check_number
@@ -101,6 +102,16 @@ class Sweep(VerbSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed: list[Override] = parser.parse_overrides(list(arguments))
         return parsed
+
+    def composed(self, words: Sequence[str]) -> DictConfig | None:
+        """The config of a command line; None where its words contradict each other."""
+        assert self.hydra_context is not None
+        try:
+            return self.hydra_context.config_loader.load_configuration(
+                config_name=self.cfg.hydra.job.config_name, overrides=list(words), run_mode=RunMode.MULTIRUN
+            )
+        except ConfigCompositionException:
+            return None
 
     def write_down(self) -> None:
         """Leave `multirun.yaml`, as Hydra's own sweeper does."""

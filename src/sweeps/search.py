@@ -2,11 +2,11 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError, check_number
 from src.sweeps.jobs import Sweep, failure
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
+_ABSENT = object()
 _HOPELESS = 6
 """Trials that fail before any has worked, after which there is no point in more: fewer can be bad luck where half of
 the space cannot work."""
@@ -83,7 +84,7 @@ class Search(Sweep):
                 )
         self.validate_batch_is_legal([space.example()])
         settings = SearchSettings(mode=self.cfg.monitor.mode, seed=self.cfg.seed, **self._settings)
-        batch = self._batch or _side_by_side(self.launcher)
+        batch = self._batch or _side_by_side(self.cfg.hydra.launcher)
         setup = {**space.describe(), "monitor": [str(self.cfg.monitor.metric), str(self.cfg.monitor.mode)]}
         setup["fixed"] = [word for word in setup["fixed"] if not word.startswith(_NO_SETUP)]
         resume = bool(self.cfg.get("resume"))
@@ -105,11 +106,22 @@ class Search(Sweep):
         return results
 
     def _make_space(self, arguments: Sequence[str]) -> Space:
-        choices = self.cfg.hydra.runtime.choices
-        usual = self.parsed([f"{key}={text}" for key, text in self._space.items()])
+        # values of different losses cannot be compared by themselves
+        apart = "loss." if self._monitor() == "val/loss" else ()
+        usual = self.parsed([f"{key}={text}" for key, text in self._space.items() if not key.startswith(apart)])
+        fixed = [str(o.input_line) for o in self.parsed(arguments) if not o.is_sweep_override()]
+        groups = self.cfg.hydra.runtime.choices
+        composed: dict[tuple[str, ...], DictConfig | None] = {(): self.cfg}
 
-        def settled(key: str) -> str:
-            return str(choices[key] if key in choices else OmegaConf.select(self.cfg, key))
+        def settled(key: str, chosen: Mapping[str, str]) -> str | None:
+            words = tuple(sorted(f"{group}={choice}" for group, choice in chosen.items() if group in groups))
+            if words not in composed:
+                composed[words] = self.composed([*fixed, *words])
+            config = composed[words]
+            if config is None:
+                return None
+            value = config.hydra.runtime.choices.get(key, OmegaConf.select(config, key, default=_ABSENT))
+            return None if value is _ABSENT else str(value)
 
         return Space(given=self.parsed(arguments), usual=usual, only_with=self._only_with, settled=settled)
 
@@ -121,7 +133,7 @@ class Search(Sweep):
             made = self.launch(jobs, trials[0].number, parent, [dimension.name for dimension in space.dimensions])
             results += made
             for trial, result in zip(trials, made, strict=True):
-                self._show(study, record_result(study, trial.number, value=_value(result), why=failure(result)))
+                self._show(study, record_result(study, trial, value=_value(result), why=failure(result)))
             failed = finished(study)
             if len(failed) >= _HOPELESS and all(WHY in trial.user_attrs for trial in failed):
                 raise InputError(f"the first {len(failed)} trials all failed: {failed[0].user_attrs[WHY]}")
@@ -189,19 +201,19 @@ def _value(result: JobReturn) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _side_by_side(launcher: Any) -> int:
+def _side_by_side(launcher: DictConfig) -> int:
     """How many jobs a launcher runs at once.
 
     Raises:
         InputError: nobody can know.
     """
-    kind = type(launcher).__name__
+    kind = str(launcher._target_).rpartition(".")[2]
     if kind == "BasicLauncher":
         return 1
     if kind == "JoblibLauncher":
-        from joblib import effective_n_jobs  # type: ignore[import-untyped]
+        from joblib import effective_n_jobs
 
-        return int(effective_n_jobs(launcher.joblib["n_jobs"]))
+        return int(effective_n_jobs(launcher.n_jobs))
     raise InputError(f"say how many trials {kind} should run at once: search.batch=4")
 
 

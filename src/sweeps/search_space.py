@@ -1,12 +1,13 @@
 """What a search may choose among, in the words of the command line."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Sweep
 
 from src.errors import InputError
 
@@ -27,6 +28,7 @@ class Dimension:
         step: between whole numbers; None where any number will do.
         log: whether it is drawn on a logarithmic scale.
         only_with: other keys and those of their values with which, all of them together, this one is there.
+        was_asked_for: whether the command line names it. If not, trials whose config has no such key go without it.
     """
 
     key: str
@@ -37,11 +39,17 @@ class Dimension:
     step: int | None = None
     log: bool = False
     only_with: tuple[tuple[str, frozenset[str]], ...] = ()
+    was_asked_for: bool = False
 
     @property
     def name(self) -> str:
         """The key without `+`."""
         return self.key.lstrip("+")
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it chooses among config groups, such as `model`, and not a value, such as `model.dim`."""
+        return bool(self.choices) and "." not in self.name
 
     def suggest(self, trial: "Trial") -> str:
         """A value, as it is typed; numbers have four digits, which people can read and no result hangs on."""
@@ -67,10 +75,11 @@ class Space:
     Args:
         given: the command line. A sweep in it is a dimension, and takes the place of one in `usual`; anything else
             stands fast, and takes its key out of the space.
-        usual: the dimensions that there are otherwise.
-        only_with: for a key, the choice that brings it into the space: `{"loss.temperature": "loss=softmax"}`; several
-            choices are parted by commas, and of a list each is needed.
-        settled: value of a key or group, where it is not searched.
+        usual: the dimensions that there are otherwise, in every trial whose config has such a key.
+        only_with: for a key, the choice that brings it into the space: `{"model.alpha": "model=convex"}`; several
+            choices are separated by commas, and of a list each is needed.
+        settled: value of a key or group that is not searched, given what a trial has chosen of the others; None where
+            there is no such key.
 
     Raises:
         InputError: something cannot be searched, or nothing is left to be.
@@ -82,14 +91,18 @@ class Space:
         given: Sequence[Override],
         usual: Sequence[Override],
         only_with: Mapping[str, str | list[str]],
-        settled: Callable[[str], str],
+        settled: Callable[[str, Mapping[str, str]], str | None],
     ) -> None:
         fixed = [o for o in given if not o.is_sweep_override()]
         self.fixed = [str(o.input_line) for o in fixed]
         self._settled = settled
-        named = {o.key_or_group: o for o in usual} | {o.key_or_group: o for o in given if o.is_sweep_override()}
+        asked_for = {o.key_or_group: o for o in given if o.is_sweep_override()}
         kept = {o.key_or_group for o in fixed}
-        made = {name: _dimension(o, only_with.get(name, [])) for name, o in named.items() if name not in kept}
+        made = {
+            name: _dimension(override, only_with.get(name, []), was_asked_for=name in asked_for)
+            for name, override in ({o.key_or_group: o for o in usual} | asked_for).items()
+            if name not in kept
+        }
         self._dimensions = [made[name] for name in _in_order(made)]
         for override in given:
             if override.is_sweep_override():
@@ -139,18 +152,26 @@ class Space:
 
     def _is_there(self, dimension: Dimension, chosen: Mapping[str, str]) -> bool:
         conditions = dimension.only_with
-        return all((chosen[key] if key in chosen else self._settled(key)) in values for key, values in conditions)
+        return self._has(dimension, chosen) and all(
+            (chosen[key] if key in chosen else self._settled(key, chosen)) in values for key, values in conditions
+        )
+
+    def _has(self, dimension: Dimension, chosen: Mapping[str, str]) -> bool:
+        """Whether the config has its key, given what was chosen; what was asked for is not doubted."""
+        return dimension.was_asked_for or self._settled(dimension.name, chosen) is not None
 
     def _reachable(self, dimension: Dimension) -> bool:
         """Whether a trial can have it: what brings it in is searched too, or has been chosen."""
-        return all(self._can_be(key, values) for key, values in dimension.only_with)
+        return any(self._has(dimension, chosen) for chosen in self._choices_of_groups()) and all(
+            self._can_be(key, values) for key, values in dimension.only_with
+        )
 
     def _check_reachable(self, dimension: Dimension, line: str) -> None:
         """No trial would have it, and who asked for it would not be told."""
         for key, values in dimension.only_with:
             if not self._can_be(key, values):
                 searched = [other.text for other in self._dimensions if other.name == key]
-                here = searched[0] if searched else self._settled(key)
+                here = searched[0] if searched else ",".join(sorted(self._can_settle(key)))
                 raise InputError(
                     f"{line} would never be tried: it is searched only with {key}={','.join(sorted(values))}, "
                     f"and here is {key}={here}; leave it out, or choose another {key}"
@@ -160,19 +181,33 @@ class Space:
         for other in self._dimensions:
             if other.name == key and self._reachable(other):
                 return not other.choices or bool(values & {choice.strip("'\"") for choice in other.choices})
-        return self._settled(key) in values
+        return bool(self._can_settle(key) & values)
+
+    def _can_settle(self, key: str) -> set[str]:
+        """What a key that is not searched can be, with all that the searched groups can be."""
+        return {str(self._settled(key, chosen)) for chosen in self._choices_of_groups()}
+
+    def _choices_of_groups(self) -> Iterator[dict[str, str]]:
+        """All that the searched groups can be together."""
+        groups = [dimension for dimension in self._dimensions if dimension.is_group]
+        names = [group.name for group in groups]
+        for chosen in product(*([choice.strip("'\"") for choice in group.choices] for group in groups)):
+            yield dict(zip(names, chosen, strict=True))
 
 
 def _in_order(dimensions: Mapping[str, Dimension]) -> list[str]:
-    """A key stands behind the one that brings it in."""
-    behind = {name: {key for key, _ in d.only_with} for name, d in dimensions.items()}
+    """A key stands behind the one that brings it in, and values behind groups, which can change what else there is."""
+    groups = {name for name, dimension in dimensions.items() if dimension.is_group}
+    behind = {
+        name: {key for key, _ in d.only_with} | (set() if d.is_group else groups) for name, d in dimensions.items()
+    }
     try:
         return [name for name in TopologicalSorter(behind).static_order() if name in dimensions]
     except CycleError as error:
         raise InputError(f"search.only_with goes round in a circle: {' → '.join(error.args[1])}") from None
 
 
-def _dimension(override: Override, only_with: str | list[str]) -> Dimension:
+def _dimension(override: Override, only_with: str | list[str], *, was_asked_for: bool) -> Dimension:
     """What Hydra's sweep grammar says, as a dimension.
 
     Raises:
@@ -187,9 +222,10 @@ def _dimension(override: Override, only_with: str | list[str]) -> Dimension:
     parted = [one.partition("=") for one in ([only_with] if isinstance(only_with, str) else only_with)]
     conditions = tuple((key.strip(), frozenset(map(str.strip, values.split(",")))) for key, _, values in parted)
     common: dict[str, Any] = {"key": override.get_key_element(), "text": text, "only_with": conditions}
-    if getattr(sweep, "shuffle", False):
-        sweep.shuffle = False  # type: ignore[union-attr]  # the order means nothing here, and must not change
-    tags: set[str] = getattr(sweep, "tags", set())
+    common["was_asked_for"] = was_asked_for
+    if isinstance(sweep, ChoiceSweep | RangeSweep):
+        sweep.shuffle = False  # the order means nothing here, and must not change
+    tags: set[str] = sweep.tags if isinstance(sweep, Sweep) else set()
     if tags - {"log"}:
         raise InputError(f"{line}: the only tag that a search knows is log, got {', '.join(sorted(tags))}")
     log = "log" in tags

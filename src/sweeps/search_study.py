@@ -15,14 +15,14 @@ from filelock import FileLock, Timeout
 from src.errors import InputError, check_number
 
 if TYPE_CHECKING:
-    from optuna import Study
+    from optuna import Study, Trial
     from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-DIGEST, KILLED, PRUNED, WHY = "segue.digest", "segue.killed", "segue.pruned", "segue.why"
-"""What a study or trial is told of besides parameters and values: of the set-up; that it was lost with its process; in
-which epoch it was pruned; why it failed."""
+DIGEST, PRUNED, WHY = "segue.digest", "segue.pruned", "segue.why"
+"""Kept with a study or trial besides parameters and values: the digest of the set-up, the epoch in which the trial was
+pruned, and why it failed. A trial that failed without a reason was lost with its process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +157,6 @@ def _queue_again(study: "Study") -> None:
     from optuna.trial import TrialState
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study._storage.set_trial_user_attr(trial._trial_id, KILLED, True)
         study.tell(trial.number, state=TrialState.FAIL)
         if trial.params:
             study.enqueue_trial(trial.params)
@@ -165,29 +164,31 @@ def _queue_again(study: "Study") -> None:
 
 def finished(study: "Study") -> list["FrozenTrial"]:
     """Trials that are over: complete, pruned, or failed by themselves."""
-    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and KILLED not in t.user_attrs]
+    from optuna.trial import TrialState
+
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    return [trial for trial in ended if trial.state != TrialState.FAIL or WHY in trial.user_attrs]
 
 
-def record_result(study: "Study", number: int, *, value: float | None, why: str | None = None) -> "FrozenTrial":
+def record_result(study: "Study", trial: "Trial", *, value: float | None, why: str | None = None) -> "FrozenTrial":
     """Record in a study what came of a trial; whether it was pruned was recorded where it ran.
 
     Args:
         study: the study.
-        number: of the trial.
+        trial: one that it was asked for.
         value: of the objective; None or not finite where there is none.
         why: it failed, if it did.
     """
     from optuna.trial import TrialState
 
-    trial = study.get_trials(deepcopy=False)[number]
-    if why is None and PRUNED in trial.user_attrs:
-        return study.tell(number, state=TrialState.PRUNED)
+    if why is None and PRUNED in study.get_trials(deepcopy=False)[trial.number].user_attrs:
+        return study.tell(trial, state=TrialState.PRUNED)
     if why is None and (value is None or not math.isfinite(value)):
         why = f"the objective is {value}"
     if why is not None:
-        study._storage.set_trial_user_attr(trial._trial_id, WHY, why)
-        return study.tell(number, state=TrialState.FAIL)
-    return study.tell(number, value)
+        trial.set_user_attr(WHY, why)
+        return study.tell(trial, state=TrialState.FAIL)
+    return study.tell(trial, value)
 
 
 def best_so_far(study: "Study") -> "FrozenTrial | None":

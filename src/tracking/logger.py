@@ -50,7 +50,7 @@ class RunLogger(MLFlowLogger):
             run_id=run_id,
             tags=dict(tags or {}),
         )
-        self._patience_s = patience_s
+        self._store, self._continued, self._patience_s = tracking_uri, run_id, patience_s
         self._waiting: deque[tuple[str, Callable[[], Any]]] = deque()
         self._refused: list[str] = []
         self._ask_again_at = 0.0
@@ -63,16 +63,16 @@ class RunLogger(MLFlowLogger):
             InputError: the store is away, or has no such run.
         """
         with talking_to(self.tracking_uri) as client:
-            if self._run_id is not None:
-                client.update_run(self._run_id, status="RUNNING")
-                for tag in {INTERRUPTED, PRUNED} & client.get_run(self._run_id).data.tags.keys():
-                    client.delete_tag(self._run_id, tag)
+            if self._continued is not None:
+                client.update_run(self._continued, status="RUNNING")
+                for tag in {INTERRUPTED, PRUNED} & client.get_run(self._continued).data.tags.keys():
+                    client.delete_tag(self._continued, tag)
             _ = self.experiment  # begins it
 
     @property
     def tracking_uri(self) -> str:
         """The store."""
-        return str(self._tracking_uri)
+        return self._store
 
     def send(self, what: str, call: Callable[[], Any]) -> None:
         """Call the store now, or, where the store is away, when it is back.

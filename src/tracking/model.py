@@ -13,7 +13,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 
-class NextTracks(PythonModel):  # type: ignore[misc]
+class NextTracks(PythonModel):  # type: ignore[misc]  # mypy does not read mlflow
     """From tracks to the tracks that should follow each, best first."""
 
     def load_context(self, context: Any) -> None:

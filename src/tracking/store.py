@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock
 
@@ -271,12 +272,11 @@ def fetch(tracking_uri: str, run_id: str, path: str) -> Path:
         InputError: the run or the file is not there.
     """
     import mlflow
-    from mlflow.utils.file_utils import local_file_uri_to_path
 
     with talking_to(tracking_uri) as client:
         artifacts = client.get_run(run_id).info.artifact_uri
-        if urlsplit(artifacts).scheme in ("", "file"):
-            here = Path(local_file_uri_to_path(artifacts)) / path
+        if (parts := urlsplit(artifacts)).scheme in ("", "file"):
+            here = Path(url2pathname(parts.path if parts.scheme else artifacts)) / path
             if not here.exists():
                 raise InputError(
                     f"run {run_id} has no {path}; it has not got that far, or its files in {here.parent} are gone"

@@ -13,8 +13,8 @@ from src.callbacks.progress import TrainingProgress
 from src.callbacks.ranking import Ranking
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.models.heads import TwoTableDot
 from src.models.pair_ranker import PairRanker
-from src.models.scorers import TwoTableDot
 from src.recommendations import Recommendations
 from tests.conftest import NUM_RING_TRACKS, event, write_lines, write_tracks
 

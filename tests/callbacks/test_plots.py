@@ -16,10 +16,11 @@ from src.callbacks import plots as module
 from src.callbacks.plots import Plots, artist_vectors
 from src.callbacks.ranking import Ranking
 from src.datamodules.pair_datamodule import PairDataModule
-from src.models.baselines.counting import Baseline, Popular
+from src.models.baselines.counting import Popular
+from src.models.baselines.module import Baseline
+from src.models.heads import CosineMix
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
-from src.models.scorers import CosineMix
 from src.plots import run as drawing
 from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 from tests.models.plain import COSINES, DOT

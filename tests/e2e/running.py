@@ -46,6 +46,14 @@ def wait_until(what: Callable[[], Any], called: str, within_s: float = 20.0) -> 
     raise AssertionError(f"not within {within_s} s: {called}")
 
 
+def run_verb(verb: str, cwd: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """A call of a verb that ends by itself, with this exit code."""
+    command = [sys.executable, str(ROOT / verb), *words]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
 def serve(cwd: Path, *words: str, code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A call of serve.py that ends by itself."""
     process = _start(cwd, *words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

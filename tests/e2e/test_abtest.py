@@ -1,25 +1,18 @@
 """`abtest.py` as its users meet it."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.e2e.running import run_verb
 from tests.e2e.test_simulate import SMALL, simulate
 from tests.e2e.test_train import train
 
 REPORT = {"abtest.json", "abtest.md", "abtest.png"}
 
-
-def abtest(cwd: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "abtest.py"), *words], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
+abtest = partial(run_verb, "abtest.py")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,12 @@ import pytest
 from src.simulation.world import World
 from src.simulation.world_files import write_world
 from tests.conftest import ROOT
+from tests.e2e.running import run_verb
 from tests.e2e.test_train import train
 
 SMALL = ("world.num_tracks=300", "world.num_listeners=80", "sessions=200")
 
-
-def simulate(cwd: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "simulate.py"), *words], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
+simulate = partial(run_verb, "simulate.py")
 
 
 def test_the_default_run_leaves_logs_and_a_record_and_says_what_to_type_next(tmp_path: Path) -> None:

@@ -304,16 +304,17 @@ BAD_INPUT = [
     (["trainer.devices=2"], "trainer.devices must be a whole number of at least 1 and at most 1, got 2"),
     (["hydra.run.dir=/dev/null/run"], "cannot use /dev/null.*choose another folder with hydra.run.dir"),
     (["optimizer.lr=1e38", "loss=mse", "hydra.run.dir=run"], "training diverged: .*lower optimizer.lr"),
-    (["model.dim=wide"], "dim must be a whole number of at least 1, got 'wide'; auto chooses by the source"),
+    (["model.dim=wide"], "dim must be a whole number of at least 1, got 'wide'"),
     (
         ["model.track_dropout=1"],
         "track_dropout must be a number of at least 0 and at most 0.9, got 1; 0 switches it off",
     ),
-    (
-        ["loss.without_shares.logq=0"],
-        "loss.without_shares.logq=0 means nothing to datamodule=botify.*counts here is loss.with_shares",
-    ),
-    (["model=rules", "monitor=loss"], "monitor=loss means nothing to model=rules, which has no loss; use monitor=ndcg"),
+    (["loss.logq=0"], "Could not override 'loss.logq'"),
+    (["recipe=playlist"], "Could not find 'recipe/playlist'.*counting playlists published shares"),
+    (["recipe=counting"], "model=convex takes values from its recipe, and recipe=counting has none for it; leave out"),
+    (["model=rules", "recipe=shares"], "model makes a Rules, which has no query and item vectors to train; leave out"),
+    (["model=rules", "experiment=published"], "model makes a Rules, which has no query and item vectors to train"),
+    (["model=rules", "monitor=loss"], "val/loss cannot be computed: this model only ranks; use val/ndcg_at_10"),
 ]
 
 

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from src.errors import InputError
-from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, accidental_hits, by_shares
-from src.models.scorers import CosineMix
+from src.models.contracts import PairBatch
+from src.models.heads import CosineMix
+from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, accidental_hits
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES
 
 NEXT_COUNTS = [5, 1, 2, 0, 9, 3]
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS)
-BATCH = (
+BATCH = PairBatch(
     torch.tensor([0, 1, 4, 2]),
     torch.tensor([2, 4, 2, 0]),
     torch.tensor([1.0, 0.25, 0.5, 0.0]),
@@ -36,7 +37,7 @@ def test_mse_is_the_mean_squared_difference_of_score_and_share(scorer: CosineMix
     loss = MSELoss(VOCABULARY)
     scores = scorer(previous, following)
     expected = sum((float(s) - float(y)) ** 2 for s, y in zip(scores.detach(), share, strict=True)) / 4
-    assert loss(scorer, *BATCH).item() == pytest.approx(expected, rel=1e-5)
+    assert loss(scorer, BATCH).item() == pytest.approx(expected, rel=1e-5)
     assert torch.equal(loss.predict(scores, listener), scores)
 
 
@@ -48,7 +49,7 @@ def test_bce_is_the_cross_entropy_of_the_foretold_share(scorer: CosineMix) -> No
     for score, y in zip(scorer(previous, following).tolist(), share.tolist(), strict=True):
         p = 1 / (1 + math.exp(-(3 * score + bias)))
         expected -= (y * math.log(p) + (1 - y) * math.log(1 - p)) / 4
-    assert loss(scorer, *BATCH).item() == pytest.approx(expected, rel=1e-5)
+    assert loss(scorer, BATCH).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_score_of_nothing_foretells_the_mean_share() -> None:
@@ -76,8 +77,8 @@ def test_a_listener_is_foretold_by_a_bias_of_their_own(scorer: CosineMix) -> Non
             one = (y * math.log(p) + (1 - y) * math.log(1 - p)) / 4
             expected, foretold = (expected - one, foretold) if z == logit else (expected, foretold - one)
         prior += (0.5, -2.0, 7.0)[who] ** 2 / 2 / spread**2 / (8, 1, 1)[who] / 4
-    assert loss(scorer, *BATCH).item() == pytest.approx(expected + prior, rel=1e-5)
-    assert loss.eval()(scorer, *BATCH).item() == pytest.approx(foretold, rel=1e-5)
+    assert loss(scorer, BATCH).item() == pytest.approx(expected + prior, rel=1e-5)
+    assert loss.eval()(scorer, BATCH).item() == pytest.approx(foretold, rel=1e-5)
 
 
 def test_what_is_foretold_of_someone_unknown_is_the_mean_over_all_listeners() -> None:
@@ -104,7 +105,7 @@ def test_listeners_who_differ_do_not_bend_the_scores() -> None:
         optimizer = torch.optim.Adam([*scorer.parameters(), *loss.parameters()], lr=0.02)
         for _ in range(1000):
             optimizer.zero_grad()
-            loss(scorer, previous, following, share, listener).backward()
+            loss(scorer, PairBatch(previous, following, share, listener)).backward()
             optimizer.step()
         first, second = scorer(torch.tensor([0, 2]), torch.tensor([1, 3])).tolist()
         gaps.append(loss.log_scale.exp().item() * (first - second))
@@ -114,15 +115,13 @@ def test_listeners_who_differ_do_not_bend_the_scores() -> None:
 
 def test_a_listener_whom_training_does_not_show_has_no_bias(scorer: CosineMix) -> None:
     loss = BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)
-    loss(scorer, BATCH[0], BATCH[1], BATCH[2], torch.tensor([0, 0, 1, 1])).backward()
+    loss(scorer, BATCH._replace(listener=torch.tensor([0, 0, 1, 1]))).backward()
     assert loss.listener_bias is not None
     assert loss.listener_bias.weight.grad is not None
     assert (loss.listener_bias.weight.grad[:, 0] == 0).tolist() == [False, False, True]
 
 
-def softmax_by_loops(
-    scorer: CosineMix, batch: tuple[Tensor, Tensor, Tensor, Tensor], temperature: float, logq: float
-) -> float:
+def softmax_by_loops(scorer: CosineMix, batch: PairBatch, temperature: float, logq: float) -> float:
     previous, following, share, _ = (column.tolist() for column in batch)
     queries, items = scorer.query_vectors().detach().double(), scorer.item_vectors().detach().double()
     counts = [max(count, 1) for count in NEXT_COUNTS]
@@ -144,13 +143,13 @@ def softmax_by_loops(
 
 
 @pytest.mark.parametrize("logq", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("shares", [BATCH[2], UNKNOWN, torch.tensor([torch.nan, 1.0, 0.1, 0.3])])
+@pytest.mark.parametrize("shares", [BATCH.played_ratio, UNKNOWN, torch.tensor([torch.nan, 1.0, 0.1, 0.3])])
 def test_softmax_is_the_weighted_mean_of_the_loops(scorer: CosineMix, logq: float, shares: Tensor) -> None:
     without_shares = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS, mean_played_ratio=None)
     loss = SoftmaxLoss(without_shares, temperature=0.2, logq=logq)
-    for previous in (BATCH[0], torch.tensor([2, 1, 4, 2])):  # the second has a track after itself
-        batch = (previous, BATCH[1], shares, BATCH[3])
-        assert loss(scorer, *batch).item() == pytest.approx(softmax_by_loops(scorer, batch, 0.2, logq), rel=1e-4)
+    for previous in (BATCH.previous, torch.tensor([2, 1, 4, 2])):  # the second has a track after itself
+        batch = BATCH._replace(previous=previous, played_ratio=shares)
+        assert loss(scorer, batch).item() == pytest.approx(softmax_by_loops(scorer, batch, 0.2, logq), rel=1e-4)
 
 
 def test_an_accidental_hit_is_another_pairs_same_track_or_ones_own_query() -> None:
@@ -199,10 +198,10 @@ def test_pairs_without_a_share_teach_nothing(scorer: CosineMix, loss: MSELoss | 
     some = torch.tensor([1.0, torch.nan, 0.5, torch.nan])
     known = torch.tensor([0, 2])
     torch.testing.assert_close(
-        loss(scorer, BATCH[0], BATCH[1], some, BATCH[3]),
-        loss(scorer, BATCH[0][known], BATCH[1][known], some[known], BATCH[3][known]),
+        loss(scorer, BATCH._replace(played_ratio=some)),
+        loss(scorer, PairBatch(BATCH.previous[known], BATCH.following[known], some[known], BATCH.listener[known])),
     )
-    none = loss(scorer, BATCH[0], BATCH[1], UNKNOWN, BATCH[3])
+    none = loss(scorer, BATCH._replace(played_ratio=UNKNOWN))
     none.backward()
     assert none.item() == 0
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in scorer.parameters())
@@ -210,7 +209,7 @@ def test_pairs_without_a_share_teach_nothing(scorer: CosineMix, loss: MSELoss | 
 
 @pytest.mark.parametrize("make", [MSELoss, partial(BCELoss, scale=1.0, listener_spread=2.0)])
 def test_a_loss_on_shares_refuses_a_source_without_them(make: Any) -> None:
-    with pytest.raises(InputError, match=r"loss=(mse|bce) learns from shares played.*use loss=softmax"):
+    with pytest.raises(InputError, match=r"loss=(mse|bce) learns from shares played.*use recipe=playlists"):
         make(make_vocabulary([0, 1], mean_played_ratio=None))
 
 
@@ -236,13 +235,3 @@ def test_a_spread_or_scale_that_cannot_be_is_refused(change: dict[str, float], m
 def test_impossible_settings_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SoftmaxLoss(VOCABULARY, **{"temperature": 0.1, "logq": 1.0, **change})
-
-
-def test_the_loss_follows_from_whether_shares_are_known() -> None:
-    choose = partial(
-        by_shares,
-        with_shares=partial(BCELoss, scale=1.0, listener_spread=2.0),
-        without_shares=partial(SoftmaxLoss, temperature=0.1, logq=1.0),
-    )
-    assert isinstance(choose(VOCABULARY), BCELoss)
-    assert isinstance(choose(make_vocabulary([0, 1], mean_played_ratio=None)), SoftmaxLoss)

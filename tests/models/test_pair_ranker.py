@@ -9,10 +9,10 @@ from pytorch_lightning import Trainer
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.models.heads import CosineMix
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
 from src.models.retrieval.exact import top_k
-from src.models.scorers import CosineMix
 from tests.conftest import NUM_RING_TRACKS
 from tests.models.plain import COSINES, DOT
 

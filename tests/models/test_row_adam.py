@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.models.heads import TwoTableDot
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
 from src.models.row_adam import RowAdam
-from src.models.scorers import TwoTableDot
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT
 
@@ -67,7 +67,7 @@ def trained(model: PairRanker, optimizer: Any, num_steps: int = 60) -> dict[str,
     for step, batch in enumerate(batches(num_steps)):
         optimizer.param_groups[0]["lr"] = 0.02 / (1 + step // 20)  # a scheduler's doing
         optimizer.zero_grad()
-        model.loss(model.scorer, *batch).backward()
+        model.loss(model.scorer, batch).backward()
         optimizer.step()
     return {name: weights.clone() for name, weights in model.state_dict().items()}
 
@@ -127,6 +127,20 @@ def test_its_state_goes_on_from_a_checkpoint_as_if_nothing_had_been() -> None:
     optimizer_again.load_state_dict(state)
     ended, again = trained(whole, optimizer), trained(resumed, optimizer_again)
     assert all(torch.equal(ended[name], again[name]) for name in ended)
+
+
+@pytest.mark.parametrize("mode", ["default", "warn", "error"])
+def test_a_step_keeps_to_what_was_asked_of_determinism_and_moves_to_the_same_weights(mode: str) -> None:
+    before = torch.get_deterministic_debug_mode()
+    expected = trained(plain := ranker("convex", "bce", ROW_ADAM), plain.configure_optimizers())
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        asked = torch.get_deterministic_debug_mode()
+        ended = trained(model := ranker("convex", "bce", ROW_ADAM), model.configure_optimizers())
+        assert torch.get_deterministic_debug_mode() == asked
+    finally:
+        torch.set_deterministic_debug_mode(before)
+    assert all(torch.equal(ended[name], expected[name]) for name in ended)
 
 
 @pytest.mark.parametrize("scorer", ["convex", "contextual"])

@@ -17,15 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.serving import event_log
-from src.serving.app import Message, Service, State, follow_store
-from src.serving.event_log import EventLog
+from src.serving import log_writer
+from src.serving.app import Message, ServiceApp
 from src.serving.limits import RateLimit
+from src.serving.log_writer import EventLogWriter
 from src.serving.metrics import Metrics
 from src.serving.recommender import Recommender
 from src.serving.release import Release
-from src.serving.sessions import MappedSessions
-from src.serving.store import FolderStore
+from src.serving.release_store import FolderStore
+from src.serving.session_memory import MappedSessions
+from src.serving.state import State, follow_store
 from tests.conftest import make_catalog
 from tests.serving.conftest import Answer, arm, ask, lists_of, make_release, writer
 
@@ -36,7 +37,7 @@ BODY = b'{"track": 100, "time": 0.5}'
 class Running:
     """A service that has started."""
 
-    service: Service
+    service: ServiceApp
     folder: Path
     closed: list[str] = field(default_factory=list)
 
@@ -54,7 +55,7 @@ class Running:
 @asynccontextmanager
 async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterator[Running]:
     """A service between its start and its stop."""
-    log = EventLog(folder / "log", fsync="never", fsync_interval_s=0.01, max_bytes=10**8, backups=1)
+    log = EventLogWriter(folder / "log", fsync="never", fsync_interval_s=0.01, max_bytes=10**8, backups=1)
     sessions = MappedSessions(folder / "sessions.bin", capacity=64, max_tracks=8, idle_s=60)
     state = State(recommender=Recommender(release, np.random.default_rng(0)), sessions=sessions, log=log)
     closed: list[str] = []
@@ -71,7 +72,7 @@ async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterat
         "rate_limit": None,
         "with_fallback": False,
     }
-    service = Service(state=state, metrics=Metrics(), **(given | changes))
+    service = ServiceApp(state=state, metrics=Metrics(), **(given | changes))
     to_app, from_app = asyncio.Queue[Message](), asyncio.Queue[Message]()
     life = asyncio.ensure_future(service({"type": "lifespan"}, to_app.get, from_app.put))
     await to_app.put({"type": "lifespan.startup"})
@@ -404,7 +405,7 @@ def test_who_asks_too_often_is_told_when_to_come_again(ring: Release, tmp_path: 
 def test_nothing_is_answered_that_cannot_be_logged(
     ring: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_log, "_PROBE_S", 0.01)
+    monkeypatch.setattr(log_writer, "_PROBE_S", 0.01)
 
     def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -569,11 +570,11 @@ def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: 
 def test_fallbacks_of_late_are_told_once_in_our_own_log(caplog: pytest.LogCaptureFixture) -> None:
     metrics = Metrics()
     with caplog.at_level(logging.WARNING, "segue.serving"):
-        metrics.tell_fallbacks()
+        metrics.report_fallbacks()
         for arm_name, source in [("T1", "random"), ("C", "artist"), ("T1", "random")]:
             metrics.fell_back(arm_name, source)
-        metrics.tell_fallbacks()
-        metrics.tell_fallbacks()
+        metrics.report_fallbacks()
+        metrics.report_fallbacks()
     assert caplog.messages == ["answers of late that no list gave: C artist 1, T1 random 2"]
 
 

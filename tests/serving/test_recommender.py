@@ -16,7 +16,7 @@ from src.assignment import treatments
 from src.recommendations import Recommendations
 from src.serving.recommender import FALLBACKS, Next, Recommender
 from src.serving.release import Release
-from src.serving.sessions import MappedSessions
+from src.serving.session_memory import MappedSessions
 from src.simulation.listener import listen, start
 from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from src.simulation.world import World

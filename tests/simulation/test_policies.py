@@ -10,10 +10,10 @@ from scipy.special import expit
 
 from src.errors import InputError
 from src.recommendations import Recommendations, pick
-from src.simulation.arms import make_policies
+from src.simulation.arm_policies import make_policies
 from src.simulation.listener import Crowd, listen, start
 from src.simulation.neighbours import nearest
-from src.simulation.policies import Lists, Oracle, Policy, Popular, Random, Service, StickyArtist, TrueNeighbours
+from src.simulation.policies import Lists, Oracle, Policy, Popular, Random, RemoteService, StickyArtist, TrueNeighbours
 from src.simulation.world import World
 from tests.conftest import make_catalog
 
@@ -21,7 +21,7 @@ TEMPLATES: dict[str, partial[Any]] = {
     "random": partial(Random),
     "popular": partial(Popular, num_tracks=100),
     "recommendations": partial(Lists, pick="uniform", artist_gap=0),
-    "service": partial(Service, connections=4, retries=0, timeout_s=1.0, token=None),
+    "service": partial(RemoteService, connections=4, retries=0, timeout_s=1.0, token=None),
 }
 
 
@@ -192,7 +192,7 @@ def test_an_arm_is_named_by_a_word_a_path_an_address_or_a_mapping(world: World, 
         "T4": {"recommender": "popular", "num_tracks": 7},
     }
     kinds = [type(policy) for policy in make(world, arms).values()]
-    assert kinds == [Random, Lists, Service, Lists, Popular]
+    assert kinds == [Random, Lists, RemoteService, Lists, Popular]
 
 
 @pytest.mark.parametrize(

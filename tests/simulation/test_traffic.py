@@ -15,7 +15,7 @@ from src.assignment import treatments
 from src.errors import InputError
 from src.recommendations import Recommendations
 from src.simulation import traffic
-from src.simulation.event_log import Events, encode
+from src.simulation.event_lines import Events, encode
 from src.simulation.experiment import run_experiment
 from src.simulation.listener import Crowd
 from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist, TrueNeighbours

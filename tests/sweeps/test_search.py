@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -21,11 +21,11 @@ from src.errors import InputError, JobFailed
 from src.sweeps import search_report as report
 from src.sweeps.search import Search
 from src.sweeps.search_space import Space
-from src.sweeps.search_study import KILLED, PRUNED, SearchSettings, best_so_far, finished, open_study, record_result
+from src.sweeps.search_study import PRUNED, WHY, SearchSettings, best_so_far, finished, open_study, record_result
 from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")
-TEMPERATURE = "loss.without_shares.temperature"
+TEMPERATURE = "loss.temperature"
 ALL = {"model.dim", "model.alpha", "model.dropout", "model.track_dropout", "optimizer.lr", "optimizer.weight_decay"}
 Objective = Callable[[dict[str, str]], float]
 
@@ -34,13 +34,24 @@ def parsed(*words: str) -> Any:
     return OverridesParser.create().parse_overrides(list(words))
 
 
+COUNTING = ("rules", "als")
+
+
 def make_space(*given: str, **chosen: str) -> Space:
-    settled = {"model": "convex", "loss": "auto", "datamodule": "botify", **chosen}
+    def settled(key: str, tried: Mapping[str, str]) -> str | None:
+        """As configs are: baselines have no loss and no optimizer, `als` has a width, softmax a temperature."""
+        have = {"model": "convex", "loss": "bce", "datamodule": "botify", **chosen, **tried}
+        absent = {"model.dim": have["model"] == "rules", TEMPERATURE: have["loss"] != "softmax"}
+        if have["model"] in COUNTING:
+            absent |= {f"optimizer.{name}": True for name in ("lr", "weight_decay")} | {TEMPERATURE: True, "loss": True}
+            absent |= {f"model.{name}": True for name in ("alpha", "dropout", "track_dropout")}
+        return None if absent.get(key) else have.get(key, "usual")
+
     return Space(
         given=parsed(*given),
         usual=parsed(*(f"{key}={text}" for key, text in USUAL.space.items())),
         only_with=OmegaConf.to_container(USUAL.only_with),  # type: ignore[arg-type]
-        settled=settled.__getitem__,
+        settled=settled,
     )
 
 
@@ -77,8 +88,25 @@ def test_a_choice_takes_out_what_it_leaves_no_choice_about(chosen: dict[str, str
 
 
 def test_the_temperature_is_searched_where_there_is_one() -> None:
-    assert names(make_space("datamodule=yes", datamodule="yes")) == ALL | {TEMPERATURE}
-    assert names(make_space("datamodule=yes", "loss=softmax", datamodule="yes", loss="softmax")) == ALL
+    assert names(make_space("loss=softmax", loss="softmax")) == ALL | {TEMPERATURE}
+    assert names(make_space("loss=mse", loss="mse")) == ALL
+
+
+def test_what_a_trial_chooses_settles_what_else_it_has() -> None:
+    import optuna
+
+    space = Space(
+        given=parsed("datamodule=yes,botify"),
+        usual=parsed(f"{TEMPERATURE}=interval(0.1,1)"),
+        only_with={TEMPERATURE: "loss=softmax"},
+        settled=lambda key, chosen: {"yes": "softmax", "botify": "bce"}[chosen["datamodule"]] if key == "loss" else "1",
+    )
+    study, seen = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)), set()
+    for _ in range(20):
+        words = dict(word.split("=") for word in space.suggest(study.ask()))
+        assert (TEMPERATURE in words) == (words["datamodule"] == "yes")
+        seen.add(words["datamodule"])
+    assert seen == {"yes", "botify"}
 
 
 def test_a_sweep_takes_the_place_of_a_dimension_or_adds_one() -> None:
@@ -93,11 +121,11 @@ def test_a_sweep_takes_the_place_of_a_dimension_or_adds_one() -> None:
 def test_each_trial_has_a_key_only_with_the_choice_that_brings_it_in() -> None:
     import optuna
 
-    space, seen = make_space("model=convex,track", "loss=auto,softmax", datamodule="yes"), set()
+    space, seen = make_space("model=convex,track", "loss=bce,softmax"), set()
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(40):
         words = dict(word.split("=") for word in space.suggest(study.ask()))
-        assert (TEMPERATURE in words) == (words["loss"] == "auto")
+        assert (TEMPERATURE in words) == (words["loss"] == "softmax")
         assert ("model.alpha" in words) == (words["model"] == "convex")
         assert 1e-4 <= float(words["optimizer.lr"]) <= 3e-2
         seen.add((words["model"], words["loss"]))
@@ -105,10 +133,10 @@ def test_each_trial_has_a_key_only_with_the_choice_that_brings_it_in() -> None:
 
 
 def test_a_baseline_is_searched_for_what_it_has() -> None:
-    assert names(make_space("model=rules", "model.window=range(1,9)", model="rules", loss="None")) == {"model.window"}
-    assert names(make_space("model=als", "model.dim=8,16", model="als", loss="None")) == {"model.dim"}
+    assert names(make_space("model=rules", "model.window=range(1,9)", model="rules")) == {"model.window"}
+    assert names(make_space("model=als", "model.dim=8,16", model="als")) == {"model.dim"}
     with pytest.raises(InputError, match="nothing is left to search"):
-        make_space("model=rules", model="rules", loss="None")
+        make_space("model=rules", model="rules")
 
 
 def test_what_no_trial_would_have_is_refused() -> None:
@@ -116,9 +144,25 @@ def test_what_no_trial_would_have_is_refused() -> None:
         make_space("model=track", "model.alpha=interval(0,1)", model="track")
 
 
-def test_of_several_choices_each_is_needed() -> None:
+def test_a_trial_goes_without_what_its_config_does_not_have() -> None:
     assert TEMPERATURE not in names(make_space("model=rules,track"))
-    assert TEMPERATURE in names(make_space("model=rules,track", datamodule="yes"))
+    assert TEMPERATURE in names(make_space("model=rules,track", loss="softmax"))
+    import optuna
+
+    space, study = make_space("model=rules,track", loss="softmax"), optuna.create_study()
+    for _ in range(10):
+        words = dict(word.split("=") for word in space.suggest(study.ask()))
+        assert ({TEMPERATURE, "optimizer.lr", "model.dim"} <= words.keys()) == (words["model"] == "track")
+
+
+def test_of_several_choices_each_is_needed() -> None:
+    both = {"model.x": ["model=track", "loss=mse"]}
+
+    def settled(key: str, _: Mapping[str, str]) -> str:
+        return {"model": "track", "loss": "bce"}.get(key, "1")
+
+    with pytest.raises(InputError, match="only with loss=mse, and here is loss=bce"):
+        Space(given=parsed("model.x=1,2"), usual=[], only_with=both, settled=settled)
 
 
 BAD = [
@@ -146,7 +190,7 @@ def test_a_space_that_is_all_fixed_is_refused() -> None:
 
 def test_conditions_that_wait_for_each_other_are_refused() -> None:
     with pytest.raises(InputError, match="only_with goes round in a circle"):
-        Space(given=[], usual=parsed("a=1,2", "b=1,2"), only_with={"a": "b=1", "b": "a=1"}, settled=str)
+        Space(given=[], usual=parsed("a=1,2", "b=1,2"), only_with={"a": "b=1", "b": "a=1"}, settled=lambda key, _: key)
 
 
 # The loop
@@ -348,8 +392,7 @@ def test_settings_of_a_search_are_checked(search: Any, word: str, line: str) -> 
 
 
 def test_a_launcher_that_queues_is_asked_how_many_at_once(search: Any) -> None:
-    made, _ = search(bowl, "hydra.sweeper.batch=null")
-    made.launcher = type("Other", (), {})()
+    made, _ = search(bowl, "hydra.sweeper.batch=null", "hydra.launcher._target_=elsewhere.Other")
     with pytest.raises(InputError, match=r"say how many trials Other should run at once: search\.batch=4"):
         made.sweep([])
 
@@ -397,15 +440,16 @@ def test_a_trial_worse_than_the_others_is_given_up_and_told_so_to_the_study(tmp_
         return callback
 
     with open_study(url=url, name="s", setup={}, resume=False, settings=SETTINGS) as study:
-        for _ in range(3):
-            study.ask().suggest_float("x", 0, 1)
+        trials = [study.ask() for _ in range(3)]
+        for trial in trials:
+            trial.suggest_float("x", 0, 1)
         assert not train(0, [0.1, 0.5, 0.6]).pruned
-        record_result(study, 0, value=0.6)
+        record_result(study, trials[0], value=0.6)
         assert train(1, [0.0, 0.2, 0.9]).pruned  # never before epoch 2
-        told = record_result(study, 1, value=math.nan)
+        told = record_result(study, trials[1], value=math.nan)
         assert (told.state.name, told.value, told.user_attrs[PRUNED]) == ("PRUNED", 0.2, 2)
         assert not train(2, [0.2, 0.6, 0.7]).pruned
-        record_result(study, 2, value=0.7)
+        record_result(study, trials[2], value=0.7)
         best = best_so_far(study)
         assert best is not None
         assert best.number == 2
@@ -418,7 +462,8 @@ def test_a_trial_that_was_running_when_its_process_died_is_tried_again_and_not_c
     with open_study(url=url, name=None, setup={}, resume=True, settings=SETTINGS) as again:
         assert again.study_name == study.study_name
         assert finished(again) == []
-        assert again.get_trials()[0].user_attrs[KILLED]
+        assert again.get_trials()[0].state.name == "FAIL"
+        assert WHY not in again.get_trials()[0].user_attrs
         assert again.ask().suggest_float("x", 0, 1) == lost
 
 
@@ -431,11 +476,12 @@ def test_a_report_is_drawn_however_few_or_alike_the_trials_are(tmp_path: Path, n
     space, url = make_space(), f"sqlite:///{tmp_path}/optuna.db"
     with open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS) as study:
         for number in range(num_trials):
-            words = dict(word.split("=") for word in space.suggest(study.ask()))
+            trial = study.ask()
+            words = dict(word.split("=") for word in space.suggest(trial))
             if number % 7 == 3:
-                record_result(study, number, value=None, why='a, "quoted" reason')
+                record_result(study, trial, value=None, why='a, "quoted" reason')
             else:
-                record_result(study, number, value=0.5 if same else bowl({"model.alpha": "0.5", **words}))
+                record_result(study, trial, value=0.5 if same else bowl({"model.alpha": "0.5", **words}))
         report.write_table(study, tmp_path / "search.csv")
         report.draw(study, tmp_path / "search.png", "val/x")
         shares = report.importance(study)
@@ -453,10 +499,10 @@ def test_nothing_but_what_matters_is_important(tmp_path: Path) -> None:
         import optuna
 
         study.sampler = optuna.samplers.RandomSampler(seed=0)
-        for number in range(30):
+        for _ in range(30):
             trial = study.ask()
             x, _ = trial.suggest_float("x", 0, 1), trial.suggest_float("idle", 0, 1)
-            record_result(study, number, value=x)
+            record_result(study, trial, value=x)
         shares = report.importance(study)
     assert list(shares) == ["x", "idle"]
     assert shares["x"] > 0.9

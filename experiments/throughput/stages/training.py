@@ -51,11 +51,9 @@ def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
 
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
-    from pytorch_lightning import LightningDataModule
 
     from src.callbacks.progress import TrainingProgress
     from src.catalog import Catalog, Vocabulary
-    from src.datamodules.pair_datamodule import PairDataModule
     from src.datamodules.pairs import Pairs
     from src.runs.provenance import ROOT
     from src.terminal.console import console
@@ -84,21 +82,15 @@ def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
         mean_played_ratio=float(played_ratio.mean()),
     )
 
-    class Given(PairDataModule):
-        """Pairs that need not be read."""
-
-        def __init__(self) -> None:
-            LightningDataModule.__init__(self)
-            self.pairs = {"train": pairs}
-            self._batch_size, self._seed = BATCH_SIZE, 1
-
-    words = [f"model={model}", "loss=mse", f"model.dim={dim}", "model.init_std=1.0"]
+    words = ["datamodule=botify", "datamodule.path=.", f"datamodule.batch_size={BATCH_SIZE}"]
+    words += [f"model={model}", "loss=mse", f"model.dim={dim}", "model.init_std=1.0"]
     words += ["model.item_bias=false", "model.dropout=0", "model.track_dropout=0"]
     words += [f"optimizer.lr={LR}", f"optimizer.weight_decay={WEIGHT_DECAY}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = compose("train", overrides=[*words, "run_dir=.", "trainer.accelerator=cpu", "trainer.max_epochs=1"])
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=vocabulary)
-    datamodule = Given()
+    datamodule = instantiate(config.datamodule, _convert_="all")
+    datamodule.pairs = {"train": pairs}  # which so need not be read
 
     def work() -> float:
         progress = TrainingProgress(datamodule, monitor="val/loss", mode="min", max_epochs=1)

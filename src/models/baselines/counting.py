@@ -1,44 +1,20 @@
-"""What a practitioner would try first: the `LightningModule` of all models that only count, and what they count.
+"""Baselines that only count: popularity, sequential rules, item neighbours.
 
-Those that learn vectors and recommend what is near are in `vector_baselines.py`.
-
-N tracks in the catalogue, E listens, Q queries, K candidates, B queries of a block. A listen weighs as much as the
-share of the track that was played, 1 where that is unknown.
+N tracks in the catalogue, E listens, B queries of a block. A listen weighs as much as the share of the track that was
+played, 1 where that is unknown.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
 
 import numpy as np
-import torch
-from jaxtyping import Float32, Float64, Int64
-from pytorch_lightning import LightningModule
+from jaxtyping import Float64, Int64
 from scipy.sparse import csr_array
-from torch import Tensor
-from torch.optim import Optimizer
 
 from src.catalog import Listens, Vocabulary
-from src.errors import InputError, build, check_number
-from src.models.retrieval.sparse import mean_ranks, top_k
+from src.errors import check_number
 
 _CELLS = 2**25
 """Scores that are looked through at once, to find the best of a track."""
-
-
-class Counter(Protocol):
-    """What a baseline counts.
-
-    Args:
-        num_tracks: of the catalogue.
-        artist_weight: added to the score of a track by the artist of the query.
-    """
-
-    num_tracks: int
-    artist_weight: int | float
-
-    def count(self, listens: Listens) -> csr_array:
-        """Scores of candidates (columns) for queries (rows), positive where there is one."""
-        ...
 
 
 class Popular:
@@ -53,7 +29,7 @@ class Popular:
         artist_weight: score of a track by the artist of the query: above 0, the artist's own tracks come first.
 
     Raises:
-        InputError: an argument breaks its law.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, vocabulary: Vocabulary, *, half_life: int | float | None, artist_weight: int | float) -> None:
@@ -61,11 +37,10 @@ class Popular:
             check_number("half_life", half_life, above=0, hint="it is so many sessions, or null to never fade")
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays if half_life is None else _recent(vocabulary, half_life)
-        """What takes the place of plays: the track that has more of it comes first."""
 
     def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - the plays are in the vocabulary
         """Nothing."""
-        return _nothing(self.num_tracks)
+        return nothing_counted(self.num_tracks)
 
 
 class Rules:
@@ -82,7 +57,7 @@ class Rules:
         artist_weight: how often any track by the artist of the query counts as having come next.
 
     Raises:
-        InputError: an argument breaks its law.
+        InputError: an argument is out of range.
 
     Source: Ludewig and Jannach, Evaluation of session-based recommendation algorithms, UMUAI 2018, section 3.1 (SR);
         Kamehkhosh, Jannach and Ludewig, A comparison of frequent pattern techniques and a deep learning method for
@@ -103,12 +78,13 @@ class Rules:
             check_number("decay", decay, above=0, most=1, hint="it is inverse for 1/distance, or r for r^(distance-1)")
         check_number("reverse_weight", reverse_weight, least=0, most=1, hint="1 makes rules symmetric")
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
+        self.order = vocabulary.plays
         self._window, self._decay, self._reverse_weight = window, decay, reverse_weight
 
     def count(self, listens: Listens) -> csr_array:
         """Sum of the weights of each rule."""
         weight = _weights(listens)
-        total = _nothing(self.num_tracks)
+        total = nothing_counted(self.num_tracks)
         for distance in range(1, self._window + 1):
             together = listens.session[distance:] == listens.session[:-distance]
             if not together.any():
@@ -143,7 +119,7 @@ class Neighbours:
         artist_weight: added to the score of a track by the artist of the query.
 
     Raises:
-        InputError: an argument breaks its law.
+        InputError: an argument is out of range.
 
     Source: Sarwar et al., Item-based collaborative filtering, WWW 2001; Ludewig and Jannach 2018, section 3.2.
     """
@@ -163,6 +139,7 @@ class Neighbours:
         check_number("norm_power", norm_power, least=0, most=1, hint="1 is the cosine, 0 bare co-occurrence")
         check_number("length_power", length_power, least=0, most=1, hint="0 counts all sessions alike")
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
+        self.order = vocabulary.plays
         self._num_neighbours, self._shrinkage = num_neighbours, shrinkage
         self._norm_power, self._length_power = norm_power, length_power
 
@@ -184,88 +161,8 @@ class Neighbours:
         return _best(similar, self.num_tracks, self._num_neighbours)
 
 
-class Baseline(LightningModule):
-    """Counts the training sessions once and learns nothing else: no loss, no gradients, no share foretold.
-
-    Args:
-        vocabulary: the catalogue and what the training pairs show of it.
-        model: makes what is counted from the vocabulary.
-        monitor: the metric that chooses the best epoch.
-
-    Raises:
-        InputError: the model refuses its settings, or `monitor` is nothing that can be computed without a loss.
-    """
-
-    def __init__(
-        self,
-        *,
-        vocabulary: Vocabulary,
-        model: Callable[[Vocabulary], Counter],
-        monitor: str,
-    ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self._model = build("model", model, vocabulary)
-        check_number("artist_weight", self._model.artist_weight, least=0, hint="0 for artists that do not matter")
-        if monitor in ("val/loss", "val/mse", "val/mae"):
-            raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use val/ndcg_at_10")
-        self._vocabulary, self._counted = vocabulary, _nothing(len(vocabulary.catalog))
-        self._order = self._model.order if isinstance(self._model, Popular) else vocabulary.plays
-
-    def on_train_start(self) -> None:
-        """Count."""
-        self._counted = self._model.count(self._vocabulary.listens)
-
-    def ranks(
-        self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: Callable[[int], None]
-    ) -> Float64[np.ndarray, "Q"]:
-        """Rank of each `following` among all candidates of its `previous`; see `sparse_retrieval.mean_ranks`."""
-        return mean_ranks(
-            scores=self._scores,
-            plays=self._order,
-            previous=previous,
-            following=following,
-            on_block=on_block,
-        )
-
-    def top(
-        self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: Callable[[int], None]
-    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """The K best candidates of each query and their scores; see `sparse_retrieval.top_k`."""
-        return top_k(scores=self._scores, plays=self._order, query_rows=query_rows, k=k, on_block=on_block)
-
-    def _scores(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
-        counted = csr_array(self._counted[rows])
-        if weight := self._model.artist_weight:
-            counted = csr_array(counted + weight * _same_artist(self._vocabulary.catalog.artist_of, rows))
-        return counted
-
-    def get_extra_state(self) -> dict[str, Tensor]:
-        """What was counted; its size is not known before, as that of a buffer would have to be."""
-        parts = {"scores": self._counted.data, "columns": self._counted.indices, "starts": self._counted.indptr}
-        return {name: torch.from_numpy(part) for name, part in parts.items()}
-
-    def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Take up what `get_extra_state` gave."""
-        parts = tuple(state[name].numpy(force=True) for name in ("scores", "columns", "starts"))
-        self._counted = csr_array(parts, shape=self._counted.shape)
-
-    def configure_optimizers(self) -> Optimizer:
-        """Of a number that nobody uses: Lightning keeps no checkpoint of a model that has taken no step."""
-        return torch.optim.SGD([torch.zeros(())], lr=0.0)
-
-    def training_step(self, batch: Any, _: int) -> None:  # noqa: ARG002 - pairs are not needed
-        """Take the step that the checkpoint asks for."""
-        self.optimizers().step()  # type: ignore[union-attr]
-
-    def validation_step(self, batch: Any, _: int) -> None:
-        """Nothing: `callbacks/ranking.py` does it all."""
-
-    def test_step(self, batch: Any, _: int) -> None:
-        """Nothing: `callbacks/ranking.py` does it all."""
-
-
-def _nothing(num_tracks: int) -> csr_array:
+def nothing_counted(num_tracks: int) -> csr_array:
+    """Scores of a model that has not counted anything: none."""
     nowhere = np.empty(0, np.int64)
     return csr_array((np.empty(0, np.float32), (nowhere, nowhere)), shape=(num_tracks, num_tracks))
 
@@ -305,14 +202,3 @@ def _best(scores: Callable[[Int64[np.ndarray, "B"]], csr_array], num_tracks: int
         found.append((value[kept], rows[line[kept]], column[kept]))
     value, row, column = (np.concatenate(part) for part in zip(*found, strict=True))
     return csr_array((value, (row, column)), shape=(num_tracks, num_tracks))
-
-
-def _same_artist(artist_of: Int64[np.ndarray, "N"], rows: Int64[np.ndarray, "B"]) -> csr_array:
-    """1 where a track is by the artist of the query, the query itself among them."""
-    by_artist = np.argsort(artist_of, kind="stable")
-    sizes = np.bincount(artist_of)
-    size = sizes[artist_of[rows]]
-    starts = np.concatenate([[0], np.cumsum(size)])
-    first = (np.cumsum(sizes) - sizes)[artist_of[rows]]
-    tracks = by_artist[np.arange(starts[-1]) + np.repeat(first - starts[:-1], size)]
-    return csr_array((np.ones(len(tracks), np.float32), tracks, starts), shape=(len(rows), len(artist_of)))

@@ -40,7 +40,7 @@ class Item2Vec:
         seed: decides initial vectors and draws.
 
     Raises:
-        InputError: gensim is not installed, or an argument breaks its law.
+        InputError: gensim is not installed, or an argument is out of range.
 
     Source: Barkan and Koenigstein, Item2vec, MLSP 2016; Caselles-Dupré, Lesaint and Royo-Letelier, Word2vec applied to
         recommendation: hyperparameters matter, RecSys 2018.
@@ -75,6 +75,7 @@ class Item2Vec:
         except ModuleNotFoundError:
             raise InputError("model=item2vec needs gensim; install it with: pip install -e '.[rivals]'") from None
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
+        self.order = vocabulary.plays
         self._num_neighbours, self._least_played = num_neighbours, least_played
         self._learn: Callable[[list[list[str]]], Any] = lambda sentences: Word2Vec(
             sentences,
@@ -118,7 +119,7 @@ class Als:
         seed: decides initial vectors.
 
     Raises:
-        InputError: implicit is not installed, or an argument breaks its law.
+        InputError: implicit is not installed, or an argument is out of range.
 
     Source: Hu, Koren and Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008.
     """
@@ -143,6 +144,7 @@ class Als:
         except ModuleNotFoundError:
             raise InputError("model=als needs implicit; install it with: pip install -e '.[rivals]'") from None
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
+        self.order = vocabulary.plays
         self._num_neighbours, self._unit = num_neighbours, _is_cosine(similarity)
         self._make: Callable[[], Any] = lambda: AlternatingLeastSquares(
             factors=dim,
@@ -176,7 +178,7 @@ class Bpr:
         seed: decides initial vectors and draws.
 
     Raises:
-        InputError: implicit is not installed, or an argument breaks its law.
+        InputError: implicit is not installed, or an argument is out of range.
 
     Source: Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.
     """
@@ -203,6 +205,7 @@ class Bpr:
         except ModuleNotFoundError:
             raise InputError("model=bpr needs implicit; install it with: pip install -e '.[rivals]'") from None
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
+        self.order = vocabulary.plays
         self._num_neighbours, self._least_played, self._unit = num_neighbours, least_played, _is_cosine(similarity)
         self._make: Callable[[], Any] = lambda: BayesianPersonalizedRanking(
             factors=dim,

@@ -6,6 +6,7 @@ first. The query itself is never a candidate.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -89,6 +90,7 @@ def mean_ranks(
         block: queries scored at once.
     """
     sorted_plays = np.sort(plays)
+    sides: tuple[tuple[Literal["left", "right"], np.ufunc], ...] = (("right", np.greater), ("left", np.greater_equal))
     ranks = [np.empty(0)]
     for start in range(0, len(previous), block):
         query, target = previous[start : start + block], following[start : start + block]
@@ -99,10 +101,10 @@ def mean_ranks(
         better, equal = score > of_target[line], score == of_target[line]
         unscored = of_target == 0  # then all that have a score are better, and plays decide among the others
         bounds = []
-        for side, exceeds in (("right", np.greater), ("left", np.greater_equal)):
+        for side, exceeds in sides:
             more_played = exceeds(plays[candidate], plays[target][line])
             count = np.bincount(line, better | (equal & more_played), len(query))
-            others = len(plays) - np.searchsorted(sorted_plays, plays[target], side)  # type: ignore[call-overload]
+            others = len(plays) - np.searchsorted(sorted_plays, plays[target], side)
             others -= exceeds(plays[query], plays[target])
             bounds.append(count + np.where(unscored, others - np.bincount(line, more_played, len(query)), 0))
         ranks.append((bounds[0] + 1 + bounds[1]) / 2)

@@ -19,9 +19,11 @@ from src.catalog import Listens
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.models.baselines import counting as baselines
-from src.models.baselines.counting import Baseline, Neighbours, Popular, Rules
+from src.models.baselines.counting import Neighbours, Popular, Rules
+from src.models.baselines.module import Baseline
 from src.models.baselines.vectors import Als, Bpr, Item2Vec
 from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
+from tests.models.plain import COSINES
 
 NUM_TRACKS = 6
 Sessions = list[list[tuple[int, float]]]
@@ -175,18 +177,6 @@ def test_an_artist_weighs_as_much_as_so_many_times_next() -> None:
     for artist_weight, expected in ((0.0, [1, 2, 3]), (1.5, [1, 3, 2]), (2.5, [3, 1, 2])):
         model = partial(Rules, **{**MARKOV, "artist_weight": artist_weight})
         assert lists(fitted(model, [0, 1, 2, 0], sessions), 3)[0] == expected
-
-
-def test_ranks_and_lists_agree() -> None:
-    rng = np.random.default_rng(0)
-    sessions = [[(int(rng.integers(8)), 1.0) for _ in range(4)] for _ in range(9)]
-    for model in MODELS.values():
-        made = fitted(model, [0, 0, 1, 1, 2, 2, 3, 3], sessions)
-        places = np.array(lists(made, 7))
-        previous, _ = np.indices((8, 7)).reshape(2, -1)
-        ranks = made.ranks(previous, places.ravel(), lambda _: None).reshape(8, 7)
-        assert (np.diff(ranks) >= 0).all()
-        assert ranks.sum(1).tolist() == [28] * 8
 
 
 @pytest.fixture
@@ -391,3 +381,9 @@ def test_without_its_package_the_error_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=rf"model={name} needs {package}; install .*: pip install -e '.\[rivals\]'"):
         MODELS[name](VOCABULARY)
+
+
+def test_a_model_that_counts_nothing_is_refused() -> None:
+    head: Any = partial(COSINES, alpha=0.5, dim=4)
+    with pytest.raises(InputError, match="model makes a CosineMix, which counts nothing; leave out recipe=counting"):
+        Baseline(vocabulary=VOCABULARY, model=head, monitor="val/mrr")

@@ -1,0 +1,193 @@
+"""Maintained packages for the session memory and the rate limit, beside ours: python experiments/throughput/memory.py
+
+What a call costs, what workers see of one another, what is left when one is killed, how many clients are kept. Prints;
+writes nothing. About a minute.
+"""
+
+import argparse
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import cachetools
+import diskcache
+import limits
+from limits.storage import MemoryStorage
+from limits.strategies import (
+    FixedWindowRateLimiter,
+    MovingWindowRateLimiter,
+    RateLimiter,
+    SlidingWindowCounterRateLimiter,
+)
+
+from src.serving.limits import RateLimit
+from src.serving.session_memory import MappedSessions
+
+CAPACITY, MAX_TRACKS, IDLE_S = 32_768, 128, 1800
+NUM_USERS, BURST = 10_000, 100
+_FORK = multiprocessing.get_context("fork")
+
+Play = Callable[[int, int], list[int]]
+Take = Callable[[str], float]
+
+
+def mapped(folder: Path) -> Play:
+    memory = MappedSessions(folder / "sessions.bin", capacity=CAPACITY, max_tracks=MAX_TRACKS, idle_s=IDLE_S)
+
+    def play(user: int, track: int) -> list[int]:
+        call = memory.play(user, track, time.time_ns() // 1_000_000)
+        try:
+            call.send(None)
+        except StopIteration as answer:
+            return list(answer.value)
+        raise AssertionError("it waits for nothing")
+
+    return play
+
+
+def on_disk(folder: Path) -> Play:
+    cache: Any = diskcache.Cache(str(folder / "diskcache"), size_limit=CAPACITY * MAX_TRACKS * 8)
+
+    def play(user: int, track: int) -> list[int]:
+        with cache.transact():
+            played = [*np.frombuffer(cache.get(user, b""), np.int64).tolist()[1 - MAX_TRACKS :], track]
+            cache.set(user, np.array(played, np.int64).tobytes(), expire=IDLE_S)
+        return played
+
+    return play
+
+
+def in_process(_: Path) -> Play:
+    cache = cachetools.TTLCache[int, list[int]](CAPACITY, IDLE_S)
+
+    def play(user: int, track: int) -> list[int]:
+        played = [*cache.get(user, [])[1 - MAX_TRACKS :], track]
+        cache[user] = played
+        return played
+
+    return play
+
+
+MEMORIES = {"ours, a mapped file": mapped, "diskcache": on_disk, "cachetools.TTLCache": in_process}
+
+
+def ours() -> tuple[Take, Callable[[], int]]:
+    limit = RateLimit(per_second=100, burst=BURST)
+    return lambda client: limit.take(client, time.monotonic()), lambda: len(limit._buckets)
+
+
+def with_limits(strategy: type[RateLimiter]) -> tuple[Take, Callable[[], int]]:
+    storage = MemoryStorage()
+    limiter, rate = strategy(storage), limits.RateLimitItemPerSecond(BURST, 1)
+
+    def take(client: str) -> float:
+        if limiter.hit(rate, client):
+            return 0.0
+        return max(0.0, float(limiter.get_window_stats(rate, client).reset_time) - time.time())
+
+    return take, lambda: max(len(storage.storage), len(storage.events))
+
+
+def with_lru() -> tuple[Take, Callable[[], int]]:
+    """Our bucket in a cache that forgets who was seen longest ago."""
+    buckets = cachetools.LRUCache[str, tuple[float, float]](10_000)
+
+    def take(client: str) -> float:
+        now_s = time.monotonic()
+        tokens, filled_s = buckets.get(client, (float(BURST), now_s))
+        tokens = min(BURST, tokens + (now_s - filled_s) * 100)
+        buckets[client] = (tokens - (tokens >= 1), now_s)
+        return 0.0 if tokens >= 1 else (1 - tokens) / 100
+
+    return take, lambda: len(buckets)
+
+
+LIMITS: dict[str, Callable[[], tuple[Take, Callable[[], int]]]] = {
+    "ours, a token bucket": ours,
+    "the same bucket in cachetools.LRUCache": with_lru,
+    "limits, fixed window": lambda: with_limits(FixedWindowRateLimiter),
+    "limits, moving window": lambda: with_limits(MovingWindowRateLimiter),
+    "limits, sliding window counter": lambda: with_limits(SlidingWindowCounterRateLimiter),
+}
+
+
+def us_per_call(call: Callable[..., object], arguments: list[tuple[Any, ...]], rounds: int) -> str:
+    """CPU of a call: median, least and most of some rounds."""
+    spent = []
+    for _ in range(rounds):
+        began = time.process_time()
+        for one in arguments:
+            call(*one)
+        spent.append((time.process_time() - began) / len(arguments) * 1e6)
+    return f"{np.median(spent):.1f} µs of CPU a call ({min(spent):.1f}–{max(spent):.1f})"
+
+
+def seen_by_another(make: Callable[[Path], Play], folder: Path, num_tracks: int) -> int:
+    """Tracks of one user's session that a worker sees after another has played them."""
+    worker = _FORK.Process(target=lambda: [make(folder)(1, track) for track in range(num_tracks)])
+    worker.start()
+    worker.join()
+    return len(make(folder)(1, -1)) - 1
+
+
+def kept_after_a_kill(make: Callable[[Path], Play], folder: Path) -> tuple[int, float]:
+    """Tracks of ten that outlive a worker which is killed while it plays others, and seconds to the next answer."""
+    next_worker, parent, child = make(folder), *_FORK.Pipe()
+
+    def work() -> None:
+        play = make(folder)
+        for track in range(10):
+            play(7, track)
+        child.send("played")
+        while True:
+            play(8, 0)
+
+    worker = _FORK.Process(target=work)
+    worker.start()
+    parent.recv()
+    time.sleep(0.2)
+    worker.kill()
+    worker.join()
+    began = time.perf_counter()
+    return len(next_worker(7, 10)) - 1, time.perf_counter() - began
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--calls", type=int, default=20_000, help="in each round")
+    words.add_argument("--rounds", type=int, default=5)
+    given = words.parse_args()
+    print(", ".join(f"{name} {version(name)}" for name in ("cachetools", "diskcache", "limits")), "\n\nSession memory")
+    for name, make in MEMORIES.items():
+        with tempfile.TemporaryDirectory(prefix="segue-memory-") as folder:
+            plays: list[tuple[Any, ...]] = [(number * 7919 % NUM_USERS, number) for number in range(given.calls)]
+            cost = us_per_call(make(Path(folder)), plays, given.rounds)
+        with tempfile.TemporaryDirectory(prefix="segue-memory-") as folder:
+            seen = seen_by_another(make, Path(folder), 100)
+        with tempfile.TemporaryDirectory(prefix="segue-memory-") as folder:
+            kept, waited_s = kept_after_a_kill(make, Path(folder))
+        print(
+            f"  {name}: {cost}; another worker sees {seen} of 100 tracks; {kept} of 10 outlive a worker that is killed,"
+        )
+        print(f"    after which the next answer takes {waited_s * 1e3:.1f} ms")
+    print("\nRate limit")
+    for name, make_limit in LIMITS.items():
+        take, num_clients = make_limit()
+        cost = us_per_call(take, [(f"10.0.0.{number % 200}",) for number in range(given.calls)], given.rounds)
+        for number in range(50_000):
+            take(f"client {number}")
+        waits = [take("a burst at once") for _ in range(BURST + 1)]
+        print(f"  {name}: {cost}; of 50,000 clients it keeps {num_clients():,};")
+        print(f"    the request after a burst waits {waits[-1]:.3f} s")
+
+
+if __name__ == "__main__":
+    main()

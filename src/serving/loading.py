@@ -1,0 +1,177 @@
+"""Which release goes into which store: of a service that starts, or of one that runs.
+
+Nothing here needs what reads recommendations (pandas, MLflow) before a release is loaded.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from src.errors import InputError
+from src.serving.release_store import FolderStore, Index, StoreUnreachableError
+from src.serving.settings import ServiceSettings
+from src.serving.stores import Stores, make_stores
+
+Warn = Callable[[str], None]
+"""Shows a line to whoever started the service."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseRequest:
+    """The release that was named, if any, and how to get at what it is made from.
+
+    Args:
+        recommendations: the recommender of the only arm.
+        arms: or a recommender for each arm; see `prepare_release` for this and what follows.
+        experiment: its name.
+        pick: of arms that do not say.
+        artist_gap: of arms that do not say.
+        max_tracks: of a session that are remembered.
+        tracks: a `tracks.json`.
+        world: makes the embedded world.
+        locate: finds the `recommendations.jsonl` of a run or a model.
+        provenance: what the release says about where it came from.
+    """
+
+    recommendations: Any
+    arms: Any
+    experiment: str
+    pick: str
+    artist_gap: int
+    max_tracks: int
+    tracks: Path | None
+    world: Callable[[], Any]
+    locate: Callable[[str], Path]
+    provenance: Callable[[], Mapping[str, str]]
+
+    @classmethod
+    def of(
+        cls,
+        given: Mapping[str, Any],
+        *,
+        world: Callable[[], Any],
+        locate: Callable[[str], Path],
+        provenance: Callable[[], Mapping[str, str]],
+    ) -> "ReleaseRequest":
+        """From the composed config."""
+        return cls(
+            recommendations=given["recommendations"],
+            arms=given["arms"],
+            experiment="" if given["experiment_name"] is None else str(given["experiment_name"]),
+            pick=given["pick"],
+            artist_gap=given["artist_gap"],
+            max_tracks=given["sessions"]["max_tracks"],
+            tracks=None if given["tracks"] is None else Path(str(given["tracks"])),
+            world=world,
+            locate=locate,
+            provenance=provenance,
+        )
+
+    @property
+    def is_named(self) -> bool:
+        """Whether there is anything to load."""
+        return self.arms is not None or self.recommendations is not None
+
+    def load_into(self, store: FolderStore) -> str:
+        """Bring what was named into a folder, and make it current there; returns its version.
+
+        Raises:
+            InputError: it cannot be served.
+        """
+        from src.serving.prepared_release import prepare_release
+
+        if self.arms is not None and self.recommendations is not None:
+            raise InputError("give recommendations=<recommender>, or arms={C: …, T1: …}, not both")
+        prepared = prepare_release(
+            self.arms if self.arms is not None else {"C": self.recommendations},
+            experiment=self.experiment,
+            pick=self.pick,
+            artist_gap=self.artist_gap,
+            max_tracks=self.max_tracks,
+            tracks=self.tracks,
+            world=self.world,
+            locate=self.locate,
+        )
+        return store.load(partial(prepared.write, provenance=self.provenance()))
+
+
+def load_to_serve(request: ReleaseRequest, settings: ServiceSettings, warn: Warn) -> None:
+    """See to it that there is a current release in the folder that will be served from.
+
+    Raises:
+        InputError: there is none, what was named cannot be served, or Redis does not answer and must.
+    """
+    store, shared = make_stores(settings)
+    if shared is None and not request.is_named and store.index().current is None:
+        raise InputError("nothing to serve: name a recommender, recommendations=<recommender> or arms={C: …, T1: …}")
+    version = request.load_into(store) if request.is_named else None
+    if shared is None:
+        return
+    try:
+        if version is not None and shared.index().current is None:
+            shared.publish(version)
+        served = shared.fetch()
+        if version not in (None, served):
+            warn(
+                f"{shared.where} holds version {served}, which is served; what is named here is not; "
+                "serve.py load changes it for all replicas"
+            )
+    except StoreUnreachableError as error:
+        if settings.store["on_failure"] == "error":
+            raise InputError(f"{error}; start it, or serve without it: store.on_failure=embedded") from None
+        if store.index().current is None:
+            raise InputError(f"{error}; nothing to serve without it: name a recommender as well") from None
+        warn(f"{error}; serving from {store.folder} until it does")
+
+
+def load(request: ReleaseRequest, given: Mapping[str, Any]) -> tuple[str, str]:
+    """Load what was named into the store of a service that runs; returns the version, and where it is current now.
+
+    Raises:
+        InputError: nothing was named, it cannot be served, or there is no such store.
+    """
+    if not request.is_named:
+        raise InputError("load wants recommendations=<recommender>, or arms={C: …, T1: …}")
+    with tempfile.TemporaryDirectory() as staging:
+        stores = _stores_of(given, Path(staging))
+        version = request.load_into(stores.local)
+        if stores.shared is not None:
+            version = stores.shared.publish(version)
+    return version, stores.source.where
+
+
+def rollback(given: Mapping[str, Any]) -> tuple[str, str]:
+    """Serve the version before the current one; returns which that is, and where it is current now.
+
+    Raises:
+        InputError: there is none, it is damaged, or there is no such store.
+    """
+    store = _stores_of(given, Path(given["run_dir"])).source
+    return store.rollback(), store.where
+
+
+def versions(given: Mapping[str, Any]) -> tuple[Index, str]:
+    """The versions of a store, and where that is.
+
+    Raises:
+        InputError: there is no such store, or its index is damaged.
+    """
+    store = _stores_of(given, Path(given["run_dir"])).source
+    return store.index(), store.where
+
+
+def _stores_of(given: Mapping[str, Any], staging: Path) -> Stores:
+    """The stores of a service that runs; where Redis is in use, `staging` is the folder to load it from."""
+    settings = ServiceSettings.of(given, port=0)
+    folder = Path(settings.store["folder"])
+    if settings.store["kind"] == "redis":
+        settings.store["folder"] = str(staging)
+    elif not folder.is_dir():
+        raise InputError(
+            f"{given['do']}: there is no store {folder}; name a service's own with store.folder="
+            "<its run folder>/store, or store=redis store.url=<address>"
+        )
+    return make_stores(settings)

@@ -1,0 +1,155 @@
+"""How to serve: the settings of conf/serve.yaml, checked before anything is begun."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from src.errors import InputError, check_flag, check_number
+from src.serving.limits import RateLimit
+from src.serving.log_writer import check_log
+from src.serving.release_store import is_version
+from src.serving.session_memory import check_limits
+
+SETTINGS = "serve.json"
+TOKEN = "SEGUE_TOKEN"
+REDIS = "SEGUE_REDIS_URL"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """How to serve; see conf/serve.yaml. Secrets are not among them: they come by environment.
+
+    Raises:
+        InputError: one breaks its law.
+    """
+
+    run_dir: str
+    host: str
+    port: int
+    workers: int
+    seed: int | None
+    poll_s: float
+    store: dict[str, Any]
+    sessions: dict[str, Any]
+    log: dict[str, Any]
+    limits: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        check_number("workers", self.workers, whole=True, least=1, most=256)
+        check_number("store.poll_s", self.poll_s, above=0)
+        if self.seed is not None:
+            check_number("seed", self.seed, whole=True, least=0)
+        limits = self.limits
+        check_number("limits.max_body_bytes", limits["max_body_bytes"], whole=True, least=64)
+        check_number("limits.body_timeout_s", limits["body_timeout_s"], above=0)
+        check_number("limits.header_timeout_s", limits["header_timeout_s"], above=0, most=60)
+        check_number("limits.header_bytes", limits["header_bytes"], whole=True, least=8192)
+        check_number("limits.connections", limits["connections"], whole=True, least=1)
+        self.rate_limit()
+        check_flag("log.with_fallback", self.log["with_fallback"])
+        check_log(**self.of_lines())
+        check_limits(**self.sessions)
+        failures, given = ("error", "embedded"), self.store.get("on_failure", "error")
+        if given not in failures:
+            raise InputError(f"store.on_failure must be one of {', '.join(failures)}, got {given!r}")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], *, port: int) -> "ServiceSettings":
+        """From the composed config.
+
+        The address of Redis may hold a password, and therefore is in no file: it goes into the environment, where
+        `make_stores` and the workers find it.
+
+        Raises:
+            InputError: a setting is out of its bounds.
+        """
+        store = {key: value for key, value in given["store"].items() if key != "url"}
+        store["folder"] = str(Path(store["folder"]).absolute())
+        os.environ.pop(REDIS, None)
+        if store["kind"] == "redis":
+            check_name(store["name"])
+            os.environ[REDIS] = str(given["store"]["url"])
+        return cls(
+            run_dir=str(Path(given["run_dir"]).absolute()),
+            host=given["host"],
+            port=port,
+            workers=given["workers"],
+            seed=given["seed"],
+            poll_s=store.pop("poll_s"),
+            store=store,
+            sessions=given["sessions"],
+            log=given["log"],
+            limits=given["limits"],
+        )
+
+    def of_lines(self) -> dict[str, Any]:
+        """What `EventLogWriter` takes."""
+        return {name: value for name, value in self.log.items() if name != "with_fallback"}
+
+    def rate_limit(self) -> RateLimit | None:
+        """The limit of a client, if any."""
+        rate = self.limits["requests_per_second"]
+        check_number("limits.burst", self.limits["burst"], whole=True, least=1)
+        return None if rate is None else RateLimit(per_second=rate, burst=self.limits["burst"])
+
+    def write(self) -> None:
+        """Leave them in the run folder."""
+        Path(self.run_dir, SETTINGS).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def check_name(name: object) -> None:
+    """Refuse what would not do in front of a key of Redis.
+
+    Raises:
+        InputError: it is no word.
+    """
+    if not is_version(name):
+        raise InputError(f"store.name must be a word of letters and digits, got {name!r}")
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, or a free one for 0, after a look whether somebody listens there.
+
+    Raises:
+        InputError: somebody does, or the host is none of this machine's.
+    """
+    check_number("port", port, whole=True, least=0, most=65535)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            probe.listen()
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        remedy = "choose another port=, or 0 for a free one"
+        raise InputError(f"cannot listen at {host}:{port}: {error.strerror}; {remedy}") from None
+
+
+def address_of(host: object) -> str:
+    """The IP address of a host, of version 4 where it has one.
+
+    Raises:
+        InputError: it has none.
+    """
+    if isinstance(host, str) and host:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError, UnicodeError):
+                return str(socket.getaddrinfo(host, None, family)[0][4][0])
+    raise InputError(f"host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0, got {host!r}")
+
+
+def check_token() -> None:
+    """Refuse a token that no header can bear.
+
+    Raises:
+        InputError: the environment variable has other letters.
+    """
+    token = os.environ.get(TOKEN, "")
+    if not (token.isascii() and token.isprintable() and token == token.strip()):
+        raise InputError(f"{TOKEN} must be printable ASCII without a space at either end, since it travels in a header")

@@ -1,0 +1,26 @@
+"""What Segue uses of MLflow that its documentation does not offer.
+
+MLflow documents how its own active run is watched, but a run of Segue is nobody's active run: it is written to through
+a client, which may have to wait for its store. Tried on MLflow 3.17.2.
+"""
+
+from collections.abc import Callable
+
+
+def watch_machine(*, run_id: str, tracking_uri: str, interval_s: float) -> Callable[[], None]:
+    """Log processor, memory, disk, network and GPU to a run as `system/…`, in a thread of its own.
+
+    Args:
+        run_id: the run, which is there; what it has of these metrics is continued.
+        tracking_uri: the store.
+        interval_s: seconds between two looks.
+
+    Returns:
+        Ends it.
+    """
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run_id, sampling_interval=interval_s, resume_logging=True, tracking_uri=tracking_uri)
+    monitor.start()
+    end: Callable[[], None] = monitor.finish
+    return end

@@ -1,0 +1,55 @@
+"""What `conf/` makes of a name, as a run would: heads, losses and whole rankers."""
+
+from functools import cache
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from src.catalog import Vocabulary
+from src.models.contracts import Loss, Ranker, Scorer
+from tests.conftest import ROOT
+
+CONF = ROOT / "conf"
+SMALL = {"dim": 8, "num_neighbours": 20, "epochs": 2}
+"""Settings that make a model small, as far as it has them."""
+
+
+@cache
+def composed(*overrides: str) -> Any:
+    """The config of `python train.py <overrides>`."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", ["run_dir=x", "run_name=x", *overrides], return_hydra_config=True)
+
+
+def names(group: str) -> list[str]:
+    """All choices of a config group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def recipe_of(model: str) -> str:
+    """Name of the recipe that a model is fitted by where nobody chooses one."""
+    return str(composed(f"model={model}").recipe.name)
+
+
+def make_head(model: str, vocabulary: Vocabulary, *, recipe: str) -> Scorer:
+    """A head of the usual size, from its yaml and a recipe."""
+    torch.manual_seed(0)
+    head: Scorer = instantiate(composed(f"model={model}", f"recipe={recipe}").model, _convert_="all")(vocabulary)
+    return head
+
+
+def make_loss(loss: str, vocabulary: Vocabulary) -> Loss:
+    """A loss, from its yaml."""
+    made: Loss = instantiate(composed(f"loss={loss}").loss, _convert_="all")(vocabulary)
+    return made
+
+
+def make_ranker(model: str, vocabulary: Vocabulary) -> Ranker:
+    """A small model of any kind with the module that fits it, from its yaml and the recipe that goes with it."""
+    own = composed(f"model={model}").model
+    words = [f"model.{name}={value}" for name, value in SMALL.items() if name in own]
+    torch.manual_seed(0)
+    made: Ranker = instantiate(composed(f"model={model}", *words).ranker, _convert_="all")(vocabulary=vocabulary)
+    return made

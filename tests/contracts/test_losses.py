@@ -1,0 +1,97 @@
+"""What every loss promises. A new loss: add its name to LOSSES."""
+
+import pytest
+import torch
+from torch import nn
+
+from src.errors import InputError
+from src.models.contracts import Loss, PairBatch, Scorer
+from tests.conftest import make_vocabulary
+from tests.contracts.building import make_loss, names
+from tests.models.plain import COSINES
+
+LOSSES = ["bce", "mse", "softmax"]
+VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3])
+BATCH = PairBatch(
+    torch.tensor([0, 1, 4, 2, 3]),
+    torch.tensor([2, 4, 2, 0, 5]),
+    torch.tensor([1.0, 0.25, 0.5, 0.0, torch.nan]),
+    torch.tensor([0, 0, 1, 2, 2]),
+)
+
+
+@pytest.fixture(params=LOSSES)
+def loss(request: pytest.FixtureRequest) -> Loss:
+    return make_loss(request.param, VOCABULARY)
+
+
+@pytest.fixture
+def scorer() -> Scorer:
+    torch.manual_seed(0)
+    return COSINES(VOCABULARY, alpha=0.7, dim=5)
+
+
+def test_every_loss_that_has_a_yaml_is_listed_here() -> None:
+    assert sorted(LOSSES) == names("loss"), "add the name of a new loss to LOSSES above"
+
+
+def test_it_keeps_the_contract(loss: Loss) -> None:
+    assert isinstance(loss, Loss)
+    assert isinstance(loss, nn.Module)
+
+
+def test_it_is_one_finite_number_that_moves_the_scorer(loss: Loss, scorer: Scorer) -> None:
+    value = loss(scorer, BATCH)
+    assert value.shape == ()
+    assert value.isfinite()
+    value.backward()
+    assert isinstance(scorer, nn.Module)
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in scorer.parameters())
+
+
+def test_the_order_of_a_batch_does_not_matter(loss: Loss, scorer: Scorer) -> None:
+    turned = PairBatch(*(column.flip(0) for column in BATCH))
+    torch.testing.assert_close(loss(scorer, turned), loss(scorer, BATCH))
+
+
+def test_a_batch_without_shares_has_a_finite_loss(loss: Loss, scorer: Scorer) -> None:
+    unknown = BATCH._replace(played_ratio=torch.full_like(BATCH.played_ratio, torch.nan))
+    assert loss(scorer, unknown).isfinite()
+
+
+def test_a_step_down_its_gradient_makes_it_smaller(loss: Loss, scorer: Scorer) -> None:
+    assert isinstance(scorer, nn.Module)
+    assert isinstance(loss, nn.Module)
+    optimizer = torch.optim.SGD([*scorer.parameters(), *loss.parameters()], lr=1e-3)
+    before = loss(scorer, BATCH)
+    before.backward()
+    optimizer.step()
+    assert loss(scorer, BATCH) < before
+
+
+def test_once_calibrated_it_predicts_a_number_for_each_score(loss: Loss, scorer: Scorer) -> None:
+    known = ~BATCH.played_ratio.isnan()
+    score = scorer(BATCH.previous, BATCH.following).detach()
+    loss.calibrate(score[known], BATCH.played_ratio[known])
+    assert loss.predict(score, BATCH.listener).isfinite().all()
+    assert loss.predict(score, BATCH.listener).shape == score.shape
+
+
+def test_calibration_without_pairs_changes_nothing(loss: Loss, scorer: Scorer) -> None:
+    score = scorer(BATCH.previous, BATCH.following).detach()
+    before = loss.predict(score, BATCH.listener)
+    loss.calibrate(score[:0], BATCH.played_ratio[:0])
+    assert torch.equal(loss.predict(score, BATCH.listener), before)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_source_without_shares_is_refused_or_has_no_predictions(name: str) -> None:
+    without, refused = make_vocabulary([0, 0, 1, 1, 2, 3], mean_played_ratio=None), ""
+    try:
+        loss = make_loss(name, without)
+    except InputError as error:
+        refused = str(error)
+    if refused:
+        assert "use recipe=playlists" in refused
+    else:
+        assert loss.predict(torch.zeros(2), torch.zeros(2, dtype=torch.int64)).isnan().all()

@@ -1,0 +1,131 @@
+"""What every ranker promises: each head once trained, and each baseline. A new baseline: add its name to BASELINES."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+
+from src.datamodules.pair_datamodule import PairDataModule
+from src.errors import InputError
+from src.models.contracts import Ranker
+from tests.conftest import NUM_RING_TRACKS
+from tests.contracts.building import make_ranker, names, recipe_of
+from tests.contracts.test_heads import HEADS
+
+BASELINES = ["als", "bpr", "item2vec", "neighbours", "popular", "rules", "sticky"]
+K = 7
+ROWS = np.arange(NUM_RING_TRACKS)
+
+
+@pytest.fixture(scope="module")
+def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataModule:
+    datamodule = PairDataModule(
+        reader="botify",
+        path=str(ring_logs),
+        prepare=None,
+        pairing="consecutive",
+        window=3,
+        split="time",
+        split_seed=0,
+        session_gap_minutes=30.0,
+        max_rejected=0.01,
+        rejected_path=str(tmp_path_factory.mktemp("contracts") / "rejected.jsonl"),
+        batch_size=512,
+        seed=1,
+    )
+    datamodule.setup()
+    return datamodule
+
+
+@pytest.fixture(scope="module", params=[*HEADS, *BASELINES])
+def ranker(request: pytest.FixtureRequest, ring: PairDataModule) -> Ranker:
+    made = make_ranker(request.param, ring.vocabulary)
+    assert isinstance(made, LightningModule)
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(made, ring)
+    made.eval()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> object:
+    with torch.inference_mode():
+        yield
+
+
+def nothing(_: int) -> None:
+    pass
+
+
+def test_every_baseline_that_has_a_yaml_is_listed_here() -> None:
+    baselines = [model for model in names("model") if recipe_of(model) == "counting"]
+    assert sorted(BASELINES) == baselines, "add the name of a new baseline to BASELINES above"
+
+
+def test_it_keeps_the_contract(ranker: Ranker) -> None:
+    assert isinstance(ranker, Ranker)
+    assert (ranker.scorer is None) == (ranker.loss is None)
+
+
+def test_lists_hold_other_tracks_each_once_best_first(ranker: Ranker) -> None:
+    rows, scores = ranker.top(ROWS, K, nothing)
+    assert rows.shape == scores.shape == (NUM_RING_TRACKS, K)
+    assert (rows != ROWS[:, None]).all()
+    assert all(len(set(line)) == K for line in rows.tolist())
+    assert (np.diff(scores) <= 0).all()
+
+
+def test_a_list_of_one_is_the_head_of_a_longer_one(ranker: Ranker) -> None:
+    rows, _ = ranker.top(ROWS, K, nothing)
+    assert np.array_equal(ranker.top(ROWS, 1, nothing)[0], rows[:, :1])
+
+
+def test_ranks_say_where_the_candidates_of_a_list_stand(ranker: Ranker) -> None:
+    rows, _ = ranker.top(ROWS, NUM_RING_TRACKS - 1, nothing)
+    ranks = ranker.ranks(np.repeat(ROWS, rows.shape[1]), rows.ravel(), nothing).reshape(rows.shape)
+    assert (np.diff(ranks) >= 0).all()
+    assert ranks.sum(1).tolist() == [sum(range(1, NUM_RING_TRACKS))] * NUM_RING_TRACKS
+
+
+def test_progress_counts_every_query_once(ranker: Ranker) -> None:
+    def counted(ask: Callable[[Callable[[int], None]], object]) -> int:
+        done: list[int] = []
+        ask(done.append)
+        return sum(done)
+
+    assert counted(lambda on_block: ranker.top(ROWS, K, on_block)) == NUM_RING_TRACKS
+    assert counted(lambda on_block: ranker.ranks(ROWS, np.roll(ROWS, 1), on_block)) == NUM_RING_TRACKS
+    assert counted(lambda on_block: ranker.approximate_top(ROWS, K, 0.9, on_block)) >= NUM_RING_TRACKS
+
+
+def test_nothing_is_asked_of_no_queries(ranker: Ranker) -> None:
+    nobody = ROWS[:0]
+    assert len(ranker.ranks(nobody, nobody, nothing)) == 0
+
+
+def test_approximate_lists_hold_the_share_of_the_exact_ones_that_they_report(ranker: Ranker) -> None:
+    exact, _ = ranker.top(ROWS, K, nothing)
+    rows, scores, share = ranker.approximate_top(ROWS, K, 1.0, nothing)
+    assert rows.shape == scores.shape == exact.shape
+    assert (rows != ROWS[:, None]).all()
+    if share is None:
+        assert np.array_equal(rows, exact)
+    else:
+        assert 0 < share <= 1
+
+
+@pytest.mark.parametrize("k", [0, NUM_RING_TRACKS])
+def test_a_list_that_the_catalogue_cannot_fill_is_refused(ranker: Ranker, k: int) -> None:
+    with pytest.raises(InputError, match="k must"):
+        ranker.top(ROWS, k, nothing)

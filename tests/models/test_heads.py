@@ -1,0 +1,287 @@
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from src.errors import InputError
+from src.models.heads import BIAS_UNIT, CosineMix, TwoTableDot
+from tests.conftest import make_vocabulary
+
+ARTISTS = [0, 0, 1, 1, 2, 3]
+Scorer = CosineMix | TwoTableDot
+
+
+def cosine_mix(
+    alpha: Any,
+    artists: Iterable[int] = ARTISTS,
+    seen: Iterable[int] | None = None,
+    *,
+    fixed_alpha: float | None = None,
+    item_bias: bool = False,
+    dropout: float = 0.0,
+    track_dropout: float = 0.0,
+    order_std: float = 0.0,
+) -> CosineMix:
+    torch.manual_seed(0)
+    vocabulary = make_vocabulary(artists, previous_counts=seen, next_counts=seen)
+    return CosineMix(
+        vocabulary,
+        alpha=alpha,
+        fixed_alpha=fixed_alpha,
+        dim=5,
+        init_std=0.1,
+        item_bias=item_bias,
+        dropout=dropout,
+        track_dropout=track_dropout,
+        order_std=order_std,
+    )
+
+
+def two_tables(
+    previous: Iterable[int] | None = None,
+    following: Iterable[int] | None = None,
+    *,
+    item_bias: bool = False,
+    dropout: float = 0.0,
+    track_dropout: float = 0.0,
+) -> TwoTableDot:
+    torch.manual_seed(0)
+    vocabulary = make_vocabulary(ARTISTS, previous_counts=previous, next_counts=following)
+    return TwoTableDot(
+        vocabulary, alpha=None, dim=5, init_std=0.1, item_bias=item_bias, dropout=dropout, track_dropout=track_dropout
+    )
+
+
+def with_bias(scorer: Scorer) -> Scorer:
+    assert scorer.item_bias is not None
+    with torch.no_grad():
+        scorer.item_bias.weight.copy_(torch.arange(len(ARTISTS))[:, None] / 10)
+    return scorer
+
+
+SCORERS: dict[str, Callable[[], Scorer]] = {
+    "track": lambda: cosine_mix(1.0),
+    "artist": lambda: cosine_mix(0.0),
+    "mean": lambda: cosine_mix(0.5),
+    "convex": lambda: cosine_mix(0.9),
+    "learned": lambda: cosine_mix("learned"),
+    "ordered": lambda: cosine_mix(0.9, order_std=0.1),
+    "contextual": lambda: two_tables(),
+    "convex with bias": lambda: with_bias(cosine_mix(0.9, item_bias=True)),
+    "contextual with bias": lambda: with_bias(two_tables(item_bias=True)),
+}
+
+
+def every_pair(num: int = len(ARTISTS)) -> tuple[Tensor, Tensor]:
+    previous, following = torch.cartesian_prod(torch.arange(num), torch.arange(num)).T
+    return previous, following
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_the_score_is_the_inner_product_of_query_and_item(name: str) -> None:
+    scorer = SCORERS[name]()
+    previous, following = every_pair()
+    queries, items = scorer.query_vectors(), scorer.item_vectors()
+    torch.testing.assert_close(scorer(previous, following), (queries @ items.T)[previous, following])
+    torch.testing.assert_close(scorer.query(previous), queries[previous])
+    torch.testing.assert_close(scorer.item(following), items[following])
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_every_embedding_and_a_learned_alpha_get_a_gradient(name: str) -> None:
+    scorer = SCORERS[name]()
+    (scorer(*every_pair()) ** 2).sum().backward()
+    for parameter in scorer.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.abs().sum() > 0
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(sum(x * y for x, y in zip(a, b, strict=True)) / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5)
+
+
+@given(alpha=st.floats(0.01, 0.99))
+def test_the_mix_is_the_formula(alpha: float) -> None:
+    scorer = cosine_mix(alpha)
+    assert scorer.track is not None
+    assert scorer.artist is not None
+    tracks, artists = (table.weight.detach().double().numpy() for table in (scorer.track, scorer.artist))
+    for previous in range(len(ARTISTS)):
+        for following in range(len(ARTISTS)):
+            score = scorer(torch.tensor([previous]), torch.tensor([following])).item()
+            of_tracks = cosine(tracks[previous], tracks[following])
+            of_artists = cosine(artists[ARTISTS[previous]], artists[ARTISTS[following]])
+            assert score == pytest.approx(alpha * of_tracks + (1 - alpha) * of_artists, abs=1e-5)
+
+
+@given(alpha=st.floats(0, 1), scale=st.floats(0.01, 100))
+def test_the_mix_lies_in_its_bounds_is_symmetric_and_blind_to_length(alpha: float, scale: float) -> None:
+    scorer = cosine_mix(alpha)
+    previous, following = every_pair()
+    scores = scorer(previous, following)
+    assert scores.abs().max() <= 1 + 1e-5
+    torch.testing.assert_close(scores, scorer(following, previous))
+    with torch.no_grad():
+        for table in (scorer.track, scorer.artist):
+            if table is not None:
+                table.weight.mul_(scale)
+    torch.testing.assert_close(scorer(previous, following), scores, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["track", "artist", "mean", "convex", "learned"])
+def test_a_track_is_nearest_to_itself(name: str) -> None:
+    rows = torch.arange(len(ARTISTS))
+    torch.testing.assert_close(SCORERS[name]()(rows, rows), torch.ones(len(ARTISTS)))
+
+
+def test_an_unknown_track_is_scored_by_its_artist_alone() -> None:
+    scorer = cosine_mix(0.9, seen=[1, 0, 1, 1, 1, 1])
+    assert scorer.artist is not None
+    artists = scorer.artist.weight
+    expected = 0.1 * torch.cosine_similarity(artists[0], artists[1], dim=0)
+    torch.testing.assert_close(scorer(torch.tensor([1]), torch.tensor([2]))[0], expected)
+    torch.testing.assert_close(scorer(torch.tensor([1]), torch.tensor([0])), torch.tensor([0.1]))
+
+
+def test_a_track_of_an_unknown_artist_scores_nothing() -> None:
+    scorer = cosine_mix(0.9, seen=[1, 1, 1, 1, 1, 0])
+    assert scorer(torch.full((6,), 5), torch.arange(6)).tolist() == [0.0] * 6
+
+
+def test_what_was_not_seen_stays_unknown_through_training() -> None:
+    scorer = cosine_mix("learned", seen=[1, 1, 1, 1, 1, 0])
+    optimizer = torch.optim.Adam(scorer.parameters(), lr=0.1, weight_decay=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        scorer(torch.tensor([0, 1]), torch.tensor([2, 4])).sum().backward()
+        optimizer.step()
+    assert scorer.query_vectors()[5].abs().sum() == 0
+
+
+def test_a_context_never_seen_says_nothing_though_the_track_was_seen_as_next() -> None:
+    scorer = two_tables(previous=[0, 1, 1, 1, 1, 1], following=[1, 1, 1, 1, 1, 0])
+    assert scorer.query_vectors()[0].abs().sum() == 0
+    assert scorer.item_vectors()[0].abs().sum() > 0
+    assert scorer.item_vectors()[5].abs().sum() == 0
+
+
+def test_one_head_alone_keeps_one_table_alone() -> None:
+    assert cosine_mix(1.0).artist is None
+    assert cosine_mix(0.0).track is None
+    assert cosine_mix(1.0).query_vectors().shape == (6, 5)
+    assert cosine_mix(0.5).query_vectors().shape == (6, 10)
+
+
+@pytest.mark.parametrize("make", [partial(cosine_mix, 0.7), two_tables])
+def test_an_item_bias_is_added_to_the_score_whatever_came_before(make: Callable[..., Scorer]) -> None:
+    previous, following = every_pair()
+    difference = with_bias(make(item_bias=True))(previous, following) - make()(previous, following)
+    torch.testing.assert_close(difference, BIAS_UNIT * following / 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_knows_of_tracks_that_are_left_out(dtype: torch.dtype) -> None:
+    previous, following = every_pair()
+    scorer = cosine_mix(0.7, track_dropout=0.5)
+    with torch.autocast("cpu", dtype):
+        scores = scorer(previous, following)
+    scores.sum().backward()
+    assert scores.isfinite().all()
+    for name, parameter in scorer.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_no_track_is_left_out_where_no_artist_stands_in() -> None:
+    previous, following = every_pair()
+    alone, mix = cosine_mix(1.0, track_dropout=0.5), cosine_mix(0.5, track_dropout=0.5)
+    assert torch.equal(alone(previous, following), alone(previous, following))
+    assert torch.equal(alone.query(previous), cosine_mix(1.0).query(previous))
+    assert not torch.equal(mix(previous, following), mix(previous, following))
+
+
+def test_offsets_tell_what_follows_from_what_came_before() -> None:
+    previous, following = every_pair()
+    mix, ordered = cosine_mix(0.7), cosine_mix(0.7, order_std=0.1)
+    torch.testing.assert_close(ordered.query_vectors(), mix.query_vectors())
+    assert not torch.allclose(ordered(previous, following), ordered(following, previous))
+    assert ordered(previous, following).abs().max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("make", [partial(cosine_mix, 0.7), two_tables])
+@pytest.mark.parametrize("kind", ["dropout", "track_dropout"])
+def test_dropout_is_for_training_alone(make: Callable[..., Scorer], kind: str) -> None:
+    previous, following = every_pair()
+    scorer, whole = make(**{kind: 0.5}), make()(previous, following)
+    assert not torch.allclose(scorer(previous, following), whole)
+    torch.testing.assert_close(scorer.eval()(previous, following), whole)
+
+
+@pytest.mark.parametrize("order_std", [0.0, 0.1])
+def test_a_track_that_is_left_out_is_scored_by_its_artist(order_std: float) -> None:
+    previous, following = every_pair()
+    scorer = cosine_mix(0.7, track_dropout=0.5, order_std=order_std)
+    whole, left_out = (cosine_mix(0.7, order_std=order_std) for _ in range(2))
+    with torch.no_grad():
+        left_out.get_parameter("track.weight").zero_()
+        if order_std:
+            left_out.get_parameter("track_offset.weight").zero_()
+        kept = [whole(previous, following), left_out(previous, following)]
+        of_pairs = torch.stack([scorer(previous, following) for _ in range(400)])
+        of_vectors = torch.stack(
+            [torch.linalg.vecdot(scorer.query(previous), scorer.item(following)) for _ in of_pairs]
+        )
+    for scores in (of_pairs, of_vectors):
+        is_whole, is_left_out = (torch.isclose(scores, expected, atol=1e-6) for expected in kept)
+        assert (is_whole | is_left_out).all()
+        both_kept = is_whole[:, ~torch.isclose(*kept)].float().mean().item()
+        assert both_kept == pytest.approx(0.5**2, abs=0.03)  # each place of a pair by itself
+
+
+def test_a_learned_alpha_starts_in_the_middle_and_moves() -> None:
+    scorer = cosine_mix("learned")
+    assert torch.as_tensor(scorer.alpha()).item() == 0.5
+    optimizer = torch.optim.SGD(scorer.parameters(), lr=1.0)
+    scorer(torch.tensor([0]), torch.tensor([1])).neg().backward()  # the same artist: its cosine is 1
+    optimizer.step()
+    assert torch.as_tensor(scorer.alpha()).item() < 0.5
+
+
+@pytest.mark.parametrize("alpha", [1.5, -0.1, float("nan"), "learn"])
+def test_an_alpha_outside_its_law_is_refused(alpha: Any) -> None:
+    with pytest.raises(InputError, match=rf"alpha must lie in \[0, 1\] or be learned, got {alpha}"):
+        cosine_mix(alpha)
+
+
+def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None:
+    with pytest.raises(InputError, match=r"alpha=0.3 contradicts .* alpha=1.0 .* use model=convex model.alpha=0.3"):
+        cosine_mix(0.3, fixed_alpha=1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dim": 0}, "dim must be a whole number of at least 1, got 0"),
+        ({"dim": "wide"}, "dim must be a whole number of at least 1, got 'wide'"),
+        ({"init_std": 0.0}, "init_std must be a number above 0, got 0"),
+        ({"item_bias": "yes"}, "item_bias must be true or false, got 'yes'"),
+        (
+            {"track_dropout": 1},
+            "track_dropout must be a number of at least 0 and at most 0.9, got 1; 0 switches it off",
+        ),
+        ({"dropout": 1.0}, "dropout must be a number of at least 0 and at most 0.9, got 1"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as where a user meets it
+    usual: dict[str, Any] = {"alpha": 0.5, "fixed_alpha": None, "dim": 5, "init_std": 0.1}
+    usual |= {"item_bias": False, "dropout": 0.0, "track_dropout": 0.0, "order_std": 0.0}
+    with pytest.raises(InputError, match=message):
+        CosineMix(make_vocabulary(ARTISTS), **{**usual, **change})

@@ -1,0 +1,208 @@
+"""What a service is given to serve: what was named, what replicas share, or what was there, in this order."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.errors import InputError
+from src.serving import loading
+from src.serving.loading import ReleaseRequest, load, load_to_serve, rollback, versions
+from src.serving.release_store import FolderStore, Index, SharedStore, StoreUnreachableError
+from src.serving.settings import REDIS, ServiceSettings
+from src.serving.stores import Stores, make_stores
+from tests.conftest import make_catalog
+from tests.serving.conftest import writer
+
+
+class SmallWorld:
+    catalog = make_catalog([0, 0, 1, 2])
+    top_tracks = make_catalog([0, 0]).rows_of(make_catalog([0, 0]).track_ids)
+
+
+class Shared:
+    """A store that replicas share, as far as one replica can see."""
+
+    where = "the shared store"
+
+    def __init__(self, local: FolderStore, *, holds: str | None = None, is_away: bool = False) -> None:
+        self._local, self._current, self._is_away = local, holds, is_away
+
+    def index(self) -> Index:
+        if self._is_away:
+            raise StoreUnreachableError("it does not answer")
+        return Index(self._current, [self._current] if self._current else [])
+
+    def publish(self, version: str) -> str:
+        self._current = version
+        return version
+
+    def rollback(self) -> str:
+        return str(self._current)
+
+    def fetch(self) -> str:
+        self.index()
+        return str(self._current)
+
+
+def request(**named: Any) -> ReleaseRequest:
+    return ReleaseRequest(
+        **{"recommendations": None, "arms": None} | named,
+        experiment="TEST",
+        pick="uniform",
+        artist_gap=0,
+        max_tracks=128,
+        tracks=None,
+        world=SmallWorld,
+        locate=Path,
+        provenance=dict,
+    )
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """As conf/serve.yaml composes it, for a run folder."""
+    monkeypatch.delenv(REDIS, raising=False)
+    return {
+        "do": "load",
+        "store": {"kind": "embedded", "folder": str(tmp_path / "store"), "url": None, "keep": 5, "poll_s": 1.0},
+        "run_dir": str(tmp_path),
+        "host": "127.0.0.1",
+        "workers": 1,
+        "seed": None,
+        "sessions": {"capacity": 64, "max_tracks": 8, "idle_s": 60},
+        "log": {"fsync": "never", "fsync_interval_s": 1.0, "max_bytes": 10**6, "backups": 1, "with_fallback": False},
+        "limits": {
+            "max_body_bytes": 4096,
+            "body_timeout_s": 10.0,
+            "header_timeout_s": 20.0,
+            "header_bytes": 16384,
+            "connections": 10,
+            "requests_per_second": None,
+            "burst": 100,
+        },
+    }
+
+
+def on_redis(given: Mapping[str, Any], on_failure: str = "error") -> dict[str, Any]:
+    more = {"kind": "redis", "url": "redis://:s3cret@nowhere/0", "name": "segue", "timeout_s": 1.0}
+    return {**given, "store": {**given["store"], **more, "on_failure": on_failure}}
+
+
+@pytest.fixture
+def share(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shared]:
+    """Puts a store that replicas share beside the folder."""
+
+    def put(store: FolderStore, **how: Any) -> Shared:
+        shared = Shared(store, **how)
+        monkeypatch.setattr(loading, "make_stores", lambda _: Stores(store, shared))
+        return shared
+
+    return put
+
+
+def serve(asked: ReleaseRequest, given: Mapping[str, Any]) -> list[str]:
+    """Warnings of a service that starts."""
+    warnings: list[str] = []
+    load_to_serve(asked, ServiceSettings.of(given, port=1), warnings.append)
+    return warnings
+
+
+def folder_of(given: Mapping[str, Any]) -> FolderStore:
+    return make_stores(ServiceSettings.of(given, port=1)).local
+
+
+def test_what_is_named_is_served(given: dict[str, Any]) -> None:
+    assert serve(request(recommendations="random"), given) == []
+    assert [arm.recommender for arm in folder_of(given).open().arms.values()] == ["random"]
+    assert serve(request(arms={"C": "random", "T1": "popular"}), given) == []
+    assert list(folder_of(given).open().arms) == ["C", "T1"]
+
+
+def test_what_was_there_is_served_where_nothing_is_named(given: dict[str, Any]) -> None:
+    version = folder_of(given).load(writer())
+    assert serve(request(), given) == []
+    assert folder_of(given).index().current == version
+
+
+def test_nothing_to_serve_and_two_ways_to_name_it_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="nothing to serve: name a recommender, recommendations=<recommender> or arms"):
+        serve(request(), given)
+    with pytest.raises(InputError, match=r"give recommendations=<recommender>, or arms=\{C: …, T1: …\}, not both"):
+        serve(request(recommendations="random", arms={"C": "random"}), given)
+
+
+def test_the_first_replica_publishes_what_it_names(given: dict[str, Any], share: Callable[..., Shared]) -> None:
+    store = folder_of(given)
+    shared = share(store)
+    assert isinstance(shared, SharedStore)
+    assert serve(request(recommendations="random"), on_redis(given)) == []
+    assert shared.index().current == store.index().current is not None
+
+
+def test_a_replica_that_names_something_else_is_warned(given: dict[str, Any], share: Callable[..., Shared]) -> None:
+    shared = share(folder_of(given), holds="abc")
+    (warning,) = serve(request(recommendations="random"), on_redis(given))
+    assert warning == (
+        "the shared store holds version abc, which is served; what is named here is not; "
+        "serve.py load changes it for all replicas"
+    )
+    assert shared.index().current == "abc"
+    assert serve(request(), on_redis(given)) == []
+
+
+def test_a_shared_store_that_is_away_ends_the_start_unless_one_says_so(
+    given: dict[str, Any], share: Callable[..., Shared]
+) -> None:
+    store = folder_of(given)
+    share(store, is_away=True)
+    with pytest.raises(InputError, match=r"it does not answer; start it, or serve without it: store.on_failure=embedd"):
+        serve(request(recommendations="random"), on_redis(given))
+    assert serve(request(), on_redis(given, "embedded")) == [
+        f"it does not answer; serving from {store.folder} until it does"
+    ]
+
+
+def test_without_a_shared_store_and_without_a_release_there_is_nothing_to_serve(
+    given: dict[str, Any], share: Callable[..., Shared]
+) -> None:
+    share(folder_of(given), is_away=True)
+    with pytest.raises(InputError, match="it does not answer; nothing to serve without it: name a recommender as well"):
+        serve(request(), on_redis(given, "embedded"))
+
+
+def test_a_store_is_loaded_listed_and_rolled_back(given: dict[str, Any]) -> None:
+    store = folder_of(given)
+    first = store.load(writer())
+    second, where = load(request(recommendations="random"), given)
+    assert where == str(store.folder)
+    assert versions(given) == (Index(second, [first, second]), where)
+    assert rollback(given) == (first, where)
+    assert versions(given)[0].current == first
+
+
+def test_a_store_that_is_not_there_is_refused_by_what_was_to_be_done(given: dict[str, Any]) -> None:
+    for do, call in (("rollback", rollback), ("versions", versions)):
+        with pytest.raises(
+            InputError, match=f"{do}: there is no store .*store; name a service's own with store.folder="
+        ):
+            call({**given, "do": do})
+    with pytest.raises(InputError, match="load: there is no store"):
+        load(request(recommendations="random"), given)
+    with pytest.raises(InputError, match=r"load wants recommendations=<recommender>, or arms=\{C: …, T1: …\}"):
+        load(request(), given)
+
+
+def test_the_address_of_redis_is_in_the_environment_and_in_no_file(given: dict[str, Any]) -> None:
+    settings = ServiceSettings.of(on_redis(given), port=1)
+    settings.write()
+    assert os.environ[REDIS] == "redis://:s3cret@nowhere/0"
+    assert "s3cret" not in Path(given["run_dir"], "serve.json").read_text()
+    ServiceSettings.of(given, port=1)
+    assert REDIS not in os.environ, "nobody else's address is taken for ours"
+    wrong = on_redis(given)
+    wrong["store"]["name"] = "a:b"
+    with pytest.raises(InputError, match=r"store.name must be a word of letters and digits, got 'a:b'"):
+        ServiceSettings.of(wrong, port=1)

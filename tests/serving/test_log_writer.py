@@ -1,0 +1,493 @@
+"""Lines of the log are whole, in order, and as safe as was promised before anybody is answered."""
+
+import asyncio
+import errno
+import logging
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.errors import InputError
+from src.serving import log_writer
+from src.serving.log_writer import EventLogWriter, LogUnavailableError
+
+LINE = b'{"message": "next"}\n'
+
+
+def open_log(folder: Path, **changes: Any) -> EventLogWriter:
+    given: dict[str, Any] = {"fsync": "never", "fsync_interval_s": 1.0, "max_bytes": 100_000_000, "backups": 10}
+    return EventLogWriter(folder, **given | changes)
+
+
+def lines_of(num: int, size: int = 40, first: int = 0) -> list[bytes]:
+    """Numbered lines of some size."""
+    return [f"{number:08d}".encode().ljust(size - 1, b".") + b"\n" for number in range(first, first + num)]
+
+
+def written(folder: Path) -> list[bytes]:
+    """All lines that are kept, oldest first."""
+    rotated = sorted(folder.glob("data.json.*"), key=lambda path: -int(path.suffix[1:]))
+    return [
+        line
+        for path in [*rotated, folder / "data.json"]
+        if path.exists()
+        for line in path.read_bytes().splitlines(True)
+    ]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+def test_lines_stand_in_the_order_they_were_handed_over(tmp_path: Path) -> None:
+    lines = lines_of(300)
+
+    async def run() -> None:
+        log = open_log(tmp_path / "logs" / "worker-1")
+        waiting = []
+        for number, line in enumerate(lines):
+            waiting.append(log.append(line))
+            if number % 7 == 0:
+                await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        assert written(tmp_path / "logs" / "worker-1") == lines, "they are with the system before they are answered"
+        assert (log.num_lines, log.num_waiting, log.problem) == (300, 0, None)
+        await log.close()
+
+    asyncio.run(run())
+
+
+def test_lines_that_come_together_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes, write = list[bytes](), os.write
+
+    def noting(descriptor: int, data: bytes) -> int:
+        writes.append(bytes(data))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", noting)
+
+    async def run() -> None:
+        log = open_log(tmp_path)
+        waiting = [log.append(line) for line in lines_of(50)]
+        assert log.num_waiting == 50
+        await asyncio.gather(*waiting)
+        await log.append(LINE)
+        await log.close()
+
+    asyncio.run(run())
+    assert [line for line in writes if line.endswith(b"\n")] == [b"".join(lines_of(50)), LINE]
+
+
+def test_a_line_is_written_though_who_waited_is_gone(tmp_path: Path) -> None:
+    async def run() -> None:
+        log = open_log(tmp_path)
+        gone, stays = log.append(b"gone\n"), log.append(b"stays\n")
+        gone.cancel()
+        await stays
+        await log.close()
+
+    asyncio.run(run())
+    assert written(tmp_path) == [b"gone\n", b"stays\n"]
+
+
+def test_a_log_goes_on_where_it_ended(tmp_path: Path) -> None:
+    async def run(line: bytes) -> None:
+        log = open_log(tmp_path)
+        await log.append(line)
+        await log.close()
+
+    asyncio.run(run(b"one\n"))
+    asyncio.run(run(b"two\n"))
+    assert written(tmp_path) == [b"one\n", b"two\n"]
+
+
+@pytest.mark.parametrize("fsync", log_writer.FSYNC)
+def test_closing_writes_and_syncs_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str) -> None:
+    synced, sync = list[int](), os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+
+    async def run() -> None:
+        log = open_log(tmp_path, fsync=fsync)
+        waiting = [log.append(line) for line in lines_of(5)]
+        await log.close()
+        assert all(future.done() and future.exception() is None for future in waiting)
+
+    asyncio.run(run())
+    assert written(tmp_path) == lines_of(5)
+    assert synced[-1] == 5 * 40
+
+
+batches = st.lists(st.lists(st.integers(10, 1500), min_size=1, max_size=6), max_size=25)
+
+
+def send(folder: Path, sizes: list[list[int]], **changes: Any) -> list[bytes]:
+    """Write batches of lines of these sizes; all of them."""
+    sent: list[bytes] = []
+
+    async def run() -> None:
+        log = open_log(folder, **changes)
+        for batch in sizes:
+            lines = [lines_of(1, size, len(sent) + number)[0] for number, size in enumerate(batch)]
+            await asyncio.gather(*map(log.append, lines))
+            sent.extend(lines)
+        await log.close()
+
+    asyncio.run(run())
+    return sent
+
+
+@pytest.mark.parametrize("fsync", log_writer.FSYNC)
+@settings(deadline=None, max_examples=12)
+@given(sizes=batches)
+def test_rotation_loses_and_tears_no_line(
+    fsync: str, sizes: list[list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    assert send(folder, sizes, fsync=fsync, max_bytes=4096, backups=200) == written(folder)
+
+
+@settings(deadline=None, max_examples=25)
+@given(sizes=batches, backups=st.integers(0, 3))
+def test_only_so_many_rotated_files_are_kept_and_they_are_the_latest(
+    sizes: list[list[int]], backups: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    sent, kept = send(folder, sizes, max_bytes=4096, backups=backups), written(folder)
+    names = {path.name for path in folder.iterdir()}
+    assert names <= {"data.json", *(f"data.json.{number}" for number in range(1, backups + 1))}
+    assert kept == sent[len(sent) - len(kept) :]
+    if len(names) <= backups:
+        assert kept == sent, "nothing is dropped before there are too many"
+
+
+@pytest.mark.parametrize("num_lines", [1, 4, 30])
+def test_no_file_exceeds_its_size(tmp_path: Path, num_lines: int) -> None:
+    sizes = np.random.default_rng(0).integers(10, 1500, size=(8, num_lines)).tolist()
+    sent = send(tmp_path, sizes, max_bytes=4096, backups=200)
+    assert written(tmp_path) == sent
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) <= 4096
+
+
+def test_a_line_larger_than_a_file_has_one_of_its_own(tmp_path: Path) -> None:
+    sent = send(tmp_path, [[100], [9000], [100]], max_bytes=4096, backups=5)
+    assert written(tmp_path) == sent
+    assert [(tmp_path / name).stat().st_size for name in ("data.json.2", "data.json.1", "data.json")] == [
+        100,
+        9000,
+        100,
+    ]
+
+
+def test_a_file_that_was_there_counts_towards_its_size(tmp_path: Path) -> None:
+    first = send(tmp_path, [[3000]], max_bytes=4096, backups=5)
+    send(tmp_path, [[3000]], max_bytes=4096, backups=5)
+    assert (tmp_path / "data.json.1").read_bytes() == first[0]
+
+
+class HeldSync:
+    """An fsync that takes until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.go, self.sizes = threading.Semaphore(0), threading.Semaphore(0), list[int]()
+        monkeypatch.setattr(os, "fsync", self)
+
+    def __call__(self, descriptor: int) -> None:
+        self.sizes.append(os.fstat(descriptor).st_size)
+        self.begun.release()
+        assert self.go.acquire(timeout=5)
+
+    async def wait(self) -> None:
+        await until(lambda: self.begun.acquire(blocking=False))
+
+
+def test_always_answers_only_what_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = HeldSync(monkeypatch)
+
+    async def run() -> None:
+        log = open_log(tmp_path, fsync="always")
+        first = log.append(b"first\n")
+        await sync.wait()
+        later = [log.append(b"later\n"), log.append(b"later\n")]
+        await asyncio.sleep(0.05)
+        assert written(tmp_path) == [b"first\n", b"later\n", b"later\n"], "they are written, but may be lost"
+        assert not first.done()
+        sync.go.release()
+        await sync.wait()
+        assert first.done()
+        assert not any(future.done() for future in later), "the first sync may not have seen them"
+        sync.go.release()
+        await asyncio.gather(*later)
+        assert sync.sizes == [6, 18], "one sync for all that came meanwhile"
+        assert log.num_waiting == 0
+        sync.go.release()
+        await log.close()
+
+    asyncio.run(run())
+
+
+def test_lines_whose_sync_goes_on_are_waiting_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = HeldSync(monkeypatch)
+
+    async def run() -> None:
+        log = open_log(tmp_path, fsync="always")
+        waiting = [log.append(LINE), log.append(LINE)]
+        await sync.wait()
+        waiting.append(log.append(LINE))
+        num_waiting = log.num_waiting
+        sync.go.release(3)
+        await asyncio.gather(*waiting)
+        await log.close()
+        assert (num_waiting, log.num_waiting) == (3, 0)
+
+    asyncio.run(run())
+
+
+def test_closing_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = HeldSync(monkeypatch)
+
+    async def run() -> None:
+        log = open_log(tmp_path, fsync="always")
+        line = log.append(LINE)
+        await sync.wait()
+        closing = asyncio.ensure_future(log.close())
+        await asyncio.sleep(0.02)
+        assert not closing.done()
+        sync.go.release(2)
+        await closing
+        assert line.done()
+
+    asyncio.run(run())
+
+
+def test_what_the_disk_refuses_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def run() -> None:
+        log = open_log(tmp_path, fsync="always")
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fsync", refuse)
+            with pytest.raises(LogUnavailableError, match=r"data.json cannot be written: Input/output error"):
+                await log.append(LINE)
+        with pytest.raises(LogUnavailableError, match="cannot be written"):
+            log.append(LINE)
+        await log.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("fsync", "num_syncs"), [("interval", 1), ("never", 0)])
+def test_interval_syncs_by_itself_what_is_new_and_never_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, num_syncs: int
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
+
+    async def run() -> None:
+        log = open_log(tmp_path, fsync=fsync, fsync_interval_s=0.02)
+        upkeep = asyncio.ensure_future(log.run())
+        await log.append(LINE)
+        assert sizes == [], "nobody waits for it"
+        await asyncio.sleep(0.15)
+        assert sizes == [len(LINE)] * num_syncs
+        await log.append(LINE)
+        await asyncio.sleep(0.15)
+        assert sizes == [len(LINE), 2 * len(LINE)][: 2 * num_syncs]
+        upkeep.cancel()
+        await asyncio.wait([upkeep])
+        await log.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        pytest.skip(f"no mount here: {error}")
+    if mounted.returncode:
+        pytest.skip(f"may not mount a small disk here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+async def fill_up(log: EventLogWriter, first: int = 0) -> list[bytes]:
+    """Write batches until one is refused; what was answered."""
+    answered: list[bytes] = []
+    while True:
+        lines = lines_of(30, 997, first + len(answered))
+        results = await asyncio.gather(*map(log.append, lines), return_exceptions=True)
+        answered += [line for line, result in zip(lines, results, strict=True) if result is None]
+        refused = [result for result in results if result is not None]
+        if refused:
+            assert all(isinstance(result, LogUnavailableError) for result in refused)
+            return answered
+
+
+@pytest.mark.parametrize("fsync", log_writer.FSYNC)
+def test_a_full_disk_refuses_lines_until_there_is_room_again(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, fsync: str
+) -> None:
+    monkeypatch.setattr(log_writer, "_PROBE_S", 0.02)
+    (small_disk / "other").write_bytes(bytes(700_000))
+
+    async def run() -> list[bytes]:
+        log = open_log(small_disk, fsync=fsync)
+        upkeep = asyncio.ensure_future(log.run())
+        answered = await fill_up(log)
+        assert len(answered) > 100
+        assert log.problem == f"event log {small_disk}/data.json cannot be written: No space left on device"
+        with pytest.raises(LogUnavailableError, match="No space left on device"):
+            log.append(LINE)
+        assert written(small_disk) == answered, "nothing is torn, and nothing there was refused"
+        await asyncio.sleep(0.1)
+        assert log.problem, "there is no room yet"
+        assert sorted(path.name for path in small_disk.iterdir()) == ["data.json", "other"]
+        (small_disk / "other").unlink()
+        await until(lambda: log.problem is None)
+        await asyncio.gather(*map(log.append, lines_of(30, 997, len(answered))))
+        upkeep.cancel()
+        await asyncio.wait([upkeep])
+        await log.close()
+        return answered
+
+    answered = asyncio.run(run())
+    assert written(small_disk) == answered + lines_of(30, 997, len(answered))
+
+
+def test_a_disk_that_fills_up_within_a_batch_leaves_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+
+    def half(descriptor: int, data: bytes) -> int:
+        if len(data) <= len(LINE):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[: len(data) - 10])
+
+    async def run() -> None:
+        log = open_log(tmp_path)
+        await log.append(LINE)
+        with monkeypatch.context() as full:
+            full.setattr(os, "write", half)
+            results = await asyncio.gather(log.append(LINE), log.append(LINE), return_exceptions=True)
+        assert [str(result) for result in results] == [
+            f"event log {log.path} cannot be written: No space left on device"
+        ] * 2
+        assert written(tmp_path) == [LINE]
+        await log.close()
+
+    asyncio.run(run())
+    assert written(tmp_path) == [LINE]
+
+
+@pytest.mark.parametrize("num_refusals", [1, 3])
+@pytest.mark.parametrize("fsync", log_writer.FSYNC)
+def test_a_disk_without_room_for_a_new_file_is_survived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, num_refusals: int
+) -> None:
+    """Rotation itself may meet a full disk, again and again; then no line that was answered goes, and it recovers."""
+    monkeypatch.setattr(log_writer, "_PROBE_S", 0.01)
+    open_file, refused = os.open, 0
+
+    def no_room(path: Any, flags: int, *more: Any, **others: Any) -> int:
+        nonlocal refused
+        if refused < num_refusals and flags & os.O_CREAT and "probe" not in str(path):
+            refused += 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open_file(path, flags, *more, **others)
+
+    async def run() -> list[bytes]:
+        log = open_log(tmp_path, fsync=fsync, max_bytes=4096, backups=4)
+        upkeep = asyncio.ensure_future(log.run())
+        answered: list[bytes] = []
+        for line in lines_of(4, 3000):
+            await log.append(line)
+            answered.append(line)
+        monkeypatch.setattr(os, "open", no_room)
+        for line in lines_of(num_refusals, 3000, 100):
+            with pytest.raises(LogUnavailableError, match="No space left on device"):
+                await log.append(line)
+            await until(lambda: log.problem is None)
+        for line in lines_of(1, 3000, 200):
+            await log.append(line)
+            answered.append(line)
+        upkeep.cancel()
+        await asyncio.wait([upkeep])
+        await log.close()
+        return answered
+
+    assert asyncio.run(run()) == written(tmp_path)
+    assert refused == num_refusals
+
+
+@pytest.mark.parametrize("half", [b'{"half', b"x" * 70_000, bytes(200_000)])
+@pytest.mark.parametrize("before", [[], [LINE, LINE]])
+def test_half_a_line_is_cut_off_at_the_start_and_that_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, before: list[bytes], half: bytes
+) -> None:
+    """A power failure may leave half a line, or zeros."""
+    (tmp_path / "data.json").write_bytes(b"".join(before) + half)
+
+    async def run() -> None:
+        log = open_log(tmp_path)
+        assert written(tmp_path) == before
+        await log.append(b"after\n")
+        await log.close()
+
+    with caplog.at_level(logging.WARNING, "segue.serving"):
+        asyncio.run(run())
+    assert written(tmp_path) == [*before, b"after\n"]
+    assert f"data.json ended in half a line of {len(half)} bytes, which is cut off" in caplog.text
+
+
+def test_whole_lines_are_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "data.json").write_bytes(LINE * 5000)
+    send(tmp_path, [[20]])
+    assert written(tmp_path)[:-1] == [LINE] * 5000
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fsync": "sometimes"}, "log.fsync must be one of always, interval, never, got 'sometimes'"),
+        ({"fsync_interval_s": 0}, "log.fsync_interval_s must be a number above 0, got 0"),
+        ({"max_bytes": 4095}, "log.max_bytes must be a whole number of at least 4096, got 4095"),
+        ({"backups": -1}, "log.backups must be a whole number of at least 0 and at most 1000, got -1"),
+        ({"backups": True}, "log.backups must be a whole number .*got True"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_log(tmp_path, **change)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .*file/data.json: (Not a directory|File exists)"):
+        open_log(tmp_path / "file")
+    (tmp_path / "folder" / "data.json").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"cannot write .*data.json: Is a directory"):
+        open_log(tmp_path / "folder")

@@ -1,0 +1,241 @@
+"""From what the user named to what is served, or to an error that says what else there is."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from src.catalog_files import write_top_tracks
+from src.errors import InputError
+from src.serving.prepared_release import PreparedRelease, prepare_release
+from src.serving.release import Arm, Release
+from tests.conftest import make_catalog, write_tracks
+from tests.serving.conftest import lists_of
+
+ARTISTS = [0, 0, 1]
+
+
+def no_world() -> Any:
+    raise AssertionError("a world is made only where no arm has a file")
+
+
+def small_world() -> Any:
+    return SimpleNamespace(catalog=make_catalog([0, 1, 2, 3]), top_tracks=np.array([3, 1]))
+
+
+def ready(arms: Any, *, pick: str = "uniform", experiment: str = "TEST", **changes: Any) -> PreparedRelease:
+    usual = {"artist_gap": 0, "max_tracks": 128, "tracks": None, "world": no_world}
+    settings = usual | {"locate": lambda name: Path(f"/nowhere/{name}")} | changes
+    return prepare_release(arms, experiment=experiment, pick=pick, **settings)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """Recommendations after tracks 100, 101 and 102."""
+    path = tmp_path / "lists" / "recommendations.jsonl"
+    path.parent.mkdir()
+    lists_of([[1, 2], [2], []], [[0.5, 0.25], [0.125, np.nan], [np.nan] * 2]).write(path, make_catalog(ARTISTS))
+    return str(path)
+
+
+def test_words_need_no_file_but_a_world() -> None:
+    prepared = ready({"C": "random", "T1": "popular", "T2": "sticky_artist"}, world=small_world)
+    assert prepared.arms == {
+        name: Arm(recommender=word, policy=word, pick="uniform")
+        for name, word in (("C", "random"), ("T1", "popular"), ("T2", "sticky_artist"))
+    }
+    assert list(prepared.arms) == ["C", "T1", "T2"]
+    assert (len(prepared.catalog), prepared.top_tracks.tolist(), prepared.lists) == (4, [3, 1], {})
+
+
+def test_a_file_brings_its_catalogue_along(file: str) -> None:
+    prepared = ready({"C": file})
+    assert prepared.arms == {"C": Arm(recommender=file, policy="lists", pick="uniform")}
+    assert prepared.catalog.track_ids.tolist() == [100, 101, 102]
+    assert prepared.catalog.titles.tolist() == ["Title 0", "Title 1", "Title 2"]
+    assert prepared.lists["C"].rows.tolist() == [[1, 2], [2, -1], [-1, -1]]
+    assert prepared.top_tracks.tolist() == []
+
+
+def test_a_mapping_says_how_to_pick_and_the_others_pick_as_usual(file: str) -> None:
+    arms = OmegaConf.create({"T1": {"recommender": file, "pick": "ranked"}, "C": {"recommender": file}, "T2": "random"})
+    prepared = ready(arms, pick="weighted")
+    assert [(name, arm.policy, arm.pick) for name, arm in prepared.arms.items()] == [
+        ("C", "lists", "weighted"),
+        ("T1", "lists", "ranked"),
+        ("T2", "random", "weighted"),
+    ]
+    assert sorted(prepared.lists) == ["C", "T1"]
+    assert prepared.lists["C"].rows.tolist() == prepared.lists["T1"].rows.tolist()
+
+
+def test_a_mapping_gives_an_arm_a_gap_of_its_own(file: str) -> None:
+    arms = {"C": file, "T1": {"recommender": file, "pick": "ranked", "artist_gap": 3}, "T2": "random"}
+    prepared = ready(OmegaConf.create(arms), artist_gap=1)
+    assert [(name, arm.pick, arm.artist_gap) for name, arm in prepared.arms.items()] == [
+        ("C", "uniform", 1),
+        ("T1", "ranked", 3),
+        ("T2", "uniform", 1),
+    ]
+
+
+def test_a_gap_looks_no_further_back_than_sessions_are_remembered(file: str) -> None:
+    assert ready({"C": file}, artist_gap=5, max_tracks=5).arms["C"].artist_gap == 5
+    message = "at most the 5 tracks of a session that are remembered, got 6; set sessions.max_tracks of the service as"
+    for arms in ({"C": file}, {"C": {"recommender": file, "artist_gap": 6}}):
+        with pytest.raises(InputError, match=message):
+            ready(arms, artist_gap=6, max_tracks=5)
+
+
+def test_what_is_stored_is_located(file: str) -> None:
+    asked: list[str] = []
+
+    def locate(name: str) -> Path:
+        asked.append(name)
+        return Path(file)
+
+    prepared = ready({"C": "run:abc", "T1": "model:segue@champion"}, locate=locate)
+    assert asked == ["run:abc", "model:segue@champion"]
+    assert [arm.recommender for arm in prepared.arms.values()] == asked
+    assert sorted(prepared.lists) == ["C", "T1"]
+
+
+def test_the_most_played_tracks_lie_beside_the_recommendations(file: str) -> None:
+    write_top_tracks(np.array([102, 100]), Path(file).with_name("top_tracks.json"))
+    assert ready({"C": file, "T1": "popular"}).top_tracks.tolist() == [2, 0]
+
+
+def test_tracks_are_the_catalogue_where_they_are_given(file: str, tmp_path: Path) -> None:
+    write_tracks(tmp_path / "world", [*ARTISTS, 2, 2])
+    write_top_tracks(np.array([104]), tmp_path / "world" / "top_tracks.json")
+    write_top_tracks(np.array([100]), Path(file).with_name("top_tracks.json"))
+    tracks = tmp_path / "world" / "tracks.json"
+    prepared = ready({"C": file, "T1": "popular"}, tracks=tracks)
+    assert len(prepared.catalog) == 5
+    assert prepared.lists["C"].rows.tolist() == [[1, 2], [2, -1], [-1, -1], [-1, -1], [-1, -1]]
+    assert prepared.top_tracks.tolist() == [4], "those beside tracks= count"
+    assert len(ready({"C": "random"}, tracks=tracks).catalog) == 5
+
+
+def test_what_is_ready_is_written_as_a_release(file: str, tmp_path: Path) -> None:
+    (tmp_path / "release").mkdir()
+    version = ready({"C": "random", "T1": file}).write(tmp_path / "release", provenance={"C": "random"})
+    release = Release(tmp_path / "release")
+    assert (release.version, release.experiment, list(release.arms)) == (version, "TEST", ["C", "T1"])
+    assert [entry["track"] for entry in release.recommended("T1", 0)] == [101, 102]
+    assert release.recommended("C", 0) == []
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ("random", r"arms must give each arm a recommender, such as arms=\{C: random, T1: popular\}, got 'random'"),
+        (None, "arms must give each arm a recommender"),
+        (["random"], "arms must give each arm a recommender"),
+        ({}, "arms is empty"),
+        ({"T1": "random"}, "leave out C"),
+        ({"C": "random", "B": "popular"}, "an arm is called C, T1"),
+        (
+            {"C": "rnadom"},
+            "recommendations: 'rnadom' is no recommender; choose one of popular, random, sticky_artist, the",
+        ),
+        ({"C": "random", "T1": "rnadom"}, "arms.T1: 'rnadom' is no recommender"),
+        ({"C": "lists"}, "recommendations: 'lists' is no recommender"),
+        ({"C": 5}, "recommendations must name a recommender, got 5; such as popular, or {recommender: popular}"),
+        ({"C": None, "T1": "random"}, "arms.C must name a recommender, got None"),
+        ({"C": ""}, "must name a recommender, got ''"),
+        ({"C": {"pick": "ranked"}}, "must name a recommender, got {'pick': 'ranked'}"),
+        ({"C": {"recommender": ["random"]}}, "must name a recommender"),
+        (
+            {"C": {"recommender": "popular", "num_tracks": 7}},
+            "recommendations: 'num_tracks' is no setting of a recommender that is served; it has pick, artist_gap",
+        ),
+        ({"C": {"recommender": "random", 7: 7}}, "'7' is no setting of a recommender"),
+        (
+            {"C": {"recommender": "x.jsonl", "pick": "best"}},
+            "pick must be one of uniform, ranked, weighted, got 'best'",
+        ),
+        ({"C": {"recommender": "x.jsonl", "pick": None}}, "pick must be one of uniform, ranked, weighted, got 'None'"),
+        (
+            {"C": {"recommender": "x.jsonl", "artist_gap": -1}},
+            "artist_gap must be a whole number of at least 0 and at most 1000, got -1; 0 for artists who may follow",
+        ),
+        (
+            {"C": {"recommender": "random", "artist_gap": 3}},
+            "recommendations: artist_gap=3 picks among lists, and random has none; leave it out",
+        ),
+        ({"C": {"recommender": "x.jsonl", "artist_gap": 1001}}, "artist_gap must be a whole number .*got 1001"),
+        (
+            {"C": "random", "T1": "http://localhost:5001"},
+            "arms.T1: 'http://localhost:5001' is a service of its own; choose one of popular, random, sticky_artist",
+        ),
+        ({"C": "https://example.org"}, "is a service of its own"),
+        ({"C": "missing/r.jsonl"}, "cannot read recommendations from missing/r.jsonl: No such file"),
+        ({"C": "model:segue@champion"}, "cannot read recommendations from /nowhere/model:segue@champion"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_by_its_name(arms: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ready(arms, world=small_world)
+
+
+def test_popular_wants_to_know_the_most_played_tracks(file: str, tmp_path: Path) -> None:
+    message = "popular needs a top_tracks.json beside the recommendations or tracks=; there is none"
+    with pytest.raises(InputError, match=message):
+        ready({"C": file, "T1": "popular"})
+    write_tracks(tmp_path, ARTISTS)
+    with pytest.raises(InputError, match=message):
+        ready({"C": "popular"}, tracks=tmp_path / "tracks.json")
+
+
+def test_a_pick_that_is_none_is_refused_whoever_says_it(file: str) -> None:
+    with pytest.raises(InputError, match="pick must be one of uniform, ranked, weighted, got 'best'"):
+        ready({"C": file}, pick="best")
+
+
+def test_a_gap_that_is_none_is_refused_whoever_says_it(file: str) -> None:
+    with pytest.raises(InputError, match=r"artist_gap must be a whole number .*got -1"):
+        ready({"C": file}, artist_gap=-1)
+
+
+def test_where_no_arm_has_lists_nothing_says_how_to_pick_among_them() -> None:
+    with pytest.raises(InputError, match="pick=ranked picks among lists, and no arm has any; leave it out, or give"):
+        ready({"C": "random", "T1": "popular"}, pick="ranked", world=small_world)
+
+
+def test_an_experiment_has_a_name() -> None:
+    with pytest.raises(InputError, match="experiment must have a name, got an empty one"):
+        ready({"C": "random"}, experiment="", world=small_world)
+
+
+def test_lists_of_another_catalogue_are_refused(file: str, tmp_path: Path) -> None:
+    write_tracks(tmp_path / "small", [0])
+    with pytest.raises(
+        InputError, match=r"recommendations.jsonl, line 1: track 101 is not in the catalogue of 1 tracks"
+    ):
+        ready({"C": file}, tracks=tmp_path / "small" / "tracks.json")
+    other = tmp_path / "other" / "recommendations.jsonl"
+    other.parent.mkdir()
+    lists_of([[1], [0], [3], [2]]).write(other, make_catalog([0, 0, 1, 1]))
+    with pytest.raises(
+        InputError, match=r"other/recommendations.jsonl, line 3: track 103 is not in the catalogue of 3"
+    ):
+        ready({"C": file, "T1": str(other)})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "as JSON"),
+        ("[]", "must hold one JSON array of track ids, most played first"),
+        ("[999]", "top_tracks.json: track 999 is not in the catalogue beside it"),
+        ('["100"]', "must hold one JSON array"),
+    ],
+)
+def test_damaged_top_tracks_are_refused(file: str, text: str, message: str) -> None:
+    Path(file).with_name("top_tracks.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        ready({"C": file})

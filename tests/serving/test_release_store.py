@@ -1,0 +1,289 @@
+"""A folder of versions: what is current, what was before, and that nothing is half there."""
+
+import json
+import multiprocessing
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from src.errors import InputError
+from src.serving.release_store import FolderStore, Index, is_version
+from tests.serving.conftest import writer
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store", keep=3)
+
+
+def folders(store: FolderStore) -> list[str]:
+    return sorted(path.name for path in store.folder.iterdir() if path.is_dir())
+
+
+def is_consistent(store: FolderStore) -> bool:
+    """Each version of the index lies there whole, and nothing else does."""
+    versions = store.index().versions
+    return folders(store) == sorted(versions) and all(map(store.is_whole, versions))
+
+
+def test_what_is_loaded_is_current(store: FolderStore) -> None:
+    first = store.load(writer("one"))
+    assert (store.open().version, store.open().experiment) == (first, "one")
+    second = store.load(writer("two"))
+    assert (store.open().version, store.open().experiment) == (second, "two")
+    assert store.index() == Index(second, [first, second])
+    assert is_consistent(store)
+
+
+def test_the_same_contents_are_no_new_version(store: FolderStore) -> None:
+    first = store.load(writer("one"))
+    inode = store.path(first).stat().st_ino
+    assert store.load(writer("one")) == first
+    assert store.index() == Index(first, [first])
+    assert store.path(first).stat().st_ino == inode, "it is not written again"
+
+
+def test_a_damaged_version_is_written_anew_when_it_is_loaded_again(store: FolderStore) -> None:
+    version = store.load(writer("one"))
+    (store.path(version) / "track_ids.npy").write_bytes(b"")
+    with pytest.raises(InputError, match=r"track_ids.npy is damaged"):
+        store.open()
+    assert not store.is_whole(version)
+    assert store.load(writer("one")) == version
+    assert store.open().version == version
+
+
+def test_a_rollback_leads_back_to_what_was_served_before(store: FolderStore) -> None:
+    first, second, third = (store.load(writer(name)) for name in ("one", "two", "three"))
+    assert [store.rollback(), store.rollback()] == [second, first]
+    assert store.open().version == first
+    assert store.index().versions == [first, second, third]
+    with pytest.raises(InputError, match=f"has no version before {first} to roll back to"):
+        store.rollback()
+    assert store.open().version == first
+
+
+def test_a_damaged_version_is_not_rolled_back_to(store: FolderStore) -> None:
+    first, second = store.load(writer("one")), store.load(writer("two"))
+    (store.path(first) / "track_ids.npy").write_bytes(b"")
+    with pytest.raises(InputError, match=f"version {first} in .* is damaged; nothing changes"):
+        store.rollback()
+    assert store.index().current == second
+
+
+def test_after_a_rollback_and_a_load_a_rollback_leads_to_what_was_served_in_between(store: FolderStore) -> None:
+    first, _ = store.load(writer("one")), store.load(writer("two"))
+    assert store.rollback() == first
+    third = store.load(writer("three"))
+    assert store.open().version == third
+    assert store.rollback() == first
+    again = store.load(writer("two"))
+    assert store.open().version == again
+    assert store.rollback() == first
+
+
+def test_an_empty_store_has_nothing_to_serve_or_to_roll_back_to(store: FolderStore) -> None:
+    with pytest.raises(InputError, match=r"store holds no release; load one with serve.py load"):
+        store.open()
+    with pytest.raises(InputError, match="has no version before the first to roll back to"):
+        store.rollback()
+
+
+def test_only_the_latest_are_kept(store: FolderStore) -> None:
+    versions = [store.load(writer(str(number))) for number in range(6)]
+    assert store.index() == Index(versions[-1], versions[-3:])
+    assert is_consistent(store)
+
+
+def test_what_was_served_is_kept_though_it_is_old(store: FolderStore) -> None:
+    first, _, third = (store.load(writer(name)) for name in ("one", "two", "three"))
+    store.rollback(), store.rollback()
+    fourth = store.load(writer("four"))
+    assert store.index() == Index(fourth, [third, first, fourth])
+    assert store.rollback() == first
+    assert is_consistent(store)
+
+
+def test_where_one_is_kept_it_is_the_current_one(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path, keep=1)
+    for name in ("one", "two", "one"):
+        version = store.load(writer(name))
+        assert store.index() == Index(version, [version])
+        assert is_consistent(store)
+
+
+@pytest.mark.parametrize("keep", [0, -1, True])
+def test_a_store_that_keeps_nothing_is_refused(tmp_path: Path, keep: int) -> None:
+    with pytest.raises(InputError, match=f"store.keep must be a whole number of at least 1.*, got {keep}"):
+        FolderStore(tmp_path, keep=keep)
+
+
+def test_a_release_that_is_mapped_outlives_its_pruning(store: FolderStore) -> None:
+    store.load(writer("old"))
+    served = store.open()
+    for number in range(4):
+        store.load(writer(str(number)))
+    assert not store.path(served.version).exists()
+    assert served.track(3) == {"artist": "Artist 0", "title": "Title 3", "track": 103}
+
+
+def fails_at_once(_: Path) -> None:
+    raise InputError("no such file")
+
+
+def fails_half_way(folder: Path) -> None:
+    writer("two")(folder)
+    (folder / "titles_text.npy").unlink()
+    raise OSError("no space left")
+
+
+def writes_half(folder: Path) -> None:
+    writer("two")(folder)
+    (folder / "titles_text.npy").write_bytes(b"")
+
+
+def writes_nothing(_: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize("write", [fails_at_once, fails_half_way, writes_half, writes_nothing])
+def test_a_load_that_fails_changes_nothing(store: FolderStore, write: object) -> None:
+    first = store.load(writer("one"))
+    before = (store.folder / "index.json").read_bytes()
+    with pytest.raises((InputError, OSError), match=r"no such file|no space left|is damaged|cannot read"):
+        store.load(write)  # type: ignore[arg-type]
+    assert (store.folder / "index.json").read_bytes() == before
+    assert store.open().version == first
+    assert sorted(path.name for path in store.folder.iterdir()) == sorted([".lock", "index.json", first])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"current": "abc"}',
+        b'{"current": "abc", "versions": []}',
+        b'{"current": null, "versions": []}',
+        b'{"current": "abc", "versions": {"abc": 1}}',
+        b'{"current": "abc", "versions": "abc"}',
+        b'{"current": ["abc"], "versions": ["abc"]}',
+        b'{"current": "../../etc", "versions": ["../../etc"]}',
+        b'{"current": "abc", "versions": ["abc", 7]}',
+        b'{"current": "abc", "versions": ["abc", ""]}',
+    ],
+)
+def test_a_damaged_index_is_refused_and_stays_as_it_is(store: FolderStore, text: bytes) -> None:
+    version = store.load(writer("one"))
+    path = store.folder / "index.json"
+    path.write_bytes(text)
+    for work in (store.index, store.open, store.rollback, lambda: store.load(writer("two"))):
+        with pytest.raises(InputError, match=r"index.json is damaged; load a release into an empty store"):
+            work()
+    assert path.read_bytes() == text
+    assert folders(store) == [version]
+
+
+def test_an_index_that_cannot_be_read_is_refused(store: FolderStore) -> None:
+    (store.folder / "index.json").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"cannot read .*index.json: Is a directory"):
+        store.open()
+
+
+@pytest.mark.parametrize("given", ["", "a" * 65, "../x", "a/b", "a b", "ä", ".", 7, None])
+def test_what_would_not_do_in_a_path_is_no_version(given: object) -> None:
+    assert not is_version(given)
+    assert is_version("0a1b2c3d4e5f")
+
+
+def test_a_switch_serves_what_lies_there(store: FolderStore) -> None:
+    first, second = store.load(writer("one")), store.load(writer("two"))
+    store.switch(first)
+    assert store.open().version == first
+    assert store.rollback() == second
+    before = (store.folder / "index.json").stat().st_ino
+    store.switch(second)
+    assert (store.folder / "index.json").stat().st_ino == before, "nothing is written where nothing changes"
+
+
+def load_some(folder: Path, names: list[str]) -> None:
+    store = FolderStore(folder, keep=50)
+    for name in names:
+        store.load(writer(name))
+
+
+def test_processes_and_threads_that_load_at_once_lose_nothing(tmp_path: Path) -> None:
+    names = [[f"{worker}{number}" for number in range(4)] + ["shared"] for worker in range(6)]
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=load_some, args=(tmp_path, given)) for given in names[:3]]
+    for process in processes:
+        process.start()
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(load_some, [tmp_path] * 3, names[3:]))
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    store = FolderStore(tmp_path, keep=50)
+    versions = store.index().versions
+    assert len(versions) == len(set(versions)) == 6 * 4 + 1
+    assert is_consistent(store)
+
+
+KEEP = 3
+
+
+class Loads(RuleBasedStateMachine):
+    """Loads and rollbacks in any order, against a list kept by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="segue-store-"))
+        self.store = FolderStore(self.folder, keep=KEEP)
+        self.served: str | None = None
+
+    @rule(name=st.sampled_from("abcde"))
+    def load(self, name: str) -> None:
+        before = self.served
+        self.served = self.store.load(writer(name))
+        versions = self.store.index().versions
+        assert versions[-1] == self.served
+        if before not in (None, self.served):
+            assert versions[-2] == before, "a rollback leads back to what was served"
+
+    @rule()
+    def rollback(self) -> None:
+        index = self.store.index()
+        place = index.versions.index(self.served) if self.served else 0
+        if place:
+            self.served = self.store.rollback()
+            assert self.served == index.versions[place - 1]
+            assert self.store.index().versions == index.versions
+        else:
+            with pytest.raises(InputError, match="to roll back to"):
+                self.store.rollback()
+
+    @invariant()
+    def what_is_served_is_whole(self) -> None:
+        index = self.store.index()
+        assert index.current == self.served
+        assert len(index.versions) <= KEEP
+        if self.served:
+            assert is_consistent(self.store)
+            assert self.store.open().version == self.served
+            assert json.loads((self.folder / "index.json").read_text()) == index.json()
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+TestLoads = Loads.TestCase
+TestLoads.settings = settings(deadline=None, max_examples=12, stateful_step_count=8)

@@ -1,0 +1,246 @@
+"""What a user has played is remembered, each user's own, for as long and as much as was asked for."""
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.errors import InputError
+from src.serving.session_memory import MappedSessions
+from tests.serving.conftest import START_MS
+
+IDLE_S = 10
+MINUTE_MS = 60_000
+
+
+def make(folder: Path, *, capacity: int = 4096, max_tracks: int = 16, idle_s: float = IDLE_S) -> MappedSessions:
+    return MappedSessions(folder / "sessions.bin", capacity=capacity, max_tracks=max_tracks, idle_s=idle_s)
+
+
+def play(sessions: MappedSessions, user: int, track: int, now_ms: int = START_MS) -> list[int]:
+    return asyncio.run(sessions.play(user, track, now_ms))
+
+
+def test_a_session_holds_what_its_user_played_in_that_order(tmp_path: Path) -> None:
+    sessions = make(tmp_path)
+    assert play(sessions, 1, 500) == [500]
+    assert play(sessions, 2, 900) == [900]
+    assert play(sessions, 1, 400, START_MS + 1) == [500, 400]
+    assert play(sessions, 1, -(2**63) + 1, START_MS + 2) == [500, 400, -(2**63) + 1]
+    assert play(sessions, 2, 2**63 - 1, START_MS + 3) == [900, 2**63 - 1]
+
+
+def test_after_its_end_a_session_starts_anew(tmp_path: Path) -> None:
+    sessions = make(tmp_path)
+    play(sessions, 1, 500), play(sessions, 2, 900)
+    asyncio.run(sessions.end(1))
+    asyncio.run(sessions.end(77))
+    assert play(sessions, 1, 400, START_MS + 1) == [400]
+    assert play(sessions, 2, 901, START_MS + 1) == [900, 901]
+
+
+def test_a_session_that_went_silent_is_over(tmp_path: Path) -> None:
+    sessions = make(tmp_path)
+    play(sessions, 1, 500)
+    assert play(sessions, 1, 501, START_MS + 9_999) == [500, 501]
+    assert play(sessions, 1, 502, START_MS + 19_998) == [500, 501, 502], "silence counts from the last track"
+    assert play(sessions, 1, 503, START_MS + 29_998) == [503]
+    assert play(sessions, 1, 504, START_MS + 29_999) == [503, 504]
+
+
+def test_a_clock_that_is_set_back_ends_no_session(tmp_path: Path) -> None:
+    sessions = make(tmp_path)
+    play(sessions, 1, 500)
+    assert play(sessions, 1, 501, START_MS - 5_000) == [500, 501]
+
+
+def test_only_the_latest_tracks_are_remembered(tmp_path: Path) -> None:
+    sessions = make(tmp_path, max_tracks=3)
+    for track in range(20):
+        assert play(sessions, 1, track) == list(range(max(track - 2, 0), track + 1)), "the oldest first"
+
+
+def crowded(num: int, capacity: int) -> list[int]:
+    """Users of one bucket of eight, written from the multiplicative hash (Knuth, TAOCP 3, 6.4)."""
+    num_buckets = -(-capacity // 8)
+
+    def bucket(user: int) -> int:
+        return (user * 0x9E3779B97F4A7C15 % 2**64) * num_buckets // 2**64
+
+    users = (user for user in range(10**6) if bucket(user) == bucket(5))
+    return [next(users) for _ in range(num)]
+
+
+def test_who_comes_into_a_full_bucket_takes_the_place_left_alone_for_longest(tmp_path: Path) -> None:
+    sessions = make(tmp_path, capacity=64, idle_s=3600)
+    *users, late = crowded(9, 64)
+    for number, user in enumerate(users):
+        play(sessions, user, user, START_MS + number)
+    play(sessions, users[0], 7, START_MS + 100)
+    assert play(sessions, late, 8, START_MS + 200) == [8]
+    for user in [users[0], *users[2:]]:
+        assert play(sessions, user, 9, START_MS + 300)[0] == user, "all others keep their session"
+    assert play(sessions, users[1], 9, START_MS + 400) == [9]
+
+
+def test_an_ended_session_makes_room_before_a_living_one(tmp_path: Path) -> None:
+    sessions = make(tmp_path, capacity=8, idle_s=3600)
+    for user in range(8):
+        play(sessions, user, user, START_MS + user)
+    asyncio.run(sessions.end(6))
+    assert play(sessions, 100, 1, START_MS + 10) == [1]
+    assert [play(sessions, user, 9, START_MS + 20) for user in (0, 1, 2, 3, 4, 5, 7)] == [
+        [user, 9] for user in (0, 1, 2, 3, 4, 5, 7)
+    ]
+
+
+@pytest.mark.parametrize("stride", [1, 8, 1000, 2**40])
+def test_users_are_spread_over_buckets(tmp_path: Path, stride: int) -> None:
+    """A quarter as many users as there are places, whose ids have some order: next to all are remembered."""
+    sessions = make(tmp_path, capacity=1024, max_tracks=2, idle_s=3600)
+    users = [number * stride for number in range(256)]
+
+    async def everybody() -> int:
+        for number, user in enumerate(users):
+            await sessions.play(user, 1, START_MS + number)
+        return sum([len(await sessions.play(user, 2, START_MS + 2000)) == 2 for user in users])
+
+    assert asyncio.run(everybody()) >= 250
+
+
+def test_memory_is_bounded_whoever_comes(tmp_path: Path) -> None:
+    sessions = make(tmp_path, capacity=64, max_tracks=4, idle_s=3600)
+    size = (tmp_path / "sessions.bin").stat().st_size
+    assert size == 64 * (3 + 4) * 8
+    assert (tmp_path / "sessions.bin").stat().st_blocks * 512 >= size, "a hole would kill who touches it on a full disk"
+
+    async def crowd() -> None:
+        for user in range(3000):
+            assert await sessions.play(user * 10**14, user, START_MS + user) == [user]
+
+    asyncio.run(crowd())
+    assert (tmp_path / "sessions.bin").stat().st_size == size
+
+
+def test_a_file_of_other_limits_is_begun_anew(tmp_path: Path) -> None:
+    play(make(tmp_path), 1, 500)
+    assert play(make(tmp_path), 1, 501) == [500, 501], "a worker that comes back finds what there was"
+    assert play(make(tmp_path, max_tracks=5), 1, 502) == [502]
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> list[tuple[str, int, int, int]]:
+    call = st.tuples(
+        st.sampled_from(["play", "play", "play", "end"]),
+        st.sampled_from([0, 1, 2, 3, 10**18 - 1, 10**17, 255, 256]),
+        st.integers(0, 5),
+        st.sampled_from([0, 1, 500, 9_999, 10_000, 10_001, MINUTE_MS]),
+    )
+    return draw(st.lists(call, max_size=40))
+
+
+@settings(deadline=None, max_examples=80)
+@given(steps=calls())
+def test_users_never_see_each_others_tracks(
+    steps: list[tuple[str, int, int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Against a dict, in a file with room for all."""
+    sessions = make(tmp_path_factory.mktemp("sessions"), max_tracks=4)
+    now_ms, oracle = START_MS, dict[int, tuple[int, list[int]]]()
+
+    async def run() -> None:
+        nonlocal now_ms
+        for call, user, track, wait_ms in steps:
+            now_ms += wait_ms
+            if call == "end":
+                await sessions.end(user)
+                oracle.pop(user, None)
+                continue
+            touched_ms, before = oracle.get(user, (0, []))
+            before = before if now_ms - touched_ms < IDLE_S * 1000 else []
+            oracle[user] = (now_ms, [*before, track])
+            played = await sessions.play(user, track, now_ms)
+            assert played == oracle[user][1][-4:]
+
+    asyncio.run(run())
+
+
+def forked(target: Callable[..., Any], *args: Any) -> Any:
+    process = multiprocessing.get_context("fork").Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def play_many(folder: Path, barrier: Any, tracks: list[int]) -> None:
+    sessions = make(folder, max_tracks=5000, idle_s=3600)
+
+    async def run() -> None:
+        for track in tracks:
+            await sessions.play(1, track, START_MS)
+
+    barrier.wait()
+    asyncio.run(run())
+
+
+def test_processes_share_one_file_and_lose_nothing(tmp_path: Path) -> None:
+    sessions = make(tmp_path, max_tracks=5000, idle_s=3600)
+    work = [list(range(start, start + 1000)) for start in (0, 1000, 2000)]
+    barrier = multiprocessing.get_context("fork").Barrier(len(work))
+    processes = [forked(play_many, tmp_path, barrier, tracks) for tracks in work]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    played = play(sessions, 1, 9999)
+    assert sorted(played) == [*range(3000), 9999]
+    for tracks in work:
+        assert [track for track in played if track in range(tracks[0], tracks[-1] + 1)] == tracks, (
+            "each process' tracks in their order"
+        )
+
+
+def die_within(folder: Path) -> None:
+    """As a worker that is killed while it holds a bucket."""
+    import fcntl
+    import os
+
+    sessions = make(folder)
+    fcntl.lockf(sessions._descriptor, fcntl.LOCK_EX, 0)
+    os._exit(9)
+
+
+def test_a_worker_that_dies_holds_up_nobody(tmp_path: Path) -> None:
+    sessions = make(tmp_path)
+    play(sessions, 1, 500)
+    process = forked(die_within, tmp_path)
+    process.join()
+    assert process.exitcode == 9
+    assert play(sessions, 1, 501) == [500, 501]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"capacity": 0}, "sessions.capacity must be a whole number of at least 1 and at most 10000000, got 0"),
+        ({"max_tracks": 0}, "sessions.max_tracks must be a whole number of at least 1 and at most 10000, got 0"),
+        ({"max_tracks": True}, "sessions.max_tracks must be a whole number .*got True"),
+        ({"idle_s": 0}, "sessions.idle_s must be a number above 0, got 0"),
+        ({"idle_s": float("nan")}, "sessions.idle_s must be a number above 0, got nan"),
+        ({"idle_s": float("inf")}, "sessions.idle_s must be a number above 0, got inf"),
+    ],
+)
+def test_limits_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make(tmp_path, **change)
+
+
+def test_a_file_of_zeros_is_an_empty_memory(tmp_path: Path) -> None:
+    """Holes of a new file read as user 0, who has played nothing."""
+    sessions = make(tmp_path)
+    assert not np.fromfile(tmp_path / "sessions.bin", np.int64).any()
+    assert play(sessions, 0, 500) == [500]
