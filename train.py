@@ -1,7 +1,5 @@
 """From event logs or playlists to a tracked MLflow run: checkpoint, metrics, `recommendations.jsonl`."""
 
-import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +12,7 @@ from src.sweeps.search import Search
 from src.sweeps.search_words import search_as_sweeper
 from src.terminal.console import console
 from src.terminal.entry import verb
+from src.terminal.next_steps import next_steps
 from src.terminal.quiet import hush_libraries
 from src.terminal.tables import frame_table, metrics_table
 from src.tracking.previous_runs import folder_of, join_sweep, same_runs
@@ -109,79 +108,59 @@ def _data(config: DictConfig) -> "PairDataModule":
 
 def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "PreviousRun | None", setup: str) -> float:
     from hydra.utils import instantiate
-    from pytorch_lightning import seed_everything
+    from pytorch_lightning import Trainer, seed_everything
+    from pytorch_lightning.callbacks import Checkpoint
 
-    from src.runs.folder import RunRecord, as_dict, parameters, write_config
-    from src.runs.resume import config_digest, setup_digest
-    from src.tracking.logger import RunLogger
-    from src.tracking.store import PRUNED, open_store, run_colour
+    from src.callbacks.assembly import make_callbacks
+    from src.callbacks.context import RunContext
+    from src.errors import check_number
+    from src.runs.beginning import record_beginning
+    from src.tracking.training_run import begin_run, end_pruned, make_logger, run_logger
 
-    run_dir = Path(config.run_dir)
-    begun = RunRecord.read(run_dir) if earlier else None
+    hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
-    callbacks = instantiate(config.callbacks, _convert_="all").values()
-    callbacks = [made(datamodule) if isinstance(made, partial) else made for made in callbacks if made is not None]
-    pruning = None
-    if config.trial:
-        from src.callbacks.pruning import Pruning
+    check_number("trainer.max_epochs", config.trainer.max_epochs, whole=True, least=1)
+    context = RunContext(datamodule=datamodule)
+    chosen = instantiate(config.callbacks, _convert_="all")
+    callbacks = make_callbacks(chosen, context, monitor=config.monitor.metric, trial=config.trial)
+    run_id = earlier.record.mlflow_run_id if earlier else None
+    trainer: Trainer = instantiate(
+        config.trainer,
+        callbacks=callbacks,
+        logger=make_logger(config, run_id) or False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        _convert_="all",
+    )
+    data_digest = datamodule.digest()
+    if logger := run_logger(trainer):
+        begin_run(logger, config, setup=setup, data_digest=data_digest)
+        run_id = logger.run_id
+    record_beginning(
+        config,
+        words=hydra.overrides.task,
+        data_digest=data_digest,
+        mlflow_run_id=run_id,
+        again=bool(earlier),
+    )
 
-        pruning = Pruning(**config.trial, monitor=config.monitor.metric)
-        callbacks.append(pruning)
-    tracked = None
-    if config.get("logger"):
-        open_store(config.logger.tracking_uri, config.logger.experiment_name)
-        above = {"mlflow.parentRunId": config.parent_run_id} if config.parent_run_id else {}
-        run_id = begun.mlflow_run_id if begun else None
-        tracked = instantiate(config.logger, _convert_="all", tags=above, run_id=run_id)
-    trainer = instantiate(config.trainer, callbacks=callbacks, logger=tracked or False, _convert_="all")
-    logger = trainer.logger if isinstance(trainer.logger, RunLogger) else None  # a fast_dev_run has none
-    if logger:
-        logger.start()
-        logger.log_hyperparams(parameters(config))
-        digests = {"setup_digest": setup_digest(config), "config_digest": config_digest(config)}
-        logger.log_tags({"setup": setup, **digests, "mlflow.runColor": run_colour(setup)})
-    write_config(as_dict(config), run_dir / "config.yaml", again=bool(earlier))
-    RunRecord(
-        overrides=[word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")],
-        mlflow_run_id=logger.run_id if logger else (begun.mlflow_run_id if begun else None),
-        data_digest=datamodule.digest(),
-        began_in=str(Path.cwd()),
-        run_dir=str(run_dir.resolve()),
-    ).write(run_dir)
-
-    trainer.fit(model, datamodule, ckpt_path=earlier and earlier.checkpoint, weights_only=True)
-    if pruning and pruning.pruned:  # nobody will want what it would test and export
+    trainer.fit(model, datamodule, ckpt_path=earlier.checkpoint if earlier else None, weights_only=True)
+    if context.is_pruned():  # nobody will want what it would test and export
         if logger:
-            logger.log_tags({PRUNED: "true"})
-            logger.finish()
+            end_pruned(logger)
         return float("nan")
-    best = None if config.trainer.fast_dev_run else "best"
+    best = "best" if trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
     trainer.test(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
+    written = context.history.write(run_dir, mlflow_run_id=logger.run_id if logger else None)
     if logger:
+        logger.log_file(written)
         logger.finish()
 
-    metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    metrics = context.history.metrics()
     console.print(metrics_table(metrics, title=config.run_name))
-    _say_what_next(config)
-    return float(metrics[config.monitor.metric])
-
-
-def _say_what_next(config: DictConfig) -> None:
-    choices, run_dir = HydraConfig.get().runtime.choices, config.run_dir
-    lines = {"run folder": run_dir}
-    if config.get("logger"):
-        store = config.logger.tracking_uri
-        lines["MLflow UI"] = store if store.startswith("http") else f"mlflow ui --backend-store-uri {store}"
-    if config.parent_run_id is None:
-        source = f"datamodule={choices['datamodule']} datamodule.path={config.datamodule.path}"
-        lines["next"] = f"python train.py -m model=track,artist,mean,convex,contextual {source}"
-        if choices["datamodule"] == "simulated" and config.callbacks.export is not None:
-            arms = f"'arms={{C: popular, T1: {run_dir}/recommendations.jsonl}}'"
-            lines[""] = f"python simulate.py {arms} world={choices['world']}"
-    for name, line in lines.items():
-        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
+    console.print(next_steps(config, hydra.runtime.choices, context.recommendations), soft_wrap=True, markup=False)
+    return metrics[config.monitor.metric]
 
 
 if __name__ == "__main__":

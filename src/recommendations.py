@@ -4,7 +4,6 @@ N tracks in the catalogue, K candidates kept. No torch here: a service reads thi
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic w
 
 from src.catalog import Catalog
 from src.errors import InputError, check_number
+from src.runs.atomic import write_whole
 
 SCORE_DECIMALS = 6
 """Scores are compared, ranked and written with this many decimals."""
@@ -73,8 +73,8 @@ class Recommendations:
         ids = np.append(catalog.track_ids, -1)[self.rows]
         artists = catalog.artists[catalog.artist_of]
         lengths = (self.rows >= 0).sum(1)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
+
+        def write(partial: Path) -> None:
             with partial.open("w", encoding="utf-8") as file:
                 for row, (track, length) in enumerate(zip(catalog.track_ids.tolist(), lengths.tolist(), strict=True)):
                     line = {"artist": artists[row], "title": catalog.titles[row], "track": track}
@@ -83,9 +83,8 @@ class Recommendations:
                     if not np.isnan(scores).any():
                         line["scores"] = scores.round(SCORE_DECIMALS).tolist()
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+
+        write_whole(path, write)
 
     @classmethod
     def read(cls, path: Path, catalog: Catalog) -> "Recommendations":

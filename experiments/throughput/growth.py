@@ -22,6 +22,7 @@ from experiments.throughput.stages.training import BATCH_SIZE, draw_pairs, fit
 from src.runs.atomic import write_record, write_whole
 from src.runs.provenance import ROOT, provenance
 from src.terminal.console import console
+from src.terminal.markdown import table as markdown_table
 
 HERE = Path(__file__).parent
 K = 50
@@ -128,12 +129,11 @@ def main() -> None:
 
 
 def table(points: list[dict[str, Any]]) -> str:
-    lines = ["| | grows | to | µs each | | peak MB |", "|---|---|--:|--:|---|--:|"]
-    lines += [
-        f"| {p['curve']} | {p['grows']} | {p['value']:,} | {p['us']:.3g} | a {p['unit']} | {p['peak_mb']:,.0f} |"
+    rows = [
+        [p["curve"], p["grows"], f"{p['value']:,}", f"{p['us']:.3g}", f"a {p['unit']}", f"{p['peak_mb']:,.0f}"]
         for p in points
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(markdown_table(["", "grows", "to", "µs each", "", "peak MB"], rows, "llrrlr")) + "\n"
 
 
 def draw(points: list[dict[str, Any]], path: Path) -> None:

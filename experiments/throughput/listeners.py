@@ -24,6 +24,7 @@ from src.simulation.policies import Policy, Random
 from src.simulation.policies import RemoteService as Service
 from src.simulation.world import World
 from src.terminal.console import console
+from src.terminal.markdown import table as markdown_table
 
 HERE = Path(__file__).parent
 mpl.use("agg")
@@ -114,13 +115,13 @@ def main() -> None:
 
 
 def write_table(rows: list[dict[str, Any]], curves: dict[str, list[tuple[int, float]]]) -> None:
-    lines = ["| | steps a second | wanted |", "|---|--:|--:|"]
-    for row in rows:
-        wanted = f"{row['wanted']:,.0f}" if row["wanted"] else ""
-        lines.append(f"| {row['stage']} | {row['steps_per_second']:,} | {wanted} |")
+    cells = [
+        [row["stage"], f"{row['steps_per_second']:,}", f"{row['wanted']:,.0f}" if row["wanted"] else ""] for row in rows
+    ]
+    lines = markdown_table(["", "steps a second", "wanted"], cells, "lrr")
     for name, points in curves.items():
-        lines += ["", f"| {name} | steps a second, one process, no logs |", "|--:|--:|"]
-        lines += [f"| {size:,} | {speed:,.0f} |" for size, speed in points]
+        sizes = [[f"{size:,}", f"{speed:,.0f}"] for size, speed in points]
+        lines += ["", *markdown_table([name, "steps a second, one process, no logs"], sizes, "rr")]
     (HERE / "listeners.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

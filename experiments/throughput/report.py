@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from src.terminal.markdown import table as markdown_table
+
 Row = dict[str, Any]
 
 
@@ -52,17 +54,14 @@ def line(row: Row) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown."""
-    lines = [
-        "| stage | ours, a second | rival | times as fast | limit | share of it | peak MB ours, rival | |",
-        "|---|--:|---|--:|---|--:|--:|---|",
-    ]
+    head = ["stage", "ours, a second", "rival", "times as fast", "limit", "share of it", "peak MB ours, rival", ""]
+    cells = []
     for row in rows:
         peaks = ", ".join(f"{row[f'{role}_peak_mb']:,.0f}" for role in ("ours", "rival") if row[f"{role}_peak_mb"])
-        lines.append(
-            f"| {row['stage']} | {speed(row)} | {row['rival_name'] or ''} | {against(row, 'rival')} | "
-            f"{row['limit_name'] or ''} | {against(row, 'limit')} | {peaks} | {verdict(row)} |"
-        )
-    return "\n".join(lines) + "\n"
+        rival, limit = row["rival_name"] or "", row["limit_name"] or ""
+        against_both = [rival, against(row, "rival"), limit, against(row, "limit")]
+        cells.append([row["stage"], speed(row), *against_both, peaks, verdict(row)])
+    return "\n".join(markdown_table(head, cells, "lrlrlrrl")) + "\n"
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

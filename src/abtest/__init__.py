@@ -1,1 +1,1 @@
-"""From the event logs of an experiment to effects, a verdict and a report."""
+"""A/B test: from event logs to the verdict on each treatment, its report and its picture."""

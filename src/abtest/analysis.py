@@ -1,337 +1,34 @@
-"""The verdict of an A/B test: which treatment is better, by how much, how sure, and can it be believed at all.
+"""The A/B analysis: every treatment is compared with the control, metric by metric.
 
-The unit is the user: every metric gives one value for each, and only users are compared. U users of an arm.
+The unit is the user: every metric gives one value for each, and only users are compared. The intervals and tests are
+in `src/statistics`, the wording of the verdict in `verdict.py`. U users of an arm.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
 
 import numpy as np
-from jaxtyping import Float64, Int64
-from scipy import stats
 
 from src.abtest.log import Users
-from src.errors import InputError, check_flag, check_number
-
-METRICS = ("mean_time_per_session", "mean_tracks_per_session", "time", "sessions", "mean_request_latency")
-LOWER_IS_BETTER = ("mean_request_latency",)
-SRM_ALPHA = 0.001
-"""Below this p-value the users do not split as planned, and the verdict is withheld."""
+from src.abtest.metrics import METRICS, Values, metric_values
+from src.abtest.result import Analysis, Effect
+from src.abtest.settings import AnalysisSettings
+from src.abtest.verdict import verdict
+from src.errors import InputError
+from src.statistics.cuped import cuped
+from src.statistics.design import minimal_detectable_effect, sample_ratio
+from src.statistics.holm import holm
+from src.statistics.intervals import GroupSummary, always_valid, bootstrap, fieller, welch
 
 SMALL_EFFECTS = (1, 3, 5)
-"""Percent, for which the number of users needed is told."""
-
-Values = Float64[np.ndarray, "U"]
+"""Percent, for which the number of users needed is reported."""
 
 
-def metric_values(users: Users, metric: str) -> Values:
-    """One value for each user, as the sheet defines it; latency in milliseconds."""
-    values = {
-        "mean_time_per_session": users.time / users.sessions,
-        "mean_tracks_per_session": users.tracks / users.sessions,
-        "time": users.time,
-        "sessions": users.sessions,
-        "mean_request_latency": users.latency_ms / users.tracks,
-    }
-    return np.asarray(values[metric], np.float64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """What a comparison of means needs of an arm: users, mean, and variance over users (ddof 1)."""
-
-    num: int
-    mean: float
-    variance: float
-
-    @classmethod
-    def of(cls, values: Values) -> "Sample":
-        """Of the values of an arm, at least two."""
-        return cls(num=len(values), mean=float(values.mean()), variance=float(values.var(ddof=1)))
-
-    @property
-    def squared_error(self) -> float:
-        """Variance of the mean."""
-        return self.variance / self.num
-
-
-def degrees_of_freedom(control: Sample, treatment: Sample) -> float:
-    """Of Welch's t test. Source: Welch 1947, Satterthwaite 1946."""
-    a, b = control.squared_error, treatment.squared_error
-    below = a**2 / (control.num - 1) + b**2 / (treatment.num - 1)
-    return (a + b) ** 2 / below if below > 0 else float("nan")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """An effect in percent of the control mean."""
-
-    effect_percent: float
-    lower_percent: float
-    upper_percent: float
-    p_value: float
-
-
-def sheet(control: Sample, treatment: Sample, alpha: float) -> Interval:
-    """The published sheet: Welch's interval of the difference, shown in percent of a control mean held for constant."""
-    error = (control.squared_error + treatment.squared_error) ** 0.5
-    df = degrees_of_freedom(control, treatment)
-    difference = treatment.mean - control.mean
-    reach = float(stats.t.ppf(1 - alpha / 2, df)) * error
-    p_value = 2 * float(stats.t.sf(abs(difference) / error, df)) if error > 0 else float("nan")
-    unit = 100 / control.mean if control.mean else float("nan")
-    return Interval(
-        effect_percent=difference * unit,
-        lower_percent=(difference - reach) * unit,
-        upper_percent=(difference + reach) * unit,
-        p_value=p_value,
-    )
-
-
-def fieller(control: Sample, treatment: Sample, alpha: float) -> tuple[float, float]:
-    """Interval of the relative effect in percent, for which the control mean is as uncertain as it is.
-
-    All ratios r that the data do not reject: (m_t − r·m_c)² ≤ q²·(v_t + r²·v_c). NaN where the control mean could be 0,
-    since no ratio can be ruled out then. Source: Fieller 1954.
-    """
-    q2 = float(stats.t.ppf(1 - alpha / 2, degrees_of_freedom(control, treatment))) ** 2
-    a = control.mean**2 - q2 * control.squared_error
-    b = treatment.mean * control.mean
-    c = treatment.mean**2 - q2 * treatment.squared_error
-    if not a > 0:
-        return float("nan"), float("nan")
-    root = max(b**2 - a * c, 0.0) ** 0.5
-    return 100 * ((b - root) / a - 1), 100 * ((b + root) / a - 1)
-
-
-def minimal_detectable_effect(control: Sample, treatment: Sample, alpha: float, power: float) -> float:
-    """The effect, in percent of the control mean, that an experiment like this one finds with this power."""
-    error = (control.squared_error + treatment.squared_error) ** 0.5
-    reach = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
-    return 100 * reach * error / abs(control.mean) if control.mean else float("nan")
-
-
-def always_valid(control: Sample, treatment: Sample, alpha: float, expected_percent: float) -> tuple[float, float]:
-    """An interval in percent that holds at every moment at once, for people who look before the end.
-
-    The mixture sequential probability ratio test, mixed over effects N(0, τ²) with τ the effect that is expected.
-    Source: Johari, Koomen, Pekelis, Walsh, Peeking at A/B Tests, KDD 2017, section 3.
-    """
-    error2 = control.squared_error + treatment.squared_error
-    tau2 = (expected_percent / 100 * control.mean) ** 2
-    if not (error2 > 0 and tau2 > 0):
-        return float("nan"), float("nan")
-    spread = error2 * (error2 + tau2) / tau2
-    reach = (spread * (np.log((error2 + tau2) / error2) - 2 * np.log(alpha))) ** 0.5
-    difference = treatment.mean - control.mean
-    return 100 * float(difference - reach) / control.mean, 100 * float(difference + reach) / control.mean
-
-
-def bootstrap(
-    control: Values, treatment: Float64[np.ndarray, "V"], alpha: float, rounds: int, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Percentile interval of the relative effect in percent, users drawn anew with replacement."""
-    means = []
-    for values in (control, treatment):
-        block = max(1, 2_000_000 // len(values))
-        drawn = [
-            values[rng.integers(len(values), size=(min(block, rounds - start), len(values)))].mean(1)
-            for start in range(0, rounds, block)
-        ]
-        means.append(np.concatenate(drawn))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        effects = 100 * (means[1] / means[0] - 1)
-    lower, upper = np.quantile(effects, [alpha / 2, 1 - alpha / 2])
-    return float(lower), float(upper)
-
-
-def adjusted(values: Values, earlier: Values, arm_of: Int64[np.ndarray, "U"]) -> tuple[Values, float]:
-    """CUPED: what an earlier period foretells of each user is taken off their value.
-
-    `earlier` is NaN for users who were not there; they are given the mean of the others, which changes nothing.
-    Returns the values and the share of the variance that is gone, in percent. The slope is pooled within arms, so that
-    an effect does not leak into it. Source: Deng, Xu, Kohavi, Walker, WSDM 2013.
-    """
-    known = ~np.isnan(earlier)
-    centred = np.where(known, earlier - (earlier[known].mean() if known.any() else 0.0), 0.0)
-    own, before = values.astype(np.float64), centred.copy()
-    for arm in np.unique(arm_of):
-        own[arm_of == arm] -= own[arm_of == arm].mean()
-        before[arm_of == arm] -= before[arm_of == arm].mean()
-    spread = float(before @ before)
-    slope = float(own @ before) / spread if spread > 0 else 0.0
-    left = own - slope * before
-    total = float(own @ own)
-    return values - slope * centred, 100 * (1 - float(left @ left) / total) if total > 0 else 0.0
-
-
-def sample_ratio(counts: Int64[np.ndarray, "A"], planned: Float64[np.ndarray, "A"]) -> float:
-    """P-value of the chi-square test of users per arm against the planned shares."""
-    return float(stats.chisquare(counts, counts.sum() * planned / planned.sum()).pvalue)
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """Holm's step-down correction; what is NaN was no test and stays so. Source: Holm 1979.
-
-    statsmodels has it too, and collects all garbage of the process at each call: 0.2 s, a hundred times the rest.
-    """
-    given = np.array(p_values, np.float64)
-    order = np.argsort(given, kind="stable")[: int((~np.isnan(given)).sum())]  # NaN are last
-    left = np.arange(len(order), 0, -1)  # tests that are not rejected yet
-    given[order] = np.minimum(np.maximum.accumulate(given[order] * left), 1)
-    return [float(value) for value in given]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What is asked for.
-
-    Args:
-        alpha: false alarms that are accepted; intervals hold at 1 − alpha.
-        power: with which the minimal detectable effect would be found.
-        primary: the metric that the verdict is about.
-        split: planned shares of the arms in their order; None for equal ones.
-        relative: Fieller's interval beside the sheet's.
-        correction: Holm's, over arms and metrics.
-        sample_ratio: withhold the verdict where users do not split as planned.
-        sizing: minimal detectable effect and users needed.
-        always_valid_percent: effect expected, for the interval of people who peek; None for no such interval.
-        bootstrap_rounds: of the cross-check; 0 for none.
-        seed: decides the bootstrap.
-    """
-
-    alpha: int | float
-    power: int | float
-    primary: str
-    split: list[int | float] | None
-    relative: bool
-    correction: bool
-    sample_ratio: bool
-    sizing: bool
-    always_valid_percent: int | float | None
-    bootstrap_rounds: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        for name in ("relative", "correction", "sample_ratio", "sizing"):
-            check_flag(f"analysis.{name}", getattr(self, name))
-        if not isinstance(self.split, list | None):
-            raise InputError(f"analysis.split must be a list with a share for each arm, or null, got {self.split!r}")
-        check_number("analysis.alpha", self.alpha, above=0, most=0.5)
-        check_number("analysis.power", self.power, least=0.5, most=0.9999)
-        check_number("analysis.bootstrap_rounds", self.bootstrap_rounds, whole=True, least=0, most=100_000)
-        check_number("analysis.seed", self.seed, whole=True, least=0)
-        if self.always_valid_percent is not None:
-            check_number("analysis.always_valid_percent", self.always_valid_percent, above=0, most=1000)
-        for share in self.split or []:
-            check_number("analysis.split", share, above=0)
-        if self.primary not in METRICS:
-            raise InputError(f"analysis.primary must be one of {', '.join(METRICS)}, got {self.primary!r}")
-
-    def shares(self, arms: Sequence[str]) -> Float64[np.ndarray, "A"]:
-        """Planned share of each arm.
-
-        Raises:
-            InputError: `split` does not fit the arms.
-        """
-        planned = np.array(self.split if self.split else np.ones(len(arms)), np.float64)
-        if len(planned) != len(arms):
-            raise InputError(
-                f"analysis.split has {len(planned)} shares for the {len(arms)} arms {', '.join(arms)}; "
-                "give each one share"
-            )
-        return np.asarray(planned / planned.sum())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effect:
-    """One metric of one treatment against the control. Percent are of the control mean; NaN where it was not asked.
-
-    `effect_percent`, `lower_percent`, `upper_percent`, `p_value` and `significant` are the published sheet's.
-    """
-
-    treatment: str
-    metric: str
-    control_users: int
-    treatment_users: int
-    control_mean: float
-    treatment_mean: float
-    effect_percent: float
-    lower_percent: float
-    upper_percent: float
-    p_value: float
-    significant: bool
-    relative_lower_percent: float = float("nan")
-    relative_upper_percent: float = float("nan")
-    holm_p_value: float = float("nan")
-    holm_significant: bool | None = None
-    minimal_detectable_percent: float = float("nan")
-    users_needed: dict[str, int] | None = None
-    always_valid_lower_percent: float = float("nan")
-    always_valid_upper_percent: float = float("nan")
-    bootstrap_lower_percent: float = float("nan")
-    bootstrap_upper_percent: float = float("nan")
-    cuped_effect_percent: float = float("nan")
-    cuped_lower_percent: float = float("nan")
-    cuped_upper_percent: float = float("nan")
-    cuped_p_value: float = float("nan")
-    cuped_variance_saved_percent: float = float("nan")
-
-    @property
-    def is_better(self) -> bool:
-        """Whether the treatment does better by this metric, sure or not."""
-        return (self.effect_percent > 0) != (self.metric in LOWER_IS_BETTER)
-
-    @property
-    def is_sure(self) -> bool:
-        """Significant, by the stricter of the tests that were asked for."""
-        return self.significant if self.holm_significant is None else self.holm_significant
-
-
-@dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """Everything an A/B test says: effects, users per arm, guards and the verdict of each treatment."""
-
-    users: Users
-    settings: Settings
-    effects: list[Effect]
-    sample_ratio_p_value: float
-    verdicts: dict[str, str]
-
-    @property
-    def is_withheld(self) -> bool:
-        """Whether users split so differently from the plan that nothing can be believed."""
-        return self.settings.sample_ratio and self.sample_ratio_p_value < SRM_ALPHA
-
-    def effect(self, treatment: str, metric: str) -> Effect:
-        """The one of a treatment and a metric."""
-        return next(one for one in self.effects if (one.treatment, one.metric) == (treatment, metric))
-
-    def record(self) -> dict[str, Any]:
-        """As plain values, for `abtest.json`."""
-        users = self.users
-        return {
-            "experiment": users.experiment,
-            "primary": self.settings.primary,
-            "verdicts": self.verdicts,
-            "withheld": self.is_withheld,
-            "users": {arm: int((users.arm_of == number).sum()) for number, arm in enumerate(users.arms)},
-            "sessions": {arm: int(users.sessions[users.arm_of == n].sum()) for n, arm in enumerate(users.arms)},
-            "events": users.num_events,
-            "sample_ratio_p_value": self.sample_ratio_p_value,
-            "guards": users.guards,
-            "effects": [{**asdict(effect), "better": effect.is_better} for effect in self.effects],
-            "settings": asdict(self.settings),
-        }
-
-
-def analyse(users: Users, settings: Settings, earlier: Users | None = None) -> Analysis:
+def analyse(users: Users, settings: AnalysisSettings, earlier: Users | None = None) -> Analysis:
     """Compare every treatment with the control.
 
     Args:
         users: what each user did; the first arm is the control.
-        settings: what is asked for.
+        settings: what is computed.
         earlier: the same of a period before the experiment, whose arms do not matter.
 
     Raises:
@@ -367,7 +64,7 @@ def analyse(users: Users, settings: Settings, earlier: Users | None = None) -> A
         sample_ratio_p_value=sample_ratio(counts, planned),
         verdicts={},
     )
-    return replace(analysis, verdicts={arm: _verdict(analysis, arm) for arm in users.arms[1:]})
+    return replace(analysis, verdicts={arm: verdict(analysis, arm) for arm in users.arms[1:]})
 
 
 def _check_earlier(users: Users, earlier: Users) -> None:
@@ -390,7 +87,7 @@ def _of_earlier(users: Users, earlier: Users, metric: str) -> Values:
 
 def _compare(
     users: Users,
-    settings: Settings,
+    settings: AnalysisSettings,
     metric: str,
     values: Values,
     before: Values | None,
@@ -399,8 +96,8 @@ def _compare(
     rng: np.random.Generator,
 ) -> Effect:
     one, other = values[users.arm_of == 0], values[users.arm_of == number]
-    samples, alpha = (Sample.of(one), Sample.of(other)), float(settings.alpha)
-    base = sheet(*samples, alpha)
+    samples, alpha = (GroupSummary.of(one), GroupSummary.of(other)), float(settings.alpha)
+    base = welch(*samples, alpha)
     effect = Effect(
         treatment=treatment,
         metric=metric,
@@ -430,34 +127,15 @@ def _compare(
         effect = replace(effect, bootstrap_lower_percent=lower, bootstrap_upper_percent=upper)
     if before is not None:
         chosen = np.isin(users.arm_of, (0, number))
-        taken_off, saved = adjusted(values[chosen], before[chosen], users.arm_of[chosen])
+        reduced, saved = cuped(values[chosen], before[chosen], users.arm_of[chosen])
         arms = users.arm_of[chosen]
-        cuped = sheet(Sample.of(taken_off[arms == 0]), Sample.of(taken_off[arms == number]), alpha)
+        after = welch(GroupSummary.of(reduced[arms == 0]), GroupSummary.of(reduced[arms == number]), alpha)
         effect = replace(
             effect,
-            cuped_effect_percent=cuped.effect_percent,
-            cuped_lower_percent=cuped.lower_percent,
-            cuped_upper_percent=cuped.upper_percent,
-            cuped_p_value=cuped.p_value,
+            cuped_effect_percent=after.effect_percent,
+            cuped_lower_percent=after.lower_percent,
+            cuped_upper_percent=after.upper_percent,
+            cuped_p_value=after.p_value,
             cuped_variance_saved_percent=saved,
         )
     return effect
-
-
-def _verdict(analysis: Analysis, treatment: str) -> str:
-    """One sentence about the primary metric."""
-    effect, settings = analysis.effect(treatment, analysis.settings.primary), analysis.settings
-    control = analysis.users.arms[0]
-    size = f"{effect.effect_percent:+.1f} % [{effect.lower_percent:+.1f}, {effect.upper_percent:+.1f}]"
-    if analysis.is_withheld:
-        return (
-            f"withheld: users do not split over the arms as planned (p = {analysis.sample_ratio_p_value:.2g}), "
-            f"so {settings.primary} {size} cannot be believed"
-        )
-    if effect.is_sure:
-        word = "better" if effect.is_better else "worse"
-        return f"{word} than {control}: {settings.primary} {size}"
-    found = f"; an effect of {effect.minimal_detectable_percent:.1f} % would probably have been found"
-    return f"no difference from {control} is shown: {settings.primary} {size}" + (
-        found if settings.sizing and np.isfinite(effect.minimal_detectable_percent) else ""
-    )

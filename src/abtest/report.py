@@ -1,17 +1,16 @@
-"""The verdict for people: `abtest.json`, `abtest.md` and `abtest.png`."""
+"""The report of an A/B test: `abtest.json`, `abtest.md` and `abtest.png`."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 
-from src.abtest.analysis import METRICS, Analysis, Effect
 from src.abtest.log import GUARDS
+from src.abtest.picture import draw
+from src.abtest.result import Analysis, Effect
 from src.runs.atomic import write_record, write_whole
-
-COLOURS = ("#6c6c6c", "#2a6f97", "#e07a1f", "#5a9367", "#8d5a97", "#b5485d", "#b0a03c", "#4bb0c4", "#93614a", "#222222")
-"""Of the arms, the control first."""
+from src.terminal.markdown import escape, provenance_lines, table
+from src.terminal.numbers import interval, number
 
 
 def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]) -> None:
@@ -26,41 +25,27 @@ def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
     """The verdicts, the table of effects, what every number is, and where it came from."""
     lines = [f"# A/B test {analysis.users.experiment}", ""]
     lines += [f"- **{arm}**: {verdict}" for arm, verdict in analysis.verdicts.items()]
-    lines += ["", "| treatment | metric | control | treatment | effect % | interval % | relative % | p | Holm p |"]
-    lines += ["|---|---|--:|--:|--:|--:|--:|--:|--:|"]
-    for effect in analysis.effects:
-        bold = "**" if effect.is_sure else ""
-        numbers = (
-            _number(effect.control_mean, ".4g"),
-            _number(effect.treatment_mean, ".4g"),
-            f"{bold}{_number(effect.effect_percent, '+.2f')}{bold}",
-            _interval(effect.lower_percent, effect.upper_percent),
-            _interval(effect.relative_lower_percent, effect.relative_upper_percent),
-            _number(effect.p_value, ".2g"),
-            _number(effect.holm_p_value, ".2g"),
-        )
-        name = effect.metric + (" (primary)" if effect.metric == analysis.settings.primary else "")
-        lines.append(f"| {_cell(effect.treatment)} | {name} | {' | '.join(numbers)} |")
+    head = ["treatment", "metric", "control", "treatment", "effect %", "interval %", "relative %", "p", "Holm p"]
+    rows = [_row(effect, analysis.settings.primary) for effect in analysis.effects]
+    lines += ["", *table(head, rows, "llrrrrrrr")]
     lines += ["", "![effects](abtest.png)", "", *(f"- {sentence}" for sentence in sentences(analysis))]
-    lines += ["", *(f"- {name}: {value}" for name, value in provenance.items())]
+    lines += ["", *provenance_lines(provenance)]
     return "\n".join(lines) + "\n"
 
 
-def _number(value: float, form: str) -> str:
-    return format(value, form) if np.isfinite(value) else "–"
-
-
-def _interval(lower: float, upper: float) -> str:
-    return f"[{lower:+.2f}, {upper:+.2f}]" if np.isfinite(lower) else "–"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _plain(text: str) -> str:
-    """Text that matplotlib does not take for a formula."""
-    return text.replace("$", "\\$")
+def _row(effect: Effect, primary: str) -> list[str]:
+    bold = "**" if effect.is_sure else ""
+    return [
+        escape(effect.treatment),
+        effect.metric + (" (primary)" if effect.metric == primary else ""),
+        number(effect.control_mean, ".4g"),
+        number(effect.treatment_mean, ".4g"),
+        f"{bold}{number(effect.effect_percent, '+.2f')}{bold}",
+        interval(effect.lower_percent, effect.upper_percent, "+.2f"),
+        interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.2f"),
+        number(effect.p_value, ".2g"),
+        number(effect.holm_p_value, ".2g"),
+    ]
 
 
 def sentences(analysis: Analysis) -> list[str]:
@@ -117,78 +102,3 @@ def _of_primary(effect: Effect, analysis: Analysis) -> list[str]:
             f"are taken off (CUPED), which saved {effect.cuped_variance_saved_percent:.0f} % of the variance."
         )
     return said
-
-
-def draw(analysis: Analysis, path: Path) -> None:
-    """Effects with their intervals, sessions over time, and how long sessions last."""
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure = plt.figure(figsize=(11, 6))
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1), hspace=0.45, wspace=0.25)
-    _draw_effects(analysis, figure.add_subplot(grid[:, 0]))
-    _draw_timeline(analysis, figure.add_subplot(grid[0, 1]))
-    _draw_lengths(analysis, figure.add_subplot(grid[1, 1]))
-    verdicts = "\n".join(f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items())
-    figure.suptitle(
-        _plain(f"A/B test {analysis.users.experiment}\n{verdicts}"), x=0.02, y=0.91, va="bottom", ha="left", fontsize=10
-    )
-    figure.savefig(path, dpi=130, bbox_inches="tight")
-    plt.close(figure)
-
-
-def _colour(arm: int) -> str:
-    return COLOURS[arm % len(COLOURS)]
-
-
-def _draw_effects(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
-    treatments = analysis.users.arms[1:]
-    for row, metric in enumerate(METRICS):
-        for number, treatment in enumerate(treatments):
-            effect = analysis.effect(treatment, metric)
-            if not np.isfinite(effect.lower_percent):
-                continue
-            place = -row + 0.5 * ((len(treatments) - 1) / 2 - number) / len(treatments)
-            colour = _colour(number + 1)
-            axis.plot([effect.lower_percent, effect.upper_percent], [place, place], color=colour, lw=2)
-            axis.plot(effect.effect_percent, place, "o", color=colour, mfc=colour if effect.is_sure else "white", ms=7)
-            axis.annotate(
-                f"{effect.effect_percent:+.1f}",
-                (effect.upper_percent, place),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-                color=colour,
-            )
-    for number, treatment in enumerate(treatments):
-        axis.plot([], [], "o-", color=_colour(number + 1), label=_plain(treatment))
-    axis.axvline(0, color="#888888", lw=1)
-    names = [f"{name}\n(primary)" if name == analysis.settings.primary else name for name in METRICS]
-    axis.set_yticks(-np.arange(len(METRICS)), [name.replace("_", " ") for name in names])
-    axis.set_ylim(-len(METRICS) + 0.4, 0.6)
-    axis.set_xlabel(f"effect in % of {analysis.users.arms[0]}; filled: significant")
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.grid(axis="x", alpha=0.3)
-    axis.legend(frameon=False, loc="lower right")
-
-
-def _draw_timeline(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
-    timeline = analysis.users.timeline
-    unit, name = (3_600_000, "hours") if timeline["since_ms"].max() < 3 * 86_400_000 else (86_400_000, "days")
-    for number, arm in enumerate(analysis.users.arms):
-        own = timeline[timeline["arm"] == arm]
-        axis.plot(own["since_ms"] / unit, own["sessions"], ".-", color=_colour(number), lw=1, ms=4, label=_plain(arm))
-    axis.set(xlabel=f"{name} since the first session", ylabel="sessions begun", ylim=(0, None))
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
-
-
-def _draw_lengths(analysis: Analysis, axis: "mpl.axes.Axes") -> None:
-    lengths = analysis.users.lengths
-    for number, arm in enumerate(analysis.users.arms):
-        own = lengths[lengths["arm"] == arm]
-        binned = np.bincount(own["time"].to_numpy(np.int64).clip(0, 30), own["sessions"], 31)
-        axis.step(np.arange(31), binned / binned.sum(), where="mid", color=_colour(number), lw=1.5, label=_plain(arm))
-    axis.set(xlabel="time of a session (30: or more)", ylabel="share of sessions", xlim=(-0.5, 30.5), yscale="log")
-    axis.spines[["top", "right"]].set_visible(False)

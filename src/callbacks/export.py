@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from src.callbacks.context import RunContext, ranker_of
 from src.catalog_files import write_top_tracks
-from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError, check_number
-from src.models.pair_ranker import PairRanker
 from src.recommendations import Recommendations, check_k
 from src.terminal.console import console
 from src.terminal.progress import progress
@@ -23,7 +22,7 @@ class Export(Callback):
     """Writes `recommendations.jsonl`, and beside it `top_tracks.json`, from which a service fills up.
 
     Args:
-        datamodule: the data, set up.
+        context: of the run; the file of recommendations is handed on in it.
         path: where to write.
         k: how many candidates to keep for each track.
         index: search `exact` or `approximate`, or `auto`, which is exact for small catalogues.
@@ -31,39 +30,42 @@ class Export(Callback):
         recall: share of the exact lists that an approximate search aims at, in (0, 1].
 
     Raises:
-        InputError: the catalogue cannot fill `k` places, or another argument breaks its law.
+        InputError: the catalogue cannot fill `k` places, or another argument is out of range.
     """
 
     def __init__(
-        self, datamodule: PairDataModule, *, path: str, k: int, index: str, approximate_above: int, recall: float
+        self, context: RunContext, *, path: str, k: int, index: str, approximate_above: int, recall: float
     ) -> None:
-        num_tracks = len(datamodule.catalog)
+        num_tracks = len(context.datamodule.catalog)
         check_k(k, num_tracks)
         if index not in INDEXES:
             raise InputError(f"callbacks.export.index must be one of {', '.join(INDEXES)}, got {index!r}")
         check_number("callbacks.export.approximate_above", approximate_above, whole=True, least=0)
         check_number("callbacks.export.recall", recall, above=0, most=1)
-        self._datamodule, self._path, self._k, self._recall = datamodule, Path(path), k, recall
+        self._context, self._path, self._k, self._recall = context, Path(path), k, recall
         self._approximate = index == "approximate" or (index == "auto" and num_tracks > approximate_above)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export all tracks of the catalogue."""
-        vocabulary = self._datamodule.vocabulary
+        ranker, vocabulary = ranker_of(pl_module), self._context.datamodule.vocabulary
         num_tracks = len(vocabulary.catalog)
         with torch.inference_mode(), progress("exporting recommendations", num_tracks) as advance:
             query_rows = np.arange(num_tracks)
-            if self._approximate and isinstance(pl_module, PairRanker):  # the counts of a baseline are few for a track
-                rows, scores, recall = pl_module.approximate_top(query_rows, self._k, self._recall, advance)
-                self._report(trainer, recall)
+            share_found = None
+            if self._approximate:
+                rows, scores, share_found = ranker.approximate_top(query_rows, self._k, self._recall, advance)
             else:
-                rows, scores = pl_module.top(query_rows, self._k, advance)  # type: ignore[operator]
+                rows, scores = ranker.top(query_rows, self._k, advance)
             Recommendations(rows=rows, scores=scores).write(self._path, vocabulary.catalog)
+        self._context.recommendations = self._path
+        if share_found is not None:
+            self._report(trainer, share_found)
         most_played = np.argsort(-vocabulary.plays, kind="stable")[:NUM_TOP_TRACKS]
         write_top_tracks(vocabulary.catalog.track_ids[most_played], self._path.with_name("top_tracks.json"))
 
     def _report(self, trainer: Trainer, recall: float) -> None:
         name = f"export/recall_at_{self._k}"
-        trainer.callback_metrics[name] = torch.tensor(recall)  # from where `metrics.json` takes it
+        self._context.history.test[name] = float(np.float32(recall))  # as exact as every other metric
         for logger in trainer.loggers:
             logger.log_metrics({name: recall})
         share = f"{recall:.1%} of the exact lists of a sample"

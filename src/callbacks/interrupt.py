@@ -10,8 +10,8 @@ from hydra.types import RunMode
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.terminal.console import console
-from src.tracking.logger import RunLogger
 from src.tracking.store import INTERRUPTED
+from src.tracking.training_run import run_logger
 
 
 class Interrupt(Callback):
@@ -39,8 +39,8 @@ class Interrupt(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Tell MLflow that there could have been more."""
-        if self._stopped and isinstance(trainer.logger, RunLogger):
-            trainer.logger.log_tags({INTERRUPTED: "true"})
+        if self._stopped and (logger := run_logger(trainer)) is not None:
+            logger.log_tags({INTERRUPTED: "true"})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Give SIGINT back."""

@@ -6,8 +6,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from src.datamodules.pair_datamodule import PairDataModule
-from src.errors import check_number
+from src.callbacks.context import RunContext
 from src.terminal.console import console
 
 _BETWEEN_LOOKS_S = 0.05
@@ -17,20 +16,16 @@ class TrainingProgress(Callback):
     """Shows the epoch, the monitored metric now and at its best, and pairs a second.
 
     Args:
-        datamodule: the data, set up.
+        context: of the run; its history is shown.
         monitor: the metric that chooses the best epoch.
         mode: `max` or `min`: which of its values is best.
-        max_epochs: how many epochs there can be; early stopping may end training before.
-
-    Raises:
-        InputError: `max_epochs` is not a whole number of at least 1.
+        max_epochs: how many epochs there can be, at least 1; early stopping may end training before.
     """
 
-    def __init__(self, datamodule: PairDataModule, *, monitor: str, mode: str, max_epochs: int) -> None:
-        check_number("trainer.max_epochs", max_epochs, whole=True, least=1)
-        self._num_batches, self._max_epochs = len(datamodule.train_dataloader()), max_epochs
+    def __init__(self, context: RunContext, *, monitor: str, mode: str, max_epochs: int) -> None:
+        self._history, self._max_epochs = context.history, max_epochs
+        self._num_batches = len(context.datamodule.train_dataloader())
         self._monitor, self._better = monitor, max if mode == "max" else min
-        self._scores: list[float] = []
         self._pairs, self._shown_at = 0, 0.0
         columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
         self._bar = Progress(
@@ -54,15 +49,6 @@ class TrainingProgress(Callback):
     def _show(self, epoch: int, num_batches: int) -> None:
         self._bar.update(self._task, completed=epoch * self._num_batches + num_batches)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The monitored metric so far, to know its best."""
-        return {"scores": self._scores}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there; the best checkpoint, which is tested, knows of fewer epochs than there were."""
-        if len(state_dict["scores"]) > len(self._scores):
-            self._scores = list(state_dict["scores"])
-
     def on_train_batch_end(
         self,
         trainer: Trainer,
@@ -79,12 +65,10 @@ class TrainingProgress(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Show the metric of the epoch."""
-        if self._monitor in trainer.callback_metrics:
-            self._scores.append(float(trainer.callback_metrics[self._monitor]))
         self._show(trainer.current_epoch, self._num_batches)
         shown = f"epoch {trainer.current_epoch + 1}/{self._max_epochs}"
-        if self._scores:
-            shown += f"  {self._monitor} {self._scores[-1]:.4f}, best {self._better(self._scores):.4f}"
+        if scores := self._history.values(self._monitor):
+            shown += f"  {self._monitor} {scores[-1]:.4f}, best {self._better(scores):.4f}"
         elapsed = self._bar.tasks[self._task].elapsed or 1e-9
         self._bar.update(self._task, description=shown, speed=f"{self._pairs / elapsed:,.0f} pairs/s")
         if not console.is_terminal:

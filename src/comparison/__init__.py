@@ -1,1 +1,1 @@
-"""From tracked runs to set-ups side by side: means, differences, a report and a picture."""
+"""Comparison: from MLflow runs to the best set-up, its report and its picture."""

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.abtest.analysis import holm
 from src.errors import InputError, check_number
-from src.statistics.paired import Found, Mean, Sample, difference
+from src.statistics.holm import holm
+from src.statistics.intervals import MeanInterval
+from src.statistics.paired import PairedDifference, QueryScores, paired_difference
 
 QUERY = ("session", "previous", "following")
 """The columns of a run's queries that say which test they are."""
@@ -79,7 +80,7 @@ class Setup:
 
     name: str
     runs: tuple[Run, ...]
-    means: Mapping[str, Mean]
+    means: Mapping[str, MeanInterval]
 
     @property
     def alpha(self) -> float | None:
@@ -99,7 +100,7 @@ class Setup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference(Found):
+class Difference(PairedDifference):
     """A set-up less the best one, in a test metric: negative where it is worse.
 
     The interval holds for this difference by itself; `holm_p_value` for all of the metric's together.
@@ -158,8 +159,8 @@ class Comparison:
     def leads(self, setup: Setup, metric: str) -> bool:
         """Whether no set-up has a better mean; never where nothing is better, or nobody to be better than."""
         better = self.better(metric)
-        means = [one.means[metric].mean for one in self.setups if one.means[metric].num_runs]
-        if better is None or len(means) < 2 or not setup.means[metric].num_runs:
+        means = [one.means[metric].mean for one in self.setups if one.means[metric].num]
+        if better is None or len(means) < 2 or not setup.means[metric].num:
             return False
         return setup.means[metric].mean == (max(means) if better == "max" else min(means))
 
@@ -172,11 +173,11 @@ class Comparison:
         head = f"{best.name} is best by {self.select}"
         if self.primary is None or not self.differences:
             return f"{head}; whether the difference is real was not tested"
-        told = {word: [name for name in others if self._word(name) == word] for word in (_WORSE, _BEATS, _OPEN, "")}
+        by_word = {word: [name for name in others if self._word(name) == word] for word in (_WORSE, _BEATS, _OPEN, "")}
         sure = {_WORSE: f" (Holm p < {1 - self.level:.2g})", _BEATS: f" (Holm p < {1 - self.level:.2g})"}
-        said = [f"{word} {listed(names)}{sure.get(word, '')}" for word, names in told.items() if word and names]
-        untested = f"; not tested: {listed(told[''])}" if told[""] else ""
-        warning = "; validation and test contradict each other" if told[_WORSE] else ""
+        said = [f"{word} {listed(names)}{sure.get(word, '')}" for word, names in by_word.items() if word and names]
+        untested = f"; not tested: {listed(by_word[''])}" if by_word[""] else ""
+        warning = "; validation and test contradict each other" if by_word[_WORSE] else ""
         return f"{head}; on {self.primary.replace('/', ' ')} it {' and '.join(said)}{untested}{warning}"
 
     def _word(self, name: str) -> str:
@@ -191,7 +192,14 @@ class Comparison:
         setups = []
         for setup in self.setups:
             means = {
-                metric: {**asdict(mean), "leads": self.leads(setup, metric)} for metric, mean in setup.means.items()
+                metric: {
+                    "num_runs": mean.num,
+                    "mean": mean.mean,
+                    "lower": mean.lower,
+                    "upper": mean.upper,
+                    "leads": self.leads(setup, metric),
+                }
+                for metric, mean in setup.means.items()
             }
             own = [one for one in self.differences if one.setup == setup.name]
             tests = {one.metric: {**asdict(one), "sure": self.is_sure(one)} for one in own}
@@ -291,17 +299,18 @@ def _by_setup(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _setup(runs: list[Run], metrics: Sequence[str], level: float) -> Setup:
-    means = {name: Mean.of((run.metrics.get(name, np.nan) for run in runs), level) for name in metrics}
+    values = {name: np.array([run.metrics.get(name, np.nan) for run in runs], np.float64) for name in metrics}
+    means = {name: MeanInterval.of(given[np.isfinite(given)], level) for name, given in values.items()}
     return Setup(name=runs[0].setup, runs=tuple(runs), means=means)
 
 
 def _place(setup: Setup, select: str, mode: str) -> tuple[bool, float, str]:
     """Sorts the best first, equals by name, and those that do not have the metric last."""
     mean = setup.means[select]
-    return not mean.num_runs, (-mean.mean if mode == "max" else mean.mean) if mean.num_runs else 0.0, setup.name
+    return not mean.num, (-mean.mean if mode == "max" else mean.mean) if mean.num else 0.0, setup.name
 
 
-def _samples(setups: Sequence[Setup], metrics: Sequence[str]) -> tuple[dict[str, dict[str, Sample]], int, int]:
+def _samples(setups: Sequence[Setup], metrics: Sequence[str]) -> tuple[dict[str, dict[str, QueryScores]], int, int]:
     """For each test metric the set-ups that have queries, in their order; number of queries and of sessions."""
     asked = [one for setup in setups for one in setup.queried]
     if not asked:
@@ -316,24 +325,24 @@ def _samples(setups: Sequence[Setup], metrics: Sequence[str]) -> tuple[dict[str,
                 "so they cannot be compared; choose runs of the same data with parent=<run id> or filter=<condition>"
             )
     sessions, session = np.unique(queries["session"].to_numpy(), return_inverse=True)
-    samples: dict[str, dict[str, Sample]] = {metric: {} for metric in metrics}
+    samples: dict[str, dict[str, QueryScores]] = {metric: {} for metric in metrics}
     for metric in metrics:
         for setup in setups:
             values = [own[metric.removeprefix("test/")].to_numpy(np.float64) for _, own in setup.queried]
             if values:
-                samples[metric][setup.name] = Sample.of(np.stack(values), session.astype(np.int64))
+                samples[metric][setup.name] = QueryScores.of(np.stack(values), session.astype(np.int64))
     return samples, len(queries), len(sessions)
 
 
-def against_first(samples: Mapping[str, Sample], metric: str, level: float) -> list[Difference]:
+def against_first(samples: Mapping[str, QueryScores], metric: str, level: float) -> list[Difference]:
     """Every set-up but the first less the first, by one metric.
 
-    Holm's correction is over all pairs, though only those with the first are told: lucky seeds make a set-up the first
-    by validation and shine again in the test, so it matters which pairs are looked at. Corrected over the others alone,
-    eight equal set-ups of ten runs each raised a false alarm 10 % of the time, where 5 % was promised.
+    Holm's correction is over all pairs, though only those with the first are reported: favourable seeds make a set-up
+    the first by validation and raise its test scores too, so the choice of pairs matters. Corrected over the others
+    alone, eight equal set-ups of ten runs each raised a false alarm 10 % of the time, where 5 % was promised.
     """
     pairs = list(combinations(samples, 2))
-    found = [difference(samples[other], samples[one], level) for one, other in pairs]
+    found = [paired_difference(samples[other], samples[one], level) for one, other in pairs]
     corrected = holm([one.p_value for one in found])
     return [
         Difference(setup=other, metric=metric, holm_p_value=p_value, **asdict(one))

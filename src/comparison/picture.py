@@ -10,21 +10,13 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
-from src.abtest.report import COLOURS
 from src.comparison.analysis import Comparison, Setup
+from src.plots import palette
+from src.plots.axes import plain, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
-
-_COLOURS = (
-    *COLOURS[1:-1], "#c2185b", "#1b998b", "#f2b134", "#5c4d7d", "#7a8b2f", "#3d405b", "#ff7f9f", "#00597c", "#a0522d",
-    "#7fb685", "#9d8df1",
-)  # fmt: skip
-"""Of the set-ups, the best first."""
-
-_OTHERS = "#b5b5b5"
-"""Of set-ups beyond the last colour."""
 
 _MANY = 12
 """Set-ups; where there are more, names get one line and panels are narrower."""
@@ -53,18 +45,11 @@ def draw(comparison: Comparison, path: Path) -> None:
         axes = parts[1].subplots(1, len(below), squeeze=False)[0]
         for panel, axis in zip(below, axes, strict=True):
             panel(axis)
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.grid(alpha=0.25)
-            axis.tick_params(labelsize=8)
+            tidy(axis, grid="both")
         _draw_legend(comparison, parts[1])
-    figure.suptitle(_plain(title), x=0.008, ha="left", fontsize=11)
+    figure.suptitle(plain(title), x=0.008, ha="left", fontsize=11)
     figure.savefig(path, dpi=120)
     plt.close(figure)
-
-
-def _plain(text: str) -> str:
-    """Text that matplotlib does not take for a formula."""
-    return text.replace("$", "\\$")
 
 
 def _names(comparison: Comparison) -> list[str]:
@@ -77,12 +62,12 @@ def _names(comparison: Comparison) -> list[str]:
     names = []
     for place, own in enumerate(words, start=1):
         name = " ".join([f"{place} ", *(word for word in own if word not in common or word == own[0])])
-        names.append(_plain("\n".join(textwrap.wrap(name, _NAME_WIDTH, max_lines=lines, placeholder=" …"))))
+        names.append(plain("\n".join(textwrap.wrap(name, _NAME_WIDTH, max_lines=lines, placeholder=" …"))))
     return names
 
 
 def _colour(place: int) -> str:
-    return _COLOURS[place] if place < len(_COLOURS) else _OTHERS
+    return palette.SETUPS[place] if place < len(palette.SETUPS) else palette.OTHERS
 
 
 def _limits(values: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
@@ -107,7 +92,7 @@ def _draw_metrics(comparison: Comparison, names: list[str], figure: "SubFigure",
         axis.set_yticks(range(len(names)), names, fontsize=8.5)
         axis.set_ylim(len(names) - 0.4, -0.6)
         for place, label in enumerate(axis.get_yticklabels()):
-            label.set_color(_colour(place) if place < len(_COLOURS) else "#777777")
+            label.set_color(_colour(place) if place < len(palette.SETUPS) else "#777777")
     legend = (
         "dot: mean over runs, hollow where the test does not tell it from 1;  line: its interval over seeds, "
         "with an arrow where it goes on;  ticks: runs;  → ←: better"
@@ -127,7 +112,7 @@ def _draw_metric(comparison: Comparison, metric: str, axis: "Axes") -> None:
     axis.set_xlim(low, high)
     for place, (setup, mean, own) in enumerate(zip(comparison.setups, means, runs, strict=True)):
         colour, one = _colour(place), comparison.difference(setup.name, metric)
-        if mean.num_runs > 1:
+        if mean.num > 1:
             axis.plot([mean.lower, mean.upper], [place, place], color=colour, lw=2, alpha=0.7, solid_capstyle="butt")
             axis.plot(own, [place] * len(own), "|", color=colour, ms=8, mew=1)
             for end, mark in ((low, "<"), (high, ">")):
@@ -138,12 +123,11 @@ def _draw_metric(comparison: Comparison, metric: str, axis: "Axes") -> None:
     axis.axhspan(-0.5, 0.5, color="#000000", alpha=0.05, lw=0)
     arrow = {"max": " →", "min": " ←", None: ""}[comparison.better(metric)]
     chosen = " (chooses)" if metric == comparison.select else ""
-    axis.set_title(_plain(f"{metric}{arrow}{chosen}"), fontsize=9, fontweight="bold" if chosen else "normal")
+    axis.set_title(plain(f"{metric}{arrow}{chosen}"), fontsize=9, fontweight="bold" if chosen else "normal")
     axis.locator_params(axis="x", nbins=4)
     axis.tick_params(axis="x", labelsize=8)
     axis.tick_params(axis="y", length=0)
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.grid(axis="x", alpha=0.3)
+    tidy(axis, hide=("top", "right", "left"), grid="x", size=None)
 
 
 def _panels_below(comparison: Comparison) -> "list[Callable[[Axes], None]]":
@@ -162,7 +146,7 @@ def _draw_alpha(comparison: Comparison, axis: "Axes") -> None:
     metric = comparison.primary or comparison.select
     line: dict[float, Setup] = {}
     for place, setup in enumerate(comparison.setups):
-        if setup.alpha is not None and setup.means[metric].num_runs:
+        if setup.alpha is not None and setup.means[metric].num:
             line.setdefault(setup.alpha, setup)
             axis.plot(setup.alpha, setup.means[metric].mean, "o", color=_colour(place), ms=6.5, zorder=3)
     alphas = sorted(line)
@@ -170,7 +154,7 @@ def _draw_alpha(comparison: Comparison, axis: "Axes") -> None:
     axis.plot(alphas, [mean.mean for mean in means], color="#444444", lw=1.2)
     axis.set_ylim(_limits([mean.mean for mean in means], [end for m in means for end in (m.lower, m.upper)]))
     axis.fill_between(alphas, [m.lower for m in means], [m.upper for m in means], color="#444444", alpha=0.12, lw=0)
-    axis.set_title(_plain(metric), fontsize=9)
+    axis.set_title(plain(metric), fontsize=9)
     axis.set_xlabel("α, share of the track cosine", fontsize=9)
 
 
@@ -193,7 +177,7 @@ def _draw_curves(comparison: Comparison, styles: Mapping[str, str], axis: "Axes"
     if values and min(values) > 0 and max(values) > 30 * min(values):
         axis.set_yscale("log")
     names = [f"{metric} ({'dashed' if style == '--' else 'solid'})" for metric, style in styles.items()]
-    axis.set_title(_plain(", ".join(names) if len(names) > 1 else next(iter(styles))), fontsize=9)
+    axis.set_title(plain(", ".join(names) if len(names) > 1 else next(iter(styles))), fontsize=9)
     axis.set_xlabel("epoch, as far as all seeds went", fontsize=9)
     axis.locator_params(axis="x", integer=True)
 
@@ -201,10 +185,10 @@ def _draw_curves(comparison: Comparison, styles: Mapping[str, str], axis: "Axes"
 def _draw_legend(comparison: Comparison, figure: "SubFigure") -> None:
     from matplotlib.lines import Line2D
 
-    names = [name.replace("\n", " ") for name in _names(comparison)[: len(_COLOURS)]]
+    names = [name.replace("\n", " ") for name in _names(comparison)[: len(palette.SETUPS)]]
     names = [name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 1] + "…" for name in names]
     lines = [Line2D([], [], color=_colour(place), lw=2.5) for place in range(len(names))]
-    if len(comparison.setups) > len(_COLOURS):
-        lines.append(Line2D([], [], color=_OTHERS, lw=2.5))
-        names.append(f"{len(_COLOURS) + 1} to {len(comparison.setups)}")
+    if len(comparison.setups) > len(palette.SETUPS):
+        lines.append(Line2D([], [], color=palette.OTHERS, lw=2.5))
+        names.append(f"{len(palette.SETUPS) + 1} to {len(comparison.setups)}")
     figure.legend(lines, names, loc="outside right upper", fontsize=7.5, frameon=False)

@@ -1,4 +1,4 @@
-"""The comparison for people: `comparison.csv`, `comparison.md`, `comparison.json`, and the picture."""
+"""The report of a comparison: `comparison.csv`, `comparison.md`, `comparison.json`, and the picture."""
 
 from collections.abc import Mapping
 from math import floor, log10
@@ -10,7 +10,9 @@ import pandas as pd
 from src.comparison.analysis import TESTED, Comparison, Difference, Setup, listed
 from src.comparison.picture import draw
 from src.runs.atomic import write_record, write_whole
-from src.statistics.paired import Mean
+from src.statistics.intervals import MeanInterval
+from src.terminal.markdown import escape, provenance_lines, table
+from src.terminal.numbers import interval, number
 
 _HOW = {"max": "highest", "min": "lowest"}
 
@@ -21,11 +23,13 @@ def write_report(comparison: Comparison, folder: Path, provenance: Mapping[str, 
     text = markdown(comparison, provenance)
     write_whole(folder / "comparison.png", lambda path: draw(comparison, path))
     write_whole(folder / "comparison.md", lambda path: path.write_text(text, encoding="utf-8"))
-    write_whole(folder / "comparison.csv", lambda path: tidy(comparison).to_csv(path, index=False, lineterminator="\n"))
+    write_whole(
+        folder / "comparison.csv", lambda path: long_table(comparison).to_csv(path, index=False, lineterminator="\n")
+    )
     write_record({**comparison.record(), "provenance": dict(provenance)}, folder / "comparison.json")
 
 
-def tidy(comparison: Comparison) -> pd.DataFrame:
+def long_table(comparison: Comparison) -> pd.DataFrame:
     """A line a set-up and metric, the best first. Differences are of the set-up less the best, where it was tested."""
     lines = []
     for setup in comparison.setups:
@@ -35,7 +39,7 @@ def tidy(comparison: Comparison) -> pd.DataFrame:
                 {
                     "setup": setup.name,
                     "metric": metric,
-                    "num_runs": mean.num_runs,
+                    "num_runs": mean.num,
                     "mean": mean.mean,
                     "lower": mean.lower,
                     "upper": mean.upper,
@@ -52,51 +56,49 @@ def tidy(comparison: Comparison) -> pd.DataFrame:
 def markdown(comparison: Comparison, provenance: Mapping[str, str]) -> str:
     """The verdict, set-ups × metrics, differences from the best, what every number is, and where it came from."""
     metrics = comparison.metrics
-    lines = ["# Comparison", "", f"**{_cell(comparison.verdict)}.**", ""]
-    lines += [f"| set-up | runs | {' | '.join(metrics)} |", f"|---|--:|{'--:|' * len(metrics)}"]
-    for setup in comparison.setups:
-        cells = [_mean(comparison, setup, metric) for metric in metrics]
-        lines.append(f"| {_cell(setup.name)} | {len(setup.runs)} | {' | '.join(cells)} |")
+    lines = ["# Comparison", "", f"**{escape(comparison.verdict)}.**", ""]
+    rows = [
+        [escape(setup.name), str(len(setup.runs)), *(_mean(comparison, setup, metric) for metric in metrics)]
+        for setup in comparison.setups
+    ]
+    lines += table(["set-up", "runs", *metrics], rows, "lr" + "r" * len(metrics))
     if comparison.differences:
-        lines += ["", f"Differences from {_cell(comparison.best.name)}:", ""]
-        lines += ["| set-up | metric | difference | interval | p | Holm p |", "|---|---|--:|--:|--:|--:|"]
+        head = ["set-up", "metric", "difference", "interval", "p", "Holm p"]
         by_setup = [one for setup in comparison.setups for one in comparison.differences if one.setup == setup.name]
-        lines += [_line(comparison, one) for one in by_setup]
-    lines += ["", "![comparison](comparison.png)", "", *(f"- {_cell(said)}" for said in sentences(comparison))]
-    lines += ["", *(f"- {name}: {value}" for name, value in provenance.items())]
+        lines += ["", f"Differences from {escape(comparison.best.name)}:", ""]
+        lines += table(head, (_row(comparison, one) for one in by_setup), "llrrrr")
+    lines += ["", "![comparison](comparison.png)", "", *(f"- {escape(said)}" for said in sentences(comparison))]
+    lines += ["", *provenance_lines(provenance)]
     return "\n".join(lines) + "\n"
 
 
 def _mean(comparison: Comparison, setup: Setup, metric: str) -> str:
     mean = setup.means[metric]
     bold = "**" if comparison.leads(setup, metric) else ""
-    few = f" ({mean.num_runs} of {len(setup.runs)} runs)" if 0 < mean.num_runs < len(setup.runs) else ""
-    number, _, reach = _with_reach(mean).partition(" ")
-    return f"{bold}{number}{bold} {reach}{few}".rstrip()
+    few = f" ({mean.num} of {len(setup.runs)} runs)" if 0 < mean.num < len(setup.runs) else ""
+    value, _, reach = _with_reach(mean).partition(" ")
+    return f"{bold}{value}{bold} {reach}{few}".rstrip()
 
 
-def _with_reach(mean: Mean) -> str:
+def _with_reach(mean: MeanInterval) -> str:
     """`0.237 ± 0.039`: to the second digit of what is uncertain."""
     reach = mean.upper - mean.mean
     if not reach > 0:  # one run, or runs that agree
-        return _number(mean.mean, ",.0f" if abs(mean.mean) >= 10_000 else ".4g")
+        return number(mean.mean, ",.0f" if abs(mean.mean) >= 10_000 else ".4g")
     decimals = max(0, 1 - floor(log10(reach)))
     return f"{mean.mean:,.{decimals}f} ± {reach:,.{decimals}f}"
 
 
-def _line(comparison: Comparison, one: Difference) -> str:
+def _row(comparison: Comparison, one: Difference) -> list[str]:
     bold = "**" if comparison.is_sure(one) else ""
-    interval = f"[{one.lower:+.3g}, {one.upper:+.3g}]" if np.isfinite(one.lower) else "–"
-    p_values = f"{_number(one.p_value, '.2g')} | {_number(one.holm_p_value, '.2g')}"
-    return f"| {_cell(one.setup)} | {one.metric} | {bold}{one.difference:+.3g}{bold} | {interval} | {p_values} |"
-
-
-def _number(value: float, form: str) -> str:
-    return format(value, form) if np.isfinite(value) else "–"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return [
+        escape(one.setup),
+        one.metric,
+        f"{bold}{one.difference:+.3g}{bold}",
+        interval(one.lower, one.upper, "+.3g"),
+        number(one.p_value, ".2g"),
+        number(one.holm_p_value, ".2g"),
+    ]
 
 
 def sentences(comparison: Comparison) -> list[str]:
@@ -109,7 +111,7 @@ def sentences(comparison: Comparison) -> list[str]:
     ]
     if len(setups) > 1:
         said.append("Bold: the best mean of a metric that has a better and a worse.")
-    if any(mean.num_runs > 1 for setup in setups for mean in setup.means.values()):
+    if any(mean.num > 1 for setup in setups for mean in setup.means.values()):
         said.append(f"±: half of Student's {level} interval of the mean over runs, so over seeds.")
     said += _of_runs(comparison)
     if comparison.differences:
@@ -136,9 +138,9 @@ def _of_runs(comparison: Comparison) -> list[str]:
         )
     for metric in comparison.metrics:
         few = [
-            f"{setup.name} {setup.means[metric].num_runs} of {len(setup.runs)}"
+            f"{setup.name} {setup.means[metric].num} of {len(setup.runs)}"
             for setup in setups
-            if setup.means[metric].num_runs < len(setup.runs) and not metric.startswith("ab/")
+            if setup.means[metric].num < len(setup.runs) and not metric.startswith("ab/")
         ]
         if few:
             said.append(f"{metric} is over the runs that have it: {listed(few)}.")

@@ -17,7 +17,7 @@ from src.tracking.store import INTERRUPTED, KIND, PRUNED, describe, fetch, find_
 
 _CURVES = ("train/loss", "val/loss")
 _NAMED = 3
-"""Differences between set-ups of one name that are told; where that is not enough, some digits tell them apart."""
+"""Differences between set-ups of one name that are named; where that is not enough, digits of their digest follow."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,9 +108,9 @@ def setup_names(runs: Sequence[Any]) -> dict[str, str]:
         for digest, own in zip(digests, params, strict=True):
             differing = [f"{key.rpartition('.')[2]}={short(own.get(key, '–'))}" for key in keys]
             names[digest] = " ".join([name, *differing[:_NAMED]]) if len(digests) > 1 else name
-    told = Counter(names.values())
+    counts = Counter(names.values())
     return {
-        run_id: names[digest] if told[names[digest]] == 1 else f"{names[digest]} {digest[:4]}"
+        run_id: names[digest] if counts[names[digest]] == 1 else f"{names[digest]} {digest[:4]}"
         for run_id, digest in of.items()
     }
 
@@ -133,10 +133,10 @@ def read(
     Raises:
         InputError: the store cannot be used.
     """
-    names, made = setup_names(runs), []
+    names, read_runs = setup_names(runs), []
     for run in runs:
         metrics: Mapping[str, float] = run.data.metrics
-        made.append(
+        read_runs.append(
             Run(
                 run_id=run.info.run_id,
                 setup=names[run.info.run_id],
@@ -148,7 +148,7 @@ def read(
             )
         )
         on_run(1)
-    return made
+    return read_runs
 
 
 def _queries(run: Any, tracking_uri: str) -> pd.DataFrame | None:

@@ -1,1 +1,1 @@
-"""From files of listening events or playlists to sessions, pairs and batches."""
+"""From the files of a source to sessions, pairs, splits and batches."""

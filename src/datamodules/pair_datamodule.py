@@ -17,18 +17,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.catalog import Catalog, Vocabulary
-from src.datamodules.events import EventLog, read_events
-from src.datamodules.pairs import SPLITS, Pairs, Sessions, make_pairs, split_pairs, split_sessions
+from src.datamodules.formats import find_reader
+from src.datamodules.pairs import Pairs, make_pairs
+from src.datamodules.sessions import Sessions, cut_sessions
+from src.datamodules.splits import SPLITS, split_pairs, split_sessions
 from src.errors import InputError, check_number
-from src.models.contracts import PairBatch
+from src.models.contracts import PairBatch, SourceEvents
 
 
 class PairDataset(Dataset[PairBatch]):
     """Pairs as four tensors; one index tensor cuts a whole batch out of each."""
 
     def __init__(self, pairs: Pairs) -> None:
-        columns = (pairs.previous, pairs.following, pairs.played_ratio, pairs.listener)
-        self._columns = tuple(map(torch.from_numpy, columns))
+        self._columns = PairBatch(
+            previous=torch.from_numpy(pairs.previous),
+            following=torch.from_numpy(pairs.following),
+            played_ratio=torch.from_numpy(pairs.played_ratio),
+            listener=torch.from_numpy(pairs.listener),
+        )
 
     def __getitem__(self, index: Int64[Tensor, "B"]) -> PairBatch:
         return PairBatch(*(column.index_select(0, index) for column in self._columns))
@@ -64,7 +70,7 @@ class PairDataModule(LightningDataModule):
     """Pairs of tracks from the listening logs or playlists of one source.
 
     Args:
-        reader: which source it is, a name in `events.READERS`.
+        reader: which source it is, a name in `formats.READERS`.
         path: folder with the source's files.
         prepare: makes them where they are missing: from `path` to the folder that has them; None where they are given.
         pairing: `consecutive`, `first` or `window`; see `make_pairs`.
@@ -127,26 +133,19 @@ class PairDataModule(LightningDataModule):
         """Read the source and split it, once.
 
         Raises:
-            InputError: the files cannot be used (see `read_events`), or leave a split without pairs.
+            InputError: the files cannot be used (see `Reader.read`), or leave a split without pairs.
         """
         if self._summary is not None:
             return
-        log = read_events(
-            reader=self._reader,
-            folder=self.path,
-            max_rejected=self._max_rejected,
-            rejected_path=self._rejected_path,
+        source = find_reader(self._reader).read(
+            self.path, max_rejected=self._max_rejected, rejected_path=self._rejected_path
         )
-        sessions, pairs = make_pairs(
-            log.database,
-            pairing=self._pairing,
-            window=self._window,
-            session_gap_minutes=self._session_gap_minutes,
-        )
-        log.database.close()
-        self.catalog = log.catalog
+        sessions = cut_sessions(source.database, session_gap_minutes=self._session_gap_minutes)
+        source.database.close()
+        pairs = make_pairs(sessions, pairing=self._pairing, window=self._window)
+        self.catalog = source.catalog
         self._split_up(sessions, pairs)
-        self._summary = self._summarise(log, sessions)
+        self._summary = self._summarise(source, sessions)
 
     def _split_up(self, sessions: Sessions, pairs: Pairs) -> None:
         if self._split == "pair":
@@ -176,7 +175,7 @@ class PairDataModule(LightningDataModule):
             mean_played_ratio=float(train.played_ratio[known].mean(dtype=np.float64)) if known.any() else None,
         )
 
-    def _summarise(self, log: EventLog, sessions: Sessions) -> pd.DataFrame:
+    def _summarise(self, source: SourceEvents, sessions: Sessions) -> pd.DataFrame:
         listens = sessions.listens
         rows: dict[str, tuple[int | None, ...]] = {}
         for part, (name, pairs) in enumerate(self.pairs.items()):
@@ -191,7 +190,7 @@ class PairDataModule(LightningDataModule):
             rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None)
         num_pairs = sum(map(len, self.pairs.values()))
         size = (len(self.catalog), self.catalog.num_artists)
-        rows["all"] = (log.num_events, len(sessions), num_pairs, *size, log.num_rejected)
+        rows["all"] = (source.num_events, len(sessions), num_pairs, *size, source.num_rejected)
         columns = ["events", "sessions", "pairs", "tracks", "artists", "rejected"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
 

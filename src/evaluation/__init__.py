@@ -1,1 +1,1 @@
-"""Metrics of rankings, one value for each query."""
+"""Evaluation: ranking metrics, one value for each test query."""

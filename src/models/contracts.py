@@ -134,8 +134,9 @@ class Ranker(Protocol):
 class SourceEvents:
     """What a source held: the catalogue, and the table `events` in `database`.
 
-    `events` has the columns `user_id, timestamp` (ms, NULL without a clock), `position` (order of the lines), `track`
-    (row of the catalogue), `played_ratio` (0 to 1, or NULL), `source_session, is_last`.
+    `events` has the columns `user_id`, `timestamp` (ms, NULL without a clock), `position` (order of the lines), `track`
+    (row of the catalogue), `played_ratio` (DOUBLE, 0 to 1, or NULL), `source_session` (NULL where the source does not
+    cut sessions itself) and `is_last` (BOOLEAN: a session ends here). The others are BIGINT.
     """
 
     database: "DuckDBPyConnection"

@@ -1,1 +1,1 @@
-"""Pictures of a run, and what all pictures share."""
+"""Plots: the pictures of a run, and the palette and axes of every picture."""

@@ -11,7 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int64, Shaped
 
 from src.plots import labels
-from src.plots.run import BLUE, GREY, INK, blank, save, tidy
+from src.plots.axes import tidy
+from src.plots.palette import BLUE, GREY, INK
+from src.plots.run import blank, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

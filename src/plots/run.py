@@ -1,4 +1,4 @@
-"""Pictures of a training run: what it learned, how well it foretells, whom it serves; `artist_map.py` has one more.
+"""Pictures of a training run: what it learned, how well it predicts, whom it serves; `artist_map.py` has one more.
 
 The numbers of a picture come from a function of their own, so that they can be checked. P pairs, Q queries, E epochs.
 """
@@ -12,15 +12,15 @@ import pandas as pd
 from jaxtyping import Float, Int64
 from scipy.stats import rankdata
 
-from src.abtest.report import COLOURS
+from src.plots.axes import tidy
+from src.plots.palette import BLUE, FAINT, GREY, INK, ORANGE
 from src.runs.atomic import write_whole
+from src.terminal.numbers import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GREY, BLUE, ORANGE = COLOURS[:3]
-INK, FAINT = "#222222", "#d9d9d9"
 _DPI = 110
 
 
@@ -266,7 +266,7 @@ def draw_popularity(
     above.set_yscale("log")
     above.set_ylim(1.2 * num_tracks, 0.8)
     above.minorticks_off()
-    above.yaxis.set_major_formatter(lambda rank, _: _short(round(rank)))
+    above.yaxis.set_major_formatter(lambda rank, _: count(round(rank)))
     tidy(above, legend=True, ylabel="rank, 1 is best")
     below.bar(places, 100 * bins["num_queries"] / len(ranks), 0.62, color=np.where(seen, BLUE, ORANGE), alpha=0.55)
     below.set_xticks(places, spans(bins["least"].tolist(), bins["most"].tolist()))
@@ -278,17 +278,11 @@ def draw_popularity(
 def spans(least: list[int], most: list[int]) -> list[str]:
     """Each bin in words, in fewer of them where there are many bins."""
     if len(least) > 11:
-        return [f"{_short(low, plain_below=1000)}+" if low else "unseen" for low in least]
+        return [f"{count(low, plain_below=1000)}+" if low else "unseen" for low in least]
     return [
-        "unseen" if not high else _short(low) + f"–{_short(high)}" * (high > low)
+        "unseen" if not high else count(low) + f"–{count(high)}" * (high > low)
         for low, high in zip(least, most, strict=True)
     ]
-
-
-def _short(count: int, plain_below: int = 10_000) -> str:
-    """A count in few signs: 512, 16k, 1M."""
-    thousands = (len(str(count)) - 1) // 3 if count >= plain_below else 0
-    return f"{count / 1000**thousands:.0f}{' kMGT'[thousands].strip()}"
 
 
 def blank(title: str, said: str, *, height: float) -> "Figure":
@@ -310,18 +304,6 @@ def _with_strip(figure: "Figure") -> "tuple[Axes, Axes]":
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.tick_params(bottom=False)
     return above, below
-
-
-def tidy(axis: "Axes", *, legend: bool = False, xlabel: str | None = None, ylabel: str | None = None) -> None:
-    """Take away what nobody reads, and name the rest."""
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=8)
-    if xlabel:
-        axis.set_xlabel(xlabel, fontsize=9)
-    if ylabel:
-        axis.set_ylabel(ylabel, fontsize=9)
-    if legend:
-        axis.legend(frameon=False, fontsize=8.5)
 
 
 def save(figure: "Figure", path: Path) -> None:

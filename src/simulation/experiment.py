@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
-from scipy import stats
+from jaxtyping import Int64
 
 from src.assignment import check_arms
 from src.errors import InputError, check_flag, check_number
@@ -24,6 +23,7 @@ from src.simulation.policies import Policy
 from src.simulation.traffic import Day, Players, Plays, TaskOutcome, uninterrupted
 from src.simulation.world import World
 from src.simulation.world_files import WORLD_FILES, write_world
+from src.statistics.intervals import MeanInterval
 
 LEVEL = 0.95
 """Of every interval."""
@@ -64,19 +64,11 @@ class Tally:
         }
         time_played = self.hundredths[active] / WHOLE
         for name, total in (("time", time_played), ("tracks", tracks)):
-            mean, half_width = _mean_and_half_width(total / sessions)
-            summary[f"mean_{name}_per_session"] = mean
-            summary[f"mean_{name}_per_session_lower"] = mean - half_width
-            summary[f"mean_{name}_per_session_upper"] = mean + half_width
+            interval = MeanInterval.of(total / sessions, LEVEL)
+            summary[f"mean_{name}_per_session"] = interval.mean
+            summary[f"mean_{name}_per_session_lower"] = interval.lower
+            summary[f"mean_{name}_per_session_upper"] = interval.upper
         return summary
-
-
-def _mean_and_half_width(values: Float64[np.ndarray, "u"]) -> tuple[float, float]:
-    """Mean and half the width of its t interval, both NaN where there are too few values."""
-    if len(values) < 2:
-        return (float(values.mean()) if len(values) else float("nan")), float("nan")
-    quantile = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1))
-    return float(values.mean()), quantile * float(values.std(ddof=1)) / len(values) ** 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

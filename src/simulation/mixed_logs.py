@@ -1,11 +1,12 @@
 """Logs of an embedded world for training: made once, and found again by what they are made from."""
 
+import ast
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from src.errors import InputError, check_number
 from src.simulation.arm_policies import make_policies
 from src.simulation.experiment import ArmReport, run_experiment
 from src.simulation.world import World
+
+_ROOT = Path(__file__).resolve().parents[2]
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -59,7 +62,7 @@ class MixedLogs:
             "world": world.digest(),
             "arms": dict(arms),
             "templates": {name: template.keywords for name, template in sorted(templates.items())},
-            "code": _code(),
+            "code": _code(templates),
         }
 
     def __call__(self, folder: Path) -> Path:
@@ -106,12 +109,43 @@ class MixedLogs:
         )
 
 
-def _code() -> str:
-    """Digest of the code that makes the logs."""
+def _code(templates: Mapping[str, partial[Any]]) -> str:
+    """Digest of the code that decides what the logs hold: of what plays, of who recommends, and of all they import."""
+    makers = [run_experiment, make_policies, *(template.func for template in templates.values())]
+    return code_digest({maker.__module__ for maker in makers})
+
+
+def code_digest(modules: Iterable[str], root: Path = _ROOT) -> str:
+    """Digest of the text of some modules of `src` and of those that they import, however far away.
+
+    Args:
+        modules: names such as `src.simulation.experiment`.
+        root: the folder that holds `src`.
+    """
+    found: dict[str, bytes] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        path = root / f"{name.replace('.', '/')}.py"
+        if name.startswith("src.") and name not in found and path.is_file():
+            found[name] = path.read_bytes()
+            waiting += _imported(found[name])
     sha = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        sha.update(path.read_bytes())
+    for name, text in sorted(found.items()):
+        sha.update(f"{name} {len(text)}\n".encode() + text)
     return sha.hexdigest()[:16]
+
+
+@cache
+def _imported(text: bytes) -> list[str]:
+    """What a module may import, wherever in it: `from a import b` may mean the module `a` or `a.b`."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def _refuse(name: str) -> Path:

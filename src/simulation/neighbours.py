@@ -47,6 +47,7 @@ def nearest(
 
 def _best(values: Float32[np.ndarray, "Q n"], k: int) -> Int64[np.ndarray, "Q k"]:
     """Columns of the `k` largest of each row, in no order."""
+    # models/retrieval/exact.py searches alike in torch, which is not imported here, and orders ties, which takes longer
     if k >= values.shape[1]:
         return np.broadcast_to(np.arange(values.shape[1]), values.shape)
     return np.argpartition(values, -k, axis=1)[:, -k:]

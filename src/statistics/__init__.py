@@ -1,1 +1,1 @@
-"""Means, differences and tests with their intervals, shared by comparison and A/B tests."""
+"""Statistics: how certain a mean or a difference is, wherever Segue reports one; intervals are in `intervals.py`."""

@@ -1,9 +1,8 @@
-"""How sure a mean is, and a difference of two: over the seeds that were drawn, and the sessions that were in the test.
+"""How certain the difference of two set-ups is: over the seeds that were drawn, and the sessions that were in the test.
 
 R runs of a set-up, Q test queries, G test sessions.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,29 +13,8 @@ _ROUNDING = 1e-12
 """Accuracy lies in [0, 1]: what is smaller came from the order of a sum."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mean:
-    """Mean over the runs that have the metric, with Student's interval; NaN where it cannot be told."""
-
-    num_runs: int
-    mean: float
-    lower: float
-    upper: float
-
-    @classmethod
-    def of(cls, values: Iterable[float], level: float) -> "Mean":
-        """Of the values of runs; the interval needs two."""
-        given = np.array([value for value in values if np.isfinite(value)], np.float64)
-        if not len(given):
-            return cls(num_runs=0, mean=float("nan"), lower=float("nan"), upper=float("nan"))
-        mean, reach = float(given.mean()), float("nan")
-        if len(given) > 1:
-            reach = float(stats.t.ppf((1 + level) / 2, len(given) - 1)) * float(given.std(ddof=1)) / len(given) ** 0.5
-        return cls(num_runs=len(given), mean=mean, lower=mean - reach, upper=mean + reach)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sample:
+class QueryScores:
     """What a test needs of a set-up and a metric.
 
     Args:
@@ -52,7 +30,7 @@ class Sample:
     run_means: Float64[np.ndarray, "R"]
 
     @classmethod
-    def of(cls, values: Float64[np.ndarray, "R Q"], session: Int64[np.ndarray, "Q"]) -> "Sample":
+    def of(cls, values: Float64[np.ndarray, "R Q"], session: Int64[np.ndarray, "Q"]) -> "QueryScores":
         """Of the values of each run and query; sessions are numbered 0..G-1."""
         of_query = values.mean(0)
         mean = float(of_query.mean())
@@ -61,7 +39,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class PairedDifference:
     """A difference with its interval, two-sided p-value and degrees of freedom.
 
     NaN where there is no test: one session only, or a difference that does not vary at all and is not 0.
@@ -74,15 +52,15 @@ class Found:
     degrees_of_freedom: float = float("nan")
 
 
-def difference(ours: Sample, theirs: Sample, level: float) -> Found:
+def paired_difference(ours: QueryScores, theirs: QueryScores, level: float) -> PairedDifference:
     """Ours less theirs, paired by query.
 
-    Two kinds of luck are in it. Which sessions stood in the test set: both answered the same queries, so the variance
-    is that of the paired difference, and queries of a session are alike, so sessions are the unit (linearised ratio,
-    G/(G−1)). Which seeds were drawn: the variance of the runs' means over R, of each side that has two; unpaired, since
-    the same seed draws other weights in another architecture. What seed and query do together is in both parts, so the
-    error is rather a little too large. A side of one run does not show its part, which is left out. A part that is 0
-    drops out of the degrees of freedom. Source: Liang & Zeger 1986 (clusters), Satterthwaite 1946 (their sum).
+    The variance has two parts. Test sessions: both set-ups answered the same queries, so the variance is that of the
+    paired difference, and queries of a session are alike, so sessions are the unit (linearised ratio, G/(G−1)). Seeds:
+    the variance of the runs' means over R, of each side that has two runs; unpaired, since the same seed draws other
+    weights in another architecture. The interaction of seed and query is in both parts, so the error is slightly too
+    large. A side of one run has no estimate for its seed, and that part is left out. A part that is 0 drops out of the
+    degrees of freedom. Source: Liang & Zeger 1986 (clusters), Satterthwaite 1946 (their sum).
     """
     found, residual = round(ours.mean - theirs.mean, 12), ours.session_sums - theirs.session_sums
     num_sessions, seeds = len(residual), [one.run_means for one in (ours, theirs) if len(one.run_means) > 1]
@@ -92,11 +70,13 @@ def difference(ours: Sample, theirs: Sample, level: float) -> Found:
         parts.append((squares / ours.num_queries**2, num_sessions - 1))
     parts = [(variance, df) for variance, df in parts if variance > _ROUNDING**2]
     if found == 0 and not parts:
-        return Found(difference=0.0, lower=0.0, upper=0.0, p_value=1.0)
+        return PairedDifference(difference=0.0, lower=0.0, upper=0.0, p_value=1.0)
     if num_sessions < 2 or not parts:
-        return Found(difference=found)
+        return PairedDifference(difference=found)
     total = sum(variance for variance, _ in parts)
     df = total**2 / sum(variance**2 / own for variance, own in parts)
     reach = float(stats.t.ppf((1 + level) / 2, df)) * total**0.5
     p_value = 2 * float(stats.t.sf(abs(found) / total**0.5, df))
-    return Found(difference=found, lower=found - reach, upper=found + reach, p_value=p_value, degrees_of_freedom=df)
+    return PairedDifference(
+        difference=found, lower=found - reach, upper=found + reach, p_value=p_value, degrees_of_freedom=df
+    )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.abtest.report import COLOURS
+from src.plots import palette
+from src.plots.axes import tidy
 from src.runs.atomic import write_whole
 from src.sweeps.search_space import as_typed
 from src.sweeps.search_study import PRUNED, WHY, best_so_far, finished
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-_GREY, _BLUE, _ORANGE = COLOURS[:3]
-_FAINT = "#d9d9d9"
 _COLUMNS = 3
 """Panels in a row."""
 _ENOUGH = 10
@@ -114,34 +113,36 @@ def _draw_history(panel: "Axes", study: "Study", trials: "Sequence[FrozenTrial]"
         numbers = [t.number for t in complete]
         values = better.accumulate([float(t.value or 0.0) for t in complete])
         until = trials[-1].number
-        panel.step([*numbers, until], [*values, values[-1]], where="post", color=_ORANGE, label="best so far")
+        panel.step([*numbers, until], [*values, values[-1]], where="post", color=palette.ORANGE, label="best so far")
         _star(panel, best.number, best)
         panel.set_title(f"{monitor} {best.value:.4f} in trial {best.number}", fontsize=10, loc="left")
     if failed:
         bottom = panel.get_xaxis_transform()
-        panel.plot(failed, [0.02] * len(failed), "x", color=COLOURS[5], transform=bottom, label="failed", ms=6)
+        panel.plot(failed, [0.02] * len(failed), "x", color=palette.RED, transform=bottom, label="failed", ms=6)
     panel.set(xlabel="trial", ylabel=monitor)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panel.get_legend_handles_labels()[0]:
         panel.legend(frameon=False, fontsize=8, loc="best")
-    _plain(panel)
+    tidy(panel, grid="y")
 
 
 def _draw_importance(panel: "Axes", study: "Study") -> None:
     shares = dict(reversed(list(importance(study).items())))
     panel.set_title("share of the differences explained", fontsize=10, loc="left")
     if not shares:
-        panel.text(0.5, 0.5, "too few complete trials to tell", ha="center", va="center", color=_GREY, fontsize=9)
+        panel.text(
+            0.5, 0.5, "too few complete trials to tell", ha="center", va="center", color=palette.GREY, fontsize=9
+        )
         panel.set_axis_off()
         return
-    panel.barh(list(shares), list(shares.values()), color=_BLUE, height=0.6)
+    panel.barh(list(shares), list(shares.values()), color=palette.BLUE, height=0.6)
     for place, share in enumerate(shares.values()):
         panel.text(share, place, f" {share:.0%}", va="center", fontsize=8)
     panel.set_xlim(0, max(shares.values()) * 1.2 or 1.0)
     panel.set_xticks([])
     panel.tick_params(axis="y", length=0, labelsize=8)
     panel.set_xlabel("of the parameters that all trials have", fontsize=8, loc="left")
-    _plain(panel, "bottom")
+    tidy(panel, hide=("top", "right", "bottom"), grid="y")
     panel.grid(visible=False)
 
 
@@ -163,7 +164,7 @@ def _draw_parameter(panel: "Axes", study: "Study", trials: "Sequence[FrozenTrial
     if best and name in best.params:
         _star(panel, place.get(best.params[name], best.params[name]), best)
     panel.set_title(name, fontsize=10, loc="left")
-    _plain(panel)
+    tidy(panel, grid="y")
 
 
 def _whole_range(panel: "Axes", distribution: Any) -> None:
@@ -188,17 +189,10 @@ def _dots(
     pruned: bool,
     label: str | None = None,
 ) -> None:
-    look: dict[str, Any] = {"mfc": "white", "mec": _GREY} if pruned else {"color": _BLUE, "mec": "white"}
+    look: dict[str, Any] = {"mfc": "white", "mec": palette.GREY} if pruned else {"color": palette.BLUE, "mec": "white"}
     if trials:
         panel.plot(across, [float(t.value or 0.0) for t in trials], "o", ms=6, mew=1.0, ls="", label=label, **look)
 
 
 def _star(panel: "Axes", across: float | int, best: "FrozenTrial") -> None:
-    panel.plot([across], [float(best.value or 0.0)], "*", ms=14, color=_ORANGE, mec="white", zorder=4)
-
-
-def _plain(panel: "Axes", *without: str) -> None:
-    panel.spines[["top", "right", *without]].set_visible(False)
-    panel.grid(axis="y", color=_FAINT, lw=0.6)
-    panel.set_axisbelow(True)
-    panel.tick_params(labelsize=8)
+    panel.plot([across], [float(best.value or 0.0)], "*", ms=14, color=palette.ORANGE, mec="white", zorder=4)

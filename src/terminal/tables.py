@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.terminal.console import console
+from src.terminal.numbers import interval, number, p_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,8 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
         table.add_column(column, justify="right", no_wrap=True)
     for arm, row in arms.items():
         means = [
-            f"[bold]{row[name]:.2f}[/] \\[{row[name + '_lower']:.2f}, {row[name + '_upper']:.2f}]".replace("nan", "–")
+            f"[bold]{number(row[name], '.2f')}[/] "
+            f"\\[{number(row[name + '_lower'], '.2f')}, {number(row[name + '_upper'], '.2f')}]"
             for name in ("mean_time_per_session", "mean_tracks_per_session")
         ]
         table.add_row(arm, Text(names[arm], overflow="fold"), f"{row['sessions']:,}", *means)
@@ -46,13 +48,13 @@ def effects_table(record: Mapping[str, Any]) -> Table:
         sure = effect["significant"] if effect["holm_significant"] is None else effect["holm_significant"]
         colour = ("green" if effect["better"] else "red") if sure and not record["withheld"] else "default"
         weight = "bold " if effect["metric"] == record["primary"] else ""
-        interval = f"\\[{effect['lower_percent']:+.1f}, {effect['upper_percent']:+.1f}]"
+        bounds = interval(effect["lower_percent"], effect["upper_percent"], "+.1f")
         cells = (
             f"[{weight}default]{effect['metric'].replace('_', ' ')}[/]",
             f"{effect['control_mean']:.4g}",
             f"{effect['treatment_mean']:.4g}",
-            f"[{weight}{colour}]{effect['effect_percent']:+.1f}[/] {interval}",
-            "<0.0001" if effect["holm_p_value"] < 1e-4 else f"{effect['holm_p_value']:.2g}",
+            f"[{weight}{colour}]{effect['effect_percent']:+.1f}[/] \\{bounds}",
+            p_value(effect["holm_p_value"]),
         )
         missing = not math.isfinite(effect["p_value"])  # all values are the same, or the control mean is 0
         cells = (*cells[:3], "–", "–") if missing else cells
@@ -111,26 +113,28 @@ def comparison_table(record: Mapping[str, Any], title: str) -> Table:
     for head in ("runs", *heads):
         table.add_column(escape(head), justify="right", no_wrap=True)
     for setup in record["setups"]:
-        cells = [_mean_cell(setup["metrics"][metric], interval=wide and metric in main) for metric in (*main, *shown)]
+        cells = [
+            _mean_cell(setup["metrics"][metric], with_interval=wide and metric in main) for metric in (*main, *shown)
+        ]
         if tested:
-            cells[len(main) : len(main)] = _difference_cells(setup["differences"].get(primary), interval=wide)
+            cells[len(main) : len(main)] = _difference_cells(setup["differences"].get(primary), with_interval=wide)
         table.add_row(Text(setup["setup"], overflow="fold"), str(len(setup["run_ids"])), *cells)
     return table
 
 
-def _mean_cell(mean: Mapping[str, Any], *, interval: bool) -> str:
+def _mean_cell(mean: Mapping[str, Any], *, with_interval: bool) -> str:
     if not mean["num_runs"]:
         return "–"
-    reach = f" ±{mean['upper'] - mean['mean']:.2g}" if interval and math.isfinite(mean["upper"]) else ""
+    reach = f" ±{mean['upper'] - mean['mean']:.2g}" if with_interval and math.isfinite(mean["upper"]) else ""
     return f"[{'bold' if mean['leads'] else 'default'}]{mean['mean']:.4g}[/]{reach}"
 
 
-def _difference_cells(one: Mapping[str, Any] | None, *, interval: bool) -> tuple[str, str]:
+def _difference_cells(one: Mapping[str, Any] | None, *, with_interval: bool) -> tuple[str, str]:
     if one is None:
         return "", ""
     colour = ("green" if one["difference"] < 0 else "red") if one["sure"] else "default"
     difference = f"[{colour}]{one['difference']:+.3g}[/]"
     if not math.isfinite(one["p_value"]):  # one session, or the same difference in all
         return difference, "–"
-    bounds = f" \\[{one['lower']:+.2g}, {one['upper']:+.2g}]" if interval else ""
-    return difference + bounds, "<0.0001" if one["holm_p_value"] < 1e-4 else f"{one['holm_p_value']:.2g}"
+    bounds = f" \\{interval(one['lower'], one['upper'], '+.2g')}" if with_interval else ""
+    return difference + bounds, p_value(one["holm_p_value"])

@@ -1,40 +1,40 @@
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock, create_autospec
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 
+from src.callbacks.context import RunContext, ranker_of
+from src.callbacks.exact_resume import ExactResume
 from src.callbacks.export import Export
-from src.callbacks.progress import TrainingProgress
-from src.callbacks.ranking import Ranking
+from src.callbacks.ranking_metrics import RankingMetrics, check_monitor
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
-from src.models.heads import TwoTableDot
-from src.models.pair_ranker import PairRanker
+from src.models.retrieval.approximate import approximate_top_k
+from src.models.retrieval.exact import top_k
 from src.recommendations import Recommendations
 from tests.conftest import NUM_RING_TRACKS, event, write_lines, write_tracks
 
 Make = Callable[..., PairDataModule]
 
 
-def ranking_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Ranking:
+def ranking_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> RankingMetrics:
     usual: dict[str, Any] = {
         "max_val_queries": 10_000,
         "list_length": 10,
         "queries_path": str(tmp_path / "queries.parquet"),
-        "monitor": "val/ndcg_at_10",
         "seed": 1,
     }
-    return Ranking(datamodule, **{**usual, **changes})
+    return RankingMetrics(RunContext(datamodule=datamodule), **{**usual, **changes})
 
 
-def export_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Export:
+def export_of(given: PairDataModule | RunContext, tmp_path: Path, **changes: Any) -> Export:
+    context = given if isinstance(given, RunContext) else RunContext(datamodule=given)
     usual: dict[str, Any] = {"path": str(tmp_path / "r.jsonl"), "k": 5, "index": "auto", "recall": 0.9}
-    return Export(datamodule, **{**usual, "approximate_above": NUM_RING_TRACKS, **changes})
+    return Export(context, **{**usual, "approximate_above": NUM_RING_TRACKS, **changes})
 
 
 @pytest.fixture
@@ -60,8 +60,28 @@ def test_validation_takes_a_seeded_part_of_many_queries(ring: PairDataModule, tm
 
 def test_a_ranking_monitor_without_queries_is_refused_before_training(disliked: PairDataModule, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"monitor.metric=val/mrr cannot be computed.*use monitor.metric=val/loss"):
-        ranking_of(disliked, tmp_path, monitor="val/mrr")
-    assert len(ranking_of(disliked, tmp_path, monitor="val/loss").queries["val"]) == 0
+        check_monitor("val/mrr", disliked, is_ranked=True)
+    check_monitor("val/loss", disliked, is_ranked=True)
+    assert len(ranking_of(disliked, tmp_path).queries["val"]) == 0
+
+
+def test_a_ranking_monitor_without_the_callback_that_ranks_is_refused_before_training(ring: PairDataModule) -> None:
+    check_monitor("val/mrr", ring, is_ranked=True)
+    check_monitor("val/loss", ring, is_ranked=False)
+    with pytest.raises(InputError, match=r"val/mrr cannot be computed: callbacks.ranking, which does it, is left out"):
+        check_monitor("val/mrr", ring, is_ranked=False)
+
+
+def test_a_module_that_is_no_ranker_is_a_bug_in_plain_words() -> None:
+    with pytest.raises(
+        TypeError, match=r"LightningModule is no Ranker .*: no approximate_top, loss, ranks, scorer, top"
+    ):
+        ranker_of(LightningModule())
+
+
+def test_a_checkpoint_without_what_exact_resuming_needs_is_refused() -> None:
+    with pytest.raises(InputError, match=r"was trained with callbacks.resume=null, .*add callbacks.resume=null"):
+        ExactResume(seed=1).on_load_checkpoint(create_autospec(Trainer, instance=True), LightningModule(), {})
 
 
 def test_lists_longer_than_the_catalogue_are_refused_before_training(ring: PairDataModule, tmp_path: Path) -> None:
@@ -69,12 +89,6 @@ def test_lists_longer_than_the_catalogue_are_refused_before_training(ring: PairD
         ranking_of(ring, tmp_path, list_length=60)
     with pytest.raises(InputError, match="k must be a whole number of at least 1 and at most 59"):
         export_of(ring, tmp_path, k=0)
-
-
-@pytest.mark.parametrize("epochs", [0, -1])
-def test_training_without_an_epoch_is_refused(ring: PairDataModule, epochs: int) -> None:
-    with pytest.raises(InputError, match=f"max_epochs must be a whole number of at least 1, got {epochs}"):
-        TrainingProgress(ring, monitor="val/loss", mode="min", max_epochs=epochs)
 
 
 @pytest.mark.parametrize(
@@ -109,19 +123,36 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     torch.manual_seed(0)
-    table = torch.randn(NUM_RING_TRACKS, 4)
-    trainer = create_autospec(Trainer, instance=True, callback_metrics={}, loggers=[MagicMock()])
-    scorer = create_autospec(TwoTableDot, instance=True)
-    scorer.query_vectors.return_value = scorer.item_vectors.return_value = table
-    model = create_autospec(PairRanker, instance=True, scorer=scorer, _plays=ring.vocabulary.plays)
-    model.top.side_effect = partial(PairRanker.top, model)
-    model.approximate_top.side_effect = partial(PairRanker.approximate_top, model)
-    export_of(ring, tmp_path, **changes).on_test_end(trainer, model)
+    model = FixedVectors(torch.randn(NUM_RING_TRACKS, 4), ring)
+    context = RunContext(datamodule=ring)
+    trainer = create_autospec(Trainer, instance=True, loggers=[MagicMock()])
+    export_of(context, tmp_path, **changes).on_test_end(trainer, model)
     lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
     assert (lists.rows >= 0).all()
+    assert context.recommendations == tmp_path / "r.jsonl"
     assert ("recommendations are approximate" in capsys.readouterr().out) == approximate
-    assert list(trainer.callback_metrics) == ["export/recall_at_5"] * approximate
+    assert list(context.history.test) == ["export/recall_at_5"] * approximate
     if approximate:
-        recall = float(trainer.callback_metrics["export/recall_at_5"])
+        recall = context.history.test["export/recall_at_5"]
         assert 0.9 <= recall <= 1
         trainer.loggers[0].log_metrics.assert_called_once_with({"export/recall_at_5": pytest.approx(recall)})
+
+
+class FixedVectors(LightningModule):
+    """A ranker whose queries and items are one table."""
+
+    scorer = loss = None
+
+    def __init__(self, table: torch.Tensor, datamodule: PairDataModule) -> None:
+        super().__init__()
+        self._settings: dict[str, Any] = {"queries": table, "items": table, "plays": datamodule.vocabulary.plays}
+
+    def ranks(self, *_: Any) -> Any:
+        raise AssertionError("an export asks for no ranks")
+
+    def top(self, query_rows: Any, k: int, on_block: Any) -> Any:
+        return top_k(**self._settings, query_rows=torch.from_numpy(query_rows), k=k, on_block=on_block)
+
+    def approximate_top(self, query_rows: Any, k: int, recall: float, on_block: Any) -> Any:
+        rows = torch.from_numpy(query_rows)
+        return approximate_top_k(**self._settings, query_rows=rows, k=k, recall=recall, on_block=on_block)

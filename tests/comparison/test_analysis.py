@@ -1,4 +1,4 @@
-"""The comparison of set-ups: independent libraries, laws, and its promises on runs that were made up."""
+"""The comparison of set-ups: which is best, what is tested, and what is said of it."""
 
 import doctest
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from src.abtest.analysis import holm
 from src.comparison import analysis as comparison
 from src.comparison.analysis import QUERY, TESTED, Comparison, Run, against_first, compare, direction
 from src.errors import InputError
-from src.statistics.paired import Found, Mean, Sample, difference
+from src.statistics.holm import holm
+from src.statistics.paired import paired_difference
+from tests.statistics.test_paired import LEVEL, lucky, same, sample, two_setups
 
 NDCG = "test/ndcg_at_10"
 
@@ -50,83 +50,17 @@ def compared(runs: Sequence[Run], **changes: Any) -> Comparison:
     return compare(runs, **{**usual, **changes})
 
 
-def sample(values: Any, session: Any = None) -> Sample:
-    """Of values by run and query, or of those of one run."""
-    of_runs = np.atleast_2d(np.asarray(values, np.float64))
-    place = np.arange(of_runs.shape[1]) if session is None else np.asarray(session, np.int64)
-    return Sample.of(of_runs, place)
-
-
 def test_the_examples_in_the_docstrings_hold() -> None:
     result = doctest.testmod(comparison)
     assert result.attempted >= 1
     assert result.failed == 0
 
 
-# Oracles: the same numbers by other people's programs.
-
-
-def test_one_query_a_session_and_one_seed_is_the_paired_t_test() -> None:
-    rng = np.random.default_rng(0)
-    ours, theirs = rng.random(80), rng.random(80)
-    expected = stats.ttest_rel(ours, theirs)
-    found = difference(sample(ours), sample(theirs), 0.9)
-    assert found.p_value == pytest.approx(expected.pvalue)
-    assert (found.lower, found.upper) == pytest.approx(tuple(expected.confidence_interval(0.9)))
-    assert found.degrees_of_freedom == pytest.approx(79)
-
-
-def test_sessions_are_clusters_as_statsmodels_has_them() -> None:
-    rng = np.random.default_rng(1)
-    session = np.repeat(np.arange(30), rng.integers(1, 9, 30))
-    ours, theirs = rng.random(len(session)) + rng.normal(0, 0.3, 30)[session], rng.random(len(session))
-    fit = sm.OLS(ours - theirs, np.ones(len(session))).fit()
-    # statsmodels also multiplies by (n − 1)/(n − k), which is 1 here
-    expected = fit.get_robustcov_results("cluster", groups=session, use_t=True, df_correction=True)
-    found = difference(sample(ours, session), sample(theirs, session), 0.95)
-    assert found.difference == pytest.approx(expected.params[0])
-    assert found.p_value == pytest.approx(expected.pvalues[0])
-    assert (found.lower, found.upper) == pytest.approx(tuple(expected.conf_int(0.05)[0]))
-
-
-def test_where_sessions_tell_nothing_it_is_welchs_test_of_the_runs() -> None:
-    """Every query of a run has the same value, so only seeds are left to chance."""
-    rng = np.random.default_rng(2)
-    ours, theirs = rng.random(4), rng.random(7)
-    expected = stats.ttest_ind(ours, theirs, equal_var=False)
-    found = difference(sample(np.tile(ours, (50, 1)).T), sample(np.tile(theirs, (50, 1)).T), 0.95)
-    assert found.p_value == pytest.approx(expected.pvalue)
-    assert found.degrees_of_freedom == pytest.approx(expected.df)
-    assert (found.lower, found.upper) == pytest.approx(tuple(expected.confidence_interval(0.95)))
-
-
-def test_both_kinds_of_luck_add_up() -> None:
-    """The formula, once more, in a slow loop."""
-    rng = np.random.default_rng(3)
-    session = np.array([0, 0, 1, 2, 2, 2, 3])
-    ours, theirs = rng.random((3, 7)), rng.random((2, 7))
-    gap = [sum(ours[:, q]) / 3 - sum(theirs[:, q]) / 2 for q in range(7)]
-    mean = sum(gap) / 7
-    clusters = [sum(gap[q] - mean for q in range(7) if session[q] == s) for s in range(4)]
-    parts = [
-        (4 / 3 * sum(c**2 for c in clusters) / 49, 3),
-        (np.var(ours.mean(1), ddof=1) / 3, 2),
-        (np.var(theirs.mean(1), ddof=1) / 2, 1),
-    ]
-    total = sum(part for part, _ in parts)
-    df = total**2 / sum(part**2 / own for part, own in parts)
-    found = difference(sample(ours, session), sample(theirs, session), 0.95)
-    assert found.difference == pytest.approx(mean)
-    assert found.degrees_of_freedom == pytest.approx(df)
-    assert (found.lower, found.upper) == pytest.approx(stats.t.interval(0.95, df, mean, total**0.5))
-    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(mean) / total**0.5, df))
-
-
 def test_the_interval_of_a_mean_is_students_over_seeds() -> None:
     values = [0.1, 0.15, 0.12, 0.2]
     one = compared([run("a", seed, val=value) for seed, value in enumerate(values)]).best.means["val/ndcg_at_10"]
     assert (one.lower, one.upper) == pytest.approx(stats.t.interval(0.95, 3, np.mean(values), stats.sem(values)))
-    assert one.num_runs == 4
+    assert one.num == 4
     assert one.mean == pytest.approx(np.mean(values))
 
 
@@ -143,7 +77,7 @@ def test_holms_correction_is_over_all_pairs_of_setups() -> None:
     runs = made_up_setups(4, np.random.default_rng(4))
     of = {one.setup: sample(one.queries[TESTED[0]], np.arange(60) // 3) for one in runs if one.queries is not None}
     pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
-    p_values = [difference(of[f"s{j}"], of[f"s{i}"], 0.95).p_value for i, j in pairs]
+    p_values = [paired_difference(of[f"s{j}"], of[f"s{i}"], 0.95).p_value for i, j in pairs]
     expected = dict(zip(pairs, multipletests(p_values, method="holm")[1], strict=True))
     found = compared(runs).differences
     assert [one.setup for one in found] == ["s1", "s2", "s3"]
@@ -153,42 +87,6 @@ def test_holms_correction_is_over_all_pairs_of_setups() -> None:
 def test_two_setups_are_one_test_and_need_no_correction() -> None:
     (one,) = compared(made_up_setups(2, np.random.default_rng(5))).differences
     assert one.holm_p_value == one.p_value
-
-
-# Laws.
-
-two_setups = st.integers(2, 12).flatmap(
-    lambda num: st.tuples(
-        st.lists(st.lists(st.integers(0, 8), min_size=num, max_size=num), min_size=1, max_size=3),
-        st.lists(st.lists(st.integers(0, 8), min_size=num, max_size=num), min_size=1, max_size=3),
-        st.lists(st.integers(0, 3), min_size=num, max_size=num).filter(lambda session: len(set(session)) > 1),
-    )
-)
-
-
-def numbered(session: Sequence[int]) -> Any:
-    return np.unique(session, return_inverse=True)[1]
-
-
-def same(one: Found, other: Found) -> bool:
-    return all(
-        getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-9, nan_ok=True)
-        for name in ("difference", "lower", "upper", "p_value", "degrees_of_freedom")
-    )
-
-
-@given(drawn=two_setups, constant=st.integers(-8, 8))
-def test_what_is_added_to_both_changes_nothing(drawn: Any, constant: int) -> None:
-    ours, theirs, session = np.array(drawn[0]) / 8, np.array(drawn[1]) / 8, numbered(drawn[2])
-    moved = difference(sample(ours + constant / 8, session), sample(theirs + constant / 8, session), 0.95)
-    assert same(moved, difference(sample(ours, session), sample(theirs, session), 0.95))
-
-
-@given(drawn=two_setups)
-def test_who_is_taken_from_whom_only_turns_the_sign(drawn: Any) -> None:
-    ours, theirs = (sample(np.array(values) / 8, numbered(drawn[2])) for values in drawn[:2])
-    there, back = difference(ours, theirs, 0.95), difference(theirs, ours, 0.95)
-    assert same(there, replace(back, difference=-back.difference, lower=-back.upper, upper=-back.lower))
 
 
 @given(drawn=two_setups, rng=st.randoms(use_true_random=False))
@@ -207,22 +105,6 @@ def test_the_order_of_queries_and_runs_does_not_matter(drawn: Any, rng: Any) -> 
     assert before.holm_p_value == pytest.approx(after.holm_p_value, nan_ok=True)
 
 
-@given(drawn=two_setups)
-def test_a_p_value_is_small_exactly_where_the_interval_leaves_zero_out(drawn: Any) -> None:
-    ours, theirs = (sample(np.array(values) / 8, numbered(drawn[2])) for values in drawn[:2])
-    found = difference(ours, theirs, 0.95)
-    assert np.isnan(found.p_value) or (found.p_value < 0.05) == (found.lower > 0 or found.upper < 0)
-
-
-@pytest.mark.parametrize("seeds", [(1, 1), (3, 3), (3, 1), (7, 3)])
-@given(values=st.lists(st.floats(0, 1), min_size=2, max_size=9))
-def test_equal_setups_do_not_differ_at_all(seeds: tuple[int, int], values: list[float]) -> None:
-    """Though the mean of three equal numbers may differ from them in the last digit."""
-    ours, theirs = (sample(np.tile(values, (num, 1))) for num in seeds)
-    found = difference(ours, theirs, 0.95)
-    assert (found.difference, found.lower, found.upper, found.p_value) == (0, 0, 0, 1)
-
-
 @pytest.mark.parametrize(
     ("ours", "theirs", "session"),
     [([1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [0, 1, 2]), ([0.3, 0.9, 0.4], [0.1, 0.2, 0.3], [0, 0, 0])],
@@ -232,9 +114,6 @@ def test_there_is_no_test_without_sessions_that_vary(ours: Any, theirs: Any, ses
     (one,) = compared([run("a", values=ours, session=session), run("b", values=theirs, session=session)]).differences
     assert one.difference == pytest.approx(np.mean(theirs) - np.mean(ours))
     assert np.isnan([one.lower, one.upper, one.p_value, one.holm_p_value]).all()
-
-
-# Who is best, and what is said of it.
 
 
 def test_validation_chooses_even_where_the_test_says_otherwise() -> None:
@@ -319,7 +198,7 @@ def test_a_metric_is_better_when_it_is_higher_or_lower_or_neither(metric: str, b
 def test_a_metric_counts_the_runs_that_have_it() -> None:
     runs = [run("a", 1, more={"test/mse": 0.5}), run("a", 2), run("a", 3, more={"test/mse": np.nan}), run("b")]
     found = compared(runs, metrics=["test/mse", "test/mae"])
-    assert [setup.means["test/mse"].num_runs for setup in found.setups] == [1, 0]
+    assert [setup.means["test/mse"].num for setup in found.setups] == [1, 0]
     assert np.isnan(found.setups[0].means["test/mse"].lower)
     assert np.isnan(found.setups[1].means["test/mse"].mean)
     assert (found.metrics, found.missing) == (("val/ndcg_at_10", "test/mse"), ("test/mae",))
@@ -335,7 +214,7 @@ def test_the_seed_may_come_twice_and_alpha_be_learned() -> None:
     best = compared(runs).best
     assert best.repeated_seeds == [1]
     assert best.alpha == pytest.approx(0.7)
-    assert best.means["val/ndcg_at_10"].num_runs == 3
+    assert best.means["val/ndcg_at_10"].num == 3
     assert compared([*runs, run("a", 4)]).best.alpha is None
 
 
@@ -363,9 +242,6 @@ def test_the_record_is_plain_and_whole() -> None:
     assert record["setups"][0]["differences"] == {}
     assert set(record["setups"][2]["differences"]) == {NDCG, "test/mrr"}
     assert record["better"] == {"val/ndcg_at_10": "max", NDCG: "max", "test/mrr": "max"}
-
-
-# What cannot be used.
 
 
 @pytest.mark.parametrize(
@@ -402,72 +278,6 @@ def test_no_run_at_all_is_refused() -> None:
         compared([])
 
 
-# Promises: how often it is wrong, on thousands of comparisons whose truth is known.
-
-NUM_COMPARISONS, LEVEL = 1500, 0.95
-
-
-def within_four_errors(count: float, promised: float, num: int = NUM_COMPARISONS) -> bool:
-    return bool(abs(count / num - promised) < 4 * (promised * (1 - promised) / num) ** 0.5)
-
-
-def lucky(
-    rng: np.random.Generator, quality: Sequence[float], num_seeds: Sequence[int], of_seed: float, of_session: float
-) -> tuple[list[Sample], list[float]]:
-    """Set-ups that answer 60 sessions of one to seven queries, and what validation, on other sessions, says of them."""
-    session = np.repeat(np.arange(60), 1 + np.arange(60) % 7)
-    shared = rng.normal(0, 1, 60)[session] + rng.normal(0, 1, len(session))
-    samples, validation = [], []
-    for mean, num in zip(quality, num_seeds, strict=True):
-        luck = rng.normal(0, of_seed, num)
-        own = rng.normal(0, of_session, 60)[session] + rng.normal(0, of_session, len(session))
-        values = mean + luck[:, None] + shared + own + rng.normal(0, 0.05, (num, len(session)))
-        samples.append(Sample.of(values, session))
-        validation.append(mean + luck.mean() + rng.normal(0, of_session / 60**0.5))
-    return samples, validation
-
-
-@pytest.mark.parametrize("truth", [0.0, 0.7])
-@pytest.mark.parametrize(
-    ("num_seeds", "of_seed", "of_session"),
-    [((1, 1), 0.0, 0.5), ((3, 3), 0.1, 0.5), ((5, 3), 0.3, 0.1), ((3, 1), 0.0, 0.3), ((20, 20), 0.1, 0.5)],
-)
-def test_intervals_hold_the_truth_as_often_as_promised(
-    num_seeds: tuple[int, int], of_seed: float, of_session: float, truth: float
-) -> None:
-    rng = np.random.default_rng(11)
-    held = alarms = 0
-    for _ in range(NUM_COMPARISONS):
-        (ours, theirs), _ = lucky(rng, [truth, 0.0], num_seeds, of_seed, of_session)
-        found = difference(ours, theirs, LEVEL)
-        held += found.lower < truth < found.upper
-        alarms += found.p_value < 1 - LEVEL
-    assert held / NUM_COMPARISONS > LEVEL - 0.02
-    assert within_four_errors(held, LEVEL + (0.015 if of_seed else 0.0))  # three seeds: a little wide
-    assert alarms == NUM_COMPARISONS - held if truth == 0 else alarms > 0.1 * NUM_COMPARISONS
-
-
-def test_without_the_luck_of_seeds_false_alarms_are_many() -> None:
-    """Why there are two parts: a lucky run is found again and again on any number of sessions."""
-    rng = np.random.default_rng(12)
-    alarms = 0
-    for _ in range(500):
-        samples, _ = lucky(rng, [0.0, 0.0], (3, 3), 0.3, 0.1)
-        ours, theirs = (replace(one, run_means=one.run_means[:1]) for one in samples)
-        alarms += difference(ours, theirs, LEVEL).p_value < 0.05
-    assert alarms / 500 > 0.5
-
-
-def test_counting_queries_instead_of_sessions_raises_false_alarms() -> None:
-    rng = np.random.default_rng(13)
-    alarms = 0
-    for _ in range(500):
-        session = np.repeat(np.arange(40), 10)
-        ours, theirs = (rng.normal(0, 1, 40)[session] + rng.normal(0, 1, 400) for _ in "ab")
-        alarms += difference(sample(ours), sample(theirs), LEVEL).p_value < 0.05
-    assert alarms / 500 > 0.2
-
-
 def test_equal_setups_are_told_apart_no_more_often_than_promised_though_the_luckiest_is_looked_at() -> None:
     """Eight equal set-ups; validation names the one with the luckiest seeds, and these very runs are then tested."""
     rng = np.random.default_rng(14)
@@ -479,9 +289,3 @@ def test_equal_setups_are_told_apart_no_more_often_than_promised_though_the_luck
         too_many += min(holm([one.p_value for one in tests])) < 1 - LEVEL
     assert alarms / num < 0.05 + 4 * (0.05 * 0.95 / num) ** 0.5
     assert too_many / num > 0.05 + 4 * (0.05 * 0.95 / num) ** 0.5  # why the correction is over all pairs
-
-
-def test_the_interval_over_seeds_holds_the_truth_as_often_as_promised() -> None:
-    rng = np.random.default_rng(15)
-    means = [Mean.of(rng.normal(0.3, 0.05, 3).tolist(), LEVEL) for _ in range(NUM_COMPARISONS)]
-    assert within_four_errors(sum(one.lower < 0.3 < one.upper for one in means), LEVEL)

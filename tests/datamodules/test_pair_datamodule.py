@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src.datamodules.pair_datamodule import BatchSampler, PairDataModule
-from src.datamodules.pairs import SPLITS
+from src.datamodules.splits import SPLITS
 from src.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
 
@@ -60,7 +60,7 @@ def test_each_epoch_shows_every_training_pair_once_in_another_order(ring: PairDa
         loader.sampler.set_epoch(epoch)
         batches = list(loader)
         assert len(batches) == len(loader)
-        assert {len(batch[0]) for batch in batches[:-1]} == {64}
+        assert {len(batch.previous) for batch in batches[:-1]} == {64}
         epochs.append(torch.stack([torch.cat([b[column].double() for b in batches]) for column in range(4)]))
     assert torch.equal(epochs[0], epochs[2])
     assert not torch.equal(epochs[0], epochs[1])
@@ -72,7 +72,7 @@ def test_each_epoch_shows_every_training_pair_once_in_another_order(ring: PairDa
 
 def test_validation_and_test_come_in_the_order_of_time(ring: PairDataModule) -> None:
     for name, loader in (("val", ring.val_dataloader()), ("test", ring.test_dataloader())):
-        following = torch.cat([batch[1] for batch in loader])
+        following = torch.cat([batch.following for batch in loader])
         assert following.tolist() == ring.pairs[name].following.tolist()
 
 

@@ -13,13 +13,13 @@ import sqlglot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.datamodules.events import read_events
-from src.datamodules.pairs import PAIRINGS, Pairs, Sessions, make_pairs, split_pairs, split_sessions
+from src.datamodules.formats import READERS
+from src.datamodules.pairs import PAIRINGS, Pairs, make_pairs
+from src.datamodules.sessions import Sessions, cut_sessions
 from src.errors import InputError
-from tests.conftest import ROOT, event, make_listens, write_lines, write_tracks
+from tests.conftest import ROOT, event, write_lines, write_tracks
 
 Pair = tuple[int, int, int, float]
-GAP_MS = 30 * 60_000
 
 
 def sheet_sessions(events: list[dict[str, Any]], gap_ms: float) -> list[list[dict[str, Any]]]:
@@ -61,9 +61,10 @@ def sheet_pairs(sessions: list[list[dict[str, Any]]], pairing: str, window: int)
 def our_pairs(
     folder: Path, tmp_path: Path, pairing: str, window: int = 3, gap_minutes: float = 30.0
 ) -> tuple[Sessions, list[tuple[int, int, float]]]:
-    log = read_events(reader="botify", folder=folder, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
-    sessions, pairs = make_pairs(log.database, pairing=pairing, window=window, session_gap_minutes=gap_minutes)
-    ids = log.catalog.track_ids
+    source = READERS["botify"].read(folder, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
+    sessions = cut_sessions(source.database, session_gap_minutes=gap_minutes)
+    pairs = make_pairs(sessions, pairing=pairing, window=window)
+    ids = source.catalog.track_ids
     columns = ids[pairs.previous].tolist(), ids[pairs.following].tolist(), pairs.played_ratio.tolist()
     return sessions, list(zip(*columns, strict=True))
 
@@ -98,9 +99,10 @@ def test_pairs_of_the_real_sets_are_those_of_the_sql(
     real_data: Path, tmp_path: Path, reader: str, folder: str, pairing: str
 ) -> None:
     path = real_data / folder
-    log = read_events(reader=reader, folder=path, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
-    sessions, pairs = make_pairs(log.database, pairing=pairing, window=3, session_gap_minutes=5.0)
-    keys, expected = sql_pairs(log.database, pairing, 3, 5.0)
+    source = READERS[reader].read(path, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
+    sessions = cut_sessions(source.database, session_gap_minutes=5.0)
+    pairs = make_pairs(sessions, pairing=pairing, window=3)
+    keys, expected = sql_pairs(source.database, pairing, 3, 5.0)
     assert sessions.key.tolist() == [key for (key,) in keys]
     columns = pairs.session, pairs.previous, pairs.following, pairs.played_ratio
     for ours, theirs in zip(columns, zip(*expected, strict=True), strict=True):
@@ -154,74 +156,11 @@ def test_pairs_of_any_log_are_those_of_the_loops(
     assert sorted(ours) == sorted(pair[1:] for pair in sheet_pairs(sheet, pairing, window))
 
 
-def test_a_silence_of_exactly_the_gap_does_not_end_a_session(tmp_path: Path) -> None:
-    write_tracks(tmp_path, range(3))
-    times = [0, GAP_MS, 2 * GAP_MS + 1]
-    write_lines(tmp_path / "logs" / "data.json", [event(1, t, 100 + n) for n, t in enumerate(times)])
-    sessions, pairs = our_pairs(tmp_path, tmp_path, "consecutive")
-    assert len(sessions) == 2
-    assert pairs == [(100, 101, 1.0)]
-    assert sessions.key.tolist() == ["1/1", "1/2"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"pairing": "skip"}, "pairing must be one of consecutive, first, window, got 'skip'"),
-        ({"window": 0}, "window must be a whole number of at least 1, got 0"),
-        ({"session_gap_minutes": 0.0}, "session_gap_minutes must be a number above 0 and at most 1000000000, got 0"),
-    ],
-)
-def test_impossible_pairings_are_refused(ring_logs: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    log = read_events(reader="botify", folder=ring_logs, max_rejected=0.0, rejected_path=tmp_path / "r.jsonl")
-    usual: dict[str, Any] = {"pairing": "consecutive", "window": 3, "session_gap_minutes": 30.0}
-    with pytest.raises(InputError, match=message):
-        make_pairs(log.database, **{**usual, **change})
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "src" / "datamodules" / "sql").glob("*.sql")), ids=lambda p: p.stem)
 def test_duckdb_and_spark_read_the_sql_alike(path: Path) -> None:
     # They put NULLs at different ends of an ORDER BY; the columns ordered by here are never partly NULL.
     duckdb, spark = (sqlglot.parse_one(path.read_text(), read=name).sql(name) for name in ("duckdb", "spark"))
     assert duckdb == spark
-
-
-def sessions_of(num: int, has_clock: bool = True) -> Sessions:
-    key = np.array([f"{n % 7}/{n}" for n in range(num)], object)
-    return Sessions(key=key, has_clock=has_clock, listens=make_listens([]))
-
-
-@given(num=st.integers(0, 300), split=st.sampled_from(["time", "session"]), seed=st.integers(0, 2**31))
-def test_splits_have_the_shares_of_eight_one_one(num: int, split: str, seed: int) -> None:
-    parts = split_sessions(sessions_of(num), split=split, seed=seed)
-    assert np.abs(np.bincount(parts, minlength=3) - num * np.array([0.8, 0.1, 0.1])).max() <= 1
-
-
-def test_the_time_split_never_trains_on_what_came_later() -> None:
-    parts = split_sessions(sessions_of(50), split="time", seed=0)
-    assert (np.diff(parts) >= 0).all()
-
-
-def test_the_session_split_follows_from_its_seed_and_the_keys_alone() -> None:
-    sessions = sessions_of(200)
-    parts = split_sessions(sessions, split="session", seed=3)
-    np.testing.assert_array_equal(parts, split_sessions(sessions, split="session", seed=3))
-    assert (parts != split_sessions(sessions, split="session", seed=4)).any()
-    assert (np.diff(parts) < 0).any()
-    turned = Sessions(key=sessions.key[::-1], has_clock=True, listens=sessions.listens)
-    np.testing.assert_array_equal(parts[::-1], split_sessions(turned, split="session", seed=3))
-
-
-def test_a_source_without_a_clock_cannot_be_split_by_time() -> None:
-    with pytest.raises(InputError, match=r"split=time needs timestamps.*use datamodule.split=session"):
-        split_sessions(sessions_of(10, has_clock=False), split="time", seed=0)
-
-
-def test_the_pair_split_is_a_permutation_of_the_same_shares() -> None:
-    parts = split_pairs(1000, seed=1)
-    assert np.bincount(parts).tolist() == [800, 100, 100]
-    assert parts.tolist() != sorted(parts.tolist())
-    np.testing.assert_array_equal(parts, split_pairs(1000, seed=1))
 
 
 def test_chosen_pairs_keep_their_columns_together() -> None:
@@ -237,3 +176,17 @@ def test_chosen_pairs_keep_their_columns_together() -> None:
     assert len(chosen) == 3
     rows = zip(chosen.session, chosen.listener, chosen.previous, chosen.following, chosen.played_ratio, strict=True)
     assert list(itertools.chain(*rows)) == [1, 4, 2, 3, 1, 3, 12, 6, 9, 3, 5, 20, 10, 15, 5]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pairing": "skip"}, "pairing must be one of consecutive, first, window, got 'skip'"),
+        ({"window": 0}, "window must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_impossible_pairings_are_refused(ring_logs: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    source = READERS["botify"].read(ring_logs, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
+    sessions = cut_sessions(source.database, session_gap_minutes=30.0)
+    with pytest.raises(InputError, match=message):
+        make_pairs(sessions, **{"pairing": "consecutive", "window": 3, **change})

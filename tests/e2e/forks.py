@@ -53,7 +53,7 @@ _IMPORTED = (
     "duckdb",
     "matplotlib.figure",
     "mlflow.pyfunc",
-    "src.callbacks.plots",
+    "src.callbacks.pictures",
     "src.tracking.logger",
 )
 """In this order: the first says how MLflow is to behave."""

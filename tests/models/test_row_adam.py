@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.models.contracts import PairBatch
 from src.models.heads import TwoTableDot
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
@@ -53,13 +54,14 @@ def ranker(scorer: str, loss: str, optimizer: Callable[..., Any]) -> PairRanker:
     )
 
 
-def batches(num: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def batches(num: int) -> list[PairBatch]:
     """Small ones of many tracks, so that most rows are away for long; some twice in one batch; never row 7."""
     generator = torch.Generator().manual_seed(1)
     draws = torch.rand(num, 2, 12, generator=generator) ** 2 * (NUM_TRACKS - 8) + 8
     listeners = torch.randint(NUM_LISTENERS, (num, 12), generator=generator)
     return [
-        (*rows.long(), torch.rand(12, generator=generator), who) for rows, who in zip(draws, listeners, strict=True)
+        PairBatch(previous, following, torch.rand(12, generator=generator), listener)
+        for (previous, following), listener in zip(draws.long(), listeners, strict=True)
     ]
 
 

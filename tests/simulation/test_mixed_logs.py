@@ -1,5 +1,7 @@
 """Logs for training: made once, found again, and never in the way of the user's own."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,9 +12,10 @@ import pytest
 
 from src.errors import InputError
 from src.simulation import mixed_logs
-from src.simulation.mixed_logs import MixedLogs
+from src.simulation.mixed_logs import MixedLogs, code_digest
 from src.simulation.policies import Popular, Random, StickyArtist
 from src.simulation.world import World
+from tests.conftest import ROOT
 
 
 @contextmanager
@@ -62,8 +65,49 @@ def test_other_traffic_has_another_folder(world: World, tmp_path: Path, changes:
 
 def test_other_code_has_another_folder(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = logs_of(world)(tmp_path)
-    monkeypatch.setattr(mixed_logs, "_code", lambda: "edited")
+    monkeypatch.setattr(mixed_logs, "code_digest", lambda _: "edited")
     assert logs_of(world)(tmp_path) != before
+
+
+def names_in(folder: Path) -> set[str]:
+    """Modules of `src`."""
+    paths = [path.relative_to(folder) for path in (folder / "src").rglob("*.py") if path.name != "__init__.py"]
+    return {".".join(path.with_suffix("").parts) for path in paths}
+
+
+def test_the_code_of_the_logs_is_what_decides_them_and_nothing_else(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every module of a copy of `src` is edited, one at a time; those are meant that a new process would import."""
+    entries: set[str] = set()
+
+    def keep(modules: set[str]) -> str:
+        entries.update(modules)
+        return ""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mixed_logs, "code_digest", keep)
+        logs_of(world)
+    for name in names_in(ROOT):
+        path = Path(*name.split(".")).with_suffix(".py")
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes((ROOT / path).read_bytes())
+    before, deciding = code_digest(entries, tmp_path), set()
+    for name in names_in(tmp_path):
+        path = (tmp_path / name.replace(".", "/")).with_suffix(".py")
+        text = path.read_bytes()
+        path.write_bytes(text + b"# edited\n")
+        if code_digest(entries, tmp_path) != before:
+            deciding.add(name)
+        path.write_bytes(text)
+    program = f"import sys, {', '.join(sorted(entries))}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert deciding >= set(done.stdout.split()) & names_in(ROOT)
+    assert {f"src.{name}" for name in ("assignment", "catalog", "recommendations", "errors")} <= deciding
+    assert {f"src.simulation.{name}" for name in ("experiment", "policies", "listener", "traffic", "world")} <= deciding
+    assert not deciding & {"src.simulation.environment", "src.simulation.mixed_logs"}
+    rooms = {name.split(".")[1] for name in deciding}
+    assert not rooms & {"serving", "callbacks", "models", "datamodules", "tracking", "terminal", "abtest", "comparison"}
 
 
 def test_what_a_killed_run_left_is_made_anew(world: World, tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def test_what_was_played_before_a_recommender_failed_is_kept_whole(world: World,
     record = json.loads((tmp_path / "simulation.json").read_text())
     assert record["complete"] is False
     assert record["arms"]["C"]["sessions"] == sum(event["message"] == "last" for event in events)
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.partial*"))
 
 
 def test_an_interruption_keeps_whole_sessions(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

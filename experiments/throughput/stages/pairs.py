@@ -24,14 +24,15 @@ def make(folder: Path, small: bool) -> None:
 
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
     """As `train.py` does it, from files to arrays; `pairing=consecutive`."""
-    from src.datamodules.events import read_events
+    from src.datamodules.formats import READERS
     from src.datamodules.pairs import make_pairs
+    from src.datamodules.sessions import cut_sessions
 
     def work() -> float:
-        log = read_events(reader="botify", folder=folder, max_rejected=0.01, rejected_path=folder / "rejected.jsonl")
-        make_pairs(log.database, pairing="consecutive", window=3, session_gap_minutes=30.0)
-        log.database.close()
-        return log.num_events
+        source = READERS["botify"].read(folder, max_rejected=0.01, rejected_path=folder / "rejected.jsonl")
+        make_pairs(cut_sessions(source.database, session_gap_minutes=30.0), pairing="consecutive", window=3)
+        source.database.close()
+        return source.num_events
 
     return work
 

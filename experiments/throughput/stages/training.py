@@ -52,6 +52,7 @@ def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
+    from src.callbacks.context import RunContext
     from src.callbacks.progress import TrainingProgress
     from src.catalog import Catalog, Vocabulary
     from src.datamodules.pairs import Pairs
@@ -93,7 +94,7 @@ def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
     datamodule.pairs = {"train": pairs}  # which so need not be read
 
     def work() -> float:
-        progress = TrainingProgress(datamodule, monitor="val/loss", mode="min", max_epochs=1)
+        progress = TrainingProgress(RunContext(datamodule=datamodule), monitor="val/loss", mode="min", max_epochs=1)
         settings = {"callbacks": [progress], "logger": False, "enable_checkpointing": False, "limit_val_batches": 0}
         trainer = instantiate(config.trainer, **settings, _convert_="all")
         trainer.fit(ranker, train_dataloaders=datamodule.train_dataloader())

@@ -129,10 +129,10 @@ class Baseline(LightningModule):
         optimizer.step()
 
     def validation_step(self, batch: Any, _: int) -> None:
-        """Nothing: `callbacks/ranking.py` does it all."""
+        """Nothing: `callbacks/ranking_metrics.py` does it all."""
 
     def test_step(self, batch: Any, _: int) -> None:
-        """Nothing: `callbacks/ranking.py` does it all."""
+        """Nothing: `callbacks/ranking_metrics.py` does it all."""
 
 
 def _same_artist(artist_of: Int64[np.ndarray, "N"], rows: Int64[np.ndarray, "B"]) -> csr_array:

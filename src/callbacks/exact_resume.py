@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from src.errors import InputError
 from src.runs.atomic import write_whole
 
 
@@ -24,7 +25,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         write_whole(Path(path), lambda partial: torch.save(checkpoint, partial))
 
 
-class Resume(Callback):
+class ExactResume(Callback):
     """Makes `last.ckpt` whole, so that a run which goes on from it ends with the numbers of one that was never stopped.
 
     Lightning keeps weights, optimizer, schedulers, epoch and callbacks. What is missing: the random numbers, which are
@@ -53,7 +54,16 @@ class Resume(Callback):
         checkpoint["segue"] = {"watched": {name: float(metrics[name]) for name in watched if name in metrics}}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        """Keep it for when training starts."""
+        """Keep it for when training starts.
+
+        Raises:
+            InputError: the checkpoint has none.
+        """
+        if "segue" not in checkpoint:
+            raise InputError(
+                "resume: this run was trained with callbacks.resume=null, so it cannot go on exactly as it was; "
+                "add callbacks.resume=null to go on nearly"
+            )
         self._before = checkpoint["segue"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002

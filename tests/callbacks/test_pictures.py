@@ -12,15 +12,17 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from src.callbacks import plots as module
-from src.callbacks.plots import Plots, artist_vectors
-from src.callbacks.ranking import Ranking
+from src.callbacks import pictures as module
+from src.callbacks.assembly import Choice, make_callbacks
+from src.callbacks.context import RunContext
+from src.callbacks.pictures import Pictures, mean_of_tracks
+from src.callbacks.ranking_metrics import RankingMetrics
 from src.datamodules.pair_datamodule import PairDataModule
 from src.models.baselines.counting import Popular
 from src.models.baselines.module import Baseline
-from src.models.heads import CosineMix
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
+from src.plots import artist_map
 from src.plots import run as drawing
 from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 from tests.models.plain import COSINES, DOT
@@ -59,23 +61,19 @@ def baseline(datamodule: PairDataModule) -> Baseline:
     return Baseline(vocabulary=datamodule.vocabulary, model=model, monitor="val/mrr")
 
 
-def trainer_of(datamodule: PairDataModule, run: Path, *more: Callback, **settings: Any) -> tuple[Trainer, Plots]:
-    plots = Plots(
-        datamodule,
-        folder=str(run / "plots"),
-        queries_path=str(run / "queries.parquet"),
-        monitor=MONITOR,
-        mode="min",
-        seed=1,
-    )
-    ranking = Ranking(
-        datamodule,
-        max_val_queries=100,
-        list_length=2,
-        queries_path=str(run / "queries.parquet"),
-        monitor=MONITOR,
-        seed=1,
-    )
+def trainer_of(
+    datamodule: PairDataModule, run: Path, *more: Callback, ranked: bool = True, **settings: Any
+) -> tuple[Trainer, RunContext]:
+    context = RunContext(datamodule=datamodule)
+    chosen: dict[str, Choice] = {
+        "ranking": partial(
+            RankingMetrics, max_val_queries=100, list_length=2, queries_path=str(run / "queries.parquet"), seed=1
+        ),
+        "plots": partial(Pictures, folder=str(run / "plots"), monitor=MONITOR, mode="min", seed=1),
+    }
+    if not ranked:
+        chosen["ranking"] = None
+    made = make_callbacks(chosen, context, monitor=MONITOR, trial=None)
     checkpoint = ModelCheckpoint(
         dirpath=run, filename="best", monitor=MONITOR, mode="min", save_last=True, enable_version_counter=False
     )
@@ -85,10 +83,10 @@ def trainer_of(datamodule: PairDataModule, run: Path, *more: Callback, **setting
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[ranking, plots, *more, checkpoint],
+        callbacks=[*made, *more, checkpoint],
         **{"max_epochs": 1, **settings},
     )
-    return trainer, plots
+    return trainer, context
 
 
 def drawn(run: Path) -> set[str]:
@@ -131,22 +129,22 @@ def test_every_model_has_its_five_pictures(ring: PairDataModule, tmp_path: Path,
 def test_a_run_taken_up_again_has_its_whole_curve_and_the_test_does_not_cut_it(
     ring: PairDataModule, tmp_path: Path
 ) -> None:
-    trainer, plots = trainer_of(ring, tmp_path, max_epochs=2)
+    trainer, context = trainer_of(ring, tmp_path, max_epochs=2)
     trainer.fit(ranker(ring), ring)
-    first = plots.state_dict()["epochs"]
+    first = context.history.epochs
     assert [epoch["epoch"] for epoch in first] == [0, 1]
 
     early = (tmp_path / "last.ckpt").rename(tmp_path / "early.ckpt")
-    trainer, plots = trainer_of(ring, tmp_path, max_epochs=4)
+    trainer, context = trainer_of(ring, tmp_path, max_epochs=4)
     model = ranker(ring)
     trainer.fit(model, ring, ckpt_path=early, weights_only=True)
-    whole = plots.state_dict()["epochs"]
+    whole = list(context.history.epochs)
     assert [epoch["epoch"] for epoch in whole] == [0, 1, 2, 3]
     assert whole[:2] == first
     assert {"train/loss", "val/loss", "val/mrr"} <= whole[3].keys()
     assert all(type(value) is float for epoch in whole for value in epoch.values())
     trainer.test(model, ring, ckpt_path=early, weights_only=True, verbose=False)
-    assert plots.state_dict()["epochs"] == whole
+    assert context.history.epochs == whole
 
 
 def test_training_that_is_stopped_in_its_first_epoch_is_drawn(ring: PairDataModule, tmp_path: Path) -> None:
@@ -179,6 +177,13 @@ def test_without_queries_there_is_no_popularity(small: Callable[..., PairDataMod
     datamodule = small(share=0.3)
     trainer, _ = trainer_of(datamodule, tmp_path)
     trainer.test(ranker(datamodule), datamodule, verbose=False)
+    assert drawn(tmp_path) == {"calibration.png", "scores.png", "artists.png"}
+
+
+def test_without_ranks_there_is_no_popularity(ring: PairDataModule, tmp_path: Path) -> None:
+    (tmp_path / "queries.parquet").write_text("of another run")
+    trainer, _ = trainer_of(ring, tmp_path, ranked=False)
+    trainer.test(ranker(ring), ring, verbose=False)
     assert drawn(tmp_path) == {"calibration.png", "scores.png", "artists.png"}
 
 
@@ -255,19 +260,30 @@ def test_the_scores_are_those_of_the_pairs(
     assert mse == pytest.approx(float(trainer.callback_metrics["test/mse"]), rel=1e-5)
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
-def test_the_vector_of_an_artist_is_its_own_or_the_mean_of_its_tracks(scorer: str) -> None:
+def test_the_vector_of_an_artist_is_the_mean_of_its_tracks() -> None:
     artist_of = [0, 0, 0, 1, 1, 2, 3]
     counts = [1, 2, 0, 0, 1, 0, 3]  # of artist 2 nothing is seen
     vocabulary = make_vocabulary(artist_of, previous_counts=counts, next_counts=counts)
-    made = SCORERS[scorer](vocabulary)
-    vectors = artist_vectors(made, torch.tensor(artist_of)).detach().numpy()
+    scorer = SCORERS["track"](vocabulary)
+    vectors = mean_of_tracks(scorer, torch.tensor(artist_of)).detach().numpy()
     for artist in range(4):
-        if isinstance(made, CosineMix) and made.artist is not None:
-            own = made.artist.weight[artist].detach().numpy()
-            expected = own / (np.linalg.norm(own) or 1)
-        else:
-            seen = [row for row in range(7) if artist_of[row] == artist and counts[row]]
-            expected = np.mean([made.item(torch.tensor([row]))[0].detach().numpy() for row in seen] or [np.zeros(8)], 0)
+        seen = [row for row in range(7) if artist_of[row] == artist and counts[row]]
+        expected = np.mean([scorer.item(torch.tensor([row]))[0].detach().numpy() for row in seen] or [np.zeros(8)], 0)
         np.testing.assert_allclose(vectors[artist], expected, atol=1e-6)
     assert not vectors[2].any()
+
+
+@pytest.mark.parametrize("scorer", ["learned", "track"])
+def test_artists_are_drawn_by_their_own_vectors_where_the_head_has_them(
+    ring: PairDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scorer: str
+) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(artist_map, "draw_artists", lambda **given: told.update(given))
+    model = ranker(ring, scorer)
+    assert model.scorer is not None
+    own = model.scorer.artist_vectors()
+    expected = mean_of_tracks(model.scorer, torch.from_numpy(ring.catalog.artist_of)) if own is None else own
+    trainer, _ = trainer_of(ring, tmp_path)
+    trainer.test(model, ring, verbose=False)
+    assert (told["what"] == "Embeddings") == (own is not None) == (scorer == "learned")
+    np.testing.assert_allclose(told["vectors"], expected.detach().numpy(), atol=1e-6)

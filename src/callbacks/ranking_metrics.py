@@ -10,57 +10,47 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from scipy.sparse import csr_array
 
+from src.callbacks.context import RankedQueries, RunContext, ranker_of
 from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs
 from src.errors import InputError, check_number
 from src.evaluation import ranking
 from src.models.retrieval.sparse import mean_ranks
 from src.recommendations import check_k
+from src.runs.atomic import write_whole
 from src.terminal.progress import progress
 
 
-class Ranking(Callback):
+class RankingMetrics(Callback):
     """Logs accuracy metrics in validation, and in test also their floors and what lies beyond accuracy.
 
     Args:
-        datamodule: the data, set up.
+        context: of the run; the ranks of the test queries are handed on in it.
         max_val_queries: validate on this many queries, the first in a seeded order, or on all where there are fewer.
         list_length: length of the lists that coverage, same artist and popularity are taken from.
         queries_path: where the test queries are written, a line each with its rank and every metric (Parquet).
-        monitor: the metric that decides between checkpoints.
         seed: decides which validation queries are taken.
 
     Raises:
-        InputError: `list_length` is more than the catalogue can fill, or a ranking metric is to choose the checkpoint
-            and no validation pair is a query.
+        InputError: `list_length` is more than the catalogue can fill, or an argument is out of range.
     """
 
     def __init__(
         self,
-        datamodule: PairDataModule,
+        context: RunContext,
         *,
         max_val_queries: int,
         list_length: int,
         queries_path: str,
-        monitor: str,
         seed: int,
     ) -> None:
+        self._context, datamodule = context, context.datamodule
         check_number("max_val_queries", max_val_queries, whole=True, least=1)
         check_k(list_length, len(datamodule.catalog))
         self._list_length, self._queries_path = list_length, Path(queries_path)
         self._vocabulary, self._train = datamodule.vocabulary, datamodule.pairs["train"]
         self.queries = {name: _queries_of(datamodule.pairs[name]) for name in ("val", "test")}
         val = self.queries["val"]
-        known = ["val/loss", "val/mse", "val/mae", *(f"val/{name}" for name in ranking.accuracy(np.empty(0)))]
-        if monitor not in known:
-            raise InputError(f"monitor.metric must be one of {', '.join(known)}, got {monitor}")
-        if monitor in ("val/mse", "val/mae") and self._vocabulary.mean_played_ratio is None:
-            raise InputError(f"monitor.metric={monitor} cannot be computed: the source gives no shares played")
-        if not len(val) and monitor.removeprefix("val/") in ranking.accuracy(np.empty(0)):
-            raise InputError(
-                f"monitor.metric={monitor} cannot be computed: no validation pair has a share of "
-                f"{ranking.LIKED} or more; use monitor.metric=val/loss monitor.mode=min"
-            )
         if len(val) > max_val_queries:
             chosen = np.zeros(len(val), bool)
             chosen[np.random.default_rng(seed).permutation(len(val))[:max_val_queries]] = True
@@ -75,7 +65,7 @@ class Ranking(Callback):
             pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=len(queries))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Log `test/<metric>` with floors, and write the queries."""
+        """Log `test/<metric>` with floors, and write the queries and hand them on."""
         queries = self.queries["test"]
         pl_module.log("test/num_queries", float(len(queries)))
         if not len(queries):
@@ -90,10 +80,11 @@ class Ranking(Callback):
             means |= {f"{name}_{floor}": float(mean) for name, mean in floor_means.items()}
         pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=len(queries))
         self._write(queries, ranks, per_query)
+        self._context.test_queries = RankedQueries(following=queries.following, rank=ranks)
 
     def _rank(self, pl_module: LightningModule, queries: Pairs, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
         with torch.inference_mode(), progress(f"ranking {stage} queries", len(queries)) as advance:
-            ranks = pl_module.ranks(queries.previous, queries.following, advance)  # type: ignore[operator]
+            ranks = ranker_of(pl_module).ranks(queries.previous, queries.following, advance)
         return ranks, ranking.accuracy(ranks)
 
     def _floors(self, queries: Pairs) -> Iterator[tuple[str, np.ndarray]]:
@@ -110,7 +101,7 @@ class Ranking(Callback):
         catalog, plays = self._vocabulary.catalog, self._vocabulary.plays
         distinct, place = np.unique(queries.previous, return_inverse=True)
         with torch.inference_mode():
-            lists, _ = pl_module.top(distinct, self._list_length, lambda _: None)  # type: ignore[operator]
+            lists, _ = ranker_of(pl_module).top(distinct, self._list_length, lambda _: None)
         per_query = {
             f"same_artist_at_{self._list_length}": ranking.same_artist(distinct, lists, catalog.artist_of),
             f"popularity_rank_at_{self._list_length}": ranking.popularity_rank(lists, plays),
@@ -122,9 +113,39 @@ class Ranking(Callback):
         ids = self._vocabulary.catalog.track_ids
         head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
         frame = pd.concat([pd.DataFrame({**head, "rank": ranks}), per_query], axis=1)
-        partial = self._queries_path.with_name(f".{self._queries_path.name}.partial")
-        frame.to_parquet(partial, index=False)
-        partial.replace(self._queries_path)
+        write_whole(self._queries_path, lambda partial: frame.to_parquet(partial, index=False))
+
+
+def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) -> None:
+    """Refuse a metric that cannot choose the best epoch, before anything is trained.
+
+    Args:
+        monitor: the metric.
+        datamodule: the data, set up.
+        is_ranked: whether `RankingMetrics` is among the callbacks.
+
+    Raises:
+        InputError: it is none that is known, or cannot be computed.
+    """
+    by_ranking = [f"val/{name}" for name in ranking.accuracy(np.empty(0))]
+    known = ["val/loss", "val/mse", "val/mae", *by_ranking]
+    if monitor not in known:
+        raise InputError(f"monitor.metric must be one of {', '.join(known)}, got {monitor}")
+    if monitor in ("val/mse", "val/mae") and datamodule.vocabulary.mean_played_ratio is None:
+        raise InputError(f"monitor.metric={monitor} cannot be computed: the source gives no shares played")
+    if monitor not in by_ranking:
+        return
+    other = "use monitor.metric=val/loss monitor.mode=min"
+    if not is_ranked:
+        raise InputError(
+            f"monitor.metric={monitor} cannot be computed: callbacks.ranking, which does it, is left out; keep it, "
+            f"or {other}"
+        )
+    if not len(_queries_of(datamodule.pairs["val"])):
+        raise InputError(
+            f"monitor.metric={monitor} cannot be computed: no validation pair has a share of {ranking.LIKED} or more; "
+            f"{other}"
+        )
 
 
 def _queries_of(pairs: Pairs) -> Pairs:

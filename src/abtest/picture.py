@@ -1,0 +1,89 @@
+"""The picture of an A/B test: effects with their intervals, sessions over time, and how long sessions last."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+
+from src.abtest.metrics import METRICS
+from src.abtest.result import Analysis
+from src.plots import palette
+from src.plots.axes import plain, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw(analysis: Analysis, path: Path) -> None:
+    """Write the picture."""
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(figsize=(11, 6))
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1), hspace=0.45, wspace=0.25)
+    _draw_effects(analysis, figure.add_subplot(grid[:, 0]))
+    _draw_timeline(analysis, figure.add_subplot(grid[0, 1]))
+    _draw_lengths(analysis, figure.add_subplot(grid[1, 1]))
+    verdicts = "\n".join(f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items())
+    figure.suptitle(
+        plain(f"A/B test {analysis.users.experiment}\n{verdicts}"), x=0.02, y=0.91, va="bottom", ha="left", fontsize=10
+    )
+    figure.savefig(path, dpi=130, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _colour(arm: int) -> str:
+    return palette.ARMS[arm % len(palette.ARMS)]
+
+
+def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
+    treatments = analysis.users.arms[1:]
+    for row, metric in enumerate(METRICS):
+        for number, treatment in enumerate(treatments):
+            effect = analysis.effect(treatment, metric)
+            if not np.isfinite(effect.lower_percent):
+                continue
+            place = -row + 0.5 * ((len(treatments) - 1) / 2 - number) / len(treatments)
+            colour = _colour(number + 1)
+            axis.plot([effect.lower_percent, effect.upper_percent], [place, place], color=colour, lw=2)
+            axis.plot(effect.effect_percent, place, "o", color=colour, mfc=colour if effect.is_sure else "white", ms=7)
+            axis.annotate(
+                f"{effect.effect_percent:+.1f}",
+                (effect.upper_percent, place),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=colour,
+            )
+    for number, treatment in enumerate(treatments):
+        axis.plot([], [], "o-", color=_colour(number + 1), label=plain(treatment))
+    axis.axvline(0, color="#888888", lw=1)
+    names = [f"{name}\n(primary)" if name == analysis.settings.primary else name for name in METRICS]
+    axis.set_yticks(-np.arange(len(METRICS)), [name.replace("_", " ") for name in names])
+    axis.set_ylim(-len(METRICS) + 0.4, 0.6)
+    axis.set_xlabel(f"effect in % of {analysis.users.arms[0]}; filled: significant")
+    tidy(axis, hide=("top", "right", "left"), grid="x", size=None)
+    axis.legend(frameon=False, loc="lower right")
+
+
+def _draw_timeline(analysis: Analysis, axis: "Axes") -> None:
+    timeline = analysis.users.timeline
+    unit, name = (3_600_000, "hours") if timeline["since_ms"].max() < 3 * 86_400_000 else (86_400_000, "days")
+    for number, arm in enumerate(analysis.users.arms):
+        own = timeline[timeline["arm"] == arm]
+        axis.plot(own["since_ms"] / unit, own["sessions"], ".-", color=_colour(number), lw=1, ms=4, label=plain(arm))
+    axis.set(xlabel=f"{name} since the first session", ylabel="sessions begun", ylim=(0, None))
+    tidy(axis, size=None)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _draw_lengths(analysis: Analysis, axis: "Axes") -> None:
+    lengths = analysis.users.lengths
+    for number, arm in enumerate(analysis.users.arms):
+        own = lengths[lengths["arm"] == arm]
+        binned = np.bincount(own["time"].to_numpy(np.int64).clip(0, 30), own["sessions"], 31)
+        axis.step(np.arange(31), binned / binned.sum(), where="mid", color=_colour(number), lw=1.5, label=plain(arm))
+    axis.set(xlabel="time of a session (30: or more)", ylabel="share of sessions", xlim=(-0.5, 30.5), yscale="log")
+    tidy(axis, size=None)

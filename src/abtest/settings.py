@@ -1,0 +1,72 @@
+"""The settings of an A/B analysis, checked when they are made: `analysis:` in `conf/abtest.yaml`. A arms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from src.abtest.metrics import METRICS
+from src.errors import InputError, check_flag, check_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisSettings:
+    """What is computed, and when a difference counts as significant.
+
+    Args:
+        alpha: false alarms that are accepted; intervals hold at 1 − alpha.
+        power: with which the minimal detectable effect would be found.
+        primary: the metric that the verdict is about.
+        split: planned shares of the arms in their order; None for equal ones.
+        relative: Fieller's interval beside the published sheet's.
+        correction: Holm's, over arms and metrics.
+        sample_ratio: withhold the verdict where users do not split as planned.
+        sizing: minimal detectable effect and users needed.
+        always_valid_percent: effect expected, for the interval that allows continuous monitoring; None for no such
+            interval.
+        bootstrap_rounds: of the cross-check; 0 for none.
+        seed: decides the bootstrap.
+    """
+
+    alpha: int | float
+    power: int | float
+    primary: str
+    split: list[int | float] | None
+    relative: bool
+    correction: bool
+    sample_ratio: bool
+    sizing: bool
+    always_valid_percent: int | float | None
+    bootstrap_rounds: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("relative", "correction", "sample_ratio", "sizing"):
+            check_flag(f"analysis.{name}", getattr(self, name))
+        if not isinstance(self.split, list | None):
+            raise InputError(f"analysis.split must be a list with a share for each arm, or null, got {self.split!r}")
+        check_number("analysis.alpha", self.alpha, above=0, most=0.5)
+        check_number("analysis.power", self.power, least=0.5, most=0.9999)
+        check_number("analysis.bootstrap_rounds", self.bootstrap_rounds, whole=True, least=0, most=100_000)
+        check_number("analysis.seed", self.seed, whole=True, least=0)
+        if self.always_valid_percent is not None:
+            check_number("analysis.always_valid_percent", self.always_valid_percent, above=0, most=1000)
+        for share in self.split or []:
+            check_number("analysis.split", share, above=0)
+        if self.primary not in METRICS:
+            raise InputError(f"analysis.primary must be one of {', '.join(METRICS)}, got {self.primary!r}")
+
+    def shares(self, arms: Sequence[str]) -> Float64[np.ndarray, "A"]:
+        """Planned share of each arm.
+
+        Raises:
+            InputError: `split` does not fit the arms.
+        """
+        planned = np.array(self.split if self.split else np.ones(len(arms)), np.float64)
+        if len(planned) != len(arms):
+            raise InputError(
+                f"analysis.split has {len(planned)} shares for the {len(arms)} arms {', '.join(arms)}; "
+                "give each one share"
+            )
+        return np.asarray(planned / planned.sum())

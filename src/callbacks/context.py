@@ -1,0 +1,62 @@
+"""What the callbacks of one run are given, and the values that they hand to each other and to `train.py`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from pytorch_lightning import LightningModule
+from typing_extensions import get_protocol_members
+
+from src.datamodules.pair_datamodule import PairDataModule
+from src.models.contracts import Ranker
+from src.runs.history import RunHistory
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RankedQueries:
+    """The test queries and their ranks, Q of them.
+
+    Args:
+        following: row of the track that followed.
+        rank: its rank among all candidates, from 1.
+    """
+
+    following: Int64[np.ndarray, "Q"]
+    rank: Float64[np.ndarray, "Q"]
+
+
+@dataclass(eq=False, kw_only=True)
+class RunContext:
+    """The data of a run, and what came of it so far; each value is set by the callback that makes it.
+
+    A callback may be left out, so whoever reads a value has to do without it.
+
+    Args:
+        datamodule: the data, set up.
+        history: what was measured.
+        test_queries: set by `RankingMetrics` in the test; None without queries.
+        recommendations: the file that `Export` wrote.
+        pictures: the files that `Pictures` drew.
+        is_pruned: whether the search gave the run up.
+    """
+
+    datamodule: PairDataModule
+    history: RunHistory = field(default_factory=RunHistory)
+    test_queries: RankedQueries | None = None
+    recommendations: Path | None = None
+    pictures: list[Path] = field(default_factory=list)
+    is_pruned: Callable[[], bool] = lambda: False
+
+
+def ranker_of(pl_module: LightningModule) -> Ranker:
+    """The module as the ranker that it is.
+
+    Raises:
+        TypeError: it is none, a bug of ours.
+    """
+    if missing := sorted(name for name in get_protocol_members(Ranker) if not hasattr(pl_module, name)):
+        raise TypeError(f"{type(pl_module).__name__} is no Ranker (src/models/contracts.py): no {', '.join(missing)}")
+    return cast(Ranker, pl_module)

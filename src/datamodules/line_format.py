@@ -1,0 +1,206 @@
+"""Shared reading of text files: from lines to a catalogue and a table of events.
+
+A `LineFormat` is a handful of SQL expressions over one line; `formats/` holds one for each source. Every line is either
+an event (or a playlist of them) or is *rejected*: counted, kept aside with file, line number and reason, and reported.
+DuckDB does the reading; a table's `rowid` follows the order of files and lines, which gives line numbers for nothing.
+"""
+
+import glob
+import gzip
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import duckdb
+
+from src.catalog import Catalog
+from src.datamodules.compressed import check_whole
+from src.errors import InputError, check_number
+from src.models.contracts import Reader, SourceEvents
+from src.runs.atomic import write_whole
+from src.runs.cores import duckdb_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineFormat(Reader):
+    """A `Reader` of text files with one event, or one playlist, a line.
+
+    Args:
+        catalogue: file of the catalogue, relative to the folder.
+        catalogue_query: SELECT of `track, title, artist, duration_ms` from `$file`.
+        events: glob of the event files, relative to the folder.
+        header: what the first line of an event file must be; None where it has no names.
+        skip: lines at the head of an event file that hold no event.
+        parse: SELECT list over `fields` that gives `user_id, timestamp, track, played_ratio, source_session, is_last,
+            reason`; `track` is a list where a line is a playlist, `reason` says why a line does not fit, or is NULL.
+        fields: what `parse` reads: an expression over `line`.
+        played_ratio: share played, over `parsed` (p) and `catalogue` (c).
+        is_playlist: whether a line is a whole playlist.
+    """
+
+    catalogue: str
+    catalogue_query: str
+    events: str
+    header: str | None = None
+    skip: int = 0
+    fields: str
+    parse: str
+    played_ratio: str = "p.played_ratio"
+    is_playlist: bool = False
+
+    def read(self, folder: Path, *, max_rejected: float, rejected_path: Path) -> SourceEvents:
+        """See `Reader.read`."""
+        check_number("max_rejected", max_rejected, least=0, most=1, hint="0.01 lets one line in a hundred pass")
+        catalogue_file, event_files = _find_files(self, folder)
+        for file in event_files:
+            check_whole(file)
+        database = duckdb.connect(config=duckdb_settings())
+        catalog = _read_catalogue(database, self, catalogue_file)
+        _parse_lines(database, self, event_files)
+        num_lines = _count(database, "SELECT count(*) FROM parsed WHERE NOT is_blank")
+        if num_lines == 0:
+            raise InputError(f"no events: {self.events} in {folder} holds no line")
+        _judge_events(database, self)
+        rejected = _rejected_lines(database, self)
+        if rejected:
+            rejected_path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(rejected_path, lambda partial: _write_rejected(partial, rejected))
+        if len(rejected) > max_rejected * num_lines:
+            first = "; ".join(
+                f"{Path(str(line['file'])).name} line {line['line']}: {line['reason']}" for line in rejected[:3]
+            )
+            raise InputError(
+                f"{len(rejected)} of {num_lines} lines in {folder} do not fit, more than max_rejected={max_rejected} "
+                f"allows ({first}); mend them (all are listed in {rejected_path}), or raise datamodule.max_rejected"
+            )
+        return SourceEvents(
+            database=database,
+            catalog=catalog,
+            num_events=_count(database, "SELECT count(*) FROM events"),
+            num_lines=num_lines,
+            num_rejected=len(rejected),
+        )
+
+    @property
+    def num_head_lines(self) -> int:
+        """Lines of an event file before its first event."""
+        return self.skip + (self.header is not None)
+
+
+def _count(database: duckdb.DuckDBPyConnection, query: str) -> int:
+    [(count,)] = database.execute(query).fetchall()
+    return int(count)
+
+
+def _find_files(source: LineFormat, folder: Path) -> tuple[Path, list[Path]]:
+    catalogue = folder / source.catalogue
+    found = folder.glob(source.events) if folder.is_dir() else []
+    events = [path for path in found if path.is_file() and not path.name.endswith("~")]  # no editor's backups
+    missing = [name for name, found in ((source.catalogue, catalogue.is_file()), (source.events, events)) if not found]
+    if missing:
+        state = f"no {' and no '.join(missing)} in it" if folder.is_dir() else "no such folder"
+        raise InputError(
+            f"cannot read {folder}: {state}; looked for {source.catalogue} and {source.events}; "
+            "give datamodule.path=<folder>, or set SEGUE_DATA to the folder that holds the data sets"
+        )
+    return catalogue, sorted(events, key=_age)
+
+
+def _age(path: Path) -> tuple[str, int]:
+    """Sorts the rotated files of one replica oldest first: data.json.2, data.json.1, data.json."""
+    rotation = re.search(r"\.(\d+)(?:\.\w+)?$", path.name)
+    return str(path.parent), -int(rotation[1]) if rotation else 0
+
+
+def _read_catalogue(database: duckdb.DuckDBPyConnection, source: LineFormat, file: Path) -> Catalog:
+    try:
+        frame = database.execute(source.catalogue_query, {"file": glob.escape(str(file))}).df()
+    except duckdb.Error as error:
+        raise InputError(f"cannot read the catalogue {file}: {_one_line(error)}") from None
+    catalog = Catalog.from_frame(frame, str(file))
+    database.register("frame", frame)
+    database.execute("""
+        CREATE TABLE catalogue AS
+        SELECT row_number() OVER () - 1 AS row, track, CAST(duration_ms AS DOUBLE) AS duration_ms FROM frame""")
+    database.unregister("frame")
+    return catalog
+
+
+def _parse_lines(database: duckdb.DuckDBPyConnection, source: LineFormat, files: Sequence[Path]) -> None:
+    """Make the table `parsed`: one row a line, in the order of files and lines."""
+    for file in files:
+        if source.header is not None:
+            with file.open(encoding="utf-8", errors="replace") as lines:
+                header = lines.readline().strip()
+            if header != source.header:
+                raise InputError(f"{file}: the first line must be {source.header!r}, got {header[:80]!r}")
+    query = f"""
+        CREATE OR REPLACE TABLE parsed AS
+        SELECT filename, line IS NULL AS is_blank, {source.parse}
+        FROM (SELECT filename, line, {source.fields} AS fields FROM read_csv($files, columns = {{line: 'VARCHAR'}},
+              delim = '\x01', quote = '', escape = '', header = false, auto_detect = false, strict_mode = false,
+              filename = true, skip = {source.num_head_lines}, encoding = $encoding))"""
+    parameters: dict[str, object] = {"files": [glob.escape(str(file)) for file in files], "encoding": "utf-8"}
+    try:
+        try:
+            database.execute(query, parameters)
+        except duckdb.InvalidInputException:  # bytes that are not UTF-8: read them all the same, to name their lines
+            database.execute(query, {**parameters, "encoding": "latin-1"})
+    except duckdb.Error as error:
+        raise InputError(f"cannot read {source.events}: {_one_line(error)}") from None
+
+
+def _judge_events(database: duckdb.DuckDBPyConnection, source: LineFormat) -> None:
+    """Make the tables `rejected` (line, reason) and `events` from `parsed` and `catalogue`."""
+    numbered = "SELECT rowid AS line, 0 AS place, * FROM parsed WHERE NOT is_blank"
+    if source.is_playlist:
+        numbered = """
+            SELECT rowid AS line, generate_subscripts(track, 1) AS place, rowid AS user_id, timestamp,
+                   unnest(track) AS track, played_ratio, source_session, is_last, reason
+            FROM parsed WHERE NOT is_blank"""
+    database.execute(f"""
+        CREATE VIEW judged AS
+        SELECT p.line, p.line * 1048576 + p.place AS position, p.user_id, p.timestamp, c.row AS track,
+               {source.played_ratio} AS played_ratio, p.source_session, p.is_last,
+               CASE WHEN p.reason IS NOT NULL THEN p.reason
+                    WHEN c.row IS NULL THEN 'track ' || p.track || ' is not in {source.catalogue}'
+                    WHEN p.played_ratio IS NOT NULL AND ({source.played_ratio}) IS NULL
+                    THEN 'track ' || p.track || ' has no duration in {source.catalogue} to take a share of'
+                    WHEN ({source.played_ratio}) NOT BETWEEN 0 AND 1
+                    THEN 'the share played must lie in [0, 1], got ' || ({source.played_ratio})
+               END AS reason
+        FROM ({numbered}) p LEFT JOIN catalogue c ON p.track = c.track;
+        CREATE TABLE rejected AS
+        SELECT line, min(reason) AS reason FROM judged WHERE reason IS NOT NULL GROUP BY line;
+        CREATE VIEW events AS
+        SELECT user_id, timestamp, position, track, played_ratio, source_session, is_last
+        FROM judged WHERE line NOT IN (SELECT line FROM rejected)""")
+
+
+def _rejected_lines(database: duckdb.DuckDBPyConnection, source: LineFormat) -> list[dict[str, str | int]]:
+    rows = database.execute(f"""
+        WITH files AS (SELECT filename, min(rowid) AS first FROM parsed GROUP BY filename)
+        SELECT files.filename, rejected.line - files.first + 1 + {source.num_head_lines}, rejected.reason
+        FROM rejected JOIN parsed ON rejected.line = parsed.rowid JOIN files ON parsed.filename = files.filename
+        ORDER BY rejected.line""").fetchall()
+    return [{"file": file, "line": line, "reason": reason} for file, line, reason in rows]
+
+
+def _write_rejected(path: Path, rejected: Sequence[dict[str, str | int]]) -> None:
+    """Write each rejected line with its file, number, reason and text."""
+    with path.open("w", encoding="utf-8") as out:
+        for name, lines in groupby(rejected, key=lambda line: str(line["file"])):
+            unpack = gzip.open if name.endswith(".gz") else open
+            with unpack(name, "rt", encoding="utf-8", errors="replace", newline="\n") as texts:
+                numbered = enumerate(texts, start=1)
+                for line in lines:
+                    text = next((text for number, text in numbered if number == line["line"]), "")
+                    out.write(json.dumps({**line, "text": text.rstrip("\r\n")}, ensure_ascii=False) + "\n")
+
+
+def _one_line(error: Exception) -> str:
+    """The gist of a DuckDB error, which can run over a screenful."""
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,88 @@
+"""Sessions: where a listener's events are cut.
+
+S sessions, E events, L listeners. The same rules are in `sql/sessions.sql`, for logs that outgrow one machine; the
+tests hold both to the same answers.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Int64, Shaped
+
+from src.catalog import Listens
+from src.errors import check_number
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sessions:
+    """All sessions in the order in which they started.
+
+    Args:
+        key: `user/number of the session among the user's`: the same for as long as the log only grows.
+        listener: who listened, 0..L-1; each playlist has its own.
+        has_clock: whether the source gives times, so that the order means something.
+        listens: every event.
+        place: place 0, 1, … of each event in its session.
+    """
+
+    key: Shaped[np.ndarray, "S"]
+    listener: Int64[np.ndarray, "S"]
+    has_clock: bool
+    listens: Listens
+    place: Int64[np.ndarray, "E"]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+
+def cut_sessions(database: "DuckDBPyConnection", *, session_gap_minutes: float) -> Sessions:
+    """Cut the table `events` of a source into sessions.
+
+    A session ends after an event marked as last, before a silence longer than the gap, or where the source's own
+    session changes.
+
+    Args:
+        database: holds the table `events`; see `SourceEvents`.
+        session_gap_minutes: a longer silence ends a session.
+
+    Raises:
+        InputError: `session_gap_minutes` is out of range.
+    """
+    check_number("session_gap_minutes", session_gap_minutes, above=0, most=1e9, hint="30 is usual")
+    columns = database.execute("""
+        SELECT user_id, COALESCE(timestamp, 0) AS timestamp, timestamp IS NOT NULL AS has_clock, position, track,
+               COALESCE(CAST(played_ratio AS FLOAT), 'nan') AS played_ratio,
+               COALESCE(source_session, 0) AS source_session, is_last
+        FROM events ORDER BY user_id, timestamp, position""").fetchnumpy()
+    events = {name: np.asarray(column) for name, column in columns.items()}
+    user, timestamp = events["user_id"], events["timestamp"]
+    starts_user = _changes(user)
+    begins = starts_user | np.roll(events["is_last"], 1) | _changes(events["source_session"])
+    begins[1:] |= np.diff(timestamp) > round(session_gap_minutes * 60_000)
+
+    start = np.flatnonzero(begins)
+    nth = np.arange(len(start))
+    number = 1 + nth - np.maximum.accumulate(np.where(starts_user[start], nth, 0))
+    length = np.diff(start, append=len(user))
+    by_time = np.lexsort((events["position"][start], timestamp[start]))
+    start, number, length = start[by_time], number[by_time], length[by_time]
+    place = np.arange(len(user)) - np.repeat(length.cumsum() - length, length)
+    moved = np.repeat(start, length) + place
+    return Sessions(
+        key=np.array([f"{who}/{n}" for who, n in zip(user[start].tolist(), number.tolist(), strict=True)], object),
+        listener=(starts_user.cumsum() - 1)[start],
+        has_clock=bool(events["has_clock"].all()),
+        listens=Listens(
+            session=np.repeat(nth, length), track=events["track"][moved], played_ratio=events["played_ratio"][moved]
+        ),
+        place=place,
+    )
+
+
+def _changes(column: Shaped[np.ndarray, "E"]) -> Bool[np.ndarray, "E"]:
+    """Where an event differs from the one before; the first one does."""
+    return np.concatenate([[True], column[1:] != column[:-1]])[: len(column)]

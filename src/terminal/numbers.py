@@ -1,0 +1,40 @@
+"""Numbers as people read them, in tables, reports and pictures. A dash means that there is no number."""
+
+import math
+
+
+def number(value: float, form: str) -> str:
+    """A number by a format such as `.4g`; a dash where it is not finite.
+
+    >>> number(0.12345, ".2g"), number(float("nan"), ".2g")
+    ('0.12', '–')
+    """
+    return format(value, form) if math.isfinite(value) else "–"
+
+
+def interval(lower: float, upper: float, form: str) -> str:
+    """An interval in brackets; a dash where there is none.
+
+    >>> interval(-0.5, 1.25, "+.2f")
+    '[-0.50, +1.25]'
+    """
+    return f"[{lower:{form}}, {upper:{form}}]" if math.isfinite(lower) else "–"
+
+
+def p_value(value: float) -> str:
+    """A p-value in two digits, down to 0.0001.
+
+    >>> p_value(0.0312), p_value(0.0002), p_value(3e-9)
+    ('0.031', '0.0002', '<0.0001')
+    """
+    return "<0.0001" if value < 1e-4 else number(value, ".2g")
+
+
+def count(value: int, plain_below: int = 10_000) -> str:
+    """A count in few characters.
+
+    >>> count(512), count(16_384), count(1_000_000)
+    ('512', '16k', '1M')
+    """
+    thousands = (len(str(value)) - 1) // 3 if value >= plain_below else 0
+    return f"{value / 1000**thousands:.0f}{' kMGT'[thousands].strip()}"

@@ -1,0 +1,30 @@
+"""Settings of the A/B analysis that are refused."""
+
+from typing import Any
+
+import pytest
+
+from src.abtest.analysis import analyse
+from src.errors import InputError
+from tests.abtest.users import settings, users_of
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alpha": 0}, "analysis.alpha must be a number above 0"),
+        ({"power": 0.2}, "analysis.power must be a number of at least 0.5"),
+        ({"primary": "clicks"}, "analysis.primary must be one of mean_time_per_session"),
+        ({"split": [1.0, -1.0]}, "analysis.split must be a number above 0"),
+        ({"bootstrap_rounds": -1}, "analysis.bootstrap_rounds must be a whole number"),
+        ({"always_valid_percent": 0}, "analysis.always_valid_percent must be a number above 0"),
+    ],
+)
+def test_settings_out_of_bounds_are_refused(changes: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        settings(**changes)
+
+
+def test_a_split_needs_a_share_for_each_arm() -> None:
+    with pytest.raises(InputError, match=r"analysis\.split has 3 shares for the 2 arms C, T1"):
+        analyse(users_of([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1]), settings(split=[1.0, 1.0, 1.0]))

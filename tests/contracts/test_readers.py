@@ -1,0 +1,288 @@
+"""What every reader promises, whatever its format. A new reader is tested by adding an example of its files."""
+
+import gzip
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from src.datamodules.formats import READERS
+from src.errors import InputError
+from src.models.contracts import SourceEvents
+from tests.datamodules.formats.conftest import read, rejected_lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """The smallest files of a format. The catalogue has the tracks 10 and 11 of one artist and 12 of another.
+
+    Args:
+        catalogue: file of the catalogue.
+        tracks: its lines.
+        events: file of the events.
+        head: its lines before the first event.
+        lines: lines that fit.
+        heard: what each listener heard, in order: row of the catalogue and share played.
+        unfit: a line that does not fit.
+        reason: why.
+        unknown: a line that would fit, if the catalogue had track 99.
+        compressed: name of an event file that is compressed, where the format has any.
+    """
+
+    catalogue: str
+    tracks: list[str]
+    events: str
+    head: list[str]
+    lines: list[str]
+    heard: list[list[tuple[int, float | None]]]
+    unfit: str
+    reason: str
+    unknown: str
+    compressed: str | None = None
+
+    @property
+    def num_events(self) -> int:
+        return sum(map(len, self.heard))
+
+    def write(self, folder: Path) -> Path:
+        """Write both files; returns that of the events."""
+        for name, lines in ((self.catalogue, self.tracks), (self.events, self.head + self.lines)):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return folder / self.events
+
+
+EXAMPLES = {
+    "botify": Example(
+        catalogue="tracks.json",
+        tracks=[
+            '{"track": 10, "title": "One", "artist": "Ann"}',
+            '{"track": 11, "title": "Two", "artist": "Ann"}',
+            '{"track": 12, "title": "Three", "artist": "Bob"}',
+        ],
+        events="logs/replica-1/data.json",
+        head=[],
+        lines=[
+            '{"message": "next", "timestamp": 1000, "user": 1, "track": 10, "time": 1.0}',
+            '{"message": "last", "timestamp": 2000, "user": 1, "track": 11, "time": 0.5}',
+            '{"message": "next", "timestamp": 3000, "user": 2, "track": 12, "time": 0.0}',
+        ],
+        heard=[[(0, 1.0), (1, 0.5)], [(2, 0.0)]],
+        unfit="not json",
+        reason="not a JSON object",
+        unknown='{"message": "next", "timestamp": 4000, "user": 2, "track": 99, "time": 1.0}',
+        compressed="logs/replica-1/data.json.1.gz",
+    ),
+    "yes": Example(
+        catalogue="song_hash.txt",
+        tracks=["10\tOne\tAnn", "11\tTwo\tAnn", "12\tThree\tBob"],
+        events="train.txt",
+        head=["10 11 12", "1 1 1"],
+        lines=["10 11 12", "12 10"],
+        heard=[[(0, None), (1, None), (2, None)], [(2, None), (0, None)]],
+        unfit="10 x",
+        reason="a playlist must be song numbers with spaces between",
+        unknown="10 99 11",
+    ),
+    "polimi": Example(
+        catalogue="tracks.csv",
+        tracks=["track_id,album_id,artist_id,duration_sec", "10,1,3,100", "11,1,3,100", "12,2,4,100"],
+        events="train_sequential.csv",
+        head=["playlist_id,track_id"],
+        lines=["7,11", "7,10", "9,12"],
+        heard=[[(1, None), (0, None)], [(2, None)]],
+        unfit="9,x",
+        reason="track_id must be a whole number",
+        unknown="9,99",
+    ),
+    "situnes": Example(
+        catalogue="tracks.csv",
+        tracks=["item_id,duration_ms,title,artist", '10,200000.0,"One, two",Ann', "11,50000.0,Two,Ann", "12,1.0,3,Bob"],
+        events="stage1.csv",
+        head=["user_id,item_id,timestamp,duration"],
+        lines=["1,10,1000,50", "1,11,1100,60.5", "2,10,1200,"],
+        heard=[[(0, 0.25), (1, 1.0)], [(0, None)]],
+        unfit="1,10,soon,50",
+        reason="timestamp must be a whole number of seconds since 1970",
+        unknown="1,99,1300,50",
+    ),
+}
+
+
+@pytest.fixture(params=EXAMPLES)
+def reader(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def example(reader: str) -> Example:
+    return EXAMPLES[reader]
+
+
+def rows(source: SourceEvents) -> list[tuple[int | float | None, ...]]:
+    return source.database.execute("SELECT * FROM events ORDER BY position").fetchall()
+
+
+def heard(source: SourceEvents) -> list[list[tuple[int, float | None]]]:
+    of_user: dict[int, list[tuple[int, float | None]]] = {}
+    query = "SELECT user_id, track, played_ratio FROM events ORDER BY position"
+    for user, track, played_ratio in source.database.execute(query).fetchall():
+        of_user.setdefault(user, []).append((track, played_ratio))
+    return list(of_user.values())
+
+
+def test_every_reader_has_an_example() -> None:
+    assert set(EXAMPLES) == set(READERS)
+
+
+def test_every_event_is_read(tmp_path: Path, reader: str, example: Example) -> None:
+    example.write(tmp_path)
+    source = read(reader, tmp_path, max_rejected=0.0)
+    assert heard(source) == example.heard
+    assert source.catalog.track_ids.tolist() == [10, 11, 12]
+    assert source.catalog.artist_of.tolist() == [0, 0, 1]
+    assert (source.num_events, source.num_lines) == (example.num_events, len(example.lines))
+    assert source.num_rejected == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_events_have_the_columns_of_the_contract(tmp_path: Path, reader: str, example: Example) -> None:
+    example.write(tmp_path)
+    source = read(reader, tmp_path)
+    columns = source.database.execute("SELECT column_name, column_type FROM (DESCRIBE events)").fetchall()
+    assert columns == [
+        ("user_id", "BIGINT"),
+        ("timestamp", "BIGINT"),
+        ("position", "BIGINT"),
+        ("track", "BIGINT"),
+        ("played_ratio", "DOUBLE"),
+        ("source_session", "BIGINT"),
+        ("is_last", "BOOLEAN"),
+    ]
+    of_column = dict(zip([name for name, _ in columns], zip(*rows(source), strict=True), strict=True))
+    for name in ("user_id", "position", "track", "is_last"):
+        assert None not in of_column[name]
+    assert len(set(of_column["position"])) == example.num_events
+    for name in ("timestamp", "source_session"):  # a source has them, or has not
+        assert len({value is None for value in of_column[name]}) == 1
+
+
+def test_the_same_files_give_the_same_events(tmp_path: Path, reader: str, example: Example) -> None:
+    example.write(tmp_path)
+    assert rows(read(reader, tmp_path)) == rows(read(reader, tmp_path))
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_read_itself(tmp_path: Path, reader: str, example: Example) -> None:
+    replace(example, lines=example.lines[:1]).write(tmp_path / "x1")
+    example.write(tmp_path / "x[1]")
+    assert heard(read(reader, tmp_path / "x[1]")) == example.heard
+
+
+def test_a_missing_folder_is_named_with_the_files_that_are_looked_for(
+    tmp_path: Path, reader: str, example: Example
+) -> None:
+    with pytest.raises(InputError, match=r"no such folder; looked for .*give datamodule.path=<folder>") as error:
+        read(reader, tmp_path / "data")
+    for name in (str(tmp_path / "data"), example.catalogue, Path(example.events).name):
+        assert name in str(error.value)
+
+
+@pytest.mark.parametrize("missing", ["catalogue", "events"])
+def test_a_missing_file_is_named(tmp_path: Path, reader: str, example: Example, missing: str) -> None:
+    example.write(tmp_path)
+    path = tmp_path / (example.catalogue if missing == "catalogue" else example.events)
+    path.unlink()
+    with pytest.raises(InputError, match=rf"{re.escape(str(tmp_path))}: no \S*{path.name}\S* in it; looked for"):
+        read(reader, tmp_path)
+
+
+def test_a_file_without_events_is_refused(tmp_path: Path, reader: str, example: Example) -> None:
+    path = replace(example, lines=[]).write(tmp_path)
+    with pytest.raises(InputError, match=rf"no events: .*{path.name}\S* in {re.escape(str(tmp_path))} holds no line"):
+        read(reader, tmp_path)
+
+
+def test_an_empty_file_is_refused(tmp_path: Path, reader: str, example: Example) -> None:
+    path = example.write(tmp_path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=path.name):
+        read(reader, tmp_path)
+
+
+def test_a_catalogue_with_an_id_twice_is_refused(tmp_path: Path, reader: str, example: Example) -> None:
+    replace(example, tracks=[*example.tracks, example.tracks[-1]]).write(tmp_path)
+    with pytest.raises(InputError, match=f"{example.catalogue}: track 12 "):
+        read(reader, tmp_path)
+
+
+def test_lines_that_do_not_fit_are_kept_aside_with_file_line_and_reason(
+    tmp_path: Path, reader: str, example: Example
+) -> None:
+    lines = [example.lines[0], "", example.unfit, *example.lines[1:], example.unknown]
+    path = replace(example, lines=lines).write(tmp_path)
+    source = read(reader, tmp_path)
+    assert heard(source) == example.heard
+    assert (source.num_events, source.num_lines, source.num_rejected) == (example.num_events, len(lines) - 1, 2)
+    number, file = len(example.head), str(path)
+    unknown = f"track 99 is not in {example.catalogue}"
+    assert rejected_lines(tmp_path) == [
+        {"file": file, "line": number + 3, "reason": example.reason, "text": example.unfit},
+        {"file": file, "line": number + len(lines), "reason": unknown, "text": example.unknown},
+    ]
+
+
+def test_bytes_that_are_no_text_are_rejected_by_their_line(tmp_path: Path, reader: str, example: Example) -> None:
+    path = example.write(tmp_path)
+    path.write_bytes(path.read_bytes() + b'\xff\xfe{"x"}\n')
+    source = read(reader, tmp_path)
+    assert heard(source) == example.heard
+    [kept] = rejected_lines(tmp_path)
+    assert kept["line"] == len(example.head + example.lines) + 1
+
+
+def test_too_many_rejected_lines_are_refused_with_the_first_three(
+    tmp_path: Path, reader: str, example: Example
+) -> None:
+    path = replace(example, lines=example.lines + 4 * [example.unfit]).write(tmp_path)
+    num_lines, first = len(example.lines) + 4, len(example.head + example.lines) + 1
+    assert read(reader, tmp_path, max_rejected=4 / num_lines).num_rejected == 4
+    with pytest.raises(
+        InputError, match=rf"4 of {num_lines} lines in .* do not fit, more than max_rejected=0\.\d+ "
+    ) as e:
+        read(reader, tmp_path, max_rejected=4 / num_lines - 0.001)
+    message = str(e.value)
+    assert message.count(example.reason) == 3
+    assert all(f"{path.name} line {first + n}: {example.reason}" in message for n in range(3))
+    assert str(tmp_path) in message
+    assert "raise datamodule.max_rejected" in message
+    assert len(rejected_lines(tmp_path)) == 4
+
+
+def test_a_log_without_one_good_line_is_refused(tmp_path: Path, reader: str, example: Example) -> None:
+    replace(example, lines=[example.unknown, example.unfit]).write(tmp_path)
+    with pytest.raises(InputError, match=r"2 of 2 lines .* do not fit.*track 99 is not in"):
+        read(reader, tmp_path)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_max_rejected_is_a_share(tmp_path: Path, reader: str, example: Example, share: float) -> None:
+    example.write(tmp_path)
+    with pytest.raises(InputError, match=f"max_rejected must be a number of at least 0 and at most 1, got {share}"):
+        read(reader, tmp_path, max_rejected=share)
+
+
+@pytest.mark.parametrize("name", [name for name, example in EXAMPLES.items() if example.compressed])
+def test_a_compressed_file_is_read_whole_or_refused(tmp_path: Path, name: str) -> None:
+    example = EXAMPLES[name]
+    assert example.compressed is not None
+    plain = example.write(tmp_path)
+    path = tmp_path / example.compressed
+    whole = gzip.compress(plain.read_bytes())
+    plain.unlink()
+    path.write_bytes(whole)
+    assert heard(read(name, tmp_path)) == example.heard
+    path.write_bytes(whole[:-9])
+    with pytest.raises(InputError, match=rf"{path.name} is no whole gzip file"):
+        read(name, tmp_path)

@@ -1,0 +1,141 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from src.errors import InputError
+from tests.conftest import event, write_lines, write_tracks
+from tests.datamodules.formats.conftest import read, rejected_lines, rows
+
+
+def test_several_replicas_and_rotated_files_are_read_as_one_log(tmp_path: Path) -> None:
+    write_tracks(tmp_path, [0, 0, 1])
+    write_lines(tmp_path / "logs" / "replica-1" / "data.json", [event(1, 30, 102, 0.5, "last")])
+    write_lines(tmp_path / "logs" / "replica-1" / "data.json.1", [event(1, 20, 101, 0.25)])
+    write_lines(tmp_path / "logs" / "replica-2" / "data.json", [event(1, 10, 100, 1.0)])
+    log = read("botify", tmp_path)
+    assert rows(log) == [(1, 10, 0, 1.0, False), (1, 20, 1, 0.25, False), (1, 30, 2, 0.5, True)]
+    assert (log.num_events, log.num_lines, log.num_rejected) == (3, 3, 0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_events_of_the_same_millisecond_keep_the_order_of_rotation_and_lines(tmp_path: Path) -> None:
+    write_tracks(tmp_path, range(12))
+    write_lines(tmp_path / "logs" / "data.json", [event(1, 5, 110), event(1, 5, 111)])
+    for age in range(1, 11):
+        write_lines(tmp_path / "logs" / f"data.json.{age}", [event(1, 5, 110 - age)])
+    assert [row[2] for row in rows(read("botify", tmp_path))] == list(range(12))
+
+
+BAD_LINES: list[tuple[str, str]] = [
+    ("not json", "not a JSON object"),
+    ('{"message": "next", "times', "not a JSON object"),
+    ("[1, 2]", 'message must be "next" or "last"'),
+    (json.dumps({**event(1, 1, 100), "message": "skip"}), 'message must be "next" or "last"'),
+    (
+        json.dumps({**event(1, 1, 100), "timestamp": "soon"}),
+        "timestamp must be a whole number of milliseconds since 1970",
+    ),
+    (json.dumps(event(1, -(2**63), 100)), "timestamp must be a whole number of milliseconds since 1970"),
+    (json.dumps({**event(1, 1, 100), "user": None}), "user must be a whole number"),
+    (json.dumps({**event(1, 1, 100), "track": 100.4}), "track must be a whole number"),
+    (json.dumps({**event(1, 1, 100), "user": 1.5}), "user must be a whole number"),
+    (json.dumps({**event(1, 1, 100), "timestamp": 1.5}), "timestamp must be a whole number of milliseconds since 1970"),
+    (json.dumps({**event(1, 1, 100), "track": "x"}), "track must be a whole number"),
+    (json.dumps({k: v for k, v in event(1, 1, 100).items() if k != "time"}), "time must be a number"),
+    (json.dumps(event(1, 1, 100, 1.5)), r"the share played must lie in [0, 1], got 1.5"),
+    (json.dumps(event(1, 1, 100, -0.1)), r"the share played must lie in [0, 1], got -0.1"),
+    (json.dumps(event(1, 1, 100, float("nan"))), r"the share played must lie in [0, 1], got nan"),
+    (json.dumps(event(1, 1, 999)), "track 999 is not in tracks.json"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD_LINES)
+def test_a_line_that_does_not_fit_is_kept_aside_with_file_line_and_reason(
+    tmp_path: Path, line: str, reason: str
+) -> None:
+    write_tracks(tmp_path, [0])
+    path = tmp_path / "logs" / "r" / "data.json"
+    write_lines(path.with_name("data.json.1"), [event(2, 1, 100)])
+    write_lines(path, [event(1, 1, 100), "", line, event(1, 2, 100)])
+    log = read("botify", tmp_path)
+    assert (log.num_events, log.num_lines, log.num_rejected) == (3, 4, 1)
+    [kept] = rejected_lines(tmp_path)
+    assert kept == {"file": str(path), "line": 3, "reason": reason, "text": line}
+
+
+_WHOLE = (
+    *("5", "-5", "0", "-0", "5.0", "5.4", "5.5", "1e3", "1e-3", "1.0004", "1.0005", "5.9999", "1e15", "1e18", "1e19"),
+    *('"5"', '" 5 "', '"5.0"', '"+5"', '"05"', '"1e3"', '"1_000"', '""', '"x"', '"\\u0035"', "true", "false", "null"),
+    *("[]", "[5]", "{}", "9223372036854775807", "9223372036854775808", "-9223372036854775808", "18446744073709551615"),
+    *("18446744073709551616", "9007199254740993", "9007199254740993.0", "253402300799999", "253402300800000"),
+    *("253402300799999.0004", "123456789012345680.0", "123456789012345678901234567890", "999999999999999", "NaN"),
+    *("Infinity", "05", "+5", ".5", "5.", "0x10", "1e400", "'5'", "5 ,", "1.681494018525e12"),
+)
+
+
+def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
+    """Oracle: the reader as it was before it was made fast, with arithmetic of 128 bits throughout."""
+    write_tracks(tmp_path, [0])
+    good = json.dumps(event(1, 1, 100))
+    lines = [
+        good.replace(f'"{key}": {value}', f'"{key}": {text}')
+        for key, value in (("timestamp", 1), ("user", 1), ("track", 100), ("time", 1.0))
+        for text in _WHOLE
+    ]
+    lines += [
+        good + good,
+        good + " x",
+        good[:-1] + ', "user": 7}',
+        good.replace('"user"', '"us\\u0065r"'),
+        "null",
+        "{}",
+    ]
+    assert len(set(lines)) > 4 * len(_WHOLE) - 4
+    write_lines(tmp_path / "logs" / "data.json", lines)
+    log = read("botify", tmp_path, max_rejected=1.0)
+    kept = rejected_lines(tmp_path)
+    reasons = {line["line"]: line["reason"] for line in kept if "is not in" not in line["reason"]}
+    whole = "DECIMAL(22, 3)"
+    schema = json.dumps({"message": "VARCHAR", "timestamp": whole, "user": whole, "track": whole, "time": "DOUBLE"})
+    log.database.execute("CREATE TABLE texts (line BIGINT, text VARCHAR)")
+    log.database.executemany("INSERT INTO texts VALUES (?, ?)", list(enumerate(lines, start=1)))
+    expected = log.database.execute(f"""
+        SELECT line, TRY_CAST(f.user AS BIGINT) AS user_id, TRY_CAST(f.timestamp AS BIGINT) AS timestamp,
+            TRY_CAST(f.track AS BIGINT) AS track, CASE WHEN f IS NULL THEN 'not a JSON object'
+            WHEN COALESCE(f.message NOT IN ('next', 'last'), TRUE) THEN 'message must be "next" or "last"'
+            WHEN COALESCE(timestamp NOT BETWEEN 0 AND 253402300799999 OR timestamp <> f.timestamp, TRUE)
+            THEN 'timestamp must be a whole number of milliseconds since 1970'
+            WHEN COALESCE(user_id <> f.user, TRUE) THEN 'user must be a whole number'
+            WHEN COALESCE(track <> f.track, TRUE) THEN 'track must be a whole number'
+            WHEN f.time IS NULL THEN 'time must be a number'
+            WHEN f.time NOT BETWEEN 0 AND 1 THEN 'the share played must lie in [0, 1], got ' || f.time END AS reason
+        FROM (SELECT line, json_transform(TRY_CAST(text AS JSON), '{schema}') AS f FROM texts)
+        ORDER BY line""").fetchall()
+    assert reasons == {
+        line: reason for line, _, _, track, reason in expected if reason and (track == 100 or "share" not in reason)
+    }
+    accepted = [(user, time) for _, user, time, track, reason in expected if reason is None and track == 100]
+    ours = log.database.execute("SELECT user_id, timestamp FROM events ORDER BY position").fetchall()
+    assert ours == accepted
+    assert len(ours) > 20
+
+
+def test_a_compressed_rotation_is_read_and_its_bad_lines_kept(tmp_path: Path) -> None:
+    write_tracks(tmp_path, [0])
+    path = tmp_path / "logs" / "data.json.1.gz"
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress((json.dumps(event(1, 1, 100)) + "\nbroken\n").encode()))
+    write_lines(tmp_path / "logs" / "data.json~", [event(1, 1, 100)])
+    assert (log := read("botify", tmp_path)).num_events == 1
+    assert log.num_lines == 2
+    [kept] = rejected_lines(tmp_path)
+    assert (kept["line"], kept["text"]) == (2, "broken")
+
+
+def test_a_damaged_catalogue_is_named(tmp_path: Path) -> None:
+    write_lines(tmp_path / "tracks.json", ['{"track": 1, "title": "a", "artist": "b"}', "{"])
+    write_lines(tmp_path / "logs" / "data.json", [event(1, 1, 100)])
+    with pytest.raises(InputError, match=r"cannot read the catalogue .*tracks.json"):
+        read("botify", tmp_path)

@@ -1,0 +1,23 @@
+from pathlib import Path
+
+from tests.datamodules.formats.conftest import read, rejected_lines, rows
+
+
+def test_seconds_listened_become_a_share_of_the_duration(tmp_path: Path) -> None:
+    (tmp_path / "tracks.csv").write_text(
+        'item_id,duration_ms,title,artist\n1,200000.0,"One, two",Ann\n2,50000.0,Two,\n3,,Three,Ann\n'
+    )
+    (tmp_path / "stage1.csv").write_text(
+        "user_id,item_id,timestamp,duration\n1,1,1000,50\n1,2,1100,60.5\n1,1,1200,\n1,1,1300,-5\n1,3,1400,5\n"
+    )
+    log = read("situnes", tmp_path)
+    assert rows(log) == [
+        (1, 1000000, 0, 0.25, False),
+        (1, 1100000, 1, 1.0, False),
+        (1, 1200000, 0, None, False),
+    ]
+    kept = rejected_lines(tmp_path)
+    assert [line["reason"] for line in kept] == [
+        "the share played must lie in [0, 1], got -0.025",
+        "track 3 has no duration in tracks.csv to take a share of",
+    ]
