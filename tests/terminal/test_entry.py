@@ -28,7 +28,7 @@ def test_the_config_is_shown_with_the_values_that_will_be_used() -> None:
     assert "geheim" not in done.stdout
     config = yaml.safe_load(done.stdout)
     assert config["datamodule"]["seed"] == 7
-    assert config["callbacks"]["ranking"]["monitor"] == config["monitor"]["metric"]
+    assert config["callbacks"]["early_stopping"]["monitor"] == config["monitor"]["metric"]
     assert config["callbacks"]["export"]["path"] == f"{config['run_dir']}/recommendations.jsonl"
     assert config["run_dir"].startswith("outputs/train/")
 
