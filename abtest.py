@@ -4,10 +4,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.terminal.console import ROOT, console, verb
+from src.sweeps.jobs import Sweep
+from src.terminal.console import console
+from src.terminal.entry import verb
+from src.terminal.words import experiment_as_name
 
 
-@verb("abtest")
+@verb("abtest", rewrite=experiment_as_name, sweepers=[Sweep])
 def abtest(config: DictConfig) -> None:
     """Read the logs, or play two recommenders first; compare; write and print; attach the result to MLflow runs."""
     from hydra.utils import instantiate
@@ -15,12 +18,12 @@ def abtest(config: DictConfig) -> None:
     from src.abtest.analysis import analyse
     from src.abtest.log import read_users
     from src.abtest.report import sentences, write_report
-    from src.errors import InputError
+    from src.abtest.sources import arms_to_play
     from src.recommender_names import recommender_name
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
     from src.simulation.arm_policies import make_policies
-    from src.terminal.console import arm_bars
+    from src.terminal.progress import arm_bars
     from src.terminal.tables import effects_table
     from src.tracking.store import attach_abtest, locate_recommendations
 
@@ -30,18 +33,13 @@ def abtest(config: DictConfig) -> None:
     experiment = None if config.experiment_name is None else str(config.experiment_name)
     given = {role: config[role] for role in ("control", "treatment")}
     given = {role: OmegaConf.to_container(arm) if OmegaConf.is_config(arm) else arm for role, arm in given.items()}
-    if [config.logs is None] * 2 != [arm is not None for arm in given.values()]:
-        raise InputError(
-            f"logs={config.logs} control={given['control']} treatment={given['treatment']}: "
-            "give logs=<folder>, or both control= and treatment= to play them first"
-        )
+    arms = arms_to_play(config.logs, given)
     earlier = None
     if config.pre:
         before = Path(str(config.pre))
         earlier = read_users(before, experiment=None, max_rejected=config.max_rejected, any_arms=True, called="pre")
-    logs = Path(str(config.logs))
-    if config.logs is None:
-        logs, arms = run_dir / "logs", {"C": given["control"], "T1": given["treatment"]}
+    logs = Path(str(config.logs)) if arms is None else run_dir / "logs"
+    if arms is not None:
         settings.shares(list(arms))
         with console.status("making the world"):
             world = instantiate(config.world, _convert_="all")
@@ -54,14 +52,14 @@ def abtest(config: DictConfig) -> None:
             folder=run_dir,
             write_logs=True,
             after=None,
-            provenance=provenance(ROOT),
+            provenance=provenance(),
             progress=arm_bars,
         )
     with console.status("reading logs"):
         users = read_users(logs, experiment=experiment, max_rejected=config.max_rejected)
     with console.status("comparing"):
         analysis = analyse(users, settings, earlier)
-        write_report(analysis, run_dir, provenance(ROOT))
+        write_report(analysis, run_dir, provenance())
     attach_abtest(analysis.record(), run_dir, {role: recommender_name(arm) for role, arm in given.items()})
     console.print(effects_table(analysis.record()))
     for sentence in sentences(analysis):

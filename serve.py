@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.terminal.console import ROOT, console, errors, verb
+from src.sweeps.jobs import Sweep
+from src.terminal.console import console, errors
+from src.terminal.entry import verb
+from src.terminal.words import commands_of, experiment_as_name
 
 if TYPE_CHECKING:
     from src.serving.loading import ReleaseRequest
 
 
-@verb("serve")
+def _words(words: list[str]) -> list[str]:
+    return experiment_as_name(commands_of(words, "do", ("load", "rollback", "versions")))
+
+
+@verb("serve", rewrite=_words, sweepers=[Sweep])
 def serve(config: DictConfig) -> None:
     """Do what `do` says: serve, load, rollback, versions."""
     from hydra.utils import instantiate
@@ -26,7 +33,7 @@ def serve(config: DictConfig) -> None:
     if given["do"] not in todo:
         raise InputError(f"do must be one of {', '.join(todo)}, got {given['do']!r}")
     world = partial(instantiate, config.world, _convert_="all")
-    request = ReleaseRequest.of(given, world=world, locate=_locate, provenance=partial(provenance, ROOT))
+    request = ReleaseRequest.of(given, world=world, locate=_locate, provenance=provenance)
     todo[given["do"]](given, request)
 
 

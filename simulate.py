@@ -5,11 +5,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.terminal.console import ROOT, arm_bars, console, verb
+from src.sweeps.jobs import Sweep
+from src.terminal.console import console
+from src.terminal.entry import verb
+from src.terminal.progress import arm_bars
 from src.terminal.tables import arms_table
+from src.terminal.words import experiment_as_name
 
 
-@verb("simulate")
+@verb("simulate", rewrite=experiment_as_name, sweepers=[Sweep])
 def simulate(config: DictConfig) -> None:
     """Play the sessions, write the logs, print what each arm's listeners made of it."""
     from hydra.utils import instantiate
@@ -36,7 +40,7 @@ def simulate(config: DictConfig) -> None:
         folder=run_dir,
         write_logs=config.write_logs,
         after=Path(str(config.after)) if config.after else None,
-        provenance=provenance(ROOT),
+        provenance=provenance(),
         progress=arm_bars,
     )
     names = {arm: str(recommender_name(given)) for arm, given in arms.items()}

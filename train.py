@@ -6,16 +6,27 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.terminal.console import ROOT, console, hush_libraries, verb
+from src.runs.resume import command_line
+from src.sweeps.jobs import Sweep
+from src.sweeps.search import Search
+from src.sweeps.search_words import search_as_sweeper
+from src.terminal.console import console
+from src.terminal.entry import verb
 from src.terminal.next_steps import next_steps
+from src.terminal.quiet import hush_libraries
 from src.terminal.tables import frame_table, metrics_table
+from src.tracking.previous_runs import folder_of, join_sweep, same_runs
 
 if TYPE_CHECKING:
     from src.datamodules.pair_datamodule import PairDataModule
-    from src.runs.resume import Earlier
+    from src.runs.resume import PreviousRun
 
 
-@verb("train")
+def _words(words: list[str]) -> list[str]:
+    return search_as_sweeper(command_line(words, folder_of))
+
+
+@verb("train", rewrite=_words, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
     """Fit, test the best checkpoint, export and log; or go on with a run that was stopped.
 
@@ -23,36 +34,30 @@ def train(config: DictConfig) -> float:
         The best value of the monitored metric, for a search.
     """
     hush_libraries()
-    from src.errors import InputError, check_number
-    from src.runs.folder import Begun, hold, refuse_used_folder, setup_name
-    from src.runs.resume import named_run, same_run
-    from src.tracking.store import mark
+    from src.errors import check_number
+    from src.runs.folder import hold, setup_name
+    from src.runs.resume import named_run, run_to_resume
 
-    hydra = HydraConfig.get()
     _check_choices(config)
     check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
-    named = {"model": hydra.runtime.choices["model"], "experiment": hydra.runtime.choices["experiment"]}
-    setup = setup_name(**named, alpha=config.model.get("alpha"), overrides=hydra.overrides.task, swept=config.swept)
+    hydra = HydraConfig.get()
+    chosen = {"model": hydra.runtime.choices["model"], "experiment": hydra.runtime.choices["experiment"]}
+    setup = setup_name(**chosen, alpha=config.model.get("alpha"), overrides=hydra.overrides.task, swept=config.swept)
     config.run_name = config.run_name or f"{setup} seed={config.seed}"
-    earlier = named_run(config)
-    if not earlier:
-        refuse_used_folder(Path(config.run_dir))
+    named = named_run(config)
     datamodule = _data(config)
-    if earlier and Begun.read(earlier.run_dir).data_digest != datamodule.digest():
-        raise InputError(
-            f"resume={earlier.run_dir}: {datamodule.path} has other data than it began with; start a new run"
-        )
-    if config.resume is True:
-        earlier = same_run(config, datamodule.digest())
-    if earlier and config.parent_run_id and earlier.run_id:
-        mark(config.logger.tracking_uri, earlier.run_id, f"sweep.{config.parent_run_id}")
-    if earlier and earlier.value is not None:
-        console.print(f"{config.run_name}: done already, run {earlier.run_id} in {earlier.run_dir}", soft_wrap=True)
-        return earlier.value
-    if earlier:
-        config.run_dir = str(earlier.run_dir)
+    same = same_runs(config, datamodule.digest()) if config.resume is True else []
+    previous = run_to_resume(named, same, data=datamodule.path, data_digest=datamodule.digest())
+    if previous:
+        join_sweep(config, previous)
+        if previous.value is not None:
+            console.print(
+                f"{config.run_name}: done already, run {previous.run_id} in {previous.run_dir}", soft_wrap=True
+            )
+            return previous.value
+        config.run_dir = str(previous.run_dir)
     with hold(Path(config.run_dir)):
-        return _run(config, datamodule, earlier, setup)
+        return _run(config, datamodule, previous, setup)
 
 
 def _check_choices(config: DictConfig) -> None:
@@ -101,7 +106,7 @@ def _data(config: DictConfig) -> "PairDataModule":
     return datamodule
 
 
-def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | None", setup: str) -> float:
+def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "PreviousRun | None", setup: str) -> float:
     from hydra.utils import instantiate
     from pytorch_lightning import Trainer, seed_everything
     from pytorch_lightning.callbacks import Checkpoint
@@ -110,7 +115,6 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | N
     from src.callbacks.context import RunContext
     from src.errors import check_number
     from src.runs.beginning import record_beginning
-    from src.runs.folder import Begun
     from src.tracking.training_run import begin_run, end_pruned, make_logger, run_logger
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
@@ -121,7 +125,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | N
     context = RunContext(datamodule=datamodule)
     chosen = instantiate(config.callbacks, _convert_="all")
     callbacks = make_callbacks(chosen, context, monitor=config.monitor.metric, trial=config.trial)
-    run_id = Begun.read(run_dir).mlflow_run_id if earlier else None
+    run_id = earlier.record.mlflow_run_id if earlier else None
     trainer: Trainer = instantiate(
         config.trainer,
         callbacks=callbacks,
@@ -138,7 +142,6 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "Earlier | N
         words=hydra.overrides.task,
         data_digest=data_digest,
         mlflow_run_id=run_id,
-        root=ROOT,
         again=bool(earlier),
     )
 

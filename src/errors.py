@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-Made = TypeVar("Made")
+Built = TypeVar("Built")
 
 
 class InputError(ValueError):
@@ -75,7 +75,7 @@ def check_flag(name: str, value: object) -> None:
         raise InputError(f"{name} must be true or false, got {value!r}")
 
 
-def made(what: str, factory: Callable[[Any], Made], argument: Any) -> Made:
+def build(what: str, factory: Callable[[Any], Built], argument: Any) -> Built:
     """`factory(argument)`; what its settings from the config do to it is the user's to mend.
 
     Raises:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.errors import InputError
 from src.models.baselines.module import Baseline
 from src.models.pair_ranker import PairRanker
-from src.terminal.console import message
+from src.terminal.messages import message
 from tests.conftest import make_vocabulary
 from tests.contracts.building import CONF, composed, names, recipe_of
 

@@ -20,7 +20,7 @@ from experiments.throughput.race import Stage, race, rows_of
 from experiments.throughput.report import draw, line, table
 from src.runs.atomic import write_record, write_whole
 from src.runs.provenance import provenance
-from src.terminal.console import ROOT, console
+from src.terminal.console import console
 
 HERE = Path(__file__).parent
 MODULES = ("pairs", "training", "lists", "ranks", "listeners", "verdict", "start")
@@ -65,7 +65,7 @@ def main() -> None:
     if given.modules:
         return
     name = HERE / ("results_full" if given.full else "results")
-    write_record({"rows": rows, "rounds": given.rounds, "provenance": provenance(ROOT)}, name.with_suffix(".json"))
+    write_record({"rows": rows, "rounds": given.rounds, "provenance": provenance()}, name.with_suffix(".json"))
     write_whole(name.with_suffix(".md"), lambda path: path.write_text(table(rows), encoding="utf-8"))
     write_whole(name.with_suffix(".png"), lambda path: draw(rows, path))
     console.print(f"table        {name.with_suffix('.md')}\npicture      {name.with_suffix('.png')}", soft_wrap=True)

@@ -20,8 +20,8 @@ from experiments.throughput.stages.logs import make_logs
 from experiments.throughput.stages.pairs import ours as read_pairs
 from experiments.throughput.stages.training import BATCH_SIZE, draw_pairs, fit
 from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import provenance
-from src.terminal.console import ROOT, console
+from src.runs.provenance import ROOT, provenance
+from src.terminal.console import console
 from src.terminal.markdown import table as markdown_table
 
 HERE = Path(__file__).parent
@@ -123,7 +123,7 @@ def main() -> None:
             console.print(
                 f"{name:28} {value:>12,} {argument:8} {point['us']:10.3g} µs a {unit}, {point['peak_mb']:,.0f} MB"
             )
-    write_record({"points": points, "provenance": provenance(ROOT)}, HERE / "growth.json")
+    write_record({"points": points, "provenance": provenance()}, HERE / "growth.json")
     write_whole(HERE / "growth.md", lambda path: path.write_text(table(points), encoding="utf-8"))
     write_whole(HERE / "growth.png", lambda path: draw(points, path))
 

@@ -23,7 +23,7 @@ from src.simulation.experiment import run_experiment
 from src.simulation.policies import Policy, Random
 from src.simulation.policies import RemoteService as Service
 from src.simulation.world import World
-from src.terminal.console import ROOT, console
+from src.terminal.console import console
 from src.terminal.markdown import table as markdown_table
 
 HERE = Path(__file__).parent
@@ -109,7 +109,7 @@ def main() -> None:
     for name, points in curves.items():
         for size, speed in points:
             console.print(f"{size:>9,} {name:<50} {speed:>12,.0f}")
-    write_record({"rows": rows, "curves": curves, "provenance": provenance(ROOT)}, HERE / "listeners.json")
+    write_record({"rows": rows, "curves": curves, "provenance": provenance()}, HERE / "listeners.json")
     write_table(rows, curves)
     draw(curves)
 

@@ -1,0 +1,1 @@
+"""What happens during training besides training: ranking metrics, export, plots, lineage, resuming, pruning."""

@@ -10,7 +10,8 @@ from src.callbacks.context import RunContext, ranker_of
 from src.catalog_files import write_top_tracks
 from src.errors import InputError, check_number
 from src.recommendations import Recommendations, check_k
-from src.terminal.console import console, progress
+from src.terminal.console import console
+from src.terminal.progress import progress
 
 NUM_TOP_TRACKS = 1000
 """Most played tracks of the training data that are written."""

@@ -10,7 +10,6 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from src.callbacks.context import RunContext
 from src.runs.atomic import write_whole
 from src.runs.provenance import git_diff, provenance
-from src.terminal.console import ROOT
 from src.tracking.mlflow_parts import watch_machine
 from src.tracking.training_run import run_logger
 
@@ -40,12 +39,12 @@ class Lineage(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Tell MLflow what this run is."""
-        if diff := git_diff(ROOT)[:_MAX_DIFF]:
+        if diff := git_diff()[:_MAX_DIFF]:
             path = self._run_dir / "uncommitted.diff"
             write_whole(path, lambda partial: partial.write_text(diff + "\n", encoding="utf-8"))
         if (logger := run_logger(trainer)) is None:
             return
-        logger.log_tags(provenance(ROOT))
+        logger.log_tags(provenance())
         data = self._context.datamodule
         logger.log_dataset(
             name=data.path.name,

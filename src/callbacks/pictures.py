@@ -13,7 +13,7 @@ from src.evaluation import ranking
 from src.models.contracts import Loss, Scorer
 from src.plots import artist_map
 from src.plots import run as plots
-from src.terminal.console import progress
+from src.terminal.progress import progress
 
 MAX_PAIRS = 200_000
 """Test pairs that are scored for the pictures, a seeded choice where there are more."""

@@ -18,7 +18,7 @@ from src.evaluation import ranking
 from src.models.retrieval.sparse import mean_ranks
 from src.recommendations import check_k
 from src.runs.atomic import write_whole
-from src.terminal.console import progress
+from src.terminal.progress import progress
 
 
 class RankingMetrics(Callback):

@@ -13,7 +13,7 @@ import pandas as pd
 from src.comparison.analysis import QUERY, TESTED, Comparison, Run
 from src.errors import InputError
 from src.runs.folder import short
-from src.tracking.store import INTERRUPTED, KIND, PRUNED, fetch, find_runs, parent_of, talking_to
+from src.tracking.store import INTERRUPTED, KIND, PRUNED, describe, fetch, find_runs, log_to_run, parent_of, talking_to
 
 _CURVES = ("train/loss", "val/loss")
 _NAMED = 3
@@ -171,6 +171,37 @@ def winner(comparison: Comparison) -> str:
     """Id of the run of the best set-up that validates best."""
     sign = 1 if comparison.mode == "max" else -1
     return max(comparison.best.runs, key=lambda run: sign * run.metrics.get(comparison.select, -sign * inf)).run_id
+
+
+def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
+    """Give the files of a comparison to the run above a sweep, and its Markdown as the description of that run.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    files = [folder / f"comparison.{ending}" for ending in ("png", "md", "csv", "json")]
+    log_to_run(tracking_uri, parent.info.run_id, files)
+    describe(tracking_uri, parent.info.run_id, (folder / "comparison.md").read_text(encoding="utf-8"))
+
+
+def run_to_register(asked: str | None, matching: MatchingRuns, comparison: Comparison) -> Any | None:
+    """The run whose model is to be registered; None where none is.
+
+    Args:
+        asked: `best`, a run id, or None.
+        matching: the runs compared.
+        comparison: of them.
+
+    Raises:
+        InputError: it is none of those compared.
+    """
+    if asked is None:
+        return None
+    run_id = winner(comparison) if asked == "best" else asked
+    for run in matching.runs:
+        if run.info.run_id == run_id:
+            return run
+    raise InputError(f"register={asked} is none of the runs compared; use register=best, or the id of one of them")
 
 
 def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:

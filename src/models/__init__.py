@@ -1,0 +1,1 @@
+"""Heads, losses and the optimizer, the LightningModule that trains them, and the contracts they keep."""

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from src.catalog import Vocabulary
-from src.errors import InputError, made
+from src.errors import InputError, build
 from src.models.contracts import Loss, OnBlock, PairBatch, Scorer
 from src.models.retrieval.approximate import approximate_top_k
 from src.models.retrieval.exact import mean_ranks, top_k
@@ -51,13 +51,13 @@ class PairRanker(LightningModule):
         monitor: str,
     ) -> None:
         super().__init__()
-        self.scorer: Scorer = made("model", scorer, vocabulary)
+        self.scorer: Scorer = build("model", scorer, vocabulary)
         if not isinstance(self.scorer, Scorer):
             raise InputError(
                 f"model makes a {type(self.scorer).__name__}, which has no query and item vectors to train; leave out "
                 "recipe= (or experiment=), so that model= names its own"
             )
-        self.loss: Loss = made("loss", loss, vocabulary)
+        self.loss: Loss = build("loss", loss, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
         self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -197,12 +197,12 @@ class PairRanker(LightningModule):
         groups: list[dict[str, Any]] = [{"params": tables}]
         if others:
             groups.append({"params": others, "weight_decay": 0.0})
-        optimizer = made("optimizer", self._optimizer, groups)
+        optimizer = build("optimizer", self._optimizer, groups)
         for embedding in embeddings:
             embedding.sparse = _wants_sparse(optimizer)
         if self._scheduler is None:
             return optimizer
-        scheduler = made("scheduler", self._scheduler, optimizer)
+        scheduler = build("scheduler", self._scheduler, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self._monitor}}
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from src.runs.folder import Begun, as_dict, write_config
+from src.runs.folder import RunRecord, as_dict, write_config
 
 
 def record_beginning(
-    config: DictConfig, *, words: Sequence[str], data_digest: str, mlflow_run_id: str | None, root: Path, again: bool
+    config: DictConfig, *, words: Sequence[str], data_digest: str, mlflow_run_id: str | None, again: bool
 ) -> None:
     """Write `config.yaml` and `run.json`.
 
@@ -18,15 +18,14 @@ def record_beginning(
         words: the overrides that were given on the command line.
         data_digest: of the data that the run learns from.
         mlflow_run_id: of MLflow, if it has one.
-        root: of the checkout.
         again: for a run that goes on.
 
     Raises:
         InputError: the folder holds another run.
     """
     run_dir = Path(config.run_dir)
-    write_config(as_dict(config), run_dir / "config.yaml", root=root, again=again)
-    Begun(
+    write_config(as_dict(config), run_dir / "config.yaml", again=again)
+    RunRecord(
         overrides=[word for word in words if not word.startswith("resume=")],
         mlflow_run_id=mlflow_run_id,
         data_digest=data_digest,

@@ -20,14 +20,17 @@ from src.runs.provenance import provenance
 CHECKPOINT = "checkpoints/last.ckpt"
 """Where a run that was stopped goes on from."""
 
-_BEGUN = "run.json"
+LAYOUT = 2
+"""Of the names in a config: a run that was started under other names cannot be composed again, and is not resumed."""
+
+_RECORD = "run.json"
 _OF_THE_RUN = ("run_dir", "run_name", "resume", "parent_run_id", "swept", "trial", "logger")
 """Keys of a config that say where a run is kept, not what it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begun:
-    """What a run leaves as soon as it begins, so that it can be gone on with.
+class RunRecord:
+    """`run.json`: what a run leaves as soon as it starts, so that it can be resumed.
 
     Args:
         overrides: what was given on the command line.
@@ -45,26 +48,50 @@ class Begun:
 
     def write(self, run_dir: Path) -> None:
         """Write `run.json`."""
-        write_record(asdict(self), run_dir / _BEGUN)
+        write_record({"layout": LAYOUT, **asdict(self)}, run_dir / _RECORD)
 
     @classmethod
-    def read(cls, run_dir: Path) -> "Begun":
+    def read(cls, run_dir: Path) -> "RunRecord":
         """Read what `write` wrote.
 
         Raises:
-            InputError: no run was begun in the folder, or its record is damaged.
+            InputError: no run was started in the folder, its record is damaged, or it has another layout.
         """
-        path = run_dir / _BEGUN
+        path = run_dir / _RECORD
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{name: record[name] for name in cls.__dataclass_fields__})
+            known = cls(**{name: record[name] for name in cls.__dataclass_fields__})
         except FileNotFoundError:
             raise InputError(
-                f"resume={run_dir}: no run was begun there (it has no {_BEGUN}); give the folder of a run of train.py, "
-                "or a run id of MLflow"
+                f"resume={run_dir}: no run was begun there (it has no {_RECORD}); give the folder of a run of "
+                "train.py, or a run id of MLflow"
             ) from None
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"resume={run_dir}: {path} is damaged; start the run anew in another folder") from None
+        if record.get("layout") != LAYOUT:
+            raise InputError(
+                f"resume={run_dir}: it began at commit {_commit_of(run_dir)}, where settings had other names; check "
+                "out that commit to go on with it, or start a new run"
+            )
+        return known
+
+
+def is_resumable(run_dir: Path) -> bool:
+    """Whether a run was started there whose record this version can use."""
+    try:
+        RunRecord.read(run_dir)
+    except InputError:
+        return False
+    return True
+
+
+def _commit_of(run_dir: Path) -> str:
+    """The commit in the head of `config.yaml`; `unknown` where there is none."""
+    try:
+        found = re.search(r"^# git_commit: (\S+)", (run_dir / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, ValueError):
+        return "unknown"
+    return found[1] if found else "unknown"
 
 
 def refuse_used_folder(run_dir: Path, record: str = "config.yaml") -> None:
@@ -104,13 +131,27 @@ def hold(run_dir: Path) -> Iterator[None]:
         lock.release()
 
 
-def write_config(config: Any, path: Path, root: Path, *, again: bool = False) -> None:
+def remove_if_empty(folder: Path) -> None:
+    """Remove a run folder that nothing was written to, and those above it that were made for it."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return
+    for parent in folder.parents[:2]:
+        if not parent.is_relative_to(Path.cwd() / "outputs"):  # only that was surely made for it
+            return
+        try:
+            parent.rmdir()
+        except OSError:
+            return
+
+
+def write_config(config: Any, path: Path, *, again: bool = False) -> None:
     """Write the resolved config (plain dicts, lists and values), headed by its provenance.
 
     Args:
         config: the config.
         path: where.
-        root: of the checkout.
         again: for a run that goes on.
 
     Raises:
@@ -119,7 +160,7 @@ def write_config(config: Any, path: Path, root: Path, *, again: bool = False) ->
     if not again:
         refuse_used_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    head = "".join(f"# {name}: {value}\n" for name, value in provenance(root).items())
+    head = "".join(f"# {name}: {value}\n" for name, value in provenance().items())
     text = head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 

@@ -8,17 +8,20 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The clone: `conf/` and the verbs lie here."""
+
 _PACKAGES = ("torch", "pytorch-lightning", "mlflow", "hydra-core", "duckdb", "pandas", "numpy")
 
 
-def git_state(root: Path) -> dict[str, str]:
+def git_state(root: Path = ROOT) -> dict[str, str]:
     """`git_commit` (`unknown` outside a checkout) and `git_dirty` (`true` where tracked files differ from it)."""
     commit = _git(root, "rev-parse", "HEAD")
     dirty = _git(root, "status", "--porcelain", "--untracked-files=no")
     return {"git_commit": commit or "unknown", "git_dirty": "unknown" if dirty is None else str(bool(dirty)).lower()}
 
 
-def git_diff(root: Path) -> str:
+def git_diff(root: Path = ROOT) -> str:
     """What tracked files have that the commit has not; empty where they are the same, or there is no checkout."""
     return _git(root, "diff", "HEAD") or ""
 
@@ -38,7 +41,7 @@ def command() -> str:
     return shlex.join(["python", *sys.argv])
 
 
-def provenance(root: Path) -> dict[str, str]:
+def provenance(root: Path = ROOT) -> dict[str, str]:
     """Command, commit, versions of what decides numbers, machine."""
     state = {"command": command(), **git_state(root), "python": platform.python_version()}
     state |= {package: version(package) for package in _PACKAGES}

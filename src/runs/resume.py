@@ -1,6 +1,9 @@
-"""Going on with a run that was begun earlier: the one that is named, or whichever is the same."""
+"""When a run resumes an earlier one: the one that `resume=<folder or run id>` names, or, with `resume=true`, the same.
 
-from collections.abc import Sequence
+`command_line` composes the config as it was then, `named_run` refuses another config, and `run_to_resume` decides.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +11,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError
-from src.runs.folder import CHECKPOINT, Begun, as_dict, digest, flatten
+from src.runs.folder import CHECKPOINT, LAYOUT, RunRecord, as_dict, digest, flatten, refuse_used_folder
 
 _MAY_CHANGE = ("trainer.", "callbacks.", "logger.", "run_dir", "run_name", "resume", "parent_run_id", "swept", "trial")
 """What a run may be told differently when it goes on: how long, what it writes, where it is tracked."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Earlier:
-    """A run to go on with.
+class PreviousRun:
+    """A run to resume.
 
     Args:
         run_dir: its folder.
@@ -29,19 +32,28 @@ class Earlier:
     value: float | None = None
 
     @property
+    def record(self) -> RunRecord:
+        """What it left when it started."""
+        return RunRecord.read(self.run_dir)
+
+    @property
     def checkpoint(self) -> Path | None:
         """Where training goes on from; None where no epoch was finished."""
         path = self.run_dir / CHECKPOINT
         return path if path.exists() else None
 
 
-def repeated(words: Sequence[str]) -> list[str]:
+def command_line(words: Sequence[str], folder_of: Callable[[str, str | None], Path]) -> list[str]:
     """A command line that has `resume=<run folder or run id>`, with what that run was given before what is given now.
 
-    So the config is composed as it was then, in the same folder. Other command lines stay as they are.
+    The config is thereby composed as it was then, in the same folder. Other command lines stay as they are.
+
+    Args:
+        words: the command line.
+        folder_of: from a run id of MLflow, and the store if the command line names one, to the run folder.
 
     Raises:
-        InputError: there is no such run, or it is not on this machine.
+        InputError: there is no such run, it is not on this machine, or it began before settings were renamed.
     """
     named = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("resume=")]
     if not named or named[-1].lower() in ("true", "false", "null", ""):
@@ -51,20 +63,20 @@ def repeated(words: Sequence[str]) -> list[str]:
     folder = Path(named[-1])
     if not folder.is_dir():
         uri = [word.partition("=")[2] for word in words if word.startswith("logger.tracking_uri=")]
-        folder = _folder_of(named[-1], uri[-1] if uri else None)
+        folder = folder_of(named[-1], uri[-1] if uri else None)
     folder = folder.resolve()
-    begun = Begun.read(folder)
-    if Path(begun.run_dir) != folder:
+    record = RunRecord.read(folder)
+    if Path(record.run_dir) != folder:
         raise InputError(
-            f"resume={folder}: it was {begun.run_dir} when it began, which its checkpoints name; move it back"
+            f"resume={folder}: it was {record.run_dir} when it began, which its checkpoints name; move it back"
         )
-    if Path(begun.began_in) != Path.cwd():
+    if Path(record.began_in) != Path.cwd():
         raise InputError(
-            f"resume={folder}: it began in {begun.began_in}, where its data and its store are; go there first"
+            f"resume={folder}: it began in {record.began_in}, where its data and its store are; go there first"
         )
     given = [word for word in words if not word.startswith(("resume=", "hydra.run.dir="))]
     again = {_key(word) for word in given}
-    before = [word for word in begun.overrides if _key(word) not in again | {"resume"}]
+    before = [word for word in record.overrides if _key(word) not in again | {"resume"}]
     escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return [*before, *given, f"resume='{escaped}'", f"hydra.run.dir='{escaped}'"]
 
@@ -73,60 +85,46 @@ def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~")
 
 
-def _folder_of(run_id: str, tracking_uri: str | None) -> Path:
-    from src.tracking.store import store_that_is_there, talking_to
-
-    try:
-        with talking_to(store_that_is_there(tracking_uri)) as client:
-            folder = Path(client.get_run(run_id).data.tags.get("run_dir", ""))
-    except InputError as error:
-        raise InputError(f"resume={run_id} is no folder, and no run either: {error}") from None
-    if not (folder / "run.json").exists():
-        raise InputError(f"resume={run_id}: its run folder {folder} is not on this machine; resume it where it ran")
-    return folder
-
-
-def named_run(config: DictConfig) -> Earlier | None:
-    """The run that `resume=<folder>` names; None where none is named.
+def named_run(config: DictConfig) -> PreviousRun | None:
+    """The run that `resume=<folder>` names; None where none is named. Asked before any data is read.
 
     Raises:
-        InputError: it was another run than this config makes.
+        InputError: it was another run than this config makes, or a new run would be written over another.
     """
     if config.resume is True and not config.get("logger"):
         raise InputError("resume=true looks for the run in MLflow, and logger=none has none; give resume=<run folder>")
     if config.resume in (None, False, True):
+        refuse_used_folder(Path(config.run_dir))
         return None
     folder = Path(str(config.resume))
     _refuse_another(folder, config)
-    return Earlier(run_dir=folder, run_id=Begun.read(folder).mlflow_run_id)
+    return PreviousRun(run_dir=folder, run_id=RunRecord.read(folder).mlflow_run_id)
 
 
-def same_run(config: DictConfig, data_digest: str) -> Earlier | None:
-    """The newest run of the same config on the same data: one that is finished, or else one that was begun.
+def run_to_resume(
+    named: PreviousRun | None, same: Sequence[PreviousRun], *, data: Path, data_digest: str
+) -> PreviousRun | None:
+    """The run to resume; None where a new one starts.
+
+    Args:
+        named: the one that the command line names.
+        same: with `resume=true`, those of the same config on the same data, newest first. The newest finished one is
+            taken, or else the newest that was started.
+        data: where the data lies.
+        data_digest: of the data.
 
     Raises:
-        InputError: the store cannot be used.
+        InputError: the data has changed since.
     """
-    from src.tracking.store import INTERRUPTED, PRUNED, find_runs, open_store
-
-    uri, experiment = config.logger.tracking_uri, config.logger.experiment_name
-    open_store(uri, experiment)
-    same = {"config_digest": config_digest(config), "data_digest": data_digest}
-    runs = find_runs(uri, experiment, " AND ".join(f"tags.{name} = '{value}'" for name, value in same.items()))
-    begun = None
-    for run in runs:
-        folder = Path(run.data.tags.get("run_dir", ""))
-        if run.info.status == "FINISHED" and not {INTERRUPTED, PRUNED} & run.data.tags.keys():
-            value = run.data.metrics.get(config.monitor.metric, float("nan"))
-            return Earlier(run_dir=folder, run_id=run.info.run_id, value=value)
-        if begun is None and (folder / "run.json").exists():
-            begun = Earlier(run_dir=folder, run_id=run.info.run_id)
-    return begun
+    if named and named.record.data_digest != data_digest:
+        raise InputError(f"resume={named.run_dir}: {data} has other data than it began with; start a new run")
+    finished = [run for run in same if run.value is not None]
+    return named or next(iter([*finished, *same]), None)
 
 
 def config_digest(config: DictConfig) -> str:
-    """Equal for all configs that make the same run."""
-    return digest(_plain(config))
+    """Equal for all configs that make the same run, under the same names."""
+    return digest({**_plain(config), "layout": LAYOUT})
 
 
 def setup_digest(config: DictConfig) -> str:

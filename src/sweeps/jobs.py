@@ -2,29 +2,33 @@
 
 import importlib
 import inspect
+import io
+import itertools
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import IO, Any, cast
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, env_override
 from hydra.errors import ConfigCompositionException
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from src.errors import InputError, JobFailed, JobsFailed
-from src.terminal.console import ROOT, console, errors, is_interrupt, message, remove_if_empty, show_error
+from src.errors import InputError, JobFailed, JobsFailed, check_number
+from src.runs.folder import remove_if_empty
+from src.runs.provenance import ROOT, provenance
+from src.terminal.console import console, errors
+from src.terminal.hydra_parts import VerbSweeper
+from src.terminal.messages import is_interrupt, message, show_error
 
 Jobs = list[list[str]]
 """Overrides of each job."""
@@ -32,7 +36,7 @@ Jobs = list[list[str]]
 Task = Callable[[DictConfig], Any]
 
 
-class Sweep(Sweeper):
+class Sweep(VerbSweeper):
     """Hydra's basic sweeper, but for three things.
 
     Where there is a logger, the runs of the jobs hang below one parent run in MLflow: every job is given its id as
@@ -43,10 +47,9 @@ class Sweep(Sweeper):
         max_batch_size: jobs handed to the launcher at once; None for all.
     """
 
-    full_errors = False
-    """Whether jobs show the traceback of what the user can mend, too (HYDRA_FULL_ERROR=1)."""
-
     def __init__(self, max_batch_size: int | None = None) -> None:
+        if max_batch_size is not None:
+            check_number("hydra.sweeper.max_batch_size", max_batch_size, whole=True, least=1)
         self._max_batch_size = max_batch_size
 
     def setup(self, *, hydra_context: HydraContext, task_function: Task, config: DictConfig) -> None:
@@ -79,7 +82,9 @@ class Sweep(Sweeper):
         overrides = self.parsed(arguments)
         if intervals := [o.input_line for o in overrides if o.is_sweep_override() and not o.is_discrete_sweep()]:
             raise InputError(f"{intervals[0]} has no end of values; name some, or add search=optuna")
-        batches: list[Jobs] = BasicSweeper.split_arguments(overrides, self._max_batch_size)
+        jobs = every_combination(overrides)
+        size = self._max_batch_size or max(len(jobs), 1)
+        batches = [jobs[start : start + size] for start in range(0, len(jobs), size)]
         for batch in batches:
             self.validate_batch_is_legal(batch)
         self.write_down()
@@ -148,7 +153,6 @@ class Sweep(Sweeper):
         if not logger or self.cfg.trainer.fast_dev_run:
             yield None
             return
-        from src.runs.provenance import provenance
         from src.tracking.store import end_parent, start_parent
 
         run_id = start_parent(
@@ -157,7 +161,7 @@ class Sweep(Sweeper):
             self.cfg.get("run_name") or name or "multirun",
             self.folder.resolve(),
             resume=bool(self.cfg.get("resume")),
-            tags=provenance(ROOT),
+            tags=provenance(),
         )
         failed = True
         try:
@@ -188,9 +192,27 @@ class Sweep(Sweeper):
             raise JobsFailed("\n".join(lines))
 
 
+def every_combination(overrides: Sequence[Override]) -> Jobs:
+    """The jobs of a sweep, the last key varying fastest; of a key that is given twice the last word counts."""
+    words: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        swept = override.is_sweep_override()
+        values = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
+        words[key] = [f"{key}={value}" for value in values]
+    return [list(job) for job in itertools.product(*words.values())]
+
+
 def failure(result: JobReturn) -> str | None:
     """The line of a job that failed; None for one that did not."""
-    return str(result._return_value) if result.status == JobStatus.FAILED else None
+    if result.status != JobStatus.FAILED:
+        return None
+    with redirect_stderr(io.StringIO()):  # Hydra prints that it failed, which it has said itself
+        try:
+            _ = result.return_value
+        except Exception as error:
+            return str(error)
+    raise AssertionError("Hydra gives the value of a job that failed")
 
 
 class Job:

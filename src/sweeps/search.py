@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError, check_number
 from src.sweeps.jobs import Sweep, failure
 from src.sweeps.search_space import Space
-from src.sweeps.search_study import PRUNED, WHY, Settings, best_so_far, finished, open_study, tell
+from src.sweeps.search_study import PRUNED, WHY, SearchSettings, best_so_far, finished, open_study, record_result
 from src.terminal.console import console
 
 if TYPE_CHECKING:
@@ -38,9 +37,9 @@ class Search(Sweep):
         batch: trials at once; None for as many as the launcher runs side by side.
         storage: where studies are kept.
         study: name of the study; None for one of its own.
-        random_trials: see `Settings`.
-        prune_after_trials: see `Settings`.
-        prune_after_epochs: see `Settings`.
+        random_trials: see `SearchSettings`.
+        prune_after_trials: see `SearchSettings`.
+        prune_after_epochs: see `SearchSettings`.
         space: what is searched, in Hydra's sweep grammar, by key.
         only_with: the choices that bring a key into the space.
     """
@@ -84,7 +83,7 @@ class Search(Sweep):
                     "be compared; add monitor.metric=val/ndcg_at_10 monitor.mode=max"
                 )
         self.validate_batch_is_legal([space.example()])
-        settings = Settings(mode=self.cfg.monitor.mode, seed=self.cfg.seed, **self._settings)
+        settings = SearchSettings(mode=self.cfg.monitor.mode, seed=self.cfg.seed, **self._settings)
         batch = self._batch or _side_by_side(self.cfg.hydra.launcher)
         setup = {**space.describe(), "monitor": [str(self.cfg.monitor.metric), str(self.cfg.monitor.mode)]}
         setup["fixed"] = [word for word in setup["fixed"] if not word.startswith(_NO_SETUP)]
@@ -134,7 +133,7 @@ class Search(Sweep):
             made = self.launch(jobs, trials[0].number, parent, [dimension.name for dimension in space.dimensions])
             results += made
             for trial, result in zip(trials, made, strict=True):
-                self._show(study, tell(study, trial, value=_value(result), why=failure(result)))
+                self._show(study, record_result(study, trial, value=_value(result), why=failure(result)))
             failed = finished(study)
             if len(failed) >= _HOPELESS and all(WHY in trial.user_attrs for trial in failed):
                 raise InputError(f"the first {len(failed)} trials all failed: {failed[0].user_attrs[WHY]}")
@@ -225,16 +224,3 @@ def _say_how_to_go_on(study: "Study") -> None:
         soft_wrap=True,
         markup=False,
     )
-
-
-def register(*, full_errors: bool) -> None:
-    """Make our sweepers known to Hydra.
-
-    It makes plugins only of its own namespace, so they have a name there; nothing of that name is imported.
-
-    Args:
-        full_errors: whether jobs show a traceback for whatever fails (HYDRA_FULL_ERROR=1).
-    """
-    Sweep.full_errors = full_errors
-    for sweeper in (Sweep, Search):
-        Plugins.instance().class_name_to_class[f"hydra_plugins.segue.{sweeper.__name__}"] = sweeper

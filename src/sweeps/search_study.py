@@ -26,7 +26,7 @@ pruned, and why it failed. A trial that failed without a reason was lost with it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class SearchSettings:
     """How trials are chosen and given up.
 
     Args:
@@ -82,7 +82,7 @@ def _unusable(url: str, error: Exception) -> InputError:
 
 @contextmanager
 def open_study(
-    *, url: str, name: str | None, setup: Mapping[str, Any], resume: bool, settings: Settings
+    *, url: str, name: str | None, setup: Mapping[str, Any], resume: bool, settings: SearchSettings
 ) -> Iterator["Study"]:
     """A study, kept to this process; trials that a killed process left behind are queued again.
 
@@ -170,8 +170,8 @@ def finished(study: "Study") -> list["FrozenTrial"]:
     return [trial for trial in ended if trial.state != TrialState.FAIL or WHY in trial.user_attrs]
 
 
-def tell(study: "Study", trial: "Trial", *, value: float | None, why: str | None = None) -> "FrozenTrial":
-    """Tell a study what came of a trial; whether it was pruned, the trial has been told where it ran.
+def record_result(study: "Study", trial: "Trial", *, value: float | None, why: str | None = None) -> "FrozenTrial":
+    """Record in a study what came of a trial; whether it was pruned was recorded where it ran.
 
     Args:
         study: the study.

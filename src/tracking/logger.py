@@ -10,7 +10,8 @@ from typing import Any
 
 from pytorch_lightning.loggers import MLFlowLogger
 
-from src.terminal.console import ROOT, console
+from src.runs.provenance import ROOT
+from src.terminal.console import console
 from src.tracking.store import INTERRUPTED, PRUNED, talking_to
 
 _PAUSE_S = 10.0
@@ -73,23 +74,23 @@ class RunLogger(MLFlowLogger):
         """The store."""
         return self._store
 
-    def tell(self, what: str, tell: Callable[[], Any]) -> None:
-        """Call `tell` now, or, where the store is away, when it is back.
+    def send(self, what: str, call: Callable[[], Any]) -> None:
+        """Call the store now, or, where the store is away, when it is back.
 
         Args:
             what: names it, for people.
-            tell: asks the store for something; must be safe to call again where it failed half-way.
+            call: asks the store for something; must be safe to call again where it failed half-way.
         """
-        self._waiting.append((what, tell))
+        self._waiting.append((what, call))
         if time.monotonic() >= self._ask_again_at:
             self._drain()
 
     def _drain(self) -> bool:
-        """Tell the store what waits, in order; False where it is away."""
+        """Send the store what waits, in order; False where it is away."""
         while self._waiting:
-            what, tell = self._waiting[0]
+            what, call = self._waiting[0]
             try:
-                tell()
+                call()
             except Exception as error:
                 if _is_away(error):
                     if not self._ask_again_at:
@@ -109,7 +110,7 @@ class RunLogger(MLFlowLogger):
         """Log metrics against the epoch, where Lightning tells it, so that curves of different batches compare."""
         values = dict(metrics)
         step = int(values.pop("epoch", step or 0))
-        self.tell(f"metrics of epoch {step}", lambda: MLFlowLogger.log_metrics(self, values, step))
+        self.send(f"metrics of epoch {step}", lambda: MLFlowLogger.log_metrics(self, values, step))
 
     def log_missing(self, epochs: Sequence[Mapping[str, float]]) -> None:
         """Log those metrics of earlier epochs that the run does not have.
@@ -119,7 +120,7 @@ class RunLogger(MLFlowLogger):
         """
         from mlflow.entities import Metric
 
-        def tell() -> None:
+        def send() -> None:
             now, missing = int(time.time() * 1000), []
             for name in {name for epoch in epochs for name in epoch if name != "epoch"}:
                 known = {point.step for point in self.experiment.get_metric_history(self.run_id, name)}
@@ -131,30 +132,30 @@ class RunLogger(MLFlowLogger):
             for start in range(0, len(missing), 500):
                 self.experiment.log_batch(self.run_id, metrics=missing[start : start + 500])
 
-        self.tell("metrics of earlier epochs", tell)
+        self.send("metrics of earlier epochs", send)
 
     def log_hyperparams(self, params: Any) -> None:
         """Log parameters that the run has not been given before: MLflow takes each only once."""
         from mlflow.entities import Param
 
-        def tell() -> None:
+        def send() -> None:
             known = self.experiment.get_run(self.run_id).data.params
             new = [Param(key, str(value)[:6000]) for key, value in params.items() if key not in known]
             for start in range(0, len(new), 100):
                 self.experiment.log_batch(self.run_id, params=new[start : start + 100])
 
-        self.tell("parameters", tell)
+        self.send("parameters", send)
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
         from mlflow.entities import RunTag
 
         made = [RunTag(name, value[:5000]) for name, value in tags.items()]
-        self.tell("tags", lambda: self.experiment.log_batch(self.run_id, tags=made))
+        self.send("tags", lambda: self.experiment.log_batch(self.run_id, tags=made))
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Log a file as an artifact, under `folder`."""
-        self.tell(path.name, lambda: self.experiment.log_artifact(self.run_id, str(path), folder))
+        self.send(path.name, lambda: self.experiment.log_artifact(self.run_id, str(path), folder))
 
     def log_dataset(
         self, *, name: str, digest: str, folder: Path, columns: Mapping[str, str], profile: Mapping[str, Any]
@@ -179,7 +180,7 @@ class RunLogger(MLFlowLogger):
             profile=json.dumps(profile),
         )
         given = DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", "training")])
-        self.tell("the dataset", lambda: self.experiment.log_inputs(self.run_id, datasets=[given]))
+        self.send("the dataset", lambda: self.experiment.log_inputs(self.run_id, datasets=[given]))
 
     def log_model(self, recommendations: Path, tracks: list[int], k: int) -> None:
         """Log recommendations as a model with signature and input example; see `src/tracking/model.py`.
@@ -190,7 +191,7 @@ class RunLogger(MLFlowLogger):
             k: recommendations for a track where nobody says how many.
         """
 
-        def tell() -> None:
+        def send() -> None:
             import pandas as pd
             from mlflow import pyfunc
             from mlflow.models import Model, ModelSignature
@@ -218,7 +219,7 @@ class RunLogger(MLFlowLogger):
                     pip_requirements=["mlflow", "pandas"],
                 )
 
-        self.tell("the model", tell)
+        self.send("the model", send)
 
     def finalize(self, status: str = "success") -> None:
         """Called by Lightning after fit and after test, and when either fails; only a failure ends the run here."""
@@ -232,7 +233,7 @@ class RunLogger(MLFlowLogger):
         Returns:
             Whether the store knows all there is.
         """
-        self.tell(f"that the run is {status}", lambda: self.experiment.set_terminated(self.run_id, status))
+        self.send(f"that the run is {status}", lambda: self.experiment.set_terminated(self.run_id, status))
         if self._waiting:
             with console.status(f"waiting for {self.tracking_uri}"):
                 deadline = time.monotonic() + self._patience_s

@@ -1,10 +1,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from src.errors import InputError
-from src.runs.folder import Begun, digest, hold, parameters, setup_name
+from src.runs.folder import RunRecord, digest, flatten, hold, is_resumable, parameters, setup_name, write_config
+from src.runs.provenance import provenance
 
 
 @pytest.mark.parametrize(
@@ -56,16 +58,39 @@ def test_a_folder_is_held_by_one_at_a_time_and_no_trace_is_left(tmp_path: Path) 
 
 
 def test_what_was_begun_is_read_back(tmp_path: Path) -> None:
-    begun = Begun(
+    begun = RunRecord(
         overrides=["model=track"], mlflow_run_id="abc", data_digest="0f", began_in="/here", run_dir="/here/run"
     )
     begun.write(tmp_path)
-    assert Begun.read(tmp_path) == begun
+    assert RunRecord.read(tmp_path) == begun
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(InputError, match=r"run.json is damaged; start the run anew"):
-        Begun.read(tmp_path)
+        RunRecord.read(tmp_path)
     with pytest.raises(InputError, match=r"resume=.*nowhere: no run was begun there"):
-        Begun.read(tmp_path / "nowhere")
+        RunRecord.read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("config", "commit"),
+    [
+        ("# command: python train.py\n# git_commit: 652e0711\nseed: 1\n", "652e0711"),
+        ("seed: 1\n", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_a_run_of_another_layout_is_refused_with_the_commit_it_began_at(
+    tmp_path: Path, config: str | None, commit: str
+) -> None:
+    record = RunRecord(overrides=[], mlflow_run_id=None, data_digest="0f", began_in="/here", run_dir=str(tmp_path))
+    record.write(tmp_path)
+    assert is_resumable(tmp_path)
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace(' "layout": 2,\n', ""))
+    if config is not None:
+        (tmp_path / "config.yaml").write_text(config)
+    assert not is_resumable(tmp_path)
+    with pytest.raises(InputError, match=f"it began at commit {commit}, .* check out that commit .* or start a new"):
+        RunRecord.read(tmp_path)
 
 
 def test_parameters_are_what_was_decided_and_not_what_follows_from_it() -> None:
@@ -88,3 +113,21 @@ def test_parameters_are_what_was_decided_and_not_what_follows_from_it() -> None:
         "callbacks.export.k": 50,
         "datamodule.path": config.datamodule.path,
     }
+
+
+def test_nested_names_are_joined_by_dots() -> None:
+    config = {"model": {"alpha": 0.9, "sub": {"x": 1}}, "seed": 1, "none": None}
+    assert flatten(config) == {"model.alpha": 0.9, "model.sub.x": 1, "seed": 1, "none": None}
+
+
+def test_a_config_carries_where_it_came_from_and_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "config.yaml"
+    config = {"seed": 3, "name": "α"}
+    write_config(config, path)
+    text = path.read_text()
+    assert yaml.safe_load(text) == config
+    for name in provenance():
+        assert f"# {name}: " in text
+    with pytest.raises(InputError, match=r"holds a run already; choose another folder with hydra.run.dir"):
+        write_config({"seed": 4}, path)
+    assert path.read_text() == text

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError, JobFailed, JobsFailed
-from src.sweeps.jobs import Job, Sweep, _Headed, _ready_for, failure
-from src.terminal.console import _for_hydra
+from src.sweeps.jobs import Job, Sweep, _Headed, _ready_for, every_combination, failure
+from src.sweeps.search_words import search_as_sweeper
 
 
 def test_a_failed_job_travels_as_its_line_alone() -> None:
@@ -132,6 +133,35 @@ def test_failed_jobs_are_listed_by_what_tells_them_apart(tmp_path: Path) -> None
     assert len(launcher.launched) == 3
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["seed=1,2", "days=3", "world=a,b"],
+        ["seed=range(1,4)", "+x='a b',c", "~y", "seed=5"],
+        ["model.dim=choice(8,16)", "lr=1e-3,1e-2", "k={a: 1}", "l=[1,2]"],
+        ["seed=1"],
+        [],
+    ],
+)
+def test_the_jobs_of_a_sweep_are_those_of_hydras_own_sweeper(words: list[str]) -> None:
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    overrides = OverridesParser.create().parse_overrides(words)
+    assert [every_combination(overrides)] == BasicSweeper.split_arguments(overrides, None)
+
+
+def test_a_batch_has_at_least_one_job() -> None:
+    with pytest.raises(InputError, match=r"hydra.sweeper.max_batch_size must be a whole number of at least 1, got 0"):
+        Sweep(max_batch_size=0)
+
+
+def test_what_a_job_failed_of_is_read_without_a_word_of_hydras(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = JobReturn(overrides=["seed=1"], status=JobStatus.FAILED)
+    failed.return_value = JobFailed("no such seed")
+    assert failure(failed) == "no such seed"
+    assert capsys.readouterr().err == ""
+
+
 def test_an_interval_is_no_sweep(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"lr=interval\(0,1\) has no end of values; name some, or add search=optuna"):
         make_sweep(tmp_path)[0].sweep(["lr=interval(0,1)"])
@@ -142,12 +172,11 @@ def test_an_interval_is_no_sweep(tmp_path: Path) -> None:
 
 def test_a_search_is_a_sweeper() -> None:
     words = ["-m", "search=optuna", "search.num_trials=3", "model.dim=64"]
-    assert _for_hydra(words, "train") == ["-m", "hydra/sweeper=optuna", "hydra.sweeper.num_trials=3", "model.dim=64"]
-    assert _for_hydra(["search=optuna", "experiment=A"], "abtest") == ["search=optuna", "experiment_name=A"]
+    assert search_as_sweeper(words) == ["-m", "hydra/sweeper=optuna", "hydra.sweeper.num_trials=3", "model.dim=64"]
 
 
 def test_a_search_needs_a_multirun_and_a_name_that_there_is() -> None:
     with pytest.raises(InputError, match=r"search=optuna makes many runs; add -m: python train.py -m search=optuna"):
-        _for_hydra(["search=optuna", "seed=2"], "train")
+        search_as_sweeper(["search=optuna", "seed=2"])
     with pytest.raises(InputError, match="search must be one of optuna, got 'nonsense'"):
-        _for_hydra(["-m", "search=nonsense"], "train")
+        search_as_sweeper(["-m", "search=nonsense"])

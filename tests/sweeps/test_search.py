@@ -21,7 +21,7 @@ from src.errors import InputError, JobFailed
 from src.sweeps import search_report as report
 from src.sweeps.search import Search
 from src.sweeps.search_space import Space
-from src.sweeps.search_study import PRUNED, WHY, Settings, best_so_far, finished, open_study, tell
+from src.sweeps.search_study import PRUNED, WHY, SearchSettings, best_so_far, finished, open_study, record_result
 from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")
@@ -400,7 +400,7 @@ def test_a_launcher_that_queues_is_asked_how_many_at_once(search: Any) -> None:
 # The study
 
 
-SETTINGS = Settings(mode="max", seed=0, random_trials=2, prune_after_trials=1, prune_after_epochs=1)
+SETTINGS = SearchSettings(mode="max", seed=0, random_trials=2, prune_after_trials=1, prune_after_epochs=1)
 
 
 def test_two_processes_do_not_search_one_study(tmp_path: Path) -> None:
@@ -444,12 +444,12 @@ def test_a_trial_worse_than_the_others_is_given_up_and_told_so_to_the_study(tmp_
         for trial in trials:
             trial.suggest_float("x", 0, 1)
         assert not train(0, [0.1, 0.5, 0.6]).pruned
-        tell(study, trials[0], value=0.6)
+        record_result(study, trials[0], value=0.6)
         assert train(1, [0.0, 0.2, 0.9]).pruned  # never before epoch 2
-        told = tell(study, trials[1], value=math.nan)
+        told = record_result(study, trials[1], value=math.nan)
         assert (told.state.name, told.value, told.user_attrs[PRUNED]) == ("PRUNED", 0.2, 2)
         assert not train(2, [0.2, 0.6, 0.7]).pruned
-        tell(study, trials[2], value=0.7)
+        record_result(study, trials[2], value=0.7)
         best = best_so_far(study)
         assert best is not None
         assert best.number == 2
@@ -479,9 +479,9 @@ def test_a_report_is_drawn_however_few_or_alike_the_trials_are(tmp_path: Path, n
             trial = study.ask()
             words = dict(word.split("=") for word in space.suggest(trial))
             if number % 7 == 3:
-                tell(study, trial, value=None, why='a, "quoted" reason')
+                record_result(study, trial, value=None, why='a, "quoted" reason')
             else:
-                tell(study, trial, value=0.5 if same else bowl({"model.alpha": "0.5", **words}))
+                record_result(study, trial, value=0.5 if same else bowl({"model.alpha": "0.5", **words}))
         report.write_table(study, tmp_path / "search.csv")
         report.draw(study, tmp_path / "search.png", "val/x")
         shares = report.importance(study)
@@ -502,7 +502,7 @@ def test_nothing_but_what_matters_is_important(tmp_path: Path) -> None:
         for _ in range(30):
             trial = study.ask()
             x, _ = trial.suggest_float("x", 0, 1), trial.suggest_float("idle", 0, 1)
-            tell(study, trial, value=x)
+            record_result(study, trial, value=x)
         shares = report.importance(study)
     assert list(shares) == ["x", "idle"]
     assert shares["x"] > 0.9

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from src.terminal.console import console, hush_libraries
+from src.terminal.console import console
+from src.terminal.quiet import hush_libraries
 from src.tracking.logger import RunLogger
 from src.tracking.store import open_store
 
@@ -107,7 +108,7 @@ def test_what_a_store_refuses_is_said_and_does_not_hold_up_the_rest(logger: RunL
 
         raise MlflowException("no such thing", error_code=INVALID_PARAMETER_VALUE)
 
-    logger.tell("a riddle", refused)
+    logger.send("a riddle", refused)
     logger.log_metrics({"val/loss": 2.0, "epoch": 1})
     with console.capture() as said:
         assert not logger.finish()

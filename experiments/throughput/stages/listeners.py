@@ -18,7 +18,7 @@ def make_world(*overrides: str) -> "World":
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from src.terminal.console import ROOT
+    from src.runs.provenance import ROOT
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("simulate", list(overrides)).world

@@ -12,7 +12,7 @@ VERBS = ("train", "compare", "simulate", "serve", "abtest")
 
 def started(words: tuple[str, ...], _folder: Path, _small: bool) -> Work:
     """A Python with these words, from start to end."""
-    from src.terminal.console import ROOT
+    from src.runs.provenance import ROOT
 
     def work() -> float:
         subprocess.run([sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

@@ -56,7 +56,8 @@ def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
     from src.callbacks.progress import TrainingProgress
     from src.catalog import Catalog, Vocabulary
     from src.datamodules.pairs import Pairs
-    from src.terminal.console import ROOT, console
+    from src.runs.provenance import ROOT
+    from src.terminal.console import console
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

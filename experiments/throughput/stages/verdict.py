@@ -20,7 +20,7 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
 
     from src.abtest.analysis import analyse
     from src.abtest.log import read_users
-    from src.terminal.console import ROOT
+    from src.runs.provenance import ROOT
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("abtest")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from src.catalog import Listens, Vocabulary
-from src.errors import InputError, check_number, made
+from src.errors import InputError, build, check_number
 from src.models.baselines.counting import nothing_counted
 from src.models.contracts import OnBlock
 from src.models.retrieval.sparse import mean_ranks, top_k
@@ -59,7 +59,7 @@ class Baseline(LightningModule):
         super().__init__()
         self.scorer = self.loss = None
         self.automatic_optimization = False
-        self._model = made("model", model, vocabulary)
+        self._model = build("model", model, vocabulary)
         if not isinstance(self._model, Counter):
             raise InputError(
                 f"model makes a {type(self._model).__name__}, which counts nothing; leave out recipe=counting, so that "

@@ -1,0 +1,117 @@
+"""From an exception to the one line that a person reads, where they can mend it."""
+
+import difflib
+import errno
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+from rich.markup import escape
+
+from src.errors import InputError
+from src.terminal.console import errors
+
+_OF_THE_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+"""It is full, or may not be written to: the user's, whichever file it is."""
+_OF_A_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
+"""The user's, where they chose the path."""
+
+
+def show_error(line: str) -> None:
+    """Print the one line of an error."""
+    errors.print(f"[bold red]error:[/] {escape(line)}")
+
+
+def is_interrupt(stopped: BaseException) -> bool:
+    """Whether it is Ctrl-C, or what Lightning makes of it."""
+    return isinstance(stopped, KeyboardInterrupt) or (
+        isinstance(stopped, SystemExit) and isinstance(stopped.__context__, KeyboardInterrupt)
+    )
+
+
+def message(error: BaseException) -> str | None:
+    """The line for an error that the user can mend; None for a bug of ours."""
+    if isinstance(error, InputError):
+        return _one_line(str(error))
+    if isinstance(error, InstantiationException):
+        cause = error.__cause__ or error
+        where = re.search(r"full_key: (\S+)", str(error))
+        if isinstance(cause, InputError) or where is None:
+            return _one_line(str(cause))
+        remedy = "; use trainer.accelerator=cpu" if "No supported gpu backend" in str(cause) else ""
+        return _one_line(f"{where[1]}: {cause}{remedy}")
+    if isinstance(error, ConfigCompositionException):
+        if missing := re.search(r"(In '.+': )?Could not override '(\S+)'. No match in the defaults list", str(error)):
+            return f"{missing[1] or ''}{missing[2]}= means nothing here: what else was chosen has none; leave it out"
+        return _one_line(f"{error}{_close_key(error)}")
+    if type(error) is ValueError and str(error).startswith("Config group override must be"):
+        return "a config group cannot be null; name one of its choices, such as logger=none"
+    if isinstance(error, OSError):
+        return _line_of_the_disk(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _one_line(str(error))
+    return None
+
+
+def _line_of_the_disk(error: OSError) -> str | None:
+    """The line for a path that the user chose, or a disk that takes nothing; None for a file that we should have."""
+    if error.errno not in _OF_THE_DISK and not (error.errno in _OF_A_PATH and _is_chosen(error)):
+        return None
+    path = "this disk" if error.filename is None else os.fsdecode(error.filename)
+    return f"cannot use {path}: {error.strerror}; choose another folder with hydra.run.dir=<folder>"
+
+
+def _is_chosen(error: OSError) -> bool:
+    """Whether the path of an error lies where the user said: what the command line names, or the run folder.
+
+    A file that is missing in a folder which is there is not meant in the run folder: it was ours to write.
+    """
+    if not isinstance(error.filename, str | bytes):
+        return False
+    path = Path(os.path.abspath(os.fsdecode(error.filename)))  # noqa: PTH100  links stay as they were typed
+    if any(path.is_relative_to(place) for place in _named()):
+        return True
+    ours = error.errno == errno.ENOENT and path.parent.is_dir()
+    return not ours and any(path.is_relative_to(place) for place in _run_folders())
+
+
+def _named() -> Iterator[Path]:
+    """Every value of the command line, as if it were a path."""
+    for word in sys.argv[1:]:
+        key, _, value = word.partition("=")
+        if value and not key.startswith("hydra."):
+            yield _path_in(value)
+
+
+def _path_in(value: str) -> Path:
+    """A path as the command line has it, in Hydra's quotes or without."""
+    return Path(os.path.abspath(re.sub(r"\\([\\'\"])", r"\1", value.strip("'\""))))  # noqa: PTH100
+
+
+def _run_folders() -> Iterator[Path]:
+    yield Path.cwd() / "outputs"
+    for word in sys.argv[1:]:
+        key, _, value = word.partition("=")
+        if key in ("hydra.run.dir", "hydra.sweep.dir"):
+            yield _path_in(value)
+
+
+def _close_key(error: ConfigCompositionException) -> str:
+    """A hint at the key that was probably meant, where a misspelt one was overridden."""
+    missing = re.search(r"Could not override '([\w.]+)'", str(error))
+    node = getattr(error.__cause__, "parent_node", None)
+    if missing is None or node is None:
+        return ""
+    *parents, name = missing[1].split(".")
+    close = difflib.get_close_matches(name, map(str, node.keys()), n=1)
+    return f" Did you mean {'.'.join([*parents, close[0]])}?" if close else ""
+
+
+def _one_line(message: str) -> str:
+    message = re.sub(r"\s*\n\s*full_key: .*", "", message)
+    message = re.sub(r"\nSet the environment variable HYDRA_FULL_ERROR.*", "", message)
+    return re.sub(r"\s+", " ", message).strip()

@@ -1,0 +1,33 @@
+"""Progress bars; where nobody looks, in a file or a pipe, they are not drawn."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from src.terminal.console import console
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for `total` steps; call what it yields with the number of steps done. It goes when it is full."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    hidden = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as bars:
+        task = bars.add_task(label, total=total)
+        yield lambda steps: bars.advance(task, steps)
+
+
+@contextmanager
+def arm_bars(planned: Mapping[str, int]) -> Iterator[Callable[[str, int, float], None]]:
+    """A bar for each arm: sessions played of those planned, and their mean time so far. They go when all are full."""
+    counted = TextColumn("{task.fields[text]}")
+    hidden = not console.is_terminal
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), counted, TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bars:
+        lines = {arm: bars.add_task(arm, total=sessions, text="") for arm, sessions in planned.items()}
+
+        def report(arm: str, sessions: int, mean_time: float) -> None:
+            bars.update(lines[arm], advance=sessions, text=f"{mean_time:.2f} a session")
+
+        yield report

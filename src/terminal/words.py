@@ -1,0 +1,33 @@
+"""Words of the command line that Hydra has to be given in another form than they are typed."""
+
+import re
+from collections.abc import Sequence
+
+
+def experiment_as_name(words: Sequence[str]) -> list[str]:
+    """`experiment=X` as `experiment_name=X`, for verbs other than `train`: of those it is the name in the log.
+
+    Hydra would look for a file of that name, since there is a folder `conf/experiment/`.
+    """
+    return [re.sub("^experiment=", "experiment_name=", word) for word in words]
+
+
+def as_plain_text(words: Sequence[str], key: str) -> list[str]:
+    """The value of `key`, quoted where it is not, since it may have signs of Hydra's own language in it.
+
+    An example is `filter=params.seed = '1'`.
+    """
+    return [_quoted(word) if word.startswith(f"{key}=") else word for word in words]
+
+
+def commands_of(words: Sequence[str], key: str, commands: Sequence[str]) -> list[str]:
+    """A bare command such as `load` as `<key>=load`."""
+    return [f"{key}={word}" if word in commands else word for word in words]
+
+
+def _quoted(word: str) -> str:
+    key, _, value = word.partition("=")
+    if re.fullmatch(r"(['\"]).*\1", value):
+        return word
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{escaped}"'

@@ -1,0 +1,28 @@
+"""A result says where it comes from."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from src.runs.provenance import ROOT, git_state, provenance
+from tests.conftest import ROOT as CLONE
+
+
+def test_a_checkout_says_its_commit_and_whether_it_was_changed(tmp_path: Path) -> None:
+    assert git_state(tmp_path) == {"git_commit": "unknown", "git_dirty": "unknown"}
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    (tmp_path / "file").write_text("a")
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    state = git_state(tmp_path)
+    assert len(state["git_commit"]) == 40
+    assert state["git_dirty"] == "false"
+    (tmp_path / "file").write_text("b")
+    assert git_state(tmp_path) == {**state, "git_dirty": "true"}
+
+
+def test_provenance_is_of_this_clone_wherever_it_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert ROOT == CLONE
+    monkeypatch.chdir(tmp_path)
+    assert {**provenance(), **git_state(CLONE)} == provenance()

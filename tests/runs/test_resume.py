@@ -1,0 +1,85 @@
+"""When a run is resumed: what was named, what was found, and what is refused."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from src.errors import InputError
+from src.runs.folder import RunRecord
+from src.runs.resume import PreviousRun, command_line, named_run, run_to_resume
+
+
+def started(folder: Path, *overrides: str, data_digest: str = "d0") -> Path:
+    folder.mkdir()
+    RunRecord(
+        overrides=list(overrides),
+        mlflow_run_id="abc",
+        data_digest=data_digest,
+        began_in=str(Path.cwd()),
+        run_dir=str(folder.resolve()),
+    ).write(folder)
+    return folder
+
+
+def nowhere(run_id: str, tracking_uri: str | None) -> Path:
+    raise AssertionError(f"{run_id} was looked for in {tracking_uri}")
+
+
+@pytest.mark.parametrize("words", [["model=track"], ["resume=true"], ["resume=null", "-m"], ["resume="]])
+def test_other_command_lines_stay_as_they_are(words: list[str]) -> None:
+    assert command_line(words, nowhere) == words
+
+
+def test_a_run_gets_what_it_was_given_before_what_is_given_now(tmp_path: Path) -> None:
+    run = started(tmp_path / "it's", "model=track", "+x=1", "seed=2")
+    quoted = f"'{tmp_path}/it\\'s'"
+    words = command_line([f"resume={run}", "seed=3", "hydra.run.dir=other"], nowhere)
+    assert words == ["model=track", "+x=1", "seed=3", f"resume={quoted}", f"hydra.run.dir={quoted}"]
+
+
+def test_what_is_no_folder_is_looked_for_by_its_id(tmp_path: Path) -> None:
+    run, asked = started(tmp_path / "run", "model=track"), list[tuple[str, str | None]]()
+
+    def folder_of(run_id: str, tracking_uri: str | None) -> Path:
+        asked.append((run_id, tracking_uri))
+        return run
+
+    assert command_line(["resume=0af3", "logger.tracking_uri=sqlite:///x.db"], folder_of)[0] == "model=track"
+    assert asked == [("0af3", "sqlite:///x.db")]
+
+
+def test_a_sweep_resumes_no_single_run() -> None:
+    with pytest.raises(InputError, match="in a sweep use resume=true"):
+        command_line(["-m", "resume=run"], nowhere)
+
+
+def test_a_run_that_was_moved_is_refused(tmp_path: Path) -> None:
+    started(tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"it was .*/run when it began, which its checkpoints name; move it back"):
+        command_line([f"resume={tmp_path / 'moved'}"], nowhere)
+
+
+def test_a_new_run_is_not_written_over_another(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(InputError, match="holds a run already"):
+        named_run(OmegaConf.create({"resume": None, "run_dir": str(tmp_path)}))
+
+
+def test_the_run_that_is_named_is_resumed_on_the_same_data_alone(tmp_path: Path) -> None:
+    named = PreviousRun(run_dir=started(tmp_path / "run"), run_id="abc")
+    assert run_to_resume(named, [], data=Path("data"), data_digest="d0") is named
+    with pytest.raises(InputError, match=r"data has other data than it began with; start a new run"):
+        run_to_resume(named, [], data=Path("data"), data_digest="d1")
+
+
+@pytest.mark.parametrize(
+    ("values", "taken"), [([], None), ([None, None], 0), ([None, 0.5, 0.7], 1), ([float("nan")], 0)]
+)
+def test_of_the_same_runs_the_newest_finished_is_taken_and_else_the_newest(
+    values: Sequence[float | None], taken: int | None
+) -> None:
+    same = [PreviousRun(run_dir=Path(str(n)), run_id=str(n), value=value) for n, value in enumerate(values)]
+    found = run_to_resume(None, same, data=Path("data"), data_digest="d0")
+    assert found is (None if taken is None else same[taken])

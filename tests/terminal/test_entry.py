@@ -1,0 +1,41 @@
+"""The entry of a verb, from a shell."""
+
+import os
+import subprocess
+import sys
+
+import yaml
+
+from tests.conftest import ROOT
+
+
+def run(verb: str, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / verb), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **env},
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def test_the_config_is_shown_with_the_values_that_will_be_used() -> None:
+    done = run("train.py", "model=convex", "seed=7", "--cfg", "job", SEGUE_TOKEN="geheim")
+    assert "${" not in done.stdout
+    assert "geheim" not in done.stdout
+    config = yaml.safe_load(done.stdout)
+    assert config["datamodule"]["seed"] == 7
+    assert config["callbacks"]["early_stopping"]["monitor"] == config["monitor"]["metric"]
+    assert config["callbacks"]["export"]["path"] == f"{config['run_dir']}/recommendations.jsonl"
+    assert config["run_dir"].startswith("outputs/train/")
+
+
+def test_a_part_of_the_config_is_shown_too() -> None:
+    assert yaml.safe_load(run("train.py", "seed=7", "-c", "job", "-p", "datamodule").stdout)["seed"] == 7
+
+
+def test_a_misspelt_key_is_one_line() -> None:
+    assert run("simulate.py", "dyas=1", code=2).stderr.startswith("error: ")

@@ -1,0 +1,63 @@
+"""What an upgrade of Hydra may take away: each failure says in plain words what is gone."""
+
+import copy
+from typing import Any
+
+import hydra
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+
+from src.sweeps.jobs import Sweep
+from src.sweeps.search import Search
+from src.terminal import hydra_parts
+from tests.conftest import ROOT
+from tests.terminal.test_entry import run
+
+
+def gone(what: str) -> str:
+    return f"Hydra {hydra.__version__} no longer offers {what}; see src/terminal/hydra_parts.py"
+
+
+@pytest.fixture
+def _no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests find Hydra's registers as they were."""
+    monkeypatch.setattr(Plugins.instance(), "class_name_to_class", dict(Plugins.instance().class_name_to_class))
+    monkeypatch.setattr(Sweep, "full_errors", False)
+    monkeypatch.setattr(Search, "full_errors", False)
+    monkeypatch.setattr(ConfigStore.instance(), "__dict__", dict(vars(ConfigStore.instance())))
+
+
+@pytest.mark.usefixtures("_no_trace")
+@pytest.mark.parametrize(("choice", "sweeper"), [("jobs", Sweep), ("optuna", Search)])
+def test_a_sweeper_of_ours_is_made_from_its_yaml(choice: str, sweeper: type[Any]) -> None:
+    try:
+        hydra_parts.register([Sweep, Search], full_errors=True)
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose("train", [f"hydra/sweeper={choice}"], return_hydra_config=True)
+        made = Plugins.instance()._instantiate(config.hydra.sweeper)
+    except Exception as error:
+        pytest.fail(f"{gone('sweepers registered by Plugins.class_name_to_class')} ({error})")
+    assert isinstance(made, sweeper), gone("sweepers registered by Plugins.class_name_to_class")
+    assert made.full_errors
+
+
+@pytest.mark.usefixtures("_no_trace")
+def test_the_store_of_configs_is_not_copied_for_every_group() -> None:
+    store = ConfigStore.instance()
+    hydra_parts.share_config_store()
+    assert copy.deepcopy({"store": store})["store"] is store, gone("a ConfigStore that can be shared")
+    first, second = (store.load("hydra/config.yaml").node for _ in range(2))
+    assert first is not second, gone("a copy of each config that it loads, which makes sharing its store safe")
+
+
+def test_an_error_is_handed_over_and_not_printed() -> None:
+    done = run("compare.py", "nonsense=1", code=2)
+    assert done.stderr.startswith("error: "), gone("its errors to who sets HYDRA_FULL_ERROR=1")
+    assert len(done.stderr.splitlines()) == 1, gone("its errors to who sets HYDRA_FULL_ERROR=1")
+
+
+def test_the_command_line_may_be_rewritten() -> None:
+    done = run("compare.py", "experiment=A", "filter=params.seed = '1'", "--cfg", "job")
+    assert "experiment_name: A" in done.stdout, gone("to read sys.argv when the verb is called")

@@ -1,0 +1,87 @@
+"""Which errors are the user's to mend, and read as one line; all others keep their traceback."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from src.errors import InputError
+from src.terminal.messages import message
+
+
+@pytest.fixture
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the command line of a verb that was started in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+
+    def type_words(*words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+
+    type_words()
+    return type_words
+
+
+def error_of(number: int, path: Path | str | None) -> OSError:
+    return OSError(number, os.strerror(number)) if path is None else OSError(number, os.strerror(number), str(path))
+
+
+def test_what_the_user_gave_is_one_line() -> None:
+    assert message(InputError("alpha must lie in [0, 1],\n got 2")) == "alpha must lie in [0, 1], got 2"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("path", [None, "/anywhere/file"])
+def test_a_disk_that_takes_nothing_is_the_users(typed: Callable[..., None], number: int, path: str | None) -> None:
+    typed()
+    line = message(error_of(number, path))
+    assert line is not None
+    assert line.startswith(f"cannot use {path or 'this disk'}: {os.strerror(number)}; choose another folder")
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "path"),
+    [
+        (["hydra.run.dir=/dev/null/run"], errno.ENOTDIR, "/dev/null/run"),
+        (["hydra.run.dir=run"], errno.EEXIST, "run"),
+        (["-m", "hydra.sweep.dir='my sweep'"], errno.ENOENT, "my sweep/0/config.yaml"),
+        ([], errno.EEXIST, "outputs/train/now"),
+        ([], errno.ENOENT, "outputs/train/now/plots/scores.png"),  # the folder was removed meanwhile
+        (["store.folder=/proc/nowhere"], errno.ENOENT, "/proc/nowhere"),
+        (["datamodule.path=data"], errno.ENOENT, "data/tracks.json"),
+        (["+datamodule.path='data'"], errno.EISDIR, "data/tracks.json"),
+    ],
+)
+def test_a_path_that_the_user_chose_is_theirs_to_mend(
+    typed: Callable[..., None], words: list[str], number: int, path: str
+) -> None:
+    typed(*words)
+    line = message(error_of(number, path))
+    assert line is not None
+    assert line.startswith(f"cannot use {path}: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "path"),
+    [
+        ([], errno.ENOENT, "/usr/lib/a_library/its.json"),
+        (["model=convex"], errno.ENOENT, "conf/model.yaml"),
+        (["seed=1", "logger="], errno.ENOTDIR, "src/errors.py/x"),
+        ([], errno.ENOENT, None),
+        (["hydra.run.dir=run"], errno.ENOENT, "run/metrics.json"),  # ours to write, since its folder is there
+        (["hydra.run.dir=run"], errno.EIO, "run/metrics.json"),
+    ],
+)
+def test_a_file_that_is_missing_through_a_bug_keeps_its_traceback(
+    typed: Callable[..., None], words: list[str], number: int, path: str | None
+) -> None:
+    typed(*words)
+    Path("run").mkdir()
+    assert message(error_of(number, path)) is None
+
+
+def test_other_errors_are_bugs() -> None:
+    assert message(KeyError("x")) is None
+    assert message(ValueError("x")) is None

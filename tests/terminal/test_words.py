@@ -1,0 +1,19 @@
+from src.terminal.words import as_plain_text, commands_of, experiment_as_name
+
+
+def test_the_experiment_of_a_log_is_no_file_of_conf() -> None:
+    assert experiment_as_name(["experiment=A", "my.experiment=B"]) == ["experiment_name=A", "my.experiment=B"]
+
+
+def test_a_command_is_a_value() -> None:
+    words = ["load", "recommendations=load", "-m"]
+    assert commands_of(words, "do", ("load", "rollback")) == ["do=load", "recommendations=load", "-m"]
+
+
+def test_what_has_signs_of_hydras_language_is_quoted_once() -> None:
+    assert as_plain_text(["filter=params.seed = '1'", "x=a = b"], "filter") == [
+        "filter=\"params.seed = '1'\"",
+        "x=a = b",
+    ]
+    assert as_plain_text(["filter='a = 1'"], "filter") == ["filter='a = 1'"]
+    assert as_plain_text(['filter=a = "\\"'], "filter") == ['filter="a = \\"\\\\\\""']
