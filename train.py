@@ -35,14 +35,23 @@ def train(config: DictConfig) -> float:
     """
     hush_libraries()
     from src.errors import check_number
+    from src.evaluation.direction import check_monitor_mode
     from src.runs.folder import hold, setup_name
+    from src.runs.recipe import check_recipe
     from src.runs.resume import named_run, run_to_resume
 
-    _check_choices(config)
-    check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
     hydra = HydraConfig.get()
-    chosen = {"model": hydra.runtime.choices["model"], "experiment": hydra.runtime.choices["experiment"]}
-    setup = setup_name(**chosen, alpha=config.model.get("alpha"), overrides=hydra.overrides.task, swept=config.swept)
+    model, recipe, experiment = (hydra.runtime.choices[group] for group in ("model", "recipe", "experiment"))
+    check_recipe(config, model=model, recipe=recipe)
+    check_monitor_mode(config.monitor.metric, config.monitor.mode)
+    check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
+    setup = setup_name(
+        model=model,
+        experiment=experiment,
+        alpha=config.model.get("alpha"),
+        overrides=hydra.overrides.task,
+        swept=config.swept,
+    )
     config.run_name = config.run_name or f"{setup} seed={config.seed}"
     named = named_run(config)
     datamodule = _data(config)
@@ -58,41 +67,6 @@ def train(config: DictConfig) -> float:
         config.run_dir = str(previous.run_dir)
     with hold(Path(config.run_dir)):
         return _run(config, datamodule, previous, setup)
-
-
-def _check_choices(config: DictConfig) -> None:
-    """Choices that contradict each other.
-
-    Raises:
-        InputError: the worst epoch would be kept, a recipe does not fit the model, or a baseline is given what only
-            gradients have a use for.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import InterpolationKeyError
-
-    from src.comparison.analysis import direction
-    from src.errors import InputError
-
-    metric, mode = config.monitor.metric, config.monitor.mode
-    if mode not in ("max", "min"):
-        raise InputError(f"monitor.mode must be max or min, got {mode}")
-    if (better := direction(metric)) and mode != better:
-        best = {"max": "highest", "min": "lowest"}[better]
-        raise InputError(
-            f"monitor.mode={mode} would keep the worst epoch: the {best} {metric} is the best; "
-            f"say monitor.mode={better}"
-        )
-    model, recipe = (HydraConfig.get().runtime.choices[group] for group in ("model", "recipe"))
-    try:
-        OmegaConf.to_container(config.model, resolve=True)
-    except InterpolationKeyError:
-        raise InputError(
-            f"model={model} takes values from its recipe, and recipe={recipe} has none for it; leave out recipe=, so "
-            "that datamodule= names it"
-        ) from None
-    given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
-    if "loss" not in config.ranker and given:
-        raise InputError(f"{given[0]} means nothing to model={model}, which has no gradients; leave it out")
 
 
 def _data(config: DictConfig) -> "PairDataModule":

@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracking": {"errors", "runs", "terminal"},
     "plots": NOUNS | {"runs", "statistics", "evaluation", "terminal"},
     "abtest": NOUNS | {"runs", "statistics", "datamodules", "terminal", "plots"},
-    "comparison": NOUNS | {"runs", "statistics", "terminal", "tracking", "plots"},
+    "comparison": NOUNS | {"runs", "statistics", "evaluation", "terminal", "tracking", "plots"},
     "sweeps": {"errors", "runs", "terminal", "tracking", "plots"},
     "callbacks": NOUNS
     | {"runs", "statistics", "evaluation", "models", "datamodules", "terminal", "tracking", "plots", "sweeps"},

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from src.comparison.verdict import BEATS, OPEN, WORSE, verdict
 from src.errors import InputError, check_number
+from src.evaluation.direction import direction
 from src.statistics.holm import holm
 from src.statistics.intervals import MeanInterval
 from src.statistics.paired import PairedDifference, QueryScores, paired_difference
@@ -25,30 +27,6 @@ QUERY = ("session", "previous", "following")
 
 TESTED = ("recall_at_1", "recall_at_10", "recall_at_50", "ndcg_at_10", "mrr")
 """The columns that have one value for each query, so that two set-ups can be tested. Higher is better."""
-
-_BETTER: Mapping[str, str] = {
-    "recall": "max",
-    "ndcg": "max",
-    "mrr": "max",
-    "mse": "min",
-    "mae": "min",
-    "loss": "min",
-    "fit_seconds": "min",
-}
-"""By the last part of a metric's name, without its `_at_<k>`. Others have no better: a floor, coverage, popularity, and
-the effects of A/B tests, whose controls differ."""
-
-
-_WORSE, _BEATS, _OPEN = "is worse than", "beats", "is not told apart from"
-
-
-def direction(metric: str) -> str | None:
-    """Whether higher ("max") or lower ("min") is better, or neither.
-
-    >>> direction("test/ndcg_at_10"), direction("val/mse"), direction("test/coverage_at_10")
-    ('max', 'min', None)
-    """
-    return _BETTER.get(re.sub(r"_at_\d+$", "", metric.rsplit("/")[-1]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,25 +145,19 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """One sentence: who is best by validation, and what the test says of it."""
-        best, others = self.best, [one.name for one in self.setups[1:]]
-        if not others:
-            return f"{best.name} is the only set-up: there is nothing to compare it with"
-        head = f"{best.name} is best by {self.select}"
-        if self.primary is None or not self.differences:
-            return f"{head}; whether the difference is real was not tested"
-        by_word = {word: [name for name in others if self._word(name) == word] for word in (_WORSE, _BEATS, _OPEN, "")}
-        sure = {_WORSE: f" (Holm p < {1 - self.level:.2g})", _BEATS: f" (Holm p < {1 - self.level:.2g})"}
-        said = [f"{word} {listed(names)}{sure.get(word, '')}" for word, names in by_word.items() if word and names]
-        untested = f"; not tested: {listed(by_word[''])}" if by_word[""] else ""
-        warning = "; validation and test contradict each other" if by_word[_WORSE] else ""
-        return f"{head}; on {self.primary.replace('/', ' ')} it {' and '.join(said)}{untested}{warning}"
+        tested = [one for one in self.differences if one.metric == self.primary]
+        return verdict(
+            best=self.best.name,
+            others=[setup.name for setup in self.setups[1:]],
+            outcomes={one.setup: self._outcome(one) for one in tested},
+            select=self.select,
+            primary=self.primary,
+            alpha=1 - self.level,
+        )
 
-    def _word(self, name: str) -> str:
-        """What the best is to another set-up, by the primary metric; empty where that was not tested."""
-        one = None if self.primary is None else self.difference(name, self.primary)
-        if one is None:
-            return ""
-        return (_BEATS if one.difference < 0 else _WORSE) if self.is_sure(one) else _OPEN
+    def _outcome(self, one: Difference) -> str:
+        """What the best set-up is to another one, by the difference between them."""
+        return (BEATS if one.difference < 0 else WORSE) if self.is_sure(one) else OPEN
 
     def record(self) -> dict[str, Any]:
         """As plain values, for `comparison.json` and the table."""
@@ -226,13 +198,6 @@ class Comparison:
             "num_sessions": self.num_sessions,
             "setups": setups,
         }
-
-
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """A list for a sentence, which does not grow without end."""
-    if len(names) <= most + 1:
-        return ", ".join(names)
-    return f"{', '.join(names[:most])} and {len(names) - most} others"
 
 
 def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[str], level: int | float) -> Comparison:

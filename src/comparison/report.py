@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.comparison.analysis import TESTED, Comparison, Difference, Setup, listed
+from src.comparison.analysis import TESTED, Comparison, Difference, Setup
 from src.comparison.picture import draw
+from src.comparison.verdict import listed
 from src.runs.atomic import write_record, write_whole
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import escape, provenance_lines, table

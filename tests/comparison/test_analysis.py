@@ -1,6 +1,5 @@
 """The comparison of set-ups: which is best, what is tested, and what is said of it."""
 
-import doctest
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,8 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from src.comparison import analysis as comparison
-from src.comparison.analysis import QUERY, TESTED, Comparison, Run, against_first, compare, direction
+from src.comparison.analysis import QUERY, TESTED, Comparison, Run, against_first, compare
 from src.errors import InputError
 from src.statistics.holm import holm
 from src.statistics.paired import paired_difference
@@ -48,12 +46,6 @@ def run(setup: str, seed: int = 1, values: Any = None, session: Any = None, val:
 def compared(runs: Sequence[Run], **changes: Any) -> Comparison:
     usual: dict[str, Any] = {"select": "val/ndcg_at_10", "mode": "max", "metrics": [NDCG], "level": 0.95}
     return compare(runs, **{**usual, **changes})
-
-
-def test_the_examples_in_the_docstrings_hold() -> None:
-    result = doctest.testmod(comparison)
-    assert result.attempted >= 1
-    assert result.failed == 0
 
 
 def test_the_interval_of_a_mean_is_students_over_seeds() -> None:
@@ -171,28 +163,6 @@ def test_a_lower_loss_is_better_and_a_run_without_it_is_last() -> None:
     found = compared(runs, select="val/loss", mode="min")
     assert [setup.name for setup in found.setups] == ["b", "a", "c", "d"]
     assert [found.leads(setup, "val/loss") for setup in found.setups] == [True, False, False, False]
-
-
-@pytest.mark.parametrize(
-    ("metric", "better"),
-    [
-        ("test/recall_at_50", "max"),
-        ("val/mrr", "max"),
-        ("test/ndcg_at_20", "max"),
-        ("test/mse", "min"),
-        ("val/loss", "min"),
-        ("fit_seconds", "min"),
-        ("test/mse_mean_floor", None),
-        ("test/recall_at_10_popular_floor", None),
-        ("test/coverage_at_10", None),
-        ("test/same_artist_at_10", None),
-        ("test/popularity_rank_at_10", None),
-        ("test/num_queries", None),
-        ("ab/mean_time_per_session_effect_percent", None),
-    ],
-)
-def test_a_metric_is_better_when_it_is_higher_or_lower_or_neither(metric: str, better: str | None) -> None:
-    assert direction(metric) == better
 
 
 def test_a_metric_counts_the_runs_that_have_it() -> None:

@@ -1,0 +1,29 @@
+"""Whether a recipe fits the model that is to be trained by it."""
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
+
+from src.errors import InputError
+
+
+def check_recipe(config: DictConfig, *, model: str, recipe: str) -> None:
+    """Refuse a recipe that the model cannot use, before any data are read.
+
+    Args:
+        config: all of it.
+        model: its name in `conf/model/`.
+        recipe: its name in `conf/recipe/`.
+
+    Raises:
+        InputError: the recipe has no values for the model, or a baseline is given what only gradients have a use for.
+    """
+    try:
+        OmegaConf.to_container(config.model, resolve=True)
+    except InterpolationKeyError:
+        raise InputError(
+            f"model={model} takes values from its recipe, and recipe={recipe} has none for it; leave out recipe=, so "
+            "that datamodule= names it"
+        ) from None
+    given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
+    if "loss" not in config.ranker and given:
+        raise InputError(f"{given[0]} means nothing to model={model}, which has no gradients; leave it out")
