@@ -35,7 +35,6 @@ def train(config: DictConfig) -> float:
     """
     hush_libraries()
     from src.errors import check_number
-    from src.evaluation.direction import check_monitor_mode
     from src.runs.folder import hold, setup_name
     from src.runs.recipe import check_recipe
     from src.runs.resume import named_run, run_to_resume
@@ -43,7 +42,6 @@ def train(config: DictConfig) -> float:
     hydra = HydraConfig.get()
     model, recipe, experiment = (hydra.runtime.choices[group] for group in ("model", "recipe", "experiment"))
     check_recipe(config, model=model, recipe=recipe)
-    check_monitor_mode(config.monitor.metric, config.monitor.mode)
     check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
     setup = setup_name(
         model=model,
@@ -88,6 +86,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "PreviousRun
     from src.callbacks.assembly import make_callbacks
     from src.callbacks.context import RunContext
     from src.errors import check_number
+    from src.evaluation.direction import check_monitor_mode
     from src.runs.beginning import record_beginning
     from src.tracking.training_run import begin_run, end_pruned, make_logger, run_logger
 
@@ -95,6 +94,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "PreviousRun
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+    check_monitor_mode(config.monitor.metric, config.monitor.mode)
     check_number("trainer.max_epochs", config.trainer.max_epochs, whole=True, least=1)
     context = RunContext(datamodule=datamodule)
     chosen = instantiate(config.callbacks, _convert_="all")

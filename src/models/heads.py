@@ -220,7 +220,8 @@ class CosineMix(Head):
 
     def logged(self) -> Mapping[str, float]:
         """Share of the track cosine, as `alpha`."""
-        return {"alpha": float(torch.as_tensor(self.alpha()).detach())}
+        alpha = self.alpha()
+        return {"alpha": alpha if isinstance(alpha, float) else alpha.item()}
 
 
 class TwoTableDot(Head):
