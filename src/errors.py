@@ -48,7 +48,7 @@ def check_number(
         hint: closes the message, with a remedy.
 
     Raises:
-        InputError: it breaks its law.
+        InputError: it is out of range.
     """
     if (
         isinstance(value, int | float)

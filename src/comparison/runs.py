@@ -216,7 +216,7 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    mlflow.set_tracking_uri(tracking_uri)  # where the registry looks for models, whatever its client was told
+    mlflow.set_tracking_uri(tracking_uri)  # where the registry looks for models, whatever its client uses
     with talking_to(tracking_uri) as client:
         run = client.get_run(run.info.run_id)
         models = [client.get_logged_model(one.model_id) for one in run.outputs.model_outputs] if run.outputs else []

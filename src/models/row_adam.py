@@ -30,7 +30,7 @@ class RowAdam(Optimizer):
             not show do not decay.
 
     Raises:
-        InputError: an argument breaks its law.
+        InputError: an argument is out of range.
     """
 
     wants_sparse = True

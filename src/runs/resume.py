@@ -14,7 +14,7 @@ from src.errors import InputError
 from src.runs.folder import CHECKPOINT, LAYOUT, RunRecord, as_dict, digest, flatten, refuse_used_folder
 
 _MAY_CHANGE = ("trainer.", "callbacks.", "logger.", "run_dir", "run_name", "resume", "parent_run_id", "swept", "trial")
-"""What a run may be told differently when it goes on: how long, what it writes, where it is tracked."""
+"""What may change when a run goes on: how long it trains, what it writes, where it is tracked."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ class RateLimit:
         burst: requests that are admitted at once.
 
     Raises:
-        InputError: a setting breaks its law.
+        InputError: a setting is out of range.
     """
 
     def __init__(self, *, per_second: int | float, burst: int) -> None:

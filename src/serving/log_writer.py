@@ -48,7 +48,7 @@ class EventLogWriter:
         backups: rotated files that are kept; ten as published.
 
     Raises:
-        InputError: a setting breaks its law, or the file cannot be written.
+        InputError: a setting is out of range, or the file cannot be written.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ def check_log(*, fsync: str, fsync_interval_s: int | float, max_bytes: int, back
     """Refuse settings of a log that cannot be.
 
     Raises:
-        InputError: one breaks its law.
+        InputError: one is out of range.
     """
     if fsync not in FSYNC:
         raise InputError(f"log.fsync must be one of {', '.join(FSYNC)}, got {fsync!r}")

@@ -63,7 +63,7 @@ def prepare_release(
         locate: finds the `recommendations.jsonl` of a run or a model.
 
     Raises:
-        InputError: an arm names no recommender that can be served, a setting breaks its law, or a file is missing or
+        InputError: an arm names no recommender that can be served, a setting is out of range, or a file is missing or
             damaged.
     """
     if not isinstance(arms, Mapping):

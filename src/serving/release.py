@@ -33,7 +33,7 @@ class Arm:
             releases that were written before there was one.
 
     Raises:
-        InputError: `pick` is none of them, or `artist_gap` breaks its law.
+        InputError: `pick` is none of them, or `artist_gap` is out of range.
     """
 
     recommender: str

@@ -123,7 +123,7 @@ class FolderStore:
         keep: how many versions are kept.
 
     Raises:
-        InputError: `keep` breaks its law.
+        InputError: `keep` is out of range.
     """
 
     def __init__(self, folder: Path, *, keep: int) -> None:

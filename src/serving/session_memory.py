@@ -42,7 +42,7 @@ class MappedSessions:
         idle_s: seconds after which a session that went silent is over.
 
     Raises:
-        InputError: a setting breaks its law, or the disk has no room for the file.
+        InputError: a setting is out of range, or the disk has no room for the file.
     """
 
     def __init__(self, path: Path, *, capacity: int, max_tracks: int, idle_s: int | float) -> None:
@@ -117,7 +117,7 @@ def check_limits(capacity: int, max_tracks: int, idle_s: int | float) -> None:
     """Refuse limits that cannot be.
 
     Raises:
-        InputError: one breaks its law.
+        InputError: one is out of range.
     """
     check_number("sessions.capacity", capacity, whole=True, least=1, most=10_000_000)
     check_number("sessions.max_tracks", max_tracks, whole=True, least=1, most=10_000)

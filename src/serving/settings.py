@@ -25,7 +25,7 @@ class ServiceSettings:
     """How to serve; see conf/serve.yaml. Secrets are not among them: they come by environment.
 
     Raises:
-        InputError: one breaks its law.
+        InputError: one is out of range.
     """
 
     run_dir: str

@@ -135,7 +135,7 @@ class Lists(Policy):
         world: whose catalogue the file must have been made for.
 
     Raises:
-        InputError: the file cannot be read, or was made for another catalogue; a setting breaks its law.
+        InputError: the file cannot be read, or was made for another catalogue; a setting is out of range.
     """
 
     side_by_side = True

@@ -187,8 +187,8 @@ class Sweep(VerbSweeper):
             lines = [f"{len(failed)} of {len(results)} jobs failed:"]
             for number, why in failed.items():
                 words = results[number].overrides or ()
-                told = " ".join(word for word in words if word.partition("=")[0].lstrip("+") in swept)
-                lines.append(f"  {number} {told}: {why}")
+                settings = " ".join(word for word in words if word.partition("=")[0].lstrip("+") in swept)
+                lines.append(f"  {number} {settings}: {why}")
             raise JobsFailed("\n".join(lines))
 
 

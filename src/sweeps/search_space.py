@@ -167,7 +167,7 @@ class Space:
         )
 
     def _check_reachable(self, dimension: Dimension, line: str) -> None:
-        """No trial would have it, and who asked for it would not be told."""
+        """Refuse what no trial would have, since nothing else would say so."""
         for key, values in dimension.only_with:
             if not self._can_be(key, values):
                 searched = [other.text for other in self._dimensions if other.name == key]

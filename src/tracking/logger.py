@@ -1,4 +1,4 @@
-"""The Lightning logger: MLflow, told in order, and told later where its store is away."""
+"""The Lightning logger: it writes to MLflow in order, and later where the store cannot be reached."""
 
 import json
 import time
@@ -22,7 +22,7 @@ class RunLogger(MLFlowLogger):
     """Tells MLflow of one run, and loses nothing while its store is away.
 
     What is logged stands in a queue until the store has taken it. Training never fails or waits for a store that is
-    away; at the end `finish` waits for it a while, and says what it could not be told.
+    away; at the end `finish` waits for it a while, and reports what it could not send.
 
     Args:
         experiment_name: an experiment that is there.

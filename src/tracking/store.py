@@ -38,7 +38,7 @@ PRUNED = "pruned"
 
 @contextmanager
 def talking_to(tracking_uri: str) -> Iterator[Any]:
-    """A client of a store, whose failures are told in one line.
+    """A client of a store, whose failures become one line.
 
     Raises:
         InputError: the store cannot be opened, or what is asked of it is not there.
