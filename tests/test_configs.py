@@ -134,3 +134,9 @@ def test_each_source_says_where_its_files_are_through_one_variable(
 def test_runs_started_in_the_same_second_get_folders_of_their_own() -> None:
     config: DictConfig = composed()
     assert "%f" in OmegaConf.to_container(config.hydra.run, resolve=False)["dir"]  # type: ignore[index, call-overload]
+
+
+def test_a_token_never_enters_the_record_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGUE_TOKEN", "a secret")
+    for source in (*SOURCES, "simulated"):
+        assert "a secret" not in OmegaConf.to_yaml(composed(f"datamodule={source}").datamodule, resolve=True)

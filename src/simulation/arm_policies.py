@@ -52,12 +52,13 @@ def _policy(where: str, given: Any, *, templates: Mapping[str, partial[Any]], wo
         raise InputError(f"{where} must name a recommender, got {given!r}; such as random, or {{recommender: random}}")
     named = understand(name)
     kind = {"url": "service", "stored": "recommendations", "path": "recommendations", "word": name}[named.kind]
-    if named.kind == "url":
-        settings["url"] = name
+    if named.kind == "stored":
+        settings["path"] = str(locate(name))
+    elif kind not in templates or name in _BY_ADDRESS:
+        others = f"{FILES}, {SERVICES}" if "service" in templates else FILES
+        raise InputError(no_recommender(where, name, sorted(set(templates) - set(_BY_ADDRESS)), others))
     elif named.kind != "word":
-        settings["path"] = str(locate(name)) if named.kind == "stored" else name
-    elif name not in templates or name in _BY_ADDRESS:
-        raise InputError(no_recommender(where, name, sorted(set(templates) - set(_BY_ADDRESS)), f"{FILES}, {SERVICES}"))
+        settings[_BY_ADDRESS[kind]] = name
     allowed = set(templates[kind].keywords) | {_BY_ADDRESS.get(kind, "")}
     if wrong := sorted(map(str, set(settings) - allowed)):
         own = ", ".join(sorted(set(templates[kind].keywords))) or "none"
