@@ -31,8 +31,13 @@ def test_a_train_command_runs(words: list[str], ring_logs: Path, tmp_path: Path)
     values = [word.replace("<folder>", str(ring_logs)) for word in words]
     if not any(word.startswith("datamodule") for word in values):
         values += ["world.num_tracks=300", "world.num_listeners=80", "datamodule.prepare.sessions=1500"]
-    train(tmp_path, *values, "trainer.max_epochs=1")
-    assert list(tmp_path.glob("outputs/train/**/metrics.json"))
+    done = train(tmp_path, "trainer.max_epochs=1", *values)
+    if "--cfg" in values:
+        assert "ndcg_at_10" in done.stdout
+        assert "${" not in done.stdout
+        assert not (tmp_path / "outputs").exists()
+    else:
+        assert list(tmp_path.glob("outputs/train/**/metrics.json"))
 
 
 def test_the_comparing_commands_run_one_after_another(ring_logs: Path, tmp_path: Path) -> None:
