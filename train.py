@@ -78,7 +78,7 @@ def _data(config: DictConfig) -> "PairDataModule":
     return datamodule
 
 
-def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "PreviousRun | None", setup: str) -> float:
+def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRun | None", setup: str) -> float:
     from hydra.utils import instantiate
     from pytorch_lightning import Trainer, seed_everything
     from pytorch_lightning.callbacks import Checkpoint
@@ -99,7 +99,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "PreviousRun
     context = RunContext(datamodule=datamodule)
     chosen = instantiate(config.callbacks, _convert_="all")
     callbacks = make_callbacks(chosen, context, monitor=config.monitor.metric, trial=config.trial)
-    run_id = earlier.record.mlflow_run_id if earlier else None
+    run_id = previous.record.mlflow_run_id if previous else None
     trainer: Trainer = instantiate(
         config.trainer,
         callbacks=callbacks,
@@ -116,10 +116,10 @@ def _run(config: DictConfig, datamodule: "PairDataModule", earlier: "PreviousRun
         words=hydra.overrides.task,
         data_digest=data_digest,
         mlflow_run_id=run_id,
-        again=bool(earlier),
+        again=bool(previous),
     )
 
-    trainer.fit(model, datamodule, ckpt_path=earlier.checkpoint if earlier else None, weights_only=True)
+    trainer.fit(model, datamodule, ckpt_path=previous.checkpoint if previous else None, weights_only=True)
     if context.is_pruned():  # nobody will want what it would test and export
         if logger:
             end_pruned(logger)

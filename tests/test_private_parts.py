@@ -14,7 +14,6 @@ import pytest
 from tests.conftest import ROOT
 
 PARTS = {
-    "granian": "src/serving/granian_parts.py",
     "hydra": "src/terminal/hydra_parts.py",
     "mlflow": "src/tracking/mlflow_parts.py",
     "optuna": "src/sweeps/optuna_parts.py",

@@ -30,7 +30,7 @@ class RankedQueries:
 
 @dataclass(eq=False, kw_only=True)
 class RunContext:
-    """The data of a run, and what came of it so far; each value is set by the callback that makes it.
+    """The data of a run, and what came of it so far; each value is set by, or reads from, the callback that knows it.
 
     A callback may be left out, so whoever reads a value has to do without it.
 

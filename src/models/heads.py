@@ -121,7 +121,7 @@ class CosineMix(Head):
             it follows at all.
         dropout: share of the numbers of each unit vector that are left out, anew in each training step.
         track_dropout: share of the tracks, in either place of a pair, that a training step takes for never seen, so
-            that their artists have to do. A head without artists (`alpha` is 1) leaves out none.
+            that their artists have to do. Nothing is left out where `alpha` is 0 or 1.
         order_std: standard deviation of the initial offsets that are added to embeddings in the second place of a pair,
             for sources where `a, b` is not as good as `b, a`; 0 for none: then the mix is symmetric.
 
@@ -169,12 +169,14 @@ class CosineMix(Head):
         self.artist_offset = _table(seen_artists, dim, order_std) if order_std and alpha != 1 else None
         self.item_bias = _item_bias(vocabulary, item_bias)
         self.dropout = _dropout(dropout)
-        self.track_dropout = RowDropout(track_dropout)
-
-    @property
-    def _left_out(self) -> nn.Module:
-        """What leaves tracks out, where artists can stand in for them."""
-        return nn.Identity() if self.artist is None else self.track_dropout
+        check_number("track_dropout", track_dropout, least=0, most=0.9, hint="0 switches it off")
+        if fixed_alpha in (0, 1) and track_dropout:
+            raise InputError(
+                f"track_dropout={track_dropout} means nothing to this model, which is alpha={fixed_alpha}: it needs "
+                "tracks to leave out and artists in their place; leave it out"
+            )
+        # at the ends of alpha, as in a sweep over it, there is nothing to leave out or nothing in its place
+        self.track_dropout = RowDropout(track_dropout if self.track is not None and self.artist is not None else 0.0)
 
     def alpha(self) -> Float[Tensor, ""] | float:
         """Share of the track cosine, in [0, 1]."""
@@ -192,7 +194,7 @@ class CosineMix(Head):
         alpha = self.alpha()
         parts = []
         for table, offset, left_out, places, share in (
-            (self.track, self.track_offset, self._left_out, rows, alpha),
+            (self.track, self.track_offset, self.track_dropout, rows, alpha),
             (self.artist, self.artist_offset, nn.Identity(), self.artist_of[rows], 1 - alpha),
         ):
             if table is not None:
@@ -205,7 +207,7 @@ class CosineMix(Head):
         pairs, alpha = torch.stack([previous, following]), self.alpha()
         score = torch.zeros(len(previous), device=previous.device)
         for table, offset, left_out, rows, share in (
-            (self.track, self.track_offset, self._left_out, pairs, alpha),
+            (self.track, self.track_offset, self.track_dropout, pairs, alpha),
             (self.artist, self.artist_offset, nn.Identity(), self.artist_of[pairs], 1 - alpha),
         ):
             if table is not None:

@@ -17,7 +17,10 @@ from src.models.heads import Biases
 
 def _needs_shares(vocabulary: Vocabulary, loss: str) -> None:
     if vocabulary.mean_played_ratio is None:
-        raise InputError(f"loss={loss} learns from shares played, and this source gives none; use recipe=playlists")
+        raise InputError(
+            f"loss={loss} learns from shares played, and this source gives none; leave out loss=, or use "
+            "recipe=playlists"
+        )
 
 
 class MSELoss(nn.Module):

@@ -7,7 +7,7 @@ from src.errors import InputError
 
 
 def check_recipe(config: DictConfig, *, model: str, recipe: str) -> None:
-    """Refuse a recipe that the model cannot use, before any data are read.
+    """Refuse a recipe whose values the model cannot take, before any data are read.
 
     Args:
         config: all of it.

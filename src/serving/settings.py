@@ -1,7 +1,6 @@
 """How to serve: the settings of conf/serve.yaml, checked before anything is begun."""
 
 import contextlib
-import json
 import os
 import socket
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError, check_flag, check_number
+from src.runs.atomic import write_record
 from src.serving.limits import RateLimit
 from src.serving.log_writer import check_log
 from src.serving.release_store import is_version
@@ -99,7 +99,7 @@ class ServiceSettings:
 
     def write(self) -> None:
         """Leave them in the run folder."""
-        Path(self.run_dir, SETTINGS).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_record(asdict(self), Path(self.run_dir, SETTINGS))
 
 
 def check_name(name: object) -> None:

@@ -43,6 +43,12 @@ def make_policies(
     }
 
 
+def template_name(name: str) -> str:
+    """Name of the template that makes the policy for a recommender of this name."""
+    kinds = {"url": "service", "stored": "recommendations", "path": "recommendations", "word": name}
+    return kinds[understand(name).kind]
+
+
 def _policy(where: str, given: Any, *, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
     settings = (
         {key: value for key, value in given.items() if key != "recommender"} if isinstance(given, Mapping) else {}
@@ -50,8 +56,7 @@ def _policy(where: str, given: Any, *, templates: Mapping[str, partial[Any]], wo
     name = recommender_name(given)
     if name is None:
         raise InputError(f"{where} must name a recommender, got {given!r}; such as random, or {{recommender: random}}")
-    named = understand(name)
-    kind = {"url": "service", "stored": "recommendations", "path": "recommendations", "word": name}[named.kind]
+    named, kind = understand(name), template_name(name)
     if named.kind == "stored":
         settings["path"] = str(locate(name))
     elif kind not in templates or name in _BY_ADDRESS:

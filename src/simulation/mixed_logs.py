@@ -13,11 +13,11 @@ from typing import Any
 from filelock import FileLock
 
 from src.errors import InputError, check_number
-from src.simulation.arm_policies import make_policies
+from src.recommender_names import recommender_name
+from src.runs.provenance import ROOT
+from src.simulation.arm_policies import make_policies, template_name
 from src.simulation.experiment import ArmReport, run_experiment
 from src.simulation.world import World
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -51,6 +51,8 @@ class MixedLogs:
         check_number("datamodule.prepare.sessions", sessions, whole=True, least=1, most=100_000_000)
         self._world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_refuse)
+        named = {template_name(str(recommender_name(given))) for given in arms.values()}
+        playing = {name: template for name, template in templates.items() if name in named}
         self._settings: dict[str, Any] = {
             "sessions": sessions,
             "seed": seed,
@@ -61,8 +63,8 @@ class MixedLogs:
             **self._settings,
             "world": world.digest(),
             "arms": dict(arms),
-            "templates": {name: template.keywords for name, template in sorted(templates.items())},
-            "code": _code(templates),
+            "templates": {name: template.keywords for name, template in sorted(playing.items())},
+            "code": _code(playing),
         }
 
     def __call__(self, folder: Path) -> Path:
@@ -115,7 +117,7 @@ def _code(templates: Mapping[str, partial[Any]]) -> str:
     return code_digest({maker.__module__ for maker in makers})
 
 
-def code_digest(modules: Iterable[str], root: Path = _ROOT) -> str:
+def code_digest(modules: Iterable[str], root: Path = ROOT) -> str:
     """Digest of the text of some modules of `src` and of those that they import, however far away.
 
     Args:

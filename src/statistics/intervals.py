@@ -1,6 +1,7 @@
 """Intervals: of a mean, and of the difference between two independent groups.
 
-Every interval that Segue reports is made here, except the paired difference of two set-ups (`paired.py`).
+Every interval that Segue reports is made here, except the paired difference of two set-ups (`paired.py`) and the bars
+of the calibration picture (`plots/run.py`), which are 1.96 standard errors.
 V values of a group, W of another.
 """
 

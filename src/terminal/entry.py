@@ -92,12 +92,13 @@ def _shown_as_used(words: list[str]) -> list[str]:
     """`--cfg job` with the values that a run would use, in place of references to other values; no secrets."""
     if not re.search(r"(^| )(--cfg|-c)[ =]job( |$)", " ".join(words)):
         return words
-    for name in os.environ:
-        if name.endswith(_SECRET):
-            os.environ[name] = "***"
+    for name, value in os.environ.items():
+        os.environ[name] = "***" if name.endswith(_SECRET) else _OF_AN_ADDRESS.sub("//***@", value)
     # the run folder is known only to a run; overrides have to be typed side by side
     place = next((place for place, word in enumerate(words) if "=" in word and not word.startswith("-")), 0)
     return [*words[:place], "hydra.runtime.output_dir=${hydra:run.dir}", *words[place:], "--resolve"]
 
 
 _SECRET = ("TOKEN", "PASSWORD", "SECRET")
+_OF_AN_ADDRESS = re.compile(r"(?<=:)//[^/@\s]+@")
+"""User and password in an address such as redis://user:password@host."""

@@ -119,10 +119,11 @@ def test_approximate_lists_hold_the_share_of_the_exact_ones_that_they_report(ran
     rows, scores, share = ranker.approximate_top(ROWS, K, 1.0, nothing)
     assert rows.shape == scores.shape == exact.shape
     assert (rows != ROWS[:, None]).all()
+    found = np.mean([len(set(ours) & set(best)) / K for ours, best in zip(rows.tolist(), exact.tolist(), strict=True)])
     if share is None:
-        assert np.array_equal(rows, exact)
+        assert found == 1
     else:
-        assert 0 < share <= 1
+        assert found - 0.05 <= share <= 1  # ties count as found, and the query itself is among those searched for
 
 
 @pytest.mark.parametrize("k", [0, NUM_RING_TRACKS])

@@ -283,7 +283,10 @@ BAD_INPUT = [
     (["model.alhpa=0.3"], "Could not override 'model.alhpa'.*Did you mean model.alpha"),
     (["model=popular", "model.alpha=0.9"], "Could not override 'model.alpha'"),
     (["model=rules", "loss=mse"], "loss= means nothing here: what else was chosen has none; leave it out"),
-    (["model=rules", "monitor.metric=val/loss"], "val/loss cannot be computed: this model only ranks; use val/ndcg_at"),
+    (
+        ["model=rules", "monitor.metric=val/loss"],
+        "val/loss cannot be computed: this model only ranks; use monitor=ndcg",
+    ),
     (["model=rules", "model.window=0"], "window must be a whole number of at least 1, got 0"),
     (["+model.width=3"], "model refuses its settings: .*unexpected keyword argument 'width'"),
     (["optimizer.lr=-1"], "optimizer.lr must be a number of at least 0, got -1"),
@@ -314,7 +317,7 @@ BAD_INPUT = [
     (["recipe=counting"], "model=convex takes values from its recipe, and recipe=counting has none for it; leave out"),
     (["model=rules", "recipe=shares"], "model makes a Rules, which has no query and item vectors to train; leave out"),
     (["model=rules", "experiment=published"], "model makes a Rules, which has no query and item vectors to train"),
-    (["model=rules", "monitor=loss"], "val/loss cannot be computed: this model only ranks; use val/ndcg_at_10"),
+    (["model=rules", "monitor=loss"], "val/loss cannot be computed: this model only ranks; use monitor=ndcg"),
 ]
 
 

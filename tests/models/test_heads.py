@@ -276,6 +276,10 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
             {"track_dropout": 1},
             "track_dropout must be a number of at least 0 and at most 0.9, got 1; 0 switches it off",
         ),
+        (
+            {"alpha": 1.0, "fixed_alpha": 1.0, "track_dropout": 0.3},
+            "track_dropout=0.3 means nothing to this model, which is alpha=1.0: .* leave it out",
+        ),
         ({"dropout": 1.0}, "dropout must be a number of at least 0 and at most 0.9, got 1"),
     ],
 )

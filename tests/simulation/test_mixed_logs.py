@@ -40,6 +40,12 @@ def logs_of(world: World, **changes: Any) -> MixedLogs:
     return MixedLogs(world=world, **{**settings, **changes})
 
 
+def test_a_recommender_that_does_not_play_changes_nothing(world: World, tmp_path: Path) -> None:
+    few = {"arms": {"C": "random"}, "templates": {"random": partial(Random)}}
+    more = {**few, "templates": {"random": partial(Random), "popular": partial(Popular, num_tracks=3)}}
+    assert logs_of(world, **few)(tmp_path) == logs_of(world, **more)(tmp_path)
+
+
 def test_logs_are_made_once_and_found_again(world: World, tmp_path: Path) -> None:
     made = logs_of(world)(tmp_path)
     log = made / "logs" / "day-1" / "data.json"
@@ -68,12 +74,6 @@ def test_what_is_not_played_here_makes_no_logs(world: World, name: str) -> None:
     words = "choose one of popular, random, sticky_artist, the path of a recommendations.jsonl"
     with pytest.raises(InputError, match=f"arms.C: '{name}' is no recommender; {words}"):
         logs_of(world, arms={"C": name})
-
-
-def test_other_code_has_another_folder(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = logs_of(world)(tmp_path)
-    monkeypatch.setattr(mixed_logs, "code_digest", lambda _: "edited")
-    assert logs_of(world)(tmp_path) != before
 
 
 def names_in(folder: Path) -> set[str]:

@@ -33,6 +33,13 @@ def test_the_config_is_shown_with_the_values_that_will_be_used() -> None:
     assert config["run_dir"].startswith("outputs/train/")
 
 
+def test_passwords_in_addresses_are_not_shown() -> None:
+    store = run("serve.py", "store=redis", "--cfg", "job", SEGUE_REDIS_URL="redis://:geheim@host:6379/0").stdout
+    assert yaml.safe_load(store)["store"]["url"] == "redis://***@host:6379/0"
+    logger = run("train.py", "--cfg", "job", MLFLOW_TRACKING_URI="postgresql://user:geheim@host/db").stdout
+    assert yaml.safe_load(logger)["logger"]["tracking_uri"] == "postgresql://***@host/db"
+
+
 def test_a_part_of_the_config_is_shown_too() -> None:
     assert yaml.safe_load(run("train.py", "seed=7", "-c", "job", "-p", "datamodule").stdout)["seed"] == 7
 

@@ -25,8 +25,6 @@ from src.models.retrieval.sparse import mean_ranks, top_k
 class Counter(Protocol):
     """What a baseline counts; built from the vocabulary and its settings."""
 
-    num_tracks: int
-    """N."""
     artist_weight: int | float
     """Added to the score of a track by the artist of the query."""
     order: Int64[np.ndarray, "N"]
@@ -67,7 +65,7 @@ class Baseline(LightningModule):
             )
         check_number("artist_weight", self._model.artist_weight, least=0, hint="0 for artists that do not matter")
         if monitor in ("val/loss", "val/mse", "val/mae"):
-            raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use val/ndcg_at_10")
+            raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use monitor=ndcg")
         self._vocabulary, self._counted = vocabulary, nothing_counted(len(vocabulary.catalog))
 
     def on_train_start(self) -> None:
@@ -77,7 +75,7 @@ class Baseline(LightningModule):
     def ranks(
         self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: OnBlock
     ) -> Float64[np.ndarray, "Q"]:
-        """Rank of each `following` among all candidates of its `previous`; see `sparse_retrieval.mean_ranks`."""
+        """Rank of each `following` among all candidates of its `previous`; see `retrieval/sparse.py`."""
         return mean_ranks(
             scores=self._scores,
             plays=self._model.order,
@@ -89,7 +87,7 @@ class Baseline(LightningModule):
     def top(
         self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """The K best candidates of each query and their scores; see `sparse_retrieval.top_k`."""
+        """The K best candidates of each query and their scores; see `retrieval/sparse.py`."""
         return top_k(scores=self._scores, plays=self._model.order, query_rows=query_rows, k=k, on_block=on_block)
 
     def approximate_top(

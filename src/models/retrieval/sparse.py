@@ -1,4 +1,4 @@
-"""What `retrieval.py` answers for vectors, for scores that only few pairs of tracks have.
+"""What `exact.py` answers for vectors, for scores that only few pairs of tracks have.
 
 N tracks in the catalogue, Q queries, K candidates kept, B queries of a block, E scores in it. Candidates stand in the
 order of their scores, which are positive; those without one follow. Where scores are equal, the track played more comes

@@ -179,6 +179,19 @@ def test_an_artist_weighs_as_much_as_so_many_times_next() -> None:
         assert lists(fitted(model, [0, 1, 2, 0], sessions), 3)[0] == expected
 
 
+def test_ranks_and_lists_agree() -> None:
+    rng = np.random.default_rng(0)
+    sessions = [[(int(rng.integers(8)), 1.0) for _ in range(4)] for _ in range(9)]
+    knowing_artists = {"artist": partial(Rules, **{**MARKOV, "artist_weight": 1.5, "window": 3, "decay": 0.5})}
+    for model in (MODELS | knowing_artists).values():
+        made = fitted(model, [0, 0, 1, 1, 2, 2, 3, 3], sessions)
+        places = np.array(lists(made, 7))
+        previous, _ = np.indices((8, 7)).reshape(2, -1)
+        ranks = made.ranks(previous, places.ravel(), lambda _: None).reshape(8, 7)
+        assert (np.diff(ranks) >= 0).all()
+        assert ranks.sum(1).tolist() == [28] * 8
+
+
 @pytest.fixture
 def ring(datamodule_of: Callable[..., PairDataModule], ring_logs: Path) -> PairDataModule:
     datamodule = datamodule_of(ring_logs)
@@ -385,5 +398,5 @@ def test_without_its_package_the_error_says_how_to_install_it(
 
 def test_a_model_that_counts_nothing_is_refused() -> None:
     head: Any = partial(COSINES, alpha=0.5, dim=4)
-    with pytest.raises(InputError, match="model makes a CosineMix, which counts nothing; leave out recipe=counting"):
+    with pytest.raises(InputError, match="use monitor=ndcg"):
         Baseline(vocabulary=VOCABULARY, model=head, monitor="val/mrr")
