@@ -376,7 +376,7 @@ def test_impossible_settings_are_refused(model: Any, message: str) -> None:
 
 @pytest.mark.parametrize("monitor", ["val/loss", "val/mse", "val/mae"])
 def test_a_monitor_that_wants_a_loss_is_refused(monitor: str) -> None:
-    with pytest.raises(InputError, match=f"monitor.metric={monitor} cannot be computed.*use val/ndcg_at_10"):
+    with pytest.raises(InputError, match=f"monitor.metric={monitor} cannot be computed.*use monitor=ndcg"):
         Baseline(vocabulary=VOCABULARY, model=MODELS["popular"], monitor=monitor)
 
 
@@ -398,5 +398,5 @@ def test_without_its_package_the_error_says_how_to_install_it(
 
 def test_a_model_that_counts_nothing_is_refused() -> None:
     head: Any = partial(COSINES, alpha=0.5, dim=4)
-    with pytest.raises(InputError, match="use monitor=ndcg"):
+    with pytest.raises(InputError, match="model makes a CosineMix, which counts nothing; leave out recipe=counting"):
         Baseline(vocabulary=VOCABULARY, model=head, monitor="val/mrr")
