@@ -75,7 +75,8 @@ class Search(Sweep):
         Raises:
             InputError: something cannot be searched, or the first trials all fail.
         """
-        space = self._make_space(arguments)
+        with console.status("composing what trials may have"):
+            space = self._make_space(arguments)
         for dimension in space.dimensions:
             if self._monitor() == "val/loss" and dimension.name.partition(".")[0] == "loss":
                 raise InputError(

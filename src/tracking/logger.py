@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 
 from src.runs.provenance import ROOT
 from src.terminal.console import console
-from src.tracking.store import INTERRUPTED, PRUNED, talking_to
+from src.tracking.store import INTERRUPTED, MAX_TAG, PRUNED, talking_to
 
 _PAUSE_S = 10.0
 """A store that was away is not asked again before that, so that training does not wait for it."""
@@ -150,7 +150,7 @@ class RunLogger(MLFlowLogger):
         """Set tags."""
         from mlflow.entities import RunTag
 
-        made = [RunTag(name, value[:5000]) for name, value in tags.items()]
+        made = [RunTag(name, value[:MAX_TAG]) for name, value in tags.items()]
         self.send("tags", lambda: self.experiment.log_batch(self.run_id, tags=made))
 
     def log_file(self, path: Path, folder: str | None = None) -> None:

@@ -25,7 +25,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 
-_MAX_TAG = 5000
+MAX_TAG = 5000
 """Characters that MLflow takes of a tag."""
 
 KIND = "segue.kind"
@@ -252,7 +252,7 @@ def describe(tracking_uri: str, run_id: str, markdown: str) -> None:
         InputError: the store cannot be used.
     """
     with talking_to(tracking_uri) as client:
-        client.set_tag(run_id, "mlflow.note.content", markdown[:_MAX_TAG])
+        client.set_tag(run_id, "mlflow.note.content", markdown[:MAX_TAG])
 
 
 def mark(tracking_uri: str, run_id: str, tag: str) -> None:

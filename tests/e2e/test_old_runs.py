@@ -2,13 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
-import yaml
 
 from src.comparison.analysis import QUERY, TESTED
 from src.tracking.store import open_store
@@ -16,11 +16,8 @@ from tests.conftest import ROOT
 from tests.e2e.forks import run_forked
 
 COMMIT = "652e0711af7fef119613bbfebd0d4da696f10e87"
-CONFIG = {
-    "ranker": {"_target_": "src.pair_ranker.PairRanker", "scorer": {"_target_": "src.heads.Convex"}},
-    "logger": {"_target_": "src.run_logger.RunLogger"},
-    "seed": 1,
-}
+RECORDS = Path(__file__).parent / "run_of_652e071"
+"""What a run of that commit left, with `RUN_DIR` and `CWD` in place of its folders."""
 METRICS = {"val/ndcg_at_10": 0.2, "test/ndcg_at_10": 0.19, "test/recall_at_10": 0.3, "test/mrr": 0.1}
 
 
@@ -33,7 +30,7 @@ def verb(cwd: Path, name: str, *words: str, code: int = 0) -> subprocess.Complet
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with a run that was written by hand as it was once written, and its id."""
+    """A folder with the records of a run of that commit, in a store of its own, and its id."""
     cwd = tmp_path_factory.mktemp("cwd")
     run = cwd / "run"
     run.mkdir()
@@ -45,10 +42,11 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     client.log_param(run_id, "seed", 1)
     for name, value in METRICS.items():
         client.log_metric(run_id, name, value)
-    head = f"# command: python train.py model=convex\n# git_commit: {COMMIT}\n# git_dirty: false\n"
-    (run / "config.yaml").write_text(head + yaml.safe_dump(CONFIG))
-    record = {"overrides": ["model=convex", "scorer.gone=3"], "mlflow_run_id": run_id, "data_digest": "d0"}
-    (run / "run.json").write_text(json.dumps({**record, "began_in": str(cwd), "run_dir": str(run)}))
+    for name in ("config.yaml", "run.json"):
+        text = (RECORDS / name).read_text(encoding="utf-8").replace("RUN_DIR", str(run)).replace("CWD", str(cwd))
+        (run / name).write_text(
+            re.sub(r'"mlflow_run_id": "\w+"', f'"mlflow_run_id": "{run_id}"', text), encoding="utf-8"
+        )
     (run / "metrics.json").write_text(json.dumps({**METRICS, "mlflow_run_id": run_id}))
     queries = {**{name: range(20) for name in QUERY}, **{name: [0.0, 1.0] * 10 for name in TESTED}}
     pd.DataFrame(queries).to_parquet(run / "test_queries.parquet", index=False)
