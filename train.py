@@ -36,16 +36,16 @@ def train(config: DictConfig) -> float:
     hush_libraries()
     from src.errors import check_number
     from src.runs.folder import hold, setup_name
-    from src.runs.recipe import check_recipe
+    from src.runs.recipe import check_recipe, named_recipe
     from src.runs.resume import named_run, run_to_resume
 
     hydra = HydraConfig.get()
-    model, recipe, experiment = (hydra.runtime.choices[group] for group in ("model", "recipe", "experiment"))
+    model, recipe = (hydra.runtime.choices[group] for group in ("model", "recipe"))
     check_recipe(config, model=model, recipe=recipe)
     check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
     setup = setup_name(
         model=model,
-        experiment=experiment,
+        recipe=named_recipe(hydra.overrides.task, recipe),
         alpha=config.model.get("alpha"),
         overrides=hydra.overrides.task,
         swept=config.swept,

@@ -116,7 +116,12 @@ def setup_names(runs: Sequence[Any]) -> dict[str, str]:
 
 
 def _params(run: Any) -> dict[str, str]:
-    return {key: value for key, value in run.data.params.items() if key != "seed"}
+    """What makes its set-up: of a class only its name, since modules move, and nothing of callbacks, which report."""
+    return {
+        key: value.rpartition(".")[2] if key.endswith("_target_") else value
+        for key, value in run.data.params.items()
+        if key != "seed" and not key.startswith(("callbacks.", "trainer.plugins"))
+    }
 
 
 def read(

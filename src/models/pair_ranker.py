@@ -54,8 +54,8 @@ class PairRanker(LightningModule):
         self.scorer: Scorer = build("model", scorer, vocabulary)
         if not isinstance(self.scorer, Scorer):
             raise InputError(
-                f"model makes a {type(self.scorer).__name__}, which has no query and item vectors to train; leave out "
-                "recipe= (or experiment=), so that model= names its own"
+                f"model makes a {type(self.scorer).__name__}, which has no query and item vectors to train; a baseline "
+                "names recipe=counting in its yaml, so leave out recipe= and experiment="
             )
         self.loss: Loss = build("loss", loss, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor

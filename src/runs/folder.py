@@ -208,22 +208,22 @@ def digest(config: dict[str, Any]) -> str:
 
 
 def setup_name(
-    *, model: str, alpha: float | str | None, experiment: str | None, overrides: Sequence[str], swept: Sequence[str]
+    *, model: str, alpha: float | str | None, recipe: str | None, overrides: Sequence[str], swept: Sequence[str]
 ) -> str:
     """What tells the set-ups of a sweep apart, for people: `convex α=0.9`, or `track loss=bce lr=0.01`.
 
     Args:
         model: name of the model.
         alpha: its alpha, where it has one.
-        experiment: name of the recipe, if one was chosen.
+        recipe: name of the recipe, if it is not the one that the source names.
         overrides: all that was given on the command line.
         swept: the keys that a sweep gives several values.
     """
-    parts = [model, f"α={short(alpha)}" if alpha is not None else "", experiment or ""]
+    parts = [model, f"α={short(alpha)}" if alpha is not None else "", recipe or ""]
     for word in overrides:
         key, _, value = word.partition("=")
         key = key.lstrip("+~")
-        if key in swept and key not in ("model", "model.alpha", "experiment", "seed"):
+        if key in swept and key not in ("model", "model.alpha", "experiment", "recipe", "seed"):
             parts.append(f"{key.rpartition('.')[2]}={short(value)}")
     name = " ".join(part for part in parts if part)
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from src.runs.atomic import write_record
 
-METRICS = "metrics.json"
+METRICS_FILE = "metrics.json"
 """Name of the file with the metrics of a run."""
 
 
@@ -70,6 +70,6 @@ class RunHistory:
         Returns:
             Its path.
         """
-        path = run_dir / METRICS
+        path = run_dir / METRICS_FILE
         write_record(dict(sorted({**self.metrics(), "mlflow_run_id": mlflow_run_id}.items())), path)
         return path

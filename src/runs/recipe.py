@@ -1,9 +1,21 @@
 """Whether a recipe fits the model that is to be trained by it."""
 
+from collections.abc import Sequence
+
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from src.errors import InputError
+
+
+def named_recipe(overrides: Sequence[str], recipe: str) -> str | None:
+    """The recipe, if the command line chose it; None where the source or the model named its own.
+
+    Args:
+        overrides: all that was given on the command line.
+        recipe: what was chosen in the end.
+    """
+    return recipe if any(word.startswith(("recipe=", "experiment=")) for word in overrides) else None
 
 
 def check_recipe(config: DictConfig, *, model: str, recipe: str) -> None:

@@ -33,7 +33,7 @@ from src.terminal.messages import is_interrupt, message, show_error
 Jobs = list[list[str]]
 """Overrides of each job."""
 
-Task = Callable[[DictConfig], Any]
+VerbTask = Callable[[DictConfig], Any]
 
 
 class Sweep(VerbSweeper):
@@ -52,7 +52,7 @@ class Sweep(VerbSweeper):
             check_number("hydra.sweeper.max_batch_size", max_batch_size, whole=True, least=1)
         self._max_batch_size = max_batch_size
 
-    def setup(self, *, hydra_context: HydraContext, task_function: Task, config: DictConfig) -> None:
+    def setup(self, *, hydra_context: HydraContext, task_function: VerbTask, config: DictConfig) -> None:
         """Called by Hydra before `sweep`."""
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -226,7 +226,7 @@ class Job:
         full_errors: show a traceback for whatever fails, not only for our bugs.
     """
 
-    def __init__(self, task: Task, full_errors: bool) -> None:
+    def __init__(self, task: VerbTask, full_errors: bool) -> None:
         self._task, self._full_errors, self._elsewhere = task, full_errors, False
 
     def __reduce__(self) -> tuple[Any, ...]:

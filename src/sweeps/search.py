@@ -41,7 +41,7 @@ class Search(Sweep):
         prune_after_trials: see `SearchSettings`.
         prune_after_epochs: see `SearchSettings`.
         space: what is searched, in Hydra's sweep grammar, by key.
-        only_with: the choices that bring a key into the space.
+        only_with: conditions under which a key is in the space.
     """
 
     def __init__(

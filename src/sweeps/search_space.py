@@ -16,6 +16,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Condition:
+    """What another key must or must not be for a dimension to be there: `model=convex`, `model!=track,artist`."""
+
+    key: str
+    values: frozenset[str]
+    negated: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Condition":
+        """Read its text."""
+        key, _, values = text.partition("=")
+        return cls(
+            key=key.removesuffix("!").strip(),
+            values=frozenset(map(str.strip, values.split(","))),
+            negated=key.endswith("!"),
+        )
+
+    def holds(self, value: str | None) -> bool:
+        """Whether the other key may have this value."""
+        return (value in self.values) != self.negated
+
+    def __str__(self) -> str:
+        return f"{self.key}{'!' * self.negated}={','.join(sorted(self.values))}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dimension:
     """One thing that is searched for.
 
@@ -27,7 +53,7 @@ class Dimension:
         high: upper end, which belongs to it.
         step: between whole numbers; None where any number will do.
         log: whether it is drawn on a logarithmic scale.
-        only_with: other keys and those of their values with which, all of them together, this one is there.
+        only_with: conditions under which, all of them together, this one is there.
         was_asked_for: whether the command line names it. If not, trials whose config has no such key go without it.
     """
 
@@ -38,7 +64,7 @@ class Dimension:
     high: float | int = 0.0
     step: int | None = None
     log: bool = False
-    only_with: tuple[tuple[str, frozenset[str]], ...] = ()
+    only_with: tuple[Condition, ...] = ()
     was_asked_for: bool = False
 
     @property
@@ -76,8 +102,8 @@ class Space:
         given: the command line. A sweep in it is a dimension, and takes the place of one in `usual`; anything else
             stands fast, and takes its key out of the space.
         usual: the dimensions that there are otherwise, in every trial whose config has such a key.
-        only_with: for a key, the choice that brings it into the space: `{"model.alpha": "model=convex"}`; several
-            choices are separated by commas, and of a list each is needed.
+        only_with: for a key, the condition that brings it into the space: `{"model.alpha": "model=convex"}`; of a
+            list each is needed.
         settled: value of a key or group that is not searched, given what a trial has chosen of the others; None where
             there is no such key.
 
@@ -145,15 +171,15 @@ class Space:
         return {
             "fixed": sorted(self.fixed),
             "space": {
-                d.name: [d.text, [[key, sorted(values)] for key, values in d.only_with]]
+                d.name: [d.text, [str(condition) for condition in d.only_with]]
                 for d in sorted(self.dimensions, key=lambda d: d.name)
             },
         }
 
     def _is_there(self, dimension: Dimension, chosen: Mapping[str, str]) -> bool:
-        conditions = dimension.only_with
         return self._has(dimension, chosen) and all(
-            (chosen[key] if key in chosen else self._settled(key, chosen)) in values for key, values in conditions
+            condition.holds(chosen[condition.key] if condition.key in chosen else self._settled(condition.key, chosen))
+            for condition in dimension.only_with
         )
 
     def _has(self, dimension: Dimension, chosen: Mapping[str, str]) -> bool:
@@ -163,25 +189,26 @@ class Space:
     def _reachable(self, dimension: Dimension) -> bool:
         """Whether a trial can have it: what brings it in is searched too, or has been chosen."""
         return any(self._has(dimension, chosen) for chosen in self._choices_of_groups()) and all(
-            self._can_be(key, values) for key, values in dimension.only_with
+            self._can_hold(condition) for condition in dimension.only_with
         )
 
     def _check_reachable(self, dimension: Dimension, line: str) -> None:
         """Refuse what no trial would have, since nothing else would say so."""
-        for key, values in dimension.only_with:
-            if not self._can_be(key, values):
+        for condition in dimension.only_with:
+            if not self._can_hold(condition):
+                key = condition.key
                 searched = [other.text for other in self._dimensions if other.name == key]
                 here = searched[0] if searched else ",".join(sorted(self._can_settle(key)))
                 raise InputError(
-                    f"{line} would never be tried: it is searched only with {key}={','.join(sorted(values))}, "
+                    f"{line} would never be tried: it is searched only with {condition}, "
                     f"and here is {key}={here}; leave it out, or choose another {key}"
                 )
 
-    def _can_be(self, key: str, values: frozenset[str]) -> bool:
+    def _can_hold(self, condition: Condition) -> bool:
         for other in self._dimensions:
-            if other.name == key and self._reachable(other):
-                return not other.choices or bool(values & {choice.strip("'\"") for choice in other.choices})
-        return bool(self._can_settle(key) & values)
+            if other.name == condition.key and self._reachable(other):
+                return not other.choices or any(condition.holds(choice.strip("'\"")) for choice in other.choices)
+        return any(condition.holds(value) for value in self._can_settle(condition.key))
 
     def _can_settle(self, key: str) -> set[str]:
         """What a key that is not searched can be, with all that the searched groups can be."""
@@ -199,7 +226,8 @@ def _in_order(dimensions: Mapping[str, Dimension]) -> list[str]:
     """A key stands behind the one that brings it in, and values behind groups, which can change what else there is."""
     groups = {name for name, dimension in dimensions.items() if dimension.is_group}
     behind = {
-        name: {key for key, _ in d.only_with} | (set() if d.is_group else groups) for name, d in dimensions.items()
+        name: {condition.key for condition in d.only_with} | (set() if d.is_group else groups)
+        for name, d in dimensions.items()
     }
     try:
         return [name for name in TopologicalSorter(behind).static_order() if name in dimensions]
@@ -219,8 +247,7 @@ def _dimension(override: Override, only_with: str | list[str], *, was_asked_for:
         raise InputError(
             f"{line} would look for the luckiest seed; fix it, and train what is found with -m seed=1,2,3 afterwards"
         )
-    parted = [one.partition("=") for one in ([only_with] if isinstance(only_with, str) else only_with)]
-    conditions = tuple((key.strip(), frozenset(map(str.strip, values.split(",")))) for key, _, values in parted)
+    conditions = tuple(map(Condition.parse, [only_with] if isinstance(only_with, str) else only_with))
     common: dict[str, Any] = {"key": override.get_key_element(), "text": text, "only_with": conditions}
     common["was_asked_for"] = was_asked_for
     if isinstance(sweep, ChoiceSweep | RangeSweep):

@@ -51,6 +51,8 @@ def verb(
             try:
                 return task(config)
             except Exception as error:
+                if is_interrupt(error):
+                    raise KeyboardInterrupt from None
                 if (line := line_of(error)) is None:
                     raise
                 show_error(line)

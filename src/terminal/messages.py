@@ -27,9 +27,11 @@ def show_error(line: str) -> None:
 
 
 def is_interrupt(stopped: BaseException) -> bool:
-    """Whether it is Ctrl-C, or what Lightning makes of it."""
-    return isinstance(stopped, KeyboardInterrupt) or (
-        isinstance(stopped, SystemExit) and isinstance(stopped.__context__, KeyboardInterrupt)
+    """Whether it is Ctrl-C, or what Lightning or DuckDB make of it."""
+    return (
+        isinstance(stopped, KeyboardInterrupt)
+        or (isinstance(stopped, SystemExit) and isinstance(stopped.__context__, KeyboardInterrupt))
+        or (isinstance(stopped, RuntimeError) and str(stopped) == "Query interrupted")
     )
 
 
@@ -85,6 +87,8 @@ def _named() -> Iterator[Path]:
         key, _, value = word.partition("=")
         if value and not key.startswith("hydra."):
             yield _path_in(value)
+            if "/" in value:  # a file is written beside its place first
+                yield _path_in(value).parent
 
 
 def _path_in(value: str) -> Path:

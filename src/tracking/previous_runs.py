@@ -7,7 +7,8 @@ from omegaconf import DictConfig
 from src.errors import InputError
 from src.runs.folder import is_resumable
 from src.runs.resume import PreviousRun, config_digest
-from src.tracking.store import INTERRUPTED, PRUNED, find_runs, mark, open_store, store_that_is_there, talking_to
+from src.terminal.console import console
+from src.tracking.store import INTERRUPTED, KIND, PRUNED, find_runs, mark, open_store, store_that_is_there, talking_to
 
 
 def folder_of(run_id: str, tracking_uri: str | None) -> Path:
@@ -44,7 +45,27 @@ def same_runs(config: DictConfig, data_digest: str) -> list[PreviousRun]:
             found.append(PreviousRun(run_dir=folder, run_id=run_id, value=value))
         elif is_resumable(folder):
             found.append(PreviousRun(run_dir=folder, run_id=run_id))
+    if not found:
+        _report_runs_of_before(uri, experiment, data_digest)
     return found
+
+
+def _report_runs_of_before(uri: str, experiment: str, data_digest: str) -> None:
+    """Say that runs which began before recipes are not looked at, since their settings have other names."""
+    runs = find_runs(uri, experiment, f"tags.data_digest = '{data_digest}'")
+    before = [run for run in runs if RECIPE not in run.data.params and KIND not in run.data.tags]
+    if before:
+        commit = before[0].data.tags.get("git_commit", "unknown")
+        console.print(
+            f"resume=true: {len(before)} runs on these data began before settings had today's names (the newest at "
+            f"commit {commit}) and are not resumed; a new run starts",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+RECIPE = "recipe.name"
+"""Parameter that every run has had since its settings have today's names."""
 
 
 def join_sweep(config: DictConfig, previous: PreviousRun) -> None:

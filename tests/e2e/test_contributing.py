@@ -69,5 +69,5 @@ def test_it_is_searched_for_what_it_has(clone: Path, ring_logs: Path) -> None:
         *("callbacks.export.k=5", "~callbacks.plots", "logger=none", "hydra.sweep.dir=search"),
     )
     columns = (clone / "search/search.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
-    assert {"model.dim", "optimizer.lr", "optimizer.weight_decay"} <= set(columns)
-    assert not {"model.dropout", "model.alpha", "loss.temperature"} & set(columns)
+    assert {"model.dim", "model.alpha", "optimizer.lr", "optimizer.weight_decay"} <= set(columns)
+    assert not {"model.dropout", "model.track_dropout", "loss.temperature"} & set(columns)

@@ -10,7 +10,7 @@ from src.runs.provenance import provenance
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "alpha", "experiment", "overrides", "swept"),
+    ("name", "model", "alpha", "recipe", "overrides", "swept"),
     [
         ("convex α=0.9", "convex", 0.9, None, ["model=convex", "model.alpha=0.9", "seed=1"], []),
         ("contextual", "contextual", None, None, ["loss=bce"], []),
@@ -27,15 +27,15 @@ from src.runs.provenance import provenance
     ],
 )
 def test_a_set_up_is_named_by_what_tells_it_apart_in_its_sweep(
-    name: str, model: str, alpha: float | str | None, experiment: str | None, overrides: list[str], swept: list[str]
+    name: str, model: str, alpha: float | str | None, recipe: str | None, overrides: list[str], swept: list[str]
 ) -> None:
-    assert setup_name(model=model, alpha=alpha, experiment=experiment, overrides=overrides, swept=swept) == name
+    assert setup_name(model=model, alpha=alpha, recipe=recipe, overrides=overrides, swept=swept) == name
 
 
 def test_a_name_ends_somewhere() -> None:
     words = [f"a.{letter}={'x' * 30}" for letter in "abcdef"]
     keys = [word.partition("=")[0] for word in words]
-    name = setup_name(model="convex", alpha=0.9, experiment=None, overrides=words, swept=keys)
+    name = setup_name(model="convex", alpha=0.9, recipe=None, overrides=words, swept=keys)
     assert len(name) == 100
     assert name.endswith("…")
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from src.models.retrieval.exact import TIE, Search, best_first, exact_search, lists, rounded
+from src.models.retrieval.exact import TIE, Searcher, best_first, exact_search, lists, rounded
 from src.recommendations import SCORE_DECIMALS
 
 NUM_SAMPLED = 1000
@@ -53,7 +53,7 @@ def approximate_top_k(
     """
     measured = []
 
-    def search_among(candidates: Tensor, num: int, distinct: Tensor) -> Search:
+    def search_among(candidates: Tensor, num: int, distinct: Tensor) -> Searcher:
         search, found = _tuned(candidates, num, distinct, recall)
         measured.append(found)
         return search
@@ -62,7 +62,7 @@ def approximate_top_k(
     return *found, measured[0]
 
 
-def _tuned(candidates: Tensor, k: int, queries: Tensor, wanted: float) -> tuple[Search, float]:
+def _tuned(candidates: Tensor, k: int, queries: Tensor, wanted: float) -> tuple[Searcher, float]:
     """A search that looks into as few cells as `wanted` allows, and its recall."""
     import faiss
 

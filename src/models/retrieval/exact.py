@@ -50,7 +50,7 @@ def top_k(
     return lists(queries, items, query_rows, k, plays, on_block, block, partial(exact_search, block=block))
 
 
-Search = Callable[[Tensor], tuple[Tensor, Tensor]]
+Searcher = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From query vectors to their best candidates: scores in units of the last decimal kept, and places."""
 
 
@@ -62,7 +62,7 @@ def lists(
     plays: Int64[np.ndarray, "N"],
     on_block: Callable[[int], None],
     block: int,
-    search_among: Callable[[Tensor, int, Tensor], Search],
+    search_among: Callable[[Tensor, int, Tensor], Searcher],
 ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
     """Lists as `top_k` gives them, by whatever search there is among candidates for so many of them."""
     check_k(k, len(items))
@@ -86,7 +86,7 @@ def lists(
     return rows[others].reshape(-1, k), torch.cat(found_scores).numpy()[of_distinct][others].reshape(-1, k)
 
 
-def exact_search(candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor, "U V"], *, block: int) -> Search:
+def exact_search(candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor, "U V"], *, block: int) -> Searcher:
     """Search that scores every candidate, for the best k of at most `block` of the queries at once."""
     # As many groups as there are candidates in the k of them that are looked into; maxima of 2^n are fast.
     group = max(32, 2 ** round(math.log2(len(candidates) / k) / 2))
