@@ -139,7 +139,7 @@ def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) 
     if not is_ranked:
         raise InputError(
             f"monitor.metric={monitor} cannot be computed: callbacks.ranking, which does it, is left out; keep it, "
-            f"or {other}"
+            f"or, for a model with a loss, {other}"
         )
     if not len(_queries_of(datamodule.pairs["val"])):
         raise InputError(

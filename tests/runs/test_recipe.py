@@ -3,7 +3,7 @@
 import pytest
 
 from src.errors import InputError
-from src.runs.recipe import check_recipe
+from src.runs.recipe import check_recipe, named_recipe
 from tests.contracts.building import composed
 
 
@@ -26,3 +26,15 @@ def test_a_recipe_that_fits_is_not(words: tuple[str, ...]) -> None:
     config = composed(*words)
     choices = config.hydra.runtime.choices
     check_recipe(config, model=choices.model, recipe=choices.recipe)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["model=convex", "datamodule=yes"], None),
+        (["recipe=published"], "published"),
+        (["experiment=published"], "published"),
+    ],
+)
+def test_a_run_is_named_by_a_recipe_that_was_chosen(words: list[str], name: str | None) -> None:
+    assert named_recipe(words, "published") == name

@@ -140,7 +140,7 @@ def test_a_baseline_is_searched_for_what_it_has() -> None:
 
 
 def test_what_no_trial_would_have_is_refused() -> None:
-    with pytest.raises(InputError, match="only with model!=artist,.*track, and here is model=track; leave it out"):
+    with pytest.raises(InputError, match=r"only with model!=artist,.*track, and here is model=track; leave it out"):
         make_space("model=track", "model.alpha=interval(0,1)", model="track")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from src.errors import InputError
-from src.terminal.messages import message
+from src.terminal.messages import is_interrupt, message
 
 
 @pytest.fixture
@@ -85,3 +85,11 @@ def test_a_file_that_is_missing_through_a_bug_keeps_its_traceback(
 def test_other_errors_are_bugs() -> None:
     assert message(KeyError("x")) is None
     assert message(ValueError("x")) is None
+
+
+@pytest.mark.parametrize(
+    ("stopped", "expected"),
+    [(KeyboardInterrupt(), True), (RuntimeError("Query interrupted"), True), (RuntimeError("a bug"), False)],
+)
+def test_ctrl_c_is_known_in_every_form(stopped: BaseException, expected: bool) -> None:
+    assert is_interrupt(stopped) == expected
