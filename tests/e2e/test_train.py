@@ -315,7 +315,10 @@ BAD_INPUT = [
     (["loss.logq=0"], "Could not override 'loss.logq'"),
     (["recipe=playlist"], "Could not find 'recipe/playlist'.*counting playlists published shares"),
     (["recipe=counting"], "model=convex takes values from its recipe, and recipe=counting has none for it; leave out"),
-    (["model=rules", "recipe=shares"], "model makes a Rules, which has no query and item vectors to train; leave out"),
+    (
+        ["model=rules", "recipe=shares"],
+        "model makes a Rules, which has no query and item vectors to train; .* leave out recipe=",
+    ),
     (["model=rules", "experiment=published"], "model makes a Rules, which has no query and item vectors to train"),
     (["model=rules", "monitor=loss"], "val/loss cannot be computed: this model only ranks; use monitor=ndcg"),
 ]
