@@ -90,7 +90,7 @@ def test_the_users_needed_find_the_effect_they_are_needed_for() -> None:
     assert minimal_detectable_effect(grown, grown, 0.05, 0.8) == pytest.approx(5, rel=0.08)
 
 
-def test_an_earlier_period_that_foretells_everything_leaves_no_noise() -> None:
+def test_an_earlier_period_that_predicts_everything_leaves_no_noise() -> None:
     rng = np.random.default_rng(2)
     habit = rng.exponential(3, 2000)
     arm_of = np.arange(2000) % 2

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
 from src.catalog import Vocabulary
 from src.models.contracts import Loss, Ranker, Scorer
@@ -53,3 +54,18 @@ def make_ranker(model: str, vocabulary: Vocabulary) -> Ranker:
     torch.manual_seed(0)
     made: Ranker = instantiate(composed(f"model={model}", *words).ranker, _convert_="all")(vocabulary=vocabulary)
     return made
+
+
+def fit(model: LightningModule, datamodule: LightningDataModule, epochs: int) -> Trainer:
+    """Train on the CPU and leave nothing behind."""
+    trainer = Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(model, datamodule)
+    return trainer

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.models.contracts import Ranker
 from tests.conftest import NUM_RING_TRACKS
-from tests.contracts.building import make_ranker, names, recipe_of
+from tests.contracts.building import fit, make_ranker, names, recipe_of
 from tests.contracts.test_heads import HEADS
 
 BASELINES = ["als", "bpr", "item2vec", "neighbours", "popular", "rules", "sticky"]
@@ -44,16 +44,7 @@ def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataM
 def ranker(request: pytest.FixtureRequest, ring: PairDataModule) -> Ranker:
     made = make_ranker(request.param, ring.vocabulary)
     assert isinstance(made, LightningModule)
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(made, ring)
+    fit(made, ring, epochs=1)
     made.eval()
     return made
 

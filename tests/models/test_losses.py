@@ -66,7 +66,7 @@ def test_a_listener_is_foretold_by_a_bias_of_their_own(scorer: CosineMix) -> Non
     with torch.no_grad():
         loss.listener_bias.weight.copy_(torch.tensor([[0.5], [-2.0], [7.0]]))
     previous, following, share, listener = BATCH
-    expected = prior = foretold = 0.0
+    expected = prior = predicted = 0.0
     start, spread = math.log(0.4 / 0.6) * math.sqrt(1 + math.pi / 8 * 4), 2.0
     rows = zip(scorer(previous, following).tolist(), share.tolist(), listener.tolist(), strict=True)
     for score, y, who in rows:
@@ -75,10 +75,10 @@ def test_a_listener_is_foretold_by_a_bias_of_their_own(scorer: CosineMix) -> Non
         for z in (logit, logit / math.sqrt(1 + math.pi / 8 * unknown)):
             p = 1 / (1 + math.exp(-z))
             one = (y * math.log(p) + (1 - y) * math.log(1 - p)) / 4
-            expected, foretold = (expected - one, foretold) if z == logit else (expected, foretold - one)
+            expected, predicted = (expected - one, predicted) if z == logit else (expected, predicted - one)
         prior += (0.5, -2.0, 7.0)[who] ** 2 / 2 / spread**2 / (8, 1, 1)[who] / 4
     assert loss(scorer, BATCH).item() == pytest.approx(expected + prior, rel=1e-5)
-    assert loss.eval()(scorer, BATCH).item() == pytest.approx(foretold, rel=1e-5)
+    assert loss.eval()(scorer, BATCH).item() == pytest.approx(predicted, rel=1e-5)
 
 
 def test_what_is_foretold_of_someone_unknown_is_the_mean_over_all_listeners() -> None:

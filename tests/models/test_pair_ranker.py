@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
@@ -14,6 +13,7 @@ from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
 from src.models.retrieval.exact import top_k
 from tests.conftest import NUM_RING_TRACKS
+from tests.contracts.building import fit
 from tests.models.plain import COSINES, DOT
 
 CONVEX = partial(COSINES, alpha=0.9, dim=32)
@@ -39,20 +39,6 @@ def ranker(datamodule: PairDataModule, **changes: Any) -> PairRanker:
         "monitor": "val/loss",
     }
     return PairRanker(vocabulary=datamodule.vocabulary, **{**usual, **changes})
-
-
-def fit(model: PairRanker, datamodule: PairDataModule, epochs: int) -> Trainer:
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(model, datamodule)
-    return trainer
 
 
 @pytest.mark.parametrize("loss", [BCE, SOFTMAX, MSELoss], ids=["bce", "softmax", "mse"])
