@@ -35,6 +35,34 @@ class Biases(nn.Embedding):
         return super().forward(rows)[..., 0]
 
 
+class Dropout(nn.Module):
+    """Sets each number to 0 with a given probability in training; the others are scaled such that the mean stays.
+
+    The distribution of `nn.Dropout` in a quarter of the time on a processor: 16 random bits decide on a number, of
+    which one draw gives four.
+
+    Args:
+        share: probability of 0, in [0, 0.9]; rounded to a multiple of 1/65536.
+
+    Raises:
+        InputError: the share is out of range.
+    """
+
+    def __init__(self, share: int | float) -> None:
+        super().__init__()
+        check_number("dropout", share, least=0, most=0.9, hint="0.2 is usual")
+        self._num_zeros = round(share * 2**16)
+
+    def forward(self, values: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """The numbers that are kept, scaled, and 0 for the others."""
+        if not (self.training and self._num_zeros):
+            return values
+        draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
+        bits = draws.view(torch.int16)[: values.numel()].view(values.shape)
+        kept = (bits >= self._num_zeros - 2**15).to(values.dtype)
+        return values * kept.mul_(1 / (1 - self._num_zeros / 2**16))
+
+
 class RowDropout(nn.Module):
     """Leaves out whole rows, each anew in each training step, as if they had never been seen.
 
@@ -168,7 +196,7 @@ class CosineMix(Head):
         self.track_offset = _table(seen, dim, order_std) if order_std and alpha != 0 else None
         self.artist_offset = _table(seen_artists, dim, order_std) if order_std and alpha != 1 else None
         self.item_bias = _item_bias(vocabulary, item_bias)
-        self.dropout = _dropout(dropout)
+        self.dropout = Dropout(dropout)
         check_number("track_dropout", track_dropout, least=0, most=0.9, hint="0 switches it off")
         if fixed_alpha in (0, 1) and track_dropout:
             raise InputError(
@@ -265,7 +293,7 @@ class TwoTableDot(Head):
         self.context = _table(torch.from_numpy(vocabulary.previous_counts > 0), dim, init_std)
         self.track = _table(torch.from_numpy(vocabulary.next_counts > 0), dim, init_std)
         self.item_bias = _item_bias(vocabulary, item_bias)
-        self.dropout = _dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.track_dropout = RowDropout(track_dropout)
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
@@ -282,11 +310,6 @@ def _item_bias(vocabulary: Vocabulary, wanted: bool) -> Biases | None:
     return Biases(len(vocabulary.catalog)) if wanted else None
 
 
-def _dropout(share: float) -> nn.Dropout:
-    check_number("dropout", share, least=0, most=0.9, hint="0.2 is usual")
-    return nn.Dropout(share)
-
-
 def _with_ones(vectors: Float[Tensor, "B W"], bias: Biases | None) -> Float[Tensor, "B V"]:
     return vectors if bias is None else torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=-1)
 
@@ -295,7 +318,7 @@ def _with_bias(vectors: Float[Tensor, "B W"], bias: Biases | None, rows: Int[Ten
     return vectors if bias is None else torch.cat([vectors, BIAS_UNIT * bias(rows)[:, None]], dim=-1)
 
 
-def _cosine(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: nn.Dropout) -> Float[Tensor, "B"]:
+def _cosine(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: Dropout) -> Float[Tensor, "B"]:
     """Of each pair, 0 where a vector is; half the time of making both of unit length first."""
     dot = torch.linalg.vecdot
     with torch.autocast(first.device.type, enabled=False):  # half precision knows no such small squares

@@ -4,10 +4,13 @@ B pairs in a batch, P pairs of validation. What every loss offers is in `contrac
 unknown.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from src.catalog import Vocabulary
 from src.errors import InputError, check_number
@@ -170,15 +173,16 @@ class SoftmaxLoss(nn.Module):
 
     def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
         """Weighted mean over the pairs."""
-        logits = self.logits(scorer, batch.previous, batch.following)
         weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
-        return -(logits.log_softmax(dim=1).diagonal() * weight).sum() / weight.sum().clamp(min=1e-9)
-
-    def logits(self, scorer: Scorer, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B B"]:
-        """Of each pair (lines) and candidate (columns), corrected; -inf for an accidental hit."""
-        scores = scorer.query(previous) @ scorer.item(following).T
-        logits = scores / self.temperature - self.log_q[following]
-        return logits.masked_fill(accidental_hits(previous, following), -torch.inf)
+        loss: Tensor = _WeightedSoftmax.apply(
+            scorer.query(batch.previous),
+            scorer.item(batch.following),
+            -self.log_q[batch.following],
+            accidental_hits(batch.previous, batch.following),
+            weight / weight.sum().clamp(min=1e-9),
+            self.temperature,
+        )
+        return loss
 
     def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
         """Learn how much of the share a score predicts, from pairs that were not trained on.
@@ -205,10 +209,60 @@ class SoftmaxLoss(nn.Module):
         return (self.level + self.slope * (score - self.centre)).clamp(0, 1)
 
 
-def accidental_hits(previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Bool[Tensor, "B B"]:
-    """Which candidates of the batch (columns) are no negatives of a pair (lines); the diagonal never is one."""
-    same = (following[:, None] == following) | (previous[:, None] == following)
-    return same.fill_diagonal_(False)
+class _WeightedSoftmax(torch.autograd.Function):
+    """Weighted sum of the cross entropies of a batch whose targets are on the diagonal.
+
+    The same as `-(log_softmax(query @ item.T / temperature + bias).diagonal() * weight).sum()` with `-inf` at `hits`,
+    in half of the time: one B×B array serves the logits, the probabilities and both gradients, which are computed in
+    the forward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Float[Tensor, "B V"],
+        item: Float[Tensor, "B V"],
+        bias: Float[Tensor, "B"],
+        hits: tuple[Int64[Tensor, "H"], Int64[Tensor, "H"]],
+        weight: Float[Tensor, "B"],
+        temperature: float,
+    ) -> Float[Tensor, ""]:
+        logits = torch.addmm(bias.to(query.dtype), query, item.T, alpha=1 / temperature).to(bias.dtype)
+        logits[hits] = -torch.inf
+        target = logits.diagonal().clone()
+        largest, place = logits.max(dim=1)
+        probability = torch.softmax(logits, dim=1, out=logits)
+        log_sum = largest - probability.gather(1, place[:, None])[:, 0].log()
+        if any(ctx.needs_input_grad[:2]):
+            probability.diagonal().sub_(1)
+            scale = (weight / temperature)[:, None]
+            ctx.save_for_backward((probability @ item).mul_(scale), probability.T @ (query * scale))
+        return ((log_sum - target) * weight).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
+        of_query, of_item = ctx.saved_tensors
+        return gradient * of_query, gradient * of_item, None, None, None, None
+
+
+def accidental_hits(
+    previous: Int[Tensor, "B"], following: Int[Tensor, "B"]
+) -> tuple[Int64[Tensor, "H"], Int64[Tensor, "H"]]:
+    """Candidates of the batch that are no negatives of a pair: they equal its next track or its query.
+
+    Returns:
+        The H hits as (pair, candidate); never a pair with its own candidate. A hit that is both stands there twice.
+    """
+    in_order, column = following.sort()
+    wanted = torch.cat([following, previous])
+    first = torch.searchsorted(in_order, wanted)
+    num_equal = torch.searchsorted(in_order, wanted, right=True) - first
+    hit_of = torch.arange(len(wanted), device=wanted.device).repeat_interleave(num_equal)
+    nth = torch.arange(len(hit_of), device=wanted.device) - (num_equal.cumsum(0) - num_equal)[hit_of]
+    pair, candidate = hit_of % len(following), column[first[hit_of] + nth]
+    others = pair != candidate
+    return pair[others], candidate[others]
 
 
 def _mean_where_known(value: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from src.errors import InputError
-from src.models.heads import BIAS_UNIT, CosineMix, TwoTableDot
+from src.models.heads import BIAS_UNIT, CosineMix, Dropout, TwoTableDot
 from tests.conftest import make_vocabulary
 
 ARTISTS = [0, 0, 1, 1, 2, 3]
@@ -213,6 +213,32 @@ def test_offsets_tell_what_follows_from_what_came_before() -> None:
     torch.testing.assert_close(ordered.query_vectors(), mix.query_vectors())
     assert not torch.allclose(ordered(previous, following), ordered(following, previous))
     assert ordered(previous, following).abs().max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_dropout_keeps_the_mean_and_sets_numbers_to_zero_independently(share: float) -> None:
+    torch.manual_seed(0)
+    dropout, num_rows, width = Dropout(share), 4000, 31  # 31: draws of four numbers do not fill a row
+    dropped = dropout(torch.full((num_rows, width), 2.0))
+    zero = dropped == 0
+    assert dropped[~zero].tolist() == pytest.approx([2 / (1 - share)] * int((~zero).sum()), rel=1e-4)
+    error = (share * (1 - share) / num_rows) ** 0.5
+    assert (zero.double().mean(0) - share).abs().max() < 5 * error
+    deviations = (zero.double() - share) / (share * (1 - share)) ** 0.5
+    correlation = deviations.T @ deviations / num_rows - torch.eye(width)
+    assert correlation.fill_diagonal_(0).abs().max() < 5 / num_rows**0.5
+
+
+def test_dropout_follows_the_seed_and_its_gradient_is_its_mask() -> None:
+    dropout, values = Dropout(0.4), torch.ones(3, 7, requires_grad=True)
+    torch.manual_seed(1)
+    first = dropout(values)
+    torch.manual_seed(1)
+    assert torch.equal(dropout(values), first)
+    assert not torch.equal(dropout(values), first)
+    first.sum().backward()
+    assert values.grad is not None
+    assert torch.equal(values.grad, first)
 
 
 @pytest.mark.parametrize("make", [partial(cosine_mix, 0.7), two_tables])

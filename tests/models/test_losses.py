@@ -4,14 +4,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from src.errors import InputError
 from src.models.contracts import PairBatch
-from src.models.heads import CosineMix
+from src.models.heads import CosineMix, TwoTableDot
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, accidental_hits
 from tests.conftest import make_vocabulary
-from tests.models.plain import COSINES
+from tests.models.plain import COSINES, DOT
 
 NEXT_COUNTS = [5, 1, 2, 0, 9, 3]
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS)
@@ -153,8 +155,68 @@ def test_softmax_is_the_weighted_mean_of_the_loops(scorer: CosineMix, logq: floa
 
 
 def test_an_accidental_hit_is_another_pairs_same_track_or_ones_own_query() -> None:
-    masked = accidental_hits(torch.tensor([0, 5, 2]), torch.tensor([5, 6, 5]))
-    assert masked.tolist() == [[False, False, True], [True, False, True], [True, False, False]]
+    pair, candidate = accidental_hits(torch.tensor([0, 5, 2]), torch.tensor([5, 6, 5]))
+    assert set(zip(pair.tolist(), candidate.tolist(), strict=True)) == {(0, 2), (1, 0), (1, 2), (2, 0)}
+
+
+def masks(previous: Tensor, following: Tensor) -> Tensor:
+    same = (following[:, None] == following) | (previous[:, None] == following)
+    return same.fill_diagonal_(False)
+
+
+@settings(deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_accidental_hits_are_those_of_the_masks(rows: list[tuple[int, int]]) -> None:
+    previous, following = torch.tensor(rows).T
+    found = torch.zeros(len(rows), len(rows), dtype=torch.bool)
+    found[accidental_hits(previous, following)] = True
+    assert torch.equal(found, masks(previous, following))
+
+
+def two_tables() -> TwoTableDot:
+    """A scorer in double precision."""
+    torch.manual_seed(3)
+    return DOT(VOCABULARY, dim=3).double()
+
+
+def plain_softmax(loss: SoftmaxLoss, scorer: TwoTableDot, batch: PairBatch) -> Tensor:
+    """The formula, with autograd's gradients."""
+    logits = scorer.query(batch.previous) @ scorer.item(batch.following).T / loss.temperature
+    logits = logits - loss.log_q[batch.following]
+    logits = logits.masked_fill(masks(batch.previous, batch.following), -torch.inf)
+    weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
+    return -(logits.log_softmax(dim=1).diagonal() * weight).sum() / weight.sum().clamp(min=1e-9)
+
+
+SOFTMAX_BATCHES = {
+    "shares": BATCH,
+    "some shares unknown": BATCH._replace(played_ratio=torch.tensor([torch.nan, 1.0, 0.1, 0.3])),
+    "a track after itself": BATCH._replace(previous=torch.tensor([2, 1, 4, 2])),
+    "all pairs share a track": BATCH._replace(following=torch.tensor([3, 3, 3, 3])),
+    "no pair weighs anything": BATCH._replace(played_ratio=torch.zeros(4)),
+}
+
+
+@pytest.mark.parametrize("batch", SOFTMAX_BATCHES.values(), ids=SOFTMAX_BATCHES.keys())
+@pytest.mark.parametrize("temperature", [0.005, 0.2])
+def test_softmax_and_its_gradients_are_those_of_the_plain_formula(batch: PairBatch, temperature: float) -> None:
+    loss, scorer = SoftmaxLoss(VOCABULARY, temperature=temperature, logq=1.0).double(), two_tables()
+    batch = batch._replace(played_ratio=batch.played_ratio.double())
+    values, gradients = [], []
+    for value in (loss(scorer, batch), plain_softmax(loss, scorer, batch)):
+        values.append(value.detach())
+        gradients.append(torch.cat(torch.autograd.grad(3 * value, list(scorer.parameters()))))
+    torch.testing.assert_close(values[0], values[1], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("batch", SOFTMAX_BATCHES.values(), ids=SOFTMAX_BATCHES.keys())
+def test_gradients_of_softmax_are_those_of_finite_differences(batch: PairBatch) -> None:
+    loss, scorer = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=0.5).double(), two_tables()
+    batch = batch._replace(played_ratio=batch.played_ratio.double())
+
+    parameters = tuple(scorer.parameters())  # gradcheck moves them in place
+    assert torch.autograd.gradcheck(lambda *_: loss(scorer, batch), parameters)
 
 
 def test_softmax_foretells_by_the_slope_that_held_out_pairs_show() -> None:
