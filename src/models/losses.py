@@ -4,6 +4,7 @@ B pairs in a batch, P pairs of validation. What every loss offers is in `contrac
 unknown.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -174,7 +175,7 @@ class SoftmaxLoss(nn.Module):
     def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
         """Weighted mean over the pairs."""
         weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
-        loss: Tensor = _WeightedSoftmax.apply(
+        return _weighted_softmax(
             scorer.query(batch.previous),
             scorer.item(batch.following),
             -self.log_q[batch.following],
@@ -182,7 +183,6 @@ class SoftmaxLoss(nn.Module):
             weight / weight.sum().clamp(min=1e-9),
             self.temperature,
         )
-        return loss
 
     def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
         """Learn how much of the share a score predicts, from pairs that were not trained on.
@@ -244,6 +244,9 @@ class _WeightedSoftmax(torch.autograd.Function):
     def backward(ctx: Any, gradient: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
         of_query, of_item = ctx.saved_tensors
         return gradient * of_query, gradient * of_item, None, None, None, None
+
+
+_weighted_softmax: Callable[..., Tensor] = _WeightedSoftmax.apply
 
 
 def accidental_hits(
