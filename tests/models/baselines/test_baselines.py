@@ -348,13 +348,19 @@ def test_what_is_skipped_is_no_word_and_without_words_there_are_no_vectors() -> 
         (partial(Neighbours, **{**COSINE, "num_neighbours": 0}), "num_neighbours must be a whole number .* got 0"),
         (partial(Neighbours, **{**COSINE, "shrinkage": -1}), "shrinkage must be a number of at least 0, got -1"),
         (partial(Neighbours, **{**COSINE, "norm_power": 3}), "norm_power must be .* got 3; 1 is the cosine"),
-        (partial(Neighbours, **{**COSINE, "length_power": -1}), "length_power must be .* got -1; 0 gives all sessions the same"),
+        (
+            partial(Neighbours, **{**COSINE, "length_power": -1}),
+            "length_power must be .* got -1; 0 gives all",
+        ),
         (partial(Item2Vec, **{**SKIP_GRAM, "dim": 0}), "dim must be a whole number of at least 1, got 0"),
         (partial(Item2Vec, **{**SKIP_GRAM, "negative_exponent": 3}), "negative_exponent must be .* got 3; -0.5 suits"),
         (partial(Item2Vec, **{**SKIP_GRAM, "subsample": 2}), "subsample must be .* got 2; 0 switches it off"),
         (partial(Item2Vec, **{**SKIP_GRAM, "lr": 0}), "lr must be a number above 0, got 0"),
         (partial(Item2Vec, **{**SKIP_GRAM, "least_played": 2}), "least_played must be .* at most 1, got 2"),
-        (partial(Popular, half_life=0, artist_weight=0), "half_life must be .* got 0; it is a number of sessions; null"),
+        (
+            partial(Popular, half_life=0, artist_weight=0),
+            "half_life must be .* got 0; it is a number of sessions",
+        ),
         (partial(Als, **{**LEAST_SQUARES, "dim": 0}), "dim must be a whole number of at least 1, got 0"),
         (partial(Als, **{**LEAST_SQUARES, "regularization": -1}), "regularization must be .* at least 0, got -1"),
         (
