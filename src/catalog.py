@@ -1,7 +1,7 @@
-"""The catalogue of tracks, and what training shows of it.
+"""The catalogue of tracks, and what the training data shows of it.
 
-N tracks in the catalogue, A artists, L listeners, E events. A *row* is a place 0..N-1 in the catalogue; everything
-inside Segue speaks in rows, and only files that people and services read carry the raw ids.
+N tracks in the catalogue, A artists, L listeners, E events. A *row* is a place 0..N-1 in the catalogue. The code uses
+rows everywhere; raw ids are only in files that people and services read.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_DENSE = 8
+_MAX_IDS_PER_TRACK = 8
+"""Rows are looked up in a table of all ids if the largest id is at most about this many times the number of tracks."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,10 +27,10 @@ class Catalog:
     """Every track that may be recommended, with its artist.
 
     Args:
-        track_ids: raw id of the track in each row.
-        titles: title of the track in each row.
-        artist_of: row of the artist of each track, 0..A-1.
-        artists: name of each artist.
+        track_ids: raw id of the track in each row; each id occurs once.
+        titles: title of the track in each row; empty where unknown.
+        artist_of: row of the artist of each track, in 0..A-1.
+        artists: name of each artist; empty where unknown.
     """
 
     track_ids: Int64[np.ndarray, "N"]
@@ -39,14 +40,21 @@ class Catalog:
 
     @classmethod
     def from_frame(cls, frame: "pd.DataFrame", source: str) -> "Catalog":
-        """Build from the columns `track`, `title`, `artist` of a frame; see `from_columns`.
+        """Build a catalogue from the columns `track`, `title` and `artist` of a data frame; see `from_columns`.
+
+        Args:
+            frame: one row for each track.
+            source: name of the file, used in error messages.
+
+        Returns:
+            The catalogue, in the order of the frame.
 
         Raises:
-            InputError: a row has no track id, or as there.
+            InputError: a row has no track id, there is no row, or an id occurs twice.
         """
         if frame["track"].isna().any():
             place = int(frame["track"].isna().to_numpy().argmax()) + 1
-            raise InputError(f"{source}: entry {place} has no whole number as its track id; mend or remove it")
+            raise InputError(f"{source}: entry {place} has no whole number as its track id; correct or remove it")
         names = (frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in ("title", "artist"))
         return cls.from_columns(frame["track"].astype("int64").tolist(), *names, source=source)
 
@@ -54,19 +62,28 @@ class Catalog:
     def from_columns(
         cls, tracks: Sequence[int], titles: Sequence[str | None], artists: Sequence[str | None], *, source: str
     ) -> "Catalog":
-        """Build from one entry a track; `source` names the file in errors.
+        """Build a catalogue from columns with one entry for each track.
 
-        Tracks without an artist get one of their own each: that two artists are unknown does not make them one.
+        Each track without an artist gets an artist of its own, because two unknown artists need not be the same.
+
+        Args:
+            tracks: raw ids.
+            titles: titles; None where unknown.
+            artists: names of the artists; None where unknown.
+            source: name of the file, used in error messages.
+
+        Returns:
+            The catalogue, in the order of the columns.
 
         Raises:
-            InputError: no entry, or an id that stands twice.
+            InputError: there is no entry, or an id occurs twice.
         """
         if not tracks:
             raise InputError(f"{source} is empty: a catalogue needs at least one track")
         track_ids = np.array(tracks, np.int64)
         ids, counts = np.unique(track_ids, return_counts=True)
         if len(ids) < len(track_ids):
-            raise InputError(f"{source}: track {ids[counts > 1][0]} stands twice; every id must be unique")
+            raise InputError(f"{source}: track {ids[counts > 1][0]} occurs twice; every id must be unique")
         names: dict[str, int] = {}
         artist_of = [-1 if artist is None else names.setdefault(artist, len(names)) for artist in artists]
         of = np.array(artist_of, np.int64)
@@ -84,7 +101,7 @@ class Catalog:
 
     @property
     def num_artists(self) -> int:
-        """How many artists the catalogue has (A)."""
+        """Number of artists in the catalogue (A)."""
         return len(self.artists)
 
     @cached_property
@@ -93,15 +110,22 @@ class Catalog:
 
     @cached_property
     def _row_of(self) -> Int64[np.ndarray, "ids"] | None:
-        """Row of every id up to the largest, where they are dense enough for that; 60 times as fast as a search."""
-        if self.track_ids.min() < 0 or self.track_ids.max() > _DENSE * len(self) + _DENSE:
+        """Row of every id up to the largest, or None if the ids are too sparse. 60 times as fast as a search."""
+        if self.track_ids.min() < 0 or self.track_ids.max() > _MAX_IDS_PER_TRACK * (len(self) + 1):
             return None
         rows = np.full(self.track_ids.max() + 1, -1)
         rows[self.track_ids] = np.arange(len(self))
         return rows
 
     def rows_of(self, track_ids: Int64[np.ndarray, "*n"]) -> Int64[np.ndarray, "*n"]:
-        """Rows of raw ids; -1 where the catalogue does not have the track."""
+        """Look up the rows of raw ids.
+
+        Args:
+            track_ids: raw ids, in an array of any shape.
+
+        Returns:
+            Row of each id; -1 where the catalogue does not have the track.
+        """
         if self._row_of is not None:
             is_known = (track_ids >= 0) & (track_ids < len(self._row_of))
             return np.where(is_known, self._row_of[np.where(is_known, track_ids, 0)], -1)
@@ -112,12 +136,12 @@ class Catalog:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Listens:
-    """Events in the order of sessions (by their start) and of places in a session.
+    """Events, sorted by the start of their session and by their place in the session.
 
     Args:
-        session: session of each event, ascending.
+        session: number of the session of each event, ascending.
         track: row of the track that was played.
-        played_ratio: share of it that was played, 0 to 1; NaN where the source does not say.
+        played_ratio: share of the track that was played, in [0, 1]; NaN where the source does not report it.
     """
 
     session: Int64[np.ndarray, "E"]
@@ -125,23 +149,31 @@ class Listens:
     played_ratio: Float32[np.ndarray, "E"]
 
     def where(self, chosen: Bool[np.ndarray, "E"]) -> "Listens":
-        """Only the chosen events, in the same order."""
+        """Select events.
+
+        Args:
+            chosen: True for each event to keep.
+
+        Returns:
+            The selected events in the same order.
+        """
         return Listens(session=self.session[chosen], track=self.track[chosen], played_ratio=self.played_ratio[chosen])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Vocabulary:
-    """What the training data, and nothing else, shows of a catalogue.
+    """A catalogue and what the training data shows of it. Validation and test data are not used.
 
     Args:
         catalog: the catalogue.
-        previous_counts: how many training pairs have the track as `previous`.
-        next_counts: how many training pairs have the track as `next`.
-        plays: how many training events play the track: its popularity.
-        listener_counts: how many training pairs with a known share each listener (L of them) has.
-        listens: the training sessions, whatever the pairing; where pairs were split and not sessions, each training
-            pair is a session of two.
-        mean_played_ratio: mean share over training pairs, in [0, 1]; None where the source gives no shares.
+        previous_counts: number of training pairs that have the track as `previous`.
+        next_counts: number of training pairs that have the track as `next`.
+        plays: number of training events that play the track; its popularity.
+        listener_counts: number of training pairs with a known share of each listener.
+        listens: events of the training sessions, independent of the pairing. With `split=pair`, each training pair is a
+            session of two tracks.
+        mean_played_ratio: mean share played of the training pairs, in [0, 1]; None where the source does not report
+            shares.
     """
 
     catalog: Catalog

@@ -1,6 +1,6 @@
-"""The files of a catalogue, in the predecessor's formats: `tracks.json` and `top_tracks.json`.
+"""The files of a catalogue, in the formats of botify: `tracks.json` and `top_tracks.json`.
 
-N tracks, P popular ones.
+P popular tracks.
 """
 
 import json
@@ -18,14 +18,25 @@ from src.runs.atomic import write_whole
 
 
 def write_catalog(catalog: Catalog, path: Path) -> None:
-    """Write `tracks.json`: one line a track, `{"artist", "title", "track"}`."""
+    """Write `tracks.json`: one JSON object `{"artist", "title", "track"}` for each track.
+
+    Args:
+        catalog: the catalogue.
+        path: the file to write.
+    """
     artists = catalog.artists[catalog.artist_of]
     columns = zip(artists.tolist(), catalog.titles.tolist(), catalog.track_ids.tolist(), strict=True)
     write_lines(path, ({"artist": artist or None, "title": title, "track": track} for artist, title, track in columns))
 
 
 def read_catalog(path: Path) -> Catalog:
-    """Read `tracks.json`; rows follow the order of the ids.
+    """Read `tracks.json`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The catalogue, sorted by track id.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -37,23 +48,35 @@ def read_catalog(path: Path) -> Catalog:
             raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": whole number}}')
         for text in (title, artist):
             if text is not None and not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise InputError(f"{where}: {text!r} has half a letter in it; mend the text")
+                raise InputError(f"{where}: {text!r} contains an unpaired surrogate; correct the text")
         records.append((track, title, artist))
     tracks, titles, artists = zip(*sorted(records, key=itemgetter(0)), strict=True) if records else ((), (), ())
     return Catalog.from_columns(tracks, titles, artists, source=str(path))
 
 
 def write_top_tracks(track_ids: Int64[np.ndarray, "P"], path: Path) -> None:
-    """Write the raw ids of the most played tracks, best first, as one JSON array."""
+    """Write `top_tracks.json`: one JSON array of raw ids.
+
+    Args:
+        track_ids: raw ids of the most played tracks, most plays first.
+        path: the file to write.
+    """
     text = json.dumps(track_ids.tolist())
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
-    """Rows of the most played tracks, best first, from `top_tracks.json`: one JSON array of raw ids.
+    """Read `top_tracks.json`: one JSON array of raw ids.
+
+    Args:
+        path: the file.
+        catalog: the catalogue that the ids belong to.
+
+    Returns:
+        Rows of the most played tracks, most plays first.
 
     Raises:
-        InputError: the file is missing or damaged, or names what the catalogue does not have.
+        InputError: the file is missing or damaged, or a track is not in the catalogue.
     """
     try:
         ids: Any = json.loads(path.read_bytes())
@@ -68,7 +91,17 @@ def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line that is not blank as an object, with the words that open an error about it."""
+    """Read JSON lines; blank lines are skipped.
+
+    Args:
+        path: the file.
+
+    Yields:
+        For each line, its position as text for error messages, and the JSON object.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not a JSON object.
+    """
     try:
         file = path.open("rb")
     except OSError as error:
@@ -88,11 +121,23 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Write JSON lines into a file that appears only when it is whole."""
+    """Write JSON lines. The file appears under its name only when it is complete.
+
+    Args:
+        path: the file to write.
+        records: one object for each line.
+    """
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Whether it can be a raw id."""
+    """Check whether a value can be a raw id: an integer of 64 bits.
+
+    Args:
+        value: any JSON value; a bool is not an integer.
+
+    Returns:
+        True if it can be a raw id.
+    """
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63

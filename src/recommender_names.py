@@ -1,4 +1,4 @@
-"""How recommenders are named, the same everywhere: a word, a file, a run, a model, a service."""
+"""How a recommender is named in every command: by a word, a file, a run, a model or a service."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -7,30 +7,59 @@ FILES = "the path of a recommendations.jsonl, run:<MLflow run id>, model:<name>@
 SERVICES = "or http://host:port"
 
 
-class Named(NamedTuple):
-    """What a name means: a `word` such as random, the `path` of a file, what is `stored` in MLflow, or a `url`."""
+class RecommenderName(NamedTuple):
+    """The name of a recommender and its kind.
+
+    Attributes:
+        kind: `word` (such as random), `path` of a file, `stored` in MLflow, or `url` of a service.
+        name: the name.
+    """
 
     kind: Literal["word", "path", "stored", "url"]
     name: str
 
 
-def recommender_name(given: Any) -> str | None:
-    """The name in what an arm is given: itself, or what stands under `recommender`."""
-    name = given.get("recommender") if isinstance(given, Mapping) else given
+def recommender_name(arm: Any) -> str | None:
+    """Read the name of the recommender of an arm.
+
+    Args:
+        arm: the setting of an arm: the name itself, or a mapping with the key `recommender`.
+
+    Returns:
+        The name; None if there is none.
+    """
+    name = arm.get("recommender") if isinstance(arm, Mapping) else arm
     return name if isinstance(name, str) and name else None
 
 
-def understand(name: str) -> Named:
-    """What a name means."""
+def parse_name(name: str) -> RecommenderName:
+    """Find the kind of a name.
+
+    Args:
+        name: name of a recommender.
+
+    Returns:
+        The name with its kind.
+    """
     if name.startswith(("http://", "https://")):
-        return Named("url", name)
+        return RecommenderName("url", name)
     if name.startswith(("run:", "model:")):
-        return Named("stored", name)
+        return RecommenderName("stored", name)
     if name.endswith((".jsonl", ".json")) or "/" in name:
-        return Named("path", name)
-    return Named("word", name)
+        return RecommenderName("path", name)
+    return RecommenderName("word", name)
 
 
-def no_recommender(where: str, name: str, words: list[str], others: str) -> str:
-    """The error for a name that means nothing; `others` names what else than a word can be given."""
-    return f"{where}: {name!r} is no recommender; choose one of {', '.join(sorted(words))}, {others}"
+def unknown_recommender(where: str, name: str, words: list[str], others: str) -> str:
+    """Build the error message for an unknown name.
+
+    Args:
+        where: the setting that has the name.
+        name: the unknown name.
+        words: the words that are allowed.
+        others: other kinds of names that are allowed.
+
+    Returns:
+        The message.
+    """
+    return f"{where}: {name!r} is not a recommender; choose one of {', '.join(sorted(words))}, {others}"

@@ -32,7 +32,7 @@ def test_tracks_without_an_artist_share_none() -> None:
     [
         ([], "tracks.json is empty"),
         ([1, None], "entry 2 has no whole number"),
-        ([1, 1], "track 1 stands twice"),
+        ([1, 1], "track 1 occurs twice"),
     ],
 )
 def test_a_damaged_catalogue_is_refused(tracks: list[int | None], message: str) -> None:

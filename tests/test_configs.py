@@ -55,7 +55,7 @@ def test_what_only_pair_models_have_cannot_be_chosen_for_a_baseline(word: str) -
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("model=rules", "experiment=published"), "model makes a Rules, which has no query and item vectors"),
+        (("model=rules", "experiment=published"), "the model is a Rules, which has no query and item vectors"),
         (("model=rules", "recipe=shares"), "model makes a Rules, .* leave out recipe="),
     ],
 )

@@ -69,7 +69,7 @@ GOOD = '{"track": 100, "recommendations": [101], "scores": [0.5]}'
     ("text", "message"),
     [
         (GOOD + "\n{", "line 2 is damaged: not JSON"),
-        (GOOD + "\n" + GOOD, "line 2: track 100 has a list already"),
+        (GOOD + "\n" + GOOD, "line 2: track 100 has two lines"),
         ("[1]", 'line 1 is damaged: expected an object with a whole number under "track"'),
         ('{"track": true, "recommendations": []}', 'whole number under "track"'),
         ('{"track": 100}', '"recommendations" must be a list of track ids'),

@@ -1,1 +1,1 @@
-"""From the files of a source to sessions, pairs, splits and batches."""
+"""Reads the files of a source and builds sessions, pairs, splits and batches."""

@@ -1,4 +1,4 @@
-"""Logs that were compressed."""
+"""Checks of compressed files."""
 
 import gzip
 import zlib
@@ -8,10 +8,13 @@ from src.errors import InputError
 
 
 def check_whole(path: Path) -> None:
-    """Refuse a .gz file that was cut off: DuckDB reads what there is of it, and says nothing.
+    """Refuse a truncated .gz file. DuckDB would read its first part without an error.
+
+    Args:
+        path: the file; files with another suffix are not checked.
 
     Raises:
-        InputError: the file ends too early, or is no gzip file.
+        InputError: the file is truncated or is not a gzip file.
     """
     if path.suffix != ".gz":
         return
@@ -20,4 +23,4 @@ def check_whole(path: Path) -> None:
             while file.read(1 << 24):
                 pass
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is no whole gzip file: {error}") from None
+        raise InputError(f"{path} is not a complete gzip file: {error}; copy or compress it again") from None

@@ -1,8 +1,9 @@
-"""Shared reading of text files: from lines to a catalogue and a table of events.
+"""Shared code for text formats: reads lines into a catalogue and a table of events.
 
-A `LineFormat` is a handful of SQL expressions over one line; `formats/` holds one for each source. Every line is either
-an event (or a playlist of them) or is *rejected*: counted, kept aside with file, line number and reason, and reported.
-DuckDB does the reading; a table's `rowid` follows the order of files and lines, which gives line numbers for nothing.
+A `LineFormat` consists of SQL expressions over one line. `formats/` has one for each source. Each line is either an
+event (or a playlist of events) or is *rejected*: it is counted, reported, and written to a file with its file name,
+line number and reason. DuckDB reads the files. The `rowid` of a table follows the order of files and lines, therefore
+line numbers can be computed from it.
 """
 
 import glob
@@ -26,19 +27,20 @@ from src.runs.cores import duckdb_settings
 
 @dataclass(frozen=True, kw_only=True)
 class LineFormat(Reader):
-    """A `Reader` of text files with one event, or one playlist, a line.
+    """A `Reader` of text files with one event or one playlist in each line.
 
     Args:
         catalogue: file of the catalogue, relative to the folder.
-        catalogue_query: SELECT of `track, title, artist, duration_ms` from `$file`.
+        catalogue_query: SQL SELECT of `track, title, artist, duration_ms` (in milliseconds, or NULL) from `$file`.
         events: glob of the event files, relative to the folder.
-        header: what the first line of an event file must be; None where it has no names.
-        skip: lines at the head of an event file that hold no event.
-        parse: SELECT list over `fields` that gives `user_id, timestamp, track, played_ratio, source_session, is_last,
-            reason`; `track` is a list where a line is a playlist, `reason` says why a line does not fit, or is NULL.
-        fields: what `parse` reads: an expression over `line`.
-        played_ratio: share played, over `parsed` (p) and `catalogue` (c).
-        is_playlist: whether a line is a whole playlist.
+        header: the first line that an event file must have; None where it has no header.
+        skip: number of other lines at the start of an event file that hold no event.
+        fields: SQL expression over `line`; `parse` reads its value under the name `fields`.
+        parse: SQL SELECT list over `fields` that gives `user_id, timestamp, track, played_ratio, source_session,
+            is_last, reason`. `timestamp` is in milliseconds since 1970. `track` is a list where a line is a playlist.
+            `reason` says why the line is rejected, or is NULL.
+        played_ratio: SQL expression of the share played, in [0, 1], over `parsed` (p) and `catalogue` (c).
+        is_playlist: whether a line is a playlist.
     """
 
     catalogue: str
@@ -52,8 +54,20 @@ class LineFormat(Reader):
     is_playlist: bool = False
 
     def read(self, folder: Path, *, max_rejected: float, rejected_path: Path) -> SourceEvents:
-        """See `Reader.read`."""
-        check_number("max_rejected", max_rejected, least=0, most=1, hint="0.01 lets one line in a hundred pass")
+        """Read the catalogue and the events; see `Reader.read`.
+
+        Args:
+            folder: folder that holds the files.
+            max_rejected: largest share of lines that may be rejected, in [0, 1].
+            rejected_path: file that rejected lines are written to; it is written only if there are any.
+
+        Returns:
+            The catalogue and the events.
+
+        Raises:
+            InputError: a file is missing, truncated or empty, or more lines than `max_rejected` are rejected.
+        """
+        check_number("max_rejected", max_rejected, least=0, most=1, hint="0.01 allows one line in a hundred")
         catalogue_file, event_files = _find_files(self, folder)
         for file in event_files:
             check_whole(file)
@@ -62,8 +76,8 @@ class LineFormat(Reader):
         _parse_lines(database, self, event_files)
         num_lines = _count(database, "SELECT count(*) FROM parsed WHERE NOT is_blank")
         if num_lines == 0:
-            raise InputError(f"no events: {self.events} in {folder} holds no line")
-        _judge_events(database, self)
+            raise InputError(f"no events: {self.events} in {folder} has no lines; check datamodule.path")
+        _validate_events(database, self)
         rejected = _rejected_lines(database, self)
         if rejected:
             rejected_path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +87,8 @@ class LineFormat(Reader):
                 f"{Path(str(line['file'])).name} line {line['line']}: {line['reason']}" for line in rejected[:3]
             )
             raise InputError(
-                f"{len(rejected)} of {num_lines} lines in {folder} do not fit, more than max_rejected={max_rejected} "
-                f"allows ({first}); mend them (all are listed in {rejected_path}), or raise datamodule.max_rejected"
+                f"{len(rejected)} of {num_lines} lines in {folder} are invalid, more than max_rejected={max_rejected} "
+                f"allows ({first}); correct them (all are listed in {rejected_path}), or raise datamodule.max_rejected"
             )
         return SourceEvents(
             database=database,
@@ -86,7 +100,7 @@ class LineFormat(Reader):
 
     @property
     def num_head_lines(self) -> int:
-        """Lines of an event file before its first event."""
+        """Number of lines of an event file before its first event."""
         return self.skip + (self.header is not None)
 
 
@@ -97,20 +111,21 @@ def _count(database: duckdb.DuckDBPyConnection, query: str) -> int:
 
 def _find_files(source: LineFormat, folder: Path) -> tuple[Path, list[Path]]:
     catalogue = folder / source.catalogue
-    found = folder.glob(source.events) if folder.is_dir() else []
-    events = [path for path in found if path.is_file() and not path.name.endswith("~")]  # no editor's backups
-    missing = [name for name, found in ((source.catalogue, catalogue.is_file()), (source.events, events)) if not found]
+    matches = folder.glob(source.events) if folder.is_dir() else []
+    events = [path for path in matches if path.is_file() and not path.name.endswith("~")]  # ignore backups of editors
+    exists = {source.catalogue: catalogue.is_file(), source.events: bool(events)}
+    missing = [name for name, is_there in exists.items() if not is_there]
     if missing:
-        state = f"no {' and no '.join(missing)} in it" if folder.is_dir() else "no such folder"
+        reason = f"no {' and no '.join(missing)} in it" if folder.is_dir() else "no such folder"
         raise InputError(
-            f"cannot read {folder}: {state}; looked for {source.catalogue} and {source.events}; "
+            f"cannot read {folder}: {reason}; looked for {source.catalogue} and {source.events}; "
             "give datamodule.path=<folder>, or set SEGUE_DATA to the folder that holds the data sets"
         )
-    return catalogue, sorted(events, key=_age)
+    return catalogue, sorted(events, key=_oldest_first)
 
 
-def _age(path: Path) -> tuple[str, int]:
-    """Sorts the rotated files of one replica oldest first: data.json.2, data.json.1, data.json."""
+def _oldest_first(path: Path) -> tuple[str, int]:
+    """Sort key: the rotated files of one replica, oldest first: data.json.2, data.json.1, data.json."""
     rotation = re.search(r"\.(\d+)(?:\.\w+)?$", path.name)
     return str(path.parent), -int(rotation[1]) if rotation else 0
 
@@ -130,7 +145,7 @@ def _read_catalogue(database: duckdb.DuckDBPyConnection, source: LineFormat, fil
 
 
 def _parse_lines(database: duckdb.DuckDBPyConnection, source: LineFormat, files: Sequence[Path]) -> None:
-    """Make the table `parsed`: one row a line, in the order of files and lines."""
+    """Create the table `parsed`: one row for each line, in the order of files and lines."""
     for file in files:
         if source.header is not None:
             with file.open(encoding="utf-8", errors="replace") as lines:
@@ -147,14 +162,14 @@ def _parse_lines(database: duckdb.DuckDBPyConnection, source: LineFormat, files:
     try:
         try:
             database.execute(query, parameters)
-        except duckdb.InvalidInputException:  # bytes that are not UTF-8: read them all the same, to name their lines
+        except duckdb.InvalidInputException:  # not UTF-8: latin-1 reads all bytes, to name lines
             database.execute(query, {**parameters, "encoding": "latin-1"})
     except duckdb.Error as error:
         raise InputError(f"cannot read {source.events}: {_one_line(error)}") from None
 
 
-def _judge_events(database: duckdb.DuckDBPyConnection, source: LineFormat) -> None:
-    """Make the tables `rejected` (line, reason) and `events` from `parsed` and `catalogue`."""
+def _validate_events(database: duckdb.DuckDBPyConnection, source: LineFormat) -> None:
+    """Create the table `rejected` (line, reason) and the view `events` from `parsed` and `catalogue`."""
     numbered = "SELECT rowid AS line, 0 AS place, * FROM parsed WHERE NOT is_blank"
     if source.is_playlist:
         numbered = """
@@ -162,22 +177,22 @@ def _judge_events(database: duckdb.DuckDBPyConnection, source: LineFormat) -> No
                    unnest(track) AS track, played_ratio, source_session, is_last, reason
             FROM parsed WHERE NOT is_blank"""
     database.execute(f"""
-        CREATE VIEW judged AS
+        CREATE VIEW validated AS
         SELECT p.line, p.line * 1048576 + p.place AS position, p.user_id, p.timestamp, c.row AS track,
                {source.played_ratio} AS played_ratio, p.source_session, p.is_last,
                CASE WHEN p.reason IS NOT NULL THEN p.reason
                     WHEN c.row IS NULL THEN 'track ' || p.track || ' is not in {source.catalogue}'
                     WHEN p.played_ratio IS NOT NULL AND ({source.played_ratio}) IS NULL
-                    THEN 'track ' || p.track || ' has no duration in {source.catalogue} to take a share of'
+                    THEN 'track ' || p.track || ' has no duration in {source.catalogue}, therefore no share'
                     WHEN ({source.played_ratio}) NOT BETWEEN 0 AND 1
                     THEN 'the share played must lie in [0, 1], got ' || ({source.played_ratio})
                END AS reason
         FROM ({numbered}) p LEFT JOIN catalogue c ON p.track = c.track;
         CREATE TABLE rejected AS
-        SELECT line, min(reason) AS reason FROM judged WHERE reason IS NOT NULL GROUP BY line;
+        SELECT line, min(reason) AS reason FROM validated WHERE reason IS NOT NULL GROUP BY line;
         CREATE VIEW events AS
         SELECT user_id, timestamp, position, track, played_ratio, source_session, is_last
-        FROM judged WHERE line NOT IN (SELECT line FROM rejected)""")
+        FROM validated WHERE line NOT IN (SELECT line FROM rejected)""")
 
 
 def _rejected_lines(database: duckdb.DuckDBPyConnection, source: LineFormat) -> list[dict[str, str | int]]:
@@ -190,11 +205,11 @@ def _rejected_lines(database: duckdb.DuckDBPyConnection, source: LineFormat) -> 
 
 
 def _write_rejected(path: Path, rejected: Sequence[dict[str, str | int]]) -> None:
-    """Write each rejected line with its file, number, reason and text."""
+    """Write each rejected line with its file, line number, reason and text."""
     with path.open("w", encoding="utf-8") as out:
         for name, lines in groupby(rejected, key=lambda line: str(line["file"])):
-            unpack = gzip.open if name.endswith(".gz") else open
-            with unpack(name, "rt", encoding="utf-8", errors="replace", newline="\n") as texts:
+            open_text = gzip.open if name.endswith(".gz") else open
+            with open_text(name, "rt", encoding="utf-8", errors="replace", newline="\n") as texts:
                 numbered = enumerate(texts, start=1)
                 for line in lines:
                     text = next((text for number, text in numbered if number == line["line"]), "")
@@ -202,5 +217,5 @@ def _write_rejected(path: Path, rejected: Sequence[dict[str, str | int]]) -> Non
 
 
 def _one_line(error: Exception) -> str:
-    """The gist of a DuckDB error, which can run over a screenful."""
+    """The first 300 characters of a DuckDB error on one line."""
     return " ".join(str(error).split())[:300]

@@ -1,4 +1,4 @@
-"""The `LightningDataModule`: from the files of a source to batches of pairs.
+"""The `LightningDataModule`: reads the files of a source and builds batches of pairs.
 
 B pairs in a batch, P pairs in a split.
 """
@@ -26,7 +26,11 @@ from src.models.contracts import PairBatch, SourceEvents
 
 
 class PairDataset(Dataset[PairBatch]):
-    """Pairs as four tensors; one index tensor cuts a whole batch out of each."""
+    """Pairs as four tensors. An index tensor selects a batch.
+
+    Args:
+        pairs: the pairs.
+    """
 
     def __init__(self, pairs: Pairs) -> None:
         self._columns = PairBatch(
@@ -41,9 +45,14 @@ class PairDataset(Dataset[PairBatch]):
 
 
 class BatchSampler(Sampler[Tensor]):
-    """Index tensors, a batch each: in order, or shuffled anew every epoch.
+    """Yields one index tensor for each batch, in order or shuffled in every epoch.
 
-    The order of an epoch follows from `seed` and the epoch alone, so that a run can be taken up again in any epoch.
+    The order depends only on `seed` and the epoch, therefore a run can be resumed in any epoch.
+
+    Args:
+        num_pairs: number of pairs.
+        batch_size: number of pairs in a batch; the last batch may be smaller.
+        seed: seed of the order; None for no shuffling.
     """
 
     def __init__(self, *, num_pairs: int, batch_size: int, seed: int | None = None) -> None:
@@ -51,7 +60,11 @@ class BatchSampler(Sampler[Tensor]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the epoch; Lightning calls it before each epoch.
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -70,20 +83,25 @@ class PairDataModule(LightningDataModule):
     """Pairs of tracks from the listening logs or playlists of one source.
 
     Args:
-        reader: which source it is, a name in `formats.READERS`.
-        path: folder with the source's files.
-        prepare: makes them where they are missing: from `path` to the folder that has them; None where they are given.
+        reader: name of the reader, a key of `formats.READERS`.
+        path: folder that holds the files of the source.
+        prepare: creates the files where they are missing: takes `path` and returns the folder that holds them. None if
+            the files must exist.
         pairing: `consecutive`, `first` or `window`; see `make_pairs`.
-        window: largest distance for `pairing=window`.
+        window: largest distance for `pairing=window`, at least 1.
         split: `time`, `session` or `pair`; see `split_sessions` and `split_pairs`.
-        split_seed: decides `split=session|pair`; kept apart from `seed` so that runs over seeds share one test set.
-        session_gap_minutes: a longer silence ends a session.
-        max_rejected: share of lines that may be rejected, 0 to 1.
-        rejected_path: where rejected lines are kept aside.
-        batch_size: pairs in a batch.
-        seed: decides the order of the training pairs.
+        split_seed: seed of `split=session|pair`, in [0, 2³²). It is separate from `seed`, therefore runs with different
+            seeds have the same test set.
+        session_gap_minutes: a longer pause ends a session, in minutes, above 0.
+        max_rejected: largest share of lines that may be rejected, in [0, 1].
+        rejected_path: file that rejected lines are written to.
+        batch_size: number of pairs in a batch, at least 1.
+        seed: seed of the order of the training pairs, in [0, 2³²).
 
-    After `prepare_data` and `setup`: `path`, `catalog`, `vocabulary`, `pairs` (a `Pairs` for each name in SPLITS).
+    Raises:
+        InputError: an argument is out of range.
+
+    `prepare_data` and `setup` set `path`, `catalog`, `vocabulary` and `pairs` (one `Pairs` for each name in SPLITS).
     """
 
     catalog: Catalog
@@ -121,19 +139,22 @@ class PairDataModule(LightningDataModule):
         self._digest: str | None = None
 
     def prepare_data(self) -> None:
-        """Make the files, where somebody makes them; once.
+        """Create the files of the source if `prepare` was given. Later calls do nothing.
 
         Raises:
-            InputError: they cannot be made.
+            InputError: the files cannot be created.
         """
         if self._prepare is not None:
             self.path, self._prepare = self._prepare(self.path), None
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - Lightning's signature; every stage wants all
-        """Read the source and split it, once.
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - signature of Lightning; every stage needs all data
+        """Read the source and split it. Later calls do nothing.
+
+        Args:
+            stage: ignored.
 
         Raises:
-            InputError: the files cannot be used (see `Reader.read`), or leave a split without pairs.
+            InputError: the files cannot be read (see `Reader.read`), or a split has no pairs.
         """
         if self._summary is not None:
             return
@@ -144,10 +165,10 @@ class PairDataModule(LightningDataModule):
         source.database.close()
         pairs = make_pairs(sessions, pairing=self._pairing, window=self._window)
         self.catalog = source.catalog
-        self._split_up(sessions, pairs)
+        self._set_splits(sessions, pairs)
         self._summary = self._summarise(source, sessions)
 
-    def _split_up(self, sessions: Sessions, pairs: Pairs) -> None:
+    def _set_splits(self, sessions: Sessions, pairs: Pairs) -> None:
         if self._split == "pair":
             self._part_of_session = None
             part_of_pair = split_pairs(len(pairs), seed=self._split_seed)
@@ -159,8 +180,8 @@ class PairDataModule(LightningDataModule):
         self.pairs = {name: pairs.where(part_of_pair == part) for part, name in enumerate(SPLITS)}
         if empty := [name for name, part in self.pairs.items() if not len(part)]:
             raise InputError(
-                f"no pairs left to {' and '.join(empty)}: {len(sessions)} sessions with {len(pairs)} pairs in "
-                f"{self.path} are too few for split={self._split}; give more logs"
+                f"no pairs left for {' and '.join(empty)}: {len(sessions)} sessions with {len(pairs)} pairs in "
+                f"{self.path} are too few for split={self._split}; add more logs"
             )
         train, num_tracks = self.pairs["train"], len(self.catalog)
         of_training = sessions.listens.where(in_training[sessions.listens.session])
@@ -195,18 +216,21 @@ class PairDataModule(LightningDataModule):
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
 
     def summary(self) -> pd.DataFrame:
-        """What each split holds, a line each: events, sessions, pairs, distinct tracks and artists, rejected lines.
+        """Count the content of each split. Call it after `setup`.
 
-        The line `all` counts the tracks and artists of the catalogue. Events are not counted where `split=pair` tears
-        sessions apart. Call after `setup`.
+        Returns:
+            One line for each split and a line `all`; the columns are events, sessions, pairs, distinct tracks, distinct
+                artists and rejected lines. The line `all` counts the tracks and artists of the catalogue. With
+                `split=pair` the events of a split are not counted.
         """
         assert self._summary is not None, "summary() before setup()"
         return self._summary
 
     def digest(self) -> str:
-        """Sixteen hex digits that change whenever a pair, its listener or split, or the catalogue does.
+        """Compute a digest of the data. Call it after `setup`.
 
-        Call after `setup`.
+        Returns:
+            Sixteen hexadecimal digits. They change if a pair, its listener, its split or the catalogue changes.
         """
         if self._digest is None:
             self._digest = self._hash()
@@ -220,27 +244,39 @@ class PairDataModule(LightningDataModule):
         return sha.hexdigest()[:16]
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
-        """Training pairs, shuffled by seed and epoch."""
+        """Build the loader of the training pairs.
+
+        Returns:
+            Batches in an order that depends on the seed and the epoch.
+        """
         return self._loader("train", self._seed)
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
-        """Validation pairs, in order."""
+        """Build the loader of the validation pairs.
+
+        Returns:
+            Batches in the order of the pairs.
+        """
         return self._loader("val", None)
 
     def test_dataloader(self) -> DataLoader[PairBatch]:
-        """Test pairs, in order."""
+        """Build the loader of the test pairs.
+
+        Returns:
+            Batches in the order of the pairs.
+        """
         return self._loader("test", None)
 
     def _loader(self, name: str, seed: int | None) -> DataLoader[PairBatch]:
         pairs = self.pairs[name]
         return DataLoader(
             PairDataset(pairs),
-            batch_size=None,  # the sampler hands out whole batches, there is nothing to collate
-            collate_fn=_as_it_is,
+            batch_size=None,  # the sampler yields complete batches
+            collate_fn=_identity,
             sampler=BatchSampler(num_pairs=len(pairs), batch_size=self._batch_size, seed=seed),
             pin_memory=torch.cuda.is_available(),
         )
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

@@ -1,7 +1,7 @@
 """Pairs: which tracks of a session are paired.
 
-P pairs, S sessions, E events, L listeners. The same rules are in `sql/pairs_*.sql`, for logs that outgrow one machine;
-the tests hold both to the same answers.
+P pairs, S sessions, E events, L listeners. The same rules are in `sql/pairs_*.sql` for logs that are too large for one
+machine. Tests check that both give the same pairs.
 """
 
 from dataclasses import dataclass
@@ -14,18 +14,19 @@ from src.datamodules.sessions import Sessions
 from src.errors import InputError, check_number
 
 PAIRINGS = ("consecutive", "first", "window")
+"""The ways to pair the tracks of a session; see `make_pairs`."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pairs:
-    """Pairs of tracks in the order of sessions (by their start) and of places in a session.
+    """Pairs of tracks, sorted by the start of their session and by their place in the session.
 
     Args:
-        session: session of each pair, 0..S-1 in the order in which they started.
-        listener: who listened, 0..L-1; of playlists each has its own.
-        previous: row of the track before.
-        following: row of the track after.
-        played_ratio: share of `following` that was played, 0 to 1; NaN where the source does not say.
+        session: number of the session of each pair, in 0..S-1, in the order in which sessions started.
+        listener: number of the listener, in 0..L-1; each playlist has a listener of its own.
+        previous: row of the previous track.
+        following: row of the next track.
+        played_ratio: share of `following` that was played, in [0, 1]; NaN where the source does not report it.
     """
 
     session: Int64[np.ndarray, "P"]
@@ -38,7 +39,14 @@ class Pairs:
         return len(self.previous)
 
     def where(self, chosen: Bool[np.ndarray, "P"]) -> "Pairs":
-        """Only the chosen pairs, in the same order."""
+        """Select pairs.
+
+        Args:
+            chosen: True for each pair to keep.
+
+        Returns:
+            The selected pairs in the same order.
+        """
         return Pairs(
             session=self.session[chosen],
             listener=self.listener[chosen],
@@ -48,7 +56,11 @@ class Pairs:
         )
 
     def as_listens(self) -> Listens:
-        """Each pair as a session of two; nothing is said of how much of the track before was played."""
+        """Convert each pair to a session of two events.
+
+        Returns:
+            The events. The share played of the previous track is unknown.
+        """
         unknown = np.full(len(self), np.nan, np.float32)
         return Listens(
             session=np.repeat(np.arange(len(self)), 2),
@@ -62,9 +74,12 @@ def make_pairs(sessions: Sessions, *, pairing: str, window: int) -> Pairs:
 
     Args:
         sessions: the sessions.
-        pairing: `consecutive` (each track with the one before it), `first` (the first track of a session with every
-            later one), or `window` (each track with every one at most `window` places before it).
+        pairing: `consecutive` (each track with the track before it), `first` (the first track of a session with every
+            later track), or `window` (each track with every track at most `window` places before it).
         window: largest distance for `pairing=window`, at least 1.
+
+    Returns:
+        The pairs.
 
     Raises:
         InputError: `pairing` is unknown, or `window` is out of range.
@@ -73,24 +88,24 @@ def make_pairs(sessions: Sessions, *, pairing: str, window: int) -> Pairs:
         raise InputError(f"pairing must be one of {', '.join(PAIRINGS)}, got {pairing!r}")
     check_number("window", window, whole=True, least=1, hint="pairing=consecutive is a window of 1")
     listens = sessions.listens
-    earlier, later = _reach(sessions.place, pairing, window)
-    session = listens.session[later]
+    previous, following = _paired_events(sessions.place, pairing, window)
+    session = listens.session[following]
     return Pairs(
         session=session,
         listener=sessions.listener[session],
-        previous=listens.track[earlier],
-        following=listens.track[later],
-        played_ratio=listens.played_ratio[later],
+        previous=listens.track[previous],
+        following=listens.track[following],
+        played_ratio=listens.played_ratio[following],
     )
 
 
-def _reach(
+def _paired_events(
     place: Int64[np.ndarray, "E"], pairing: str, window: int
 ) -> tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]:
-    """Which event is paired with which later one, given the place 0, 1, … of each in its session."""
+    """Numbers of the previous and of the next event of each pair, from the place 0, 1, … of events in their session."""
     if pairing != "window":
-        later = np.flatnonzero(place)
-        return later - (place[later] if pairing == "first" else 1), later
+        following = np.flatnonzero(place)
+        return following - (place[following] if pairing == "first" else 1), following
     num = np.minimum(place, window)
-    later = np.repeat(np.arange(len(place)), num)
-    return later - np.repeat(num.cumsum(), num) + np.arange(len(later)), later
+    following = np.repeat(np.arange(len(place)), num)
+    return following - np.repeat(num.cumsum(), num) + np.arange(len(following)), following

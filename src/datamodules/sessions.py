@@ -1,7 +1,7 @@
-"""Sessions: where a listener's events are cut.
+"""Sessions: how the events of a listener are cut into sessions.
 
-S sessions, E events, L listeners. The same rules are in `sql/sessions.sql`, for logs that outgrow one machine; the
-tests hold both to the same answers.
+S sessions, E events, L listeners. The same rules are in `sql/sessions.sql` for logs that are too large for one machine.
+Tests check that both give the same sessions.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Sessions:
     """All sessions in the order in which they started.
 
     Args:
-        key: `user/number of the session among the user's`: the same for as long as the log only grows.
-        listener: who listened, 0..L-1; each playlist has its own.
-        has_clock: whether the source gives times, so that the order means something.
+        key: key of each session, `<user>/<number of the session of this user>`. It does not change while the log grows.
+        listener: number of the listener, in 0..L-1; each playlist has a listener of its own.
+        has_clock: whether the source has timestamps. Without them the order of the sessions has no meaning.
         listens: every event.
         place: place 0, 1, … of each event in its session.
     """
@@ -40,14 +40,17 @@ class Sessions:
 
 
 def cut_sessions(database: "DuckDBPyConnection", *, session_gap_minutes: float) -> Sessions:
-    """Cut the table `events` of a source into sessions.
+    """Cut the events of a source into sessions.
 
-    A session ends after an event marked as last, before a silence longer than the gap, or where the source's own
-    session changes.
+    A session ends after an event marked as last, before a pause longer than the gap, or where the source reports
+    another session.
 
     Args:
-        database: holds the table `events`; see `SourceEvents`.
-        session_gap_minutes: a longer silence ends a session.
+        database: database that holds the table `events`; see `SourceEvents`.
+        session_gap_minutes: a longer pause ends a session, in minutes, above 0.
+
+    Returns:
+        The sessions.
 
     Raises:
         InputError: `session_gap_minutes` is out of range.
@@ -71,18 +74,20 @@ def cut_sessions(database: "DuckDBPyConnection", *, session_gap_minutes: float) 
     by_time = np.lexsort((events["position"][start], timestamp[start]))
     start, number, length = start[by_time], number[by_time], length[by_time]
     place = np.arange(len(user)) - np.repeat(length.cumsum() - length, length)
-    moved = np.repeat(start, length) + place
+    event = np.repeat(start, length) + place
     return Sessions(
-        key=np.array([f"{who}/{n}" for who, n in zip(user[start].tolist(), number.tolist(), strict=True)], object),
+        key=np.array(
+            [f"{user_id}/{n}" for user_id, n in zip(user[start].tolist(), number.tolist(), strict=True)], object
+        ),
         listener=(starts_user.cumsum() - 1)[start],
         has_clock=bool(events["has_clock"].all()),
         listens=Listens(
-            session=np.repeat(nth, length), track=events["track"][moved], played_ratio=events["played_ratio"][moved]
+            session=np.repeat(nth, length), track=events["track"][event], played_ratio=events["played_ratio"][event]
         ),
         place=place,
     )
 
 
 def _changes(column: Shaped[np.ndarray, "E"]) -> Bool[np.ndarray, "E"]:
-    """Where an event differs from the one before; the first one does."""
+    """True for each event that differs from the event before it, and for the first event."""
     return np.concatenate([[True], column[1:] != column[:-1]])[: len(column)]

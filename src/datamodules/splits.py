@@ -1,4 +1,4 @@
-"""Splits: which sessions, or which pairs, train, validate and test.
+"""Splits: which sessions or pairs are used for training, validation and test.
 
 S sessions, P pairs.
 """
@@ -11,17 +11,21 @@ from src.datamodules.sessions import Sessions
 from src.errors import InputError
 
 SPLITS = ("train", "val", "test")
+"""Names of the splits."""
 SHARES = (0.8, 0.1, 0.1)
-"""Share of sessions (of pairs for `split=pair`) in each of SPLITS."""
+"""Share of the sessions (of the pairs with `split=pair`) in each of SPLITS."""
 
 
 def split_sessions(sessions: Sessions, *, split: str, seed: int) -> Int8[np.ndarray, "S"]:
-    """Give each session whole to a place in SPLITS.
+    """Assign each session to a split.
 
     Args:
-        sessions: the sessions, in the order of time.
-        split: `time` (the earliest train, the last test) or `session` (at random).
-        seed: decides `split=session`, through a hash of each session's key.
+        sessions: the sessions, sorted by time.
+        split: `time` (the earliest sessions train, the latest test) or `session` (at random).
+        seed: seed of `split=session`; it enters a hash of the key of each session.
+
+    Returns:
+        Place of the split of each session in SPLITS.
 
     Raises:
         InputError: `split=time` for a source without a clock.
@@ -38,11 +42,21 @@ def split_sessions(sessions: Sessions, *, split: str, seed: int) -> Int8[np.ndar
 
 
 def split_pairs(num_pairs: int, *, seed: int) -> Int8[np.ndarray, "P"]:
-    """Give each pair to a place in SPLITS at random, sessions torn apart: the published recipe, which leaks."""
+    """Assign each pair to a split at random. Pairs of one session get into different splits: test data leaks.
+
+    It exists to repeat the published recipe.
+
+    Args:
+        num_pairs: number of pairs (P).
+        seed: seed of the random numbers.
+
+    Returns:
+        Place of the split of each pair in SPLITS.
+    """
     return np.random.default_rng(seed).permutation(_in_shares(num_pairs))
 
 
 def _in_shares(count: int) -> Int8[np.ndarray, "count"]:
-    """`count` labels in the order of SPLITS, as many of each as SHARES says."""
+    """`count` labels in the order of SPLITS, in the proportions of SHARES."""
     edges = np.round(np.cumsum(SHARES) * count).astype(int)
     return np.repeat(np.arange(len(SPLITS), dtype=np.int8), np.diff(edges, prepend=0))

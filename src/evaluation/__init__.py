@@ -1,1 +1,1 @@
-"""Evaluation: ranking metrics, one value for each test query, and which way a metric is better."""
+"""Evaluation: ranking metrics, one value for each test query, and the direction of each metric."""

@@ -1,4 +1,4 @@
-"""Which way a metric is better."""
+"""The direction of a metric: whether higher or lower is better."""
 
 import re
 from collections.abc import Mapping
@@ -14,12 +14,18 @@ _BETTER: Mapping[str, str] = {
     "loss": "min",
     "fit_seconds": "min",
 }
-"""By the last part of a metric's name, without its `_at_<k>`. Others have no better: a floor, coverage, popularity, and
-the effects of A/B tests, whose controls differ."""
+"""By the last part of a metric's name, without `_at_<k>`. Other metrics have no direction: floors, coverage,
+popularity, and effects of A/B tests, because their controls differ."""
 
 
 def direction(metric: str) -> str | None:
-    """Whether higher ("max") or lower ("min") is better, or neither.
+    """Look up whether higher or lower values of a metric are better.
+
+    Args:
+        metric: name of the metric, with or without `val/` or `test/`.
+
+    Returns:
+        `max`, `min`, or None where neither is better.
 
     >>> direction("test/ndcg_at_10"), direction("val/mse"), direction("test/coverage_at_10")
     ('max', 'min', None)
@@ -28,14 +34,14 @@ def direction(metric: str) -> str | None:
 
 
 def check_monitor_mode(metric: str, mode: str) -> None:
-    """Refuse a mode under which the worst epoch would be kept.
+    """Refuse a mode that would keep the worst epoch.
 
     Args:
-        metric: the metric that chooses the best epoch.
+        metric: name of the metric that chooses the best epoch.
         mode: `max` or `min`.
 
     Raises:
-        InputError: the mode is neither, or contradicts the metric.
+        InputError: the mode is neither `max` nor `min`, or it contradicts the direction of the metric.
     """
     if mode not in ("max", "min"):
         raise InputError(f"monitor.mode must be max or min, got {mode}")

@@ -1,10 +1,10 @@
-"""Ranking metrics: one value for each query, from the rank of the track that really followed.
+"""Ranking metrics: one value for each query, from the rank of the track that followed.
 
-N tracks in the catalogue, Q queries, K candidates in a list, P pairs.
+N tracks in the catalogue, Q queries, K candidates of a list, L lists, P pairs.
 
-A query is the previous track of a test pair, its one relevant candidate is the track that followed; the candidates are
-the whole catalogue but the query itself. Ranks start at 1; candidates that tie share the mean of the ranks they take
-up, so a rank may end in ½.
+A query is the previous track of a test pair. Its one relevant candidate is the track that followed. The candidates are
+all tracks of the catalogue except the query. Ranks start at 1. Candidates that tie share the mean of the ranks they
+occupy, therefore a rank may end in ½.
 """
 
 import numpy as np
@@ -13,19 +13,35 @@ from jaxtyping import Bool, Float, Float64, Int64
 from scipy.stats import rankdata
 
 LIKED = 0.8
-"""A test pair is a query if this share or more of its next track was played, or if the share is unknown."""
+"""A test pair is a query if at least this share of its next track was played, or if the share is unknown."""
 
 
 def is_query(
     previous: Int64[np.ndarray, "P"], following: Int64[np.ndarray, "P"], played_ratio: Float[np.ndarray, "P"]
 ) -> Bool[np.ndarray, "P"]:
-    """Which pairs are queries: liked or unknown, and not a track after itself, which is no candidate."""
+    """Select the pairs that are queries: the next track was liked or its share is unknown, and it is another track.
+
+    Args:
+        previous: row of the previous track of each pair.
+        following: row of the next track of each pair.
+        played_ratio: share of `following` that was played, in [0, 1]; NaN where unknown.
+
+    Returns:
+        True for each pair that is a query.
+    """
     liked = np.isnan(played_ratio) | (played_ratio >= np.float32(LIKED))
     return np.asarray(liked & (previous != following))
 
 
 def recall_at(ranks: Float64[np.ndarray, "Q"], k: int) -> Float64[np.ndarray, "Q"]:
-    """1 where the relevant candidate stands among the first k, else 0.
+    """Compute recall@k: 1 if the relevant candidate is among the first k, else 0.
+
+    Args:
+        ranks: rank of the relevant candidate of each query, at least 1.
+        k: length of the list, at least 1.
+
+    Returns:
+        Recall of each query, 0 or 1.
 
     >>> recall_at(np.array([1.0, 10.0, 10.5]), 10)
     array([1., 1., 0.])
@@ -34,7 +50,18 @@ def recall_at(ranks: Float64[np.ndarray, "Q"], k: int) -> Float64[np.ndarray, "Q
 
 
 def ndcg_at(ranks: Float64[np.ndarray, "Q"], k: int) -> Float64[np.ndarray, "Q"]:
-    """`1 / log2(1 + rank)` where the relevant candidate stands among the first k, else 0.
+    """Compute NDCG@k: `1 / log2(1 + rank)` if the relevant candidate is among the first k, else 0.
+
+    Args:
+        ranks: rank of the relevant candidate of each query, at least 1.
+        k: length of the list, at least 1.
+
+    Returns:
+        NDCG of each query, in [0, 1].
+
+    Source:
+        Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 2002, with one relevant
+        candidate.
 
     >>> ndcg_at(np.array([1.0, 3.0, 11.0]), 10)
     array([1. , 0.5, 0. ])
@@ -43,7 +70,13 @@ def ndcg_at(ranks: Float64[np.ndarray, "Q"], k: int) -> Float64[np.ndarray, "Q"]
 
 
 def reciprocal_rank(ranks: Float64[np.ndarray, "Q"]) -> Float64[np.ndarray, "Q"]:
-    """`1 / rank`; its mean over queries is the MRR.
+    """Compute `1 / rank`. Its mean over the queries is the MRR.
+
+    Args:
+        ranks: rank of the relevant candidate of each query, at least 1.
+
+    Returns:
+        Reciprocal rank of each query, in (0, 1].
 
     >>> reciprocal_rank(np.array([1.0, 2.5]))
     array([1. , 0.4])
@@ -52,7 +85,14 @@ def reciprocal_rank(ranks: Float64[np.ndarray, "Q"]) -> Float64[np.ndarray, "Q"]
 
 
 def accuracy(ranks: Float64[np.ndarray, "Q"]) -> pd.DataFrame:
-    """Every accuracy metric of every query: a line a query, a column a metric, named as in MLflow."""
+    """Compute every accuracy metric of every query.
+
+    Args:
+        ranks: rank of the relevant candidate of each query, at least 1.
+
+    Returns:
+        One line for each query and one column for each metric, named as in MLflow.
+    """
     return pd.DataFrame(
         {
             "recall_at_1": recall_at(ranks, 1),
@@ -65,17 +105,44 @@ def accuracy(ranks: Float64[np.ndarray, "Q"]) -> pd.DataFrame:
 
 
 def coverage(lists: Int64[np.ndarray, "L K"], num_tracks: int) -> float:
-    """Share of the catalogue that stands in at least one list, 0 to 1."""
+    """Compute the share of the catalogue that is in at least one list.
+
+    Args:
+        lists: rows of the candidates of each list.
+        num_tracks: number of tracks in the catalogue (N).
+
+    Returns:
+        Coverage, in [0, 1].
+    """
     return len(np.unique(lists)) / num_tracks
 
 
 def same_artist(
     queries: Int64[np.ndarray, "Q"], lists: Int64[np.ndarray, "Q K"], artist_of: Int64[np.ndarray, "N"]
 ) -> Float64[np.ndarray, "Q"]:
-    """Share of each list that is by the artist of the query, 0 to 1."""
+    """Compute the share of each list that is by the artist of its query.
+
+    Args:
+        queries: row of each query.
+        lists: rows of the candidates of each query.
+        artist_of: row of the artist of each track.
+
+    Returns:
+        Share of each list, in [0, 1].
+    """
     return np.asarray((artist_of[lists] == artist_of[queries][:, None]).mean(1))
 
 
 def popularity_rank(lists: Int64[np.ndarray, "Q K"], plays: Int64[np.ndarray, "N"]) -> Float64[np.ndarray, "Q"]:
-    """Mean popularity rank of each list: 1 is the track played most in training; ties share their mean rank."""
+    """Compute the mean popularity rank of each list.
+
+    The track with most plays has the rank 1. Tracks with equal plays share the mean of their ranks.
+
+    Args:
+        lists: rows of the candidates of each query.
+        plays: number of plays of each track in training.
+
+    Returns:
+        Mean popularity rank of each list, in [1, N].
+    """
     return np.asarray(rankdata(-plays)[lists].mean(1))

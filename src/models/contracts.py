@@ -1,8 +1,8 @@
-"""The contracts: what a head, a loss, a ranker and a reader must offer, and nothing about how they do it.
+"""The contracts: what a head, a loss, a ranker and a reader must offer. They do not say how.
 
-B pairs in a batch, N tracks in the catalogue, A artists, V width of a query or item vector, Q queries, K candidates of
-a list. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/` holds one suite for each contract; a new
-implementation is tested by adding its name there.
+B pairs in a batch, N tracks in the catalogue, A artists, L listeners, V width of a query or item vector, Q queries,
+K candidates of a list. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/` holds one test suite for each
+contract. A new implementation is tested by adding its name there.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 OnBlock = Callable[[int], None]
-"""Called with the number of queries done, whenever some are."""
+"""Reports progress: called after each block of queries with the number of queries in that block."""
 
 
 class PairBatch(NamedTuple):
-    """Some pairs of tracks, a line each.
+    """A batch of pairs of tracks.
 
-    Args:
-        previous: row of the track before.
-        following: row of the track after.
-        played_ratio: share of `following` that was played, 0 to 1; NaN where the source does not report it.
-        listener: who listened, 0..L-1.
+    Attributes:
+        previous: row of the previous track of each pair.
+        following: row of the next track of each pair.
+        played_ratio: share of `following` that was played, in [0, 1]; NaN where the source does not report it.
+        listener: number of the listener, in 0..L-1.
     """
 
     previous: Int64[Tensor, "B"]
@@ -41,102 +41,198 @@ class PairBatch(NamedTuple):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A head: it gives each track a query vector and an item vector, and the score of a pair is their inner product.
+    """A head: it gives each track a query vector and an item vector, and their inner product is the score of a pair.
 
-    One matrix product then serves the loss, ranks, lists and any vector index. A scorer is an `nn.Module`; `heads.Head`
-    is one to start from, which needs only `query` and `item`.
+    Because every score is an inner product, the loss, the ranks, the lists and any vector index need one matrix
+    product. A scorer is an `nn.Module`. A new one can inherit from `heads.Head`, which needs only `query` and `item`.
+
+    Attributes:
+        num_tracks: number of tracks in the catalogue (N).
     """
 
     num_tracks: int
-    """N."""
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Vectors of the tracks in `rows` in the first place of a pair."""
+        """Compute the vectors of tracks in the first place of a pair.
+
+        Args:
+            rows: rows of the tracks, in 0..N-1.
+
+        Returns:
+            One query vector for each row.
+        """
         ...
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Vectors of the tracks in `rows` in the second place of a pair."""
+        """Compute the vectors of tracks in the second place of a pair.
+
+        Args:
+            rows: rows of the tracks, in 0..N-1.
+
+        Returns:
+            One item vector for each row.
+        """
         ...
 
     def __call__(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Score of each pair: `query(previous) · item(following)`."""
+        """Compute the score of each pair, `query(previous) · item(following)`.
+
+        Args:
+            previous: rows of the previous tracks.
+            following: rows of the next tracks.
+
+        Returns:
+            One score for each pair, dimensionless.
+        """
         ...
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
-        """Query vector of every track of the catalogue."""
+        """Compute the query vector of every track.
+
+        Returns:
+            Query vectors in the order of the catalogue.
+        """
         ...
 
     def item_vectors(self) -> Float[Tensor, "N V"]:
-        """Item vector of every track of the catalogue."""
+        """Compute the item vector of every track.
+
+        Returns:
+            Item vectors in the order of the catalogue.
+        """
         ...
 
     def artist_vectors(self) -> Float[Tensor, "A V"] | None:
-        """A vector for each artist; None where the head has none, and the mean of an artist's tracks has to do."""
+        """Compute a vector for each artist.
+
+        Returns:
+            Artist vectors, or None if the head has none. The mean of an artist's track vectors is then used instead.
+        """
         ...
 
     def logged(self) -> Mapping[str, float]:
-        """Numbers of the head that are logged after each epoch, by name, such as `alpha`."""
+        """Report numbers of the head that are logged after each epoch, such as `alpha`.
+
+        Returns:
+            Values by name.
+        """
         ...
 
 
 @runtime_checkable
 class Loss(Protocol):
-    """How a head is judged by what was listened to. A loss is an `nn.Module`."""
+    """How the scores of a head are compared with what listeners did. A loss is an `nn.Module`."""
 
     def __call__(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
-        """Loss of a batch; it takes from the batch what it needs."""
+        """Compute the loss of a batch.
+
+        Args:
+            scorer: the head.
+            batch: the pairs; a loss reads the columns that it needs.
+
+        Returns:
+            The loss.
+        """
         ...
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Share of the track, 0 to 1, that each score predicts of a listener; NaN where nothing is known of shares."""
+        """Predict the share played of each pair from its score.
+
+        Args:
+            score: score of each pair.
+            listener: number of the listener, in 0..L-1.
+
+        Returns:
+            Predicted share played; NaN where the source does not report shares.
+        """
         ...
 
     def calibrate(self, score: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> None:
-        """Learn from validation pairs with a known share what `predict` needs and training cannot give.
+        """Fit on validation pairs what `predict` needs and training cannot give. Called once after each epoch.
 
-        Called once after each epoch. Most losses need nothing.
+        Most losses need nothing.
+
+        Args:
+            score: score of each validation pair with a known share.
+            played_ratio: share played of each of these pairs, in [0, 1].
         """
         ...
 
 
 @runtime_checkable
 class Ranker(Protocol):
-    """Whatever ranks a catalogue: every trained head and every baseline. Callbacks know no other contract."""
+    """A model that ranks the catalogue: every trained head and every baseline. Callbacks use only this contract.
+
+    Attributes:
+        scorer: the trained head; None for a baseline, which has no vectors.
+        loss: the loss that the head was trained with; None for a baseline.
+    """
 
     scorer: Scorer | None
-    """The head that was trained; None of a baseline, which has no vectors."""
     loss: Loss | None
-    """What it was trained with; None of a baseline."""
 
     def ranks(
         self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: OnBlock
     ) -> Float64[np.ndarray, "Q"]:
-        """Rank of each `following` among all tracks but its `previous`, from 1; ties share the mean of their ranks."""
+        """Rank the track that followed each query among all tracks except the query.
+
+        Args:
+            previous: rows of the queries.
+            following: rows of the tracks that followed.
+            on_block: reports progress.
+
+        Returns:
+            Rank of each `following`, at least 1. Candidates that tie share the mean of the ranks they occupy.
+        """
         ...
 
     def top(
         self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """The K best candidates of each query, best first, and their scores; a track is no candidate of its own."""
+        """Find the K best candidates of each query. A track is never a candidate for itself.
+
+        Args:
+            query_rows: rows of the queries.
+            k: length of a list, 1 <= k < N.
+            on_block: reports progress.
+
+        Returns:
+            Rows of the candidates, best first, and their scores.
+        """
         ...
 
     def approximate_top(
         self, query_rows: Int64[np.ndarray, "Q"], k: int, recall: float, on_block: OnBlock
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"], float | None]:
-        """Nearly the same, faster: aims at the share `recall` of the exact lists, and returns the share it found.
+        """Find nearly the K best candidates of each query, faster than `top`.
 
-        None in its place means that the lists are exact, since nothing faster was needed.
+        Args:
+            query_rows: rows of the queries.
+            k: length of a list, 1 <= k < N.
+            recall: share of the exact lists to aim at, in (0, 1].
+            on_block: reports progress.
+
+        Returns:
+            Rows of the candidates, best first, their scores, and the share of the exact lists that was reached.
+                The share is None where the lists are exact because exact search is fast enough.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceEvents:
-    """What a source held: the catalogue, and the table `events` in `database`.
+    """The content of a source: its catalogue, and its events as a table in DuckDB.
 
-    `events` has the columns `user_id`, `timestamp` (ms, NULL without a clock), `position` (order of the lines), `track`
-    (row of the catalogue), `played_ratio` (DOUBLE, 0 to 1, or NULL), `source_session` (NULL where the source does not
-    cut sessions itself) and `is_last` (BOOLEAN: a session ends here). The others are BIGINT.
+    The table `events` has the columns `user_id`, `timestamp` (ms, NULL without a clock), `position` (order of the
+    lines), `track` (row of the catalogue), `played_ratio` (DOUBLE in [0, 1], or NULL), `source_session` (NULL where the
+    source does not cut sessions itself) and `is_last` (BOOLEAN: a session ends here). The others are BIGINT.
+
+    Attributes:
+        database: connection to the database that holds the table `events`.
+        catalog: the catalogue.
+        num_events: number of events in the table.
+        num_lines: number of lines in the event files, without blank ones.
+        num_rejected: number of lines that were rejected.
     """
 
     database: "DuckDBPyConnection"
@@ -154,11 +250,14 @@ class Reader(Protocol):
         """Read the catalogue and the events.
 
         Args:
-            folder: where the files are.
-            max_rejected: share of lines that may be rejected, 0 to 1.
-            rejected_path: where rejected lines are kept aside; written only if there are any.
+            folder: folder that holds the files.
+            max_rejected: largest share of lines that may be rejected, in [0, 1].
+            rejected_path: file that rejected lines are written to; it is written only if there are any.
+
+        Returns:
+            The catalogue and the events.
 
         Raises:
-            InputError: a file is missing, was cut off, holds nothing, or too many lines do not fit.
+            InputError: a file is missing, truncated or empty, or more lines than `max_rejected` are rejected.
         """
         ...

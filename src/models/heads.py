@@ -1,7 +1,7 @@
 """Heads: from a pair of tracks to a score.
 
 B pairs, N tracks in the catalogue, A artists, V width of a query or item vector, W the same without a bias, D width of
-an embedding. Scores are dimensionless. `Head` is what they have in common.
+an embedding. Scores are dimensionless. `Head` is the base class of every head.
 """
 
 from abc import ABC, abstractmethod
@@ -16,22 +16,33 @@ from src.catalog import Vocabulary
 from src.errors import InputError, check_flag, check_number
 
 BIAS_UNIT = 0.1
-"""Scores in a unit of an item bias. A whole unit would let a step of Adam move a bias further than any cosine, and the
-popular tracks would be there before anything else is learned."""
+"""Score that one unit of an item bias adds. With 1, one step of Adam would change a bias more than any cosine, and the
+model would learn popularity before anything else."""
 
 
 class Biases(nn.Embedding):
-    """A number for each row, 0 at first; a table, so that an optimizer may move few of them."""
+    """One bias for each row, initially 0. It is an embedding table, therefore an optimizer can update single rows.
+
+    Args:
+        num_rows: number of biases, at least 1.
+    """
 
     decays = False
-    """Weight decay is for embeddings: it would pull a bias to 0, where nothing says that it belongs."""
+    """No weight decay: it is meant for embeddings, and nothing says that a bias should be near 0."""
 
     def __init__(self, num_rows: int) -> None:
         super().__init__(num_rows, 1)
         nn.init.zeros_(self.weight)
 
     def forward(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """The numbers of `rows`."""
+        """Look up biases.
+
+        Args:
+            rows: rows of the table.
+
+        Returns:
+            The bias of each row.
+        """
         return super().forward(rows)[..., 0]
 
 
@@ -64,16 +75,17 @@ class Dropout(nn.Module):
 
 
 class RowDropout(nn.Module):
-    """Leaves out whole rows, each anew in each training step, as if they had never been seen.
+    """Sets whole rows to zero in training, as if these tracks were unseen. Each training step draws other rows.
 
     Args:
-        share: of the rows; what is left is not made larger for it.
+        share: share of the rows that are set to zero, in [0, 0.9]. The other rows are not scaled up.
 
     Raises:
-        InputError: the share is out of range.
+        InputError: `share` is out of range.
 
-    Source: the embedding dropout of Gal and Ghahramani, A theoretically grounded application of dropout in recurrent
-    neural networks, NeurIPS 2016, which leaves out words; for each row here, not once for all of a batch.
+    Source:
+        Gal and Ghahramani, A theoretically grounded application of dropout in recurrent neural networks, NeurIPS 2016
+        (embedding dropout, which drops a word in the whole batch; here each occurrence is drawn separately).
     """
 
     def __init__(self, share: int | float) -> None:
@@ -82,17 +94,24 @@ class RowDropout(nn.Module):
         self.share = float(share)
 
     def forward(self, rows: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """The rows, zero where they are left out."""
+        """Set some rows to zero in training; in evaluation return them unchanged.
+
+        Args:
+            rows: embeddings.
+
+        Returns:
+            The embeddings, zero in the dropped rows.
+        """
         if not (self.training and self.share):
             return rows
         return rows * (torch.rand((*rows.shape[:-1], 1), device=rows.device) >= self.share)
 
 
 class Head(nn.Module, ABC):
-    """What a head is made from: `query` and `item` are its own, the rest follows from them.
+    """Base class of a head: a subclass implements `query` and `item`, and the other methods follow from these two.
 
     Args:
-        num_tracks: N.
+        num_tracks: number of tracks in the catalogue (N).
     """
 
     def __init__(self, num_tracks: int) -> None:
@@ -101,31 +120,69 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Vectors of the tracks in `rows` in the first place of a pair."""
+        """Compute the vectors of tracks in the first place of a pair.
+
+        Args:
+            rows: rows of the tracks, in 0..N-1.
+
+        Returns:
+            One query vector for each row.
+        """
 
     @abstractmethod
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Vectors of the tracks in `rows` in the second place of a pair."""
+        """Compute the vectors of tracks in the second place of a pair.
+
+        Args:
+            rows: rows of the tracks, in 0..N-1.
+
+        Returns:
+            One item vector for each row.
+        """
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Score of each pair, `query(previous) · item(following)`; a head may know a faster way."""
+        """Compute the score of each pair, `query(previous) · item(following)`. A head may override it to be faster.
+
+        Args:
+            previous: rows of the previous tracks.
+            following: rows of the next tracks.
+
+        Returns:
+            One score for each pair.
+        """
         score: Tensor = torch.linalg.vecdot(self.query(previous), self.item(following))
         return score
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
-        """Query vector of every track of the catalogue."""
+        """Compute the query vector of every track.
+
+        Returns:
+            Query vectors in the order of the catalogue.
+        """
         return self.query(self._rows())
 
     def item_vectors(self) -> Float[Tensor, "N V"]:
-        """Item vector of every track of the catalogue."""
+        """Compute the item vector of every track.
+
+        Returns:
+            Item vectors in the order of the catalogue.
+        """
         return self.item(self._rows())
 
     def artist_vectors(self) -> Float[Tensor, "A V"] | None:
-        """None: an artist is the mean of its tracks."""
+        """Compute a vector for each artist.
+
+        Returns:
+            None. An artist is then represented by the mean of its track vectors.
+        """
         return None
 
     def logged(self) -> Mapping[str, float]:
-        """Nothing."""
+        """Report numbers of the head that are logged after each epoch.
+
+        Returns:
+            No values.
+        """
         return {}
 
     def _rows(self) -> Int64[Tensor, "N"]:
@@ -133,25 +190,28 @@ class Head(nn.Module, ABC):
 
 
 class CosineMix(Head):
-    """Convex mix of the track cosine and the artist cosine.
+    """Convex combination of the track cosine and the artist cosine.
 
-    `score = α·cos(track_prev, track_next) + (1−α)·cos(artist_prev, artist_next)`. One table a kind serves both places
-    of a pair. A track or artist that no training pair shows has the zero vector: such a track is scored by its artist
-    alone, and all tracks that share nothing known tie at 0.
+    `score = α·cos(track_prev, track_next) + (1−α)·cos(artist_prev, artist_next)`. There is one table of tracks and one
+    of artists, and both places of a pair use the same tables. A track or artist that occurs in no training pair has
+    the zero vector. An unknown track is therefore scored by its artist alone, and if its artist is unknown too, all its
+    scores are 0.
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.
         alpha: share of the track cosine, in [0, 1], or `learned` (starts at ½).
-        fixed_alpha: the alpha that the head is named for; None where any will do.
-        dim: width of an embedding (D).
-        init_std: standard deviation of the initial embeddings; the cosine does not see it, the step size does.
-        item_bias: whether a number of the candidate's own is added to the score, whatever came before it: how often
-            it follows at all.
-        dropout: share of the numbers of each unit vector that are left out, anew in each training step.
-        track_dropout: share of the tracks, in either place of a pair, that a training step takes for never seen, so
-            that their artists have to do. Nothing is left out where `alpha` is 0 or 1.
-        order_std: standard deviation of the initial offsets that are added to embeddings in the second place of a pair,
-            for sources where `a, b` is not as good as `b, a`; 0 for none: then the mix is symmetric.
+        fixed_alpha: the alpha that defines this model, such as 1 for `model=track`; None if any alpha is allowed.
+        dim: width of an embedding (D), at least 1.
+        init_std: standard deviation of the initial embeddings, above 0. It does not change the initial cosines, but it
+            changes how much one optimizer step rotates a vector.
+        item_bias: whether a learned bias of the candidate is added to the score. It says how often the candidate
+            follows any track.
+        dropout: share of the numbers of each unit vector that are set to zero in a training step, in [0, 0.9].
+        track_dropout: share of the tracks, in both places of a pair, that a training step treats as unseen, in
+            [0, 0.9]. These tracks are then scored by their artists. No effect where `alpha` is 0 or 1.
+        order_std: standard deviation of the initial offsets that are added to embeddings in the second place of a
+            pair, at least 0. Use it for sources where `a, b` and `b, a` differ. With 0 there are no offsets and the
+            score is symmetric.
 
     Raises:
         InputError: an argument is out of range.
@@ -200,22 +260,40 @@ class CosineMix(Head):
         check_number("track_dropout", track_dropout, least=0, most=0.9, hint="0 switches it off")
         if fixed_alpha in (0, 1) and track_dropout:
             raise InputError(
-                f"track_dropout={track_dropout} means nothing to this model, which is alpha={fixed_alpha}: it needs "
-                "tracks to leave out and artists in their place; leave it out"
+                f"track_dropout={track_dropout} has no effect in this model, which is alpha={fixed_alpha}: it needs "
+                "both tracks and artists; remove track_dropout"
             )
-        # at the ends of alpha, as in a sweep over it, there is nothing to leave out or nothing in its place
+        # alpha = 0 has no tracks to drop and alpha = 1 no artists to replace them; a sweep over alpha includes both
         self.track_dropout = RowDropout(track_dropout if self.track is not None and self.artist is not None else 0.0)
 
     def alpha(self) -> Float[Tensor, ""] | float:
-        """Share of the track cosine, in [0, 1]."""
+        """Return the share of the track cosine.
+
+        Returns:
+            Alpha, in [0, 1]; a tensor where it is learned.
+        """
         return self._alpha if self.alpha_logit is None else torch.sigmoid(self.alpha_logit)
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """`[√α·t̂ ; √(1−α)·â]` of the tracks in `rows`, where a hat means unit length; 1 after it for an item bias."""
+        """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means unit length; a 1 is appended where there is an item bias.
+
+        Args:
+            rows: rows of the tracks.
+
+        Returns:
+            One query vector for each row.
+        """
         return _with_ones(self._directions(rows, in_second_place=False), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """The same of the tracks in `rows`, but for offsets: one table serves both places. Their bias after it."""
+        """Compute the same vectors as `query`, with offsets where there are any; the item bias is appended.
+
+        Args:
+            rows: rows of the tracks.
+
+        Returns:
+            One item vector for each row.
+        """
         return _with_bias(self._directions(rows, in_second_place=True), self.item_bias, rows)
 
     def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B W"]:
@@ -231,7 +309,15 @@ class CosineMix(Head):
         return torch.cat(parts, dim=-1)
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Score of each pair, in [-1, 1] but for the bias."""
+        """Compute the score of each pair.
+
+        Args:
+            previous: rows of the previous tracks.
+            following: rows of the next tracks.
+
+        Returns:
+            One score for each pair, in [-1, 1] without an item bias.
+        """
         pairs, alpha = torch.stack([previous, following]), self.alpha()
         score = torch.zeros(len(previous), device=previous.device)
         for table, offset, left_out, rows, share in (
@@ -245,28 +331,38 @@ class CosineMix(Head):
         return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
 
     def artist_vectors(self) -> Float[Tensor, "A D"] | None:
-        """Unit vector of each artist; None where the head has no artists."""
+        """Compute the unit vector of each artist.
+
+        Returns:
+            Artist vectors; None for `model=track`, which has no artists.
+        """
         return None if self.artist is None else F.normalize(self.artist.weight, dim=-1)
 
     def logged(self) -> Mapping[str, float]:
-        """Share of the track cosine, as `alpha`."""
+        """Report the share of the track cosine.
+
+        Returns:
+            The value under the name `alpha`.
+        """
         alpha = self.alpha()
         return {"alpha": alpha if isinstance(alpha, float) else alpha.item()}
 
 
 class TwoTableDot(Head):
-    """The contextual rival: dot product of two separate tables, `⟨context_prev, track_next⟩`.
+    """The contextual model: dot product of two separate tables, `⟨context_prev, track_next⟩`.
 
-    A track that no training pair shows in a place has the zero vector there.
+    A track that occurs in no training pair in a place has the zero vector in that place.
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.
-        alpha: must be None: this scorer knows no artists. It stands here so that sweeps over models may set it.
-        dim: width of an embedding (D).
-        init_std: standard deviation of the initial embeddings.
-        item_bias: whether a number of the candidate's own is added to the score; as there.
-        dropout: share of the numbers of each embedding that are left out, anew in each training step.
-        track_dropout: share of the tracks, in either place of a pair, that a training step takes for never seen.
+        alpha: must be None because this head has no artists. The parameter exists so that a sweep over models that
+            sets `model.alpha` gets a clear error.
+        dim: width of an embedding (D), at least 1.
+        init_std: standard deviation of the initial embeddings, above 0.
+        item_bias: whether a learned bias of the candidate is added to the score.
+        dropout: share of the numbers of each embedding that are set to zero in a training step, in [0, 0.9].
+        track_dropout: share of the tracks, in both places of a pair, that a training step treats as unseen, in
+            [0, 0.9].
 
     Raises:
         InputError: an argument is out of range.
@@ -286,7 +382,7 @@ class TwoTableDot(Head):
         super().__init__(len(vocabulary.catalog))
         if alpha is not None:
             raise InputError(
-                f"alpha={alpha} means nothing to this model, which has no artist embeddings; "
+                f"alpha={alpha} has no effect in this model, which has no artist embeddings; "
                 f"use model=convex model.alpha={alpha}"
             )
         check_number("dim", dim, whole=True, least=1)
@@ -297,11 +393,25 @@ class TwoTableDot(Head):
         self.track_dropout = RowDropout(track_dropout)
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Context embedding of the tracks in `rows`; and 1, where there is an item bias."""
+        """Look up context embeddings; a 1 is appended where there is an item bias.
+
+        Args:
+            rows: rows of the tracks.
+
+        Returns:
+            One query vector for each row.
+        """
         return _with_ones(self.track_dropout(self.dropout(self.context(rows))), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Track embedding of the tracks in `rows`; and their bias."""
+        """Look up track embeddings; the item bias is appended where there is one.
+
+        Args:
+            rows: rows of the tracks.
+
+        Returns:
+            One item vector for each row.
+        """
         return _with_bias(self.track_dropout(self.dropout(self.track(rows))), self.item_bias, rows)
 
 
@@ -319,16 +429,16 @@ def _with_bias(vectors: Float[Tensor, "B W"], bias: Biases | None, rows: Int[Ten
 
 
 def _cosine(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: Dropout) -> Float[Tensor, "B"]:
-    """Of each pair, 0 where a vector is; half the time of making both of unit length first."""
+    """Cosine of each pair, 0 where a vector is zero. Takes half the time of normalising both vectors first."""
     dot = torch.linalg.vecdot
-    with torch.autocast(first.device.type, enabled=False):  # half precision knows no such small squares
+    with torch.autocast(first.device.type, enabled=False):  # these squares are too small for half precision
         dropped = dot(dropout(first), dropout(second))
         cosine: Tensor = dropped * (dot(first, first) * dot(second, second)).clamp(min=1e-24).rsqrt()
     return cosine
 
 
 def _table(seen: Tensor, dim: int, init_std: float) -> nn.Embedding:
-    """Embeddings drawn from N(0, init_std²); zero, and never moved by a gradient, where nothing was seen."""
+    """Embeddings drawn from N(0, init_std²); an unseen row is zero, and no gradient changes it."""
     check_number("init_std", init_std, above=0)
     table = nn.Embedding(len(seen), dim)
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""The `LightningModule`: a scorer, a loss and an optimizer, and the regression metrics.
+"""The `LightningModule` of every head: a scorer, a loss and an optimizer, and the regression metrics.
 
-B pairs in a batch, P pairs in a split, Q queries, K candidates.
+B pairs in a batch, P pairs in a split, Q queries, K candidates of a list.
 """
 
 from collections.abc import Callable
@@ -24,20 +24,20 @@ from src.models.retrieval.exact import mean_ranks, top_k
 class PairRanker(LightningModule):
     """Learns to score pairs of tracks.
 
-    Logs `train/loss`, `val/loss` and, where shares are known, MSE and MAE of the predicted share; in `test/` these
-    stand beside two floors, the training mean and a uniform random guess (its expectation, so nothing is drawn).
-    What the scorer wants logged, such as `alpha`, is logged with them.
-
-    Raises:
-        InputError: scorer, loss, optimizer or scheduler refuse their settings.
+    Logs `train/loss`, `val/loss` and, where shares are known, MSE and MAE of the predicted share. The test metrics are
+    logged with two floors: predicting the training mean, and a uniform random guess (as its exact expectation).
+    Numbers that the scorer reports, such as `alpha`, are logged too.
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.
-        scorer: makes the scorer from the vocabulary.
-        loss: makes the loss from the vocabulary.
-        optimizer: makes the optimizer from parameter groups. Weight decay is for embeddings alone.
-        scheduler: makes the scheduler from the optimizer, or None; stepped after each epoch.
-        monitor: the metric that a scheduler which watches one is given.
+        scorer: factory of the scorer; takes the vocabulary.
+        loss: factory of the loss; takes the vocabulary.
+        optimizer: factory of the optimizer; takes parameter groups. Weight decay applies to embeddings only.
+        scheduler: factory of the scheduler, or None; takes the optimizer. It is stepped after each epoch.
+        monitor: name of the metric that a scheduler such as `ReduceLROnPlateau` reads.
+
+    Raises:
+        InputError: the scorer, the loss, the optimizer or the scheduler refuses its settings.
     """
 
     def __init__(
@@ -54,36 +54,43 @@ class PairRanker(LightningModule):
         self.scorer: Scorer = build("model", scorer, vocabulary)
         if not isinstance(self.scorer, Scorer):
             raise InputError(
-                f"model makes a {type(self.scorer).__name__}, which has no query and item vectors to train; a baseline "
-                "names recipe=counting in its yaml, so leave out recipe= and experiment="
+                f"the model is a {type(self.scorer).__name__}, which has no query and item vectors to train; the yaml "
+                "of a baseline names recipe=counting, therefore remove recipe= and experiment="
             )
         self.loss: Loss = build("loss", loss, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
         self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
         self._mean_played_ratio, self._plays = vocabulary.mean_played_ratio, vocabulary.plays
-        self.configure_optimizers()  # what they refuse should be known now, not when a run has begun
+        self.configure_optimizers()  # a wrong setting is reported now and not after the run has begun
 
     def on_fit_start(self) -> None:
-        """Look at what only the trainer knows.
+        """Check the settings of the trainer.
 
         Raises:
-            InputError: gradients shall be clipped, which sparse ones cannot be.
+            InputError: gradient clipping is on and gradients are sparse.
         """
-        if self.trainer.gradient_clip_val is not None and _wants_sparse(self.trainer.optimizers[0]):
+        if self.trainer.gradient_clip_val is not None and _uses_sparse_gradients(self.trainer.optimizers[0]):
             raise InputError(
-                f"trainer.gradient_clip_val={self.trainer.gradient_clip_val} needs gradients of whole tables; "
-                "use optimizer=adam with it"
+                f"trainer.gradient_clip_val={self.trainer.gradient_clip_val} needs dense gradients, and this optimizer "
+                "uses sparse ones; use optimizer=adam with it"
             )
 
     def training_step(self, batch: PairBatch, _: int) -> Tensor:
-        """Loss of a batch."""
+        """Compute the loss of a batch.
+
+        Args:
+            batch: the pairs.
+
+        Returns:
+            The loss.
+        """
         loss = self.loss(self.scorer, batch)
-        self._trained.append((loss.detach(), len(batch[0])))  # Lightning's own mean costs as much as half a step
+        self._trained.append((loss.detach(), len(batch[0])))  # Lightning's own mean takes as long as half a step
         return loss
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Log the mean loss of the epoch after its last batch: at the end of the epoch callbacks come before models."""
+        """Log the mean loss of the epoch after its last batch, because callbacks run before `on_train_epoch_end`."""
         if not (self.trainer.is_last_batch or self.trainer.should_stop):
             return
         losses, sizes = zip(*self._trained, strict=True)
@@ -93,18 +100,26 @@ class PairRanker(LightningModule):
         self.log("train/loss", mean, on_step=False, on_epoch=True)
 
     def validation_step(self, batch: PairBatch, _: int) -> None:
-        """Loss of a batch, and the scores whose shares are known."""
+        """Log the loss of a batch and keep the scores whose shares are known.
+
+        Args:
+            batch: the pairs.
+        """
         self._evaluate("val", batch)
 
     def test_step(self, batch: PairBatch, _: int) -> None:
-        """Loss of a batch, and the scores whose shares are known."""
+        """Log the loss of a batch and keep the scores whose shares are known.
+
+        Args:
+            batch: the pairs.
+        """
         self._evaluate("test", batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Regression metrics, and what the scorer wants logged; calibrates the loss.
+        """Calibrate the loss, then log regression metrics and the numbers of the scorer.
 
         Raises:
-            InputError: training has diverged; no checkpoint is made of such weights.
+            InputError: training has diverged. Such weights are not saved in a checkpoint.
         """
         if not all(parameter.isfinite().all() for parameter in self.parameters()):
             raise InputError(
@@ -116,14 +131,23 @@ class PairRanker(LightningModule):
         self._log_scorer()
 
     def on_test_epoch_end(self) -> None:
-        """Regression metrics beside their floors, and what the scorer wants logged, of the weights under test."""
+        """Log regression metrics with their floors, and the numbers of the scorer."""
         self._log_regression("test", *self._known_pairs())
         self._log_scorer()
 
     def ranks(
         self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: OnBlock
     ) -> Float64[np.ndarray, "Q"]:
-        """Rank of each `following` among all candidates of its `previous`; see `retrieval.mean_ranks`."""
+        """Rank the track that followed each query among all tracks except the query.
+
+        Args:
+            previous: rows of the queries.
+            following: rows of the tracks that followed.
+            on_block: reports progress.
+
+        Returns:
+            Rank of each `following`, at least 1; see `retrieval.exact.mean_ranks`.
+        """
         return mean_ranks(
             queries=self.scorer.query_vectors(),
             items=self.scorer.item_vectors(),
@@ -135,7 +159,16 @@ class PairRanker(LightningModule):
     def top(
         self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """The K best candidates of each query and their scores; see `retrieval.top_k`."""
+        """Find the K best candidates of each query.
+
+        Args:
+            query_rows: rows of the queries.
+            k: length of a list, 1 <= k < N.
+            on_block: reports progress.
+
+        Returns:
+            Rows of the candidates, best first, and their scores; see `retrieval.exact.top_k`.
+        """
         return top_k(
             queries=self.scorer.query_vectors(),
             items=self.scorer.item_vectors(),
@@ -148,7 +181,18 @@ class PairRanker(LightningModule):
     def approximate_top(
         self, query_rows: Int64[np.ndarray, "Q"], k: int, recall: float, on_block: OnBlock
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"], float]:
-        """Nearly the K best candidates, and the share of the best that was found; see `approximate.py`."""
+        """Find nearly the K best candidates of each query, faster than `top`.
+
+        Args:
+            query_rows: rows of the queries.
+            k: length of a list, 1 <= k < N.
+            recall: share of the exact lists to aim at, in (0, 1].
+            on_block: reports progress.
+
+        Returns:
+            Rows of the candidates, best first, their scores, and the share of the exact lists that was reached; see
+                `retrieval.approximate.approximate_top_k`.
+        """
         return approximate_top_k(
             queries=self.scorer.query_vectors(),
             items=self.scorer.item_vectors(),
@@ -166,7 +210,7 @@ class PairRanker(LightningModule):
         self._evaluated.append((score, batch.played_ratio[known], batch.listener[known]))
 
     def _known_pairs(self) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Int64[Tensor, "P"]]:
-        """Score, share and listener of all pairs with a known share that were evaluated since the last call."""
+        """Return score, share and listener of all pairs with a known share since the last call."""
         scores, shares, listeners = zip(*self._evaluated, strict=True)
         self._evaluated.clear()
         return torch.cat(scores), torch.cat(shares), torch.cat(listeners)
@@ -190,7 +234,13 @@ class PairRanker(LightningModule):
         self.log_dict({f"{stage}/{name}": value.double().mean() for name, value in metrics.items()})
 
     def configure_optimizers(self) -> Any:
-        """Weight decay on the embeddings alone: it would pull alpha to ½, a scale to 1, and biases to 0."""
+        """Build the optimizer and the scheduler. Only embeddings have weight decay.
+
+        Weight decay of the other parameters would move alpha to ½, a scale to 1 and biases to 0.
+
+        Returns:
+            The optimizer, or a dictionary with optimizer and scheduler, as Lightning expects.
+        """
         embeddings = [module for module in self.modules() if isinstance(module, nn.Embedding)]
         tables = [embedding.weight for embedding in embeddings if getattr(embedding, "decays", True)]
         others = [p for p in self.parameters() if not any(p is table for table in tables)]
@@ -199,13 +249,13 @@ class PairRanker(LightningModule):
             groups.append({"params": others, "weight_decay": 0.0})
         optimizer = build("optimizer", self._optimizer, groups)
         for embedding in embeddings:
-            embedding.sparse = _wants_sparse(optimizer)
+            embedding.sparse = _uses_sparse_gradients(optimizer)
         if self._scheduler is None:
             return optimizer
         scheduler = build("scheduler", self._scheduler, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self._monitor}}
 
 
-def _wants_sparse(optimizer: Any) -> bool:
-    """Whether an optimizer moves single rows of a table, and so wants to know which have a gradient."""
-    return bool(getattr(optimizer, "wants_sparse", False))
+def _uses_sparse_gradients(optimizer: Any) -> bool:
+    """Whether an optimizer updates single rows of a table and therefore needs sparse gradients."""
+    return bool(getattr(optimizer, "uses_sparse_gradients", False))

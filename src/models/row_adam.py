@@ -1,4 +1,4 @@
-"""An optimizer whose step costs what the batch is large, whatever the size of the tables."""
+"""An optimizer whose step time depends on the size of the batch and not on the size of the embedding tables."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,31 +10,36 @@ from torch.optim import Optimizer
 
 from src.errors import check_number
 
-_PIECE = 2**17
-"""Numbers that a processor moves at once: rows and what is made of them stay in its cache, for half of the time."""
+_CHUNK_SIZE = 2**17
+"""Numbers that are updated at once on a CPU. The rows and all intermediate results then fit into its cache, which
+halves the time."""
 
 
 class RowAdam(Optimizer):
-    """Adam without momentum (β₁ = 0): a step touches those rows of a table alone that the batch shows.
+    """Adam without momentum (β₁ = 0). A step updates only those rows of a table that occur in the batch.
 
-    Without momentum, Adam too leaves a row where it is when its gradient is zero; only its mean square shrinks, and
-    that can wait until the row is shown again. So this is `torch.optim.Adam(betas=(0, beta2))`, at a cost that does not
-    grow with the catalogue. Rows are known from sparse gradients; a dense one moves its whole parameter.
+    Adam without momentum does not change a row whose gradient is zero. Only the mean square of that row decays, and
+    this can be done later, when the row occurs in a batch. The result is therefore that of
+    `torch.optim.Adam(betas=(0, beta2))`, at a cost that does not grow with the catalogue. The rows are read from sparse
+    gradients. A dense gradient updates its whole parameter.
 
     Args:
-        params: parameters, or groups of them.
+        params: parameters, or parameter groups.
         lr: learning rate, at least 0.
-        beta2: share of the mean square of gradients that outlives a step, in [0, 1).
+        beta2: decay of the mean square of the gradients in one step, in [0, 1).
         eps: added to the root of the mean square, above 0.
-        weight_decay: times the weights is added to the gradient, at least 0. Unlike in Adam, rows that the batch does
-            not show do not decay.
+        weight_decay: this times the weights is added to the gradient, at least 0. Unlike in Adam, rows that do not
+            occur in the batch do not decay.
 
     Raises:
         InputError: an argument is out of range.
+
+    Source:
+        Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015, algorithm 1 with β₁ = 0.
     """
 
-    wants_sparse = True
-    """Tells a model that its embeddings should have sparse gradients."""
+    uses_sparse_gradients = True
+    """A model gives its embedding tables sparse gradients if its optimizer has this attribute."""
 
     def __init__(self, params: Any, *, lr: float, beta2: float, eps: float, weight_decay: float) -> None:
         check_number("optimizer.lr", lr, least=0)
@@ -45,10 +50,13 @@ class RowAdam(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move what has a gradient.
+        """Update every parameter that has a gradient.
 
         Args:
-            closure: makes the gradients, and gives the loss.
+            closure: computes the gradients and returns the loss; None if the gradients are there already.
+
+        Returns:
+            The loss that `closure` returned; None without a closure.
         """
         loss = None
         if closure is not None:
@@ -57,24 +65,24 @@ class RowAdam(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group)
+                    self._update(parameter, parameter.grad, group)
         return loss
 
-    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         beta2, state = group["beta2"], self.state[parameter]
         if not state:
             state["step"] = 0
             state["mean_square"] = torch.zeros_like(parameter)
             if gradient.is_sparse:
-                # of the parameter's kind of number, since that is what loading a state makes of it
+                # the dtype of the parameter, because loading a state converts to it
                 state["last_step"] = parameter.new_zeros(len(parameter))
         state["step"] = now = state["step"] + 1
         if not gradient.is_sparse:
             _adam(parameter, state["mean_square"].mul_(beta2), gradient, now, group)
             return
         summed, last_step = gradient.coalesce(), state["last_step"]
-        num_rows = max(1, _PIECE * len(parameter) // parameter.numel()) if parameter.is_cpu else len(parameter)
-        with _in_any_order():
+        num_rows = max(1, _CHUNK_SIZE * len(parameter) // parameter.numel()) if parameter.is_cpu else len(parameter)
+        with _nondeterministic_writes():
             for rows, values in zip(summed.indices()[0].split(num_rows), summed.values().split(num_rows), strict=True):
                 weights, mean_square = parameter.index_select(0, rows), state["mean_square"].index_select(0, rows)
                 mean_square.mul_((beta2 ** (now - last_step[rows]))[:, None])
@@ -85,21 +93,21 @@ class RowAdam(Optimizer):
 
 
 @contextmanager
-def _in_any_order() -> Iterator[None]:
-    """No row stands twice, so no order of writing them changes the result; to keep to one takes twice the time.
+def _nondeterministic_writes() -> Iterator[None]:
+    """Let torch write rows in any order, which halves the time. Each row occurs once: the result does not change.
 
-    `torch.use_deterministic_algorithms` sets the same switch, but takes half a millisecond a call.
+    `torch.use_deterministic_algorithms` sets the same switch, but one call takes half a millisecond.
     """
-    asked = torch.get_deterministic_debug_mode()
+    mode = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("default")
     try:
         yield
     finally:
-        torch.set_deterministic_debug_mode(asked)
+        torch.set_deterministic_debug_mode(mode)
 
 
 def _adam(weights: Tensor, mean_square: Tensor, gradient: Tensor, now: int, group: dict[str, Any]) -> None:
-    """Step `now` of Adam in place, once the mean square before it has shrunk."""
+    """Apply step `now` of Adam in place; the caller has already decayed the mean square."""
     correction = (1 - group["beta2"] ** now) ** 0.5
     if group["weight_decay"]:
         gradient = gradient.add(weights, alpha=group["weight_decay"])

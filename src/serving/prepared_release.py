@@ -13,7 +13,7 @@ from src.catalog import Catalog
 from src.catalog_files import read_catalog, read_top_tracks
 from src.errors import InputError
 from src.recommendations import Recommendations
-from src.recommender_names import FILES, no_recommender, recommender_name, understand
+from src.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
 from src.serving.release import POLICIES, Arm, write_release
 
 _WORDS = sorted(set(POLICIES) - {"lists"})
@@ -105,10 +105,10 @@ def _arm(where: str, given: Any, usual: Mapping[str, Any], locate: Callable[[str
         raise InputError(f"{where}: {wrong[0]!r} is no setting of a recommender that is served; it has {known}")
     settings = {**usual, **settings}
     how = {"pick": str(settings["pick"]), "artist_gap": settings["artist_gap"]}
-    named = understand(name)
+    named = parse_name(name)
     if named.kind == "word":
         if name not in _WORDS:
-            raise InputError(no_recommender(where, name, _WORDS, FILES))
+            raise InputError(unknown_recommender(where, name, _WORDS, FILES))
         if isinstance(given, Mapping) and (said := _picking(given)):
             raise InputError(f"{where}: {said} picks among lists, and {name} has none; leave it out")
         return Arm(recommender=name, policy=name, **how), None

@@ -7,7 +7,7 @@ from typing import Any
 
 from src.assignment import check_arms
 from src.errors import InputError
-from src.recommender_names import FILES, SERVICES, no_recommender, recommender_name, understand
+from src.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
 from src.simulation.policies import Policy
 from src.simulation.world import World
 
@@ -46,7 +46,7 @@ def make_policies(
 def template_name(name: str) -> str:
     """Name of the template that makes the policy for a recommender of this name."""
     kinds = {"url": "service", "stored": "recommendations", "path": "recommendations", "word": name}
-    return kinds[understand(name).kind]
+    return kinds[parse_name(name).kind]
 
 
 def _policy(where: str, given: Any, *, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
@@ -56,12 +56,12 @@ def _policy(where: str, given: Any, *, templates: Mapping[str, partial[Any]], wo
     name = recommender_name(given)
     if name is None:
         raise InputError(f"{where} must name a recommender, got {given!r}; such as random, or {{recommender: random}}")
-    named, kind = understand(name), template_name(name)
+    named, kind = parse_name(name), template_name(name)
     if named.kind == "stored":
         settings["path"] = str(locate(name))
     elif kind not in templates or name in _BY_ADDRESS:
         others = f"{FILES}, {SERVICES}" if "service" in templates else FILES
-        raise InputError(no_recommender(where, name, sorted(set(templates) - set(_BY_ADDRESS)), others))
+        raise InputError(unknown_recommender(where, name, sorted(set(templates) - set(_BY_ADDRESS)), others))
     elif named.kind != "word":
         settings[_BY_ADDRESS[kind]] = name
     allowed = set(templates[kind].keywords) | {_BY_ADDRESS.get(kind, "")}

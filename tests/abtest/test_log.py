@@ -98,5 +98,5 @@ def test_a_compressed_log_is_read_and_one_that_was_cut_off_is_refused(tmp_path: 
     path.write_bytes(whole)
     assert len(read_users(tmp_path, experiment=None, max_rejected=0.0)) == 4
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"data\.json\.gz is no whole gzip file"):
+    with pytest.raises(InputError, match=r"data\.json\.gz is not a complete gzip file"):
         read_users(tmp_path, experiment=None, max_rejected=0.0)

@@ -22,11 +22,11 @@ class Example:
         tracks: its lines.
         events: file of the events.
         head: its lines before the first event.
-        lines: lines that fit.
+        lines: valid lines.
         heard: what each listener heard, in order: row of the catalogue and share played.
-        unfit: a line that does not fit.
-        reason: why.
-        unknown: a line that would fit, if the catalogue had track 99.
+        invalid: a line that is rejected.
+        reason: why it is rejected.
+        unknown: a line that would be valid if the catalogue had track 99.
         compressed: name of an event file that is compressed, where the format has any.
     """
 
@@ -36,7 +36,7 @@ class Example:
     head: list[str]
     lines: list[str]
     heard: list[list[tuple[int, float | None]]]
-    unfit: str
+    invalid: str
     reason: str
     unknown: str
     compressed: str | None = None
@@ -70,7 +70,7 @@ EXAMPLES = {
             '{"message": "next", "timestamp": 3000, "user": 2, "track": 12, "time": 0.0}',
         ],
         heard=[[(0, 1.0), (1, 0.5)], [(2, 0.0)]],
-        unfit="not json",
+        invalid="not json",
         reason="not a JSON object",
         unknown='{"message": "next", "timestamp": 4000, "user": 2, "track": 99, "time": 1.0}',
         compressed="logs/replica-1/data.json.1.gz",
@@ -82,8 +82,8 @@ EXAMPLES = {
         head=["10 11 12", "1 1 1"],
         lines=["10 11 12", "12 10"],
         heard=[[(0, None), (1, None), (2, None)], [(2, None), (0, None)]],
-        unfit="10 x",
-        reason="a playlist must be song numbers with spaces between",
+        invalid="10 x",
+        reason="a playlist must be song numbers separated by spaces",
         unknown="10 99 11",
     ),
     "polimi": Example(
@@ -93,7 +93,7 @@ EXAMPLES = {
         head=["playlist_id,track_id"],
         lines=["7,11", "7,10", "9,12"],
         heard=[[(1, None), (0, None)], [(2, None)]],
-        unfit="9,x",
+        invalid="9,x",
         reason="track_id must be a whole number",
         unknown="9,99",
     ),
@@ -104,7 +104,7 @@ EXAMPLES = {
         head=["user_id,item_id,timestamp,duration"],
         lines=["1,10,1000,50", "1,11,1100,60.5", "2,10,1200,"],
         heard=[[(0, 0.25), (1, 1.0)], [(0, None)]],
-        unfit="1,10,soon,50",
+        invalid="1,10,soon,50",
         reason="timestamp must be a whole number of seconds since 1970",
         unknown="1,99,1300,50",
     ),
@@ -200,7 +200,7 @@ def test_a_missing_file_is_named(tmp_path: Path, reader: str, example: Example, 
 
 def test_a_file_without_events_is_refused(tmp_path: Path, reader: str, example: Example) -> None:
     path = replace(example, lines=[]).write(tmp_path)
-    with pytest.raises(InputError, match=rf"no events: .*{path.name}\S* in {re.escape(str(tmp_path))} holds no line"):
+    with pytest.raises(InputError, match=rf"no events: .*{path.name}\S* in {re.escape(str(tmp_path))} has no lines"):
         read(reader, tmp_path)
 
 
@@ -220,7 +220,7 @@ def test_a_catalogue_with_an_id_twice_is_refused(tmp_path: Path, reader: str, ex
 def test_lines_that_do_not_fit_are_kept_aside_with_file_line_and_reason(
     tmp_path: Path, reader: str, example: Example
 ) -> None:
-    lines = [example.lines[0], "", example.unfit, *example.lines[1:], example.unknown]
+    lines = [example.lines[0], "", example.invalid, *example.lines[1:], example.unknown]
     path = replace(example, lines=lines).write(tmp_path)
     source = read(reader, tmp_path)
     assert heard(source) == example.heard
@@ -228,7 +228,7 @@ def test_lines_that_do_not_fit_are_kept_aside_with_file_line_and_reason(
     number, file = len(example.head), str(path)
     unknown = f"track 99 is not in {example.catalogue}"
     assert rejected_lines(tmp_path) == [
-        {"file": file, "line": number + 3, "reason": example.reason, "text": example.unfit},
+        {"file": file, "line": number + 3, "reason": example.reason, "text": example.invalid},
         {"file": file, "line": number + len(lines), "reason": unknown, "text": example.unknown},
     ]
 
@@ -245,11 +245,11 @@ def test_bytes_that_are_no_text_are_rejected_by_their_line(tmp_path: Path, reade
 def test_too_many_rejected_lines_are_refused_with_the_first_three(
     tmp_path: Path, reader: str, example: Example
 ) -> None:
-    path = replace(example, lines=example.lines + 4 * [example.unfit]).write(tmp_path)
+    path = replace(example, lines=example.lines + 4 * [example.invalid]).write(tmp_path)
     num_lines, first = len(example.lines) + 4, len(example.head + example.lines) + 1
     assert read(reader, tmp_path, max_rejected=4 / num_lines).num_rejected == 4
     with pytest.raises(
-        InputError, match=rf"4 of {num_lines} lines in .* do not fit, more than max_rejected=0\.\d+ "
+        InputError, match=rf"4 of {num_lines} lines in .* are invalid, more than max_rejected=0\.\d+ "
     ) as e:
         read(reader, tmp_path, max_rejected=4 / num_lines - 0.001)
     message = str(e.value)
@@ -261,8 +261,8 @@ def test_too_many_rejected_lines_are_refused_with_the_first_three(
 
 
 def test_a_log_without_one_good_line_is_refused(tmp_path: Path, reader: str, example: Example) -> None:
-    replace(example, lines=[example.unknown, example.unfit]).write(tmp_path)
-    with pytest.raises(InputError, match=r"2 of 2 lines .* do not fit.*track 99 is not in"):
+    replace(example, lines=[example.unknown, example.invalid]).write(tmp_path)
+    with pytest.raises(InputError, match=r"2 of 2 lines .* are invalid.*track 99 is not in"):
         read(reader, tmp_path)
 
 
@@ -284,5 +284,5 @@ def test_a_compressed_file_is_read_whole_or_refused(tmp_path: Path, name: str) -
     path.write_bytes(whole)
     assert heard(read(name, tmp_path)) == example.heard
     path.write_bytes(whole[:-9])
-    with pytest.raises(InputError, match=rf"{path.name} is no whole gzip file"):
+    with pytest.raises(InputError, match=rf"{path.name} is not a complete gzip file"):
         read(name, tmp_path)

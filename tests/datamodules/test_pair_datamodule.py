@@ -105,7 +105,7 @@ def test_the_digest_changes_with_the_data_and_only_with_it(datamodule_of: Make, 
 def test_too_few_sessions_for_a_split_are_named(tmp_path: Path, datamodule_of: Make) -> None:
     write_tracks(tmp_path, [0, 0])
     write_lines(tmp_path / "logs" / "data.json", [event(1, 1, 100), event(1, 2, 101)])
-    with pytest.raises(InputError, match=r"no pairs left to val and test: 1 sessions with 1 pairs in .* are too few"):
+    with pytest.raises(InputError, match=r"no pairs left for val and test: 1 sessions with 1 pairs in .* are too few"):
         datamodule_of(tmp_path).setup()
 
 

@@ -86,7 +86,7 @@ def sql_pairs(
     pairs = database.execute(f"""
         SELECT nth, previous, following, CAST(played_ratio AS FLOAT)
         FROM ({(folder / f"pairs_{pairing}.sql").read_text()}) JOIN sessions USING (session)
-        ORDER BY nth, place, earlier""").fetchall()
+        ORDER BY nth, place, previous_place""").fetchall()
     return keys, pairs
 
 

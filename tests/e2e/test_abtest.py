@@ -118,7 +118,7 @@ def test_two_runs_are_played_and_carry_the_verdict(tmp_path: Path) -> None:
         (["control=random", "treatment=popular", "pre=nowhere"], "pre=nowhere: no such folder"),
         (["logs=after", "experiment=AFTER", "pre=after"], "pre overlaps the experiment"),
         (["logs=5"], "logs=5: no such folder"),
-        (["control=random", "treatment=rnadom"], "arms.T1: 'rnadom' is no recommender"),
+        (["control=random", "treatment=rnadom"], "arms.T1: 'rnadom' is not a recommender"),
     ],
 )
 def test_what_cannot_be_judged_is_one_line(traffic: Path, words: list[str], message: str) -> None:

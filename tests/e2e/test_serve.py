@@ -157,7 +157,7 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path, lists: Lists) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["recommendations=poplar"], "'poplar' is no recommender"),
+        (["recommendations=poplar"], "'poplar' is not a recommender"),
         (["recommendations=random", "arms={C: random, T1: popular}"], "not both"),
         (["recommendations=random", "store=nowhere"], "nowhere"),
         (["recommendations=http://localhost:1"], "is a service of its own"),

@@ -149,7 +149,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["sessions=0"], "sessions must be a whole number of at least 1"),
-        (["arms={C: rnadom}"], "'rnadom' is no recommender"),
+        (["arms={C: rnadom}"], "'rnadom' is not a recommender"),
         (["arms={C: random, T2: popular}"], "leave out T1"),
         (["arms={" + ", ".join(f"{arm}: random" for arm in ["C", *(f"T{n}" for n in range(1, 12))]) + "}"],
          "12 arms are more than the assignment allows"),

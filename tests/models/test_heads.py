@@ -304,7 +304,7 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
         ),
         (
             {"alpha": 1.0, "fixed_alpha": 1.0, "track_dropout": 0.3},
-            "track_dropout=0.3 means nothing to this model, which is alpha=1.0: .* leave it out",
+            "track_dropout=0.3 has no effect in this model, which is alpha=1.0: .* remove track_dropout",
         ),
         ({"dropout": 1.0}, "dropout must be a number of at least 0 and at most 0.9, got 1"),
     ],

@@ -77,7 +77,7 @@ def trained(model: PairRanker, optimizer: Any, num_steps: int = 60) -> dict[str,
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("scorer", SCORERS)
 def test_it_goes_where_adam_without_momentum_goes(scorer: str, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.models.row_adam._PIECE", 5 * 8)
+    monkeypatch.setattr("src.models.row_adam._CHUNK_SIZE", 5 * 8)
     fast = ranker(scorer, loss, ROW_ADAM)
     slow = ranker(scorer, loss, partial(torch.optim.Adam, lr=0.02, betas=(0.0, 0.999)))
     began = {name: weights.clone() for name, weights in slow.state_dict().items()}
@@ -193,7 +193,7 @@ def test_clipping_gradients_is_refused_before_training_with_the_remedy(
         scheduler=None,
         monitor="val/loss",
     )
-    with pytest.raises(InputError, match=r"trainer.gradient_clip_val=1.0 needs gradients of whole tables; .*=adam"):
+    with pytest.raises(InputError, match=r"trainer.gradient_clip_val=1.0 needs dense gradients.*use optimizer=adam"):
         fitted(model, datamodule, gradient_clip_val=1.0)
 
 

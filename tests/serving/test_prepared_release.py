@@ -140,10 +140,10 @@ def test_what_is_ready_is_written_as_a_release(file: str, tmp_path: Path) -> Non
         ({"C": "random", "B": "popular"}, "an arm is called C, T1"),
         (
             {"C": "rnadom"},
-            "recommendations: 'rnadom' is no recommender; choose one of popular, random, sticky_artist, the",
+            "recommendations: 'rnadom' is not a recommender; choose one of popular, random, sticky_artist, the",
         ),
-        ({"C": "random", "T1": "rnadom"}, "arms.T1: 'rnadom' is no recommender"),
-        ({"C": "lists"}, "recommendations: 'lists' is no recommender"),
+        ({"C": "random", "T1": "rnadom"}, "arms.T1: 'rnadom' is not a recommender"),
+        ({"C": "lists"}, "recommendations: 'lists' is not a recommender"),
         ({"C": 5}, "recommendations must name a recommender, got 5; such as popular, or {recommender: popular}"),
         ({"C": None, "T1": "random"}, "arms.C must name a recommender, got None"),
         ({"C": ""}, "must name a recommender, got ''"),

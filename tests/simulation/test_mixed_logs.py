@@ -72,7 +72,7 @@ def test_other_traffic_has_another_folder(world: World, tmp_path: Path, changes:
 @pytest.mark.parametrize("name", ["http://127.0.0.1:5001", "service", "recommendations"])
 def test_what_is_not_played_here_makes_no_logs(world: World, name: str) -> None:
     words = "choose one of popular, random, sticky_artist, the path of a recommendations.jsonl"
-    with pytest.raises(InputError, match=f"arms.C: '{name}' is no recommender; {words}"):
+    with pytest.raises(InputError, match=f"arms.C: '{name}' is not a recommender; {words}"):
         logs_of(world, arms={"C": name})
 
 

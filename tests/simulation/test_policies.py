@@ -198,9 +198,9 @@ def test_an_arm_is_named_by_a_word_a_path_an_address_or_a_mapping(world: World, 
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
-        ({"C": "rnadom"}, "arms.C: 'rnadom' is no recommender; choose one of popular, random, the path of a"),
+        ({"C": "rnadom"}, "arms.C: 'rnadom' is not a recommender; choose one of popular, random, the path of a"),
         ({"C": 5}, "arms.C must name a recommender, got 5"),
-        ({"C": "recommendations"}, "arms.C: 'recommendations' is no recommender"),
+        ({"C": "recommendations"}, "arms.C: 'recommendations' is not a recommender"),
         ({"C": {"recommender": "popular", "pick": "ranked"}}, "'pick' is no setting of popular; it has num_tracks"),
         ({"C": {"recommender": "random", "pick": "ranked"}}, "'pick' is no setting of random; it has none"),
         ({"C": "missing/r.jsonl"}, "cannot read recommendations from missing/r.jsonl"),

@@ -1,4 +1,4 @@
-"""The formats that Segue can read, one module each; `READERS` finds them by name."""
+"""The formats that Segue can read, one module for each; `READERS` has them by name."""
 
 from importlib import import_module
 from pkgutil import iter_modules
@@ -9,15 +9,21 @@ from src.models.contracts import Reader
 READERS: dict[str, Reader] = {
     module.name: import_module(f"{__name__}.{module.name}").READER for module in iter_modules(__path__)
 }
-"""The reader of each module of this folder, by the name that `datamodule.reader=` gives it."""
+"""The reader of each module in this folder; the key is the name of the module and the value of `datamodule.reader=`."""
 
 
 def find_reader(name: str) -> Reader:
-    """The reader of that name.
+    """Look up a reader.
+
+    Args:
+        name: name of the reader.
+
+    Returns:
+        The reader.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no reader of this name.
     """
     if name not in READERS:
-        raise InputError(f"no reader {name!r}; there are {', '.join(sorted(READERS))}")
+        raise InputError(f"no reader {name!r}; datamodule.reader must be one of {', '.join(sorted(READERS))}")
     return READERS[name]

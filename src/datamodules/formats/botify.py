@@ -1,16 +1,16 @@
-"""Event logs of the service: JSON lines in several replicas, with rotated and compressed files."""
+"""Event logs of the service: JSON lines from several replicas, in rotated and compressed files."""
 
 from src.datamodules.line_format import LineFormat
 
-_WHOLE = "DECIMAL(22, 3)"  # a cast to BIGINT would round 1.7 to 2 and say nothing
-_SHORT = "DECIMAL(18, 3)"  # 64 bits; all arithmetic of the 128 bits that _WHOLE needs is ten times as slow
+_WHOLE = "DECIMAL(22, 3)"  # a cast to BIGINT would round 1.7 to 2 without an error
+_SHORT = "DECIMAL(18, 3)"  # 64 bits; arithmetic with the 128 bits of _WHOLE is ten times as slow
 _SCHEMA = (
     f'{{"message": "VARCHAR", "timestamp": "{_SHORT}", "user": "{_WHOLE}", "track": "{_WHOLE}", "time": "DOUBLE"}}'
 )
 
 
 def _whole(number: str) -> str:
-    """The BIGINT that a DECIMAL is; NULL where it is none."""
+    """SQL expression: a DECIMAL as BIGINT; NULL where it is not a whole number."""
     short = f"TRY_CAST({number} AS {_SHORT})"
     return f"""CASE WHEN {short} % CAST(1 AS {_SHORT}) = 0 THEN CAST({short} AS BIGINT)
                     WHEN {short} IS NULL AND TRY_CAST({number} AS BIGINT) = {number}

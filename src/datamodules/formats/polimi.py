@@ -1,4 +1,4 @@
-"""Ordered playlists as CSV, a track a line."""
+"""Ordered playlists as CSV, one track in each line."""
 
 from src.datamodules.line_format import LineFormat
 

@@ -1,4 +1,4 @@
-"""Plays of a lab study as CSV, with the seconds listened to each."""
+"""Plays of a lab study as CSV, with the seconds that each track was played."""
 
 from src.datamodules.line_format import LineFormat
 
@@ -20,7 +20,7 @@ READER = LineFormat(
              WHEN track IS NULL THEN 'item_id must be a whole number'
              WHEN COALESCE(timestamp NOT BETWEEN 0 AND 253402300799999, TRUE)
              THEN 'timestamp must be a whole number of seconds since 1970'
-             WHEN fields[4] <> '' AND played_ratio IS NULL THEN 'duration must be a number of seconds, or nothing'
+             WHEN fields[4] <> '' AND played_ratio IS NULL THEN 'duration must be a number of seconds, or empty'
              END AS reason""",
     played_ratio="""CASE WHEN p.played_ratio * 1000 >= c.duration_ms THEN 1
                       ELSE p.played_ratio * 1000 / c.duration_ms END""",

@@ -1,4 +1,4 @@
-"""Radio playlists, a line each."""
+"""Radio playlists, one playlist in each line."""
 
 from src.datamodules.line_format import LineFormat
 
@@ -15,6 +15,6 @@ READER = LineFormat(
         CAST(NULL AS BIGINT) AS user_id, CAST(NULL AS BIGINT) AS timestamp, fields AS track,
         CAST(NULL AS DOUBLE) AS played_ratio, CAST(NULL AS BIGINT) AS source_session, FALSE AS is_last,
         CASE WHEN len(list_filter(fields, lambda song: song IS NULL)) > 0
-             THEN 'a playlist must be song numbers with spaces between' END AS reason""",
+             THEN 'a playlist must be song numbers separated by spaces' END AS reason""",
     is_playlist=True,
 )

@@ -1,5 +1,5 @@
--- listens (session, place, track, played_ratio) → pairs: each track with the one right before it in the session.
-SELECT session, place, place - 1 AS earlier, previous, following, played_ratio
+-- listens (session, place, track, played_ratio) → pairs: each track with the track before it in the session.
+SELECT session, place, place - 1 AS previous_place, previous, following, played_ratio
 FROM (
     SELECT
         session,
@@ -8,5 +8,5 @@ FROM (
         track AS following,
         played_ratio
     FROM listens
-) AS neighbours
+) AS consecutive
 WHERE previous IS NOT NULL

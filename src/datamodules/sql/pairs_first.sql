@@ -1,5 +1,5 @@
--- listens (session, place, track, played_ratio) → pairs: the first track of a session with every later one.
-SELECT session, place, 1 AS earlier, previous, following, played_ratio
+-- listens (session, place, track, played_ratio) → pairs: the first track of a session with every later track.
+SELECT session, place, 1 AS previous_place, previous, following, played_ratio
 FROM (
     SELECT
         session,

@@ -1,7 +1,7 @@
 """Baselines that only count: popularity, sequential rules, item neighbours.
 
-N tracks in the catalogue, E listens, B queries of a block. A listen weighs as much as the share of the track that was
-played, 1 where that is unknown.
+N tracks in the catalogue, E events, B queries in a block. The weight of an event is the share of the track that was
+played, or 1 where the share is unknown.
 """
 
 from collections.abc import Callable
@@ -13,20 +13,21 @@ from scipy.sparse import csr_array
 from src.catalog import Listens, Vocabulary
 from src.errors import check_number
 
-_CELLS = 2**25
-"""Scores that are looked through at once, to find the best of a track."""
+_MAX_SCORES = 2**25
+"""Number of scores in memory while the best candidates are selected."""
 
 
 class Popular:
-    """No scores at all: what is left is the order of plays.
+    """Popularity: no track has a score, therefore all tracks are ranked by their plays.
 
-    Plays are counted, as is usual, and not the shares played: they are what every other tie is decided by.
+    Plays are counted and shares played are not. Plays also decide between equal scores of every other model.
 
     Args:
-        vocabulary: what the training pairs show.
-        half_life: sessions after which a play counts half, in the order in which sessions began; None if it never
-            does. Where sessions have no clock, theirs is the order of the file.
-        artist_weight: score of a track by the artist of the query: above 0, the artist's own tracks come first.
+        vocabulary: the catalogue and what the training data shows of it.
+        half_life: number of sessions after which a play counts half, above 0; None if plays never lose weight. Sessions
+            are in the order in which they began, or in the order of the file where the source has no clock.
+        artist_weight: score of every track by the artist of the query, at least 0. Above 0, the tracks of this artist
+            come first.
 
     Raises:
         InputError: an argument is out of range.
@@ -34,32 +35,46 @@ class Popular:
 
     def __init__(self, vocabulary: Vocabulary, *, half_life: int | float | None, artist_weight: int | float) -> None:
         if half_life is not None:
-            check_number("half_life", half_life, above=0, hint="it is so many sessions, or null to never fade")
+            check_number(
+                "half_life",
+                half_life,
+                above=0,
+                hint="it is a number of sessions; null switches it off",
+            )
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays if half_life is None else _recent(vocabulary, half_life)
 
     def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - the plays are in the vocabulary
-        """Nothing."""
-        return nothing_counted(self.num_tracks)
+        """Return no scores; the order of the plays remains.
+
+        Args:
+            listens: ignored.
+
+        Returns:
+            An empty N × N matrix.
+        """
+        return no_scores(self.num_tracks)
 
 
 class Rules:
     """Sequential rules: how often `following` came after `previous` within a few places of a session.
 
-    A rule weighs less the further apart the two are, and as much as the product of their weights: where the first was
-    skipped, what came after it says little. With `window=1` it is the first-order Markov chain.
+    The weight of one occurrence is the product of the weights of the two events and of a factor that falls with their
+    distance. If the first track was skipped, the track after it says little. `window=1` is a first-order Markov chain.
 
     Args:
-        vocabulary: what the training pairs show.
-        window: largest distance in a session.
-        decay: weight of a distance d: `inverse` for 1/d, or a number r in (0, 1] for r^(d-1).
-        reverse_weight: what `a, b` counts for b → a, of what it counts for a → b; 1 makes rules symmetric.
-        artist_weight: how often any track by the artist of the query counts as having come next.
+        vocabulary: the catalogue and what the training data shows of it.
+        window: largest distance in a session, at least 1.
+        decay: factor of a distance d: `inverse` for 1/d, or a number r in (0, 1] for r^(d-1).
+        reverse_weight: weight of `a, b` for the rule b → a, relative to the rule a → b, in [0, 1]. 1 makes the rules
+            symmetric.
+        artist_weight: added to the score of every track by the artist of the query, in occurrences; at least 0.
 
     Raises:
         InputError: an argument is out of range.
 
-    Source: Ludewig and Jannach, Evaluation of session-based recommendation algorithms, UMUAI 2018, section 3.1 (SR);
+    Source:
+        Ludewig and Jannach, Evaluation of session-based recommendation algorithms, UMUAI 2018, section 3.1 (SR);
         Kamehkhosh, Jannach and Ludewig, A comparison of frequent pattern techniques and a deep learning method for
         session-based recommendation, RecTemp 2017.
     """
@@ -82,9 +97,16 @@ class Rules:
         self._window, self._decay, self._reverse_weight = window, decay, reverse_weight
 
     def count(self, listens: Listens) -> csr_array:
-        """Sum of the weights of each rule."""
+        """Sum the weights of the occurrences of each rule.
+
+        Args:
+            listens: the events of the training sessions.
+
+        Returns:
+            Score of each rule previous (row) → following (column), N × N.
+        """
         weight = _weights(listens)
-        total = nothing_counted(self.num_tracks)
+        total = no_scores(self.num_tracks)
         for distance in range(1, self._window + 1):
             together = listens.session[distance:] == listens.session[:-distance]
             if not together.any():
@@ -101,27 +123,31 @@ class Rules:
 
 
 class Neighbours:
-    """Nearest neighbours: how much two tracks share their sessions, wherever they stand in them.
+    """Item-based nearest neighbours: how many sessions two tracks share, at any place in the session.
 
-    `Σ x_q·x_c·length^(-length_power) / ((‖q‖·‖c‖)^norm_power + shrinkage)`, over the sessions, where x is the weight of
-    a track in a session, lengths are Euclidean, and norms those of `x·length^(-length_power/2)`. With `norm_power=1`
-    this is item-kNN by cosine. A query is one track, and so session-based kNN (SKNN, VSKNN) is in it too: its
-    neighbours are the sessions that hold the query, near by the cosine 1/√(number of tracks), each votes for its
-    tracks, and there is no earlier track that a decay could make less of: `norm_power=0 length_power=1`. All sessions
-    vote, not the nearest or the latest so many.
+    The score is `Σ x_q·x_c·length^(-length_power) / ((‖q‖·‖c‖)^norm_power + shrinkage)`, summed over the sessions. Here
+    x is the weight of a track in a session, lengths are Euclidean, and norms are those of `x·length^(-length_power/2)`.
+    With `norm_power=1` this is item-kNN by cosine.
+
+    Session-based kNN (SKNN, VSKNN) is `norm_power=0 length_power=1`, because here a query is one track. Its neighbours
+    are the sessions that contain the query, with the cosine 1/√(number of tracks), and each session votes for its
+    tracks. There is no track before the query, therefore the decay of VSKNN has no effect. All sessions vote, not only
+    the nearest or the latest.
 
     Args:
-        vocabulary: what the training pairs show.
-        num_neighbours: best candidates that are kept of each track.
-        shrinkage: takes away from cosines that few sessions support; at least 0.
-        norm_power: 0 to 1: how much less what everyone plays counts.
-        length_power: 0 to 1: how much less a long session counts.
-        artist_weight: added to the score of a track by the artist of the query.
+        vocabulary: the catalogue and what the training data shows of it.
+        num_neighbours: number of best candidates that are kept for each track, at least 1.
+        shrinkage: reduces cosines that few sessions support, at least 0.
+        norm_power: how much the popularity of both tracks lowers the score, in [0, 1].
+        length_power: how much the length of a session lowers its weight, in [0, 1].
+        artist_weight: added to the score of every track by the artist of the query, at least 0.
 
     Raises:
         InputError: an argument is out of range.
 
-    Source: Sarwar et al., Item-based collaborative filtering, WWW 2001; Ludewig and Jannach 2018, section 3.2.
+    Source:
+        Sarwar et al., Item-based collaborative filtering, WWW 2001;
+        Ludewig and Jannach, Evaluation of session-based recommendation algorithms, UMUAI 2018, section 3.2.
     """
 
     def __init__(
@@ -137,15 +163,22 @@ class Neighbours:
         check_number("num_neighbours", num_neighbours, whole=True, least=1)
         check_number("shrinkage", shrinkage, least=0, hint="0 is the bare cosine")
         check_number("norm_power", norm_power, least=0, most=1, hint="1 is the cosine, 0 bare co-occurrence")
-        check_number("length_power", length_power, least=0, most=1, hint="0 counts all sessions alike")
+        check_number("length_power", length_power, least=0, most=1, hint="0 gives all sessions the same weight")
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
         self._num_neighbours, self._shrinkage = num_neighbours, shrinkage
         self._norm_power, self._length_power = norm_power, length_power
 
     def count(self, listens: Listens) -> csr_array:
-        """The best candidates of each track."""
-        played = played_in(listens, self.num_tracks)
+        """Find the best candidates of each track.
+
+        Args:
+            listens: the events of the training sessions.
+
+        Returns:
+            Scores of the kept candidates (columns) of each query (rows), N × N.
+        """
+        played = session_weights(listens, self.num_tracks)
         session = np.repeat(np.arange(played.shape[0]), np.diff(played.indptr))
         length = np.sqrt(np.bincount(session, played.data**2))
         played.data *= length[session] ** (-self._length_power / 2)
@@ -161,10 +194,17 @@ class Neighbours:
         return _best(similar, self.num_tracks, self._num_neighbours)
 
 
-def nothing_counted(num_tracks: int) -> csr_array:
-    """Scores of a model that has not counted anything: none."""
-    nowhere = np.empty(0, np.int64)
-    return csr_array((np.empty(0, np.float32), (nowhere, nowhere)), shape=(num_tracks, num_tracks))
+def no_scores(num_tracks: int) -> csr_array:
+    """Build a score matrix without entries.
+
+    Args:
+        num_tracks: number of tracks in the catalogue (N).
+
+    Returns:
+        An empty N × N matrix.
+    """
+    empty = np.empty(0, np.int64)
+    return csr_array((np.empty(0, np.float32), (empty, empty)), shape=(num_tracks, num_tracks))
 
 
 def _weights(listens: Listens) -> Float64[np.ndarray, "E"]:
@@ -172,16 +212,24 @@ def _weights(listens: Listens) -> Float64[np.ndarray, "E"]:
 
 
 def _recent(vocabulary: Vocabulary, half_life: int | float) -> Int64[np.ndarray, "N"]:
-    """Tracks in the order of plays that fade, those that fade alike in the order of plays; higher is more recent."""
+    """Place of each track in the order of its plays with half-life; plays without it decide ties. Higher is better."""
     sessions, session = np.unique(vocabulary.listens.session, return_inverse=True)
-    fades = np.exp2((session - len(sessions) + 1) / half_life)
-    faded = np.bincount(vocabulary.listens.track, fades, len(vocabulary.catalog))
-    _, place = np.unique(np.stack([faded, vocabulary.plays], axis=1), axis=0, return_inverse=True)
+    weights = np.exp2((session - len(sessions) + 1) / half_life)
+    recent_plays = np.bincount(vocabulary.listens.track, weights, len(vocabulary.catalog))
+    _, place = np.unique(np.stack([recent_plays, vocabulary.plays], axis=1), axis=0, return_inverse=True)
     return place.reshape(-1).astype(np.int64)
 
 
-def played_in(listens: Listens, num_tracks: int) -> csr_array:
-    """Weight of each track (columns) in each session (rows): once played in full is enough, and never is none."""
+def session_weights(listens: Listens, num_tracks: int) -> csr_array:
+    """Compute the weight of each track in each session: the sum of its shares played, at most 1.
+
+    Args:
+        listens: the events.
+        num_tracks: number of tracks in the catalogue (N).
+
+    Returns:
+        Weights of tracks (columns) in sessions (rows), in (0, 1]; tracks with weight 0 have no entry.
+    """
     shape = int(listens.session.max(initial=-1)) + 1, num_tracks
     played = csr_array((_weights(listens), (listens.session, listens.track)), shape=shape)
     played.data = played.data.clip(max=1)
@@ -190,15 +238,15 @@ def played_in(listens: Listens, num_tracks: int) -> csr_array:
 
 
 def _best(scores: Callable[[Int64[np.ndarray, "B"]], csr_array], num_tracks: int, num_kept: int) -> csr_array:
-    """The highest scores of each track but with itself; all scores are never there at once."""
-    found = []
-    for rows in np.array_split(np.arange(num_tracks), -(-(num_tracks**2) // _CELLS)):
+    """The highest scores of each track, without its score with itself. Computed in blocks to limit memory."""
+    blocks = []
+    for rows in np.array_split(np.arange(num_tracks), -(-(num_tracks**2) // _MAX_SCORES)):
         table = scores(rows)
         line, column = np.repeat(np.arange(len(rows)), np.diff(table.indptr)), table.indices.astype(np.int64)
         other = column != rows[line]
         line, column, value = line[other], column[other], table.data[other].astype(np.float32)
         best = np.lexsort((-value, line))
         kept = best[np.arange(len(line)) - np.searchsorted(line, line) < num_kept]
-        found.append((value[kept], rows[line[kept]], column[kept]))
-    value, row, column = (np.concatenate(part) for part in zip(*found, strict=True))
+        blocks.append((value[kept], rows[line[kept]], column[kept]))
+    value, row, column = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return csr_array((value, (row, column)), shape=(num_tracks, num_tracks))

@@ -1,6 +1,6 @@
-"""The `LightningModule` of every baseline: it counts once, and ranks by what was counted.
+"""The `LightningModule` of every baseline: it counts once and ranks by the counts.
 
-N tracks in the catalogue, Q queries, K candidates, B queries of a block.
+N tracks in the catalogue, Q queries, K candidates of a list, B queries in a block.
 """
 
 from collections.abc import Callable
@@ -16,35 +16,46 @@ from torch.optim import Optimizer
 
 from src.catalog import Listens, Vocabulary
 from src.errors import InputError, build, check_number
-from src.models.baselines.counting import nothing_counted
+from src.models.baselines.counting import no_scores
 from src.models.contracts import OnBlock
 from src.models.retrieval.sparse import mean_ranks, top_k
 
 
 @runtime_checkable
 class Counter(Protocol):
-    """What a baseline counts; built from the vocabulary and its settings."""
+    """A baseline model: it computes scores from training sessions. It is built from the vocabulary and its settings.
+
+    Attributes:
+        artist_weight: added to the score of every track by the artist of the query, at least 0.
+        order: decides between equal scores, the higher value first. It is the number of plays of each track unless the
+            model defines another order.
+    """
 
     artist_weight: int | float
-    """Added to the score of a track by the artist of the query."""
     order: Int64[np.ndarray, "N"]
-    """Where scores tie, the track that has more of this comes first: its plays, unless the model says otherwise."""
 
     def count(self, listens: Listens) -> csr_array:
-        """Scores of candidates (columns) for queries (rows), positive where there is one."""
+        """Compute the scores of all pairs of tracks.
+
+        Args:
+            listens: the events of the training sessions.
+
+        Returns:
+            Scores of candidates (columns) for queries (rows), N × N; positive where there is one.
+        """
         ...
 
 
 class Baseline(LightningModule):
-    """Counts the training sessions once and learns nothing else: no loss, no gradients, no predicted share.
+    """Reads the training sessions once. It has no loss, no gradients and no predicted share.
 
     Args:
-        vocabulary: the catalogue and what the training pairs show of it.
-        model: makes what is counted from the vocabulary.
-        monitor: the metric that chooses the best epoch.
+        vocabulary: the catalogue and what the training data shows of it.
+        model: factory of the model; takes the vocabulary.
+        monitor: name of the metric that chooses the best epoch.
 
     Raises:
-        InputError: the model refuses its settings, or `monitor` is nothing that can be computed without a loss.
+        InputError: the model refuses its settings, or `monitor` cannot be computed without a loss.
     """
 
     def __init__(
@@ -60,22 +71,31 @@ class Baseline(LightningModule):
         self._model = build("model", model, vocabulary)
         if not isinstance(self._model, Counter):
             raise InputError(
-                f"model makes a {type(self._model).__name__}, which counts nothing; leave out recipe=counting, so that "
-                "the source names its recipe"
+                f"the model is a {type(self._model).__name__}, which counts nothing; remove recipe=counting, then the "
+                "source chooses the recipe"
             )
-        check_number("artist_weight", self._model.artist_weight, least=0, hint="0 for artists that do not matter")
+        check_number("artist_weight", self._model.artist_weight, least=0, hint="0 ignores artists")
         if monitor in ("val/loss", "val/mse", "val/mae"):
             raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use monitor=ndcg")
-        self._vocabulary, self._counted = vocabulary, nothing_counted(len(vocabulary.catalog))
+        self._vocabulary, self._counts = vocabulary, no_scores(len(vocabulary.catalog))
 
     def on_train_start(self) -> None:
-        """Count."""
-        self._counted = self._model.count(self._vocabulary.listens)
+        """Compute the scores."""
+        self._counts = self._model.count(self._vocabulary.listens)
 
     def ranks(
         self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: OnBlock
     ) -> Float64[np.ndarray, "Q"]:
-        """Rank of each `following` among all candidates of its `previous`; see `retrieval/sparse.py`."""
+        """Rank the track that followed each query among all tracks except the query.
+
+        Args:
+            previous: rows of the queries.
+            following: rows of the tracks that followed.
+            on_block: reports progress.
+
+        Returns:
+            Rank of each `following`, at least 1; see `retrieval.sparse.mean_ranks`.
+        """
         return mean_ranks(
             scores=self._scores,
             plays=self._model.order,
@@ -87,54 +107,97 @@ class Baseline(LightningModule):
     def top(
         self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """The K best candidates of each query and their scores; see `retrieval/sparse.py`."""
+        """Find the K best candidates of each query.
+
+        Args:
+            query_rows: rows of the queries.
+            k: length of a list, 1 <= k < N.
+            on_block: reports progress.
+
+        Returns:
+            Rows of the candidates, best first, and their scores; see `retrieval.sparse.top_k`.
+        """
         return top_k(scores=self._scores, plays=self._model.order, query_rows=query_rows, k=k, on_block=on_block)
 
     def approximate_top(
         self,
         query_rows: Int64[np.ndarray, "Q"],
         k: int,
-        recall: float,  # noqa: ARG002 - the scores of a track are few, so exact lists are fast
+        recall: float,  # noqa: ARG002 - a track has few scores, therefore exact lists are fast
         on_block: OnBlock,
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"], None]:
-        """The exact lists."""
+        """Return the exact lists, because exact search is fast enough.
+
+        Args:
+            query_rows: rows of the queries.
+            k: length of a list, 1 <= k < N.
+            recall: ignored.
+            on_block: reports progress.
+
+        Returns:
+            Rows of the candidates, best first, their scores, and None.
+        """
         return *self.top(query_rows, k, on_block), None
 
     def _scores(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
-        counted = csr_array(self._counted[rows])
+        scores = csr_array(self._counts[rows])
         if weight := self._model.artist_weight:
-            counted = csr_array(counted + weight * _same_artist(self._vocabulary.catalog.artist_of, rows))
-        return counted
+            scores = csr_array(scores + weight * _same_artist(self._vocabulary.catalog.artist_of, rows))
+        return scores
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """What was counted; its size is not known before, as that of a buffer would have to be."""
-        parts = {"scores": self._counted.data, "columns": self._counted.indices, "starts": self._counted.indptr}
+        """Return the scores for a checkpoint. They are not a buffer because their size is not known in advance.
+
+        Returns:
+            The parts of the sparse matrix by name.
+        """
+        parts = {"scores": self._counts.data, "columns": self._counts.indices, "starts": self._counts.indptr}
         return {name: torch.from_numpy(part) for name, part in parts.items()}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Take up what `get_extra_state` gave."""
+        """Restore the scores from a checkpoint.
+
+        Args:
+            state: what `get_extra_state` returned.
+        """
         parts = tuple(state[name].numpy(force=True) for name in ("scores", "columns", "starts"))
-        self._counted = csr_array(parts, shape=self._counted.shape)
+        self._counts = csr_array(parts, shape=self._counts.shape)
 
     def configure_optimizers(self) -> Optimizer:
-        """Of a number that nobody uses: Lightning keeps no checkpoint of a model that has taken no step."""
+        """Build an optimizer of an unused number: Lightning saves no checkpoint of a model that has taken no step.
+
+        Returns:
+            The optimizer.
+        """
         return torch.optim.SGD([torch.zeros(())], lr=0.0)
 
     def training_step(self, batch: Any, _: int) -> None:  # noqa: ARG002 - pairs are not needed
-        """Take the step that the checkpoint asks for."""
+        """Take the one step that Lightning needs before it saves a checkpoint.
+
+        Args:
+            batch: ignored.
+        """
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         optimizer.step()
 
     def validation_step(self, batch: Any, _: int) -> None:
-        """Nothing: `callbacks/ranking_metrics.py` does it all."""
+        """Do nothing: `callbacks/ranking_metrics.py` computes all metrics.
+
+        Args:
+            batch: ignored.
+        """
 
     def test_step(self, batch: Any, _: int) -> None:
-        """Nothing: `callbacks/ranking_metrics.py` does it all."""
+        """Do nothing: `callbacks/ranking_metrics.py` computes all metrics.
+
+        Args:
+            batch: ignored.
+        """
 
 
 def _same_artist(artist_of: Int64[np.ndarray, "N"], rows: Int64[np.ndarray, "B"]) -> csr_array:
-    """1 where a track is by the artist of the query, the query itself among them."""
+    """Matrix of 1 where a track (column) is by the artist of the query (row), including the query itself."""
     by_artist = np.argsort(artist_of, kind="stable")
     sizes = np.bincount(artist_of)
     size = sizes[artist_of[rows]]

@@ -1,4 +1,4 @@
-"""Baselines that learn a vector for each track, and recommend the tracks whose vectors are near.
+"""Baselines that learn a vector for each track and recommend the tracks with the nearest vectors.
 
 N tracks in the catalogue, M of them with a vector, D embedding width.
 """
@@ -14,36 +14,39 @@ from torch.nn.functional import normalize
 
 from src.catalog import Listens, Vocabulary
 from src.errors import InputError, check_number
-from src.models.baselines.counting import played_in
+from src.models.baselines.counting import session_weights
 
-_CELLS = 2**25
-"""Scores that are looked through at once, to find the best of a track."""
+_MAX_SCORES = 2**25
+"""Number of scores in memory while the best candidates are selected."""
 
 _SIMILARITIES = ("cosine", "inner")
 
 
 class Item2Vec:
-    """Skip-gram with negative sampling over sessions, as if tracks were words; then neighbours by cosine.
+    """Skip-gram with negative sampling: sessions are sentences and tracks are words. Neighbours by cosine.
 
     Args:
-        vocabulary: what the training pairs show.
-        num_neighbours: best candidates that are kept of each track.
-        dim: width of a vector.
-        window: largest distance in a session.
-        negatives: tracks drawn against each one that was there.
-        negative_exponent: they are drawn in proportion to plays^exponent: below 0, rare ones more often.
-        subsample: share of all listens above which a track is left out now and then; 0 for never.
-        epochs: times that the sessions are gone through.
-        lr: learning rate at the start.
-        least_played: listens with a smaller share are left out, in [0, 1]: words have no weights.
-        artist_weight: added to the score of a track by the artist of the query.
-        seed: decides initial vectors and draws.
+        vocabulary: the catalogue and what the training data shows of it.
+        num_neighbours: number of best candidates that are kept for each track, at least 1.
+        dim: width of a vector, at least 1.
+        window: largest distance in a session, at least 1.
+        negatives: number of negative samples for each positive one, at least 1.
+        negative_exponent: negatives are sampled in proportion to plays^exponent, in [-2, 2]. Below 0, rare tracks are
+            sampled more often.
+        subsample: tracks with a larger share of all events are randomly downsampled, in [0, 1]; 0 switches it off.
+        epochs: number of passes over the sessions, at least 1.
+        lr: initial learning rate, above 0.
+        least_played: events with a smaller share played are dropped, in [0, 1], because words have no weights.
+        artist_weight: added to the score of every track by the artist of the query, at least 0.
+        seed: decides the initial vectors and the samples, in [0, 2³²).
 
     Raises:
         InputError: gensim is not installed, or an argument is out of range.
 
-    Source: Barkan and Koenigstein, Item2vec, MLSP 2016; Caselles-Dupré, Lesaint and Royo-Letelier, Word2vec applied to
-        recommendation: hyperparameters matter, RecSys 2018.
+    Source:
+        Barkan and Koenigstein, Item2vec, MLSP 2016;
+        Caselles-Dupré, Lesaint and Royo-Letelier, Word2vec applied to recommendation: hyperparameters matter, RecSys
+        2018.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Item2Vec:
             check_number(name, value, whole=True, least=1)
         _check_seed(seed)
         check_number("negative_exponent", negative_exponent, least=-2, most=2, hint="-0.5 suits music, 0.75 words")
-        check_number("subsample", subsample, least=0, most=1, hint="0 leaves out nothing")
+        check_number("subsample", subsample, least=0, most=1, hint="0 switches it off")
         check_number("lr", lr, above=0, hint="0.025 is usual")
         check_number("least_played", least_played, least=0, most=1)
         try:
@@ -89,39 +92,48 @@ class Item2Vec:
             alpha=lr,
             min_count=1,
             seed=seed,
-            workers=1,  # more would not give the same vectors twice
+            workers=1,  # with more, the same seed gives different vectors
         )
 
     def count(self, listens: Listens) -> csr_array:
-        """The best candidates of each track."""
-        heard = listens.where(~(listens.played_ratio < self._least_played))
-        words = heard.track.astype(str).tolist()
-        ends = [*(np.flatnonzero(np.diff(heard.session)) + 1).tolist(), len(words)]
+        """Learn vectors and find the best candidates of each track.
+
+        Args:
+            listens: the events of the training sessions.
+
+        Returns:
+            Scores of the kept candidates (columns) of each query (rows), N × N.
+        """
+        played = listens.where(~(listens.played_ratio < self._least_played))
+        words = played.track.astype(str).tolist()
+        ends = [*(np.flatnonzero(np.diff(played.session)) + 1).tolist(), len(words)]
         if not words:
-            return _near(heard.track, np.empty((0, 1), np.float32), self.num_tracks, self._num_neighbours)
-        learned = self._learn([words[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]).wv
-        rows = np.array(learned.index_to_key, np.int64)
-        return _near(rows, learned.get_normed_vectors(), self.num_tracks, self._num_neighbours)
+            return _nearest(played.track, np.empty((0, 1), np.float32), self.num_tracks, self._num_neighbours)
+        vectors = self._learn([words[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]).wv
+        rows = np.array(vectors.index_to_key, np.int64)
+        return _nearest(rows, vectors.get_normed_vectors(), self.num_tracks, self._num_neighbours)
 
 
 class Als:
-    """Alternating least squares of sessions × tracks (implicit), as if sessions were users; then what is near.
+    """Alternating least squares on the matrix sessions × tracks (implicit): sessions are users. Nearest vectors.
 
     Args:
-        vocabulary: what the training pairs show.
-        num_neighbours: best candidates that are kept of each track.
-        dim: width of a vector.
-        regularization: of vectors; at least 0.
-        confidence: what a listen weighs, times the share that was played, where a track that was not played weighs 1.
-        epochs: times that sessions and tracks are solved for.
-        similarity: `cosine`, or `inner` for the inner product, which favours long vectors, so what is played much.
-        artist_weight: added to the score of a track by the artist of the query.
-        seed: decides initial vectors.
+        vocabulary: the catalogue and what the training data shows of it.
+        num_neighbours: number of best candidates that are kept for each track, at least 1.
+        dim: width of a vector, at least 1.
+        regularization: L2 regularization of the vectors, at least 0.
+        confidence: weight of an event, above 0. It is multiplied by the share played. A track that was not played has
+            the weight 1.
+        epochs: number of alternating steps, at least 1.
+        similarity: `cosine`, or `inner` for the inner product, which favours long vectors and thus popular tracks.
+        artist_weight: added to the score of every track by the artist of the query, at least 0.
+        seed: decides the initial vectors, in [0, 2³²).
 
     Raises:
         InputError: implicit is not installed, or an argument is out of range.
 
-    Source: Hu, Koren and Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008.
+    Source:
+        Hu, Koren and Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008.
     """
 
     def __init__(
@@ -138,49 +150,58 @@ class Als:
         seed: int,
     ) -> None:
         _check(num_neighbours=num_neighbours, dim=dim, epochs=epochs, regularization=regularization, seed=seed)
-        check_number("confidence", confidence, above=0, hint="a track that was not played has 1")
+        check_number("confidence", confidence, above=0, hint="the weight of a track that was not played is 1")
         try:
             from implicit.cpu.als import AlternatingLeastSquares
         except ModuleNotFoundError:
             raise InputError("model=als needs implicit; install it with: pip install -e '.[rivals]'") from None
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
-        self._num_neighbours, self._unit = num_neighbours, _is_cosine(similarity)
-        self._make: Callable[[], Any] = lambda: AlternatingLeastSquares(
+        self._num_neighbours, self._normalise = num_neighbours, _is_cosine(similarity)
+        self._build: Callable[[], Any] = lambda: AlternatingLeastSquares(
             factors=dim,
             regularization=regularization,
             alpha=confidence,
             iterations=epochs,
             random_state=seed,
-            num_threads=1,  # as for Bpr
+            num_threads=1,  # with more, the same seed gives different vectors
         )
 
     def count(self, listens: Listens) -> csr_array:
-        """The best candidates of each track."""
-        return _factorised(self._make, played_in(listens, self.num_tracks), self._unit, self._num_neighbours)
+        """Learn vectors and find the best candidates of each track.
+
+        Args:
+            listens: the events of the training sessions.
+
+        Returns:
+            Scores of the kept candidates (columns) of each query (rows), N × N.
+        """
+        played = session_weights(listens, self.num_tracks)
+        return _factorised(self._build, played, self._normalise, self._num_neighbours)
 
 
 class Bpr:
-    """Bayesian personalised ranking of sessions × tracks (implicit), as if sessions were users; then what is near.
+    """Bayesian personalised ranking on the matrix sessions × tracks (implicit): sessions are users. Nearest vectors.
 
-    The bias of a track is one number more of its vector, as in implicit's own `similar_items`.
+    The bias of a track is one more number of its vector, as in `similar_items` of implicit.
 
     Args:
-        vocabulary: what the training pairs show.
-        num_neighbours: best candidates that are kept of each track.
-        dim: width of a vector without its bias.
-        regularization: of vectors; at least 0.
-        epochs: times that as many listens are drawn as there are.
-        lr: learning rate.
-        least_played: listens with a smaller share are left out, in [0, 1]: the method has no weights.
-        similarity: `cosine`, or `inner` for the inner product, which favours long vectors, so what is played much.
-        artist_weight: added to the score of a track by the artist of the query.
-        seed: decides initial vectors and draws.
+        vocabulary: the catalogue and what the training data shows of it.
+        num_neighbours: number of best candidates that are kept for each track, at least 1.
+        dim: width of a vector without its bias, at least 1.
+        regularization: L2 regularization of the vectors, at least 0.
+        epochs: number of epochs, at least 1. One epoch draws as many events as there are.
+        lr: learning rate, above 0.
+        least_played: events with a smaller share played are dropped, in [0, 1], because the method has no weights.
+        similarity: `cosine`, or `inner` for the inner product, which favours long vectors and thus popular tracks.
+        artist_weight: added to the score of every track by the artist of the query, at least 0.
+        seed: decides the initial vectors and the samples, in [0, 2³²).
 
     Raises:
         InputError: implicit is not installed, or an argument is out of range.
 
-    Source: Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.
+    Source:
+        Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.
     """
 
     def __init__(
@@ -206,20 +227,28 @@ class Bpr:
             raise InputError("model=bpr needs implicit; install it with: pip install -e '.[rivals]'") from None
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
-        self._num_neighbours, self._least_played, self._unit = num_neighbours, least_played, _is_cosine(similarity)
-        self._make: Callable[[], Any] = lambda: BayesianPersonalizedRanking(
+        self._num_neighbours, self._least_played = num_neighbours, least_played
+        self._normalise = _is_cosine(similarity)
+        self._build: Callable[[], Any] = lambda: BayesianPersonalizedRanking(
             factors=dim,
             learning_rate=lr,
             regularization=regularization,
             iterations=epochs,
             random_state=seed,
-            num_threads=1,  # more would not give the same vectors twice
+            num_threads=1,  # with more, the same seed gives different vectors
         )
 
     def count(self, listens: Listens) -> csr_array:
-        """The best candidates of each track."""
-        heard = listens.where(~(listens.played_ratio < self._least_played))
-        return _factorised(self._make, played_in(heard, self.num_tracks), self._unit, self._num_neighbours)
+        """Learn vectors and find the best candidates of each track.
+
+        Args:
+            listens: the events of the training sessions.
+
+        Returns:
+            Scores of the kept candidates (columns) of each query (rows), N × N.
+        """
+        played = session_weights(listens.where(~(listens.played_ratio < self._least_played)), self.num_tracks)
+        return _factorised(self._build, played, self._normalise, self._num_neighbours)
 
 
 def _check(*, num_neighbours: int, dim: int, epochs: int, regularization: int | float, seed: int) -> None:
@@ -239,41 +268,44 @@ def _is_cosine(similarity: str) -> bool:
     return similarity == "cosine"
 
 
-def _factorised(make: Callable[[], Any], played: csr_array, unit: bool, num_kept: int) -> csr_array:
-    """What is near by the item vectors that implicit learns; tracks that nobody played have none."""
+def _factorised(build: Callable[[], Any], played: csr_array, normalised: bool, num_kept: int) -> csr_array:
+    """Nearest tracks by the item vectors that implicit learns; tracks without plays have no vector."""
     num_tracks = played.shape[1]
     rows = np.unique(played.indices).astype(np.int64)
-    if len(rows) < 2:  # nothing to be near to, and nothing to draw against
-        return _near(rows[:0], np.empty((0, 1), np.float32), num_tracks, num_kept)
+    if len(rows) < 2:  # no neighbour and no negative sample
+        return _nearest(rows[:0], np.empty((0, 1), np.float32), num_tracks, num_kept)
     sessions = np.flatnonzero(np.diff(played.indptr))
-    from threadpoolctl import threadpool_limits  # which implicit brings
+    from threadpoolctl import threadpool_limits  # a dependency of implicit
 
-    with threadpool_limits(1, "blas"):  # implicit asks for it
-        model = make()
+    with threadpool_limits(1, "blas"):  # implicit recommends it
+        model = build()
         model.fit(csr_matrix(played[sessions][:, rows].astype(np.float32)), show_progress=False)
     vectors = np.asarray(model.item_factors, np.float32)
-    if unit:
+    if normalised:
         vectors = normalize(torch.from_numpy(vectors)).numpy()
-    return _near(rows, vectors, num_tracks, num_kept)
+    return _nearest(rows, vectors, num_tracks, num_kept)
 
 
-def _near(
+def _nearest(
     rows: Int64[np.ndarray, "M"], vectors: Float32[np.ndarray, "M D"], num_tracks: int, num_kept: int
 ) -> csr_array:
-    """The highest positive inner products of each vector but with itself; all of them are never there at once.
+    """The highest positive inner products of each vector, without itself. Computed in blocks to limit memory.
 
     Args:
-        rows: the tracks that have a vector.
-        vectors: of these.
-        num_tracks: N.
-        num_kept: candidates of a track.
+        rows: rows of the tracks that have a vector.
+        vectors: their vectors.
+        num_tracks: number of tracks in the catalogue (N).
+        num_kept: largest number of candidates for each track.
+
+    Returns:
+        Scores of the kept candidates (columns) of each query (rows), N × N.
     """
-    table, found = torch.from_numpy(np.ascontiguousarray(vectors)), []
-    for places in torch.arange(len(rows)).tensor_split(1 + len(rows) ** 2 // _CELLS):
+    table, blocks = torch.from_numpy(np.ascontiguousarray(vectors)), []
+    for places in torch.arange(len(rows)).tensor_split(1 + len(rows) ** 2 // _MAX_SCORES):
         block = table[places] @ table.T
         block[torch.arange(len(places)), places] = 0
         values, columns = block.topk(min(num_kept, len(rows)))
         line, nth = (values > 0).nonzero(as_tuple=True)
-        found.append((values[line, nth].numpy(), rows[places[line].numpy()], rows[columns[line, nth].numpy()]))
-    value, row, column = (np.concatenate(part) for part in zip(*found, strict=True))
+        blocks.append((values[line, nth].numpy(), rows[places[line].numpy()], rows[columns[line, nth].numpy()]))
+    value, row, column = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return csr_array((value, (row, column)), shape=(num_tracks, num_tracks))

@@ -1,1 +1,1 @@
-"""From queries to ranks and to the best candidates: exact, approximate, and in sparse scores."""
+"""Ranks and best candidates of queries: by exact search, by approximate search, and from sparse scores."""

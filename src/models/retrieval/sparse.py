@@ -1,8 +1,8 @@
-"""What `exact.py` answers for vectors, for scores that only few pairs of tracks have.
+"""Best candidates and ranks from a sparse score matrix; `exact.py` does the same from vectors.
 
-N tracks in the catalogue, Q queries, K candidates kept, B queries of a block, E scores in it. Candidates stand in the
-order of their scores, which are positive; those without one follow. Where scores are equal, the track played more comes
-first. The query itself is never a candidate.
+N tracks in the catalogue, Q queries, K candidates of a list, B queries in a block, E scores in a block. Scores are
+positive. Candidates are sorted by score, and candidates without a score come last. Among equal scores the track with
+more plays comes first. The query itself is never a candidate.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from src.recommendations import check_k
 
 Scores = Callable[[Int64[np.ndarray, "B"]], csr_array]
-"""From the rows of queries to their scores, B × N."""
+"""Takes rows of queries and returns their scores, B × N."""
 
 
 def top_k(
@@ -27,35 +27,39 @@ def top_k(
     on_block: Callable[[int], None] = lambda _: None,
     block: int = 512,
 ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-    """The K best candidates of each query and their scores, 0 for what has none.
+    """Find the K best candidates of each query.
 
     Args:
-        scores: scores of queries.
+        scores: computes the scores of queries.
         plays: popularity of every track.
-        query_rows: the rows to make lists for.
+        query_rows: rows to build lists for.
         k: length of each list, 1 <= k < N.
         on_block: called with the number of queries done after each block.
-        block: queries scored at once.
+        block: number of queries scored at once.
+
+    Returns:
+        Rows of the candidates, best first, and their scores; the score is 0 where there is none.
 
     Raises:
-        InputError: `k` does not lie in [1, N-1].
+        InputError: `k` is not in [1, N-1].
     """
     check_k(k, len(plays))
     by_plays = np.lexsort((np.arange(len(plays)), -plays))
     place = np.empty_like(by_plays)
     place[by_plays] = np.arange(len(plays))
     rows = np.empty((len(query_rows), k), np.int64)
-    found = np.zeros((len(query_rows), k), np.float32)
+    list_scores = np.zeros((len(query_rows), k), np.float32)
     for start in range(0, len(query_rows), block):
-        query, chosen = query_rows[start : start + block], slice(start, start + block)
+        query, block_lines = query_rows[start : start + block], slice(start, start + block)
         line, candidate, score = _scored(scores, query)
         best = np.lexsort((place[candidate], -score, line))
         line, candidate, score = line[best], candidate[best], score[best]
         nth = np.arange(len(line)) - np.searchsorted(line, line)
         kept = nth < k
-        rows[chosen][line[kept], nth[kept]] = candidate[kept]
-        found[chosen][line[kept], nth[kept]] = score[kept]
-        # A list with n < k scores wants k - n more: so many of the first k + 1 by plays are not in it, nor its query.
+        rows[block_lines][line[kept], nth[kept]] = candidate[kept]
+        list_scores[block_lines][line[kept], nth[kept]] = score[kept]
+        # A list with n < k scores is filled with the k - n most played tracks that are neither in it nor its query.
+        # They are among the first k + 1 tracks by plays.
         free = np.ones((len(query), k + 1), bool)
         popular = place[candidate] <= k
         free[line[popular], place[candidate[popular]]] = False
@@ -63,9 +67,9 @@ def top_k(
         free[popular, place[query[popular]]] = False
         nth_free = free.cumsum(1) - 1 + np.bincount(line, minlength=len(query))[:, None]
         lines, places = (free & (nth_free < k)).nonzero()
-        rows[chosen][lines, nth_free[lines, places]] = by_plays[places]
+        rows[block_lines][lines, nth_free[lines, places]] = by_plays[places]
         on_block(len(query))
-    return rows, found
+    return rows, list_scores
 
 
 def mean_ranks(
@@ -77,17 +81,20 @@ def mean_ranks(
     on_block: Callable[[int], None] = lambda _: None,
     block: int = 512,
 ) -> Float64[np.ndarray, "Q"]:
-    """Rank of each `following` among all candidates of its `previous`.
+    """Rank each `following` among all candidates of its `previous`.
 
-    Candidates that are equal in score and plays share the mean of the ranks they take up.
+    Candidates with equal scores and equal plays share the mean of the ranks they occupy.
 
     Args:
-        scores: scores of queries.
+        scores: computes the scores of queries.
         plays: popularity of every track.
         previous: rows of the queries.
-        following: rows of the tracks that followed, each another track than its query.
+        following: rows of the tracks that followed; each differs from its query.
         on_block: called with the number of queries done after each block.
-        block: queries scored at once.
+        block: number of queries scored at once.
+
+    Returns:
+        Rank of each `following`, in [1, N-1].
     """
     sorted_plays = np.sort(plays)
     sides: tuple[tuple[Literal["left", "right"], np.ufunc], ...] = (("right", np.greater), ("left", np.greater_equal))
@@ -99,7 +106,7 @@ def mean_ranks(
         is_target = candidate == target[line]
         of_target[line[is_target]] = score[is_target]
         better, equal = score > of_target[line], score == of_target[line]
-        unscored = of_target == 0  # then all that have a score are better, and plays decide among the others
+        unscored = of_target == 0  # every candidate with a score is better, and plays decide among the others
         bounds = []
         for side, exceeds in sides:
             more_played = exceeds(plays[candidate], plays[target][line])
@@ -115,7 +122,7 @@ def mean_ranks(
 def _scored(
     scores: Scores, query: Int64[np.ndarray, "B"]
 ) -> tuple[Int64[np.ndarray, "E"], Int64[np.ndarray, "E"], Float32[np.ndarray, "E"]]:
-    """Place of the query in its block, candidate and score, of all candidates that have a score."""
+    """All candidates that have a score: place of their query in the block, their row and their score."""
     table = scores(query)
     line = np.repeat(np.arange(len(query)), np.diff(table.indptr))
     candidate = table.indices.astype(np.int64)

@@ -12,13 +12,13 @@ from tests.conftest import ROOT
 
 
 def test_an_unknown_reader_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no reader 'spotify'; there are botify, polimi, situnes, yes"):
+    with pytest.raises(InputError, match=r"'spotify'; datamodule.reader must be one of botify, polimi, situnes, yes"):
         find_reader("spotify")
 
 
 def test_every_reader_is_a_datamodule_of_its_own_name() -> None:
     configs = {path.stem for path in (ROOT / "conf" / "datamodule").glob("*.yaml")}
-    assert set(READERS) == configs - {"default", "simulated"}  # simulated is botify on logs that it makes first
+    assert set(READERS) == configs - {"default", "simulated"}  # simulated uses the botify reader
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_every_reader_is_a_datamodule_of_its_own_name() -> None:
         ("situnes", "situnes", 600, 946, 644),
     ],
 )
-def test_the_real_sets_are_read_whole(
+def test_the_real_sets_are_read_without_rejected_lines(
     real_data: Path, tmp_path: Path, reader: str, folder: str, events: int, tracks: int, artists: int
 ) -> None:
     source = READERS[reader].read(real_data / folder, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
@@ -50,7 +50,7 @@ print(config.recipe.name, datamodule.pairs["train"].previous.tolist(), datamodul
 
 
 def test_a_new_source_takes_the_three_steps_of_the_documentation(tmp_path: Path) -> None:
-    """Follows docs/data.md to the letter, in a copy of the repository."""
+    """Copies the code blocks of docs/data.md into a copy of the repository and runs it."""
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8").partition("## A source of your own")[2]
     reader, settings, example = re.findall(r"```(?:python|yaml)\n(.*?)```", page, re.DOTALL)
     for folder in ("src", "conf", "tests"):
@@ -67,8 +67,8 @@ def test_a_new_source_takes_the_three_steps_of_the_documentation(tmp_path: Path)
     (tmp_path / "data" / "diary" / "plays.csv").write_text("user,time,song,share\n" + "".join(plays))
 
     checks = ["tests/contracts/test_readers.py", "tests/datamodules/formats/test_formats.py"]
-    plainly = "-o", "addopts=", "-o", "filterwarnings="  # without shapes being checked, which takes half of the time
-    passed = _python(tmp_path, "-m", "pytest", "-q", *plainly, *checks, "-k", "diary or has_an_example or own_name")
+    options = "-o", "addopts=", "-o", "filterwarnings="  # without shape checks, which take half of the time
+    passed = _python(tmp_path, "-m", "pytest", "-q", *options, *checks, "-k", "diary or has_an_example or own_name")
     assert re.search(r"^\d\d passed, \d+ deselected", passed.splitlines()[-1])
     assert _python(tmp_path, "-c", PAIRS_OF_DIARY).splitlines()[-1] == f"shares {[0] * 8} [2]"
 

@@ -19,5 +19,5 @@ def test_seconds_listened_become_a_share_of_the_duration(tmp_path: Path) -> None
     kept = rejected_lines(tmp_path)
     assert [line["reason"] for line in kept] == [
         "the share played must lie in [0, 1], got -0.025",
-        "track 3 has no duration in tracks.csv to take a share of",
+        "track 3 has no duration in tracks.csv, therefore no share",
     ]

@@ -16,6 +16,6 @@ def test_radio_playlists_become_one_user_each(tmp_path: Path) -> None:
     assert list(playlists.values()) == [[0, 1, 2], [1], [2, 2]]
     kept = rejected_lines(tmp_path)
     assert [(line["line"], line["reason"]) for line in kept] == [
-        (5, "a playlist must be song numbers with spaces between"),
+        (5, "a playlist must be song numbers separated by spaces"),
         (6, "track 99 is not in song_hash.txt"),
     ]

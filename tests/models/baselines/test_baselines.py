@@ -117,7 +117,7 @@ def test_a_session_of_one_track_makes_sknn_of_neighbours() -> None:
 def test_only_the_best_neighbours_are_kept_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = [[(0, 1.0), (1, 1.0)], [(0, 1.0), (1, 1.0), (2, 1.0)], [(3, 1.0), (2, 1.0)]]
     whole = Neighbours(VOCABULARY, **COSINE).count(make_listens(sessions)).toarray()
-    monkeypatch.setattr(baselines, "_CELLS", 2 * NUM_TRACKS)
+    monkeypatch.setattr(baselines, "_MAX_SCORES", 2 * NUM_TRACKS)
     np.testing.assert_array_equal(Neighbours(VOCABULARY, **COSINE).count(make_listens(sessions)).toarray(), whole)
     best = Neighbours(VOCABULARY, **{**COSINE, "num_neighbours": 1}).count(make_listens(sessions)).toarray()
     assert ((best > 0).sum(1) <= 1).all()
@@ -274,13 +274,13 @@ def test_factors_recommend_what_implicit_itself_finds_similar(
 def learned_by(made: Any) -> list[Any]:
     """Where the model of implicit will be, once `made` has counted."""
     fitted: list[Any] = []
-    make = made._make
+    make = made._build
 
     def remembered() -> Any:
         fitted.append(make())
         return fitted[0]
 
-    made._make = remembered
+    made._build = remembered
     return fitted
 
 
@@ -348,18 +348,24 @@ def test_what_is_skipped_is_no_word_and_without_words_there_are_no_vectors() -> 
         (partial(Neighbours, **{**COSINE, "num_neighbours": 0}), "num_neighbours must be a whole number .* got 0"),
         (partial(Neighbours, **{**COSINE, "shrinkage": -1}), "shrinkage must be a number of at least 0, got -1"),
         (partial(Neighbours, **{**COSINE, "norm_power": 3}), "norm_power must be .* got 3; 1 is the cosine"),
-        (partial(Neighbours, **{**COSINE, "length_power": -1}), "length_power must be .* got -1; 0 counts all"),
+        (
+            partial(Neighbours, **{**COSINE, "length_power": -1}),
+            "length_power must be .* got -1; 0 gives all",
+        ),
         (partial(Item2Vec, **{**SKIP_GRAM, "dim": 0}), "dim must be a whole number of at least 1, got 0"),
         (partial(Item2Vec, **{**SKIP_GRAM, "negative_exponent": 3}), "negative_exponent must be .* got 3; -0.5 suits"),
-        (partial(Item2Vec, **{**SKIP_GRAM, "subsample": 2}), "subsample must be .* got 2; 0 leaves out nothing"),
+        (partial(Item2Vec, **{**SKIP_GRAM, "subsample": 2}), "subsample must be .* got 2; 0 switches it off"),
         (partial(Item2Vec, **{**SKIP_GRAM, "lr": 0}), "lr must be a number above 0, got 0"),
         (partial(Item2Vec, **{**SKIP_GRAM, "least_played": 2}), "least_played must be .* at most 1, got 2"),
-        (partial(Popular, half_life=0, artist_weight=0), "half_life must be .* got 0; it is so many sessions, or null"),
+        (
+            partial(Popular, half_life=0, artist_weight=0),
+            "half_life must be .* got 0; it is a number of sessions",
+        ),
         (partial(Als, **{**LEAST_SQUARES, "dim": 0}), "dim must be a whole number of at least 1, got 0"),
         (partial(Als, **{**LEAST_SQUARES, "regularization": -1}), "regularization must be .* at least 0, got -1"),
         (
             partial(Als, **{**LEAST_SQUARES, "confidence": 0}),
-            "confidence must be .* got 0; a track that was not played",
+            "confidence must be .* got 0; the weight of a track that was not played",
         ),
         (partial(Als, **{**LEAST_SQUARES, "similarity": "dot"}), "similarity must be cosine or inner, got 'dot'"),
         (partial(Als, **{**LEAST_SQUARES, "seed": -7}), "seed must be a whole number .* got -7"),
@@ -375,7 +381,7 @@ def test_impossible_settings_are_refused(model: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("monitor", ["val/loss", "val/mse", "val/mae"])
-def test_a_monitor_that_wants_a_loss_is_refused(monitor: str) -> None:
+def test_a_monitor_that_needs_a_loss_is_refused(monitor: str) -> None:
     with pytest.raises(InputError, match=f"monitor.metric={monitor} cannot be computed.*use monitor=ndcg"):
         Baseline(vocabulary=VOCABULARY, model=MODELS["popular"], monitor=monitor)
 
@@ -398,5 +404,5 @@ def test_without_its_package_the_error_says_how_to_install_it(
 
 def test_a_model_that_counts_nothing_is_refused() -> None:
     head: Any = partial(COSINES, alpha=0.5, dim=4)
-    with pytest.raises(InputError, match="model makes a CosineMix, which counts nothing; leave out recipe=counting"):
+    with pytest.raises(InputError, match="the model is a CosineMix, which counts nothing; remove recipe=counting"):
         Baseline(vocabulary=VOCABULARY, model=head, monitor="val/mrr")

@@ -105,7 +105,7 @@ def test_approximate_lists_hold_the_share_that_they_say() -> None:
 def test_an_approximate_search_that_looks_everywhere_finds_all(
     num_tracks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.models.retrieval.approximate.MOST_OF_CELLS", 1)
+    monkeypatch.setattr("src.models.retrieval.approximate.MIN_CELLS_PER_PROBE", 1)
     torch.manual_seed(1)
     table = torch.randint(-9, 10, (num_tracks, 5)).float()
     k = min(20, num_tracks - 1)
