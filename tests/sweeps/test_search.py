@@ -114,8 +114,8 @@ def test_a_sweep_replaces_or_adds_a_dimension() -> None:
     dimensions = {dimension.name: dimension for dimension in space.dimensions}
     assert dimensions.keys() == ALL | {"loss.logq", "model.extra"}
     assert dimensions["model.dim"].choices == ("8", "16")
-    assert (dimensions["loss.logq"].low, found["loss.logq"].high) == (0, 1)
-    assert (dimensions["model.extra"].low, found["model.extra"].high, found["model.extra"].step) == (1, 7, 2)
+    assert (dimensions["loss.logq"].low, dimensions["loss.logq"].high) == (0, 1)
+    assert (dimensions["model.extra"].low, dimensions["model.extra"].high, dimensions["model.extra"].step) == (1, 7, 2)
 
 
 def test_each_trial_has_a_key_only_if_its_condition_is_met() -> None:
@@ -466,9 +466,9 @@ def test_a_trial_that_was_running_when_its_process_died_is_repeated_and_not_coun
     with open_study(url=url, name=None, setup={}, resume=True, settings=SETTINGS) as resumed:
         assert resumed.study_name == study.study_name
         assert finished(resumed) == []
-        assert again.get_trials()[0].state.name == "FAIL"
-        assert WHY not in again.get_trials()[0].user_attrs
-        assert again.ask().suggest_float("x", 0, 1) == lost
+        assert resumed.get_trials()[0].state.name == "FAIL"
+        assert WHY not in resumed.get_trials()[0].user_attrs
+        assert resumed.ask().suggest_float("x", 0, 1) == lost
 
 
 # The report
