@@ -20,7 +20,7 @@ def _words(words: list[str]) -> list[str]:
 def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
     from src.comparison import analysis as comparison
-    from src.comparison.report import sentences, write_report
+    from src.comparison.report import LISTENERS_DECIDE, listener_test, sentences, write_report
     from src.comparison.runs import attach, find, read, register, run_to_register, winner
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
@@ -46,6 +46,8 @@ def compare(config: DictConfig) -> None:
     console.print(comparison_table(result.record(), title=f"{len(runs)} runs of {where}"))
     for sentence in sentences(result):
         console.print(sentence, markup=False, highlight=False)
+    if command := listener_test(result):
+        console.print(f"{LISTENERS_DECIDE}:\n             {command}", soft_wrap=True, markup=False, highlight=False)
     chosen = run_to_register(config.register, found, result)
     if chosen is not None:
         version = register(chosen, uri, name=str(config.name), alias=str(config.alias))

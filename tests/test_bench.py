@@ -1,4 +1,4 @@
-"""The harness of `make bench`: who takes turns, and what a row says of it."""
+"""The harness of `make bench`: the order of contenders, the rows, the table."""
 
 import time
 from pathlib import Path
@@ -26,14 +26,14 @@ def write_units(folder: Path, _small: bool) -> None:
     (folder / "units").write_text("7")
 
 
-def stage(*, wanted_rival: float | None = 2, wanted_limit: float | None = 0.5, seconds: float | None = None) -> Stage:
+def stage(*, target_rival: float | None = 2, target_limit: float | None = 0.5, seconds: float | None = None) -> Stage:
     return Stage(
         name="sleeping",
         unit="naps",
         make=write_units,
         ours=Contender(name="ours", prepare=fast),
-        rivals=[Contender(name="rival", prepare=slow, at_least=wanted_rival)],
-        limits=[Contender(name="limit", prepare=fast, at_least=wanted_limit)],
+        rivals=[Contender(name="rival", prepare=slow, at_least=target_rival)],
+        limits=[Contender(name="limit", prepare=fast, at_least=target_limit)],
         seconds_at_most=seconds,
     )
 
@@ -44,11 +44,11 @@ def timings(ours: list[float], rival: list[float], limit: list[float]) -> dict[s
 
 
 def test_contenders_take_turns_in_processes_of_their_own(tmp_path: Path) -> None:
-    said: list[str] = []
-    found = race(stage(), tmp_path, small=True, rounds=2, told=said.append)
-    assert {name: len(timing.rates) for name, timing in found.items()} == {"ours": 2, "rival": 2, "limit": 2}
-    assert found["rival"].rates[0] < 50 < found["ours"].rates[0]
-    rounds = [word for word in said if word.startswith("round")]
+    reported: list[str] = []
+    timed = race(stage(), tmp_path, small=True, rounds=2, report=reported.append)
+    assert {name: len(timing.rates) for name, timing in timed.items()} == {"ours": 2, "rival": 2, "limit": 2}
+    assert timed["rival"].rates[0] < 50 < timed["ours"].rates[0]
+    rounds = [word for word in reported if word.startswith("round")]
     assert [word.split(": ")[1] for word in rounds[3:6]] == ["rival", "limit", "ours"]  # the order rotates
 
 
@@ -58,28 +58,28 @@ def test_a_row_has_the_medians_of_ratios_within_rounds() -> None:
     assert (row["ratio_to_rival"], row["spread_to_rival"]) == (3, [2, 5])  # of 2, 5 and 3
     assert (row["ratio_to_limit"], row["wanted_rival"], row["wanted_limit"]) == (0.5, 2, 0.5)
     assert row["holds"] is True
-    assert line(row) == "sleeping: 20 naps/s; 3 (2–5), wanted 2 × rival; 0.5 (0.5–1), wanted 0.5 of limit; holds"
+    assert line(row) == "sleeping: 20 naps/s; 3 (2–5), target 2 × rival; 0.5 (0.5–1), target 0.5 of limit; target met"
 
 
 @pytest.mark.parametrize(
-    ("wanted", "holds"),
+    ("targets", "holds"),
     [
-        ({"wanted_rival": 4}, False),
-        ({"wanted_limit": 0.6}, False),
-        ({"wanted_rival": None, "wanted_limit": None}, None),
-        ({"wanted_rival": None, "wanted_limit": None, "seconds": 0.06}, True),
-        ({"wanted_rival": None, "wanted_limit": None, "seconds": 0.04}, False),
+        ({"target_rival": 4}, False),
+        ({"target_limit": 0.6}, False),
+        ({"target_rival": None, "target_limit": None}, None),
+        ({"target_rival": None, "target_limit": None, "seconds": 0.06}, True),
+        ({"target_rival": None, "target_limit": None, "seconds": 0.04}, False),
     ],
 )
-def test_a_row_holds_if_all_that_was_wanted_is_there(wanted: dict[str, float], holds: bool | None) -> None:
-    [row] = rows_of(stage(**wanted), timings([20.0], [7.0], [40.0]))
+def test_a_row_holds_if_all_its_targets_are_met(targets: dict[str, float], holds: bool | None) -> None:
+    [row] = rows_of(stage(**targets), timings([20.0], [7.0], [40.0]))
     assert row["holds"] is holds
 
 
 def test_rows_become_a_table_and_a_picture(tmp_path: Path) -> None:
-    rows = rows_of(stage(wanted_rival=9), timings([20.0], [7.0], [40.0]))
-    assert "| sleeping | 20 naps | rival | 2.86 (2.86–2.86), wanted 9 |" in table(rows)
-    assert "**does not hold**" in table(rows)
+    rows = rows_of(stage(target_rival=9), timings([20.0], [7.0], [40.0]))
+    assert "| sleeping | rival | 20 | naps | 2.86 | 2.86–2.86 | 9 | 100 | 100 | **missed** |" in table(rows)
+    assert "| sleeping | limit | 0.5 | 0.5–0.5 | 0.5 |" in table(rows)
     draw(rows, tmp_path / "rows.png")
     assert (tmp_path / "rows.png").stat().st_size > 10_000
 

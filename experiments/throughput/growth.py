@@ -1,6 +1,6 @@
 """How cost grows with tracks, pairs, lines and dimensions: python experiments/throughput/growth.py
 
-Each point is a process of its own. Writes growth.json, growth.md and growth.png beside this file.
+Each point is measured in its own process. Writes growth.json, growth.md and growth.png into the folder of this file.
 """
 
 import json
@@ -27,13 +27,13 @@ from src.terminal.markdown import table as markdown_table
 HERE = Path(__file__).parent
 K = 50
 NUM_QUERIES = 4096
-"""Of exact search, whose cost a query does not depend on how many there are."""
+"""Of exact search; its cost per query does not depend on the number of queries."""
 
 mpl.use("agg")
 
 
 def training(_folder: Path, _small: bool, *, tracks: int, pairs: int, dim: int, model: str) -> Work:
-    """An epoch by `trainer.fit`."""
+    """One epoch of `trainer.fit`."""
     return fit(draw_pairs(num_tracks=tracks, num_artists=tracks // 4, num_pairs=pairs), model=model, dim=dim)
 
 
@@ -44,7 +44,7 @@ def reading(folder: Path, small: bool, *, lines: int) -> Work:
 
 
 def unit_vectors(tracks: int, dim: int) -> Any:
-    """Around those of artists, as a trained head has them."""
+    """Unit vectors near those of their artists, as in a trained head."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -55,7 +55,7 @@ def unit_vectors(tracks: int, dim: int) -> Any:
 
 
 def exact(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
-    """Lists of some of the tracks."""
+    """The lists of `NUM_QUERIES` tracks."""
     import torch
 
     from src.models.retrieval.exact import top_k
@@ -71,7 +71,7 @@ def exact(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
 
 
 def approximate(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
-    """Lists of all tracks, with what it takes to make the index."""
+    """The lists of all tracks, including the time to build the index."""
     import torch
 
     from src.models.retrieval.approximate import approximate_top_k
@@ -97,13 +97,14 @@ CURVES: dict[str, tuple[str, Any, str, Sequence[int], dict[str, Any]]] = {
     "exact lists": ("track", exact, "tracks", (10**4, 10**5, 10**6), {"dim": 64}),
     "approximate lists": ("track", approximate, "tracks", (10**4, 10**5, 3 * 10**5), {"dim": 64}),
 }  # fmt: skip
-"""What grows: the unit of cost, who works, the argument that grows, its values, the other arguments."""
+"""By curve: the unit of cost, the function, the argument that grows, its values, the other arguments."""
 
 
 def main() -> None:
-    kept = ROOT / "outputs" / "growth.jsonl"  # a study that was stopped goes on; remove it to begin anew
-    kept.parent.mkdir(exist_ok=True)
-    points = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    partial_results = ROOT / "outputs" / "growth.jsonl"  # a stopped study continues; remove the file to start again
+    partial_results.parent.mkdir(exist_ok=True)
+    stored = partial_results.read_text().splitlines() if partial_results.exists() else []
+    points = [json.loads(line) for line in stored]
     done = {(point["curve"], point["value"]) for point in points}
     for name, (unit, work, argument, values, others) in CURVES.items():
         for value in values:
@@ -112,16 +113,16 @@ def main() -> None:
             contender = Contender(name=name, prepare=partial(work, **{**others, argument: value}))
             with tempfile.TemporaryDirectory() as folder, console.status(f"{name}: {value:,} {argument}"):
                 stage = Stage(name=name, unit=unit, ours=contender)
-                # what is large takes long, and does not care whether caches are warm; tables do, however large
+                # large points take long and do not depend on warm caches, except for large tables
                 warm_up = (work is training and argument != "pairs") or value < 10**6
-                timing = race(stage, Path(folder), small=False, rounds=1, told=lambda _: None, warm_up=warm_up)
+                timing = race(stage, Path(folder), small=False, rounds=1, report=lambda _: None, warm_up=warm_up)
             point = {"curve": name, "grows": argument, "value": value, "unit": unit}
             point |= {"us": 1e6 / timing[name].rates[0], "peak_mb": timing[name].peak_mb}
             points.append(point)
-            with kept.open("a") as file:
+            with partial_results.open("a") as file:
                 file.write(json.dumps(point) + "\n")
             console.print(
-                f"{name:28} {value:>12,} {argument:8} {point['us']:10.3g} µs a {unit}, {point['peak_mb']:,.0f} MB"
+                f"{name:28} {value:>12,} {argument:8} {point['us']:10.3g} µs per {unit}, {point['peak_mb']:,.0f} MB"
             )
     write_record({"points": points, "provenance": provenance()}, HERE / "growth.json")
     write_whole(HERE / "growth.md", lambda path: path.write_text(table(points), encoding="utf-8"))
@@ -130,10 +131,10 @@ def main() -> None:
 
 def table(points: list[dict[str, Any]]) -> str:
     rows = [
-        [p["curve"], p["grows"], f"{p['value']:,}", f"{p['us']:.3g}", f"a {p['unit']}", f"{p['peak_mb']:,.0f}"]
-        for p in points
+        [p["curve"], p["grows"], f"{p['value']:,}", f"{p['us']:.3g}", p["unit"], f"{p['peak_mb']:,.0f}"] for p in points
     ]
-    return "\n".join(markdown_table(["", "grows", "to", "µs each", "", "peak MB"], rows, "llrrlr")) + "\n"
+    head = ["curve", "what grows", "value", "µs per unit", "unit", "peak MB"]
+    return "\n".join(markdown_table(head, rows, "llrrlr")) + "\n"
 
 
 def draw(points: list[dict[str, Any]], path: Path) -> None:
@@ -147,11 +148,11 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
             own = [p for p in points if p["curve"] == curve]
             for row, key in enumerate(("us", "peak_mb")):
                 axes[row][column].plot([p["value"] for p in own], [p[key] for p in own], marker="o", label=curve)
-        for row, label in enumerate(("µs each", "peak MB")):
+        for row, label in enumerate(("µs per unit", "peak MB")):
             axis = axes[row][column]
             axis.set(xscale="log", yscale="log", xlabel=argument, ylabel=label if column == 0 else "")
             low, high = axis.get_ylim()
-            axis.set_ylim(low / 3, 3 * high)  # what is flat shall look flat
+            axis.set_ylim(low / 3, 3 * high)  # a flat curve must look flat
             axis.minorticks_off()
             if argument == "dim":
                 axis.set_xticks(list(CURVES["training, convex, dims"][3]), CURVES["training, convex, dims"][3])

@@ -1,6 +1,6 @@
-"""How fast listeners play, beside a loop that plays them one by one: python experiments/throughput/listeners.py
+"""How fast listeners are simulated, compared with a plain loop: python experiments/throughput/listeners.py
 
-Every number of a table comes from this one run. Writes listeners.json, listeners.md and listeners.png beside this file.
+All numbers come from one run. Writes listeners.json, listeners.md and listeners.png into the folder of this file.
 """
 
 import subprocess
@@ -52,13 +52,13 @@ def steps_per_second(world: World, policy: Policy, *, sessions: int, workers: in
 
 
 def loop_steps_per_second(world: World) -> float:
-    began = time.perf_counter()
-    return loop(world, 700_000) / (time.perf_counter() - began)
+    start = time.perf_counter()
+    return loop(world, 700_000) / (time.perf_counter() - start)
 
 
 @contextmanager
 def service(num_tracks: int) -> Iterator[str]:
-    """A service that does nothing but answer, in a process of its own."""
+    """A service that only answers, in its own process."""
     process = subprocess.Popen(
         [sys.executable, str(HERE / "service.py"), str(num_tracks)], stdout=subprocess.PIPE, text=True
     )
@@ -74,20 +74,20 @@ def main() -> None:
     world = make_world("world=published")
     rows: list[dict[str, Any]] = []
 
-    def measure(stage: str, value: float, wanted: float | None = None) -> float:
-        rows.append({"stage": stage, "steps_per_second": round(value), "wanted": wanted})
+    def measure(stage: str, value: float, target: float | None = None) -> float:
+        rows.append({"stage": stage, "steps_per_second": round(value), "wanted": target})
         console.print(f"{stage:<60} {value:>12,.0f}")
         return value
 
     measure("loop in plain Python", loop_steps_per_second(world))
     for workers in (1, 2):
-        plain, written = (
+        without_logs, with_logs = (
             steps_per_second(world, Random(world=world), sessions=sessions, workers=workers, logs=logs)
             for sessions, logs in ((4_000_000, False), (1_000_000, True))
         )
-        measure(f"random, no logs, {workers} processes", plain, 1e6 if workers == 2 else None)
-        measure(f"random, logs written, {workers} processes", written, 3e5 if workers == 2 else None)
-    measure("loop in plain Python, again", loop_steps_per_second(world))
+        measure(f"random, no logs, {workers} processes", without_logs, 1e6 if workers == 2 else None)
+        measure(f"random, logs written, {workers} processes", with_logs, 3e5 if workers == 2 else None)
+    measure("loop in plain Python, second time", loop_steps_per_second(world))
     with service(len(world.catalog)) as url:
         for workers, connections in ((1, 1), (1, 64), (2, 64)):
             policy = Service(url=url, connections=connections, retries=0, timeout_s=10.0, token=None, world=world)
@@ -118,10 +118,10 @@ def write_table(rows: list[dict[str, Any]], curves: dict[str, list[tuple[int, fl
     cells = [
         [row["stage"], f"{row['steps_per_second']:,}", f"{row['wanted']:,.0f}" if row["wanted"] else ""] for row in rows
     ]
-    lines = markdown_table(["", "steps a second", "wanted"], cells, "lrr")
+    lines = markdown_table(["measurement", "steps per s", "target"], cells, "lrr")
     for name, points in curves.items():
         sizes = [[f"{size:,}", f"{speed:,.0f}"] for size, speed in points]
-        lines += ["", *markdown_table([name, "steps a second, one process, no logs"], sizes, "rr")]
+        lines += ["", *markdown_table([name, "steps per s, one process, no logs"], sizes, "rr")]
     (HERE / "listeners.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -136,8 +136,8 @@ def draw(curves: dict[str, list[tuple[int, float]]]) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
     fastest = max(speed for points in curves.values() for _, speed in points)
-    axes[0].set(ylabel="million steps a second, one process", ylim=(0, 1.1 * fastest / 1e6))
-    figure.suptitle("Listeners: the cost of a step does not grow with the sessions or the catalogue")
+    axes[0].set(ylabel="million steps per s, one process", ylim=(0, 1.1 * fastest / 1e6))
+    figure.suptitle("Listeners: steps per second by number of sessions and by size of the catalogue")
     figure.tight_layout()
     figure.savefig(HERE / "listeners.png", dpi=130)
 

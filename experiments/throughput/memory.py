@@ -1,7 +1,7 @@
-"""Maintained packages for the session memory and the rate limit, beside ours: python experiments/throughput/memory.py
+"""Segue's session memory and rate limit against packages: python experiments/throughput/memory.py
 
-What a call costs, what workers see of one another, what is left when one is killed, how many clients are kept. Prints;
-writes nothing. About a minute.
+Measures the cost of a call, what one worker sees of another, what is left after a worker is killed, and how many
+clients are kept. Takes about a minute; prints the results and writes no file.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def mapped(folder: Path) -> Play:
             call.send(None)
         except StopIteration as answer:
             return list(answer.value)
-        raise AssertionError("it waits for nothing")
+        raise AssertionError("the call must not wait")
 
     return play
 
@@ -76,7 +76,7 @@ def in_process(_: Path) -> Play:
     return play
 
 
-MEMORIES = {"ours, a mapped file": mapped, "diskcache": on_disk, "cachetools.TTLCache": in_process}
+MEMORIES = {"Segue, a mapped file": mapped, "diskcache": on_disk, "cachetools.TTLCache": in_process}
 
 
 def ours() -> tuple[Take, Callable[[], int]]:
@@ -97,7 +97,7 @@ def with_limits(strategy: type[RateLimiter]) -> tuple[Take, Callable[[], int]]:
 
 
 def with_lru() -> tuple[Take, Callable[[], int]]:
-    """Our bucket in a cache that forgets who was seen longest ago."""
+    """Segue's bucket in a cache that drops the least recently used client."""
     buckets = cachetools.LRUCache[str, tuple[float, float]](10_000)
 
     def take(client: str) -> float:
@@ -111,7 +111,7 @@ def with_lru() -> tuple[Take, Callable[[], int]]:
 
 
 LIMITS: dict[str, Callable[[], tuple[Take, Callable[[], int]]]] = {
-    "ours, a token bucket": ours,
+    "Segue, a token bucket": ours,
     "the same bucket in cachetools.LRUCache": with_lru,
     "limits, fixed window": lambda: with_limits(FixedWindowRateLimiter),
     "limits, moving window": lambda: with_limits(MovingWindowRateLimiter),
@@ -120,18 +120,18 @@ LIMITS: dict[str, Callable[[], tuple[Take, Callable[[], int]]]] = {
 
 
 def us_per_call(call: Callable[..., object], arguments: list[tuple[Any, ...]], rounds: int) -> str:
-    """CPU of a call: median, least and most of some rounds."""
+    """CPU time per call: median, smallest and largest of some rounds."""
     spent = []
     for _ in range(rounds):
-        began = time.process_time()
+        start = time.process_time()
         for one in arguments:
             call(*one)
-        spent.append((time.process_time() - began) / len(arguments) * 1e6)
-    return f"{np.median(spent):.1f} µs of CPU a call ({min(spent):.1f}–{max(spent):.1f})"
+        spent.append((time.process_time() - start) / len(arguments) * 1e6)
+    return f"{np.median(spent):.1f} µs of CPU per call ({min(spent):.1f}–{max(spent):.1f})"
 
 
 def seen_by_another(make: Callable[[Path], Play], folder: Path, num_tracks: int) -> int:
-    """Tracks of one user's session that a worker sees after another has played them."""
+    """Number of tracks of a session that a worker sees after another worker has written them."""
     worker = _FORK.Process(target=lambda: [make(folder)(1, track) for track in range(num_tracks)])
     worker.start()
     worker.join()
@@ -139,7 +139,7 @@ def seen_by_another(make: Callable[[Path], Play], folder: Path, num_tracks: int)
 
 
 def kept_after_a_kill(make: Callable[[Path], Play], folder: Path) -> tuple[int, float]:
-    """Tracks of ten that outlive a worker which is killed while it plays others, and seconds to the next answer."""
+    """How many of ten tracks are left after a worker is killed while it writes, and seconds until the next answer."""
     next_worker, parent, child = make(folder), *_FORK.Pipe()
 
     def work() -> None:
@@ -156,37 +156,37 @@ def kept_after_a_kill(make: Callable[[Path], Play], folder: Path) -> tuple[int, 
     time.sleep(0.2)
     worker.kill()
     worker.join()
-    began = time.perf_counter()
-    return len(next_worker(7, 10)) - 1, time.perf_counter() - began
+    start = time.perf_counter()
+    return len(next_worker(7, 10)) - 1, time.perf_counter() - start
 
 
 def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--calls", type=int, default=20_000, help="in each round")
-    words.add_argument("--rounds", type=int, default=5)
-    given = words.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=20_000, help="calls in each round")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    options = parser.parse_args()
     print(", ".join(f"{name} {version(name)}" for name in ("cachetools", "diskcache", "limits")), "\n\nSession memory")
     for name, make in MEMORIES.items():
         with tempfile.TemporaryDirectory(prefix="segue-memory-") as folder:
-            plays: list[tuple[Any, ...]] = [(number * 7919 % NUM_USERS, number) for number in range(given.calls)]
-            cost = us_per_call(make(Path(folder)), plays, given.rounds)
+            plays: list[tuple[Any, ...]] = [(number * 7919 % NUM_USERS, number) for number in range(options.calls)]
+            cost = us_per_call(make(Path(folder)), plays, options.rounds)
         with tempfile.TemporaryDirectory(prefix="segue-memory-") as folder:
             seen = seen_by_another(make, Path(folder), 100)
         with tempfile.TemporaryDirectory(prefix="segue-memory-") as folder:
             kept, waited_s = kept_after_a_kill(make, Path(folder))
         print(
-            f"  {name}: {cost}; another worker sees {seen} of 100 tracks; {kept} of 10 outlive a worker that is killed,"
+            f"  {name}: {cost}; another worker sees {seen} of 100 tracks; after a worker is killed, {kept} of 10 tracks"
         )
-        print(f"    after which the next answer takes {waited_s * 1e3:.1f} ms")
+        print(f"    are left and the next answer takes {waited_s * 1e3:.1f} ms")
     print("\nRate limit")
     for name, make_limit in LIMITS.items():
         take, num_clients = make_limit()
-        cost = us_per_call(take, [(f"10.0.0.{number % 200}",) for number in range(given.calls)], given.rounds)
+        cost = us_per_call(take, [(f"10.0.0.{number % 200}",) for number in range(options.calls)], options.rounds)
         for number in range(50_000):
             take(f"client {number}")
         waits = [take("a burst at once") for _ in range(BURST + 1)]
-        print(f"  {name}: {cost}; of 50,000 clients it keeps {num_clients():,};")
-        print(f"    the request after a burst waits {waits[-1]:.3f} s")
+        print(f"  {name}: {cost}; {num_clients():,} of 50,000 clients are kept;")
+        print(f"    after a burst the next request waits {waits[-1]:.3f} s")
 
 
 if __name__ == "__main__":

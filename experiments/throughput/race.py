@@ -1,7 +1,7 @@
-"""Races: ways to do the same work take turns, each in a process of its own, so that ratios bear a noisy machine.
+"""Races: contenders do the same work in turns, each in its own process, so that noise affects all of them alike.
 
-A *contender* is prepared once (imports, data, warm caches), then runs its work again and again; what it costs to be
-prepared is not timed. In each round every contender runs once, in an order that rotates.
+A *contender* is prepared once (imports, data, warm caches) and then runs its work once per round. Preparation is not
+timed. The order of the contenders rotates from round to round.
 """
 
 import resource
@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 Work = Callable[[], float]
-"""Does the work once; gives how many units of it were done, so that a slow rival may do a slice."""
+"""Does the work once and returns the number of units that were done. A slow rival may do a part of the work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +23,10 @@ class Contender:
     """One way to do the work of a stage.
 
     Args:
-        name: as it stands in tables.
-        prepare: from the folder of the stage's data and whether this is the small mode to the work; a function of a
-            module, since another process will call it.
-        at_least: how many times as fast as this one ours shall be; None where it is only shown.
+        name: name in tables.
+        prepare: takes the folder with the stage's data and whether the size is small, and returns the work. It must
+            be a function of a module, because another process calls it.
+        at_least: target: how many times as fast as this contender Segue should be; None for no target.
     """
 
     name: str
@@ -36,16 +36,17 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One row of the bench, or several with the same ours.
+    """A part of the loop that is timed; it has one row for each rival.
 
     Args:
-        name: as it stands in tables.
-        unit: of the work, such as `pairs`.
-        ours: Segue's own way.
-        rivals: what a user would have otherwise.
-        limits: what the machine could do at best.
-        make: writes data that the contenders share into a folder; None where they need none.
-        seconds_at_most: what one unit may take ours; None where ratios alone count.
+        name: name in tables.
+        unit: unit of the work, such as `pairs`.
+        ours: Segue.
+        rivals: what a user would use otherwise.
+        limits: the fastest that this machine can do a bare part of the work.
+        make: takes a folder and whether the size is small, and writes data that the contenders share; None if they
+            need none.
+        seconds_at_most: target for the time of one unit in Segue, in s; None for no such target.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Stage:
 
     @property
     def contenders(self) -> list[Contender]:
-        """All of them, ours first."""
+        """All contenders, Segue first."""
         return [self.ours, *self.rivals, *self.limits]
 
 
@@ -67,8 +68,8 @@ class Timing:
     """What was measured of a contender.
 
     Args:
-        rates: units a second, in each round.
-        peak_mb: the most memory that its process ever held, or a process that it started, in MB.
+        rates: units per second, one value per round.
+        peak_mb: peak memory of its process, or of a process that it started, in MB.
     """
 
     rates: list[float]
@@ -76,33 +77,39 @@ class Timing:
 
 
 def race(
-    stage: Stage, folder: Path, *, small: bool, rounds: int, told: Callable[[str], None], warm_up: bool = True
+    stage: Stage, folder: Path, *, small: bool, rounds: int, report: Callable[[str], None], warm_up: bool = True
 ) -> dict[str, Timing]:
-    """Let the contenders of a stage take turns.
+    """Time the contenders of a stage in turns.
 
     Args:
-        stage: who runs.
-        folder: for the data that they share; must exist.
-        small: whether little data will do.
-        rounds: how often each is timed.
-        told: called with a line of what goes on.
-        warm_up: whether a round that is not timed comes before.
+        stage: the stage.
+        folder: folder for the data that the contenders share; must exist.
+        small: whether to use the small size.
+        rounds: number of timed rounds.
+        report: called with a line of progress.
+        warm_up: whether an untimed round comes first.
+
+    Returns:
+        Timing of each contender by name.
+
+    Raises:
+        SystemExit: a process failed.
     """
     context = get_context("spawn")
     if stage.make:
-        told("making data")
-        maker = context.Process(target=stage.make, args=(folder, small))  # whose memory is nobody's
-        maker.start()
-        maker.join()
-        if maker.exitcode:
-            raise SystemExit(f"{stage.name}: its data could not be made; the reason stands above")
+        report("generating data")
+        generator = context.Process(target=stage.make, args=(folder, small))  # its memory is not counted
+        generator.start()
+        generator.join()
+        if generator.exitcode:
+            raise SystemExit(f"{stage.name}: generating its data failed; the error is printed above")
     lines: dict[str, Connection] = {}
     processes = []
     rates: dict[str, list[float]] = {contender.name: [] for contender in stage.contenders}
     peaks: dict[str, float] = {}
     try:
         for contender in stage.contenders:
-            told(f"preparing {contender.name}")
+            report(f"preparing {contender.name}")
             here, there = context.Pipe()
             process = context.Process(target=_serve, args=(contender.prepare, folder, small, there), daemon=True)
             process.start()
@@ -114,7 +121,7 @@ def race(
             names = list(lines)
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
-                told(f"round {number} of {rounds}: {name}")
+                report(f"round {number} of {rounds}: {name}")
                 lines[name].send("go")
                 rate, peaks[name] = _answer(lines[name], name)
                 if number:
@@ -130,12 +137,12 @@ def _answer(line: Connection, name: str) -> tuple[float, float]:
     try:
         answer = line.recv()
     except EOFError:
-        raise SystemExit(f"{name} died; its words stand above") from None
+        raise SystemExit(f"the process of {name} died; its error is printed above") from None
     return float(answer[0]), float(answer[1])
 
 
 def _serve(prepare: Callable[[Path, bool], Work], folder: Path, small: bool, line: Connection) -> None:
-    """Prepare, then run the work whenever told."""
+    """Prepare, then run the work at each request."""
     work = prepare(folder, small)
     line.send((0.0, 0.0))
     while line.recv() == "go":
@@ -146,15 +153,21 @@ def _serve(prepare: Callable[[Path, bool], Work], folder: Path, small: bool, lin
 
 
 def _peak_mb() -> float:
-    """Of this process (what getrusage says of it begins with its parent's) and of those that it started."""
+    """Peak memory of this process and of those that it started. getrusage would include the parent's memory here."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return max(int(line.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
 
 
 def rows_of(stage: Stage, timings: dict[str, Timing]) -> list[dict[str, Any]]:
-    """A row for each rival (one without, where there is none), with the first limit beside it.
+    """The rows of a stage: one for each rival (one row without a rival if there is none), with the first limit.
 
-    Ratios are medians of the ratios within a round; `spread_…` are their least and largest.
+    Args:
+        stage: the stage.
+        timings: timing of each contender by name.
+
+    Returns:
+        One record per row. A ratio is the median of the ratios within rounds; `spread_…` is their smallest and largest
+        value. `holds` is whether all targets of the row are met; None if it has no target.
     """
 
     def ratios(other: Contender) -> list[float]:
@@ -179,13 +192,13 @@ def rows_of(stage: Stage, timings: dict[str, Timing]) -> list[dict[str, Any]]:
                 f"spread_to_{role}": [min(times), max(times)] if times else None,
                 f"wanted_{role}": contender and contender.at_least,
             }
-        kept = [
+        targets_met = [
             row[f"ratio_to_{role}"] >= row[f"wanted_{role}"]
             for role in ("rival", "limit")
             if row[f"wanted_{role}"] is not None
         ]
         if stage.seconds_at_most is not None:
             row |= {"seconds": 1 / row["ours"], "wanted_seconds": stage.seconds_at_most}
-            kept.append(row["seconds"] < row["wanted_seconds"])
-        rows.append({**row, "holds": all(kept) if kept else None})
+            targets_met.append(row["seconds"] < row["wanted_seconds"])
+        rows.append({**row, "holds": all(targets_met) if targets_met else None})
     return rows

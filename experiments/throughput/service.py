@@ -1,4 +1,4 @@
-"""A service with the endpoints of the real one that does nothing but answer, to measure who asks it.
+"""A service with the endpoints of the real one that only answers, to measure its clients.
 
 python experiments/throughput/service.py <number of tracks>; prints its address.
 """

@@ -1,7 +1,7 @@
-"""What two trainings at once cost each other: python experiments/throughput/two_at_once.py
+"""How much two trainings at once slow each other down: python experiments/throughput/two_at_once.py
 
-Seconds of four epochs of `make train`'s run, alone and beside another one, by how often a thread looks whether the
-others are done before it sleeps (GOMP_SPINCOUNT; 300,000 is libgomp's own choice).
+Prints the seconds of four epochs of the run of `make train`, alone and beside another one, by GOMP_SPINCOUNT: how often
+a waiting thread checks for its end before it sleeps (libgomp's default: 300,000).
 """
 
 import json
@@ -23,9 +23,9 @@ def main() -> None:
 
 
 def seconds(spins: int, at_once: int) -> float:
-    """Of the slowest of so many trainings side by side."""
-    with tempfile.TemporaryDirectory() as below:
-        folders = [Path(below) / str(number) for number in range(at_once)]
+    """Fit time of the slowest of `at_once` parallel trainings."""
+    with tempfile.TemporaryDirectory() as parent:
+        folders = [Path(parent) / str(number) for number in range(at_once)]
         env = {**os.environ, "GOMP_SPINCOUNT": str(spins)}
         running = [
             subprocess.Popen(
@@ -35,7 +35,7 @@ def seconds(spins: int, at_once: int) -> float:
             for folder in folders
         ]  # fmt: skip
         if any(one.wait() for one in running):
-            sys.exit("a training failed; see above")
+            sys.exit("a training failed; its error is printed above")
         return max(float(json.loads((one / "metrics.json").read_text())["fit_seconds"]) for one in folders)
 
 

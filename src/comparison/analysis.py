@@ -1,8 +1,8 @@
 """Which set-up is best, and is the difference real? The statistics of `compare.py`.
 
-A set-up is everything that is chosen but the seed; its runs differ in the seed alone. Validation chooses: set-ups are
-sorted by the mean of one metric over seeds, and the first is the best. Test metrics stand beside it and choose nothing.
-R runs of a set-up, Q test queries, G test sessions.
+A set-up is the whole config except the seed; its runs differ only in the seed. Validation chooses: set-ups are sorted
+by the mean of one validation metric over seeds, and the first is the best. Test metrics are reported and choose
+nothing. R runs of a set-up, Q test queries, G test sessions.
 """
 
 import re
@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from math import inf
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from src.comparison.verdict import BEATS, OPEN, WORSE, verdict
+from src.comparison.verdict import BEATS, NOT_DISTINGUISHABLE, WORSE, verdict
 from src.errors import InputError, check_number
 from src.evaluation.direction import direction
 from src.statistics.holm import holm
@@ -23,10 +24,10 @@ from src.statistics.intervals import MeanInterval
 from src.statistics.paired import PairedDifference, QueryScores, paired_difference
 
 QUERY = ("session", "previous", "following")
-"""The columns of a run's queries that say which test they are."""
+"""The columns that identify a test query."""
 
 TESTED = ("recall_at_1", "recall_at_10", "recall_at_50", "ndcg_at_10", "mrr")
-"""The columns that have one value for each query, so that two set-ups can be tested. Higher is better."""
+"""The metrics with one value per query, which two set-ups can be tested on. Higher is better."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,13 +35,16 @@ class Run:
     """One tracked run.
 
     Args:
-        run_id: of the run in MLflow.
-        setup: label of the set-up, the same for all runs that differ in the seed alone.
-        seed: of the run.
-        metrics: final values by name, such as `test/ndcg_at_10` or `fit_seconds`; what is not finite is missing.
+        run_id: id of the run in MLflow.
+        setup: name of the set-up, the same for all runs that differ only in the seed.
+        seed: seed of the run.
+        metrics: final values by name, such as `test/ndcg_at_10` or `fit_seconds`; a value that is not finite counts
+            as missing.
         queries: the run's `test_queries.parquet` with at least the columns QUERY and TESTED, or None.
-        history: learning curves, epoch and value, by metric.
-        alpha: share of the track cosine, where the model has one.
+        history: learning curves by metric, as pairs of epoch (counted from 0) and value.
+        alpha: share of the track cosine in [0, 1]; None for a model that has none.
+        world: the overrides that choose the world whose simulated logs it learned from, such as
+            `("world=published",)`, empty for the default world; None for other logs.
     """
 
     run_id: str
@@ -50,11 +54,18 @@ class Run:
     queries: pd.DataFrame | None
     history: Mapping[str, Sequence[tuple[int, float]]]
     alpha: float | None
+    world: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setup:
-    """The runs of one set-up in the order of their seeds, and the mean of each metric."""
+    """The runs of one set-up, sorted by seed, and the mean of each metric.
+
+    Args:
+        name: name of the set-up.
+        runs: its runs.
+        means: mean and interval over runs, by metric.
+    """
 
     name: str
     runs: tuple[Run, ...]
@@ -62,26 +73,31 @@ class Setup:
 
     @property
     def alpha(self) -> float | None:
-        """Mean over its runs, which differ where alpha is learned; None where a run has none."""
+        """Mean alpha of its runs (they differ where alpha is learned); None if a run has no alpha."""
         alphas = [run.alpha for run in self.runs if run.alpha is not None]
         return float(np.mean(alphas)) if len(alphas) == len(self.runs) else None
 
     @property
-    def queried(self) -> list[tuple[Run, pd.DataFrame]]:
-        """The runs that know their test queries, and so can be tested, with these."""
+    def runs_with_queries(self) -> list[tuple[Run, pd.DataFrame]]:
+        """The runs that have test queries, and these queries."""
         return [(run, run.queries) for run in self.runs if run.queries is not None and len(run.queries)]
 
     @property
     def repeated_seeds(self) -> list[int]:
-        """Seeds that more than one of its runs has."""
+        """Seeds that occur in more than one of its runs."""
         return [seed for seed, count in Counter(run.seed for run in self.runs).items() if count > 1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(PairedDifference):
-    """A set-up less the best one, in a test metric: negative where it is worse.
+    """Value of a set-up minus the value of the best set-up, in a test metric: negative where the set-up is worse.
 
-    The interval holds for this difference by itself; `holm_p_value` for all of the metric's together.
+    The interval covers this one difference. `holm_p_value` is corrected over all differences of the metric.
+
+    Args:
+        setup: name of the set-up.
+        metric: the test metric.
+        holm_p_value: p-value after Holm's correction; NaN where there was no test.
     """
 
     setup: str
@@ -91,19 +107,19 @@ class Difference(PairedDifference):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """Set-ups, best first, and how surely the others differ from the best on test.
+    """Set-ups, best first, and the tested differences of the others from the best.
 
     Args:
         select: the metric that chose.
-        mode: whether its highest or its lowest mean is the best.
-        level: of all intervals, such as 0.95; the error that is accepted is the rest.
-        metrics: what is shown, `select` first.
-        missing: metrics that were asked for and no run has.
-        setups: best first; those without `select` are last.
-        differences: of each tested set-up and metric.
-        primary: the test metric that the verdict is about; None where none of TESTED is shown.
-        num_queries: of the test set, 0 where no run knows its queries.
-        num_sessions: of the test set.
+        mode: `max` or `min`: which mean of `select` is best.
+        level: confidence level of all intervals, such as 0.95. `1 - level` is the accepted share of false alarms.
+        metrics: the metrics that are shown, `select` first.
+        missing: requested metrics that no run has.
+        setups: best first; set-ups without `select` are last.
+        differences: one for each tested set-up and metric.
+        primary: the test metric that the verdict is about; None if none of TESTED is shown.
+        num_queries: size of the test set; 0 if no run has its queries.
+        num_sessions: number of test sessions.
     """
 
     select: str
@@ -123,19 +139,24 @@ class Comparison:
         return self.setups[0]
 
     def difference(self, setup: str, metric: str) -> Difference | None:
-        """The one of a set-up and a metric; None for the best itself and what was not tested."""
+        """The difference of a set-up in a metric; None for the best set-up itself and where nothing was tested."""
         return next((one for one in self.differences if (one.setup, one.metric) == (setup, metric)), None)
 
-    def is_sure(self, one: Difference) -> bool:
-        """Whether a difference is significant among all of its metric."""
-        return one.holm_p_value < 1 - self.level
+    def is_significant(self, difference: Difference) -> bool:
+        """Whether a difference is significant after Holm's correction."""
+        return difference.holm_p_value < 1 - self.level
 
     def better(self, metric: str) -> str | None:
-        """Whether higher or lower is better, or neither."""
+        """`max` if higher is better, `min` if lower is better, None if neither is."""
         return self.mode if metric == self.select else direction(metric)
 
+    def best_run(self, setup: Setup) -> Run:
+        """The run of a set-up with the best value of `select`."""
+        sign = 1 if self.mode == "max" else -1
+        return max(setup.runs, key=lambda run: sign * run.metrics.get(self.select, -sign * inf))
+
     def leads(self, setup: Setup, metric: str) -> bool:
-        """Whether no set-up has a better mean; never where nothing is better, or nobody to be better than."""
+        """Whether no other set-up has a better mean; False if the metric has no better, or fewer than two have it."""
         better = self.better(metric)
         means = [one.means[metric].mean for one in self.setups if one.means[metric].num]
         if better is None or len(means) < 2 or not setup.means[metric].num:
@@ -144,7 +165,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """One sentence: who is best by validation, and what the test says of it."""
+        """One sentence: which set-up is best by validation, and what the test shows."""
         tested = [one for one in self.differences if one.metric == self.primary]
         return verdict(
             best=self.best.name,
@@ -155,12 +176,14 @@ class Comparison:
             alpha=1 - self.level,
         )
 
-    def _outcome(self, one: Difference) -> str:
-        """What the best set-up is to another one, by the difference between them."""
-        return (BEATS if one.difference < 0 else WORSE) if self.is_sure(one) else OPEN
+    def _outcome(self, difference: Difference) -> str:
+        """The result of the best set-up against another one."""
+        if not self.is_significant(difference):
+            return NOT_DISTINGUISHABLE
+        return BEATS if difference.difference < 0 else WORSE
 
     def record(self) -> dict[str, Any]:
-        """As plain values, for `comparison.json` and the table."""
+        """The comparison as plain values, for `comparison.json` and the table."""
         setups = []
         for setup in self.setups:
             means = {
@@ -174,7 +197,7 @@ class Comparison:
                 for metric, mean in setup.means.items()
             }
             own = [one for one in self.differences if one.setup == setup.name]
-            tests = {one.metric: {**asdict(one), "sure": self.is_sure(one)} for one in own}
+            tests = {one.metric: {**asdict(one), "sure": self.is_significant(one)} for one in own}
             setups.append(
                 {
                     "setup": setup.name,
@@ -204,27 +227,33 @@ def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[st
     """Sort the set-ups by validation, and test each against the best.
 
     Args:
-        runs: of all set-ups, in any order.
-        select: the metric that chooses, of validation.
-        mode: whether its highest ("max") or lowest ("min") mean is the best.
-        metrics: what is shown. Those of TESTED, as `test/<name>`, are also tested; effects of A/B tests that any run
-            has are shown besides.
-        level: of the intervals, such as 0.95.
+        runs: runs of all set-ups, in any order.
+        select: the validation metric that chooses the best set-up.
+        mode: `max` or `min`: which mean of `select` is best.
+        metrics: metrics to show. Those of TESTED, named `test/<name>`, are also tested. Effects of A/B tests
+            (`ab/…_effect_percent`) are always shown where a run has them.
+        level: confidence level of the intervals, in [0.5, 0.9999].
+
+    Returns:
+        Set-ups, best first, with the tested differences.
 
     Raises:
-        InputError: no run has `select`, or it is of the test set, or `mode` contradicts it; runs were tested on
-            different queries; `level` is no such share.
+        InputError: no run has `select`, or it is a test metric, or `mode` contradicts it; runs were tested on
+            different queries; `level` is out of range.
     """
     _check(runs, select, mode, level)
     known = {name for run in runs for name, value in run.metrics.items() if np.isfinite(value)}
     online = sorted(name for name in known if re.fullmatch("ab/.*_effect_percent", name))
-    wanted = list(dict.fromkeys([select, *metrics, *online]))
-    shown = tuple(name for name in wanted if name in known)
-    setups = sorted((_setup(own, shown, level) for own in _by_setup(runs)), key=lambda one: _place(one, select, mode))
+    requested = list(dict.fromkeys([select, *metrics, *online]))
+    shown = tuple(name for name in requested if name in known)
+    setups = sorted((_setup(own, shown, level) for own in _by_setup(runs)), key=lambda one: _rank(one, select, mode))
     tested = [name for name in shown if name.removeprefix("test/") in TESTED and name.startswith("test/")]
-    samples, num_queries, num_sessions = _samples(setups, tested)
+    scores, num_queries, num_sessions = _query_scores(setups, tested)
     differences = [
-        one for metric, own in samples.items() if setups[0].name in own for one in against_first(own, metric, level)
+        difference
+        for metric, of_setup in scores.items()
+        if setups[0].name in of_setup
+        for difference in differences_from_first(of_setup, metric, level)
     ]
     of_select = "test/" + select.rsplit("/")[-1]
     primary = of_select if of_select in tested else next(iter(tested), None)
@@ -233,7 +262,7 @@ def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[st
         mode=mode,
         level=level,
         metrics=shown,
-        missing=tuple(name for name in wanted if name not in known),
+        missing=tuple(name for name in requested if name not in known),
         setups=tuple(setups),
         differences=tuple(differences),
         primary=primary,
@@ -247,70 +276,83 @@ def _check(runs: Sequence[Run], select: str, mode: str, level: int | float) -> N
     if mode not in ("max", "min"):
         raise InputError(f"mode must be max or min, got {mode!r}")
     if select.startswith("test/"):
-        raise InputError(f"select={select} is a test metric, and the test set chooses nothing; use select=val/<metric>")
+        raise InputError(
+            f"select={select} is a test metric; only validation chooses the best set-up; use select=val/<metric>"
+        )
     if direction(select) not in (mode, None):
         raise InputError(f"select={select} mode={mode} chooses the worst set-up; use mode={direction(select)}")
     if not any(np.isfinite(run.metrics.get(select, np.nan)) for run in runs):
         known = sorted({name for run in runs for name in run.metrics if name.startswith("val/")})
-        has = ", ".join(known) or "nothing of validation"
-        raise InputError(f"select={select}: none of the {len(runs)} runs has it; they have {has}")
+        remedy = f"use one of {', '.join(known)}" if known else "they have no validation metric"
+        raise InputError(f"select={select}: none of the {len(runs)} runs has this metric; {remedy}")
 
 
 def _by_setup(runs: Sequence[Run]) -> list[list[Run]]:
-    gathered: dict[str, list[Run]] = {}
+    by_name: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.setup, run.seed, run.run_id)):
-        gathered.setdefault(run.setup, []).append(run)
-    return list(gathered.values())
+        by_name.setdefault(run.setup, []).append(run)
+    return list(by_name.values())
 
 
 def _setup(runs: list[Run], metrics: Sequence[str], level: float) -> Setup:
     values = {name: np.array([run.metrics.get(name, np.nan) for run in runs], np.float64) for name in metrics}
-    means = {name: MeanInterval.of(given[np.isfinite(given)], level) for name, given in values.items()}
+    means = {name: MeanInterval.of(of_runs[np.isfinite(of_runs)], level) for name, of_runs in values.items()}
     return Setup(name=runs[0].setup, runs=tuple(runs), means=means)
 
 
-def _place(setup: Setup, select: str, mode: str) -> tuple[bool, float, str]:
-    """Sorts the best first, equals by name, and those that do not have the metric last."""
+def _rank(setup: Setup, select: str, mode: str) -> tuple[bool, float, str]:
+    """Sort key: the best first, equal ones by name, those without the metric last."""
     mean = setup.means[select]
     return not mean.num, (-mean.mean if mode == "max" else mean.mean) if mean.num else 0.0, setup.name
 
 
-def _samples(setups: Sequence[Setup], metrics: Sequence[str]) -> tuple[dict[str, dict[str, QueryScores]], int, int]:
-    """For each test metric the set-ups that have queries, in their order; number of queries and of sessions."""
-    asked = [one for setup in setups for one in setup.queried]
-    if not asked:
+def _query_scores(
+    setups: Sequence[Setup], metrics: Sequence[str]
+) -> tuple[dict[str, dict[str, QueryScores]], int, int]:
+    """By test metric, the scores of each set-up that has queries; the number of queries and of sessions."""
+    known = [pair for setup in setups for pair in setup.runs_with_queries]
+    if not known:
         return {metric: {} for metric in metrics}, 0, 0
-    (first, queries), *rest = asked
+    (first, queries), *rest = known
     for run, own in rest:
         if len(own) != len(queries) or any(
             not np.array_equal(own[name].to_numpy(), queries[name].to_numpy()) for name in QUERY
         ):
             raise InputError(
-                f"runs {first.run_id} ({first.setup}) and {run.run_id} ({run.setup}) were tested on different queries, "
-                "so they cannot be compared; choose runs of the same data with parent=<run id> or filter=<condition>"
+                f"runs {first.run_id} ({first.setup}) and {run.run_id} ({run.setup}) were tested on different queries "
+                "and cannot be compared; choose runs of the same data with parent=<run id> or filter=<condition>"
             )
     sessions, session = np.unique(queries["session"].to_numpy(), return_inverse=True)
-    samples: dict[str, dict[str, QueryScores]] = {metric: {} for metric in metrics}
+    scores: dict[str, dict[str, QueryScores]] = {metric: {} for metric in metrics}
     for metric in metrics:
         for setup in setups:
-            values = [own[metric.removeprefix("test/")].to_numpy(np.float64) for _, own in setup.queried]
+            values = [own[metric.removeprefix("test/")].to_numpy(np.float64) for _, own in setup.runs_with_queries]
             if values:
-                samples[metric][setup.name] = QueryScores.of(np.stack(values), session.astype(np.int64))
-    return samples, len(queries), len(sessions)
+                scores[metric][setup.name] = QueryScores.of(np.stack(values), session.astype(np.int64))
+    return scores, len(queries), len(sessions)
 
 
-def against_first(samples: Mapping[str, QueryScores], metric: str, level: float) -> list[Difference]:
-    """Every set-up but the first less the first, by one metric.
+def differences_from_first(scores: Mapping[str, QueryScores], metric: str, level: float) -> list[Difference]:
+    """The difference of every other set-up from the first one, in one metric.
 
-    Holm's correction is over all pairs, though only those with the first are reported: favourable seeds make a set-up
-    the first by validation and raise its test scores too, so the choice of pairs matters. Corrected over the others
-    alone, eight equal set-ups of ten runs each raised a false alarm 10 % of the time, where 5 % was promised.
+    Holm's correction is over all pairs, although only pairs with the first set-up are reported. Favourable seeds make
+    a set-up the first by validation and also raise its test scores, therefore the choice of pairs matters. With a
+    correction over the reported pairs only, eight equal set-ups of ten runs each raised a false alarm in 10 % of the
+    experiments instead of 5 %.
+
+    Args:
+        scores: scores of each set-up on the same test queries, the best by validation first.
+        metric: name of the metric.
+        level: confidence level of the intervals, such as 0.95.
+
+    Returns:
+        One difference for each set-up except the first, in the order of `scores`.
     """
-    pairs = list(combinations(samples, 2))
-    found = [paired_difference(samples[other], samples[one], level) for one, other in pairs]
-    corrected = holm([one.p_value for one in found])
+    pairs = list(combinations(scores, 2))
+    differences = [paired_difference(scores[second], scores[first], level) for first, second in pairs]
+    corrected = holm([difference.p_value for difference in differences])
     return [
-        Difference(setup=other, metric=metric, holm_p_value=p_value, **asdict(one))
-        for (first, other), one, p_value in zip(pairs, found, corrected, strict=True)
-        if first == next(iter(samples))
+        Difference(setup=second, metric=metric, holm_p_value=p_value, **asdict(difference))
+        for (first, second), difference, p_value in zip(pairs, differences, corrected, strict=True)
+        if first == next(iter(scores))
     ]

@@ -19,16 +19,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
 _MANY = 12
-"""Set-ups; where there are more, names get one line and panels are narrower."""
+"""Number of set-ups. With more, names get one line and panels are narrower."""
 
 _LINE_INCHES = 0.2
 _BELOW_INCHES = 3.8
 _NAME_WIDTH = 36
-"""Characters."""
+"""In characters."""
 
 
 def draw(comparison: Comparison, path: Path) -> None:
-    """A panel for each metric; below them the curve over alpha and the learning curves, where there are any."""
+    """Draw a panel for each metric and, below them, the curve over alpha and the learning curves if there are any.
+
+    Args:
+        comparison: what is drawn.
+        path: PNG file to write.
+    """
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
@@ -53,7 +58,7 @@ def draw(comparison: Comparison, path: Path) -> None:
 
 
 def _names(comparison: Comparison) -> list[str]:
-    """With their place by validation; where one is too long, what all have in common is left out of all."""
+    """Names with their rank by validation. If one is too long, words that all names share are left out."""
     words = [setup.name.split() for setup in comparison.setups]
     common = set.intersection(*map(set, words))
     if len(words) == 1 or all(len(setup.name) <= _NAME_WIDTH for setup in comparison.setups):
@@ -71,9 +76,9 @@ def _colour(place: int) -> str:
 
 
 def _limits(values: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
-    """Of an axis that shows all values, and intervals as far as they do not crush the values.
+    """Limits of an axis that shows all values, and intervals as far as the values stay readable.
 
-    An interval of two runs is thirteen times as long as they lie apart.
+    The interval of two runs is thirteen times as wide as their distance.
     """
     low, high = min(values), max(values)
     pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
@@ -94,14 +99,14 @@ def _draw_metrics(comparison: Comparison, names: list[str], figure: "SubFigure",
         for place, label in enumerate(axis.get_yticklabels()):
             label.set_color(_colour(place) if place < len(palette.SETUPS) else "#777777")
     legend = (
-        "dot: mean over runs, hollow where the test does not tell it from 1;  line: its interval over seeds, "
-        "with an arrow where it goes on;  ticks: runs;  → ←: better"
+        "dot: mean over runs, hollow if not distinguishable from set-up 1;  line: interval over seeds, "
+        "with an arrow where it continues;  ticks: runs;  → ←: better"
     )
     figure.supxlabel(legend, fontsize=8, color="#666666", x=0.992, ha="right")
 
 
 def _draw_metric(comparison: Comparison, metric: str, axis: "Axes") -> None:
-    """A line for each set-up: runs, mean, interval."""
+    """Draw runs, mean and interval of each set-up."""
     means = [setup.means[metric] for setup in comparison.setups]
     runs = [
         [v for run in setup.runs if np.isfinite(v := run.metrics.get(metric, np.nan))] for setup in comparison.setups
@@ -118,7 +123,7 @@ def _draw_metric(comparison: Comparison, metric: str, axis: "Axes") -> None:
             for end, mark in ((low, "<"), (high, ">")):
                 if mean.lower < low if end == low else mean.upper > high:
                     axis.plot(end, place, mark, color=colour, ms=5, clip_on=False)
-        hollow = one is not None and not comparison.is_sure(one)
+        hollow = one is not None and not comparison.is_significant(one)
         axis.plot(mean.mean, place, "o", color=colour, mfc="white" if hollow else colour, ms=6.5, mew=1.6, zorder=3)
     axis.axhspan(-0.5, 0.5, color="#000000", alpha=0.05, lw=0)
     arrow = {"max": " →", "min": " ←", None: ""}[comparison.better(metric)]
@@ -142,7 +147,7 @@ def _panels_below(comparison: Comparison) -> "list[Callable[[Axes], None]]":
 
 
 def _draw_alpha(comparison: Comparison, axis: "Axes") -> None:
-    """The primary metric over alpha; where set-ups share an alpha, the line goes through the best by validation."""
+    """Draw the primary metric over alpha; if set-ups share an alpha, the line goes through the best by validation."""
     metric = comparison.primary or comparison.select
     line: dict[float, Setup] = {}
     for place, setup in enumerate(comparison.setups):
@@ -159,7 +164,7 @@ def _draw_alpha(comparison: Comparison, axis: "Axes") -> None:
 
 
 def _draw_curves(comparison: Comparison, styles: Mapping[str, str], axis: "Axes") -> None:
-    """Means over seeds, as far as all of them went, with the range of the seeds; the best set-up on top."""
+    """Draw means and ranges over seeds, for epochs that all seeds have, counted from 1; the best set-up is on top."""
     values: list[float] = []
     for place, setup in reversed(list(enumerate(comparison.setups))):
         for metric, style in styles.items():
@@ -170,15 +175,16 @@ def _draw_curves(comparison: Comparison, styles: Mapping[str, str], axis: "Axes"
             of_run = np.array([[curve[epoch] for epoch in epochs] for curve in curves], np.float64)
             of_run[~np.isfinite(of_run)] = np.nan
             colour, mark = _colour(place), "." if len(epochs) == 1 else ""
-            axis.plot(epochs, of_run.mean(0), style + mark, color=colour, lw=2.2 if place == 0 else 1.1)
+            numbers = [epoch + 1 for epoch in epochs]  # as the terminal counts them
+            axis.plot(numbers, of_run.mean(0), style + mark, color=colour, lw=2.2 if place == 0 else 1.1)
             if len(comparison.setups) <= _MANY:
-                axis.fill_between(epochs, of_run.min(0), of_run.max(0), color=colour, alpha=0.15, lw=0)
+                axis.fill_between(numbers, of_run.min(0), of_run.max(0), color=colour, alpha=0.15, lw=0)
             values += of_run[np.isfinite(of_run)].tolist()
     if values and min(values) > 0 and max(values) > 30 * min(values):
         axis.set_yscale("log")
     names = [f"{metric} ({'dashed' if style == '--' else 'solid'})" for metric, style in styles.items()]
     axis.set_title(plain(", ".join(names) if len(names) > 1 else next(iter(styles))), fontsize=9)
-    axis.set_xlabel("epoch, as far as all seeds went", fontsize=9)
+    axis.set_xlabel("epoch (those that all seeds have)", fontsize=9)
     axis.locator_params(axis="x", integer=True)
 
 

@@ -1,5 +1,6 @@
 """The report of a comparison: `comparison.csv`, `comparison.md`, `comparison.json`, and the picture."""
 
+import shlex
 from collections.abc import Mapping
 from math import floor, log10
 from pathlib import Path
@@ -15,11 +16,22 @@ from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import escape, provenance_lines, table
 from src.terminal.numbers import interval, number
 
-_HOW = {"max": "highest", "min": "lowest"}
+LISTENERS_DECIDE = (
+    "Offline ranking does not decide which set-up listeners prefer; an A/B test of the two best set-ups does"
+)
+"""Precedes `listener_test`, where there is one."""
+
+_FIRST = {"max": "highest", "min": "lowest"}
 
 
 def write_report(comparison: Comparison, folder: Path, provenance: Mapping[str, str]) -> None:
-    """Leave the four files in a folder."""
+    """Write `comparison.csv`, `.md`, `.json` and `.png`.
+
+    Args:
+        comparison: what is reported.
+        folder: where to write; created if it does not exist.
+        provenance: command, commit and versions, by name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     text = markdown(comparison, provenance)
     write_whole(folder / "comparison.png", lambda path: draw(comparison, path))
@@ -31,7 +43,15 @@ def write_report(comparison: Comparison, folder: Path, provenance: Mapping[str, 
 
 
 def long_table(comparison: Comparison) -> pd.DataFrame:
-    """A line a set-up and metric, the best first. Differences are of the set-up less the best, where it was tested."""
+    """One row for each set-up and metric, the best set-up first.
+
+    Args:
+        comparison: what is reported.
+
+    Returns:
+        A frame with the columns of `comparison.csv`. A difference is the value of the set-up minus the value of the
+        best set-up; it is empty where nothing was tested.
+    """
     lines = []
     for setup in comparison.setups:
         for metric, mean in setup.means.items():
@@ -55,7 +75,15 @@ def long_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def markdown(comparison: Comparison, provenance: Mapping[str, str]) -> str:
-    """The verdict, set-ups × metrics, differences from the best, what every number is, and where it came from."""
+    """The text of `comparison.md`: verdict, means, differences from the best, notes, provenance.
+
+    Args:
+        comparison: what is reported.
+        provenance: command, commit and versions, by name.
+
+    Returns:
+        Markdown.
+    """
     metrics = comparison.metrics
     lines = ["# Comparison", "", f"**{escape(comparison.verdict)}.**", ""]
     rows = [
@@ -68,7 +96,10 @@ def markdown(comparison: Comparison, provenance: Mapping[str, str]) -> str:
         by_setup = [one for setup in comparison.setups for one in comparison.differences if one.setup == setup.name]
         lines += ["", f"Differences from {escape(comparison.best.name)}:", ""]
         lines += table(head, (_row(comparison, one) for one in by_setup), "llrrrr")
-    lines += ["", "![comparison](comparison.png)", "", *(f"- {escape(said)}" for said in sentences(comparison))]
+    alt = "Each metric of each set-up with its interval over runs, and the learning curves"
+    lines += ["", f"![{alt}](comparison.png)", "", *(f"- {escape(note)}" for note in sentences(comparison))]
+    if command := listener_test(comparison):
+        lines.append(f"- {LISTENERS_DECIDE}: `{command}`")
     lines += ["", *provenance_lines(provenance)]
     return "\n".join(lines) + "\n"
 
@@ -77,21 +108,21 @@ def _mean(comparison: Comparison, setup: Setup, metric: str) -> str:
     mean = setup.means[metric]
     bold = "**" if comparison.leads(setup, metric) else ""
     few = f" ({mean.num} of {len(setup.runs)} runs)" if 0 < mean.num < len(setup.runs) else ""
-    value, _, reach = _with_reach(mean).partition(" ")
-    return f"{bold}{value}{bold} {reach}{few}".rstrip()
+    value, _, half_width = _with_half_width(mean).partition(" ")
+    return f"{bold}{value}{bold} {half_width}{few}".rstrip()
 
 
-def _with_reach(mean: MeanInterval) -> str:
-    """`0.237 ± 0.039`: to the second digit of what is uncertain."""
-    reach = mean.upper - mean.mean
-    if not reach > 0:  # one run, or runs that agree
+def _with_half_width(mean: MeanInterval) -> str:
+    """`0.237 ± 0.039`: rounded to the second digit of the half width."""
+    half_width = mean.upper - mean.mean
+    if not half_width > 0:  # one run, or runs with equal values
         return number(mean.mean, ",.0f" if abs(mean.mean) >= 10_000 else ".4g")
-    decimals = max(0, 1 - floor(log10(reach)))
-    return f"{mean.mean:,.{decimals}f} ± {reach:,.{decimals}f}"
+    decimals = max(0, 1 - floor(log10(half_width)))
+    return f"{mean.mean:,.{decimals}f} ± {half_width:,.{decimals}f}"
 
 
 def _row(comparison: Comparison, one: Difference) -> list[str]:
-    bold = "**" if comparison.is_sure(one) else ""
+    bold = "**" if comparison.is_significant(one) else ""
     return [
         escape(one.setup),
         one.metric,
@@ -103,39 +134,49 @@ def _row(comparison: Comparison, one: Difference) -> list[str]:
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """What each number is, a sentence each; and what was left out or is not known."""
+    """What each number means, and what is missing.
+
+    Args:
+        comparison: what is reported.
+
+    Returns:
+        Notes of one or two sentences each.
+    """
     setups, level = comparison.setups, f"{100 * comparison.level:g} %"
     num_runs = sum(len(setup.runs) for setup in setups)
-    said = [
-        f"Set-ups: {len(setups)}, runs: {num_runs}. They stand in the order of their mean {comparison.select}, the "
-        f"{_HOW[comparison.mode]} first; test metrics choose nothing."
+    notes = [
+        f"Set-ups: {len(setups)}, runs: {num_runs}. Set-ups are sorted by their mean {comparison.select}, the "
+        f"{_FIRST[comparison.mode]} first; test metrics do not choose."
     ]
     if len(setups) > 1:
-        said.append("Bold: the best mean of a metric that has a better and a worse.")
+        notes.append("Bold: the best mean of a metric. Metrics where neither higher nor lower is better have no bold.")
     if any(mean.num > 1 for setup in setups for mean in setup.means.values()):
-        said.append(f"±: half of Student's {level} interval of the mean over runs, so over seeds.")
-    said += _of_runs(comparison)
+        notes.append(f"±: half the width of Student's {level} interval of the mean over runs (one run per seed).")
+    notes += _about_runs(comparison)
     if comparison.differences:
-        said += _of_tests(comparison)
+        notes += _about_tests(comparison)
     elif comparison.primary is None:
-        said.append(f"Nothing was tested: that takes one of {', '.join(f'test/{name}' for name in TESTED)}.")
+        tests = ", ".join(f"test/{name}" for name in TESTED)
+        notes.append(f"No difference was tested: a test needs one of the metrics {tests}.")
     elif len(setups) > 1:
-        said.append(f"Nothing was tested: that takes the test queries of {comparison.best.name} and of another set-up.")
-    return said
+        notes.append(
+            f"No difference was tested: a test needs the test queries of {comparison.best.name} and of another set-up."
+        )
+    return notes
 
 
-def _of_runs(comparison: Comparison) -> list[str]:
-    setups, said = comparison.setups, []
+def _about_runs(comparison: Comparison) -> list[str]:
+    setups, notes = comparison.setups, []
     single = [setup.name for setup in setups if len(setup.runs) == 1]
     if single:
-        said.append(f"With one run there is no interval, and what its seed did is not known: {listed(single)}.")
+        notes.append(f"One run only, therefore no interval over seeds: {listed(single)}.")
     repeated = [
         f"{setup.name} (seed {', '.join(map(str, setup.repeated_seeds))})" for setup in setups if setup.repeated_seeds
     ]
     if repeated:
-        said.append(
-            f"The same seed more than once in {listed(repeated)}: all count, and if they are the same run again, "
-            "intervals are too narrow."
+        notes.append(
+            f"The same seed occurs more than once in {listed(repeated)}. All these runs count; if one run repeats "
+            "another, the intervals are too narrow."
         )
     for metric in comparison.metrics:
         few = [
@@ -144,35 +185,57 @@ def _of_runs(comparison: Comparison) -> list[str]:
             if setup.means[metric].num < len(setup.runs) and not metric.startswith("ab/")
         ]
         if few:
-            said.append(f"{metric} is over the runs that have it: {listed(few)}.")
+            notes.append(f"{metric} is the mean over the runs that have it: {listed(few)}.")
     if comparison.missing:
-        said.append(f"No run has {', '.join(comparison.missing)}.")
+        notes.append(f"No run has {', '.join(comparison.missing)}.")
     if any(metric.startswith("ab/") for metric in comparison.metrics):
-        said.append("ab/ is each run's own A/B test, against the control of that test; controls may differ.")
-    unknown = [
-        f"{setup.name} {len(setup.runs) - len(setup.queried)} of {len(setup.runs)}"
+        notes.append("ab/ is the A/B test of each run against the control of that test; controls may differ.")
+    without = [
+        f"{setup.name} {len(setup.runs) - len(setup.runs_with_queries)} of {len(setup.runs)}"
         for setup in setups
-        if len(setup.queried) < len(setup.runs)
+        if len(setup.runs_with_queries) < len(setup.runs)
     ]
-    if unknown:
-        said.append(f"Runs without test queries are left out of the tests: {listed(unknown)}.")
-    return said
+    if without:
+        notes.append(f"Runs without test queries are left out of the tests: {listed(without)}.")
+    return notes
 
 
-def _of_tests(comparison: Comparison) -> list[str]:
+def _about_tests(comparison: Comparison) -> list[str]:
     tested = {comparison.best.name, *(one.setup for one in comparison.differences)}
-    said = [
-        f"Differences are of a set-up less {comparison.best.name}, paired on {comparison.num_queries:,} test queries "
-        f"of {comparison.num_sessions:,} sessions. Their {100 * comparison.level:g} % interval and p allow for the "
-        "luck of which sessions were in the test and, where a set-up has two runs or more, of which seeds were drawn.",
-        f"Holm's p keeps false alarms of a metric together at {1 - comparison.level:.2g}, over all pairs of set-ups, "
-        "whichever of them validation named the best.",
+    notes = [
+        f"A difference is the value of a set-up minus the value of {comparison.best.name}, paired by query: "
+        f"{comparison.num_queries:,} test queries of {comparison.num_sessions:,} sessions. Its "
+        f"{100 * comparison.level:g} % interval and p account for variation across test sessions and, where a set-up "
+        "has two runs or more, across seeds.",
+        f"Holm's p keeps the share of false alarms of a metric at {1 - comparison.level:.2g} over all pairs of "
+        "set-ups, whichever of them validation chose as the best.",
     ]
-    single = [setup.name for setup in comparison.setups if setup.name in tested and len(setup.queried) == 1]
+    single = [setup.name for setup in comparison.setups if setup.name in tested and len(setup.runs_with_queries) == 1]
     if single:
-        said.append(f"The luck of a single seed is not in the tests of {listed(single)}: more seeds may well disagree.")
+        notes.append(
+            f"The tests of {listed(single)} do not include variation across seeds (one run): other seeds may give "
+            "another result."
+        )
     if comparison.num_sessions == 1:
-        said.append("All test queries are of one session, so nothing can be said of others.")
+        notes.append("All test queries are of one session, therefore nothing can be concluded about other sessions.")
     elif any(np.isnan(one.p_value) for one in comparison.differences):
-        said.append("Where p is –, the difference is the same in every session: how it varies cannot be told.")
-    return said
+        notes.append("p is – where the difference is the same in every session: its variance cannot be estimated.")
+    return notes
+
+
+def listener_test(comparison: Comparison) -> str | None:
+    """The A/B test with simulated listeners between the two best set-ups.
+
+    Args:
+        comparison: what is reported.
+
+    Returns:
+        A command; None for a single set-up, and for runs that did not learn from the simulated logs of one world.
+    """
+    if len(comparison.setups) < 2:
+        return None
+    best, second = (comparison.best_run(setup) for setup in comparison.setups[:2])
+    if best.world is None or best.world != second.world:
+        return None
+    words = [f"control=run:{second.run_id}", f"treatment=run:{best.run_id}", *best.world]
+    return shlex.join(["python", "abtest.py", *words])

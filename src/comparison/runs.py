@@ -1,10 +1,11 @@
-"""From runs in MLflow to what can be compared: which runs, their set-ups, their test queries and their curves."""
+"""From runs in MLflow to a comparison: which runs, their set-ups, their test queries and their learning curves."""
 
+import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from src.runs.folder import short
 from src.tracking.store import INTERRUPTED, KIND, PRUNED, describe, fetch, find_runs, log_to_run, parent_of, talking_to
 
 _CURVES = ("train/loss", "val/loss")
-_NAMED = 3
-"""Differences between set-ups of one name that are named; where that is not enough, digits of their digest follow."""
+_MAX_DIFFERENCES = 3
+"""Parameters that are added to the name of a set-up if several set-ups have the same name. If these are not enough,
+four digits of the set-up's digest are added."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,9 +27,9 @@ class MatchingRuns:
     """Runs that can be compared.
 
     Args:
-        runs: MLflow's, newest first.
-        parent: the run above them, if they come from a sweep.
-        notes: what is to be known of them, and why others are not among them, a sentence each.
+        runs: MLflow runs, newest first.
+        parent: the parent run of their sweep; None if they do not come from one sweep.
+        notes: one sentence for each group of runs that was left out or needs a remark.
     """
 
     runs: list[Any]
@@ -36,17 +38,20 @@ class MatchingRuns:
 
 
 def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_string: str) -> MatchingRuns:
-    """The runs of a sweep, or of an experiment: finished ones that learned from the same data as the newest.
+    """The finished runs of a sweep, or of an experiment, that were trained on the same data as the newest one.
 
     Args:
-        tracking_uri: the store.
-        experiment: its name.
-        parent: run id or folder of a sweep; None for the last one, or, where a filter is given or there was no sweep,
-            for all runs.
-        filter_string: MLflow's.
+        tracking_uri: URI of the MLflow store.
+        experiment: name of the experiment.
+        parent: run id or folder of a sweep. None takes the last sweep; with a filter, or if there is no sweep, all
+            runs of the experiment.
+        filter_string: filter in MLflow's language; empty for none.
+
+    Returns:
+        The runs, their parent, and notes on what was left out.
 
     Raises:
-        InputError: there is no such sweep, or no finished run.
+        InputError: there is no such sweep, or no finished run, or the store cannot be used.
     """
     above = _sweep(tracking_uri, experiment, parent) if parent or not filter_string else None
     runs = find_runs(tracking_uri, experiment, filter_string)
@@ -62,15 +67,15 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
         )
     notes = []
     if len(finished) < len(runs):
-        notes.append(f"{len(runs) - len(finished)} runs are not finished, or were pruned, and are left out.")
-    if by_hand := sum(INTERRUPTED in run.data.tags for run in finished):
-        notes.append(f"{by_hand} runs were ended by hand (Ctrl-C) and are compared as they are.")
+        notes.append(f"left out: {len(runs) - len(finished)} runs that are not finished or were pruned")
+    if num_interrupted := sum(INTERRUPTED in run.data.tags for run in finished):
+        notes.append(f"interrupted with Ctrl-C, compared as they are: {num_interrupted} runs")
     digest = finished[0].data.tags.get("data_digest")
     same = [run for run in finished if run.data.tags.get("data_digest") == digest]
     if len(same) < len(finished):
         notes.append(
-            f"{len(finished) - len(same)} runs learned from other data than the newest ({digest}) and are left out; "
-            "parent= or filter= choose others."
+            f"left out: {len(finished) - len(same)} runs trained on other data than the newest run (data {digest}); "
+            "parent= or filter= choose other runs"
         )
     return MatchingRuns(runs=same, parent=above, notes=notes)
 
@@ -84,8 +89,8 @@ def _sweep(tracking_uri: str, experiment: str, parent: str | None) -> Any | None
         if run.info.run_id == named:
             return run
     raise InputError(
-        f"parent={parent} is no sweep of experiment {experiment!r} in {tracking_uri}; give its run id or its folder, "
-        "or leave parent= out for the last one"
+        f"parent={parent} is no sweep of experiment {experiment!r} in {tracking_uri}; use the run id or the folder of "
+        "a sweep, or leave out parent= for the last sweep"
     )
 
 
@@ -95,7 +100,14 @@ def _is_below(run: Any, parent_id: str) -> bool:
 
 
 def setup_names(runs: Sequence[Any]) -> dict[str, str]:
-    """A name for the set-up of each run id; what set-ups of one name differ in is added to it."""
+    """The name of the set-up of each run. Set-ups with the same name get the parameters in which they differ.
+
+    Args:
+        runs: MLflow runs.
+
+    Returns:
+        Name of the set-up by run id.
+    """
     of = {run.info.run_id: run.data.tags.get("setup_digest", run.info.run_id) for run in runs}
     first = {of[run.info.run_id]: run for run in reversed(runs)}
     named: dict[str, list[str]] = {}
@@ -107,7 +119,7 @@ def setup_names(runs: Sequence[Any]) -> dict[str, str]:
         keys = sorted({key for one in params for key in one if len({other.get(key) for other in params}) > 1})
         for digest, own in zip(digests, params, strict=True):
             differing = [f"{key.rpartition('.')[2]}={short(own.get(key, '–'))}" for key in keys]
-            names[digest] = " ".join([name, *differing[:_NAMED]]) if len(digests) > 1 else name
+            names[digest] = " ".join([name, *differing[:_MAX_DIFFERENCES]]) if len(digests) > 1 else name
     counts = Counter(names.values())
     return {
         run_id: names[digest] if counts[names[digest]] == 1 else f"{names[digest]} {digest[:4]}"
@@ -116,7 +128,7 @@ def setup_names(runs: Sequence[Any]) -> dict[str, str]:
 
 
 def _params(run: Any) -> dict[str, str]:
-    """What makes its set-up: of a class only its name, since modules move, and nothing of callbacks, which report."""
+    """The parameters of its set-up: of a class only the name, because modules move; none of callbacks."""
     return {
         key: value.rpartition(".")[2] if key.endswith("_target_") else value
         for key, value in run.data.params.items()
@@ -127,21 +139,24 @@ def _params(run: Any) -> dict[str, str]:
 def read(
     runs: Sequence[Any], tracking_uri: str, *, select: str, on_run: Callable[[int], None] = lambda _: None
 ) -> list[Run]:
-    """What a comparison needs of each run; brought here from the store.
+    """Fetch metrics, test queries and learning curves of each run from the store.
 
     Args:
-        runs: MLflow's.
-        tracking_uri: the store.
-        select: a metric whose curve is wanted beside the losses.
+        runs: MLflow runs.
+        tracking_uri: URI of the MLflow store.
+        select: a metric whose learning curve is fetched in addition to the losses.
         on_run: called with 1 after each run.
+
+    Returns:
+        One run for each of `runs`, in the same order.
 
     Raises:
         InputError: the store cannot be used.
     """
-    names, read_runs = setup_names(runs), []
+    names, fetched = setup_names(runs), []
     for run in runs:
         metrics: Mapping[str, float] = run.data.metrics
-        read_runs.append(
+        fetched.append(
             Run(
                 run_id=run.info.run_id,
                 setup=names[run.info.run_id],
@@ -150,10 +165,19 @@ def read(
                 queries=_queries(run, tracking_uri),
                 history={name: _curve(run, tracking_uri, name) for name in (*_CURVES, select) if name in metrics},
                 alpha=metrics.get("alpha"),
+                world=_world(run),
             )
         )
         on_run(1)
-    return read_runs
+    return fetched
+
+
+def _world(run: Any) -> tuple[str, ...] | None:
+    """The overrides of its command that choose the world; None if it did not learn from simulated logs."""
+    if not run.data.params.get("datamodule.prepare._target_", "").endswith(".MixedLogs"):
+        return None
+    words = shlex.split(run.data.tags.get("command", ""))
+    return tuple(word for word in words if re.match(r"(world|taste)\b", word))
 
 
 def _queries(run: Any, tracking_uri: str) -> pd.DataFrame | None:
@@ -165,7 +189,7 @@ def _queries(run: Any, tracking_uri: str) -> pd.DataFrame | None:
 
 
 def _curve(run: Any, tracking_uri: str, metric: str) -> list[tuple[int, float]]:
-    """By epoch. What was logged last is the value of the best one once more, and no epoch of its own."""
+    """The values by epoch, counted from 0. The last logged value repeats that of the best epoch and is dropped."""
     with talking_to(tracking_uri) as client:
         values = {one.step: one.value for one in client.get_metric_history(run.info.run_id, metric)}
         end = max((one.step for one in client.get_metric_history(run.info.run_id, "fit_seconds")), default=None)
@@ -173,13 +197,17 @@ def _curve(run: Any, tracking_uri: str, metric: str) -> list[tuple[int, float]]:
 
 
 def winner(comparison: Comparison) -> str:
-    """Id of the run of the best set-up that validates best."""
-    sign = 1 if comparison.mode == "max" else -1
-    return max(comparison.best.runs, key=lambda run: sign * run.metrics.get(comparison.select, -sign * inf)).run_id
+    """Id of the run with the best validation metric among the runs of the best set-up."""
+    return comparison.best_run(comparison.best).run_id
 
 
 def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
-    """Give the files of a comparison to the run above a sweep, and its Markdown as the description of that run.
+    """Log the files of a comparison to the parent run of a sweep; `comparison.md` becomes its description.
+
+    Args:
+        folder: folder with the files of the comparison.
+        parent: the parent run in MLflow.
+        tracking_uri: URI of the MLflow store.
 
     Raises:
         InputError: the store cannot be used.
@@ -189,31 +217,43 @@ def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
     describe(tracking_uri, parent.info.run_id, (folder / "comparison.md").read_text(encoding="utf-8"))
 
 
-def run_to_register(asked: str | None, matching: MatchingRuns, comparison: Comparison) -> Any | None:
-    """The run whose model is to be registered; None where none is.
+def run_to_register(requested: str | None, matching: MatchingRuns, comparison: Comparison) -> Any | None:
+    """The run whose model is to be registered.
 
     Args:
-        asked: `best`, a run id, or None.
-        matching: the runs compared.
-        comparison: of them.
+        requested: `best`, a run id, or None.
+        matching: the runs that were compared.
+        comparison: their comparison.
+
+    Returns:
+        The MLflow run; None if `requested` is None.
 
     Raises:
-        InputError: it is none of those compared.
+        InputError: the run is not among those compared.
     """
-    if asked is None:
+    if requested is None:
         return None
-    run_id = winner(comparison) if asked == "best" else asked
+    run_id = winner(comparison) if requested == "best" else requested
     for run in matching.runs:
         if run.info.run_id == run_id:
             return run
-    raise InputError(f"register={asked} is none of the runs compared; use register=best, or the id of one of them")
+    raise InputError(
+        f"register={requested} is not among the {len(matching.runs)} compared runs; "
+        "use register=best or the id of one of them"
+    )
 
 
 def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
-    """Give the model of a run a registered name and an alias, which is taken from whatever had it before.
+    """Register the model of a run under a name, and move an alias to it.
+
+    Args:
+        run: the MLflow run.
+        tracking_uri: URI of the MLflow store.
+        name: name of the registered model.
+        alias: alias, such as `champion`; the version that had it before loses it.
 
     Returns:
-        Its version.
+        The version of the registered model.
 
     Raises:
         InputError: the run has no model, or the store cannot be used.
@@ -221,7 +261,7 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    mlflow.set_tracking_uri(tracking_uri)  # where the registry looks for models, whatever its client uses
+    mlflow.set_tracking_uri(tracking_uri)  # the registry looks for models there, whichever store its client uses
     with talking_to(tracking_uri) as client:
         run = client.get_run(run.info.run_id)
         models = [client.get_logged_model(one.model_id) for one in run.outputs.model_outputs] if run.outputs else []
@@ -229,9 +269,9 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
             raise InputError(
                 f"run {run.info.run_id} has no model to register; train it with callbacks.lineage.model=true"
             )
-        model_id = max(models, key=lambda one: int(one.creation_timestamp)).model_id  # a run that goes on logs another
-        with ExitStack() as undo:  # a name or an alias that is refused leaves nothing behind
-            with suppress(MlflowException):  # it is there already; if it cannot be created, the version says why
+        model_id = max(models, key=lambda one: int(one.creation_timestamp)).model_id  # a resumed run logs another one
+        with ExitStack() as undo:  # a name or an alias that MLflow refuses leaves nothing behind
+            with suppress(MlflowException):  # it exists already; if it cannot be created, the version's error says why
                 client.create_registered_model(name)
                 undo.callback(_remove_if_empty, client, name)
             source = f"models:/{model_id}"
@@ -243,6 +283,6 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
 
 
 def _remove_if_empty(client: Any, name: str) -> None:
-    """Remove a registered model, unless somebody has given it a version meanwhile."""
+    """Remove a registered model, unless it has got a version in the meantime."""
     if not client.get_registered_model(name).latest_versions:
         client.delete_registered_model(name)

@@ -1,4 +1,4 @@
-"""A map of the artists: PCA of their vectors, with the names of those played most.
+"""A map of the artists: PCA of their vectors, with the names of the most played ones.
 
 A artists, V width of a vector.
 """
@@ -19,17 +19,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NUM_ARTISTS = 2000
-"""Most played artists that are drawn."""
+"""Number of artists that are drawn, the most played ones."""
 
 NUM_NAMES = 30
-"""Most played artists that are named, where there is room."""
+"""Number of artists that are named, the most played ones, where there is room."""
 
 
 def pca(vectors: Float[np.ndarray, "A V"]) -> tuple[Float[np.ndarray, "A 2"], Float[np.ndarray, "2"]]:
-    """The two principal components of some vectors, and the share of the variance that lies along each.
+    """The first two principal components of some vectors.
 
-    Signs are such that the largest coordinate of each direction is positive. What has fewer than two dimensions is
-    filled up with zeros.
+    The largest coordinate of each direction is positive. Vectors with fewer than two dimensions are padded with zeros.
+
+    Args:
+        vectors: one vector per artist.
+
+    Returns:
+        The coordinates, and the share of the variance along each component.
     """
     centred = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
     _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
@@ -51,14 +56,14 @@ def draw_artists(
     what: str,
     path: Path,
 ) -> None:
-    """A map of the artists, those played most by name.
+    """Draw the artists as dots, near ones with similar vectors, and name the most played ones.
 
     Args:
-        vectors: of each artist, as the scorer compares them; at least one artist.
-        plays: how often each was played in training.
-        names: of each; "" where there is none.
-        what: what the vectors are, for the title.
-        path: where to write.
+        vectors: vector of each artist, as the scorer compares them; at least one artist.
+        plays: plays of each artist in training.
+        names: name of each artist; "" if it has none.
+        what: what the vectors are, for the subtitle.
+        path: PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -68,11 +73,11 @@ def draw_artists(
     named = [labels.legible(str(names[artist]), known) for artist in most_played[: 2 * NUM_NAMES]]
     illegible = named[:NUM_NAMES].count(None)
     some = f"the {NUM_ARTISTS:,} most played of " if len(plays) > NUM_ARTISTS else "all "
-    said = f"{what} of {some}{len(plays):,} artists seen in training, flattened by PCA. Area of a dot: plays."
+    subtitle = f"{what} of {some}{len(plays):,} artists seen in training, projected by PCA. Area of a dot: plays."
     if illegible:
-        said += f"\nNames left out, since no font here has their letters: {illegible}."
-    figure = blank("Artists: near means alike", said, height=7.0)
-    FigureCanvasAgg(figure)  # which measures names; without it each name makes another
+        subtitle += f"\nNames left out because no installed font has their letters: {illegible}."
+    figure = blank("Artists: similar artists are near each other", subtitle, height=7.0)
+    FigureCanvasAgg(figure)  # measures names; without it each name would create a canvas
     figure.subplots_adjust(left=0.05)
     axis = figure.subplots()
     area = 8 + 260 * plays[most_played] / max(plays.max(), 1)
@@ -92,7 +97,7 @@ def draw_artists(
 
 
 def _set_equal_limits(axis: "Axes", coordinates: Float[np.ndarray, "A 2"]) -> None:
-    """Limits around the points under which a unit is as long across as up."""
+    """Set limits around the points with the same scale on both axes."""
     low, high = coordinates.min(0), coordinates.max(0)
     box = axis.get_window_extent()
     unit = max(*((high - low) / (box.width, box.height)), 1e-9) * 1.12
@@ -108,7 +113,11 @@ def _draw_names(
     names: Sequence[str | None],
     fonts: list[str],
 ) -> list[int]:
-    """Write the first names for which there is room; returns whose they are."""
+    """Write the first names for which there is room.
+
+    Returns:
+        Indices of the named artists.
+    """
     from matplotlib.patheffects import withStroke
 
     figure = axis.figure

@@ -16,16 +16,16 @@ def tidy(
     xlabel: str | None = None,
     ylabel: str | None = None,
 ) -> None:
-    """Remove the lines that carry no information, and name what is left.
+    """Remove parts of the frame, and set grid, font sizes, legend and labels.
 
     Args:
         axis: the axes.
         hide: sides of the frame that are removed.
-        grid: along which axis there are faint lines behind what is drawn.
-        size: of the numbers along the axes; None leaves matplotlib's.
-        legend: whether there is one, without a frame.
-        xlabel: what is across.
-        ylabel: what is up.
+        grid: the axis with grid lines, drawn behind the data; None for no grid.
+        size: font size of the tick labels; None keeps matplotlib's size.
+        legend: whether a legend is drawn, without a frame.
+        xlabel: label of the horizontal axis.
+        ylabel: label of the vertical axis.
     """
     axis.spines[list(hide)].set_visible(False)
     if size is not None:
@@ -42,5 +42,5 @@ def tidy(
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib does not read as a formula."""
+    """Escape text so that matplotlib does not read it as a formula."""
     return text.replace("$", "\\$")

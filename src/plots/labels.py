@@ -1,6 +1,6 @@
-"""Names beside the dots of a picture: which letters can be drawn, and where a name gets in nobody's way.
+"""Names beside the dots of a picture: which letters can be drawn, and where a name covers nothing.
 
-L labels, most important first. Boxes and points are in pixels.
+L labels, the most important first. Boxes and points are in pixels.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ FALLBACK_FONTS = (
     "Apple SD Gothic Neo",
     "Arial Unicode MS",
 )
-"""Asked, where they are installed, for letters that DejaVu Sans lacks; matplotlib brings that one along."""
+"""Used, if installed, for letters that DejaVu Sans lacks. matplotlib ships DejaVu Sans."""
 
 LONGEST = 28
-"""Letters of a name that are drawn."""
+"""Length of a drawn name, in letters."""
 
 _NEAR, _STEP, _RINGS = 3.0, 13.0, 4
 _DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)])
@@ -32,7 +32,7 @@ _Box = tuple[float, float, float, float]
 
 
 def families() -> list[str]:
-    """The fonts to draw names in, in the order in which they are asked for a letter."""
+    """The installed fonts for names, in the order in which they are searched for a letter."""
     from matplotlib.font_manager import fontManager
 
     installed = set(fontManager.get_font_names())
@@ -40,7 +40,11 @@ def families() -> list[str]:
 
 
 def letters(fonts: list[str]) -> frozenset[str]:
-    """Every letter that one of the fonts has."""
+    """All letters that at least one of the fonts has.
+
+    Args:
+        fonts: names of font families.
+    """
     from matplotlib.font_manager import FontProperties, findfont
     from matplotlib.ft2font import FT2Font
 
@@ -49,7 +53,14 @@ def letters(fonts: list[str]) -> frozenset[str]:
 
 
 def legible(name: str, known: frozenset[str]) -> str | None:
-    """A name as it is drawn: on one line, cut where it is long. None where a letter of it is not known.
+    """A name as it is drawn: on one line, and shortened if it is long.
+
+    Args:
+        name: the name.
+        known: letters that can be drawn.
+
+    Returns:
+        The drawn name; None if it has a letter that cannot be drawn.
 
     >>> legible("  Sigur\\n Rós ", frozenset("Sigur Rós"))
     'Sigur Rós'
@@ -66,15 +77,18 @@ def place(
     sizes: Float[np.ndarray, "L 2"],
     area: tuple[float, float, float, float],
 ) -> Float[np.ndarray, "L 2"]:
-    """Lower left corners of labels that cover no dot, label or leader, NaN where there is no such place.
+    """Place labels so that they cover no dot, no other label and no leader line.
 
-    Each label takes the first free place of 8 around its dot, then of 8 farther off, and so on.
+    Each label takes the first free place of 8 around its dot, then of 8 places farther away, and so on.
 
     Args:
-        points: what is labelled.
-        radii: of the dots that stand there.
+        points: the labelled points.
+        radii: radii of the dots at these points.
         sizes: width and height of each label.
-        area: left, bottom, right and top edge that labels stay within.
+        area: left, bottom, right and top edge of the area for labels.
+
+    Returns:
+        Lower left corner of each label; NaN if there is no place for it.
     """
     corners = np.full(points.shape, np.nan)
     written: list[_Box] = []
@@ -96,7 +110,17 @@ def place(
 def leader(
     point: Float[np.ndarray, "2"], radius: float, corner: Float[np.ndarray, "2"], size: Float[np.ndarray, "2"]
 ) -> Float[np.ndarray, "2"] | None:
-    """Where a line from the dot to its label ends; None where the label stands beside the dot and needs none."""
+    """The end of the line from a dot to its label.
+
+    Args:
+        point: centre of the dot.
+        radius: radius of the dot.
+        corner: lower left corner of the label.
+        size: width and height of the label.
+
+    Returns:
+        The point of the label that is nearest to the dot; None if the label is beside the dot and needs no line.
+    """
     end = point.clip(corner, corner + size)
     return end if np.hypot(*(end - point)) > radius + _NEAR + 1 else None
 
@@ -104,7 +128,7 @@ def leader(
 def _corners(
     point: Float[np.ndarray, "2"], radius: float, size: Float[np.ndarray, "2"]
 ) -> Iterator[Float[np.ndarray, "2"]]:
-    """Where a label may stand, the best places first."""
+    """Possible corners of a label, the best ones first."""
     for ring in range(_RINGS):
         for direction in _DIRECTIONS:
             away = (radius + _NEAR + ring * _STEP) * (0.75 if direction.all() else 1)
@@ -112,7 +136,7 @@ def _corners(
 
 
 def _along(start: Float[np.ndarray, "2"], end: Float[np.ndarray, "2"] | None) -> list[_Box]:
-    """Spots on a line."""
+    """Small boxes along a line."""
     spots = () if end is None else start + np.linspace(0, 1, 9)[:, None] * (end - start)
     return [(x - 1, y - 1, x + 1, y + 1) for x, y in spots]
 

@@ -1,6 +1,6 @@
-"""Pictures of a training run: what it learned, how well it predicts, whom it serves; `artist_map.py` has one more.
+"""Pictures of a training run: learning curve, calibration, scores, popularity. `artist_map.py` has one more.
 
-The numbers of a picture come from a function of their own, so that they can be checked. P pairs, Q queries, E epochs.
+The numbers of a picture come from a separate function, which tests check. P pairs, Q queries, E epochs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,16 @@ _DPI = 110
 
 
 def best_epoch(epochs: Sequence[Mapping[str, float]], *, monitor: str, mode: str) -> int | None:
-    """Place of the first epoch with the best finite value of `monitor`; None where there is none."""
+    """Index of the first epoch with the best finite value of `monitor`.
+
+    Args:
+        epochs: metrics of each epoch by name.
+        monitor: the metric that chooses the best epoch.
+        mode: `max` or `min`: which of its values is best.
+
+    Returns:
+        Index into `epochs`; None if no epoch has a finite value.
+    """
     values = _column(epochs, monitor)
     if not np.isfinite(values).any():
         return None
@@ -34,21 +43,21 @@ def best_epoch(epochs: Sequence[Mapping[str, float]], *, monitor: str, mode: str
 
 
 def draw_learning_curve(epochs: Sequence[Mapping[str, float]], *, monitor: str, mode: str, path: Path) -> None:
-    """Loss in training and validation and the metric that chose the best epoch, epoch by epoch.
+    """Draw training loss, validation loss and the metric that chose the best epoch; epochs are counted from 1.
 
     Args:
-        epochs: metrics of each epoch by name, and its number `epoch`, from 0; at least one.
+        epochs: metrics of each epoch by name, and its number `epoch`, counted from 0; at least one epoch.
         monitor: the metric that chooses the best epoch.
         mode: `max` or `min`: which of its values is best.
-        path: where to write.
+        path: PNG file to write.
     """
     best = best_epoch(epochs, monitor=monitor, mode=mode)
     number = _column(epochs, "epoch") + 1
-    said = f"No epoch has a {monitor}."
+    subtitle = f"No epoch has a {monitor}."
     if best is not None:
         last = f"{number[-1]:.0f}"
-        said = f"{monitor} is best in epoch {number[best]:.0f} of {last}: {epochs[best][monitor]:.4g}."
-    figure = blank("Learning curve", said, height=5.5)
+        subtitle = f"{monitor} is best in epoch {number[best]:.0f} of {last}: {epochs[best][monitor]:.4g}."
+    figure = blank("Learning curve", subtitle, height=5.5)
     panels = [["train/loss", "val/loss"]] + [[monitor]] * (monitor not in ("train/loss", "val/loss"))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     colours = {"train/loss": GREY, "val/loss": BLUE, monitor: ORANGE if len(panels) > 1 else BLUE}
@@ -81,9 +90,15 @@ def _column(epochs: Iterable[Mapping[str, float]], name: str) -> Float[np.ndarra
 
 
 def calibration_deciles(predicted: Float[np.ndarray, "P"], real: Float[np.ndarray, "P"]) -> pd.DataFrame:
-    """Ten groups of pairs by their prediction, fewer where predictions tie: equal predictions are never torn apart.
+    """Ten groups of pairs by their prediction; fewer where predictions tie, because ties stay in one group.
 
-    Columns: `num_pairs`, mean `predicted`, mean `real`, and `standard_error` of the latter (NaN of a single pair).
+    Args:
+        predicted: predicted share of each pair.
+        real: played share of each pair.
+
+    Returns:
+        One row per group with the columns `num_pairs`, `predicted` (mean), `real` (mean) and `standard_error` of the
+        mean of `real` (NaN for a single pair).
     """
     decile = (10 * (rankdata(predicted) - 0.5) / max(len(predicted), 1)).astype(np.int64)
     frame = pd.DataFrame({"predicted": predicted, "real": real}).astype(np.float64)
@@ -99,45 +114,52 @@ def calibration_deciles(predicted: Float[np.ndarray, "P"], real: Float[np.ndarra
 
 
 def draw_calibration(predicted: Float[np.ndarray, "P"], real: Float[np.ndarray, "P"], path: Path) -> None:
-    """Share of the track foretold against the share played, and beneath it how often what is foretold.
+    """Draw the predicted share against the played share, and below it a histogram of predictions.
 
     Args:
-        predicted: share foretold for each pair.
-        real: share played, known for each; at least one pair.
-        path: where to write.
+        predicted: predicted share of each pair.
+        real: played share of each pair, in [0, 1]; at least one pair.
+        path: PNG file to write.
     """
     deciles = calibration_deciles(predicted, real)
-    off = np.average((deciles["predicted"] - deciles["real"]).abs(), weights=deciles["num_pairs"])
+    error = np.average((deciles["predicted"] - deciles["real"]).abs(), weights=deciles["num_pairs"])
     means, bars = deciles[["predicted", "real"]].to_numpy(), 1.96 * deciles["standard_error"].fillna(0).to_numpy()
     figure = blank(
-        "Calibration: the share foretold against the share played",
-        f"{len(real):,} test pairs in deciles of the prediction, where ties stay together; they are off by {off:.3f} "
-        "on average.\nBars: 95 % interval of the mean, if pairs were independent.",
+        "Calibration: predicted share against played share",
+        f"{len(real):,} test pairs in deciles of the prediction (ties stay together). Mean absolute error of a decile: "
+        f"{error:.3f}.\nBars: 95 % interval of the mean, if pairs were independent.",
         height=6.2,
     )
     above, below = _with_strip(figure)
     low, high = _with_room([*means[:, 0], *np.quantile(predicted, [0.002, 0.998])])
-    above.axline((0, 0), slope=1, color=INK, lw=0.9, ls=":", label="as foretold")
+    above.axline((0, 0), slope=1, color=INK, lw=0.9, ls=":", label="perfect calibration")
     above.errorbar(
         means[:, 0], means[:, 1], bars, color=BLUE, marker="o", ms=6, lw=1.2, elinewidth=1.6, label="test pairs"
     )
     above.set(xlim=(low, high), ylim=_with_room([*means.ravel(), *(means[:, 1] - bars), *(means[:, 1] + bars)]))
-    tidy(above, legend=True, ylabel="share played, mean")
+    tidy(above, legend=True, ylabel="played share, mean")
     below.hist(predicted.clip(low, high), bins=np.linspace(low, high, 61).tolist(), color=BLUE, alpha=0.55)
     below.set_yticks([])
-    tidy(below, xlabel="share foretold", ylabel="pairs")
+    tidy(below, xlabel="predicted share", ylabel="pairs")
     below.spines["left"].set_visible(False)
     save(figure, path)
 
 
 def _with_room(values: Sequence[float]) -> tuple[float, float]:
-    """Limits around shares, a little wider."""
+    """Limits of an axis around some shares, with a margin."""
     room = max(0.05 * (max(values) - min(values)), 0.01)
     return min(values) - room, max(values) + room
 
 
 def probability_above(scores: Float[np.ndarray, "P"], others: Float[np.ndarray, "Q"]) -> float:
-    """How often a score exceeds another one, 0 to 1; a tie counts for a half. NaN where there is nothing to compare.
+    """Probability that a score exceeds one of the others (area under the ROC curve); a tie counts as one half.
+
+    Args:
+        scores: scores of one group.
+        others: scores of the other group.
+
+    Returns:
+        A probability in [0, 1]; NaN if one of the groups is empty.
 
     >>> probability_above(np.array([1.0, 2.0]), np.array([0.0, 2.0]))
     0.625
@@ -156,13 +178,13 @@ def draw_scores(
     random: Float[np.ndarray, "R"],
     path: Path,
 ) -> None:
-    """Histograms of the scores of pairs that were liked, of pairs that were not, and of random ones.
+    """Draw histograms of the scores of liked, skipped and random pairs.
 
     Args:
-        liked: scores of test pairs whose next track was liked, or may have been.
-        skipped: scores of the others.
-        random: scores of queries with random candidates.
-        path: where to write.
+        liked: scores of test pairs whose next track was liked; all test pairs if the source has no shares.
+        skipped: scores of the other test pairs.
+        random: scores of test queries with random candidates.
+        path: PNG file to write.
     """
     groups = [
         ("random pairs", random, GREY),
@@ -180,8 +202,8 @@ def draw_scores(
         for what, others in (("a random one", random), ("a skipped one", skipped))
         if len(liked) and len(others)
     ]
-    said = f"Of 100 comparisons, a {real} pair outscores {', and '.join(comparisons)}." if comparisons else ""
-    figure = blank("Scores of test pairs", said, height=4.6)
+    subtitle = f"Of 100 comparisons, a {real} pair outscores {', and '.join(comparisons)}." if comparisons else ""
+    figure = blank("Scores of test pairs", subtitle, height=4.6)
     axis = figure.subplots()
     edges = np.linspace(low, high, 61)
     heights = [100 * np.histogram(scores.clip(low, high), edges)[0] / len(scores) for _, scores, _ in groups]
@@ -196,7 +218,7 @@ def draw_scores(
 
 
 def _cut_spikes(axis: "Axes", heights: Float[np.ndarray, "bins"], edges: Float[np.ndarray, "edges"]) -> None:
-    """Where few bars dwarf all others, let them leave the picture, with their heights beside them."""
+    """Cut off at most three bars that are far higher than all others, and write their heights beside them."""
     usual = 1.5 * np.sort(heights)[-4]
     if heights.max() <= 2 * usual or usual == 0:
         return
@@ -208,16 +230,30 @@ def _cut_spikes(axis: "Axes", heights: Float[np.ndarray, "bins"], edges: Float[n
 def random_candidates(
     previous: Int64[np.ndarray, "P"], num_tracks: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, "P"]:
-    """A track for each query, each of the others as likely; the catalogue has at least two."""
+    """A random candidate for each query, drawn uniformly from all tracks except the query.
+
+    Args:
+        previous: rows of the query tracks.
+        num_tracks: size of the catalogue, at least 2.
+        rng: source of random numbers.
+
+    Returns:
+        Rows of the candidates.
+    """
     drawn = rng.integers(num_tracks - 1, size=len(previous))
     return drawn + (drawn >= previous)
 
 
 def popularity_bins(plays: Int64[np.ndarray, "Q"], ranks: Float[np.ndarray, "Q"]) -> pd.DataFrame:
-    """Ranks by how often the track that followed was played in training: never, once, 2 to 3, 4 to 7, and so on.
+    """Quartiles of the rank, by plays of the following track in training: 0, 1, 2 to 3, 4 to 7, and so on.
 
-    Columns: `least` and `most` plays, `num_queries`, and the quartiles `lower`, `median`, `upper` of the rank. Bins
-    without queries are left out.
+    Args:
+        plays: training plays of the track that followed each query.
+        ranks: its rank, 1 is best.
+
+    Returns:
+        One row per bin with the columns `least` and `most` plays, `num_queries`, and the quartiles `lower`, `median`
+        and `upper` of the rank. Bins without queries are left out.
     """
     nth = np.frexp(plays.astype(np.float64))[1]  # 0 of 0, else 1 + ⌊log2⌋
     quartiles = pd.Series(ranks, dtype=np.float64).groupby(nth).quantile(np.array([0.25, 0.5, 0.75])).unstack()
@@ -236,20 +272,20 @@ def popularity_bins(plays: Int64[np.ndarray, "Q"], ranks: Float[np.ndarray, "Q"]
 def draw_popularity(
     *, plays: Int64[np.ndarray, "Q"], ranks: Float[np.ndarray, "Q"], num_tracks: int, path: Path
 ) -> None:
-    """Where the track that followed was ranked, by how often it was played in training.
+    """Draw the rank of the track that followed, by how often it was played in training.
 
     Args:
         plays: training plays of the track that followed each query; at least one query.
         ranks: its rank among the `num_tracks - 1` candidates, 1 is best.
         num_tracks: size of the catalogue.
-        path: where to write.
+        path: PNG file to write.
     """
     bins = popularity_bins(plays, ranks)
     places = np.arange(len(bins))
     figure = blank(
         "Popularity against rank of the track that followed",
-        f"Test queries: {len(ranks):,}, tracks: {num_tracks:,}. The median rank is {np.median(ranks):,.0f}, at random "
-        f"it would be {num_tracks / 2:,.0f}.",
+        f"Test queries: {len(ranks):,}, tracks: {num_tracks:,}. Median rank: {np.median(ranks):,.0f}; of a random "
+        f"ranking: {num_tracks / 2:,.0f}.",
         height=5.8,
     )
     above, below = _with_strip(figure)
@@ -276,7 +312,15 @@ def draw_popularity(
 
 
 def spans(least: list[int], most: list[int]) -> list[str]:
-    """Each bin in words, in fewer of them where there are many bins."""
+    """A label for each bin, short where there are many bins.
+
+    Args:
+        least: smallest number of plays of each bin.
+        most: largest number of plays of each bin.
+
+    Returns:
+        Labels such as `unseen`, `1`, `2–3`.
+    """
     if len(least) > 11:
         return [f"{count(low, plain_below=1000)}+" if low else "unseen" for low in least]
     return [
@@ -285,27 +329,45 @@ def spans(least: list[int], most: list[int]) -> list[str]:
     ]
 
 
-def blank(title: str, said: str, *, height: float) -> "Figure":
-    """A figure with a title and beneath it what one sees, on one line or two; its height is in inches."""
+def blank(title: str, subtitle: str, *, height: float) -> "Figure":
+    """An empty figure with a title and a subtitle.
+
+    Args:
+        title: the title.
+        subtitle: what the picture shows, on one or two lines.
+        height: in inches.
+
+    Returns:
+        The figure, 8 inches wide.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, height), dpi=_DPI)
     top = 1 - 0.12 / height
     figure.text(0.02, top, title, fontsize=12, fontweight="bold", va="top", color=INK, parse_math=False)
-    figure.text(0.02, top - 0.25 / height, said, fontsize=9, va="top", color=GREY, parse_math=False)
+    figure.text(0.02, top - 0.25 / height, subtitle, fontsize=9, va="top", color=GREY, parse_math=False)
     figure.subplots_adjust(
-        left=0.095, right=0.98, bottom=0.55 / height, top=1 - (0.72 + 0.16 * said.count("\n")) / height, hspace=0.12
+        left=0.095,
+        right=0.98,
+        bottom=0.55 / height,
+        top=1 - (0.72 + 0.16 * subtitle.count("\n")) / height,
+        hspace=0.12,
     )
     return figure
 
 
 def _with_strip(figure: "Figure") -> "tuple[Axes, Axes]":
-    """A panel, and a low one beneath it that shares its horizontal axis."""
+    """A panel, and a lower one below it with the same horizontal axis."""
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.tick_params(bottom=False)
     return above, below
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write the whole file or none."""
+    """Write a picture atomically.
+
+    Args:
+        figure: the picture.
+        path: PNG file to write.
+    """
     write_whole(path, lambda partial: figure.savefig(partial, dpi=_DPI))

@@ -1,1 +1,1 @@
-"""Many runs from one command: the jobs of a multirun, and a search for the best settings with Optuna."""
+"""Many runs from one command: the jobs of a multirun, and a search with Optuna."""

@@ -1,4 +1,4 @@
-"""Many runs from one command: `python train.py -m model=track,artist`, with whichever of Hydra's launchers."""
+"""Many runs from one command: `python train.py -m model=track,artist`, with any of Hydra's launchers."""
 
 import importlib
 import inspect
@@ -34,17 +34,22 @@ Jobs = list[list[str]]
 """Overrides of each job."""
 
 VerbTask = Callable[[DictConfig], Any]
+"""The function of a verb."""
 
 
 class Sweep(VerbSweeper):
-    """Hydra's basic sweeper, but for three things.
+    """Hydra's basic sweeper with three additions.
 
-    Where there is a logger, the runs of the jobs hang below one parent run in MLflow: every job is given its id as
-    `parent_run_id=`, so that it reaches processes and machines that a launcher starts. A job that fails stops no
-    other; the failed ones are listed at the end, and the verb exits with code 2. And it says what to type next.
+    1. With a logger, the runs of the jobs are children of one parent run in MLflow. Every job gets the id of the
+       parent as the override `parent_run_id=`, which also reaches other processes and machines.
+    2. A failed job does not stop the others. Failed jobs are listed at the end, and the exit code is 2.
+    3. It prints the next command.
 
     Args:
-        max_batch_size: jobs handed to the launcher at once; None for all.
+        max_batch_size: number of jobs that the launcher gets at once, at least 1; None for all.
+
+    Raises:
+        InputError: `max_batch_size` is out of range.
     """
 
     def __init__(self, max_batch_size: int | None = None) -> None:
@@ -53,7 +58,13 @@ class Sweep(VerbSweeper):
         self._max_batch_size = max_batch_size
 
     def setup(self, *, hydra_context: HydraContext, task_function: VerbTask, config: DictConfig) -> None:
-        """Called by Hydra before `sweep`."""
+        """Take what Hydra gives before `sweep`.
+
+        Args:
+            hydra_context: Hydra's loaders.
+            task_function: the function of the verb.
+            config: the config of the command line.
+        """
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context,
@@ -63,31 +74,39 @@ class Sweep(VerbSweeper):
 
     @property
     def cfg(self) -> DictConfig:
-        """The config of the command line, without what is swept."""
+        """The config of the command line, without the swept values."""
         assert self.config is not None
         return self.config
 
     @property
     def folder(self) -> Path:
-        """Where the jobs have their run folders."""
+        """The folder that has the run folders of the jobs."""
         return Path(str(self.cfg.hydra.sweep.dir))
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
-        """Run every combination of what is swept.
+        """Run every combination of the swept values.
+
+        Args:
+            arguments: overrides of the command line.
+
+        Returns:
+            Results of the jobs, in their order.
 
         Raises:
-            JobsFailed: some of them failed.
-            InputError: something cannot be swept.
+            JobsFailed: some jobs failed.
+            InputError: a value is an interval, or a job's process died.
         """
         overrides = self.parsed(arguments)
         if intervals := [o.input_line for o in overrides if o.is_sweep_override() and not o.is_discrete_sweep()]:
-            raise InputError(f"{intervals[0]} has no end of values; name some, or add search=optuna")
+            raise InputError(
+                f"{intervals[0]} is an interval, and a sweep needs a list of values; name values, or add search=optuna"
+            )
         jobs = every_combination(overrides)
         size = self._max_batch_size or max(len(jobs), 1)
         batches = [jobs[start : start + size] for start in range(0, len(jobs), size)]
         for batch in batches:
             self.validate_batch_is_legal(batch)
-        self.write_down()
+        self.save_config()
         results: list[JobReturn] = []
         swept = [o.key_or_group for o in overrides if o.is_sweep_override()]
         with self.parent(" ".join(str(o.input_line) for o in overrides if o.is_sweep_override())) as parent:
@@ -97,14 +116,21 @@ class Sweep(VerbSweeper):
         return results
 
     def parsed(self, arguments: Sequence[str]) -> list[Override]:
-        """Words of the command line, as Hydra understands them."""
+        """Parse overrides of the command line."""
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed: list[Override] = parser.parse_overrides(list(arguments))
         return parsed
 
     def composed(self, words: Sequence[str]) -> DictConfig | None:
-        """The config of a command line; None where its words contradict each other."""
+        """Compose a config.
+
+        Args:
+            words: overrides of the command line.
+
+        Returns:
+            The config; None if the overrides contradict each other.
+        """
         assert self.hydra_context is not None
         try:
             return self.hydra_context.config_loader.load_configuration(
@@ -113,42 +139,55 @@ class Sweep(VerbSweeper):
         except ConfigCompositionException:
             return None
 
-    def write_down(self) -> None:
-        """Leave `multirun.yaml`, as Hydra's own sweeper does."""
+    def save_config(self) -> None:
+        """Write `multirun.yaml`, as Hydra's own sweeper does."""
         self.folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.cfg, self.folder / "multirun.yaml")
 
     def launch(self, jobs: Jobs, first: int, parent: str | None, swept: Sequence[str]) -> Sequence[JobReturn]:
-        """Run jobs, wherever the launcher does.
+        """Run jobs with the launcher.
 
         Args:
-            jobs: their overrides.
-            first: number of the first one; the others follow.
-            parent: the run in MLflow that they hang below.
-            swept: the keys that tell them apart.
+            jobs: overrides of each job.
+            first: number of the first job; the others have the following numbers.
+            parent: id of their parent run in MLflow; None if nothing is logged.
+            swept: the swept keys.
+
+        Returns:
+            Results of the jobs, in their order.
 
         Raises:
-            InputError: the launcher lost a job, which died without an exception.
+            InputError: the process of a job died without an exception.
         """
-        below = [] if parent is None else [f"parent_run_id='{parent}'"]  # an id can look like a number
-        below += [f"swept=[{','.join(swept)}]"] if "swept" in self.cfg else []
+        common = [] if parent is None else [f"parent_run_id='{parent}'"]  # quoted, since an id can look like a number
+        common += [f"swept=[{','.join(swept)}]"] if "swept" in self.cfg else []
         assert self.launcher is not None
-        with _ready_for(self.launcher, len(jobs)):
+        with _environment_of(self.launcher, len(jobs)):
             try:
-                return self.launcher.launch([[*job, *below] for job in jobs], initial_job_idx=first)
+                return self.launcher.launch([[*job, *common] for job in jobs], initial_job_idx=first)
             except Exception as error:
                 if not isinstance(error, BrokenProcessPool) and not type(error).__module__.startswith("submitit."):
                     raise
                 signal = re.search(r"SIG[A-Z]+", str(error))
                 why = signal[0] if signal else next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
                 raise InputError(
-                    f"the process of a job died ({why}), perhaps for want of memory, and its neighbours were stopped; "
-                    "the same command with resume=true does what is missing; fewer at once need less memory"
+                    f"the process of a job died ({why}), and the jobs beside it were stopped; a possible cause is too "
+                    "little memory; run fewer jobs at once, and add resume=true to run only the missing jobs"
                 ) from error
 
     @contextmanager
     def parent(self, name: str) -> Iterator[str | None]:
-        """The run in MLflow that the jobs hang below, ended when they have; None where nothing is logged."""
+        """Start a parent run in MLflow, and end it after the jobs.
+
+        Args:
+            name: name of the parent run, if the config has none.
+
+        Yields:
+            Id of the parent run; None if nothing is logged.
+
+        Raises:
+            InputError: the store cannot be used.
+        """
         logger = self.cfg.get("logger")
         if not logger or self.cfg.trainer.fast_dev_run:
             yield None
@@ -170,14 +209,14 @@ class Sweep(VerbSweeper):
         finally:
             try:
                 end_parent(logger.tracking_uri, run_id, failed=failed)
-            except InputError as error:  # which must not take the place of what went wrong before
+            except InputError as error:  # it must not hide an earlier error
                 show_error(str(error))
 
     def _conclude(self, results: Sequence[JobReturn], parent: str | None, swept: Sequence[str]) -> None:
-        """Say where everything is and what comes next.
+        """Print the folder, the next command and the failed jobs.
 
         Raises:
-            JobsFailed: some jobs did.
+            JobsFailed: some jobs failed.
         """
         console.print(f"{len(results)} jobs in {self.folder}", soft_wrap=True, markup=False)
         if parent:
@@ -193,7 +232,14 @@ class Sweep(VerbSweeper):
 
 
 def every_combination(overrides: Sequence[Override]) -> Jobs:
-    """The jobs of a sweep, the last key varying fastest; of a key that is given twice the last word counts."""
+    """The jobs of a sweep. The last key varies fastest; if a key is given twice, the last override counts.
+
+    Args:
+        overrides: overrides of the command line.
+
+    Returns:
+        Overrides of each job.
+    """
     words: dict[str, list[str]] = {}
     for override in overrides:
         key = override.get_key_element()
@@ -204,45 +250,52 @@ def every_combination(overrides: Sequence[Override]) -> Jobs:
 
 
 def failure(result: JobReturn) -> str | None:
-    """The line of a job that failed; None for one that did not."""
+    """The error message of a failed job; None for a job that did not fail."""
     if result.status != JobStatus.FAILED:
         return None
-    with redirect_stderr(io.StringIO()):  # Hydra prints that it failed, which it has said itself
+    with redirect_stderr(io.StringIO()):  # Hydra prints the failure, which the job has printed already
         try:
             _ = result.return_value
         except Exception as error:
             return str(error)
-    raise AssertionError("Hydra gives the value of a job that failed")
+    raise AssertionError("Hydra returned a value for a failed job")
 
 
 class Job:
     """The task of a verb as a job of a multirun.
 
-    It travels to another process as the name of the verb's file and function, since what a verb holds (a terminal, a
-    lock) does not. There, its lines are headed by the number of the job, and no bar moves: its neighbours print too.
+    It is sent to another process as the name of the verb's file and function, because a terminal and a lock cannot be
+    pickled. There, its lines begin with the number of the job, and no progress bar is drawn, because other jobs print
+    to the same terminal.
 
     Args:
-        task: the function that the verb was made of.
-        full_errors: show a traceback for whatever fails, not only for our bugs.
+        task: the function of the verb, without its decorator.
+        full_errors: print a traceback for every error, not only for bugs of Segue.
     """
 
     def __init__(self, task: VerbTask, full_errors: bool) -> None:
-        self._task, self._full_errors, self._elsewhere = task, full_errors, False
+        self._task, self._full_errors, self._in_other_process = task, full_errors, False
 
     def __reduce__(self) -> tuple[Any, ...]:
         path = Path(inspect.getfile(self._task))
-        return _arrived, (path.parent, path.stem, self._task.__name__, self._full_errors, sys.argv)
+        return _restore_job, (path.parent, path.stem, self._task.__name__, self._full_errors, sys.argv)
 
     def __call__(self, config: DictConfig) -> Any:
-        """Run it.
+        """Run the job.
+
+        Args:
+            config: config of the job.
+
+        Returns:
+            What the verb returns.
 
         Raises:
-            JobFailed: it failed, and has said so.
+            JobFailed: the job failed; the error is printed already.
         """
-        if self._elsewhere:
-            head = f"[{HydraConfig.get().job.num}] "
-            console.file = cast(IO[str], _Headed(sys.stdout, head))
-            errors.file = cast(IO[str], _Headed(sys.stderr, head))
+        if self._in_other_process:
+            prefix = f"[{HydraConfig.get().job.num}] "
+            console.file = cast(IO[str], _Prefixed(sys.stdout, prefix))
+            errors.file = cast(IO[str], _Prefixed(sys.stderr, prefix))
         try:
             return self._task(config)
         except SystemExit as stopped:
@@ -260,24 +313,24 @@ class Job:
             remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
 
 
-def _arrived(folder: Path, module: str, name: str, full_errors: bool, argv: list[str]) -> Job:
-    """A job in the process that is to run it."""
+def _restore_job(folder: Path, module: str, name: str, full_errors: bool, argv: list[str]) -> Job:
+    """The job in the process that runs it."""
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
-    sys.argv = argv  # a run tells of the command that began it
+    sys.argv = argv  # a run records the command that started it
     job = Job(inspect.unwrap(getattr(importlib.import_module(module), name)), full_errors)
-    job._elsewhere = True
+    job._in_other_process = True
     return job
 
 
-class _Headed:
-    """A stream whose lines are headed; what is written at once stays together."""
+class _Prefixed:
+    """A stream with a prefix before each line; lines that are written in one call stay together."""
 
-    def __init__(self, stream: Any, head: str) -> None:
-        self._stream, self._head = stream, head
+    def __init__(self, stream: Any, prefix: str) -> None:
+        self._stream, self._prefix = stream, prefix
 
     def write(self, text: str) -> int:
-        self._stream.write("".join(self._head + line for line in text.splitlines(keepends=True)))
+        self._stream.write("".join(self._prefix + line for line in text.splitlines(keepends=True)))
         return len(text)
 
     def flush(self) -> None:
@@ -288,13 +341,13 @@ class _Headed:
 
 
 @contextmanager
-def _ready_for(launcher: Any, num_jobs: int) -> Iterator[None]:
-    """What processes that a launcher starts need of the environment.
+def _environment_of(launcher: Any, num_jobs: int) -> Iterator[None]:
+    """Set the environment variables that the processes of a launcher need.
 
-    They find `src`, and where all run at once on this machine they share its cores; joblib sees to both itself.
+    The processes find `src`. If all jobs run at once on this machine, they share its cores. joblib does both itself.
     """
-    wanted = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    variables = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
     if type(launcher).__name__ == "LocalLauncher" and "OMP_NUM_THREADS" not in os.environ:
-        wanted["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // num_jobs))
-    with env_override(wanted):
+        variables["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // num_jobs))
+    with env_override(variables):
         yield

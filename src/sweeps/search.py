@@ -19,29 +19,31 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _ABSENT = object()
-_HOPELESS = 6
-"""Trials that fail before any has worked, after which there is no point in more: fewer can be bad luck where half of
-the space cannot work."""
-_NO_SETUP = ("resume=", "run_name=", "logger", "trainer.accelerator=")
-"""Overrides that trials may differ in and still be compared."""
+_MAX_FAILED = 6
+"""A search stops if its first six trials all fail. If half of the space fails, this happens in 1 search of 64."""
+_NOT_IN_SETUP = ("resume=", "run_name=", "logger", "trainer.accelerator=")
+"""Overrides in which comparable trials may differ."""
 
 
 class Search(Sweep):
-    """Asks Optuna what to try, lets the launcher run it, and tells Optuna what came of it, in batches.
+    """Asks Optuna for trials, runs them with the launcher, and reports the results to Optuna, in batches.
 
-    A trial is a job, and its value what the verb returns: the best value of `monitor.metric`. The study lies in a
-    file, so that a search which was stopped goes on with `resume=true`.
+    A trial is a job; its value is what the verb returns, the best value of `monitor.metric`. The study is kept in a
+    file, therefore `resume=true` can continue a stopped search.
 
     Args:
-        num_trials: trials in all, with those of a search that is resumed.
-        batch: trials at once; None for as many as the launcher runs side by side.
-        storage: where studies are kept.
-        study: name of the study; None for one of its own.
+        num_trials: number of trials, including those of a resumed search; at least 1.
+        batch: number of trials at once, at least 1; None for as many as the launcher runs in parallel.
+        storage: URL of the database that keeps studies.
+        study: name of the study; None for a new one, or with `resume=true` for the latest with the same settings.
         random_trials: see `SearchSettings`.
         prune_after_trials: see `SearchSettings`.
         prune_after_epochs: see `SearchSettings`.
-        space: what is searched, in Hydra's sweep grammar, by key.
-        only_with: conditions under which a key is in the space.
+        space: the searched values of each key, in Hydra's sweep grammar.
+        only_with: conditions under which a key is searched, by key.
+
+    Raises:
+        InputError: `num_trials` or `batch` is out of range.
     """
 
     def __init__(
@@ -70,46 +72,54 @@ class Search(Sweep):
         self._space, self._only_with = space, only_with
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
-        """Search.
+        """Run the search.
+
+        Args:
+            arguments: overrides of the command line.
+
+        Returns:
+            Results of the trials that this call ran.
 
         Raises:
-            InputError: something cannot be searched, or the first trials all fail.
+            InputError: a key cannot be searched, a setting is out of range, the study cannot be used, the first
+                trials all fail, or no trial was completed.
         """
-        with console.status("composing what trials may have"):
+        with console.status("composing the search space"):
             space = self._make_space(arguments)
         for dimension in space.dimensions:
             if self._monitor() == "val/loss" and dimension.name.partition(".")[0] == "loss":
                 raise InputError(
-                    f"{dimension.name} is searched by monitor.metric=val/loss, but values of different losses cannot "
+                    f"{dimension.name} is searched with monitor.metric=val/loss, but values of different losses cannot "
                     "be compared; add monitor.metric=val/ndcg_at_10 monitor.mode=max"
                 )
         self.validate_batch_is_legal([space.example()])
         settings = SearchSettings(mode=self.cfg.monitor.mode, seed=self.cfg.seed, **self._settings)
-        batch = self._batch or _side_by_side(self.cfg.hydra.launcher)
+        batch = self._batch or _num_parallel(self.cfg.hydra.launcher)
         setup = {**space.describe(), "monitor": [str(self.cfg.monitor.metric), str(self.cfg.monitor.mode)]}
-        setup["fixed"] = [word for word in setup["fixed"] if not word.startswith(_NO_SETUP)]
+        setup["fixed"] = [word for word in setup["fixed"] if not word.startswith(_NOT_IN_SETUP)]
         resume = bool(self.cfg.get("resume"))
         with open_study(
             url=self._storage, name=self._study_name, setup=setup, resume=resume, settings=settings
         ) as study:
-            self.write_down()
-            over = len(finished(study))
+            self.save_config()
+            num_finished = len(finished(study))
             console.print(f"study        {study.study_name}", soft_wrap=True, markup=False)
-            if over:
-                console.print(f"             {over} trials are over; {max(0, self._num_trials - over)} to go")
+            if num_finished:
+                num_left = max(0, self._num_trials - num_finished)
+                console.print(f"             {num_finished} trials are finished; {num_left} to go")
             with self.parent(study.study_name) as parent:
                 try:
                     results = self._search(study, space, batch, parent)
                 except KeyboardInterrupt:
-                    _say_how_to_go_on(study)
+                    _print_how_to_resume(study)
                     raise
                 self._report(study, space, parent)
         return results
 
     def _make_space(self, arguments: Sequence[str]) -> Space:
-        # values of different losses cannot be compared by themselves
-        apart = "loss." if self._monitor() == "val/loss" else ()
-        usual = self.parsed([f"{key}={text}" for key, text in self._space.items() if not key.startswith(apart)])
+        # val/loss cannot compare settings of the loss: each defines another val/loss
+        excluded = "loss." if self._monitor() == "val/loss" else ()
+        usual = self.parsed([f"{key}={text}" for key, text in self._space.items() if not key.startswith(excluded)])
         fixed = [str(o.input_line) for o in self.parsed(arguments) if not o.is_sweep_override()]
         groups = self.cfg.hydra.runtime.choices
         composed: dict[tuple[str, ...], DictConfig | None] = {(): self.cfg}
@@ -131,38 +141,40 @@ class Search(Sweep):
         while (left := self._num_trials - len(finished(study))) > 0:
             trials = [study.ask() for _ in range(min(batch, left))]
             jobs = [[*space.suggest(trial), self._trial_word(study, trial.number)] for trial in trials]
-            made = self.launch(jobs, trials[0].number, parent, [dimension.name for dimension in space.dimensions])
-            results += made
-            for trial, result in zip(trials, made, strict=True):
-                self._show(study, record_result(study, trial, value=_value(result), why=failure(result)))
+            batch_results = self.launch(
+                jobs, trials[0].number, parent, [dimension.name for dimension in space.dimensions]
+            )
+            results += batch_results
+            for trial, result in zip(trials, batch_results, strict=True):
+                self._print_trial(study, record_result(study, trial, value=_value(result), why=failure(result)))
             failed = finished(study)
-            if len(failed) >= _HOPELESS and all(WHY in trial.user_attrs for trial in failed):
+            if len(failed) >= _MAX_FAILED and all(WHY in trial.user_attrs for trial in failed):
                 raise InputError(f"the first {len(failed)} trials all failed: {failed[0].user_attrs[WHY]}")
         return results
 
     def _trial_word(self, study: "Study", number: int) -> str:
-        """What a job has to know to report to the study, and to be given up."""
+        """The override with which a job reports to the study and can be pruned."""
         texts = {"storage": self._storage, "study": study.study_name}
         words = [f"{name}: {QuotedString(text, Quote.single).with_quotes()}" for name, text in texts.items()]
         words.append(f"number: {number}")
         words += [f"{name}: {self._settings[name]}" for name in ("prune_after_trials", "prune_after_epochs")]
         return f"trial={{{', '.join(words)}}}"
 
-    def _show(self, study: "Study", trial: "FrozenTrial") -> None:
-        """A line for a trial that is over."""
+    def _print_trial(self, study: "Study", trial: "FrozenTrial") -> None:
+        """Print a line for a finished trial."""
         if WHY in trial.user_attrs:
-            came = f"failed: {trial.user_attrs[WHY]}"
+            outcome = f"failed: {trial.user_attrs[WHY]}"
         elif PRUNED in trial.user_attrs:
-            came = f"given up in epoch {trial.user_attrs[PRUNED]}"
+            outcome = f"pruned in epoch {trial.user_attrs[PRUNED]}"
         else:
-            came = f"{self._monitor()} {trial.value:.4f}"
+            outcome = f"{self._monitor()} {trial.value:.4f}"
         if best := best_so_far(study):
-            came += f"; best {best.value:.4f} in trial {best.number}"
+            outcome += f"; best {best.value:.4f} in trial {best.number}"
         done = len(finished(study))
-        console.print(f"trial {trial.number} ({done}/{self._num_trials}): {came}", soft_wrap=True, markup=False)
+        console.print(f"trial {trial.number} ({done}/{self._num_trials}): {outcome}", soft_wrap=True, markup=False)
 
     def _report(self, study: "Study", space: Space, parent: str | None) -> None:
-        """Say what was found, draw it, and keep both.
+        """Print the result, and write its table and its picture.
 
         Raises:
             InputError: no trial was completed.
@@ -177,20 +189,23 @@ class Search(Sweep):
         trials = finished(study)
         failed = [trial.user_attrs[WHY] for trial in trials if WHY in trial.user_attrs]
         if (best := best_so_far(study)) is None:
-            raise InputError(f"no trial was completed: {len(failed)} of {len(trials)} failed, the others were given up")
+            raise InputError(
+                f"no trial was completed: {len(failed)} of {len(trials)} failed, the others were pruned; "
+                "a larger search.prune_after_epochs prunes later"
+            )
         pruned = sum(PRUNED in trial.user_attrs for trial in trials)
-        say = {
-            "trials": f"{len(trials)}: {len(trials) - pruned - len(failed)} complete, {pruned} given up early, "
+        lines = {
+            "trials": f"{len(trials)}: {len(trials) - pruned - len(failed)} complete, {pruned} pruned, "
             f"{len(failed)} failed" + (f" (the first: {failed[0]})" if failed else ""),
             "best": f"{self._monitor()} {best.value:.4f} in trial {best.number}",
             "study": f"{study.study_name} in {self._storage}",
-            "picture": f"{files[1]}, and as a table {files[0]}",
+            "picture": f"{files[1]}, as a table {files[0]}",
         }
         if parent:
-            say["compare"] = f"python compare.py parent={parent}"
+            lines["compare"] = f"python compare.py parent={parent}"
         words = [word for word in space.command(best.params) if not word.startswith("resume=")]
-        say["next"] = shlex.join(["python", "train.py", *words])
-        for name, text in say.items():
+        lines["next"] = shlex.join(["python", "train.py", *words])
+        for name, text in lines.items():
             console.print(f"{name:<12} {text}", soft_wrap=True, markup=False)
 
     def _monitor(self) -> str:
@@ -202,11 +217,11 @@ def _value(result: JobReturn) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _side_by_side(launcher: DictConfig) -> int:
+def _num_parallel(launcher: DictConfig) -> int:
     """How many jobs a launcher runs at once.
 
     Raises:
-        InputError: nobody can know.
+        InputError: it is not known for this launcher.
     """
     kind = str(launcher._target_).rpartition(".")[2]
     if kind == "BasicLauncher":
@@ -215,12 +230,14 @@ def _side_by_side(launcher: DictConfig) -> int:
         from joblib import effective_n_jobs
 
         return int(effective_n_jobs(launcher.n_jobs))
-    raise InputError(f"say how many trials {kind} should run at once: search.batch=4")
+    raise InputError(
+        f"search.batch=null: {kind} does not report how many jobs it runs at once; set a number, such as search.batch=4"
+    )
 
 
-def _say_how_to_go_on(study: "Study") -> None:
+def _print_how_to_resume(study: "Study") -> None:
     console.print(
-        f"{len(finished(study))} trials are over; the same command with resume=true goes on with study "
+        f"{len(finished(study))} trials are finished; the same command with resume=true continues study "
         f"{study.study_name}",
         soft_wrap=True,
         markup=False,

@@ -1,4 +1,4 @@
-"""What a search has found, as a table and a picture."""
+"""The result of a search as a table and a picture."""
 
 import csv
 import warnings
@@ -22,11 +22,19 @@ if TYPE_CHECKING:
 _COLUMNS = 3
 """Panels in a row."""
 _ENOUGH = 10
-"""Complete trials before anything is said of what matters."""
+"""Number of complete trials that the importance of parameters needs."""
 
 
 def write_table(study: "Study", path: Path) -> Path:
-    """Write a line for each trial that is over: its number, state, value, epoch it was given up in, and parameters."""
+    """Write `search.csv`: number, state, value, epoch of pruning, parameters and error of each finished trial.
+
+    Args:
+        study: the study.
+        path: file to write.
+
+    Returns:
+        `path`.
+    """
     trials = finished(study)
     names = sorted({name for trial in trials for name in trial.params})
 
@@ -51,11 +59,17 @@ def write_table(study: "Study", path: Path) -> Path:
 
 
 def importance(study: "Study") -> dict[str, float]:
-    """Share of the differences between complete trials that each parameter explains, largest first (fANOVA).
+    """Share of the variance between complete trials that each parameter explains (fANOVA).
 
-    Only parameters that every trial has are held against each other; none where there are too few trials to tell.
+    Args:
+        study: the study.
 
-    Source: Hutter et al., An Efficient Approach for Assessing Hyperparameter Importance, ICML 2014.
+    Returns:
+        Shares in [0, 1] of the parameters that all trials have, largest first. Empty with fewer than 10 complete
+        trials, or if all have the same value.
+
+    Source:
+        Hutter, Hoos and Leyton-Brown, An Efficient Approach for Assessing Hyperparameter Importance, ICML 2014.
     """
     import optuna
 
@@ -67,13 +81,22 @@ def importance(study: "Study") -> dict[str, float]:
             shares = optuna.importance.get_param_importances(
                 study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
             )
-        except (ValueError, RuntimeError):  # no parameter that all have, or one value of each
+        except (ValueError, RuntimeError):  # no common parameter, or each has a single value
             return {}
     return {name: share for name, share in shares.items() if np.isfinite(share)}
 
 
 def draw(study: "Study", path: Path, monitor: str) -> Path:
-    """Draw how the search went, which parameters matter, and the values of each against what came of them."""
+    """Draw the history of the search, the importance of parameters, and each parameter against the objective.
+
+    Args:
+        study: the study.
+        path: PNG file to write.
+        monitor: name of the objective.
+
+    Returns:
+        `path`.
+    """
     from matplotlib.figure import Figure
 
     trials = finished(study)
@@ -106,7 +129,7 @@ def _draw_history(panel: "Axes", study: "Study", trials: "Sequence[FrozenTrial]"
     complete = [t for t in trials if t.state.name == "COMPLETE"]
     pruned = [t for t in trials if t.state.name == "PRUNED" and t.value is not None]
     failed = [t.number for t in trials if t.state.name == "FAIL"]
-    _dots(panel, [t.number for t in pruned], pruned, pruned=True, label="given up early")
+    _dots(panel, [t.number for t in pruned], pruned, pruned=True, label="pruned")
     _dots(panel, [t.number for t in complete], complete, pruned=False, label="complete")
     if complete and best:
         better = np.maximum if study.direction.name == "MAXIMIZE" else np.minimum
@@ -128,11 +151,9 @@ def _draw_history(panel: "Axes", study: "Study", trials: "Sequence[FrozenTrial]"
 
 def _draw_importance(panel: "Axes", study: "Study") -> None:
     shares = dict(reversed(list(importance(study).items())))
-    panel.set_title("share of the differences explained", fontsize=10, loc="left")
+    panel.set_title("share of the variance explained", fontsize=10, loc="left")
     if not shares:
-        panel.text(
-            0.5, 0.5, "too few complete trials to tell", ha="center", va="center", color=palette.GREY, fontsize=9
-        )
+        panel.text(0.5, 0.5, "too few complete trials", ha="center", va="center", color=palette.GREY, fontsize=9)
         panel.set_axis_off()
         return
     panel.barh(list(shares), list(shares.values()), color=palette.BLUE, height=0.6)
@@ -141,13 +162,13 @@ def _draw_importance(panel: "Axes", study: "Study") -> None:
     panel.set_xlim(0, max(shares.values()) * 1.2 or 1.0)
     panel.set_xticks([])
     panel.tick_params(axis="y", length=0, labelsize=8)
-    panel.set_xlabel("of the parameters that all trials have", fontsize=8, loc="left")
+    panel.set_xlabel("parameters that all trials have", fontsize=8, loc="left")
     tidy(panel, hide=("top", "right", "bottom"), grid="y")
     panel.grid(visible=False)
 
 
 def _draw_parameter(panel: "Axes", study: "Study", trials: "Sequence[FrozenTrial]", name: str) -> None:
-    """Values of one parameter against the objective; those that are no numbers stand side by side."""
+    """Draw the values of one parameter against the objective; choices are drawn side by side."""
     having = [t for t in trials if name in t.params and t.value is not None]
     distribution = next(t.distributions[name] for t in trials if name in t.distributions)
     place: dict[Any, float] = {}

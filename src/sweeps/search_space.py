@@ -1,4 +1,4 @@
-"""What a search may choose among, in the words of the command line."""
+"""The space of a search, in the words of the command line."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """What another key must or must not be for a dimension to be there: `model=convex`, `model!=track,artist`."""
+    """A condition on another key under which a dimension is searched: `model=convex`, `model!=track,artist`.
+
+    Args:
+        key: the other key.
+        values: its allowed values, or with `negated` its forbidden ones.
+        negated: whether `values` are forbidden.
+    """
 
     key: str
     values: frozenset[str]
@@ -25,7 +31,11 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """Read its text."""
+        """Read a condition.
+
+        Args:
+            text: such as `model!=track,artist`.
+        """
         key, _, values = text.partition("=")
         return cls(
             key=key.removesuffix("!").strip(),
@@ -34,7 +44,7 @@ class Condition:
         )
 
     def holds(self, value: str | None) -> bool:
-        """Whether the other key may have this value."""
+        """Whether the condition is met if the other key has this value; None if there is no such key."""
         return (value in self.values) != self.negated
 
     def __str__(self) -> str:
@@ -43,18 +53,18 @@ class Condition:
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension:
-    """One thing that is searched for.
+    """One searched key.
 
     Args:
-        key: as on the command line, with its `+` where it has one.
-        text: what it was made of.
-        choices: its values, in Hydra's words; none where it is an interval.
+        key: the key as on the command line, with its `+` if it has one.
+        text: its values as on the command line.
+        choices: its values, as Hydra writes them; empty for an interval.
         low: lower end of the interval.
-        high: upper end, which belongs to it.
-        step: between whole numbers; None where any number will do.
-        log: whether it is drawn on a logarithmic scale.
-        only_with: conditions under which, all of them together, this one is there.
-        was_asked_for: whether the command line names it. If not, trials whose config has no such key go without it.
+        high: upper end of the interval, included.
+        step: step between whole numbers; None for real numbers.
+        log: whether values are drawn on a logarithmic scale.
+        only_with: conditions; the key is searched only if all of them are met.
+        was_requested: whether the command line names it. If not, trials whose config has no such key leave it out.
     """
 
     key: str
@@ -65,7 +75,7 @@ class Dimension:
     step: int | None = None
     log: bool = False
     only_with: tuple[Condition, ...] = ()
-    was_asked_for: bool = False
+    was_requested: bool = False
 
     @property
     def name(self) -> str:
@@ -74,11 +84,18 @@ class Dimension:
 
     @property
     def is_group(self) -> bool:
-        """Whether it chooses among config groups, such as `model`, and not a value, such as `model.dim`."""
+        """Whether it chooses a config group, such as `model`, and not a value, such as `model.dim`."""
         return bool(self.choices) and "." not in self.name
 
     def suggest(self, trial: "Trial") -> str:
-        """A value, as it is typed; numbers have four digits, which people can read and no result hangs on."""
+        """Ask a trial for a value.
+
+        Args:
+            trial: trial of the study.
+
+        Returns:
+            The value as typed on the command line; real numbers have four significant digits.
+        """
         if self.choices:
             return str(trial.suggest_categorical(self.name, self.choices))
         if self.step is not None:
@@ -91,24 +108,23 @@ class Dimension:
 
 
 def as_typed(value: Any) -> str:
-    """A value of a dimension, as it stands on the command line."""
+    """A value of a dimension, as typed on the command line."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 class Space:
-    """What is searched, and what stands fast.
+    """The searched keys and the fixed overrides.
 
     Args:
-        given: the command line. A sweep in it is a dimension, and takes the place of one in `usual`; anything else
-            stands fast, and takes its key out of the space.
-        usual: the dimensions that there are otherwise, in every trial whose config has such a key.
-        only_with: for a key, the condition that brings it into the space: `{"model.alpha": "model=convex"}`; of a
-            list each is needed.
-        settled: value of a key or group that is not searched, given what a trial has chosen of the others; None where
-            there is no such key.
+        given: overrides of the command line. A sweep replaces or adds a dimension; any other override fixes its key.
+        usual: the default dimensions, for trials whose config has the key.
+        only_with: conditions under which a key is searched, such as `{"model.alpha": "model=convex"}`; all conditions
+            of a list must be met.
+        settled: gives the value of a key or group that is not searched, for the choices of a trial; None if there is
+            no such key.
 
     Raises:
-        InputError: something cannot be searched, or nothing is left to be.
+        InputError: a key cannot be searched, or no key is left to search.
     """
 
     def __init__(
@@ -122,37 +138,51 @@ class Space:
         fixed = [o for o in given if not o.is_sweep_override()]
         self.fixed = [str(o.input_line) for o in fixed]
         self._settled = settled
-        asked_for = {o.key_or_group: o for o in given if o.is_sweep_override()}
-        kept = {o.key_or_group for o in fixed}
-        made = {
-            name: _dimension(override, only_with.get(name, []), was_asked_for=name in asked_for)
-            for name, override in ({o.key_or_group: o for o in usual} | asked_for).items()
-            if name not in kept
+        requested = {o.key_or_group: o for o in given if o.is_sweep_override()}
+        fixed_keys = {o.key_or_group for o in fixed}
+        by_name = {
+            name: _dimension(override, only_with.get(name, []), was_requested=name in requested)
+            for name, override in ({o.key_or_group: o for o in usual} | requested).items()
+            if name not in fixed_keys
         }
-        self._dimensions = [made[name] for name in _in_order(made)]
+        self._dimensions = [by_name[name] for name in _in_order(by_name)]
         for override in given:
             if override.is_sweep_override():
-                self._check_reachable(made[override.key_or_group], str(override.input_line))
+                self._check_reachable(by_name[override.key_or_group], str(override.input_line))
         if not any(self._reachable(dimension) for dimension in self._dimensions):
             raise InputError(
-                "nothing is left to search: the command line fixes it all; leave out an override, or search="
+                "nothing is left to search: the command line fixes all keys; leave out an override, or search="
             )
 
     @property
     def dimensions(self) -> list[Dimension]:
-        """Those that some trial may have."""
+        """The dimensions that at least one trial can have."""
         return [dimension for dimension in self._dimensions if self._reachable(dimension)]
 
     def suggest(self, trial: "Trial") -> list[str]:
-        """Overrides of a trial: those that stand fast, and what is tried."""
+        """Overrides of a trial.
+
+        Args:
+            trial: trial of the study, which is asked for values.
+
+        Returns:
+            The fixed overrides, and one override for each searched key that the trial has.
+        """
         return self._words(lambda dimension: dimension.suggest(trial))
 
     def example(self) -> list[str]:
-        """Overrides of a trial that could be."""
+        """Overrides of a possible trial."""
         return self._words(Dimension.example)
 
     def command(self, values: Mapping[str, Any]) -> list[str]:
-        """Overrides that stand fast, and those of a trial that is over."""
+        """Overrides that repeat a finished trial.
+
+        Args:
+            values: parameters of the trial.
+
+        Returns:
+            The fixed overrides, and those of the trial.
+        """
         searched = {dimension.name: dimension.key for dimension in self._dimensions}
         return [*self.fixed, *(f"{searched.get(name, name)}={as_typed(value)}" for name, value in values.items())]
 
@@ -167,7 +197,7 @@ class Space:
         return words
 
     def describe(self) -> dict[str, Any]:
-        """All that tells this space from another, in plain values."""
+        """The space in plain values; two spaces are equal if their descriptions are."""
         return {
             "fixed": sorted(self.fixed),
             "space": {
@@ -183,25 +213,25 @@ class Space:
         )
 
     def _has(self, dimension: Dimension, chosen: Mapping[str, str]) -> bool:
-        """Whether the config has its key, given what was chosen; what was asked for is not doubted."""
-        return dimension.was_asked_for or self._settled(dimension.name, chosen) is not None
+        """Whether the config has its key, for the choices of a trial; always true for a requested key."""
+        return dimension.was_requested or self._settled(dimension.name, chosen) is not None
 
     def _reachable(self, dimension: Dimension) -> bool:
-        """Whether a trial can have it: what brings it in is searched too, or has been chosen."""
+        """Whether a trial can have it: each of its conditions can be met."""
         return any(self._has(dimension, chosen) for chosen in self._choices_of_groups()) and all(
             self._can_hold(condition) for condition in dimension.only_with
         )
 
     def _check_reachable(self, dimension: Dimension, line: str) -> None:
-        """Refuse what no trial would have, since nothing else would say so."""
+        """Refuse a key that no trial would have; without this check it would be ignored silently."""
         for condition in dimension.only_with:
             if not self._can_hold(condition):
                 key = condition.key
                 searched = [other.text for other in self._dimensions if other.name == key]
                 here = searched[0] if searched else ",".join(sorted(self._can_settle(key)))
                 raise InputError(
-                    f"{line} would never be tried: it is searched only with {condition}, "
-                    f"and here is {key}={here}; leave it out, or choose another {key}"
+                    f"{line} would never be used: it is searched only with {condition}, "
+                    f"but {key}={here}; leave it out, or choose another {key}"
                 )
 
     def _can_hold(self, condition: Condition) -> bool:
@@ -211,11 +241,11 @@ class Space:
         return any(condition.holds(value) for value in self._can_settle(condition.key))
 
     def _can_settle(self, key: str) -> set[str]:
-        """What a key that is not searched can be, with all that the searched groups can be."""
+        """The possible values of a key that is not searched, over all choices of the searched groups."""
         return {str(self._settled(key, chosen)) for chosen in self._choices_of_groups()}
 
     def _choices_of_groups(self) -> Iterator[dict[str, str]]:
-        """All that the searched groups can be together."""
+        """All combinations of the searched groups."""
         groups = [dimension for dimension in self._dimensions if dimension.is_group]
         names = [group.name for group in groups]
         for chosen in product(*([choice.strip("'\"") for choice in group.choices] for group in groups)):
@@ -223,20 +253,21 @@ class Space:
 
 
 def _in_order(dimensions: Mapping[str, Dimension]) -> list[str]:
-    """A key stands behind the one that brings it in, and values behind groups, which can change what else there is."""
+    """Names in an order in which a key follows the keys of its conditions, and values follow groups."""
     groups = {name for name, dimension in dimensions.items() if dimension.is_group}
-    behind = {
+    predecessors = {
         name: {condition.key for condition in d.only_with} | (set() if d.is_group else groups)
         for name, d in dimensions.items()
     }
     try:
-        return [name for name in TopologicalSorter(behind).static_order() if name in dimensions]
+        return [name for name in TopologicalSorter(predecessors).static_order() if name in dimensions]
     except CycleError as error:
-        raise InputError(f"search.only_with goes round in a circle: {' → '.join(error.args[1])}") from None
+        cycle = " → ".join(error.args[1])
+        raise InputError(f"search.only_with has a cycle: {cycle}; remove one of these conditions") from None
 
 
-def _dimension(override: Override, only_with: str | list[str], *, was_asked_for: bool) -> Dimension:
-    """What Hydra's sweep grammar says, as a dimension.
+def _dimension(override: Override, only_with: str | list[str], *, was_requested: bool) -> Dimension:
+    """The dimension of an override in Hydra's sweep grammar.
 
     Raises:
         InputError: it is no sweep, or one that cannot be searched.
@@ -245,16 +276,16 @@ def _dimension(override: Override, only_with: str | list[str], *, was_asked_for:
     text = line.partition("=")[2]
     if override.key_or_group == "seed":
         raise InputError(
-            f"{line} would look for the luckiest seed; fix it, and train what is found with -m seed=1,2,3 afterwards"
+            f"{line} would search for the most favourable seed; fix the seed, and train the result with -m seed=1,2,3"
         )
     conditions = tuple(map(Condition.parse, [only_with] if isinstance(only_with, str) else only_with))
     common: dict[str, Any] = {"key": override.get_key_element(), "text": text, "only_with": conditions}
-    common["was_asked_for"] = was_asked_for
+    common["was_requested"] = was_requested
     if isinstance(sweep, ChoiceSweep | RangeSweep):
-        sweep.shuffle = False  # the order means nothing here, and must not change
+        sweep.shuffle = False  # the order has no meaning here, and must not change
     tags: set[str] = sweep.tags if isinstance(sweep, Sweep) else set()
     if tags - {"log"}:
-        raise InputError(f"{line}: the only tag that a search knows is log, got {', '.join(sorted(tags))}")
+        raise InputError(f"{line}: the only tag of a search is log, got {', '.join(sorted(tags))}; leave it out")
     log = "log" in tags
     if isinstance(sweep, IntervalSweep):
         low, high = _number(sweep.start), _number(sweep.end)
@@ -263,14 +294,14 @@ def _dimension(override: Override, only_with: str | list[str], *, was_asked_for:
     steps = sweep.range() if isinstance(sweep, RangeSweep) else None
     if isinstance(steps, range) and steps.step > 0 and steps:
         if log and steps.step > 1:
-            raise InputError(f"{line}: a range with a step has no logarithm; leave out the step or the tag")
+            raise InputError(f"{line}: a range with a step has no logarithmic scale; leave out the step or the tag")
         return _checked(Dimension(**common, low=steps[0], high=steps[-1], step=steps.step, log=log), line)
     if not override.is_discrete_sweep():
-        raise InputError(f"{line} is one value, nothing to search; say choice(…), range(…) or interval(…)")
+        raise InputError(f"{line} is a single value and cannot be searched; use choice(…), range(…) or interval(…)")
     if log:
-        raise InputError(f"{line}: choices have no logarithm; use tag(log, interval(…))")
+        raise InputError(f"{line}: choices have no logarithmic scale; use tag(log, interval(…))")
     if not (choices := tuple(dict.fromkeys(override.sweep_string_iterator()))):
-        raise InputError(f"{line} has no values")
+        raise InputError(f"{line} has no values; a range needs a start below its end")
     return Dimension(**common, choices=choices)
 
 
@@ -280,7 +311,7 @@ def _number(value: Any) -> float:
 
 def _checked(dimension: Dimension, line: str) -> Dimension:
     if not (math.isfinite(dimension.low) and math.isfinite(dimension.high) and dimension.low <= dimension.high):
-        raise InputError(f"{line}: an interval goes from a number to one that is not smaller")
+        raise InputError(f"{line}: an interval needs two numbers, the smaller one first")
     if dimension.log and dimension.low <= 0:
-        raise InputError(f"{line}: on a logarithmic scale an interval starts above 0")
+        raise InputError(f"{line}: a logarithmic scale needs an interval above 0; use another start, or no tag")
     return dimension

@@ -1,4 +1,4 @@
-"""The memory of a search: an Optuna study in a file, which outlives the process."""
+"""The study of a search: kept by Optuna in a database, so that a stopped search can be resumed."""
 
 import datetime as dt
 import hashlib
@@ -21,20 +21,23 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 DIGEST, PRUNED, WHY = "segue.digest", "segue.pruned", "segue.why"
-"""Kept with a study or trial besides parameters and values: the digest of the set-up, the epoch in which the trial was
-pruned, and why it failed. A trial that failed without a reason was lost with its process."""
+"""User attributes of a study or trial: the digest of the settings, the epoch in which the trial was pruned, the reason
+why it failed. A failed trial without a reason was lost because its process died."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """How trials are chosen and given up.
+    """How trials are chosen and pruned.
 
     Args:
         mode: `max` or `min`: which value of the objective is best.
-        seed: decides what is tried.
-        random_trials: trials drawn at random before the sampler learns from them.
-        prune_after_trials: finished trials before one is held against them.
-        prune_after_epochs: epochs that no trial is pruned in.
+        seed: seed of the sampler, at least 0.
+        random_trials: number of random trials before the sampler (TPE) learns from them, at least 0.
+        prune_after_trials: number of complete trials before any trial is pruned, at least 0.
+        prune_after_epochs: number of epochs in which no trial is pruned, at least 0.
+
+    Raises:
+        InputError: a setting is out of range.
     """
 
     mode: str
@@ -52,14 +55,22 @@ class SearchSettings:
 
 
 def make_pruner(*, after_trials: int, after_epochs: int) -> "BasePruner":
-    """Gives up a trial whose best value so far is worse than the median of the others at the same epoch."""
+    """A pruner of trials whose best value so far is worse than the median of the others at the same epoch.
+
+    Args:
+        after_trials: number of complete trials before any trial is pruned.
+        after_epochs: number of epochs in which no trial is pruned.
+    """
     import optuna
 
     return optuna.pruners.MedianPruner(n_startup_trials=after_trials, n_warmup_steps=after_epochs + 1)  # from 1
 
 
 def open_storage(url: str) -> "BaseStorage":
-    """The file or database of studies.
+    """Open the database of studies.
+
+    Args:
+        url: its URL, such as `sqlite:///optuna.db`.
 
     Raises:
         InputError: it cannot be opened.
@@ -77,30 +88,33 @@ def open_storage(url: str) -> "BaseStorage":
 
 def _unusable(url: str, error: Exception) -> InputError:
     first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
-    return InputError(f"cannot open search.storage={url}: {first}; sqlite:///optuna.db is usual")
+    return InputError(f"cannot open search.storage={url}: {first}; the default is sqlite:///optuna.db")
 
 
 @contextmanager
 def open_study(
     *, url: str, name: str | None, setup: Mapping[str, Any], resume: bool, settings: SearchSettings
 ) -> Iterator["Study"]:
-    """A study, kept to this process; trials that a killed process left behind are queued again.
+    """Open a study for this process alone. Unfinished trials of a killed process are queued again.
 
     Args:
-        url: where studies are kept.
-        name: of the study; None for one of its own, or, to be resumed, the latest with the same set-up.
-        setup: all that must be equal for trials to be comparable.
-        resume: go on with a study that there is.
+        url: URL of the database of studies.
+        name: name of the study; None for a new one, or with `resume` for the latest with the same settings.
+        setup: all settings that must be equal for trials to be comparable.
+        resume: continue an existing study.
         settings: how trials are chosen.
 
+    Yields:
+        The study.
+
     Raises:
-        InputError: it cannot be opened, has another set-up, or another process is at work on it.
+        InputError: the study cannot be opened, has other settings, exists already, or is in use by another process.
     """
     import numpy as np
     import optuna
 
     digest = hashlib.sha256(json.dumps(setup, sort_keys=True).encode()).hexdigest()[:8]
-    with _alone(url, "storage", wait=True):
+    with _lock(url, "storage", wait=True):
         storage = open_storage(url)
         known = {study.study_name: study for study in storage.get_all_studies()}
         if name is None and resume:
@@ -108,17 +122,19 @@ def open_study(
             name = max((s.study_name for s in same), default=None)  # the names of these end in the date
         name = name or f"search {digest} {dt.datetime.now():%Y-%m-%d %H:%M:%S.%f}"
         if name in known and not resume:
-            raise InputError(f"there is a study {name!r} in {url}; add resume=true, or choose another search.study")
+            raise InputError(
+                f"search.study={name!r} exists already in {url}; add resume=true, or choose another search.study"
+            )
         if name in known and known[name].user_attrs.get(DIGEST) != digest:
             raise InputError(
-                f"the study {name!r} in {url} searches another space or has other settings; give the same command "
-                "again, or choose another search.study"
+                f"search.study={name!r} in {url} searches another space or has other settings; repeat its command, "
+                "or choose another search.study"
             )
         direction: Any = {"max": "maximize", "min": "minimize"}[settings.mode]
         study = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
         study.set_user_attr(DIGEST, digest)
-    with _alone(url, name, wait=False):
-        _queue_again(study)
+    with _lock(url, name, wait=False):
+        _requeue_lost_trials(study)
         seed = int(np.random.SeedSequence([settings.seed, len(study.trials)]).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=settings.random_trials, constant_liar=True
@@ -127,8 +143,8 @@ def open_study(
 
 
 @contextmanager
-def _alone(url: str, what: str, *, wait: bool) -> Iterator[None]:
-    """Keep a file of studies, or one study in it, to this process; a database can do that by itself."""
+def _lock(url: str, what: str, *, wait: bool) -> Iterator[None]:
+    """Lock an sqlite file of studies, or one study in it. Other databases lock by themselves."""
     if not url.startswith("sqlite:///") or ":memory:" in url:
         yield
         return
@@ -140,20 +156,20 @@ def _alone(url: str, what: str, *, wait: bool) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise InputError(
-            f"another process is at work on the study {what!r}; wait for it, or leave out resume=true"
+            f"search.study={what!r} is in use by another process; wait for it, or leave out resume=true"
         ) from None
     except OSError as error:
         raise _unusable(url, error) from error
     try:
         yield
     finally:
-        if not wait:  # who waits for a lock must not be left with a file that is gone
+        if not wait:  # a process that waits for a lock must not lose its file
             Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
-def _queue_again(study: "Study") -> None:
-    """Trials that were running when their process died have failed by no fault of theirs."""
+def _requeue_lost_trials(study: "Study") -> None:
+    """Queue the trials that were running when their process died."""
     from optuna.trial import TrialState
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -163,7 +179,14 @@ def _queue_again(study: "Study") -> None:
 
 
 def finished(study: "Study") -> list["FrozenTrial"]:
-    """Trials that are over: complete, pruned, or failed by themselves."""
+    """Finished trials: complete, pruned, or failed with an error.
+
+    Args:
+        study: the study.
+
+    Returns:
+        The trials; those lost with their process are left out.
+    """
     from optuna.trial import TrialState
 
     ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
@@ -171,13 +194,16 @@ def finished(study: "Study") -> list["FrozenTrial"]:
 
 
 def record_result(study: "Study", trial: "Trial", *, value: float | None, why: str | None = None) -> "FrozenTrial":
-    """Record in a study what came of a trial; whether it was pruned was recorded where it ran.
+    """Record the result of a trial. The process that ran the trial has recorded whether it was pruned.
 
     Args:
         study: the study.
-        trial: one that it was asked for.
-        value: of the objective; None or not finite where there is none.
-        why: it failed, if it did.
+        trial: a trial of this study.
+        value: value of the objective; None or not finite if there is none.
+        why: why it failed; None if it did not fail.
+
+    Returns:
+        The finished trial.
     """
     from optuna.trial import TrialState
 
@@ -192,7 +218,7 @@ def record_result(study: "Study", trial: "Trial", *, value: float | None, why: s
 
 
 def best_so_far(study: "Study") -> "FrozenTrial | None":
-    """The best trial that was not pruned; None where none is complete."""
+    """The best complete trial; None if no trial is complete."""
     try:
         return study.best_trial
     except ValueError:

@@ -1,4 +1,4 @@
-"""`search=` on the command line: which sweeper a multirun has."""
+"""`search=` on the command line: it chooses the sweeper of a multirun."""
 
 import re
 import shlex
@@ -9,17 +9,23 @@ from src.runs.provenance import ROOT
 
 
 def search_as_sweeper(words: Sequence[str]) -> list[str]:
-    """`search=optuna` as `hydra/sweeper=optuna`, and `search.<key>=` as a setting of the sweeper.
+    """Rewrite `search=optuna` as `hydra/sweeper=optuna`, and `search.<key>=` as a setting of the sweeper.
+
+    Args:
+        words: words of the command line.
+
+    Returns:
+        The words as Hydra reads them.
 
     Raises:
-        InputError: a search is asked for that there is not, or without `-m`.
+        InputError: there is no such search, or `-m` is missing.
     """
     for word in words:
-        if (asked := re.match(r"search=(.*)", word)) is None:
+        if (search := re.match(r"search=(.*)", word)) is None:
             continue
         known = sorted(path.stem for path in (ROOT / "conf/hydra/sweeper").glob("*.yaml") if path.stem != "jobs")
-        if asked[1] not in known:
-            raise InputError(f"search must be one of {', '.join(known)}, got {asked[1]!r}")
+        if search[1] not in known:
+            raise InputError(f"search must be one of {', '.join(known)}, got {search[1]!r}")
         if not {"-m", "--multirun"} & set(words):
-            raise InputError(f"{word} makes many runs; add -m: python train.py -m {shlex.join(words)}")
+            raise InputError(f"{word} starts many runs and needs -m: python train.py -m {shlex.join(words)}")
     return [re.sub(r"^search=", "hydra/sweeper=", re.sub(r"^search\.", "hydra.sweeper.", word)) for word in words]

@@ -88,9 +88,14 @@ def metrics_table(metrics: Mapping[str, Any], title: str) -> Table:
 
 
 def comparison_table(record: Mapping[str, Any], title: str) -> Table:
-    """Set-ups, best first: what chose, the primary test metric and how it differs, then the other means that fit.
+    """Set-ups, best first: the metric that chose, the primary test metric with its difference, other means that fit.
 
-    Bold is the best of a column; green is surely worse than the best set-up, so it lost, red surely better.
+    Bold is the best mean of a column. A significant difference is green where the set-up is worse than the best one by
+    validation, red where it is better.
+
+    Args:
+        record: `Comparison.record()`.
+        title: title of the table.
     """
     primary, select = record["primary"], record["select"]
     tested = primary is not None and any(primary in setup["differences"] for setup in record["setups"])

@@ -1,4 +1,4 @@
-"""The comparison of set-ups: which is best, what is tested, and what is said of it."""
+"""The comparison of set-ups: which is best, what is tested, and the verdict."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from src.comparison.analysis import QUERY, TESTED, Comparison, Run, against_first, compare
+from src.comparison.analysis import QUERY, TESTED, Comparison, Run, compare, differences_from_first
 from src.errors import InputError
 from src.statistics.holm import holm
 from src.statistics.paired import paired_difference
@@ -22,14 +22,14 @@ NDCG = "test/ndcg_at_10"
 
 
 def queries_of(values: Any, session: Any = None) -> pd.DataFrame:
-    """Test queries whose every accuracy metric is `values`, each in a session of its own unless told otherwise."""
+    """Test queries with `values` as every accuracy metric; by default each query is in a session of its own."""
     place = np.arange(len(values))
     key = dict.fromkeys(QUERY, place) | {"session": place if session is None else np.asarray(session)}
     return pd.DataFrame({**key, **dict.fromkeys(TESTED, np.asarray(values, np.float64))})
 
 
 def run(setup: str, seed: int = 1, values: Any = None, session: Any = None, val: float = 0.0, more: Any = None) -> Run:
-    """A run whose validation metric is `val`, and whose test metrics are the mean of `values`; and `more` metrics."""
+    """A run with `val` as its validation metric, the mean of `values` as its test metrics, and `more` metrics."""
     queries = None if values is None else queries_of(values, session)
     test = {} if values is None else {f"test/{name}": float(np.mean(values)) for name in TESTED}
     return Run(
@@ -40,6 +40,7 @@ def run(setup: str, seed: int = 1, values: Any = None, session: Any = None, val:
         queries=queries,
         history={},
         alpha=None,
+        world=None,
     )
 
 
@@ -56,7 +57,7 @@ def test_the_interval_of_a_mean_is_students_over_seeds() -> None:
     assert one.mean == pytest.approx(np.mean(values))
 
 
-def made_up_setups(num: int, rng: np.random.Generator, num_seeds: int = 1) -> list[Run]:
+def simulated_setups(num: int, rng: np.random.Generator, num_seeds: int = 1) -> list[Run]:
     quality = np.linspace(0.5, 0.3, num)
     return [
         run(f"s{k}", seed, np.clip(rng.normal(quality[k], 0.2, 60), 0, 1), np.arange(60) // 3, val=quality[k])
@@ -66,18 +67,18 @@ def made_up_setups(num: int, rng: np.random.Generator, num_seeds: int = 1) -> li
 
 
 def test_holms_correction_is_over_all_pairs_of_setups() -> None:
-    runs = made_up_setups(4, np.random.default_rng(4))
+    runs = simulated_setups(4, np.random.default_rng(4))
     of = {one.setup: sample(one.queries[TESTED[0]], np.arange(60) // 3) for one in runs if one.queries is not None}
     pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
     p_values = [paired_difference(of[f"s{j}"], of[f"s{i}"], 0.95).p_value for i, j in pairs]
     expected = dict(zip(pairs, multipletests(p_values, method="holm")[1], strict=True))
-    found = compared(runs).differences
-    assert [one.setup for one in found] == ["s1", "s2", "s3"]
-    assert [one.holm_p_value for one in found] == pytest.approx([expected[0, other] for other in (1, 2, 3)])
+    differences = compared(runs).differences
+    assert [one.setup for one in differences] == ["s1", "s2", "s3"]
+    assert [one.holm_p_value for one in differences] == pytest.approx([expected[0, other] for other in (1, 2, 3)])
 
 
 def test_two_setups_are_one_test_and_need_no_correction() -> None:
-    (one,) = compared(made_up_setups(2, np.random.default_rng(5))).differences
+    (one,) = compared(simulated_setups(2, np.random.default_rng(5))).differences
     assert one.holm_p_value == one.p_value
 
 
@@ -111,16 +112,18 @@ def test_there_is_no_test_without_sessions_that_vary(ours: Any, theirs: Any, ses
 def test_validation_chooses_even_where_the_test_says_otherwise() -> None:
     rng = np.random.default_rng(7)
     low = rng.random(200) / 2
-    found = compared([run("chosen", values=low, val=0.9), run("better", values=low + rng.random(200) / 2, val=0.1)])
-    assert [setup.name for setup in found.setups] == ["chosen", "better"]
-    assert found.leads(found.setups[1], NDCG)
-    assert found.verdict == (
+    comparison = compared(
+        [run("chosen", values=low, val=0.9), run("better", values=low + rng.random(200) / 2, val=0.1)]
+    )
+    assert [setup.name for setup in comparison.setups] == ["chosen", "better"]
+    assert comparison.leads(comparison.setups[1], NDCG)
+    assert comparison.verdict == (
         "chosen is best by val/ndcg_at_10; on test ndcg_at_10 it is worse than better (Holm p < 0.05); "
         "validation and test contradict each other"
     )
 
 
-def test_the_verdict_tells_who_is_beaten_and_who_is_not() -> None:
+def test_the_verdict_names_the_set_ups_that_are_beaten_and_those_that_are_not() -> None:
     rng = np.random.default_rng(8)
     good = rng.random(300)
     runs = [
@@ -130,28 +133,28 @@ def test_the_verdict_tells_who_is_beaten_and_who_is_not() -> None:
         run("unknown", val=0.0),
     ]
     assert compared(runs).verdict == (
-        "best is best by val/ndcg_at_10; on test ndcg_at_10 it beats bad (Holm p < 0.05) and is not told apart from "
-        "like it; not tested: unknown"
+        "best is best by val/ndcg_at_10; on test ndcg_at_10 it beats bad (Holm p < 0.05) and is not distinguishable "
+        "from like it; not tested: unknown"
     )
 
 
-def test_only_what_survives_the_correction_is_sure() -> None:
-    found = compared(made_up_setups(3, np.random.default_rng(4)))
-    one = replace(found.differences[0], p_value=0.03, holm_p_value=0.06)
-    assert not found.is_sure(one)
-    assert found.is_sure(replace(one, holm_p_value=0.049))
-    assert not found.is_sure(replace(one, holm_p_value=float("nan")))
-    assert not replace(found, level=0.99).is_sure(replace(one, holm_p_value=0.049))
+def test_only_a_difference_that_survives_the_correction_is_significant() -> None:
+    comparison = compared(simulated_setups(3, np.random.default_rng(4)))
+    one = replace(comparison.differences[0], p_value=0.03, holm_p_value=0.06)
+    assert not comparison.is_significant(one)
+    assert comparison.is_significant(replace(one, holm_p_value=0.049))
+    assert not comparison.is_significant(replace(one, holm_p_value=float("nan")))
+    assert not replace(comparison, level=0.99).is_significant(replace(one, holm_p_value=0.049))
 
 
-def test_one_setup_has_nothing_to_be_compared_with() -> None:
-    found = compared([run("alone", seed, [0.1, 0.2]) for seed in (1, 2)])
-    assert found.verdict == "alone is the only set-up: there is nothing to compare it with"
-    assert not found.differences
-    assert not found.leads(found.best, NDCG)
+def test_a_single_set_up_is_compared_with_nothing() -> None:
+    comparison = compared([run("alone", seed, [0.1, 0.2]) for seed in (1, 2)])
+    assert comparison.verdict == "alone is the only set-up: there is nothing to compare it with"
+    assert not comparison.differences
+    assert not comparison.leads(comparison.best, NDCG)
 
 
-def test_setups_are_equal_in_the_means_that_choose_stand_by_name() -> None:
+def test_set_ups_with_equal_means_are_sorted_by_name() -> None:
     assert [setup.name for setup in compared([run("b"), run("a"), run("c", val=1.0)]).setups] == ["c", "a", "b"]
 
 
@@ -160,18 +163,18 @@ def test_a_lower_loss_is_better_and_a_run_without_it_is_last() -> None:
         run(name, more=more)
         for name, more in zip("abcd", ({"val/loss": 2.0}, {"val/loss": 1.0}, {}, {"val/loss": np.inf}), strict=True)
     ]
-    found = compared(runs, select="val/loss", mode="min")
-    assert [setup.name for setup in found.setups] == ["b", "a", "c", "d"]
-    assert [found.leads(setup, "val/loss") for setup in found.setups] == [True, False, False, False]
+    comparison = compared(runs, select="val/loss", mode="min")
+    assert [setup.name for setup in comparison.setups] == ["b", "a", "c", "d"]
+    assert [comparison.leads(setup, "val/loss") for setup in comparison.setups] == [True, False, False, False]
 
 
 def test_a_metric_counts_the_runs_that_have_it() -> None:
     runs = [run("a", 1, more={"test/mse": 0.5}), run("a", 2), run("a", 3, more={"test/mse": np.nan}), run("b")]
-    found = compared(runs, metrics=["test/mse", "test/mae"])
-    assert [setup.means["test/mse"].num for setup in found.setups] == [1, 0]
-    assert np.isnan(found.setups[0].means["test/mse"].lower)
-    assert np.isnan(found.setups[1].means["test/mse"].mean)
-    assert (found.metrics, found.missing) == (("val/ndcg_at_10", "test/mse"), ("test/mae",))
+    comparison = compared(runs, metrics=["test/mse", "test/mae"])
+    assert [setup.means["test/mse"].num for setup in comparison.setups] == [1, 0]
+    assert np.isnan(comparison.setups[0].means["test/mse"].lower)
+    assert np.isnan(comparison.setups[1].means["test/mse"].mean)
+    assert (comparison.metrics, comparison.missing) == (("val/ndcg_at_10", "test/mse"), ("test/mae",))
 
 
 def test_effects_of_ab_tests_are_shown_where_a_run_has_them() -> None:
@@ -179,7 +182,7 @@ def test_effects_of_ab_tests_are_shown_where_a_run_has_them() -> None:
     assert compared([run("a", more=online), run("b")]).metrics == ("val/ndcg_at_10", "ab/time_effect_percent")
 
 
-def test_the_seed_may_come_twice_and_alpha_be_learned() -> None:
+def test_a_seed_can_occur_twice_and_alpha_can_be_learned() -> None:
     runs = [replace(run("a", seed), alpha=alpha) for seed, alpha in ((1, 0.6), (1, 0.7), (2, 0.8))]
     best = compared(runs).best
     assert best.repeated_seeds == [1]
@@ -198,13 +201,13 @@ def test_runs_without_queries_are_left_out_of_the_tests() -> None:
 
 
 def test_nothing_is_tested_where_the_best_has_no_queries() -> None:
-    found = compared([run("a", val=1.0), run("b", values=[0.1, 0.2]), run("c", values=[0.1, 0.3])])
-    assert not found.differences
-    assert found.verdict == "a is best by val/ndcg_at_10; whether the difference is real was not tested"
+    comparison = compared([run("a", val=1.0), run("b", values=[0.1, 0.2]), run("c", values=[0.1, 0.3])])
+    assert not comparison.differences
+    assert comparison.verdict == "a is best by val/ndcg_at_10; whether the difference is real was not tested"
 
 
-def test_the_record_is_plain_and_whole() -> None:
-    record = compared(made_up_setups(3, np.random.default_rng(10), num_seeds=2), metrics=[NDCG, "test/mrr"]).record()
+def test_the_record_has_all_results_as_plain_values() -> None:
+    record = compared(simulated_setups(3, np.random.default_rng(10), num_seeds=2), metrics=[NDCG, "test/mrr"]).record()
     assert (record["primary"], record["num_queries"], record["num_sessions"]) == (NDCG, 60, 20)
     assert [line["setup"] for line in record["setups"]] == ["s0", "s1", "s2"]
     assert record["setups"][1]["seeds"] == [0, 1]
@@ -219,15 +222,15 @@ def test_the_record_is_plain_and_whole() -> None:
     [
         (
             {"select": NDCG},
-            "select=test/ndcg_at_10 is a test metric, and the test set chooses nothing; use select=val/",
+            "select=test/ndcg_at_10 is a test metric; only validation chooses the best set-up; use select=val/",
         ),
         ({"mode": "min"}, "select=val/ndcg_at_10 mode=min chooses the worst set-up; use mode=max"),
         ({"mode": "best"}, "mode must be max or min, got 'best'"),
-        ({"select": "val/mrr"}, "select=val/mrr: none of the 2 runs has it; they have val/ndcg_at_10"),
+        ({"select": "val/mrr"}, "select=val/mrr: none of the 2 runs has this metric; use one of val/ndcg_at_10"),
         ({"level": 95}, "level must be a number of at least 0.5 and at most 0.9999, got 95; 0.95 is usual"),
     ],
 )
-def test_what_is_asked_for_in_vain_is_refused(changes: Any, message: str) -> None:
+def test_a_wrong_select_mode_or_level_is_refused(changes: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         compared([run("a"), run("b")], **changes)
 
@@ -238,23 +241,23 @@ def test_runs_that_were_tested_on_different_queries_are_refused(column: str) -> 
     other = other[:2] if column == "fewer" else other.assign(**{column: [0, 1, 7]})
     runs = [run("a", 1, [0.1, 0.2, 0.3]), replace(run("b", 2, [0.1, 0.2, 0.3]), queries=other)]
     with pytest.raises(
-        InputError, match=r"runs a-1 \(a\) and b-2 \(b\) were tested on different queries, .*parent=.*filter="
+        InputError, match=r"runs a-1 \(a\) and b-2 \(b\) were tested on different queries and .*parent=.*filter="
     ):
         compared(runs)
 
 
-def test_no_run_at_all_is_refused() -> None:
-    with pytest.raises(InputError, match="none of the 0 runs has it; they have nothing of validation"):
+def test_an_empty_list_of_runs_is_refused() -> None:
+    with pytest.raises(InputError, match="none of the 0 runs has this metric; they have no validation metric"):
         compared([])
 
 
-def test_equal_setups_are_told_apart_no_more_often_than_promised_though_the_luckiest_is_looked_at() -> None:
-    """Eight equal set-ups; validation names the one with the luckiest seeds, and these very runs are then tested."""
+def test_false_alarms_between_equal_set_ups_keep_their_level_though_validation_picks_the_luckiest() -> None:
+    """Eight equal set-ups: validation picks the one with the most favourable seeds, and the same runs are tested."""
     rng = np.random.default_rng(14)
     alarms, too_many, num = 0, 0, 600
     for _ in range(num):
         samples, validation = lucky(rng, [0.0] * 8, [10] * 8, 0.3, 0.1)
-        tests = against_first({f"s{k}": samples[k] for k in np.argsort(validation)[::-1]}, NDCG, LEVEL)
+        tests = differences_from_first({f"s{k}": samples[k] for k in np.argsort(validation)[::-1]}, NDCG, LEVEL)
         alarms += any(one.holm_p_value < 1 - LEVEL for one in tests)
         too_many += min(holm([one.p_value for one in tests])) < 1 - LEVEL
     assert alarms / num < 0.05 + 4 * (0.05 * 0.95 / num) ** 0.5

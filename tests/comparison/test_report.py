@@ -1,4 +1,4 @@
-"""The report of a comparison: what its files say, and that the picture can always be drawn."""
+"""The report of a comparison: the contents of its files, and that the picture can always be drawn."""
 
 import json
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from src.comparison.analysis import TESTED, Comparison, Run
 from src.comparison.picture import draw
-from src.comparison.report import markdown, sentences, write_report
-from tests.comparison.test_analysis import NDCG, compared, made_up_setups, run
+from src.comparison.report import LISTENERS_DECIDE, listener_test, markdown, sentences, write_report
+from tests.comparison.test_analysis import NDCG, compared, run, simulated_setups
 
 PROVENANCE = {"command": "compare.py", "commit": "abc"}
 
@@ -29,7 +29,9 @@ def with_curves(one: Run, rng: np.random.Generator, alpha: float | None = None) 
 
 def setups_with_curves(num: int, num_seeds: int, names: str = "{}") -> list[Run]:
     rng = np.random.default_rng(0)
-    runs = [with_curves(one, rng, int(one.setup[1:]) / max(num - 1, 1)) for one in made_up_setups(num, rng, num_seeds)]
+    runs = [
+        with_curves(one, rng, int(one.setup[1:]) / max(num - 1, 1)) for one in simulated_setups(num, rng, num_seeds)
+    ]
     return [replace(one, setup=names.format(one.setup)) for one in runs]
 
 
@@ -38,7 +40,7 @@ def three() -> Comparison:
     return compared(setups_with_curves(3, 3), metrics=[NDCG, "test/mrr", "test/coverage_at_10"])
 
 
-def test_the_four_files_are_left_whole(three: Comparison, tmp_path: Path) -> None:
+def test_the_four_files_are_written(three: Comparison, tmp_path: Path) -> None:
     write_report(three, tmp_path / "new", PROVENANCE)
     names = {path.name for path in (tmp_path / "new").iterdir()}
     assert names == {"comparison.csv", "comparison.json", "comparison.md", "comparison.png"}
@@ -64,11 +66,11 @@ def test_the_csv_has_a_line_for_each_setup_and_metric(three: Comparison, tmp_pat
             line, one, mean = next(lines), three.difference(setup.name, metric), setup.means[metric]
             assert (line["setup"], line["metric"]) == (setup.name, metric)
             assert [line[name] for name in ("num_runs", "mean", "lower", "upper")] == list(asdict(mean).values())
-            told = [line[name] for name in COLUMNS]
+            values = [line[name] for name in COLUMNS]
             if one is None:
-                assert np.isnan(told).all()
+                assert np.isnan(values).all()
             else:
-                assert told == [one.difference, one.lower, one.upper, one.p_value, one.holm_p_value]
+                assert values == [one.difference, one.lower, one.upper, one.p_value, one.holm_p_value]
                 assert one.difference == pytest.approx(mean.mean - three.best.means[metric].mean)
     assert next(lines, None) is None
 
@@ -87,14 +89,14 @@ def table(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
 
 
-def test_the_best_mean_is_bold_where_there_is_a_better() -> None:
+def test_the_best_mean_is_bold_if_the_metric_has_a_better() -> None:
     runs = [
         run("a", 1, val=0.50, more={"test/mse": 0.2, "test/coverage_at_10": 0.9}),
         run("a", 2, val=0.52, more={"test/mse": 0.4, "test/coverage_at_10": 0.9}),
         run("b", 1, val=0.40, more={"test/mse": 0.1}),
     ]
-    found = compared(runs, metrics=["test/mse", "test/coverage_at_10"])
-    assert table(markdown(found, PROVENANCE)) == [
+    comparison = compared(runs, metrics=["test/mse", "test/coverage_at_10"])
+    assert table(markdown(comparison, PROVENANCE)) == [
         ["set-up", "runs", "val/ndcg_at_10", "test/mse", "test/coverage_at_10"],
         ["---|--:|--:|--:|--:"],
         ["a", "2", "**0.51** ± 0.13", "0.3 ± 1.3", "0.9"],
@@ -102,7 +104,7 @@ def test_the_best_mean_is_bold_where_there_is_a_better() -> None:
     ]
 
 
-def test_the_markdown_ends_with_where_it_came_from(three: Comparison) -> None:
+def test_the_markdown_ends_with_its_provenance(three: Comparison) -> None:
     text = markdown(three, PROVENANCE)
     assert text.startswith(f"# Comparison\n\n**{three.verdict}.**\n")
     assert text.endswith("- command: compare.py\n- commit: abc\n")
@@ -114,11 +116,11 @@ def test_a_bar_in_a_name_does_not_break_the_table() -> None:
     assert "| a\\|b | 1 |" in text
 
 
-def said(runs: Sequence[Run], **changes: Any) -> str:
+def notes_of(runs: Sequence[Run], **changes: Any) -> str:
     return "\n".join(sentences(compared(runs, **changes)))
 
 
-def test_what_is_not_known_is_told() -> None:
+def test_missing_values_are_reported() -> None:
     values = np.random.default_rng(1).random((4, 30))
     runs = [
         run("a", 1, values[0], val=1.0),
@@ -127,41 +129,41 @@ def test_what_is_not_known_is_told() -> None:
         run("c", 1, values[3]),
         run("c", 2),
     ]
-    text = said(runs, metrics=[NDCG, "test/mse", "test/mae"])
-    assert "With one run there is no interval, and what its seed did is not known: b." in text
-    assert "The same seed more than once in a (seed 1): all count" in text
-    assert "test/mse is over the runs that have it: a 0 of 2, b 1 of 1, c 0 of 2." not in text
-    assert "test/mse is over the runs that have it: a 0 of 2, c 0 of 2." in text
+    text = notes_of(runs, metrics=[NDCG, "test/mse", "test/mae"])
+    assert "One run only, therefore no interval over seeds: b." in text
+    assert "The same seed occurs more than once in a (seed 1). All these runs count" in text
+    assert "test/mse is the mean over the runs that have it: a 0 of 2, b 1 of 1, c 0 of 2." not in text
+    assert "test/mse is the mean over the runs that have it: a 0 of 2, c 0 of 2." in text
     assert "No run has test/mae." in text
     assert "Runs without test queries are left out of the tests: c 1 of 2." in text
-    assert "The luck of a single seed is not in the tests of b, c: more seeds may well disagree." in text
-    assert "paired on 30 test queries of 30 sessions" in text
+    assert "The tests of b, c do not include variation across seeds (one run)" in text
+    assert "paired by query: 30 test queries of 30 sessions" in text
 
 
-def test_what_nobody_wonders_about_is_not_told(three: Comparison) -> None:
+def test_a_complete_comparison_has_no_notes_about_missing_values(three: Comparison) -> None:
     text = "\n".join(sentences(three))
-    for word in ("one run", "same seed", "left out", "single seed", "ab/", "one session", "Nothing was tested"):
+    for word in ("One run", "same seed", "left out", "(one run)", "ab/", "one session", "No difference was tested"):
         assert word not in text
 
 
 @pytest.mark.parametrize(
     ("runs", "sentence"),
     [
-        ([run("a", val=1.0), run("b")], "Nothing was tested: that takes one of test/recall_at_1, "),
+        ([run("a", val=1.0), run("b")], "No difference was tested: a test needs one of the metrics test/recall_at_1, "),
         (
             [run("a", val=1.0, more={NDCG: 0.1}), run("b", values=[0.1, 0.2])],
-            "Nothing was tested: that takes the test queries of a and of another set-up.",
+            "No difference was tested: a test needs the test queries of a and of another set-up.",
         ),
         (
             [run("a", values=[0.2, 0.1], session=[0, 0]), run("b", values=[0.1, 0.2], session=[0, 0])],
             "All test queries are of one session",
         ),
         ([run("a", values=[1.0, 1.0]), run("b", values=[0.0, 0.0])], "the difference is the same in every session"),
-        ([run("a", more={"ab/time_effect_percent": 1.0}), run("b")], "ab/ is each run's own A/B test"),
+        ([run("a", more={"ab/time_effect_percent": 1.0}), run("b")], "ab/ is the A/B test of each run"),
     ],
 )
-def test_why_something_is_missing_is_told(runs: list[Run], sentence: str) -> None:
-    assert sentence in said(runs)
+def test_the_reason_of_a_missing_value_is_reported(runs: list[Run], sentence: str) -> None:
+    assert sentence in notes_of(runs)
 
 
 LONG = "model={} datamodule.reader=botify optimizer.lr=0.001 trainer.max_epochs=100 loss.cost=$x_1$"
@@ -173,13 +175,13 @@ LONG = "model={} datamodule.reader=botify optimizer.lr=0.001 trainer.max_epochs=
 def test_the_picture_shows_every_setup_and_metric(
     num: int, num_seeds: int, names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = compared(setups_with_curves(num, num_seeds, names), metrics=[f"test/{name}" for name in TESTED])
-    figure = drawn(found, tmp_path, monkeypatch)
+    comparison = compared(setups_with_curves(num, num_seeds, names), metrics=[f"test/{name}" for name in TESTED])
+    figure = drawn(comparison, tmp_path, monkeypatch)
     titles = [axis.get_title() for axis in figure.axes if axis.get_visible()]
-    assert [title.split(" ")[0] for title in titles[: len(found.metrics)]] == list(found.metrics)
+    assert [title.split(" ")[0] for title in titles[: len(comparison.metrics)]] == list(comparison.metrics)
     assert titles[0] == "val/ndcg_at_10 → (chooses)"
     below = ["train/loss (dashed), val/loss (solid)", "val/ndcg_at_10"]
-    assert titles[len(found.metrics) :] == [NDCG] * (num >= 3) + below
+    assert titles[len(comparison.metrics) :] == [NDCG] * (num >= 3) + below
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert len({label.split()[0] for label in labels}) == num
     width, height = figure.get_size_inches()
@@ -187,7 +189,7 @@ def test_the_picture_shows_every_setup_and_metric(
     assert height < 25
 
 
-def drawn(found: Comparison, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
+def drawn(comparison: Comparison, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
     """What was drawn, and saved as a picture of some size."""
     figures: list[Figure] = []
     save = Figure.savefig
@@ -197,7 +199,7 @@ def drawn(found: Comparison, folder: Path, monkeypatch: pytest.MonkeyPatch) -> F
         save(figure, path, **options)
 
     monkeypatch.setattr(Figure, "savefig", keep)
-    draw(found, folder / "drawn.png")
+    draw(comparison, folder / "drawn.png")
     assert mpl.image.imread(folder / "drawn.png").std() > 0.01
     return figures[0]
 
@@ -211,9 +213,34 @@ def test_a_setup_has_one_colour_everywhere(three: Comparison, tmp_path: Path, mo
     assert curves == set(dots[0])
 
 
-def test_where_there_is_little_the_picture_is_drawn_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_learning_curves_count_epochs_from_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = {"train/loss": [(0, 3.0), (1, 2.0), (2, 1.5)]}
+    figure = drawn(compared([replace(run("a", seed), history=history) for seed in (1, 2)]), tmp_path, monkeypatch)
+    [curve] = figure.axes[-1].lines
+    assert np.asarray(curve.get_xdata()).tolist() == [1, 2, 3]
+    assert np.asarray(curve.get_ydata()).tolist() == [3.0, 2.0, 1.5]
+
+
+def of_world(runs: Sequence[Run], *words: str) -> list[Run]:
+    return [replace(one, world=words) for one in runs]
+
+
+def test_after_simulated_logs_the_report_names_the_ab_test_of_the_two_best_set_ups() -> None:
+    runs = [run("third", val=0.1), run("best", 1, val=0.3), run("best", 2, val=0.5), run("second", val=0.2)]
+    command = "python abtest.py control=run:second-1 treatment=run:best-2"
+    assert listener_test(compared(of_world(runs))) == command
+    assert f"- {LISTENERS_DECIDE}: `{command}`\n" in markdown(compared(of_world(runs)), PROVENANCE)
+    assert listener_test(compared(of_world(runs, "world=published"))) == f"{command} world=published"
+
+
+def test_without_two_set_ups_of_one_world_no_ab_test_is_named() -> None:
+    logged, simulated = [run("a", val=0.2), run("b")], of_world([run("c", val=0.3)])
+    for runs in (logged, simulated, [*logged, *simulated], [*of_world([run("a")], "world=published"), *simulated]):
+        assert listener_test(compared(runs)) is None
+        assert LISTENERS_DECIDE not in markdown(compared(runs), PROVENANCE)
+
+
+def test_the_picture_is_drawn_from_little_or_missing_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No curves, metrics that are missing, equal values, huge ones, curves that diverged or have a single point."""
     runs = [
         run("a", 1, more={"fit_seconds": 1e9, "test/mse": 0.0}),
@@ -227,7 +254,7 @@ def test_where_there_is_little_the_picture_is_drawn_all_the_same(
     assert figure.axes[-1].get_yscale() == "log"
 
 
-def test_an_interval_that_would_crush_the_means_is_cut_and_marked(
+def test_an_interval_far_wider_than_the_means_is_cut_and_marked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [run(name, seed, val=value + seed) for name, value in (("a", 0.0), ("b", 3.0)) for seed in (1, 2)]

@@ -1,4 +1,4 @@
-"""Which runs are compared, and under which names: on a store that nothing was trained into."""
+"""Which runs are compared, and under which names; the runs of the store were not trained."""
 
 import time
 from pathlib import Path
@@ -50,29 +50,29 @@ def test_the_last_sweep_is_taken_and_another_one_by_its_folder_or_id(uri: str, t
     linked = make(uri, "sweeps", **{f"sweep.{parents[0]}": "true"})
     assert ids(find(uri, "sweeps", parent=None, filter_string="").runs) == {children[1]}
     for given in (parents[0], str(tmp_path / "one")):
-        found = find(uri, "sweeps", parent=given, filter_string="")
-        assert ids(found.runs) == {children[0], linked}  # `linked` was skipped by resume=true
-        assert found.parent is not None
+        matching = find(uri, "sweeps", parent=given, filter_string="")
+        assert ids(matching.runs) == {children[0], linked}  # `linked` was skipped by resume=true
+        assert matching.parent is not None
     everything = find(uri, "sweeps", parent=None, filter_string="attributes.status = 'FINISHED'")
     assert ids(everything.runs) == {*children, alone, linked}
     assert everything.parent is None
 
 
-def test_what_cannot_be_compared_is_left_out_and_counted(uri: str) -> None:
+def test_runs_that_cannot_be_compared_are_left_out_and_counted(uri: str) -> None:
     make(uri, "mixed", data_digest="d1")
     make(uri, "mixed", status="FAILED")
     make(uri, "mixed", pruned="true")
     newest = make(uri, "mixed", interrupted="true")
-    found = find(uri, "mixed", parent=None, filter_string="")
-    assert ids(found.runs) == {newest}
-    assert found.notes == [
-        "2 runs are not finished, or were pruned, and are left out.",
-        "1 runs were ended by hand (Ctrl-C) and are compared as they are.",
-        "1 runs learned from other data than the newest (d0) and are left out; parent= or filter= choose others.",
+    matching = find(uri, "mixed", parent=None, filter_string="")
+    assert ids(matching.runs) == {newest}
+    assert matching.notes == [
+        "left out: 2 runs that are not finished or were pruned",
+        "interrupted with Ctrl-C, compared as they are: 1 runs",
+        "left out: 1 runs trained on other data than the newest run (data d0); parent= or filter= choose other runs",
     ]
 
 
-def test_set_ups_of_one_name_are_told_apart_by_what_they_differ_in(uri: str) -> None:
+def test_set_ups_with_one_name_get_the_parameters_in_which_they_differ(uri: str) -> None:
     first = make(uri, "names", setup_digest="a0", params={"optimizer.lr": 0.001, "seed": 1, "x.y": 3})
     again = make(uri, "names", setup_digest="a0", params={"optimizer.lr": 0.001, "seed": 2, "x.y": 3})
     other = make(uri, "names", setup_digest="b0", params={"optimizer.lr": 0.01, "seed": 1, "x.y": 3})
@@ -81,7 +81,7 @@ def test_set_ups_of_one_name_are_told_apart_by_what_they_differ_in(uri: str) -> 
     assert names == {first: "convex lr=0.001", again: "convex lr=0.001", other: "convex lr=0.01", alone: "track"}
 
 
-def test_set_ups_that_differ_in_a_lot_still_have_two_names(uri: str) -> None:
+def test_set_ups_that_differ_in_many_parameters_have_different_names(uri: str) -> None:
     keys = "pqrst"
     one = make(uri, "many", setup_digest="aaaa1", params=dict.fromkeys(keys, 1.00001))
     two = make(uri, "many", setup_digest="bbbb1", params={**dict.fromkeys(keys, 1.00001), "q": 1.00002})
@@ -90,31 +90,53 @@ def test_set_ups_that_differ_in_a_lot_still_have_two_names(uri: str) -> None:
     assert names == {one: "convex q=1 aaaa", two: "convex q=1 bbbb", three: "convex q=1 cccc"}
 
 
-def test_curves_are_by_epoch_and_end_before_the_value_of_the_best_one(uri: str) -> None:
+def test_a_curve_ends_before_the_repeated_value_of_the_best_epoch(uri: str) -> None:
     client, run = client_of(uri), make(uri, "curves", params={"seed": 7})
     for step, value in enumerate([3.0, 1.0, 2.0]):
         client.log_metric(run, "val/loss", value, step=step)
-    client.log_metric(run, "val/loss", 3.0, step=0)  # once more, after a kill
+    client.log_metric(run, "val/loss", 3.0, step=0)  # logged twice, as after a kill
     client.log_metric(run, "val/loss", 1.0, step=3)
     client.log_metric(run, "fit_seconds", 9.0, step=3)
-    [made] = read(find(uri, "curves", parent=None, filter_string="").runs, uri, select="val/loss")
-    assert made.history == {"val/loss": [(0, 3.0), (1, 1.0), (2, 2.0)]}
-    assert made.metrics["val/loss"] == 1.0
-    assert made.seed == 7
-    assert made.queries is None
+    [fetched] = read(find(uri, "curves", parent=None, filter_string="").runs, uri, select="val/loss")
+    assert fetched.history == {"val/loss": [(0, 3.0), (1, 1.0), (2, 2.0)]}
+    assert fetched.metrics["val/loss"] == 1.0
+    assert fetched.seed == 7
+    assert fetched.queries is None
+
+
+@pytest.mark.parametrize(
+    ("target", "command", "world"),
+    [
+        ("src.simulation.mixed_logs.MixedLogs", "python train.py -m seed=1,2 model=track", ()),
+        (
+            "src.simulation.mixed_logs.MixedLogs",
+            "python train.py world=published world.seed=2 'run_name=new world'",
+            ("world=published", "world.seed=2"),
+        ),
+        (None, "python train.py datamodule=yes world=published", None),
+    ],
+    ids=["default world", "another world", "no simulated logs"],
+)
+def test_a_run_on_simulated_logs_knows_its_world(
+    uri: str, target: str | None, command: str, world: tuple[str, ...] | None
+) -> None:
+    params = {} if target is None else {"datamodule.prepare._target_": target}
+    run_id = make(uri, "worlds", params=params, command=command)
+    [fetched] = read([client_of(uri).get_run(run_id)], uri, select="val/loss")
+    assert fetched.world == world
 
 
 def test_the_newest_model_of_a_run_is_registered(uri: str) -> None:
     client, run_id = client_of(uri), make(uri, "models")
     experiment = client.get_run(run_id).info.experiment_id
-    made = []
+    models = []
     for _ in range(4):
-        made.append(client.create_logged_model(experiment, name="model", source_run_id=run_id).model_id)
-        client.log_outputs(run_id, [LoggedModelOutput(made[-1], 0)])
+        models.append(client.create_logged_model(experiment, name="model", source_run_id=run_id).model_id)
+        client.log_outputs(run_id, [LoggedModelOutput(models[-1], 0)])
         time.sleep(0.002)
     [run] = find(uri, "models", parent=None, filter_string="").runs
     version = register(run, uri, name="newest", alias="champion")
-    assert client.get_model_version("newest", version).source == f"models:/{made[-1]}"
+    assert client.get_model_version("newest", version).source == f"models:/{models[-1]}"
     with pytest.raises(InputError, match=r"refuses: .*alias"):
         register(run, uri, name="newest", alias="latest")
     assert len(client.search_model_versions("name = 'newest'")) == 1

@@ -121,7 +121,7 @@ def test_the_winner_is_registered_and_found_by_its_alias(swept: Path, monkeypatc
         (["filter=nonsense"], "refuses: Invalid clause(s) in filter string"),
         (["select=test/mrr"], "test/mrr"),
         (["select=val/nonsense"], "val/nonsense"),
-        (["register=abc"], "register=abc is none of the runs compared"),
+        (["register=abc"], "register=abc is not among the 4 compared runs"),
         (["level=2"], "level must be a number"),
         (["mode=most"], "mode"),
         (["tracking_uri=sqlite:///nowhere.db"], "there is no MLflow store sqlite:///nowhere.db here; train first"),

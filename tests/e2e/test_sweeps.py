@@ -77,8 +77,8 @@ def test_a_job_that_is_killed_ends_the_sweep_in_one_line(ring_logs: Path, tmp_pa
     spy = f"+callbacks.kill={{_target_: tests.e2e.spy.Kill, mark: {tmp_path}/killed, when: true}}"
     done = sweep(tmp_path, ring_logs, "model.dim=8,16", *JOBLIB, spy, code=2)
     assert [line for line in done.stderr.splitlines() if "error" in line] == [
-        "error: the process of a job died (SIGKILL), perhaps for want of memory, and its neighbours were stopped; the "
-        "same command with resume=true does what is missing; fewer at once need less memory"
+        "error: the process of a job died (SIGKILL), and the jobs beside it were stopped; a possible cause is too "
+        "little memory; run fewer jobs at once, and add resume=true to run only the missing jobs"
     ]
     assert runs(tmp_path)[0].info.status == "FAILED"
 
@@ -120,7 +120,7 @@ def test_a_search_runs_trials_side_by_side_and_gives_up_the_hopeless(ring_logs: 
     assert "model.alpha" not in lines[0]
     pruned = [line for line in lines if line["state"] == "pruned"]
     assert pruned
-    assert f"{len(pruned)} given up early" in done.stdout
+    assert f"{len(pruned)} pruned" in done.stdout
     _, below = runs(tmp_path)
     assert sum(run.data.tags.get("pruned") == "true" for run in below) == len(pruned)
     for line in lines:

@@ -57,7 +57,7 @@ def test_deciles_are_ten_equal_groups_where_nothing_ties() -> None:
 
 
 @given(pairs=pairs_of_shares)
-def test_deciles_hold_every_pair_once_and_never_tear_ties_apart(pairs: np.ndarray) -> None:
+def test_deciles_hold_every_pair_once_and_keep_ties_together(pairs: np.ndarray) -> None:
     predicted, real = pairs.T
     deciles = plots.calibration_deciles(predicted, real)
     assert deciles["num_pairs"].sum() == len(pairs)
@@ -71,7 +71,7 @@ def test_deciles_hold_every_pair_once_and_never_tear_ties_apart(pairs: np.ndarra
     assert set(np.cumsum(deciles["num_pairs"])) <= set(of_equals)
 
 
-def test_two_predictions_are_two_groups_however_many_have_the_first() -> None:
+def test_two_different_predictions_are_two_groups() -> None:
     predicted, real = np.array([0.2] * 90 + [0.7] * 10), np.array([0.0] * 90 + [1.0] * 10)
     deciles = plots.calibration_deciles(predicted, real)
     assert deciles["num_pairs"].tolist() == [90, 10]
@@ -95,14 +95,14 @@ def test_calibration_is_drawn(predicted: np.ndarray, tmp_path: Path) -> None:
 
 
 @given(pairs=pairs_of_shares, others=st.lists(shares, min_size=1, max_size=20).map(np.array))
-def test_the_probability_above_is_that_of_the_loops(pairs: np.ndarray, others: np.ndarray) -> None:
+def test_the_probability_above_equals_that_of_a_loop(pairs: np.ndarray, others: np.ndarray) -> None:
     scores = pairs[:, 0]
     wins = sum((score > other) + (score == other) / 2 for score in scores for other in others)
     assert plots.probability_above(scores, others) == pytest.approx(wins / len(scores) / len(others))
     assert plots.probability_above(scores, others) + plots.probability_above(others, scores) == pytest.approx(1)
 
 
-def test_nothing_is_above_nothing() -> None:
+def test_the_probability_above_is_nan_for_empty_groups() -> None:
     assert np.isnan(plots.probability_above(np.empty(0), np.ones(1)))
     assert np.isnan(plots.probability_above(np.ones(1), np.empty(0)))
 
@@ -144,7 +144,7 @@ def test_scores_are_drawn(liked: np.ndarray, skipped: np.ndarray, random: np.nda
         st.tuples(st.integers(0, 40) | st.integers(2**20 - 2, 2**20 + 2), st.integers(1, 99)), min_size=1, max_size=40
     ).map(np.array)
 )
-def test_popularity_bins_are_those_of_the_loops(queries: np.ndarray) -> None:
+def test_popularity_bins_equal_those_of_a_loop(queries: np.ndarray) -> None:
     plays, ranks = queries[:, 0], queries[:, 1].astype(np.float64)
     bins = plots.popularity_bins(plays, ranks)
     assert bins["num_queries"].sum() == len(queries)
@@ -159,7 +159,7 @@ def test_popularity_bins_are_those_of_the_loops(queries: np.ndarray) -> None:
     assert found == len(bins)
 
 
-def test_bins_are_named_by_their_plays_and_briefly_where_there_are_many() -> None:
+def test_bins_are_named_by_their_plays_with_short_names_if_there_are_many() -> None:
     assert plots.spans([0, 1, 2, 8192], [0, 1, 3, 16383]) == ["unseen", "1", "2–3", "8192–16k"]
     least = [0, *(2**n for n in range(24))]
     named = plots.spans(least, [2 * n - 1 for n in least])
@@ -196,14 +196,14 @@ def test_pca_is_that_of_scikit_learn(size: tuple[int, int], seed: int) -> None:
     np.testing.assert_allclose(np.abs(coordinates), np.abs(theirs.transform(vectors.astype(np.float64))), atol=1e-5)
 
 
-def test_pca_does_not_turn_around_with_the_order_of_the_artists() -> None:
+def test_pca_does_not_depend_on_the_order_of_the_artists() -> None:
     vectors = rng.normal(size=(20, 5))
     order = rng.permutation(20)
     np.testing.assert_allclose(artist_map.pca(vectors[order])[0], artist_map.pca(vectors)[0][order], atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [(1, 5), (2, 5), (6, 1), (1, 1)])
-def test_pca_fills_up_what_has_fewer_than_two_dimensions(size: tuple[int, int]) -> None:
+def test_pca_pads_vectors_with_fewer_than_two_dimensions(size: tuple[int, int]) -> None:
     coordinates, shares = artist_map.pca(rng.normal(size=size))
     assert coordinates.shape == (size[0], 2)
     assert np.isfinite(coordinates).all()
@@ -230,7 +230,7 @@ def test_artists_are_drawn_whatever_their_names(num_artists: int, tmp_path: Path
 
 
 @pytest.mark.parametrize("plays", [0, 5])
-def test_artists_who_are_all_alike_are_drawn(plays: int, tmp_path: Path) -> None:
+def test_artists_with_equal_vectors_are_drawn(plays: int, tmp_path: Path) -> None:
     names = np.array([f"Artist {nth}" for nth in range(40)], object)
     path = tmp_path / "artists.png"
     everyone = np.full(40, plays)

@@ -1,4 +1,4 @@
-"""Many runs from one command, without training: what a job is in another process, and what a sweep says of failures."""
+"""Many runs from one command, without training: jobs in another process, and how a sweep reports failures."""
 
 import io
 import sys
@@ -12,25 +12,25 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError, JobFailed, JobsFailed
-from src.sweeps.jobs import Job, Sweep, _Headed, _ready_for, every_combination, failure
+from src.sweeps.jobs import Job, Sweep, _environment_of, _Prefixed, every_combination, failure
 from src.sweeps.search_words import search_as_sweeper
 
 
-def test_a_failed_job_travels_as_its_line_alone() -> None:
+def test_a_failed_job_is_pickled_as_its_message() -> None:
     try:
         raise InputError("alpha must lie in [0, 1]") from ValueError(lambda: None)  # which nothing could pickle
     except InputError as error:
         failed = JobFailed(str(error))
     reduced: Any = failed.__reduce__()  # what a launcher sends
-    make, parts = reduced[:2]
+    build, parts = reduced[:2]
     assert parts == ("alpha must lie in [0, 1]",)
-    again = make(*parts)
-    assert str(again) == "alpha must lie in [0, 1]"
-    assert failure(JobReturn(status=JobStatus.FAILED, _return_value=again)) == "alpha must lie in [0, 1]"
+    rebuilt = build(*parts)
+    assert str(rebuilt) == "alpha must lie in [0, 1]"
+    assert failure(JobReturn(status=JobStatus.FAILED, _return_value=rebuilt)) == "alpha must lie in [0, 1]"
     assert failure(JobReturn(status=JobStatus.COMPLETED, _return_value=0.5)) is None
 
 
-def test_a_job_travels_as_the_name_of_its_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_is_pickled_as_the_name_of_its_verb(monkeypatch: pytest.MonkeyPatch) -> None:
     import inspect
 
     import simulate
@@ -38,22 +38,22 @@ def test_a_job_travels_as_the_name_of_its_verb(monkeypatch: pytest.MonkeyPatch) 
     task = inspect.unwrap(simulate.simulate)
     assert task is not simulate.simulate
     monkeypatch.setattr(sys, "argv", ["simulate.py", "seed=1"])
-    arrive, sent = Job(task, full_errors=False).__reduce__()  # what a launcher sends
+    restore, sent = Job(task, full_errors=False).__reduce__()  # what a launcher sends
     assert all(isinstance(part, Path | str | bool | list) for part in sent)
     monkeypatch.setattr(sys, "argv", ["worker"])
-    arrived = arrive(*sent)
-    assert arrived._task is task
-    assert arrived._elsewhere
-    assert sys.argv == ["simulate.py", "seed=1"]  # what provenance tells of
+    restored = restore(*sent)
+    assert restored._task is task
+    assert restored._in_other_process
+    assert sys.argv == ["simulate.py", "seed=1"]  # what provenance records
 
 
-def test_lines_of_jobs_side_by_side_are_headed_by_their_number() -> None:
+def test_lines_of_parallel_jobs_begin_with_their_number() -> None:
     stream = io.StringIO()
-    headed = _Headed(stream, "[3] ")
-    headed.write("one\ntwo\n")
-    headed.write("\nthree\n")
+    prefixed = _Prefixed(stream, "[3] ")
+    prefixed.write("one\ntwo\n")
+    prefixed.write("\nthree\n")
     assert stream.getvalue() == "[3] one\n[3] two\n[3] \n[3] three\n"
-    assert not headed.isatty()
+    assert not prefixed.isatty()
 
 
 class LocalLauncher:
@@ -68,11 +68,11 @@ def test_jobs_that_start_all_at_once_share_the_cores(
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with _ready_for(LocalLauncher(), num_jobs):
+    with _environment_of(LocalLauncher(), num_jobs):
         assert os.environ["OMP_NUM_THREADS"] == threads
     assert "OMP_NUM_THREADS" not in os.environ
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    with _ready_for(LocalLauncher(), num_jobs):
+    with _environment_of(LocalLauncher(), num_jobs):
         assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
@@ -84,10 +84,10 @@ def test_duckdb_takes_as_many_threads_as_it_is_given(monkeypatch: pytest.MonkeyP
         assert duckdb_settings() == settings
 
 
-# The sweep, on a launcher that pretends
+# The sweep, on a launcher that runs nothing
 
 
-class Pretender:
+class FakeLauncher:
     def __init__(self, fails: Sequence[str]) -> None:
         self._fails, self.launched = fails, list[list[str]]()
 
@@ -103,20 +103,18 @@ class Pretender:
         return results
 
 
-def make_sweep(folder: Path, *, batch: int | None = None, fails: Sequence[str] = ()) -> tuple[Sweep, Pretender]:
+def make_sweep(folder: Path, *, batch: int | None = None, fails: Sequence[str] = ()) -> tuple[Sweep, FakeLauncher]:
     class Loader:
         def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> None: ...
 
-    sweep, launcher = Sweep(max_batch_size=batch), Pretender(fails)
+    sweep, launcher = Sweep(max_batch_size=batch), FakeLauncher(fails)
     sweep.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}, "seed": 1})
     context: Any = type("Context", (), {"config_loader": Loader()})()
     sweep.hydra_context, sweep.launcher = context, launcher  # type: ignore[assignment]
     return sweep, launcher
 
 
-def test_every_combination_is_run_and_what_stands_fast_stays(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_combination_is_run_with_the_fixed_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep, launcher = make_sweep(tmp_path, batch=2)
     assert len(sweep.sweep(["seed=1,2", "days=3", "world=a,b"])) == 4
     assert launcher.launched == [[f"seed={seed}", "days=3", f"world={world}"] for seed in (1, 2) for world in "ab"]
@@ -125,7 +123,7 @@ def test_every_combination_is_run_and_what_stands_fast_stays(
     assert printed == f"4 jobs in {tmp_path}\n"  # nothing is logged, so there is nothing to compare
 
 
-def test_failed_jobs_are_listed_by_what_tells_them_apart(tmp_path: Path) -> None:
+def test_failed_jobs_are_listed_with_their_swept_values(tmp_path: Path) -> None:
     sweep, launcher = make_sweep(tmp_path, batch=1, fails=["seed=2"])
     with pytest.raises(JobsFailed) as failed:
         sweep.sweep(["seed=1,2,3", "days=3"])
@@ -155,15 +153,15 @@ def test_a_batch_has_at_least_one_job() -> None:
         Sweep(max_batch_size=0)
 
 
-def test_what_a_job_failed_of_is_read_without_a_word_of_hydras(capsys: pytest.CaptureFixture[str]) -> None:
+def test_reading_the_error_of_a_job_prints_nothing_of_hydra(capsys: pytest.CaptureFixture[str]) -> None:
     failed = JobReturn(overrides=["seed=1"], status=JobStatus.FAILED)
     failed.return_value = JobFailed("no such seed")
     assert failure(failed) == "no such seed"
     assert capsys.readouterr().err == ""
 
 
-def test_an_interval_is_no_sweep(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"lr=interval\(0,1\) has no end of values; name some, or add search=optuna"):
+def test_an_interval_cannot_be_swept(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lr=interval\(0,1\) is an interval, .*; name values, or add search=optuna"):
         make_sweep(tmp_path)[0].sweep(["lr=interval(0,1)"])
 
 
@@ -175,8 +173,10 @@ def test_a_search_is_a_sweeper() -> None:
     assert search_as_sweeper(words) == ["-m", "hydra/sweeper=optuna", "hydra.sweeper.num_trials=3", "model.dim=64"]
 
 
-def test_a_search_needs_a_multirun_and_a_name_that_there_is() -> None:
-    with pytest.raises(InputError, match=r"search=optuna makes many runs; add -m: python train.py -m search=optuna"):
+def test_a_search_needs_a_multirun_and_a_known_name() -> None:
+    with pytest.raises(
+        InputError, match=r"search=optuna starts many runs and needs -m: python train.py -m search=optuna"
+    ):
         search_as_sweeper(["search=optuna", "seed=2"])
     with pytest.raises(InputError, match="search must be one of optuna, got 'nonsense'"):
         search_as_sweeper(["-m", "search=nonsense"])

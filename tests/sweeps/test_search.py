@@ -1,4 +1,4 @@
-"""A search without training: its space, its memory, its loop against a launcher that only pretends."""
+"""A search without training: its space, its study, and its loop on a launcher that computes an objective."""
 
 import csv
 import math
@@ -62,7 +62,7 @@ def names(space: Space) -> set[str]:
 # The space
 
 
-def test_without_overrides_the_usual_space_is_searched() -> None:
+def test_without_overrides_the_default_space_is_searched() -> None:
     space = make_space()
     assert names(space) == ALL
     assert space.fixed == []
@@ -82,17 +82,17 @@ def test_an_override_takes_its_key_out_of_the_space() -> None:
         ({"loss": "bce"}, set()),
     ],
 )
-def test_a_choice_takes_out_what_it_leaves_no_choice_about(chosen: dict[str, str], gone: set[str]) -> None:
+def test_a_choice_of_model_removes_keys_from_the_space(chosen: dict[str, str], gone: set[str]) -> None:
     space = make_space(*(f"{key}={value}" for key, value in chosen.items()), **chosen)
     assert names(space) == ALL - gone
 
 
-def test_the_temperature_is_searched_where_there_is_one() -> None:
+def test_the_temperature_is_searched_if_the_loss_has_one() -> None:
     assert names(make_space("loss=softmax", loss="softmax")) == ALL | {TEMPERATURE}
     assert names(make_space("loss=mse", loss="mse")) == ALL
 
 
-def test_what_a_trial_chooses_settles_what_else_it_has() -> None:
+def test_the_choices_of_a_trial_decide_which_keys_it_has() -> None:
     import optuna
 
     space = Space(
@@ -109,16 +109,16 @@ def test_what_a_trial_chooses_settles_what_else_it_has() -> None:
     assert seen == {"yes", "botify"}
 
 
-def test_a_sweep_takes_the_place_of_a_dimension_or_adds_one() -> None:
+def test_a_sweep_replaces_or_adds_a_dimension() -> None:
     space = make_space("model.dim=8,16", "loss.logq=interval(0,1)", "+model.extra=range(1,9,2)")
-    found = {dimension.name: dimension for dimension in space.dimensions}
-    assert found.keys() == ALL | {"loss.logq", "model.extra"}
-    assert found["model.dim"].choices == ("8", "16")
-    assert (found["loss.logq"].low, found["loss.logq"].high) == (0, 1)
-    assert (found["model.extra"].low, found["model.extra"].high, found["model.extra"].step) == (1, 7, 2)
+    dimensions = {dimension.name: dimension for dimension in space.dimensions}
+    assert dimensions.keys() == ALL | {"loss.logq", "model.extra"}
+    assert dimensions["model.dim"].choices == ("8", "16")
+    assert (dimensions["loss.logq"].low, dimensions["loss.logq"].high) == (0, 1)
+    assert (dimensions["model.extra"].low, dimensions["model.extra"].high, dimensions["model.extra"].step) == (1, 7, 2)
 
 
-def test_each_trial_has_a_key_only_with_the_choice_that_brings_it_in() -> None:
+def test_each_trial_has_a_key_only_if_its_condition_is_met() -> None:
     import optuna
 
     space, seen = make_space("model=convex,track", "loss=bce,softmax"), set()
@@ -132,19 +132,19 @@ def test_each_trial_has_a_key_only_with_the_choice_that_brings_it_in() -> None:
     assert len(seen) == 4
 
 
-def test_a_baseline_is_searched_for_what_it_has() -> None:
+def test_a_baseline_is_searched_over_its_own_keys() -> None:
     assert names(make_space("model=rules", "model.window=range(1,9)", model="rules")) == {"model.window"}
     assert names(make_space("model=als", "model.dim=8,16", model="als")) == {"model.dim"}
     with pytest.raises(InputError, match="nothing is left to search"):
         make_space("model=rules", model="rules")
 
 
-def test_what_no_trial_would_have_is_refused() -> None:
-    with pytest.raises(InputError, match=r"only with model!=artist,.*track, and here is model=track; leave it out"):
+def test_a_key_that_no_trial_would_have_is_refused() -> None:
+    with pytest.raises(InputError, match=r"only with model!=artist,.*track, but model=track; leave it out"):
         make_space("model=track", "model.alpha=interval(0,1)", model="track")
 
 
-def test_a_trial_goes_without_what_its_config_does_not_have() -> None:
+def test_a_trial_leaves_out_keys_that_its_config_does_not_have() -> None:
     assert TEMPERATURE not in names(make_space("model=rules,track"))
     assert TEMPERATURE in names(make_space("model=rules,track", loss="softmax"))
     import optuna
@@ -155,30 +155,30 @@ def test_a_trial_goes_without_what_its_config_does_not_have() -> None:
         assert ({TEMPERATURE, "optimizer.lr", "model.dim"} <= words.keys()) == (words["model"] == "track")
 
 
-def test_of_several_choices_each_is_needed() -> None:
+def test_all_conditions_of_a_list_must_be_met() -> None:
     both = {"model.x": ["model=track", "loss=mse"]}
 
     def settled(key: str, _: Mapping[str, str]) -> str:
         return {"model": "track", "loss": "bce"}.get(key, "1")
 
-    with pytest.raises(InputError, match="only with loss=mse, and here is loss=bce"):
+    with pytest.raises(InputError, match="only with loss=mse, but loss=bce"):
         Space(given=parsed("model.x=1,2"), usual=[], only_with=both, settled=settled)
 
 
 BAD = [
-    (["seed=1,2,3"], "luckiest seed; fix it"),
-    (["optimizer.lr=tag(log,interval(0,1))"], "logarithmic scale an interval starts above 0"),
-    (["optimizer.lr=interval(1,0)"], "from a number to one that is not smaller"),
-    (["model.dim=tag(log,choice(1,2))"], "choices have no logarithm"),
-    (["model.dim=tag(log,range(1,9,2))"], "a range with a step has no logarithm"),
-    (["model.dim=tag(wide,choice(1,2))"], "the only tag that a search knows is log, got wide"),
+    (["seed=1,2,3"], "most favourable seed; fix the seed"),
+    (["optimizer.lr=tag(log,interval(0,1))"], "a logarithmic scale needs an interval above 0"),
+    (["optimizer.lr=interval(1,0)"], "an interval needs two numbers, the smaller one first"),
+    (["model.dim=tag(log,choice(1,2))"], "choices have no logarithmic scale"),
+    (["model.dim=tag(log,range(1,9,2))"], "a range with a step has no logarithmic scale"),
+    (["model.dim=tag(wide,choice(1,2))"], "the only tag of a search is log, got wide"),
     (["model.dim=range(5,1)"], "has no values"),
-    (["model.alpha=interval(0,1)", "model=track,artist"], "only with model!=artist,.*, and here is model=track,artist"),
+    (["model.alpha=interval(0,1)", "model=track,artist"], "only with model!=artist,.*, but model=track,artist"),
 ]
 
 
 @pytest.mark.parametrize(("given", "line"), BAD, ids=lambda value: str(value)[:40])
-def test_what_cannot_be_searched_is_refused(given: list[str], line: str) -> None:
+def test_a_key_that_cannot_be_searched_is_refused(given: list[str], line: str) -> None:
     with pytest.raises(InputError, match=line):
         make_space(*given)
 
@@ -188,8 +188,8 @@ def test_a_space_that_is_all_fixed_is_refused() -> None:
         make_space(*(f"{key}=1" for key in ALL))
 
 
-def test_conditions_that_wait_for_each_other_are_refused() -> None:
-    with pytest.raises(InputError, match="only_with goes round in a circle"):
+def test_a_cycle_of_conditions_is_refused() -> None:
+    with pytest.raises(InputError, match=r"only_with has a cycle: .*; remove one of these conditions"):
         Space(given=[], usual=parsed("a=1,2", "b=1,2"), only_with={"a": "b=1", "b": "a=1"}, settled=lambda key, _: key)
 
 
@@ -198,7 +198,7 @@ def test_conditions_that_wait_for_each_other_are_refused() -> None:
 BATCH = ("hydra.sweeper.batch=1",)
 
 
-class Pretender:
+class FakeLauncher:
     """A launcher that computes an objective of the overrides."""
 
     def __init__(self, objective: Objective) -> None:
@@ -227,12 +227,12 @@ SEARCHED = ("hydra/sweeper=optuna", "logger=none", "monitor.metric=val/ndcg_at_1
 
 
 @pytest.fixture
-def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Search, Pretender]]]:
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Search, FakeLauncher]]]:
     """Makes a search as Hydra would, on a launcher that pretends; its picture is left out, unless it is wanted."""
 
     def make(
         objective: Objective, *words: str, arguments: Sequence[str] = (), drawn: bool = False
-    ) -> tuple[Search, Pretender]:
+    ) -> tuple[Search, FakeLauncher]:
         if not drawn:
             monkeypatch.setattr(report, "draw", lambda _study, path, _monitor: path)
         config = compose(
@@ -243,10 +243,10 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         settings: Any = OmegaConf.to_container(config.hydra.sweeper)
         settings = {name: value for name, value in settings.items() if not name.startswith("_")}
         settings["storage"] = f"sqlite:///{tmp_path}/optuna.db"
-        made, launcher = Search(**settings), Pretender(objective)
-        made.config, made.launcher = config, launcher  # type: ignore[assignment]
-        made.hydra_context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=None)  # type: ignore[arg-type]
-        return made, launcher
+        sweeper, launcher = Search(**settings), FakeLauncher(objective)
+        sweeper.config, sweeper.launcher = config, launcher  # type: ignore[assignment]
+        sweeper.hydra_context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=None)  # type: ignore[arg-type]
+        return sweeper, launcher
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         yield make
@@ -257,11 +257,11 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_search_finds_better_than_its_random_beginning(
+def test_a_search_finds_better_trials_than_its_random_ones(
     search: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made, launcher = search(bowl, "hydra.sweeper.num_trials=30", "hydra.sweeper.batch=2", drawn=True)
-    made.sweep(["trainer.max_epochs=3"])
+    sweeper, launcher = search(bowl, "hydra.sweeper.num_trials=30", "hydra.sweeper.batch=2", drawn=True)
+    sweeper.sweep(["trainer.max_epochs=3"])
     values = [bowl(words) for words in launcher.jobs]
     assert len(values) == 30
     assert max(values[8:]) > max(values[:8])
@@ -280,19 +280,19 @@ def test_a_search_finds_better_than_its_random_beginning(
     assert words["trainer.max_epochs"] == "3"
 
 
-def test_what_is_to_be_small_is_made_small(search: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    made, launcher = search(lambda words: -bowl(words), "hydra.sweeper.num_trials=4", arguments=["monitor.mode=min"])
-    made.sweep(["monitor.mode=min"])
+def test_mode_min_minimises_the_objective(search: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    sweeper, launcher = search(lambda words: -bowl(words), "hydra.sweeper.num_trials=4", arguments=["monitor.mode=min"])
+    sweeper.sweep(["monitor.mode=min"])
     values = [-bowl(words) for words in launcher.jobs]
     assert f"{min(values):.4f} in trial {values.index(min(values))}" in capsys.readouterr().out
 
 
-def test_the_same_seed_searches_alike(search: Any) -> None:
+def test_the_same_seed_gives_the_same_trials(search: Any) -> None:
     def jobs(seed: int) -> list[dict[str, str]]:
-        made, launcher = search(
+        sweeper, launcher = search(
             bowl, "hydra.sweeper.num_trials=5", "hydra.sweeper.random_trials=3", arguments=[f"seed={seed}"]
         )
-        made.sweep([])
+        sweeper.sweep([])
         return [{key: value for key, value in words.items() if key != "trial"} for words in launcher.jobs]
 
     assert jobs(1) == jobs(1) != jobs(2)
@@ -304,8 +304,8 @@ def test_trials_that_fail_do_not_stop_a_search(search: Any, tmp_path: Path, caps
             raise JobFailed("too much of the tracks")
         return bowl(words)
 
-    made, launcher = search(fragile, "hydra.sweeper.num_trials=9")
-    made.sweep([])
+    sweeper, launcher = search(fragile, "hydra.sweeper.num_trials=9")
+    sweeper.sweep([])
     failed = [line for line in table(tmp_path) if line["state"] == "fail"]
     assert len(launcher.jobs) == 9
     assert 0 < len(failed) < 9
@@ -313,66 +313,70 @@ def test_trials_that_fail_do_not_stop_a_search(search: Any, tmp_path: Path, caps
     assert f"{len(failed)} failed (the first: too much" in capsys.readouterr().out
 
 
-def test_a_search_whose_first_trials_all_fail_gives_up(search: Any) -> None:
+def test_a_search_stops_if_its_first_trials_all_fail(search: Any) -> None:
     def broken(words: dict[str, str]) -> float:  # noqa: ARG001
         raise JobFailed("cannot read /nowhere")
 
-    made, launcher = search(broken)
+    sweeper, launcher = search(broken)
     with pytest.raises(InputError, match="the first 6 trials all failed: cannot read /nowhere"):
-        made.sweep([])
+        sweeper.sweep([])
     assert len(launcher.jobs) == 6
 
 
-def test_an_interrupted_search_goes_on_with_what_it_was_at(search: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_search_resumes_with_its_unfinished_trials(
+    search: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     def until(words: dict[str, str]) -> float:
         if len(launcher.jobs) == 6:  # the second of a batch
             raise KeyboardInterrupt
         return bowl(words)
 
     settings = "hydra.sweeper.num_trials=10", "hydra.sweeper.batch=2"
-    made, launcher = search(until, *settings)
+    sweeper, launcher = search(until, *settings)
     with pytest.raises(KeyboardInterrupt):
-        made.sweep([])
-    assert "4 trials are over; the same command with resume=true goes on" in capsys.readouterr().out
+        sweeper.sweep([])
+    assert "4 trials are finished; the same command with resume=true continues" in capsys.readouterr().out
     before = [{key: value for key, value in words.items() if key != "trial"} for words in launcher.jobs]
 
-    again, second = search(bowl, *settings, arguments=["resume=true"])
-    again.sweep(["resume=true"])
+    resumed, second = search(bowl, *settings, arguments=["resume=true"])
+    resumed.sweep(["resume=true"])
     after = [{key: value for key, value in words.items() if key not in ("trial", "resume")} for words in second.jobs]
     assert len(after) == 6  # ten in all, and four were over
     assert after[:2] == before[4:6]  # both of the batch that was lost
-    assert not any(words in before for words in after[2:])  # not the random numbers of the beginning once more
+    assert not any(words in before for words in after[2:])  # not the random numbers of the first call
     assert second.batches[0][0] >= 6  # folders that no earlier trial had
-    assert "4 trials are over; 6 to go" in capsys.readouterr().out
+    assert "4 trials are finished; 6 to go" in capsys.readouterr().out
 
 
-def test_another_command_does_not_go_on_with_the_study_of_this_one(search: Any) -> None:
+def test_another_command_does_not_resume_this_study(search: Any) -> None:
     search(bowl, "hydra.sweeper.num_trials=2")[0].sweep([])
     other, launcher = search(bowl, "hydra.sweeper.num_trials=2", arguments=["resume=true"])
     other.sweep(["resume=true", "trainer.max_epochs=3"])
     assert len(launcher.jobs) == 2
     named, _ = search(bowl, "hydra.sweeper.num_trials=2", "hydra.sweeper.study=mine")
     named.sweep([])
-    with pytest.raises(InputError, match=r"there is a study 'mine' in .*add resume=true"):
+    with pytest.raises(InputError, match=r"search.study='mine' exists already in .*add resume=true"):
         search(bowl, "hydra.sweeper.study=mine")[0].sweep([])
-    again, _ = search(bowl, "hydra.sweeper.study=mine", arguments=["resume=true"])
-    with pytest.raises(InputError, match=r"'mine' in .* searches another space"):
-        again.sweep(["resume=true", "trainer.max_epochs=3"])
+    resumed, _ = search(bowl, "hydra.sweeper.study=mine", arguments=["resume=true"])
+    with pytest.raises(InputError, match=r"search.study='mine' in .* searches another space"):
+        resumed.sweep(["resume=true", "trainer.max_epochs=3"])
 
 
-def test_losses_are_not_searched_by_their_own_values(search: Any) -> None:
-    made, launcher = search(bowl, arguments=["monitor.metric=val/loss", "monitor.mode=min"])
-    with pytest.raises(InputError, match=r"loss is searched by monitor.metric=val/loss, .*add monitor.metric=val/ndcg"):
-        made.sweep(["loss=bce,mse"])
+def test_losses_are_not_searched_with_val_loss(search: Any) -> None:
+    sweeper, launcher = search(bowl, arguments=["monitor.metric=val/loss", "monitor.mode=min"])
+    with pytest.raises(
+        InputError, match=r"loss is searched with monitor.metric=val/loss, .*add monitor.metric=val/ndcg"
+    ):
+        sweeper.sweep(["loss=bce,mse"])
     assert launcher.jobs == []
 
 
-def test_a_misspelt_key_is_refused_before_anything_is_tried(search: Any, tmp_path: Path) -> None:
+def test_a_misspelt_key_is_refused_before_any_trial(search: Any, tmp_path: Path) -> None:
     from hydra.errors import ConfigCompositionException
 
-    made, launcher = search(bowl)
+    sweeper, launcher = search(bowl)
     with pytest.raises(ConfigCompositionException, match=r"optimizer\.learning_rate"):
-        made.sweep(["optimizer.learning_rate=interval(0,1)"])
+        sweeper.sweep(["optimizer.learning_rate=interval(0,1)"])
     assert launcher.jobs == []
     assert not (tmp_path / "optuna.db").exists()
 
@@ -391,10 +395,10 @@ def test_settings_of_a_search_are_checked(search: Any, word: str, line: str) -> 
         search(bowl, word)[0].sweep([])
 
 
-def test_a_launcher_that_queues_is_asked_how_many_at_once(search: Any) -> None:
-    made, _ = search(bowl, "hydra.sweeper.batch=null", "hydra.launcher._target_=elsewhere.Other")
-    with pytest.raises(InputError, match=r"say how many trials Other should run at once: search\.batch=4"):
-        made.sweep([])
+def test_an_unknown_launcher_needs_a_batch_size(search: Any) -> None:
+    sweeper, _ = search(bowl, "hydra.sweeper.batch=null", "hydra.launcher._target_=elsewhere.Other")
+    with pytest.raises(InputError, match=r"search\.batch=null: Other does not report .*; set .*search\.batch=4"):
+        sweeper.sweep([])
 
 
 # The study
@@ -407,22 +411,22 @@ def test_two_processes_do_not_search_one_study(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
     with (
         open_study(url=url, name="one", setup={}, resume=False, settings=SETTINGS),
-        pytest.raises(InputError, match="another process is at work on the study 'one'"),
+        pytest.raises(InputError, match=r"search\.study='one' is in use by another process"),
         open_study(url=url, name="one", setup={}, resume=True, settings=SETTINGS),
     ):
         pass
 
 
-def test_a_storage_that_cannot_be_opened_is_one_line() -> None:
+def test_a_storage_that_cannot_be_opened_is_refused_in_one_line() -> None:
     for url in ("sqlite:////dev/null/optuna.db", "nonsense"):
         with (
-            pytest.raises(InputError, match=r"cannot open search.storage=.*sqlite:///optuna.db is usual"),
+            pytest.raises(InputError, match=r"cannot open search.storage=.*the default is sqlite:///optuna.db"),
             open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS),
         ):
             pass
 
 
-def test_a_trial_worse_than_the_others_is_given_up_and_told_so_to_the_study(tmp_path: Path) -> None:
+def test_a_trial_worse_than_the_others_is_pruned_and_recorded_in_the_study(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
 
     def train(number: int, values: Sequence[float]) -> Pruning:
@@ -446,8 +450,8 @@ def test_a_trial_worse_than_the_others_is_given_up_and_told_so_to_the_study(tmp_
         assert not train(0, [0.1, 0.5, 0.6]).pruned
         record_result(study, trials[0], value=0.6)
         assert train(1, [0.0, 0.2, 0.9]).pruned  # never before epoch 2
-        told = record_result(study, trials[1], value=math.nan)
-        assert (told.state.name, told.value, told.user_attrs[PRUNED]) == ("PRUNED", 0.2, 2)
+        pruned = record_result(study, trials[1], value=math.nan)
+        assert (pruned.state.name, pruned.value, pruned.user_attrs[PRUNED]) == ("PRUNED", 0.2, 2)
         assert not train(2, [0.2, 0.6, 0.7]).pruned
         record_result(study, trials[2], value=0.7)
         best = best_so_far(study)
@@ -455,16 +459,16 @@ def test_a_trial_worse_than_the_others_is_given_up_and_told_so_to_the_study(tmp_
         assert best.number == 2
 
 
-def test_a_trial_that_was_running_when_its_process_died_is_tried_again_and_not_counted(tmp_path: Path) -> None:
+def test_a_trial_that_was_running_when_its_process_died_is_repeated_and_not_counted(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
     with open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS) as study:
         lost = study.ask().suggest_float("x", 0, 1)
-    with open_study(url=url, name=None, setup={}, resume=True, settings=SETTINGS) as again:
-        assert again.study_name == study.study_name
-        assert finished(again) == []
-        assert again.get_trials()[0].state.name == "FAIL"
-        assert WHY not in again.get_trials()[0].user_attrs
-        assert again.ask().suggest_float("x", 0, 1) == lost
+    with open_study(url=url, name=None, setup={}, resume=True, settings=SETTINGS) as resumed:
+        assert resumed.study_name == study.study_name
+        assert finished(resumed) == []
+        assert resumed.get_trials()[0].state.name == "FAIL"
+        assert WHY not in resumed.get_trials()[0].user_attrs
+        assert resumed.ask().suggest_float("x", 0, 1) == lost
 
 
 # The report
@@ -472,7 +476,7 @@ def test_a_trial_that_was_running_when_its_process_died_is_tried_again_and_not_c
 
 @pytest.mark.parametrize("num_trials", [1, 2, 14])
 @pytest.mark.parametrize("same", [True, False])
-def test_a_report_is_drawn_however_few_or_alike_the_trials_are(tmp_path: Path, num_trials: int, same: bool) -> None:
+def test_a_report_is_drawn_for_few_and_for_equal_trials(tmp_path: Path, num_trials: int, same: bool) -> None:
     space, url = make_space(), f"sqlite:///{tmp_path}/optuna.db"
     with open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS) as study:
         for number in range(num_trials):
@@ -493,7 +497,7 @@ def test_a_report_is_drawn_however_few_or_alike_the_trials_are(tmp_path: Path, n
         assert "loss.temperature" not in shares  # not every trial has it
 
 
-def test_nothing_but_what_matters_is_important(tmp_path: Path) -> None:
+def test_a_parameter_without_effect_has_no_importance(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
     with open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS) as study:
         import optuna

@@ -23,12 +23,12 @@ def make_world(*overrides: str) -> "World":
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("simulate", list(overrides)).world
     world: World = instantiate(config, _convert_="all")
-    _ = world.interest_neighbours  # part of the world, not of a step
+    _ = world.interest_neighbours  # computed now: it is a part of the world, not of a step
     return world
 
 
 def world_of(small: bool) -> "World":
-    """The same for every contender."""
+    """The world of all contenders."""
     return make_world(f"world={'small' if small else 'published'}")
 
 
@@ -51,7 +51,7 @@ def ours(_: Path, small: bool) -> Work:
 
 
 class _Listener:
-    """One session after another in plain Python, as the predecessor's simulator has it, with the same formulas."""
+    """One session after another in plain Python, as in the simulator of 2023, with the same formulas."""
 
     def __init__(self, world: "World") -> None:
         self.world, self.rng = world, np.random.default_rng(1)
@@ -77,7 +77,7 @@ class _Listener:
 
 
 def loop(world: "World", steps: int) -> int:
-    """Play sessions until so many steps are through; how many there were then."""
+    """Simulate sessions until at least `steps` steps are done; returns the number of steps."""
     listener, done = _Listener(world), 0
     while done < steps:
         listener.begin()
@@ -88,7 +88,7 @@ def loop(world: "World", steps: int) -> int:
 
 
 class _LoopEnv(gym.Env[dict[str, Any], np.int64]):
-    """The loop's listener as the environment that Gymnasium's own page on custom environments has one write."""
+    """The listener of the loop as a custom environment, written as in the documentation of Gymnasium."""
 
     def __init__(self, world: "World") -> None:
         self.listener = _Listener(world)
@@ -141,8 +141,8 @@ def gymnasium_loop(_: Path, small: bool) -> Work:
 
 
 def memory_traffic(_: Path, small: bool) -> Work:
-    """What a step reads and writes and no more: given tracks' artists and embeddings, the product, three columns."""
-    world, sessions, num_steps = world_of(small), 8192, 7  # which stay in the cache; a session has about seven steps
+    """Only the reads and writes of a step: artists and embeddings of given tracks, the product, three columns."""
+    world, sessions, num_steps = world_of(small), 8192, 7  # they stay in the cache; a session has about seven steps
     tracks = np.random.default_rng(1).integers(len(world.catalog), size=(num_steps, sessions))
     tastes = world.embeddings[tracks[0]]
     rows, liking = np.empty_like(tastes), np.empty(sessions, np.float32)

@@ -13,12 +13,12 @@ NUM_TRACKS = 50_000
 
 
 def queries_of(vectors: Any, small: bool) -> Any:
-    """All of them, or few: the catalogue stays whole, since all costs grow with it."""
+    """All queries, or 3,000 for the small size; the catalogue is the same, because all costs grow with it."""
     return vectors[:3000] if small else vectors
 
 
 def make_vectors(folder: Path) -> None:
-    """Unit vectors around those of their artists, as a trained head has them."""
+    """Unit vectors near those of their artists, as in a trained head."""
     rng = np.random.default_rng(1)
     artists = rng.standard_normal((NUM_TRACKS // 4, WIDTH), np.float32)
     vectors = artists[rng.integers(0, len(artists), NUM_TRACKS)]
@@ -28,15 +28,17 @@ def make_vectors(folder: Path) -> None:
 
 
 def make(folder: Path, _: bool) -> None:
-    """Vectors, on which ours gives the lists of a float64 oracle and of faiss, up to ties."""
+    """Write vectors; check that Segue gives the lists of a float64 oracle and of faiss, except for ties."""
     make_vectors(folder)
     vectors = np.load(folder / "vectors.npy")
     some = np.arange(0, len(vectors), len(vectors) // 200)
-    rows, scores = searched(vectors, some)
+    rows, scores = search(vectors, some)
     exact = vectors[some].astype(np.float64) @ vectors.T.astype(np.float64)
     exact[np.arange(len(some)), some] = -np.inf
     best = -np.sort(-exact, axis=1)[:, :K]
-    assert np.abs(np.take_along_axis(exact, rows, 1) - best).max() < 2e-6  # what it lists scores as the best do
+    assert (
+        np.abs(np.take_along_axis(exact, rows, 1) - best).max() < 2e-6
+    )  # the listed tracks score as high as the best ones
     assert np.abs(scores - best).max() < 2e-6
     import faiss
 
@@ -48,7 +50,7 @@ def make(folder: Path, _: bool) -> None:
         assert len(differ) == 0 or np.ptp(line[differ]) < 2e-6
 
 
-def searched(vectors: Any, query_rows: Any) -> Any:
+def search(vectors: Any, query_rows: Any) -> Any:
     import torch
 
     from src.models.retrieval.exact import top_k
@@ -61,11 +63,11 @@ def searched(vectors: Any, query_rows: Any) -> Any:
 def prepare_ours(folder: Path, small: bool) -> Work:
     vectors = np.load(folder / "vectors.npy")
     rows = np.arange(len(queries_of(vectors, small)))
-    return lambda: len(searched(vectors, rows)[0])
+    return lambda: len(search(vectors, rows)[0])
 
 
 def prepare_faiss(folder: Path, small: bool) -> Work:
-    """All queries in one call, as faiss's wiki has it."""
+    """All queries in one call, as in the wiki of faiss."""
     import faiss
 
     vectors = np.load(folder / "vectors.npy")
@@ -75,7 +77,7 @@ def prepare_faiss(folder: Path, small: bool) -> Work:
 
 
 def prepare_implicit(folder: Path, small: bool) -> Work:
-    """What the `recommend` and `similar_items` of its matrix factorisations call, in their batches."""
+    """The function that `recommend` and `similar_items` of implicit's models call, in their batches."""
     from implicit.cpu.topk import topk
 
     vectors = np.load(folder / "vectors.npy")
@@ -83,22 +85,22 @@ def prepare_implicit(folder: Path, small: bool) -> Work:
 
 
 def prepare_sheet(folder: Path, _: bool) -> Work:
-    """The predecessor's cell: a product and an argpartition for each track; on a slice."""
+    """The code of the 2023 notebook: a product and an argpartition for each track; on 50 tracks."""
     vectors = np.load(folder / "vectors.npy")
     some = vectors[:50]
 
     def work() -> float:
         for vector in some:
             scores = -np.dot(vectors, vector)
-            found = np.argpartition(scores, K)[:K]
-            found[scores[found].argsort()].tolist()
+            best = np.argpartition(scores, K)[:K]
+            best[scores[best].argsort()].tolist()
         return len(some)
 
     return work
 
 
 def prepare_product(folder: Path, small: bool) -> Work:
-    """Every query with every item, and nothing else, in the blocks that are fastest here."""
+    """Only the product of every query with every item, in blocks of the fastest size."""
     vectors = np.load(folder / "vectors.npy")
     return product_work(queries_of(vectors, small), vectors)
 
@@ -117,9 +119,9 @@ def product_work(queries: Any, items: Any) -> Work:
         return num_queries
 
     def seconds(block: int) -> float:
-        began = time.perf_counter()
+        start = time.perf_counter()
         work(block, 2048)
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     work(1024, 1024)
     best = min((128, 256, 512, 1024), key=lambda block: min(seconds(block) for _ in range(3)))

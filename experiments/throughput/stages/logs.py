@@ -1,4 +1,4 @@
-"""Event logs to race on: two replicas, rotated at 100 MB, as the service leaves them."""
+"""Event logs for the stages: two replicas, rotated at 100 MB, as the service writes them."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ _CHUNK = 100_000
 
 
 def make_logs(folder: Path, *, num_events: int, num_users: int) -> None:
-    """Write `tracks.json` and `logs/<replica>/data.json*`: sessions of about ten events, days and nights apart."""
+    """Write `tracks.json` and `logs/<replica>/data.json*`: sessions of about ten events, hours to days apart."""
     rng = np.random.default_rng(1)
     lengths = 1 + rng.geometric(1 / 9, size=num_events // 8)
     lengths = lengths[: np.searchsorted(lengths.cumsum(), num_events) + 1]
@@ -40,12 +40,12 @@ def make_logs(folder: Path, *, num_events: int, num_users: int) -> None:
 
 
 def logs_of(folder: Path) -> list[Path]:
-    """The files that were written."""
+    """The files of the event logs."""
     return sorted(folder.glob("logs/*/data.json*"))
 
 
 def _one_after_another(users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """When each session starts, in ms, user by user: hours after the one before."""
+    """Start of each session in ms, user by user: hours after the previous session of the user."""
     waits = rng.integers(4 * 3_600_000, 44 * 3_600_000, size=len(users))
     counts = np.bincount(users)
     total = waits.cumsum()

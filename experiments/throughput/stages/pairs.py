@@ -1,7 +1,7 @@
 """From event logs to sessions to pairs.
 
-All give the same arrays of pairs, session by session in the order in which these began; ours alone also checks each
-line, keeps aside what does not fit, and maps tracks to rows of the catalogue.
+All contenders return the same arrays of pairs, sorted by the start of their session. Only Segue also checks each line,
+writes rejected lines to a file, and maps tracks to rows of the catalogue.
 """
 
 from itertools import pairwise
@@ -15,7 +15,7 @@ from experiments.throughput.stages.logs import logs_of, make_logs
 
 GAP_MS = 30 * 60_000
 Arrays = tuple[np.ndarray, ...]
-"""Session, previous, following, share played of each pair."""
+"""Session, previous track, following track and played share of each pair."""
 
 
 def make(folder: Path, small: bool) -> None:
@@ -38,7 +38,7 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
 
 
 def sheet_pairs(path: Path, num_lines: int) -> Arrays:
-    """The sheet: a row at a time, user by user, as the course's notebooks walk through their logs."""
+    """One row at a time, user by user, as in the notebooks of 2023."""
     import pandas as pd
 
     frame = pd.read_json(path, lines=True, nrows=num_lines, convert_dates=False)
@@ -106,7 +106,7 @@ def polars_pairs(paths: list[Path]) -> Arrays:
 
 
 def read_only(paths: list[Path]) -> int:
-    """The bytes into memory, then the five fields by the fastest reader found, added up and kept nowhere.
+    """Read the bytes, then parse and sum five fields with the fastest reader; keep nothing.
 
     3 M lines on two idle cores: DuckDB 0.6 s, Polars 1.05, pyarrow 1.5, pysimdjson 1.8, orjson 2.6; the bytes 0.3.
     """

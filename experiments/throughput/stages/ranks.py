@@ -10,7 +10,7 @@ from experiments.throughput.stages.lists import NUM_TRACKS, make_vectors, produc
 
 
 def make(folder: Path, small: bool) -> None:
-    """Two queries a track, drawn alike: real ones crowd on what is popular, and share more lines."""
+    """Two queries per track, drawn uniformly. Real queries are mostly popular tracks and share more lines."""
     make_vectors(folder)
     rng = np.random.default_rng(2)
     num_previous = 2000 if small else NUM_TRACKS
@@ -46,7 +46,7 @@ def prepare_ours(folder: Path, _: bool) -> Work:
 
 
 def prepare_torchmetrics(folder: Path, _: bool) -> Work:
-    """Its functions, a query at a time, which its classes come to as well; on a slice, checked against ours."""
+    """The functions of torchmetrics, one query at a time, as its classes do; on 20 queries, checked against Segue."""
     import torch
     from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_recall, retrieval_reciprocal_rank
 
@@ -78,7 +78,7 @@ def prepare_torchmetrics(folder: Path, _: bool) -> Work:
 
 
 def prepare_ranx(folder: Path, _: bool) -> Work:
-    """A run of dictionaries, as its guide has it; on a slice, checked against ours."""
+    """A run of dictionaries, as in the guide of ranx; on 4 queries, checked against Segue."""
     from ranx import Qrels, Run, evaluate
 
     vectors, previous, following = data(folder)
@@ -90,8 +90,8 @@ def prepare_ranx(folder: Path, _: bool) -> Work:
         scores[np.arange(num_queries), previous[:num_queries]] = -2
         run = Run({names[place]: dict(zip(names, line.tolist(), strict=True)) for place, line in enumerate(scores)})
         qrels = Qrels({names[place]: {names[row]: 1} for place, row in enumerate(following[:num_queries])})
-        found: dict[str, float] = evaluate(qrels, run, ["recall@1", "recall@10", "recall@50", "ndcg@10", "mrr"])
-        return found
+        values: dict[str, float] = evaluate(qrels, run, ["recall@1", "recall@10", "recall@50", "ndcg@10", "mrr"])
+        return values
 
     expected = ours(vectors, previous[:num_queries], following[:num_queries])
     assert np.allclose(list(metrics().values()), expected, atol=1e-3)
@@ -104,7 +104,7 @@ def prepare_ranx(folder: Path, _: bool) -> Work:
 
 
 def prepare_product(folder: Path, _: bool) -> Work:
-    """Every query that differs with every item, once, and nothing else; nothing is ranked."""
+    """Only the product of every distinct query with every item; nothing is ranked."""
     vectors, previous, _ = data(folder)
     work = product_work(vectors[np.unique(previous)], vectors)
 

@@ -1,4 +1,4 @@
-"""What a verb costs before it does anything: its import, and `--help`, each in a fresh interpreter."""
+"""Start-up time of a verb: its import, and `--help`, each in a new interpreter."""
 
 import subprocess
 import sys
@@ -10,8 +10,8 @@ from experiments.throughput.race import Contender, Stage, Work
 VERBS = ("train", "compare", "simulate", "serve", "abtest")
 
 
-def started(words: tuple[str, ...], _folder: Path, _small: bool) -> Work:
-    """A Python with these words, from start to end."""
+def run_python(words: tuple[str, ...], _folder: Path, _small: bool) -> Work:
+    """Run Python with these arguments, from start to end."""
     from src.runs.provenance import ROOT
 
     def work() -> float:
@@ -22,7 +22,7 @@ def started(words: tuple[str, ...], _folder: Path, _small: bool) -> Work:
 
 
 def python(name: str, *words: str) -> Contender:
-    return Contender(name=name, prepare=partial(started, words))
+    return Contender(name=name, prepare=partial(run_python, words))
 
 
 STAGES = [

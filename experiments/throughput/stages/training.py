@@ -1,7 +1,7 @@
 """Training on 50,000 tracks, 100 wide, in batches of 4096.
 
-Each does whole steps of the published recipe: it cuts a shuffled batch, takes gradients of the loss, and moves the
-tables.
+Each contender does whole steps of the published recipe: it cuts a shuffled batch, computes gradients of the loss, and
+updates the tables.
 """
 
 from functools import partial
@@ -28,7 +28,7 @@ def make(folder: Path, small: bool) -> None:
 
 
 def draw_pairs(*, num_tracks: int, num_artists: int, num_pairs: int) -> list[np.ndarray]:
-    """COLUMNS of tracks as unevenly popular as those of the published world."""
+    """COLUMNS of random pairs; popularity is as skewed as in the published world."""
     rng = np.random.default_rng(0)
     popularity = rng.lognormal(sigma=1.3, size=num_tracks)
     tracks = rng.choice(num_tracks, size=(2, num_pairs), p=popularity / popularity.sum())
@@ -39,13 +39,13 @@ def _columns(folder: Path) -> list[np.ndarray]:
     return [np.load(folder / f"{name}.npy") for name in COLUMNS]
 
 
-def ours(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the data tell
-    """train.py itself."""
+def ours(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the data have the size
+    """Segue, as in train.py."""
     return fit(_columns(folder), model=model, dim=DIM)
 
 
 def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
-    """`trainer.fit` as train.py does it, an epoch at a time, with the datamodule's own loader."""
+    """`trainer.fit` as in train.py, one epoch at a time, with the loader of the datamodule."""
     import logging
     import warnings
 
@@ -71,10 +71,10 @@ def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
         following=following,
         played_ratio=played_ratio,
     )
-    nameless = [np.full(size, "", object) for size in (num_tracks, artist_of.max() + 1)]
+    no_names = [np.full(size, "", object) for size in (num_tracks, artist_of.max() + 1)]
     previous_counts, next_counts = (np.bincount(rows, minlength=num_tracks) for rows in (previous, following))
     vocabulary = Vocabulary(
-        catalog=Catalog(track_ids=np.arange(num_tracks), titles=nameless[0], artist_of=artist_of, artists=nameless[1]),
+        catalog=Catalog(track_ids=np.arange(num_tracks), titles=no_names[0], artist_of=artist_of, artists=no_names[1]),
         previous_counts=previous_counts,
         next_counts=next_counts,
         plays=previous_counts + next_counts,
@@ -91,7 +91,7 @@ def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
         config = compose("train", overrides=[*words, "run_dir=.", "trainer.accelerator=cpu", "trainer.max_epochs=1"])
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=vocabulary)
     datamodule = instantiate(config.datamodule, _convert_="all")
-    datamodule.pairs = {"train": pairs}  # which so need not be read
+    datamodule.pairs = {"train": pairs}  # set here, therefore no source is read
 
     def work() -> float:
         progress = TrainingProgress(RunContext(datamodule=datamodule), monitor="val/loss", mode="min", max_epochs=1)
@@ -112,7 +112,7 @@ def _tables(model: str) -> list["Tensor"]:
 
 
 def published(folder: Path, small: bool, model: str) -> Work:
-    """The notebook's loop: a loader that collates pair by pair, gradients of whole tables, plain Adam."""
+    """The loop of the 2023 notebook: a loader that collates pair by pair, dense gradients, Adam."""
     import torch
     from torch.nn import functional as F
     from torch.utils.data import DataLoader, TensorDataset
@@ -143,8 +143,8 @@ def published(folder: Path, small: bool, model: str) -> Work:
     return work
 
 
-def bare(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the data tell
-    """A loop and nothing else over batches that were cut beforehand, with the optimizer that proved best."""
+def bare(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the data have the size
+    """Only a loop over batches that were cut before, with the fastest optimizer found."""
     import torch
     from torch.nn import functional as F
 
@@ -158,12 +158,12 @@ def bare(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the d
 
     def cosine(rows: "Tensor", table: "Tensor") -> "Tensor":
         a, b = F.embedding(rows, table, sparse=True).unbind()
-        found: Tensor = dot(a, b) * (dot(a, a) * dot(b, b)).rsqrt()
-        return found
+        cosines: Tensor = dot(a, b) * (dot(a, a) * dot(b, b)).rsqrt()
+        return cosines
 
     def contextual(first: "Tensor", second: "Tensor") -> "Tensor":
-        found: Tensor = dot(F.embedding(first, tables[0], sparse=True), F.embedding(second, tables[1], sparse=True))
-        return found
+        products: Tensor = dot(F.embedding(first, tables[0], sparse=True), F.embedding(second, tables[1], sparse=True))
+        return products
 
     def convex(first: "Tensor", second: "Tensor") -> "Tensor":
         rows = torch.stack([first, second])

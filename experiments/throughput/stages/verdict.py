@@ -14,7 +14,7 @@ def make(folder: Path, small: bool) -> None:
 
 
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
-    """As `abtest.py` does it by default: guards, corrections, bootstrap and all."""
+    """Segue, as in `abtest.py` by default: with all checks, corrections and the bootstrap."""
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
@@ -35,9 +35,9 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
 
 
 def sheet_effects(path: Path, num_lines: int) -> dict[str, tuple[float, float, float]]:
-    """The published sheet: effect, lower and upper of each metric in percent of the control mean.
+    """The published sheet: effect of each metric and its interval, in percent of the control mean.
 
-    A user's events are walked through row by row, users are compared by Welch's interval.
+    The events of a user are read row by row; users are compared with Welch's interval.
     """
     import pandas as pd
     from scipy import stats
