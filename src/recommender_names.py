@@ -1,9 +1,10 @@
 """How recommenders are named, the same everywhere: a word, a file, a run, a model, a service."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-FILES = "the path of a recommendations.jsonl, run:<MLflow run id>, model:<name>@<alias>"
+FILES = "the path of a recommendations.jsonl or of a run folder, run:<MLflow run id>, model:<name>@<alias>"
 SERVICES = "or http://host:port"
 
 
@@ -21,13 +22,14 @@ def recommender_name(given: Any) -> str | None:
 
 
 def understand(name: str) -> Named:
-    """What a name means."""
+    """What a name means. The path of a run folder means the recommendations in it."""
     if name.startswith(("http://", "https://")):
         return Named("url", name)
     if name.startswith(("run:", "model:")):
         return Named("stored", name)
     if name.endswith((".jsonl", ".json")) or "/" in name:
-        return Named("path", name)
+        path = Path(name)
+        return Named("path", str(path / "recommendations.jsonl") if path.is_dir() else name)
     return Named("word", name)
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 from src.comparison.analysis import QUERY, TESTED, Comparison, Run
 from src.errors import InputError
 from src.runs.folder import short
-from src.tracking.store import INTERRUPTED, KIND, PRUNED, describe, fetch, find_runs, log_to_run, parent_of, talking_to
+from src.tracking.named_runs import find_run
+from src.tracking.store import INTERRUPTED, KIND, PRUNED, describe, fetch, find_runs, log_to_run, talking_to
 
 _CURVES = ("train/loss", "val/loss")
 _NAMED = 3
@@ -79,12 +80,15 @@ def _sweep(tracking_uri: str, experiment: str, parent: str | None) -> Any | None
     sweeps = find_runs(tracking_uri, experiment, f"tags.`{KIND}` = 'sweep'")
     if parent is None:
         return sweeps[0] if sweeps else None
-    named = parent_of(Path(parent)) or parent
+    try:
+        named = find_run(parent, tracking_uri).run_id
+    except InputError as error:
+        raise InputError(f"parent={parent}: {error}") from None
     for run in sweeps:
         if run.info.run_id == named:
             return run
     raise InputError(
-        f"parent={parent} is no sweep of experiment {experiment!r} in {tracking_uri}; give its run id or its folder, "
+        f"parent={parent} is no sweep of experiment {experiment!r} in {tracking_uri}; give its run:<id> or its folder, "
         "or leave parent= out for the last one"
     )
 
@@ -189,24 +193,28 @@ def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
     describe(tracking_uri, parent.info.run_id, (folder / "comparison.md").read_text(encoding="utf-8"))
 
 
-def run_to_register(asked: str | None, matching: MatchingRuns, comparison: Comparison) -> Any | None:
+def run_to_register(asked: str | None, matching: MatchingRuns, comparison: Comparison, tracking_uri: str) -> Any | None:
     """The run whose model is to be registered; None where none is.
 
     Args:
-        asked: `best`, a run id, or None.
+        asked: `best`, the name of a run (see `find_run`), or None.
         matching: the runs compared.
         comparison: of them.
+        tracking_uri: the store.
 
     Raises:
-        InputError: it is none of those compared.
+        InputError: there is no such run, or it is none of those compared.
     """
     if asked is None:
         return None
-    run_id = winner(comparison) if asked == "best" else asked
+    try:
+        run_id = winner(comparison) if asked == "best" else find_run(asked, tracking_uri).run_id
+    except InputError as error:
+        raise InputError(f"register={asked}: {error}") from None
     for run in matching.runs:
         if run.info.run_id == run_id:
             return run
-    raise InputError(f"register={asked} is none of the runs compared; use register=best, or the id of one of them")
+    raise InputError(f"register={asked} is none of the runs compared; use register=best, or run:<id> of one of them")
 
 
 def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
