@@ -170,9 +170,10 @@ def _draw_curves(comparison: Comparison, styles: Mapping[str, str], axis: "Axes"
             of_run = np.array([[curve[epoch] for epoch in epochs] for curve in curves], np.float64)
             of_run[~np.isfinite(of_run)] = np.nan
             colour, mark = _colour(place), "." if len(epochs) == 1 else ""
-            axis.plot(epochs, of_run.mean(0), style + mark, color=colour, lw=2.2 if place == 0 else 1.1)
+            shown = [epoch + 1 for epoch in epochs]  # people count epochs from 1
+            axis.plot(shown, of_run.mean(0), style + mark, color=colour, lw=2.2 if place == 0 else 1.1)
             if len(comparison.setups) <= _MANY:
-                axis.fill_between(epochs, of_run.min(0), of_run.max(0), color=colour, alpha=0.15, lw=0)
+                axis.fill_between(shown, of_run.min(0), of_run.max(0), color=colour, alpha=0.15, lw=0)
             values += of_run[np.isfinite(of_run)].tolist()
     if values and min(values) > 0 and max(values) > 30 * min(values):
         axis.set_yscale("log")

@@ -68,7 +68,11 @@ def markdown(comparison: Comparison, provenance: Mapping[str, str]) -> str:
         by_setup = [one for setup in comparison.setups for one in comparison.differences if one.setup == setup.name]
         lines += ["", f"Differences from {escape(comparison.best.name)}:", ""]
         lines += table(head, (_row(comparison, one) for one in by_setup), "llrrrr")
-    lines += ["", "![comparison](comparison.png)", "", *(f"- {escape(said)}" for said in sentences(comparison))]
+    said = sentences(comparison)
+    if any(mean.upper > mean.mean for setup in comparison.setups for mean in setup.means.values()):
+        level = f"{100 * comparison.level:g} %"
+        said.insert(1, f"±: half of Student's {level} interval of the mean over runs, so over seeds.")
+    lines += ["", "![comparison](comparison.png)", "", *(f"- {escape(sentence)}" for sentence in said)]
     lines += ["", *provenance_lines(provenance)]
     return "\n".join(lines) + "\n"
 
@@ -104,7 +108,7 @@ def _row(comparison: Comparison, one: Difference) -> list[str]:
 
 def sentences(comparison: Comparison) -> list[str]:
     """What each number is, a sentence each; and what was left out or is not known."""
-    setups, level = comparison.setups, f"{100 * comparison.level:g} %"
+    setups = comparison.setups
     num_runs = sum(len(setup.runs) for setup in setups)
     said = [
         f"Set-ups: {len(setups)}, runs: {num_runs}. They stand in the order of their mean {comparison.select}, the "
@@ -112,8 +116,6 @@ def sentences(comparison: Comparison) -> list[str]:
     ]
     if len(setups) > 1:
         said.append("Bold: the best mean of a metric that has a better and a worse.")
-    if any(mean.num > 1 for setup in setups for mean in setup.means.values()):
-        said.append(f"±: half of Student's {level} interval of the mean over runs, so over seeds.")
     said += _of_runs(comparison)
     if comparison.differences:
         said += _of_tests(comparison)

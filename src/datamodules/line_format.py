@@ -84,6 +84,10 @@ class LineFormat(Reader):
             num_rejected=len(rejected),
         )
 
+    def is_in(self, folder: Path) -> bool:
+        """See `Reader.is_in`."""
+        return (folder / self.catalogue).is_file() and bool(_event_files(self, folder))
+
     @property
     def num_head_lines(self) -> int:
         """Lines of an event file before its first event."""
@@ -97,8 +101,7 @@ def _count(database: duckdb.DuckDBPyConnection, query: str) -> int:
 
 def _find_files(source: LineFormat, folder: Path) -> tuple[Path, list[Path]]:
     catalogue = folder / source.catalogue
-    found = folder.glob(source.events) if folder.is_dir() else []
-    events = [path for path in found if path.is_file() and not path.name.endswith("~")]  # no editor's backups
+    events = _event_files(source, folder)
     missing = [name for name, found in ((source.catalogue, catalogue.is_file()), (source.events, events)) if not found]
     if missing:
         state = f"no {' and no '.join(missing)} in it" if folder.is_dir() else "no such folder"
@@ -107,6 +110,11 @@ def _find_files(source: LineFormat, folder: Path) -> tuple[Path, list[Path]]:
             "give datamodule.path=<folder>, or set SEGUE_DATA to the folder that holds the data sets"
         )
     return catalogue, sorted(events, key=_age)
+
+
+def _event_files(source: LineFormat, folder: Path) -> list[Path]:
+    found = folder.glob(source.events) if folder.is_dir() else []
+    return [path for path in found if path.is_file() and not path.name.endswith("~")]  # no editor's backups
 
 
 def _age(path: Path) -> tuple[str, int]:

@@ -162,3 +162,7 @@ class Reader(Protocol):
             InputError: a file is missing, was cut off, holds nothing, or too many lines do not fit.
         """
         ...
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether a folder has the files of this source; they are not read."""
+        ...

@@ -2,6 +2,7 @@
 
 import colorsys
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,15 +102,51 @@ def _ensure_experiment(client: Any, name: str) -> str:
 
     if (experiment := client.get_experiment_by_name(name)) is None:
         try:
-            return str(client.create_experiment(name))
+            client.create_experiment(name)
         except MlflowException:
-            if (experiment := client.get_experiment_by_name(name)) is None:
+            if client.get_experiment_by_name(name) is None:
                 raise
+        experiment = client.get_experiment_by_name(name)
     if experiment.lifecycle_stage != "active":
         raise InputError(
             f"the experiment {name!r} was deleted; restore it in MLflow, or set another logger.experiment_name"
         )
+    _prepare_view(client, experiment)
     return str(experiment.experiment_id)
+
+
+VIEW = "segue"
+"""Name of our view of an experiment in MLflow's UI, as its button "Share" would make one."""
+
+
+def runs_page(experiment_id: str) -> str:
+    """Where MLflow's UI shows the runs of an experiment in our view: what follows the address of the UI."""
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}"
+
+
+def _prepare_view(client: Any, experiment: Any) -> None:
+    """Let MLflow's UI show an experiment as one of model training, with the columns that matter; once.
+
+    Without a kind the UI guesses one, and opens where traces of language models are shown.
+    """
+    tags = {KIND_OF_EXPERIMENT: "custom_model_development", f"mlflow.sharedViewState.{VIEW}": json.dumps(_VIEW)}
+    for name, value in tags.items():
+        if name not in experiment.tags:  # somebody may have chosen another
+            client.set_experiment_tag(experiment.experiment_id, name, value)
+
+
+KIND_OF_EXPERIMENT = "mlflow.experimentKind"
+_VIEW = {
+    "orderByKey": "attributes.start_time",
+    "orderByAsc": False,
+    "selectedColumns": [
+        "attributes.`Duration`",
+        "tags.`setup`",
+        "params.`seed`",
+        *(f"metrics.`test/{name}`" for name in ("recall_at_10", "ndcg_at_10", "mrr", "mse", "coverage_at_10")),
+        "metrics.`ab/mean_time_per_session_effect_percent`",
+    ],
+}
 
 
 def store_that_is_there(tracking_uri: str | None = None) -> str:
