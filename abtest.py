@@ -25,7 +25,7 @@ def abtest(config: DictConfig) -> None:
     from src.simulation.arm_policies import make_policies
     from src.terminal.progress import arm_bars
     from src.terminal.tables import effects_table
-    from src.tracking.store import attach_abtest, locate_recommendations
+    from src.tracking.recommenders import attach_abtest, locate_recommendations
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "abtest.json")

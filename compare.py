@@ -22,7 +22,7 @@ def compare(config: DictConfig) -> None:
     from src.comparison import analysis as comparison
     from src.comparison.report import LISTENERS_DECIDE, listener_test, sentences, write_report
     from src.comparison.runs import attach, find, read, register, run_to_register, winner
-    from src.runs.folder import refuse_used_folder
+    from src.runs.folder import refuse_used_folder, short_run_name
     from src.runs.provenance import provenance
     from src.tracking.store import store_that_is_there
 
@@ -48,13 +48,14 @@ def compare(config: DictConfig) -> None:
         console.print(sentence, markup=False, highlight=False)
     if command := listener_test(result):
         console.print(f"{LISTENERS_DECIDE}:\n             {command}", soft_wrap=True, markup=False, highlight=False)
-    chosen = run_to_register(config.register, found, result)
+    requested = None if config.register is None else str(config.register)
+    chosen = run_to_register(requested, found, result, uri)
     if chosen is not None:
         version = register(chosen, uri, name=str(config.name), alias=str(config.alias))
-        registered = f"{config.name} version {version}, {config.alias}: run {chosen.info.run_id}"
+        registered = f"{config.name} version {version}, {config.alias}: {short_run_name(chosen.info.run_id)}"
         console.print(f"registered   {registered}", markup=False)
     console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
-    best = f"model:{config.name}@{config.alias}" if chosen else f"run:{winner(result)}"
+    best = f"model:{config.name}@{config.alias}" if chosen else short_run_name(winner(result))
     console.print(f"next         python serve.py recommendations={best}", soft_wrap=True, markup=False)
 
 

@@ -79,7 +79,7 @@ def _versions(given: dict[str, Any], _: "ReleaseRequest") -> None:
 
 
 def _locate(name: str) -> Path:
-    from src.tracking.store import locate_recommendations  # here, in the process that loads
+    from src.tracking.recommenders import locate_recommendations  # here, in the process that loads
 
     return locate_recommendations(name)
 

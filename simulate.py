@@ -22,7 +22,7 @@ def simulate(config: DictConfig) -> None:
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
     from src.simulation.arm_policies import make_policies
-    from src.tracking.store import locate_recommendations
+    from src.tracking.recommenders import locate_recommendations
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "simulation.json")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src.runs.resume import command_line
@@ -12,9 +13,10 @@ from src.sweeps.search import Search
 from src.sweeps.search_words import search_as_sweeper
 from src.terminal.console import console
 from src.terminal.entry import verb
-from src.terminal.next_steps import next_steps
+from src.terminal.next_steps import FinishedRun, show_training
 from src.terminal.quiet import hush_libraries
-from src.terminal.tables import frame_table, metrics_table
+from src.terminal.tables import frame_table
+from src.terminal.training_tables import below_popular
 from src.tracking.previous_runs import folder_of, join_sweep, same_runs
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def train(config: DictConfig) -> float:
         The best value of the monitored metric, for a search.
     """
     hush_libraries()
+    from src.datamodules.source_choice import check_source_choice
     from src.errors import check_number
     from src.runs.folder import hold, setup_name
     from src.runs.recipe import check_recipe, named_recipe
@@ -52,6 +55,8 @@ def train(config: DictConfig) -> float:
     )
     config.run_name = config.run_name or f"{setup} seed={config.seed}"
     named = named_run(config)
+    if named is None:  # a run that is resumed has its source
+        check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
     datamodule = _data(config)
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
     previous = run_to_resume(named, same, data=datamodule.path, data_digest=datamodule.digest())
@@ -70,9 +75,14 @@ def train(config: DictConfig) -> float:
 def _data(config: DictConfig) -> "PairDataModule":
     from hydra.utils import instantiate
 
+    folder = Path(str(config.datamodule.path))
+    already_there = set(folder.glob("*"))
     with console.status("preparing"):
         datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
     datamodule.prepare_data()
+    if datamodule.path != folder:
+        done = "read from" if datamodule.path in already_there else "written to"
+        console.print(f"simulated    logs {done} {datamodule.path}", soft_wrap=True, markup=False)
     with console.status("reading events"):
         datamodule.setup()
     return datamodule
@@ -88,6 +98,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
     from src.errors import check_number
     from src.evaluation.direction import check_monitor_mode
     from src.runs.beginning import record_beginning
+    from src.tracking.store import runs_page
     from src.tracking.training_run import begin_run, end_pruned, make_logger, run_logger
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
@@ -132,8 +143,17 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
         logger.finish()
 
     metrics = context.history.metrics()
-    console.print(metrics_table(metrics, title=config.run_name))
-    console.print(next_steps(config, hydra.runtime.choices, context.recommendations), soft_wrap=True, markup=False)
+    finished = FinishedRun(
+        config=config,
+        choices=hydra.runtime.choices,
+        overrides=hydra.overrides.task,
+        run_id=logger.run_id if logger else None,
+        runs_page=runs_page(logger.experiment_id) if logger else None,
+        has_recommendations=context.recommendations is not None,
+        below_popular=below_popular(metrics),
+        is_job=hydra.mode == RunMode.MULTIRUN,
+    )
+    show_training(finished, metrics, context.examples)
     return metrics[config.monitor.metric]
 
 

@@ -210,7 +210,10 @@ def _read_lists(path: Path) -> dict[int, _Line]:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read recommendations from {path}: {error.strerror}") from None
+        raise InputError(
+            f"cannot read recommendations from {path}: {error.strerror}; if the run folder was deleted, MLflow still "
+            "has them: run:<id>"
+        ) from None
     lists: dict[int, _Line] = {}
     for number, bare in enumerate(text.splitlines(), start=1):
         line = _parse(bare, f"{path}, line {number}")

@@ -1,9 +1,10 @@
 """How a recommender is named in every command: by a word, a file, a run, a model or a service."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-FILES = "the path of a recommendations.jsonl, run:<MLflow run id>, model:<name>@<alias>"
+FILES = "the path of a recommendations.jsonl or of a run folder, run:<MLflow run id>, model:<name>@<alias>"
 SERVICES = "or http://host:port"
 
 
@@ -39,14 +40,15 @@ def parse_name(name: str) -> RecommenderName:
         name: name of a recommender.
 
     Returns:
-        The name with its kind.
+        The name with its kind. The path of a run folder becomes that of the recommendations in it.
     """
     if name.startswith(("http://", "https://")):
         return RecommenderName("url", name)
     if name.startswith(("run:", "model:")):
         return RecommenderName("stored", name)
     if name.endswith((".jsonl", ".json")) or "/" in name:
-        return RecommenderName("path", name)
+        path = Path(name)
+        return RecommenderName("path", str(path / "recommendations.jsonl") if path.is_dir() else name)
     return RecommenderName("word", name)
 
 

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "simulation": NOUNS | {"runs", "statistics"},
     "serving": NOUNS | {"runs"},
     "terminal": {"errors", "runs"},
-    "tracking": {"errors", "runs", "terminal"},
+    "tracking": {"errors", "runs", "terminal", "recommender_names"},
     "plots": NOUNS | {"runs", "terminal"},
     "abtest": NOUNS | {"runs", "statistics", "datamodules", "terminal", "plots"},
     "comparison": NOUNS | {"runs", "statistics", "evaluation", "terminal", "tracking", "plots"},

@@ -1,6 +1,6 @@
 """What the callbacks of one run are given, and the values that they hand to each other and to `train.py`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -13,6 +13,7 @@ from typing_extensions import get_protocol_members
 from src.datamodules.pair_datamodule import PairDataModule
 from src.models.contracts import Ranker
 from src.runs.history import RunHistory
+from src.terminal.training_tables import ExampleTrack
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,6 +40,7 @@ class RunContext:
         history: what was measured.
         test_queries: set by `RankingMetrics` in the test; None without queries.
         recommendations: the file that `Export` wrote.
+        examples: some tracks and their best recommendations, for people; set by `Export`.
         pictures: the files that `Pictures` drew.
         is_pruned: whether the search gave the run up.
     """
@@ -47,6 +49,7 @@ class RunContext:
     history: RunHistory = field(default_factory=RunHistory)
     test_queries: RankedQueries | None = None
     recommendations: Path | None = None
+    examples: Sequence[ExampleTrack] = ()
     pictures: list[Path] = field(default_factory=list)
     is_pruned: Callable[[], bool] = lambda: False
 

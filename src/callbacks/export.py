@@ -4,17 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.callbacks.context import RunContext, ranker_of
+from src.catalog import Vocabulary
 from src.catalog_files import write_top_tracks
 from src.errors import InputError, check_number
 from src.recommendations import Recommendations, check_k
 from src.terminal.console import console
 from src.terminal.progress import progress
+from src.terminal.training_tables import ExampleTrack
 
 NUM_TOP_TRACKS = 1000
 """Most played tracks of the training data that are written."""
+NUM_EXAMPLES = 10
+"""Tracks that are shown to people with their recommendations."""
+NUM_FOLLOWING = 5
+"""Recommendations that are shown of each of them."""
 INDEXES = ("auto", "exact", "approximate")
 
 
@@ -58,9 +65,10 @@ class Export(Callback):
                 rows, scores = ranker.top(query_rows, self._k, advance)
             Recommendations(rows=rows, scores=scores).write(self._path, vocabulary.catalog)
         self._context.recommendations = self._path
+        self._context.examples = example_tracks(vocabulary, rows)
         if share_found is not None:
             self._report(trainer, share_found)
-        most_played = np.argsort(-vocabulary.plays, kind="stable")[:NUM_TOP_TRACKS]
+        most_played = _by_plays(vocabulary)[:NUM_TOP_TRACKS]
         write_top_tracks(vocabulary.catalog.track_ids[most_played], self._path.with_name("top_tracks.json"))
 
     def _report(self, trainer: Trainer, recall: float) -> None:
@@ -73,3 +81,36 @@ class Export(Callback):
             share += f", less than callbacks.export.recall={self._recall}"
         line = f"recommendations are approximate: they hold {share}; callbacks.export.index=exact takes longer"
         console.print(line, soft_wrap=True)
+
+
+def example_tracks(vocabulary: Vocabulary, rows: Int64[np.ndarray, "N K"]) -> list[ExampleTrack]:
+    """Ten tracks for people, each with its first recommendations.
+
+    They are at places 1, 2, 4, 8, … 512 by plays in training, or 1 to 10 in a catalogue that is smaller than that.
+
+    Args:
+        vocabulary: the catalogue and its plays.
+        rows: recommendations of each track, best first; -1 where a list has ended.
+    """
+    by_plays, catalog = _by_plays(vocabulary), vocabulary.catalog
+    places = [2**power for power in range(NUM_EXAMPLES)]
+    if places[-1] > len(catalog):
+        places = list(range(1, min(NUM_EXAMPLES, len(catalog)) + 1))
+
+    def name(row: int) -> tuple[str, str]:
+        title, artist = catalog.titles[row], catalog.artists[catalog.artist_of[row]]
+        return (title, artist) if title else (str(catalog.track_ids[row]), "")
+
+    return [
+        ExampleTrack(
+            place=place,
+            name=name(query := int(by_plays[place - 1])),
+            following=[name(row) for row in rows[query, :NUM_FOLLOWING].tolist() if row >= 0],
+        )
+        for place in places
+    ]
+
+
+def _by_plays(vocabulary: Vocabulary) -> Int64[np.ndarray, "N"]:
+    """The rows of all tracks, the most played in training first."""
+    return np.argsort(-vocabulary.plays, kind="stable")

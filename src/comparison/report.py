@@ -96,8 +96,12 @@ def markdown(comparison: Comparison, provenance: Mapping[str, str]) -> str:
         by_setup = [one for setup in comparison.setups for one in comparison.differences if one.setup == setup.name]
         lines += ["", f"Differences from {escape(comparison.best.name)}:", ""]
         lines += table(head, (_row(comparison, one) for one in by_setup), "llrrrr")
+    notes = sentences(comparison)
+    if any(mean.upper > mean.mean for setup in comparison.setups for mean in setup.means.values()):
+        level = f"{100 * comparison.level:g} %"
+        notes.insert(1, f"±: half the width of Student's {level} interval of the mean over runs (one run per seed).")
     alt = "Each metric of each set-up with its interval over runs, and the learning curves"
-    lines += ["", f"![{alt}](comparison.png)", "", *(f"- {escape(note)}" for note in sentences(comparison))]
+    lines += ["", f"![{alt}](comparison.png)", "", *(f"- {escape(note)}" for note in notes)]
     if command := listener_test(comparison):
         lines.append(f"- {LISTENERS_DECIDE}: `{command}`")
     lines += ["", *provenance_lines(provenance)]
@@ -142,7 +146,7 @@ def sentences(comparison: Comparison) -> list[str]:
     Returns:
         Notes of one or two sentences each.
     """
-    setups, level = comparison.setups, f"{100 * comparison.level:g} %"
+    setups = comparison.setups
     num_runs = sum(len(setup.runs) for setup in setups)
     notes = [
         f"Set-ups: {len(setups)}, runs: {num_runs}. Set-ups are sorted by their mean {comparison.select}, the "
@@ -150,8 +154,6 @@ def sentences(comparison: Comparison) -> list[str]:
     ]
     if len(setups) > 1:
         notes.append("Bold: the best mean of a metric. Metrics where neither higher nor lower is better have no bold.")
-    if any(mean.num > 1 for setup in setups for mean in setup.means.values()):
-        notes.append(f"±: half the width of Student's {level} interval of the mean over runs (one run per seed).")
     notes += _about_runs(comparison)
     if comparison.differences:
         notes += _about_tests(comparison)

@@ -14,7 +14,8 @@ import pandas as pd
 from src.comparison.analysis import QUERY, TESTED, Comparison, Run
 from src.errors import InputError
 from src.runs.folder import short
-from src.tracking.store import INTERRUPTED, KIND, PRUNED, describe, fetch, find_runs, log_to_run, parent_of, talking_to
+from src.tracking.named_runs import find_run
+from src.tracking.store import INTERRUPTED, KIND, PRUNED, describe, fetch, find_runs, log_to_run, talking_to
 
 _CURVES = ("train/loss", "val/loss")
 _MAX_DIFFERENCES = 3
@@ -84,13 +85,16 @@ def _sweep(tracking_uri: str, experiment: str, parent: str | None) -> Any | None
     sweeps = find_runs(tracking_uri, experiment, f"tags.`{KIND}` = 'sweep'")
     if parent is None:
         return sweeps[0] if sweeps else None
-    named = parent_of(Path(parent)) or parent
+    try:
+        named = find_run(parent, tracking_uri).run_id
+    except InputError as error:
+        raise InputError(f"parent={parent}: {error}") from None
     for run in sweeps:
         if run.info.run_id == named:
             return run
     raise InputError(
-        f"parent={parent} is no sweep of experiment {experiment!r} in {tracking_uri}; use the run id or the folder of "
-        "a sweep, or leave out parent= for the last sweep"
+        f"parent={parent} is no sweep of experiment {experiment!r} in {tracking_uri}; use run:<id> or the folder of a "
+        "sweep, or leave out parent= for the last sweep"
     )
 
 
@@ -217,29 +221,35 @@ def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
     describe(tracking_uri, parent.info.run_id, (folder / "comparison.md").read_text(encoding="utf-8"))
 
 
-def run_to_register(requested: str | None, matching: MatchingRuns, comparison: Comparison) -> Any | None:
+def run_to_register(
+    requested: str | None, matching: MatchingRuns, comparison: Comparison, tracking_uri: str
+) -> Any | None:
     """The run whose model is to be registered.
 
     Args:
-        requested: `best`, a run id, or None.
+        requested: `best`, the name of a run (see `find_run`), or None.
         matching: the runs that were compared.
         comparison: their comparison.
+        tracking_uri: the store.
 
     Returns:
         The MLflow run; None if `requested` is None.
 
     Raises:
-        InputError: the run is not among those compared.
+        InputError: there is no such run, or it is not among those compared.
     """
     if requested is None:
         return None
-    run_id = winner(comparison) if requested == "best" else requested
+    try:
+        run_id = winner(comparison) if requested == "best" else find_run(requested, tracking_uri).run_id
+    except InputError as error:
+        raise InputError(f"register={requested}: {error}") from None
     for run in matching.runs:
         if run.info.run_id == run_id:
             return run
     raise InputError(
         f"register={requested} is not among the {len(matching.runs)} compared runs; "
-        "use register=best or the id of one of them"
+        "use register=best or run:<id> of one of them"
     )
 
 

@@ -98,6 +98,10 @@ class LineFormat(Reader):
             num_rejected=len(rejected),
         )
 
+    def is_in(self, folder: Path) -> bool:
+        """See `Reader.is_in`."""
+        return (folder / self.catalogue).is_file() and bool(_event_files(self, folder))
+
     @property
     def num_head_lines(self) -> int:
         """Number of lines of an event file before its first event."""
@@ -111,8 +115,7 @@ def _count(database: duckdb.DuckDBPyConnection, query: str) -> int:
 
 def _find_files(source: LineFormat, folder: Path) -> tuple[Path, list[Path]]:
     catalogue = folder / source.catalogue
-    matches = folder.glob(source.events) if folder.is_dir() else []
-    events = [path for path in matches if path.is_file() and not path.name.endswith("~")]  # ignore backups of editors
+    events = _event_files(source, folder)
     exists = {source.catalogue: catalogue.is_file(), source.events: bool(events)}
     missing = [name for name, is_there in exists.items() if not is_there]
     if missing:
@@ -122,6 +125,11 @@ def _find_files(source: LineFormat, folder: Path) -> tuple[Path, list[Path]]:
             "give datamodule.path=<folder>, or set SEGUE_DATA to the folder that holds the data sets"
         )
     return catalogue, sorted(events, key=_oldest_first)
+
+
+def _event_files(source: LineFormat, folder: Path) -> list[Path]:
+    matches = folder.glob(source.events) if folder.is_dir() else []
+    return [path for path in matches if path.is_file() and not path.name.endswith("~")]  # ignore backups of editors
 
 
 def _oldest_first(path: Path) -> tuple[str, int]:

@@ -261,3 +261,7 @@ class Reader(Protocol):
             InputError: a file is missing, truncated or empty, or more lines than `max_rejected` are rejected.
         """
         ...
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether a folder has the files of this source; they are not read."""
+        ...

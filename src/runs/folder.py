@@ -76,6 +76,11 @@ class RunRecord:
         return known
 
 
+def short_run_name(run_id: str) -> str:
+    """The name of a run of MLflow that people type: `run:` and the first eight characters of its id."""
+    return f"run:{run_id[:8]}"
+
+
 def is_resumable(run_dir: Path) -> bool:
     """Whether a run was started there whose record this version can use."""
     try:

@@ -50,7 +50,7 @@ def command_line(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
 
     Args:
         words: the command line.
-        folder_of: from a run id of MLflow, and the store if the command line names one, to the run folder.
+        folder_of: from the name of a run, and the store if the command line names one, to the run folder.
 
     Raises:
         InputError: there is no such run, it is not on this machine, or it began before settings were renamed.
@@ -60,11 +60,8 @@ def command_line(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
         return list(words)
     if {"-m", "--multirun"} & set(words):
         raise InputError(f"resume={named[-1]} goes on with one run; in a sweep use resume=true, it skips what is done")
-    folder = Path(named[-1])
-    if not folder.is_dir():
-        uri = [word.partition("=")[2] for word in words if word.startswith("logger.tracking_uri=")]
-        folder = folder_of(named[-1], uri[-1] if uri else None)
-    folder = folder.resolve()
+    uri = [word.partition("=")[2] for word in words if word.startswith("logger.tracking_uri=")]
+    folder = folder_of(named[-1], uri[-1] if uri else None).resolve()
     record = RunRecord.read(folder)
     if Path(record.run_dir) != folder:
         raise InputError(

@@ -63,7 +63,7 @@ def _policy(where: str, given: Any, *, templates: Mapping[str, partial[Any]], wo
         others = f"{FILES}, {SERVICES}" if "service" in templates else FILES
         raise InputError(unknown_recommender(where, name, sorted(set(templates) - set(_BY_ADDRESS)), others))
     elif named.kind != "word":
-        settings[_BY_ADDRESS[kind]] = name
+        settings[_BY_ADDRESS[kind]] = named.name
     allowed = set(templates[kind].keywords) | {_BY_ADDRESS.get(kind, "")}
     if wrong := sorted(map(str, set(settings) - allowed)):
         own = ", ".join(sorted(set(templates[kind].keywords))) or "none"

@@ -24,7 +24,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError, JobFailed, JobsFailed, check_number
-from src.runs.folder import remove_if_empty
+from src.runs.folder import remove_if_empty, short_run_name
 from src.runs.provenance import ROOT, provenance
 from src.terminal.console import console, errors
 from src.terminal.hydra_parts import VerbSweeper
@@ -220,7 +220,8 @@ class Sweep(VerbSweeper):
         """
         console.print(f"{len(results)} jobs in {self.folder}", soft_wrap=True, markup=False)
         if parent:
-            console.print(f"next         python compare.py parent={parent}", soft_wrap=True, markup=False)
+            command = f"python compare.py parent={short_run_name(parent)}"
+            console.print(f"next         {command}", soft_wrap=True, markup=False)
         failed = {number: why for number, result in enumerate(results) if (why := failure(result)) is not None}
         if failed:
             lines = [f"{len(failed)} of {len(results)} jobs failed:"]

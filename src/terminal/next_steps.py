@@ -1,27 +1,133 @@
 """What a run of `train.py` left, and which command could come next."""
 
-from collections.abc import Mapping
-from pathlib import Path
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig
 
+from src.runs.folder import short_run_name
+from src.terminal.console import console
+from src.terminal.training_tables import ExampleTrack, examples_table, metrics_tables
 
-def next_steps(config: DictConfig, choices: Mapping[str, str], recommendations: Path | None) -> str:
-    """Lines for a person.
+_STORE = "sqlite:///mlflow.db"
+"""Where runs are looked for, unless `MLFLOW_TRACKING_URI` names another store."""
+_UI = "http://127.0.0.1:5000"
+"""Where `mlflow ui` answers."""
+_CHANGES_OF_WORLD = ("world.", "taste@")
+_SOURCE = ("datamodule=", "datamodule.", "experiment=", "world=", *_CHANGES_OF_WORLD)
+"""Overrides that decide which data a run learns from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """A run of which a person is given an account.
 
     Args:
         config: of the run, all of it.
         choices: the name that was chosen of each group of conf.
-        recommendations: the file that was exported; None where none was.
+        overrides: all that was given on the command line.
+        run_id: of MLflow; None where it has none.
+        runs_page: where the MLflow UI shows the runs of the experiment: what follows its address; None without MLflow.
+        has_recommendations: whether recommendations were exported.
+        below_popular: the metrics in which the model is below the list of the most played tracks.
+        is_job: whether it is a job of a multirun, whose parent says what comes next.
     """
-    lines = {"run folder": config.run_dir}
-    if config.get("logger"):
+
+    config: DictConfig
+    choices: Mapping[str, str]
+    overrides: Sequence[str]
+    run_id: str | None
+    runs_page: str | None
+    has_recommendations: bool
+    below_popular: Sequence[str]
+    is_job: bool
+
+
+def show_training(run: FinishedRun, metrics: Mapping[str, Any], examples: Sequence[ExampleTrack]) -> None:
+    """Print the test metrics, some recommendations where it is no job of a multirun, and what comes next.
+
+    Args:
+        run: what is shown.
+        metrics: of the run, by name.
+        examples: tracks with their recommendations; may be empty.
+    """
+    console.print(metrics_tables(metrics, title=run.config.run_name))
+    for line in why_below_popular(run):
+        console.print(line, soft_wrap=line.startswith(" "), markup=False)
+    if examples and not run.is_job:
+        console.print(examples_table(examples, console.width))
+    console.print(next_steps(run), soft_wrap=True, markup=False)
+
+
+def next_steps(run: FinishedRun) -> str:
+    """Lines for a person: what the run is called, where it is, and what to type next."""
+    config = run.config
+    lines = [("run", f"{short_run_name(run.run_id)}, in full {run.run_id}")] if run.run_id else []
+    lines.append(("run folder", config.run_dir))
+    if run.runs_page is not None:
         store = config.logger.tracking_uri
-        lines["MLflow UI"] = store if store.startswith("http") else f"mlflow ui --backend-store-uri {store}"
-    if config.parent_run_id is None:
-        source = f"datamodule={choices['datamodule']} datamodule.path={config.datamodule.path}"
-        lines["next"] = f"python train.py -m model=track,artist,mean,convex,contextual {source}"
-        if choices["datamodule"] == "simulated" and recommendations is not None:
-            arms = f"'arms={{C: popular, T1: {recommendations}}}'"
-            lines[""] = f"python simulate.py {arms} world={choices['world']}"
-    return "\n".join(f"{name:12} {line}" for name, line in lines.items())
+        if store.startswith("http"):
+            lines.append(("MLflow UI", f"{store}/{run.runs_page}"))
+        else:
+            lines += [("MLflow UI", f"mlflow ui --backend-store-uri {store}"), ("", f"{_UI}/{run.runs_page}")]
+    if not run.is_job:
+        lines += [("" if number else "next", command) for number, command in enumerate(_commands(run))]
+    return "\n".join(f"{name:12} {line}" for name, line in lines)
+
+
+def _commands(run: FinishedRun) -> list[str]:
+    """The commands that a person could type next."""
+    commands = [" ".join(["python train.py -m model=track,artist,mean,convex,contextual", *_typed(run, _SOURCE)])]
+    if _is_simulated(run) and run.has_recommendations:
+        arms = shlex.quote(f'arms={{C: popular, T1: "{_name(run)}"}}')
+        commands.append(f"{_store(run)}python simulate.py {arms} {_world(run)}")
+    return commands
+
+
+def why_below_popular(run: FinishedRun) -> list[str]:
+    """Lines that say why the most played tracks have a better recall than the model; empty where they have not."""
+    if not run.below_popular:
+        return []
+    below = f"The model is below popular in {' and '.join(run.below_popular)}."
+    if not _is_simulated(run):
+        return [
+            f"{below} In these logs the most played tracks follow more often than those that the model ranks first. "
+            "Recall says how well the logs are predicted, and they also depend on what was recommended when they were "
+            "written. An A/B test (serve.py, abtest.py) measures what listeners play longer."
+        ]
+    players = " and ".join(dict.fromkeys(str(name) for name in run.config.datamodule.prepare.arms.values()))
+    lines = [
+        f"{below} These logs were played by the recommenders {players}; recall says how well such logs are predicted. "
+        "The aim is a high mean time per session. This command measures it:"
+    ]
+    if run.has_recommendations:
+        lines.append(f"{'':13}{_store(run)}python abtest.py control=popular treatment={_name(run)} {_world(run)}")
+    return lines
+
+
+def _is_simulated(run: FinishedRun) -> bool:
+    return run.choices["datamodule"] == "simulated"
+
+
+def _name(run: FinishedRun) -> str:
+    """The name of the run for other verbs: `run:<short id>`, or the run folder where MLflow does not have it."""
+    return short_run_name(run.run_id) if run.run_id else str(run.config.run_dir)
+
+
+def _store(run: FinishedRun) -> str:
+    """What comes before a command, so that it finds the run in a store other than the usual one."""
+    if run.run_id is None or run.config.logger.tracking_uri == _STORE:
+        return ""
+    return f"MLFLOW_TRACKING_URI={shlex.quote(run.config.logger.tracking_uri)} "
+
+
+def _world(run: FinishedRun) -> str:
+    """The world, and what was typed of it, which another verb needs too."""
+    return " ".join([f"world={run.choices['world']}", *_typed(run, _CHANGES_OF_WORLD)])
+
+
+def _typed(run: FinishedRun, keys: tuple[str, ...]) -> list[str]:
+    """The overrides of some keys, for a shell."""
+    return [shlex.quote(word) for word in run.overrides if word.lstrip("+~").startswith(keys)]

@@ -12,6 +12,21 @@ def number(value: float, form: str) -> str:
     return format(value, form) if math.isfinite(value) else "–"
 
 
+def plain(value: float, digits: int = 4) -> str:
+    """A number without an exponent: integers as such, others with `digits` digits that count; a dash where none.
+
+    >>> plain(12_780.0), plain(12_780.4), plain(1.5), plain(0.0080741), plain(0.00001234), plain(0.1234, digits=2)
+    ('12,780', '12,780', '1.5', '0.008074', '0.00001234', '0.12')
+    """
+    if not math.isfinite(value):
+        return "–"
+    if value == round(value):
+        return f"{value:,.0f}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def interval(lower: float, upper: float, form: str) -> str:
     """An interval in brackets; a dash where there is none.
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.terminal.console import console
-from src.terminal.numbers import interval, number, p_value
+from src.terminal.numbers import interval, number, p_value, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +51,8 @@ def effects_table(record: Mapping[str, Any]) -> Table:
         bounds = interval(effect["lower_percent"], effect["upper_percent"], "+.1f")
         cells = (
             f"[{weight}default]{effect['metric'].replace('_', ' ')}[/]",
-            f"{effect['control_mean']:.4g}",
-            f"{effect['treatment_mean']:.4g}",
+            plain(effect["control_mean"]),
+            plain(effect["treatment_mean"]),
             f"[{weight}{colour}]{effect['effect_percent']:+.1f}[/] \\{bounds}",
             p_value(effect["holm_p_value"]),
         )
@@ -69,21 +69,6 @@ def frame_table(frame: "pd.DataFrame", title: str) -> Table:
         table.add_column(str(column), justify="right")
     for name, row in frame.iterrows():
         table.add_row(str(name), *("" if gone else f"{value:,}" for value, gone in zip(row, row.isna(), strict=True)))
-    return table
-
-
-def metrics_table(metrics: Mapping[str, Any], title: str) -> Table:
-    """The test metrics of a run, each beside its floors: `test/mse` beside `test/mse_mean_floor`, and so on."""
-    test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
-    floors = sorted({name.rsplit("_", 2)[1] for name in test if name.endswith("_floor")})
-    table = Table("test", title=escape(title), title_justify="left")
-    for column in ("model", *floors):
-        table.add_column(column, justify="right")
-    for name, value in test.items():
-        if name.endswith("_floor"):
-            continue
-        beside = (test.get(f"{name}_{floor}_floor") for floor in floors)
-        table.add_row(name, f"[bold]{value:.4g}[/]", *("" if floor is None else f"{floor:.4g}" for floor in beside))
     return table
 
 
@@ -109,9 +94,12 @@ def comparison_table(record: Mapping[str, Any], title: str) -> Table:
             break
         shown.append(metric)
     table = Table("set-up", title=escape(title), title_justify="left", caption_justify="left")
-    table.caption = escape(record["verdict"] + "\n" * (len(shown) < len(others)))
+    notes = [record["verdict"]]
+    if wide and any(_has_reach(setup["metrics"][metric]) for setup in record["setups"] for metric in main):
+        notes.append(f"±: half of the {100 * record['level']:g} % interval of the mean over runs, which differ in seed")
     if len(shown) < len(others):
-        table.caption += f"{len(others) - len(shown)} more metrics are in comparison.md"
+        notes.append(f"{len(others) - len(shown)} more metrics are in comparison.md")
+    table.caption = escape("\n".join(notes))
     heads = [metric.replace("/", "/\n") for metric in (*main, *shown)]
     if tested:
         heads[len(main) : len(main)] = ["difference\nfrom the first", "Holm's p"]
@@ -130,8 +118,13 @@ def comparison_table(record: Mapping[str, Any], title: str) -> Table:
 def _mean_cell(mean: Mapping[str, Any], *, with_interval: bool) -> str:
     if not mean["num_runs"]:
         return "–"
-    reach = f" ±{mean['upper'] - mean['mean']:.2g}" if with_interval and math.isfinite(mean["upper"]) else ""
-    return f"[{'bold' if mean['leads'] else 'default'}]{mean['mean']:.4g}[/]{reach}"
+    reach = f" ±{plain(mean['upper'] - mean['mean'], digits=2)}" if with_interval and _has_reach(mean) else ""
+    return f"[{'bold' if mean['leads'] else 'default'}]{plain(mean['mean'])}[/]{reach}"
+
+
+def _has_reach(mean: Mapping[str, Any]) -> bool:
+    """Whether there is an interval of the mean: not of one run."""
+    return math.isfinite(mean["upper"])
 
 
 def _difference_cells(one: Mapping[str, Any] | None, *, with_interval: bool) -> tuple[str, str]:

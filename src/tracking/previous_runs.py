@@ -8,22 +8,22 @@ from src.errors import InputError
 from src.runs.folder import is_resumable
 from src.runs.resume import PreviousRun, config_digest
 from src.terminal.console import console
-from src.tracking.store import INTERRUPTED, KIND, PRUNED, find_runs, mark, open_store, store_that_is_there, talking_to
+from src.tracking.named_runs import find_run
+from src.tracking.store import INTERRUPTED, KIND, PRUNED, find_runs, mark, open_store
 
 
-def folder_of(run_id: str, tracking_uri: str | None) -> Path:
-    """The run folder of a run id.
+def folder_of(name: str, tracking_uri: str | None) -> Path:
+    """The folder of the run that `resume=` names.
 
     Raises:
-        InputError: there is no such run, or it is not on this machine.
+        InputError: there is no such run, or its folder is not on this machine.
     """
     try:
-        with talking_to(store_that_is_there(tracking_uri)) as client:
-            folder = Path(client.get_run(run_id).data.tags.get("run_dir", ""))
+        folder = find_run(name, tracking_uri).folder
     except InputError as error:
-        raise InputError(f"resume={run_id} is no folder, and no run either: {error}") from None
-    if not (folder / "run.json").exists():
-        raise InputError(f"resume={run_id}: its run folder {folder} is not on this machine; resume it where it ran")
+        raise InputError(f"resume={name}: {error}") from None
+    if folder is None or not folder.is_dir():
+        raise InputError(f"resume={name}: its run folder {folder} is not on this machine; resume it where it ran")
     return folder
 
 

@@ -3,7 +3,6 @@
 import colorsys
 import hashlib
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,15 +102,51 @@ def _ensure_experiment(client: Any, name: str) -> str:
 
     if (experiment := client.get_experiment_by_name(name)) is None:
         try:
-            return str(client.create_experiment(name))
+            client.create_experiment(name)
         except MlflowException:
-            if (experiment := client.get_experiment_by_name(name)) is None:
+            if client.get_experiment_by_name(name) is None:
                 raise
+        experiment = client.get_experiment_by_name(name)
     if experiment.lifecycle_stage != "active":
         raise InputError(
             f"the experiment {name!r} was deleted; restore it in MLflow, or set another logger.experiment_name"
         )
+    _prepare_view(client, experiment)
     return str(experiment.experiment_id)
+
+
+VIEW = "segue"
+"""Name of our view of an experiment in MLflow's UI, as its button "Share" would make one."""
+
+
+def runs_page(experiment_id: str) -> str:
+    """Where MLflow's UI shows the runs of an experiment in our view: what follows the address of the UI."""
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}"
+
+
+def _prepare_view(client: Any, experiment: Any) -> None:
+    """Let MLflow's UI show an experiment as one of model training, with the columns that matter; once.
+
+    Without a kind the UI guesses one, and opens where traces of language models are shown.
+    """
+    tags = {KIND_OF_EXPERIMENT: "custom_model_development", f"mlflow.sharedViewState.{VIEW}": json.dumps(_VIEW)}
+    for name, value in tags.items():
+        if name not in experiment.tags:  # somebody may have chosen another
+            client.set_experiment_tag(experiment.experiment_id, name, value)
+
+
+KIND_OF_EXPERIMENT = "mlflow.experimentKind"
+_VIEW = {
+    "orderByKey": "attributes.start_time",
+    "orderByAsc": False,
+    "selectedColumns": [
+        "attributes.`Duration`",
+        "tags.`setup`",
+        "params.`seed`",
+        *(f"metrics.`test/{name}`" for name in ("recall_at_10", "ndcg_at_10", "mrr", "mse", "coverage_at_10")),
+        "metrics.`ab/mean_time_per_session_effect_percent`",
+    ],
+}
 
 
 def store_that_is_there(tracking_uri: str | None = None) -> str:
@@ -209,14 +244,6 @@ _COLOURS = {
 }  # fmt: skip
 
 
-def parent_of(folder: Path) -> str | None:
-    """Id of the run above the sweep that has this folder; None where it is no sweep's."""
-    try:
-        return str(json.loads((folder / _PARENT).read_text(encoding="utf-8"))["mlflow_run_id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 _PARENT = "sweep.json"
 
 
@@ -283,52 +310,3 @@ def fetch(tracking_uri: str, run_id: str, path: str) -> Path:
                 )
             return here
         return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=tracking_uri))
-
-
-def locate_recommendations(name: str) -> Path:
-    """The `recommendations.jsonl` of `run:<MLflow run id>` or `model:<registered name>@<alias>`.
-
-    The store is the one that MLflow's own `MLFLOW_TRACKING_URI` names, by default the one of this folder.
-
-    Raises:
-        InputError: there is no such run or model, or it has no recommendations.
-    """
-    kind, _, key = name.partition(":")
-    try:
-        uri = store_that_is_there()
-        with talking_to(uri) as client:
-            if kind == "model":
-                model, _, alias = key.partition("@")
-                key = str(client.get_model_version_by_alias(model, alias).run_id)
-            client.get_run(key)
-        return fetch(uri, key, "recommendations.jsonl")
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-
-
-def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, str | None]) -> None:
-    """Give an A/B test's result to the MLflow runs that took part: the report and `ab/<metric>_<role>_mean`.
-
-    The treatment has `ab/<metric>_effect_percent` and its bounds too.
-
-    Args:
-        record: of the test.
-        folder: of its report.
-        roles: name of the recommender in each role; those that are `run:<id>` are runs.
-    """
-    runs = {role: name.removeprefix("run:") for role, name in roles.items() if name and name.startswith("run:")}
-    if not runs:
-        return
-    import mlflow
-
-    client = mlflow.MlflowClient(store_that_is_there())
-    for role, run_id in runs.items():
-        for effect in record["effects"]:
-            for name in ("effect_percent", "lower_percent", "upper_percent"):
-                if role == "treatment" and math.isfinite(effect[name]):
-                    client.log_metric(run_id, f"ab/{effect['metric']}_{name}", effect[name])
-            client.log_metric(run_id, f"ab/{effect['metric']}_{role}_mean", effect[f"{role}_mean"])
-        client.set_tag(run_id, "ab_role", role)
-        client.set_tag(run_id, "ab_verdict", "; ".join(record["verdicts"].values()))
-        for name in ("abtest.json", "abtest.md", "abtest.png"):
-            client.log_artifact(run_id, str(folder / name), "abtest")

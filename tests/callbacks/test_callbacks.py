@@ -1,22 +1,25 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock, create_autospec
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
 from src.callbacks.context import RunContext, ranker_of
 from src.callbacks.exact_resume import ExactResume
-from src.callbacks.export import Export
+from src.callbacks.export import Export, example_tracks
 from src.callbacks.ranking_metrics import RankingMetrics, check_monitor
+from src.catalog import Catalog
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.models.retrieval.approximate import approximate_top_k
 from src.models.retrieval.exact import top_k
 from src.recommendations import Recommendations
-from tests.conftest import NUM_RING_TRACKS, event, write_lines, write_tracks
+from tests.conftest import NUM_RING_TRACKS, event, make_vocabulary, write_lines, write_tracks
 
 Make = Callable[..., PairDataModule]
 
@@ -130,12 +133,39 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
     lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
     assert (lists.rows >= 0).all()
     assert context.recommendations == tmp_path / "r.jsonl"
+    assert len(context.examples) == 10
     assert ("recommendations are approximate" in capsys.readouterr().out) == approximate
     assert list(context.history.test) == ["export/recall_at_5"] * approximate
     if approximate:
         recall = context.history.test["export/recall_at_5"]
         assert 0.9 <= recall <= 1
         trainer.loggers[0].log_metrics.assert_called_once_with({"export/recall_at_5": pytest.approx(recall)})
+
+
+def test_the_tracks_that_people_see_are_at_doubling_places_by_plays() -> None:
+    num_tracks = 600
+    vocabulary = make_vocabulary(range(num_tracks), previous_counts=range(num_tracks))  # the last one is played most
+    rows = np.tile(np.arange(7), (num_tracks, 1))
+    rows[num_tracks - 2, 3:] = -1
+    examples = example_tracks(vocabulary, rows)
+    assert [example.place for example in examples] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+    assert [example.name for example in examples[:3]] == [
+        (f"Title {row}", f"Artist {row}") for row in (num_tracks - 1, num_tracks - 2, num_tracks - 4)
+    ]
+    assert examples[0].following == [(f"Title {row}", f"Artist {row}") for row in range(5)]
+    assert len(examples[1].following) == 3
+
+
+def test_in_a_small_catalogue_the_tracks_that_people_see_are_the_most_played() -> None:
+    examples = example_tracks(make_vocabulary(range(8)), np.zeros((8, 1), np.int64))
+    assert [example.place for example in examples] == list(range(1, 9))
+
+
+def test_a_track_without_a_title_is_shown_by_its_id() -> None:
+    catalog = Catalog.from_columns([7, 8], [None, "Two"], [None, None], source="tracks.json")
+    vocabulary = replace(make_vocabulary(range(2)), catalog=catalog)
+    [first, second] = example_tracks(vocabulary, np.array([[1], [0]]))
+    assert (first.name, first.following, second.name) == (("7", ""), [("Two", "")], ("Two", ""))
 
 
 class FixedVectors(LightningModule):

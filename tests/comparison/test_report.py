@@ -1,5 +1,6 @@
 """The report of a comparison: the contents of its files, and that the picture can always be drawn."""
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -11,10 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from src.comparison.analysis import TESTED, Comparison, Run
 from src.comparison.picture import draw
 from src.comparison.report import LISTENERS_DECIDE, listener_test, markdown, sentences, write_report
+from src.terminal import tables
 from tests.comparison.test_analysis import NDCG, compared, run, simulated_setups
 
 PROVENANCE = {"command": "compare.py", "commit": "abc"}
@@ -140,6 +143,31 @@ def test_missing_values_are_reported() -> None:
     assert "paired by query: 30 test queries of 30 sessions" in text
 
 
+def shown(comparison: Comparison, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The table in a terminal of so many columns."""
+    wide = Console(file=io.StringIO(), width=width)
+    monkeypatch.setattr(tables, "console", wide)
+    wide.print(tables.comparison_table(comparison.record(), title=""))
+    assert isinstance(wide.file, io.StringIO)
+    return wide.file.getvalue()
+
+
+def test_the_terminal_explains_plus_minus_where_it_is_shown_and_nowhere_else(
+    three: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide, narrow = (shown(three, width, monkeypatch) for width in (200, 60))
+    assert wide.count("±") > 1
+    assert "±: half of the 95 % interval of the mean over runs" in wide
+    assert "±" not in narrow
+    assert "±" not in shown(compared([run("a", val=1.0), run("b")]), 200, monkeypatch)
+    assert "±" not in "".join(sentences(three))  # which compare.py prints below the table
+
+
+def test_the_report_explains_plus_minus_where_it_has_one(three: Comparison) -> None:
+    assert "±: half the width of Student's 95 % interval" in markdown(three, PROVENANCE)
+    assert "±" not in markdown(compared([run("a", val=1.0), run("b")]), PROVENANCE)
+
+
 def test_a_complete_comparison_has_no_notes_about_missing_values(three: Comparison) -> None:
     text = "\n".join(sentences(three))
     for word in ("One run", "same seed", "left out", "(one run)", "ab/", "one session", "No difference was tested"):
@@ -210,6 +238,7 @@ def test_a_setup_has_one_colour_everywhere(three: Comparison, tmp_path: Path, mo
     assert dots[0] == dots[1] == [label.get_color() for label in figure.axes[0].get_yticklabels()]
     assert len(set(dots[0])) == 3
     curves = {str(line.get_color()) for line in figure.axes[-1].lines}
+    assert {float(line.get_xdata()[0]) for line in figure.axes[-1].lines} == {1.0}  # epochs count from 1
     assert curves == set(dots[0])
 
 

@@ -49,7 +49,7 @@ def test_the_last_sweep_is_taken_and_another_one_by_its_folder_or_id(uri: str, t
     alone = make(uri, "sweeps")
     linked = make(uri, "sweeps", **{f"sweep.{parents[0]}": "true"})
     assert ids(find(uri, "sweeps", parent=None, filter_string="").runs) == {children[1]}
-    for given in (parents[0], str(tmp_path / "one")):
+    for given in (parents[0], f"run:{parents[0][:8]}", str(tmp_path / "one")):
         matching = find(uri, "sweeps", parent=given, filter_string="")
         assert ids(matching.runs) == {children[0], linked}  # `linked` was skipped by resume=true
         assert matching.parent is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodules.formats import READERS
+from src.datamodules.formats import READERS, formats_of
 from src.errors import InputError
 from src.models.contracts import SourceEvents
 from tests.datamodules.formats.conftest import read, rejected_lines
@@ -187,6 +187,14 @@ def test_a_missing_folder_is_named_with_the_files_that_are_looked_for(
         read(reader, tmp_path / "data")
     for name in (str(tmp_path / "data"), example.catalogue, Path(example.events).name):
         assert name in str(error.value)
+
+
+def test_its_files_are_recognised(tmp_path: Path, reader: str, example: Example) -> None:
+    assert formats_of(tmp_path) == []
+    example.write(tmp_path)
+    assert formats_of(tmp_path) == [reader]
+    (tmp_path / example.events).unlink()
+    assert formats_of(tmp_path) == []
 
 
 @pytest.mark.parametrize("missing", ["catalogue", "events"])

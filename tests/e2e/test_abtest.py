@@ -91,7 +91,8 @@ def test_two_runs_are_played_and_carry_the_verdict(tmp_path: Path) -> None:
             "callbacks.export.k=10", f"hydra.run.dir={model}",
         )  # fmt: skip
         ids[model] = json.loads((tmp_path / model / "metrics.json").read_text())["mlflow_run_id"]
-    abtest(tmp_path, *SMALL, f"control=run:{ids['track']}", f"treatment=run:{ids['artist']}", "hydra.run.dir=verdict")
+    folder, short = tmp_path / "track", f"run:{ids['artist'][:8]}"
+    abtest(tmp_path, *SMALL, f"control={folder}", f"treatment={short}", "hydra.run.dir=verdict")
     record = json.loads((tmp_path / "verdict" / "abtest.json").read_text())
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     for model, role in (("track", "control"), ("artist", "treatment")):

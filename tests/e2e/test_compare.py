@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from src.tracking.store import locate_recommendations
+from src.tracking.recommenders import locate_recommendations
 from tests.conftest import ROOT
 from tests.e2e.forks import run_forked
 from tests.e2e.test_train import metrics_of, quick
@@ -109,19 +109,20 @@ def test_the_winner_is_registered_and_found_by_its_alias(swept: Path, monkeypatc
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{swept}/mlflow.db")
     best = max(runs_of(swept)["convex α=learned"], key=lambda run: metrics_of(run)["val/ndcg_at_10"])
     assert locate_recommendations("model:segue@champion").read_bytes() == (best / "recommendations.jsonl").read_bytes()
-    again = compare(swept, f"register={metrics_of(best)['mlflow_run_id']}", "hydra.run.dir=again")
+    short = f"run:{metrics_of(best)['mlflow_run_id'][:8]}"
+    again = compare(swept, f"register={short}", "hydra.run.dir=again")
     assert "registered   segue version 2, champion" in again.stdout
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["parent=nowhere"], "parent=nowhere is no sweep of experiment 'segue'"),
+        (["parent=nowhere"], "parent=nowhere: MLflow (sqlite:///mlflow.db) has no run whose id begins with nowhere"),
         (["experiment=other"], "no finished runs in experiment 'other'"),
         (["filter=nonsense"], "refuses: Invalid clause(s) in filter string"),
         (["select=test/mrr"], "test/mrr"),
         (["select=val/nonsense"], "val/nonsense"),
-        (["register=abc"], "register=abc is not among the 4 compared runs"),
+        (["register=xyz"], "register=xyz: MLflow (sqlite:///mlflow.db) has no run whose id begins with xyz"),
         (["level=2"], "level must be a number"),
         (["mode=most"], "mode"),
         (["tracking_uri=sqlite:///nowhere.db"], "there is no MLflow store sqlite:///nowhere.db here; train first"),

@@ -75,7 +75,7 @@ def test_a_run_is_found_by_its_id_and_trained_on(killed: Path) -> None:
     run_id = metrics_of(killed / "whole")["mlflow_run_id"]
     before = metrics_of(killed / "whole")["epochs"]
     more = f"trainer.max_epochs={before + 2}", "callbacks.early_stopping.patience=50"
-    train(killed, f"resume={run_id}", *more)
+    train(killed, f"resume=run:{run_id[:8]}", *more)
     after = metrics_of(killed / "whole")
     assert after["epochs"] == before + 2
     assert after["mlflow_run_id"] == run_id
@@ -84,7 +84,7 @@ def test_a_run_is_found_by_its_id_and_trained_on(killed: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["resume=nowhere"], "resume=nowhere is no folder, and no run either"),
+        (["resume=nowhere"], "resume=nowhere: MLflow (sqlite:///mlflow.db) has no run whose id begins with nowhere"),
         (["resume=."], "no run was begun there"),
         (["resume=killed", "model.dim=32"], "a run goes on as it was, and model.dim was 16, not 32"),
         (["-m", "resume=killed", "seed=1,2"], "in a sweep use resume=true"),

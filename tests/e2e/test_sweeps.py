@@ -59,7 +59,7 @@ def test_jobs_side_by_side_share_the_cores_and_hang_below_one_parent_and_one_tha
     parent, below = runs(tmp_path)
     assert [run.info.status for run in below] == ["FINISHED", "FINISHED"]
     assert parent.info.status == "FAILED"
-    assert f"python compare.py parent={parent.info.run_id}" in done.stdout
+    assert f"python compare.py parent=run:{parent.info.run_id[:8]}" in done.stdout
     seen = [json.loads((tmp_path / "sweep" / job / "threads.json").read_text()) for job in ("0", "2")]
     side_by_side = 2 if launcher == JOBLIB else 3
     threads = max(1, len(os.sched_getaffinity(0)) // side_by_side)

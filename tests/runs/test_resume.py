@@ -23,8 +23,13 @@ def started(folder: Path, *overrides: str, data_digest: str = "d0") -> Path:
     return folder
 
 
-def nowhere(run_id: str, tracking_uri: str | None) -> Path:
-    raise AssertionError(f"{run_id} was looked for in {tracking_uri}")
+def nowhere(name: str, tracking_uri: str | None) -> Path:
+    raise AssertionError(f"{name} was looked for in {tracking_uri}")
+
+
+def folder_itself(name: str, _: str | None) -> Path:
+    """The name of a run that is its folder."""
+    return Path(name)
 
 
 @pytest.mark.parametrize("words", [["model=track"], ["resume=true"], ["resume=null", "-m"], ["resume="]])
@@ -35,19 +40,19 @@ def test_other_command_lines_stay_as_they_are(words: list[str]) -> None:
 def test_a_run_gets_what_it_was_given_before_what_is_given_now(tmp_path: Path) -> None:
     run = started(tmp_path / "it's", "model=track", "+x=1", "seed=2")
     quoted = f"'{tmp_path}/it\\'s'"
-    words = command_line([f"resume={run}", "seed=3", "hydra.run.dir=other"], nowhere)
+    words = command_line([f"resume={run}", "seed=3", "hydra.run.dir=other"], folder_itself)
     assert words == ["model=track", "+x=1", "seed=3", f"resume={quoted}", f"hydra.run.dir={quoted}"]
 
 
-def test_what_is_no_folder_is_looked_for_by_its_id(tmp_path: Path) -> None:
+def test_the_folder_of_a_run_is_looked_for_in_the_store_of_the_command_line(tmp_path: Path) -> None:
     run, asked = started(tmp_path / "run", "model=track"), list[tuple[str, str | None]]()
 
-    def folder_of(run_id: str, tracking_uri: str | None) -> Path:
-        asked.append((run_id, tracking_uri))
+    def folder_of(name: str, tracking_uri: str | None) -> Path:
+        asked.append((name, tracking_uri))
         return run
 
-    assert command_line(["resume=0af3", "logger.tracking_uri=sqlite:///x.db"], folder_of)[0] == "model=track"
-    assert asked == [("0af3", "sqlite:///x.db")]
+    assert command_line(["resume=run:0af3", "logger.tracking_uri=sqlite:///x.db"], folder_of)[0] == "model=track"
+    assert asked == [("run:0af3", "sqlite:///x.db")]
 
 
 def test_a_sweep_resumes_no_single_run() -> None:
@@ -58,7 +63,7 @@ def test_a_sweep_resumes_no_single_run() -> None:
 def test_a_run_that_was_moved_is_refused(tmp_path: Path) -> None:
     started(tmp_path / "run").rename(tmp_path / "moved")
     with pytest.raises(InputError, match=r"it was .*/run when it began, which its checkpoints name; move it back"):
-        command_line([f"resume={tmp_path / 'moved'}"], nowhere)
+        command_line([f"resume={tmp_path / 'moved'}"], folder_itself)
 
 
 def test_a_new_run_is_not_written_over_another(tmp_path: Path) -> None:

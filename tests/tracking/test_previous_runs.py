@@ -71,11 +71,11 @@ def test_a_run_from_before_settings_were_renamed_is_not_the_same(uri: str, tmp_p
 
 def test_a_folder_that_is_not_here_is_refused(uri: str, tmp_path: Path) -> None:
     run_id = track(config_of(uri, "away"), tmp_path / "run", status="RUNNING")
-    (tmp_path / "run" / "run.json").unlink()
-    with pytest.raises(InputError, match=f"resume={run_id}: its run folder .*/run is not on this machine"):
-        folder_of(run_id, uri)
-    with pytest.raises(InputError, match="resume=0af3 is no folder, and no run either"):
-        folder_of("0af3", uri)
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=f"resume=run:{run_id}: its run folder .*/run is not on this machine"):
+        folder_of(f"run:{run_id}", uri)
+    with pytest.raises(InputError, match=r"resume=nowhere: MLflow .* has no run whose id begins with nowhere"):
+        folder_of("nowhere", uri)
 
 
 def test_a_run_that_is_done_counts_among_those_of_the_sweep(uri: str, tmp_path: Path) -> None:

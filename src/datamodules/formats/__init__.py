@@ -1,6 +1,7 @@
 """The formats that Segue can read, one module for each; `READERS` has them by name."""
 
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
 from src.errors import InputError
@@ -10,6 +11,11 @@ READERS: dict[str, Reader] = {
     module.name: import_module(f"{__name__}.{module.name}").READER for module in iter_modules(__path__)
 }
 """The reader of each module in this folder; the key is the name of the module and the value of `datamodule.reader=`."""
+
+
+def formats_of(folder: Path) -> list[str]:
+    """Names of the formats whose files a folder has, in the order of the alphabet."""
+    return sorted(name for name, reader in READERS.items() if reader.is_in(folder))
 
 
 def find_reader(name: str) -> Reader:

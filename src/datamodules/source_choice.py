@@ -1,0 +1,34 @@
+"""Whether the command line says which source a folder is of."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.datamodules.formats import READERS, formats_of
+from src.errors import InputError
+
+
+def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
+    """Refuse a folder of the user's without a word about its format, before simulated logs are written into it.
+
+    Args:
+        datamodule: the file of `conf/datamodule/` that was chosen.
+        overrides: all that was given on the command line.
+
+    Raises:
+        InputError: `datamodule.path=` is given, `datamodule=` is not, and nothing else chose a source.
+    """
+    values = dict(word.lstrip("+").partition("=")[::2] for word in overrides)
+    path = values.get("datamodule.path")
+    if datamodule != "simulated" or path is None or "datamodule" in values:
+        return
+    found = formats_of(Path(path.strip("'\"")))
+    formats = ", ".join(sorted(READERS))
+    remedy = (
+        f"it has the files of {found[0]}: type datamodule={found[0]} datamodule.path={path}"
+        if found
+        else f"type datamodule=<format> datamodule.path={path}, with one of the formats {formats}"
+    )
+    raise InputError(
+        f"datamodule.path={path} does not say which format the files have; {remedy} (or datamodule=simulated, which "
+        "writes logs of the simulated world into that folder)"
+    )

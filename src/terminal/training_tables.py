@@ -1,0 +1,117 @@
+"""The tables that end a training: test metrics beside their floors, and some tracks with their recommendations."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from src.terminal.numbers import plain
+
+WIDEST = 100
+"""Columns of a terminal that tables use at most."""
+
+_FLOORS = {
+    "counts": "ranks by how often the candidate came next in training",
+    "popular": "ranks by plays in training, whatever came before",
+    "mean": "predicts the mean share of training for every pair",
+    "random": "predicts a random share for every pair",
+}
+_MEANINGS = {
+    "recall_at_": "next track in the top {}",
+    "ndcg_at_": "gain by rank, top {}",
+    "mrr": "mean of 1 / rank",
+    "mse": "squared error of the share",
+    "mae": "absolute error of the share",
+    "loss": "what training minimises",
+    "num_queries": "pairs that are ranked",
+    "coverage_at_": "tracks in any top {}",
+    "same_artist_at_": "same artist, in the top {}",
+    "popularity_rank_at_": "place by plays, top {}",
+}
+"""The meaning of a metric, by its name without the number at the end."""
+
+
+def metrics_tables(metrics: Mapping[str, Any], title: str) -> Group:
+    """The test metrics of a run, each beside its floors: `test/mse` beside `test/mse_mean_floor`, and so on.
+
+    Metrics with the same floors share a table; a caption says what each floor is.
+    """
+    test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
+    by_floors: dict[tuple[str, ...], list[str]] = {}
+    for name in test:
+        if not name.endswith("_floor"):
+            floors = tuple(floor for floor in _FLOORS if f"{name}_{floor}_floor" in test)
+            by_floors.setdefault(floors, []).append(name)
+    tables = []
+    for floors, names in sorted(by_floors.items(), key=lambda item: (item[0] == (), item[0])):
+        table = Table("test", title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+        if not tables:
+            table.title = escape(title)
+        for column in ("model", *floors):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("what it is")
+        for name in names:
+            beside = (plain(test[f"{name}_{floor}_floor"]) for floor in floors)
+            table.add_row(name, f"[bold]{plain(test[name])}[/]", *beside, _meaning(name))
+        if floors:
+            rules = [f"{floor}: {_FLOORS[floor]}" for floor in floors]
+            table.caption = "\n".join(["floors (what a rule without learning scores):", *rules])
+        tables.append(table)
+    return Group(*tables)
+
+
+def _meaning(name: str) -> str:
+    parts = re.fullmatch(r"(.*?)(\d*)", name)
+    assert parts is not None
+    return _MEANINGS.get(parts[1], "").format(parts[2])
+
+
+def below_popular(metrics: Mapping[str, Any]) -> list[str]:
+    """The recalls in which the model is below the list of the most played tracks: `recall_at_50`, and so on."""
+    return [
+        name.removeprefix("test/")
+        for name, value in metrics.items()
+        if re.fullmatch(r"test/recall_at_\d+", name) and value < metrics.get(f"{name}_popular_floor", value)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleTrack:
+    """A track, and what a run recommends after it.
+
+    Args:
+        place: by plays in training, from 1.
+        name: title and artist; for a track without a title its id and nothing.
+        following: the same of the best recommendations, best first.
+    """
+
+    place: int
+    name: tuple[str, str]
+    following: Sequence[tuple[str, str]]
+
+
+def examples_table(examples: Sequence[ExampleTrack], width: int) -> Table:
+    """Tracks and their next five, by title and artist.
+
+    Args:
+        examples: at least one track.
+        width: columns of the terminal, of which `WIDEST` are used at most.
+    """
+    places = ", ".join(str(example.place) for example in examples)
+    table = Table("after", "recommendations", title="What to play next", width=min(width, WIDEST), box=SIMPLE_HEAD)
+    table.title_justify = table.caption_justify = "left"
+    table.caption = f"tracks at places {places} by plays in training; recommendations.jsonl has all"
+    for example in examples:
+        names = (f"[bold]{rank}[/] {_name(name)}" for rank, name in enumerate(example.following, start=1))
+        table.add_row("\n".join(map(escape, filter(None, example.name))), "  ".join(names))
+    return table
+
+
+def _name(name: tuple[str, str]) -> str:
+    title, artist = map(escape, name)
+    return f"{title} [dim]by {artist}[/]" if artist else title

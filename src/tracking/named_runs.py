@@ -1,0 +1,89 @@
+"""Which run a name means: the one place that decides it, for every verb.
+
+A run is named by `run:<id>`, by `run:<first characters of the id>`, or by the path of its folder or of its
+recommendations. `run:` may be left out where only a run can be meant, as in `resume=` and `parent=`.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.errors import InputError
+from src.runs.folder import short_run_name
+from src.tracking.store import store_that_is_there, talking_to
+
+_ID_LENGTH = 32
+_MOST_LISTED = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedRun:
+    """The run that a name means.
+
+    Args:
+        run_id: of MLflow; None for a folder whose run has none.
+        folder: the run folder, as far as it is known; it need not be on this machine.
+    """
+
+    run_id: str | None
+    folder: Path | None
+
+
+def find_run(name: str, tracking_uri: str | None = None) -> NamedRun:
+    """The run of a name.
+
+    Args:
+        name: `run:<id>`, the first characters of an id, or a path.
+        tracking_uri: the store; None for the one of `MLFLOW_TRACKING_URI`, or of this folder.
+
+    Raises:
+        InputError: there is no such run, more than one begins like this, or there is no such store.
+    """
+    path = Path(name)
+    if not name.startswith("run:"):
+        if path.is_dir():
+            return NamedRun(run_id=_id_in(path), folder=path)
+        if path.is_file():
+            return NamedRun(run_id=_id_in(path.parent), folder=path.parent)
+        if "/" in name:
+            raise InputError(
+                f"there is no folder {name}; where a run folder was deleted, MLflow still has the run: run:<id>"
+            )
+    run = _run_of_id(name.removeprefix("run:"), store_that_is_there(tracking_uri))
+    folder = run.data.tags.get("run_dir")
+    return NamedRun(run_id=str(run.info.run_id), folder=Path(folder) if folder else None)
+
+
+def _id_in(folder: Path) -> str | None:
+    """The id that a run or a sweep left in its folder."""
+    for file in ("run.json", "sweep.json", "metrics.json"):  # runs of old versions have the last one alone
+        try:
+            run_id = json.loads((folder / file).read_text(encoding="utf-8"))["mlflow_run_id"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if run_id:
+            return str(run_id)
+    return None
+
+
+def _run_of_id(start: str, tracking_uri: str) -> Any:
+    """MLflow's run whose id is `start`, or the only one whose id begins with it."""
+    if not re.fullmatch(r"[0-9A-Za-z-]+", start):
+        raise InputError(f"{start!r} cannot be the id of a run; give run:<id>, or the path of a run folder")
+    with talking_to(tracking_uri) as client:
+        if len(start) == _ID_LENGTH:
+            return client.get_run(start)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        matches = client.search_runs(experiments, f"attributes.run_id LIKE '{start}%'", max_results=_MOST_LISTED + 1)
+    if not matches:
+        raise InputError(
+            f"MLflow ({tracking_uri}) has no run whose id begins with {start}; give run:<id>, or the path of a run "
+            "folder"
+        )
+    if len(matches) > 1:
+        listed = [f"{short_run_name(run.info.run_id)} ({run.info.run_name})" for run in matches[:_MOST_LISTED]]
+        more = ", and more" if len(matches) > _MOST_LISTED else ""
+        raise InputError(f"the ids of several runs begin with {start}: {', '.join(listed)}{more}; give more of the id")
+    return matches[0]

@@ -1,0 +1,72 @@
+"""Recommenders that are runs or registered models: their files, and attaching the result of an A/B test to them."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from src.errors import InputError
+from src.recommender_names import parse_name
+from src.terminal.console import console
+from src.tracking.named_runs import find_run
+from src.tracking.store import fetch, store_that_is_there, talking_to
+
+
+def locate_recommendations(name: str) -> Path:
+    """The `recommendations.jsonl` of `run:<start of a run id>` or `model:<registered name>@<alias>`.
+
+    The store is the one that MLflow's own `MLFLOW_TRACKING_URI` names, by default the one of this folder.
+
+    Raises:
+        InputError: there is no such run or model, or it has no recommendations.
+    """
+    try:
+        uri = store_that_is_there()
+        if name.startswith("model:"):
+            model, _, alias = name.removeprefix("model:").partition("@")
+            with talking_to(uri) as client:
+                run_id = str(client.get_model_version_by_alias(model, alias).run_id)
+        else:
+            run_id = str(find_run(name, uri).run_id)
+        return fetch(uri, run_id, "recommendations.jsonl")
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, str | None]) -> None:
+    """Give an A/B test's result to the MLflow runs that took part: the report and `ab/<metric>_<role>_mean`.
+
+    The treatment has `ab/<metric>_effect_percent` and its bounds too.
+
+    Args:
+        record: of the test.
+        folder: of its report.
+        roles: name of the recommender in each role; those that name a run or its folder are runs.
+    """
+    for role, name in roles.items():
+        if name is None or (run_id := _run_id_of(name)) is None:
+            continue
+        try:
+            _attach(record, folder, role, run_id)
+        except InputError as error:
+            console.print(f"the result is not attached to {name}: {error}", soft_wrap=True, markup=False)
+
+
+def _run_id_of(name: str) -> str | None:
+    """The id of the run that a recommender's name means; None where it is no run, or one without MLflow."""
+    if parse_name(name).kind == "path" or name.startswith("run:"):
+        return find_run(name).run_id
+    return None
+
+
+def _attach(record: Mapping[str, Any], folder: Path, role: str, run_id: str) -> None:
+    with talking_to(store_that_is_there()) as client:
+        for effect in record["effects"]:
+            for bound in ("effect_percent", "lower_percent", "upper_percent"):
+                if role == "treatment" and math.isfinite(effect[bound]):
+                    client.log_metric(run_id, f"ab/{effect['metric']}_{bound}", effect[bound])
+            client.log_metric(run_id, f"ab/{effect['metric']}_{role}_mean", effect[f"{role}_mean"])
+        client.set_tag(run_id, "ab_role", role)
+        client.set_tag(run_id, "ab_verdict", "; ".join(record["verdicts"].values()))
+        for file in ("abtest.json", "abtest.md", "abtest.png"):
+            client.log_artifact(run_id, str(folder / file), "abtest")

@@ -1,0 +1,64 @@
+"""The tables that end a training."""
+
+import io
+
+from rich.console import Console, RenderableType
+
+from src.terminal.training_tables import WIDEST, ExampleTrack, below_popular, examples_table, metrics_tables
+
+METRICS = {
+    "test/num_queries": 1734.0,
+    "test/popularity_rank_at_10": 12780.4,
+    "test/recall_at_50": 0.1696,
+    "test/recall_at_50_popular_floor": 0.2543,
+    "test/recall_at_50_counts_floor": 0.177,
+    "test/mse": 0.04929,
+    "test/mse_mean_floor": 0.1094,
+    "test/mse_random_floor": 0.00001234,
+    "val/loss": 0.5,
+}
+
+
+def text_of(shown: RenderableType, width: int = 80) -> list[str]:
+    file = io.StringIO()
+    Console(file=file, width=width).print(shown)
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def test_metrics_are_shown_plainly_beside_their_floors_with_their_meaning() -> None:
+    lines = text_of(metrics_tables(METRICS, title="convex [seed=1]"))
+    assert lines[0].strip() == "convex [seed=1]"
+    rows = [" ".join(line.split()) for line in lines]
+    assert "recall_at_50 0.1696 0.177 0.2543 next track in the top 50" in rows
+    assert "mse 0.04929 0.1094 0.00001234 squared error of the share" in rows
+    assert "num_queries 1,734 pairs that are ranked" in rows
+    assert "popularity_rank_at_10 12,780 place by plays, top 10" in rows
+    assert max(map(len, lines)) <= 80
+
+
+def test_every_floor_that_is_shown_is_explained_in_a_line_and_no_other() -> None:
+    text = "\n".join(text_of(metrics_tables(METRICS, title="")))
+    for floor in ("counts", "popular", "mean", "random"):
+        assert text.count(f"{floor}: ") == 1
+    ranking_only = {name: value for name, value in METRICS.items() if "mse" not in name}
+    text = "\n".join(text_of(metrics_tables(ranking_only, title="")))
+    assert "counts: ranks by how often the candidate came next in training" in text
+    assert "mean: " not in text
+
+
+def test_a_model_is_below_popular_in_the_recalls_in_which_it_is() -> None:
+    recalls = {"test/recall_at_10": 0.3, "test/recall_at_10_popular_floor": 0.3, "test/recall_at_1": 0.1}
+    assert below_popular({**METRICS, **recalls, "test/mrr": 0.0, "test/mrr_popular_floor": 1.0}) == ["recall_at_50"]
+
+
+def test_tracks_are_shown_by_title_and_artist_or_else_by_id_and_fit() -> None:
+    first = ExampleTrack(place=1, name=("One [x]", "Ann"), following=[("Two", "Bob & the Band")] * 5)
+    second = ExampleTrack(place=2, name=("107", ""), following=[("108", "")])
+    for width in (60, 80, 200):
+        lines = text_of(examples_table([first, second], width), width=width)
+        assert max(map(len, lines)) <= min(width, WIDEST)
+        text = " ".join(" ".join(lines).split())
+        assert "One [x] 1 Two by Bob & the Band" in text
+        assert "5 Two by" in text
+        assert "1 108" in text
+        assert "tracks at places 1, 2 by plays in training" in text

@@ -1,0 +1,27 @@
+"""What the name of a recommender means."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from src.recommender_names import RecommenderName, parse_name
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("popular", "word"),
+        ("run:3fa2", "stored"),
+        ("model:segue@champion", "stored"),
+        ("http://localhost:5001", "url"),
+        ("lists.jsonl", "path"),
+        ("outputs/train/gone", "path"),
+    ],
+)
+def test_the_form_of_a_name_says_what_it_means(name: str, kind: Literal["word", "path", "stored", "url"]) -> None:
+    assert parse_name(name) == RecommenderName(kind, name)
+
+
+def test_a_run_folder_means_the_recommendations_in_it(tmp_path: Path) -> None:
+    assert parse_name(str(tmp_path)) == RecommenderName("path", str(tmp_path / "recommendations.jsonl"))
