@@ -105,7 +105,7 @@ def make_pages(state: State, *, listening: Mapping[str, Any]) -> FastAPI:
     @app.get("/metrics")
     async def metrics() -> Response:
         """For Prometheus; of all workers of this machine."""
-        return PlainTextResponse(exposition(), media_type=CONTENT_TYPE_LATEST)
+        return PlainTextResponse(exposition(state.workers), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
