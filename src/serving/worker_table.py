@@ -38,12 +38,12 @@ class WorkerTable:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def set_ready(self, worker: int, now_s: float) -> None:
+    def set_ready(self, worker: int, now_s: int | float) -> None:
         """Record that a worker answers requests."""
         self._rows["ready_since_s"][worker] = now_s
         self._rows["is_ready"][worker] = 1
 
-    def add_death(self, worker: int, exit_code: int, now_s: float) -> int:
+    def add_death(self, worker: int, exit_code: int, now_s: int | float) -> int:
         """Record that a worker ended although nobody stopped it; returns how many times in a row it did."""
         is_first = self._is_settled(worker, now_s)
         self._rows["is_ready"][worker] = 0
@@ -52,7 +52,7 @@ class WorkerTable:
         self._rows["num_deaths"][worker] = num_deaths
         return num_deaths
 
-    def plan_restart(self, worker: int, at_s: float) -> None:
+    def plan_restart(self, worker: int, at_s: int | float) -> None:
         """Record when a worker that is down will be started again."""
         self._rows["is_ready"][worker] = 0
         self._rows["restart_at_s"][worker] = at_s
@@ -83,7 +83,7 @@ class WorkerTable:
         """Number of restarts of each worker, by its name."""
         return {worker_name(worker): int(count) for worker, count in enumerate(self._rows["num_restarts"])}
 
-    def problems(self, now_s: float | None = None) -> list[str]:
+    def problems(self, now_s: int | float | None = None) -> list[str]:
         """A line for each worker that is down or that died several times in a row."""
         now_s = time.monotonic() if now_s is None else now_s
         lines = []
@@ -91,7 +91,8 @@ class WorkerTable:
             num_deaths = int(row["num_deaths"])
             if not num_deaths:
                 continue
-            cause = f"died {_times(num_deaths)}, the last time by {exit_cause(int(row['exit_code']))}"
+            deaths = f"died {num_deaths} times in a row, last" if num_deaths > 1 else "died"
+            cause = f"{deaths} by {exit_cause(int(row['exit_code']))}"
             if not row["is_ready"]:
                 wait_s = float(row["restart_at_s"]) - now_s
                 when = f"restarts in {wait_s:.1f} s" if wait_s > 0 else "is being restarted"
@@ -100,7 +101,7 @@ class WorkerTable:
                 lines.append(f"{worker_name(worker)} is restarted often: it {cause}")
         return lines
 
-    def _is_settled(self, worker: int, now_s: float) -> bool:
+    def _is_settled(self, worker: int, now_s: int | float) -> bool:
         row = self._rows[worker]
         return bool(row["is_ready"]) and now_s - float(row["ready_since_s"]) >= self._reset_after_s
 
@@ -119,6 +120,3 @@ def exit_cause(exit_code: int) -> str:
     except ValueError:
         return f"signal {-exit_code}"
 
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times in a row"
