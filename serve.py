@@ -45,12 +45,15 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
     refuse_used_folder(Path(given["run_dir"]).absolute(), "serve.json")
     busy = partial(console.status, "loading recommendations")
     settings, release = prepare_service(given, request, warn=_warn, busy=busy)
-    arms = ", ".join(f"{name}: {arm.recommender}" for name, arm in release.arms.items())
-    console.print(f"experiment   {release.experiment}, arms {arms}", soft_wrap=True, markup=False)
-    where = settings.store["folder"]
-    console.print(f"release      {release.version}, {len(release):,} tracks, in {where}", soft_wrap=True)
-    console.print(f"run folder   {settings.run_dir}", soft_wrap=True, markup=False)
-    run(settings)
+    show = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    show(f"experiment   {release.experiment}")
+    for name, arm in release.arms.items():
+        picks = f"pick={arm.pick}, artist_gap={arm.artist_gap}"
+        how = picks if arm.policy == "lists" else "without lists, so pick and artist_gap do not apply"
+        show(f"arm {name:<8} {arm.recommender}, {how}")
+    show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
+    show(f"run folder   {settings.run_dir}")
+    run(settings, show)
 
 
 def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:

@@ -1,7 +1,7 @@
-"""The service: the predecessor's endpoints, and what operating one needs.
+"""The ASGI application of the service.
 
-`ServiceApp` is the ASGI application. It answers `/next` and `/last`, which come thousands of times a second, itself;
-all other pages are FastAPI's.
+`ServiceApp` answers `/next` and `/last` itself, because they come thousands of times a second; FastAPI answers all
+other pages.
 """
 
 import asyncio
@@ -9,17 +9,18 @@ import contextlib
 import hmac
 import json
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from src.serving.limits import RateLimit
 from src.serving.log_writer import LogUnavailableError, now_ms
 from src.serving.metrics import Metrics
-from src.serving.pages import OUR_BUG, make_pages, unknown_track
+from src.serving.pages import INTERNAL_ERROR, make_pages, unknown_track
 from src.serving.state import State
 
 Message = MutableMapping[str, Any]
@@ -28,13 +29,14 @@ Send = Callable[[Message], Awaitable[None]]
 
 _log = logging.getLogger("segue.serving")
 
-_LISTENING = ("/next/", "/last/")
-_MOST_DIGITS = 18
+_EVENT_PATHS = ("/next/", "/last/")
+_MAX_DIGITS = 18
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*", re.ASCII)
 _JSON = (b"content-type", b"application/json")
 
 
-class Listened(BaseModel):
-    """What a listener tells of the track that has just ended."""
+class PlayedTrack(BaseModel):
+    """Body of `/next` and `/last`: the track that has just ended."""
 
     model_config = ConfigDict(strict=True)
 
@@ -42,8 +44,21 @@ class Listened(BaseModel):
     time: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="share of it that was played")]
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer
-    """A request that gets another status than 200, and why."""
+def _as_whole(value: object) -> object:
+    """A whole number that came as text or as a float, as an integer; anything else as it is."""
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class _PlayedTrackInOtherTypes(PlayedTrack):
+    """The same with an id as the predecessor accepts it: `"10"` and `10.0` are 10."""
+
+    track: Annotated[int, BeforeValidator(_as_whole), Field(gt=-(2**63), lt=2**63)]
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer
+    """A request that is answered with another status than 200, and the reason."""
 
     def __init__(self, status: HTTPStatus, reason: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         super().__init__(reason)
@@ -54,15 +69,15 @@ class ServiceApp:
     """The service as an ASGI application.
 
     Args:
-        state: what to work with.
-        metrics: counts what happens.
-        upkeep: runs beside the requests until cancelled.
-        closing: is called at the end, when nothing more will be answered.
-        max_body_bytes: of a request.
-        body_timeout_s: seconds in which a body must have arrived.
-        token: what a request must bear, if anything.
-        rate_limit: of a client, if any.
-        with_fallback: whether lines of the log say where an answer came from that no list gave.
+        state: what the worker answers from.
+        metrics: counts requests and fallbacks.
+        upkeep: coroutines that run beside the requests until they are cancelled.
+        closing: coroutines that are awaited at the end, when no more requests are answered.
+        max_body_bytes: largest body of a request.
+        body_timeout_s: seconds within which a body must arrive.
+        token: the token that a request must send, if any.
+        rate_limit: limits the requests of a client, if given.
+        with_fallback: whether lines of the event log have the source of an answer that no list gave.
     """
 
     def __init__(
@@ -83,85 +98,83 @@ class ServiceApp:
         self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
         self._token = None if token is None else token.encode()
         self._rate_limit, self._with_fallback = rate_limit, with_fallback
-        self._listened = TypeAdapter(Listened)
-        self._pages = make_pages(state, listening=_listening_paths())
+        self._strict, self._lenient = TypeAdapter(PlayedTrack), TypeAdapter(_PlayedTrackInOtherTypes)
+        self._pages = make_pages(state, event_paths=_event_paths())
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, or start and stop."""
+        """Answer one request, or run the startup and shutdown of a worker."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
             return
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
             return
         started = time.perf_counter()
         path: str = scope["path"]
-        label = path[1:5] if path.startswith(_LISTENING) else "page"
+        label = path[1:5] if path.startswith(_EVENT_PATHS) else "page"
         try:
             self._admit(scope, path)
             if label == "page":
                 status = await self._page(scope, receive, send)
             else:
-                body = await self._listen(label, scope, path, receive)
+                body = await self._answer_event(label, scope, path, receive)
                 status = HTTPStatus.OK
                 await _send(send, status, body)
-        except Refused as refused:
-            status = refused.status
-            await _send(send, status, _reason(refused.reason), refused.headers)
+        except Refusal as refusal:
+            status = refusal.status
+            await _send(send, status, _reason(refusal.reason), refusal.headers)
         except Exception:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
-            _log.exception("a bug: %s %s", scope["method"], label)
-            await _send(send, status, _reason(OUR_BUG))
+            _log.exception("internal error: %s %s", scope["method"], label)
+            await _send(send, status, _reason(INTERNAL_ERROR))
         self._metrics.answered(label, status, time.perf_counter() - started)
 
     def _admit(self, scope: Message, path: str) -> None:
-        """Who may ask, and how often."""
+        """Check the token and the rate limit."""
         if path in ("/health", "/health/live"):
             return
         if self._token is not None:
-            given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            scheme, _, secret = given.partition(b" ")
+            header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            scheme, _, secret = header.partition(b" ")
             if scheme.lower() != b"bearer" or not hmac.compare_digest(secret, self._token):
-                reason = "this service wants a token: send the header 'Authorization: Bearer <token>'"
-                raise Refused(HTTPStatus.UNAUTHORIZED, reason, [("www-authenticate", "Bearer")])
+                reason = "this service requires a token: send the header 'Authorization: Bearer <token>'"
+                raise Refusal(HTTPStatus.UNAUTHORIZED, reason, [("www-authenticate", "Bearer")])
         if self._rate_limit is not None:
             client = scope.get("client") or ("",)
             wait_s = self._rate_limit.take(client[0], time.monotonic())
             if wait_s:
                 reason = f"more than {self._rate_limit.per_second:g} requests a second; wait {wait_s:.2f} s"
-                raise Refused(HTTPStatus.TOO_MANY_REQUESTS, reason, [("retry-after", str(int(wait_s) + 1))])
+                raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, reason, [("retry-after", str(int(wait_s) + 1))])
 
-    async def _listen(self, call: str, scope: Message, path: str, receive: Receive) -> bytes:
+    async def _answer_event(self, call: str, scope: Message, path: str, receive: Receive) -> bytes:
         """`POST /next/<user>` and `POST /last/<user>`."""
         arrived = time.perf_counter()
         digits = path[6:]
-        if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS):
-            raise Refused(HTTPStatus.NOT_FOUND, f"/{call}/<user> wants a user that is a whole number")
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MAX_DIGITS):
+            reason = f"/{call}/<user>: user must be a whole number of at most {_MAX_DIGITS} digits"
+            raise Refusal(HTTPStatus.NOT_FOUND, reason)
         if scope["method"] != "POST":
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"/{call} wants POST", [("allow", "POST")])
+            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"/{call} accepts POST only", [("allow", "POST")])
         user = int(digits)
-        try:
-            listened = self._listened.validate_json(await self._read(scope, receive))
-        except ValidationError as error:
-            raise Refused(HTTPStatus.BAD_REQUEST, _what_is_wrong(error)) from None
+        played = self._parse(await self._read(scope, receive))
         state, now = self.state, now_ms()
-        if state.log.problem:  # before the session hears of it
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, state.log.problem)
+        if state.log.problem:  # before the track is added to the session
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, state.log.problem)
         recommender = state.recommender
-        row = recommender.release.row_of(listened.track)
+        row = recommender.release.row_of(played.track)
         if row < 0:
-            raise Refused(HTTPStatus.NOT_FOUND, unknown_track(listened.track, recommender.release))
+            raise Refusal(HTTPStatus.NOT_FOUND, unknown_track(played.track, recommender.release))
         arm = recommender.arm_of(user)
         head = (
             f'{{"message": "{call}", "timestamp": {now}, "user": {user}, '
-            f'"track": {listened.track}, "time": {listened.time}, '
+            f'"track": {played.track}, "time": {played.time}, '
         )
         fallback = None
         if call == "next":
-            played: list[int] = []
+            session: list[int] = []
             if recommender.remembers(arm):
-                played = await state.sessions.play(user, listened.track, now)
-            following, fallback = recommender.follow(arm, row, played)
+                session = await state.sessions.play(user, played.track, now)
+            following, fallback = recommender.follow(arm, row, session)
             if fallback:
                 self._metrics.fell_back(arm, fallback)
             track = int(recommender.release.track_ids[following])
@@ -178,15 +191,24 @@ class ServiceApp:
         try:
             await state.log.append(line.encode())
         except LogUnavailableError as error:
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         return answer
 
+    def _parse(self, body: bytes) -> PlayedTrack:
+        try:
+            return self._strict.validate_json(body)
+        except ValidationError:  # rare: only then the slower check for ids of other types is made
+            try:
+                return self._lenient.validate_json(body)
+            except ValidationError as error:
+                raise Refusal(HTTPStatus.BAD_REQUEST, _describe(error)) from None
+
     async def _read(self, scope: Message, receive: Receive) -> bytes:
-        """The body, which must not be larger or slower than allowed."""
+        """Read the body within the limits of size and time."""
         for name, value in scope["headers"]:
-            if name != b"content-length" or not value.isdigit():  # what is no length cannot make the body longer
+            if name != b"content-length" or not value.isdigit():  # an invalid length cannot make the body longer
                 continue
-            if len(value) > _MOST_DIGITS or int(value) > self._max_body_bytes:
+            if len(value) > _MAX_DIGITS or int(value) > self._max_body_bytes:
                 raise self._too_large()
         body = bytearray()
         try:
@@ -194,7 +216,7 @@ class ServiceApp:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise Refused(HTTPStatus.BAD_REQUEST, "the client went away")
+                        raise Refusal(HTTPStatus.BAD_REQUEST, "the client closed the connection")
                     body += message.get("body", b"")
                     if len(body) > self._max_body_bytes:
                         raise self._too_large()
@@ -202,30 +224,32 @@ class ServiceApp:
                         return bytes(body)
         except TimeoutError:
             reason = f"the body took longer than {self._body_timeout_s:g} s"
-            raise Refused(HTTPStatus.REQUEST_TIMEOUT, reason, [("connection", "close")]) from None
+            raise Refusal(HTTPStatus.REQUEST_TIMEOUT, reason, [("connection", "close")]) from None
 
-    def _too_large(self) -> Refused:
+    def _too_large(self) -> Refusal:
         reason = f"a body must not be larger than {self._max_body_bytes} bytes"
-        return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
+        return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
 
     async def _page(self, scope: Message, receive: Receive, send: Send) -> int:
         status = 0
+        if scope["method"] == "HEAD":  # as GET; the server leaves the body out
+            scope = {**scope, "method": "GET"}
 
-        async def noting(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._pages(scope, receive, noting)
+            await self._pages(scope, receive, send_and_note)
         except Exception:
             if not status:
                 raise
-            _log.exception("a bug: %s page", scope["method"])  # Starlette raises it once more after its answer
+            _log.exception("internal error: %s page", scope["method"])  # Starlette raises it again after its answer
         return status
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         tasks: list[asyncio.Task[None]] = []
         while True:
             message = await receive()
@@ -254,43 +278,43 @@ def _reason(text: str) -> bytes:
     return json.dumps({"reason": text}, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def _what_is_wrong(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"])) or "the body"
     return f'{where}: {first["msg"]}; expected {{"track": whole number, "time": share played, from 0 to 1}}'
 
 
-def _listening_paths() -> dict[str, Any]:
-    """OpenAPI of `/next` and `/last`."""
+def _event_paths() -> dict[str, Any]:
+    """OpenAPI description of `/next` and `/last`."""
 
     def operation(summary: str, answer: dict[str, str]) -> dict[str, Any]:
         properties = {name: {"type": kind} for name, kind in answer.items()}
         schema = {"type": "object", "properties": properties, "required": list(properties)}
         reasons = {
             "400": "the body is not as expected",
-            "404": "no such track",
-            "408": "the body came too slowly",
+            "404": "the track is not in the catalogue",
+            "408": "the body took too long to arrive",
             "413": "the body is too large",
-            "503": "nothing can be logged, so nothing is answered",
+            "503": "the event log cannot be written",
         }
         reason = {"type": "object", "properties": {"reason": {"type": "string"}}, "required": ["reason"]}
         responses = {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}}
         for status, text in reasons.items():
             responses[status] = {"description": text, "content": {"application/json": {"schema": reason}}}
-        user = {"type": "integer", "minimum": 0, "maximum": 10**_MOST_DIGITS - 1}
+        user = {"type": "integer", "minimum": 0, "maximum": 10**_MAX_DIGITS - 1}
         return {
             "summary": summary,
             "parameters": [{"name": "user", "in": "path", "required": True, "schema": user}],
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": Listened.model_json_schema()}},
+                "content": {"application/json": {"schema": PlayedTrack.model_json_schema()}},
             },
             "responses": responses,
         }
 
     return {
         "/next/{user}": {
-            "post": operation("What follows the track just played", {"user": "integer", "track": "integer"})
+            "post": operation("The next track after the one just played", {"user": "integer", "track": "integer"})
         },
-        "/last/{user}": {"post": operation("The session is over", {"user": "integer"})},
+        "/last/{user}": {"post": operation("The session has ended", {"user": "integer"})},
     }

@@ -14,6 +14,7 @@ import itertools
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from src.errors import InputError, check_number
@@ -45,19 +46,27 @@ class EventLogWriter:
         fsync: one of `FSYNC`, see above.
         fsync_interval_s: seconds between two calls of fsync where it is `interval`.
         max_bytes: size that a file does not exceed, unless a single line does; 100 MB as published.
-        backups: rotated files that are kept; ten as published.
+        backups: rotated files that are kept; ten as in the predecessor.
+        on_write: is called with the number of lines of each write.
 
     Raises:
         InputError: a setting is out of range, or the file cannot be written.
     """
 
     def __init__(
-        self, folder: Path, *, fsync: str, fsync_interval_s: int | float, max_bytes: int, backups: int
+        self,
+        folder: Path,
+        *,
+        fsync: str,
+        fsync_interval_s: int | float,
+        max_bytes: int,
+        backups: int,
+        on_write: Callable[[int], None] = lambda _: None,
     ) -> None:
         check_log(fsync=fsync, fsync_interval_s=fsync_interval_s, max_bytes=max_bytes, backups=backups)
         self.path = folder / "data.json"
         self._fsync, self._interval_s = fsync, fsync_interval_s
-        self._max_bytes, self._backups = max_bytes, backups
+        self._max_bytes, self._backups, self._on_write = max_bytes, backups, on_write
         self._batch: list[tuple[bytes, asyncio.Future[None]]] = []
         self._unsynced: list[asyncio.Future[None]] = []
         self._num_in_sync = 0
@@ -156,6 +165,7 @@ class EventLogWriter:
 
     def _written(self, futures: list[asyncio.Future[None]]) -> None:
         self.num_lines += len(futures)
+        self._on_write(len(futures))
         if self._fsync != "always":
             self._is_dirty = True
             _resolve(futures, None)

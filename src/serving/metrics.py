@@ -4,22 +4,31 @@ The environment variable `PROMETHEUS_MULTIPROC_DIR` must name a folder before th
 """
 
 import logging
-import os
-from collections.abc import Callable, Iterable
+from collections import Counter as Counted
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+from src.serving.prometheus_parts import name_files_by_worker
+from src.serving.worker_table import WorkerTable
 
 _log = logging.getLogger("segue.serving")
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
+name_files_by_worker()
+
 _requests = Counter("segue_requests", "Requests answered.", ["endpoint", "status"])
-_seconds = Histogram("segue_request_seconds", "Time to an answer.", ["endpoint"], buckets=_SECONDS)
-_fallbacks = Counter("segue_fallbacks", "Answers that no list gave, and where they came from.", ["arm", "source"])
-_log_queue = Gauge("segue_log_queue", "Lines waiting to be as safe as was promised.", multiprocess_mode="livesum")
-_log_lines = Gauge("segue_log_lines", "Lines written by the workers alive.", multiprocess_mode="livesum")
-_problems = Gauge("segue_problems", "What is wrong, see /health.", multiprocess_mode="livemax")
+_seconds = Histogram("segue_request_seconds", "Time until a request is answered.", ["endpoint"], buckets=_SECONDS)
+_fallbacks = Counter("segue_fallbacks", "Answers that no list gave, by the source they came from.", ["arm", "source"])
+_events = Counter("segue_events_logged", "Events written to the event log.")
+_log_queue = Gauge("segue_log_queue", "Events that wait for the disk, see log.fsync.", multiprocess_mode="livesum")
+_log_lines = Gauge("segue_log_lines", "Events written by the workers alive.", multiprocess_mode="livesum")
+_problems = Gauge("segue_problems", "Number of problems that /health reports.", multiprocess_mode="livemax")
 
 
 class Metrics:
@@ -28,7 +37,7 @@ class Metrics:
     def __init__(self) -> None:
         self._by_answer: dict[tuple[str, int], Callable[[], None]] = {}
         self._by_endpoint: dict[str, Callable[[float], None]] = {}
-        self._lately: dict[tuple[str, str], int] = {}
+        self._recent_fallbacks: Counted[tuple[str, str]] = Counted()
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -39,38 +48,83 @@ class Metrics:
         count()
         self._by_endpoint[endpoint](seconds)
 
+    def count_events(self, num_events: int) -> None:
+        """Events were written to the event log."""
+        _events.inc(num_events)
+
     def fell_back(self, arm: str, source: str) -> None:
         """No list gave an answer."""
         _fallbacks.labels(arm, source).inc()
-        self._lately[arm, source] = self._lately.get((arm, source), 0) + 1
+        self._recent_fallbacks[arm, source] += 1
 
     def report_fallbacks(self) -> None:
-        """Put those since the last call into the service's own log."""
-        if self._lately:
-            counted = ", ".join(f"{arm} {source} {number}" for (arm, source), number in sorted(self._lately.items()))
-            _log.warning("answers of late that no list gave: %s", counted)
-            self._lately.clear()
+        """Put the fallbacks since the last call into the service's own log."""
+        if self._recent_fallbacks:
+            counts = sorted(self._recent_fallbacks.items())
+            text = ", ".join(f"{arm} {source} {number}" for (arm, source), number in counts)
+            _log.warning("recent answers that no list gave: %s", text)
+            self._recent_fallbacks.clear()
 
     def observe(self, num_waiting: int, num_lines: int, num_problems: int) -> None:
-        """How the log and the service are now."""
+        """Record the present state of the log and of the service."""
         _log_queue.set(num_waiting)
         _log_lines.set(num_lines)
         _problems.set(num_problems)
 
 
-def forget_dead(pids: Iterable[int]) -> None:
-    """Take out the gauges of workers that were killed, as far as none of these processes is alive."""
-    for pid in pids:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            mark_process_dead(pid)
-        except PermissionError:  # it lives, and is somebody else's
-            continue
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What all workers have counted since the service started.
+
+    Args:
+        requests: requests answered, by endpoint and status.
+        num_events: events written to the event log.
+        num_fallbacks: answers that no list gave.
+    """
+
+    requests: dict[tuple[str, str], int]
+    num_events: int
+    num_fallbacks: int
 
 
-def exposition() -> bytes:
-    """All workers' metrics, in Prometheus' text format."""
+def totals() -> Totals:
+    """Add up the counters of all workers, those that died among them."""
+    requests: Counted[tuple[str, str]] = Counted()
+    sums: Counted[str] = Counted()
+    for metric in MultiProcessCollector(None).collect():
+        for sample in metric.samples:
+            if sample.name == "segue_requests_total":
+                requests[sample.labels["endpoint"], sample.labels["status"]] += int(sample.value)
+            sums[sample.name] += int(sample.value)
+    return Totals(
+        requests=dict(requests),
+        num_events=sums["segue_events_logged_total"],
+        num_fallbacks=sums["segue_fallbacks_total"],
+    )
+
+
+class _WorkerMetrics(Collector):
+    def __init__(self, workers: WorkerTable) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        workers = self._workers
+        yield GaugeMetricFamily("segue_workers_configured", "Workers that should run.", value=len(workers))
+        yield GaugeMetricFamily("segue_workers_alive", "Workers that answer requests.", value=workers.num_ready)
+        restarts = CounterMetricFamily("segue_worker_restarts", "Restarts after a worker died.", labels=["worker"])
+        for name, count in workers.restarts().items():
+            restarts.add_metric([name], count)
+        yield restarts
+
+
+def forget_gauges(worker: str) -> None:
+    """Remove the gauges of a worker that has died; its counters stay."""
+    mark_process_dead(worker)
+
+
+def exposition(workers: WorkerTable) -> bytes:
+    """The metrics of all workers, in Prometheus' text format."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
+    registry.register(_WorkerMetrics(workers))
     return generate_latest(registry)

@@ -1,4 +1,4 @@
-"""All pages of the service but `/next` and `/last`, which `/docs` describes with them."""
+"""All pages of the service except `/next` and `/last`, which `/docs` describes as well."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -14,40 +14,41 @@ from src.serving.metrics import exposition
 from src.serving.release import Release
 from src.serving.state import State
 
-OUR_BUG = "a bug of ours; the service's own log has more"
+INTERNAL_ERROR = "internal error; the service's own log has the details"
 
 
 class _Pages(FastAPI):
-    listening: Mapping[str, Any]
+    event_paths: Mapping[str, Any]
 
     def openapi(self) -> dict[str, Any]:
-        """As FastAPI has it, with `/next` and `/last` before the pages."""
+        """The description by FastAPI, with `/next` and `/last` before the other pages."""
         if not self.openapi_schema:
             schema = super().openapi()
-            schema["paths"] = {**self.listening, **schema["paths"]}
+            schema["paths"] = {**self.event_paths, **schema["paths"]}
         return super().openapi()
 
 
-def make_pages(state: State, *, listening: Mapping[str, Any]) -> FastAPI:
+def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
     """The pages of a service.
 
     Args:
-        state: what to show.
-        listening: OpenAPI of `/next` and `/last`.
+        state: what the pages show.
+        event_paths: OpenAPI description of `/next` and `/last`.
     """
     app = _Pages(
-        title="Segue", summary="Which track should follow which.", version=state.release.version, redirect_slashes=False
+        title="Segue", summary="Recommends the next track.", version=state.release.version, redirect_slashes=False
     )
-    app.listening = listening
+    app.event_paths = event_paths
     Id = Annotated[int, Path(gt=-(2**63), lt=2**63)]  # noqa: N806 - a type
 
     @app.exception_handler(HTTPException)
     async def refuse(_: Request, error: HTTPException) -> Response:
-        return JSONResponse({"reason": str(error.detail)}, error.status_code, headers=error.headers)
+        headers = {"allow": "GET, HEAD"} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+        return JSONResponse({"reason": str(error.detail)}, error.status_code, headers=headers)
 
     @app.exception_handler(Exception)
-    async def admit_bug(_: Request, __: Exception) -> Response:
-        return JSONResponse({"reason": OUR_BUG}, HTTPStatus.INTERNAL_SERVER_ERROR)
+    async def report_internal_error(_: Request, __: Exception) -> Response:
+        return JSONResponse({"reason": INTERNAL_ERROR}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     @app.exception_handler(RequestValidationError)
     async def refuse_value(_: Request, error: RequestValidationError) -> Response:
@@ -57,17 +58,19 @@ def make_pages(state: State, *, listening: Mapping[str, Any]) -> FastAPI:
 
     @app.get("/")
     async def root() -> dict[str, str]:
-        """The service is there."""
-        return {"status": "alive", "message": "Segue: POST /next/<user> tells what follows; see /docs"}
+        """The service is running."""
+        return {"status": "alive", "message": "Segue: POST /next/<user> answers the next track; see /docs"}
 
     @app.get("/track/{track}")
     async def track_record(track: Id) -> dict[str, Any]:
-        """The record of a track."""
-        return state.release.track(_row(state.release, track))
+        """The record of a track, with the ids that the first arm with lists recommends after it, best first."""
+        release = state.release
+        row = _row(release, track)
+        return {**release.track(row), "recommendations": release.recommended_ids(row)}
 
     @app.get("/recommendations/{track}")
     async def recommendations(track: Id) -> dict[str, Any]:
-        """Each arm's list after a track, best first."""
+        """The list of each arm after a track, best first."""
         release = state.release
         row = _row(release, track)
         return {
@@ -78,18 +81,18 @@ def make_pages(state: State, *, listening: Mapping[str, Any]) -> FastAPI:
 
     @app.get("/experiments")
     async def experiments() -> dict[str, Any]:
-        """The experiment that is served, and its arms."""
+        """The experiment and its arms."""
         release = state.release
         arms = {
-            arm: {"recommender": given.recommender, "policy": given.policy}
-            | ({"pick": given.pick, "artist_gap": given.artist_gap} if given.policy == "lists" else {})
-            for arm, given in release.arms.items()
+            name: {"recommender": arm.recommender, "policy": arm.policy}
+            | ({"pick": arm.pick, "artist_gap": arm.artist_gap} if arm.policy == "lists" else {})
+            for name, arm in release.arms.items()
         }
         return {"experiment": release.experiment, "arms": arms, "version": release.version, "tracks": len(release)}
 
     @app.get("/health")
     async def health() -> Response:
-        """Whether requests can be answered (200) or not (503), and what is wrong."""
+        """Whether requests are answered (200) or not (503), and the problems of this service."""
         is_ready = state.log.problem is None
         problems = state.problems()
         status = "unready" if not is_ready else "degraded" if problems else "ok"
@@ -99,13 +102,13 @@ def make_pages(state: State, *, listening: Mapping[str, Any]) -> FastAPI:
 
     @app.get("/health/live")
     async def live() -> dict[str, bool]:
-        """The process is there."""
+        """The process is running."""
         return {"live": True}
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        """For Prometheus; of all workers of this machine."""
-        return PlainTextResponse(exposition(), media_type=CONTENT_TYPE_LATEST)
+        """Metrics of all workers of this service, in Prometheus' text format."""
+        return PlainTextResponse(exposition(state.workers), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
@@ -118,5 +121,5 @@ def _row(release: Release, track: int) -> int:
 
 
 def unknown_track(track: int, release: Release) -> str:
-    """Why a request for a track gets 404."""
+    """The reason of a 404 for a track."""
     return f"track {track} is not in the catalogue of {len(release)} tracks"

@@ -202,6 +202,11 @@ class Release:
         first = int(self.artist_ends[artist - 1]) if artist else 0
         return self.by_artist[first : int(self.artist_ends[artist])]
 
+    def recommended_ids(self, row: int) -> list[int]:
+        """Raw ids that the first arm with lists recommends after a track, best first; empty where no arm has lists."""
+        lists = next(iter(self.lists.values()), None)
+        return [] if lists is None else self.track_ids[lists[row][lists[row] >= 0]].tolist()
+
     def recommended(self, arm: str, row: int) -> list[dict[str, Any]]:
         """An arm's list after a track, best first: the records of its tracks, with their scores where there are any."""
         if arm not in self.lists:

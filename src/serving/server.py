@@ -2,87 +2,110 @@
 
 import asyncio
 import contextlib
-import fcntl
 import functools
 import gc
-import http.client
 import itertools
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
-import threading
 import time
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import numpy as np
+import uvloop
 
 from src.catalog_files import write_lines
+from src.errors import InputError
 from src.serving.log_writer import EventLogWriter
-from src.serving.settings import TOKEN, ServiceSettings
+from src.serving.settings import TOKEN, ServiceSettings, hold_port
 from src.serving.stores import make_sessions, make_stores
+from src.serving.supervisor import Supervisor
+from src.serving.worker_table import WorkerTable, worker_name
 
 if TYPE_CHECKING:
-    import src.serving.app  # which is imported by `import_service`, once the metrics have their folder
+    import src.serving.app
+    import src.serving.metrics  # both are imported by `import_service`, once the metrics have their folder
 
-_metrics: list[tempfile.TemporaryDirectory[str]] = []  # which last as long as this process
+_metrics_folders: list[tempfile.TemporaryDirectory[str]] = []  # each is removed when this process ends
 
 _REPORT_S = 60
-"""Between two lines about fallbacks in the service's own log."""
+"""Seconds between two lines about fallbacks in the service's own log."""
 
 _STOP_S = 4
-"""A worker that has not stopped by then is killed."""
+"""Seconds after which a worker that does not stop is killed."""
+
+_log = logging.getLogger("segue.serving")
 
 
 def import_service() -> None:
     """Import all that workers need, before they are forked."""
-    _metrics.append(tempfile.TemporaryDirectory(prefix="segue-metrics-"))
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics[0].name  # is read when the metrics are imported
-    import granian
+    _metrics_folders.append(tempfile.TemporaryDirectory(prefix="segue-metrics-"))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folders[0].name  # is read when the metrics are imported
+    import granian.server.embed
 
     from src.serving import app, redis_store
 
     assert granian, (app, redis_store)
 
 
-def make_service(settings: ServiceSettings) -> "src.serving.app.ServiceApp":
-    """A worker's application."""
+def make_service(
+    settings: ServiceSettings, *, worker: int, workers: WorkerTable, supervisor: int
+) -> "src.serving.app.ServiceApp":
+    """Build the application of one worker, in the process of that worker.
+
+    Args:
+        settings: how to serve.
+        worker: number of the worker, from 0.
+        workers: the state of all workers; this one is set ready when it starts to answer.
+        supervisor: process id of the supervisor; the worker stops when that process has ended.
+
+    Raises:
+        InputError: the event log cannot be written, or there is no release to serve.
+    """
     from src.serving.app import ServiceApp
-    from src.serving.metrics import Metrics, forget_dead
+    from src.serving.metrics import Metrics
     from src.serving.recommender import Recommender
     from src.serving.state import State, follow_store
 
     run_dir, limits = Path(settings.run_dir), settings.limits
-    name, before = _claim_name(run_dir)
-    rng = np.random.default_rng(None if settings.seed is None else [settings.seed, int(name.split("-")[1])])
+    rng = np.random.default_rng(None if settings.seed is None else [settings.seed, worker + 1])
     store, shared = make_stores(settings)
-    sessions, ends = make_sessions(settings)
-    log, metrics = EventLogWriter(run_dir / "logs" / name, **settings.of_lines()), Metrics()
-    forget_dead(before)
+    sessions, close_sessions = make_sessions(settings)
+    metrics = Metrics()
+    log = EventLogWriter(
+        run_dir / "logs" / worker_name(worker), **settings.log_settings(), on_write=metrics.count_events
+    )
     release, problem = store.open_whole()
-    state = State(recommender=Recommender(release, rng), sessions=sessions, log=log, store_problem=problem)
-    master = os.getppid()
+    state = State(
+        recommender=Recommender(release, rng), sessions=sessions, log=log, workers=workers, store_problem=problem
+    )
 
     async def observe() -> None:
+        workers.set_ready(worker, time.monotonic())
         for second in itertools.count():
             metrics.observe(log.num_waiting, log.num_lines, len(state.problems()))
             if second % _REPORT_S == _REPORT_S - 1:
                 metrics.report_fallbacks()
-            if os.getppid() != master:  # killed, so that nobody will stop this worker
+            if os.getppid() != supervisor:  # it was killed, and nobody else will stop this worker
                 signal.raise_signal(signal.SIGTERM)
             await asyncio.sleep(1)
 
-    gc.collect()  # what is here stays: without it each full collection holds the answers up for 30 ms
-    gc.freeze()
+    gc.collect()
+    gc.freeze()  # what exists now stays; without this each full collection delays the answers by 30 ms
     fetch = None if shared is None else shared.fetch
     follow = functools.partial(follow_store, state, store, fetch, poll_s=settings.poll_s, rng=rng)
     return ServiceApp(
         state=state,
         metrics=metrics,
         upkeep=[log.run, observe, follow],
-        closing=[log.close, *ends],
+        closing=[log.close, *close_sessions],
         max_body_bytes=limits["max_body_bytes"],
         body_timeout_s=limits["body_timeout_s"],
         token=os.environ.get(TOKEN) or None,
@@ -91,81 +114,137 @@ def make_service(settings: ServiceSettings) -> "src.serving.app.ServiceApp":
     )
 
 
-_names: list[TextIO] = []  # open files, whose locks last as long as the worker
+def run(settings: ServiceSettings, show: Callable[[str], None]) -> None:
+    """Run the workers until SIGTERM or Ctrl-C; then answer what is in flight, write what is left, and return.
 
+    Args:
+        settings: how to serve.
+        show: prints a line for the user: where the service answers, and at the end what it has done.
 
-def _claim_name(run_dir: Path) -> tuple[str, list[int]]:
-    """`worker-<k>`, the first that no living worker of this run has, and the processes that had it before.
-
-    Who follows a dead worker goes on with its log.
+    Raises:
+        InputError: another program listens at the port, or no worker could start.
     """
-    folder = run_dir / "workers"
-    folder.mkdir(exist_ok=True)
-    number = 1
-    while True:
-        file = (folder / f"worker-{number}").open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            number += 1
-            continue
-        _names.append(file)
-        file.seek(0)
-        before = [int(line) for line in file]
-        print(os.getpid(), file=file, flush=True)
-        return f"worker-{number}", before
+    from src.serving.metrics import forget_gauges, totals
+
+    sys.stdout.flush()  # before the workers are forked, because each would write it again
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    make_sessions(settings)  # before several workers map it at the same time
+    started_s = time.monotonic()
+    workers = WorkerTable(settings.workers, reset_after_s=settings.restart["reset_after_s"])
+    supervisor = Supervisor(
+        functools.partial(_run_worker, settings, workers, os.getpid()),
+        workers,
+        max_pause_s=settings.restart["max_pause_s"],
+        stop_s=_STOP_S,
+        on_death=lambda worker: forget_gauges(worker_name(worker)),
+    )
+    catalogue = get_context("fork").Process(target=_write_catalogue, args=(settings,), daemon=True)
+
+    def announce() -> bool:
+        address = _local_address(settings)
+        if catalogue.exitcode is None or not _listens(address):
+            return False
+        where = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
+        num_ready = workers.num_ready
+        of = "" if num_ready == len(workers) else f" of {len(workers)}"
+        show(f"serving      {where} ({num_ready}{of} workers), documentation: {where}/docs")
+        show(f"event logs   {settings.run_dir}/logs")
+        show("stop         Ctrl-C, or SIGTERM")
+        return True
+
+    with hold_port(settings.host, settings.port):
+        catalogue.start()
+        supervisor.run(announce)
+    num_restarts = sum(workers.restarts().values())
+    show(f"stopped      {closing_line(totals(), num_restarts, time.monotonic() - started_s)}")
 
 
-def run(settings: ServiceSettings) -> None:
-    """Run the workers until SIGTERM or Ctrl-C; then answer what is in flight, write what is left, and return."""
-    from granian import Granian
+def _run_worker(settings: ServiceSettings, workers: WorkerTable, supervisor: int, worker: int) -> None:
+    from src.serving.prometheus_parts import count_as
+
+    count_as(worker_name(worker))
+    try:
+        service = make_service(settings, worker=worker, workers=workers, supervisor=supervisor)
+    except InputError as error:
+        _log.error("%s cannot start: %s", worker_name(worker), error)
+        sys.exit(2)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_answer(service, settings))
+
+
+async def _answer(service: "src.serving.app.ServiceApp", settings: ServiceSettings) -> None:
+    """Answer requests until SIGTERM or SIGINT."""
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
+    from granian.server.embed import Server
 
-    sys.stdout.flush()  # before workers are forked, who would write it again
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-    make_sessions(settings)  # before workers map it side by side
     limits = settings.limits
-    server = Granian(
-        "segue",
+    server = Server(
+        service,
         address=settings.host,
         port=settings.port,
         interface=Interfaces.ASGI,
-        workers=settings.workers,
-        http=HTTPModes.http1,  # waits for no HTTP/2 preface, so that silent clients are timed as well
+        http=HTTPModes.http1,  # which waits for no HTTP/2 preface, so that silent clients are timed as well
         websockets=False,
         backlog=1024,
         backpressure=limits["connections"],
         http1_settings=HTTP1Settings(
             header_read_timeout=int(limits["header_timeout_s"] * 1000), max_buffer_size=limits["header_bytes"]
         ),
-        log_level=LogLevels.warning,
-        respawn_failed_workers=True,
-        workers_kill_timeout=_STOP_S,
+        log_level=LogLevels.error,
     )
-    threading.Thread(target=_accompany, args=(settings,), daemon=True).start()
-    server.serve(target_loader=functools.partial(make_service, settings), wrap_loader=False)
+    is_stopping = False
+
+    def stop() -> None:
+        nonlocal is_stopping
+        is_stopping = True
+        server.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    await server.serve()
+    if not is_stopping:  # the server has logged why it ended
+        sys.exit(1)
 
 
-def _accompany(settings: ServiceSettings) -> None:
-    """Say when the service is ready, and leave its catalogue beside the logs, so that both can train the next model."""
-    started_s = time.monotonic()
-    last_name = Path(settings.run_dir, "workers", f"worker-{settings.workers}")
-    while not last_name.exists():  # hold no lock here while workers are forked
-        time.sleep(0.02)
+def _write_catalogue(settings: ServiceSettings) -> None:
+    """Write the catalogue into the run folder, so that logs and catalogue can train the next model."""
     release = make_stores(settings).local.open()
-    write_lines(Path(settings.run_dir, "tracks.json"), map(release.track, range(len(release))))
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    while time.monotonic() - started_s < 60:
-        time.sleep(0.02)
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection(host, settings.port, timeout=5)
-            connection.request("GET", "/health/live")
-            if connection.getresponse().status == 200:
-                address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
-                print(f"serving      {address} ({settings.workers} workers), what it can: {address}/docs", flush=True)
-                print(f"event logs   {settings.run_dir}/logs", flush=True)
-                print("stop         Ctrl-C, or SIGTERM", flush=True)
-                return
+    path = Path(settings.run_dir, "tracks.json")
+    try:
+        write_lines(path, map(release.track, range(len(release))))
+    except OSError as error:
+        _log.warning("cannot write %s: %s; the service runs without it", path, error.strerror)
+
+
+def _local_address(settings: ServiceSettings) -> tuple[str, int]:
+    """Where this machine reaches the service."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host), settings.port
+
+
+def _listens(address: tuple[str, int]) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
+        return True
+    return False
+
+
+def closing_line(totals: "src.serving.metrics.Totals", num_restarts: int, uptime_s: float) -> str:
+    """What the service has done, in one line.
+
+    Args:
+        totals: counted by all workers.
+        num_restarts: restarts of workers that died.
+        uptime_s: seconds since the start.
+    """
+    by_endpoint: Counter[str] = Counter({"next": 0, "last": 0, "page": 0})
+    by_class: Counter[str] = Counter({"2xx": 0})
+    for (endpoint, status), count in totals.requests.items():
+        by_endpoint[endpoint] += count
+        by_class[f"{status[0]}xx"] += count
+    endpoints = ", ".join(f"{name} {count:,}" for name, count in by_endpoint.items())
+    classes = ", ".join(f"{name} {count:,}" for name, count in sorted(by_class.items()))
+    return (
+        f"after {uptime_s:,.1f} s; requests answered: {by_class.total():,} ({endpoints}; {classes}); "
+        f"events logged: {totals.num_events:,}; fallbacks: {totals.num_fallbacks:,}; worker restarts: {num_restarts:,}"
+    )

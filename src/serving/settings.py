@@ -38,6 +38,7 @@ class ServiceSettings:
     sessions: dict[str, Any]
     log: dict[str, Any]
     limits: dict[str, Any]
+    restart: dict[str, Any]
 
     def __post_init__(self) -> None:
         check_number("workers", self.workers, whole=True, least=1, most=256)
@@ -50,9 +51,11 @@ class ServiceSettings:
         check_number("limits.header_timeout_s", limits["header_timeout_s"], above=0, most=60)
         check_number("limits.header_bytes", limits["header_bytes"], whole=True, least=8192)
         check_number("limits.connections", limits["connections"], whole=True, least=1)
+        check_number("restart.max_pause_s", self.restart["max_pause_s"], least=0.1, most=5)
+        check_number("restart.reset_after_s", self.restart["reset_after_s"], above=0)
         self.rate_limit()
         check_flag("log.with_fallback", self.log["with_fallback"])
-        check_log(**self.of_lines())
+        check_log(**self.log_settings())
         check_limits(**self.sessions)
         failures, given = ("error", "embedded"), self.store.get("on_failure", "error")
         if given not in failures:
@@ -85,9 +88,10 @@ class ServiceSettings:
             sessions=given["sessions"],
             log=given["log"],
             limits=given["limits"],
+            restart=given["restart"],
         )
 
-    def of_lines(self) -> dict[str, Any]:
+    def log_settings(self) -> dict[str, Any]:
         """What `EventLogWriter` takes."""
         return {name: value for name, value in self.log.items() if name != "with_fallback"}
 
@@ -129,6 +133,25 @@ def free_port(host: str, port: int) -> int:
     except OSError as error:
         remedy = "choose another port=, or 0 for a free one"
         raise InputError(f"cannot listen at {host}:{port}: {error.strerror}; {remedy}") from None
+
+
+def hold_port(host: str, port: int) -> socket.socket:
+    """Reserve a port for the workers, which listen at it one by one, also while none of them does.
+
+    Returns:
+        A socket that is bound and does not listen. Only a socket of the same user that shares the port on purpose
+        (`SO_REUSEPORT`), as those of the workers do, can be bound to the port as well.
+
+    Raises:
+        InputError: another program listens at the port.
+    """
+    free_port(host, port)
+    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind((host, port))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # which would let any program bind it as well
+    return held
 
 
 def address_of(host: object) -> str:

@@ -1,4 +1,4 @@
-"""What a worker answers from, and how it takes over a new version."""
+"""What a worker answers from, and how it changes to a new version."""
 
 import asyncio
 import logging
@@ -13,17 +13,27 @@ from src.serving.recommender import Recommender
 from src.serving.release import Release
 from src.serving.release_store import FolderStore
 from src.serving.session_memory import SessionMemory
+from src.serving.worker_table import WorkerTable
 
 _log = logging.getLogger("segue.serving")
 
 
 @dataclass(kw_only=True)
 class State:
-    """What a worker works with, and what is wrong with it."""
+    """What a worker answers from.
+
+    Args:
+        recommender: answers from the current release.
+        sessions: remembers what each user has played.
+        log: the event log of this worker.
+        workers: the state of all workers of this service.
+        store_problem: why the current release cannot be served, if it cannot.
+    """
 
     recommender: Recommender
     sessions: SessionMemory
     log: EventLogWriter
+    workers: WorkerTable
     store_problem: str | None = None
 
     @property
@@ -32,22 +42,22 @@ class State:
         return self.recommender.release
 
     def problems(self) -> list[str]:
-        """What is wrong; all but a log that cannot be written leaves answers possible."""
-        found = [self.log.problem, self.store_problem, getattr(self.sessions, "problem", None)]
-        return [problem for problem in found if problem]
+        """A line for each problem; requests are still answered unless the event log cannot be written."""
+        lines = [self.log.problem, self.store_problem, getattr(self.sessions, "problem", None)]
+        return [line for line in lines if line] + self.workers.problems()
 
 
 async def follow_store(
     state: State, store: FolderStore, fetch: Callable[[], object] | None, *, poll_s: float, rng: np.random.Generator
 ) -> None:
-    """Take over every new version, without a pause; what cannot be taken over leaves what is served as it is.
+    """Change to every new version without interrupting the service; a damaged one leaves the present one in use.
 
     Args:
         state: gets the new release.
-        store: where versions lie on this machine.
-        fetch: brings the current version there from elsewhere, if it must be brought.
-        poll_s: seconds between two looks.
-        rng: of the recommender.
+        store: where the versions are on this machine.
+        fetch: copies the current version there from a shared store, if there is one.
+        poll_s: seconds between two looks for a new version.
+        rng: random numbers of the recommender.
     """
     loop = asyncio.get_running_loop()
     while True:
@@ -63,5 +73,5 @@ async def follow_store(
             state.store_problem = None
         except (InputError, OSError) as error:  # a full disk, for instance
             if state.store_problem is None:
-                _log.warning("the store: %s; version %s stays", error, state.release.version)
+                _log.warning("the store: %s; version %s stays in use", error, state.release.version)
             state.store_problem = str(error)

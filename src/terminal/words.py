@@ -1,7 +1,11 @@
 """Words of the command line that Hydra has to be given in another form than they are typed."""
 
+import difflib
 import re
 from collections.abc import Sequence
+from itertools import pairwise
+
+from src.errors import InputError
 
 
 def experiment_as_name(words: Sequence[str]) -> list[str]:
@@ -21,7 +25,17 @@ def as_plain_text(words: Sequence[str], key: str) -> list[str]:
 
 
 def commands_of(words: Sequence[str], key: str, commands: Sequence[str]) -> list[str]:
-    """A bare command such as `load` as `<key>=load`."""
+    """A bare command such as `load` as `<key>=load`.
+
+    Raises:
+        InputError: a bare word is not one of the commands.
+    """
+    for previous, word in pairwise(["", *words]):
+        is_bare = re.fullmatch(r"\w[\w-]*", word) and not previous.startswith("-")  # which may take it as its value
+        if is_bare and word not in commands:
+            close = difflib.get_close_matches(word, commands, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise InputError(f"{word!r} is not a command; the commands are {', '.join(commands)}{hint}")
     return [f"{key}={word}" if word in commands else word for word in words]
 
 

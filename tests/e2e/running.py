@@ -167,7 +167,7 @@ def serving(cwd: Path, *words: str, run: str = "run", env: dict[str, str] | None
         yield service
         if process.poll() is None:
             service.stop()
-        assert "a bug" not in service.said(), service.said()
+        assert "internal error" not in service.said(), service.said()
         assert "Traceback" not in service.said(), service.said()
     finally:
         _end(process)

@@ -104,8 +104,16 @@ def service(tmp_path_factory: pytest.TempPathFactory, lists: Lists) -> Iterator[
 
 def test_the_old_endpoints_answer_as_they_did_and_log_the_old_line(service: Running) -> None:
     assert service.ask("GET", "/").body["status"] == "alive"
-    assert service.ask("GET", "/track/107").body == {"artist": "Artist 2", "title": "Title 7", "track": 107}
+    ids = [107 + step for step in STEPS["a"]]
+    record = {"artist": "Artist 2", "title": "Title 7", "track": 107, "recommendations": ids}
+    assert service.ask("GET", "/track/107").body == record
     assert service.ask("GET", "/track/4711").status == 404
+    for path in ("/", "/track/107", "/health"):  # as load balancers ask
+        head = service.ask("HEAD", path)
+        assert (head.status, head.body) == (200, "")
+        assert int(head.headers["content-length"]) > 0
+    for track in ("107", 107.0):
+        assert service.ask("POST", "/next/8", {"track": track, "time": 1.0}).status == 200
     answer = service.next(7, 107, 0.25)
     assert answer.status == 200
     assert answer.body == {"user": 7, "track": answer.body["track"]}
@@ -124,6 +132,52 @@ def test_the_old_endpoints_answer_as_they_did_and_log_the_old_line(service: Runn
         "experiments": {"SEGUE": "C"},
     }  # fmt: skip
     assert (second["message"], second["recommendation"], second["time"]) == ("last", None, 1.0)
+
+
+CLOSING = re.compile(
+    r"^stopped      after [\d,.]+ s; requests answered: ([\d,]+) \(next ([\d,]+), last ([\d,]+), page ([\d,]+); "
+    r"2xx ([\d,]+)(?:, 4xx ([\d,]+))?\); events logged: ([\d,]+); fallbacks: ([\d,]+); worker restarts: ([\d,]+)$",
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_lines_say_what_is_served_and_the_last_one_what_was_done(
+    tmp_path: Path, lists: Lists, stop: signal.Signals
+) -> None:
+    arms = f"arms={{C: random, T1: {{recommender: {lists.a}, pick: ranked, artist_gap: 3}}, T2: {lists.b}}}"
+    with serving(tmp_path, arms, "experiment=LINES", "workers=2") as running:
+        with crowd(running.port) as told:
+            told.wait_for(300)
+        for path, status in (("/", 200), ("/health", 200), ("/nowhere", 404)):
+            assert running.ask("GET", path).status == status
+        assert running.next(1, 4711).status == 404
+        version = running.version()
+        if stop == signal.SIGTERM:
+            running.process.send_signal(stop)
+        else:  # as a terminal does, to all of them
+            os.killpg(running.process.pid, stop)
+        assert running.process.wait(10) == 0
+    assert told.failed == []
+    lines = running.said().splitlines()
+    assert lines[:7] == [
+        "experiment   LINES",
+        "arm C        random, without lists, so pick and artist_gap do not apply",
+        f"arm T1       {lists.a}, pick=ranked, artist_gap=3",
+        f"arm T2       {lists.b}, pick=uniform, artist_gap=0",
+        f"release      {version}, 60 tracks, in {running.run}/store",
+        f"run folder   {running.run}",
+        f"serving      http://127.0.0.1:{running.port} (2 workers), documentation: "
+        f"http://127.0.0.1:{running.port}/docs",
+    ]
+    closing = CLOSING.search(running.said())
+    assert closing is not None
+    counts = [int((group or "0").replace(",", "")) for group in closing.groups()]
+    asked = Counter(asked.call for asked in told.answered)
+    num_answered = asked.total()
+    assert counts[:4] == [num_answered + 5, asked["next"] + 1, asked["last"], 4]
+    assert counts[4:] == [num_answered + 3, 2, len(running.lines()), 0, 0]
+    assert len(running.lines()) == num_answered
 
 
 def test_sigterm_under_load_answers_what_is_in_flight_and_logs_every_answer(tmp_path: Path, lists: Lists) -> None:
@@ -167,6 +221,9 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path, lists: Lists) -> None:
         (["recommendations=random", "sessions.capacity=0"], "sessions.capacity must be"),
         (["recommendations=random", "limits.requests_per_second=0"], "limits.requests_per_second must be"),
         (["recommendations=random", "store.keep=0"], "store.keep must be"),
+        (["recommendations=random", "restart.max_pause_s=6"], "restart.max_pause_s must be a number of at least 0.1"),
+        (["recommendations=random", "restart.reset_after_s=0"], "restart.reset_after_s must be a number above 0"),
+        (["laod", "recommendations=random"], "'laod' is not a command; the commands are load, rollback, versions; did"),
         (["recommendations=random", "pick=best"], "pick must be one of"),
         (["recommendations=random", "artist_gap=1.5"], "artist_gap must be"),
         (["recommendations=random", "artist_gap=9", "sessions.max_tracks=8"], "set sessions.max_tracks of the service"),
@@ -231,11 +288,86 @@ def test_a_worker_that_is_killed_loses_no_answered_line(tmp_path: Path, lists: L
             os.kill(before[0], signal.SIGKILL)
             wait_until(lambda: len(set(running.workers()) - {before[0]}) == 2, "two workers again")
             told.wait_for(300)
-        assert not list(running.run.glob(f"metrics/gauge_live*_{before[0]}.db"))  # the living do not count the dead
         assert told.statuses() == {}
         assert len(told.broken) <= 8  # those of its connections
         told.check(running.lines())
         assert {path.parent.name for path in running.run.glob("logs/*/data.json")} == {"worker-1", "worker-2"}
+
+
+def test_a_worker_that_is_killed_ten_times_under_load_takes_nobody_along(tmp_path: Path, lists: Lists) -> None:
+    """The other one answers all the time, and every answered request is in the log."""
+    words = f"recommendations={lists.a}", "workers=2", "restart.max_pause_s=0.25"
+    with serving(tmp_path, *words) as running:
+        steady, dying = running.workers()
+        health, num_killed = Counter[str](), 0
+        with crowd(running.port) as told:
+            for number in range(1, 11):
+                os.kill(dying, signal.SIGKILL)
+                told.wait_for(20)
+                health[running.health()] += 1
+                wait_until(lambda dying=dying: set(running.workers()) - {steady, dying}, f"restart {number}")
+                (dying,) = set(running.workers()) - {steady}
+                wait_until(lambda: "segue_workers_alive 2.0" in running.ask("GET", "/metrics").body, "two workers")
+                num_killed += 1
+            told.wait_for(100)
+            assert running.workers()[0] == steady, "the healthy worker is the same one"
+            problems = running.ask("GET", "/health").body["problems"]
+            assert len(problems) == 1
+            assert re.fullmatch(
+                r"worker-\d is restarted often: it died 10 times in a row, last by SIGKILL", problems[0]
+            )
+            metrics = running.ask("GET", "/metrics").body
+        restarts = re.findall(r'^segue_worker_restarts_total{worker="worker-(\d)"} (\d+)', metrics, re.M)
+        assert sorted(int(float(count)) for _, count in restarts) == [0, 10]
+        assert health == {"degraded": 10}
+        assert told.statuses() == {}
+        running.stop()  # with exit code 0
+    print(f"{len(told.answered)} answered, {len(told.broken)} broken, slowest {told.slowest_s:.2f} s")
+    told.check(running.lines())
+    logged = {round(line["time"] * 2**20) for line in running.lines()}
+    assert {asked.number for asked in told.answered} <= logged
+    assert {path.parent.name for path in running.run.glob("logs/*/data.json")} == {"worker-1", "worker-2"}
+    closing = CLOSING.search(running.said())
+    assert closing is not None
+    assert closing[9] == "10"
+    num_logged = int(closing[7].replace(",", ""))  # a killed worker may have logged and not yet counted
+    assert len(told.answered) <= num_logged <= len(running.lines())
+
+
+def test_a_worker_alone_comes_back_as_often_as_it_dies(tmp_path: Path, lists: Lists) -> None:
+    with serving(tmp_path, f"recommendations={lists.a}", "restart.max_pause_s=0.25") as running:
+        for _ in range(4):
+            (worker,) = running.workers()
+            os.kill(worker, signal.SIGKILL)
+            wait_until(lambda worker=worker: running.workers() not in ([], [worker]), "a new worker")
+            wait_until(lambda: running.next(1).status == 200, "an answer")
+        assert "died 4 times in a row" in str(running.ask("GET", "/health").body["problems"])
+        assert len(running.lines()) == 4
+
+
+def test_a_service_whose_workers_cannot_start_ends_with_one_line(tmp_path: Path, lists: Lists) -> None:
+    logs = tmp_path / "run" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "worker-1").write_text("a file where a folder should be")
+    done = serve(tmp_path, f"recommendations={lists.a}", "port=0", "hydra.run.dir=run", code=2)
+    *reasons, last = done.stderr.splitlines()
+    assert re.match("error: no worker could start: each of 1 died 4 times before any was ready; the lines above", last)
+    assert any("worker-1 cannot start: cannot write" in line for line in reasons)
+    assert "Traceback" not in done.stderr
+    assert len(reasons) == 8
+
+
+def test_sighup_renews_the_workers_under_load(tmp_path: Path, lists: Lists) -> None:
+    with serving(tmp_path, f"recommendations={lists.a}", "workers=2") as running:
+        before = set(running.workers())
+        with crowd(running.port) as told:
+            told.wait_for(100)
+            running.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: len(running.workers()) == 2 and not before & set(running.workers()), "new workers")
+            told.wait_for(100)
+        assert told.statuses() == {}
+        told.check(running.lines())
+        assert running.health() == "ok"
 
 
 def test_workers_whose_master_was_killed_finish_and_stop(tmp_path: Path, lists: Lists) -> None:

@@ -86,7 +86,7 @@ def ring(tmp_path: Path) -> Release:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request got."""
+    """The answer to a request."""
 
     status: int
     headers: dict[str, str]

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from src.serving.release import Release
 from src.serving.release_store import FolderStore
 from src.serving.session_memory import MappedSessions
 from src.serving.state import State, follow_store
+from src.serving.worker_table import WorkerTable
 from tests.conftest import make_catalog
 from tests.serving.conftest import Answer, arm, ask, lists_of, make_release, writer
 
@@ -57,15 +59,16 @@ async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterat
     """A service between its start and its stop."""
     log = EventLogWriter(folder / "log", fsync="never", fsync_interval_s=0.01, max_bytes=10**8, backups=1)
     sessions = MappedSessions(folder / "sessions.bin", capacity=64, max_tracks=8, idle_s=60)
-    state = State(recommender=Recommender(release, np.random.default_rng(0)), sessions=sessions, log=log)
+    recommender, workers = Recommender(release, np.random.default_rng(0)), WorkerTable(2, reset_after_s=30)
+    state = State(recommender=recommender, sessions=sessions, log=log, workers=workers)
     closed: list[str] = []
 
-    async def tell() -> None:
+    async def note_closing() -> None:
         closed.append("last")
 
     given: dict[str, Any] = {
         "upkeep": [log.run],
-        "closing": [log.close, tell],
+        "closing": [log.close, note_closing],
         "max_body_bytes": 4096,
         "body_timeout_s": 5.0,
         "token": None,
@@ -206,7 +209,20 @@ def test_a_session_hears_nothing_twice_until_it_ends(ring: Release, tmp_path: Pa
         ("POST", "/next/1", b'{"track":' * 400, 400, "Invalid JSON"),
         ("POST", "/next/1", b'{"time": 0.5}', 400, "track: Field required"),
         ("POST", "/next/1", b'{"track": 100}', 400, 'time: Field required; expected {"track": whole number, "time"'),
-        ("POST", "/next/1", b'{"track": "100", "time": 0.5}', 400, "track: Input should be a valid integer"),
+        ("POST", "/next/1", b'{"track": "abc", "time": 0.5}', 400, "track: Input should be a valid integer"),
+        ("POST", "/next/1", b'{"track": "", "time": 0.5}', 400, "track: Input should be a valid integer"),
+        ("POST", "/next/1", b'{"track": "10.0", "time": 0.5}', 400, "track: Input should be a valid integer"),
+        ("POST", "/next/1", b'{"track": "1e2", "time": 0.5}', 400, "track: Input should be a valid integer"),
+        ("POST", "/next/1", b'{"track": "1_00", "time": 0.5}', 400, "track: Input should be a valid integer"),
+        ("POST", "/next/1", '{"track": "١٠٠", "time": 0.5}'.encode(), 400, "track: Input should be a valid integer"),
+        ("POST", "/next/1", b'{"track": "' + b"9" * 19 + b'", "time": 0.5}', 400, "track: Input should be less than"),
+        ("POST", "/next/1", b'{"track": "' + b"9" * 3900 + b'", "time": 0.5}', 400, "track: Input should be a valid"),
+        ("POST", "/next/1", b'{"track": 1e30, "time": 0.5}', 400, "track: Input should be less than"),
+        ("POST", "/next/1", b'{"track": NaN, "time": 0.5}', 400, "track: "),
+        ("POST", "/next/1", b'{"track": Infinity, "time": 0.5}', 400, "track: "),
+        ("POST", "/next/1", b'{"track": null, "time": 0.5}', 400, "track: Input should be a valid integer"),
+        ("POST", "/next/1", b'{"track": "99", "time": 0.5}', 404, "track 99 is not in the catalogue of 6 tracks"),
+        ("POST", "/last/1", b'{"track": "100", "time": 1.5}', 400, "time: Input should be less than or equal to 1"),
         ("POST", "/next/1", b'{"track": true, "time": 0.5}', 400, "track: Input should be a valid integer"),
         ("POST", "/next/1", b'{"track": 100.5, "time": 0.5}', 400, "track: Input should be a valid integer"),
         ("POST", "/next/1", b'{"track": 9223372036854775808, "time": 0.5}', 400, "track: Input should be less than"),
@@ -221,18 +237,18 @@ def test_a_session_hears_nothing_twice_until_it_ends(ring: Release, tmp_path: Pa
         ("POST", "/next/1", b'{"track": 100, "time": -0.01}', 400, "time: Input should be greater than or equal to 0"),
         ("POST", "/next/1", b'{"track": 99, "time": 0.5}', 404, "track 99 is not in the catalogue of 6 tracks"),
         ("POST", "/next/1", b'{"track": -9223372036854775807, "time": 0.5}', 404, "is not in the catalogue"),
-        ("POST", "/next/", BODY, 404, "/next/<user> wants a user that is a whole number"),
-        ("POST", "/next/-1", BODY, 404, "/next/<user> wants a user that is a whole number"),
-        ("POST", "/next/abc", BODY, 404, "wants a user"),
-        ("POST", "/next/1.5", BODY, 404, "wants a user"),
-        ("POST", "/next/1/2", BODY, 404, "wants a user"),
-        ("POST", "/next/١", BODY, 404, "wants a user"),
-        ("POST", "/next/²", BODY, 404, "wants a user"),
-        ("POST", "/next/1234567890123456789", BODY, 404, "wants a user"),
-        ("POST", "/last/" + "9" * 5000, BODY, 404, "/last/<user> wants a user"),
-        ("GET", "/next/1", b"", 405, "/next wants POST"),
-        ("PUT", "/last/1", BODY, 405, "/last wants POST"),
-        ("HEAD", "/next/1", b"", 405, "/next wants POST"),
+        ("POST", "/next/", BODY, 404, "/next/<user>: user must be a whole number of at most 18 digits"),
+        ("POST", "/next/-1", BODY, 404, "/next/<user>: user must be a whole number of at most 18 digits"),
+        ("POST", "/next/abc", BODY, 404, "user must be a whole number"),
+        ("POST", "/next/1.5", BODY, 404, "user must be a whole number"),
+        ("POST", "/next/1/2", BODY, 404, "user must be a whole number"),
+        ("POST", "/next/١", BODY, 404, "user must be a whole number"),
+        ("POST", "/next/²", BODY, 404, "user must be a whole number"),
+        ("POST", "/next/1234567890123456789", BODY, 404, "user must be a whole number"),
+        ("POST", "/last/" + "9" * 5000, BODY, 404, "/last/<user>: user must be"),
+        ("GET", "/next/1", b"", 405, "/next accepts POST only"),
+        ("PUT", "/last/1", BODY, 405, "/last accepts POST only"),
+        ("HEAD", "/next/1", b"", 405, "/next accepts POST only"),
         ("POST", "/next/1", b" " * 4097, 413, "a body must not be larger than 4096 bytes"),
         ("GET", "/next", b"", 404, "Not Found"),
         ("GET", "/nowhere", b"", 404, "Not Found"),
@@ -257,7 +273,8 @@ def test_what_is_wrong_is_refused_with_a_reason_and_leaves_no_line(
         assert int(answer.headers["content-length"]) == len(answer.body)
         assert list(answer.json()) == ["reason"]
         assert reason in answer.json()["reason"]
-        assert status != 405 or answer.headers["allow"] == ("POST" if path.startswith(("/next/", "/last/")) else "GET")
+        is_event = path.startswith(("/next/", "/last/"))
+        assert status != 405 or answer.headers["allow"] == ("POST" if is_event else "GET, HEAD")
 
     assert drive(ring, tmp_path, work).lines() == []
 
@@ -270,6 +287,10 @@ def test_what_is_wrong_is_refused_with_a_reason_and_leaves_no_line(
         b' {"time": 1e-7, "track": 100, "more": [null]} ',
         b'{"track": 100, "time": 0.1234567890123}',
         b'{"track": 99, "track": 100, "time": -0.0}',
+        b'{"track": "100", "time": 0.5}',
+        b'{"track": " +100 ", "time": 0.5}',
+        b'{"track": 100.0, "time": 0.5}',
+        b'{"track": 1e2, "time": 0.5}',
     ],
 )
 @pytest.mark.parametrize("user", ["0", "007", "9" * 18])
@@ -465,9 +486,11 @@ def test_every_page_says_what_it_should(ring: Release, tmp_path: Path) -> None:
             return answer.json()
 
         track = {"artist": "Artist 0", "title": "Title 0", "track": 100}
+        ids = [101, 102]
         others = [{"artist": "Artist 0", "title": f"Title {row}", "track": 100 + row} for row in (1, 2)]
         assert (await page("/"))["status"] == "alive"
-        assert await page("/track/100") == track
+        assert await page("/track/100") == {**track, "recommendations": ids}
+        assert (await page("/track/104"))["recommendations"] == []
         assert await page("/recommendations/100") == {
             **track,
             "version": ring.version,
@@ -531,6 +554,46 @@ def test_what_is_degraded_is_told_and_answered_all_the_same(ring: Release, tmp_p
     drive(ring, tmp_path, work)
 
 
+@pytest.mark.parametrize("path", ["/", "/track/100", "/health", "/experiments", "/metrics", "/docs", "/track/99"])
+def test_head_answers_as_get(ring: Release, tmp_path: Path, path: str) -> None:
+    """The server leaves the body out."""
+
+    async def work(service: Running) -> None:
+        head, get = await service.ask("HEAD", path), await service.ask("GET", path)
+        assert (head.status, head.headers["content-type"]) == (get.status, get.headers["content-type"])
+        assert get.status == (404 if path == "/track/99" else 200)
+
+    drive(ring, tmp_path, work)
+
+
+def test_a_worker_that_is_down_is_a_problem_of_every_worker(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        async def samples() -> str:
+            return (await service.ask("GET", "/metrics")).body.decode()
+
+        workers = service.service.state.workers
+        workers.set_ready(0, time.monotonic())
+        workers.set_ready(1, time.monotonic())
+        assert (await service.ask("GET", "/health")).json()["status"] == "ok"
+        assert "segue_workers_alive 2.0" in await samples()
+        workers.add_death(1, -9, time.monotonic())
+        workers.plan_restart(1, time.monotonic() + 60)
+        health = await service.ask("GET", "/health")
+        assert (health.status, health.json()["status"]) == (200, "degraded")
+        (problem,) = health.json()["problems"]
+        assert re.fullmatch(r"worker-2 is down: it died by SIGKILL; it restarts in \d\d\.\d s", problem)
+        text = await samples()
+        assert "segue_workers_configured 2.0" in text
+        assert "segue_workers_alive 1.0" in text
+        assert 'segue_worker_restarts_total{worker="worker-2"} 0.0' in text
+        workers.add_restart(1)
+        workers.set_ready(1, time.monotonic())
+        assert (await service.ask("GET", "/health")).json()["status"] == "ok"
+        assert 'segue_worker_restarts_total{worker="worker-2"} 1.0' in await samples()
+
+    drive(ring, tmp_path, work)
+
+
 def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         async def samples() -> dict[str, float]:
@@ -575,7 +638,7 @@ def test_fallbacks_of_late_are_told_once_in_our_own_log(caplog: pytest.LogCaptur
             metrics.fell_back(arm_name, source)
         metrics.report_fallbacks()
         metrics.report_fallbacks()
-    assert caplog.messages == ["answers of late that no list gave: C artist 1, T1 random 2"]
+    assert caplog.messages == ["recent answers that no list gave: C artist 1, T1 random 2"]
 
 
 def test_the_description_lists_all_that_can_be_asked(ring: Release, tmp_path: Path) -> None:
@@ -617,7 +680,7 @@ def test_a_bug_of_ours_is_one_answer_that_tells_nothing_and_a_line_in_our_own_lo
         answer = await service.ask("POST" if "next" in path else "GET", path, BODY)
         assert answer.status == 500
         assert "a secret" not in answer.body.decode()
-        assert answer.json() == {"reason": "a bug of ours; the service's own log has more"}
+        assert answer.json() == {"reason": "internal error; the service's own log has the details"}
 
     with caplog.at_level(logging.ERROR, "segue.serving"):
         assert drive(ring, tmp_path, work).lines() == []

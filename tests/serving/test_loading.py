@@ -83,6 +83,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             "requests_per_second": None,
             "burst": 100,
         },
+        "restart": {"max_pause_s": 5.0, "reset_after_s": 30.0},
     }
 
 

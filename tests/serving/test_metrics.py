@@ -1,22 +1,60 @@
-"""Metrics add up over the workers that are alive."""
+"""Metrics add up over the workers of a service, also over one that died and was restarted."""
 
 import multiprocessing
 import os
+from collections.abc import Callable
+from pathlib import Path
 
-from src.serving.metrics import Metrics, exposition, forget_dead
+from src.serving.metrics import Metrics, Totals, exposition, forget_gauges, totals
+from src.serving.prometheus_parts import count_as
+from src.serving.worker_table import WorkerTable
 
 
-def lines_of_the_log() -> float:
-    (line,) = [line for line in exposition().decode().splitlines() if line.startswith("segue_log_lines ")]
+def log_lines() -> float:
+    text = exposition(WorkerTable(1, reset_after_s=1)).decode()
+    (line,) = [line for line in text.splitlines() if line.startswith("segue_log_lines ")]
     return float(line.split()[1])
 
 
-def test_a_worker_that_was_killed_no_longer_counts() -> None:
+def run_as(name: str, work: Callable[[Metrics], None]) -> None:
+    """Let a worker of this name do some work and end."""
+
+    def worker() -> None:
+        count_as(name)
+        work(Metrics())
+
+    process = multiprocessing.get_context("fork").Process(target=worker)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_the_gauges_of_a_worker_that_died_are_forgotten() -> None:
     Metrics().observe(0, 5, 0)
-    worker = multiprocessing.get_context("fork").Process(target=lambda: Metrics().observe(0, 7, 0))
-    worker.start()
-    worker.join()
-    assert worker.pid is not None
-    assert lines_of_the_log() == 12, "nobody has noticed yet"
-    forget_dead([os.getpid(), 1, worker.pid])
-    assert lines_of_the_log() == 5, "who is alive still counts"
+    run_as("worker-8", lambda metrics: metrics.observe(0, 7, 0))
+    assert log_lines() == 12
+    forget_gauges("worker-8")
+    assert log_lines() == 5
+
+
+def test_a_restarted_worker_goes_on_with_the_counters_of_the_one_before() -> None:
+    def grown() -> tuple[int, int, int]:
+        after = totals()
+        num_requests = sum(after.requests.values()) - sum(before.requests.values())
+        return num_requests, after.num_events - before.num_events, after.num_fallbacks - before.num_fallbacks
+
+    def work(metrics: Metrics) -> None:
+        metrics.answered("next", 200, 0.001)
+        metrics.count_events(3)
+        metrics.fell_back("T1", "artist")
+
+    before: Totals = totals()
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    run_as("worker-9", work)
+    assert grown() == (1, 3, 1)
+    files = set(folder.iterdir())
+    forget_gauges("worker-9")
+    for _ in range(3):
+        run_as("worker-9", work)
+    assert grown() == (4, 12, 4)
+    assert set(folder.iterdir()) == files, "a restart leaves no more files"

@@ -1,3 +1,6 @@
+import pytest
+
+from src.errors import InputError
 from src.terminal.words import as_plain_text, commands_of, experiment_as_name
 
 
@@ -17,3 +20,21 @@ def test_what_has_signs_of_hydras_language_is_quoted_once() -> None:
     ]
     assert as_plain_text(["filter='a = 1'"], "filter") == ["filter='a = 1'"]
     assert as_plain_text(['filter=a = "\\"'], "filter") == ['filter="a = \\"\\\\\\""']
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["laod", "pick=ranked"], "'laod' is not a command; the commands are load, rollback; did you mean load"),
+        (["pick=ranked", "roll-back"], "'roll-back' is not a command; .*; did you mean rollback"),
+        (["frobnicate"], "'frobnicate' is not a command; the commands are load, rollback$"),
+    ],
+)
+def test_a_bare_word_that_is_not_a_command_is_refused(words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        commands_of(words, "do", ("load", "rollback"))
+
+
+def test_the_value_of_an_option_is_not_a_command() -> None:
+    words = ["--cfg", "job", "-p", "store", "+x=1", "~y", "a.b=laod"]
+    assert commands_of(words, "do", ("load",)) == words

@@ -1,0 +1,151 @@
+"""Workers are restarted with growing pauses while the others run; signals stop or renew them."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from src.errors import InputError
+from src.serving.supervisor import START_ATTEMPTS, Supervisor, pause_s
+from src.serving.worker_table import WorkerTable
+
+
+def test_pauses_grow_to_the_largest_and_stay_there() -> None:
+    assert [pause_s(number, max_pause_s=5) for number in range(1, 10)] == [0, 0.5, 1, 2, 4, 5, 5, 5, 5]
+    assert [pause_s(number, max_pause_s=0.75) for number in range(1, 5)] == [0, 0.5, 0.75, 0.75]
+    assert pause_s(10**9, max_pause_s=5) == 5
+
+
+class Service:
+    """A supervisor whose workers write their process ids into files and wait."""
+
+    def __init__(self, folder: Path, num_workers: int, *, work: Callable[[int], None] | None = None) -> None:
+        self.folder, self.dead = folder, list[int]()
+        self.table = WorkerTable(num_workers, reset_after_s=30)
+        self.supervisor = Supervisor(
+            work or self._work, self.table, max_pause_s=0.2, stop_s=1, on_death=self.dead.append
+        )
+
+    def _work(self, worker: int) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        with (self.folder / f"{worker}").open("a") as file:
+            print(os.getpid(), file=file)
+        self.table.set_ready(worker, time.monotonic())
+        time.sleep(60)
+
+    def pids(self, worker: int) -> list[int]:
+        """Process ids that this worker has had, the present one last."""
+        return [int(line) for line in (self.folder / f"{worker}").read_text().split()]
+
+    def run(self, act: Callable[[], None]) -> None:
+        """Run until `act`, which starts when all workers are ready, has ended; then stop by SIGTERM."""
+        failed: list[BaseException] = []
+
+        def act_and_stop() -> None:
+            try:
+                act()
+            except BaseException as error:
+                failed.append(error)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        thread = threading.Thread(target=act_and_stop)
+
+        def announce() -> bool:
+            thread.start()
+            return True
+
+        self.supervisor.run(announce)
+        thread.join()
+        if failed:
+            raise failed[0]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def handlers_are_kept() -> Iterator[None]:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_worker_that_keeps_dying_is_restarted_and_the_other_one_is_left_alone(tmp_path: Path) -> None:
+    service = Service(tmp_path, 2)
+
+    def kill_often() -> None:
+        for number in range(1, 6):
+            os.kill(service.pids(1)[-1], signal.SIGKILL)
+            wait_until(lambda number=number: len(service.pids(1)) == number + 1 and service.table.is_ready(1))
+
+    with handlers_are_kept():
+        service.run(kill_often)
+    assert len(service.pids(0)) == 1
+    assert service.table.restarts() == {"worker-1": 0, "worker-2": 5}
+    assert service.dead == [1] * 5
+    assert all(not Path(f"/proc/{pid}").exists() for worker in (0, 1) for pid in service.pids(worker))
+
+
+def test_sighup_restarts_the_workers_one_after_another(tmp_path: Path) -> None:
+    service = Service(tmp_path, 2)
+    num_ready: list[int] = []
+
+    def renew() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        while not all(len(service.pids(worker)) == 2 for worker in (0, 1)):
+            num_ready.append(service.table.num_ready)
+            time.sleep(0.001)
+        wait_until(lambda: service.table.num_ready == 2)
+
+    service.run(renew)
+    assert min(num_ready) >= 1, "one of them answers at any time"
+    assert service.table.restarts() == {"worker-1": 0, "worker-2": 0}, "nobody died"
+
+
+def test_the_service_ends_where_no_worker_can_start(tmp_path: Path) -> None:
+    def fail(worker: int) -> None:
+        with (tmp_path / str(worker)).open("a") as file:
+            file.write("x")
+        os._exit(3)
+
+    service = Service(tmp_path, 2, work=fail)
+    with pytest.raises(InputError, match=r"no worker could start: each of 2 died \d times before any was ready"):
+        service.run(lambda: None)
+    assert all(START_ATTEMPTS <= len((tmp_path / name).read_text()) <= START_ATTEMPTS + 2 for name in ("0", "1"))
+
+
+def test_a_worker_that_cannot_start_beside_one_that_runs_does_not_end_the_service(tmp_path: Path) -> None:
+    service: Service
+
+    def work(worker: int) -> None:
+        if worker == 1:
+            os._exit(3)
+        service._work(worker)
+
+    service = Service(tmp_path, 2, work=work)
+    service.run(lambda: wait_until(lambda: service.table.num_deaths(1) > START_ATTEMPTS + 2))
+    assert len(service.pids(0)) == 1
+
+
+def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def work(worker: int) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        service.table.set_ready(worker, time.monotonic())
+        time.sleep(60)
+
+    service = Service(tmp_path, 1, work=work)
+    started_s = time.monotonic()
+    service.run(lambda: None)
+    assert 1 <= time.monotonic() - started_s < 5
+    assert "worker-1 did not stop within 1 s and is killed" in caplog.text

@@ -1,0 +1,69 @@
+"""Which workers are up, and what is reported of those that died."""
+
+import multiprocessing
+
+import pytest
+
+from src.serving.worker_table import WorkerTable, exit_cause
+
+
+def test_deaths_in_a_row_are_counted_until_a_worker_was_healthy_long_enough() -> None:
+    table = WorkerTable(2, reset_after_s=30)
+    table.set_ready(0, 100)
+    assert [table.add_death(0, -9, now_s) for now_s in (101, 102, 103)] == [1, 2, 3]
+    table.set_ready(0, 200)
+    assert table.add_death(0, -9, 229.9) == 4
+    table.set_ready(0, 300)
+    assert table.add_death(0, -9, 330) == 1
+    assert table.add_death(1, 1, 330) == 1, "each worker on its own"
+
+
+def test_a_worker_that_died_before_it_was_ready_is_not_healthy() -> None:
+    table = WorkerTable(1, reset_after_s=30)
+    assert [table.add_death(0, 1, now_s) for now_s in (100, 1000, 10000)] == [1, 2, 3]
+
+
+def test_problems_name_the_worker_the_cause_and_what_happens_next() -> None:
+    table = WorkerTable(2, reset_after_s=30)
+    assert table.problems(0) == [], "a worker that starts for the first time is no problem"
+    table.set_ready(0, 0)
+    table.set_ready(1, 0)
+    assert table.problems(1) == []
+    table.add_death(1, -9, 10)
+    table.plan_restart(1, 10)
+    down = "worker-2 is down: it died by SIGKILL; it is being restarted"
+    assert table.problems(10) == [down]
+    table.set_ready(1, 11)
+    assert table.problems(11) == [], "one death that is over is no problem"
+    table.add_death(1, 3, 12)
+    table.plan_restart(1, 14)
+    assert table.problems(12.5) == [
+        "worker-2 is down: it died 2 times in a row, last by exit code 3; it restarts in 1.5 s"
+    ]
+    table.set_ready(1, 15)
+    often = "worker-2 is restarted often: it died 2 times in a row, last by exit code 3"
+    assert table.problems(44.9) == [often]
+    assert table.problems(45) == []
+
+
+def test_all_processes_see_the_same_table() -> None:
+    table = WorkerTable(3, reset_after_s=30)
+    process = multiprocessing.get_context("fork").Process(target=lambda: table.set_ready(1, 5))
+    process.start()
+    process.join()
+    assert (table.num_ready, table.is_ready(1), len(table)) == (1, True, 3)
+
+
+def test_a_service_has_started_when_every_worker_is_ready_or_has_died() -> None:
+    table = WorkerTable(2, reset_after_s=30)
+    assert not table.has_started
+    table.add_death(0, 1, 1)
+    assert not table.has_started
+    table.set_ready(1, 1)
+    assert table.has_started
+    assert not WorkerTable(1, reset_after_s=30).has_started
+
+
+@pytest.mark.parametrize(("exit_code", "cause"), [(-9, "SIGKILL"), (-200, "signal 200"), (0, "exit code 0")])
+def test_the_cause_of_a_death_is_named(exit_code: int, cause: str) -> None:
+    assert exit_cause(exit_code) == cause
