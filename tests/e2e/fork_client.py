@@ -5,10 +5,11 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 with socket.socket(socket.AF_UNIX) as connection:
     connection.connect(sys.argv[1])
-    asked = json.dumps({"argv": sys.argv[2:], "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
+    asked = json.dumps({"argv": sys.argv[2:], "cwd": str(Path.cwd()), "env": dict(os.environ)}).encode()
     socket.send_fds(connection, [len(asked).to_bytes(4)], [0, 1, 2])
     connection.sendall(asked)
     answers = connection.makefile()

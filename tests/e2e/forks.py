@@ -7,6 +7,7 @@ the fork is killed when it is killed. Tests of imports, and at least one test of
 """
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -92,7 +93,7 @@ def _serve(listening: socket.socket) -> None:
                 connection, _ = listening.accept()
                 child = _fork(connection)
                 connection.sendall(f"{child}\n".encode())
-                for one in (process := os.pidfd_open(child), connection.fileno()):
+                for one in (os.pidfd_open(child), connection.fileno()):
                     children[one] = child, connection
                     waiting.register(one, select.POLLIN)
             elif descriptor in children:
@@ -109,11 +110,8 @@ def _serve(listening: socket.socket) -> None:
 
 
 def _answer(connection: socket.socket, code: int) -> None:
-    with connection:
-        try:
-            connection.sendall(f"{code}\n".encode())
-        except BrokenPipeError:
-            pass
+    with connection, contextlib.suppress(BrokenPipeError):
+        connection.sendall(f"{code}\n".encode())
 
 
 def _fork(connection: socket.socket) -> int:
