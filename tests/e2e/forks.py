@@ -1,51 +1,65 @@
-"""Verbs as forks of a process that has imported torch, Lightning and MLflow already.
+"""Verbs as forks of a process that has already imported torch, Lightning and MLflow.
 
-A new interpreter spends most of a small training on imports. A fork of one that waits has its own memory, arguments,
-folder, environment and streams like any process, and begins at once. Tests that send signals, start other processes or
-watch imports use a new interpreter all the same.
+A new interpreter spends most of a small training on imports. A fork of a process that waits has its own memory,
+arguments, folder, environment and streams like any process, and starts at once. `fork_command` is the command of a
+small process that represents the fork: it passes signals on to the fork and ends with the exit code of the fork, and
+the fork is killed when it is killed. Tests of imports, and at least one test of each verb, use a new interpreter.
 """
 
 import atexit
+import contextlib
+import gc
 import importlib
 import json
 import os
 import runpy
+import select
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import traceback
 from functools import cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+CLIENT = Path(__file__).with_name("fork_client.py")
+
+
+def fork_command(*words: str) -> list[str]:
+    """For `subprocess`, in place of `[sys.executable, *words]`; the words begin with a file, `-m` or `-c`."""
+    return [sys.executable, "-I", "-S", str(CLIENT), str(_server()), *words]
 
 
 def run_forked(
     verb: Path, *words: str, cwd: Path, env: dict[str, str], timeout_s: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run a verb to its end, as `subprocess.run(…, capture_output=True, text=True)` would."""
-    server = _server()
-    assert server.stdin is not None
-    assert server.stdout is not None
-    with tempfile.TemporaryDirectory() as folder:
-        streams = [str(Path(folder) / name) for name in ("stdout", "stderr")]
-        asked = {"argv": [str(verb), *words], "cwd": str(cwd), "env": env, "streams": streams, "timeout_s": timeout_s}
-        server.stdin.write(json.dumps(asked) + "\n")
-        server.stdin.flush()
-        code = int(server.stdout.readline())
-        stdout, stderr = (Path(stream).read_text(encoding="utf-8") for stream in streams)
-    return subprocess.CompletedProcess([str(verb), *words], code, stdout, stderr)
+    """Run a verb to its end."""
+    command = fork_command(str(verb), *words)
+    return subprocess.run(command, cwd=cwd, env=env, timeout=timeout_s, capture_output=True, text=True, check=False)
 
 
 @cache
-def _server() -> subprocess.Popen[str]:
-    """The process that waits, one for each process of tests."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.e2e.forks"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    atexit.register(server.kill)
-    return server
+def _server() -> Path:
+    """The socket of the process that waits, one for each process of tests. It ends when its stdin is closed."""
+    path = Path(tempfile.mkdtemp(prefix="forks-")) / "socket"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        command = [sys.executable, "-m", "tests.e2e.forks", str(listening.fileno())]
+        env = {"GOMP_SPINCOUNT": "0", **os.environ}  # libgomp reads it once: forks of two trainings share the cores
+        server = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
+    atexit.register(_end, server, path)
+    return path
+
+
+def _end(server: subprocess.Popen[bytes], path: Path) -> None:
+    server.kill()
+    server.wait()
+    path.unlink()
+    path.parent.rmdir()
 
 
 _IMPORTED = (
@@ -55,44 +69,82 @@ _IMPORTED = (
     "mlflow.pyfunc",
     "src.callbacks.pictures",
     "src.tracking.logger",
+    *("train", "compare", "simulate", "abtest"),
+    *("pytest", "hypothesis"),
+    *("src.callbacks.assembly", "src.comparison.report", "src.abtest.report", "src.simulation.arm_policies"),
 )
 """In this order: the first says how MLflow is to behave."""
 
 
-def _serve(requests: TextIO, answers: TextIO) -> None:
+def _serve(listening: socket.socket) -> None:
     for name in _IMPORTED:
         importlib.import_module(name)
-    for line in requests:
-        asked = json.loads(line)
-        if (child := os.fork()) == 0:
-            _become(asked)
-        answers.write(f"{_exit_code(child, asked['timeout_s'])}\n")
-        answers.flush()
+    gc.collect()
+    gc.freeze()  # a fork shares what is never looked at again
+    children: dict[int, tuple[int, socket.socket]] = {}  # by the descriptor of the process, and of its connection
+    waiting = select.poll()
+    for descriptor in (0, listening.fileno()):
+        waiting.register(descriptor, select.POLLIN)
+    while True:
+        for descriptor, _ in waiting.poll():
+            if descriptor == 0:
+                return
+            if descriptor == listening.fileno():
+                connection, _ = listening.accept()
+                child = _fork(connection)
+                connection.sendall(f"{child}\n".encode())
+                for one in (os.pidfd_open(child), connection.fileno()):
+                    children[one] = child, connection
+                    waiting.register(one, select.POLLIN)
+            elif descriptor in children:
+                child, connection = children[descriptor]
+                if descriptor == connection.fileno():  # whoever asked for it has been killed
+                    os.kill(child, signal.SIGKILL)
+                _, status = os.waitpid(child, 0)
+                for one in [one for one, (of, _) in children.items() if of == child]:
+                    waiting.unregister(one)
+                    del children[one]
+                    if one != connection.fileno():
+                        os.close(one)
+                _answer(connection, os.waitstatus_to_exitcode(status))
 
 
-def _exit_code(child: int, timeout_s: float) -> int:
-    import signal
-
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
-    signal.alarm(int(timeout_s))
-    _, status = os.waitpid(child, 0)
-    signal.alarm(0)
-    return os.waitstatus_to_exitcode(status)
+def _answer(connection: socket.socket, code: int) -> None:
+    with connection, contextlib.suppress(BrokenPipeError):
+        connection.sendall(f"{code}\n".encode())
 
 
-def _become(asked: dict[str, Any]) -> None:
+def _fork(connection: socket.socket) -> int:
+    length, streams, *_ = socket.recv_fds(connection, 4, 3)
+    with connection.makefile("rb", buffering=0) as file:
+        text = b""
+        while len(text) < int.from_bytes(length):
+            text += file.read(int.from_bytes(length) - len(text))
+    if (child := os.fork()) == 0:
+        _become(json.loads(text), streams)
+    for stream in streams:
+        os.close(stream)
+    return child
+
+
+def _become(asked: dict[str, Any], streams: list[int]) -> None:
     """Be the process that was asked for, to its end."""
     code: object = 0
-    for number, stream in enumerate([os.devnull, *asked["streams"]]):
-        os.dup2(os.open(stream, os.O_RDWR | os.O_CREAT), number)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    os.closerange(3, 1024)  # of other forks
     of_tracking = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     os.environ.clear()
     os.environ.update({**of_tracking, **asked["env"]})  # an import that has been made says nothing again
     os.chdir(asked["cwd"])
-    sys.argv[:] = asked["argv"]
-    sys.path[0] = str(Path(sys.argv[0]).parent)
+    first, *others = asked["argv"]
+    root = Path.cwd() if first in ("-m", "-c") else Path(first).parent
+    sys.path[:1] = [str(root), *filter(None, os.environ.get("PYTHONPATH", "").split(":"))]
+    if root != ROOT:  # a copy of the project has modules of its own
+        for name in [name for name in sys.modules if name.split(".")[0] in _OURS]:
+            del sys.modules[name]
     try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        _run(first, others)
     except SystemExit as stopped:
         code = stopped.code
         if isinstance(code, str):
@@ -105,5 +157,20 @@ def _become(asked: dict[str, Any]) -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
+_OURS = ("src", "tests", "train", "compare", "simulate", "abtest")
+
+
+def _run(first: str, others: list[str]) -> None:
+    if first == "-m":
+        sys.argv[:] = others
+        runpy.run_module(others[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv[:] = [first, *others[1:]]
+        exec(others[0], {"__name__": "__main__"})
+    else:
+        sys.argv[:] = [first, *others]
+        runpy.run_path(first, run_name="__main__")
+
+
 if __name__ == "__main__":
-    _serve(os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w"))
+    _serve(socket.socket(fileno=int(sys.argv[1])))

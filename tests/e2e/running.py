@@ -24,6 +24,7 @@ import aiohttp
 import pytest
 
 from tests.conftest import ROOT
+from tests.e2e.forks import run_forked
 
 CLOCK = 2**20
 """The share of a request is its number over this, so that each line of a log tells which request it belongs to."""
@@ -48,8 +49,7 @@ def wait_until(what: Callable[[], Any], called: str, within_s: float = 20.0) -> 
 
 def run_verb(verb: str, cwd: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     """A call of a verb that ends by itself, with this exit code."""
-    command = [sys.executable, str(ROOT / verb), *words]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = run_forked(ROOT / verb, *words, cwd=cwd, env=dict(os.environ), timeout_s=300)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from src.catalog import Catalog
 from src.evaluation import ranking
 from src.recommendations import Recommendations
 from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, write_lines, write_tracks
-from tests.e2e.forks import run_forked
+from tests.e2e.forks import fork_command, run_forked
 
 MODELS = ("track", "artist", "mean", "convex", "contextual")
 BASELINES = ("popular", "sticky", "rules", "neighbours", "item2vec", "als", "bpr")
@@ -35,6 +36,12 @@ DIRTY = {"uncommitted.diff"}
 
 
 def command(*overrides: str) -> list[str]:
+    """A training that starts at once, for tests that send signals or run several at a time."""
+    return fork_command(str(ROOT / "train.py"), *overrides)
+
+
+def new_interpreter(*overrides: str) -> list[str]:
+    """A training as a user starts it."""
     return [sys.executable, str(ROOT / "train.py"), *overrides]
 
 
@@ -239,8 +246,10 @@ def test_a_fast_dev_run_goes_all_the_way_without_a_trace_in_mlflow(ring_logs: Pa
     assert client.search_runs([client.get_experiment_by_name("segue").experiment_id]) == []
 
 
-def interrupted(cwd: Path, logs: Path, *words: str, times: int = 1) -> tuple[int, str]:
-    """Exit code and output of a training that would never end, but for Ctrl-C in its third epoch."""
+def interrupted(
+    cwd: Path, logs: Path, *words: str, times: int = 1, command: Callable[..., list[str]] = command
+) -> tuple[int, str]:
+    """Exit code and output of a training that would never end without Ctrl-C in its third epoch."""
     endless = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000"
     running = subprocess.Popen(
         command(*words, "datamodule=botify", f"datamodule.path={logs}", *endless),
@@ -269,7 +278,7 @@ def test_ctrl_c_ends_training_and_still_tests_and_exports(ring_logs: Path, tmp_p
 
 
 def test_ctrl_c_twice_stops_at_once_and_leaves_nothing_half_written(ring_logs: Path, tmp_path: Path) -> None:
-    code, printed = interrupted(tmp_path, ring_logs, *QUICK, "hydra.run.dir=run", times=2)
+    code, printed = interrupted(tmp_path, ring_logs, *QUICK, "hydra.run.dir=run", times=2, command=new_interpreter)
     assert code in (0, 130), printed  # 0 where it had ended before the second came
     assert "Traceback" not in printed, printed
     assert not list((tmp_path / "run").rglob("*.partial*"))
