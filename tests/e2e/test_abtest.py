@@ -1,6 +1,7 @@
 """`abtest.py` as a user runs it."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_the_verdict_is_printed_and_written_as_json_markdown_and_picture(traffic
     assert "command" in record["provenance"]
     text = (run / "abtest.md").read_text()
     assert "better than C" in text
-    assert "nan" not in text
+    assert not re.search(r"\bnan\b", text)
     assert "better than C" in done.stdout
     assert "Holm's p: p-value of the effect, corrected for" in " ".join(done.stdout.split())
     assert "Fieller" not in done.stdout  # its column is in abtest.md only
@@ -73,7 +74,7 @@ def test_a_log_with_several_experiments_is_rejected_with_their_names(traffic: Pa
 def test_simulated_logs_never_replace_those_of_another_run(traffic: Path) -> None:
     record = (traffic / "before" / "simulation.json").read_bytes()
     done = abtest(traffic, *SMALL, "control=random", "treatment=popular", "hydra.run.dir=before", code=2)
-    assert "has logs in it already" in done.stderr
+    assert "already has logs" in done.stderr
     assert (traffic / "before" / "simulation.json").read_bytes() == record
 
 
