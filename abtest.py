@@ -1,4 +1,4 @@
-"""From event logs to a verdict: effects with their intervals, and whether the experiment can be believed."""
+"""From event logs to a verdict: the effect of each treatment with its interval, and checks of the experiment."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from src.terminal.words import experiment_as_name
 
 @verb("abtest", rewrite=experiment_as_name, sweepers=[Sweep])
 def abtest(config: DictConfig) -> None:
-    """Read the logs, or play two recommenders first; compare; write and print; attach the result to MLflow runs."""
+    """Read logs, or simulate two recommenders first; compare the arms; write, print and attach the result to MLflow."""
     from hydra.utils import instantiate
 
     from src.abtest.analysis import analyse
     from src.abtest.log import read_users
-    from src.abtest.report import sentences, write_report
+    from src.abtest.report import MARKDOWN_ONLY, details, explain_columns, write_report
     from src.abtest.sources import arms_to_play
     from src.recommender_names import recommender_name
     from src.runs.folder import refuse_used_folder
@@ -33,21 +33,32 @@ def abtest(config: DictConfig) -> None:
     experiment = None if config.experiment_name is None else str(config.experiment_name)
     given = {role: config[role] for role in ("control", "treatment")}
     given = {role: OmegaConf.to_container(arm) if OmegaConf.is_config(arm) else arm for role, arm in given.items()}
+    names = {role: recommender_name(arm) for role, arm in given.items()}
     arms = arms_to_play(config.logs, given)
-    earlier = None
+    pre_period = None
     if config.pre:
-        before = Path(str(config.pre))
-        earlier = read_users(before, experiment=None, max_rejected=config.max_rejected, any_arms=True, called="pre")
+        folder = Path(str(config.pre))
+        pre_period = read_users(folder, experiment=None, max_rejected=config.max_rejected, any_arms=True, called="pre")
     logs = Path(str(config.logs)) if arms is None else run_dir / "logs"
     if arms is not None:
         settings.shares(list(arms))
-        with console.status("making the world"):
+        with console.status("preparing the world"):
             world = instantiate(config.world, _convert_="all")
             _ = world.interest_neighbours
-        templates = instantiate(config.arm, _convert_="all")
+        policies = make_policies(
+            arms,
+            templates=instantiate(config.arm, _convert_="all"),
+            world=world,
+            locate=locate_recommendations,
+        )
+        console.print(
+            f"simulating {config.sessions:,} sessions: control C is {names['control']}, treatment T1 is "
+            f"{names['treatment']}",
+            markup=False,
+        )
         instantiate(config.traffic)(
             world=world,
-            policies=make_policies(arms, templates=templates, world=world, locate=locate_recommendations),
+            policies=policies,
             experiment=experiment or "ABTEST",
             folder=run_dir,
             write_logs=True,
@@ -58,13 +69,20 @@ def abtest(config: DictConfig) -> None:
     with console.status("reading logs"):
         users = read_users(logs, experiment=experiment, max_rejected=config.max_rejected)
     with console.status("comparing"):
-        analysis = analyse(users, settings, earlier)
+        analysis = analyse(users, settings, pre_period)
         write_report(analysis, run_dir, provenance())
-    attach_abtest(analysis.record(), run_dir, {role: recommender_name(arm) for role, arm in given.items()})
-    console.print(effects_table(analysis.record()))
-    for sentence in sentences(analysis):
-        console.print(sentence, markup=False, highlight=False)
-    console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
+    attach_abtest(analysis.record(), run_dir, names)
+    console.print(effects_table(analysis.record()), "")
+    for column, meaning in explain_columns(analysis).items():
+        if column not in MARKDOWN_ONLY:
+            console.print(f"- {column}: {meaning}", markup=False)
+    console.print("", *details(analysis), "", sep="\n", markup=False)
+    source = logs if arms is None else run_dir
+    following = ["python compare.py"] * any(str(name).startswith("run:") for name in names.values())
+    following += [f"python train.py datamodule=botify datamodule.path={source}"] * (source / "tracks.json").exists()
+    lines = [("results", "abtest.md, abtest.png, abtest.json"), ("run folder", str(run_dir))]
+    for name, line in (*lines, *(("next", command) for command in following)):
+        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

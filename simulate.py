@@ -1,4 +1,4 @@
-"""From a world and arms, a recommender each, to event logs in the service's own format."""
+"""From a world and a recommender for each arm to event logs in the format of the service."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from src.terminal.words import experiment_as_name
 
 @verb("simulate", rewrite=experiment_as_name, sweepers=[Sweep])
 def simulate(config: DictConfig) -> None:
-    """Play the sessions, write the logs, print what each arm's listeners made of it."""
+    """Simulate the sessions, write the logs, print the means of each arm."""
     from hydra.utils import instantiate
 
     from src.recommender_names import recommender_name
@@ -26,7 +26,7 @@ def simulate(config: DictConfig) -> None:
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "simulation.json")
-    with console.status("making the world"):
+    with console.status("preparing the world"):
         world = instantiate(config.world, _convert_="all")
         _ = world.interest_neighbours
     templates = instantiate(config.arm, _convert_="all")
@@ -47,12 +47,15 @@ def simulate(config: DictConfig) -> None:
     title = f"experiment {config.experiment_name}, {config.days} day{'s' * (config.days > 1)}"
     console.print(arms_table(record["arms"], names, title=title))
     steps, seconds = record["steps_per_second"], record["seconds"]
-    console.print(f"played       {steps * seconds:,.0f} steps in {seconds:.1f} s, {steps:,.0f} a second")
-    console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
+    lines = [("simulated", f"{steps * seconds:,.0f} recommendations in {seconds:.1f} s, {steps:,.0f} per second")]
+    lines.append(("run folder", str(run_dir)))
+    if config.write_logs and len(arms) > 1:
+        experiment = f" experiment={config.experiment_name}" if config.after else ""  # earlier days may have others
+        lines.append(("next", f"python abtest.py logs={run_dir}{experiment}"))
     if config.write_logs:
-        console.print(
-            f"next         python train.py datamodule=botify datamodule.path={run_dir}", soft_wrap=True, markup=False
-        )
+        lines.append(("next", f"python train.py datamodule=botify datamodule.path={run_dir}"))
+    for name, line in lines:
+        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

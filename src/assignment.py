@@ -1,6 +1,6 @@
-"""Which treatment a user gets: the rule of the service, shared by whoever plays or serves an experiment.
+"""Assignment of users to the arms of an experiment; the simulator and the service use the same rule.
 
-U users. Source: the predecessor's experiment module; murmur3 is the 32-bit variant of MurmurHash3.
+U users. Source: the experiment module of botify, the service of 2023. The hash is the 32-bit variant of MurmurHash3.
 """
 
 import re
@@ -13,40 +13,75 @@ from jaxtyping import Int64
 from src.errors import InputError
 
 MAX_ARMS = 10
-"""`C` and `T1` to `T9`."""
+"""The largest number of arms of an experiment: `C` and `T1` to `T9`."""
 
 
 def check_arms(names: Iterable[str]) -> list[str]:
-    """The names of an experiment's arms in their order, `C`, `T1`, `T2`, …
+    """Check the names of the arms of an experiment and sort them.
+
+    Args:
+        names: names of the arms, in any order.
+
+    Returns:
+        The names in order: `C`, `T1`, `T2`, …
 
     Raises:
-        InputError: there is no arm, one is missing in the row, a name is none, or there are too many.
+        InputError: there is no arm, there are too many, a name is not the name of an arm, or one is missing between
+            others.
     """
     given = [str(name) for name in names]
     if not given:
         raise InputError("arms is empty: an experiment needs at least the control, such as arms={C: random}")
     if len(given) > MAX_ARMS:
-        raise InputError(f"{len(given)} arms are more than the assignment allows: at most {MAX_ARMS}, C and T1 to T9")
-    wrong = [name for name in given if not re.fullmatch(r"C|T[1-9]", name)]
-    if wrong:
-        raise InputError(f"an arm is called C, T1, T2, … up to T9, got {wrong[0]!r}; rename it in arms")
-    wanted = ["C", *(f"T{number}" for number in range(1, len(given)))]
-    if missing := sorted(set(wanted) - set(given)):
-        raise InputError(f"arms {', '.join(given)} leave out {missing[0]}; {len(given)} arms are {', '.join(wanted)}")
-    return wanted
+        raise InputError(f"arms has {len(given)} arms; an experiment has at most {MAX_ARMS}, C and T1 to T9")
+    invalid = [name for name in given if not re.fullmatch(r"C|T[1-9]", name)]
+    if invalid:
+        raise InputError(f"arms has an arm named {invalid[0]!r}; the name of an arm is C or T1 to T9; rename it")
+    expected = ["C", *(f"T{number}" for number in range(1, len(given)))]
+    if missing := sorted(set(expected) - set(given)):
+        raise InputError(
+            f"arms {', '.join(given)} lack {missing[0]}; an experiment with {len(given)} "
+            f"arm{'s' * (len(given) > 1)} has {', '.join(expected)}"
+        )
+    return expected
 
 
 def treatments(user_ids: Int64[np.ndarray, "U"], *, experiment: str, num_arms: int) -> Int64[np.ndarray, "U"]:
-    """Number of the arm of each user: 0 is `C`, k is `Tk`."""
+    """Assign users to arms.
+
+    Args:
+        user_ids: raw ids, shape `[U]`.
+        experiment: name of the experiment.
+        num_arms: number of arms, 1 to 10.
+
+    Returns:
+        Number of the arm of each user, shape `[U]`: 0 is `C`, k is `Tk`.
+    """
     salt = salt_of(experiment)
     return np.array([treatment(user, salt=salt, num_arms=num_arms) for user in user_ids.tolist()], np.int64)
 
 
 def salt_of(experiment: str) -> int:
-    """What makes the assignments of two experiments independent."""
+    """The salt of an experiment, which makes the assignments of two experiments independent.
+
+    Args:
+        experiment: name of the experiment.
+
+    Returns:
+        An unsigned 32-bit hash of the name.
+    """
     return mmh3.hash(experiment) & 0xFFFFFFFF
 
 
 def treatment(user: int, *, salt: int, num_arms: int) -> int:
-    """Number of the arm of one user; `salt` is that of the experiment."""
+    """Assign one user to an arm.
+
+    Args:
+        user: raw id.
+        salt: of the experiment, see `salt_of`.
+        num_arms: number of arms, 1 to 10.
+
+    Returns:
+        Number of the arm: 0 is `C`, k is `Tk`.
+    """
     return mmh3.hash(str(user), salt, signed=False) % num_arms

@@ -1,4 +1,4 @@
-"""Who gets which arm: fixed known values, the real experiment, and the names of arms."""
+"""Assignment of users to arms: known values, the real experiment, and the names of arms."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from src.errors import InputError
 
 
 def murmur3_32(key: bytes, seed: int) -> int:
-    """Written from the definition (Appleby, MurmurHash3_x86_32), to hold the library and its seeds against."""
+    """Written from the definition (Appleby, MurmurHash3_x86_32), as a reference for the library and its seeds."""
     mask, state = 0xFFFFFFFF, seed
     tail = len(key) - len(key) % 4
 
@@ -40,27 +40,27 @@ def test_the_hash_has_its_published_values() -> None:
 
 
 @pytest.mark.parametrize("num_arms", [2, 3, 7])
-def test_a_user_gets_the_hash_of_their_id_salted_by_the_experiment(num_arms: int) -> None:
+def test_the_arm_is_the_hash_of_the_user_id_salted_by_the_experiment(num_arms: int) -> None:
     users = np.array([0, 1, 9, 10, 4711, 9999, 123456789])
     expected = [murmur3_32(str(user).encode(), murmur3_32(b"MY_RECOMMENDER", 0)) % num_arms for user in users.tolist()]
     assert treatments(users, experiment="MY_RECOMMENDER", num_arms=num_arms).tolist() == expected
 
 
-def test_the_real_experiment_assigned_its_users_alike(real_data: Path) -> None:
+def test_the_assignment_equals_that_of_the_real_experiment(real_data: Path) -> None:
     lines = (real_data / "botify-2023" / "logs" / "replica-1" / "data.json").read_text().splitlines()
     arm_of = {event["user"]: event["experiments"]["MY_RECOMMENDER"] for event in map(json.loads, lines)}
     given = treatments(np.array(list(arm_of)), experiment="MY_RECOMMENDER", num_arms=2)
     assert [("C", "T1")[arm] for arm in given.tolist()] == list(arm_of.values())
 
 
-def test_arms_split_users_evenly_and_experiments_split_them_anew() -> None:
+def test_arms_have_equal_shares_and_experiments_are_independent() -> None:
     users = np.arange(30_000)
     one, other = (treatments(users, experiment=name, num_arms=3) for name in ("A", "B"))
     both = np.bincount(one * 3 + other, minlength=9)
     assert np.abs(both / len(users) - 1 / 9).max() < 4 * (1 / 9 * 8 / 9 / len(users)) ** 0.5
 
 
-def test_arms_come_in_their_order_whatever_the_order_given() -> None:
+def test_arms_are_sorted() -> None:
     assert check_arms(["T2", "C", "T1"]) == ["C", "T1", "T2"]
 
 
@@ -68,12 +68,15 @@ def test_arms_come_in_their_order_whatever_the_order_given() -> None:
     ("arms", "message"),
     [
         ([], "arms is empty: an experiment needs at least the control"),
-        (["C", "T2"], "arms C, T2 leave out T1; 2 arms are C, T1"),
-        (["T1"], "leave out C"),
-        (["C", "B"], "an arm is called C, T1, T2, … up to T9, got 'B'"),
-        (["C", *(f"T{number}" for number in range(1, 11))], "11 arms are more than the assignment allows: at most 10"),
+        (["C", "T2"], "arms C, T2 lack T1; an experiment with 2 arms has C, T1"),
+        (["T1"], "arms T1 lack C; an experiment with 1 arm has C"),
+        (["C", "B"], "arms has an arm named 'B'; the name of an arm is C or T1 to T9; rename it"),
+        (
+            ["C", *(f"T{number}" for number in range(1, 11))],
+            "arms has 11 arms; an experiment has at most 10, C and T1 to T9",
+        ),
     ],
 )
-def test_what_cannot_be_an_experiment_is_refused(arms: list[str], message: str) -> None:
+def test_invalid_arms_are_rejected(arms: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_arms(arms)

@@ -1,7 +1,7 @@
-"""The A/B analysis: every treatment is compared with the control, metric by metric.
+"""The A/B analysis compares every treatment with the control, metric by metric.
 
-The unit is the user: every metric gives one value for each, and only users are compared. The intervals and tests are
-in `src/statistics`, the wording of the verdict in `verdict.py`. U users of an arm.
+The unit is the user: each metric has one value per user. The intervals and tests are in `src/statistics`, the wording
+of the verdict is in `verdict.py`.
 """
 
 from dataclasses import asdict, replace
@@ -20,37 +20,41 @@ from src.statistics.holm import holm
 from src.statistics.intervals import GroupSummary, always_valid, bootstrap, fieller, welch
 
 SMALL_EFFECTS = (1, 3, 5)
-"""Percent, for which the number of users needed is reported."""
+"""Effects, in percent, for which the number of users needed is reported."""
 
 
-def analyse(users: Users, settings: AnalysisSettings, earlier: Users | None = None) -> Analysis:
+def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None = None) -> Analysis:
     """Compare every treatment with the control.
 
     Args:
-        users: what each user did; the first arm is the control.
+        users: what each user did in the experiment; the first arm is the control.
         settings: what is computed.
-        earlier: the same of a period before the experiment, whose arms do not matter.
+        pre_period: what each user did before the experiment, for CUPED; the arms in it are ignored.
+
+    Returns:
+        One effect for each metric and treatment, and a verdict for each treatment.
 
     Raises:
-        InputError: an arm has a single user, or `split` does not fit the arms.
+        InputError: an arm has fewer than two users, `split` does not fit the arms, or `pre_period` overlaps the
+            experiment or has none of its users.
     """
     counts = np.bincount(users.arm_of, minlength=len(users.arms))
     for arm, count in zip(users.arms, counts.tolist(), strict=True):
         if count < 2:
             raise InputError(
                 f"arm {arm} of experiment {users.experiment} has {count} user{'s' * (count != 1)}; "
-                "a comparison needs at least two an arm"
+                "a comparison needs at least two users in each arm"
             )
     planned = settings.shares(users.arms)
-    if earlier is not None:
-        _check_earlier(users, earlier)
+    if pre_period is not None:
+        _check_pre_period(users, pre_period)
     rng = np.random.default_rng(settings.seed)
     effects = []
     for metric in METRICS:
         values = metric_values(users, metric)
-        before = None if earlier is None else _of_earlier(users, earlier, metric)
+        pre_values = None if pre_period is None else _pre_period_values(users, pre_period, metric)
         for number, treatment in enumerate(users.arms[1:], start=1):
-            effects.append(_compare(users, settings, metric, values, before, number, treatment, rng))
+            effects.append(_compare(users, settings, metric, values, pre_values, number, treatment, rng))
     if settings.correction:
         corrected = holm([effect.p_value for effect in effects])
         effects = [
@@ -67,22 +71,23 @@ def analyse(users: Users, settings: AnalysisSettings, earlier: Users | None = No
     return replace(analysis, verdicts={arm: verdict(analysis, arm) for arm in users.arms[1:]})
 
 
-def _check_earlier(users: Users, earlier: Users) -> None:
-    if not len(earlier):
-        raise InputError("pre has no session that ended; give the logs of a period before the experiment")
-    if earlier.last_ms >= users.first_ms:
+def _check_pre_period(users: Users, pre_period: Users) -> None:
+    if not len(pre_period):
+        raise InputError("pre has no completed session; give logs of a period before the experiment")
+    if pre_period.last_ms >= users.first_ms:
         raise InputError(
-            f"pre overlaps the experiment: its last event is at {earlier.last_ms} ms, the experiment's first at "
-            f"{users.first_ms} ms; give logs of the time before, or the effect itself is taken off"
+            f"pre overlaps the experiment: its last event is at {pre_period.last_ms} ms, the first event of the "
+            f"experiment is at {users.first_ms} ms; give logs that end before the experiment, because CUPED would "
+            "remove the effect itself"
         )
-    if not np.isin(users.user_ids, earlier.user_ids).any():
-        raise InputError("pre has none of the experiment's users; give logs of the same users from before")
+    if not np.isin(users.user_ids, pre_period.user_ids).any():
+        raise InputError("pre has no user of the experiment; give logs of the same users from before the experiment")
 
 
-def _of_earlier(users: Users, earlier: Users, metric: str) -> Values:
-    """Each user's value in the earlier period, NaN for those who were not there."""
-    place = np.searchsorted(earlier.user_ids, users.user_ids).clip(max=len(earlier) - 1)
-    return np.where(earlier.user_ids[place] == users.user_ids, metric_values(earlier, metric)[place], np.nan)
+def _pre_period_values(users: Users, pre_period: Users, metric: str) -> Values:
+    """Value of each user in the pre-period; NaN for users who are not in it."""
+    place = np.searchsorted(pre_period.user_ids, users.user_ids).clip(max=len(pre_period) - 1)
+    return np.where(pre_period.user_ids[place] == users.user_ids, metric_values(pre_period, metric)[place], np.nan)
 
 
 def _compare(
@@ -90,19 +95,19 @@ def _compare(
     settings: AnalysisSettings,
     metric: str,
     values: Values,
-    before: Values | None,
+    pre_values: Values | None,
     number: int,
     treatment: str,
     rng: np.random.Generator,
 ) -> Effect:
-    one, other = values[users.arm_of == 0], values[users.arm_of == number]
-    samples, alpha = (GroupSummary.of(one), GroupSummary.of(other)), float(settings.alpha)
+    of_control, of_treatment = values[users.arm_of == 0], values[users.arm_of == number]
+    samples, alpha = (GroupSummary.of(of_control), GroupSummary.of(of_treatment)), float(settings.alpha)
     base = welch(*samples, alpha)
     effect = Effect(
         treatment=treatment,
         metric=metric,
-        control_users=len(one),
-        treatment_users=len(other),
+        control_users=len(of_control),
+        treatment_users=len(of_treatment),
         control_mean=samples[0].mean,
         treatment_mean=samples[1].mean,
         significant=bool(base.p_value < alpha),
@@ -114,8 +119,8 @@ def _compare(
     if settings.sizing:
         smallest = minimal_detectable_effect(*samples, alpha, float(settings.power))
         needed = {
-            f"{wanted}": int(np.ceil((len(one) + len(other)) * (smallest / wanted) ** 2))
-            for wanted in SMALL_EFFECTS
+            f"{percent}": int(np.ceil((len(of_control) + len(of_treatment)) * (smallest / percent) ** 2))
+            for percent in SMALL_EFFECTS
             if np.isfinite(smallest)
         }
         effect = replace(effect, minimal_detectable_percent=smallest, users_needed=needed)
@@ -123,19 +128,19 @@ def _compare(
         lower, upper = always_valid(*samples, alpha, float(settings.always_valid_percent))
         effect = replace(effect, always_valid_lower_percent=lower, always_valid_upper_percent=upper)
     if settings.bootstrap_rounds and metric == settings.primary:
-        lower, upper = bootstrap(one, other, alpha, settings.bootstrap_rounds, rng)
+        lower, upper = bootstrap(of_control, of_treatment, alpha, settings.bootstrap_rounds, rng)
         effect = replace(effect, bootstrap_lower_percent=lower, bootstrap_upper_percent=upper)
-    if before is not None:
-        chosen = np.isin(users.arm_of, (0, number))
-        reduced, saved = cuped(values[chosen], before[chosen], users.arm_of[chosen])
-        arms = users.arm_of[chosen]
-        after = welch(GroupSummary.of(reduced[arms == 0]), GroupSummary.of(reduced[arms == number]), alpha)
+    if pre_values is not None:
+        compared = np.isin(users.arm_of, (0, number))
+        arms = users.arm_of[compared]
+        adjusted, saved = cuped(values[compared], pre_values[compared], arms)
+        difference = welch(GroupSummary.of(adjusted[arms == 0]), GroupSummary.of(adjusted[arms == number]), alpha)
         effect = replace(
             effect,
-            cuped_effect_percent=after.effect_percent,
-            cuped_lower_percent=after.lower_percent,
-            cuped_upper_percent=after.upper_percent,
-            cuped_p_value=after.p_value,
+            cuped_effect_percent=difference.effect_percent,
+            cuped_lower_percent=difference.lower_percent,
+            cuped_upper_percent=difference.upper_percent,
+            cuped_p_value=difference.p_value,
             cuped_variance_saved_percent=saved,
         )
     return effect

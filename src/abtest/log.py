@@ -1,4 +1,4 @@
-"""From event logs to one line a user: what the A/B analysis is made from.
+"""From event logs to one row per user, the input of the A/B analysis.
 
 U users.
 """
@@ -20,27 +20,27 @@ from src.errors import InputError, check_number
 from src.runs.cores import duckdb_settings
 
 Lines = dict[str, Any]
-"""Columns of lines, as arrays."""
+"""Lines of a log as columns: an array for each field."""
 
 _COLUMNS = (
     "{message: 'VARCHAR', timestamp: 'BIGINT', user: 'BIGINT', track: 'BIGINT', time: 'DOUBLE', latency: 'DOUBLE', "
     "experiments: 'VARCHAR'}"
 )
 
-_TIMES = 40
-"""Stretches of time that the timeline is cut into."""
+_NUM_TIME_BINS = 40
+"""Bins of the timeline."""
 
 GUARDS = {
-    "lines_rejected": "lines that are no event were left out",
+    "lines_rejected": "lines that are not events were left out",
     "lines_of_other_experiments": "lines without this experiment were left out",
     "users_in_two_arms": "users who were in two arms were left out",
-    "duplicate_lines": "lines that repeat another were counted once",
-    "lines_behind_the_clock": "lines stood behind a later one of their user; events were sorted by time",
+    "duplicate_lines": "lines that repeat another line were counted once",
+    "lines_behind_the_clock": "lines came after a later line of the same user; events were sorted by time",
     "sessions_with_bad_shares": "sessions with a share below 0 or above 1 were left out",
-    "ends_without_session": "ends that follow an end were left out",
-    "sessions_without_end": "sessions that had not ended were left out",
+    "ends_without_session": "`last` events that directly follow a `last` event were left out",
+    "sessions_without_end": "sessions without a `last` event were left out",
 }
-"""What is looked for, and the rule that deals with it."""
+"""Faults that are searched for in a log, by name, and the rule for each; every report shows the count and the rule."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,20 +48,20 @@ class Users:
     """What each user of an experiment did.
 
     Args:
-        experiment: its name.
+        experiment: name of the experiment.
         arms: names of its arms, the control first.
-        user_ids: raw ids.
-        arm_of: number of the arm of each user.
-        sessions: how many each had.
-        tracks: how many events.
-        time: sum of the shares played.
-        latency_ms: sum of what they waited.
-        guards: how often each rule of GUARDS was needed.
-        first_ms: time of the first event of the experiment.
-        last_ms: time of its last.
-        timeline: sessions that began in each stretch of time: columns `since_ms` (since the first), `arm`, `sessions`.
-        lengths: how many sessions lasted how long: columns `arm`, `time` (lower edge of a bin of 1), `sessions`.
-        num_events: lines read.
+        user_ids: raw id of each user, ascending.
+        arm_of: number of the arm of each user: its place in `arms`.
+        sessions: number of sessions of each user.
+        tracks: number of events of each user.
+        time: sum of the shares that each user played; 1 is one track played in full.
+        latency_ms: sum of the latencies of each user, in milliseconds.
+        guards: how often each rule of GUARDS was applied, by its name.
+        first_ms: time of the first event of the experiment, in milliseconds since 1970.
+        last_ms: time of its last event, in milliseconds since 1970.
+        timeline: number of sessions by start time: columns `since_ms` (since the first session), `arm`, `sessions`.
+        lengths: number of sessions by their time: columns `arm`, `time` (lower edge of a bin of width 1), `sessions`.
+        num_events: number of lines read.
     """
 
     experiment: str
@@ -91,26 +91,29 @@ def read_users(
     any_arms: bool = False,
     called: str = "logs",
 ) -> Users:
-    """Read all `data.json*` below a folder.
+    """Read every `data.json*` in a folder and below it.
 
     Args:
-        folder: of the logs.
-        experiment: which one of those in the log; may be None where there is only one.
-        max_rejected: share of lines that may be no event.
-        any_arms: take all lines, whatever their experiment and arm: for a period before the experiment.
-        called: how the user knows the folder.
+        folder: the folder.
+        experiment: name of the experiment; None if the log has only one.
+        max_rejected: accepted share of lines that are not events, in [0, 1].
+        any_arms: read all lines, of any experiment and arm; for a period before the experiment.
+        called: key of the command line that names the folder, for messages.
+
+    Returns:
+        One row for each user with a completed session.
 
     Raises:
-        InputError: there are no logs, too many lines are no events, or the experiment cannot be chosen.
+        InputError: there are no logs, too many lines are not events, or the experiment cannot be chosen.
     """
     check_number("max_rejected", max_rejected, least=0, most=1)
     where = f"{called}={folder}"
     if not folder.is_dir():
-        raise InputError(f"{where}: no such folder; name one with data.json files in it or below")
+        raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
     found = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
     files = sorted(path for path in map(Path, found) if path.is_file())
     if not files:
-        raise InputError(f"{where}: no data.json in it or below; name the folder of a service or a simulation")
+        raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
     for path in files:
         check_whole(path)
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
@@ -119,13 +122,15 @@ def read_users(
         query = f"SELECT DISTINCT experiments FROM lines WHERE {_IS_EVENT} ORDER BY ALL"
         texts = [str(text) for (text,) in database.execute(query).fetchall()]
         if not texts:
-            raise InputError(f"{where}: no line is an event")
+            raise InputError(f"{where}: no line is an event; name the logs of serve.py or simulate.py")
         name, arm_of_text = (None, dict.fromkeys(texts, "C")) if any_arms else _choose(texts, where, experiment)
         arms = sorted(set(arm_of_text.values()), key=lambda arm: (arm != "C", len(arm), arm))
         if len(arms) < 2 and not any_arms:
-            raise InputError(f"experiment {name} in {where} has one arm only ({arms[0]}); a comparison needs two")
+            raise InputError(f"experiment {name} in {where} has only one arm ({arms[0]}); a comparison needs two arms")
         if arms[0] != "C":
-            raise InputError(f"experiment {name} in {where} has no arm C to compare with, only {', '.join(arms)}")
+            raise InputError(
+                f"experiment {name} in {where} has no control arm C, only {', '.join(arms)}; name the control C"
+            )
         lines = _sorted_lines(database, {text: arms.index(arm) for text, arm in arm_of_text.items()})
     guards = {
         "lines_rejected": num_rejected,
@@ -141,7 +146,7 @@ _IS_EVENT = """COALESCE(is_last IS NOT NULL AND timestamp IS NOT NULL AND user_i
 def _read_lines(
     database: duckdb.DuckDBPyConnection, files: list[Path], where: str, max_rejected: int | float
 ) -> tuple[int, int]:
-    """Make `lines`; how many there are, and how many of them are no events."""
+    """Create the table `lines`; return the number of lines and the number of those that are not events."""
     try:
         database.execute(
             f"""
@@ -153,26 +158,26 @@ def _read_lines(
             {"files": [glob.escape(str(file)) for file in files]},
         )
     except duckdb.Error as error:
-        raise InputError(f"{where}: cannot be read: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"{where}: cannot read the logs: {' '.join(str(error).split())[:300]}") from None
     row = database.execute(f"SELECT count(*), count(*) FILTER (NOT ({_IS_EVENT})) FROM lines").fetchone()
     assert row is not None
     num_lines, num_wrong = row
     if not num_lines:
-        raise InputError(f"{where}: the logs are empty")
+        raise InputError(f"{where}: the logs are empty; name the logs of serve.py or simulate.py")
     if num_wrong > max_rejected * num_lines:
         raise InputError(
-            f"{where}: {num_wrong} of {num_lines} lines are no events, more than max_rejected={max_rejected:g} "
+            f"{where}: {num_wrong} of {num_lines} lines are not events, more than max_rejected={max_rejected:g} "
             'allows; an event is {"message": "next" | "last", "timestamp", "user", "track", "time", "experiments", …}'
         )
     return num_lines, num_wrong
 
 
 def _choose(texts: list[str], where: str, experiment: str | None) -> tuple[str, dict[str, str]]:
-    """The experiment, and the arm that each text under `experiments` names in it."""
+    """Name of the experiment, and its arm for each text that the key `experiments` has in the log."""
     given = {text: entry for text in texts if isinstance(entry := _parsed(text), dict)}
     names = sorted({name for entry in given.values() for name in entry})
     if not names:
-        raise InputError(f"{where}: no line names an experiment")
+        raise InputError(f'{where}: no line names an experiment; an event of one has "experiments": {{"<name>": "C"}}')
     if experiment is None and len(names) > 1:
         raise InputError(f"{where} has several experiments; choose experiment={' or '.join(names)}")
     name = names[0] if experiment is None else experiment
@@ -189,7 +194,7 @@ def _parsed(text: str) -> object:
 
 
 def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, int]) -> Lines:
-    """The lines of the experiment, user by user, each in the order of time."""
+    """The lines of the experiment, sorted by user and time."""
     database.execute("CREATE TABLE arms (experiments VARCHAR, arm USMALLINT)")
     database.executemany("INSERT INTO arms VALUES (?, ?)", list(arm_of_text.items()))
     return database.execute(
@@ -201,16 +206,16 @@ def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, in
 
 
 def _users_of(lines: Lines, arms: list[str], name: str, guards: dict[str, int], num_events: int) -> Users:
-    """By the sheet: cut a user's lines after each `last`; then leave out what cannot be believed."""
+    """Cut the lines of each user into sessions, after each `last`; then apply the rules of GUARDS."""
     lines = {key: np.asarray(column) for key, column in lines.items()}
     first = np.flatnonzero(_changes(lines["user_id"]))
-    in_two = np.minimum.reduceat(lines["arm"], first) != np.maximum.reduceat(lines["arm"], first)
-    torn = np.repeat(in_two, np.diff(first, append=len(lines["arm"])))
-    same = ~_changes(*(lines[key] for key in ("user_id", "timestamp", "is_last", "track", "time")))
-    if (left_out := torn | same).any():  # seldom, and the copies take long
+    in_two_arms = np.minimum.reduceat(lines["arm"], first) != np.maximum.reduceat(lines["arm"], first)
+    is_of_two_arms = np.repeat(in_two_arms, np.diff(first, append=len(lines["arm"])))
+    is_duplicate = ~_changes(*(lines[key] for key in ("user_id", "timestamp", "is_last", "track", "time")))
+    if (left_out := is_of_two_arms | is_duplicate).any():  # rare, and the copies are slow
         lines = {key: column[~left_out] for key, column in lines.items()}
     starts_user = _changes(lines["user_id"])
-    behind = ~_changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)
+    is_out_of_order = ~_changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)
 
     start = np.flatnonzero(starts_user | np.roll(lines["is_last"], 1))
     tracks = np.diff(start, append=len(starts_user))
@@ -219,15 +224,15 @@ def _users_of(lines: Lines, arms: list[str], name: str, guards: dict[str, int], 
     has_bad_share = np.logical_or.reduceat((lines["time"] < 0) | (lines["time"] > 1), start)
     kept = has_end & ~is_orphan & ~has_bad_share
     guards = guards | {
-        "users_in_two_arms": int(in_two.sum()),
-        "duplicate_lines": int((same & ~torn).sum()),
-        "lines_behind_the_clock": int(behind.sum()),
+        "users_in_two_arms": int(in_two_arms.sum()),
+        "duplicate_lines": int((is_duplicate & ~is_of_two_arms).sum()),
+        "lines_behind_the_clock": int(is_out_of_order.sum()),
         "sessions_with_bad_shares": int(has_bad_share.sum()),
         "ends_without_session": int(is_orphan.sum()),
         "sessions_without_end": int((~has_end).sum()),
     }
     time, latency = (np.add.reduceat(lines[key], start)[kept] for key in ("time", "latency"))
-    user_ids, arm_of, begun = (lines[key][start][kept] for key in ("user_id", "arm", "timestamp"))
+    user_ids, arm_of, started_ms = (lines[key][start][kept] for key in ("user_id", "arm", "timestamp"))
     first = np.flatnonzero(_changes(user_ids))
     return Users(
         experiment=name,
@@ -241,14 +246,14 @@ def _users_of(lines: Lines, arms: list[str], name: str, guards: dict[str, int], 
         guards=guards,
         first_ms=int(lines["timestamp"].min(initial=np.iinfo(np.int64).max)),
         last_ms=int(lines["timestamp"].max(initial=0)),
-        timeline=_counted(arms, arm_of, since_ms=_stretches(begun)),
-        lengths=_counted(arms, arm_of, time=np.floor(time).astype(np.int64)),
+        timeline=_count_sessions(arms, arm_of, since_ms=_time_bins(started_ms)),
+        lengths=_count_sessions(arms, arm_of, time=np.floor(time).astype(np.int64)),
         num_events=num_events,
     )
 
 
 def _changes(*columns: Any) -> Any:
-    """Where a line differs from the one before in any of the columns; the first one does."""
+    """Whether each line differs from the line before it in any of the columns; the first line does."""
     changed = np.zeros(len(columns[0]), bool)
     changed[:1] = True
     for column in columns:
@@ -260,14 +265,14 @@ def _sums(values: Any, first: Any) -> Any:
     return np.add.reduceat(values, first) if len(first) else values[:0]
 
 
-def _stretches(begun: Any) -> Any:
-    """When each session began, as the beginning of its stretch of time, in ms since the first."""
-    since = begun - begun.min(initial=np.iinfo(np.int64).max)
-    width = max(60_000, int(since.max(initial=0)) // _TIMES + 1)
+def _time_bins(started_ms: Any) -> Any:
+    """Lower edge of the time bin in which each session started, in milliseconds since the first session."""
+    since = started_ms - started_ms.min(initial=np.iinfo(np.int64).max)
+    width = max(60_000, int(since.max(initial=0)) // _NUM_TIME_BINS + 1)
     return since // width * width
 
 
-def _counted(arms: list[str], arm_of: Any, **by: Any) -> pd.DataFrame:
-    """How many sessions each arm has of each value."""
+def _count_sessions(arms: list[str], arm_of: Any, **by: Any) -> pd.DataFrame:
+    """Number of sessions of each arm and each value of a column."""
     table = pd.DataFrame({**by, "arm": np.array(arms, object)[arm_of]})
     return table.groupby([*by, "arm"]).size().rename("sessions").reset_index()

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def draw(analysis: Analysis, path: Path) -> None:
-    """Write the picture."""
+    """Draw the picture of an A/B test.
+
+    Args:
+        analysis: the result to draw.
+        path: the PNG file to write.
+    """
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
@@ -47,7 +52,9 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
             place = -row + 0.5 * ((len(treatments) - 1) / 2 - number) / len(treatments)
             colour = _colour(number + 1)
             axis.plot([effect.lower_percent, effect.upper_percent], [place, place], color=colour, lw=2)
-            axis.plot(effect.effect_percent, place, "o", color=colour, mfc=colour if effect.is_sure else "white", ms=7)
+            axis.plot(
+                effect.effect_percent, place, "o", color=colour, mfc=colour if effect.is_significant else "white", ms=7
+            )
             axis.annotate(
                 f"{effect.effect_percent:+.1f}",
                 (effect.upper_percent, place),
@@ -63,7 +70,10 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
     names = [f"{name}\n(primary)" if name == analysis.settings.primary else name for name in METRICS]
     axis.set_yticks(-np.arange(len(METRICS)), [name.replace("_", " ") for name in names])
     axis.set_ylim(-len(METRICS) + 0.4, 0.6)
-    axis.set_xlabel(f"effect in % of {analysis.users.arms[0]}; filled: significant")
+    level = f"{100 * (1 - analysis.settings.alpha):g} %"
+    axis.set_xlabel(
+        f"effect in % of the mean of {analysis.users.arms[0]}, with its {level} interval; filled: significant"
+    )
     tidy(axis, hide=("top", "right", "left"), grid="x", size=None)
     axis.legend(frameon=False, loc="lower right")
 
@@ -74,7 +84,7 @@ def _draw_timeline(analysis: Analysis, axis: "Axes") -> None:
     for number, arm in enumerate(analysis.users.arms):
         own = timeline[timeline["arm"] == arm]
         axis.plot(own["since_ms"] / unit, own["sessions"], ".-", color=_colour(number), lw=1, ms=4, label=plain(arm))
-    axis.set(xlabel=f"{name} since the first session", ylabel="sessions begun", ylim=(0, None))
+    axis.set(xlabel=f"{name} since the first session", ylabel="sessions started", ylim=(0, None))
     tidy(axis, size=None)
     axis.legend(frameon=False, fontsize=8)
 
@@ -85,5 +95,10 @@ def _draw_lengths(analysis: Analysis, axis: "Axes") -> None:
         own = lengths[lengths["arm"] == arm]
         binned = np.bincount(own["time"].to_numpy(np.int64).clip(0, 30), own["sessions"], 31)
         axis.step(np.arange(31), binned / binned.sum(), where="mid", color=_colour(number), lw=1.5, label=plain(arm))
-    axis.set(xlabel="time of a session (30: or more)", ylabel="share of sessions", xlim=(-0.5, 30.5), yscale="log")
+    axis.set(
+        xlabel="time of a session, in tracks played in full (30: 30 or more)",
+        ylabel="share of sessions",
+        xlim=(-0.5, 30.5),
+        yscale="log",
+    )
     tidy(axis, size=None)

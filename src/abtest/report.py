@@ -14,7 +14,13 @@ from src.terminal.numbers import interval, number
 
 
 def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]) -> None:
-    """Leave the three files in a folder."""
+    """Write the three files of the report.
+
+    Args:
+        analysis: the result to report.
+        folder: where the files go; created if missing.
+        provenance: command, commit and versions, by name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "abtest.png", lambda path: draw(analysis, path))
     write_whole(folder / "abtest.md", lambda path: path.write_text(markdown(analysis, provenance), encoding="utf-8"))
@@ -22,19 +28,29 @@ def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]
 
 
 def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
-    """The verdicts, the table of effects, what every number is, and where it came from."""
+    """The report as Markdown: verdicts, effects, an explanation of each column, details and provenance.
+
+    Args:
+        analysis: the result to report.
+        provenance: command, commit and versions, by name.
+
+    Returns:
+        The text of `abtest.md`.
+    """
     lines = [f"# A/B test {analysis.users.experiment}", ""]
     lines += [f"- **{arm}**: {verdict}" for arm, verdict in analysis.verdicts.items()]
-    head = ["treatment", "metric", "control", "treatment", "effect %", "interval %", "relative %", "p", "Holm p"]
+    explained = explain_columns(analysis)
     rows = [_row(effect, analysis.settings.primary) for effect in analysis.effects]
-    lines += ["", *table(head, rows, "llrrrrrrr")]
-    lines += ["", "![effects](abtest.png)", "", *(f"- {sentence}" for sentence in sentences(analysis))]
-    lines += ["", *provenance_lines(provenance)]
+    lines += ["", *table(list(explained), rows, "llrrrrrrr"), "", "Bold: the effect is significant."]
+    lines += ["", "![effects](abtest.png)"]
+    lines += ["", "## Columns", "", *(f"- **{column}**: {meaning}" for column, meaning in explained.items())]
+    lines += ["", "## Details", "", *(f"- {sentence}" for sentence in details(analysis))]
+    lines += ["", "## Provenance", "", *provenance_lines(provenance)]
     return "\n".join(lines) + "\n"
 
 
 def _row(effect: Effect, primary: str) -> list[str]:
-    bold = "**" if effect.is_sure else ""
+    bold = "**" if effect.is_significant else ""
     return [
         escape(effect.treatment),
         effect.metric + (" (primary)" if effect.metric == primary else ""),
@@ -48,57 +64,97 @@ def _row(effect: Effect, primary: str) -> list[str]:
     ]
 
 
-def sentences(analysis: Analysis) -> list[str]:
-    """What each number is, a sentence each, as far as it was asked for; and what was left out."""
-    users, settings = analysis.users, analysis.settings
+MARKDOWN_ONLY = ("relative interval", "p")
+"""Columns of `abtest.md` that the table in the terminal does not have."""
+
+
+def explain_columns(analysis: Analysis) -> dict[str, str]:
+    """What each column of the table of effects holds.
+
+    Args:
+        analysis: the result whose table is explained.
+
+    Returns:
+        The meaning of each column of `abtest.md`, by its name, in order.
+    """
+    settings, control = analysis.settings, analysis.users.arms[0]
+    num_tests = sum(bool(np.isfinite(effect.p_value)) for effect in analysis.effects)
+    has_dash = num_tests < len(analysis.effects)
     level = f"{100 * (1 - settings.alpha):g} %"
+    return {
+        "arm": f"the treatment. Each row compares it with the control, {control}.",
+        "metric": f"one value per user. {settings.primary} is the primary metric: the verdict uses it alone. "
+        "Time is the sum of the shares played: 1 is one track played in full. Latency is in milliseconds.",
+        "control": f"mean over the users of {control}.",
+        "treatment": "mean over the users of the treatment.",
+        "effect in %": "difference of the two means, in percent of the control mean."
+        + (" –: no test is possible, because all values are equal or the control mean is 0." * has_dash),
+        "interval": f"{level} interval of the effect (Welch).",
+        "relative interval": f"{level} interval of the effect that also accounts for the uncertainty of the control "
+        "mean (Fieller)."
+        if settings.relative
+        else "not computed, because analysis.relative=false.",
+        "p": f"p-value of the effect (Welch), not corrected for the {num_tests} tests of this table.",
+        "Holm's p": f"p-value of the effect, corrected for the {num_tests} tests of this table (Holm). "
+        f"If it is below {settings.alpha:g}, the effect is significant."
+        if settings.correction
+        else "not computed, because analysis.correction=false. If the interval excludes 0, the effect is significant.",
+    }
+
+
+def details(analysis: Analysis) -> list[str]:
+    """Users, what was left out, and the results that the table of effects does not show.
+
+    Args:
+        analysis: the result to report.
+
+    Returns:
+        A list of sentences; each analysis that is switched on adds its own.
+    """
+    users = analysis.users
     counts = ", ".join(f"{arm} {int((users.arm_of == number).sum()):,}" for number, arm in enumerate(users.arms))
-    said = [
-        f"Users: {counts}; {int(users.sessions.sum()):,} sessions, {users.num_events:,} events. The unit is the user."
+    lines = [
+        f"Users: {counts}; {int(users.sessions.sum()):,} sessions, {users.num_events:,} events. "
+        "The user is the unit of analysis."
     ]
-    said += [f"{users.guards[name]:,} {rule}." for name, rule in GUARDS.items() if users.guards.get(name)]
-    if settings.sample_ratio:
-        state = "do NOT split as planned" if analysis.is_withheld else "split as planned"
-        said.append(f"Users {state} over the arms (chi-square, p = {analysis.sample_ratio_p_value:.2g}).")
-    said.append(
-        f"The interval is the published sheet's: Welch's {level} interval of the difference, in percent of a control "
-        "mean held for a constant."
-    )
-    if settings.relative:
-        said.append("The relative interval (Fieller) holds the control mean for as uncertain as it is.")
-    if settings.correction:
-        said.append(
-            f"Holm's p keeps false alarms over all {len(analysis.effects)} effects together at {settings.alpha:g}."
+    lines += [f"{users.guards[name]:,} {rule}." for name, rule in GUARDS.items() if users.guards.get(name)]
+    if analysis.settings.sample_ratio:
+        state = "differs from" if analysis.is_withheld else "agrees with"
+        lines.append(
+            f"The split of the users over the arms {state} the plan (chi-square test, "
+            f"p = {analysis.sample_ratio_p_value:.2g})."
         )
     for treatment in users.arms[1:]:
-        said += _of_primary(analysis.effect(treatment, settings.primary), analysis)
-    return said
+        lines += _primary_details(analysis.effect(treatment, analysis.settings.primary), analysis)
+    return lines
 
 
-def _of_primary(effect: Effect, analysis: Analysis) -> list[str]:
-    settings, said = analysis.settings, []
+def _primary_details(effect: Effect, analysis: Analysis) -> list[str]:
+    settings, lines = analysis.settings, []
     head = f"{effect.treatment}, {settings.primary}:"
     if settings.sizing and effect.users_needed:
         needed = ", ".join(f"{number:,} for {percent} %" for percent, number in effect.users_needed.items())
-        said.append(
-            f"{head} an effect of {effect.minimal_detectable_percent:.1f} % would be found with a power of "
-            f"{settings.power:g}; users needed in both arms: {needed}."
+        lines.append(
+            f"{head} with these users, an effect of {effect.minimal_detectable_percent:.1f} % is detected with "
+            f"probability {settings.power:g} (power). Users needed in both arms together: {needed}."
         )
-    if settings.always_valid_percent is not None:
-        said.append(
-            f"{head} [{effect.always_valid_lower_percent:+.1f}, {effect.always_valid_upper_percent:+.1f}] % holds "
-            "however often and whenever one looks (mixture sequential test)."
+    if settings.always_valid_percent is not None and np.isfinite(effect.always_valid_lower_percent):
+        bounds = interval(effect.always_valid_lower_percent, effect.always_valid_upper_percent, "+.1f")
+        lines.append(
+            f"{head} {bounds} % is the interval for continuous monitoring. It stays valid if the test is analysed "
+            "repeatedly while it runs (mixture sequential test)."
         )
-    if settings.bootstrap_rounds:
-        said.append(
-            f"{head} [{effect.bootstrap_lower_percent:+.1f}, {effect.bootstrap_upper_percent:+.1f}] % is the "
-            f"bootstrap's interval over users ({settings.bootstrap_rounds} rounds), a cross-check where values "
-            "are skewed."
+    if settings.bootstrap_rounds and np.isfinite(effect.bootstrap_lower_percent):
+        bounds = interval(effect.bootstrap_lower_percent, effect.bootstrap_upper_percent, "+.1f")
+        lines.append(
+            f"{head} {bounds} % is the bootstrap interval ({settings.bootstrap_rounds:,} rounds over users). It makes "
+            "no assumption about the distribution of the values."
         )
     if np.isfinite(effect.cuped_effect_percent):
-        said.append(
-            f"{head} {effect.cuped_effect_percent:+.1f} % "
-            f"[{effect.cuped_lower_percent:+.1f}, {effect.cuped_upper_percent:+.1f}] once each user's earlier habits "
-            f"are taken off (CUPED), which saved {effect.cuped_variance_saved_percent:.0f} % of the variance."
+        bounds = interval(effect.cuped_lower_percent, effect.cuped_upper_percent, "+.1f")
+        lines.append(
+            f"{head} {effect.cuped_effect_percent:+.1f} % {bounds} is the effect with CUPED, which subtracts what "
+            "each user's behaviour before the experiment predicts. It removes "
+            f"{effect.cuped_variance_saved_percent:.0f} % of the variance."
         )
-    return said
+    return lines

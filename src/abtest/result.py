@@ -1,4 +1,4 @@
-"""The result of an A/B analysis: effects, and what becomes `abtest.json`."""
+"""The result of an A/B analysis: the effects, and the content of `abtest.json`."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,14 +8,45 @@ from src.abtest.metrics import LOWER_IS_BETTER
 from src.abtest.settings import AnalysisSettings
 
 SRM_ALPHA = 0.001
-"""Below this p-value the users do not split as planned, and the verdict is withheld."""
+"""If the p-value of the sample-ratio test is below this level, the verdict is withheld."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """One metric of one treatment against the control. Percent are of the control mean; NaN where not computed.
+    """One metric of one treatment, compared with the control.
 
-    `effect_percent`, `lower_percent`, `upper_percent`, `p_value` and `significant` are the published sheet's.
+    Each name that ends in `_percent` is in percent of the control mean. A number that was not computed is NaN.
+
+    Args:
+        treatment: name of the arm.
+        metric: name of the metric.
+        control_users: number of users in the control arm.
+        treatment_users: number of users in the treatment arm.
+        control_mean: mean over the users of the control arm.
+        treatment_mean: mean over the users of the treatment arm.
+        effect_percent: difference of the means.
+        lower_percent: lower bound of Welch's interval.
+        upper_percent: upper bound of Welch's interval.
+        p_value: of Welch's t test, in [0, 1].
+        significant: whether `p_value` is below alpha, without correction for the number of tests.
+        relative_lower_percent: lower bound of Fieller's interval.
+        relative_upper_percent: upper bound of Fieller's interval.
+        holm_p_value: p-value with Holm's correction over all arms and metrics.
+        holm_significant: whether `holm_p_value` is below alpha; None without the correction.
+        minimal_detectable_percent: effect that is detected with the power of the settings.
+        users_needed: users needed in both arms together, by the effect to detect in percent.
+        always_valid_lower_percent: lower bound of the interval for continuous monitoring.
+        always_valid_upper_percent: upper bound of the interval for continuous monitoring.
+        bootstrap_lower_percent: lower bound of the bootstrap interval.
+        bootstrap_upper_percent: upper bound of the bootstrap interval.
+        cuped_effect_percent: effect with CUPED.
+        cuped_lower_percent: lower bound of its Welch interval.
+        cuped_upper_percent: upper bound of its Welch interval.
+        cuped_p_value: its p-value.
+        cuped_variance_saved_percent: share of the variance that CUPED removes, in percent.
+
+    Source: `effect_percent`, `lower_percent`, `upper_percent`, `p_value` and `significant` follow the published A/B
+    spreadsheet of 2023.
     """
 
     treatment: str
@@ -47,18 +78,26 @@ class Effect:
 
     @property
     def is_better(self) -> bool:
-        """Whether the treatment does better by this metric, significantly or not."""
+        """Whether the treatment mean is the better one, significantly or not."""
         return (self.effect_percent > 0) != (self.metric in LOWER_IS_BETTER)
 
     @property
-    def is_sure(self) -> bool:
-        """Significant, by the stricter of the tests that were asked for."""
+    def is_significant(self) -> bool:
+        """Whether the effect is significant, after Holm's correction if the settings ask for it."""
         return self.significant if self.holm_significant is None else self.holm_significant
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """The result of an A/B test: effects, users per arm, guards and the verdict on each treatment."""
+    """The result of an A/B test.
+
+    Args:
+        users: what each user did.
+        settings: what was computed.
+        effects: one for each metric and treatment.
+        sample_ratio_p_value: of the chi-square test of the users per arm against the planned split, in [0, 1].
+        verdicts: one sentence for each treatment, by its name.
+    """
 
     users: Users
     settings: AnalysisSettings
@@ -68,15 +107,20 @@ class Analysis:
 
     @property
     def is_withheld(self) -> bool:
-        """Whether users split so differently from the plan that no result is valid."""
+        """Whether the split of the users differs so much from the plan that no result is valid."""
         return self.settings.sample_ratio and self.sample_ratio_p_value < SRM_ALPHA
 
     def effect(self, treatment: str, metric: str) -> Effect:
-        """The one of a treatment and a metric."""
+        """The effect of one treatment on one metric.
+
+        Args:
+            treatment: name of the arm.
+            metric: name of the metric.
+        """
         return next(one for one in self.effects if (one.treatment, one.metric) == (treatment, metric))
 
     def record(self) -> dict[str, Any]:
-        """As plain values, for `abtest.json`."""
+        """The result as plain values, as in `abtest.json`."""
         users = self.users
         return {
             "experiment": users.experiment,

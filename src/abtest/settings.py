@@ -1,4 +1,4 @@
-"""The settings of an A/B analysis, checked when they are made: `analysis:` in `conf/abtest.yaml`. A arms."""
+"""The settings of an A/B analysis: `analysis:` in `conf/abtest.yaml`. A arms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +12,24 @@ from src.errors import InputError, check_flag, check_number
 
 @dataclass(frozen=True, kw_only=True)
 class AnalysisSettings:
-    """What is computed, and when a difference counts as significant.
+    """What is computed, and when an effect counts as significant.
 
     Args:
-        alpha: false alarms that are accepted; intervals hold at 1 − alpha.
-        power: with which the minimal detectable effect would be found.
-        primary: the metric that the verdict is about.
-        split: planned shares of the arms in their order; None for equal ones.
-        relative: Fieller's interval beside the published sheet's.
-        correction: Holm's, over arms and metrics.
-        sample_ratio: withhold the verdict where users do not split as planned.
-        sizing: minimal detectable effect and users needed.
-        always_valid_percent: effect expected, for the interval that allows continuous monitoring; None for no such
-            interval.
-        bootstrap_rounds: of the cross-check; 0 for none.
-        seed: decides the bootstrap.
+        alpha: accepted rate of false alarms, in (0, 0.5]; intervals have level 1 − alpha.
+        power: probability of detecting the minimal detectable effect, in [0.5, 0.9999].
+        primary: the metric that the verdict is about, one of `METRICS`.
+        split: planned shares of the arms in their order, above 0; None for equal shares.
+        relative: whether Fieller's interval is computed.
+        correction: whether p-values are corrected over all arms and metrics (Holm).
+        sample_ratio: whether the verdict is withheld if the split of the users differs from the plan.
+        sizing: whether the minimal detectable effect and the users needed are computed.
+        always_valid_percent: expected effect in percent, above 0, for the interval that allows continuous monitoring;
+            None for no such interval.
+        bootstrap_rounds: rounds of the bootstrap interval; 0 for no such interval.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: a setting is out of range.
     """
 
     alpha: int | float
@@ -60,13 +63,19 @@ class AnalysisSettings:
     def shares(self, arms: Sequence[str]) -> Float64[np.ndarray, "A"]:
         """Planned share of each arm.
 
+        Args:
+            arms: names of the arms.
+
+        Returns:
+            Shape `[A]`, with sum 1.
+
         Raises:
-            InputError: `split` does not fit the arms.
+            InputError: `split` does not have one share for each arm.
         """
         planned = np.array(self.split if self.split else np.ones(len(arms)), np.float64)
         if len(planned) != len(arms):
             raise InputError(
                 f"analysis.split has {len(planned)} shares for the {len(arms)} arms {', '.join(arms)}; "
-                "give each one share"
+                "give one share for each arm"
             )
         return np.asarray(planned / planned.sum())

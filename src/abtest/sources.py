@@ -1,4 +1,4 @@
-"""Where the sessions of an A/B test come from: logs that are there, or two recommenders that are played first."""
+"""Where the sessions of an A/B test come from: existing logs, or two recommenders that are simulated first."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,18 +7,21 @@ from src.errors import InputError
 
 
 def arms_to_play(logs: str | None, given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arms that are played first, by name; None where logs are given.
+    """The arms that have to be simulated before the analysis.
 
     Args:
-        logs: folder with event logs.
-        given: the recommenders of `control` and `treatment`.
+        logs: folder with event logs, or None.
+        given: the recommenders of `control` and `treatment`; None where one is not given.
+
+    Returns:
+        The recommender of each arm, `C` and `T1`; None if `logs` is given.
 
     Raises:
-        InputError: neither logs nor both recommenders are given, or all of them.
+        InputError: `logs` and recommenders are both given, or neither is complete.
     """
     if [logs is None] * 2 != [arm is not None for arm in given.values()]:
         raise InputError(
             f"logs={logs} control={given['control']} treatment={given['treatment']}: "
-            "give logs=<folder>, or both control= and treatment= to play them first"
+            "give either logs=<folder>, or both control= and treatment= to simulate them first"
         )
     return {"C": given["control"], "T1": given["treatment"]} if logs is None else None

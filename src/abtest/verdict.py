@@ -6,19 +6,31 @@ from src.abtest.result import Analysis
 
 
 def verdict(analysis: Analysis, treatment: str) -> str:
-    """One sentence on a treatment, by the primary metric: withheld, better, worse, or no difference shown."""
+    """The verdict on a treatment, by the primary metric.
+
+    Args:
+        analysis: the result; its `verdicts` are not read.
+        treatment: name of the arm.
+
+    Returns:
+        One sentence that begins with `better`, `worse`, `no significant difference` or `withheld`.
+    """
     effect, settings = analysis.effect(treatment, analysis.settings.primary), analysis.settings
     control = analysis.users.arms[0]
-    size = f"{effect.effect_percent:+.1f} % [{effect.lower_percent:+.1f}, {effect.upper_percent:+.1f}]"
+    size = (
+        f"{settings.primary} {effect.effect_percent:+.1f} % [{effect.lower_percent:+.1f}, {effect.upper_percent:+.1f}]"
+    )
     if analysis.is_withheld:
         return (
-            f"withheld: users do not split over the arms as planned (p = {analysis.sample_ratio_p_value:.2g}), "
-            f"so {settings.primary} {size} cannot be believed"
+            "withheld: the split of the users over the arms differs from the plan "
+            f"(p = {analysis.sample_ratio_p_value:.2g}), therefore {size} is not valid"
         )
-    if effect.is_sure:
-        word = "better" if effect.is_better else "worse"
-        return f"{word} than {control}: {settings.primary} {size}"
-    found = f"; an effect of {effect.minimal_detectable_percent:.1f} % would probably have been found"
-    return f"no difference from {control} is shown: {settings.primary} {size}" + (
-        found if settings.sizing and np.isfinite(effect.minimal_detectable_percent) else ""
-    )
+    if effect.is_significant:
+        return f"{'better' if effect.is_better else 'worse'} than {control}: {size}"
+    sentence = f"no significant difference from {control}: {size}"
+    if settings.sizing and np.isfinite(effect.minimal_detectable_percent):
+        sentence += (
+            f"; with these users, an effect of {effect.minimal_detectable_percent:.1f} % is detected with "
+            f"probability {settings.power:g}"
+        )
+    return sentence

@@ -1,1 +1,1 @@
-"""Simulated listeners: a world, policies that recommend to its listeners, and the event logs of their sessions."""
+"""Simulated listeners: a world, policies that recommend to its listeners, and event logs of their sessions."""

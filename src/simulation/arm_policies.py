@@ -1,4 +1,4 @@
-"""From the arms of an experiment, each with the name of a recommender, to the policies that play them."""
+"""Creates the policy of each arm from the name of its recommender."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,30 +12,33 @@ from src.simulation.policies import Policy
 from src.simulation.world import World
 
 _BY_ADDRESS = {"recommendations": "path", "service": "url"}
-"""Policies that are named by what they read, and which of their settings that is."""
+"""Policies that are named by the file or service they read, and the setting that takes that name."""
 
 Locate = Callable[[str], Path]
-"""From the name of a run or a registered model to its `recommendations.jsonl`."""
+"""Finds the `recommendations.jsonl` of the name of a run or a registered model."""
 
 
 def make_policies(
     arms: Any, *, templates: Mapping[str, partial[Any]], world: World, locate: Locate
 ) -> dict[str, Policy]:
-    """A policy for each arm.
+    """Create the policy of each arm.
 
     Args:
-        arms: for each arm a recommender's name: one of `templates`, a path, `run:…`, `model:…` or `http://…`; or a
-            mapping with that under `recommender` and settings of its own beside it.
-        templates: what makes each kind of policy, with its usual settings.
-        world: what they recommend from.
+        arms: the recommender of each arm: one of `templates`, a path, `run:…`, `model:…` or `http://…`; or a mapping
+            with this name under `recommender` and settings of this arm beside it.
+        templates: factory of each kind of policy, with its default settings.
+        world: the world whose tracks they recommend.
         locate: finds the file of a run or a model.
 
+    Returns:
+        The policy of each arm, in the order of the arms.
+
     Raises:
-        InputError: an arm is misnamed, or names no recommender, or one that cannot be had.
+        InputError: an arm has an invalid name, names no recommender, or names one that cannot be read.
     """
     if not isinstance(arms, Mapping):
         raise InputError(
-            f"arms must give each arm a recommender, such as arms={{C: random, T1: popular}}, got {arms!r}"
+            f"arms must be a mapping from arms to recommenders, such as arms={{C: random, T1: popular}}, got {arms!r}"
         )
     return {
         arm: _policy(f"arms.{arm}", arms[arm], templates=templates, world=world, locate=locate)
@@ -44,7 +47,14 @@ def make_policies(
 
 
 def template_name(name: str) -> str:
-    """Name of the template that makes the policy for a recommender of this name."""
+    """The template of a recommender.
+
+    Args:
+        name: name of the recommender, as in `arms`.
+
+    Returns:
+        Name of the template that creates its policy.
+    """
     kinds = {"url": "service", "stored": "recommendations", "path": "recommendations", "word": name}
     return kinds[parse_name(name).kind]
 
@@ -65,8 +75,8 @@ def _policy(where: str, given: Any, *, templates: Mapping[str, partial[Any]], wo
     elif named.kind != "word":
         settings[_BY_ADDRESS[kind]] = named.name
     allowed = set(templates[kind].keywords) | {_BY_ADDRESS.get(kind, "")}
-    if wrong := sorted(map(str, set(settings) - allowed)):
-        own = ", ".join(sorted(set(templates[kind].keywords))) or "none"
-        raise InputError(f"{where}: {wrong[0]!r} is no setting of {kind}; it has {own}")
+    if unknown := sorted(map(str, set(settings) - allowed)):
+        known = ", ".join(sorted(set(templates[kind].keywords))) or "none"
+        raise InputError(f"{where}: {unknown[0]!r} is not a setting of {kind}; its settings are: {known}")
     policy: Policy = templates[kind](**settings, world=world)
     return policy

@@ -1,7 +1,7 @@
-"""The listener as Gymnasium environments, for people who come from reinforcement learning.
+"""Simulated listeners as Gymnasium environments, for reinforcement learning.
 
-An episode is a session, an action the row of the track recommended, the reward the share of it that is played.
-B environments side by side.
+An episode is a session, an action is the row of the recommended track, the reward is the share of it that is played.
+B environments in parallel.
 """
 
 from dataclasses import replace
@@ -18,10 +18,10 @@ from src.simulation.listener import HISTORY, WHOLE, Crowd, listen, start
 from src.simulation.world import World
 
 Observation = dict[str, Any]
-"""`user`: row of the listener; `track`: row of the track played last; `played_ratio`: share of it played."""
+"""`user`: row of the listener; `track`: row of the last track; `played_ratio`: share of it played, in [0, 1]."""
 
 
-def _observation_space(world: World) -> Any:  # spaces.Dict, whose own bases beartype warns of
+def _observation_space(world: World) -> Any:  # spaces.Dict; beartype warns about its base classes
     return spaces.Dict(
         {
             "user": spaces.Discrete(len(world.listeners)),
@@ -31,7 +31,7 @@ def _observation_space(world: World) -> Any:  # spaces.Dict, whose own bases bea
     )
 
 
-def _begin(world: World, num_sessions: int, rng: np.random.Generator) -> Crowd:
+def _start_sessions(world: World, num_sessions: int, rng: np.random.Generator) -> Crowd:
     users = rng.integers(len(world.listeners), size=num_sessions)
     return start(world, users, rng.random(num_sessions), rng.random(num_sessions))
 
@@ -45,13 +45,13 @@ def _observe(crowd: Crowd) -> Observation:
 
 
 class ListenerEnv(gym.Env[Observation, np.int64]):
-    """One listener at a time.
+    """One session at a time.
 
     Args:
-        world: whose listeners play.
+        world: the world of the listeners.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012 - as the base class has it
+    metadata = {"render_modes": []}  # noqa: RUF012 - as in the base class
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -61,13 +61,29 @@ class ListenerEnv(gym.Env[Observation, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """A listener, drawn uniformly, begins a session and has heard its first track."""
+        """Start the session of a listener drawn uniformly; its first track has been played.
+
+        Args:
+            seed: of the random numbers; None continues the previous ones.
+            options: not used.
+
+        Returns:
+            The observation and an empty dictionary.
+        """
         super().reset(seed=seed, options=options)
-        self._crowd = _begin(self._world, 1, self.np_random)
+        self._crowd = _start_sessions(self._world, 1, self.np_random)
         return self._observation(), {}
 
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Play one more track; the episode ends with the listener's patience."""
+        """Play one more track.
+
+        Args:
+            action: row of the recommended track.
+
+        Returns:
+            The observation, the reward in [0, 1], whether the session has ended, False (an episode is never
+            truncated), and an empty dictionary.
+        """
         self._crowd = listen(self._world, self._crowd, np.array([action], np.int64), self.np_random.random(1))
         observation = self._observation()
         return observation, float(observation["played_ratio"][0]), bool(self._crowd.budget[0] <= 0), False, {}
@@ -77,11 +93,11 @@ class ListenerEnv(gym.Env[Observation, np.int64]):
 
 
 class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[np.ndarray, "B"]]):
-    """Many listeners at once, in arrays; where a session has ended, the next step begins another.
+    """Many sessions in parallel, as arrays; after a session has ended, the next step starts another one.
 
     Args:
-        num_envs: sessions side by side (B).
-        world: whose listeners play.
+        num_envs: number of parallel sessions (B).
+        world: the world of the listeners.
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -96,31 +112,47 @@ class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[n
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin a session in every environment."""
+        """Start a session in every environment.
+
+        Args:
+            seed: of the random numbers; None continues the previous ones.
+            options: not used.
+
+        Returns:
+            The observations, and an empty dictionary.
+        """
         super().reset(seed=seed, options=options)
-        self._crowd = _begin(self._world, self.num_envs, self.np_random)
+        self._crowd = _start_sessions(self._world, self.num_envs, self.np_random)
         return _observe(self._crowd), {}
 
     def step(
         self, actions: Int64[np.ndarray, "B"]
     ) -> tuple[Observation, Float64[np.ndarray, "B"], Bool[np.ndarray, "B"], Bool[np.ndarray, "B"], dict[str, Any]]:
-        """Play each session one more track, or begin a new one where the last has ended."""
-        over = self._crowd.budget <= 0
+        """Play one more track in each session, or start a new session where the previous one has ended.
+
+        Args:
+            actions: row of the recommended track of each session, shape `[B]`; ignored where a session starts.
+
+        Returns:
+            The observations, rewards in [0, 1] (0 where a session starts), which sessions have ended, which were
+            truncated (none), and an empty dictionary.
+        """
+        has_ended = self._crowd.budget <= 0
         played = listen(self._world, self._crowd, np.asarray(actions, np.int64), self.np_random.random(self.num_envs))
-        self._crowd = self._begin_again(played, np.flatnonzero(over)) if over.any() else played
-        rewards = np.where(over, 0.0, self._crowd.shares[-1] / WHOLE)
+        self._crowd = self._replace_sessions(played, np.flatnonzero(has_ended)) if has_ended.any() else played
+        rewards = np.where(has_ended, 0.0, self._crowd.shares[-1] / WHOLE)
         return _observe(self._crowd), rewards, self._crowd.budget <= 0, np.zeros(self.num_envs, bool), {}
 
-    def _begin_again(self, crowd: Crowd, places: Int64[np.ndarray, "b"]) -> Crowd:
-        """Put new sessions in some places; what was played there before is forgotten."""
-        fresh = _begin(self._world, len(places), self.np_random)
+    def _replace_sessions(self, crowd: Crowd, places: Int64[np.ndarray, "b"]) -> Crowd:
+        """Put new sessions in some places, without the history of the previous ones."""
+        started = _start_sessions(self._world, len(places), self.np_random)
         columns = {name: getattr(crowd, name).copy() for name in Crowd.__dataclass_fields__}
         for name, column in columns.items():
             if name in HISTORY:
                 column[:-1, places] = HISTORY[name]
-                column[-1, places] = getattr(fresh, name)[-1]
+                column[-1, places] = getattr(started, name)[-1]
             elif name != "place":
-                column[places] = getattr(fresh, name)
+                column[places] = getattr(started, name)
         oldest = int((columns["tracks"] >= 0).any(1).argmax())
         return replace(crowd, **columns | {name: columns[name][oldest:] for name in HISTORY})
 

@@ -1,4 +1,4 @@
-"""An experiment: arms, days, event logs, and what each arm's listeners made of it."""
+"""A simulated experiment: its arms, days and event logs, and the means of each arm."""
 
 import json
 import shutil
@@ -20,40 +20,51 @@ from src.runs.atomic import write_record, write_whole
 from src.simulation.event_lines import DAY_MS, Events, write_events
 from src.simulation.listener import WHOLE
 from src.simulation.policies import Policy
-from src.simulation.traffic import Day, Players, Plays, TaskOutcome, uninterrupted
+from src.simulation.traffic import Day, Players, Plays, TaskOutcome, delayed_interrupt
 from src.simulation.world import World
 from src.simulation.world_files import WORLD_FILES, write_world
 from src.statistics.intervals import MeanInterval
 
 LEVEL = 0.95
-"""Of every interval."""
+"""Level of every interval."""
 
 ArmReport = Callable[[str, int, float], None]
-"""Told of an arm whenever sessions of it are through: its name, how many, and its mean time per session so far."""
+"""Receives the progress of an arm: its name, the sessions completed since the last call, its mean time per session."""
 
 ArmProgress = Callable[[Mapping[str, int]], AbstractContextManager[ArmReport]]
-"""From the sessions that each arm is to play to who shows how it goes."""
+"""Opens the display of the progress, given the number of sessions planned for each arm."""
 
 
 class Tally:
-    """What each listener has played: sessions, tracks and time, summed."""
+    """Sums over the sessions of each listener: sessions, tracks and time.
+
+    Args:
+        num_listeners: number of listeners of the world (U).
+    """
 
     def __init__(self, num_listeners: int) -> None:
         self.sessions, self.tracks = np.zeros((2, num_listeners), np.int64)
         self.hundredths = np.zeros(num_listeners)
 
     def add(self, plays: Plays) -> None:
-        """Count some sessions."""
+        """Add sessions to the sums.
+
+        Args:
+            plays: the sessions.
+        """
         num = len(self.sessions)
         self.sessions += np.bincount(plays.users, minlength=num)
         self.tracks += np.bincount(plays.users, plays.lengths, minlength=num).astype(np.int64)
         self.hundredths += np.bincount(plays.users, plays.hundredths, minlength=num)
 
     def summary(self, chosen: Int64[np.ndarray, "u"]) -> dict[str, int | float]:
-        """Means over listeners with their intervals, as in the A/B sheet: the unit is the listener.
+        """Means over the listeners of an arm with their intervals. The unit is the listener.
 
         Args:
-            chosen: rows of the listeners of an arm.
+            chosen: rows of the listeners of the arm.
+
+        Returns:
+            The summary of an arm as in `simulation.json`. Time is in tracks played in full.
         """
         active = chosen[self.sessions[chosen] > 0]
         sessions, tracks = self.sessions[active], self.tracks[active]
@@ -73,12 +84,12 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviousTraffic:
-    """What a previous run left to go on from.
+    """The end of a previous run, after which a run continues.
 
     Args:
-        day: its last day.
-        midnight: when the day after begins, milliseconds since 1970.
-        logs: its folders of logs.
+        day: number of its last day; 0 without a previous run.
+        midnight: start of the next day, in milliseconds since 1970.
+        logs: folders of its logs.
     """
 
     day: int
@@ -89,8 +100,14 @@ class PreviousTraffic:
     def read(cls, folder: Path, world: World, experiment: str, arms: Sequence[str]) -> "PreviousTraffic":
         """Read the run folder of `simulate.py`.
 
+        Args:
+            folder: the run folder.
+            world: the world of the new run; must be that of the previous run.
+            experiment: name of the experiment of the new run.
+            arms: names of the arms of the new run.
+
         Raises:
-            InputError: there is no such run, its listeners lived in another world, or they would change arms.
+            InputError: there is no such run, it has another world, or the same experiment with another number of arms.
         """
         path = folder / "simulation.json"
         try:
@@ -101,17 +118,17 @@ class PreviousTraffic:
             previous_name, previous_arms = record["experiment"], list(record["arms"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"after={folder}: cannot go on from {path} ({error}); name a run folder of simulate.py that has ended"
+                f"after={folder}: cannot read {path} ({error}); name the run folder of a completed simulate.py"
             ) from None
         if digest != world.digest():
             raise InputError(
-                f"after={folder}: that run was made in another world ({digest}, this one is {world.digest()}); "
-                "choose the same world"
+                f"after={folder}: that run has another world ({digest}, this one is {world.digest()}); "
+                "choose the same world with world= and its settings"
             )
         if previous_name == experiment and len(previous_arms) != len(arms):
             raise InputError(
-                f"after={folder}: experiment {experiment} had {len(previous_arms)} arms there and has {len(arms)} "
-                "here, so listeners would change arms within it; give it another name with experiment=<name>"
+                f"after={folder}: experiment {experiment} has {len(previous_arms)} arms there and {len(arms)} here; "
+                "listeners would change arms within it; choose another name with experiment=<name>"
             )
         return cls(day=day, midnight=midnight, logs=sorted(path.parent for path in folder.glob("logs/*/data.json")))
 
@@ -133,31 +150,32 @@ def run_experiment(
     provenance: Mapping[str, str],
     progress: ArmProgress,
 ) -> dict[str, Any]:
-    """Play the sessions of some days and leave the world's files, `logs/day-<n>/data.json` and `simulation.json`.
+    """Simulate the sessions of some days; write the files of the world, `logs/day-<n>/data.json` and `simulation.json`.
 
-    What is there when it is interrupted, or when a policy fails, is whole: complete sessions, and the record of them.
+    If it is interrupted or a policy fails, the logs contain complete sessions only, and `simulation.json` describes
+    them with `"complete": false`.
 
     Args:
-        world: whose listeners visit.
-        policies: one for each arm, by its name.
-        experiment: name of the experiment, in the log and in the assignment.
-        sessions: of a day, over all arms.
-        days: how many.
-        workers: processes; they do not change the result.
-        seed: decides everything.
-        first_day: date of the first day, as 2026-01-05.
-        track_seconds: how long a track lasts.
-        folder: where the results go.
-        write_logs: whether the events are wanted.
-        after: folder of a previous run to go on from; its logs are kept beside the new ones.
-        provenance: of the record.
-        progress: shows how it goes.
+        world: the world of the listeners.
+        policies: the policy of each arm, by its name.
+        experiment: name of the experiment, in the log and for the assignment.
+        sessions: sessions per day over all arms, at least 1.
+        days: number of days, 1 to 1000.
+        workers: number of processes, 1 to 256; they do not change the result.
+        seed: of all random numbers, at least 0.
+        first_day: date of the first day, such as 2026-01-05.
+        track_seconds: duration of a track, in seconds, above 0.
+        folder: the run folder; created if missing.
+        write_logs: whether the event logs are written.
+        after: run folder of a previous run to continue; its logs are linked into `folder`.
+        provenance: command, commit and versions, by name.
+        progress: shows the progress.
 
     Returns:
         The content of `simulation.json`.
 
     Raises:
-        InputError: a setting is out of its bounds, or a policy fails.
+        InputError: a setting is out of range, the folder is used, or a policy fails.
     """
     arms = check_arms(policies)
     check_number("sessions", sessions, whole=True, least=1, most=100_000_000)
@@ -167,7 +185,9 @@ def run_experiment(
     check_number("track_seconds", track_seconds, above=0, most=86_400)
     check_flag("write_logs", write_logs)
     if not experiment:
-        raise InputError("experiment must have a name, got an empty one; it decides who gets which arm")
+        raise InputError(
+            "experiment is empty; choose a name with experiment=<name>, because it decides the arm of each listener"
+        )
     first_midnight = _midnight(first_day)
     previous = PreviousTraffic(day=0, midnight=first_midnight, logs=[])
     if after:
@@ -179,15 +199,15 @@ def run_experiment(
         Day.plan(world, day=previous.day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
         for number in range(days)
     ]
-    _claim(folder)
+    _create_run_folder(folder)
     write_world(world, folder)
-    _keep_logs(previous.logs, folder / "logs")
+    _link_logs(previous.logs, folder / "logs")
     by_arm = [np.flatnonzero(plans[0].arm_of == arm) for arm in range(len(arms))]
     planned = {
         arm: sum(int(plan.num_visits[rows].sum()) for plan in plans) for arm, rows in zip(arms, by_arm, strict=True)
     }
     players = Players(world, [policies[arm] for arm in arms], workers=workers, keep_events=write_logs)
-    began = time.perf_counter()
+    started_s = time.perf_counter()
     with players, progress(planned) as report:
         for plan in plans:
             tally, parts, interrupted = Tally(len(world.listeners)), list[Plays](), None
@@ -202,20 +222,20 @@ def run_experiment(
                         break
             except KeyboardInterrupt as error:
                 interrupted = error
-            with uninterrupted():
+            with delayed_interrupt():
                 midnight += DAY_MS
                 if write_logs:
                     plays = plan.in_order(Plays.join(parts))
-                    day_began, length = midnight - DAY_MS, round(track_seconds * 1000)
-                    events = Events.of(plays, plan=plan, world=world, midnight=day_began, track_ms=length)
-                    heads = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in arms]
-                    write_events(events, heads, folder / "logs" / f"day-{plan.day}" / "data.json")
-                    midnight = events.next_midnight(day_began)
+                    day_start, track_ms = midnight - DAY_MS, round(track_seconds * 1000)
+                    events = Events.of(plays, plan=plan, world=world, midnight=day_start, track_ms=track_ms)
+                    labels = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in arms]
+                    write_events(events, labels, folder / "logs" / f"day-{plan.day}" / "data.json")
+                    midnight = events.next_midnight(day_start)
                 of_day = {arm: tally.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}
                 record["days"].append({"day": plan.day, "arms": of_day})
                 summaries = {arm: total.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}
                 record["arms"] = {arm: {**summary, "fallbacks": fallbacks[arm]} for arm, summary in summaries.items()}
-                record["seconds"] = time.perf_counter() - began
+                record["seconds"] = time.perf_counter() - started_s
                 record["steps_per_second"] = sum(arm["steps"] for arm in summaries.values()) / record["seconds"]
                 record |= {"last_day": plan.day, "next_midnight": midnight}
                 record["complete"] = plan is plans[-1] and not (problem or interrupted)
@@ -241,16 +261,16 @@ def _report_progress(
     report(arm, len(outcome.plays.users), float(hundredths / WHOLE / max(sessions, 1)))
 
 
-def _claim(folder: Path) -> None:
-    """Make the folder this run's own, by a record that says nothing yet.
+def _create_run_folder(folder: Path) -> None:
+    """Create the folder and reserve it for this run with an empty `simulation.json`.
 
     Raises:
-        InputError: it holds a run already, or files of the same names.
+        InputError: the folder has a run or files of the same names.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = ("logs", *WORLD_FILES)
     if taken := [name for name in names if (folder / name).exists()]:
-        raise InputError(f"{folder} has {taken[0]} in it already; choose another folder with hydra.run.dir=<folder>")
+        raise InputError(f"{folder} already has {taken[0]}; choose another folder with hydra.run.dir=<folder>")
     try:
         with (folder / "simulation.json").open("x", encoding="utf-8") as file:
             file.write('{"complete": false}\n')
@@ -258,8 +278,8 @@ def _claim(folder: Path) -> None:
         raise InputError(f"{folder} holds a run already; choose another folder with hydra.run.dir=<folder>") from None
 
 
-def _keep_logs(logs: Sequence[Path], into: Path) -> None:
-    """Hard links where the file system has them: the previous days cost no space."""
+def _link_logs(logs: Sequence[Path], into: Path) -> None:
+    """Link the logs of previous days (hard links use no space), or copy them where links are not possible."""
     for folder in logs:
         (into / folder.name).mkdir(parents=True, exist_ok=True)
         for file in folder.glob("data.json*"):

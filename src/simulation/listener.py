@@ -1,7 +1,7 @@
-"""The listener: what somebody plays of what is recommended to them, and when they have had enough.
+"""The listener: the share of each recommended track that is played, and the end of the session.
 
-All sessions of a *crowd* advance together. S sessions that go on, T tracks that each has played so far, D width of the
-true embeddings. Source: the predecessor's simulator; each formula stands beside its line.
+All sessions of a *crowd* advance together. S sessions that have not ended, T tracks that each of them has played, D
+width of the true embeddings. Source: the simulator of botify, the service of 2023; comments give the formulas.
 """
 
 from dataclasses import dataclass, replace
@@ -13,24 +13,24 @@ from scipy.special import expit
 from src.simulation.world import World
 
 WHOLE = 100
-"""Shares are counted in hundredths, since listeners round them to two decimals."""
+"""Share of a track played in full. Shares are integers, in hundredths, because listeners round to two decimals."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Crowd:
-    """Sessions that are going on, all at the same step.
+    """Sessions in progress, all at the same step.
 
     Args:
-        place: which session of the crowd's first step this is; stays when others end.
-        users: rows of the listeners.
-        taste: embedding of the interest that the session is about.
-        bias: of the listener.
-        sharpness: of the listener.
-        artist_discount: of the listener.
-        budget: boredom that the session still bears.
+        place: number of each session among those at the first step; does not change when other sessions end.
+        users: row of each listener.
+        taste: true embedding of the interest of each session.
+        bias: `bias` of each listener.
+        sharpness: `sharpness` of each listener.
+        artist_discount: `artist_discount` of each listener.
+        budget: units of boredom left before the session ends.
         tracks: rows of the tracks played, first to last.
         artists: rows of their artists.
-        shares: share played of each, in hundredths.
+        shares: share played of each track, in hundredths, 0 to 100.
     """
 
     place: Int64[np.ndarray, "S"]
@@ -49,18 +49,27 @@ class Crowd:
 
     @property
     def current(self) -> Int32[np.ndarray, "S"]:
-        """Rows of the tracks played last."""
+        """Row of the last track of each session."""
         return np.asarray(self.tracks[-1])
 
     def where(self, chosen: Bool[np.ndarray, "S"]) -> "Crowd":
-        """Some of the sessions."""
+        """The sessions chosen by a mask.
+
+        Args:
+            chosen: whether each session is kept, shape `[S]`.
+        """
         keep = np.flatnonzero(chosen)
         return Crowd(
             **{name: column.take(keep, axis=1 if name in HISTORY else 0) for name, column in vars(self).items()}
         )
 
     def part(self, start: int, stop: int) -> "Crowd":
-        """Sessions side by side, not copied."""
+        """A slice of the sessions, without a copy.
+
+        Args:
+            start: number of the first session.
+            stop: number after the last session.
+        """
         some = slice(start, stop)
         return Crowd(
             **{name: column[:, some] if name in HISTORY else column[some] for name, column in vars(self).items()}
@@ -68,7 +77,7 @@ class Crowd:
 
 
 HISTORY = {"tracks": -1, "artists": -1, "shares": 0}
-"""Columns with a line for each track played, and what stands where nothing was."""
+"""Columns of `Crowd` with a row for each track played, and their value for no track."""
 
 
 def start(
@@ -77,13 +86,16 @@ def start(
     interest_draws: Float64[np.ndarray, "S"],
     first_draws: Float64[np.ndarray, "S"],
 ) -> Crowd:
-    """Begin a session of each user: draw an interest, and a first track near it, which is heard in full.
+    """Start a session of each listener: draw an interest, and a first track near it that is played in full.
 
     Args:
-        world: where they live.
-        users: rows of the listeners.
-        interest_draws: uniform in [0, 1), decide which interest.
-        first_draws: uniform in [0, 1), decide which of its nearest tracks.
+        world: the world of the listeners.
+        users: row of each listener, shape `[S]`.
+        interest_draws: uniform in [0, 1), shape `[S]`; choose the interest.
+        first_draws: uniform in [0, 1), shape `[S]`; choose one of its nearest tracks.
+
+    Returns:
+        The sessions after their first track.
     """
     people = world.listeners
     num_interests = (people.interests.take(users, axis=0) >= 0).sum(1)
@@ -104,34 +116,46 @@ def start(
 
 
 def affinity(world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float32[np.ndarray, "S"]:
-    """⟨e_track, e_interest⟩ of one track for each session."""
+    """Affinity ⟨e_track, e_interest⟩ of one track for each session.
+
+    Args:
+        world: has the true embeddings.
+        crowd: the sessions.
+        tracks: row of one track for each session, shape `[S]`.
+
+    Returns:
+        Shape `[S]`, without a bound.
+    """
     return np.asarray(np.einsum("sd,sd->s", world.embeddings.take(tracks, axis=0), crowd.taste))
 
 
 def listen(
     world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"], boredom_draws: Float64[np.ndarray, "S"]
 ) -> Crowd:
-    """Play each session one more track.
+    """Play one more track in each session.
 
-    Sessions whose budget comes to 0 have heard their last; `crowd.where(crowd.budget > 0)` goes on without them.
+    A session with budget 0 has ended; `crowd.where(crowd.budget > 0)` are the others.
 
     Args:
-        world: where they live.
+        world: the world of the listeners.
         crowd: the sessions.
-        tracks: rows of the tracks recommended.
-        boredom_draws: uniform in [0, 1); the budget falls where one is below `1 − share`.
+        tracks: row of the recommended track of each session, shape `[S]`.
+        boredom_draws: uniform in [0, 1), shape `[S]`; the budget decreases by 1 where a draw is below `1 − share`.
+
+    Returns:
+        The sessions after this track, ended ones included.
     """
     artists = world.catalog.artist_of.take(tracks).astype(np.int32)
     shares = affinity(world, crowd, tracks) - crowd.bias
     shares *= crowd.sharpness
     expit(shares, out=shares)  # sigmoid((⟨e_t, e_i⟩ − b)·s)
     shares *= WHOLE
-    again = np.flatnonzero((crowd.artists == artists).any(0))  # who has played the artist before
-    heard = (crowd.artists.take(again, axis=1) == artists[again]).sum(0)
-    shares[again] *= crowd.artist_discount[again] ** heard
+    repeats = np.flatnonzero((crowd.artists == artists).any(0))  # sessions that have played this artist before
+    num_played = (crowd.artists.take(repeats, axis=1) == artists[repeats]).sum(0)
+    shares[repeats] *= crowd.artist_discount[repeats] ** num_played  # times 0.8^(tracks of the artist so far)
     np.rint(shares, out=shares)
-    # only a known artist's track can have been played before
-    shares[again[(crowd.tracks.take(again, axis=1) == tracks[again]).any(0)]] = 0
+    # a track that was played before has share 0; its artist was played before too
+    shares[repeats[(crowd.tracks.take(repeats, axis=1) == tracks[repeats]).any(0)]] = 0
     return replace(
         crowd,
         budget=crowd.budget - (boredom_draws < 1 - shares / WHOLE),

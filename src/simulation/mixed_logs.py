@@ -1,4 +1,4 @@
-"""Logs of an embedded world for training: made once, and found again by what they are made from."""
+"""Simulated logs for training. They are written once and reused as long as their inputs do not change."""
 
 import ast
 import hashlib
@@ -20,20 +20,24 @@ from src.simulation.experiment import ArmReport, run_experiment
 from src.simulation.world import World
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Opens a progress bar, given its label and total; what it returns takes the number of steps done."""
 
 
 class MixedLogs:
-    """Logs of mixed traffic; call it with the folder that holds all that were made, to get the folder of these.
+    """Logs of traffic with several recommenders. Call it with a parent folder to get the folder of the logs.
 
     Args:
-        world: whose listeners make them.
+        world: the world of the listeners.
         arms: a recommender for each part of the traffic.
-        templates: what makes each kind of recommender.
-        sessions: how many, over all arms.
-        seed: decides everything but the world.
-        first_day: date on the first line.
-        track_seconds: how long a track lasts.
-        progress: shows a bar while they are made.
+        templates: factory of each kind of recommender.
+        sessions: number of sessions over all arms, at least 1.
+        seed: of the traffic; the world has its own seed.
+        first_day: date of the sessions, such as 2026-01-05.
+        track_seconds: duration of a track, in seconds.
+        progress: shows a progress bar during the simulation.
+
+    Raises:
+        InputError: an arm is invalid, or `sessions` is out of range.
     """
 
     def __init__(
@@ -50,50 +54,60 @@ class MixedLogs:
     ) -> None:
         check_number("datamodule.prepare.sessions", sessions, whole=True, least=1, most=100_000_000)
         self._world, self._progress = world, progress
-        self._policies = make_policies(arms, templates=templates, world=world, locate=_refuse)
-        named = {template_name(str(recommender_name(given))) for given in arms.values()}
-        playing = {name: template for name, template in templates.items() if name in named}
+        self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
+        used = {template_name(str(recommender_name(given))) for given in arms.values()}
+        used_templates = {name: template for name, template in templates.items() if name in used}
         self._settings: dict[str, Any] = {
             "sessions": sessions,
             "seed": seed,
             "first_day": first_day,
             "track_seconds": track_seconds,
         }
-        self._made_from = {
+        self._inputs = {
             **self._settings,
             "world": world.digest(),
             "arms": dict(arms),
-            "templates": {name: template.keywords for name, template in sorted(playing.items())},
-            "code": _code(playing),
+            "templates": {name: template.keywords for name, template in sorted(used_templates.items())},
+            "code": _code_digest(used_templates),
         }
 
     def __call__(self, folder: Path) -> Path:
-        """The folder of the logs, under one that is named by their digest; made where it is missing.
+        """Write the logs, unless logs of the same inputs exist.
+
+        Args:
+            folder: parent folder of all such logs.
+
+        Returns:
+            The folder of these logs; its name is the digest of their inputs.
 
         Raises:
-            InputError: it cannot be written, or a recommender fails.
+            InputError: the folder has other logs, cannot be written, or a recommender fails.
         """
-        digest = hashlib.sha256(json.dumps(self._made_from, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(self._inputs, sort_keys=True, default=str).encode()).hexdigest()[:16]
         if (folder / "tracks.json").exists():
-            raise InputError(f"{folder} holds logs already; datamodule=botify reads them, simulated makes its own")
-        made, making = folder / digest, folder / f".{digest}.making"
-        if made.is_dir():
-            return made
+            raise InputError(
+                f"{folder} already has logs; read them with datamodule=botify, or choose another datamodule.path"
+            )
+        complete, partial_folder = folder / digest, folder / f".{digest}.making"
+        if complete.is_dir():
+            return complete
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / f".{digest}.lock"):
-                if not made.is_dir():
-                    shutil.rmtree(making, ignore_errors=True)  # of a run that was killed
-                    self._make(making)
-                    making.rename(made)
+                if not complete.is_dir():
+                    shutil.rmtree(partial_folder, ignore_errors=True)  # left by a process that was killed
+                    self._simulate(partial_folder)
+                    partial_folder.rename(complete)
         except OSError as error:
-            raise InputError(f"cannot write logs to {folder}: {error.strerror}; set datamodule.path") from None
-        return made
+            raise InputError(
+                f"cannot write logs to {folder}: {error.strerror}; choose another folder with datamodule.path=<folder>"
+            ) from None
+        return complete
 
-    def _make(self, folder: Path) -> None:
+    def _simulate(self, folder: Path) -> None:
         @contextmanager
         def one_bar(planned: Mapping[str, int]) -> Iterator[ArmReport]:
-            with self._progress("listeners make logs", sum(planned.values())) as advance:
+            with self._progress("simulating logs", sum(planned.values())) as advance:
                 yield lambda _arm, sessions, _mean: advance(sessions)
 
         run_experiment(
@@ -105,42 +119,45 @@ class MixedLogs:
             folder=folder,
             write_logs=True,
             after=None,
-            provenance={name: str(value) for name, value in self._made_from.items()},
+            provenance={name: str(value) for name, value in self._inputs.items()},
             progress=one_bar,
             **self._settings,
         )
 
 
-def _code(templates: Mapping[str, partial[Any]]) -> str:
-    """Digest of the code that decides what the logs hold: of what plays, of who recommends, and of all they import."""
-    makers = [run_experiment, make_policies, *(template.func for template in templates.values())]
-    return code_digest({maker.__module__ for maker in makers})
+def _code_digest(templates: Mapping[str, partial[Any]]) -> str:
+    """Digest of the code that decides the content of the logs: the simulation, the recommenders, and their imports."""
+    functions = [run_experiment, make_policies, *(template.func for template in templates.values())]
+    return code_digest({function.__module__ for function in functions})
 
 
 def code_digest(modules: Iterable[str], root: Path = ROOT) -> str:
-    """Digest of the text of some modules of `src` and of those that they import, however far away.
+    """Digest of the text of modules of `src` and of all modules of `src` that they import, directly or indirectly.
 
     Args:
         modules: names such as `src.simulation.experiment`.
-        root: the folder that holds `src`.
+        root: parent folder of `src`.
+
+    Returns:
+        Sixteen hexadecimal digits.
     """
-    found: dict[str, bytes] = {}
+    texts: dict[str, bytes] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
         path = root / f"{name.replace('.', '/')}.py"
-        if name.startswith("src.") and name not in found and path.is_file():
-            found[name] = path.read_bytes()
-            waiting += _imported(found[name])
+        if name.startswith("src.") and name not in texts and path.is_file():
+            texts[name] = path.read_bytes()
+            waiting += _imported(texts[name])
     sha = hashlib.sha256()
-    for name, text in sorted(found.items()):
+    for name, text in sorted(texts.items()):
         sha.update(f"{name} {len(text)}\n".encode() + text)
     return sha.hexdigest()[:16]
 
 
 @cache
 def _imported(text: bytes) -> list[str]:
-    """What a module may import, wherever in it: `from a import b` may mean the module `a` or `a.b`."""
+    """Names that a module may import, in any place: `from a import b` may import the module `a` or `a.b`."""
     names: list[str] = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -150,5 +167,7 @@ def _imported(text: bytes) -> list[str]:
     return names
 
 
-def _refuse(name: str) -> Path:
-    raise InputError(f"{name}: logs for training are made by recommenders of the world alone; name one in conf/arm")
+def _reject_stored(name: str) -> Path:
+    raise InputError(
+        f"{name}: simulated logs for training can use the recommenders of the world only; name one of conf/arm"
+    )

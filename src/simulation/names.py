@@ -1,5 +1,5 @@
-"""Made-up names, so that a person can read a list of recommendations."""
-# ruff: noqa: SIM905 - words are read and mended more easily in lines of text
+"""Invented names of artists and tracks, to make lists of recommendations readable."""
+# ruff: noqa: SIM905 - lines of text are easier to read and edit than lists
 
 import numpy as np
 
@@ -36,7 +36,12 @@ Water Wind
 
 
 def artist_names(num: int, rng: np.random.Generator) -> list[str]:
-    """So many different names of bands and singers."""
+    """Different names of bands and singers.
+
+    Args:
+        num: number of names.
+        rng: chooses the names.
+    """
     patterns = [
         (_ADJECTIVES, _NOUNS, "The {} {}s"),
         (_FIRST, _LAST, "{} {}"),
@@ -47,7 +52,12 @@ def artist_names(num: int, rng: np.random.Generator) -> list[str]:
 
 
 def track_titles(num: int, rng: np.random.Generator) -> list[str]:
-    """So many titles; like real ones, a few stand more than once."""
+    """Titles of tracks; some occur more than once, as real titles do.
+
+    Args:
+        num: number of titles.
+        rng: chooses the titles.
+    """
     patterns = [
         (_ADJECTIVES, _NOUNS, "{} {}"),
         (_NOUNS, _PLACES, "{} in the {}"),
@@ -67,6 +77,6 @@ def _distinct(num: int, patterns: list[tuple[list[str], list[str], str]], rng: n
     pool = [
         pattern.format(first, second) for firsts, seconds, pattern in patterns for first in firsts for second in seconds
     ]
-    rounds = -(-num // len(pool))  # beyond the pool a name gets a number, as in Roman numerals of royal houses
-    names = [name if not again else f"{name} {again + 1}" for again in range(rounds) for name in pool]
+    num_copies = -(-num // len(pool))  # a repeated name gets a number
+    names = [name if not copy else f"{name} {copy + 1}" for copy in range(num_copies) for name in pool]
     return [names[place] for place in rng.permutation(len(names))[:num].tolist()]

@@ -7,25 +7,28 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 _GROUP = 64
-"""Affinities are compared group by group: the K best lie in the K groups with the best leaders."""
+"""Size of a group of tracks: the K best tracks are in the K groups with the best maximum."""
 
 _CELLS = 2**20
-"""Affinities held at a time: few enough for the cache."""
+"""Affinities that are computed together: few enough for the cache."""
 
 
 def nearest(
     embeddings: Float32[np.ndarray, "N D"], queries: Int64[np.ndarray, "Q"], k: int, *, exclude_self: bool = False
 ) -> Int64[np.ndarray, "Q K"]:
-    """Rows of the `k` tracks with the largest inner product to each query's track, best first.
+    """The tracks with the largest inner product to the track of each query.
 
     Args:
-        embeddings: true embeddings.
-        queries: rows of tracks.
-        k: how many, at most N, and at most N-1 where a track is no neighbour of itself.
-        exclude_self: whether a track is no neighbour of itself.
+        embeddings: true embedding of each track, shape `[N, D]`.
+        queries: rows of tracks, shape `[Q]`.
+        k: number of neighbours (K), at most N, or at most N-1 with `exclude_self`.
+        exclude_self: whether a track is not its own neighbour.
+
+    Returns:
+        Rows of tracks, best first, shape `[Q, K]`.
     """
     num_tracks, num_groups = len(embeddings), -(-len(embeddings) // _GROUP)
-    found = np.empty((len(queries), k), np.int64)
+    neighbours = np.empty((len(queries), k), np.int64)
     candidates = np.ascontiguousarray(embeddings.T)
     chunk = max(1, _CELLS // (num_groups * _GROUP))
     affinity = np.full((min(chunk, len(queries)), num_groups * _GROUP), -np.inf, np.float32)
@@ -41,13 +44,13 @@ def nearest(
         best = _best(members, k)
         order = np.argsort(-np.take_along_axis(members, best, 1), axis=1, kind="stable")
         best = np.take_along_axis(best, order, 1)
-        found[start : start + chunk] = np.take_along_axis(groups, best // _GROUP, 1) * _GROUP + best % _GROUP
-    return found
+        neighbours[start : start + chunk] = np.take_along_axis(groups, best // _GROUP, 1) * _GROUP + best % _GROUP
+    return neighbours
 
 
 def _best(values: Float32[np.ndarray, "Q n"], k: int) -> Int64[np.ndarray, "Q k"]:
-    """Columns of the `k` largest of each row, in no order."""
-    # models/retrieval/exact.py searches alike in torch, which is not imported here, and orders ties, which takes longer
+    """Columns of the `k` largest values of each row, unordered."""
+    # models/retrieval/exact.py does the same in torch, which is not imported here, and orders ties, which is slower
     if k >= values.shape[1]:
         return np.broadcast_to(np.arange(values.shape[1]), values.shape)
     return np.argpartition(values, -k, axis=1)[:, -k:]

@@ -1,6 +1,6 @@
-"""Policies: what an arm recommends to each session of a crowd.
+"""Policies: the recommendations of an arm to each session of a crowd.
 
-S sessions, T tracks played so far, N tracks in the catalogue, K candidates of a list.
+S sessions, T tracks played so far, N tracks in the catalogue, K tracks of a list.
 """
 
 import asyncio
@@ -25,63 +25,77 @@ from src.simulation.world import World
 _Result = TypeVar("_Result")
 
 _BLOCK = 16
-"""Tracks whose neighbours are looked for together."""
+"""Tracks whose neighbours are computed together."""
 
-_TRIES = 20
-"""To find any track that a session has not played, where its list has none left."""
+_MAX_DRAWS = 20
+"""Random draws to find a track that a session has not played, if its list has none left."""
 
 
 class Policy(ABC):
-    """Something that recommends to the sessions of one arm, crowd after crowd.
+    """Recommends to the sessions of one arm, one crowd after another.
 
-    `fallbacks` counts the recommendations that it had to leave to chance.
+    `fallbacks` counts the recommendations that were random tracks because the policy had nothing to recommend.
 
     Args:
-        world: whose catalogue it recommends from.
+        world: the world whose tracks are recommended.
     """
 
     fallbacks = 0
-    side_by_side = False
-    """Whether crowds may come in parts, each with an `rng` of its own, since nothing else is kept between steps."""
+    is_stateless = False
+    """Whether the policy keeps nothing between steps but `rng`. If so, it can be asked for parts of a crowd, each with
+    its own `rng`."""
 
     def __init__(self, *, world: World) -> None:
         self.world = world
 
-    def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:  # noqa: ARG002 - some want to see the crowd
-        """A new crowd starts; `crowd.place` names its sessions from now on, `rng` makes the choices.
+    def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:  # noqa: ARG002 - subclasses use the crowd
+        """Prepare for a new crowd.
 
-        Where crowds come in parts, `rng` is set anew for each.
+        Args:
+            crowd: the sessions after their first track; `crowd.place` identifies them from now on.
+            rng: draws the recommendations; for parts of a crowd it is replaced before each call of `recommend`.
         """
         self.rng = rng
 
     @abstractmethod
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
-        """Row of the next track of each session."""
+        """Recommend the next track of each session.
 
-    def finish(self, crowd: Crowd) -> None:  # noqa: B027 - few want to know
-        """These sessions have heard their last track."""
+        Args:
+            crowd: the sessions.
 
-    def close(self) -> None:  # noqa: B027 - few hold anything
-        """Nothing more will be asked."""
+        Returns:
+            Row of one track for each session, shape `[S]`.
+        """
+
+    def finish(self, crowd: Crowd) -> None:  # noqa: B027 - most policies do not need it
+        """Receive the sessions that have ended.
+
+        Args:
+            crowd: the sessions after their last track.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most policies hold no resource
+        """Release resources; the policy is not used any more."""
 
     def _any_track(self, num: int) -> Int64[np.ndarray, "num"]:
         return self.rng.integers(len(self.world.catalog), size=num)
 
 
 class Random(Policy):
-    """Any track of the catalogue, uniform."""
+    """Recommends a random track of the catalogue, uniformly."""
 
-    side_by_side = True
+    is_stateless = True
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
-        """Row of the next track of each session."""
+        """Recommend the next track of each session."""
         return self._any_track(len(crowd))
 
 
 class StickyArtist(Policy):
-    """Another track of the same artist, uniform; any track where the artist has no other."""
+    """Recommends another track of the same artist, uniformly; a random track if the artist has no other."""
 
-    side_by_side = True
+    is_stateless = True
 
     def __init__(self, *, world: World) -> None:
         super().__init__(world=world)
@@ -93,7 +107,7 @@ class StickyArtist(Policy):
         self._first = self._size.cumsum() - self._size
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
-        """Row of the next track of each session."""
+        """Recommend the next track of each session."""
         artists = crowd.artists[-1]
         first, size = self._first[artists], self._size[artists]
         others = np.maximum(size - 1, 1)
@@ -106,13 +120,17 @@ class StickyArtist(Policy):
 
 
 class Popular(Policy):
-    """Uniform among the most played tracks.
+    """Recommends one of the most played tracks, uniformly.
 
     Args:
-        num_tracks: how many of them; 100 as published.
+        num_tracks: number of these tracks, at least 1; 100 in the service of 2023.
+        world: the world whose tracks are recommended.
+
+    Raises:
+        InputError: `num_tracks` is out of range.
     """
 
-    side_by_side = True
+    is_stateless = True
 
     def __init__(self, *, num_tracks: int, world: World) -> None:
         super().__init__(world=world)
@@ -120,29 +138,30 @@ class Popular(Policy):
         self._num_tracks = num_tracks
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
-        """Row of the next track of each session."""
+        """Recommend the next track of each session."""
         top = self.world.top_tracks[: self._num_tracks]
         return np.asarray(top[self.rng.integers(len(top), size=len(crowd))])
 
 
 class Lists(Policy):
-    """A recommendations file: from the list of the track played last.
+    """Recommends a track of the list of the last track, from a recommendations file.
 
     Args:
         path: a `recommendations.jsonl`.
-        pick: `uniform` among the K, as published; `ranked` or `weighted` never repeat a track within a session.
-        artist_gap: the artists of so many tracks before are passed over, as long as the list has others.
-        world: whose catalogue the file must have been made for.
+        pick: `uniform` among the K tracks, as in the service of 2023; `ranked` (best first) or `weighted` (by 1 / rank)
+            never repeat a track within a session.
+        artist_gap: artists of this many last tracks are skipped if the list has tracks of others, 0 to 1000.
+        world: the world whose tracks are recommended; the file must be of its catalogue.
 
     Raises:
-        InputError: the file cannot be read, or was made for another catalogue; a setting is out of range.
+        InputError: the file cannot be read or is of another catalogue, or a setting is out of range.
     """
 
-    side_by_side = True
+    is_stateless = True
 
     def __init__(self, *, path: str, pick: str, artist_gap: int, world: World) -> None:
         super().__init__(world=world)
-        hint = "0 for artists who may follow themselves"
+        hint = "0 switches it off"
         check_number("recommendations.artist_gap", artist_gap, whole=True, least=0, most=1000, hint=hint)
         if pick not in PICKS:
             raise InputError(f"pick must be one of {', '.join(PICKS)}, got {pick!r}")
@@ -150,54 +169,60 @@ class Lists(Policy):
         self._lists = Recommendations.read(Path(path), world.catalog).rows.astype(np.int32)
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
-        """Row of the next track of each session."""
+        """Recommend the next track of each session."""
         candidates = self._lists[crowd.current]
-        open_places = candidates >= 0
+        available = candidates >= 0
         if self._pick != "uniform":
             for played in crowd.tracks:
-                open_places &= candidates != played[:, None]
+                available &= candidates != played[:, None]
         if self._artist_gap:
             artists = self.world.catalog.artist_of[candidates]
-            spaced = open_places.copy()
-            for heard in crowd.artists[-self._artist_gap :]:
-                spaced &= artists != heard[:, None]
-            open_places = np.where(spaced.any(1, keepdims=True), spaced, open_places)
-        places = pick(self._pick, open_places, self.rng.random(len(crowd)))
+            spaced = available.copy()
+            for recent in crowd.artists[-self._artist_gap :]:
+                spaced &= artists != recent[:, None]
+            available = np.where(spaced.any(1, keepdims=True), spaced, available)
+        places = pick(self._pick, available, self.rng.random(len(crowd)))
         tracks = candidates[np.arange(len(crowd)), places].astype(np.int64)
-        none_left = np.flatnonzero(places < 0)
-        tracks[none_left] = self._any_track(len(none_left))
+        without_track = np.flatnonzero(places < 0)
+        tracks[without_track] = self._any_track(len(without_track))
         if self._pick != "uniform":
-            for _ in range(_TRIES):
-                again = none_left[(crowd.tracks[:, none_left] == tracks[none_left]).any(0)]
-                tracks[again] = self._any_track(len(again))
-        self.fallbacks += len(none_left)
+            for _ in range(_MAX_DRAWS):
+                repeated = without_track[(crowd.tracks[:, without_track] == tracks[without_track]).any(0)]
+                tracks[repeated] = self._any_track(len(repeated))
+        self.fallbacks += len(without_track)
         return np.asarray(tracks)
 
 
 class TrueNeighbours(Policy):
-    """Uniform among the tracks nearest to the one played last, by true embeddings: the lists of a perfect item model.
+    """Recommends one of the tracks nearest to the last track by true embeddings: the lists of a perfect item model.
 
     Args:
-        num_tracks: how many of them.
+        num_tracks: number of nearest tracks, 1 to 10,000.
+        world: the world whose tracks are recommended; must have at least two.
+
+    Raises:
+        InputError: `num_tracks` is out of range, or the world has one track.
     """
 
-    side_by_side = True
+    is_stateless = True
 
     def __init__(self, *, num_tracks: int, world: World) -> None:
         super().__init__(world=world)
         check_number("true_neighbours.num_tracks", num_tracks, whole=True, least=1, most=10_000)
         if len(world.catalog) < 2:
-            raise InputError("true_neighbours needs a world of at least 2 tracks, this one has 1")
+            raise InputError(
+                "true_neighbours needs a world of at least 2 tracks, this one has 1; choose a larger world"
+            )
         self._num_tracks = num_tracks
         self._lists: Int64[np.ndarray, "N K"] | None = None
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
-        """Row of the next track of each session."""
+        """Recommend the next track of each session."""
         num_tracks = len(self.world.catalog)
         num_kept = min(self._num_tracks, num_tracks - 1)
         if self._lists is None:
             self._lists = np.full((num_tracks, num_kept), -1, np.int32)
-        # block by block, so that a product's last digit does not depend on which tracks were asked for together
+        # in fixed blocks, because the last digit of a product depends on the tracks that are computed together
         for block in np.unique(crowd.current[self._lists[crowd.current, 0] < 0] // _BLOCK).tolist():
             rows = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, num_tracks))
             self._lists[rows] = nearest(self.world.embeddings, rows, num_kept, exclude_self=True)
@@ -206,14 +231,18 @@ class TrueNeighbours(Policy):
 
 
 class Oracle(Policy):
-    """Knows the taste of each session: the track that will be played longest, the artist discount included.
+    """Recommends the track with the largest share of all, because it knows the taste of each session.
 
-    No policy can do better with the next track, so this is about the ceiling of any.
+    No policy can choose a better next track, therefore this is approximately the upper bound of any policy.
 
     Args:
-        num_candidates: tracks that are looked at for each session. What they are worth only falls, so the best of them
-            is the best of all as long as it is worth more than the best outside was; after that they are chosen anew.
-            It changes the speed alone.
+        num_candidates: tracks per session whose shares are kept up to date, at least 1. Shares only decrease during a
+            session, therefore the best candidate is the best of all tracks as long as its share is above the best
+            share outside; after that the candidates are chosen again. It changes the speed only.
+        world: the world whose tracks are recommended.
+
+    Raises:
+        InputError: `num_candidates` is out of range.
     """
 
     def __init__(self, *, num_candidates: int, world: World) -> None:
@@ -222,7 +251,12 @@ class Oracle(Policy):
         self._num_candidates = min(num_candidates, len(world.catalog))
 
     def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:
-        """A new crowd starts."""
+        """Choose the candidates of each session of a new crowd.
+
+        Args:
+            crowd: the sessions after their first track.
+            rng: not used, because the choice is not random.
+        """
         super().begin(crowd, rng)
         self._candidates, self._artists = np.empty((2, len(crowd), self._num_candidates), np.int32)
         self._value = np.empty((len(crowd), self._num_candidates))
@@ -231,11 +265,11 @@ class Oracle(Policy):
             self._choose(crowd, session)
 
     def _choose(self, crowd: Crowd, session: int) -> None:
-        """Take the tracks that are worth most to a session now, after all it has played."""
+        """Choose the tracks with the largest shares for a session, after the tracks it has played."""
         affinity = self.world.embeddings @ crowd.taste[session]
         value = expit((affinity.astype(np.float64) - crowd.bias[session]) * crowd.sharpness[session])
-        heard = np.bincount(crowd.artists[:, session], minlength=self.world.catalog.num_artists)
-        value *= crowd.artist_discount[session] ** heard[self.world.catalog.artist_of]
+        num_played = np.bincount(crowd.artists[:, session], minlength=self.world.catalog.num_artists)
+        value *= crowd.artist_discount[session] ** num_played[self.world.catalog.artist_of]
         value[crowd.tracks[:, session]] = -1
         place = crowd.place[session]
         order = np.argpartition(value, -self._num_candidates)
@@ -246,12 +280,12 @@ class Oracle(Policy):
         self._outside[place] = rest.max(initial=-1)
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
-        """Row of the next track of each session."""
+        """Recommend the next track of each session."""
         tracks = np.empty(len(crowd), np.int64)
         played, artists = crowd.current, crowd.artists[-1]
         for session, place in enumerate(crowd.place.tolist()):
             value, candidates = self._value[place], self._candidates[place]
-            if len(crowd.tracks) > 1:  # the first track was known when they were chosen
+            if len(crowd.tracks) > 1:  # the first track is already part of the values
                 value[self._artists[place] == artists[session]] *= crowd.artist_discount[session]
                 value[candidates == played[session]] = -1
             best = int(value.argmax())
@@ -263,19 +297,21 @@ class Oracle(Policy):
 
 
 class RemoteService(Policy):
-    """A running service over HTTP, ours or the predecessor's: `POST /next/<user>` and `POST /last/<user>`.
+    """Recommends what a running service answers to `POST /next/<user>`; `POST /last/<user>` ends a session.
 
-    Requests of a step go out side by side over connections that are kept.
+    The service is `serve.py` or botify, the service of 2023. The requests of one step are sent concurrently over
+    persistent connections.
 
     Args:
         url: `http://host:port`.
-        connections: how many requests may wait for an answer at once.
-        retries: how often a request that got no answer, or one of 500 and above, is sent again.
-        timeout_s: seconds to wait for an answer.
-        token: is shown to the service, where it wants one.
+        connections: largest number of concurrent requests, 1 to 10,000.
+        retries: how often a request without an answer, or with a status of 500 or above, is repeated, 0 to 100.
+        timeout_s: timeout of a request, in seconds, above 0.
+        token: bearer token of the service; None without one.
+        world: the world whose tracks the service recommends.
 
     Raises:
-        InputError: the service stays away, or answers with what is no track of the catalogue.
+        InputError: a setting is out of range, the service does not answer, or its answer is not a track of the world.
     """
 
     def __init__(
@@ -287,28 +323,32 @@ class RemoteService(Policy):
         check_number("service.timeout_s", timeout_s, above=0)
         self._url, self._connections, self._retries, self._timeout_s = url.rstrip("/"), connections, retries, timeout_s
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._loop: asyncio.AbstractEventLoop | None = None  # made where it is used, which may be another process
+        self._loop: asyncio.AbstractEventLoop | None = None  # created where it is used, which may be another process
         self._session: aiohttp.ClientSession | None = None
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
-        """Row of the next track of each session."""
+        """Recommend the next track of each session."""
         answers = self._run(self._post_all("next", crowd))
         ids = np.array([self._track_of(answer) for answer in answers], np.int64)
         rows = self.world.catalog.rows_of(ids)
         if (rows < 0).any():
             track = ids[int((rows < 0).argmax())]
             raise InputError(
-                f"{self._url} recommends track {track}, which is not in the world's catalogue of "
-                f"{len(self.world.catalog)}; let it serve the catalogue of this world"
+                f"{self._url} recommends track {track}, which is not one of the {len(self.world.catalog)} tracks of "
+                "this world; start the service with recommendations for this world"
             )
         return rows
 
     def finish(self, crowd: Crowd) -> None:
-        """These sessions have heard their last track."""
+        """Send the end of each session.
+
+        Args:
+            crowd: the sessions after their last track.
+        """
         self._run(self._post_all("last", crowd))
 
     def close(self) -> None:
-        """Nothing more will be asked."""
+        """Close the connections."""
         if self._session is not None:
             self._run(self._session.close())
         if self._loop is not None:
@@ -363,5 +403,5 @@ class RemoteService(Policy):
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 problem = str(error) or type(error).__name__
         raise InputError(
-            f"POST {url} failed {attempt + 1} times, last with {problem}; is the service of this world running there?"
+            f"POST {url} failed {attempt + 1} times, last with {problem}; check that the service of this world runs"
         )

@@ -1,7 +1,8 @@
-"""Traffic: the sessions of a day, played by one process or many, the same whatever their number.
+"""Traffic: the sessions of a day, simulated by one or several processes with the same result.
 
-The listeners of an arm are dealt into *shards*. A shard plays its listeners' sessions in waves, each listener at most
-one session a wave; a few waves are a *task*, with random numbers of its own. V sessions, E listens, U listeners.
+The listeners of an arm are divided into *shards*. The sessions of a shard are simulated in *waves*; in one wave each
+listener has at most one session. A few waves are a *task*, with its own random numbers.
+V sessions, E plays of a track, U listeners.
 """
 
 import signal
@@ -26,26 +27,26 @@ from src.simulation.policies import Policy
 from src.simulation.world import World
 
 SHARD = 1024
-"""Listeners of a shard at most: enough for arrays to pay, few enough for every core to get some."""
+"""Largest number of listeners of a shard: enough for fast arrays, few enough to give every core a shard."""
 
 TASK = 4 * SHARD
-"""Sessions of a task, about: seconds of a service, a moment of anything else."""
+"""Approximate number of sessions of a task."""
 
-SIDE_BY_SIDE = 32
-"""Tasks whose sessions share arrays at most: what a step costs besides its sessions is shared as well."""
+MAX_TASKS_TOGETHER = 32
+"""Largest number of tasks whose sessions are in the same arrays, which reduces the fixed cost of a step."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Plays:
-    """Sessions that were played to their end, and their listens one after another.
+    """Completed sessions (V) and the tracks played in them (E), session after session.
 
     Args:
         users: row of the listener of each session.
-        visits: which of the listener's sessions of the day it is, from 0.
-        lengths: how many tracks it has.
-        hundredths: sum of the shares played in it.
-        tracks: row of the track of each listen, session after session; empty where events are not kept.
-        shares: share played in each listen, in hundredths; empty where events are not kept.
+        visits: number of each session among those of its listener on this day, from 0.
+        lengths: number of tracks of each session.
+        hundredths: sum of the shares played in each session, in hundredths.
+        tracks: row of each track; empty if events are not kept.
+        shares: share played of each track, in hundredths, 0 to 100; empty if events are not kept.
     """
 
     users: Int64[np.ndarray, "V"]
@@ -57,7 +58,11 @@ class Plays:
 
     @classmethod
     def join(cls, parts: Sequence["Plays"]) -> "Plays":
-        """One after another."""
+        """Concatenate sessions.
+
+        Args:
+            parts: may be empty.
+        """
         return cls(
             **{
                 name: np.concatenate([getattr(part, name) for part in parts])
@@ -69,7 +74,13 @@ class Plays:
 
     @classmethod
     def of(cls, crowd: Crowd, visits: Int64[np.ndarray, "V"], *, keep_events: bool) -> "Plays":
-        """Sessions of a crowd as they stand; `visits` as above."""
+        """The sessions of a crowd.
+
+        Args:
+            crowd: sessions that have ended.
+            visits: number of each session among those of its listener on this day, shape `[V]`.
+            keep_events: whether the single tracks are kept.
+        """
         return cls(
             users=crowd.users,
             visits=visits,
@@ -80,7 +91,11 @@ class Plays:
         )
 
     def sorted_by(self, *keys: Int64[np.ndarray, "V"]) -> "Plays":
-        """The same sessions in another order: by the last key first, as `np.lexsort` has it."""
+        """The sessions in another order.
+
+        Args:
+            keys: sort keys, each of shape `[V]`; the last one is the primary key, as in `np.lexsort`.
+        """
         order = np.lexsort(keys)
         lengths = self.lengths[order]
         ends = lengths.cumsum()
@@ -92,12 +107,12 @@ class Plays:
 
     @property
     def num_steps(self) -> int:
-        """How many recommendations were played: every track but the first of each session."""
+        """Number of recommendations: every track but the first of each session."""
         return int(self.lengths.sum()) - len(self.lengths)
 
 
 EVENTS: dict[str, Any] = {"tracks": np.int32, "shares": np.uint8}
-"""Columns of plays with an entry for each listen, and their types."""
+"""Columns of `Plays` with an entry for each track, and their types."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +121,11 @@ class Task:
 
     Args:
         arm: number of the arm.
-        users: rows of the listeners.
-        num_visits: sessions of each on this day, over all tasks of the shard.
-        waves: which of them this task plays; in wave n everybody who has that many plays their session n, from 0.
+        users: row of each listener of the shard.
+        num_visits: number of sessions of each listener on this day, over all tasks of the shard.
+        waves: the waves of this task; wave n has session n of each listener with more than n sessions, from 0.
         seed: of the run.
-        key: sets the random numbers of this task apart from all others of the run.
+        key: distinguishes the random numbers of this task from those of all others of the run.
     """
 
     arm: int
@@ -122,19 +137,22 @@ class Task:
 
 
 def play(world: World, policy: Policy, tasks: Sequence[Task], *, keep_events: bool) -> Iterator[Plays]:
-    """Play tasks side by side; yields whenever sessions have ended.
+    """Simulate the sessions of tasks together.
 
-    What a task comes to does not depend on those beside it: each has its own random numbers, in its own order.
+    The result of a task does not depend on the other tasks, because each has its own random numbers.
 
     Args:
-        world: where the listeners live.
-        policy: recommends; several tasks are for those that are `side_by_side`.
-        tasks: whose sessions, and which.
-        keep_events: whether the single listens are wanted.
+        world: the world of the listeners.
+        policy: the recommender; more than one task requires that it `is_stateless`.
+        tasks: the tasks.
+        keep_events: whether the single tracks are kept.
+
+    Yields:
+        Sessions that have ended, step by step.
     """
-    own = [np.random.SeedSequence(task.seed, spawn_key=task.key).spawn(2) for task in tasks]
+    seeds = [np.random.SeedSequence(task.seed, spawn_key=task.key).spawn(2) for task in tasks]
     listener_rngs, policy_rngs = zip(
-        *((np.random.default_rng(a), np.random.default_rng(b)) for a, b in own), strict=True
+        *((np.random.default_rng(a), np.random.default_rng(b)) for a, b in seeds), strict=True
     )
     for visits in zip_longest(*(task.waves for task in tasks)):
         present = [
@@ -157,16 +175,23 @@ def play(world: World, policy: Policy, tasks: Sequence[Task], *, keep_events: bo
                     tracks[first:end] = policy.recommend(crowd.part(first, end))
                     listener_rng.random(out=boredom_draws[first:end])
             crowd = listen(world, crowd, tracks, boredom_draws)
-            if (over := crowd.budget <= 0).any():
-                ended = crowd.where(over)
+            if (has_ended := crowd.budget <= 0).any():
+                ended = crowd.where(has_ended)
                 policy.finish(ended)
                 yield Plays.of(ended, visit_of[ended.place], keep_events=keep_events)
-                crowd = crowd.where(~over)
+                crowd = crowd.where(~has_ended)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOutcome:
-    """What became of tasks: their sessions, how often the policy left a choice to chance, and what stopped it."""
+    """The result of some tasks of one arm.
+
+    Args:
+        arm: number of the arm.
+        plays: the completed sessions.
+        fallbacks: number of recommendations that were random because the policy had nothing to recommend.
+        problem: message of the error that stopped the policy; None without one.
+    """
 
     arm: int
     plays: Plays
@@ -176,14 +201,14 @@ class TaskOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Day:
-    """One day of an experiment: who visits, and when.
+    """The plan of one day of an experiment.
 
     Args:
         day: its number, from 1.
         arm_of: number of the arm of each listener of the world.
-        num_visits: sessions of each listener.
-        starts: when each session of each listener is planned, listener by listener, in order; share of the day.
-        shards: the same, dealt into tasks; those of a shard follow one another.
+        num_visits: number of sessions of each listener.
+        starts: planned start of each session, as a share of the day in [0, 1); sorted by listener, then by time.
+        shards: the tasks of each shard; the tasks of one shard are played in order.
     """
 
     day: int
@@ -194,24 +219,24 @@ class Day:
 
     @classmethod
     def plan(cls, world: World, *, day: int, sessions: int, experiment: str, arms: Sequence[str], seed: int) -> "Day":
-        """Draw who visits on a day.
+        """Draw the listeners and the start times of a day.
 
         Args:
-            world: whose listeners visit.
-            day: its number, from 1; each has random numbers of its own.
-            sessions: how many, over all arms; listeners are drawn with replacement.
-            experiment: its name decides, together with the listener, the arm.
+            world: the world of the listeners.
+            day: number of the day, from 1; each day has its own random numbers.
+            sessions: number of sessions over all arms; listeners are drawn with replacement.
+            experiment: name of the experiment; with the listener it decides the arm.
             arms: names of the arms.
-            seed: decides everything.
+            seed: of the run.
 
         Raises:
-            InputError: an arm gets no listener at all.
+            InputError: an arm has no listener.
         """
         people = world.listeners
         arm_of = treatments(people.user_ids, experiment=experiment, num_arms=len(arms))
         if empty := sorted(set(range(len(arms))) - set(arm_of.tolist())):
             raise InputError(
-                f"arm {arms[empty[0]]} gets none of the {len(people)} listeners of this world in experiment "
+                f"arm {arms[empty[0]]} has none of the {len(people)} listeners of this world in experiment "
                 f"{experiment!r}; use fewer arms or a larger world"
             )
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(day,)))
@@ -241,7 +266,11 @@ class Day:
         )
 
     def in_order(self, plays: Plays) -> Plays:
-        """Sessions of the day in an order that does not depend on who played them when, or beside whom."""
+        """Sort the sessions of the day into an order that does not depend on the number of workers.
+
+        Args:
+            plays: the sessions, in any order.
+        """
         shard_of = np.zeros(len(self.arm_of), np.int64)
         for number, tasks in enumerate(self.shards):
             shard_of[tasks[0].users] = number
@@ -249,48 +278,50 @@ class Day:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until what is being written is whole."""
+def delayed_interrupt() -> Iterator[None]:
+    """Delay Ctrl-C until the end of the block, for example until a file is complete."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    waiting: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
+    interrupts: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if waiting:
+        signal.signal(signal.SIGINT, previous)
+    if interrupts:
         raise KeyboardInterrupt
 
 
 class Players:
-    """Whoever plays shards: this process, or a pool of them.
+    """Simulates shards, in this process or in a pool of processes.
 
     Args:
-        world: where the listeners live.
-        policies: one for each arm.
-        workers: processes; with 1 this one does the work.
-        keep_events: whether the single listens are wanted.
+        world: the world of the listeners.
+        policies: the policy of each arm.
+        workers: number of processes; with 1 this process simulates.
+        keep_events: whether the single tracks are kept.
     """
 
     def __init__(self, world: World, policies: Sequence[Policy], *, workers: int, keep_events: bool) -> None:
-        self._stage, self._workers = _Stage(world, policies, keep_events), workers
-        _ = world.interest_neighbours  # once, here, and not in every process
+        self._player, self._workers = _TaskPlayer(world, policies, keep_events), workers
+        _ = world.interest_neighbours  # computed once here, not in every process
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
-            # Ctrl-C is for the parent, which tells the others: they inherit that the signal is blocked
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            # only the parent handles Ctrl-C: the other processes inherit that the signal is blocked
+            previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                with uninterrupted():  # a process that has half arrived would complain
+                with delayed_interrupt():  # a process that is interrupted during its start prints a traceback
                     context = get_context("spawn")
-                    given = self._stage, context.Barrier(workers)
-                    self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=given)
-                    # each finds nobody idle, and so starts another process
-                    arrivals = [self._pool.submit(_wait_for_all) for _ in range(workers)]
-                    wait(arrivals)
+                    initargs = self._player, context.Barrier(workers)
+                    self._pool = ProcessPoolExecutor(
+                        workers, mp_context=context, initializer=_init_worker, initargs=initargs
+                    )
+                    # no worker is idle at the barrier, therefore each task starts another process
+                    waits = [self._pool.submit(_wait_for_all) for _ in range(workers)]
+                    wait(waits)
             finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
     def __enter__(self) -> "Players":
         return self
@@ -298,60 +329,67 @@ class Players:
     def __exit__(self, *_: object) -> None:
         try:
             if self._pool is not None:
-                with uninterrupted():  # half shut, it would complain when Python ends
+                with delayed_interrupt():  # a pool that is shut down in part prints a traceback when Python ends
                     self._pool.shutdown(wait=True, cancel_futures=True)
         finally:
-            self._stage.close()
+            self._player.close()
 
     def play(self, shards: Sequence[Sequence[Task]]) -> Iterator[TaskOutcome]:
-        """Play them side by side, the tasks of a shard one after another where the policy may not play them at once."""
-        waiting = deque(map(iter, self._stage.rows(shards, self._workers)))
+        """Simulate shards.
+
+        Args:
+            shards: the tasks of each shard. They are simulated in order, or together if the policy `is_stateless`.
+
+        Yields:
+            The result of some tasks of one arm, as soon as they are complete.
+        """
+        waiting = deque(map(iter, self._player.batches(shards, self._workers)))
         if self._pool is None:
             while waiting:
                 if tasks := next(waiting[0], None):
-                    yield self._stage.play(tasks)
+                    yield self._player.play(tasks)
                     waiting.rotate(-1)
                 else:
                     waiting.popleft()
             return
         running: dict[Future[TaskOutcome], Iterator[list[Task]]] = {}
         while waiting or running:
-            while waiting and len(running) < 2 * self._workers:  # one each to play, one each to play next
+            while waiting and len(running) < 2 * self._workers:  # one for each worker to simulate, one to simulate next
                 row = waiting.popleft()
                 if tasks := next(row, None):
-                    running[self._pool.submit(_play_here, tasks)] = row
+                    running[self._pool.submit(_play_in_worker, tasks)] = row
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 waiting.append(running.pop(done))
                 yield done.result()
 
 
-class _Stage:
-    """What a process needs to play shards."""
+class _TaskPlayer:
+    """Simulates tasks in one process."""
 
     def __init__(self, world: World, policies: Sequence[Policy], keep_events: bool) -> None:
         self._world, self._policies, self._keep_events = world, policies, keep_events
 
-    def rows(self, shards: Sequence[Sequence[Task]], workers: int) -> list[list[list[Task]]]:
-        """Tasks to be played at once, and in each row one after another."""
+    def batches(self, shards: Sequence[Sequence[Task]], workers: int) -> list[list[list[Task]]]:
+        """Rows of batches: the tasks of a batch are simulated together, the batches of a row one after another."""
         rows = []
         for arm, of_arm in groupby(shards, key=lambda shard: shard[0].arm):
-            if not self._policies[arm].side_by_side:
+            if not self._policies[arm].is_stateless:
                 rows += [[[task] for task in shard] for shard in of_arm]
                 continue
             tasks = [task for shard in of_arm for task in shard]
-            size = min(SIDE_BY_SIDE, -(-len(tasks) // workers))
+            size = min(MAX_TASKS_TOGETHER, -(-len(tasks) // workers))
             rows += [[tasks[first : first + size]] for first in range(0, len(tasks), size)]
         return rows
 
     def play(self, tasks: Sequence[Task]) -> TaskOutcome:
         policy, parts, problem = self._policies[tasks[0].arm], list[Plays](), None
-        before = policy.fallbacks
+        num_before = policy.fallbacks
         try:
             parts.extend(play(self._world, policy, tasks, keep_events=self._keep_events))
         except InputError as error:
             problem = str(error)
         return TaskOutcome(
-            arm=tasks[0].arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - before, problem=problem
+            arm=tasks[0].arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - num_before, problem=problem
         )
 
     def close(self) -> None:
@@ -359,21 +397,20 @@ class _Stage:
             policy.close()
 
 
-_stage: _Stage | None = None
-_all_here: Barrier | None = None
+_player: _TaskPlayer | None = None
+_barrier: Barrier | None = None
 
 
-def _enter(stage: _Stage, all_here: Barrier) -> None:
-    """Make this process ready."""
-    global _stage, _all_here
-    _stage, _all_here = stage, all_here
+def _init_worker(player: _TaskPlayer, barrier: Barrier) -> None:
+    global _player, _barrier
+    _player, _barrier = player, barrier
 
 
 def _wait_for_all() -> None:
-    assert _all_here is not None
-    _all_here.wait()
+    assert _barrier is not None
+    _barrier.wait()
 
 
-def _play_here(tasks: list[Task]) -> TaskOutcome:
-    assert _stage is not None
-    return _stage.play(tasks)
+def _play_in_worker(tasks: list[Task]) -> TaskOutcome:
+    assert _player is not None
+    return _player.play(tasks)

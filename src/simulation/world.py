@@ -1,6 +1,7 @@
-"""The embedded world: a catalogue with true embeddings, and the listeners who live in it.
+"""The embedded world: a catalogue with true embeddings, and its listeners.
 
-N tracks, A artists, D width of the true embeddings, U listeners, I interests of a listener, M neighbours.
+N tracks, P tracks with a known rank, A artists, D width of the true embeddings, U listeners, I interests of a listener,
+M neighbours of an interest.
 """
 
 import hashlib
@@ -19,16 +20,16 @@ from src.simulation.neighbours import nearest
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Listeners:
-    """The population.
+    """The listeners of a world.
 
     Args:
         user_ids: raw id of each listener.
-        interests: rows of the tracks they love; -1 fills up a list that is shorter than the longest.
-        bias: affinity at which they would play half of a track.
-        sharpness: how fast the share grows around that.
-        budget: how much boredom a session bears.
-        artist_discount: what each earlier track of the artist in the session leaves of the share, in [0, 1].
-        num_neighbours: the first track of a session is one of so many nearest to an interest.
+        interests: rows of the tracks that each listener loves; -1 fills the rest of a row.
+        bias: affinity at which the share played is 0.5.
+        sharpness: slope of the share around the bias, at least 0.
+        budget: units of boredom until a session ends, at least 1.
+        artist_discount: factor of the share for each previous track of the same artist in the session, in [0, 1].
+        num_neighbours: number of tracks nearest to an interest from which the first track of a session is drawn.
     """
 
     user_ids: Int64[np.ndarray, "U"]
@@ -48,10 +49,10 @@ class World:
     """A catalogue with true embeddings, and its listeners.
 
     Args:
-        catalog: the catalogue.
+        catalog: the tracks and their artists.
         top_tracks: rows of tracks, most played first.
-        embeddings: true embedding of each track; the inner product of two is their affinity.
-        listeners: the population.
+        embeddings: true embedding of each track; the inner product of two embeddings is their affinity.
+        listeners: the listeners.
     """
 
     catalog: Catalog
@@ -62,12 +63,20 @@ class World:
     def nearest_to_interests(
         self, interests: Int64[np.ndarray, "S"], places: Int64[np.ndarray, "S"]
     ) -> Int64[np.ndarray, "S"]:
-        """Rows of the tracks nearest to an interest: place 0 is the nearest, mostly the interest itself."""
-        line_of, neighbours = self.interest_neighbours
-        return np.asarray(neighbours[line_of.take(interests), places])
+        """One of the tracks nearest to each interest.
+
+        Args:
+            interests: rows of tracks that are interests of listeners, shape `[S]`.
+            places: number of the neighbour, shape `[S]`; 0 is the nearest, mostly the interest itself.
+
+        Returns:
+            Rows of tracks, shape `[S]`.
+        """
+        number_of, neighbours = self.interest_neighbours
+        return np.asarray(neighbours[number_of.take(interests), places])
 
     def digest(self) -> str:
-        """Sixteen hex digits that change whenever the catalogue, an embedding or a listener does."""
+        """A digest of the catalogue, the embeddings and the listeners, as sixteen hexadecimal digits."""
         sha = hashlib.sha256("\n".join(self.catalog.artists).encode())
         for part in (self.catalog, self, self.listeners):
             for name in part.__dataclass_fields__:
@@ -80,34 +89,42 @@ class World:
 
     @cached_property
     def interest_neighbours(self) -> tuple[Int32[np.ndarray, "N"], Int64[np.ndarray, "I M"]]:
-        """Line of each track that is an interest, and, line by line, the tracks nearest to it; may take seconds."""
+        """The tracks nearest to each interest; computed once, which may take seconds.
+
+        Returns:
+            The number of each track among the interests, shape `[N]`, -1 for other tracks; and the rows of the nearest
+            tracks by this number, best first.
+        """
         interests = np.unique(self.listeners.interests)
         interests = interests[interests >= 0]
-        line_of = np.full(len(self.catalog), -1, np.int32)
-        line_of[interests] = np.arange(len(interests))
-        return line_of, nearest(self.embeddings, interests, int(self.listeners.num_neighbours.max()))
+        number_of = np.full(len(self.catalog), -1, np.int32)
+        number_of[interests] = np.arange(len(interests))
+        return number_of, nearest(self.embeddings, interests, int(self.listeners.num_neighbours.max()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Taste:
-    """How true embeddings are made: `affinity(i, j) = reach · cos(i, j) + appeal_i · appeal_j`.
+    """Parameters of the generated true embeddings: `affinity(i, j) = reach · cos(i, j) + appeal_i · appeal_j`.
 
-    The direction of a track is the sum of a part that its genre shares, one that its artist shares, and one of its own,
-    each a Gaussian vector of `dim` numbers. Popular artists gather in genres: an artist is of a genre with weight
-    `exp(mainstream · fame of the artist · a standard normal number of the genre)`. The appeal of a track is
-    `base + charm · fame of the track`, so that who loves what nobody knows cares little for hits. Fame is
-    log-popularity, standardised.
+    The direction of a track is the sum of three Gaussian vectors: one of its genre, one of its artist and one of its
+    own. Popular artists concentrate in some genres: the weight of a genre for an artist is `exp(mainstream · fame of
+    the artist · a standard normal number of the genre)`. The appeal of a track is `base + charm · fame of the track`,
+    therefore listeners with unpopular interests have a low affinity to popular tracks. Fame is the standardised
+    logarithm of popularity.
 
     Args:
-        num_genres: how many genres.
-        dim: width of the parts (D); one more number of each embedding is the appeal.
-        base: appeal of a track of middling fame.
-        charm: what a standard deviation of fame adds to it.
-        reach: affinity of a track with itself, appeal apart.
-        genre: weight of the genre's part.
-        artist: weight of the artist's part.
-        track: weight of the track's own part.
-        mainstream: how strongly popular artists gather in the same genres; 0 for not at all.
+        num_genres: number of genres, 1 to 10,000.
+        dim: width of the directions (D); each embedding has one more number, the appeal.
+        base: appeal of a track of average fame.
+        charm: increase of the appeal for one standard deviation of fame, at least 0.
+        reach: affinity of a track with itself without the appeal, at least 0.
+        genre: weight of the vector of the genre, at least 0.
+        artist: weight of the vector of the artist, at least 0.
+        track: weight of the vector of the track, above 0.
+        mainstream: how strongly popular artists concentrate in the same genres, at least 0.
+
+    Raises:
+        InputError: a parameter is out of range.
     """
 
     num_genres: int
@@ -136,7 +153,17 @@ class Taste:
         track_fame: Float64[np.ndarray, "N"],
         rng: np.random.Generator,
     ) -> Float32[np.ndarray, "N D1"]:
-        """True embeddings of a catalogue, D1 = D + 1 numbers each."""
+        """Generate the true embeddings of a catalogue.
+
+        Args:
+            artist_of: row of the artist of each track, shape `[N]`.
+            artist_fame: standardised fame of each artist, shape `[A]`.
+            track_fame: standardised fame of each track, shape `[N]`.
+            rng: draws the vectors.
+
+        Returns:
+            Shape `[N, D1]` with D1 = D + 1; the last column is the appeal.
+        """
         weights = np.exp(self.mainstream * np.outer(artist_fame, rng.normal(size=self.num_genres)))
         shares = (weights / weights.sum(1, keepdims=True)).cumsum(1)
         genre_of = (shares[:, :-1] < rng.random((len(artist_fame), 1))).sum(1)
@@ -149,7 +176,14 @@ class Taste:
 
 
 def standardised(values: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
-    """Mean 0 and standard deviation 1; all 0 where they do not differ."""
+    """Scale values to mean 0 and standard deviation 1.
+
+    Args:
+        values: shape `[n]`.
+
+    Returns:
+        Shape `[n]`; all 0 if the values are equal.
+    """
     centred = values - values.mean()
     return np.asarray(centred / (float(values.std()) or 1.0))
 
@@ -164,19 +198,19 @@ def generate(
     track_popularity: int | float,
     taste: Taste,
 ) -> World:
-    """A world out of a seed: catalogue and population distributed as the published ones.
+    """Generate a world. Its distributions are those of the catalogue and the listeners of botify (2023).
 
     Args:
-        seed: decides everything.
-        num_tracks: tracks in the catalogue (N), at least 100.
-        num_listeners: listeners (U).
-        num_interests: interests of each listener (I).
-        artist_popularity: standard deviation of the logarithm of an artist's popularity.
-        track_popularity: standard deviation of what a track adds to that.
-        taste: how the true embeddings are made.
+        seed: of the random numbers, at least 0; the same seed gives the same world.
+        num_tracks: number of tracks (N), 100 to 5,000,000.
+        num_listeners: number of listeners (U), 1 to 5,000,000.
+        num_interests: number of interests of each listener (I), 1 to 100.
+        artist_popularity: standard deviation of the logarithm of the popularity of artists, 0 to 10.
+        track_popularity: standard deviation of the part that a track adds to it, 0 to 10.
+        taste: parameters of the true embeddings.
 
     Raises:
-        InputError: a number is out of its bounds.
+        InputError: a number is out of range.
     """
     check_number("world.seed", seed, whole=True, least=0)
     check_number("world.num_tracks", num_tracks, whole=True, least=100, most=5_000_000)
@@ -208,7 +242,7 @@ def generate(
 def _population(
     num_listeners: int, num_interests: int, popularity: Float64[np.ndarray, "N"], rng: np.random.Generator
 ) -> Listeners:
-    """Interests in proportion to popularity, bias and sharpness as published."""
+    """Interests with probability proportional to popularity; bias and sharpness distributed as in botify (2023)."""
     sharpness = rng.uniform(1, 2, num_listeners)
     return Listeners(
         user_ids=np.arange(num_listeners),
@@ -222,21 +256,29 @@ def _population(
 
 
 SESSION_BUDGET, ARTIST_DISCOUNT, NUM_NEIGHBOURS = 5, 0.8, 10
-"""What a published listener has unless their record says otherwise."""
+"""Values of a listener whose record in `users.json` does not have them."""
 
 _SIZES = {0.0: 1, 0.5: 1, 0.75: 3, 0.9: 11, 0.95: 21, 0.99: 41, 1.0: 80}
-"""Published catalogue: share of the artists, and how many tracks the largest of them has."""
+"""Quantiles of the number of tracks per artist in the catalogue of botify (2023)."""
 
 _TRACKS_PER_ARTIST = 50_000 / 11_464
 
 
 def tracks_of_artists(num_tracks: int, rng: np.random.Generator) -> Int64[np.ndarray, "N"]:
-    """Row of the artist of each track; the tracks of an artist lie together, artists are as large as published."""
+    """Assign tracks to artists. The number of tracks per artist is distributed as in the catalogue of botify (2023).
+
+    Args:
+        num_tracks: number of tracks (N).
+        rng: draws the sizes.
+
+    Returns:
+        Row of the artist of each track, shape `[N]`; the tracks of an artist are adjacent.
+    """
     num_artists = max(1, round(num_tracks / _TRACKS_PER_ARTIST))
     ranks = (np.arange(num_artists) + 0.5) / num_artists
     sizes = np.exp(np.interp(ranks, list(_SIZES), np.log(list(_SIZES.values())))).round().astype(np.int64)
-    while missing := num_tracks - int(sizes.sum()):  # rounding left a few too many, or too few
-        several = np.flatnonzero(sizes > 1)
-        chosen = rng.choice(several, size=min(abs(missing), len(several)), replace=False)
+    while missing := num_tracks - int(sizes.sum()):  # rounding gave too many or too few
+        adjustable = np.flatnonzero(sizes > 1)
+        chosen = rng.choice(adjustable, size=min(abs(missing), len(adjustable)), replace=False)
         sizes[chosen] += np.sign(missing)
     return np.repeat(np.arange(num_artists), rng.permutation(sizes))

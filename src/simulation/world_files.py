@@ -1,4 +1,4 @@
-"""A world as files, in the predecessor's formats: `tracks.json`, `users.json`, `top_tracks.json`, `tracks.npy`.
+"""A world as files in the formats of botify (2023): `tracks.json`, `users.json`, `top_tracks.json`, `tracks.npy`.
 
 N tracks, D width of the true embeddings.
 """
@@ -26,14 +26,15 @@ from src.runs.atomic import write_whole
 from src.simulation.world import ARTIST_DISCOUNT, NUM_NEIGHBOURS, SESSION_BUDGET, Listeners, Taste, World, standardised
 
 WORLD_FILES = ("tracks.json", "users.json", "top_tracks.json", "tracks.npy")
+"""Names of the files of a world."""
 
 
 def write_world(world: World, folder: Path) -> None:
-    """Write the four files of a world; row r of `tracks.npy` belongs to line r of `tracks.json`.
+    """Write the four files of a world. Row r of `tracks.npy` is the embedding of line r of `tracks.json`.
 
     Args:
-        world: what to write.
-        folder: is made where it is missing; what lies there under the same names is replaced.
+        world: the world.
+        folder: created if missing; files of the same names are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     catalog, listeners = world.catalog, world.listeners
@@ -58,18 +59,21 @@ def _records(listeners: Listeners, catalog: Catalog) -> Iterator[dict[str, Any]]
 
 
 def read_world(*, path: str, seed: int, taste: Taste) -> World:
-    """Read a world; where `tracks.npy` is missing, embeddings are generated for the catalogue.
+    """Read a world from files.
 
-    Tracks lie in the order of their ids, so that row r of `tracks.npy` belongs to the r-th smallest id. Where
-    `top_tracks.json` is missing, the tracks that most listeners love come first.
+    Tracks are sorted by id: row r of `tracks.npy` is the embedding of the r-th smallest id. Without `tracks.npy`,
+    embeddings are generated. Without `top_tracks.json`, tracks are ranked by the number of listeners who love them.
 
     Args:
         path: folder of the files.
-        seed: decides the generated embeddings.
-        taste: how they are made.
+        seed: of the generated embeddings, at least 0.
+        taste: parameters of the generated embeddings.
+
+    Returns:
+        The world.
 
     Raises:
-        InputError: a file is missing or damaged, or they do not belong together; names the line.
+        InputError: a file is missing or damaged, or the files do not fit together.
     """
     folder = Path(path)
     check_number("world.seed", seed, whole=True, least=0)
@@ -116,12 +120,12 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
             columns[name].append(value)
         lines.append(where)
     if not lines:
-        raise InputError(f"{path} is empty: a world needs at least one listener")
+        raise InputError(f"{path} is empty; a world needs at least one listener")
     user_ids = np.array(columns["user_ids"], np.int64)
     repeated = pd.Series(user_ids).duplicated().to_numpy()
     if repeated.any():
         place = int(repeated.argmax())
-        raise InputError(f"{lines[place]}: user {user_ids[place]} stands twice; every listener has one line")
+        raise InputError(f"{lines[place]}: user {user_ids[place]} occurs twice; give each user one line")
     return Listeners(
         user_ids=user_ids,
         interests=_interest_rows(columns["interests"], lines, catalog, path.parent / "tracks.json"),
@@ -137,22 +141,21 @@ def _interest_rows(
     interests: list[list[int]], lines: list[str], catalog: Catalog, catalog_path: Path
 ) -> Int64[np.ndarray, "U I"]:
     lengths = np.array(list(map(len, interests)))
-    given = np.arange(lengths.max()) < lengths[:, None]
-    ids = np.zeros(given.shape, np.int64)
-    ids[given] = np.concatenate([np.array(one, np.int64) for one in interests])
+    is_given = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.zeros(is_given.shape, np.int64)
+    ids[is_given] = np.concatenate([np.array(one, np.int64) for one in interests])
     rows = catalog.rows_of(ids)
-    foreign = given & (rows < 0)
-    if foreign.any():
-        user, place = np.argwhere(foreign)[0]
+    unknown = is_given & (rows < 0)
+    if unknown.any():
+        user, place = np.argwhere(unknown)[0]
         raise InputError(
-            f"{lines[user]}: interest {ids[user, place]} is no track of {catalog_path}; "
-            "listeners can love only what the catalogue has"
+            f"{lines[user]}: interest {ids[user, place]} is not a track of {catalog_path}; use ids of this file"
         )
-    return np.where(given, rows, -1)
+    return np.where(is_given, rows, -1)
 
 
 _LARGEST = 1e6
-"""Of an embedding's numbers: products of larger ones would leave the range of a float."""
+"""Largest absolute value in an embedding: products of larger numbers would exceed the range of a float."""
 
 
 def _read_embeddings(path: Path, num_tracks: int) -> Float32[np.ndarray, "N D"]:
@@ -163,10 +166,10 @@ def _read_embeddings(path: Path, num_tracks: int) -> Float32[np.ndarray, "N D"]:
     if not isinstance(embeddings, np.ndarray) or embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu":
         raise InputError(f"{path} must hold one array of numbers with a row for each track")
     if len(embeddings) != num_tracks or not embeddings.shape[1]:
-        raise InputError(f"{path} has shape {embeddings.shape}; the catalogue's {num_tracks} tracks need a row each")
-    wrong = ~(np.abs(embeddings) <= _LARGEST)  # NaN too
-    if wrong.any():
+        raise InputError(f"{path} has shape {embeddings.shape}; it needs one row for each of the {num_tracks} tracks")
+    invalid = ~(np.abs(embeddings) <= _LARGEST)  # also NaN
+    if invalid.any():
         raise InputError(
-            f"{path}, row {int(wrong.any(1).argmax())}: every number must be finite and at most {_LARGEST:g}"
+            f"{path}, row {int(invalid.any(1).argmax())}: every number must be finite and at most {_LARGEST:g}"
         )
     return embeddings.astype(np.float32)

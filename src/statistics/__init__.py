@@ -1,1 +1,1 @@
-"""Statistics: how certain a mean or a difference is, wherever Segue reports one; intervals are in `intervals.py`."""
+"""Statistics: intervals and tests of every mean and difference that Segue reports; intervals are in `intervals.py`."""

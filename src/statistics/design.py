@@ -1,4 +1,4 @@
-"""The design of an experiment: does it split as planned, and how small an effect could it detect? A arms."""
+"""The design of an experiment: the split of its units, and the smallest effect that it detects. A arms."""
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -8,12 +8,30 @@ from src.statistics.intervals import GroupSummary
 
 
 def sample_ratio(counts: Int64[np.ndarray, "A"], planned: Float64[np.ndarray, "A"]) -> float:
-    """P-value of the chi-square test of units per arm against the planned shares."""
+    """Test whether units are split over the arms as planned (sample-ratio test).
+
+    Args:
+        counts: number of units of each arm, shape `[A]`.
+        planned: planned share of each arm, shape `[A]`; only their ratios matter.
+
+    Returns:
+        The p-value of the chi-square test, in [0, 1].
+    """
     return float(stats.chisquare(counts, counts.sum() * planned / planned.sum()).pvalue)
 
 
 def minimal_detectable_effect(control: GroupSummary, treatment: GroupSummary, alpha: float, power: float) -> float:
-    """The effect, in percent of the control mean, that an experiment like this one finds with this power."""
+    """The effect that an experiment with these groups detects with a given probability.
+
+    Args:
+        control: summary of the control group.
+        treatment: summary of the treatment group.
+        alpha: rate of false alarms of the two-sided test, in (0, 1).
+        power: probability of detecting the effect, in (0, 1).
+
+    Returns:
+        The effect in percent of the control mean; NaN if that is 0.
+    """
     error = (control.squared_error + treatment.squared_error) ** 0.5
-    reach = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
-    return 100 * reach * error / abs(control.mean) if control.mean else float("nan")
+    num_errors = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
+    return 100 * num_errors * error / abs(control.mean) if control.mean else float("nan")

@@ -1,8 +1,8 @@
-"""Intervals: of a mean, and of the difference between two independent groups.
+"""Intervals of a mean, and of the difference between two independent groups.
 
-Every interval that Segue reports is made here, except the paired difference of two set-ups (`paired.py`) and the bars
-of the calibration picture (`plots/run.py`), which are 1.96 standard errors.
-V values of a group, W of another.
+Every interval that Segue reports is computed here, except the paired difference of two set-ups (`paired.py`) and the
+bars of the calibration picture (`plots/run.py`), which are 1.96 standard errors.
+V values of one group, W values of another.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,14 @@ from scipy import stats
 
 @dataclass(frozen=True, kw_only=True)
 class MeanInterval:
-    """A mean of `num` values with Student's interval; NaN where there are too few values."""
+    """A mean with Student's interval.
+
+    Args:
+        num: number of values.
+        mean: their mean; NaN without a value.
+        lower: lower bound; NaN with fewer than two values.
+        upper: upper bound; NaN with fewer than two values.
+    """
 
     num: int
     mean: float
@@ -23,17 +30,28 @@ class MeanInterval:
 
     @classmethod
     def of(cls, values: Float64[np.ndarray, "V"], level: float) -> "MeanInterval":
-        """Of some values; the mean needs one, its interval two."""
-        mean, reach = float(values.mean()) if len(values) else float("nan"), float("nan")
+        """The mean of values and its interval.
+
+        Args:
+            values: shape `[V]`.
+            level: of the interval, in (0, 1).
+        """
+        mean, margin = float(values.mean()) if len(values) else float("nan"), float("nan")
         if len(values) > 1:
             quantile = float(stats.t.ppf((1 + level) / 2, len(values) - 1))
-            reach = quantile * float(values.std(ddof=1)) / len(values) ** 0.5
-        return cls(num=len(values), mean=mean, lower=mean - reach, upper=mean + reach)
+            margin = quantile * float(values.std(ddof=1)) / len(values) ** 0.5
+        return cls(num=len(values), mean=mean, lower=mean - margin, upper=mean + margin)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupSummary:
-    """What a comparison of two groups needs of each: number of values, mean, and variance (ddof 1)."""
+    """Summary of one group, as a comparison of two groups needs it.
+
+    Args:
+        num: number of values.
+        mean: their mean.
+        variance: their sample variance (ddof 1).
+    """
 
     num: int
     mean: float
@@ -41,17 +59,31 @@ class GroupSummary:
 
     @classmethod
     def of(cls, values: Float64[np.ndarray, "V"]) -> "GroupSummary":
-        """Of the values of a group, at least two."""
+        """The summary of the values of a group.
+
+        Args:
+            values: at least two, shape `[V]`.
+        """
         return cls(num=len(values), mean=float(values.mean()), variance=float(values.var(ddof=1)))
 
     @property
     def squared_error(self) -> float:
-        """Variance of the mean."""
+        """Variance of the mean, the square of its standard error."""
         return self.variance / self.num
 
 
 def degrees_of_freedom(control: GroupSummary, treatment: GroupSummary) -> float:
-    """Of Welch's t test. Source: Welch 1947, Satterthwaite 1946."""
+    """Degrees of freedom of Welch's t test.
+
+    Args:
+        control: summary of the control group.
+        treatment: summary of the treatment group.
+
+    Returns:
+        The degrees of freedom; NaN if no value varies.
+
+    Source: Welch 1947, Satterthwaite 1946.
+    """
     a, b = control.squared_error, treatment.squared_error
     below = a**2 / (control.num - 1) + b**2 / (treatment.num - 1)
     return (a + b) ** 2 / below if below > 0 else float("nan")
@@ -59,7 +91,14 @@ def degrees_of_freedom(control: GroupSummary, treatment: GroupSummary) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class PercentDifference:
-    """A difference between two means, in percent of the control mean."""
+    """A difference between two means, in percent of the control mean.
+
+    Args:
+        effect_percent: treatment mean less control mean.
+        lower_percent: lower bound of its interval.
+        upper_percent: upper bound of its interval.
+        p_value: two-sided, in [0, 1]; NaN if no value varies.
+    """
 
     effect_percent: float
     lower_percent: float
@@ -70,27 +109,45 @@ class PercentDifference:
 def welch(control: GroupSummary, treatment: GroupSummary, alpha: float) -> PercentDifference:
     """Welch's interval of the difference, in percent of a control mean that is treated as a constant.
 
-    This is the published sheet of the A/B test.
+    Args:
+        control: summary of the control group.
+        treatment: summary of the treatment group.
+        alpha: the interval has level 1 − alpha; in (0, 1).
+
+    Returns:
+        The difference with its interval and p-value; percentages are NaN if the control mean is 0.
+
+    Source: Welch 1947, and the published A/B spreadsheet of 2023.
     """
     error = (control.squared_error + treatment.squared_error) ** 0.5
     df = degrees_of_freedom(control, treatment)
     difference = treatment.mean - control.mean
-    reach = float(stats.t.ppf(1 - alpha / 2, df)) * error
+    margin = float(stats.t.ppf(1 - alpha / 2, df)) * error
     p_value = 2 * float(stats.t.sf(abs(difference) / error, df)) if error > 0 else float("nan")
     unit = 100 / control.mean if control.mean else float("nan")
     return PercentDifference(
         effect_percent=difference * unit,
-        lower_percent=(difference - reach) * unit,
-        upper_percent=(difference + reach) * unit,
+        lower_percent=(difference - margin) * unit,
+        upper_percent=(difference + margin) * unit,
         p_value=p_value,
     )
 
 
 def fieller(control: GroupSummary, treatment: GroupSummary, alpha: float) -> tuple[float, float]:
-    """Interval of the relative effect in percent that accounts for the uncertainty of the control mean.
+    """Interval of the relative effect that accounts for the uncertainty of the control mean.
 
-    All ratios r that the data do not reject: (m_t − r·m_c)² ≤ q²·(v_t + r²·v_c). NaN where the control mean could be 0,
-    since no ratio can be ruled out then. Source: Fieller 1954.
+    It contains every ratio r that the data do not reject: (m_t − r·m_c)² ≤ q²·(v_t + r²·v_c).
+
+    Args:
+        control: summary of the control group.
+        treatment: summary of the treatment group.
+        alpha: the interval has level 1 − alpha; in (0, 1).
+
+    Returns:
+        Lower and upper bound of the effect in percent. Both are NaN if the control mean could be 0, because no ratio
+        can be ruled out then.
+
+    Source: Fieller, Some Problems in Interval Estimation, 1954.
     """
     q2 = float(stats.t.ppf(1 - alpha / 2, degrees_of_freedom(control, treatment))) ** 2
     a = control.mean**2 - q2 * control.squared_error
@@ -105,9 +162,19 @@ def fieller(control: GroupSummary, treatment: GroupSummary, alpha: float) -> tup
 def always_valid(
     control: GroupSummary, treatment: GroupSummary, alpha: float, expected_percent: float
 ) -> tuple[float, float]:
-    """Sequential interval in percent: it holds at every moment at once, under continuous monitoring.
+    """Interval of the relative effect that is valid under continuous monitoring.
 
-    The mixture sequential probability ratio test, mixed over effects N(0, τ²) with τ the effect that is expected.
+    The mixture sequential probability ratio test, mixed over effects N(0, τ²) with τ the expected effect.
+
+    Args:
+        control: summary of the control group.
+        treatment: summary of the treatment group.
+        alpha: the interval has level 1 − alpha at all times together; in (0, 1).
+        expected_percent: the effect at which the interval is narrowest, in percent of the control mean, above 0.
+
+    Returns:
+        Lower and upper bound of the effect in percent; NaN if no value varies or the control mean is 0.
+
     Source: Johari, Koomen, Pekelis, Walsh, Peeking at A/B Tests, KDD 2017, section 3.
     """
     error2 = control.squared_error + treatment.squared_error
@@ -115,9 +182,9 @@ def always_valid(
     if not (error2 > 0 and tau2 > 0):
         return float("nan"), float("nan")
     spread = error2 * (error2 + tau2) / tau2
-    reach = (spread * (np.log((error2 + tau2) / error2) - 2 * np.log(alpha))) ** 0.5
+    margin = (spread * (np.log((error2 + tau2) / error2) - 2 * np.log(alpha))) ** 0.5
     difference = treatment.mean - control.mean
-    return 100 * float(difference - reach) / control.mean, 100 * float(difference + reach) / control.mean
+    return 100 * float(difference - margin) / control.mean, 100 * float(difference + margin) / control.mean
 
 
 def bootstrap(
@@ -127,15 +194,26 @@ def bootstrap(
     rounds: int,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Percentile interval of the relative effect in percent, values drawn with replacement."""
+    """Bootstrap percentile interval of the relative effect.
+
+    Args:
+        control: values of the control group, shape `[V]`.
+        treatment: values of the treatment group, shape `[W]`.
+        alpha: the interval has level 1 − alpha; in (0, 1).
+        rounds: number of resamples.
+        rng: draws the resamples.
+
+    Returns:
+        Lower and upper bound of the effect in percent.
+    """
     means = []
     for values in (control, treatment):
         block = max(1, 2_000_000 // len(values))
-        drawn = [
+        resampled = [
             values[rng.integers(len(values), size=(min(block, rounds - start), len(values)))].mean(1)
             for start in range(0, rounds, block)
         ]
-        means.append(np.concatenate(drawn))
+        means.append(np.concatenate(resampled))
     with np.errstate(divide="ignore", invalid="ignore"):
         effects = 100 * (means[1] / means[0] - 1)
     lower, upper = np.quantile(effects, [alpha / 2, 1 - alpha / 2])

@@ -1,4 +1,4 @@
-"""How certain the difference of two set-ups is: over the seeds that were drawn, and the sessions that were in the test.
+"""The paired difference of two set-ups, with the variation across seeds and test sessions.
 
 R runs of a set-up, Q test queries, G test sessions.
 """
@@ -10,12 +10,12 @@ from jaxtyping import Float64, Int64
 from scipy import stats
 
 _ROUNDING = 1e-12
-"""Accuracy lies in [0, 1]: what is smaller came from the order of a sum."""
+"""Metrics are in [0, 1]: a smaller difference is a rounding error of a sum."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QueryScores:
-    """What a test needs of a set-up and a metric.
+    """Summary of one set-up and one metric, as the paired test needs it.
 
     Args:
         mean: over queries and runs.
@@ -31,7 +31,12 @@ class QueryScores:
 
     @classmethod
     def of(cls, values: Float64[np.ndarray, "R Q"], session: Int64[np.ndarray, "Q"]) -> "QueryScores":
-        """Of the values of each run and query; sessions are numbered 0..G-1."""
+        """The summary of the values of each run and query.
+
+        Args:
+            values: value of each query in each run, shape `[R, Q]`.
+            session: session of each query, numbered 0..G-1, shape `[Q]`.
+        """
         of_query = values.mean(0)
         mean = float(of_query.mean())
         sums = np.bincount(session, of_query - mean)
@@ -40,9 +45,16 @@ class QueryScores:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDifference:
-    """A difference with its interval, two-sided p-value and degrees of freedom.
+    """A difference with its interval and p-value.
 
-    NaN where there is no test: one session only, or a difference that does not vary at all and is not 0.
+    Numbers are NaN if there is no test: with one session only, or if a difference other than 0 does not vary at all.
+
+    Args:
+        difference: the difference of the means.
+        lower: lower bound of its interval.
+        upper: upper bound of its interval.
+        p_value: two-sided, in [0, 1].
+        degrees_of_freedom: of the t distribution.
     """
 
     difference: float
@@ -53,30 +65,47 @@ class PairedDifference:
 
 
 def paired_difference(ours: QueryScores, theirs: QueryScores, level: float) -> PairedDifference:
-    """Ours less theirs, paired by query.
+    """The mean of one set-up less the mean of another, paired by query.
 
-    The variance has two parts. Test sessions: both set-ups answered the same queries, so the variance is that of the
-    paired difference, and queries of a session are alike, so sessions are the unit (linearised ratio, G/(G−1)). Seeds:
-    the variance of the runs' means over R, of each side that has two runs; unpaired, since the same seed draws other
-    weights in another architecture. The interaction of seed and query is in both parts, so the error is slightly too
-    large. A side of one run has no estimate for its seed, and that part is left out. A part that is 0 drops out of the
-    degrees of freedom. Source: Liang & Zeger 1986 (clusters), Satterthwaite 1946 (their sum).
+    The variance is the sum of two parts:
+
+    - Test sessions. Both set-ups answered the same queries, therefore this is the variance of the paired difference.
+      Queries of one session are similar, therefore sessions are the unit (linearised ratio, G/(G−1)).
+    - Seeds. This is the variance of the means of the runs, divided by R, for each side with at least two runs. It is
+      unpaired, because the same seed gives different weights in a different architecture.
+
+    The interaction of seed and query is in both parts, therefore the error is slightly too large. A side with one run
+    has no estimate for its seed; that part is left out. A part that is 0 does not enter the degrees of freedom.
+
+    Args:
+        ours: summary of one set-up.
+        theirs: summary of the other set-up on the same queries.
+        level: of the interval, in (0, 1).
+
+    Returns:
+        The difference, its interval, p-value and degrees of freedom.
+
+    Source: Liang & Zeger 1986 (clusters), Satterthwaite 1946 (sum of variances).
     """
-    found, residual = round(ours.mean - theirs.mean, 12), ours.session_sums - theirs.session_sums
+    difference, residual = round(ours.mean - theirs.mean, 12), ours.session_sums - theirs.session_sums
     num_sessions, seeds = len(residual), [one.run_means for one in (ours, theirs) if len(one.run_means) > 1]
     parts = [(float(means.var(ddof=1)) / len(means), len(means) - 1) for means in seeds]
     if num_sessions > 1:
         squares = float(residual @ residual) * num_sessions / (num_sessions - 1)
         parts.append((squares / ours.num_queries**2, num_sessions - 1))
     parts = [(variance, df) for variance, df in parts if variance > _ROUNDING**2]
-    if found == 0 and not parts:
+    if difference == 0 and not parts:
         return PairedDifference(difference=0.0, lower=0.0, upper=0.0, p_value=1.0)
     if num_sessions < 2 or not parts:
-        return PairedDifference(difference=found)
+        return PairedDifference(difference=difference)
     total = sum(variance for variance, _ in parts)
     df = total**2 / sum(variance**2 / own for variance, own in parts)
-    reach = float(stats.t.ppf((1 + level) / 2, df)) * total**0.5
-    p_value = 2 * float(stats.t.sf(abs(found) / total**0.5, df))
+    margin = float(stats.t.ppf((1 + level) / 2, df)) * total**0.5
+    p_value = 2 * float(stats.t.sf(abs(difference) / total**0.5, df))
     return PairedDifference(
-        difference=found, lower=found - reach, upper=found + reach, p_value=p_value, degrees_of_freedom=df
+        difference=difference,
+        lower=difference - margin,
+        upper=difference + margin,
+        p_value=p_value,
+        degrees_of_freedom=df,
     )

@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 
 
 def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], title: str) -> Table:
-    """What the listeners of each arm made of it; brackets hold 95 % intervals over listeners."""
+    """Means over the listeners of each arm, with their 95 % intervals.
+
+    Args:
+        arms: the summary of each arm, as `simulation.json` has it under `arms`.
+        names: the recommender of each arm.
+        title: stands above the table.
+    """
     table = Table("arm", "recommender", title=escape(title), title_justify="left", caption_justify="left")
-    for column in ("sessions", "time a session", "tracks a session"):
+    for column in ("sessions", "time per session", "tracks per session"):
         table.add_column(column, justify="right", no_wrap=True)
     for arm, row in arms.items():
         means = [
@@ -27,26 +33,39 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
             for name in ("mean_time_per_session", "mean_tracks_per_session")
         ]
         table.add_row(arm, Text(names[arm], overflow="fold"), f"{row['sessions']:,}", *means)
-    chance = {arm: row["fallbacks"] / row["steps"] for arm, row in arms.items() if row["fallbacks"]}
-    if chance:
-        table.caption = "had nothing to recommend and played any track: " + ", ".join(
-            f"{arm} {share:.1%}" for arm, share in chance.items()
+    table.caption = (
+        "time per session: sum of the shares played; 1 is one track played in full.\n"
+        "tracks per session: number of tracks, skipped tracks included.\n"
+        "Both are means over the listeners of the arm; brackets: 95 % interval."
+    )
+    fallbacks = {arm: row["fallbacks"] / row["steps"] for arm, row in arms.items() if row["fallbacks"]}
+    if fallbacks:
+        table.caption += "\nfallbacks (nothing to recommend, therefore a random track was played): " + ", ".join(
+            f"{arm} {share:.1%}" for arm, share in fallbacks.items()
         )
     return table
 
 
 def effects_table(record: Mapping[str, Any]) -> Table:
-    """Effects of an A/B test: green is better, red worse, plain not sure; latency the other way round."""
+    """Effects of an A/B test, and the verdicts below them.
+
+    Green is significantly better than the control, red significantly worse.
+
+    Args:
+        record: the result, as `abtest.json` has it.
+    """
     caption = "\n".join(f"{arm}: {verdict}" for arm, verdict in record["verdicts"].items())
     title = escape(f"A/B test {record['experiment']}")
-    table = Table("arm", "metric", title=title, title_justify="left", caption=escape(caption))
-    table.caption_justify = "left"
+    table = Table("arm", "metric", title=title, title_justify="left", caption_justify="left")
+    table.caption = escape(caption)
+    if console.color_system:
+        table.caption += "\ngreen: significantly better; red: significantly worse; bold: the primary metric"
     corrected = any(effect["holm_significant"] is not None for effect in record["effects"])
-    for column in ("control", "treatment", "effect in %", *["Holm's p"] * corrected):
+    for column in ("control", "treatment", "effect in %\n\\[interval]", *["Holm's p"] * corrected):
         table.add_column(column, justify="right", no_wrap=True)
     for effect in record["effects"]:
-        sure = effect["significant"] if effect["holm_significant"] is None else effect["holm_significant"]
-        colour = ("green" if effect["better"] else "red") if sure and not record["withheld"] else "default"
+        significant = effect["significant"] if effect["holm_significant"] is None else effect["holm_significant"]
+        colour = ("green" if effect["better"] else "red") if significant and not record["withheld"] else "default"
         weight = "bold " if effect["metric"] == record["primary"] else ""
         bounds = interval(effect["lower_percent"], effect["upper_percent"], "+.1f")
         cells = (
@@ -56,7 +75,7 @@ def effects_table(record: Mapping[str, Any]) -> Table:
             f"[{weight}{colour}]{effect['effect_percent']:+.1f}[/] \\{bounds}",
             p_value(effect["holm_p_value"]),
         )
-        missing = not math.isfinite(effect["p_value"])  # all values are the same, or the control mean is 0
+        missing = not math.isfinite(effect["p_value"])  # all values are equal, or the control mean is 0
         cells = (*cells[:3], "–", "–") if missing else cells
         table.add_row(escape(effect["treatment"]), *(cells[:-1] if effect["holm_significant"] is None else cells))
     return table

@@ -1,4 +1,4 @@
-"""The A/B analysis: the published sheet in a slow loop, and its promises."""
+"""The A/B analysis: the published spreadsheet in a slow loop, and error rates on synthetic experiments."""
 
 import json
 import math
@@ -16,12 +16,12 @@ from src.abtest.result import Analysis, Effect
 from src.errors import InputError
 from src.statistics.design import minimal_detectable_effect
 from src.statistics.intervals import GroupSummary
-from tests.abtest.users import before, settings, users_of
-from tests.statistics.promises import skewed, within_four_errors
+from tests.abtest.users import pre_period, settings, users_of
+from tests.statistics.rates import skewed, within_four_standard_errors
 
 
 def slow_sheet(lines: list[dict[str, Any]], experiment: str) -> dict[tuple[str, str], dict[str, float]]:
-    """The published sheet, one event at a time."""
+    """The published spreadsheet, one event at a time."""
     by_user = defaultdict(list)
     for line in lines:
         if experiment in line["experiments"]:
@@ -59,7 +59,7 @@ def slow_sheet(lines: list[dict[str, Any]], experiment: str) -> dict[tuple[str, 
     return effects
 
 
-def test_the_published_sheet_on_the_real_log(real_data: Path) -> None:
+def test_the_analysis_of_the_real_log_equals_the_published_spreadsheet(real_data: Path) -> None:
     folder = real_data / "botify-2023" / "logs"
     users = read_users(folder, experiment="MY_RECOMMENDER", max_rejected=0.01)
     analysis = analyse(users, settings())
@@ -76,12 +76,14 @@ def test_the_published_sheet_on_the_real_log(real_data: Path) -> None:
     assert sum(users.guards.values()) == 0
 
 
-def test_an_arm_with_one_user_cannot_be_compared() -> None:
-    with pytest.raises(InputError, match="arm T1 of experiment TEST has 1 user"):
+def test_an_arm_with_one_user_is_rejected() -> None:
+    with pytest.raises(
+        InputError, match="arm T1 of experiment TEST has 1 user; a comparison needs at least two users in each arm"
+    ):
         analyse(users_of([1.0, 2.0, 3.0], [0, 0, 1]), settings())
 
 
-def test_the_users_needed_find_the_effect_they_are_needed_for() -> None:
+def test_with_the_users_needed_the_detectable_effect_is_the_one_asked_for() -> None:
     rng = np.random.default_rng(1)
     analysis = analyse(users_of(rng.normal(4, 3, 1000), np.arange(1000) % 2), settings())
     effect = analysis.effect("T1", "mean_time_per_session")
@@ -90,12 +92,12 @@ def test_the_users_needed_find_the_effect_they_are_needed_for() -> None:
     assert minimal_detectable_effect(grown, grown, 0.05, 0.8) == pytest.approx(5, rel=0.08)
 
 
-def test_an_earlier_period_that_predicts_everything_leaves_no_noise() -> None:
+def test_cuped_removes_almost_all_variance_if_the_pre_period_predicts_the_values() -> None:
     rng = np.random.default_rng(2)
     habit = rng.exponential(3, 2000)
     arm_of = np.arange(2000) % 2
     now = users_of(habit + 0.3 * arm_of + rng.normal(0, 0.1, 2000), arm_of)
-    effect = analyse(now, settings(), before(users_of(habit, arm_of))).effect("T1", "mean_time_per_session")
+    effect = analyse(now, settings(), pre_period(users_of(habit, arm_of))).effect("T1", "mean_time_per_session")
     assert effect.cuped_variance_saved_percent > 99
     assert effect.cuped_upper_percent - effect.cuped_lower_percent < 0.1 * (effect.upper_percent - effect.lower_percent)
     truth = 100 * 0.3 / 3
@@ -103,27 +105,30 @@ def test_an_earlier_period_that_predicts_everything_leaves_no_noise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("earlier", "message"),
+    ("period", "message"),
     [
-        (users_of([1.0, 2.0], [0, 1]), "pre overlaps the experiment: its last event is at 2000 ms"),
-        (before(users_of([1.0, 2.0], [0, 1], user_ids=[8, 9])), "pre has none of the experiment's users"),
-        (before(users_of([], [])), "pre has no session that ended"),
+        (
+            users_of([1.0, 2.0], [0, 1]),
+            "pre overlaps the experiment: its last event is at 2000 ms, the first event of the experiment is at 1000",
+        ),
+        (pre_period(users_of([1.0, 2.0], [0, 1], user_ids=[8, 9])), "pre has no user of the experiment"),
+        (pre_period(users_of([], [])), "pre has no completed session"),
     ],
 )
-def test_an_earlier_period_that_cannot_be_used_is_refused(earlier: Users, message: str) -> None:
+def test_an_unusable_pre_period_is_rejected(period: Users, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        analyse(users_of([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]), settings(), earlier)
+        analyse(users_of([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]), settings(), period)
 
 
 NUM_EXPERIMENTS, ALPHA = 1500, 0.05
 
 
-def made_up(lift: float, num: int, **changes: Any) -> list[Analysis]:
+def simulate_experiments(lift: float, num: int, **changes: Any) -> list[Analysis]:
     rng = np.random.default_rng(7)
     arm_of = np.arange(num) % 2
-    quick = settings(bootstrap_rounds=0, **changes)
+    without_bootstrap = settings(bootstrap_rounds=0, **changes)
     return [
-        analyse(users_of(skewed(rng, num) * np.where(arm_of, 1 + lift, 1.0), arm_of), quick)
+        analyse(users_of(skewed(rng, num) * np.where(arm_of, 1 + lift, 1.0), arm_of), without_bootstrap)
         for _ in range(NUM_EXPERIMENTS)
     ]
 
@@ -135,42 +140,46 @@ def primary(analysis: Analysis) -> Effect:
 @pytest.fixture(scope="module")
 def null() -> list[Analysis]:
     """A/A: both arms are the same."""
-    return made_up(0.0, 600)
+    return simulate_experiments(0.0, 600)
 
 
 @pytest.fixture(scope="module")
 def lifted() -> list[Analysis]:
-    """A/B: the treatment is a fifth better."""
-    return made_up(0.2, 600)
+    """A/B: the treatment mean is 20 % higher."""
+    return simulate_experiments(0.2, 600)
 
 
-def test_false_alarms_are_as_rare_as_promised(null: list[Analysis]) -> None:
-    assert within_four_errors(sum(primary(one).significant for one in null), ALPHA, NUM_EXPERIMENTS)
+def test_the_rate_of_false_alarms_equals_alpha(null: list[Analysis]) -> None:
+    assert within_four_standard_errors(sum(primary(one).significant for one in null), ALPHA, NUM_EXPERIMENTS)
 
 
-def test_the_whole_family_together_raises_no_more_false_alarms(null: list[Analysis]) -> None:
+def test_with_holms_correction_the_rate_of_any_false_alarm_is_at_most_alpha(null: list[Analysis]) -> None:
     alarms = sum(any(effect.holm_significant for effect in one.effects) for one in null)
     assert alarms / NUM_EXPERIMENTS < ALPHA + 4 * (ALPHA * (1 - ALPHA) / NUM_EXPERIMENTS) ** 0.5
 
 
 @pytest.mark.parametrize("truth", [0.0, 20.0])
-def test_relative_intervals_hold_the_truth_as_often_as_promised(
+def test_relative_intervals_cover_the_true_effect_at_their_level(
     null: list[Analysis], lifted: list[Analysis], truth: float
 ) -> None:
     experiments = [primary(one) for one in (lifted if truth else null)]
-    held = sum(one.relative_lower_percent < truth < one.relative_upper_percent for one in experiments)
-    assert within_four_errors(held, 1 - ALPHA, NUM_EXPERIMENTS)
+    covered = sum(one.relative_lower_percent < truth < one.relative_upper_percent for one in experiments)
+    assert within_four_standard_errors(covered, 1 - ALPHA, NUM_EXPERIMENTS)
 
 
-def test_the_sheets_interval_is_too_narrow_where_there_is_an_effect(lifted: list[Analysis]) -> None:
-    """Why there is a second interval: holding the control mean for a constant leaves part of the noise out."""
+def test_welchs_interval_of_the_relative_effect_is_narrower_than_fiellers_if_there_is_an_effect(
+    lifted: list[Analysis],
+) -> None:
+    """The reason for the second interval: Welch's treats the control mean as a constant."""
     experiments = [primary(one) for one in lifted]
-    sheet = np.mean([one.upper_percent - one.lower_percent for one in experiments])
-    assert np.mean([one.relative_upper_percent - one.relative_lower_percent for one in experiments]) > 1.05 * sheet
+    welch_width = np.mean([one.upper_percent - one.lower_percent for one in experiments])
+    assert (
+        np.mean([one.relative_upper_percent - one.relative_lower_percent for one in experiments]) > 1.05 * welch_width
+    )
 
 
-def test_counting_sessions_instead_of_users_raises_false_alarms() -> None:
-    """The reason for the unit: sessions of one user are alike."""
+def test_counting_sessions_instead_of_users_increases_false_alarms() -> None:
+    """The reason for the unit: sessions of one user are similar."""
     rng = np.random.default_rng(12)
     alarms = 0
     for _ in range(400):

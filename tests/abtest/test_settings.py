@@ -1,4 +1,4 @@
-"""Settings of the A/B analysis that are refused."""
+"""Settings of the A/B analysis that are rejected."""
 
 from typing import Any
 
@@ -20,11 +20,13 @@ from tests.abtest.users import settings, users_of
         ({"always_valid_percent": 0}, "analysis.always_valid_percent must be a number above 0"),
     ],
 )
-def test_settings_out_of_bounds_are_refused(changes: Any, message: str) -> None:
+def test_settings_out_of_range_are_rejected(changes: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         settings(**changes)
 
 
-def test_a_split_needs_a_share_for_each_arm() -> None:
-    with pytest.raises(InputError, match=r"analysis\.split has 3 shares for the 2 arms C, T1"):
+def test_a_split_without_one_share_for_each_arm_is_rejected() -> None:
+    with pytest.raises(
+        InputError, match=r"analysis\.split has 3 shares for the 2 arms C, T1; give one share for each arm"
+    ):
         analyse(users_of([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1]), settings(split=[1.0, 1.0, 1.0]))

@@ -1,3 +1,5 @@
+"""Where the sessions of an A/B test come from."""
+
 from typing import Any
 
 import pytest
@@ -6,7 +8,7 @@ from src.abtest.sources import arms_to_play
 from src.errors import InputError
 
 
-def test_logs_are_read_or_two_recommenders_are_played() -> None:
+def test_arms_are_played_only_if_no_logs_are_given() -> None:
     assert arms_to_play("logs", {"control": None, "treatment": None}) is None
     given = {"control": "random", "treatment": {"recommender": "popular"}}
     assert arms_to_play(None, given) == {"C": "random", "T1": {"recommender": "popular"}}
@@ -16,6 +18,8 @@ def test_logs_are_read_or_two_recommenders_are_played() -> None:
     ("logs", "control", "treatment"),
     [(None, None, None), (None, "random", None), ("logs", None, "random"), ("logs", "random", "popular")],
 )
-def test_neither_and_both_are_refused(logs: str | None, control: Any, treatment: Any) -> None:
-    with pytest.raises(InputError, match="give logs=<folder>, or both control= and treatment="):
+def test_neither_logs_nor_both_recommenders_or_all_of_them_are_rejected(
+    logs: str | None, control: Any, treatment: Any
+) -> None:
+    with pytest.raises(InputError, match="give either logs=<folder>, or both control= and treatment="):
         arms_to_play(logs, {"control": control, "treatment": treatment})

@@ -1,4 +1,4 @@
-"""What the verdict says."""
+"""The wording of the verdict."""
 
 from dataclasses import replace
 
@@ -8,18 +8,29 @@ from src.abtest.analysis import analyse
 from tests.abtest.users import settings, users_of
 
 
-def test_users_that_split_wrongly_withhold_the_verdict() -> None:
+def test_the_verdict_is_withheld_if_the_split_of_users_differs_from_the_plan() -> None:
     rng = np.random.default_rng(0)
     analysis = analyse(users_of(rng.exponential(size=3000), np.arange(3000) < 1800), settings())
     assert analysis.is_withheld
-    assert analysis.verdicts["T1"].startswith("withheld: users do not split over the arms as planned")
+    assert analysis.verdicts["T1"].startswith(
+        "withheld: the split of the users over the arms differs from the plan (p = "
+    )
+    assert analysis.verdicts["T1"].endswith("is not valid")
     as_planned = analyse(users_of(rng.exponential(size=3000), np.arange(3000) < 1800), settings(split=[2.0, 3.0]))
     assert not as_planned.is_withheld
 
 
-def test_a_longer_latency_is_worse() -> None:
+def test_a_higher_latency_is_worse() -> None:
     rng = np.random.default_rng(4)
     arm_of = np.arange(400) % 2
     users = replace(users_of(rng.random(400), arm_of), latency_ms=rng.random(400) + arm_of)
     analysis = analyse(users, settings(primary="mean_request_latency"))
     assert analysis.verdicts["T1"].startswith("worse than C: mean_request_latency +")
+
+
+def test_a_verdict_without_a_significant_effect_names_the_effect_that_would_be_detected() -> None:
+    rng = np.random.default_rng(5)
+    analysis = analyse(users_of(rng.exponential(size=400), np.arange(400) % 2), settings())
+    detectable = analysis.effect("T1", "mean_time_per_session").minimal_detectable_percent
+    assert analysis.verdicts["T1"].startswith("no significant difference from C: mean_time_per_session ")
+    assert analysis.verdicts["T1"].endswith(f"an effect of {detectable:.1f} % is detected with probability 0.8")

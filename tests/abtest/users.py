@@ -1,4 +1,4 @@
-"""Users and settings that are made up, for the tests of the A/B analysis."""
+"""Synthetic users and settings for the tests of the A/B analysis."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from src.abtest.settings import AnalysisSettings
 
 
 def settings(**changes: Any) -> AnalysisSettings:
-    usual: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "alpha": 0.05,
         "power": 0.8,
         "primary": "mean_time_per_session",
@@ -24,11 +24,11 @@ def settings(**changes: Any) -> AnalysisSettings:
         "bootstrap_rounds": 200,
         "seed": 0,
     }
-    return AnalysisSettings(**{**usual, **changes})
+    return AnalysisSettings(**{**defaults, **changes})
 
 
 def users_of(time: Any, arm_of: Any, arms: tuple[str, ...] = ("C", "T1"), user_ids: Any = None) -> Users:
-    """Users with one session each, in which they played `time`."""
+    """Users with one session each, of the given time."""
     num = len(time)
     return Users(
         experiment="TEST",
@@ -48,6 +48,6 @@ def users_of(time: Any, arm_of: Any, arms: tuple[str, ...] = ("C", "T1"), user_i
     )
 
 
-def before(users: Users) -> Users:
-    """The same users in the period before the experiment."""
+def pre_period(users: Users) -> Users:
+    """The same users in a period before the experiment."""
     return replace(users, first_ms=0, last_ms=999)

@@ -1,6 +1,7 @@
-"""`abtest.py` as its users meet it."""
+"""`abtest.py` as a user runs it."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def traffic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cwd
 
 
-def test_a_log_gives_a_verdict_in_four_forms(traffic: Path) -> None:
+def test_the_verdict_is_printed_and_written_as_json_markdown_and_picture(traffic: Path) -> None:
     done = abtest(traffic, "logs=after", "experiment=AFTER", "hydra.run.dir=verdict")
     run = traffic / "verdict"
     assert {path.name for path in run.iterdir()} == REPORT
@@ -38,12 +39,18 @@ def test_a_log_gives_a_verdict_in_four_forms(traffic: Path) -> None:
     assert "command" in record["provenance"]
     text = (run / "abtest.md").read_text()
     assert "better than C" in text
-    assert "nan" not in text
+    assert not re.search(r"\bnan\b", text)
     assert "better than C" in done.stdout
+    assert "Holm's p: p-value of the effect, corrected for" in " ".join(done.stdout.split())
+    assert "Fieller" not in done.stdout  # its column is in abtest.md only
+    *_, results, folder, following = done.stdout.splitlines()
+    assert results == "results      abtest.md, abtest.png, abtest.json"
+    assert folder == "run folder   verdict"
+    assert following == "next         python train.py datamodule=botify datamodule.path=after"
     assert (run / "abtest.png").stat().st_size > 10_000
 
 
-def test_the_record_of_the_traffic_and_the_verdict_agree(traffic: Path) -> None:
+def test_simulate_and_abtest_report_the_same_means(traffic: Path) -> None:
     abtest(traffic, "logs=before", "hydra.run.dir=same")
     arms = json.loads((traffic / "before" / "simulation.json").read_text())["arms"]
     effect = json.loads((traffic / "same" / "abtest.json").read_text())["effects"][0]
@@ -51,36 +58,39 @@ def test_the_record_of_the_traffic_and_the_verdict_agree(traffic: Path) -> None:
     assert effect["treatment_mean"] == pytest.approx(arms["T1"]["mean_time_per_session"])
 
 
-def test_an_earlier_period_takes_habits_off(traffic: Path) -> None:
+def test_a_pre_period_adds_the_effect_with_cuped(traffic: Path) -> None:
     done = abtest(traffic, "logs=after", "experiment=AFTER", "pre=before", "hydra.run.dir=cuped")
-    assert "once each user's earlier habits are taken off (CUPED)" in " ".join(done.stdout.split())
+    assert (
+        "is the effect with CUPED, which subtracts what each user's behaviour before the experiment predicts"
+        in " ".join(done.stdout.split())
+    )
 
 
-def test_the_log_names_its_experiments(traffic: Path) -> None:
+def test_a_log_with_several_experiments_is_rejected_with_their_names(traffic: Path) -> None:
     done = abtest(traffic, "logs=after", code=2)
     assert "choose experiment=AFTER or BEFORE" in done.stderr
 
 
-def test_played_traffic_never_replaces_another_runs(traffic: Path) -> None:
+def test_simulated_logs_never_replace_those_of_another_run(traffic: Path) -> None:
     record = (traffic / "before" / "simulation.json").read_bytes()
     done = abtest(traffic, *SMALL, "control=random", "treatment=popular", "hydra.run.dir=before", code=2)
-    assert "has logs in it already" in done.stderr
+    assert "already has logs" in done.stderr
     assert (traffic / "before" / "simulation.json").read_bytes() == record
 
 
-def test_names_that_mean_something_to_a_terminal_or_a_plot_are_names(tmp_path: Path) -> None:
+def test_a_name_with_markup_characters_is_printed_unchanged(tmp_path: Path) -> None:
     odd = "a[/x]$b|:c:"
     simulate(tmp_path, *SMALL, f"experiment='{odd}'", "hydra.run.dir=run")
     done = abtest(tmp_path, "logs=run", "hydra.run.dir=verdict")
     assert odd in done.stdout
 
 
-def test_a_mapping_is_a_recommender_too(tmp_path: Path) -> None:
+def test_a_recommender_can_be_a_mapping(tmp_path: Path) -> None:
     abtest(tmp_path, *SMALL, "control={recommender: popular, num_tracks: 50}", "treatment=random", "hydra.run.dir=run")
     assert (tmp_path / "run" / "abtest.json").exists()
 
 
-def test_two_runs_are_played_and_carry_the_verdict(tmp_path: Path) -> None:
+def test_the_result_of_two_runs_is_attached_to_them_in_mlflow(tmp_path: Path) -> None:
     import mlflow
 
     simulate(tmp_path, *SMALL, "sessions=2000", "hydra.run.dir=logs")
@@ -92,8 +102,9 @@ def test_two_runs_are_played_and_carry_the_verdict(tmp_path: Path) -> None:
         )  # fmt: skip
         ids[model] = json.loads((tmp_path / model / "metrics.json").read_text())["mlflow_run_id"]
     folder, short = tmp_path / "track", f"run:{ids['artist'][:8]}"
-    abtest(tmp_path, *SMALL, f"control={folder}", f"treatment={short}", "hydra.run.dir=verdict")
+    done = abtest(tmp_path, *SMALL, f"control={folder}", f"treatment={short}", "hydra.run.dir=verdict")
     record = json.loads((tmp_path / "verdict" / "abtest.json").read_text())
+    assert "next         python compare.py" in done.stdout
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     for model, role in (("track", "control"), ("artist", "treatment")):
         data = client.get_run(ids[model]).data
@@ -108,9 +119,9 @@ def test_two_runs_are_played_and_carry_the_verdict(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["logs=nowhere"], "logs=nowhere: no such folder"),
-        ([], "give logs=<folder>, or both control= and treatment= to play them first"),
-        (["control=random"], "give logs=<folder>, or both"),
-        (["logs=.", "control=random", "treatment=popular"], "give logs=<folder>, or both"),
+        ([], "give either logs=<folder>, or both control= and treatment= to simulate them first"),
+        (["control=random"], "give either logs=<folder>, or both"),
+        (["logs=.", "control=random", "treatment=popular"], "give either logs=<folder>, or both"),
         (["logs=before", "analysis.alpha=2"], "analysis.alpha must be a number above 0 and at most 0.5, got 2"),
         (["logs=before", "experiment=NONE"], "experiment=NONE is not in logs=before; it has BEFORE"),
         (["logs=before", "analysis.split=0.5"], "analysis.split must be a list with a share for each arm, or null"),
@@ -122,7 +133,7 @@ def test_two_runs_are_played_and_carry_the_verdict(tmp_path: Path) -> None:
         (["control=random", "treatment=rnadom"], "arms.T1: 'rnadom' is not a recommender"),
     ],
 )
-def test_what_cannot_be_judged_is_one_line(traffic: Path, words: list[str], message: str) -> None:
+def test_an_error_is_one_line_and_leaves_no_run_folder(traffic: Path, words: list[str], message: str) -> None:
     done = abtest(traffic, *words, "hydra.run.dir=wrong", code=2)
     [line] = done.stderr.splitlines()
     assert message in line

@@ -1,4 +1,4 @@
-"""`simulate.py` as its users meet it: the commands, the files, the errors, a service, an interruption."""
+"""`simulate.py` as a user runs it: commands, files, errors, a service, an interruption."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ SMALL = ("world.num_tracks=300", "world.num_listeners=80", "sessions=200")
 simulate = partial(run_verb, "simulate.py")
 
 
-def test_the_default_run_leaves_logs_and_a_record_and_says_what_to_type_next(tmp_path: Path) -> None:
+def test_the_default_run_writes_logs_and_a_record_and_prints_the_next_commands(tmp_path: Path) -> None:
     done = simulate(tmp_path, *SMALL)
     [run] = (tmp_path / "outputs" / "simulate").iterdir()
     record = json.loads((run / "simulation.json").read_text())
@@ -38,12 +38,17 @@ def test_the_default_run_leaves_logs_and_a_record_and_says_what_to_type_next(tmp
     lines = (run / "logs" / "day-1" / "data.json").read_text().splitlines()
     assert len(lines) == sum(arm["steps"] + arm["sessions"] for arm in record["arms"].values())
     assert str(run) in done.stdout
-    assert f"python train.py datamodule=botify datamodule.path={run}" in done.stdout
+    printed = done.stdout.splitlines()
+    assert f"next         python abtest.py logs={run}" in printed
+    assert f"next         python train.py datamodule=botify datamodule.path={run}" in printed
+    assert "time per session: sum of the shares played; 1 is one track played in full." in done.stdout
+    assert "brackets: 95 % interval" in done.stdout
+    assert "fallbacks (nothing to recommend, therefore a random track was played): T1" in done.stdout
     assert "\x1b" not in done.stdout
 
 
-def test_the_loop_closes(tmp_path: Path) -> None:
-    """Listeners → logs → model → recommendations → the same listeners a day later."""
+def test_a_model_trained_on_simulated_logs_can_be_simulated_on_the_next_day(tmp_path: Path) -> None:
+    """Listeners → logs → model → recommendations → the same listeners on the next day."""
     simulate(tmp_path, *SMALL, "sessions=3000", "hydra.run.dir=monday")
     train(
         tmp_path, "datamodule=botify", "datamodule.path=monday", "trainer.max_epochs=2", "callbacks.export.k=10",
@@ -51,10 +56,11 @@ def test_the_loop_closes(tmp_path: Path) -> None:
     )  # fmt: skip
     run_id = json.loads((tmp_path / "night" / "metrics.json").read_text())["mlflow_run_id"]
     lists = "night/recommendations.jsonl"
-    simulate(
+    done = simulate(
         tmp_path, *SMALL, f"arms={{C: run:{run_id}, T1: {lists}, T2: {{recommender: {lists}, pick: ranked}}}}",
         "after=monday", "experiment=TUESDAY", "hydra.run.dir=tuesday",
     )  # fmt: skip
+    assert "next         python abtest.py logs=tuesday experiment=TUESDAY" in done.stdout.splitlines()
     lines = (tmp_path / "tuesday" / "logs" / "day-2" / "data.json").read_text().splitlines()
     assert {json.loads(line)["experiments"]["TUESDAY"] for line in lines} == {"C", "T1", "T2"}
     assert (tmp_path / "tuesday" / "logs" / "day-1" / "data.json").samefile(
@@ -62,7 +68,7 @@ def test_the_loop_closes(tmp_path: Path) -> None:
     )
 
 
-def test_the_users_own_files_are_a_world(world: World, tmp_path: Path) -> None:
+def test_a_world_can_be_read_from_files(world: World, tmp_path: Path) -> None:
     write_world(world, tmp_path / "mine")
     simulate(tmp_path, "world=files", f"world.path={tmp_path}/mine", "sessions=50", "workers=2")
 
@@ -105,11 +111,11 @@ def botify() -> Iterator[str]:
     thread.join()
 
 
-def test_a_running_service_is_asked_for_every_track_and_told_of_every_end(botify: str, tmp_path: Path) -> None:
+def test_a_running_service_receives_every_request_and_every_end_of_a_session(botify: str, tmp_path: Path) -> None:
     simulate(tmp_path, *SMALL, "sessions=60", f"arms={{C: {botify}}}", "hydra.run.dir=run")
     events = [json.loads(line) for line in (tmp_path / "run" / "logs" / "day-1" / "data.json").read_text().splitlines()]
-    told = sorted((call, user, body["track"], body["time"]) for call, user, body in Botify.calls)
-    assert told == sorted((e["message"], str(e["user"]), e["track"], e["time"]) for e in events)
+    calls = sorted((call, user, body["track"], body["time"]) for call, user, body in Botify.calls)
+    assert calls == sorted((e["message"], str(e["user"]), e["track"], e["time"]) for e in events)
     open_sessions = set()
     for call, user, body in Botify.calls:  # no listener is in two sessions at once
         if body["time"] == 1.0 and user not in open_sessions:
@@ -122,13 +128,13 @@ def test_a_running_service_is_asked_for_every_track_and_told_of_every_end(botify
 @pytest.mark.parametrize(
     ("answer", "status", "message"),
     [
-        ({"user": 1, "track": 4711}, 200, "recommends track 4711, which is not in the world's catalogue of 300"),
+        ({"user": 1, "track": 4711}, 200, "recommends track 4711, which is not one of the 300 tracks of this world"),
         ({"user": 1}, 200, 'expected {"user": int, "track": int}'),
         ({"reason": "no such user"}, 404, "failed 1 times, last with status 404"),
         ({"reason": "down"}, 500, "failed 2 times, last with status 500"),
     ],
 )
-def test_a_service_that_fails_ends_the_run_with_one_line(
+def test_a_failing_service_ends_the_run_with_one_line(
     botify: str, tmp_path: Path, answer: Any, status: int, message: str
 ) -> None:
     Botify.answer, Botify.status = answer, status
@@ -140,10 +146,10 @@ def test_a_service_that_fails_ends_the_run_with_one_line(
     assert json.loads((tmp_path / "run" / "simulation.json").read_text())["arms"]["C"]["sessions"] > 0
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
+def test_a_service_that_does_not_run_ends_the_run_with_one_line(tmp_path: Path) -> None:
     done = simulate(tmp_path, *SMALL, "arms={C: 'http://127.0.0.1:9'}", "arm.service.retries=0", code=2)
     assert "POST http://127.0.0.1:9/next/" in done.stderr
-    assert "is the service of this world running there?" in done.stderr
+    assert "check that the service of this world runs" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -151,38 +157,38 @@ def test_nobody_answers(tmp_path: Path) -> None:
     [
         (["sessions=0"], "sessions must be a whole number of at least 1"),
         (["arms={C: rnadom}"], "'rnadom' is not a recommender"),
-        (["arms={C: random, T2: popular}"], "leave out T1"),
+        (["arms={C: random, T2: popular}"], "arms C, T2 lack T1"),
         (["arms={" + ", ".join(f"{arm}: random" for arm in ["C", *(f"T{n}" for n in range(1, 12))]) + "}"],
-         "12 arms are more than the assignment allows"),
+         "arms has 12 arms; an experiment has at most 10"),
         (["arms={C: run:nothing}"], "there is no MLflow store"),
-        (["after=nowhere"], "cannot go on from"),
-        (["after=5"], "cannot go on from"),
-        (["arms=random"], "arms must"),
+        (["after=nowhere"], "after=nowhere: cannot read nowhere/simulation.json"),
+        (["after=5"], "after=5: cannot read 5/simulation.json"),
+        (["arms=random"], "arms must be a mapping from arms to recommenders"),
         (["write_logs=no"], "write_logs must be true or false, got 'no'"),
         (["arms={C: 'run:abc:'}"], "run:abc:: there is no MLflow store"),
         (["world=files", "world.path=nowhere"], "cannot read nowhere/tracks.json"),
         (["world.taste.dim=0"], "world.taste.dim must be a whole number of at least 1"),
         (["sesions=5"], "Did you mean sessions?"),
-        (["experiment="], "experiment must have a name"),
+        (["experiment="], "experiment is empty"),
         (["first_day=2026-13-01"], "first_day must be a date"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_one_line_and_leaves_nothing(tmp_path: Path, words: list[str], message: str) -> None:
+def test_an_error_is_one_line_and_leaves_no_file(tmp_path: Path, words: list[str], message: str) -> None:
     done = simulate(tmp_path, *words, code=2)
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_files_of_the_user_are_never_replaced(tmp_path: Path) -> None:
+def test_existing_files_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "tracks.json").write_text("mine")
     done = simulate(tmp_path, *SMALL, "hydra.run.dir=mine", code=2)
-    assert "mine has tracks.json in it already; choose another folder with hydra.run.dir=" in done.stderr
+    assert "mine already has tracks.json; choose another folder with hydra.run.dir=" in done.stderr
     assert [path.read_text() for path in (tmp_path / "mine").iterdir()] == ["mine"]
 
 
-def test_two_at_once_in_one_folder_leave_one_run(tmp_path: Path) -> None:
+def test_of_two_processes_with_one_folder_one_is_rejected(tmp_path: Path) -> None:
     words = fork_command(str(ROOT / "simulate.py"), *SMALL, "sessions=3000", "hydra.run.dir=run")
     both = [
         subprocess.Popen(
@@ -197,7 +203,7 @@ def test_two_at_once_in_one_folder_leave_one_run(tmp_path: Path) -> None:
     assert len(lines) == sum(arm["steps"] + arm["sessions"] for arm in record["arms"].values())
 
 
-def test_a_used_folder_is_refused(tmp_path: Path) -> None:
+def test_a_used_folder_is_rejected(tmp_path: Path) -> None:
     simulate(tmp_path, *SMALL, "hydra.run.dir=run")
     before = (tmp_path / "run" / "simulation.json").read_bytes()
     done = simulate(tmp_path, *SMALL, "hydra.run.dir=run", code=2)
@@ -206,7 +212,7 @@ def test_a_used_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_keeps_whole_sessions(tmp_path: Path, workers: int) -> None:
+def test_ctrl_c_keeps_completed_sessions(tmp_path: Path, workers: int) -> None:
     words = [sys.executable, str(ROOT / "simulate.py"), "sessions=3000000", f"workers={workers}", "hydra.run.dir=run"]
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -221,7 +227,7 @@ def test_ctrl_c_keeps_whole_sessions(tmp_path: Path, workers: int) -> None:
     assert record["complete"] is False
 
 
-def test_two_at_once_make_the_logs_of_a_world_once(tmp_path: Path) -> None:
+def test_two_processes_simulate_the_same_logs_once(tmp_path: Path) -> None:
     words = (
         "world.num_tracks=300", "world.num_listeners=80", "datamodule.prepare.sessions=1500", "trainer.max_epochs=1",
         "callbacks.export.k=5", "callbacks.plots=null", "logger=none",
@@ -233,7 +239,7 @@ def test_two_at_once_make_the_logs_of_a_world_once(tmp_path: Path) -> None:
     for process in both:
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output.decode()
-    [made] = [path for path in (tmp_path / "data" / "simulated").iterdir() if not path.name.startswith(".")]
-    written = (made / "logs" / "day-1" / "data.json").stat().st_mtime_ns
+    [folder] = [path for path in (tmp_path / "data" / "simulated").iterdir() if not path.name.startswith(".")]
+    written = (folder / "logs" / "day-1" / "data.json").stat().st_mtime_ns
     train(tmp_path, *words)
-    assert (made / "logs" / "day-1" / "data.json").stat().st_mtime_ns == written
+    assert (folder / "logs" / "day-1" / "data.json").stat().st_mtime_ns == written

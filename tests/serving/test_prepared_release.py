@@ -136,8 +136,8 @@ def test_what_is_ready_is_written_as_a_release(file: str, tmp_path: Path) -> Non
         (None, "arms must give each arm a recommender"),
         (["random"], "arms must give each arm a recommender"),
         ({}, "arms is empty"),
-        ({"T1": "random"}, "leave out C"),
-        ({"C": "random", "B": "popular"}, "an arm is called C, T1"),
+        ({"T1": "random"}, "arms T1 lack C"),
+        ({"C": "random", "B": "popular"}, "arms has an arm named 'B'"),
         (
             {"C": "rnadom"},
             "recommendations: 'rnadom' is not a recommender; choose one of popular, random, sticky_artist, the",

@@ -1,4 +1,4 @@
-"""The Gymnasium environments: the library's own checker, and the listener behind them."""
+"""The Gymnasium environments: the checker of the library, and the behaviour of the listener."""
 
 import re
 import warnings
@@ -12,13 +12,13 @@ from src.simulation.world import World
 from tests.conftest import ROOT
 
 
-def test_the_checker_finds_nothing(world: World) -> None:
+def test_the_checker_of_gymnasium_finds_no_problem(world: World) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(gym.make("segue/Listener-v0", world=world).unwrapped)
 
 
-def test_many_side_by_side_fare_like_one_after_another(world: World) -> None:
+def test_parallel_sessions_have_the_mean_reward_of_single_sessions(world: World) -> None:
     """Mean reward of a step under random recommendations, both ways."""
     one = ListenerEnv(world)
     rng, rewards = np.random.default_rng(0), []
@@ -40,26 +40,26 @@ def test_many_side_by_side_fare_like_one_after_another(world: World) -> None:
     assert abs(total / steps - np.mean(rewards)) < 0.03
 
 
-def test_a_new_session_in_a_place_knows_nothing_of_the_old_one(world: World) -> None:
-    """A track that one session has played is new to the next; without that, its share would be 0."""
+def test_a_new_session_does_not_remember_the_previous_one(world: World) -> None:
+    """A track that the previous session has played is new to the next one; otherwise its share would be 0."""
     env = ListenerVectorEnv(50, world)
     env.reset(seed=0)
-    played_again = 0.0
+    total_reward = 0.0
     for _ in range(60):
         observation, rewards, *_ = env.step(np.full(50, 7))
         assert env.observation_space.contains(observation)
-        played_again += rewards.sum()
-    # every session hears track 7 once for real; thirty sessions a place would otherwise share one
-    assert played_again > 50
+        total_reward += rewards.sum()
+    # the first play of track 7 counts in every session; about thirty sessions per environment
+    assert total_reward > 50
     assert env.metadata["autoreset_mode"] is gym.vector.AutoresetMode.NEXT_STEP
 
 
-def test_gymnasium_makes_both_by_name(world: World) -> None:
+def test_gymnasium_creates_both_environments_by_name(world: World) -> None:
     assert isinstance(gym.make("segue/Listener-v0", world=world).unwrapped, ListenerEnv)
     assert isinstance(gym.make_vec("segue/Listener-v0", num_envs=3, world=world).unwrapped, ListenerVectorEnv)
 
 
-def test_the_example_of_the_docs_runs(capfd: object) -> None:
+def test_the_example_of_the_documentation_runs(capfd: object) -> None:
     text = (ROOT / "docs" / "simulation.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert len(example.splitlines()) <= 20

@@ -1,4 +1,4 @@
-"""The listener against a loop written from the formulas, one session, one step, one number at a time."""
+"""The listener against a slow loop written from the formulas."""
 
 import math
 from typing import Any
@@ -14,13 +14,13 @@ from src.simulation.traffic import Plays, Task, play
 from src.simulation.world import World
 
 
-def once(users: Any, seed: int) -> Task:
-    """A session of each."""
+def one_session_each(users: Any, seed: int) -> Task:
+    """One session of each listener."""
     return Task(arm=0, users=users, num_visits=np.ones_like(users), waves=range(1), seed=seed, key=())
 
 
-class Replayed(Policy):
-    """Recommends what it is told, and nothing else: the same for the arrays and for the loop."""
+class Deterministic(Policy):
+    """Recommends a track that depends on user, step and place only, the same for the arrays and for the loop."""
 
     def recommend(self, crowd: Crowd) -> Any:
         # few tracks of few artists, so that repeats and discounts are frequent
@@ -28,7 +28,7 @@ class Replayed(Policy):
 
 
 def slow_sessions(world: World, users: list[int], rng: np.random.Generator) -> dict[int, list[tuple[int, float]]]:
-    """Sessions of some users, by the formulas alone; random numbers are taken in the order of the arrays."""
+    """Sessions of some users by the formulas; random numbers are taken in the order of the arrays."""
     people, embeddings = world.listeners, world.embeddings.astype(float)
     interest_draws, first_draws = rng.random(len(users)), rng.random(len(users))
     sessions: dict[int, dict[str, Any]] = {}
@@ -37,32 +37,32 @@ def slow_sessions(world: World, users: list[int], rng: np.random.Generator) -> d
         by_affinity = sorted(range(len(embeddings)), key=lambda t: -float(embeddings[t] @ embeddings[interest]))
         first = by_affinity[int(first_draws[place] * 10)]
         sessions[place] = {"user": user, "interest": interest, "played": [(first, 1.0)], "budget": 5}
-    going_on = list(sessions)
-    while going_on:
-        draws = rng.random(len(going_on))
-        for place, draw in zip(list(going_on), draws, strict=True):
+    active = list(sessions)
+    while active:
+        draws = rng.random(len(active))
+        for place, draw in zip(list(active), draws, strict=True):
             session = sessions[place]
             user, played = session["user"], session["played"]
             track = (user * 7 + len(played) ** 2) % 40 + place % 2
             artist = world.catalog.artist_of[track]
-            times = sum(world.catalog.artist_of[earlier] == artist for earlier, _ in played)
+            num_played = sum(world.catalog.artist_of[previous] == artist for previous, _ in played)
             x = float(embeddings[track] @ embeddings[session["interest"]])
-            liking = 1 / (1 + math.exp(-(x - people.bias[user]) * people.sharpness[user]))
-            share = round(liking * 0.8**times, 2)
-            if track in [earlier for earlier, _ in played]:
+            affinity_share = 1 / (1 + math.exp(-(x - people.bias[user]) * people.sharpness[user]))
+            share = round(affinity_share * 0.8**num_played, 2)
+            if track in [previous for previous, _ in played]:
                 share = 0.0
             played.append((track, share))
             if draw < 1 - share:
                 session["budget"] -= 1
             if session["budget"] == 0:
-                going_on.remove(place)
+                active.remove(place)
     return {session["user"]: session["played"] for session in sessions.values()}
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_arrays_play_what_the_loop_plays(world: World, seed: int) -> None:
+def test_the_arrays_give_the_sessions_of_the_slow_loop(world: World, seed: int) -> None:
     users = np.arange(len(world.listeners))
-    plays = Plays.join(list(play(world, Replayed(world=world), [once(users, seed)], keep_events=True)))
+    plays = Plays.join(list(play(world, Deterministic(world=world), [one_session_each(users, seed)], keep_events=True)))
     listener_seed, _ = np.random.SeedSequence(seed).spawn(2)
     expected = slow_sessions(world, users.tolist(), np.random.default_rng(listener_seed))
     assert sorted(plays.users.tolist()) == users.tolist()
@@ -73,30 +73,30 @@ def test_arrays_play_what_the_loop_plays(world: World, seed: int) -> None:
         assert list(zip(tracks.tolist(), shares.tolist(), strict=True)) == expected[int(user)]
         assert hundredths == round(100 * sum(share for _, share in expected[int(user)]))
         repeats += len(tracks) - len(set(tracks.tolist()))
-    assert repeats  # otherwise the rule for them was never asked
+    assert repeats  # otherwise the rule for repeated tracks was not tested
 
 
-def begun(world: World, seed: int, num: int = 32) -> tuple[Crowd, np.random.Generator]:
+def started_crowd(world: World, seed: int, num: int = 32) -> tuple[Crowd, np.random.Generator]:
     rng = np.random.default_rng(seed)
     return start(world, rng.integers(len(world.listeners), size=num), rng.random(num), rng.random(num)), rng
 
 
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
-def test_shares_and_budgets_keep_their_bounds_and_a_repeat_is_never_played(world: World, seed: int) -> None:
-    crowd, rng = begun(world, seed)
+def test_shares_and_budgets_stay_in_range_and_a_repeated_track_has_share_zero(world: World, seed: int) -> None:
+    crowd, rng = started_crowd(world, seed)
     for _ in range(6):
         tracks = rng.integers(len(world.catalog), size=len(crowd))
-        again = (crowd.tracks == tracks).any(0)
+        is_repeated = (crowd.tracks == tracks).any(0)
         before = crowd.budget
         crowd = listen(world, crowd, tracks, rng.random(len(crowd)))
         assert (crowd.shares[-1] <= 100).all()
-        assert (crowd.shares[-1][again] == 0).all()
+        assert (crowd.shares[-1][is_repeated] == 0).all()
         assert np.isin(before - crowd.budget, [0, 1]).all()
 
 
-def test_whole_plays_cost_nothing_and_skips_cost_one(world: World) -> None:
-    crowd, _ = begun(world, 0)
+def test_a_full_play_keeps_the_budget_and_a_skipped_track_reduces_it_by_one(world: World) -> None:
+    crowd, _ = started_crowd(world, 0)
     skipped = listen(world, crowd, crowd.current.astype(np.int64), np.full(len(crowd), 0.999))
     assert (skipped.shares[-1] == 0).all()
     assert (skipped.budget == crowd.budget - 1).all()
@@ -104,14 +104,14 @@ def test_whole_plays_cost_nothing_and_skips_cost_one(world: World) -> None:
     assert (liked.budget == crowd.budget - (liked.shares[-1] < 100)).all()
 
 
-def test_a_session_begins_near_an_interest_and_in_full(world: World) -> None:
-    crowd, _ = begun(world, 5)
+def test_the_first_track_is_near_an_interest_and_played_in_full(world: World) -> None:
+    crowd, _ = started_crowd(world, 5)
     assert (crowd.shares == 100).all()
     near = np.sort(crowd.taste @ world.embeddings.T, axis=1)[:, -10]
     assert (affinity(world, crowd, crowd.current.astype(np.int64)) >= near - 1e-5).all()
 
 
-def test_every_interest_and_every_neighbour_is_drawn_alike(world: World) -> None:
+def test_interests_and_first_tracks_are_drawn_uniformly(world: World) -> None:
     num = 20_000
     rng = np.random.default_rng(0)
     crowd = start(world, np.zeros(num, np.int64), rng.random(num), rng.random(num))
@@ -120,10 +120,10 @@ def test_every_interest_and_every_neighbour_is_drawn_alike(world: World) -> None
     assert np.abs(drawn / num - 1 / 30).max() < 5 * (1 / 30 / num) ** 0.5
 
 
-def test_more_of_an_artist_means_less_of_the_track(world: World) -> None:
+def test_a_previous_track_of_the_artist_reduces_the_share_by_the_discount(world: World) -> None:
     artist = int(np.bincount(world.catalog.artist_of).argmax())
     of_artist = np.flatnonzero(world.catalog.artist_of == artist)
-    crowd, _ = begun(world, 1)
+    crowd, _ = started_crowd(world, 1)
     other, same = of_artist[0], of_artist[1]
     crowd = crowd.where((crowd.artists[0] != artist) & (crowd.users >= 0))
     fresh = listen(world, crowd, np.full(len(crowd), same), np.ones(len(crowd)))
@@ -138,21 +138,21 @@ def test_more_of_an_artist_means_less_of_the_track(world: World) -> None:
 
 
 @pytest.mark.parametrize("policy", [Random, StickyArtist])
-def test_the_listeners_of_an_arm_do_not_depend_on_how_many_share_the_arrays(world: World, policy: type[Policy]) -> None:
-    """Means of large and small crowds agree: nothing leaks from one session to its neighbours in the arrays."""
+def test_means_do_not_depend_on_the_size_of_the_crowd(world: World, policy: type[Policy]) -> None:
+    """Sessions in the same arrays do not influence each other."""
 
     def mean(size: int) -> float:
         total = sessions = 0
         for number, users in enumerate(np.array_split(np.arange(3000) % 60, 3000 // size)):
-            for plays in play(world, policy(world=world), [once(users, number)], keep_events=False):
+            for plays in play(world, policy(world=world), [one_session_each(users, number)], keep_events=False):
                 total, sessions = total + int(plays.hundredths.sum()), sessions + len(plays.users)
         return total / sessions / 100
 
     assert mean(1000) == pytest.approx(mean(50), abs=0.12)
 
 
-def test_popular_tracks_are_the_most_played(world: World) -> None:
-    crowd, rng = begun(world, 2, num=500)
+def test_popular_recommends_the_most_played_tracks(world: World) -> None:
+    crowd, rng = started_crowd(world, 2, num=500)
     policy = Popular(num_tracks=5, world=world)
     policy.begin(crowd, rng)
     assert set(policy.recommend(crowd).tolist()) == set(world.top_tracks[:5].tolist())

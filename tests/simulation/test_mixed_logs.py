@@ -1,4 +1,4 @@
-"""Logs for training: made once, found again, and never in the way of the user's own."""
+"""Simulated logs for training: written once, reused, and never mixed with logs of the user."""
 
 import subprocess
 import sys
@@ -40,19 +40,19 @@ def logs_of(world: World, **changes: Any) -> MixedLogs:
     return MixedLogs(world=world, **{**settings, **changes})
 
 
-def test_a_recommender_that_does_not_play_changes_nothing(world: World, tmp_path: Path) -> None:
+def test_an_unused_template_does_not_change_the_folder(world: World, tmp_path: Path) -> None:
     few = {"arms": {"C": "random"}, "templates": {"random": partial(Random)}}
     more = {**few, "templates": {"random": partial(Random), "popular": partial(Popular, num_tracks=3)}}
     assert logs_of(world, **few)(tmp_path) == logs_of(world, **more)(tmp_path)
 
 
-def test_logs_are_made_once_and_found_again(world: World, tmp_path: Path) -> None:
-    made = logs_of(world)(tmp_path)
-    log = made / "logs" / "day-1" / "data.json"
+def test_logs_are_written_once_and_reused(world: World, tmp_path: Path) -> None:
+    folder = logs_of(world)(tmp_path)
+    log = folder / "logs" / "day-1" / "data.json"
     before = log.stat().st_mtime_ns
-    assert logs_of(world)(tmp_path) == made
+    assert logs_of(world)(tmp_path) == folder
     assert log.stat().st_mtime_ns == before
-    assert (made / "tracks.json").exists()
+    assert (folder / "tracks.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_other_traffic_has_another_folder(world: World, tmp_path: Path, changes:
 
 
 @pytest.mark.parametrize("name", ["http://127.0.0.1:5001", "service", "recommendations"])
-def test_what_is_not_played_here_makes_no_logs(world: World, name: str) -> None:
+def test_a_recommender_that_is_not_of_the_world_is_rejected(world: World, name: str) -> None:
     words = "choose one of popular, random, sticky_artist, the path of a recommendations.jsonl"
     with pytest.raises(InputError, match=f"arms.C: '{name}' is not a recommender; {words}"):
         logs_of(world, arms={"C": name})
@@ -82,10 +82,10 @@ def names_in(folder: Path) -> set[str]:
     return {".".join(path.with_suffix("").parts) for path in paths}
 
 
-def test_the_code_of_the_logs_is_what_decides_them_and_nothing_else(
+def test_the_digest_covers_exactly_the_modules_that_decide_the_logs(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every module of a copy of `src` is edited, one at a time; those are meant that a new process would import."""
+    """Edits each module of a copy of `src`; the digest changes for those that a new process would import."""
     entries: set[str] = set()
 
     def keep(modules: set[str]) -> str:
@@ -117,21 +117,24 @@ def test_the_code_of_the_logs_is_what_decides_them_and_nothing_else(
     assert not rooms & {"serving", "callbacks", "models", "datamodules", "tracking", "terminal", "abtest", "comparison"}
 
 
-def test_what_a_killed_run_left_is_made_anew(world: World, tmp_path: Path) -> None:
+def test_logs_of_a_killed_process_are_simulated_again(world: World, tmp_path: Path) -> None:
     digest = logs_of(world)(tmp_path).name
     (tmp_path / digest).rename(tmp_path / f".{digest}.making")
     (tmp_path / f".{digest}.making" / "simulation.json").unlink()
-    made = logs_of(world)(tmp_path)
-    assert (made / "simulation.json").exists()
+    folder = logs_of(world)(tmp_path)
+    assert (folder / "simulation.json").exists()
     assert not list(tmp_path.glob("*.making"))
 
 
-def test_a_folder_with_the_users_own_logs_is_left_alone(world: World, tmp_path: Path) -> None:
+def test_a_folder_with_other_logs_is_rejected(world: World, tmp_path: Path) -> None:
     (tmp_path / "tracks.json").write_text("")
-    with pytest.raises(InputError, match="holds logs already; datamodule=botify reads them"):
+    with pytest.raises(InputError, match=r"already has logs; read them with datamodule=botify, or choose another"):
         logs_of(world)(tmp_path)
 
 
-def test_training_logs_are_not_made_by_models(world: World) -> None:
-    with pytest.raises(InputError, match="made by recommenders of the world alone"):
+def test_a_stored_model_is_rejected_as_a_recommender(world: World) -> None:
+    with pytest.raises(
+        InputError,
+        match="run:abc: simulated logs for training can use the recommenders of the world only; name one of conf/arm",
+    ):
         logs_of(world, arms={"C": "run:abc"})

@@ -1,4 +1,4 @@
-"""What each kind of recommender recommends."""
+"""The recommendations of each policy."""
 
 from functools import partial
 from pathlib import Path
@@ -44,12 +44,12 @@ def lists_file(world: World, path: Path, num_kept: int = 4) -> np.ndarray[Any, n
     return rows
 
 
-def test_random_reaches_the_whole_catalogue(world: World) -> None:
+def test_random_recommends_every_track_of_the_catalogue(world: World) -> None:
     crowd, rng = crowd_of(world, 8000)
     assert len(np.unique(recommended(Random(world=world), crowd, rng))) == len(world.catalog)
 
 
-def test_sticky_plays_every_other_track_of_the_artist_and_no_track_twice_in_a_row(world: World) -> None:
+def test_sticky_artist_recommends_all_other_tracks_of_the_artist_and_never_the_last_track(world: World) -> None:
     crowd, rng = crowd_of(world, 5000)
     policy = StickyArtist(world=world)
     tracks = recommended(policy, crowd, rng)
@@ -63,7 +63,7 @@ def test_sticky_plays_every_other_track_of_the_artist_and_no_track_twice_in_a_ro
     assert followers == others
 
 
-def test_lists_are_those_of_the_track_played_last(world: World, tmp_path: Path) -> None:
+def test_lists_recommends_from_the_list_of_the_last_track(world: World, tmp_path: Path) -> None:
     rows = lists_file(world, tmp_path / "r.jsonl")
     crowd, rng = crowd_of(world, 3000)
     policy = Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, world=world)
@@ -76,7 +76,7 @@ def test_lists_are_those_of_the_track_played_last(world: World, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("how", ["ranked", "weighted"])
-def test_ranked_and_weighted_lists_never_repeat_a_track_and_end_in_chance(
+def test_ranked_and_weighted_never_repeat_a_track_and_fall_back_to_random_ones(
     world: World, tmp_path: Path, how: str
 ) -> None:
     lists_file(world, tmp_path / "r.jsonl")
@@ -92,50 +92,52 @@ def test_ranked_and_weighted_lists_never_repeat_a_track_and_end_in_chance(
 
 
 @pytest.mark.parametrize("artist_gap", [1, 3, 9])
-def test_artists_of_the_last_tracks_are_passed_over_while_the_list_has_others(
+def test_artist_gap_skips_the_artists_of_the_last_tracks_if_the_list_has_others(
     world: World, tmp_path: Path, artist_gap: int
 ) -> None:
-    """The tracks of an artist lie together, so a list of ten holds some of one's own artist and some of others."""
+    """Tracks of an artist are adjacent, therefore a list of ten has tracks of the same artist and of others."""
     rows, artist_of = lists_file(world, tmp_path / "r.jsonl", num_kept=10), world.catalog.artist_of
     policy = Lists(path=str(tmp_path / "r.jsonl"), pick="ranked", artist_gap=artist_gap, world=world)
     crowd, rng = crowd_of(world, 200)
     policy.begin(crowd, rng)
-    num_passed_over = 0
+    num_skipped = 0
     for _ in range(6):
         tracks = policy.recommend(crowd)
         for session, track in enumerate(tracks.tolist()):
             played = crowd.tracks[:, session].tolist()
-            tired_of = {int(artist_of[row]) for row in played[-artist_gap:]}
-            fresh = [row for row in rows[played[-1]].tolist() if row >= 0 and row not in played]
-            spaced = [row for row in fresh if int(artist_of[row]) not in tired_of]
-            if fresh:
-                assert track == (spaced or fresh)[0]
-                num_passed_over += track != fresh[0]
+            recent_artists = {int(artist_of[row]) for row in played[-artist_gap:]}
+            unplayed = [row for row in rows[played[-1]].tolist() if row >= 0 and row not in played]
+            spaced = [row for row in unplayed if int(artist_of[row]) not in recent_artists]
+            if unplayed:
+                assert track == (spaced or unplayed)[0]
+                num_skipped += track != unplayed[0]
         crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
-    assert num_passed_over
+    assert num_skipped
 
 
-def test_a_gap_below_nothing_is_refused(world: World, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"recommendations.artist_gap must be a whole number of at least 0.*got -1"):
+def test_a_negative_artist_gap_is_rejected(world: World, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"recommendations.artist_gap must be a whole number of at least 0.*got -1; 0 switches it off"
+    ):
         Lists(path=str(tmp_path / "r.jsonl"), pick="ranked", artist_gap=-1, world=world)
 
 
-def test_ranked_takes_the_best_that_is_open() -> None:
+def test_ranked_picks_the_first_available_place() -> None:
     places = np.array([[True, True, True], [False, True, True], [False, False, False]])
     assert pick("ranked", places, np.zeros(3)).tolist() == [0, 1, -1]
 
 
-def test_weighted_picks_in_proportion_to_one_over_the_rank() -> None:
+def test_weighted_picks_proportionally_to_one_over_the_rank() -> None:
     draws = (np.arange(11) + 0.5) / 11  # 1 + 1/2 + 1/3 is 11 sixths
     assert np.bincount(pick("weighted", np.ones((11, 3), bool), draws)).tolist() == [6, 3, 2]
 
 
-def test_uniform_picks_open_places_alike() -> None:
+def test_uniform_picks_available_places_equally_often() -> None:
     places = np.tile([True, False, True, True], (6, 1))
     assert pick("uniform", places, (np.arange(6) + 0.5) / 6).tolist() == [0, 0, 2, 2, 3, 3]
 
 
-def test_true_neighbours_are_the_nearest_to_the_track_played_last(world: World) -> None:
+def test_true_neighbours_recommends_the_nearest_tracks_of_the_last_track(world: World) -> None:
     crowd, rng = crowd_of(world, 2000)
     tracks = recommended(TrueNeighbours(num_tracks=5, world=world), crowd, rng)
     affinity = world.embeddings @ world.embeddings.T
@@ -147,7 +149,7 @@ def test_true_neighbours_are_the_nearest_to_the_track_played_last(world: World) 
 
 @pytest.mark.parametrize(("num", "k"), [(400, 7), (64, 10), (65, 64), (130, 100), (3, 2)])
 @pytest.mark.parametrize("exclude_self", [False, True])
-def test_nearest_equals_sorting_everything(num: int, k: int, exclude_self: bool) -> None:
+def test_nearest_equals_a_full_sort(num: int, k: int, exclude_self: bool) -> None:
     embeddings = np.random.default_rng(num).normal(size=(num, 5)).astype(np.float32)
     queries = np.arange(0, num, 2)
     affinity = (embeddings @ embeddings.T)[queries]
@@ -157,32 +159,32 @@ def test_nearest_equals_sorting_everything(num: int, k: int, exclude_self: bool)
 
 
 @pytest.mark.parametrize("num_candidates", [3, 50, 400])
-def test_the_oracle_takes_the_track_that_is_played_longest(world: World, num_candidates: int) -> None:
-    """Against every track of the catalogue tried in turn, step by step."""
+def test_the_oracle_recommends_the_track_with_the_largest_share(world: World, num_candidates: int) -> None:
+    """Compared with the shares of all tracks, step by step."""
     crowd, rng = crowd_of(world, 20)
     policy = Oracle(num_candidates=num_candidates, world=world)
     policy.begin(crowd, rng)
     for step in range(15):
         tracks = policy.recommend(crowd)
         for session, track in enumerate(tracks.tolist()):
-            liking = expit(
+            share = expit(
                 ((world.embeddings @ crowd.taste[session]).astype(float) - crowd.bias[session])
                 * crowd.sharpness[session]
             )
-            heard = np.bincount(crowd.artists[:, session], minlength=world.catalog.num_artists)
-            value = liking * 0.8 ** heard[world.catalog.artist_of]
+            num_played = np.bincount(crowd.artists[:, session], minlength=world.catalog.num_artists)
+            value = share * 0.8 ** num_played[world.catalog.artist_of]
             value[crowd.tracks[:, session]] = -1
             assert value[track] == pytest.approx(value.max())
         crowd = listen(world, crowd, tracks, rng.random(len(crowd)))
-        if step == 7:  # sessions leave, the others must not get each other's lists
+        if step == 7:  # sessions end; the others must keep their own candidates
             crowd = crowd.where(np.arange(len(crowd)) % 2 == 0)
 
 
-def make(world: World, arms: Any) -> dict[str, Policy]:
+def policies_of(world: World, arms: Any) -> dict[str, Policy]:
     return make_policies(arms, templates=TEMPLATES, world=world, locate=lambda name: Path(f"/nowhere/{name}"))
 
 
-def test_an_arm_is_named_by_a_word_a_path_an_address_or_a_mapping(world: World, tmp_path: Path) -> None:
+def test_a_recommender_is_a_word_a_path_an_address_or_a_mapping(world: World, tmp_path: Path) -> None:
     lists_file(world, tmp_path / "r.jsonl")
     arms = {
         "C": "random",
@@ -191,7 +193,7 @@ def test_an_arm_is_named_by_a_word_a_path_an_address_or_a_mapping(world: World, 
         "T3": {"recommender": str(tmp_path / "r.jsonl"), "pick": "ranked"},
         "T4": {"recommender": "popular", "num_tracks": 7},
     }
-    kinds = [type(policy) for policy in make(world, arms).values()]
+    kinds = [type(policy) for policy in policies_of(world, arms).values()]
     assert kinds == [Random, Lists, RemoteService, Lists, Popular]
 
 
@@ -201,8 +203,14 @@ def test_an_arm_is_named_by_a_word_a_path_an_address_or_a_mapping(world: World, 
         ({"C": "rnadom"}, "arms.C: 'rnadom' is not a recommender; choose one of popular, random, the path of a"),
         ({"C": 5}, "arms.C must name a recommender, got 5"),
         ({"C": "recommendations"}, "arms.C: 'recommendations' is not a recommender"),
-        ({"C": {"recommender": "popular", "pick": "ranked"}}, "'pick' is no setting of popular; it has num_tracks"),
-        ({"C": {"recommender": "random", "pick": "ranked"}}, "'pick' is no setting of random; it has none"),
+        (
+            {"C": {"recommender": "popular", "pick": "ranked"}},
+            "'pick' is not a setting of popular; its settings are: num_tracks",
+        ),
+        (
+            {"C": {"recommender": "random", "pick": "ranked"}},
+            "'pick' is not a setting of random; its settings are: none",
+        ),
         ({"C": "missing/r.jsonl"}, "cannot read recommendations from missing/r.jsonl"),
         ({"C": "run:abc"}, "cannot read recommendations from /nowhere/run:abc"),
         (
@@ -211,12 +219,12 @@ def test_an_arm_is_named_by_a_word_a_path_an_address_or_a_mapping(world: World, 
         ),
     ],
 )
-def test_what_is_no_recommender_is_refused_by_its_name(world: World, arms: Any, message: str) -> None:
+def test_an_invalid_recommender_is_rejected_by_its_name(world: World, arms: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        make(world, arms)
+        policies_of(world, arms)
 
 
-def test_lists_of_another_catalogue_are_refused(world: World, tmp_path: Path) -> None:
+def test_lists_of_another_catalogue_are_rejected(world: World, tmp_path: Path) -> None:
     foreign = make_catalog(range(500))
     rows = (np.arange(500)[:, None] + 1) % 500
     Recommendations(rows=rows, scores=np.full((500, 1), np.nan, np.float32)).write(tmp_path / "r.jsonl", foreign)

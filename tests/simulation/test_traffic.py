@@ -1,4 +1,4 @@
-"""Traffic: days, shards, workers, clocks and logs."""
+"""Traffic: days, shards, workers, times of events, and logs."""
 
 import json
 from collections import defaultdict
@@ -58,7 +58,7 @@ def played(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return folder, run(world, folder, days=2)
 
 
-def test_a_line_has_the_keys_and_types_of_the_service(played: tuple[Path, dict[str, Any]]) -> None:
+def test_an_event_has_the_keys_and_types_of_the_service(played: tuple[Path, dict[str, Any]]) -> None:
     events = events_of(played[0])
     assert list(events[0]) == [
         "message", "timestamp", "user", "track", "time", "latency", "recommendation", "experiments",
@@ -71,7 +71,7 @@ def test_a_line_has_the_keys_and_types_of_the_service(played: tuple[Path, dict[s
         assert list(event["experiments"]) == ["TEST"]
 
 
-def test_the_clock_never_goes_back_and_sessions_of_a_listener_never_overlap(
+def test_events_are_sorted_by_time_and_sessions_of_a_listener_never_overlap(
     played: tuple[Path, dict[str, Any]],
 ) -> None:
     events = events_of(played[0])
@@ -82,25 +82,25 @@ def test_the_clock_never_goes_back_and_sessions_of_a_listener_never_overlap(
     for event in events:
         by_user[event["user"]].append(event)
     for own in by_user.values():
-        for before, after in pairwise(own):
-            assert after["timestamp"] > before["timestamp"]
-            if before["message"] == "next":  # the track that was recommended is the one that is heard next
-                assert after["track"] == before["recommendation"]
-            else:  # a new session, heard in full, after a rest
-                assert after["time"] == 1.0
-                assert after["timestamp"] - before["timestamp"] >= 60_000
+        for previous, following in pairwise(own):
+            assert following["timestamp"] > previous["timestamp"]
+            if previous["message"] == "next":  # the recommended track is played next
+                assert following["track"] == previous["recommendation"]
+            else:  # a new session after a rest; its first track is played in full
+                assert following["time"] == 1.0
+                assert following["timestamp"] - previous["timestamp"] >= 60_000
         assert own[-1]["message"] == "last"
 
 
-def test_a_listener_has_one_arm_and_it_is_the_assigned_one(played: tuple[Path, dict[str, Any]]) -> None:
+def test_a_listener_has_the_assigned_arm_in_every_event(played: tuple[Path, dict[str, Any]]) -> None:
     events = events_of(played[0])
     users = np.array([event["user"] for event in events])
     arms = treatments(users, experiment="TEST", num_arms=3)
     assert [event["experiments"]["TEST"] for event in events] == [("C", "T1", "T2")[arm] for arm in arms.tolist()]
 
 
-def test_the_record_says_what_the_log_says(played: tuple[Path, dict[str, Any]]) -> None:
-    """The A/B sheet in a slow loop: the mean over listeners of their time, or tracks, over their sessions."""
+def test_the_means_of_the_record_are_those_of_the_log(played: tuple[Path, dict[str, Any]]) -> None:
+    """A slow loop: the mean over listeners of time per session, and of tracks per session."""
     folder, record = played
     assert json.loads((folder / "simulation.json").read_text())["arms"] == record["arms"]
     sums: dict[str, dict[int, list[float]]] = {arm: defaultdict(lambda: [0.0, 0, 0]) for arm in ("C", "T1", "T2")}
@@ -124,7 +124,7 @@ def test_the_record_says_what_the_log_says(played: tuple[Path, dict[str, Any]]) 
     assert sum(row["sessions"] for row in record["arms"].values()) == 800
 
 
-def test_days_follow_each_other_and_differ(played: tuple[Path, dict[str, Any]]) -> None:
+def test_days_are_consecutive_and_have_different_traffic(played: tuple[Path, dict[str, Any]]) -> None:
     folder, record = played
     one, two = (path.read_text().splitlines() for path in sorted(folder.glob("logs/*/data.json")))
     assert json.loads(one[-1])["timestamp"] < json.loads(two[0])["timestamp"]
@@ -133,10 +133,10 @@ def test_days_follow_each_other_and_differ(played: tuple[Path, dict[str, Any]]) 
     assert [day["day"] for day in record["days"]] == [1, 2]
 
 
-def test_the_same_seed_gives_the_same_logs_whatever_the_number_of_workers(
+def test_the_same_seed_gives_the_same_logs_for_any_number_of_workers(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(traffic, "SHARD", 8)  # so that there is work for several
+    monkeypatch.setattr(traffic, "SHARD", 8)  # more than one shard for each worker
     logs = []
     for workers in (1, 3):
         run(world, tmp_path / str(workers), workers=workers)
@@ -146,7 +146,7 @@ def test_the_same_seed_gives_the_same_logs_whatever_the_number_of_workers(
     assert (tmp_path / "other" / "logs" / "day-1" / "data.json").read_bytes() != logs[0]
 
 
-def test_tasks_side_by_side_are_played_as_one_after_another(
+def test_the_logs_do_not_depend_on_how_many_tasks_are_simulated_together(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(traffic, "SHARD", 8)
@@ -155,24 +155,24 @@ def test_tasks_side_by_side_are_played_as_one_after_another(
     scores = np.full(rows.shape, np.nan, np.float32)
     Recommendations(rows=rows, scores=scores).write(tmp_path / "r.jsonl", world.catalog)
 
-    def logs(side_by_side: int) -> bytes:
-        monkeypatch.setattr(traffic, "SIDE_BY_SIDE", side_by_side)
+    def logs(num_together: int) -> bytes:
+        monkeypatch.setattr(traffic, "MAX_TASKS_TOGETHER", num_together)
         policies = {
             "C": Random(world=world),
             "T1": StickyArtist(world=world),
             "T2": Lists(path=str(tmp_path / "r.jsonl"), pick="ranked", artist_gap=1, world=world),
             "T3": TrueNeighbours(num_tracks=9, world=world),
         }
-        folder = tmp_path / str(side_by_side)
+        folder = tmp_path / str(num_together)
         run(world, folder, sessions=1000, policies=policies)
         return (folder / "logs/day-1/data.json").read_bytes()
 
-    one_by_one = logs(1)
-    assert logs(3) == one_by_one
-    assert logs(1000) == one_by_one
+    separate = logs(1)
+    assert logs(3) == separate
+    assert logs(1000) == separate
 
 
-def test_lines_are_what_json_makes_of_their_fields() -> None:
+def test_an_encoded_line_equals_that_of_the_json_library() -> None:
     rng, num = np.random.default_rng(0), 500
     events = Events(
         timestamps=rng.integers(2**41, size=num),
@@ -203,7 +203,7 @@ def test_lines_are_what_json_makes_of_their_fields() -> None:
     assert encode(events, [json.dumps(arm, ensure_ascii=False) for arm in arms]).decode().splitlines() == lines
 
 
-def test_an_arm_is_played_alike_whatever_the_others_play(world: World, tmp_path: Path) -> None:
+def test_the_sessions_of_an_arm_do_not_depend_on_the_other_arms(world: World, tmp_path: Path) -> None:
     one = run(world, tmp_path / "a")
     other = run(
         world,
@@ -214,7 +214,7 @@ def test_an_arm_is_played_alike_whatever_the_others_play(world: World, tmp_path:
     assert one["arms"]["T1"] != other["arms"]["T1"]
 
 
-def test_a_run_that_goes_on_from_another_equals_one_run_of_both_days(
+def test_a_run_and_its_continuation_equal_one_run_of_both_days(
     played: tuple[Path, dict[str, Any]], world: World, tmp_path: Path
 ) -> None:
     run(world, tmp_path / "one")
@@ -223,8 +223,10 @@ def test_a_run_that_goes_on_from_another_equals_one_run_of_both_days(
     assert json.loads((tmp_path / "two" / "simulation.json").read_text())["last_day"] == 2
 
 
-def test_a_day_that_takes_longer_than_a_day_pushes_the_next_one_back(world: World, tmp_path: Path) -> None:
-    """60 listeners cannot hear 6,000 sessions in 24 hours one after another."""
+def test_the_next_day_starts_later_if_the_sessions_of_a_day_take_more_than_24_hours(
+    world: World, tmp_path: Path
+) -> None:
+    """60 listeners cannot finish 6,000 sessions in 24 hours."""
     run(world, tmp_path, days=2, sessions=6_000, track_seconds=600.0)
     first, second = sorted(tmp_path.glob("logs/*/data.json"))
     last = json.loads(first.read_text().splitlines()[-1])["timestamp"]
@@ -234,7 +236,7 @@ def test_a_day_that_takes_longer_than_a_day_pushes_the_next_one_back(world: Worl
 
 
 class Failing(Policy):
-    """Recommends at random, until it fails."""
+    """Recommends random tracks, then fails."""
 
     def recommend(self, crowd: Crowd) -> Any:
         if crowd.place.max(initial=0) >= 0 and self.fallbacks >= 12:
@@ -243,7 +245,7 @@ class Failing(Policy):
         return self._any_track(len(crowd))
 
 
-def test_what_was_played_before_a_recommender_failed_is_kept_whole(world: World, tmp_path: Path) -> None:
+def test_completed_sessions_are_kept_if_a_recommender_fails(world: World, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the recommender is gone"):
         run(world, tmp_path, policies={"C": Failing(world=world)}, sessions=2000)
     events = events_of(tmp_path)
@@ -258,13 +260,15 @@ def test_what_was_played_before_a_recommender_failed_is_kept_whole(world: World,
     assert not list(tmp_path.rglob("*.partial*"))
 
 
-def test_an_interruption_keeps_whole_sessions(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completed_sessions_are_kept_after_an_interruption(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(traffic, "SHARD", 8)
-    seen = []
+    calls = []
 
     def interrupt(*_: Any) -> None:
-        seen.append(1)
-        if len(seen) == 3:
+        calls.append(1)
+        if len(calls) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -276,10 +280,10 @@ def test_an_interruption_keeps_whole_sessions(world: World, tmp_path: Path, monk
     assert sum(row["sessions"] for row in record["arms"].values()) == sum(e["message"] == "last" for e in events)
 
 
-def test_without_logs_the_numbers_are_the_same(world: World, tmp_path: Path) -> None:
-    quiet = run(world, tmp_path / "quiet", write_logs=False)
-    assert quiet["arms"] == run(world, tmp_path / "loud")["arms"]
-    assert not list(tmp_path.glob("quiet/logs/*"))
+def test_without_logs_the_means_are_the_same(world: World, tmp_path: Path) -> None:
+    without_logs = run(world, tmp_path / "without_logs", write_logs=False)
+    assert without_logs["arms"] == run(world, tmp_path / "with_logs")["arms"]
+    assert not list(tmp_path.glob("without_logs/logs/*"))
 
 
 @pytest.mark.parametrize(
@@ -291,25 +295,28 @@ def test_without_logs_the_numbers_are_the_same(world: World, tmp_path: Path) -> 
         ({"seed": -1}, "seed must be a whole number"),
         ({"track_seconds": 0.0}, "track_seconds must be a number above 0"),
         ({"first_day": "soon"}, "first_day must be a date such as 2026-01-05, got 'soon'"),
-        ({"experiment": ""}, "experiment must have a name"),
-        ({"after": Path("/nowhere")}, "after=/nowhere: cannot go on from"),
+        ({"experiment": ""}, "experiment is empty; choose a name with experiment=<name>"),
+        (
+            {"after": Path("/nowhere")},
+            "after=/nowhere: cannot read /nowhere/simulation.json .*; name the run folder of a completed simulate.py",
+        ),
     ],
 )
-def test_a_setting_out_of_bounds_is_refused(world: World, tmp_path: Path, changes: Any, message: str) -> None:
+def test_a_setting_out_of_range_is_rejected(world: World, tmp_path: Path, changes: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         run(world, tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
 
 
-def test_going_on_in_another_world_is_refused(world: World, tmp_path: Path) -> None:
+def test_continuing_in_another_world_is_rejected(world: World, tmp_path: Path) -> None:
     run(world, tmp_path / "one")
     path = tmp_path / "one" / "simulation.json"
     path.write_text(path.read_text().replace(world.digest(), "0" * 16))
-    with pytest.raises(InputError, match="made in another world"):
+    with pytest.raises(InputError, match=r"that run has another world .*; choose the same world"):
         run(world, tmp_path / "two", after=tmp_path / "one")
 
 
-def test_an_arm_that_nobody_gets_is_refused(world: World) -> None:
+def test_an_arm_without_listeners_is_rejected(world: World) -> None:
     names = ["C", *(f"T{number}" for number in range(1, 10))]
     few = world.listeners
     one = type(world)(
@@ -318,11 +325,11 @@ def test_an_arm_that_nobody_gets_is_refused(world: World) -> None:
         embeddings=world.embeddings,
         listeners=type(few)(**{name: getattr(few, name)[:3] for name in few.__dataclass_fields__}),
     )
-    with pytest.raises(InputError, match="gets none of the 3 listeners of this world"):
+    with pytest.raises(InputError, match="has none of the 3 listeners of this world"):
         Day.plan(one, day=1, sessions=10, experiment="TEST", arms=names, seed=1)
 
 
-def test_listeners_are_drawn_with_replacement_and_alike(world: World) -> None:
+def test_listeners_are_drawn_uniformly_with_replacement(world: World) -> None:
     plan = Day.plan(world, day=1, sessions=60_000, experiment="TEST", arms=["C"], seed=1)
     assert plan.num_visits.sum() == 60_000
     assert stats.chisquare(plan.num_visits).pvalue > 1e-4

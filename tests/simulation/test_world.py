@@ -1,4 +1,4 @@
-"""Worlds: what is made from a seed, and what is read from files."""
+"""Worlds that are generated from a seed, and worlds that are read from files."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from src.simulation.world_files import read_world, write_world
 from tests.conftest import TASTE
 
 
-def test_a_seed_decides_everything(world: World) -> None:
+def test_the_same_seed_gives_the_same_world(world: World) -> None:
     settings: dict[str, Any] = {
         "num_tracks": 400,
         "num_listeners": 60,
@@ -27,7 +27,7 @@ def test_a_seed_decides_everything(world: World) -> None:
     assert generate(seed=1, **settings).digest() != world.digest()
 
 
-def test_artists_are_as_large_as_published() -> None:
+def test_tracks_per_artist_are_distributed_as_in_the_catalogue_of_2023() -> None:
     artist_of = tracks_of_artists(50_000, np.random.default_rng(0))
     sizes = np.bincount(artist_of)
     assert len(artist_of) == 50_000
@@ -36,7 +36,7 @@ def test_artists_are_as_large_as_published() -> None:
     assert sizes.max() == 80
 
 
-def test_listeners_are_as_published() -> None:
+def test_listeners_are_distributed_as_in_the_service_of_2023() -> None:
     people = generate(
         seed=3,
         num_tracks=1000,
@@ -57,40 +57,40 @@ def test_listeners_are_as_published() -> None:
     assert people.interests.shape == (20_000, 3)
 
 
-def test_what_is_played_most_is_loved_most(world: World) -> None:
+def test_popular_tracks_are_interests_of_more_listeners(world: World) -> None:
     loved = np.bincount(world.listeners.interests.ravel(), minlength=400)
     assert loved[world.top_tracks[:40]].mean() > 3 * loved[world.top_tracks[200:]].mean()
     assert sorted(world.top_tracks.tolist()) == list(range(400))
 
 
-def test_affinities_are_reach_times_cosine_and_appeal_times_appeal(world: World) -> None:
+def test_directions_have_norm_root_of_reach_and_appeal_grows_with_popularity(world: World) -> None:
     directions, appeal = world.embeddings[:, :-1], world.embeddings[:, -1]
     assert np.linalg.norm(directions, axis=1) == pytest.approx(np.full(400, TASTE.reach**0.5), abs=1e-4)
     assert appeal[world.top_tracks[:40]].mean() > appeal[world.top_tracks[-40:]].mean()
 
 
-def test_tracks_of_an_artist_are_near_each_other(world: World) -> None:
+def test_tracks_of_the_same_artist_have_a_higher_affinity(world: World) -> None:
     affinity = world.embeddings @ world.embeddings.T
     same = world.catalog.artist_of[:, None] == world.catalog.artist_of
     np.fill_diagonal(same, False)
     assert affinity[same].mean() > affinity[~same].mean() + 3
 
 
-def test_names_are_different_for_artists_and_can_be_read(world: World) -> None:
+def test_names_of_artists_are_distinct(world: World) -> None:
     names = artist_names(20_000, np.random.default_rng(0))
     assert len(set(names)) == 20_000
     assert all(name[0].isupper() for name in names)
     assert len(set(world.catalog.artists.tolist())) == world.catalog.num_artists
 
 
-def test_a_world_comes_back_from_its_files(world: World, tmp_path: Path) -> None:
+def test_a_world_is_unchanged_after_writing_and_reading(world: World, tmp_path: Path) -> None:
     write_world(world, tmp_path)
     back = read_world(path=str(tmp_path), seed=9, taste=TASTE)
     assert back.digest() == world.digest()
     assert back.catalog.titles.tolist() == world.catalog.titles.tolist()
 
 
-def test_rows_follow_the_ids_whatever_the_order_of_the_lines(world: World, tmp_path: Path) -> None:
+def test_rows_are_sorted_by_id_for_any_order_of_the_lines(world: World, tmp_path: Path) -> None:
     write_world(world, tmp_path)
     path = tmp_path / "tracks.json"
     path.write_text("\n".join(reversed(path.read_text().splitlines())))
@@ -99,18 +99,18 @@ def test_rows_follow_the_ids_whatever_the_order_of_the_lines(world: World, tmp_p
     assert (back.embeddings == world.embeddings).all()
 
 
-def test_without_embeddings_the_seed_makes_them_for_the_catalogue(world: World, tmp_path: Path) -> None:
+def test_missing_embeddings_are_generated_from_the_seed(world: World, tmp_path: Path) -> None:
     write_world(world, tmp_path)
     (tmp_path / "tracks.npy").unlink()
     (tmp_path / "top_tracks.json").unlink()
-    one, again, other = (read_world(path=str(tmp_path), seed=seed, taste=TASTE) for seed in (1, 1, 2))
-    assert (one.embeddings == again.embeddings).all()
-    assert not (one.embeddings == other.embeddings).all()
+    first, repeated, other = (read_world(path=str(tmp_path), seed=seed, taste=TASTE) for seed in (1, 1, 2))
+    assert (first.embeddings == repeated.embeddings).all()
+    assert not (first.embeddings == other.embeddings).all()
     loved = np.bincount(world.listeners.interests.ravel(), minlength=400)
-    assert (np.diff(loved[one.top_tracks]) <= 0).all()
+    assert (np.diff(loved[first.top_tracks]) <= 0).all()
 
 
-def test_the_predecessors_own_files_are_a_world(real_data: Path) -> None:
+def test_the_files_of_the_service_of_2023_are_a_world(real_data: Path) -> None:
     folder = real_data / "botify-2023"
     world = read_world(path=str(folder), seed=0, taste=TASTE)
     assert len(world.catalog) == 50_000
@@ -128,7 +128,11 @@ USER = {"user": 0, "interests": [1], "consume_bias": 1.0, "consume_sharpness": 1
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("users.json", json.dumps({**USER, "interests": [1, 999]}), "users.json, line 1: interest 999 is no track of"),
+        (
+            "users.json",
+            json.dumps({**USER, "interests": [1, 999]}),
+            "users.json, line 1: interest 999 is not a track of",
+        ),
         ("users.json", json.dumps({**USER, "interests": []}), "interests must be a list of at least one track id"),
         ("users.json", json.dumps({**USER, "user": "a"}), "user must be a whole number, got 'a'"),
         ("users.json", json.dumps({**USER, "consume_bias": None}), "line 1: consume_bias must be a number"),
@@ -139,8 +143,12 @@ USER = {"user": 0, "interests": [1], "consume_bias": 1.0, "consume_sharpness": 1
         ),
         ("users.json", json.dumps({**USER, "artist_discount_gamma": 2}), "artist_discount_gamma must be a number"),
         ("users.json", json.dumps({**USER, "interest_neighbours": 5000}), "interest_neighbours must be a whole number"),
-        ("users.json", f"{json.dumps(USER)}\n{json.dumps(USER)}", "line 2: user 0 stands twice"),
-        ("users.json", "", "users.json is empty"),
+        (
+            "users.json",
+            f"{json.dumps(USER)}\n{json.dumps(USER)}",
+            "line 2: user 0 occurs twice; give each user one line",
+        ),
+        ("users.json", "", "users.json is empty; a world needs at least one listener"),
         ("users.json", "[1]", "line 1 is damaged: expected a JSON object, got list"),
         ("users.json", "{", "line 1 is damaged: not JSON"),
         ("tracks.json", '{"artist": "A", "title": "T", "track": 1.5}', "tracks.json, line 1: expected"),
@@ -149,7 +157,7 @@ USER = {"user": 0, "interests": [1], "consume_bias": 1.0, "consume_sharpness": 1
         ("top_tracks.json", "{}", "must hold one JSON array of track ids"),
     ],
 )
-def test_damaged_files_are_refused_by_name_and_line(
+def test_a_damaged_file_is_rejected_with_its_name_and_line(
     world: World, tmp_path: Path, name: str, text: str, message: str
 ) -> None:
     write_world(world, tmp_path)
@@ -161,20 +169,22 @@ def test_damaged_files_are_refused_by_name_and_line(
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((3, 4)), r"has shape \(3, 4\); the catalogue's 400 tracks need a row each"),
+        (np.zeros((3, 4)), r"has shape \(3, 4\); it needs one row for each of the 400 tracks"),
         (np.zeros(400), "must hold one array of numbers with a row for each track"),
         (np.full((400, 2), np.nan), "row 0: every number must be finite and at most 1e\\+06"),
         (np.full((400, 2), "a"), "must hold one array of numbers"),
         (np.full((400, 2), None), "cannot read .* as an array of numbers"),
     ],
 )
-def test_embeddings_that_do_not_fit_are_refused(world: World, tmp_path: Path, array: Any, message: str) -> None:
+def test_embeddings_of_another_shape_or_type_are_rejected(
+    world: World, tmp_path: Path, array: Any, message: str
+) -> None:
     write_world(world, tmp_path)
     np.save(tmp_path / "tracks.npy", array)
     with pytest.raises(InputError, match=message):
         read_world(path=str(tmp_path), seed=0, taste=TASTE)
 
 
-def test_missing_files_are_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tracks.json: No such file.*a world has tracks.json and users.json"):
         read_world(path=str(tmp_path), seed=0, taste=TASTE)

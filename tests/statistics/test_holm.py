@@ -12,5 +12,5 @@ def test_holm_agrees_with_statsmodels() -> None:
     assert holm(p_values.tolist()) == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
-def test_holm_multiplies_by_the_tests_that_are_left() -> None:
+def test_holm_multiplies_each_p_value_by_the_number_of_tests_not_rejected_yet() -> None:
     assert holm([0.01, float("nan"), 0.04, 0.03]) == pytest.approx([0.03, float("nan"), 0.06, 0.06], nan_ok=True)

@@ -1,16 +1,16 @@
-"""Intervals of means and of differences: independent libraries, and their promises."""
+"""Intervals of means and of differences: independent libraries, and coverage."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from src.statistics.intervals import GroupSummary, MeanInterval, always_valid, bootstrap, fieller, welch
-from tests.statistics.promises import skewed, within_four_errors
+from tests.statistics.rates import skewed, within_four_standard_errors
 
 NUM_EXPERIMENTS, ALPHA = 1500, 0.05
 
 
-def test_the_interval_of_a_mean_is_students() -> None:
+def test_the_interval_of_a_mean_equals_students() -> None:
     values = np.random.default_rng(0).exponential(size=9)
     one = MeanInterval.of(values, 0.9)
     assert one.num == 9
@@ -18,25 +18,25 @@ def test_the_interval_of_a_mean_is_students() -> None:
     assert (one.lower, one.upper) == pytest.approx(stats.t.interval(0.9, 8, values.mean(), stats.sem(values)))
 
 
-def test_one_value_has_a_mean_and_no_interval_and_none_has_neither() -> None:
+def test_one_value_has_a_mean_without_interval_and_no_value_has_neither() -> None:
     single, none = MeanInterval.of(np.array([2.0]), 0.95), MeanInterval.of(np.empty(0), 0.95)
     assert (single.num, single.mean, none.num) == (1, 2.0, 0)
     assert np.isnan([single.lower, single.upper, none.mean, none.lower, none.upper]).all()
 
 
-def test_the_interval_over_seeds_holds_the_truth_as_often_as_promised() -> None:
+def test_the_interval_of_a_mean_of_three_values_covers_the_true_mean_at_its_level() -> None:
     rng = np.random.default_rng(15)
     means = [MeanInterval.of(rng.normal(0.3, 0.05, 3), 0.95) for _ in range(NUM_EXPERIMENTS)]
-    assert within_four_errors(sum(one.lower < 0.3 < one.upper for one in means), 0.95, NUM_EXPERIMENTS)
+    assert within_four_standard_errors(sum(one.lower < 0.3 < one.upper for one in means), 0.95, NUM_EXPERIMENTS)
 
 
-def test_a_control_that_could_be_zero_has_no_relative_interval() -> None:
+def test_there_is_no_relative_interval_if_the_control_mean_could_be_zero() -> None:
     assert np.isnan(
         fieller(GroupSummary(num=10, mean=0.1, variance=9.0), GroupSummary(num=10, mean=1.0, variance=9.0), 0.05)
     ).all()
 
 
-def test_fieller_agrees_with_the_delta_method_where_means_are_sure() -> None:
+def test_fieller_agrees_with_the_delta_method_for_large_groups() -> None:
     control, treatment = (
         GroupSummary(num=100_000, mean=4.0, variance=9.0),
         GroupSummary(num=90_000, mean=4.4, variance=10.0),
@@ -51,19 +51,19 @@ def test_fieller_agrees_with_the_delta_method_where_means_are_sure() -> None:
 def test_the_bootstrap_agrees_with_fieller() -> None:
     rng = np.random.default_rng(11)
     control, treatment = skewed(rng, 2000), skewed(rng, 2000) * 1.1
-    drawn = bootstrap(control, treatment, 0.05, 2000, rng)
-    assert drawn == pytest.approx(fieller(GroupSummary.of(control), GroupSummary.of(treatment), 0.05), abs=1.0)
+    bounds = bootstrap(control, treatment, 0.05, 2000, rng)
+    assert bounds == pytest.approx(fieller(GroupSummary.of(control), GroupSummary.of(treatment), 0.05), abs=1.0)
 
 
-def test_who_looks_every_day_is_wrong_no_more_often_with_the_always_valid_interval() -> None:
-    """Twenty looks at the growing data of each A/A experiment: the sheet is wrong far more often than promised."""
+def test_the_always_valid_interval_keeps_its_level_under_repeated_looks_and_welchs_does_not() -> None:
+    """Twenty looks at the growing data of each A/A experiment."""
     rng = np.random.default_rng(10)
-    always = naive = 0
+    sequential_alarms = welch_alarms = 0
     for _ in range(600):
         control, treatment = skewed(rng, 2000), skewed(rng, 2000)
         looks = [(GroupSummary.of(control[:num]), GroupSummary.of(treatment[:num])) for num in range(100, 2001, 100)]
-        naive += any(welch(*look, ALPHA).p_value < ALPHA for look in looks)
+        welch_alarms += any(welch(*look, ALPHA).p_value < ALPHA for look in looks)
         intervals = [always_valid(*look, ALPHA, 10.0) for look in looks]
-        always += any(lower > 0 or upper < 0 for lower, upper in intervals)
-    assert always / 600 < ALPHA + 4 * (ALPHA * (1 - ALPHA) / 600) ** 0.5
-    assert naive / 600 > 2 * ALPHA
+        sequential_alarms += any(lower > 0 or upper < 0 for lower, upper in intervals)
+    assert sequential_alarms / 600 < ALPHA + 4 * (ALPHA * (1 - ALPHA) / 600) ** 0.5
+    assert welch_alarms / 600 > 2 * ALPHA

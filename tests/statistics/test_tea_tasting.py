@@ -1,4 +1,4 @@
-"""A second oracle for the A/B statistics: tea-tasting, on users that are made up."""
+"""A second oracle for the A/B statistics: the library tea-tasting, on synthetic users."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from src.abtest.analysis import analyse
 from src.abtest.result import Analysis
 from src.statistics.design import sample_ratio
 from src.statistics.holm import holm
-from tests.abtest.users import before, settings, users_of
+from tests.abtest.users import pre_period, settings, users_of
 
 NUM = 4000
 METRIC = "time"
@@ -19,12 +19,12 @@ METRIC = "time"
 
 @pytest.fixture(scope="module", params=[(1, 0.0), (2, 0.15), (3, -0.05)], ids=["A/A", "better", "worse"])
 def both(request: pytest.FixtureRequest) -> tuple[Analysis, Any]:
-    """Ours and theirs of the same users, three of five in the control."""
+    """Results of Segue and of tea-tasting on the same users, three fifths of them in the control."""
     seed, lift = request.param
     rng = np.random.default_rng(seed)
     habit, arm_of = rng.gamma(2.0, 2.0, NUM), (rng.random(NUM) < 0.4).astype(np.int64)
     time = habit * (1 + lift * arm_of) + rng.gamma(1.0, 1.0, NUM)
-    ours = analyse(users_of(time, arm_of), settings(primary=METRIC), before(users_of(habit, arm_of)))
+    ours = analyse(users_of(time, arm_of), settings(primary=METRIC), pre_period(users_of(habit, arm_of)))
     experiment = tea_tasting.Experiment(
         plain=tea_tasting.Mean("time", use_t=True, equal_var=False),
         cuped=tea_tasting.Mean("time", "habit", use_t=True, equal_var=False),
@@ -33,8 +33,8 @@ def both(request: pytest.FixtureRequest) -> tuple[Analysis, Any]:
     return ours, experiment.analyze(data)
 
 
-def test_welchs_difference_is_the_same(both: tuple[Analysis, Any]) -> None:
-    """The same formula, so the numbers are the same but for rounding."""
+def test_welchs_difference_equals_that_of_tea_tasting(both: tuple[Analysis, Any]) -> None:
+    """The formula is the same, therefore the numbers differ by rounding only."""
     ours, theirs = both[0].effect("T1", METRIC), both[1]["plain"]
     percent = 100 / theirs.control
     assert (ours.control_mean, ours.treatment_mean) == pytest.approx((theirs.control, theirs.treatment))
@@ -44,8 +44,8 @@ def test_welchs_difference_is_the_same(both: tuple[Analysis, Any]) -> None:
     assert ours.p_value == pytest.approx(theirs.pvalue)
 
 
-def test_the_relative_interval_is_the_same_to_second_order(both: tuple[Analysis, Any]) -> None:
-    """Fieller's interval here, the delta method on the logarithm there: they differ by terms of the width squared."""
+def test_the_relative_interval_equals_that_of_tea_tasting_to_second_order(both: tuple[Analysis, Any]) -> None:
+    """Segue uses Fieller's interval, tea-tasting the delta method on the logarithm: they differ by terms of width²."""
     ours, theirs = both[0].effect("T1", METRIC), both[1]["plain"]
     bounds = (100 * theirs.rel_effect_size_ci_lower, 100 * theirs.rel_effect_size_ci_upper)
     width = bounds[1] - bounds[0]
@@ -53,8 +53,8 @@ def test_the_relative_interval_is_the_same_to_second_order(both: tuple[Analysis,
     assert width**2 / 100 < 0.1 * width
 
 
-def test_cuped_is_the_same_but_for_where_the_slope_comes_from(both: tuple[Analysis, Any]) -> None:
-    """The slope is pooled within arms here and over all users there, which is of the order 1/n apart."""
+def test_cuped_equals_that_of_tea_tasting_up_to_the_estimate_of_the_slope(both: tuple[Analysis, Any]) -> None:
+    """Segue pools the slope within arms, tea-tasting over all users: the difference is of the order 1/n."""
     ours, theirs = both[0].effect("T1", METRIC), both[1]["cuped"]
     percent = 100 / theirs.control
     assert ours.cuped_variance_saved_percent > 50
@@ -64,7 +64,7 @@ def test_cuped_is_the_same_but_for_where_the_slope_comes_from(both: tuple[Analys
     assert (ours.cuped_lower_percent, ours.cuped_upper_percent) == pytest.approx(bounds, abs=tolerance)
 
 
-def test_holm_is_the_same() -> None:
+def test_holms_correction_equals_that_of_tea_tasting() -> None:
     p_values = (np.random.default_rng(4).random(12) ** 3).tolist()
     tested = {f"metric {number}": {"pvalue": p_value} for number, p_value in enumerate(p_values)}
     results = tea_tasting.experiment.ExperimentResult(tested)
@@ -73,7 +73,7 @@ def test_holm_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("num_treatment", [1000, 1060, 1200])
-def test_the_sample_ratio_is_the_same(num_treatment: int) -> None:
+def test_the_sample_ratio_test_equals_that_of_tea_tasting(num_treatment: int) -> None:
     """The chi-square test of two arms is the square of the z-test without continuity correction."""
     counts = np.array([1000, num_treatment])
     data = pd.DataFrame({"variant": np.repeat([0, 1], counts)})

@@ -1,0 +1,66 @@
+"""The report of an A/B test: every column that is shown is explained, and no other."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from src.abtest.analysis import analyse
+from src.abtest.report import MARKDOWN_ONLY, details, explain_columns, markdown
+from src.abtest.result import Analysis
+from src.terminal.tables import effects_table
+from tests.abtest.users import pre_period, settings, users_of
+
+TIME, ARM_OF = np.random.default_rng(0).exponential(size=400), np.arange(400) % 2
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return analyse(users_of(TIME, ARM_OF), settings(), pre_period(users_of(TIME + 1, ARM_OF)))
+
+
+def test_markdown_explains_each_of_its_columns(analysis: Analysis) -> None:
+    text = markdown(analysis, {})
+    [header] = re.findall(r"^\| (arm .*) \|$", text, flags=re.MULTILINE)
+    assert re.findall(r"^- \*\*(.*)\*\*: .*\.$", text, flags=re.MULTILINE) == header.split(" | ")
+
+
+def test_the_explanations_for_the_terminal_are_those_of_its_columns(analysis: Analysis) -> None:
+    headers = [str(column.header) for column in effects_table(analysis.record()).columns]
+    shown = [name.strip("\\[]") for header in headers for name in header.split("\n")]
+    assert shown == [column for column in explain_columns(analysis) if column not in MARKDOWN_ONLY]
+
+
+def test_a_number_that_was_switched_off_is_not_explained_as_if_it_was_there() -> None:
+    users = users_of(TIME, ARM_OF)
+    few = settings(
+        relative=False, correction=False, sample_ratio=False, sizing=False, always_valid_percent=None,
+        bootstrap_rounds=0,
+    )  # fmt: skip
+    analysis = analyse(users, few)
+    meanings = explain_columns(analysis)
+    assert meanings["relative interval"].startswith("not computed, because analysis.relative=false")
+    assert meanings["Holm's p"].startswith("not computed, because analysis.correction=false")
+    assert len(details(analysis)) == 1
+
+
+def test_the_number_of_tests_leaves_out_metrics_without_a_test(analysis: Analysis) -> None:
+    """Latency is 0 and every user has one session and five tracks, therefore two of five metrics have a test."""
+    assert "corrected for the 2 tests" in explain_columns(analysis)["Holm's p"]
+    assert "no test is possible" in explain_columns(analysis)["effect in %"]
+    rng = np.random.default_rng(1)
+    users = replace(
+        analysis.users,
+        sessions=rng.integers(1, 5, 400),
+        tracks=rng.integers(5, 50, 400),
+        latency_ms=rng.random(400),
+    )
+    assert "no test is possible" not in explain_columns(analyse(users, settings()))["effect in %"]
+
+
+def test_details_name_every_further_result(analysis: Analysis) -> None:
+    text = "\n".join(details(analysis))
+    for words in ("agrees with the plan", "(power)", "continuous monitoring", "bootstrap interval", "CUPED"):
+        assert words in text
+    assert "nan" not in text
