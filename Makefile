@@ -1,18 +1,40 @@
-.PHONY: setup train test bench lint format ui docs-screenshots
+.PHONY: setup owned train test bench lint format docs lock ui docs-screenshots
 .DELETE_ON_ERROR:
+SHELL := bash
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 RIVALS := .venv/.rivals
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+# $(call REQUIREMENTS,<expression>): requirements of pyproject.toml, one per line; `project` is its table of that name.
+REQUIREMENTS = $(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*($(1)), sep="\n")'
+# Reads what pip prints; prints a line every 25 packages and one for every download above 100 MB.
+PROGRESS = awk -v total="$(1)" '/^Collecting/ && ++count % 25 == 0 {print "  " count total} /^Installing/ {print "  installing"} \
+	/Downloading/ && $$NF == "MB)" && substr($$(NF - 1), 2) > 100 {print "  " $$2 " " $$(NF - 1) " MB)"} {fflush()}'
 
-setup: $(READY)
+setup: $(READY)   ## .venv with the versions of requirements.lock; does nothing where .venv is up to date
 
-$(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Segue needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}; use make PYTHON=<path>")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+owned:            ## refuses a .venv that was created for another folder: its scripts would change that one
+	@test ! -e .venv || { owner=$$(sed -n 's/^command = .* -m venv //p' .venv/pyvenv.cfg 2> /dev/null); case "$$owner" in *"$(CURDIR)/.venv") ;; \
+	*) echo ".venv belongs to $${owner:-another program}, not to this folder; remove it with rm -r .venv, then call make again" >&2; exit 1;; esac; }
+
+$(READY): pyproject.toml requirements.lock | owned
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || { \
+		$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else f"Segue needs Python 3.11 to 3.14, {sys.executable} is {sys.version.split()[0]}; use make PYTHON=<path>")' \
+		&& $(PYTHON) -m venv --clear .venv; }
+	@echo "Installing $$(grep -c '==' requirements.lock) packages and PyTorch into .venv; this takes 1 to 5 minutes"
+	@for info in .venv/lib/python*/site-packages/*.dist-info; do test -e "$$info/INSTALLER" || rm -rf "$$info"; done   # pip was interrupted there
+	@awk '/^[^ #]/ {keep = /^setuptools==/} keep' requirements.lock > .venv/build.txt
+	@$(INSTALL) --quiet --require-hashes --no-deps --requirement .venv/build.txt
+	@set -o pipefail; $(INSTALL) --require-hashes --no-deps --no-build-isolation --use-pep517 --requirement requirements.lock \
+		| $(call PROGRESS, of $$(grep -c '==' requirements.lock) packages)
+	@$(BIN)/python -m pip freeze --disable-pip-version-check --exclude torch > .venv/locked.txt
+	@set -o pipefail; $(INSTALL) --constraint .venv/locked.txt \
+		--requirement <($(call REQUIREMENTS,need for need in project["dependencies"] if need.startswith("torch>"))) | $(call PROGRESS, packages of PyTorch)
+	@$(BIN)/python -m pip check --disable-pip-version-check > .venv/check.txt || { cat .venv/check.txt >&2; exit 1; }
 	@touch $(READY)
+	@echo "Set up: .venv is ready"
 
 train: $(READY)   ## make train ARGS="model=track seed=2"
 	$(BIN)/python train.py $(ARGS)
@@ -24,7 +46,8 @@ bench: $(RIVALS)  ## make bench ARGS="--full", or the names of stages
 	$(BIN)/python experiments/throughput/bench.py $(ARGS)
 
 $(RIVALS): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,bench]"
+	@echo "Installing the rivals of make bench into .venv; this takes a minute"
+	@$(INSTALL) --quiet --constraint .venv/locked.txt --requirement <($(call REQUIREMENTS,project["optional-dependencies"]["bench"]))
 	@touch $(RIVALS)
 
 lint: $(READY)
@@ -35,6 +58,23 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)    ## the pages of this project as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict $(ARGS)
+	@echo "First page: $(CURDIR)/site/index.html"
+
+lock:             ## requirements.lock for a changed pyproject.toml; ARGS=--upgrade takes the newest versions
+	@echo "Resolving the versions of requirements.lock; this takes half a minute"
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(PYTHON) -m venv "$$folder/venv"; "$$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check uv; \
+	compile() { "$$folder/venv/bin/uv" pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest \
+		--no-emit-index-url --quiet --no-annotate --custom-compile-command "make lock" "$$@"; }; \
+	touch requirements.lock; cp requirements.lock "$$folder/with_torch"; compile --output-file "$$folder/with_torch" $(ARGS); \
+	echo "torch ; python_version < '3'" > "$$folder/no_torch"; \
+	compile --override "$$folder/no_torch" --constraint "$$folder/with_torch" --generate-hashes --output-file "$$folder/lock"; \
+	diff <(grep == requirements.lock | tr -d '\\') <(grep == "$$folder/lock" | tr -d '\\') | grep '^[<>]' || echo "No version changes"; \
+	cp "$$folder/lock" requirements.lock
+	@echo "Next: make test, then commit pyproject.toml and requirements.lock together"
 
 STORE := $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 
