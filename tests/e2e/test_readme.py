@@ -1,115 +1,163 @@
-"""Every command of the README runs, on a small world and a small log in place of the reader's own."""
+"""Every command of README.md and of docs/tutorial.md runs, in a small world.
+
+A command runs as it is printed, with three changes: `small` appends words that make the world, the traffic and the
+training small; `FEWER` shortens sweeps; a service gets a free port. The commands of the tutorial run in their order, in
+one folder. A command of the README that the tutorial has too, perhaps with more words, does not run again. Placeholders
+of the README stand for a model and logs of a small world.
+"""
 
 import json
 import re
 import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.running import serve, serving, wait_until
-from tests.e2e.test_abtest import abtest
+from tests.e2e.running import Running, binary, run_verb, serve, serving, wait_until
 from tests.e2e.test_compare import compare
-from tests.e2e.test_simulate import SMALL, simulate
 from tests.e2e.test_train import train
 
-BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
-SWEEPS = [line for line in COMMANDS if line.startswith("python compare.py") or " -m " in line]
-TRAIN = [shlex.split(line)[2:] for line in COMMANDS if line.startswith("python train.py") and line not in SWEEPS]
-SERVED = [line for line in COMMANDS if line.startswith("python serve.py") or "http://127.0.0.1:5001" in line]
-PLAYED = [
-    line for line in COMMANDS if line.startswith(("python simulate.py", "python abtest.py")) and line not in SERVED
-]
-WORLD = [word for word in SMALL if not word.startswith("sessions=")]
-TARGETS = sorted({line.split()[1] for line in COMMANDS if line.startswith("make ")})
+WORLD = ("world.num_tracks=300", "world.num_listeners=80")
+FEWER = {"model=contextual,track,artist,mean,convex": "model=contextual,convex", "num_trials=20": "num_trials=2"}
+PORT = ":5001"
 
 
-@pytest.mark.parametrize("words", TRAIN, ids=" ".join)
-def test_a_train_command_runs(words: list[str], ring_logs: Path, tmp_path: Path) -> None:
-    values = [word.replace("<folder>", str(ring_logs)) for word in words]
-    if not any(word.startswith("datamodule") for word in values):
-        values += ["world.num_tracks=300", "world.num_listeners=80", "datamodule.prepare.sessions=1500"]
-    done = train(tmp_path, "trainer.max_epochs=1", *values)
-    if "--cfg" in values:
-        assert "ndcg_at_10" in done.stdout
-        assert "${" not in done.stdout
-        assert not (tmp_path / "outputs").exists()
+def commands(page: str) -> list[str]:
+    """Lines of the bash blocks of a page, without their comments."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [re.split(r"(?:^|\s+)#", line)[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+README, TUTORIAL = commands("README.md"), commands("docs/tutorial.md")
+ONLY_README = [line for line in README if not any(f"{other} ".startswith(f"{line} ") for other in TUTORIAL)]
+TARGETS = sorted({line.split()[1] for line in README + TUTORIAL if line.startswith("make ")})
+TRAIN = [line for line in ONLY_README if line.startswith("python train.py")]
+SERVED = [line for line in ONLY_README if line.startswith("python serve.py") or PORT in line]
+PLAYED = [line for line in ONLY_README if line.startswith(("python simulate.py", "python abtest.py"))]
+PLAYED = [line for line in PLAYED if line not in SERVED]
+
+
+def small(verb: str, words: list[str]) -> tuple[str, ...]:
+    """Words that make a command cheap."""
+    if verb == "train.py":
+        is_simulated = not any(word.startswith("datamodule=") for word in words)
+        world = (*WORLD, "datamodule.prepare.sessions=1500") if is_simulated else ()
+        return *world, "trainer.max_epochs=1", "callbacks.export.k=10"
+    if verb in ("simulate.py", "abtest.py") and not any(word.startswith("logs=") for word in words):
+        return *WORLD, "sessions=200"
+    return ()
+
+
+def run(line: str, cwd: Path) -> None:
+    """Run one command of a page that ends by itself."""
+    for many, few in FEWER.items():
+        line = line.replace(many, few)
+    if not line.startswith("python "):
+        subprocess.run(["bash", "-euo", "pipefail", "-c", line], cwd=cwd, check=True, timeout=30)
+        return
+    [_, verb, *words] = shlex.split(line)
+    words += small(verb, words)
+    if verb in ("train.py", "compare.py"):
+        {"train.py": train, "compare.py": compare}[verb](cwd, *words)
     else:
-        assert list(tmp_path.glob("outputs/train/**/metrics.json"))
+        run_verb(verb, cwd, *words)
 
 
-def test_the_comparing_commands_run_one_after_another(ring_logs: Path, tmp_path: Path) -> None:
-    few = {
-        "track,artist,mean,convex,contextual": "artist,convex",
-        "seed=1,2,3": "seed=1,2",
-        "num_trials=20": "num_trials=2",
-    }
-    for line in SWEEPS:
-        for much, little in few.items():
-            line = line.replace(much, little)
-        [_, verb, *words] = shlex.split(line)
-        if verb == "compare.py":
-            compare(tmp_path, *words)
-            continue
-        source = "datamodule=botify", f"datamodule.path={ring_logs}", "trainer.accelerator=cpu"
-        train(tmp_path, *words, *source, "trainer.max_epochs=1", "callbacks.plots=null")
-    assert len(list(tmp_path.glob("outputs/train/*/*/metrics.json"))) == 4 + 2
+@pytest.mark.parametrize("line", TRAIN)
+def test_a_train_command_of_the_readme_runs(line: str, ring_logs: Path, tmp_path: Path) -> None:
+    line = line.replace("<folder>", str(ring_logs))
+    if "--cfg" in line:
+        printed = train(tmp_path, *shlex.split(line)[2:]).stdout
+        assert "ndcg_at_10" in printed
+        assert "${" not in printed
+        assert not (tmp_path / "outputs").exists()
+        return
+    run(line, tmp_path)
+    assert list(tmp_path.glob("outputs/train/**/metrics.json"))
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with logs of a small world and a model of them, and the id of its run."""
     cwd = tmp_path_factory.mktemp("trained")
-    simulate(cwd, *SMALL, "sessions=2000", "hydra.run.dir=logs")
-    words = "datamodule=botify", "datamodule.path=logs", "trainer.max_epochs=1", "callbacks.export.k=10"
-    train(cwd, *words, "hydra.run.dir=model")
+    run_verb("simulate.py", cwd, *WORLD, "sessions=2000", "hydra.run.dir=logs")
+    run("python train.py datamodule=botify datamodule.path=logs hydra.run.dir=model", cwd)
     return cwd, json.loads((cwd / "model" / "metrics.json").read_text())["mlflow_run_id"]
 
 
-def words_of(line: str, run_id: str, port: int = 0) -> tuple[str, list[str]]:
-    """The verb and the words of a command, with what stands in for the reader's own."""
-    for placeholder, value in (
-        ("<recommendations.jsonl>", "model/recommendations.jsonl"), ("<id>", run_id), ("<folder>", "logs"),
-        ("<run folder>", "served"), (":5001", f":{port}"),
-    ):  # fmt: skip
+def filled(line: str, run_id: str, port: int = 0) -> str:
+    """A command of the README with values for its placeholders."""
+    values = {"<id>": run_id, "<folder>": "logs", "<run folder>": "served", PORT: f":{port}"}
+    for placeholder, value in values.items():
         line = line.replace(placeholder, value)
-    [_, verb, *words] = shlex.split(line)
-    return verb, words
+    return line
 
 
 @pytest.mark.parametrize("line", PLAYED)
-def test_a_simulate_or_abtest_command_runs(line: str, trained: tuple[Path, str]) -> None:
+def test_a_simulate_or_abtest_command_of_the_readme_runs(line: str, trained: tuple[Path, str]) -> None:
     cwd, run_id = trained
-    verb, words = words_of(line, run_id)
-    small = list(WORLD) if "logs=" not in line else []
-    few = ["sessions=200"] if small and "sessions=" not in line else []
-    {"simulate.py": simulate, "abtest.py": abtest}[verb](cwd, *words, *small, *few)
+    run(filled(line, run_id), cwd)
 
 
-def test_the_serving_commands_run_one_after_another(trained: tuple[Path, str]) -> None:
+def test_the_serving_commands_of_the_readme_run_one_after_another(trained: tuple[Path, str]) -> None:
     cwd, run_id = trained
     first, second, load, listeners = SERVED
-    with serving(cwd, *words_of(first, run_id)[1], run="first"):
+    with serving(cwd, *shlex.split(filled(first, run_id))[2:], run="first"):
         pass
-    with serving(cwd, *words_of(second, run_id)[1], run="served") as service:
+    with serving(cwd, *shlex.split(filled(second, run_id))[2:], run="served") as service:
         before = service.version()
-        serve(cwd, *words_of(load, run_id)[1])
+        serve(cwd, *shlex.split(filled(load, run_id))[2:])
         wait_until(lambda: service.version() != before, "the new version")
-        verb, words = words_of(listeners, run_id, service.port)
-        assert verb == "simulate.py"
-        simulate(cwd, *words, *WORLD, "sessions=100", "hydra.run.dir=heard")
+        run(filled(listeners, run_id, service.port) + " hydra.run.dir=heard", cwd)
         record = json.loads((cwd / "heard" / "simulation.json").read_text())
         assert len(service.lines()) == record["arms"]["C"]["steps"] + record["arms"]["C"]["sessions"]
 
 
-def test_the_readme_names_commands() -> None:
+@pytest.fixture
+def services() -> Iterator[ExitStack]:
+    """Stops the services that a test has started."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_the_tutorial_runs_in_its_order(tmp_path: Path, services: ExitStack) -> None:
+    binary("curl")
+    service: Running | None = None
+    for line in TUTORIAL:
+        if line.startswith(("make ", ". .venv")):
+            continue
+        if line.startswith("python serve.py"):
+            [folder] = re.findall(r" hydra\.run\.dir=(\S+)", line)
+            words = [word for word in shlex.split(line)[2:] if not word.startswith("hydra.run.dir=")]
+            service = services.enter_context(serving(tmp_path, *words, run=folder))
+            continue
+        assert service is not None or PORT not in line, f"no service is running yet: {line}"
+        run(line if service is None else line.replace(PORT, f":{service.port}"), tmp_path)
+    assert service is not None
+    played, learned = (tmp_path / "outputs" / name for name in ("from_service", "second"))
+    heard = [json.loads(text) for text in (played / "logs/day-1/data.json").read_text().splitlines()]
+    by_curl = 2
+    assert len(service.lines()) == len(heard) + by_curl
+    assert {"recommendations.jsonl", "metrics.json"} <= {path.name for path in learned.iterdir()}
+    assert len(list(tmp_path.glob("outputs/heads/*/metrics.json"))) == 2 * 2
+
+
+def test_the_pages_have_commands_of_every_kind() -> None:
+    verbs = {line.split()[1] for line in TUTORIAL if line.startswith("python ")}
+    assert verbs == {"train.py", "compare.py", "simulate.py", "abtest.py", "serve.py"}
+    assert {line.split()[1] for line in README if line.startswith("python ")} == verbs
     assert len(SERVED) == 4
-    assert len(PLAYED) >= 6
-    assert len(TRAIN) >= 4
-    assert len(SWEEPS) == 4
+    assert len(PLAYED) >= 3
+    assert len(TRAIN) >= 5
     assert {"train", "test"} <= set(TARGETS)
+    covered = [*TRAIN, *SERVED, *PLAYED, *(line for line in ONLY_README if line.startswith(("make ", ". .venv")))]
+    assert sorted(covered) == sorted(ONLY_README)
+    assert [many for many in FEWER if not any(many in line for line in README + TUTORIAL)] == []
 
 
 @pytest.mark.parametrize("target", TARGETS)
