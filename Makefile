@@ -11,9 +11,10 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-b
 REQUIREMENTS = $(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*($(1)), sep="\n")'
 # Reads what pip prints; prints a line every 25 packages and one for every download above 100 MB.
 PROGRESS = awk -v total="$(1)" '/^Collecting/ && ++count % 25 == 0 {print "  " count total} /^Installing/ {print "  installing"} \
-	/Downloading/ && $$NF == "MB)" && substr($$(NF - 1), 2) > 100 {print "  " $$2 " " $$(NF - 1) " MB)"} {fflush()}'
+	/Downloading/ && $$NF == "MB)" && substr($$(NF - 1), 2) + 0 > 100 {print "  " $$2 " " $$(NF - 1) " MB)"} {fflush()}'
 
 setup: $(READY)   ## .venv with the versions of requirements.lock; does nothing where .venv is up to date
+	@echo ".venv is ready"
 
 owned:            ## refuses a .venv that was created for another folder: its scripts would change that one
 	@test ! -e .venv || { owner=$$(sed -n 's/^command = .* -m venv //p' .venv/pyvenv.cfg 2> /dev/null); case "$$owner" in *"$(CURDIR)/.venv") ;; \
@@ -34,7 +35,6 @@ $(READY): pyproject.toml requirements.lock | owned
 		--requirement <($(call REQUIREMENTS,need for need in project["dependencies"] if need.startswith("torch>"))) | $(call PROGRESS, packages of PyTorch)
 	@$(BIN)/python -m pip check --disable-pip-version-check > .venv/check.txt || { cat .venv/check.txt >&2; exit 1; }
 	@touch $(READY)
-	@echo "Set up: .venv is ready"
 
 train: $(READY)   ## make train ARGS="model=track seed=2"
 	$(BIN)/python train.py $(ARGS)
