@@ -60,7 +60,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 docs: $(READY)    ## the pages of this project as a site, in site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 	@echo "First page: $(CURDIR)/site/index.html"
 
 lock:             ## requirements.lock for a changed pyproject.toml; ARGS=--upgrade takes the newest versions
