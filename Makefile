@@ -17,8 +17,11 @@ setup: $(READY)   ## .venv with the versions of requirements.lock; does nothing 
 	@echo ".venv is ready"
 
 owned:            ## refuses a .venv that was created for another folder: its scripts would change that one
-	@test ! -e .venv || { owner=$$(sed -n 's/^command = .* -m venv //p' .venv/pyvenv.cfg 2> /dev/null); case "$$owner" in *"$(CURDIR)/.venv") ;; \
-	*) echo ".venv belongs to $${owner:-another program}, not to this folder; remove it with rm -r .venv, then call make again" >&2; exit 1;; esac; }
+	@test ! -e .venv || { \
+		owner="$$(sed -n 's/^command = .* -m venv \(--[^ ]* \)*//p' .venv/pyvenv.cfg 2> /dev/null)"; \
+		test "$$owner" = "$(CURDIR)/.venv" || { \
+			echo ".venv belongs to $${owner:-another program}, not to this folder; remove it with rm -r .venv, then call make again" >&2; \
+			exit 1; }; }
 
 $(READY): pyproject.toml requirements.lock | owned
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || { \
