@@ -11,13 +11,17 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-b
 REQUIREMENTS = $(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*($(1)), sep="\n")'
 # Reads what pip prints; prints a line every 25 packages and one for every download above 100 MB.
 PROGRESS = awk -v total="$(1)" '/^Collecting/ && ++count % 25 == 0 {print "  " count total} /^Installing/ {print "  installing"} \
-	/Downloading/ && $$NF == "MB)" && substr($$(NF - 1), 2) > 100 {print "  " $$2 " " $$(NF - 1) " MB)"} {fflush()}'
+	/Downloading/ && $$NF == "MB)" && substr($$(NF - 1), 2) + 0 > 100 {print "  " $$2 " " $$(NF - 1) " MB)"} {fflush()}'
 
 setup: $(READY)   ## .venv with the versions of requirements.lock; does nothing where .venv is up to date
+	@echo ".venv is ready"
 
 owned:            ## refuses a .venv that was created for another folder: its scripts would change that one
-	@test ! -e .venv || { owner=$$(sed -n 's/^command = .* -m venv //p' .venv/pyvenv.cfg 2> /dev/null); case "$$owner" in *"$(CURDIR)/.venv") ;; \
-	*) echo ".venv belongs to $${owner:-another program}, not to this folder; remove it with rm -r .venv, then call make again" >&2; exit 1;; esac; }
+	@test ! -e .venv || { \
+		owner="$$(sed -n 's/^command = .* -m venv \(--[^ ]* \)*//p' .venv/pyvenv.cfg 2> /dev/null)"; \
+		test "$$owner" = "$(CURDIR)/.venv" || { \
+			echo ".venv belongs to $${owner:-another program}, not to this folder; remove it with rm -r .venv, then call make again" >&2; \
+			exit 1; }; }
 
 $(READY): pyproject.toml requirements.lock | owned
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || { \
@@ -34,7 +38,6 @@ $(READY): pyproject.toml requirements.lock | owned
 		--requirement <($(call REQUIREMENTS,need for need in project["dependencies"] if need.startswith("torch>"))) | $(call PROGRESS, packages of PyTorch)
 	@$(BIN)/python -m pip check --disable-pip-version-check > .venv/check.txt || { cat .venv/check.txt >&2; exit 1; }
 	@touch $(READY)
-	@echo "Set up: .venv is ready"
 
 train: $(READY)   ## make train ARGS="model=track seed=2"
 	$(BIN)/python train.py $(ARGS)
@@ -60,7 +63,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 docs: $(READY)    ## the pages of this project as a site, in site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 	@echo "First page: $(CURDIR)/site/index.html"
 
 lock:             ## requirements.lock for a changed pyproject.toml; ARGS=--upgrade takes the newest versions

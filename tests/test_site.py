@@ -1,0 +1,79 @@
+"""The site that `make docs` builds: no warning, nothing from the network, and every page in the navigation."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+LOADED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
+LOADED_BY_STYLE = re.compile(r"""(?:@import|url\()\s*["']?(?:https?:)?//[^)"';]*""")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Takes 4 seconds of a core."""
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def test_pages_load_nothing_from_the_network(site: Path) -> None:
+    pages, styles = list(site.rglob("*.html")), list(site.rglob("*.css"))
+    assert len(pages) > 20
+    assert styles
+    assert [match for page in pages for match in LOADED.findall(read(page))] == []
+    assert [match for style in styles for match in LOADED_BY_STYLE.findall(read(style))] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['<script src="https://a/b.js">', "<link rel=stylesheet href=//a/b.css>", "<img alt='' src='http://a/b.png'>"],
+)
+def test_a_page_that_loads_from_the_network_is_recognised(text: str) -> None:
+    assert LOADED.search(text)
+
+
+def test_the_first_page_is_the_readme(site: Path) -> None:
+    title = re.findall(r"^# (.*)", read(ROOT / "README.md"), re.MULTILINE)[0]
+    assert re.search(rf"<h1[^>]*>{title}<", read(site / "index.html"))
+
+
+def test_every_page_is_in_the_navigation_but_the_tables_of_studies() -> None:
+    navigation = read(ROOT / "mkdocs.yml").partition("\nnav:\n")[2].partition("\ntheme:\n")[0]
+    listed = set(re.findall(r"\S+\.md", navigation))
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "experiments").glob("**/README.md")]
+    assert listed == {str(page.relative_to(ROOT)) for page in pages}
+
+
+def test_markdown_is_read_as_in_the_repository(site: Path) -> None:
+    """A fence or a list that only one of the two readers of Markdown recognises stays in the text."""
+    for page in site.rglob("*.html"):
+        text = re.sub(r"<pre.*?</pre>|<code.*?</code>", "", read(page), flags=re.DOTALL)
+        assert "```" not in text, page
+        assert not re.search(r"<p>[^<]*(?:<(?!/p>)[^<]*)*\n(?:[-*]|\d+\.) ", text), page
+        assert "<p>|" not in text, page
+
+
+def test_a_module_of_each_page_of_the_api_is_described(site: Path) -> None:
+    for source in (ROOT / "docs/api").glob("*.md"):
+        modules = re.findall(r"^::: (\S+)", read(source), re.MULTILINE)
+        page = read(site / "docs/api" / f"{source.stem}.html")
+        assert modules
+        assert [module for module in modules if f'id="{module}"' not in page] == [], source
