@@ -17,6 +17,7 @@ PARTS = {
     "hydra": "src/terminal/hydra_parts.py",
     "mlflow": "src/tracking/mlflow_parts.py",
     "optuna": "src/sweeps/optuna_parts.py",
+    "prometheus-client": "src/serving/prometheus_parts.py",
 }
 """The one module where what a library keeps to itself may be used."""
 
@@ -48,6 +49,10 @@ NEEDED = {
         ("optuna.storages:RDBStorage.set_trial_intermediate_value", ("trial_id", "step", "intermediate_value")),
         ("optuna.storages:RDBStorage.set_trial_user_attr", ("trial_id", "key", "value")),
         ("optuna.pruners:MedianPruner.prune", ("study", "trial")),
+    ],
+    "prometheus-client": [
+        ("prometheus_client.values:ValueClass", ()),
+        ("prometheus_client.values:MultiProcessValue", ("process_identifier",)),
     ],
 }
 """What those modules use, with the parameters they give it."""

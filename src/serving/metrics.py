@@ -4,8 +4,10 @@ The environment variable `PROMETHEUS_MULTIPROC_DIR` must name a folder before th
 """
 
 import logging
+import struct
+import time
 from collections import Counter as Counted
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -19,6 +21,8 @@ from src.serving.worker_table import WorkerTable
 _log = logging.getLogger("segue.serving")
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+_READ_PAUSES_S = (0.001, 0.01, 0.05)
 
 name_files_by_worker()
 
@@ -91,7 +95,7 @@ def totals() -> Totals:
     """Add up the counters of all workers, those that died among them."""
     requests: Counted[tuple[str, str]] = Counted()
     sums: Counted[str] = Counted()
-    for metric in MultiProcessCollector(None).collect():
+    for metric in _WorkerFiles().collect():
         for sample in metric.samples:
             if sample.name == "segue_requests_total":
                 requests[sample.labels["endpoint"], sample.labels["status"]] += int(sample.value)
@@ -101,6 +105,18 @@ def totals() -> Totals:
         num_events=sums["segue_events_logged_total"],
         num_fallbacks=sums["segue_fallbacks_total"],
     )
+
+
+class _WorkerFiles(Collector):
+    """What the workers have counted in their files."""
+
+    def collect(self) -> Iterable[Metric]:
+        for pause_s in _READ_PAUSES_S:
+            try:
+                return MultiProcessCollector(None).collect()
+            except struct.error:  # a worker that starts has created a file and not filled it yet
+                time.sleep(pause_s)
+        return MultiProcessCollector(None).collect()
 
 
 class _WorkerMetrics(Collector):
@@ -125,6 +141,6 @@ def forget_gauges(worker: str) -> None:
 def exposition(workers: WorkerTable) -> bytes:
     """The metrics of all workers, in Prometheus' text format."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    registry.register(_WorkerFiles())
     registry.register(_WorkerMetrics(workers))
     return generate_latest(registry)

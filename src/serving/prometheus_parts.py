@@ -3,6 +3,8 @@
 `tests/test_private_parts.py` says which part an upgrade has taken away.
 """
 
+import os
+
 from prometheus_client import values
 
 _name = "supervisor"
@@ -14,7 +16,8 @@ def name_files_by_worker() -> None:
     A worker that was restarted then goes on counting in the files of the one before. With process ids each restart
     would leave two more files, which every request for the metrics reads.
     """
-    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _name)
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # otherwise prometheus_client counts in memory
+        values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _name)
 
 
 def count_as(name: str) -> None:

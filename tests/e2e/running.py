@@ -92,7 +92,7 @@ def ask(port: int, method: str, path: str, body: Any = None, headers: dict[str, 
         answer = connection.getresponse()
         text = answer.read()
         kind = answer.headers.get("content-type", "")
-        parsed = json.loads(text) if kind.startswith("application/json") else text.decode()
+        parsed = json.loads(text) if text and kind.startswith("application/json") else text.decode()
         return Answer(answer.status, parsed, {name.lower(): value for name, value in answer.getheaders()})
     finally:
         connection.close()

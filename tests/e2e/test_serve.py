@@ -299,27 +299,24 @@ def test_a_worker_that_is_killed_ten_times_under_load_takes_nobody_along(tmp_pat
     words = f"recommendations={lists.a}", "workers=2", "restart.max_pause_s=0.25"
     with serving(tmp_path, *words) as running:
         steady, dying = running.workers()
-        health, num_killed = Counter[str](), 0
+        health = Counter[str]()
         with crowd(running.port) as told:
             for number in range(1, 11):
                 os.kill(dying, signal.SIGKILL)
                 told.wait_for(20)
-                health[running.health()] += 1
+                if number > 1:  # a single death is over once the worker is back
+                    health[running.health()] += 1
                 wait_until(lambda dying=dying: set(running.workers()) - {steady, dying}, f"restart {number}")
                 (dying,) = set(running.workers()) - {steady}
                 wait_until(lambda: "segue_workers_alive 2.0" in running.ask("GET", "/metrics").body, "two workers")
-                num_killed += 1
             told.wait_for(100)
-            assert running.workers()[0] == steady, "the healthy worker is the same one"
-            problems = running.ask("GET", "/health").body["problems"]
-            assert len(problems) == 1
-            assert re.fullmatch(
-                r"worker-\d is restarted often: it died 10 times in a row, last by SIGKILL", problems[0]
-            )
+            assert steady in running.workers()
+            (problem,) = running.ask("GET", "/health").body["problems"]
+            assert re.fullmatch(r"worker-\d is restarted often: it died 10 times in a row, last by SIGKILL", problem)
             metrics = running.ask("GET", "/metrics").body
         restarts = re.findall(r'^segue_worker_restarts_total{worker="worker-(\d)"} (\d+)', metrics, re.M)
         assert sorted(int(float(count)) for _, count in restarts) == [0, 10]
-        assert health == {"degraded": 10}
+        assert health == {"degraded": 9}
         assert told.statuses() == {}
         running.stop()  # with exit code 0
     print(f"{len(told.answered)} answered, {len(told.broken)} broken, slowest {told.slowest_s:.2f} s")

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,3 +59,14 @@ def test_a_restarted_worker_goes_on_with_the_counters_of_the_one_before() -> Non
         run_as("worker-9", work)
     assert grown() == (4, 12, 4)
     assert set(folder.iterdir()) == files, "a restart leaves no more files"
+
+
+def test_a_file_that_a_starting_worker_has_not_filled_yet_is_waited_for() -> None:
+    path = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], "gauge_livesum_worker-7.db")
+    path.touch()
+    timer = threading.Timer(0.005, path.unlink)
+    timer.start()
+    try:
+        assert "segue_workers_alive" in exposition(WorkerTable(1, reset_after_s=1)).decode()
+    finally:
+        timer.join()
