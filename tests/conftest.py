@@ -2,9 +2,16 @@
 
 import json
 import os
+import shutil
+import sqlite3
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "0")  # read when torch is loaded: threads that wait leave the cores to others
 
 import numpy as np
 import pandas as pd
@@ -22,6 +29,31 @@ def no_store_is_left_behind() -> Iterator[None]:
     """MLflow puts the store it was last told of into the environment, where verbs would find it."""
     yield
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@cache
+def _empty_store() -> Path:
+    """A store without experiments, which is made once: MLflow takes a second for the tables."""
+    from src.tracking.store import open_store
+
+    folder = tempfile.TemporaryDirectory(prefix="store-")
+    _FOLDERS.append(folder)
+    file = Path(folder.name) / "mlflow.db"
+    open_store(f"sqlite:///{file}", "segue")
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("DELETE FROM experiments")
+    return file
+
+
+_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def new_store(folder: Path) -> str:
+    """The address of an empty store in a folder, as MLflow itself leaves one at its first call."""
+    file = folder / "mlflow.db"
+    if not file.exists():
+        shutil.copy(_empty_store(), file)
+    return f"sqlite:///{file}"
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,12 @@ from mlflow.entities import LoggedModelOutput
 from src.comparison.runs import find, read, register, setup_names
 from src.errors import InputError
 from src.tracking.store import end_parent, open_store, start_parent
+from tests.conftest import new_store
 
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    uri = new_store(tmp_path_factory.mktemp("store"))
     open_store(uri, "segue")
     return uri
 

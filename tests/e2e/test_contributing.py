@@ -4,15 +4,15 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import NUM_RING_TRACKS, ROOT
+from tests.conftest import NUM_RING_TRACKS, ROOT, new_store
+from tests.e2e.forks import fork_command
 
-NOT_OURS = shutil.ignore_patterns(".*", "outputs", "data", "mlruns", "mlflow.db*", "optuna.db*", "__pycache__")
+NOT_OURS = shutil.ignore_patterns(".*", "outputs", "data", "mlruns", "mlflow.db*", "optuna.db*", "experiments", "docs")
 QUICK = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "model.dim=16", "datamodule.batch_size=256")
 
 
@@ -37,7 +37,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(clone: Path, *words: str) -> str:
-    done = subprocess.run([sys.executable, *words], cwd=clone, capture_output=True, text=True, timeout=300)
+    first = words[0] if words[0] == "-m" else str(clone / words[0])
+    command = fork_command(first, *words[1:])
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -53,6 +55,7 @@ def test_its_contract_is_tested_and_nothing_else_has_to_know_it(clone: Path) -> 
 def test_it_is_compared_and_exported(clone: Path, ring_logs: Path) -> None:
     source = "datamodule=botify", f"datamodule.path={ring_logs}"
     words = "-m", "model=one_table,convex", *source, *QUICK, "callbacks.export.k=5", "hydra.sweep.dir=sweep"
+    new_store(clone)
     run(clone, "train.py", *words, "~callbacks.plots", "callbacks.lineage.model=false")
     lists = (clone / "sweep/0/recommendations.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lists) == NUM_RING_TRACKS

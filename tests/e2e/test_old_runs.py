@@ -12,7 +12,7 @@ import pytest
 
 from src.comparison.analysis import QUERY, TESTED
 from src.tracking.store import open_store
-from tests.conftest import ROOT
+from tests.conftest import ROOT, new_store
 from tests.e2e.forks import run_forked
 
 COMMIT = "652e0711af7fef119613bbfebd0d4da696f10e87"
@@ -34,7 +34,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     cwd = tmp_path_factory.mktemp("cwd")
     run = cwd / "run"
     run.mkdir()
-    client = mlflow.MlflowClient(f"sqlite:///{cwd}/mlflow.db")
+    client = mlflow.MlflowClient(new_store(cwd))
     experiment = client.create_experiment("segue", artifact_location=str(cwd / "artifacts"))
     assert experiment == open_store(f"sqlite:///{cwd}/mlflow.db", "segue")
     tags = {"setup": "convex α=0.9", "setup_digest": "a0", "config_digest": "c0", "data_digest": "d0"}

@@ -18,7 +18,7 @@ import yaml
 from src.catalog import Catalog
 from src.evaluation import ranking
 from src.recommendations import Recommendations
-from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, write_lines, write_tracks
+from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, new_store, write_lines, write_tracks
 from tests.e2e.forks import fork_command, run_forked
 
 MODELS = ("track", "artist", "mean", "convex", "contextual")
@@ -46,6 +46,8 @@ def new_interpreter(*overrides: str) -> list[str]:
 
 
 def train(cwd: Path, *overrides: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    if code == 0 and "logger=none" not in overrides:
+        new_store(cwd)
     done = run_forked(ROOT / "train.py", *overrides, cwd=cwd, env={**os.environ, **env}, timeout_s=300)
     assert done.returncode == code, done.stdout + done.stderr
     return done

@@ -11,11 +11,12 @@ from src.terminal.console import console
 from src.terminal.quiet import hush_libraries
 from src.tracking.logger import RunLogger
 from src.tracking.store import open_store
+from tests.conftest import new_store
 
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    uri = new_store(tmp_path_factory.mktemp("store"))
     open_store(uri, "segue")
     return uri
 

@@ -13,11 +13,12 @@ from src.runs.folder import RunRecord, digest
 from src.runs.resume import config_digest
 from src.tracking.previous_runs import folder_of, join_sweep, same_runs
 from src.tracking.store import open_store
+from tests.conftest import new_store
 
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    return new_store(tmp_path_factory.mktemp("store"))
 
 
 def config_of(uri: str, experiment: str) -> DictConfig:

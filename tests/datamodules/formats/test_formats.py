@@ -1,7 +1,6 @@
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from src.datamodules.formats import READERS, find_reader
 from src.errors import InputError
 from tests.conftest import ROOT
+from tests.e2e.forks import fork_command
 
 
 def test_an_unknown_reader_is_refused_with_the_known_ones() -> None:
@@ -54,7 +54,7 @@ def test_a_new_source_takes_the_three_steps_of_the_documentation(tmp_path: Path)
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8").partition("## A source of your own")[2]
     reader, settings, example = re.findall(r"```(?:python|yaml)\n(.*?)```", page, re.DOTALL)
     for folder in ("src", "conf", "tests"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for name, text in (("src/datamodules/formats/diary.py", reader), ("conf/datamodule/diary.yaml", settings)):
         assert f"`{name}`" in page
@@ -75,7 +75,7 @@ def test_a_new_source_takes_the_three_steps_of_the_documentation(tmp_path: Path)
 
 def _python(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        fork_command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
