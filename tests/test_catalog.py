@@ -1,13 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from src.catalog import Catalog
+from src.catalog_files import read_catalog
 from src.errors import InputError
 from tests.conftest import make_catalog
 
 
-def test_rows_and_ids_lead_to_each_other() -> None:
+def test_rows_and_ids_convert_to_each_other() -> None:
     catalog = make_catalog([0, 1, 0])
     assert catalog.rows_of(np.array([102, 100, 7])).tolist() == [2, 0, -1]
     assert catalog.track_ids[catalog.rows_of(catalog.track_ids)].tolist() == [100, 101, 102]
@@ -39,3 +42,22 @@ def test_a_damaged_catalogue_is_refused(tracks: list[int | None], message: str) 
     frame = pd.DataFrame({"track": tracks, "title": ["t"] * len(tracks), "artist": ["a"] * len(tracks)})
     with pytest.raises(InputError, match=message):
         Catalog.from_frame(frame, "tracks.json")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2 is damaged: not JSON"),
+        ("[1]", "line 2 is damaged: expected a JSON object, got list"),
+        ('{"track": 1.5, "title": "t", "artist": "a"}', r'line 2: expected \{"artist": text, .* "track": whole number'),
+        (
+            '{"track": 2, "title": "\\ud800", "artist": "a"}',
+            "line 2: .* contains an unpaired surrogate; correct the text",
+        ),
+    ],
+)
+def test_a_damaged_line_of_a_catalogue_file_is_refused(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "tracks.json"
+    path.write_text('{"track": 1, "title": "t", "artist": "a"}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        read_catalog(path)

@@ -36,7 +36,7 @@ def test_what_is_written_is_read_back(
     assert [p.name for p in path.parent.iterdir()] == ["recommendations.jsonl"]
 
 
-def test_a_line_is_what_the_old_service_loads(tmp_path: Path) -> None:
+def test_a_line_is_what_botify_loads(tmp_path: Path) -> None:
     path = tmp_path / "recommendations.jsonl"
     rows = np.array([[1, 2], [2, 0], [0, 1]])
     Recommendations(rows=rows, scores=np.full((3, 2), 0.5, np.float32)).write(path, make_catalog([0, 0, 1]))
@@ -51,7 +51,7 @@ def test_a_line_is_what_the_old_service_loads(tmp_path: Path) -> None:
     assert len(lines) == 3
 
 
-def test_the_predecessors_file_without_scores_and_with_short_lists_is_read(tmp_path: Path) -> None:
+def test_a_file_of_botify_without_scores_and_with_short_lists_is_read(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(
         '{"artist": "Artist 0", "title": "Title 1", "track": 101, "recommendations": [100, 102]}\n'
@@ -110,7 +110,7 @@ def test_a_list_longer_than_the_catalogue_is_refused(k: int) -> None:
 
 
 @pytest.mark.parametrize("names", ['"artist": "Artist 0", "title": "Other"', '"artist": "Other", "title": "Title 1"'])
-def test_a_file_whose_tracks_have_other_names_is_of_another_catalogue(tmp_path: Path, names: str) -> None:
+def test_a_file_with_other_names_than_the_catalogue_is_refused(tmp_path: Path, names: str) -> None:
     path = tmp_path / "other.jsonl"
     path.write_text(f'{{{names}, "track": 101, "recommendations": [100]}}\n')
     with pytest.raises(

@@ -22,7 +22,7 @@ def ring(datamodule_of: Make, ring_logs: Path) -> PairDataModule:
 
 
 @pytest.mark.parametrize("split", ["time", "session"])
-def test_sessions_stay_whole(datamodule_of: Make, ring_logs: Path, split: str) -> None:
+def test_a_session_is_in_one_split(datamodule_of: Make, ring_logs: Path, split: str) -> None:
     datamodule = datamodule_of(ring_logs, split=split)
     datamodule.setup()
     sessions = [set(pairs.session.tolist()) for pairs in datamodule.pairs.values()]
@@ -30,7 +30,7 @@ def test_sessions_stay_whole(datamodule_of: Make, ring_logs: Path, split: str) -
     assert len(set.union(*sessions)) == 400
 
 
-def test_the_vocabulary_is_counted_from_training_sessions_alone(tmp_path: Path, datamodule_of: Make) -> None:
+def test_the_vocabulary_is_counted_from_training_sessions_only(tmp_path: Path, datamodule_of: Make) -> None:
     write_tracks(tmp_path, [0, 0, 1, 1, 2])
     lines = []
     for session in range(10):  # 8 train, 1 validates, 1 tests; the last two play tracks that training never shows
@@ -109,7 +109,7 @@ def test_too_few_sessions_for_a_split_are_named(tmp_path: Path, datamodule_of: M
         datamodule_of(tmp_path).setup()
 
 
-def test_the_pair_split_tears_sessions_apart(datamodule_of: Make, ring_logs: Path) -> None:
+def test_the_pair_split_divides_sessions(datamodule_of: Make, ring_logs: Path) -> None:
     datamodule = datamodule_of(ring_logs, split="pair", pairing="first")
     datamodule.setup()
     sessions = [set(pairs.session.tolist()) for pairs in datamodule.pairs.values()]

@@ -1,4 +1,4 @@
-"""Sessions and pairs against slow loops written from the old sheet's description."""
+"""Sessions and pairs compared with slow loops and with SQL."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ from tests.conftest import ROOT, event, write_lines, write_tracks
 Pair = tuple[int, int, int, float]
 
 
-def sheet_sessions(events: list[dict[str, Any]], gap_ms: float) -> list[list[dict[str, Any]]]:
+def loop_sessions(events: list[dict[str, Any]], gap_ms: float) -> list[list[dict[str, Any]]]:
     """Sort a user's events by time, cut after each `last`, and before a long silence."""
     of_user = defaultdict(list)
     for line in events:
@@ -43,18 +43,18 @@ def sheet_sessions(events: list[dict[str, Any]], gap_ms: float) -> list[list[dic
     return sessions
 
 
-def sheet_pairs(sessions: list[list[dict[str, Any]]], pairing: str, window: int) -> list[Pair]:
+def loop_pairs(sessions: list[list[dict[str, Any]]], pairing: str, window: int) -> list[Pair]:
     pairs = []
     for session in sessions:
-        for later in range(1, len(session)):
+        for place in range(1, len(session)):
             if pairing == "first":
-                earlier = [0]
+                previous_places = [0]
             else:
-                reach = 1 if pairing == "consecutive" else window
-                earlier = list(range(max(0, later - reach), later))
-            line = session[later]
-            for place in earlier:
-                pairs.append((session[0]["timestamp"], session[place]["track"], line["track"], line["time"]))
+                distance = 1 if pairing == "consecutive" else window
+                previous_places = list(range(max(0, place - distance), place))
+            line = session[place]
+            for previous in previous_places:
+                pairs.append((session[0]["timestamp"], session[previous]["track"], line["track"], line["time"]))
     return pairs
 
 
@@ -116,14 +116,14 @@ def close(ours: list[tuple[int, int, float]], sheet: list[Pair]) -> bool:
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
-def test_pairs_of_the_real_log_are_those_of_the_old_sheet(real_data: Path, tmp_path: Path, pairing: str) -> None:
+def test_pairs_of_the_real_log_are_those_of_slow_loops(real_data: Path, tmp_path: Path, pairing: str) -> None:
     folder = real_data / "botify-2023"
     lines = [json.loads(text) for path in folder.glob("logs/**/data.json*") for text in path.read_text().splitlines()]
-    sheet = sorted(sheet_sessions(lines, float("inf")), key=lambda session: session[0]["timestamp"])
+    sheet = sorted(loop_sessions(lines, float("inf")), key=lambda session: session[0]["timestamp"])
     sessions, ours = our_pairs(folder, tmp_path, pairing)
     assert len(sessions) == len(sheet) == 1000
     assert len(ours) > 9000
-    assert close(ours, sheet_pairs(sheet, pairing, 3))
+    assert close(ours, loop_pairs(sheet, pairing, 3))
 
 
 @st.composite
@@ -150,10 +150,10 @@ def test_pairs_of_any_log_are_those_of_the_loops(
     folder = tmp_path_factory.mktemp("log")
     write_tracks(folder, range(5))
     write_lines(folder / "logs" / "data.json", lines)
-    sheet = sorted(sheet_sessions(lines, gap * 60_000), key=lambda session: session[0]["timestamp"])
+    sheet = sorted(loop_sessions(lines, gap * 60_000), key=lambda session: session[0]["timestamp"])
     sessions, ours = our_pairs(folder, folder, pairing, window, float(gap))
     assert len(sessions) == len(sheet)
-    assert sorted(ours) == sorted(pair[1:] for pair in sheet_pairs(sheet, pairing, window))
+    assert sorted(ours) == sorted(pair[1:] for pair in loop_pairs(sheet, pairing, window))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "src" / "datamodules" / "sql").glob("*.sql")), ids=lambda p: p.stem)

@@ -20,7 +20,7 @@ def sessions_of(folder: Path, events: list[dict[str, Any]], gap_minutes: float =
     return cut_sessions(source.database, session_gap_minutes=gap_minutes)
 
 
-def test_a_silence_of_exactly_the_gap_does_not_end_a_session(tmp_path: Path) -> None:
+def test_a_pause_of_exactly_the_gap_does_not_end_a_session(tmp_path: Path) -> None:
     times = [0, GAP_MS, 2 * GAP_MS + 1]
     sessions = sessions_of(tmp_path, [event(1, time, 100 + row) for row, time in enumerate(times)])
     assert sessions.key.tolist() == ["1/1", "1/2"]
@@ -45,7 +45,7 @@ def test_sessions_come_in_the_order_of_their_start_with_their_listener(tmp_path:
     assert sessions.has_clock
 
 
-def test_a_gap_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_gap_out_of_range_is_refused(tmp_path: Path) -> None:
     message = "session_gap_minutes must be a number above 0 and at most 1000000000, got 0"
     with pytest.raises(InputError, match=message):
         sessions_of(tmp_path, [event(1, 0, 100)], gap_minutes=0.0)

@@ -28,7 +28,7 @@ def test_the_time_split_never_trains_on_what_came_later() -> None:
     assert (np.diff(parts) >= 0).all()
 
 
-def test_the_session_split_follows_from_its_seed_and_the_keys_alone() -> None:
+def test_the_session_split_depends_on_its_seed_and_the_keys_only() -> None:
     sessions = sessions_of(200)
     parts = split_sessions(sessions, split="session", seed=3)
     np.testing.assert_array_equal(parts, split_sessions(sessions, split="session", seed=3))

@@ -122,7 +122,7 @@ def test_the_mix_is_the_formula(alpha: float) -> None:
 
 
 @given(alpha=st.floats(0, 1), scale=st.floats(0.01, 100))
-def test_the_mix_lies_in_its_bounds_is_symmetric_and_blind_to_length(alpha: float, scale: float) -> None:
+def test_the_mix_is_bounded_symmetric_and_independent_of_vector_length(alpha: float, scale: float) -> None:
     scorer = cosine_mix(alpha)
     previous, following = every_pair()
     scores = scorer(previous, following)
@@ -155,7 +155,7 @@ def test_a_track_of_an_unknown_artist_scores_nothing() -> None:
     assert scorer(torch.full((6,), 5), torch.arange(6)).tolist() == [0.0] * 6
 
 
-def test_what_was_not_seen_stays_unknown_through_training() -> None:
+def test_unseen_tracks_stay_zero_in_training() -> None:
     scorer = cosine_mix("learned", seen=[1, 1, 1, 1, 1, 0])
     optimizer = torch.optim.Adam(scorer.parameters(), lr=0.1, weight_decay=0.01)
     for _ in range(3):
@@ -165,14 +165,14 @@ def test_what_was_not_seen_stays_unknown_through_training() -> None:
     assert scorer.query_vectors()[5].abs().sum() == 0
 
 
-def test_a_context_never_seen_says_nothing_though_the_track_was_seen_as_next() -> None:
+def test_a_track_never_seen_as_context_has_a_zero_context_vector() -> None:
     scorer = two_tables(previous=[0, 1, 1, 1, 1, 1], following=[1, 1, 1, 1, 1, 0])
     assert scorer.query_vectors()[0].abs().sum() == 0
     assert scorer.item_vectors()[0].abs().sum() > 0
     assert scorer.item_vectors()[5].abs().sum() == 0
 
 
-def test_one_head_alone_keeps_one_table_alone() -> None:
+def test_a_head_has_only_the_tables_it_uses() -> None:
     assert cosine_mix(1.0).artist is None
     assert cosine_mix(0.0).track is None
     assert cosine_mix(1.0).query_vectors().shape == (6, 5)
@@ -187,7 +187,7 @@ def test_an_item_bias_is_added_to_the_score_whatever_came_before(make: Callable[
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_knows_of_tracks_that_are_left_out(dtype: torch.dtype) -> None:
+def test_dropped_tracks_have_zero_cosine_in_half_precision(dtype: torch.dtype) -> None:
     previous, following = every_pair()
     scorer = cosine_mix(0.7, track_dropout=0.5)
     with torch.autocast("cpu", dtype):
@@ -199,7 +199,7 @@ def test_half_precision_knows_of_tracks_that_are_left_out(dtype: torch.dtype) ->
         assert parameter.grad.isfinite().all(), name
 
 
-def test_no_track_is_left_out_where_no_artist_stands_in() -> None:
+def test_no_track_is_dropped_without_an_artist_to_replace_it() -> None:
     previous, following = every_pair()
     alone, mix = cosine_mix(1.0, track_dropout=0.5), cosine_mix(0.5, track_dropout=0.5)
     assert torch.equal(alone(previous, following), alone(previous, following))
@@ -207,7 +207,7 @@ def test_no_track_is_left_out_where_no_artist_stands_in() -> None:
     assert not torch.equal(mix(previous, following), mix(previous, following))
 
 
-def test_offsets_tell_what_follows_from_what_came_before() -> None:
+def test_offsets_make_the_score_depend_on_the_order() -> None:
     previous, following = every_pair()
     mix, ordered = cosine_mix(0.7), cosine_mix(0.7, order_std=0.1)
     torch.testing.assert_close(ordered.query_vectors(), mix.query_vectors())
@@ -243,7 +243,7 @@ def test_dropout_follows_the_seed_and_its_gradient_is_its_mask() -> None:
 
 @pytest.mark.parametrize("make", [partial(cosine_mix, 0.7), two_tables])
 @pytest.mark.parametrize("kind", ["dropout", "track_dropout"])
-def test_dropout_is_for_training_alone(make: Callable[..., Scorer], kind: str) -> None:
+def test_dropout_applies_in_training_only(make: Callable[..., Scorer], kind: str) -> None:
     previous, following = every_pair()
     scorer, whole = make(**{kind: 0.5}), make()(previous, following)
     assert not torch.allclose(scorer(previous, following), whole)
@@ -251,7 +251,7 @@ def test_dropout_is_for_training_alone(make: Callable[..., Scorer], kind: str) -
 
 
 @pytest.mark.parametrize("order_std", [0.0, 0.1])
-def test_a_track_that_is_left_out_is_scored_by_its_artist(order_std: float) -> None:
+def test_a_dropped_track_is_scored_by_its_artist(order_std: float) -> None:
     previous, following = every_pair()
     scorer = cosine_mix(0.7, track_dropout=0.5, order_std=order_std)
     whole, left_out = (cosine_mix(0.7, order_std=order_std) for _ in range(2))
@@ -281,7 +281,7 @@ def test_a_learned_alpha_starts_in_the_middle_and_moves() -> None:
 
 
 @pytest.mark.parametrize("alpha", [1.5, -0.1, float("nan"), "learn"])
-def test_an_alpha_outside_its_law_is_refused(alpha: Any) -> None:
+def test_an_alpha_out_of_range_is_refused(alpha: Any) -> None:
     with pytest.raises(InputError, match=rf"alpha must lie in \[0, 1\] or be learned, got {alpha}"):
         cosine_mix(alpha)
 

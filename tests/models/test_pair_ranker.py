@@ -99,7 +99,7 @@ def test_the_test_metrics_are_those_of_the_loops_beside_both_floors(ring: PairDa
     assert metrics["alpha"] == pytest.approx(0.9)
 
 
-def test_a_learned_alpha_is_logged_as_it_ended(ring: PairDataModule) -> None:
+def test_the_final_value_of_a_learned_alpha_is_logged(ring: PairDataModule) -> None:
     model = ranker(ring, scorer=partial(CONVEX, alpha="learned"))
     trainer = fit(model, ring, 2)
     assert isinstance(model.scorer, CosineMix)
@@ -114,7 +114,7 @@ def test_training_that_diverges_is_stopped(ring: PairDataModule) -> None:
         fit(model, ring, 3)
 
 
-def test_weight_decay_pulls_at_embeddings_alone(ring: PairDataModule) -> None:
+def test_weight_decay_applies_to_embeddings_only(ring: PairDataModule) -> None:
     model = ranker(ring, scorer=partial(CONVEX, alpha="learned"), optimizer=partial(torch.optim.Adam, weight_decay=0.5))
     tables, others = model.configure_optimizers().param_groups
     assert tables["weight_decay"] == 0.5
@@ -134,6 +134,6 @@ def test_weight_decay_pulls_at_embeddings_alone(ring: PairDataModule) -> None:
         ({"scorer": partial(CONVEX, alpha=2.0)}, r"^alpha must lie in \[0, 1\]"),
     ],
 )
-def test_settings_that_no_part_knows_are_refused(ring: PairDataModule, change: dict[str, Any], message: str) -> None:
+def test_unknown_settings_are_refused(ring: PairDataModule, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ranker(ring, **change)

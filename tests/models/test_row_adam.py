@@ -76,7 +76,7 @@ def trained(model: PairRanker, optimizer: Any, num_steps: int = 60) -> dict[str,
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("scorer", SCORERS)
-def test_it_goes_where_adam_without_momentum_goes(scorer: str, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_steps_equal_adam_without_momentum(scorer: str, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.models.row_adam._CHUNK_SIZE", 5 * 8)
     fast = ranker(scorer, loss, ROW_ADAM)
     slow = ranker(scorer, loss, partial(torch.optim.Adam, lr=0.02, betas=(0.0, 0.999)))
@@ -87,7 +87,7 @@ def test_it_goes_where_adam_without_momentum_goes(scorer: str, loss: str, monkey
     torch.testing.assert_close(ended, expected, rtol=1e-3, atol=2e-4)
 
 
-def test_a_row_that_no_pair_shows_stays_where_it_is() -> None:
+def test_a_row_outside_the_batch_does_not_change() -> None:
     model = ranker("contextual", "mse", partial(ROW_ADAM, weight_decay=0.1))
     assert isinstance(model.scorer, TwoTableDot)
     before = model.scorer.context.weight.detach().clone()
@@ -99,7 +99,7 @@ def test_a_row_that_no_pair_shows_stays_where_it_is() -> None:
     assert torch.equal(still, ~shown)
 
 
-def test_weight_decay_is_adams_on_the_rows_of_a_batch() -> None:
+def test_weight_decay_equals_adam_on_the_rows_of_a_batch() -> None:
     torch.manual_seed(0)
     weights = torch.randn(5, 3)
     fast, slow = nn.Embedding.from_pretrained(weights.clone(), freeze=False, sparse=True), weights.clone()
@@ -115,7 +115,7 @@ def test_weight_decay_is_adams_on_the_rows_of_a_batch() -> None:
     torch.testing.assert_close(fast.weight, slow)
 
 
-def test_its_state_goes_on_from_a_checkpoint_as_if_nothing_had_been() -> None:
+def test_its_state_is_restored_from_a_checkpoint() -> None:
     whole = ranker("convex", "bce", ROW_ADAM)
     optimizer = whole.configure_optimizers()
     trained(whole, optimizer)
@@ -132,7 +132,7 @@ def test_its_state_goes_on_from_a_checkpoint_as_if_nothing_had_been() -> None:
 
 
 @pytest.mark.parametrize("mode", ["default", "warn", "error"])
-def test_a_step_keeps_to_what_was_asked_of_determinism_and_moves_to_the_same_weights(mode: str) -> None:
+def test_a_step_keeps_the_determinism_setting_and_gives_the_same_weights(mode: str) -> None:
     before = torch.get_deterministic_debug_mode()
     expected = trained(plain := ranker("convex", "bce", ROW_ADAM), plain.configure_optimizers())
     torch.set_deterministic_debug_mode(mode)
@@ -146,7 +146,7 @@ def test_a_step_keeps_to_what_was_asked_of_determinism_and_moves_to_the_same_wei
 
 
 @pytest.mark.parametrize("scorer", ["convex", "contextual"])
-def test_training_ends_as_well_as_with_adam_within_what_seeds_differ(
+def test_training_ends_with_the_loss_of_adam_within_the_variation_of_seeds(
     datamodule_of: Callable[..., PairDataModule], ring_logs: Path, scorer: str
 ) -> None:
     ends: dict[str, list[float]] = {"row_adam": [], "adam": []}

@@ -52,9 +52,7 @@ BAD_LINES: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("line", "reason"), BAD_LINES)
-def test_a_line_that_does_not_fit_is_kept_aside_with_file_line_and_reason(
-    tmp_path: Path, line: str, reason: str
-) -> None:
+def test_an_invalid_line_is_written_with_file_line_and_reason(tmp_path: Path, line: str, reason: str) -> None:
     write_tracks(tmp_path, [0])
     path = tmp_path / "logs" / "r" / "data.json"
     write_lines(path.with_name("data.json.1"), [event(2, 1, 100)])
@@ -122,7 +120,7 @@ def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
     assert len(ours) > 20
 
 
-def test_a_compressed_rotation_is_read_and_its_bad_lines_kept(tmp_path: Path) -> None:
+def test_a_compressed_rotation_is_read_and_its_invalid_lines_written(tmp_path: Path) -> None:
     write_tracks(tmp_path, [0])
     path = tmp_path / "logs" / "data.json.1.gz"
     path.parent.mkdir()

@@ -3,7 +3,7 @@ from pathlib import Path
 from tests.datamodules.formats.conftest import read, rejected_lines, rows
 
 
-def test_seconds_listened_become_a_share_of_the_duration(tmp_path: Path) -> None:
+def test_seconds_played_become_a_share_of_the_duration(tmp_path: Path) -> None:
     (tmp_path / "tracks.csv").write_text(
         'item_id,duration_ms,title,artist\n1,200000.0,"One, two",Ann\n2,50000.0,Two,\n3,,Three,Ann\n'
     )

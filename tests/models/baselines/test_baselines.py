@@ -161,7 +161,7 @@ def test_recent_popular_is_that_of_the_loops() -> None:
         assert ordered[best[0]] == best[1:]
 
 
-def test_what_faded_to_nothing_stands_by_plays() -> None:
+def test_plays_that_lost_all_weight_are_ranked_by_plays() -> None:
     sessions: Sessions = [[(0, 1.0)]] + [[(1, 1.0)]] * 2 + [[(2, 1.0)]] * 20_000
     model = partial(Popular, half_life=1, artist_weight=0.0)
     assert lists(fitted(model, [0] * 3, sessions), 2)[2] == [1, 0]
@@ -172,7 +172,7 @@ def test_sticky_puts_the_artists_own_tracks_by_plays_before_the_rest_by_plays() 
     assert ordered == [[2, 4, 3, 1], [3, 2, 0, 4], [0, 4, 3, 1], [1, 2, 0, 4], [2, 0, 3, 1]]
 
 
-def test_an_artist_weighs_as_much_as_so_many_times_next() -> None:
+def test_the_weight_of_an_artist_counts_as_occurrences() -> None:
     sessions: Sessions = [[(0, 1.0), (1, 1.0)]] * 2 + [[(0, 1.0), (2, 1.0)]] + [[(3, 1.0)]]
     for artist_weight, expected in ((0.0, [1, 2, 3]), (1.5, [1, 3, 2]), (2.5, [3, 1, 2])):
         model = partial(Rules, **{**MARKOV, "artist_weight": artist_weight})
@@ -209,7 +209,7 @@ def ring(datamodule_of: Callable[..., PairDataModule], ring_logs: Path) -> PairD
         ("bpr", {-2, -1, 1, 2}),
     ],
 )
-def test_what_is_near_on_the_ring_is_recommended_first(ring: PairDataModule, name: str, steps: set[int]) -> None:
+def test_neighbours_on_the_ring_are_recommended_first(ring: PairDataModule, name: str, steps: set[int]) -> None:
     model = Baseline(vocabulary=ring.vocabulary, model=MODELS[name], monitor="val/mrr")
     model.on_train_start()
     rows = np.arange(NUM_RING_TRACKS)
@@ -219,7 +219,7 @@ def test_what_is_near_on_the_ring_is_recommended_first(ring: PairDataModule, nam
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.parametrize("name", MODELS)
-def test_a_checkpoint_brings_back_what_was_counted(ring: PairDataModule, tmp_path: Path, name: str) -> None:
+def test_a_checkpoint_restores_the_counts(ring: PairDataModule, tmp_path: Path, name: str) -> None:
     def trainer() -> Trainer:
         return Trainer(
             accelerator="cpu",
@@ -257,7 +257,7 @@ def test_the_same_seed_gives_the_same_vectors_and_another_gives_others(ring: Pai
 
 
 @pytest.mark.parametrize(("model", "settings"), [(Als, LEAST_SQUARES), (Bpr, PAIRWISE)])
-def test_factors_recommend_what_implicit_itself_finds_similar(
+def test_factors_recommend_the_similar_items_of_implicit(
     ring: PairDataModule, model: Any, settings: dict[str, Any]
 ) -> None:
     made = model(ring.vocabulary, **{**settings, "num_neighbours": 5})
@@ -289,7 +289,7 @@ def liked(listens: Listens, model: Any) -> np.ndarray:
     return listens.track[listens.played_ratio > 0 if model is Als else listens.played_ratio >= 0.5]
 
 
-def test_least_squares_weigh_a_listen_by_its_share_and_are_a_fixed_point() -> None:
+def test_least_squares_weigh_an_event_by_its_share_and_are_a_fixed_point() -> None:
     """Hu, Koren and Volinsky: the vector of a track solves its least squares, given those of the sessions."""
     sessions = [[(0, 1.0), (1, 0.5)], [(1, 1.0), (2, 1.0)], [(2, 0.5), (3, 1.0), (0, 1.0)], [(3, 1.0), (4, 0.0)]]
     made = Als(VOCABULARY, **{**LEAST_SQUARES, "dim": 2, "epochs": 500, "regularization": 0.1})
@@ -316,12 +316,12 @@ def test_inner_products_are_those_of_the_vectors() -> None:
 
 
 @pytest.mark.parametrize("name", ["als", "bpr"])
-def test_without_two_tracks_that_were_played_there_are_no_factors(name: str) -> None:
+def test_fewer_than_two_played_tracks_give_no_factors(name: str) -> None:
     for sessions in ([], [[(0, 0.0), (1, 0.0)]], [[(0, 1.0)]]):
         assert MODELS[name](VOCABULARY).count(make_listens(sessions)).nnz == 0
 
 
-def test_what_is_skipped_is_no_word_and_without_words_there_are_no_vectors() -> None:
+def test_skipped_tracks_are_not_words_and_without_words_there_are_no_vectors() -> None:
     made = Item2Vec(VOCABULARY, **SKIP_GRAM)
     session = [(0, 1.0), (1, 0.2), (2, float("nan")), (3, 0.5)]
     counted = made.count(make_listens([session] * 5)).toarray()

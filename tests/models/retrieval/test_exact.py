@@ -40,7 +40,7 @@ def test_a_rank_is_the_mean_place_among_its_ties(tables: tuple[Tensor, Tensor], 
 
 
 @given(tables=vectors(), block=st.integers(1, 20), data=st.data())
-def test_top_k_is_the_sorted_catalogue_cut_short(
+def test_top_k_is_the_first_part_of_the_sorted_catalogue(
     tables: tuple[Tensor, Tensor], block: int, data: st.DataObject
 ) -> None:
     queries, items = tables
@@ -59,7 +59,7 @@ def test_top_k_is_the_sorted_catalogue_cut_short(
 
 @pytest.mark.parametrize(("num_tracks", "k"), [(1000, 50), (3000, 1), (3001, 7)])
 @pytest.mark.parametrize("spread", [1, 30])
-def test_long_lines_with_few_or_many_ties_are_searched_as_short_ones(num_tracks: int, k: int, spread: int) -> None:
+def test_long_lines_with_few_or_many_ties_give_the_sorted_catalogue(num_tracks: int, k: int, spread: int) -> None:
     rng = np.random.default_rng(num_tracks + spread)
     tables = rng.integers(-spread, spread + 1, (2, num_tracks, 4))
     tables[:, rng.random(num_tracks) < 0.3] = 0
@@ -77,7 +77,7 @@ def test_long_lines_with_few_or_many_ties_are_searched_as_short_ones(num_tracks:
         assert scores[place].tolist() == pytest.approx(exact[expected])
 
 
-def test_approximate_lists_hold_the_share_that_they_say() -> None:
+def test_approximate_lists_have_the_recall_that_they_report() -> None:
     rng = np.random.default_rng(0)
     groups = rng.standard_normal((40, 12))
     table = torch.from_numpy((groups[rng.integers(0, 40, 2000)] + rng.standard_normal((2000, 12))).astype(np.float32))
@@ -102,9 +102,7 @@ def test_approximate_lists_hold_the_share_that_they_say() -> None:
 
 
 @pytest.mark.parametrize("num_tracks", [3, 30, 700])
-def test_an_approximate_search_that_looks_everywhere_finds_all(
-    num_tracks: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_approximate_search_of_all_cells_is_exact(num_tracks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.models.retrieval.approximate.MIN_CELLS_PER_PROBE", 1)
     torch.manual_seed(1)
     table = torch.randint(-9, 10, (num_tracks, 5)).float()
@@ -136,7 +134,7 @@ def test_float_noise_does_not_break_a_tie() -> None:
     assert ranks.tolist() == [12.5]
 
 
-def test_a_query_of_which_nothing_is_known_gets_the_most_played() -> None:
+def test_an_unknown_query_gets_the_most_played_tracks() -> None:
     queries = torch.zeros(6, 3)
     plays = np.array([1, 9, 4, 4, 0, 7])
     rows, scores = top_k(queries=queries, items=queries, query_rows=torch.tensor([1, 4]), k=3, plays=plays)
@@ -154,7 +152,7 @@ def test_progress_counts_every_query_once() -> None:
     assert sum(done) == 50
 
 
-def test_vectors_that_are_no_numbers_are_refused() -> None:
+def test_vectors_that_are_not_finite_are_refused() -> None:
     table = torch.randn(4, 2)
     broken = table.clone()
     broken[1, 0] = torch.nan

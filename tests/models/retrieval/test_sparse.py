@@ -40,7 +40,7 @@ def test_a_rank_is_the_mean_place_among_equals_in_score_and_plays(
 
 
 @given(drawn=tables(), block=st.integers(1, 20), data=st.data())
-def test_top_k_is_the_sorted_catalogue_cut_short(
+def test_top_k_is_the_first_part_of_the_sorted_catalogue(
     drawn: tuple[np.ndarray, np.ndarray], block: int, data: st.DataObject
 ) -> None:
     scores, plays = drawn
