@@ -42,7 +42,7 @@ def test_the_default_run_writes_logs_and_a_record_and_prints_the_next_commands(t
     assert f"next         python train.py datamodule=botify datamodule.path={run}" in printed
     assert "time per session: sum of the shares played; 1 is one track played in full." in done.stdout
     assert "brackets: 95 % interval" in done.stdout
-    assert "fallbacks (nothing to recommend, therefore a random track was played): T1" in done.stdout
+    assert "fallbacks (no track to recommend, a random one was played): T1" in done.stdout
     assert "\x1b" not in done.stdout
 
 
