@@ -64,10 +64,6 @@ def _row(effect: Effect, primary: str) -> list[str]:
     ]
 
 
-MARKDOWN_ONLY = ("relative interval", "p")
-"""Columns of `abtest.md` that the table in the terminal does not have."""
-
-
 def explain_columns(analysis: Analysis) -> dict[str, str]:
     """What each column of the table of effects holds.
 
@@ -89,7 +85,8 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
         "treatment": "mean over the users of the treatment.",
         "effect in %": "difference of the two means, in percent of the control mean."
         + (" –: no test is possible, because all values are equal or the control mean is 0." * has_dash),
-        "interval": f"{level} interval of the effect (Welch).",
+        "interval": f"{level} interval of the effect (Welch)."
+        + (" If it excludes 0, the effect is significant." * (not settings.correction)),
         "relative interval": f"{level} interval of the effect that also accounts for the uncertainty of the control "
         "mean (Fieller)."
         if settings.relative
@@ -98,8 +95,21 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
         "Holm's p": f"p-value of the effect, corrected for the {num_tests} tests of this table (Holm). "
         f"If it is below {settings.alpha:g}, the effect is significant."
         if settings.correction
-        else "not computed, because analysis.correction=false. If the interval excludes 0, the effect is significant.",
+        else "not computed, because analysis.correction=false.",
     }
+
+
+def explain_terminal_columns(analysis: Analysis) -> dict[str, str]:
+    """What each column of the table in the terminal holds; that table has fewer columns than `abtest.md`.
+
+    Args:
+        analysis: the result whose table is explained.
+
+    Returns:
+        The meaning of each column, by its name, in order.
+    """
+    hidden = ["relative interval", "p"] + ["Holm's p"] * (not analysis.settings.correction)
+    return {column: meaning for column, meaning in explain_columns(analysis).items() if column not in hidden}
 
 
 def details(analysis: Analysis) -> list[str]:

@@ -40,7 +40,7 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
     )
     fallbacks = {arm: row["fallbacks"] / row["steps"] for arm, row in arms.items() if row["fallbacks"]}
     if fallbacks:
-        table.caption += "\nfallbacks (nothing to recommend, therefore a random track was played): " + ", ".join(
+        table.caption += "\nfallbacks (no track to recommend, a random one was played): " + ", ".join(
             f"{arm} {share:.1%}" for arm, share in fallbacks.items()
         )
     return table

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.abtest.analysis import analyse
-from src.abtest.report import MARKDOWN_ONLY, details, explain_columns, markdown
+from src.abtest.report import details, explain_columns, explain_terminal_columns, markdown
 from src.abtest.result import Analysis
 from src.terminal.tables import effects_table
 from tests.abtest.users import pre_period, settings, users_of
@@ -26,10 +26,12 @@ def test_markdown_explains_each_of_its_columns(analysis: Analysis) -> None:
     assert re.findall(r"^- \*\*(.*)\*\*: .*\.$", text, flags=re.MULTILINE) == header.split(" | ")
 
 
-def test_the_explanations_for_the_terminal_are_those_of_its_columns(analysis: Analysis) -> None:
+@pytest.mark.parametrize("correction", [True, False])
+def test_the_explanations_for_the_terminal_are_those_of_its_columns(correction: bool) -> None:
+    analysis = analyse(users_of(TIME, ARM_OF), settings(correction=correction))
     headers = [str(column.header) for column in effects_table(analysis.record()).columns]
     shown = [name.strip("\\[]") for header in headers for name in header.split("\n")]
-    assert shown == [column for column in explain_columns(analysis) if column not in MARKDOWN_ONLY]
+    assert shown == list(explain_terminal_columns(analysis))
 
 
 def test_a_number_that_was_switched_off_is_not_explained_as_if_it_was_there() -> None:
@@ -42,6 +44,7 @@ def test_a_number_that_was_switched_off_is_not_explained_as_if_it_was_there() ->
     meanings = explain_columns(analysis)
     assert meanings["relative interval"].startswith("not computed, because analysis.relative=false")
     assert meanings["Holm's p"].startswith("not computed, because analysis.correction=false")
+    assert meanings["interval"].endswith("If it excludes 0, the effect is significant.")
     assert len(details(analysis)) == 1
 
 

@@ -45,7 +45,7 @@ def test_the_verdict_is_printed_and_written_as_json_markdown_and_picture(traffic
     assert "Fieller" not in done.stdout  # its column is in abtest.md only
     *_, results, folder, following = done.stdout.splitlines()
     assert results == "results      abtest.md, abtest.png, abtest.json"
-    assert folder == "run folder   verdict"
+    assert folder == f"run folder   {run}"
     assert following == "next         python train.py datamodule=botify datamodule.path=after"
     assert (run / "abtest.png").stat().st_size > 10_000
 
