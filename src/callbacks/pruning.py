@@ -1,4 +1,4 @@
-"""Trials of a search that are worse than the others early on are given up."""
+"""Pruning: trials of a search that are worse than the others end early."""
 
 import math
 
@@ -39,4 +39,4 @@ class Pruning(Callback):
         if self._trial.report(float(value), trainer.current_epoch + 1):
             self._trial.note(PRUNED, trainer.current_epoch + 1)
             self.pruned = trainer.should_stop = True
-            console.print(f"given up in epoch {trainer.current_epoch + 1}: the other trials were better by then")
+            console.print(f"pruned in epoch {trainer.current_epoch + 1}: worse than the median of the other trials")
