@@ -37,12 +37,10 @@ def without_code(text: str) -> str:
 
 @cache
 def anchors(page: Path) -> set[str]:
-    """Anchors of the headings of a page that GitHub and MkDocs agree on."""
+    """Anchors of the headings of a page, as GitHub and the site (`slugify` in mkdocs.yml) make them."""
     text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ +(.+)$", text, flags=re.MULTILINE)
-    kept = [re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings]
-    github = {name.replace(" ", "-") for name in kept}
-    return github & {re.sub(r"[-\s]+", "-", name.encode("ascii", "ignore").decode()) for name in kept}
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 @named(PAGES)
