@@ -1,7 +1,7 @@
-"""Photographs the MLflow UI for docs/comparing.md: python docs/screenshots.py <folder with mlflow.db>.
+"""Takes screenshots of the MLflow UI for docs/comparing.md: python docs/screenshots.py <folder with mlflow.db>.
 
-Needs Chromium, which is driven over its DevTools protocol. The store must hold a sweep that compare.py has looked at;
-the newest one is shown.
+Needs Chromium, which is controlled over its DevTools protocol. The store must have a sweep that compare.py has
+compared; the newest one is shown.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from src.errors import InputError  # noqa: E402
 
 UI, DEVTOOLS = 5599, 5598
 SETTLED_S = 12
-"""Seconds that a page of the UI takes to draw all it shows, and more."""
+"""Seconds after which a page of the UI is drawn completely."""
 
 CLOSE_ASSISTANT = "document.querySelector('[data-component-id=\"mlflow.assistant.chat_panel.close\"]')?.click()"
 EXPAND = "document.querySelector('.ag-cell-wrapper button')?.click()"
@@ -37,12 +37,12 @@ DIFFERENCES = "document.querySelector('[role=switch]')?.click()"
 
 
 def pages(folder: Path) -> dict[str, tuple[str, list[str]]]:
-    """Name of each picture; its address, and what is clicked there."""
-    found = find(f"sqlite:///{folder}/mlflow.db", "segue", parent=None, filter_string="")
-    if found.parent is None:
+    """For the name of each picture: the address of a page, and the scripts that click in it."""
+    matching = find(f"sqlite:///{folder}/mlflow.db", "segue", parent=None, filter_string="")
+    if matching.parent is None:
         raise InputError(f"{folder} has no sweep; python train.py -m model=track,artist,mean,convex seed=1,2")
-    parent, experiment = found.parent.info.run_id, found.parent.info.experiment_id
-    one_each = {run.data.tags["setup"]: run.info.run_id for run in found.runs}
+    parent, experiment = matching.parent.info.run_id, matching.parent.info.experiment_id
+    one_each = {run.data.tags["setup"]: run.info.run_id for run in matching.runs}
     chosen, experiments = quote(json.dumps(list(one_each.values()))), quote(json.dumps([experiment]))
     root = f"http://127.0.0.1:{UI}/#"
     runs = f"{root}/experiments/{experiment}/runs"
@@ -50,18 +50,18 @@ def pages(folder: Path) -> dict[str, tuple[str, list[str]]]:
         "sweep": (f"{runs}/{parent}", [SHOW_MORE]),
         "charts": (f"{runs}?compareRunsMode=CHART", [EXPAND]),
         "compare": (f"{root}/compare-runs?runs={chosen}&experiments={experiments}", [DIFFERENCES]),
-        "pictures": (f"{runs}/{found.runs[0].info.run_id}/artifacts/plots/artists.png", []),
+        "pictures": (f"{runs}/{matching.runs[0].info.run_id}/artifacts/plots/artists.png", []),
     }
 
 
-async def photograph(wanted: dict[str, tuple[str, list[str]]]) -> None:
-    """Let a Chromium that listens on DEVTOOLS show each page and click, and keep what it shows."""
+async def take_screenshots(addresses: dict[str, tuple[str, list[str]]]) -> None:
+    """Show each page in the Chromium that listens on DEVTOOLS, click, and write a screenshot."""
     async with aiohttp.ClientSession() as session:
         await _get(session, f"http://127.0.0.1:{UI}/version")
         tabs = json.loads(await _get(session, f"http://127.0.0.1:{DEVTOOLS}/json/list"))
         address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
         async with session.ws_connect(address, max_msg_size=0) as browser:
-            for name, (url, clicks) in wanted.items():
+            for name, (url, clicks) in addresses.items():
                 await _ask(browser, "Page.navigate", url=url)
                 for click in [CLOSE_ASSISTANT, *clicks]:
                     await asyncio.sleep(SETTLED_S)
@@ -83,7 +83,7 @@ async def _ask(browser: aiohttp.ClientWebSocketResponse, method: str, **params: 
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> str:
-    """What stands at an address, as soon as somebody answers there."""
+    """The text at an address; waits until a server answers there."""
     for _ in range(120):
         try:
             async with session.get(url) as answer:
@@ -95,7 +95,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> str:
 
 @contextmanager
 def running(*words: str, cwd: Path) -> Iterator[None]:
-    """A process that is ended with all that it started."""
+    """A process that runs during the block; it is stopped with its children."""
     environment, null = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}, subprocess.DEVNULL
     process = subprocess.Popen(words, cwd=cwd, env=environment, start_new_session=True, stdout=null, stderr=null)
     try:
@@ -106,18 +106,18 @@ def running(*words: str, cwd: Path) -> Iterator[None]:
 
 
 def main(folder: Path) -> None:
-    """Start the UI and Chromium, take the pictures, stop both."""
+    """Start the UI and Chromium, take the screenshots, stop both."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         raise InputError("no Chromium on this machine; apt-get install chromium")
-    wanted = pages(folder)
+    addresses = pages(folder)
     store = "--backend-store-uri", "sqlite:///mlflow.db", "--port", str(UI), "--workers", "1"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        looks = "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1500,1000"
+        options = "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1500,1000"
         devtools = f"--remote-debugging-port={DEVTOOLS}", f"--user-data-dir={profile}"
         ui = running(sys.executable, "-m", "mlflow", "ui", *store, cwd=folder)
-        with ui, running(chromium, *looks, *devtools, "about:blank", cwd=folder):
-            asyncio.run(photograph(wanted))
+        with ui, running(chromium, *options, *devtools, "about:blank", cwd=folder):
+            asyncio.run(take_screenshots(addresses))
 
 
 if __name__ == "__main__":

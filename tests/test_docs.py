@@ -1,6 +1,8 @@
-"""What the pages say of files is true: links lead somewhere, and rooms hold the files that they are said to hold."""
+"""Pages are correct and readable: links and anchors exist, rooms hold the files that are named, words are plain."""
 
+import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,16 +10,96 @@ import pytest
 from tests.conftest import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").rglob("README.md")]
+DOCS = [page for page in PAGES if "experiments" not in page.parts]
+MODULES = [*ROOT.glob("*.py"), *(ROOT / "src").rglob("*.py")]
 ROOMS = re.findall(
     r"^\| `([a-z]+)/` \| (.*) \|$", (ROOT / "docs/architecture.md").read_text(encoding="utf-8"), re.MULTILINE
 )
+LONGEST = 120
+"""Characters of a line of Markdown that is no row of a table and has no link."""
+
+NOT_PLAIN = re.compile(
+    r"\b(foretell\w*|foretold|anew|once more|told|tells|hardly|surely|by chance|luck|a hair|stands|"
+    r"(?:is|was|are) wanted|falls? short|mends?|mended|breaks? (?:its|the) law|thanks? for)\b"
+)
+"""Words that were replaced by plain ones; a reader whose first language is not English stumbles over them."""
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_within_the_project_lead_to_a_file(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
-    here = [link for link in links if not link.startswith(("http://", "https://", "mailto:"))]
-    assert [link for link in here if not (page.parent / link).exists()] == []
+def named(paths: list[Path]) -> pytest.MarkDecorator:
+    """A test for each path."""
+    return pytest.mark.parametrize("path", paths, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def without_code(text: str) -> str:
+    """A page without its blocks and spans of code."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """Anchors of the headings of a page, as GitHub and the site (`slugify` in mkdocs.yml) make them."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ +(.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@named(PAGES)
+def test_links_within_the_project_lead_to_a_file_and_to_a_heading(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?[^)]*\)", without_code(path.read_text(encoding="utf-8")))
+    here = [link for link in links if not link[0].startswith(("http://", "https://", "mailto:"))]
+    assert [link for link, _ in here if not (path.parent / link).exists()] == []
+    to_headings = [(path.parent / link if link else path, anchor) for link, anchor in here if anchor]
+    assert [f"{page.name}#{anchor}" for page, anchor in to_headings if anchor not in anchors(page.resolve())] == []
+
+
+@named(PAGES)
+def test_a_picture_has_an_alternative_text(path: Path) -> None:
+    pictures = re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    assert [name for text, name in pictures if len(text) < len("a picture")] == []
+
+
+def test_the_readme_begins_with_a_picture() -> None:
+    first = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:40]
+    assert any(re.match(r"!\[.+\]\(.+\)", line) for line in first)
+
+
+@named(PAGES)
+def test_lines_are_short(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    long = [number for number, line in enumerate(lines, start=1) if len(line) > LONGEST]
+    assert [number for number in long if not re.match(r"\s*\||.*\]\(|.*https?://", lines[number - 1])] == []
+
+
+@named(DOCS)
+def test_a_cell_of_a_table_has_one_number(path: Path) -> None:
+    text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    cells = [cell.strip() for row in re.findall(r"^\|(.*)\|$", text, flags=re.MULTILINE) for cell in row.split("|")]
+    several = [cell for cell in cells if len(re.findall(r"\d[\d,.]*", cell)) > 1 and not re.search("[a-zA-Z]", cell)]
+    assert several == []
+
+
+@named(PAGES)
+def test_a_page_has_plain_words(path: Path) -> None:
+    assert NOT_PLAIN.findall(without_code(path.read_text(encoding="utf-8"))) == []
+
+
+@named(MODULES)
+def test_docstrings_and_messages_have_plain_words(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert [word for text in texts for word in NOT_PLAIN.findall(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("A share that is foretold, and told\nonce more.", ["foretold", "told", "once more"]),
+        ("Surely not; `--anew` is an option, and the stool is mended.", ["mended"]),
+        ("The model predicts the share.", []),
+    ],
+)
+def test_words_that_are_not_plain_are_found(text: str, words: list[str]) -> None:
+    assert NOT_PLAIN.findall(without_code(text)) == words
 
 
 def test_every_room_is_described() -> None:
@@ -27,8 +109,8 @@ def test_every_room_is_described() -> None:
 @pytest.mark.parametrize(("room", "text"), ROOMS, ids=[name for name, _ in ROOMS])
 def test_a_room_holds_the_files_that_the_page_says_and_no_others(room: str, text: str) -> None:
     folder = ROOT / "src" / room
-    named = {name.rpartition("/")[2] for name in re.findall(r"`([a-z_/]+\.py)`", text) if not name.startswith("runs/")}
+    named_files = {name.rpartition("/")[2] for name in re.findall(r"`([a-z_/]+\.py)`", text) if name[:5] != "runs/"}
     held = {path.name for path in folder.rglob("*.py")}
-    assert named <= held
+    assert named_files <= held
     listed_by_folder = {path.name for path in (folder / "formats").glob("*.py")}
-    assert held - named - {"__init__.py"} - listed_by_folder == set()
+    assert held - named_files - {"__init__.py"} - listed_by_folder == set()

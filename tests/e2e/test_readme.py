@@ -144,7 +144,7 @@ def test_the_tutorial_runs_in_its_order(tmp_path: Path, services: ExitStack) -> 
     by_curl = 2
     assert len(service.lines()) == len(heard) + by_curl
     assert {"recommendations.jsonl", "metrics.json"} <= {path.name for path in learned.iterdir()}
-    assert len(list(tmp_path.glob("outputs/heads/*/metrics.json"))) == 2 * 2
+    assert len(list(tmp_path.glob("outputs/five/*/metrics.json"))) == 2 * 2
 
 
 def test_the_pages_have_commands_of_every_kind() -> None:
