@@ -1,4 +1,7 @@
-from src.terminal.words import as_plain_text, commands_of, experiment_as_name
+import pytest
+
+from src.errors import InputError
+from src.terminal.words import as_plain_text, commands_of, experiment_as_name, refuse_placeholders
 
 
 def test_the_experiment_of_a_log_is_no_file_of_conf() -> None:
@@ -17,3 +20,13 @@ def test_what_has_signs_of_hydras_language_is_quoted_once() -> None:
     ]
     assert as_plain_text(["filter='a = 1'"], "filter") == ["filter='a = 1'"]
     assert as_plain_text(['filter=a = "\\"'], "filter") == ['filter="a = \\"\\\\\\""']
+
+
+@pytest.mark.parametrize("word", ["datamodule.path=<folder>", "recommendations=run:<MLflow run id>", "resume=<run>/x"])
+def test_a_placeholder_of_the_documentation_is_refused(word: str) -> None:
+    with pytest.raises(InputError, match=r"^\S+=.*: <.*> is a placeholder; put a value of yours in its place$"):
+        refuse_placeholders(["model=track", word])
+
+
+def test_a_filter_may_compare() -> None:
+    refuse_placeholders(["filter=metrics.a <b and metrics.c> 1", "a=1 < 2", "model=track"])
