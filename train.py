@@ -14,7 +14,7 @@ from src.sweeps.search_words import search_as_sweeper
 from src.terminal.console import console
 from src.terminal.entry import verb
 from src.terminal.next_steps import FinishedRun, show_training
-from src.terminal.quiet import hush_libraries
+from src.terminal.quiet import silence_libraries
 from src.terminal.tables import frame_table
 from src.terminal.training_tables import below_popular
 from src.tracking.previous_runs import folder_of, join_sweep, same_runs
@@ -35,17 +35,15 @@ def train(config: DictConfig) -> float:
     Returns:
         The best value of the monitored metric, for a search.
     """
-    hush_libraries()
+    silence_libraries()
     from src.datamodules.source_choice import check_source_choice
-    from src.errors import check_number
-    from src.runs.folder import hold, setup_name
+    from src.runs.folder import lock_folder, refuse_used_folder, setup_name, short_run_name
     from src.runs.recipe import check_recipe, named_recipe
     from src.runs.resume import named_run, run_to_resume
 
     hydra = HydraConfig.get()
     model, recipe = (hydra.runtime.choices[group] for group in ("model", "recipe"))
     check_recipe(config, model=model, recipe=recipe)
-    check_number("trainer.devices", config.trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
     setup = setup_name(
         model=model,
         recipe=named_recipe(hydra.overrides.task, recipe),
@@ -57,19 +55,44 @@ def train(config: DictConfig) -> float:
     named = named_run(config)
     if named is None:  # a run that is resumed has its source
         check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
+    _check_before_data(config)
     datamodule = _data(config)
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
     previous = run_to_resume(named, same, data=datamodule.path, data_digest=datamodule.digest())
     if previous:
         join_sweep(config, previous)
         if previous.value is not None:
-            console.print(
-                f"{config.run_name}: done already, run {previous.run_id} in {previous.run_dir}", soft_wrap=True
-            )
+            name = short_run_name(str(previous.run_id))
+            console.print(f"{config.run_name}: done already, {name} in {previous.run_dir}", soft_wrap=True)
             return previous.value
         config.run_dir = str(previous.run_dir)
-    with hold(Path(config.run_dir)):
+    else:
+        refuse_used_folder(Path(config.run_dir))
+    with lock_folder(Path(config.run_dir), is_resumed=previous is not None):
         return _run(config, datamodule, previous, setup)
+
+
+def _check_before_data(config: DictConfig) -> None:
+    """Refuse what is known to be wrong from the config alone, before data are read, which may take minutes.
+
+    Raises:
+        InputError: a setting of the trainer, the monitor or the model is out of range.
+    """
+    from hydra.utils import instantiate
+
+    from src.catalog import example_vocabulary
+    from src.errors import check_number
+    from src.evaluation.direction import check_monitor_mode
+
+    trainer = config.trainer
+    check_number("trainer.devices", trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
+    check_number("trainer.max_epochs", trainer.max_epochs, whole=True, least=1)
+    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        if name in trainer:
+            hint = "a run is trained, validated and tested"
+            check_number(f"trainer.{name}", trainer[name], above=0, hint=hint)
+    check_monitor_mode(config.monitor.metric, config.monitor.mode)
+    instantiate(config.ranker, _convert_="all")(vocabulary=example_vocabulary())
 
 
 def _data(config: DictConfig) -> "PairDataModule":
@@ -95,8 +118,6 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
 
     from src.callbacks.assembly import make_callbacks
     from src.callbacks.context import RunContext
-    from src.errors import check_number
-    from src.evaluation.direction import check_monitor_mode
     from src.runs.beginning import record_beginning
     from src.tracking.store import runs_page
     from src.tracking.training_run import begin_run, end_pruned, make_logger, run_logger
@@ -105,8 +126,6 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
-    check_monitor_mode(config.monitor.metric, config.monitor.mode)
-    check_number("trainer.max_epochs", config.trainer.max_epochs, whole=True, least=1)
     context = RunContext(datamodule=datamodule)
     chosen = instantiate(config.callbacks, _convert_="all")
     callbacks = make_callbacks(chosen, context, monitor=config.monitor.metric, trial=config.trial)
@@ -127,7 +146,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
         words=hydra.overrides.task,
         data_digest=data_digest,
         mlflow_run_id=run_id,
-        again=bool(previous),
+        is_resumed=previous is not None,
     )
 
     trainer.fit(model, datamodule, ckpt_path=previous.checkpoint if previous else None, weights_only=True)

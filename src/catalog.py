@@ -183,3 +183,19 @@ class Vocabulary:
     listener_counts: Int64[np.ndarray, "L"]
     listens: Listens
     mean_played_ratio: float | None
+
+
+def example_vocabulary() -> Vocabulary:
+    """Two tracks, one pair, one listener: enough to build a model, and to see whether its settings are accepted."""
+    catalog = Catalog.from_columns([1, 2], ["One", "Two"], ["Ann", "Bob"], source="example")
+    ones = np.ones(2, np.int64)
+    listens = Listens(session=ones * 0, track=np.arange(2), played_ratio=np.ones(2, np.float32))
+    return Vocabulary(
+        catalog=catalog,
+        previous_counts=ones,
+        next_counts=ones,
+        plays=ones,
+        listener_counts=ones[:1],
+        listens=listens,
+        mean_played_ratio=0.5,
+    )

@@ -1,5 +1,6 @@
 """Every config composes and builds; what each promises stands in it."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from src.catalog import example_vocabulary
 from src.errors import InputError
 from src.models.baselines.module import Baseline
 from src.models.pair_ranker import PairRanker
@@ -31,8 +33,9 @@ def test_every_part_of_a_run_builds(model: str, experiment: str | None, tmp_path
     for part in ("datamodule", "callbacks", "logger"):
         instantiate(config[part], _convert_="all")
     instantiate(config.trainer, logger=False, _convert_="all")
-    built = instantiate(config.ranker, _convert_="all")(vocabulary=make_vocabulary([0, 0, 1]))
-    assert isinstance(built, Baseline if model in BASELINES else PairRanker)
+    for vocabulary in (example_vocabulary(), make_vocabulary([0, 0, 1])):
+        built = instantiate(config.ranker, _convert_="all")(vocabulary=vocabulary)
+        assert isinstance(built, Baseline if model in BASELINES else PairRanker)
 
 
 @pytest.mark.parametrize("model", BASELINES)
@@ -44,12 +47,12 @@ def test_a_baseline_is_one_pass_judged_by_its_ranking_without_anything_of_gradie
 
 
 @pytest.mark.parametrize("word", ["loss=mse", "optimizer=adam", "scheduler=plateau"])
-def test_what_only_pair_models_have_cannot_be_chosen_for_a_baseline(word: str) -> None:
+def test_what_only_pair_models_have_cannot_be_chosen_for_a_baseline(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "model=rules", word])
     with pytest.raises(ConfigCompositionException) as error:
         composed("model=rules", word)
-    line = message(error.value)
-    assert line is not None
-    assert f"{word.partition('=')[0]}= means nothing here: what else was chosen has none; leave it out" in line
+    group = word.partition("=")[0]
+    assert message(error.value) == f"{word} cannot be chosen with model=rules, which has no {group}; leave it out"
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,12 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
     runs = [run for run in runs if KIND not in run.data.tags]
     finished = [run for run in runs if run.info.status == "FINISHED" and PRUNED not in run.data.tags]
     where = f"sweep {above.info.run_name}" if above is not None else f"experiment {experiment!r}"
+    if not finished and filter_string:
+        num_runs = len([run for run in find_runs(tracking_uri, experiment) if KIND not in run.data.tags])
+        raise InputError(
+            f"no finished run in {where} of {tracking_uri} fits filter={filter_string}; of its {num_runs} runs "
+            f"{len(runs)} do; change the filter, or leave it out (a page of the MLflow UI shows what a run has)"
+        )
     if not finished:
         raise InputError(
             f"no finished runs in {where} of {tracking_uri}; train first: "

@@ -9,7 +9,7 @@ from src.runs.folder import RunRecord, as_dict, write_config
 
 
 def record_beginning(
-    config: DictConfig, *, words: Sequence[str], data_digest: str, mlflow_run_id: str | None, again: bool
+    config: DictConfig, *, words: Sequence[str], data_digest: str, mlflow_run_id: str | None, is_resumed: bool
 ) -> None:
     """Write `config.yaml` and `run.json`.
 
@@ -18,13 +18,13 @@ def record_beginning(
         words: the overrides that were given on the command line.
         data_digest: of the data that the run learns from.
         mlflow_run_id: of MLflow, if it has one.
-        again: for a run that goes on.
+        is_resumed: whether the folder has this run already.
 
     Raises:
         InputError: the folder holds another run.
     """
     run_dir = Path(config.run_dir)
-    write_config(as_dict(config), run_dir / "config.yaml", again=again)
+    write_config(as_dict(config), run_dir / "config.yaml", is_resumed=is_resumed)
     RunRecord(
         overrides=[word for word in words if not word.startswith("resume=")],
         mlflow_run_id=mlflow_run_id,

@@ -110,25 +110,34 @@ def refuse_used_folder(run_dir: Path, record: str = "config.yaml") -> None:
         InputError: it is there.
     """
     if (run_dir / record).exists():
-        raise InputError(f"{run_dir} holds a run already; choose another folder with hydra.run.dir=<folder>")
+        raise InputError(
+            f"{run_dir} holds a run already; choose another folder with hydra.run.dir=<folder>, or hydra.sweep.dir= of "
+            "a sweep"
+        )
 
 
 @contextmanager
-def hold(run_dir: Path) -> Iterator[None]:
-    """Keep a run folder to this process.
+def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
+    """Let no other process write into a run folder.
+
+    Args:
+        run_dir: the folder; created where it is missing.
+        is_resumed: whether the folder has the run that this process resumes.
 
     Raises:
-        InputError: another process has it.
+        InputError: another process has locked it.
     """
     lock = FileLock(run_dir / ".lock", timeout=0)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise InputError(
-            f"{run_dir} holds a run already, which another process is at work on; choose another folder with "
-            "hydra.run.dir=<folder>"
-        ) from None
+        remedy = (
+            "wait until it has ended; if it was killed then, the same command resumes the run"
+            if is_resumed
+            else "choose another folder with hydra.run.dir=<folder>"
+        )
+        raise InputError(f"{run_dir} holds a run already, which another process is at work on; {remedy}") from None
     try:
         yield
     finally:
@@ -151,18 +160,18 @@ def remove_if_empty(folder: Path) -> None:
             return
 
 
-def write_config(config: Any, path: Path, *, again: bool = False) -> None:
+def write_config(config: Any, path: Path, *, is_resumed: bool = False) -> None:
     """Write the resolved config (plain dicts, lists and values), headed by its provenance.
 
     Args:
         config: the config.
         path: where.
-        again: for a run that goes on.
+        is_resumed: whether the folder has this run already.
 
     Raises:
         InputError: the folder holds a run already.
     """
-    if not again:
+    if not is_resumed:
         refuse_used_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     head = "".join(f"# {name}: {value}\n" for name, value in provenance().items())

@@ -21,6 +21,7 @@ from src.runs.provenance import ROOT
 from src.terminal import hydra_parts
 from src.terminal.console import errors
 from src.terminal.messages import is_interrupt, message, show_error
+from src.terminal.words import refuse_placeholders
 
 Rewrite = Callable[[list[str]], list[str]]
 
@@ -65,6 +66,7 @@ def verb(
             os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
             hydra_parts.hand_errors_over()
             try:
+                refuse_placeholders(sys.argv[1:])
                 sys.argv = [sys.argv[0], *_shown_as_used(rewrite(sys.argv[1:]))]
                 hydra_parts.register(sweepers, full_errors=wants_traceback)
                 hydra_parts.share_config_store()

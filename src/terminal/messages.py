@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
@@ -47,9 +47,7 @@ def message(error: BaseException) -> str | None:
         remedy = "; use trainer.accelerator=cpu" if "No supported gpu backend" in str(cause) else ""
         return _one_line(f"{where[1]}: {cause}{remedy}")
     if isinstance(error, ConfigCompositionException):
-        if missing := re.search(r"(In '.+': )?Could not override '(\S+)'. No match in the defaults list", str(error)):
-            return f"{missing[1] or ''}{missing[2]}= means nothing here: what else was chosen has none; leave it out"
-        return _one_line(f"{error}{_close_key(error)}")
+        return _line_of_the_config(error)
     if type(error) is ValueError and str(error).startswith("Config group override must be"):
         return "a config group cannot be null; name one of its choices, such as logger=none"
     if isinstance(error, OSError):
@@ -104,15 +102,42 @@ def _run_folders() -> Iterator[Path]:
             yield _path_in(value)
 
 
-def _close_key(error: ConfigCompositionException) -> str:
-    """A hint at the key that was probably meant, where a misspelt one was overridden."""
-    missing = re.search(r"Could not override '([\w.]+)'", str(error))
-    node = getattr(error.__cause__, "parent_node", None)
+def _line_of_the_config(error: ConfigCompositionException) -> str:
+    """The line for words of the command line that the config has no place for."""
+    said = str(error)
+    if unknown := re.search(r"Could not find '(.+)/(.+)'\s+Available options in '.+':((?:\n\t.+)*)", said):
+        group, name, choices = unknown[1], unknown[2], unknown[3].split()
+        return f"there is no {group}={name};{_close(name, choices)} choose one of {', '.join(choices)}"
+    if useless := re.search(r"(In '.+': )?Could not override '(\S+)'. No match in the defaults list", said):
+        group = useless[2]
+        return f"{useless[1] or ''}{_typed(group)} cannot be chosen{_beside(group)}, which has no {group}; leave it out"
+    missing, node = re.search(r"Could not override '([\w.]+)'", said), getattr(error.__cause__, "parent_node", None)
     if missing is None or node is None:
-        return ""
-    *parents, name = missing[1].split(".")
-    close = difflib.get_close_matches(name, map(str, node.keys()), n=1)
-    return f" Did you mean {'.'.join([*parents, close[0]])}?" if close else ""
+        return _one_line(said)
+    parent, _, name = missing[1].rpartition(".")
+    settings = sorted(str(key) for key in node if not str(key).startswith("_"))
+    where = (_typed(parent) if parent and _typed(parent) != f"{parent}=" else parent) or "the config"
+    close = _close(name, settings, prefix=f"{parent}." if parent else "")
+    others = close or (f" it has {', '.join(settings)}" if parent else " --help lists all")
+    return f"{_typed(missing[1])}: {where} has no {name};{others}"
+
+
+def _close(name: str, choices: Sequence[str], prefix: str = "") -> str:
+    """A hint at the name that was probably meant."""
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f" did you mean {prefix}{close[0]}?" if close else ""
+
+
+def _typed(key: str) -> str:
+    """The word of the command line that sets a key; the key alone where there is none."""
+    words = [word.lstrip("+~") for word in sys.argv[1:]]
+    return next((word for word in words if word.startswith(f"{key}=")), f"{key}=")
+
+
+def _beside(group: str) -> str:
+    """The choice of the command line that a choice of `group` does not go with."""
+    others = [word for word in sys.argv[1:] if word.startswith(("model=", "recipe=")) and word != _typed(group)]
+    return f" with {others[0]}" if others else " here"
 
 
 def _one_line(message: str) -> str:

@@ -4,7 +4,7 @@ import logging
 import warnings
 
 
-def hush_libraries() -> None:
+def silence_libraries() -> None:
     """Silence what Lightning and MLflow print about themselves on every run; call before they are imported."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     # prints a traceback where a store is locked; the run logger reports what a store did not take. A filter, since

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from src.errors import InputError
 
+from src.errors import InputError
+
 
 def experiment_as_name(words: Sequence[str]) -> list[str]:
     """`experiment=X` as `experiment_name=X`, for verbs other than `train`: of those it is the name in the log.
@@ -22,6 +24,17 @@ def as_plain_text(words: Sequence[str], key: str) -> list[str]:
     An example is `filter=params.seed = '1'`.
     """
     return [_quoted(word) if word.startswith(f"{key}=") else word for word in words]
+
+
+def refuse_placeholders(words: Sequence[str]) -> None:
+    """Refuse `<folder>` and the like, which stand for a value in our documentation.
+
+    Raises:
+        InputError: a word has one.
+    """
+    for word in words:
+        if not word.startswith("filter=") and (found := re.search(r"<[a-zA-Z][\w .-]*>", word)):
+            raise InputError(f"{word}: {found[0]} is a placeholder; put a value of yours in its place")
 
 
 def commands_of(words: Sequence[str], key: str, commands: Sequence[str]) -> list[str]:

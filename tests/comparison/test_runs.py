@@ -59,6 +59,15 @@ def test_the_last_sweep_is_taken_and_another_one_by_its_folder_or_id(uri: str, t
     assert everything.parent is None
 
 
+def test_a_filter_that_no_run_fits_is_named_with_what_there_is(uri: str) -> None:
+    make(uri, "filtered", params={"seed": 1})
+    make(uri, "filtered", params={"seed": 2}, status="FAILED")
+    for seed, fitting in ((3, 0), (2, 1)):
+        line = rf"no finished run in experiment 'filtered' .* fits filter=params.seed = '{seed}'; of its 2 runs {fitting} do"
+        with pytest.raises(InputError, match=line):
+            find(uri, "filtered", parent=None, filter_string=f"params.seed = '{seed}'")
+
+
 def test_runs_that_cannot_be_compared_are_left_out_and_counted(uri: str) -> None:
     make(uri, "mixed", data_digest="d1")
     make(uri, "mixed", status="FAILED")

@@ -5,7 +5,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from src.errors import InputError
-from src.runs.folder import RunRecord, digest, flatten, hold, is_resumable, parameters, setup_name, write_config
+from src.runs.folder import RunRecord, digest, flatten, is_resumable, lock_folder, parameters, setup_name, write_config
 from src.runs.provenance import provenance
 
 
@@ -50,9 +50,12 @@ def test_a_digest_does_not_see_where_a_run_is_kept() -> None:
 def test_a_folder_is_held_by_one_at_a_time_and_no_trace_is_left(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
     refused = pytest.raises(InputError, match=r"holds a run already, which another process is at work on")
-    with hold(folder), refused, hold(folder):
+    with lock_folder(folder), refused, lock_folder(folder):
         pass
-    with hold(folder):
+    waits = pytest.raises(InputError, match=r"another process is at work on; wait until it has ended; if it was killed")
+    with lock_folder(folder), waits, lock_folder(folder, is_resumed=True):
+        pass
+    with lock_folder(folder):
         pass
     assert list(folder.iterdir()) == []
 

@@ -72,6 +72,11 @@ def test_a_new_run_is_not_written_over_another(tmp_path: Path) -> None:
         named_run(OmegaConf.create({"resume": None, "run_dir": str(tmp_path)}))
 
 
+def test_a_folder_that_has_a_run_may_be_the_one_that_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    assert named_run(OmegaConf.create({"resume": True, "run_dir": str(tmp_path), "logger": {"x": 1}})) is None
+
+
 def test_the_run_that_is_named_is_resumed_on_the_same_data_alone(tmp_path: Path) -> None:
     named = PreviousRun(run_dir=started(tmp_path / "run"), run_id="abc")
     assert run_to_resume(named, [], data=Path("data"), data_digest="d0") is named

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
 from src.errors import InputError
 from src.terminal.messages import is_interrupt, message
+from tests.contracts.building import composed
 
 
 @pytest.fixture
@@ -80,6 +82,38 @@ def test_a_file_that_is_missing_through_a_bug_keeps_its_traceback(
     typed(*words)
     Path("run").mkdir()
     assert message(error_of(number, path)) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["recipe=playlist"],
+            "there is no recipe=playlist; did you mean playlists? choose one of counting, playlists, published, shares",
+        ),
+        (["monitor=zzz"], "there is no monitor=zzz; choose one of loss, ndcg"),
+        (["modle=track"], "modle=track: the config has no modle; did you mean model?"),
+        (["zzz=1"], "zzz=1: the config has no zzz; --help lists all"),
+        (["model.alhpa=0.3"], "model.alhpa=0.3: model has no alhpa; did you mean model.alpha?"),
+        (
+            ["model=popular", "model.alpha=0.9"],
+            "model.alpha=0.9: model=popular has no alpha; it has artist_weight, half_life",
+        ),
+        (["model=rules", "loss=bce"], "loss=bce cannot be chosen with model=rules, which has no loss; leave it out"),
+        (
+            ["recipe=counting", "loss=bce"],
+            "loss=bce cannot be chosen with recipe=counting, which has no loss; leave it out",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_words_that_the_config_has_no_place_for_are_named(
+    typed: Callable[..., None], words: list[str], line: str
+) -> None:
+    typed(*words)
+    with pytest.raises(ConfigCompositionException) as error:
+        composed(*words)
+    assert message(error.value) == line
 
 
 def test_other_errors_are_bugs() -> None:

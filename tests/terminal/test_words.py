@@ -1,7 +1,7 @@
 import pytest
 
 from src.errors import InputError
-from src.terminal.words import as_plain_text, commands_of, experiment_as_name
+from src.terminal.words import as_plain_text, commands_of, experiment_as_name, refuse_placeholders
 
 
 def test_the_experiment_of_a_log_is_no_file_of_conf() -> None:
@@ -38,3 +38,13 @@ def test_a_bare_word_that_is_not_a_command_is_refused(words: list[str], message:
 def test_the_value_of_an_option_is_not_a_command() -> None:
     words = ["--cfg", "job", "-p", "store", "+x=1", "~y", "a.b=laod"]
     assert commands_of(words, "do", ("load",)) == words
+
+
+@pytest.mark.parametrize("word", ["datamodule.path=<folder>", "recommendations=run:<MLflow run id>", "resume=<run>/x"])
+def test_a_placeholder_of_the_documentation_is_refused(word: str) -> None:
+    with pytest.raises(InputError, match=r"^\S+=.*: <.*> is a placeholder; put a value of yours in its place$"):
+        refuse_placeholders(["model=track", word])
+
+
+def test_a_filter_may_compare() -> None:
+    refuse_placeholders(["filter=metrics.a <b and metrics.c> 1", "a=1 < 2", "model=track"])
