@@ -1,7 +1,7 @@
-"""Losses: how a scorer is held against what was listened to.
+"""Losses: how scores are compared with what listeners played.
 
-B pairs in a batch, P pairs of validation. What every loss offers is in `contracts.py`. Shares are in [0, 1], NaN where
-unknown.
+B pairs in a batch, P validation pairs, V width of a vector, H accidental hits. The contract of a loss is in
+`contracts.py`. Shares played are in [0, 1], NaN if unknown.
 """
 
 from collections.abc import Callable
@@ -31,10 +31,10 @@ class MSELoss(nn.Module):
     """Mean squared error of the bare score against the share played: the published recipe.
 
     Args:
-        vocabulary: what the training pairs show.
+        vocabulary: counts and means of the training pairs.
 
     Raises:
-        InputError: the training pairs carry no share.
+        InputError: the training pairs have no shares.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -42,7 +42,7 @@ class MSELoss(nn.Module):
         _needs_shares(vocabulary, "mse")
 
     def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
-        """Mean over the pairs whose share is known; 0 where none is."""
+        """Mean over the pairs whose share is known; 0 if there are none."""
         error = scorer(batch.previous, batch.following) - batch.played_ratio.nan_to_num()
         return _mean_where_known(error**2, batch.played_ratio)
 
@@ -51,29 +51,29 @@ class MSELoss(nn.Module):
         score: Float[Tensor, "B"],
         listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce knows listeners
     ) -> Float[Tensor, "B"]:
-        """The score itself; it may leave [0, 1]."""
+        """The score itself. It may lie outside [0, 1]."""
         return score
 
     def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
-        """Nothing: the score is the share."""
+        """Does nothing: the score is the predicted share."""
 
 
 class BCELoss(nn.Module):
     """Cross entropy of `sigmoid(scale·score + bias + bias of the listener)` against the share played.
 
-    Scale and biases are learned. Some listeners play nearly everything and some nearly nothing, whatever follows what;
-    with a bias for each of them that is no longer put down to the tracks. It helps to learn, and is not asked for when
-    tracks are recommended, since it moves all scores of a listener alike.
+    Scale and biases are learned. Some listeners play nearly everything and some nearly nothing, whatever the tracks are.
+    A bias for each listener keeps this effect out of the embeddings. It is used in training only: it shifts all scores
+    of a listener by the same amount, therefore it does not change a ranking.
 
     Args:
-        vocabulary: what the training pairs show; the bias starts where a score of 0 predicts the mean share of
-            an unknown listener.
-        scale: where the scale starts, above 0; it stays there.
-        listener_spread: standard deviation of the listeners' biases that is expected beforehand, in logits; one whom
-            training shows little stays near 0, one whom it does not show at 0. 0 for none.
+        vocabulary: counts and means of the training pairs. The initial bias is such that for an unknown listener a
+            score of 0 predicts the mean share.
+        scale: initial scale, above 0. The learned scale stays above 0.
+        listener_spread: prior standard deviation of the listeners' biases, in logits; at least 0. The bias of a
+            listener with few training pairs stays near 0, that of a listener with none is 0. 0: no such biases.
 
     Raises:
-        InputError: the training pairs carry no share, or an argument is out of range.
+        InputError: the training pairs have no shares, or an argument is out of range.
     """
 
     pull: Tensor
@@ -91,23 +91,23 @@ class BCELoss(nn.Module):
         if listener_spread:
             counts = torch.from_numpy(vocabulary.listener_counts)
             self.listener_bias = Biases(len(counts))
-            # of a bias squared, in each of the listener's pairs: all of them together make the Gaussian prior
+            # weight of a squared bias in each pair of its listener: summed over the pairs, the Gaussian prior
             self.register_buffer("pull", 0.5 / (listener_spread**2 * counts.clamp(min=1).float()))
-            # what is still unknown of a bias after so many pairs, each of which tells as much as a coin with that mean
-            unknown = 1 / (1 / listener_spread**2 + counts * mean * (1 - mean))
-            self.register_buffer("shrink", _shrunk(unknown.float()))
+            # posterior variance of a bias after so many pairs, each as informative as a coin with that mean
+            variance = 1 / (1 / listener_spread**2 + counts * mean * (1 - mean))
+            self.register_buffer("shrink", _shrunk(variance.float()))
 
     def _logit(self, score: Float[Tensor, "B"], of_listener: Float[Tensor, "B"] | float) -> Float[Tensor, "B"]:
         return self.log_scale.exp() * score + self.bias + of_listener
 
     def _predicted(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Logit of the share, averaged over what a listener's bias may be."""
+        """Logit of the predicted share, averaged over the posterior of the listener's bias."""
         if self.listener_bias is None:
             return self._logit(score, 0.0)
         return self._logit(score, self.listener_bias(listener)) * self.shrink[listener]
 
     def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
-        """Mean over the pairs whose share is known; 0 where none is. In training the listeners' prior is in it."""
+        """Mean over the pairs whose share is known; 0 if there are none. In training it includes the listeners' prior."""
         score, listener = scorer(batch.previous, batch.following), batch.listener
         if self.training and self.listener_bias is not None:
             of_listener = self.listener_bias(listener)
@@ -119,15 +119,17 @@ class BCELoss(nn.Module):
         return _mean_where_known(each, batch.played_ratio)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """`sigmoid(scale·score + bias + bias of the listener)`, averaged over what that bias may be.
+        """`sigmoid(scale·score + bias + bias of the listener)`, averaged over the posterior of that bias.
 
-        As if it were normal about what was learned: the logit shrinks by √(1 + π/8·variance).
-        Source: MacKay, The evidence framework applied to classification networks, Neural Computation 1992.
+        The posterior is taken as normal: the logit is divided by √(1 + π/8·variance).
+
+        Source:
+            MacKay, The evidence framework applied to classification networks, Neural Computation 1992.
         """
         return torch.sigmoid(self._predicted(score, listener))
 
     def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
-        """Nothing: scale and biases are learned in training."""
+        """Does nothing: scale and biases are learned in training."""
 
 
 def _shrunk(variance: Float[Tensor, "*L"]) -> Float[Tensor, "*L"]:
@@ -135,25 +137,26 @@ def _shrunk(variance: Float[Tensor, "*L"]) -> Float[Tensor, "*L"]:
 
 
 class SoftmaxLoss(nn.Module):
-    """Softmax over the candidates of the batch: the track that followed against those that followed others.
+    """Softmax over the next tracks of the batch: the track that followed a pair's query against the others.
 
-    A candidate that equals the pair's own next track, or its query, is masked out (an accidental hit). `logq` takes
-    the logarithm of a candidate's share of the training pairs off its logit, because a batch shows popular tracks
-    more often than the catalogue does. Each pair weighs as much as its share played, 1 where unknown; a track after
-    itself weighs nothing, since it is no candidate of its own.
+    A candidate that equals the pair's own next track or its query is masked (an accidental hit). `logq` subtracts the
+    logarithm of a candidate's share of the training pairs from its logit, because popular tracks are in a batch more
+    often than in the catalogue. The weight of a pair is its share played, 1 if unknown, and 0 if a track follows
+    itself, because a track is never its own candidate.
 
-    A softmax says nothing of the level of a share. Where shares are known, `calibrate` learns it from validation: in
-    training the score of a pair has seen its share, and would predict too much.
+    A softmax does not determine the level of the predicted share. If shares are known, `calibrate` learns it from
+    validation pairs: the scores of training pairs are fitted to their own shares and would predict too much.
 
     Args:
-        vocabulary: what the training pairs show.
+        vocabulary: counts and means of the training pairs.
         temperature: divides the scores, above 0.
-        logq: strength of the correction: 0 none, 1 full.
+        logq: strength of the correction, from 0 (none) to 1 (full).
 
     Raises:
         InputError: an argument is out of range.
 
-    Source: Yi et al., Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019.
+    Source:
+        Yi et al., Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019.
     """
 
     log_q: Tensor
@@ -185,10 +188,10 @@ class SoftmaxLoss(nn.Module):
         )
 
     def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
-        """Learn how much of the share a score predicts, from pairs that were not trained on.
+        """Learn the slope from a score to the predicted share, from pairs that were not trained on.
 
-        The least-squares slope, as far as it exceeds its own standard error: a slope within random variation
-        counts for nothing. The level stays the mean share of training, which more pairs have shown.
+        It is the least-squares slope, shrunk by its standard error: a slope within random variation becomes 0. The
+        level stays the mean share of the training pairs, because they are more.
         """
         if not len(score):
             return
@@ -205,16 +208,16 @@ class SoftmaxLoss(nn.Module):
         score: Float[Tensor, "B"],
         listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce knows listeners
     ) -> Float[Tensor, "B"]:
-        """`level + slope·(score − centre)`, cut to [0, 1]; NaN where the source gives no shares."""
+        """`level + slope·(score − centre)`, clipped to [0, 1]; NaN if the source has no shares."""
         return (self.level + self.slope * (score - self.centre)).clamp(0, 1)
 
 
 class _WeightedSoftmax(torch.autograd.Function):
     """Weighted sum of the cross entropies of a batch whose targets are on the diagonal.
 
-    The same as `-(log_softmax(query @ item.T / temperature + bias).diagonal() * weight).sum()` with `-inf` at `hits`,
-    in half of the time: one B×B array serves the logits, the probabilities and both gradients, which are computed in
-    the forward pass.
+    The value is `-(log_softmax(query @ item.T / temperature + bias).diagonal() * weight).sum()` with logits of `-inf`
+    at `hits`. One B×B array holds the logits, then the probabilities. Both gradients are computed from it in the
+    forward pass, therefore it need not be kept.
     """
 
     @staticmethod
@@ -252,10 +255,11 @@ _weighted_softmax: Callable[..., Tensor] = _WeightedSoftmax.apply
 def accidental_hits(
     previous: Int[Tensor, "B"], following: Int[Tensor, "B"]
 ) -> tuple[Int64[Tensor, "H"], Int64[Tensor, "H"]]:
-    """Candidates of the batch that are no negatives of a pair: they equal its next track or its query.
+    """Candidates of the batch that must not be negatives of a pair: they equal its next track or its query.
 
     Returns:
-        The H hits as (pair, candidate); never a pair with its own candidate. A hit that is both stands there twice.
+        Index of the pair and of the candidate of each hit, without a pair's own candidate. A candidate that equals
+        both tracks of a pair occurs twice.
     """
     in_order, column = following.sort()
     wanted = torch.cat([following, previous])

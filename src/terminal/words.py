@@ -7,8 +7,6 @@ from itertools import pairwise
 
 from src.errors import InputError
 
-from src.errors import InputError
-
 
 def experiment_as_name(words: Sequence[str]) -> list[str]:
     """`experiment=X` as `experiment_name=X`, for verbs other than `train`: of those it is the name in the log.
