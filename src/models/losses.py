@@ -22,8 +22,7 @@ from src.models.heads import Biases
 def _needs_shares(vocabulary: Vocabulary, loss: str) -> None:
     if vocabulary.mean_played_ratio is None:
         raise InputError(
-            f"loss={loss} learns from shares played, and this source gives none; leave out loss=, or use "
-            "recipe=playlists"
+            f"loss={loss} learns from shares played, but this source has none; leave out loss=, or use recipe=playlists"
         )
 
 
@@ -61,7 +60,7 @@ class MSELoss(nn.Module):
 class BCELoss(nn.Module):
     """Cross entropy of `sigmoid(scale·score + bias + bias of the listener)` against the share played.
 
-    Scale and biases are learned. Some listeners play nearly everything and some nearly nothing, whatever the tracks are.
+    Scale and biases are learned. Some listeners play nearly everything and some nearly nothing, whatever the tracks.
     A bias for each listener keeps this effect out of the embeddings. It is used in training only: it shifts all scores
     of a listener by the same amount, therefore it does not change a ranking.
 
@@ -107,7 +106,7 @@ class BCELoss(nn.Module):
         return self._logit(score, self.listener_bias(listener)) * self.shrink[listener]
 
     def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
-        """Mean over the pairs whose share is known; 0 if there are none. In training it includes the listeners' prior."""
+        """Mean over the pairs with a known share; 0 if there are none. In training it includes the listeners' prior."""
         score, listener = scorer(batch.previous, batch.following), batch.listener
         if self.training and self.listener_bias is not None:
             of_listener = self.listener_bias(listener)
