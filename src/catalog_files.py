@@ -86,7 +86,7 @@ def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
         raise InputError(f"{path} must hold one JSON array of track ids, most played first")
     rows = catalog.rows_of(np.array(ids, np.int64))
     if (rows < 0).any():
-        raise InputError(f"{path}: track {ids[int((rows < 0).argmax())]} is not in the catalogue beside it")
+        raise InputError(f"{path}: track {ids[int((rows < 0).argmax())]} is not in the catalogue of the same folder")
     return rows
 
 

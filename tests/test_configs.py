@@ -59,7 +59,7 @@ def test_what_only_pair_models_have_cannot_be_chosen_for_a_baseline(word: str, m
     ("words", "line"),
     [
         (("model=rules", "experiment=published"), "the model is a Rules, which has no query and item vectors"),
-        (("model=rules", "recipe=shares"), "model makes a Rules, .* leave out recipe="),
+        (("model=rules", "recipe=shares"), "the model is a Rules, .* remove recipe="),
     ],
 )
 def test_a_recipe_for_another_kind_of_model_is_refused(words: tuple[str, ...], line: str) -> None:

@@ -415,9 +415,9 @@ class TwoTableDot(Head):
         return _with_bias(self.track_dropout(self.dropout(self.track(rows))), self.item_bias, rows)
 
 
-def _item_bias(vocabulary: Vocabulary, wanted: bool) -> Biases | None:
-    check_flag("item_bias", wanted)
-    return Biases(len(vocabulary.catalog)) if wanted else None
+def _item_bias(vocabulary: Vocabulary, enabled: bool) -> Biases | None:
+    check_flag("item_bias", enabled)
+    return Biases(len(vocabulary.catalog)) if enabled else None
 
 
 def _with_ones(vectors: Float[Tensor, "B W"], bias: Biases | None) -> Float[Tensor, "B V"]:

@@ -333,9 +333,9 @@ BAD_INPUT = [
     (["recipe=counting"], "model=convex takes values from its recipe, and recipe=counting has none for it; leave out"),
     (
         ["model=rules", "recipe=shares"],
-        "model makes a Rules, which has no query and item vectors to train; .* leave out recipe=",
+        "the model is a Rules, which has no query and item vectors to train; .* remove recipe=",
     ),
-    (["model=rules", "experiment=published"], "model makes a Rules, which has no query and item vectors to train"),
+    (["model=rules", "experiment=published"], "the model is a Rules, which has no query and item vectors to train"),
     (["model=rules", "monitor=loss"], "val/loss cannot be computed: this model only ranks; use monitor=ndcg"),
 ]
 

@@ -1,4 +1,4 @@
-"""Scorers with nothing beside their formula; a test says what it is about."""
+"""Scorers without dropout, bias and offsets; a test sets what it needs."""
 
 from collections.abc import Callable
 from functools import partial

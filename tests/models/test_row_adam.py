@@ -55,7 +55,7 @@ def ranker(scorer: str, loss: str, optimizer: Callable[..., Any]) -> PairRanker:
 
 
 def batches(num: int) -> list[PairBatch]:
-    """Small ones of many tracks, so that most rows are away for long; some twice in one batch; never row 7."""
+    """Small batches of many tracks: most rows occur rarely, some twice in a batch, row 7 never."""
     generator = torch.Generator().manual_seed(1)
     draws = torch.rand(num, 2, 12, generator=generator) ** 2 * (NUM_TRACKS - 8) + 8
     listeners = torch.randint(NUM_LISTENERS, (num, 12), generator=generator)

@@ -231,7 +231,7 @@ def test_lists_of_another_catalogue_are_refused(file: str, tmp_path: Path) -> No
     [
         ("{", "as JSON"),
         ("[]", "must hold one JSON array of track ids, most played first"),
-        ("[999]", "top_tracks.json: track 999 is not in the catalogue beside it"),
+        ("[999]", "top_tracks.json: track 999 is not in the catalogue of the same folder"),
         ('["100"]', "must hold one JSON array"),
     ],
 )

@@ -153,7 +153,7 @@ USER = {"user": 0, "interests": [1], "consume_bias": 1.0, "consume_sharpness": 1
         ("users.json", "{", "line 1 is damaged: not JSON"),
         ("tracks.json", '{"artist": "A", "title": "T", "track": 1.5}', "tracks.json, line 1: expected"),
         ("tracks.json", "", "tracks.json is empty"),
-        ("top_tracks.json", "[1, 999]", "track 999 is not in the catalogue beside it"),
+        ("top_tracks.json", "[1, 999]", "track 999 is not in the catalogue of the same folder"),
         ("top_tracks.json", "{}", "must hold one JSON array of track ids"),
     ],
 )

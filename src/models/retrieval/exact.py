@@ -134,7 +134,7 @@ def exact_search(candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor
 def _refuse_non_finite(*tables: Tensor) -> None:
     """Refuse NaN and infinity. A comparison with NaN is false, therefore NaN would rank first."""
     if not all(bound.isfinite() for table in tables for bound in table.aminmax()):
-        raise InputError("training diverged: vectors are not finite, so nothing can be ranked; lower optimizer.lr")
+        raise InputError("training diverged: vectors are not finite and cannot be ranked; lower optimizer.lr")
 
 
 def _distinct_lines(vectors: Float[Tensor, "Q V"]) -> tuple[Float[Tensor, "U V"], Int64[np.ndarray, "Q"]]:

@@ -74,7 +74,7 @@ _WHOLE = (
 
 
 def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
-    """Oracle: the reader as it was before it was made fast, with arithmetic of 128 bits throughout."""
+    """Oracle: a slower reader with 128-bit arithmetic for every column."""
     write_tracks(tmp_path, [0])
     good = json.dumps(event(1, 1, 100))
     lines = [

@@ -70,8 +70,8 @@ def test_rules_are_those_of_the_loops(sessions: Sessions, window: int, decay: st
                 fades = 1 / distance if decay == "inverse" else float(decay) ** (distance - 1)
                 expected[previous, following] += fades * weight(share) * weight(other)
                 expected[following, previous] += back * fades * weight(share) * weight(other)
-    made = Rules(VOCABULARY, window=window, decay=decay, reverse_weight=back, artist_weight=0.0)
-    np.testing.assert_allclose(made.count(make_listens(sessions)).toarray(), dense(expected), atol=1e-6)
+    baseline = Rules(VOCABULARY, window=window, decay=decay, reverse_weight=back, artist_weight=0.0)
+    np.testing.assert_allclose(baseline.count(make_listens(sessions)).toarray(), dense(expected), atol=1e-6)
 
 
 @given(
@@ -96,8 +96,8 @@ def test_neighbours_are_those_of_the_loops(sessions: Sessions, shrinkage: float,
             if together and q != c:
                 expected[q, c] = together / ((norms[q] * norms[c]) ** norm + shrinkage)
     changed = {"shrinkage": shrinkage, "norm_power": norm, "length_power": length}
-    made = Neighbours(VOCABULARY, **{**COSINE, **changed})
-    np.testing.assert_allclose(made.count(make_listens(sessions)).toarray(), dense(expected), rtol=1e-5)
+    baseline = Neighbours(VOCABULARY, **{**COSINE, **changed})
+    np.testing.assert_allclose(baseline.count(make_listens(sessions)).toarray(), dense(expected), rtol=1e-5)
 
 
 def test_a_session_of_one_track_makes_sknn_of_neighbours() -> None:
@@ -109,8 +109,8 @@ def test_a_session_of_one_track_makes_sknn_of_neighbours() -> None:
             similarity = len({query} & set(session)) / (1 * len(session)) ** 0.5
             for candidate in set(session) - {query}:
                 votes[query, candidate] += similarity
-    made = Neighbours(VOCABULARY, **{**COSINE, "norm_power": 0.0, "length_power": 1.0})
-    counted = made.count(make_listens([[(track, 1.0) for track in session] for session in sessions]))
+    baseline = Neighbours(VOCABULARY, **{**COSINE, "norm_power": 0.0, "length_power": 1.0})
+    counted = baseline.count(make_listens([[(track, 1.0) for track in session] for session in sessions]))
     np.testing.assert_allclose(counted.toarray(), dense(votes), rtol=1e-6)  # the denominator is 1
 
 
@@ -129,9 +129,9 @@ def fitted(model: Callable[..., Any], artists: Sequence[int], sessions: Sessions
     plays = np.bincount(listens.track, minlength=len(artists))
     nobody = [0] * len(artists)
     vocabulary = make_vocabulary(artists, listens=listens, previous_counts=nobody, next_counts=plays)
-    made = Baseline(vocabulary=vocabulary, model=model, monitor="val/mrr")
-    made.on_train_start()
-    return made
+    baseline = Baseline(vocabulary=vocabulary, model=model, monitor="val/mrr")
+    baseline.on_train_start()
+    return baseline
 
 
 def lists(model: Baseline, k: int) -> list[list[int]]:
@@ -184,10 +184,10 @@ def test_ranks_and_lists_agree() -> None:
     sessions = [[(int(rng.integers(8)), 1.0) for _ in range(4)] for _ in range(9)]
     knowing_artists = {"artist": partial(Rules, **{**MARKOV, "artist_weight": 1.5, "window": 3, "decay": 0.5})}
     for model in (MODELS | knowing_artists).values():
-        made = fitted(model, [0, 0, 1, 1, 2, 2, 3, 3], sessions)
-        places = np.array(lists(made, 7))
+        baseline = fitted(model, [0, 0, 1, 1, 2, 2, 3, 3], sessions)
+        places = np.array(lists(baseline, 7))
         previous, _ = np.indices((8, 7)).reshape(2, -1)
-        ranks = made.ranks(previous, places.ravel(), lambda _: None).reshape(8, 7)
+        ranks = baseline.ranks(previous, places.ravel(), lambda _: None).reshape(8, 7)
         assert (np.diff(ranks) >= 0).all()
         assert ranks.sum(1).tolist() == [28] * 8
 
@@ -260,9 +260,9 @@ def test_the_same_seed_gives_the_same_vectors_and_another_gives_others(ring: Pai
 def test_factors_recommend_the_similar_items_of_implicit(
     ring: PairDataModule, model: Any, settings: dict[str, Any]
 ) -> None:
-    made = model(ring.vocabulary, **{**settings, "num_neighbours": 5})
-    fitted = learned_by(made)
-    counted = made.count(ring.vocabulary.listens).toarray()
+    baseline = model(ring.vocabulary, **{**settings, "num_neighbours": 5})
+    fitted = fitted_by(baseline)
+    counted = baseline.count(ring.vocabulary.listens).toarray()
     heard = np.flatnonzero(np.bincount(liked(ring.vocabulary.listens, model), minlength=NUM_RING_TRACKS))
     for row, track in enumerate(heard):
         similar, scores = fitted[0].similar_items(row, N=6)
@@ -271,16 +271,16 @@ def test_factors_recommend_the_similar_items_of_implicit(
         assert found == pytest.approx(expected, rel=1e-4)
 
 
-def learned_by(made: Any) -> list[Any]:
-    """Where the model of implicit will be, once `made` has counted."""
+def fitted_by(baseline: Any) -> list[Any]:
+    """A list that receives the model of implicit when `count` builds it."""
     fitted: list[Any] = []
-    make = made._build
+    build = baseline._build
 
-    def remembered() -> Any:
-        fitted.append(make())
+    def recording_build() -> Any:
+        fitted.append(build())
         return fitted[0]
 
-    made._build = remembered
+    baseline._build = recording_build
     return fitted
 
 
@@ -292,9 +292,9 @@ def liked(listens: Listens, model: Any) -> np.ndarray:
 def test_least_squares_weigh_an_event_by_its_share_and_are_a_fixed_point() -> None:
     """Hu, Koren and Volinsky: the vector of a track solves its least squares, given those of the sessions."""
     sessions = [[(0, 1.0), (1, 0.5)], [(1, 1.0), (2, 1.0)], [(2, 0.5), (3, 1.0), (0, 1.0)], [(3, 1.0), (4, 0.0)]]
-    made = Als(VOCABULARY, **{**LEAST_SQUARES, "dim": 2, "epochs": 500, "regularization": 0.1})
-    fitted = learned_by(made)
-    counted = made.count(make_listens(sessions)).toarray()
+    baseline = Als(VOCABULARY, **{**LEAST_SQUARES, "dim": 2, "epochs": 500, "regularization": 0.1})
+    fitted = fitted_by(baseline)
+    counted = baseline.count(make_listens(sessions)).toarray()
     users, items = fitted[0].user_factors.astype(np.float64), fitted[0].item_factors.astype(np.float64)
     for track in range(4):
         share = np.array([dict(session).get(track, 0.0) for session in sessions])
@@ -307,9 +307,9 @@ def test_least_squares_weigh_an_event_by_its_share_and_are_a_fixed_point() -> No
 
 def test_inner_products_are_those_of_the_vectors() -> None:
     sessions: Sessions = [[(0, 1.0), (1, 1.0)]] * 2 + [[(0, 1.0), (2, 1.0)]] * 6 + [[(3, 1.0), (4, 1.0)]] * 3
-    made = Als(VOCABULARY, **{**LEAST_SQUARES, "similarity": "inner"})
-    fitted = learned_by(made)
-    counted = made.count(make_listens(sessions)).toarray()
+    baseline = Als(VOCABULARY, **{**LEAST_SQUARES, "similarity": "inner"})
+    fitted = fitted_by(baseline)
+    counted = baseline.count(make_listens(sessions)).toarray()
     items = fitted[0].item_factors
     expected = np.where(np.eye(5), 0, (items @ items.T).clip(min=0))
     np.testing.assert_allclose(counted[:5, :5], expected, rtol=1e-5)
@@ -322,13 +322,13 @@ def test_fewer_than_two_played_tracks_give_no_factors(name: str) -> None:
 
 
 def test_skipped_tracks_are_not_words_and_without_words_there_are_no_vectors() -> None:
-    made = Item2Vec(VOCABULARY, **SKIP_GRAM)
+    baseline = Item2Vec(VOCABULARY, **SKIP_GRAM)
     session = [(0, 1.0), (1, 0.2), (2, float("nan")), (3, 0.5)]
-    counted = made.count(make_listens([session] * 5)).toarray()
+    counted = baseline.count(make_listens([session] * 5)).toarray()
     assert not counted[1].any()
     assert not counted[:, 1].any()
     assert counted[0, 2] > 0
-    assert made.count(make_listens([[(0, 0.0)]])).nnz == 0
+    assert baseline.count(make_listens([[(0, 0.0)]])).nnz == 0
 
 
 @pytest.mark.parametrize(
