@@ -94,7 +94,7 @@ def calibration_deciles(predicted: Float[np.ndarray, "P"], real: Float[np.ndarra
 
     Args:
         predicted: predicted share of each pair.
-        real: played share of each pair.
+        real: share played of each pair.
 
     Returns:
         One row per group with the columns `num_pairs`, `predicted` (mean), `real` (mean) and `standard_error` of the
@@ -114,18 +114,18 @@ def calibration_deciles(predicted: Float[np.ndarray, "P"], real: Float[np.ndarra
 
 
 def draw_calibration(predicted: Float[np.ndarray, "P"], real: Float[np.ndarray, "P"], path: Path) -> None:
-    """Draw the predicted share against the played share, and below it a histogram of predictions.
+    """Draw the predicted share against the share played, and below it a histogram of predictions.
 
     Args:
         predicted: predicted share of each pair.
-        real: played share of each pair, in [0, 1]; at least one pair.
+        real: share played of each pair, in [0, 1]; at least one pair.
         path: PNG file to write.
     """
     deciles = calibration_deciles(predicted, real)
     error = np.average((deciles["predicted"] - deciles["real"]).abs(), weights=deciles["num_pairs"])
     means, bars = deciles[["predicted", "real"]].to_numpy(), 1.96 * deciles["standard_error"].fillna(0).to_numpy()
     figure = blank(
-        "Calibration: predicted share against played share",
+        "Calibration: predicted share against share played",
         f"{len(real):,} test pairs in deciles of the prediction (ties stay together). Mean absolute error of a decile: "
         f"{error:.3f}.\nBars: 95 % interval of the mean, if pairs were independent.",
         height=6.2,
@@ -137,7 +137,7 @@ def draw_calibration(predicted: Float[np.ndarray, "P"], real: Float[np.ndarray, 
         means[:, 0], means[:, 1], bars, color=BLUE, marker="o", ms=6, lw=1.2, elinewidth=1.6, label="test pairs"
     )
     above.set(xlim=(low, high), ylim=_with_room([*means.ravel(), *(means[:, 1] - bars), *(means[:, 1] + bars)]))
-    tidy(above, legend=True, ylabel="played share, mean")
+    tidy(above, legend=True, ylabel="share played, mean")
     below.hist(predicted.clip(low, high), bins=np.linspace(low, high, 61).tolist(), color=BLUE, alpha=0.55)
     below.set_yticks([])
     tidy(below, xlabel="predicted share", ylabel="pairs")

@@ -15,7 +15,7 @@ from experiments.throughput.stages.logs import logs_of, make_logs
 
 GAP_MS = 30 * 60_000
 Arrays = tuple[np.ndarray, ...]
-"""Session, previous track, following track and played share of each pair."""
+"""Session, previous track, following track and share played of each pair."""
 
 
 def make(folder: Path, small: bool) -> None:
