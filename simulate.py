@@ -50,7 +50,7 @@ def simulate(config: DictConfig) -> None:
     lines = [("simulated", f"{steps * seconds:,.0f} recommendations in {seconds:.1f} s, {steps:,.0f} per second")]
     lines.append(("run folder", str(run_dir)))
     if config.write_logs and len(arms) > 1:
-        experiment = f" experiment={config.experiment_name}" if config.after else ""  # earlier days may have others
+        experiment = f" experiment={config.experiment_name}" if config.after else ""  # previous days may have others
         lines.append(("next", f"python abtest.py logs={run_dir}{experiment}"))
     if config.write_logs:
         lines.append(("next", f"python train.py datamodule=botify datamodule.path={run_dir}"))

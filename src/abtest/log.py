@@ -110,8 +110,8 @@ def read_users(
     where = f"{called}={folder}"
     if not folder.is_dir():
         raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
-    found = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
-    files = sorted(path for path in map(Path, found) if path.is_file())
+    paths = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
+    files = sorted(path for path in map(Path, paths) if path.is_file())
     if not files:
         raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
     for path in files:

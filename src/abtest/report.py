@@ -65,7 +65,7 @@ def _row(effect: Effect, primary: str) -> list[str]:
 
 
 def explain_columns(analysis: Analysis) -> dict[str, str]:
-    """What each column of the table of effects holds.
+    """The meaning of each column of the table of effects.
 
     Args:
         analysis: the result whose table is explained.
@@ -100,7 +100,7 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
 
 
 def explain_terminal_columns(analysis: Analysis) -> dict[str, str]:
-    """What each column of the table in the terminal holds; that table has fewer columns than `abtest.md`.
+    """The meaning of each column of the table in the terminal, which has fewer columns than `abtest.md`.
 
     Args:
         analysis: the result whose table is explained.

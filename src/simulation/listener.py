@@ -152,7 +152,7 @@ def listen(
     shares *= WHOLE
     repeats = np.flatnonzero((crowd.artists == artists).any(0))  # sessions that have played this artist before
     num_played = (crowd.artists.take(repeats, axis=1) == artists[repeats]).sum(0)
-    shares[repeats] *= crowd.artist_discount[repeats] ** num_played  # times 0.8^(tracks of the artist so far)
+    shares[repeats] *= crowd.artist_discount[repeats] ** num_played  # times 0.8^(previous tracks of the artist)
     np.rint(shares, out=shares)
     # a track that was played before has share 0; its artist was played before too
     shares[repeats[(crowd.tracks.take(repeats, axis=1) == tracks[repeats]).any(0)]] = 0

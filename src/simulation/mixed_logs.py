@@ -1,4 +1,4 @@
-"""Simulated logs for training. They are written once and reused as long as their inputs do not change."""
+"""Simulated logs for training: written once, and reused until their inputs change."""
 
 import ast
 import hashlib

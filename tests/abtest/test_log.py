@@ -97,10 +97,10 @@ def test_a_folder_without_logs_is_rejected(tmp_path: Path) -> None:
 
 
 def test_a_compressed_log_is_read_and_a_truncated_one_is_rejected(tmp_path: Path) -> None:
-    whole = gzip.compress("".join(json.dumps(line) + "\n" for line in CLEAN).encode())
+    content = gzip.compress("".join(json.dumps(line) + "\n" for line in CLEAN).encode())
     path = tmp_path / "data.json.gz"
-    path.write_bytes(whole)
+    path.write_bytes(content)
     assert len(read_users(tmp_path, experiment=None, max_rejected=0.0)) == 4
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"data\.json\.gz is not a complete gzip file"):
         read_users(tmp_path, experiment=None, max_rejected=0.0)

@@ -16,7 +16,7 @@ from src.comparison.analysis import QUERY, TESTED, Comparison, Run, compare, dif
 from src.errors import InputError
 from src.statistics.holm import holm
 from src.statistics.paired import paired_difference
-from tests.statistics.test_paired import LEVEL, lucky, same, sample, two_setups
+from tests.statistics.test_paired import LEVEL, same, sample, simulate_setups, two_setups
 
 NDCG = "test/ndcg_at_10"
 
@@ -256,7 +256,7 @@ def test_false_alarms_between_equal_set_ups_keep_their_level_though_validation_p
     rng = np.random.default_rng(14)
     alarms, too_many, num = 0, 0, 600
     for _ in range(num):
-        samples, validation = lucky(rng, [0.0] * 8, [10] * 8, 0.3, 0.1)
+        samples, validation = simulate_setups(rng, [0.0] * 8, [10] * 8, 0.3, 0.1)
         tests = differences_from_first({f"s{k}": samples[k] for k in np.argsort(validation)[::-1]}, NDCG, LEVEL)
         alarms += any(one.holm_p_value < 1 - LEVEL for one in tests)
         too_many += min(holm([one.p_value for one in tests])) < 1 - LEVEL

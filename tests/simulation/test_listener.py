@@ -23,7 +23,7 @@ class Deterministic(Policy):
     """Recommends a track that depends on user, step and place only, the same for the arrays and for the loop."""
 
     def recommend(self, crowd: Crowd) -> Any:
-        # few tracks of few artists, so that repeats and discounts are frequent
+        # few tracks of few artists: repeats and discounts are frequent
         return (crowd.users * 7 + len(crowd.tracks) * len(crowd.tracks)) % 40 + crowd.place % 2
 
 
