@@ -242,12 +242,12 @@ def test_a_file_that_is_missing_or_cut_off_is_refused(whole: Path, name: str, da
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda _: [], "describes no release; load it again"),
-        (lambda head: head | {"version": 5}, "describes no release"),
-        (lambda head: head | {"arms": []}, "describes no release"),
+        (lambda _: [], "does not describe a release; load it again"),
+        (lambda head: head | {"version": 5}, "does not describe a release"),
+        (lambda head: head | {"arms": []}, "does not describe a release"),
         (lambda head: head | {"arms": {"C": {"recommender": "x"}}}, "damaged"),
         (lambda head: head | {"arms": {"C": 7}}, "damaged"),
-        (lambda head: head | {"arrays": {"../../etc/passwd": "abc"}}, "describes no release"),
+        (lambda head: head | {"arrays": {"../../etc/passwd": "abc"}}, "does not describe a release"),
         (lambda head: head | {"arrays": {}}, "damaged"),
         (lambda head: head | {"experiment": "OTHER"}, "damaged"),
         (lambda head: head | {"version": "abcabcabcabc"}, "damaged"),
@@ -281,7 +281,7 @@ def test_a_release_from_before_there_was_a_gap_has_none(tmp_path: Path) -> None:
 
 
 def test_a_gap_below_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match=r"artist_gap must be a whole number of at least 0.*got -1; 0 for artists who"):
+    with pytest.raises(InputError, match=r"artist_gap must be a whole number of at least 0.*got -1; 0 lets an artist"):
         Arm(recommender="r.jsonl", policy="lists", pick="ranked", artist_gap=-1)
 
 

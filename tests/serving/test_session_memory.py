@@ -36,7 +36,7 @@ def test_a_session_holds_what_its_user_played_in_that_order(tmp_path: Path) -> N
     assert play(sessions, 2, 2**63 - 1, START_MS + 3) == [900, 2**63 - 1]
 
 
-def test_after_its_end_a_session_starts_anew(tmp_path: Path) -> None:
+def test_a_new_session_starts_empty(tmp_path: Path) -> None:
     sessions = make(tmp_path)
     play(sessions, 1, 500), play(sessions, 2, 900)
     asyncio.run(sessions.end(1))
@@ -45,7 +45,7 @@ def test_after_its_end_a_session_starts_anew(tmp_path: Path) -> None:
     assert play(sessions, 2, 901, START_MS + 1) == [900, 901]
 
 
-def test_a_session_that_went_silent_is_over(tmp_path: Path) -> None:
+def test_an_idle_session_ends(tmp_path: Path) -> None:
     sessions = make(tmp_path)
     play(sessions, 1, 500)
     assert play(sessions, 1, 501, START_MS + 9_999) == [500, 501]
@@ -77,7 +77,7 @@ def crowded(num: int, capacity: int) -> list[int]:
     return [next(users) for _ in range(num)]
 
 
-def test_who_comes_into_a_full_bucket_takes_the_place_left_alone_for_longest(tmp_path: Path) -> None:
+def test_a_new_user_in_a_full_bucket_replaces_the_one_idle_longest(tmp_path: Path) -> None:
     sessions = make(tmp_path, capacity=64, idle_s=3600)
     *users, late = crowded(9, 64)
     for number, user in enumerate(users):
@@ -89,7 +89,7 @@ def test_who_comes_into_a_full_bucket_takes_the_place_left_alone_for_longest(tmp
     assert play(sessions, users[1], 9, START_MS + 400) == [9]
 
 
-def test_an_ended_session_makes_room_before_a_living_one(tmp_path: Path) -> None:
+def test_an_ended_session_is_replaced_before_an_active_one(tmp_path: Path) -> None:
     sessions = make(tmp_path, capacity=8, idle_s=3600)
     for user in range(8):
         play(sessions, user, user, START_MS + user)
@@ -114,7 +114,7 @@ def test_users_are_spread_over_buckets(tmp_path: Path, stride: int) -> None:
     assert asyncio.run(everybody()) >= 250
 
 
-def test_memory_is_bounded_whoever_comes(tmp_path: Path) -> None:
+def test_memory_is_bounded(tmp_path: Path) -> None:
     sessions = make(tmp_path, capacity=64, max_tracks=4, idle_s=3600)
     size = (tmp_path / "sessions.bin").stat().st_size
     assert size == 64 * (3 + 4) * 8
@@ -128,7 +128,7 @@ def test_memory_is_bounded_whoever_comes(tmp_path: Path) -> None:
     assert (tmp_path / "sessions.bin").stat().st_size == size
 
 
-def test_a_file_of_other_limits_is_begun_anew(tmp_path: Path) -> None:
+def test_a_file_with_other_limits_is_replaced(tmp_path: Path) -> None:
     play(make(tmp_path), 1, 500)
     assert play(make(tmp_path), 1, 501) == [500, 501], "a worker that comes back finds what there was"
     assert play(make(tmp_path, max_tracks=5), 1, 502) == [502]
@@ -214,7 +214,7 @@ def die_within(folder: Path) -> None:
     os._exit(9)
 
 
-def test_a_worker_that_dies_holds_up_nobody(tmp_path: Path) -> None:
+def test_a_worker_that_dies_blocks_no_other_one(tmp_path: Path) -> None:
     sessions = make(tmp_path)
     play(sessions, 1, 500)
     process = forked(die_within, tmp_path)
@@ -234,7 +234,7 @@ def test_a_worker_that_dies_holds_up_nobody(tmp_path: Path) -> None:
         ({"idle_s": float("inf")}, "sessions.idle_s must be a number above 0, got inf"),
     ],
 )
-def test_limits_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_invalid_limits_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make(tmp_path, **change)
 
