@@ -49,7 +49,7 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
     show(f"experiment   {release.experiment}")
     for name, arm in release.arms.items():
         picks = f"pick={arm.pick}, artist_gap={arm.artist_gap}"
-        how = picks if arm.policy == "lists" else "without lists, so pick and artist_gap do not apply"
+        how = picks if arm.policy == "lists" else "no lists: pick and artist_gap do not apply"
         show(f"arm {name:<8} {arm.recommender}, {how}")
     show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
     show(f"run folder   {settings.run_dir}")

@@ -1,7 +1,7 @@
 """The event log of one worker, in the predecessor's format.
 
-Every event is written to the operating system before the response is sent, so every answered request is in the log even
-if the worker is killed. `fsync` sets what a power failure can lose:
+Every event is written to the operating system before the response is sent. Therefore every answered request is in the
+log, even if the worker is killed. `fsync` sets what a power failure can lose:
 
 - `always`: nothing; a response waits until its event is on the disk;
 - `interval`: the events of about the last `fsync_interval_s` seconds;

@@ -1,7 +1,7 @@
 """Releases and sessions that several replicas share through Redis. Values are bytes of arrays or JSON.
 
 A release is stored in pieces under keys that contain its version. The key `index` names the current version and is set
-last. A replica copies a version into its folder once and answers from there, so requests do not wait for Redis.
+last. A replica copies a version into its folder once and answers from there; requests do not wait for Redis.
 """
 
 import json

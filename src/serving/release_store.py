@@ -52,7 +52,7 @@ class Index:
     def after_load(self, version: str, keep: int) -> tuple["Index", list[str]]:
         """The index after `version` was loaded, and the versions that are removed.
 
-        The previously current version is placed right before it, so a rollback returns to it.
+        The previously current version is placed right before it; a rollback returns to it.
         """
         before = [self.current] if self.current and self.current != version else []
         versions = [*(other for other in self.versions if other not in (version, *before)), *before, version]
@@ -71,7 +71,7 @@ class Index:
 
 
 def is_version(given: object) -> bool:
-    """Whether a value has the form of a version, so that it is safe in a path or a key."""
+    """Whether a value has the form of a version, and is therefore safe in a path or a key."""
     return isinstance(given, str) and 0 < len(given) <= 64 and given.isascii() and given.isalnum()
 
 

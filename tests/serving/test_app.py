@@ -1,4 +1,4 @@
-"""The service, driven as an ASGI application: the predecessor's answers and lines, and every way to be refused."""
+"""The ASGI application: answers and lines as the predecessor's, and every refusal."""
 
 import asyncio
 import errno
@@ -325,7 +325,7 @@ def test_a_large_body_is_refused_before_it_is_read(ring: Release, tmp_path: Path
 
 @pytest.mark.parametrize("length", ["many", "", "-1", "1e3", "9" * 5000])
 def test_an_invalid_content_length_is_not_an_internal_error(ring: Release, tmp_path: Path, length: str) -> None:
-    """Servers refuse it before, but the application does not rely on that."""
+    """Servers refuse it earlier, but the application does not depend on that."""
 
     async def work(service: Running) -> None:
         answer = await service.ask("POST", "/next/1", BODY, headers={"content-length": length})
@@ -469,7 +469,7 @@ def test_an_arm_with_a_gap_remembers_the_session_until_last(tmp_path: Path) -> N
 
         for _ in range(20):
             assert await following(100) in (102, 103)
-            assert await following(102) == 103, "since 100 was heard before"
+            assert await following(102) == 103, "because 100 was heard before"
             assert await following(103) == 100, "which was heard three tracks ago"
             await following(100, "last")
             assert await following(103) in (100, 102)
@@ -673,7 +673,7 @@ def test_an_internal_error_is_logged_and_its_answer_has_no_details(
     ring: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     def fail(*_: Any) -> Any:
-        raise ZeroDivisionError("a secret of ours")
+        raise ZeroDivisionError("a secret")
 
     async def work(service: Running) -> None:
         monkeypatch.setattr(Release, "row_of", fail)
@@ -684,7 +684,7 @@ def test_an_internal_error_is_logged_and_its_answer_has_no_details(
 
     with caplog.at_level(logging.ERROR, "segue.serving"):
         assert drive(ring, tmp_path, work).lines() == []
-    assert "ZeroDivisionError: a secret of ours" in caplog.text
+    assert "ZeroDivisionError: a secret" in caplog.text
 
 
 @pytest.mark.parametrize("path", ["/health/", "/track/100/", "//evil.example/", "/docs/"])
@@ -805,7 +805,7 @@ async def eventually(holds: Callable[[], bool]) -> None:
 
 
 def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What is damaged is not, and is told until it is mended."""
+    """A damaged version is not served and is reported until it is replaced."""
     store = FolderStore(tmp_path / "store", keep=3)
     first = store.load(writer("one"))
 
@@ -850,7 +850,7 @@ def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, capl
     with caplog.at_level(logging.WARNING, "segue.serving"):
         asyncio.run(run())
     assert caplog.text.count(f"serving version {first}") == 1
-    assert caplog.text.count("index.json is damaged") == 1, "a problem is told once, not at every look"
+    assert caplog.text.count("index.json is damaged") == 1, "a problem is logged once, not at every check"
 
 
 def test_a_version_of_a_shared_store_is_fetched_first(tmp_path: Path) -> None:
@@ -876,7 +876,7 @@ def test_a_version_of_a_shared_store_is_fetched_first(tmp_path: Path) -> None:
 
 
 def test_an_error_of_the_disk_does_not_stop_looking_for_versions(tmp_path: Path) -> None:
-    """Such as a disk without room for what is fetched."""
+    """For example, a disk without room for the new version."""
     store = FolderStore(tmp_path / "store", keep=3)
     store.load(writer("one"))
     num_calls = 0

@@ -1,4 +1,4 @@
-"""A token bucket never admits more than its law, and forgets clients rather than grow."""
+"""A token bucket never admits more than burst and rate allow; its memory is bounded."""
 
 import pytest
 from hypothesis import given
@@ -61,7 +61,7 @@ def test_clients_that_were_silent_longest_are_forgotten_first(monkeypatch: pytes
     limit = RateLimit(per_second=0.001, burst=1)
     assert [limit.take(client, 0.0) for client in "abc"] == [0, 0, 0]
     assert limit.take("a", 1.0) > 0
-    assert limit.take("d", 1.0) == 0, "who is new drives out b, who was seen longest ago"
+    assert limit.take("d", 1.0) == 0, "the new client replaces b, which was silent longest"
     assert len(limit._buckets) == 3
     assert limit.take("c", 1.0) > 0
     assert limit.take("a", 1.0) > 0

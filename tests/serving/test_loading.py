@@ -1,4 +1,4 @@
-"""What a service is given to serve: what was named, what replicas share, or what was there, in this order."""
+"""Which release a service serves: the one that was named, that of the shared store, or that of its own store."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ class SmallWorld:
 
 
 class Shared:
-    """A store that replicas share, as far as one replica can see."""
+    """A shared store, as one replica sees it."""
 
     where = "the shared store"
 
@@ -63,7 +63,7 @@ def request(**named: Any) -> ReleaseRequest:
 
 @pytest.fixture
 def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """As conf/serve.yaml composes it, for a run folder."""
+    """The composed config of conf/serve.yaml for a run folder."""
     monkeypatch.delenv(REDIS, raising=False)
     return {
         "do": "load",

@@ -1,4 +1,4 @@
-"""Lines of the log are whole, in order, and as safe as was promised before anybody is answered."""
+"""Lines of the log are complete, in order, and as safe as `fsync` promises before a request is answered."""
 
 import asyncio
 import errno
@@ -202,7 +202,7 @@ def test_the_size_of_an_existing_file_counts(tmp_path: Path) -> None:
 
 
 class HeldSync:
-    """An fsync that takes until it is let go."""
+    """An fsync that waits until it is released."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.go, self.sizes = threading.Semaphore(0), threading.Semaphore(0), list[int]()
@@ -335,7 +335,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def fill_up(log: EventLogWriter, first: int = 0) -> list[bytes]:
-    """Write batches until one is refused; what was answered."""
+    """Write batches until one is refused; returns the lines that were accepted."""
     answered: list[bytes] = []
     while True:
         lines = lines_of(30, 997, first + len(answered))
@@ -407,7 +407,7 @@ def test_a_batch_that_does_not_fit_on_the_disk_is_removed(tmp_path: Path, monkey
 def test_a_full_disk_during_rotation_keeps_the_log_intact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, num_refusals: int
 ) -> None:
-    """Rotation itself may meet a full disk, again and again; then no line that was answered goes, and it recovers."""
+    """If the disk is full during rotation, no answered line is lost, and the log recovers."""
     monkeypatch.setattr(log_writer, "_PROBE_S", 0.01)
     open_file, refused = os.open, 0
 
@@ -447,7 +447,7 @@ def test_a_full_disk_during_rotation_keeps_the_log_intact(
 def test_an_incomplete_last_line_is_removed_and_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, before: list[bytes], half: bytes
 ) -> None:
-    """A power failure may leave half a line, or zeros."""
+    """A power failure can leave an incomplete line or zeros."""
     (tmp_path / "data.json").write_bytes(b"".join(before) + half)
 
     async def run() -> None:

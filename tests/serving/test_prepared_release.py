@@ -1,4 +1,4 @@
-"""From what the user named to what is served, or to an error that says what else there is."""
+"""From the names of recommenders to a release, or to an error that lists the choices."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ ARTISTS = [0, 0, 1]
 
 
 def no_world() -> Any:
-    raise AssertionError("a world is made only where no arm has a file")
+    raise AssertionError("a world is built only if no arm has a file")
 
 
 def small_world() -> Any:

@@ -1,4 +1,4 @@
-"""The next track, against loops written from the rules, and against the policies of the simulation."""
+"""The next track, compared with loops written from the rules and with the policies of the simulation."""
 
 import asyncio
 from collections import Counter
@@ -24,7 +24,7 @@ from tests.conftest import make_catalog
 from tests.serving.conftest import START_MS, arm, lists_of, make_release
 
 SURE = 1e-4
-"""A test of chance at a fixed seed fails below this; the seed was not chosen."""
+"""Smallest p value that a statistical test at a fixed seed accepts; the seed was not selected."""
 
 
 def recommender(release: Release, seed: int = 0) -> Recommender:
@@ -37,13 +37,13 @@ def many(release: Release, row: int, num: int, played: Sequence[int] = (), name:
 
 
 def one_list(folder: Path, candidates: list[int], pick: str, num_tracks: int = 8) -> Release:
-    """The list of row 0; nobody else has one, and every track has an artist of its own."""
+    """A release with a list of row 0 only, and a different artist for every track."""
     lists = lists_of([candidates] + [[]] * (num_tracks - 1))
     return make_release(folder, catalog=make_catalog(range(num_tracks)), arms={"C": arm(pick=pick)}, lists={"C": lists})
 
 
 def slow_choices(release: Release, row: int, played: Sequence[int]) -> tuple[dict[int, float], str | None]:
-    """The chance of every row that may follow under `C`, and where it comes from; written from the rules."""
+    """The probability and source of every possible next row under `C`, written from the rules."""
     given = release.arms["C"]
     heard = set(played) if given.pick != "uniform" else set()
 
@@ -237,7 +237,7 @@ def simulated(world: World, path: Path, policy: str, pick: str) -> Policy:
 def test_an_arm_recommends_as_the_simulations_policy_of_its_name(
     world: World, tmp_path: Path, policy: str, pick: str
 ) -> None:
-    """What follows the tracks of one listener, many times, by both: the same distribution, and the same fallbacks."""
+    """Service and simulation choose the next tracks of one listener with the same distribution and fallbacks."""
     rows = (np.arange(len(world.catalog))[:, None] + 1 + np.arange(6)) % len(world.catalog)
     lists = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
     lists.write(tmp_path / "r.jsonl", world.catalog)
@@ -273,7 +273,7 @@ def test_an_arm_recommends_as_the_simulations_policy_of_its_name(
 def test_a_gap_is_kept_as_by_the_simulations_lists(world: World, tmp_path: Path, pick: str, artist_gap: int) -> None:
     """From the same draws the same track, step by step, with sessions remembered as the service does.
 
-    The tracks of an artist lie together, so that a list holds some of one's own artist and some of others.
+    The tracks of an artist are neighbours; a list therefore has some of the same artist and some of others.
     """
     steps = np.array([1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7])
     rows = (np.arange(len(world.catalog))[:, None] + steps) % len(world.catalog)

@@ -1,4 +1,4 @@
-"""A folder of versions: what is current, what was before, and that nothing is half there."""
+"""A folder of versions: the current one, the previous one, and no incomplete one."""
 
 import json
 import multiprocessing
@@ -27,7 +27,7 @@ def folders(store: FolderStore) -> list[str]:
 
 
 def is_consistent(store: FolderStore) -> bool:
-    """Each version of the index lies there whole, and nothing else does."""
+    """The folder has each version of the index complete, and nothing else."""
     versions = store.index().versions
     return folders(store) == sorted(versions) and all(map(store.is_whole, versions))
 
@@ -242,7 +242,7 @@ KEEP = 3
 
 
 class Loads(RuleBasedStateMachine):
-    """Loads and rollbacks in any order, against a list kept by hand."""
+    """Loads and rollbacks in any order, compared with a simple list."""
 
     def __init__(self) -> None:
         super().__init__()

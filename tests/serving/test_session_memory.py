@@ -1,4 +1,4 @@
-"""What a user has played is remembered, each user's own, for as long and as much as was asked for."""
+"""The tracks of each user's session are remembered within the limits of time and number."""
 
 import asyncio
 import multiprocessing
@@ -102,7 +102,7 @@ def test_an_ended_session_is_replaced_before_an_active_one(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("stride", [1, 8, 1000, 2**40])
 def test_users_are_spread_over_buckets(tmp_path: Path, stride: int) -> None:
-    """A quarter as many users as there are places, whose ids have some order: next to all are remembered."""
+    """With a quarter as many users as places, and ids in a pattern, almost all users are remembered."""
     sessions = make(tmp_path, capacity=1024, max_tracks=2, idle_s=3600)
     users = [number * stride for number in range(256)]
 
@@ -118,7 +118,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     sessions = make(tmp_path, capacity=64, max_tracks=4, idle_s=3600)
     size = (tmp_path / "sessions.bin").stat().st_size
     assert size == 64 * (3 + 4) * 8
-    assert (tmp_path / "sessions.bin").stat().st_blocks * 512 >= size, "a hole would kill who touches it on a full disk"
+    assert (tmp_path / "sessions.bin").stat().st_blocks * 512 >= size, "no holes: a write would fail"
 
     async def crowd() -> None:
         for user in range(3000):
@@ -150,7 +150,7 @@ def calls(draw: st.DrawFn) -> list[tuple[str, int, int, int]]:
 def test_users_never_see_each_others_tracks(
     steps: list[tuple[str, int, int, int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Against a dict, in a file with room for all."""
+    """Compared with a dict, in a file with room for all users."""
     sessions = make(tmp_path_factory.mktemp("sessions"), max_tracks=4)
     now_ms, oracle = START_MS, dict[int, tuple[int, list[int]]]()
 
@@ -205,7 +205,7 @@ def test_processes_share_one_file_and_lose_nothing(tmp_path: Path) -> None:
 
 
 def die_within(folder: Path) -> None:
-    """As a worker that is killed while it holds a bucket."""
+    """A worker that is killed while it holds a bucket."""
     import fcntl
     import os
 
@@ -240,7 +240,7 @@ def test_invalid_limits_are_refused(tmp_path: Path, change: dict[str, Any], mess
 
 
 def test_a_file_of_zeros_is_an_empty_memory(tmp_path: Path) -> None:
-    """Holes of a new file read as user 0, who has played nothing."""
+    """A new file reads as user 0 without any tracks."""
     sessions = make(tmp_path)
     assert not np.fromfile(tmp_path / "sessions.bin", np.int64).any()
     assert play(sessions, 0, 500) == [500]
