@@ -147,7 +147,8 @@ def run(settings: ServiceSettings, show: Callable[[str], None]) -> None:
         where = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
         num_ready = workers.num_ready
         of = "" if num_ready == len(workers) else f" of {len(workers)}"
-        show(f"serving      {where} ({num_ready}{of} workers), documentation: {where}/docs")
+        noun = "worker" if len(workers) == 1 else "workers"
+        show(f"serving      {where} ({num_ready}{of} {noun}), documentation: {where}/docs")
         show(f"event logs   {settings.run_dir}/logs")
         show("stop         Ctrl-C, or SIGTERM")
         return True
