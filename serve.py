@@ -1,4 +1,4 @@
-"""From recommenders to the REST service that plays them; also loads and rolls back what a running one serves."""
+"""Serves recommendations over HTTP; also loads and rolls back the releases of a running service."""
 
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ def _words(words: list[str]) -> list[str]:
 
 @verb("serve", rewrite=_words, sweepers=[Sweep])
 def serve(config: DictConfig) -> None:
-    """Do what `do` says: serve, load, rollback, versions."""
+    """Run the command `do`: serve, load, rollback or versions."""
     from hydra.utils import instantiate
 
     from src.errors import InputError
@@ -49,7 +49,7 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
     show(f"experiment   {release.experiment}")
     for name, arm in release.arms.items():
         picks = f"pick={arm.pick}, artist_gap={arm.artist_gap}"
-        how = picks if arm.policy == "lists" else "without lists, so pick and artist_gap do not apply"
+        how = picks if arm.policy == "lists" else "no lists: pick and artist_gap do not apply"
         show(f"arm {name:<8} {arm.recommender}, {how}")
     show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
     show(f"run folder   {settings.run_dir}")
@@ -61,7 +61,7 @@ def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:
 
     with console.status("loading recommendations"):
         version, where = load(request, given)
-    console.print(f"version {version} is current in {where}; back again: python serve.py rollback …", soft_wrap=True)
+    console.print(f"version {version} is current in {where}; to undo: python serve.py rollback …", soft_wrap=True)
 
 
 def _rollback(given: dict[str, Any], _: "ReleaseRequest") -> None:

@@ -1,1 +1,1 @@
-"""The REST service: releases and their stores, one user's next track, the event log, and the workers that answer."""
+"""The REST service: releases and their stores, the next track of a user, the event log, and the workers."""

@@ -1,4 +1,4 @@
-"""How often a client may ask."""
+"""Limits of requests per client."""
 
 from collections import OrderedDict
 
@@ -8,10 +8,10 @@ _MOST_CLIENTS = 10_000
 
 
 class RateLimit:
-    """A token bucket for each client of one worker; the clients seen longest ago are forgotten first.
+    """A token bucket for each client of one worker; clients that have been silent longest are forgotten first.
 
     Args:
-        per_second: requests a second that are admitted in the long run.
+        per_second: requests per second that are admitted on average.
         burst: requests that are admitted at once.
 
     Raises:
@@ -25,7 +25,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str, now_s: float) -> float:
-        """Admit a request and return 0, or return for how many seconds to wait."""
+        """Admit a request and return 0, or return how many seconds the client must wait."""
         tokens, filled_s = self._buckets.pop(client, (float(self._burst), now_s))
         tokens = min(self._burst, tokens + (now_s - filled_s) * self.per_second)
         is_admitted = tokens >= 1

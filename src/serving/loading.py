@@ -1,6 +1,6 @@
-"""Which release goes into which store: of a service that starts, or of one that runs.
+"""Loads releases into stores: when a service starts, and while it runs.
 
-Nothing here needs what reads recommendations (pandas, MLflow) before a release is loaded.
+Libraries that read recommendations (pandas, MLflow) are imported only when a release is loaded.
 """
 
 import tempfile
@@ -16,24 +16,24 @@ from src.serving.settings import ServiceSettings
 from src.serving.stores import Stores, make_stores
 
 Warn = Callable[[str], None]
-"""Shows a line to whoever started the service."""
+"""Prints a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseRequest:
-    """The release that was named, if any, and how to get at what it is made from.
+    """The release that the command line names, if any.
 
     Args:
-        recommendations: the recommender of the only arm.
-        arms: or a recommender for each arm; see `prepare_release` for this and what follows.
-        experiment: its name.
-        pick: of arms that do not say.
-        artist_gap: of arms that do not say.
-        max_tracks: of a session that are remembered.
+        recommendations: recommender of the only arm.
+        arms: or a recommender for each arm; `prepare_release` describes this and the following ones.
+        experiment: name of the experiment.
+        pick: how arms without a `pick` of their own pick from their lists.
+        artist_gap: gap of arms without one of their own.
+        max_tracks: number of tracks of a session that are remembered.
         tracks: a `tracks.json`.
-        world: makes the embedded world.
+        world: builds the embedded world.
         locate: finds the `recommendations.jsonl` of a run or a model.
-        provenance: what the release says about where it came from.
+        provenance: command, commit and versions that the release records.
     """
 
     recommendations: Any
@@ -72,11 +72,11 @@ class ReleaseRequest:
 
     @property
     def is_named(self) -> bool:
-        """Whether there is anything to load."""
+        """Whether the command line names a release."""
         return self.arms is not None or self.recommendations is not None
 
     def load_into(self, store: FolderStore) -> str:
-        """Bring what was named into a folder, and make it current there; returns its version.
+        """Write the release into a folder and make it current there; returns its version.
 
         Raises:
             InputError: it cannot be served.
@@ -99,10 +99,10 @@ class ReleaseRequest:
 
 
 def load_to_serve(request: ReleaseRequest, settings: ServiceSettings, warn: Warn) -> None:
-    """See to it that there is a current release in the folder that will be served from.
+    """Make sure that the folder which is served from has a current release.
 
     Raises:
-        InputError: there is none, what was named cannot be served, or Redis does not answer and must.
+        InputError: there is no release, the one that was named cannot be served, or Redis does not answer.
     """
     store, shared = make_stores(settings)
     if shared is None and not request.is_named and store.index().current is None:
@@ -116,25 +116,25 @@ def load_to_serve(request: ReleaseRequest, settings: ServiceSettings, warn: Warn
         served = shared.fetch()
         if version not in (None, served):
             warn(
-                f"{shared.where} holds version {served}, which is served; what is named here is not; "
-                "serve.py load changes it for all replicas"
+                f"{shared.where} holds version {served}, which is served instead of the recommender named here; "
+                "use serve.py load to change it for all replicas"
             )
     except StoreUnreachableError as error:
         if settings.store["on_failure"] == "error":
             raise InputError(f"{error}; start it, or serve without it: store.on_failure=embedded") from None
         if store.index().current is None:
-            raise InputError(f"{error}; nothing to serve without it: name a recommender as well") from None
+            raise InputError(f"{error}; there is nothing to serve without it: name a recommender as well") from None
         warn(f"{error}; serving from {store.folder} until it does")
 
 
 def load(request: ReleaseRequest, given: Mapping[str, Any]) -> tuple[str, str]:
-    """Load what was named into the store of a service that runs; returns the version, and where it is current now.
+    """Load a release into the store of a running service; returns its version and the store.
 
     Raises:
-        InputError: nothing was named, it cannot be served, or there is no such store.
+        InputError: no recommender is named, it cannot be served, or there is no such store.
     """
     if not request.is_named:
-        raise InputError("load wants recommendations=<recommender>, or arms={C: …, T1: …}")
+        raise InputError("load needs recommendations=<recommender> or arms={C: …, T1: …}")
     with tempfile.TemporaryDirectory() as staging:
         stores = _stores_of(given, Path(staging))
         version = request.load_into(stores.local)
@@ -144,17 +144,17 @@ def load(request: ReleaseRequest, given: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def rollback(given: Mapping[str, Any]) -> tuple[str, str]:
-    """Serve the version before the current one; returns which that is, and where it is current now.
+    """Make the version before the current one current; returns that version and the store.
 
     Raises:
-        InputError: there is none, it is damaged, or there is no such store.
+        InputError: there is no earlier version, it is damaged, or there is no such store.
     """
     store = _stores_of(given, Path(given["run_dir"])).source
     return store.rollback(), store.where
 
 
 def versions(given: Mapping[str, Any]) -> tuple[Index, str]:
-    """The versions of a store, and where that is.
+    """The versions of a store, and its name.
 
     Raises:
         InputError: there is no such store, or its index is damaged.
@@ -164,14 +164,14 @@ def versions(given: Mapping[str, Any]) -> tuple[Index, str]:
 
 
 def _stores_of(given: Mapping[str, Any], staging: Path) -> Stores:
-    """The stores of a service that runs; where Redis is in use, `staging` is the folder to load it from."""
+    """The stores of a running service; with Redis, releases are prepared in the folder `staging`."""
     settings = ServiceSettings.of(given, port=0)
     folder = Path(settings.store["folder"])
     if settings.store["kind"] == "redis":
         settings.store["folder"] = str(staging)
     elif not folder.is_dir():
         raise InputError(
-            f"{given['do']}: there is no store {folder}; name a service's own with store.folder="
+            f"{given['do']}: there is no store {folder}; name that of a service with store.folder="
             "<its run folder>/store, or store=redis store.url=<address>"
         )
     return make_stores(settings)

@@ -1,11 +1,11 @@
-"""The event log of one worker: the predecessor's lines, written in batches before they are answered.
+"""The event log of one worker, in the predecessor's format.
 
-A line is handed to the operating system before the answer goes out, so a worker that is killed has answered nothing
-that is not on record. What a machine that loses its power can lose is set by `fsync`:
+Every event is written to the operating system before the response is sent. Therefore every answered request is in the
+log, even if the worker is killed. `fsync` sets what a power failure can lose:
 
-- `always`: nothing; an answer waits until its line is on the disk, together with all that came meanwhile;
-- `interval`: what was answered in the last `fsync_interval_s` seconds or so;
-- `never`: what the operating system had not written by itself, half a minute or so on Linux.
+- `always`: nothing; a response waits until its event is on the disk;
+- `interval`: the events of about the last `fsync_interval_s` seconds;
+- `never`: the events that the operating system has not written yet, about half a minute on Linux.
 """
 
 import asyncio
@@ -22,31 +22,31 @@ from src.errors import InputError, check_number
 FSYNC = ("always", "interval", "never")
 
 _PROBE_BYTES = 64 * 1024
-"""Room that a full disk must have again before lines are written."""
+"""Free bytes that a full disk must have before lines are written again."""
 
 _PROBE_S = 1.0
 
 _BLOCK_BYTES = 64 * 1024
-"""Read at once in search of the end of the last whole line."""
+"""Bytes that are read at once to find the end of the last whole line."""
 
 _log = logging.getLogger("segue.serving")
 
 
 class LogUnavailableError(Exception):
-    """Nothing can be written now; says why."""
+    """The event log cannot be written at the moment; the message says why."""
 
 
 class EventLogWriter:
-    """Appends lines to `data.json` and rotates it: `data.json.1` is the file before, and so on.
+    """Appends lines to `data.json` and rotates it: `data.json.1` is the previous file, and so on.
 
-    Belongs to one event loop of one process, which has the folder to itself.
+    Only one event loop of one process may use a folder.
 
     Args:
-        folder: of the file; is made where it is missing.
-        fsync: one of `FSYNC`, see above.
-        fsync_interval_s: seconds between two calls of fsync where it is `interval`.
-        max_bytes: size that a file does not exceed, unless a single line does; 100 MB as published.
-        backups: rotated files that are kept; ten as in the predecessor.
+        folder: folder of the file; it is created if it is missing.
+        fsync: one of `FSYNC`, see the top of this module.
+        fsync_interval_s: seconds between two calls of fsync with `interval`.
+        max_bytes: largest size of a file, unless a single line is larger; 100 MB in the predecessor.
+        backups: number of rotated files that are kept; ten in the predecessor.
         on_write: is called with the number of lines of each write.
 
     Raises:
@@ -82,14 +82,14 @@ class EventLogWriter:
 
     @property
     def num_waiting(self) -> int:
-        """Lines that are not as safe yet as was promised."""
+        """Lines that are not yet as safe as `fsync` promises."""
         return len(self._batch) + len(self._unsynced) + self._num_in_sync
 
     def append(self, line: bytes) -> asyncio.Future[None]:
-        """Hand over a line; wait for what it returns before it is answered.
+        """Add a line; await the returned future before the response is sent.
 
         Raises:
-            LogUnavailableError: lines cannot be written now; also from what it returns.
+            LogUnavailableError: lines cannot be written now; the future may raise it as well.
         """
         if self.problem:
             raise LogUnavailableError(self.problem)
@@ -101,7 +101,7 @@ class EventLogWriter:
         return written
 
     async def run(self) -> None:
-        """Sync at its interval, and find out when a full disk has room again; until cancelled."""
+        """Call fsync at its interval, and check whether a full disk has room again; runs until it is cancelled."""
         loop = asyncio.get_running_loop()
         last_sync = loop.time()
         while True:
@@ -117,7 +117,7 @@ class EventLogWriter:
                 last_sync = loop.time()
 
     async def close(self) -> None:
-        """Write and sync what is left."""
+        """Write the remaining lines and call fsync."""
         self._flush()
         while self._syncing is not None:
             await asyncio.wait([self._syncing])
@@ -129,10 +129,10 @@ class EventLogWriter:
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._size = os.fstat(self._descriptor).st_size
         torn = self._torn_bytes()
-        if torn:  # by a power failure; it was never answered, or cannot be read any more
+        if torn:  # by a power failure: its request was not answered, or the line cannot be read any more
             self._size -= torn
             os.ftruncate(self._descriptor, self._size)
-            _log.warning("event log %s ended in half a line of %d bytes, which is cut off", self.path, torn)
+            _log.warning("event log %s ended in an incomplete line of %d bytes, which is removed", self.path, torn)
 
     def _torn_bytes(self) -> int:
         end = self._size
@@ -159,7 +159,7 @@ class EventLogWriter:
             batch = batch[num_lines:]
 
     def _num_fitting(self, batch: list[tuple[bytes, asyncio.Future[None]]]) -> int:
-        """How many of these lines, from the first, the file has room for."""
+        """How many of these lines, counted from the first, fit into the file."""
         ends = itertools.accumulate((len(line) for line, _ in batch), initial=self._size)
         return sum(end <= self._max_bytes for end in ends) - (self._size <= self._max_bytes)
 
@@ -175,7 +175,7 @@ class EventLogWriter:
             self._syncing = asyncio.get_running_loop().create_task(self._sync_all())
 
     def _write(self, data: bytes) -> None:
-        """All of it or nothing."""
+        """Write all of the data or none of it."""
         done = 0
         try:
             while done < len(data):
@@ -187,7 +187,7 @@ class EventLogWriter:
         self._size += len(data)
 
     def _rotate(self) -> None:
-        fresh = self.path.with_name(".next")  # first, since it may find no room; then all is as it was
+        fresh = self.path.with_name(".next")  # first: if the disk is full, nothing has changed
         descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             self._shift()
@@ -216,7 +216,7 @@ class EventLogWriter:
 
     async def _sync_descriptor(self, futures: list[asyncio.Future[None]] | None = None) -> None:
         try:
-            descriptor = os.dup(self._descriptor)  # a rotation may close ours meanwhile
+            descriptor = os.dup(self._descriptor)  # a rotation may close the original meanwhile
             try:
                 await asyncio.get_running_loop().run_in_executor(None, os.fsync, descriptor)
             finally:
@@ -227,7 +227,7 @@ class EventLogWriter:
 
     def _fail(self, error: OSError, futures: list[asyncio.Future[None]]) -> None:
         self.problem = f"event log {self.path} cannot be written: {error.strerror}"
-        _log.error("%s; nothing is answered until it can", self.problem)
+        _log.error("%s; requests get 503 until it can", self.problem)
         _resolve(futures, LogUnavailableError(self.problem))
 
     def _has_room(self) -> bool:
@@ -247,7 +247,7 @@ class EventLogWriter:
 
 
 def check_log(*, fsync: str, fsync_interval_s: int | float, max_bytes: int, backups: int) -> None:
-    """Refuse settings of a log that cannot be.
+    """Refuse invalid settings of a log.
 
     Raises:
         InputError: one is out of range.
@@ -261,7 +261,7 @@ def check_log(*, fsync: str, fsync_interval_s: int | float, max_bytes: int, back
 
 def _resolve(futures: list[asyncio.Future[None]], error: Exception | None) -> None:
     for future in futures:
-        if future.done():  # who waited is gone
+        if future.done():  # its request was cancelled
             continue
         if error is None:
             future.set_result(None)

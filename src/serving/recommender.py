@@ -1,4 +1,4 @@
-"""The next track of one user: an arm's policy, and what follows where it has nothing to offer.
+"""The next track of a user: the policy of the arm, and the fallbacks.
 
 K candidates of a list.
 """
@@ -15,26 +15,25 @@ from src.recommendations import pick
 from src.serving.release import Arm, Release
 
 FALLBACKS = ("artist", "popular", "random")
-"""Where a list has nothing left: another track of the same artist, one of the most played, any track."""
+"""Used in this order where a list has no candidate left: another track of the artist, a popular track, any track."""
 
 _SOURCES = {"lists": ("artist", "popular"), "sticky_artist": ("artist",), "popular": ("popular",), "random": ()}
-"""Where each policy looks, before it takes any track."""
+"""The fallbacks of each policy before `random`, which takes any track."""
 
 _OWN = {"sticky_artist": "artist", "popular": "popular"}
-"""Where that is no fallback."""
+"""The source that is the policy itself and therefore no fallback."""
 
 _POPULAR = 100
-"""Tracks among which `popular` chooses, as published."""
+"""Number of tracks from which `popular` chooses, as in the predecessor."""
 
 _TRIES = 20
-"""To find any track that the session has not played."""
+"""Attempts to find any track that the session has not played."""
 
-
-_NOTHING = np.empty(0, np.int64)
+_NO_TRACKS = np.empty(0, np.int64)
 
 
 class Next(NamedTuple):
-    """What follows: row of the track, and which of `FALLBACKS` it came from, if any."""
+    """The next track: its row, and which of `FALLBACKS` it came from, if any."""
 
     row: int
     fallback: str | None
@@ -44,8 +43,8 @@ class Recommender:
     """Answers from one release.
 
     Args:
-        release: what to answer from.
-        rng: makes the choices.
+        release: the release to answer from.
+        rng: random numbers of the choices.
     """
 
     def __init__(self, release: Release, rng: np.random.Generator) -> None:
@@ -57,27 +56,27 @@ class Recommender:
             for arm, given in release.arms.items()
         }
         self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
-        """What a line of the log has under `experiments`, for each arm."""
+        """The value of `experiments` in the event log, for each arm."""
 
     def arm_of(self, user: int) -> str:
-        """Name of the arm that a user belongs to."""
+        """Name of the arm of a user."""
         return self._arm_names[treatment(user, salt=self._salt, num_arms=len(self._arm_names))]
 
     def remembers(self, arm: str) -> bool:
-        """Whether what the session has played matters to an arm."""
+        """Whether an arm needs the tracks that the session has played."""
         return self._remembers[arm]
 
     def follow(self, arm: str, row: int, played: Sequence[int]) -> Next:
-        """What follows a track.
+        """The next track after a track.
 
         Args:
             arm: name of the arm.
             row: row of the track.
-            played: raw ids that the session has played, this track last, where the arm remembers them.
+            played: raw ids that the session has played, this track last; only if the arm remembers sessions.
         """
         given = self.release.arms[arm]
-        session = np.fromiter(played, np.int64, len(played)) if self._remembers[arm] else _NOTHING
-        heard = session if given.pick != "uniform" else _NOTHING  # which repeats tracks, as published
+        session = np.fromiter(played, np.int64, len(played)) if self._remembers[arm] else _NO_TRACKS
+        heard = session if given.pick != "uniform" else _NO_TRACKS  # uniform repeats tracks, as the predecessor does
         if given.policy == "lists":
             following = self._from_list(self.release.lists[arm][row], given, heard, session)
             if following >= 0:
@@ -96,8 +95,8 @@ class Recommender:
         heard: Int64[np.ndarray, "n"],
         session: Int64[np.ndarray, "m"],
     ) -> int:
-        """Row of a candidate; -1 where none is open."""
-        if arm.pick == "uniform" and not arm.artist_gap:  # what fills up a short list stands at its end
+        """Row of a candidate; -1 if none is left."""
+        if arm.pick == "uniform" and not arm.artist_gap:  # a short list is padded at its end
             return self._draw(candidates if candidates[-1] >= 0 else candidates[candidates >= 0])
         is_open = (candidates >= 0) & ~self._is_heard(candidates, heard)
         if arm.artist_gap:
@@ -108,7 +107,7 @@ class Recommender:
         return int(candidates[place]) if place >= 0 else -1
 
     def _draw(self, tracks: Int32[np.ndarray, "n"]) -> int:
-        """One of some rows; -1 where there is none."""
+        """A random one of the rows; -1 if there is none."""
         return int(tracks[int(self._rng.random() * len(tracks))]) if len(tracks) else -1
 
     def _is_heard(self, rows: Int32[np.ndarray, "n"], heard: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "n"]:
@@ -117,7 +116,7 @@ class Recommender:
         return np.asarray((self.release.track_ids[rows][:, None] == heard).any(1))
 
     def _artists_of(self, tracks: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "m"]:
-        """Artists of raw ids, but of those that this release no longer has: a session may be older than it."""
+        """Artists of raw ids; ids that are not in this release are left out, because a session may be older."""
         rows = self.release.track_ids.searchsorted(tracks).clip(max=len(self.release) - 1)
         return np.asarray(self.release.artist_of[rows[self.release.track_ids[rows] == tracks]])
 

@@ -1,8 +1,7 @@
 """Releases and sessions that several replicas share through Redis. Values are bytes of arrays or JSON.
 
-A release lies in pieces under keys of its own version; `index` says which version is current, and is set last. A
-replica copies a version into its folder once and answers from there, so it needs Redis for what is new, not for each
-answer.
+A release is stored in pieces under keys that contain its version. The key `index` names the current version and is set
+last. A replica copies a version into its folder once and answers from there; requests do not wait for Redis.
 """
 
 import json
@@ -26,21 +25,21 @@ _MOST_PIECES = 10_000
 _MOST_CONNECTIONS = 64
 
 UNREACHABLE = (redis.RedisError, OSError)
-"""What redis-py raises where Redis does not answer."""
+"""Exceptions of redis-py when Redis does not answer."""
 
 
 class RedisStore:
     """Releases in Redis, and the folder that this replica copies them to.
 
     Args:
-        url: `redis://host:port/db`, with user and password where Redis wants them.
-        name: opens every key, so that several services can share one Redis.
-        local: where versions are copied to.
-        keep: how many versions are kept.
+        url: `redis://host:port/db`, with user and password if Redis requires them.
+        name: prefix of every key, so that several services can share one Redis.
+        local: the folder of this replica.
+        keep: number of versions that are kept.
         timeout_s: seconds to wait for an answer.
 
     Raises:
-        InputError: the URL is none.
+        InputError: the URL is invalid.
     """
 
     def __init__(self, *, url: str, name: str, local: FolderStore, keep: int, timeout_s: int | float) -> None:
@@ -50,26 +49,26 @@ class RedisStore:
         try:
             self._redis = redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
         except ValueError as error:
-            raise InputError(f"store.url={self.where!r} is no address of a Redis: {error}") from None
+            raise InputError(f"store.url={self.where!r} is not an address of Redis: {error}") from None
 
     def index(self) -> Index:
-        """Its versions.
+        """The versions in this store.
 
         Raises:
             InputError: Redis does not answer, or the index is damaged.
         """
-        with self._answering():
+        with self._errors_as_input():
             return Index.parse(self._get("index"), f"{self.where}, key {self._key('index')}")
 
     def publish(self, version: str) -> str:
-        """Put a version of the local folder into Redis and make it current, all at once.
+        """Copy a version from the local folder to Redis and make it current.
 
         Raises:
-            InputError: Redis does not answer, or has no room.
+            InputError: Redis does not answer, or has no memory left.
         """
         folder = self.local.path(version)
         head = read_head(folder)
-        with self._answering():
+        with self._errors_as_input():
             for name in head["arrays"]:
                 for number, piece in enumerate(_pieces(folder / f"{name}.npy")):
                     self._redis.set(self._key(version, name, number), piece)
@@ -79,12 +78,12 @@ class RedisStore:
         return version
 
     def rollback(self) -> str:
-        """Serve the version before the current one; returns which that is.
+        """Make the version before the current one current, and return it.
 
         Raises:
-            InputError: there is none, or it is damaged, or Redis does not answer.
+            InputError: there is no earlier version, it is damaged, or Redis does not answer.
         """
-        with self._answering():
+        with self._errors_as_input():
             version = str(self.index().after_rollback(self.where).current)
             with tempfile.TemporaryDirectory() as folder:
                 try:
@@ -98,10 +97,10 @@ class RedisStore:
             return str(self.index().current)
 
     def fetch(self) -> str:
-        """Bring the current version here and make it current here; returns which that is.
+        """Copy the current version to the local folder, make it current there, and return it.
 
         Raises:
-            InputError: Redis does not answer, holds no release, or a damaged one; what is served stays as it is.
+            InputError: Redis does not answer, holds no release, or a damaged one; the local folder stays as it is.
         """
         version = self.index().current
         if version is None:
@@ -113,7 +112,7 @@ class RedisStore:
         if self.local.is_whole(version):
             self.local.switch(version)
             return version
-        with self._answering():
+        with self._errors_as_input():
             return self.local.load(lambda folder: self._copy(version, folder))
 
     def _copy(self, version: str, folder: Path) -> None:
@@ -124,7 +123,7 @@ class RedisStore:
         except (ValueError, RecursionError):
             raise InputError(f"{where} is damaged; load it again") from None
         if head["version"] != version:
-            raise InputError(f"{where} is damaged: it calls itself {head['version']!r}; load it again")
+            raise InputError(f"{where} is damaged: its contents are of version {head['version']!r}; load it again")
         for name in head["arrays"]:
             with (folder / f"{name}.npy").open("wb") as file:
                 for number in range(_MOST_PIECES):
@@ -135,17 +134,17 @@ class RedisStore:
         (folder / HEAD).write_text(json.dumps(head), encoding="utf-8")
 
     def _change(self, change: Any) -> list[str]:
-        """Set a new index, unless somebody else did meanwhile, in which case it is made from theirs."""
-        gone: list[str] = []
+        """Replace the index; if another process changed it in the meantime, apply the change to the new one."""
+        removed: list[str] = []
 
         def work(pipe: Any) -> None:
-            nonlocal gone
-            index, gone = change(Index.parse(pipe.get(self._key("index")), self.where))
+            nonlocal removed
+            index, removed = change(Index.parse(pipe.get(self._key("index")), self.where))
             pipe.multi()
             pipe.set(self._key("index"), json.dumps(index.json()))
 
         self._redis.transaction(work, self._key("index"))
-        return gone
+        return removed
 
     def _delete(self, version: str) -> None:
         pattern = self._key(version, "*")
@@ -159,7 +158,7 @@ class RedisStore:
         return self._prefix + ":".join(map(str, parts))
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _errors_as_input(self) -> Iterator[None]:
         try:
             yield
         except UNREACHABLE as error:
@@ -167,16 +166,16 @@ class RedisStore:
 
 
 class RedisSessions:
-    """Sessions in Redis, for several replicas; while it does not answer, those of this machine.
+    """Sessions in Redis, shared by several replicas; while Redis does not answer, sessions of this machine.
 
     Args:
-        url: of Redis.
-        name: opens every key.
-        local: takes over while Redis does not answer.
-        capacity: is Redis' own to limit (`maxmemory`); checked all the same.
-        max_tracks: tracks of a session that are remembered; older ones are forgotten.
-        idle_s: seconds after which a session that went silent is over.
-        timeout_s: seconds to wait for an answer, and until a Redis that gave none is asked again.
+        url: address of Redis.
+        name: prefix of every key.
+        local: is used while Redis does not answer.
+        capacity: is checked but not used: `maxmemory` of Redis limits the number of sessions.
+        max_tracks: number of tracks of a session that are remembered; older ones are forgotten.
+        idle_s: seconds without a request after which a session has ended.
+        timeout_s: seconds to wait for an answer, and to pause after a failure before Redis is asked again.
     """
 
     def __init__(
@@ -191,7 +190,7 @@ class RedisSessions:
         timeout_s: int | float,
     ) -> None:
         check_limits(capacity, max_tracks, idle_s)
-        # requests beyond its connections wait for one; an unbounded or a plain pool would call that a failure
+        # more requests than connections wait for a free one; a plain pool would raise an error instead
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=_MOST_CONNECTIONS,
@@ -203,57 +202,57 @@ class RedisSessions:
         self._prefix, self._local = f"{name}:session:", local
         self._max_tracks, self._idle_ms, self._pause_s = max_tracks, int(idle_s * 1000), timeout_s
         self._problem: str | None = None
-        self._away_until_s = 0.0
+        self._paused_until_s = 0.0
 
     @property
     def problem(self) -> str | None:
-        """What is wrong; nothing where no request has met it lately, as only a request finds out that it is over."""
-        is_news = time.monotonic() < self._away_until_s + self._pause_s
-        return self._problem if is_news else None
+        """Why sessions are not shared; None if no recent request failed, because only a request finds out."""
+        is_recent = time.monotonic() < self._paused_until_s + self._pause_s
+        return self._problem if is_recent else None
 
     async def play(self, user: int, track: int, now_ms: int) -> list[int]:
-        """Note that a user has played a track; returns all tracks of the session in order, this one last."""
+        """Add a track to the session of a user; returns all tracks of the session in order, this one last."""
         key = f"{self._prefix}{user}"
-        if self._may_ask():
+        if self._should_ask():
             try:
                 async with self._redis.pipeline(transaction=True) as pipe:
                     pipe.rpush(key, track).ltrim(key, -self._max_tracks, -1).pexpire(key, self._idle_ms)
                     answers = await pipe.lrange(key, 0, -1).execute()
-                self._is_back()
-                return [int(track) for track in answers[-1] if track.removeprefix(b"-").isdigit()]  # ours alone
+                self._mark_available()
+                return [int(track) for track in answers[-1] if track.removeprefix(b"-").isdigit()]
             except UNREACHABLE as error:
-                self._is_away(error)
+                self._mark_unavailable(error)
         return await self._local.play(user, track, now_ms)
 
     async def end(self, user: int) -> None:
-        """The session is over."""
+        """End the session of a user."""
         await self._local.end(user)
-        if self._may_ask():
+        if self._should_ask():
             try:
                 await self._redis.unlink(f"{self._prefix}{user}")
-                self._is_back()
+                self._mark_available()
             except UNREACHABLE as error:
-                self._is_away(error)
+                self._mark_unavailable(error)
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._redis.aclose()
 
-    def _may_ask(self) -> bool:
-        """Whether to ask Redis: while it is away one request in each pause does, so that all others need not wait."""
+    def _should_ask(self) -> bool:
+        """Whether to ask Redis; while it does not answer, only one request in each pause tries, and no other waits."""
         now_s = time.monotonic()
-        if now_s < self._away_until_s:
+        if now_s < self._paused_until_s:
             return False
         if self._problem is not None:
-            self._away_until_s = now_s + self._pause_s
+            self._paused_until_s = now_s + self._pause_s
         return True
 
-    def _is_back(self) -> None:
-        self._problem, self._away_until_s = None, 0.0
+    def _mark_available(self) -> None:
+        self._problem, self._paused_until_s = None, 0.0
 
-    def _is_away(self, error: Exception) -> None:
+    def _mark_unavailable(self, error: Exception) -> None:
         self._problem = f"sessions are not shared: Redis does not answer ({error})"
-        self._away_until_s = time.monotonic() + self._pause_s
+        self._paused_until_s = time.monotonic() + self._pause_s
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

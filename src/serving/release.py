@@ -1,6 +1,6 @@
-"""A release: all that a service answers from at one time, as a folder of arrays that are mapped into memory.
+"""A release: everything that a service answers from, as a folder of arrays that are mapped into memory.
 
-N tracks of the catalogue, A artists, K candidates of a list, P popular tracks. Rows follow the order of the raw ids.
+N tracks of the catalogue, A artists, K candidates of a list, P popular tracks. Rows are in the order of the raw ids.
 """
 
 import hashlib
@@ -23,17 +23,17 @@ POLICIES = ("lists", "random", "popular", "sticky_artist")
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """How one side of an experiment recommends.
+    """How an arm of an experiment recommends.
 
     Args:
-        recommender: as the user named it.
+        recommender: its name on the command line.
         policy: one of `POLICIES`.
-        pick: one of `PICKS`; matters for lists alone, as does `artist_gap`.
-        artist_gap: the artists of so many tracks before are passed over, as long as the list has others; 0 also in
-            releases that were written before there was one.
+        pick: one of `PICKS`; it applies to lists only, as does `artist_gap`.
+        artist_gap: number of previous tracks whose artists are avoided as long as the list has others; 0 in releases
+            of older versions.
 
     Raises:
-        InputError: `pick` is none of them, or `artist_gap` is out of range.
+        InputError: `pick` is not one of them, or `artist_gap` is out of range.
     """
 
     recommender: str
@@ -44,7 +44,7 @@ class Arm:
     def __post_init__(self) -> None:
         if self.pick not in PICKS:
             raise InputError(f"pick must be one of {', '.join(PICKS)}, got {self.pick!r}")
-        hint = "0 for artists who may follow themselves"
+        hint = "0 lets an artist follow itself"
         check_number("artist_gap", self.artist_gap, whole=True, least=0, most=1000, hint=hint)
 
 
@@ -58,16 +58,16 @@ def write_release(
     lists: Mapping[str, Recommendations],
     provenance: Mapping[str, str],
 ) -> str:
-    """Write a release into an empty folder, and return its version: twelve letters that its contents decide.
+    """Write a release into an empty folder and return its version, a digest of its contents.
 
     Args:
-        folder: where to write.
-        experiment: its name, which decides with the user the arm.
+        folder: an empty folder.
+        experiment: name of the experiment; together with the user it decides the arm.
         arms: `C`, `T1`, … in this order.
-        catalog: every track that there is.
+        catalog: all tracks.
         top_tracks: rows of the most played tracks, best first; may be empty.
         lists: for each arm whose policy is `lists`, its recommendations, in rows of `catalog`.
-        provenance: where it came from.
+        provenance: command, commit and versions that produced it.
     """
     order = np.argsort(catalog.track_ids)
     row_of = np.empty(len(catalog) + 1, np.int32)  # a last one for -1
@@ -85,39 +85,43 @@ def write_release(
         arrays[f"lists_{arm}"] = row_of[recommendations.rows[order]]
         if not np.isnan(recommendations.scores).all():
             arrays[f"scores_{arm}"] = recommendations.scores[order]
-    described = {}
+    digests = {}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-        described[name] = digest(folder / f"{name}.npy")
-    what = {"experiment": experiment, "arms": {arm: asdict(given) for arm, given in arms.items()}, "arrays": described}
-    version = _version(what)
-    head = {"version": version, **what, "provenance": dict(provenance)}
+        digests[name] = digest(folder / f"{name}.npy")
+    contents = {
+        "experiment": experiment,
+        "arms": {arm: asdict(given) for arm, given in arms.items()},
+        "arrays": digests,
+    }
+    version = _version(contents)
+    head = {"version": version, **contents, "provenance": dict(provenance)}
     (folder / HEAD).write_text(json.dumps(head, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return version
 
 
-def _version(what: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(what).encode(), digest_size=6).hexdigest()
+def _version(contents: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(contents).encode(), digest_size=6).hexdigest()
 
 
 def _texts(name: str, texts: list[str]) -> dict[str, np.ndarray]:
-    """Texts as one array of bytes and where each ends."""
+    """Texts as one array of bytes and an array of the end of each text."""
     encoded = [text.encode("utf-8", "replace") for text in texts]
     ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
     return {f"{name}_text": np.frombuffer(b"".join(encoded), np.uint8), f"{name}_ends": ends}
 
 
 def digest(path: Path) -> str:
-    """Fingerprint of a file."""
+    """Digest of the contents of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def read_head(folder: Path) -> dict[str, Any]:
-    """What a release says of itself.
+    """Read the description of a release.
 
     Raises:
-        InputError: it cannot be read, or is none.
+        InputError: it cannot be read, or it does not describe a release.
     """
     path = folder / HEAD
     try:
@@ -130,10 +134,10 @@ def read_head(folder: Path) -> dict[str, Any]:
 
 
 def check_head(head: Any, where: str) -> dict[str, Any]:
-    """Refuse what is no head of a release.
+    """Refuse what does not describe a release.
 
     Raises:
-        InputError: it is none.
+        InputError: it does not.
     """
     fits = (
         isinstance(head, dict)
@@ -144,20 +148,20 @@ def check_head(head: Any, where: str) -> dict[str, Any]:
         and all(name.isidentifier() and isinstance(given, str) for name, given in head["arrays"].items())
     )
     if not fits:
-        raise InputError(f"{where} describes no release; load it again")
+        raise InputError(f"{where} does not describe a release; load it again")
     if head["version"] != _version({name: head[name] for name in ("experiment", "arms", "arrays")}):
-        raise InputError(f"{where} is damaged: it says something else than what was written; load the release again")
+        raise InputError(f"{where} is damaged: its contents do not match its version; load the release again")
     return dict(head)
 
 
 class Release:
-    """A release that is mapped into memory: nothing is read before it is asked for, and workers share the pages.
+    """A release that is mapped into memory: data is read when it is needed, and workers share the pages.
 
     Args:
-        folder: what `write_release` wrote.
+        folder: a folder that `write_release` wrote.
 
     Raises:
-        InputError: something is missing or damaged.
+        InputError: a file is missing or damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -187,7 +191,7 @@ class Release:
         return len(self.track_ids)
 
     def row_of(self, track: int) -> int:
-        """Row of a raw id; -1 where the catalogue does not have it."""
+        """Row of a raw id; -1 if it is not in the catalogue."""
         row = int(self.track_ids.searchsorted(track))
         return row if row < len(self.track_ids) and self.track_ids[row] == track else -1
 
@@ -197,7 +201,7 @@ class Release:
         return {"artist": artist or None, "title": self._titles[row], "track": int(self.track_ids[row])}
 
     def artist_tracks(self, row: int) -> Int32[np.ndarray, "n"]:
-        """Rows of all tracks of a track's artist, itself among them."""
+        """Rows of all tracks by the artist of a track, with the track itself."""
         artist = self.artist_of[row]
         first = int(self.artist_ends[artist - 1]) if artist else 0
         return self.by_artist[first : int(self.artist_ends[artist])]
@@ -208,7 +212,7 @@ class Release:
         return [] if lists is None else self.track_ids[lists[row][lists[row] >= 0]].tolist()
 
     def recommended(self, arm: str, row: int) -> list[dict[str, Any]]:
-        """An arm's list after a track, best first: the records of its tracks, with their scores where there are any."""
+        """The list of an arm after a track, best first: records of tracks, with scores if the file has them."""
         if arm not in self.lists:
             return []
         rows = self.lists[arm][row]
@@ -231,12 +235,12 @@ class _Texts:
         return self._text[start : int(self._ends[place])].tobytes().decode()
 
 
-def _mapped(path: Path, wanted: str) -> np.ndarray:
+def _mapped(path: Path, expected_digest: str) -> np.ndarray:
     try:
-        if digest(path) != wanted:
-            raise InputError(f"{path} is damaged: its contents are not what was written; load the release again")
+        if digest(path) != expected_digest:
+            raise InputError(f"{path} is damaged: it has changed since it was written; load the release again")
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array.view(np.ndarray)  # np.memmap looks after its file at every slice
+        return array.view(np.ndarray)  # slices of np.memmap are slower
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -1,4 +1,4 @@
-"""Where a service finds its releases: a folder of versions, of which one is current."""
+"""Stores of releases: a folder of versions, of which one is current."""
 
 import json
 import shutil
@@ -17,11 +17,11 @@ from src.serving.release import Release
 
 @dataclass(frozen=True)
 class Index:
-    """Which versions there are, in the order they were loaded, and which one is served.
+    """The versions of a store in the order they were loaded, and the current one.
 
     Args:
-        current: the one that is served; None before the first was loaded.
-        versions: all that are kept, the latest last.
+        current: the version that is served; None before the first one was loaded.
+        versions: all versions that are kept, the latest last.
     """
 
     current: str | None = None
@@ -29,7 +29,7 @@ class Index:
 
     @classmethod
     def parse(cls, text: bytes | None, where: str) -> "Index":
-        """From its JSON.
+        """Read it from JSON.
 
         Raises:
             InputError: it is damaged.
@@ -46,23 +46,23 @@ class Index:
         return cls(current, versions)
 
     def json(self) -> dict[str, Any]:
-        """What `parse` reads."""
+        """As JSON for `parse`."""
         return asdict(self)
 
     def after_load(self, version: str, keep: int) -> tuple["Index", list[str]]:
-        """The index once `version` is current, and the versions that are not kept any more.
+        """The index after `version` was loaded, and the versions that are removed.
 
-        The one that was current comes right before it, so that a rollback leads back to what was served.
+        The previously current version is placed right before it; a rollback returns to it.
         """
         before = [self.current] if self.current and self.current != version else []
         versions = [*(other for other in self.versions if other not in (version, *before)), *before, version]
         return Index(version, versions[-keep:]), versions[:-keep]
 
     def after_rollback(self, where: str) -> "Index":
-        """The index once the version before the current one is served again.
+        """The index after a rollback to the version before the current one.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no earlier version.
         """
         place = self.versions.index(self.current) if self.current else 0
         if place == 0:
@@ -71,17 +71,17 @@ class Index:
 
 
 def is_version(given: object) -> bool:
-    """Whether it looks like a version, so that it may be part of a path or a key."""
+    """Whether a value has the form of a version, and is therefore safe in a path or a key."""
     return isinstance(given, str) and 0 < len(given) <= 64 and given.isascii() and given.isalnum()
 
 
 def damaged(version: str, where: str) -> str:
-    """Why a version cannot be rolled back to."""
-    return f"version {version} in {where} is damaged; nothing changes; load it again"
+    """The message for a version that cannot be rolled back to."""
+    return f"version {version} in {where} is damaged; nothing was changed; load it again"
 
 
 class StoreUnreachableError(InputError):
-    """The store that replicas share does not answer, or refuses."""
+    """The store that replicas share does not answer, or refuses a request."""
 
 
 @runtime_checkable
@@ -90,15 +90,15 @@ class ReleaseStore(Protocol):
 
     @property
     def where(self) -> str:
-        """What users know it by."""
+        """Name of the store for users: a folder or an address."""
         ...
 
     def index(self) -> Index:
-        """Its versions."""
+        """The versions in this store."""
         ...
 
     def rollback(self) -> str:
-        """Serve the version before the current one; returns which that is."""
+        """Make the version before the current one current, and return it."""
         ...
 
 
@@ -107,11 +107,11 @@ class SharedStore(ReleaseStore, Protocol):
     """A store that several replicas copy their releases from. Each call may raise `StoreUnreachableError`."""
 
     def publish(self, version: str) -> str:
-        """Take a version from the local folder and make it current."""
+        """Copy a version from the local folder and make it current."""
         ...
 
     def fetch(self) -> str:
-        """Bring the current version to the local folder and make it current there; returns which that is."""
+        """Copy the current version to the local folder, make it current there, and return it."""
         ...
 
 
@@ -119,20 +119,20 @@ class FolderStore:
     """Releases in a folder: `<version>/` for each, and `index.json`, which is replaced as a whole.
 
     Args:
-        folder: is made where it is missing.
-        keep: how many versions are kept.
+        folder: the folder; it is created if it is missing.
+        keep: number of versions that are kept.
 
     Raises:
         InputError: `keep` is out of range.
     """
 
     def __init__(self, folder: Path, *, keep: int) -> None:
-        check_number("store.keep", keep, whole=True, least=1, hint="the one that is served must be kept")
+        check_number("store.keep", keep, whole=True, least=1, hint="the current version must be kept")
         self.folder, self.where, self._keep = folder, str(folder), keep
         self._lock = FileLock(folder / ".lock")
 
     def index(self) -> Index:
-        """Its versions.
+        """The versions in this store.
 
         Raises:
             InputError: the index is damaged.
@@ -151,38 +151,38 @@ class FolderStore:
         return self.folder / version
 
     def load(self, write: Callable[[Path], object]) -> str:
-        """Take in a release, which `write` writes into an empty folder, and make it current; returns its version.
+        """Add a release, which `write` writes into an empty folder, and make it current; returns its version.
 
-        A release that is there already is not written again. Nothing changes where `write` fails.
+        A version that is already in the store is not replaced. If `write` fails, nothing changes.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=self.folder) as partial:
-            made = Path(partial, "release")
-            made.mkdir()
-            write(made)
-            version = Release(made).version
+            new = Path(partial, "release")
+            new.mkdir()
+            write(new)
+            version = Release(new).version
             with self._lock:
-                index, gone = self.index().after_load(version, self._keep)
+                index, removed = self.index().after_load(version, self._keep)
                 if not self.is_whole(version):
                     shutil.rmtree(self.path(version), ignore_errors=True)
-                    made.rename(self.path(version))
+                    new.rename(self.path(version))
                 write_record(index.json(), self.folder / "index.json")
-                for old in gone:
+                for old in removed:
                     shutil.rmtree(self.path(old), ignore_errors=True)
         return version
 
     def is_whole(self, version: str) -> bool:
-        """Whether a version lies here undamaged."""
+        """Whether a version is in this store and undamaged."""
         try:
             return Release(self.path(version)).version == version
         except InputError:
             return False
 
     def rollback(self) -> str:
-        """Serve the version before the current one; returns which that is.
+        """Make the version before the current one current, and return it.
 
         Raises:
-            InputError: there is none, or it is damaged.
+            InputError: there is no earlier version, or it is damaged.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
@@ -193,7 +193,7 @@ class FolderStore:
         return str(index.current)
 
     def switch(self, version: str) -> None:
-        """Serve a version that lies here already."""
+        """Make a version current that is already in this store."""
         with self._lock:
             index = self.index()
             if index.current != version:
@@ -203,7 +203,7 @@ class FolderStore:
         """The current release.
 
         Raises:
-            InputError: there is none, or it is damaged.
+            InputError: there is no release, or it is damaged.
         """
         current = self.index().current
         if current is None:
@@ -211,10 +211,10 @@ class FolderStore:
         return Release(self.path(current))
 
     def open_whole(self) -> tuple[Release, str | None]:
-        """The current release, or the latest that is undamaged; and what is wrong with the current one, if anything.
+        """The current release and None, or the latest undamaged one and why the current one cannot be served.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no undamaged release.
         """
         try:
             return self.open(), None

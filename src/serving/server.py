@@ -93,7 +93,7 @@ def make_service(
             metrics.observe(log.num_waiting, log.num_lines, len(state.problems()))
             if second % _REPORT_S == _REPORT_S - 1:
                 metrics.report_fallbacks()
-            if os.getppid() != supervisor:  # it was killed, and nobody else will stop this worker
+            if os.getppid() != supervisor:  # it was killed and cannot stop this worker
                 signal.raise_signal(signal.SIGTERM)
             await asyncio.sleep(1)
 
@@ -115,11 +115,11 @@ def make_service(
 
 
 def run(settings: ServiceSettings, show: Callable[[str], None]) -> None:
-    """Run the workers until SIGTERM or Ctrl-C; then answer what is in flight, write what is left, and return.
+    """Run the workers until SIGTERM or Ctrl-C, then stop them and print what the service has done.
 
     Args:
         settings: how to serve.
-        show: prints a line for the user: where the service answers, and at the end what it has done.
+        show: prints a line: the address when the service is ready, and counts when it has stopped.
 
     Raises:
         InputError: another program listens at the port, or no worker could start.
@@ -147,7 +147,8 @@ def run(settings: ServiceSettings, show: Callable[[str], None]) -> None:
         where = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
         num_ready = workers.num_ready
         of = "" if num_ready == len(workers) else f" of {len(workers)}"
-        show(f"serving      {where} ({num_ready}{of} workers), documentation: {where}/docs")
+        noun = "worker" if len(workers) == 1 else "workers"
+        show(f"serving      {where} ({num_ready}{of} {noun}), documentation: {where}/docs")
         show(f"event logs   {settings.run_dir}/logs")
         show("stop         Ctrl-C, or SIGTERM")
         return True
@@ -185,7 +186,7 @@ async def _answer(service: "src.serving.app.ServiceApp", settings: ServiceSettin
         address=settings.host,
         port=settings.port,
         interface=Interfaces.ASGI,
-        http=HTTPModes.http1,  # which waits for no HTTP/2 preface, so that silent clients are timed as well
+        http=HTTPModes.http1,  # without waiting for an HTTP/2 preface, during which idle clients would not time out
         websockets=False,
         backlog=1024,
         backpressure=limits["connections"],
@@ -209,7 +210,7 @@ async def _answer(service: "src.serving.app.ServiceApp", settings: ServiceSettin
 
 
 def _write_catalogue(settings: ServiceSettings) -> None:
-    """Write the catalogue into the run folder, so that logs and catalogue can train the next model."""
+    """Write the catalogue into the run folder, because training the next model needs logs and catalogue."""
     release = make_stores(settings).local.open()
     path = Path(settings.run_dir, "tracks.json")
     try:

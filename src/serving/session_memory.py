@@ -1,7 +1,7 @@
-"""What each user has played in the current session: bounded, forgetful, shared by the workers of a machine.
+"""The tracks of each user's current session, in a file of bounded size that the workers of a machine share.
 
-The memory is a file that all workers map. A user has a bucket of eight places; who comes into a full bucket takes the
-place that was left alone for longest.
+All workers map the file. Each user belongs to a bucket with eight places; a new user in a full bucket replaces the one
+without a request for the longest time.
 """
 
 import errno
@@ -21,14 +21,14 @@ _MIX = 0x9E3779B97F4A7C15  # spreads users over buckets (Knuth's multiplicative 
 
 @runtime_checkable
 class SessionMemory(Protocol):
-    """Remembers the tracks of a user's current session."""
+    """Remembers the tracks of the current session of each user."""
 
     async def play(self, user: int, track: int, now_ms: int) -> list[int]:
-        """Note that a user has played a track; returns all tracks of the session in order, this one last."""
+        """Add a track to the session of a user; returns all tracks of the session in order, this one last."""
         ...
 
     async def end(self, user: int) -> None:
-        """The session is over."""
+        """End the session of a user."""
         ...
 
 
@@ -36,10 +36,10 @@ class MappedSessions:
     """Sessions in a file that the workers of one machine share.
 
     Args:
-        path: the file; is made where it is missing.
-        capacity: sessions that are remembered at once.
-        max_tracks: tracks of a session that are remembered; older ones are forgotten.
-        idle_s: seconds after which a session that went silent is over.
+        path: the file; it is created if it is missing.
+        capacity: number of sessions that are remembered.
+        max_tracks: number of tracks of a session that are remembered; older ones are forgotten.
+        idle_s: seconds without a request after which a session has ended.
 
     Raises:
         InputError: a setting is out of range, or the disk has no room for the file.
@@ -62,7 +62,7 @@ class MappedSessions:
         self._num_tracks, self._tracks = table["num_tracks"], table["tracks"]
 
     async def play(self, user: int, track: int, now_ms: int) -> list[int]:
-        """Note that a user has played a track; returns all tracks of the session in order, this one last."""
+        """Add a track to the session of a user; returns all tracks of the session in order, this one last."""
         bucket = self._bucket(user)
         fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, bucket)
         try:
@@ -73,12 +73,12 @@ class MappedSessions:
             self._num_tracks[bucket, way] = count + 1
             self._touched_ms[bucket, way] = now_ms
             played: list[int] = self._tracks[bucket, way, : count + 1].tolist()
-            return played[place + 1 :] + played[: place + 1]  # in a full session the oldest stands after the newest
+            return played[place + 1 :] + played[: place + 1]  # in a full session the oldest follows the newest
         finally:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, bucket)
 
     async def end(self, user: int) -> None:
-        """The session is over."""
+        """End the session of a user."""
         bucket = self._bucket(user)
         fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, bucket)
         try:
@@ -94,14 +94,14 @@ class MappedSessions:
         own = np.flatnonzero((self._users[bucket] == user) & (touched > now_ms - self._idle_ms))
         if len(own):
             return int(own[0])
-        touched[self._users[bucket] == user] = 0  # an older session of the same user
+        touched[self._users[bucket] == user] = 0  # an earlier session of the same user
         way = int(touched.argmin())
         self._users[bucket, way], self._num_tracks[bucket, way] = user, 0
         return way
 
 
 def _fill(descriptor: int, size: int, path: Path) -> None:
-    """Zeros: nobody has been here. No holes, as who touches one in a mapped file is killed when the disk is full."""
+    """Fill the file with zeros. A hole would kill the process that writes to it while the disk is full."""
     try:
         for start in range(0, size, len(_ZEROS)):
             block = _ZEROS[: size - start]
@@ -109,12 +109,12 @@ def _fill(descriptor: int, size: int, path: Path) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         os.ftruncate(descriptor, 0)
-        remedy = "make room, or set a smaller sessions.capacity or sessions.max_tracks"
+        remedy = "free disk space, or set a smaller sessions.capacity or sessions.max_tracks"
         raise InputError(f"{path} needs {size} bytes: {error.strerror}; {remedy}") from None
 
 
 def check_limits(capacity: int, max_tracks: int, idle_s: int | float) -> None:
-    """Refuse limits that cannot be.
+    """Refuse invalid limits.
 
     Raises:
         InputError: one is out of range.

@@ -1,4 +1,4 @@
-"""How to serve: the settings of conf/serve.yaml, checked before anything is begun."""
+"""The settings of conf/serve.yaml, checked before anything is started."""
 
 import contextlib
 import os
@@ -22,10 +22,10 @@ REDIS = "SEGUE_REDIS_URL"
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
-    """How to serve; see conf/serve.yaml. Secrets are not among them: they come by environment.
+    """How to serve; see conf/serve.yaml. Secrets are read from the environment instead.
 
     Raises:
-        InputError: one is out of range.
+        InputError: a setting is out of range.
     """
 
     run_dir: str
@@ -63,13 +63,13 @@ class ServiceSettings:
 
     @classmethod
     def of(cls, given: Mapping[str, Any], *, port: int) -> "ServiceSettings":
-        """From the composed config.
+        """Read them from the composed config.
 
-        The address of Redis may hold a password, and therefore is in no file: it goes into the environment, where
-        `make_stores` and the workers find it.
+        The address of Redis may contain a password and is therefore not written to a file: it is put into the
+        environment, where `make_stores` and the workers read it.
 
         Raises:
-            InputError: a setting is out of its bounds.
+            InputError: a setting is out of range.
         """
         store = {key: value for key, value in given["store"].items() if key != "url"}
         store["folder"] = str(Path(store["folder"]).absolute())
@@ -92,35 +92,35 @@ class ServiceSettings:
         )
 
     def log_settings(self) -> dict[str, Any]:
-        """What `EventLogWriter` takes."""
+        """The settings of `EventLogWriter`."""
         return {name: value for name, value in self.log.items() if name != "with_fallback"}
 
     def rate_limit(self) -> RateLimit | None:
-        """The limit of a client, if any."""
+        """The rate limit of a client, if any."""
         rate = self.limits["requests_per_second"]
         check_number("limits.burst", self.limits["burst"], whole=True, least=1)
         return None if rate is None else RateLimit(per_second=rate, burst=self.limits["burst"])
 
     def write(self) -> None:
-        """Leave them in the run folder."""
+        """Write them to `serve.json` in the run folder."""
         write_record(asdict(self), Path(self.run_dir, SETTINGS))
 
 
 def check_name(name: object) -> None:
-    """Refuse what would not do in front of a key of Redis.
+    """Refuse a name that cannot be the prefix of a key of Redis.
 
     Raises:
-        InputError: it is no word.
+        InputError: it has other characters than letters and digits.
     """
     if not is_version(name):
         raise InputError(f"store.name must be a word of letters and digits, got {name!r}")
 
 
 def free_port(host: str, port: int) -> int:
-    """The port, or a free one for 0, after a look whether somebody listens there.
+    """The port, or a free one for 0, after a check that no other program listens at it.
 
     Raises:
-        InputError: somebody does, or the host is none of this machine's.
+        InputError: another program listens at it, or the host is not an address of this machine.
     """
     check_number("port", port, whole=True, least=0, most=65535)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -155,10 +155,10 @@ def hold_port(host: str, port: int) -> socket.socket:
 
 
 def address_of(host: object) -> str:
-    """The IP address of a host, of version 4 where it has one.
+    """The IP address of a host; IPv4 if it has one.
 
     Raises:
-        InputError: it has none.
+        InputError: it has no address.
     """
     if isinstance(host, str) and host:
         for family in (socket.AF_INET, socket.AF_INET6):
@@ -168,11 +168,11 @@ def address_of(host: object) -> str:
 
 
 def check_token() -> None:
-    """Refuse a token that no header can bear.
+    """Refuse a token that cannot be sent in a header.
 
     Raises:
-        InputError: the environment variable has other letters.
+        InputError: the environment variable has other characters than printable ASCII.
     """
     token = os.environ.get(TOKEN, "")
     if not (token.isascii() and token.isprintable() and token == token.strip()):
-        raise InputError(f"{TOKEN} must be printable ASCII without a space at either end, since it travels in a header")
+        raise InputError(f"{TOKEN} must be printable ASCII without a space at either end, as it is sent in a header")

@@ -1,4 +1,4 @@
-"""What happens before a service runs: checks, and loading in a process of its own."""
+"""Before a service runs: check the settings, and load the release in a separate process."""
 
 import os
 import shutil
@@ -20,19 +20,19 @@ from src.serving.stores import make_stores
 def prepare_service(
     given: Mapping[str, Any], request: ReleaseRequest, *, warn: Warn, busy: Callable[[], AbstractContextManager[object]]
 ) -> tuple[ServiceSettings, Release]:
-    """Check the settings, load what was named, and leave `serve.json`; a store made in vain is removed.
+    """Check the settings, load the release, and write `serve.json`; if this fails, a store that it created is removed.
 
     Args:
         given: the composed config.
-        request: the release that was named, if any.
-        warn: shows what the user should know; is called in another process, and so must be a function of a module.
-        busy: shows that something goes on.
+        request: the release that the command line names, if any.
+        warn: prints a warning; it is called in another process and must therefore be a function of a module.
+        busy: shows that work is in progress.
 
     Returns:
-        The settings to run with, and the release that will be served.
+        The settings, and the release that will be served.
 
     Raises:
-        InputError: a setting is out of its bounds, or there is nothing to serve.
+        InputError: a setting is out of range, or there is nothing to serve.
     """
     check_token()
     host = address_of(given["host"])
@@ -57,15 +57,15 @@ def _load_and_import(
     warn: Warn,
     busy: Callable[[], AbstractContextManager[object]],
 ) -> None:
-    """Load in a process of its own, so that the service keeps nothing that only loading needs; import it meanwhile.
+    """Load in a separate process, whose libraries and memory the service does not keep; import the service meanwhile.
 
-    SIGTERM ends both.
+    SIGTERM stops both.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as loader:
         process = loader.submit(os.getpid).result()
 
         def stop(*_: object) -> None:
-            os.kill(process, signal.SIGINT)  # as Ctrl-C does to both
+            os.kill(process, signal.SIGINT)  # as Ctrl-C reaches both processes
             raise KeyboardInterrupt
 
         before = signal.signal(signal.SIGTERM, stop)
@@ -79,5 +79,5 @@ def _load_and_import(
 def _load_elsewhere(request: ReleaseRequest, settings: ServiceSettings, warn: Warn) -> None:
     try:
         load_to_serve(request, settings, warn)
-    except KeyboardInterrupt:  # the process that waits for this one has it too, and says so
+    except KeyboardInterrupt:  # the waiting process is interrupted as well and prints it
         raise InputError("interrupted") from None

@@ -1,4 +1,4 @@
-"""The stores that settings ask for: a folder of this machine, and Redis where replicas share what they serve."""
+"""Builds the stores of the settings: a folder of this machine, and Redis if replicas share releases."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -11,14 +11,14 @@ from src.serving.settings import REDIS, ServiceSettings
 
 
 class Stores(NamedTuple):
-    """Where releases lie: in a folder that is served from, and in the Redis that they come from, if any."""
+    """The stores of releases: a folder that is served from, and Redis if replicas share it."""
 
     local: FolderStore
     shared: SharedStore | None
 
     @property
     def source(self) -> ReleaseStore:
-        """The one that decides which version is current."""
+        """The store that decides which version is current."""
         return self.local if self.shared is None else self.shared
 
 
@@ -36,7 +36,7 @@ def make_stores(settings: ServiceSettings) -> Stores:
 
 
 def make_sessions(settings: ServiceSettings) -> tuple[SessionMemory, list[Callable[[], Awaitable[None]]]]:
-    """The memory of sessions, and what closes it."""
+    """The memory of sessions, and coroutines that close it."""
     local = MappedSessions(Path(settings.run_dir, "sessions.bin"), **settings.sessions)
     url = os.environ.get(REDIS)
     if settings.store["kind"] != "redis" or url is None:

@@ -1,7 +1,7 @@
 """Keeps the workers of a service running: starts them, restarts those that die, and stops all of them.
 
-Each worker is a process that is forked from this one and that listens at the same port by itself (`SO_REUSEPORT`), so
-the others go on answering while one is down.
+Each worker is a process that is forked from this one and listens at the same port by itself (`SO_REUSEPORT`).
+Therefore the others continue to answer while one is down.
 """
 
 import contextlib
@@ -194,7 +194,7 @@ class Supervisor:
                 process.terminate()
 
     def _stop(self) -> None:
-        """End all workers: what they are answering is answered; who takes too long is killed."""
+        """Stop all workers. Each answers the requests it has received; one that takes too long is killed."""
         for process in self._processes.values():
             process.terminate()
         deadline_s = time.monotonic() + self._stop_s
@@ -207,7 +207,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[int]:
-        """Note signals instead of acting on them; yields a descriptor that is readable once one has arrived."""
+        """Record signals instead of acting on them; yields a descriptor that is readable after a signal has arrived."""
         reader, writer = os.pipe()
         for end in (reader, writer):
             os.set_blocking(end, False)

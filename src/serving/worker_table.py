@@ -22,8 +22,8 @@ class WorkerTable:
     """Which workers answer requests, and how often each one died.
 
     It must be created before the workers are forked. The supervisor writes deaths and restarts; a worker writes that
-    it is ready; every worker reads all of it, so `/health` and `/metrics` report the same whoever answers. Times are
-    those of `time.monotonic()`, which all processes of a machine share.
+    it is ready. Every worker reads all of it; therefore `/health` and `/metrics` of each worker report the same.
+    Times are those of `time.monotonic()`, which all processes of a machine share.
 
     Args:
         num_workers: number of workers that the service is configured with.

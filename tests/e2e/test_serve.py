@@ -1,4 +1,4 @@
-"""`serve.py` as its users meet it, and what it survives: real processes, real Redis, real nginx."""
+"""`serve.py` as a process, with Redis and nginx as processes: its commands, and the failures it must survive."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ POLL = "store.poll_s=0.2"
 
 
 class Lists(NamedTuple):
-    """Two recommendations files for one catalogue, which share no answer, and one that is damaged."""
+    """Two recommendations files for one catalogue, without an answer in common, and a damaged file."""
 
     a: Path
     b: Path
@@ -53,7 +53,7 @@ class Lists(NamedTuple):
 
 
 STEPS = {"a": range(1, 6), "b": range(11, 16)}
-"""How far on the ring of tracks 100 … 159 a list's answers are from the track before."""
+"""Distance on the ring of tracks 100 … 159 from a track to the answers of a list."""
 
 
 def write_lists(path: Path, steps: Mapping[int, Iterable[int]]) -> Path:
@@ -81,10 +81,10 @@ def lists(tmp_path_factory: pytest.TempPathFactory) -> Lists:
     return Lists(a, b, damaged)
 
 
-def came_from(told: Crowd) -> dict[int, str]:
+def came_from(traffic: Crowd) -> dict[int, str]:
     """Which list each answered request was answered from, by the request's number."""
     found = {}
-    for asked in told.answered:
+    for asked in traffic.answered:
         if asked.answer is not None:
             step = (asked.answer - asked.track) % N
             found[asked.number] = next((name for name, steps in STEPS.items() if step in steps), f"none: {step}")
@@ -93,16 +93,16 @@ def came_from(told: Crowd) -> dict[int, str]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, lists: Lists) -> Iterator[Running]:
-    """One that several tests ask, patient for four seconds only: a busy machine may keep a request for two."""
+    """A service for several tests, with timeouts of four seconds: a busy machine may delay a request by two."""
     words = f"recommendations={lists.a}", "limits.header_timeout_s=4", "limits.body_timeout_s=4"
     with serving(tmp_path_factory.mktemp("shared"), *words) as running:
         yield running
 
 
-# The old endpoints, starting and stopping
+# Endpoints, starting and stopping
 
 
-def test_the_old_endpoints_answer_as_they_did_and_log_the_old_line(service: Running) -> None:
+def test_endpoints_and_log_lines_are_the_predecessors(service: Running) -> None:
     assert service.ask("GET", "/").body["status"] == "alive"
     ids = [107 + step for step in STEPS["a"]]
     record = {"artist": "Artist 2", "title": "Title 7", "track": 107, "recommendations": ids}
@@ -142,13 +142,11 @@ CLOSING = re.compile(
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_lines_say_what_is_served_and_the_last_one_what_was_done(
-    tmp_path: Path, lists: Lists, stop: signal.Signals
-) -> None:
+def test_start_lines_and_closing_line(tmp_path: Path, lists: Lists, stop: signal.Signals) -> None:
     arms = f"arms={{C: random, T1: {{recommender: {lists.a}, pick: ranked, artist_gap: 3}}, T2: {lists.b}}}"
     with serving(tmp_path, arms, "experiment=LINES", "workers=2") as running:
-        with crowd(running.port) as told:
-            told.wait_for(300)
+        with crowd(running.port) as traffic:
+            traffic.wait_for(300)
         for path, status in (("/", 200), ("/health", 200), ("/nowhere", 404)):
             assert running.ask("GET", path).status == status
         assert running.next(1, 4711).status == 404
@@ -158,11 +156,11 @@ def test_the_first_lines_say_what_is_served_and_the_last_one_what_was_done(
         else:  # as a terminal does, to all of them
             os.killpg(running.process.pid, stop)
         assert running.process.wait(10) == 0
-    assert told.failed == []
+    assert traffic.failed == []
     lines = running.said().splitlines()
     assert lines[:7] == [
         "experiment   LINES",
-        "arm C        random, without lists, so pick and artist_gap do not apply",
+        "arm C        random, no lists: pick and artist_gap do not apply",
         f"arm T1       {lists.a}, pick=ranked, artist_gap=3",
         f"arm T2       {lists.b}, pick=uniform, artist_gap=0",
         f"release      {version}, 60 tracks, in {running.run}/store",
@@ -173,7 +171,7 @@ def test_the_first_lines_say_what_is_served_and_the_last_one_what_was_done(
     closing = CLOSING.search(running.said())
     assert closing is not None
     counts = [int((group or "0").replace(",", "")) for group in closing.groups()]
-    asked = Counter(asked.call for asked in told.answered)
+    asked = Counter(asked.call for asked in traffic.answered)
     num_answered = asked.total()
     assert counts[:4] == [num_answered + 5, asked["next"] + 1, asked["last"], 4]
     assert counts[4:] == [num_answered + 3, 2, len(running.lines()), 0, 0]
@@ -182,8 +180,8 @@ def test_the_first_lines_say_what_is_served_and_the_last_one_what_was_done(
 
 def test_sigterm_under_load_answers_what_is_in_flight_and_logs_every_answer(tmp_path: Path, lists: Lists) -> None:
     body = json.dumps({"track": 100, "time": 1.0}).encode()
-    with serving(tmp_path, f"recommendations={lists.a}", "workers=2") as running, crowd(running.port) as told:
-        told.wait_for(500)
+    with serving(tmp_path, f"recommendations={lists.a}", "workers=2") as running, crowd(running.port) as traffic:
+        traffic.wait_for(500)
         with socket.create_connection(("127.0.0.1", running.port), 5) as slow:
             slow.sendall(b"POST /next/999999 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:9])
             time.sleep(0.3)
@@ -192,14 +190,14 @@ def test_sigterm_under_load_answers_what_is_in_flight_and_logs_every_answer(tmp_
             slow.sendall(body[9:])
             assert slow.recv(1000).startswith(b"HTTP/1.1 200")
         running.stop()
-        told.is_over = True
-    assert told.statuses() == {}
+        traffic.is_over = True
+    assert traffic.statuses() == {}
     lines = running.lines()
     [slow_line] = [line for line in lines if line["user"] == 999999]
-    told.check([line for line in lines if line is not slow_line])
+    traffic.check([line for line in lines if line is not slow_line])
 
 
-def test_a_port_that_is_taken_is_one_line(tmp_path: Path, lists: Lists) -> None:
+def test_a_port_in_use_is_one_line(tmp_path: Path, lists: Lists) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = serve(tmp_path, f"recommendations={lists.a}", f"port={port}", "hydra.run.dir=run", code=2)
@@ -214,7 +212,7 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path, lists: Lists) -> None:
         (["recommendations=poplar"], "'poplar' is not a recommender"),
         (["recommendations=random", "arms={C: random, T1: popular}"], "not both"),
         (["recommendations=random", "store=nowhere"], "nowhere"),
-        (["recommendations=http://localhost:1"], "is a service of its own"),
+        (["recommendations=http://localhost:1"], "is another service"),
         (["recommendations=nowhere.jsonl"], "cannot read recommendations from nowhere.jsonl"),
         (["recommendations=random", "log.fsync=sometimes"], "log.fsync must be one of"),
         (["recommendations=random", "limits.header_bytes=1"], "limits.header_bytes must be"),
@@ -235,14 +233,14 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path, lists: Lists) -> None:
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_done_is_one_line_and_leaves_nothing(tmp_path: Path, words: list[str], message: str) -> None:
+def test_an_input_error_is_one_line_and_leaves_no_files(tmp_path: Path, words: list[str], message: str) -> None:
     done = serve(tmp_path, *words, "port=0", code=2)
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sigterm_while_it_loads_leaves_nothing(tmp_path: Path) -> None:
+def test_sigterm_during_loading_leaves_no_store(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "serve.py"), "recommendations=random", "port=0", "world=published"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -256,12 +254,12 @@ def test_sigterm_while_it_loads_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("store"))
 
 
-def test_a_token_that_no_header_can_bear_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_token_is_one_line(tmp_path: Path) -> None:
     done = serve(tmp_path, "recommendations=random", "port=0", code=2, env={"SEGUE_TOKEN": "café"})
     assert done.stderr.startswith("error: SEGUE_TOKEN must be printable ASCII")
 
 
-def test_a_token_is_wanted_for_all_but_health(tmp_path: Path, lists: Lists) -> None:
+def test_all_pages_except_health_require_the_token(tmp_path: Path, lists: Lists) -> None:
     with serving(tmp_path, f"recommendations={lists.a}", env={"SEGUE_TOKEN": "s3cret"}) as running:
         bearing = {"Authorization": "Bearer s3cret"}
         for path in ("/", "/track/100", "/docs", "/metrics", "/experiments"):
@@ -275,41 +273,41 @@ def test_a_token_is_wanted_for_all_but_health(tmp_path: Path, lists: Lists) -> N
         assert "s3cret" not in "".join(path.read_text() for path in (running.output, running.run / "serve.json"))
 
 
-# What kills and fills
+# Workers that die and disks that are full
 
 
 @pytest.mark.parametrize("fsync", ["always", "interval", "never"])
 def test_a_worker_that_is_killed_loses_no_answered_line(tmp_path: Path, lists: Lists, fsync: str) -> None:
     words = f"recommendations={lists.a}", "workers=2", f"log.fsync={fsync}"
     with serving(tmp_path, *words) as running:
-        with crowd(running.port) as told:
-            told.wait_for(300)
+        with crowd(running.port) as traffic:
+            traffic.wait_for(300)
             before = running.workers()
             os.kill(before[0], signal.SIGKILL)
             wait_until(lambda: len(set(running.workers()) - {before[0]}) == 2, "two workers again")
-            told.wait_for(300)
-        assert told.statuses() == {}
-        assert len(told.broken) <= 8  # those of its connections
-        told.check(running.lines())
+            traffic.wait_for(300)
+        assert traffic.statuses() == {}
+        assert len(traffic.broken) <= 8  # those of its connections
+        traffic.check(running.lines())
         assert {path.parent.name for path in running.run.glob("logs/*/data.json")} == {"worker-1", "worker-2"}
 
 
-def test_a_worker_that_is_killed_ten_times_under_load_takes_nobody_along(tmp_path: Path, lists: Lists) -> None:
+def test_a_worker_killed_ten_times_under_load_does_not_end_the_service(tmp_path: Path, lists: Lists) -> None:
     """The other one answers all the time, and every answered request is in the log."""
-    words = f"recommendations={lists.a}", "workers=2", "restart.max_pause_s=0.25"
+    words = f"recommendations={lists.a}", "workers=2", "restart.max_pause_s=0.1"
     with serving(tmp_path, *words) as running:
         steady, dying = running.workers()
         health = Counter[str]()
-        with crowd(running.port) as told:
+        with crowd(running.port) as traffic:
             for number in range(1, 11):
                 os.kill(dying, signal.SIGKILL)
-                told.wait_for(20)
+                traffic.wait_for(20)
                 if number > 1:  # a single death is over once the worker is back
                     health[running.health()] += 1
                 wait_until(lambda dying=dying: set(running.workers()) - {steady, dying}, f"restart {number}")
                 (dying,) = set(running.workers()) - {steady}
                 wait_until(lambda: "segue_workers_alive 2.0" in running.ask("GET", "/metrics").body, "two workers")
-            told.wait_for(100)
+            traffic.wait_for(100)
             assert steady in running.workers()
             (problem,) = running.ask("GET", "/health").body["problems"]
             assert re.fullmatch(r"worker-\d is restarted often: it died 10 times in a row, last by SIGKILL", problem)
@@ -317,22 +315,22 @@ def test_a_worker_that_is_killed_ten_times_under_load_takes_nobody_along(tmp_pat
         restarts = re.findall(r'^segue_worker_restarts_total{worker="worker-(\d)"} (\d+)', metrics, re.M)
         assert sorted(int(float(count)) for _, count in restarts) == [0, 10]
         assert health == {"degraded": 9}
-        assert told.statuses() == {}
+        assert traffic.statuses() == {}
         running.stop()  # with exit code 0
-    print(f"{len(told.answered)} answered, {len(told.broken)} broken, slowest {told.slowest_s:.2f} s")
-    told.check(running.lines())
+    print(f"{len(traffic.answered)} answered, {len(traffic.broken)} broken, slowest {traffic.slowest_s:.2f} s")
+    traffic.check(running.lines())
     logged = {round(line["time"] * 2**20) for line in running.lines()}
-    assert {asked.number for asked in told.answered} <= logged
+    assert {asked.number for asked in traffic.answered} <= logged
     assert {path.parent.name for path in running.run.glob("logs/*/data.json")} == {"worker-1", "worker-2"}
     closing = CLOSING.search(running.said())
     assert closing is not None
     assert closing[9] == "10"
     num_logged = int(closing[7].replace(",", ""))  # a killed worker may have logged and not yet counted
-    assert len(told.answered) <= num_logged <= len(running.lines())
+    assert len(traffic.answered) <= num_logged <= len(running.lines())
 
 
-def test_a_worker_alone_comes_back_as_often_as_it_dies(tmp_path: Path, lists: Lists) -> None:
-    with serving(tmp_path, f"recommendations={lists.a}", "restart.max_pause_s=0.25") as running:
+def test_a_single_worker_is_restarted_each_time_it_dies(tmp_path: Path, lists: Lists) -> None:
+    with serving(tmp_path, f"recommendations={lists.a}", "restart.max_pause_s=0.1") as running:
         for _ in range(4):
             (worker,) = running.workers()
             os.kill(worker, signal.SIGKILL)
@@ -354,20 +352,20 @@ def test_a_service_whose_workers_cannot_start_ends_with_one_line(tmp_path: Path,
     assert len(reasons) == 8
 
 
-def test_sighup_renews_the_workers_under_load(tmp_path: Path, lists: Lists) -> None:
+def test_sighup_restarts_the_workers_under_load(tmp_path: Path, lists: Lists) -> None:
     with serving(tmp_path, f"recommendations={lists.a}", "workers=2") as running:
         before = set(running.workers())
-        with crowd(running.port) as told:
-            told.wait_for(100)
+        with crowd(running.port) as traffic:
+            traffic.wait_for(100)
             running.process.send_signal(signal.SIGHUP)
             wait_until(lambda: len(running.workers()) == 2 and not before & set(running.workers()), "new workers")
-            told.wait_for(100)
-        assert told.statuses() == {}
-        told.check(running.lines())
+            traffic.wait_for(100)
+        assert traffic.statuses() == {}
+        traffic.check(running.lines())
         assert running.health() == "ok"
 
 
-def test_workers_whose_master_was_killed_finish_and_stop(tmp_path: Path, lists: Lists) -> None:
+def test_workers_stop_after_the_supervisor_was_killed(tmp_path: Path, lists: Lists) -> None:
     with serving(tmp_path, f"recommendations={lists.a}", "workers=2") as running:
         workers = running.workers()
         assert running.next(1).status == 200
@@ -389,7 +387,7 @@ def test_a_worker_that_starts_beside_a_damaged_release_serves_the_one_before(tmp
         running.wait_for_health("degraded")
         health = running.ask("GET", "/health").body
         assert health["version"] == before
-        assert "lists_C.npy is damaged: its contents are not what was written" in health["problems"][0]
+        assert "lists_C.npy is damaged: it has changed since it was written" in health["problems"][0]
         assert running.next(1).status == 200
 
 
@@ -398,22 +396,22 @@ def test_rotation_under_load_neither_loses_nor_tears_a_line(
 ) -> None:
     words = f"arms={{C: {lists.a}, T1: {lists.b}}}", "experiment=TURN", "workers=3"
     with serving(tmp_path, *words, "log.max_bytes=20000", "log.backups=1000") as running:
-        with crowd(running.port, connections=24) as told:
-            told.wait_for(5000, within_s=30)
-        assert told.failed == []
-        told.check(running.lines())
+        with crowd(running.port, connections=24) as traffic:
+            traffic.wait_for(5000, within_s=30)
+        assert traffic.failed == []
+        traffic.check(running.lines())
     files = list(running.run.glob("logs/*/data.json*"))
     assert len({path.parent for path in files}) == 3
     assert len(files) > 30
     assert max(path.stat().st_size for path in files) <= 20_000
     users = read_users(running.run / "logs", experiment="TURN", max_rejected=0)
-    assert users.num_events == len(told.answered)
+    assert users.num_events == len(traffic.answered)
     assert users.arms == ["C", "T1"]
     assert users.guards.pop("sessions_without_end") <= 24
     assert not any(users.guards.values())
     datamodule = datamodule_of(running.run, max_rejected=0.0)
     datamodule.setup()
-    assert datamodule.summary().loc["all", "events"] == len(told.answered)
+    assert datamodule.summary().loc["all", "events"] == len(traffic.answered)
     assert datamodule.summary().loc["all", "tracks"] == N
 
 
@@ -425,24 +423,24 @@ def test_a_full_disk_refuses_and_recovers(tmp_path: Path, lists: Lists) -> None:
     filler = logs / "filler"
     try:
         filler.write_bytes(bytes(120_000))
-        with serving(tmp_path, f"recommendations={lists.a}") as running, crowd(running.port) as told:
-            wait_until(lambda: told.statuses()[503], "a full disk")
+        with serving(tmp_path, f"recommendations={lists.a}") as running, crowd(running.port) as traffic:
+            wait_until(lambda: traffic.statuses()[503], "a full disk")
             unready = running.ask("GET", "/health")
             assert (unready.status, unready.body["status"], unready.body["ready"]) == (503, "unready", False)
             assert "No space left on device" in unready.body["problems"][0]
             assert running.ask("GET", "/health/live").status == 200
-            assert running.ask("GET", "/track/100").status == 200  # what needs no log goes on
-            num_before = len(told.answered)
+            assert running.ask("GET", "/track/100").status == 200  # pages do not need the log
+            num_before = len(traffic.answered)
             assert num_before > 200
             running.lines()  # none is torn
             filler.unlink()
             running.wait_for_health("ok")
-            told.wait_for(100)
-            told.is_over = True
-        assert set(told.statuses()) == {503}
-        assert "No space left on device" in json.loads(told.refused[0][2])["reason"]
-        assert told.broken == []
-        told.check(running.lines())
+            traffic.wait_for(100)
+            traffic.is_over = True
+        assert set(traffic.statuses()) == {503}
+        assert "No space left on device" in json.loads(traffic.refused[0][2])["reason"]
+        assert traffic.broken == []
+        traffic.check(running.lines())
         assert not (logs / ".probe").exists()
     finally:
         subprocess.run(["umount", str(logs)], check=True)
@@ -455,29 +453,29 @@ def test_a_reload_under_load_fails_no_request_and_mixes_no_lists(tmp_path: Path,
     with serving(tmp_path, f"recommendations={lists.a}", POLL) as running:
         folder = f"store.folder={running.run}/store"
         a = running.version()
-        with crowd(running.port) as told:
-            told.wait_for(100)
+        with crowd(running.port) as traffic:
+            traffic.wait_for(100)
             serve(tmp_path, "load", folder, f"recommendations={lists.b}")
             wait_until(lambda: running.version() != a, "the new version")
-            to_b, b = told.num_asked, running.version()
-            told.wait_for(300)
+            to_b, b = traffic.num_asked, running.version()
+            traffic.wait_for(300)
             done = serve(tmp_path, "load", folder, f"recommendations={lists.damaged}", code=2)
             assert f"{lists.damaged}, line {N} is damaged" in done.stderr
             assert (running.health(), running.version()) == ("ok", b)
-            back = told.num_asked
+            back = traffic.num_asked
             assert f"version {a} is current" in serve(tmp_path, "rollback", folder).stdout
             running.wait_for_version(a)
-            to_a = told.num_asked
-            told.wait_for(300)
-        assert told.failed == []
-        source = came_from(told)
+            to_a = traffic.num_asked
+            traffic.wait_for(300)
+        assert traffic.failed == []
+        source = came_from(traffic)
         assert set(source.values()) == {"a", "b"}
         assert {source[number] for number in source if to_b <= number < back} == {"b"}
         assert {source[number] for number in source if number >= to_a} == {"a"}
-        in_order = [source[asked.number] for asked in told.answered if asked.number in source]
+        in_order = [source[asked.number] for asked in traffic.answered if asked.number in source]
         turns = [name for name, _ in itertools.groupby(in_order)]
         assert turns == ["a", "b", "a"] or len(turns) < 20  # answers of one moment arrive in any order
-        told.check(running.lines())
+        traffic.check(running.lines())
         listed = serve(tmp_path, "versions", folder).stdout.split()
         assert listed == [a, "current", b]
         assert "no version before" in serve(tmp_path, "rollback", folder, code=2).stderr
@@ -486,7 +484,7 @@ def test_a_reload_under_load_fails_no_request_and_mixes_no_lists(tmp_path: Path,
 # Bad clients
 
 
-def test_slow_clients_are_hung_up_on_and_keep_nobody_waiting(service: Running) -> None:
+def test_slow_clients_are_disconnected_and_delay_no_other_client(service: Running) -> None:
     head = b"POST /next/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n"
     with contextlib.ExitStack() as stack:
         slow = []
@@ -495,14 +493,14 @@ def test_slow_clients_are_hung_up_on_and_keep_nobody_waiting(service: Running) -
             connection.sendall(sent)
             slow.append(connection)
         opened = time.monotonic()
-        with crowd(service.port, first_user=10_000) as told:
-            told.wait_for(500)
-        assert told.failed == []
-        assert told.slowest_s < 1.5  # not until the slow ones are gone
+        with crowd(service.port, first_user=10_000) as traffic:
+            traffic.wait_for(500)
+        assert traffic.failed == []
+        assert traffic.slowest_s < 1.5  # not until the slow ones are gone
         answers = []
         for connection in slow:
             answer = b""
-            while chunk := connection.recv(1000):  # until it is hung up
+            while chunk := connection.recv(1000):  # until the connection is closed
                 answer += chunk
             answers.append(answer[:12])
         assert 3.5 < time.monotonic() - opened < 10
@@ -510,14 +508,14 @@ def test_slow_clients_are_hung_up_on_and_keep_nobody_waiting(service: Running) -
     assert set(answers[200:]) == {b"HTTP/1.1 408"}
 
 
-def test_what_is_too_large_is_refused(service: Running) -> None:
+def test_large_headers_and_bodies_are_refused(service: Running) -> None:
     assert service.ask("GET", "/", headers={"X": "x" * 20_000}).status == 431
     assert service.ask("POST", "/next/1", b" " * 5_000).status == 413
     assert service.health() == "ok"
 
 
 def wild_bodies(rng: random.Random) -> bytes:
-    """Near to what is expected, or not."""
+    """Bodies that are almost valid or not valid at all."""
     whole = [100, 0, -1, 2**31, 2**63, 10**40, 1.5, True, None, "100", [100], {"a": 1}, "\ud800", "é"]
     share = [0, 1, 0.5, -0.0, 1.0000001, -1, 1e308, 10**400, "1", None, [], float("nan"), float("inf")]
     plain = json.dumps({"track": rng.choice(whole), "time": rng.choice(share)}).encode()
@@ -539,7 +537,7 @@ def wild_path(rng: random.Random) -> str:
 
 
 def wild_request(rng: random.Random) -> bytes:
-    """Odd in all it says, but framed as HTTP wants it, so that it must get an answer."""
+    """An unusual request that is valid HTTP and must therefore get an answer."""
     method = rng.choice(["POST"] * 6 + ["GET"] * 3 + ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW", "head"])
     body = wild_bodies(rng)
     names = ["Accept", "Content-Type", "Authorization", "X-Forwarded-For", "Cookie", "Range", "If-None-Match", "Origin"]
@@ -554,7 +552,7 @@ def wild_request(rng: random.Random) -> bytes:
 
 
 def broken_request(rng: random.Random) -> bytes:
-    """No HTTP, or not quite."""
+    """Bytes that are not valid HTTP."""
     given = bytearray(wild_request(rng))
     for _ in range(rng.randrange(1, 6)):
         at = rng.randrange(len(given))
@@ -586,7 +584,7 @@ async def converse(port: int, requests: list[bytes]) -> list[int]:
                 status, is_kept = await answer_to(reader)
                 found.append(status)
             except (asyncio.IncompleteReadError, ConnectionError):
-                assert is_used  # it may hang up after an answer to a body it has not read
+                assert is_used  # it may close the connection after an answer to a body it has not read
                 is_kept = False
     return found
 
@@ -595,7 +593,7 @@ async def shout(port: int, given: bytes) -> list[int]:
     """Statuses of what comes back, if anything does, when a connection says something and then nothing more."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
-    with contextlib.suppress(ConnectionError):  # it may hang up on what it cannot understand
+    with contextlib.suppress(ConnectionError):  # it may close the connection on invalid HTTP
         writer.write(given)
         writer.write_eof()
         received = await asyncio.wait_for(reader.read(), 10)
@@ -603,7 +601,7 @@ async def shout(port: int, given: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"^HTTP/1\.[01] (\d{3}) ", received, flags=re.MULTILINE)]
 
 
-def test_ten_thousand_odd_requests_break_nothing(service: Running) -> None:
+def test_ten_thousand_invalid_requests_are_answered(service: Running) -> None:
     rng, workers = random.Random(5), service.workers()
     odd = [[wild_request(rng) for _ in range(10)] for _ in range(800)]
     broken = [broken_request(rng) for _ in range(2000)]
@@ -630,7 +628,7 @@ def test_ten_thousand_odd_requests_break_nothing(service: Running) -> None:
     assert {tuple(line) for line in service.lines()} == {tuple(KEYS)}
 
 
-def test_a_service_that_runs_has_nothing_loaded_that_only_training_needs(service: Running) -> None:
+def test_a_running_service_has_no_training_libraries_loaded(service: Running) -> None:
     for process in (service.process.pid, *service.workers()):
         libraries = Path(f"/proc/{process}/maps").read_text()
         assert "/numpy/" in libraries
@@ -644,13 +642,13 @@ def test_memory_stays_flat_at_full_speed(service: Running) -> None:
     def resident_mb() -> float:
         return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
-    with crowd(service.port, first_user=1_000_000) as told:
+    with crowd(service.port, first_user=1_000_000) as traffic:
         time.sleep(2)
-        before, num_before = resident_mb(), len(told.answered)
+        before, num_before = resident_mb(), len(traffic.answered)
         time.sleep(8)
         grown_mb = resident_mb() - before
-    print(f"{len(told.answered) - num_before} requests in 8 s, {before:.0f} MB + {grown_mb:.1f} MB")
-    assert told.failed == []
+    print(f"{len(traffic.answered) - num_before} requests in 8 s, {before:.0f} MB + {grown_mb:.1f} MB")
+    assert traffic.failed == []
     assert grown_mb < 4
 
 
@@ -706,20 +704,20 @@ def test_a_session_is_shared_by_replicas(replicas: Replicas) -> None:
 
 def test_a_load_and_a_rollback_reach_every_replica_under_load(replicas: Replicas, lists: Lists) -> None:
     a = replicas.one.version()
-    with crowd(*replicas.ports, first_user=100_000) as told:
-        told.wait_for(100)
+    with crowd(*replicas.ports, first_user=100_000) as traffic:
+        traffic.wait_for(100)
         replicas.load(f"recommendations={lists.b}", "pick=ranked")
         wait_until(lambda: replicas.one.version() != a, "the new version")
         b = replicas.one.version()
         replicas.wait_for_version(b)
-        told.wait_for(100)
+        traffic.wait_for(100)
         replicas.load(verb="rollback")
         replicas.wait_for_version(a)
-        told.wait_for(100)
-    assert told.failed == []
+        traffic.wait_for(100)
+    assert traffic.failed == []
     assert replicas.load(verb="versions").stdout.split()[-3:] == [a, "current", b]
     assert (replicas.one.health(), replicas.two.health()) == ("ok", "ok")
-    told.check([line for line in both(replicas) if line["user"] >= 100_000])
+    traffic.check([line for line in both(replicas) if line["user"] >= 100_000])
 
 
 def both(replicas: Replicas) -> list[dict[str, Any]]:
@@ -753,47 +751,47 @@ def test_a_damaged_piece_in_redis_is_refused_until_it_is_loaded_again(replicas: 
     replicas.two.wait_for_health("ok")
 
 
-def test_redis_may_die_and_come_back_empty_without_a_failed_request(replicas: Replicas) -> None:
+def test_no_request_fails_while_redis_dies_and_returns_empty(replicas: Replicas) -> None:
     served = replicas.one.version()
-    with crowd(*replicas.ports, first_user=300_000) as told:
-        told.wait_for(200)
+    with crowd(*replicas.ports, first_user=300_000) as traffic:
+        traffic.wait_for(200)
         replicas.server.stop()
         for replica in (replicas.one, replicas.two):
             replica.wait_for_health("degraded")
             assert "does not answer" in replica.ask("GET", "/health").body["problems"][0]
-        told.wait_for(500)
+        traffic.wait_for(500)
         replicas.server.start()
-        told.wait_for(500)
+        traffic.wait_for(500)
         wait_until(lambda: "holds no release" in str(replicas.one.ask("GET", "/health").body["problems"]), "empty")
         assert replicas.one.version() == served
         replicas.load(f"recommendations={replicas.twins}", "pick=ranked")
         replicas.one.wait_for_health("ok")
         replicas.two.wait_for_health("ok")
-        told.wait_for(200)
-    print(f"slowest answer {told.slowest_s:.2f} s")
-    assert told.failed == []
-    assert told.slowest_s < 5
-    told.check([line for line in both(replicas) if line["user"] >= 300_000])
+        traffic.wait_for(200)
+    print(f"slowest answer {traffic.slowest_s:.2f} s")
+    assert traffic.failed == []
+    assert traffic.slowest_s < 5
+    traffic.check([line for line in both(replicas) if line["user"] >= 300_000])
 
 
-def test_a_redis_that_hangs_keeps_few_waiting(replicas: Replicas) -> None:
+def test_a_hanging_redis_delays_few_requests(replicas: Replicas) -> None:
     assert replicas.server.process is not None
-    with crowd(*replicas.ports, first_user=400_000) as told:
-        told.wait_for(100)
+    with crowd(*replicas.ports, first_user=400_000) as traffic:
+        traffic.wait_for(100)
         replicas.server.process.send_signal(signal.SIGSTOP)
         try:
-            told.wait_for(16)  # those that were in flight wait for the timeout
-            told.wait_for(1000)  # of all others one does at a time
+            traffic.wait_for(16)  # those that were in flight wait for the timeout
+            traffic.wait_for(1000)  # of all others one does at a time
             replicas.one.wait_for_health("degraded")
         finally:
             replicas.server.process.send_signal(signal.SIGCONT)
         replicas.one.wait_for_health("ok")
         replicas.two.wait_for_health("ok")
-    assert told.failed == []
-    assert told.slowest_s < 5
+    assert traffic.failed == []
+    assert traffic.slowest_s < 5
 
 
-def test_a_loss_is_forgotten_when_redis_is_back_even_if_nobody_asks(replicas: Replicas) -> None:
+def test_health_recovers_with_redis_without_any_request(replicas: Replicas) -> None:
     replicas.server.stop()
     assert replicas.one.next(500_000).status == 200
     assert "sessions are not shared" in str(replicas.one.ask("GET", "/health").body["problems"])
@@ -804,14 +802,14 @@ def test_a_loss_is_forgotten_when_redis_is_back_even_if_nobody_asks(replicas: Re
 
 
 def test_many_requests_at_once_share_the_connections_to_redis(replicas: Replicas) -> None:
-    with crowd(replicas.one.port, connections=300, first_user=600_000) as told:
+    with crowd(replicas.one.port, connections=300, first_user=600_000) as traffic:
         seen = Counter(replicas.one.health() for _ in range(20))
-        told.wait_for(1000)
+        traffic.wait_for(1000)
     assert seen == {"ok": 20}
-    assert told.failed == []
+    assert traffic.failed == []
 
 
-def test_redis_may_be_down_at_the_start_if_one_says_so(tmp_path: Path, lists: Lists) -> None:
+def test_redis_may_be_down_at_the_start_with_on_failure_embedded(tmp_path: Path, lists: Lists) -> None:
     server = Redis(tmp_path / "redis")
     done = serve(tmp_path, *server.words, "port=0", code=2)
     assert f"Redis at redis://127.0.0.1:{server.port} does not answer" in done.stderr
@@ -832,7 +830,7 @@ def test_redis_may_be_down_at_the_start_if_one_says_so(tmp_path: Path, lists: Li
             assert (running.next(1).body["track"] - 100) % N in STEPS["b"]
             running.stop()
             with serving(tmp_path, *words, f"recommendations={lists.a}", run="again") as again:
-                assert "what is named here is not" in again.said()
+                assert "instead of the recommender named here" in again.said()
                 assert (again.next(1).body["track"] - 100) % N in STEPS["b"]  # what was loaded is for all
         finally:
             server.stop()
@@ -841,7 +839,7 @@ def test_redis_may_be_down_at_the_start_if_one_says_so(tmp_path: Path, lists: Li
 # nginx
 
 
-def test_nginx_passes_over_a_replica_that_was_killed(tmp_path: Path, lists: Lists) -> None:
+def test_nginx_skips_a_replica_that_was_killed(tmp_path: Path, lists: Lists) -> None:
     nginx, port = binary("nginx"), free_port()
     with redis_server(tmp_path / "redis") as server, contextlib.ExitStack() as stack:
         serve(tmp_path, "load", *server.words, f"recommendations={lists.a}", "pick=ranked")
@@ -871,29 +869,29 @@ def test_nginx_passes_over_a_replica_that_was_killed(tmp_path: Path, lists: List
             large = ask(port, "POST", "/next/1", b" " * 5_000)
             assert (large.status, large.headers["content-type"]) == (413, "application/json")
             assert ask(port, "POST", "/next/1", {"track": 4711, "time": 1.0}).body["reason"].startswith("track 4711")
-            with crowd(port, first_user=10) as told:
-                told.wait_for(500)
+            with crowd(port, first_user=10) as traffic:
+                traffic.wait_for(500)
                 one.process.send_signal(signal.SIGSTOP)  # so that it starts no other worker
                 for process in [*one.workers(), one.process.pid]:
                     os.kill(process, signal.SIGKILL)
                 one.process.wait()
-                told.wait_for(500)
+                traffic.wait_for(500)
                 again = stack.enter_context(serving(tmp_path, *server.words, f"port={one.port}", run="again"))
                 wait_until(lambda: len(again.lines()) > 100, "the replica is asked again")
         finally:
             front.send_signal(signal.SIGTERM)
             front.wait(10)
-        print(f"{len(told.answered)} answered, failed: {dict(told.statuses())}, broken: {len(told.broken)}")
-        assert told.broken == []
-        assert set(told.statuses()) <= {502}  # what was in flight at the replica that was killed
-        assert len(told.refused) <= 8
+        print(f"{len(traffic.answered)} answered, failed: {dict(traffic.statuses())}, broken: {len(traffic.broken)}")
+        assert traffic.broken == []
+        assert set(traffic.statuses()) <= {502}  # what was in flight at the replica that was killed
+        assert len(traffic.refused) <= 8
         lines = [line for running in (one, two, again) for line in running.lines()]
-        in_flight = {asked.number for asked, _, _ in told.refused}
-        told.check([line for line in lines if round(line["time"] * 2**20) not in in_flight])
+        in_flight = {asked.number for asked, _, _ in traffic.refused}
+        traffic.check([line for line in lines if round(line["time"] * 2**20) not in in_flight])
         assert "Redis" not in two.said()
 
 
-# Done when
+# The whole loop
 
 
 def test_listeners_over_http_lead_to_the_verdict_of_the_simulation(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The service, driven as an ASGI application: the predecessor's answers and lines, and every way to be refused."""
+"""The ASGI application: answers and lines as the predecessor's, and every refusal."""
 
 import asyncio
 import errno
@@ -156,7 +156,7 @@ def test_any_name_of_an_experiment_makes_a_valid_line(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize("with_fallback", [False, True])
-def test_where_no_list_gave_an_answer_is_counted_and_told_in_the_log_if_asked(
+def test_a_fallback_is_counted_and_logged_with_with_fallback(
     ring: Release, tmp_path: Path, with_fallback: bool
 ) -> None:
     sample = re.compile(r'^segue_fallbacks_total{arm="T1",source="artist"} (\d+)', re.M)
@@ -180,7 +180,7 @@ def test_where_no_list_gave_an_answer_is_counted_and_told_in_the_log_if_asked(
         assert [line["fallback"] for line in lines] == [None, "artist", None]
 
 
-def test_a_session_hears_nothing_twice_until_it_ends(ring: Release, tmp_path: Path) -> None:
+def test_a_track_is_not_repeated_in_a_session(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         user = service.user_of("T1")
 
@@ -263,7 +263,7 @@ def test_a_session_hears_nothing_twice_until_it_ends(ring: Release, tmp_path: Pa
         ("GET", "/recommendations/99", b"", 404, "track 99 is not in the catalogue"),
     ],
 )
-def test_what_is_wrong_is_refused_with_a_reason_and_leaves_no_line(
+def test_an_invalid_request_gets_a_reason_and_no_line(
     ring: Release, tmp_path: Path, method: str, path: str, body: bytes, status: int, reason: str
 ) -> None:
     async def work(service: Running) -> None:
@@ -294,7 +294,7 @@ def test_what_is_wrong_is_refused_with_a_reason_and_leaves_no_line(
     ],
 )
 @pytest.mark.parametrize("user", ["0", "007", "9" * 18])
-def test_what_is_right_makes_a_valid_line(ring: Release, tmp_path: Path, user: str, body: bytes) -> None:
+def test_a_valid_request_makes_a_valid_line(ring: Release, tmp_path: Path, user: str, body: bytes) -> None:
     async def work(service: Running) -> None:
         answer = await service.ask("POST", f"/next/{user}", body)
         assert answer.status == 200
@@ -324,8 +324,8 @@ def test_a_large_body_is_refused_before_it_is_read(ring: Release, tmp_path: Path
 
 
 @pytest.mark.parametrize("length", ["many", "", "-1", "1e3", "9" * 5000])
-def test_a_length_that_is_none_is_no_bug_of_ours(ring: Release, tmp_path: Path, length: str) -> None:
-    """Servers refuse it before, but the application does not rely on that."""
+def test_an_invalid_content_length_is_not_an_internal_error(ring: Release, tmp_path: Path, length: str) -> None:
+    """Servers refuse it earlier, but the application does not depend on that."""
 
     async def work(service: Running) -> None:
         answer = await service.ask("POST", "/next/1", BODY, headers={"content-length": length})
@@ -335,7 +335,7 @@ def test_a_length_that_is_none_is_no_bug_of_ours(ring: Release, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("pieces", [[], [b'{"track"'], [b"{", b'"track"', b": "]])
-def test_a_body_that_does_not_come_is_given_up(ring: Release, tmp_path: Path, pieces: list[bytes]) -> None:
+def test_a_body_that_does_not_arrive_gets_408(ring: Release, tmp_path: Path, pieces: list[bytes]) -> None:
     async def work(service: Running) -> None:
         answer = await service.ask("POST", "/next/1", pieces, stalls=True)
         assert (answer.status, answer.json()) == (408, {"reason": "the body took longer than 0.05 s"})
@@ -344,7 +344,7 @@ def test_a_body_that_does_not_come_is_given_up(ring: Release, tmp_path: Path, pi
     assert drive(ring, tmp_path, work, body_timeout_s=0.05).lines() == []
 
 
-def test_a_body_that_drips_is_given_up_as_well(ring: Release, tmp_path: Path) -> None:
+def test_a_body_that_arrives_slowly_gets_408(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         sent: list[Any] = []
 
@@ -362,7 +362,7 @@ def test_a_body_that_drips_is_given_up_as_well(ring: Release, tmp_path: Path) ->
     drive(ring, tmp_path, work, body_timeout_s=0.1)
 
 
-def test_a_client_that_goes_away_leaves_no_line(ring: Release, tmp_path: Path) -> None:
+def test_a_client_that_disconnects_leaves_no_line(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         messages: Iterator[Message] = iter(
             [{"type": "http.request", "body": BODY, "more_body": True}, {"type": "http.disconnect"}]
@@ -383,7 +383,7 @@ def test_a_client_that_goes_away_leaves_no_line(ring: Release, tmp_path: Path) -
 @pytest.mark.parametrize(
     "headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "secret"}, {"authorization": "Basic secret"}]
 )
-def test_a_token_is_wanted_for_all_but_the_health(ring: Release, tmp_path: Path, headers: dict[str, str]) -> None:
+def test_all_pages_except_health_require_the_token(ring: Release, tmp_path: Path, headers: dict[str, str]) -> None:
     async def work(service: Running) -> None:
         for method, path in [
             ("POST", "/next/1"),
@@ -409,7 +409,7 @@ def test_a_token_is_wanted_for_all_but_the_health(ring: Release, tmp_path: Path,
     assert len(drive(ring, tmp_path, work, token="secret").lines()) == 1
 
 
-def test_who_asks_too_often_is_told_when_to_come_again(ring: Release, tmp_path: Path) -> None:
+def test_a_client_above_the_rate_limit_gets_429_with_retry_after(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         answers = [await service.ask("POST", "/next/1", BODY) for _ in range(4)]
         assert [answer.status for answer in answers] == [200, 200, 429, 429]
@@ -423,7 +423,7 @@ def test_who_asks_too_often_is_told_when_to_come_again(ring: Release, tmp_path: 
     assert len(drive(ring, tmp_path, work, rate_limit=RateLimit(per_second=0.01, burst=2)).lines()) == 4
 
 
-def test_nothing_is_answered_that_cannot_be_logged(
+def test_requests_get_503_while_the_log_cannot_be_written(
     ring: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_writer, "_PROBE_S", 0.01)
@@ -469,7 +469,7 @@ def test_an_arm_with_a_gap_remembers_the_session_until_last(tmp_path: Path) -> N
 
         for _ in range(20):
             assert await following(100) in (102, 103)
-            assert await following(102) == 103, "since 100 was heard before"
+            assert await following(102) == 103, "because 100 was heard before"
             assert await following(103) == 100, "which was heard three tracks ago"
             await following(100, "last")
             assert await following(103) in (100, 102)
@@ -478,7 +478,7 @@ def test_an_arm_with_a_gap_remembers_the_session_until_last(tmp_path: Path) -> N
     drive(release, tmp_path, work)
 
 
-def test_every_page_says_what_it_should(ring: Release, tmp_path: Path) -> None:
+def test_the_body_of_every_page(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         async def page(path: str) -> Any:
             answer = await service.ask("GET", path)
@@ -519,7 +519,7 @@ def test_every_page_says_what_it_should(ring: Release, tmp_path: Path) -> None:
     drive(ring, tmp_path, work)
 
 
-def test_lists_have_their_scores_where_the_file_gave_any(tmp_path: Path) -> None:
+def test_lists_have_scores_if_the_file_has_them(tmp_path: Path) -> None:
     release = make_release(
         tmp_path / "release",
         catalog=make_catalog([0, 0, 0]),
@@ -543,7 +543,7 @@ def test_lists_have_their_scores_where_the_file_gave_any(tmp_path: Path) -> None
     drive(release, tmp_path, work)
 
 
-def test_what_is_degraded_is_told_and_answered_all_the_same(ring: Release, tmp_path: Path) -> None:
+def test_a_degraded_service_reports_the_problem_and_answers(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         service.service.state.store_problem = "the store is gone"
         answer = await service.ask("GET", "/health")
@@ -630,7 +630,7 @@ def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: 
     drive(ring, tmp_path, work)
 
 
-def test_fallbacks_of_late_are_told_once_in_our_own_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_recent_fallbacks_are_reported_once_in_the_service_log(caplog: pytest.LogCaptureFixture) -> None:
     metrics = Metrics()
     with caplog.at_level(logging.WARNING, "segue.serving"):
         metrics.report_fallbacks()
@@ -641,7 +641,7 @@ def test_fallbacks_of_late_are_told_once_in_our_own_log(caplog: pytest.LogCaptur
     assert caplog.messages == ["recent answers that no list gave: C artist 1, T1 random 2"]
 
 
-def test_the_description_lists_all_that_can_be_asked(ring: Release, tmp_path: Path) -> None:
+def test_openapi_lists_every_endpoint(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         for _ in range(2):
             described = (await service.ask("GET", "/openapi.json")).json()
@@ -669,11 +669,11 @@ def test_the_description_lists_all_that_can_be_asked(ring: Release, tmp_path: Pa
 
 
 @pytest.mark.parametrize("path", ["/next/1", "/track/100"])
-def test_a_bug_of_ours_is_one_answer_that_tells_nothing_and_a_line_in_our_own_log(
+def test_an_internal_error_is_logged_and_its_answer_has_no_details(
     ring: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     def fail(*_: Any) -> Any:
-        raise ZeroDivisionError("a secret of ours")
+        raise ZeroDivisionError("a secret")
 
     async def work(service: Running) -> None:
         monkeypatch.setattr(Release, "row_of", fail)
@@ -684,11 +684,11 @@ def test_a_bug_of_ours_is_one_answer_that_tells_nothing_and_a_line_in_our_own_lo
 
     with caplog.at_level(logging.ERROR, "segue.serving"):
         assert drive(ring, tmp_path, work).lines() == []
-    assert "ZeroDivisionError: a secret of ours" in caplog.text
+    assert "ZeroDivisionError: a secret" in caplog.text
 
 
 @pytest.mark.parametrize("path", ["/health/", "/track/100/", "//evil.example/", "/docs/"])
-def test_no_answer_sends_anybody_to_where_the_request_says(ring: Release, tmp_path: Path, path: str) -> None:
+def test_no_answer_redirects_to_a_host_of_the_request(ring: Release, tmp_path: Path, path: str) -> None:
     async def work(service: Running) -> None:
         answer = await service.ask("GET", path, headers={"host": "evil.example"})
         assert "evil.example" not in str(answer.headers)
@@ -713,7 +713,7 @@ def test_a_websocket_is_closed(ring: Release, tmp_path: Path) -> None:
     drive(ring, tmp_path, work)
 
 
-def test_at_the_end_upkeep_stops_and_what_was_answered_is_on_record(ring: Release, tmp_path: Path) -> None:
+def test_shutdown_stops_upkeep_and_every_answered_request_is_logged(ring: Release, tmp_path: Path) -> None:
     ended: list[str] = []
 
     async def upkeep() -> None:
@@ -768,7 +768,7 @@ NEARLY_RIGHT = st.tuples(
 )
 
 
-def test_no_request_whatever_it_holds_is_a_bug_of_ours(ring: Release, tmp_path: Path) -> None:
+def test_no_request_causes_an_internal_error(ring: Release, tmp_path: Path) -> None:
     """And as many lines are written as requests of `/next` and `/last` were answered."""
     answered: list[str] = []
     with asyncio.Runner() as runner:
@@ -804,8 +804,8 @@ async def eventually(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def test_a_new_version_is_taken_over_while_requests_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What is damaged is not, and is told until it is mended."""
+def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A damaged version is not served and is reported until it is replaced."""
     store = FolderStore(tmp_path / "store", keep=3)
     first = store.load(writer("one"))
 
@@ -850,10 +850,10 @@ def test_a_new_version_is_taken_over_while_requests_go_on(tmp_path: Path, caplog
     with caplog.at_level(logging.WARNING, "segue.serving"):
         asyncio.run(run())
     assert caplog.text.count(f"serving version {first}") == 1
-    assert caplog.text.count("index.json is damaged") == 1, "a problem is told once, not at every look"
+    assert caplog.text.count("index.json is damaged") == 1, "a problem is logged once, not at every check"
 
 
-def test_what_is_elsewhere_is_fetched_first(tmp_path: Path) -> None:
+def test_a_version_of_a_shared_store_is_fetched_first(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "store", keep=3)
     store.load(writer("one"))
     fetched: list[str] = []
@@ -875,8 +875,8 @@ def test_what_is_elsewhere_is_fetched_first(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_an_unforeseen_failure_of_the_store_does_not_end_the_watch(tmp_path: Path) -> None:
-    """Such as a disk without room for what is fetched."""
+def test_an_error_of_the_disk_does_not_stop_looking_for_versions(tmp_path: Path) -> None:
+    """For example, a disk without room for the new version."""
     store = FolderStore(tmp_path / "store", keep=3)
     store.load(writer("one"))
     num_calls = 0

@@ -1,4 +1,4 @@
-"""A token bucket never admits more than its law, and forgets clients rather than grow."""
+"""A token bucket never admits more than burst and rate allow; its memory is bounded."""
 
 import pytest
 from hypothesis import given
@@ -13,9 +13,7 @@ WAITS = st.lists(st.floats(0, 20), min_size=1, max_size=60)
 
 
 @given(per_second=RATE, burst=st.integers(1, 20), waits=WAITS)
-def test_no_stretch_of_time_admits_more_than_the_burst_and_the_rate_allow(
-    per_second: float, burst: int, waits: list[float]
-) -> None:
+def test_no_interval_admits_more_than_burst_and_rate_allow(per_second: float, burst: int, waits: list[float]) -> None:
     limit, now_s, admitted = RateLimit(per_second=per_second, burst=burst), 1e5, list[float]()
     for wait_s in waits:
         now_s += wait_s
@@ -28,7 +26,7 @@ def test_no_stretch_of_time_admits_more_than_the_burst_and_the_rate_allow(
 
 
 @given(per_second=RATE, burst=st.integers(1, 20), waits=WAITS)
-def test_who_waits_as_long_as_told_is_admitted(per_second: float, burst: int, waits: list[float]) -> None:
+def test_a_client_that_waits_for_retry_after_is_admitted(per_second: float, burst: int, waits: list[float]) -> None:
     limit, now_s = RateLimit(per_second=per_second, burst=burst), 0.0
     for wait_s in waits:
         now_s += wait_s
@@ -46,7 +44,7 @@ def test_a_burst_is_admitted_and_then_the_rate() -> None:
     assert [limit.take("a", 1000.0) for _ in range(4)] == [0, 0, 0, 0.5], "tokens do not pile up"
 
 
-def test_refusals_cost_nothing() -> None:
+def test_a_refused_request_uses_no_token() -> None:
     limit = RateLimit(per_second=1, burst=1)
     assert limit.take("a", 0.0) == 0
     assert all(limit.take("a", step / 100) > 0 for step in range(100))
@@ -58,12 +56,12 @@ def test_clients_have_buckets_of_their_own() -> None:
     assert [limit.take(client, 0.0) for client in "abab"] == [0, 0, 1, 1]
 
 
-def test_the_clients_seen_longest_ago_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_that_were_silent_longest_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_MOST_CLIENTS", 3)
     limit = RateLimit(per_second=0.001, burst=1)
     assert [limit.take(client, 0.0) for client in "abc"] == [0, 0, 0]
     assert limit.take("a", 1.0) > 0
-    assert limit.take("d", 1.0) == 0, "who is new drives out b, who was seen longest ago"
+    assert limit.take("d", 1.0) == 0, "the new client replaces b, which was silent longest"
     assert len(limit._buckets) == 3
     assert limit.take("c", 1.0) > 0
     assert limit.take("a", 1.0) > 0
@@ -87,6 +85,6 @@ def test_any_number_of_clients_takes_bounded_memory() -> None:
         (1, True, "limits.burst must be a whole number of at least 1, got True"),
     ],
 )
-def test_limits_that_cannot_be_are_refused(per_second: float, burst: int, message: str) -> None:
+def test_invalid_limits_are_refused(per_second: float, burst: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         RateLimit(per_second=per_second, burst=burst)

@@ -1,4 +1,4 @@
-"""What a service is given to serve: what was named, what replicas share, or what was there, in this order."""
+"""Which release a service serves: the one that was named, that of the shared store, or that of its own store."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ class SmallWorld:
 
 
 class Shared:
-    """A store that replicas share, as far as one replica can see."""
+    """A shared store, as one replica sees it."""
 
     where = "the shared store"
 
@@ -63,7 +63,7 @@ def request(**named: Any) -> ReleaseRequest:
 
 @pytest.fixture
 def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """As conf/serve.yaml composes it, for a run folder."""
+    """The composed config of conf/serve.yaml for a run folder."""
     monkeypatch.delenv(REDIS, raising=False)
     return {
         "do": "load",
@@ -115,14 +115,14 @@ def folder_of(given: Mapping[str, Any]) -> FolderStore:
     return make_stores(ServiceSettings.of(given, port=1)).local
 
 
-def test_what_is_named_is_served(given: dict[str, Any]) -> None:
+def test_the_named_recommender_is_served(given: dict[str, Any]) -> None:
     assert serve(request(recommendations="random"), given) == []
     assert [arm.recommender for arm in folder_of(given).open().arms.values()] == ["random"]
     assert serve(request(arms={"C": "random", "T1": "popular"}), given) == []
     assert list(folder_of(given).open().arms) == ["C", "T1"]
 
 
-def test_what_was_there_is_served_where_nothing_is_named(given: dict[str, Any]) -> None:
+def test_the_release_in_the_store_is_served_if_no_recommender_is_named(given: dict[str, Any]) -> None:
     version = folder_of(given).load(writer())
     assert serve(request(), given) == []
     assert folder_of(given).index().current == version
@@ -147,14 +147,14 @@ def test_a_replica_that_names_something_else_is_warned(given: dict[str, Any], sh
     shared = share(folder_of(given), holds="abc")
     (warning,) = serve(request(recommendations="random"), on_redis(given))
     assert warning == (
-        "the shared store holds version abc, which is served; what is named here is not; "
-        "serve.py load changes it for all replicas"
+        "the shared store holds version abc, which is served instead of the recommender named here; "
+        "use serve.py load to change it for all replicas"
     )
     assert shared.index().current == "abc"
     assert serve(request(), on_redis(given)) == []
 
 
-def test_a_shared_store_that_is_away_ends_the_start_unless_one_says_so(
+def test_an_unreachable_shared_store_stops_the_start_unless_on_failure_is_embedded(
     given: dict[str, Any], share: Callable[..., Shared]
 ) -> None:
     store = folder_of(given)
@@ -170,7 +170,9 @@ def test_without_a_shared_store_and_without_a_release_there_is_nothing_to_serve(
     given: dict[str, Any], share: Callable[..., Shared]
 ) -> None:
     share(folder_of(given), is_away=True)
-    with pytest.raises(InputError, match="it does not answer; nothing to serve without it: name a recommender as well"):
+    with pytest.raises(
+        InputError, match="it does not answer; there is nothing to serve without it: name a recommender"
+    ):
         serve(request(), on_redis(given, "embedded"))
 
 
@@ -184,15 +186,15 @@ def test_a_store_is_loaded_listed_and_rolled_back(given: dict[str, Any]) -> None
     assert versions(given)[0].current == first
 
 
-def test_a_store_that_is_not_there_is_refused_by_what_was_to_be_done(given: dict[str, Any]) -> None:
+def test_a_missing_store_is_refused_with_the_name_of_the_command(given: dict[str, Any]) -> None:
     for do, call in (("rollback", rollback), ("versions", versions)):
         with pytest.raises(
-            InputError, match=f"{do}: there is no store .*store; name a service's own with store.folder="
+            InputError, match=f"{do}: there is no store .*store; name that of a service with store.folder="
         ):
             call({**given, "do": do})
     with pytest.raises(InputError, match="load: there is no store"):
         load(request(recommendations="random"), given)
-    with pytest.raises(InputError, match=r"load wants recommendations=<recommender>, or arms=\{C: …, T1: …\}"):
+    with pytest.raises(InputError, match=r"load needs recommendations=<recommender> or arms=\{C: …, T1: …\}"):
         load(request(), given)
 
 

@@ -1,4 +1,4 @@
-"""Lines of the log are whole, in order, and as safe as was promised before anybody is answered."""
+"""Lines of the log are complete, in order, and as safe as `fsync` promises before a request is answered."""
 
 import asyncio
 import errno
@@ -49,7 +49,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def test_lines_stand_in_the_order_they_were_handed_over(tmp_path: Path) -> None:
+def test_lines_are_written_in_the_order_they_were_added(tmp_path: Path) -> None:
     lines = lines_of(300)
 
     async def run() -> None:
@@ -67,7 +67,7 @@ def test_lines_stand_in_the_order_they_were_handed_over(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_lines_that_come_together_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_one_turn_of_the_loop_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes, write = list[bytes](), os.write
 
     def noting(descriptor: int, data: bytes) -> int:
@@ -88,7 +88,7 @@ def test_lines_that_come_together_are_written_together(tmp_path: Path, monkeypat
     assert [line for line in writes if line.endswith(b"\n")] == [b"".join(lines_of(50)), LINE]
 
 
-def test_a_line_is_written_though_who_waited_is_gone(tmp_path: Path) -> None:
+def test_a_line_is_written_after_its_request_was_cancelled(tmp_path: Path) -> None:
     async def run() -> None:
         log = open_log(tmp_path)
         gone, stays = log.append(b"gone\n"), log.append(b"stays\n")
@@ -100,7 +100,7 @@ def test_a_line_is_written_though_who_waited_is_gone(tmp_path: Path) -> None:
     assert written(tmp_path) == [b"gone\n", b"stays\n"]
 
 
-def test_a_log_goes_on_where_it_ended(tmp_path: Path) -> None:
+def test_a_log_continues_at_its_end(tmp_path: Path) -> None:
     async def run(line: bytes) -> None:
         log = open_log(tmp_path)
         await log.append(line)
@@ -112,7 +112,9 @@ def test_a_log_goes_on_where_it_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fsync", log_writer.FSYNC)
-def test_closing_writes_and_syncs_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str) -> None:
+def test_closing_writes_and_syncs_the_remaining_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str
+) -> None:
     synced, sync = list[int](), os.fsync
 
     def noting(descriptor: int) -> None:
@@ -154,7 +156,7 @@ def send(folder: Path, sizes: list[list[int]], **changes: Any) -> list[bytes]:
 @pytest.mark.parametrize("fsync", log_writer.FSYNC)
 @settings(deadline=None, max_examples=12)
 @given(sizes=batches)
-def test_rotation_loses_and_tears_no_line(
+def test_rotation_keeps_every_line_whole(
     fsync: str, sizes: list[list[int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("log")
@@ -163,7 +165,7 @@ def test_rotation_loses_and_tears_no_line(
 
 @settings(deadline=None, max_examples=25)
 @given(sizes=batches, backups=st.integers(0, 3))
-def test_only_so_many_rotated_files_are_kept_and_they_are_the_latest(
+def test_the_latest_rotated_files_are_kept(
     sizes: list[list[int]], backups: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("log")
@@ -183,7 +185,7 @@ def test_no_file_exceeds_its_size(tmp_path: Path, num_lines: int) -> None:
     assert max(path.stat().st_size for path in tmp_path.iterdir()) <= 4096
 
 
-def test_a_line_larger_than_a_file_has_one_of_its_own(tmp_path: Path) -> None:
+def test_a_line_larger_than_max_bytes_gets_its_own_file(tmp_path: Path) -> None:
     sent = send(tmp_path, [[100], [9000], [100]], max_bytes=4096, backups=5)
     assert written(tmp_path) == sent
     assert [(tmp_path / name).stat().st_size for name in ("data.json.2", "data.json.1", "data.json")] == [
@@ -193,14 +195,14 @@ def test_a_line_larger_than_a_file_has_one_of_its_own(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_that_was_there_counts_towards_its_size(tmp_path: Path) -> None:
+def test_the_size_of_an_existing_file_counts(tmp_path: Path) -> None:
     first = send(tmp_path, [[3000]], max_bytes=4096, backups=5)
     send(tmp_path, [[3000]], max_bytes=4096, backups=5)
     assert (tmp_path / "data.json.1").read_bytes() == first[0]
 
 
 class HeldSync:
-    """An fsync that takes until it is let go."""
+    """An fsync that waits until it is released."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.go, self.sizes = threading.Semaphore(0), threading.Semaphore(0), list[int]()
@@ -215,7 +217,7 @@ class HeldSync:
         await until(lambda: self.begun.acquire(blocking=False))
 
 
-def test_always_answers_only_what_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_always_waits_until_a_line_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync = HeldSync(monkeypatch)
 
     async def run() -> None:
@@ -240,7 +242,7 @@ def test_always_answers_only_what_is_on_the_disk(tmp_path: Path, monkeypatch: py
     asyncio.run(run())
 
 
-def test_lines_whose_sync_goes_on_are_waiting_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_that_are_being_synced_count_as_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync = HeldSync(monkeypatch)
 
     async def run() -> None:
@@ -274,7 +276,7 @@ def test_closing_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     asyncio.run(run())
 
 
-def test_what_the_disk_refuses_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_sync_fails_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -292,7 +294,7 @@ def test_what_the_disk_refuses_is_not_answered(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("fsync", "num_syncs"), [("interval", 1), ("never", 0)])
-def test_interval_syncs_by_itself_what_is_new_and_never_does_not(
+def test_interval_syncs_new_lines_and_never_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, num_syncs: int
 ) -> None:
     sizes: list[int] = []
@@ -333,7 +335,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def fill_up(log: EventLogWriter, first: int = 0) -> list[bytes]:
-    """Write batches until one is refused; what was answered."""
+    """Write batches until one is refused; returns the lines that were accepted."""
     answered: list[bytes] = []
     while True:
         lines = lines_of(30, 997, first + len(answered))
@@ -346,7 +348,7 @@ async def fill_up(log: EventLogWriter, first: int = 0) -> list[bytes]:
 
 
 @pytest.mark.parametrize("fsync", log_writer.FSYNC)
-def test_a_full_disk_refuses_lines_until_there_is_room_again(
+def test_a_full_disk_refuses_lines_until_it_has_room(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch, fsync: str
 ) -> None:
     monkeypatch.setattr(log_writer, "_PROBE_S", 0.02)
@@ -376,9 +378,7 @@ def test_a_full_disk_refuses_lines_until_there_is_room_again(
     assert written(small_disk) == answered + lines_of(30, 997, len(answered))
 
 
-def test_a_disk_that_fills_up_within_a_batch_leaves_no_half_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_does_not_fit_on_the_disk_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
 
     def half(descriptor: int, data: bytes) -> int:
@@ -404,10 +404,10 @@ def test_a_disk_that_fills_up_within_a_batch_leaves_no_half_of_it(
 
 @pytest.mark.parametrize("num_refusals", [1, 3])
 @pytest.mark.parametrize("fsync", log_writer.FSYNC)
-def test_a_disk_without_room_for_a_new_file_is_survived(
+def test_a_full_disk_during_rotation_keeps_the_log_intact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, num_refusals: int
 ) -> None:
-    """Rotation itself may meet a full disk, again and again; then no line that was answered goes, and it recovers."""
+    """If the disk is full during rotation, no answered line is lost, and the log recovers."""
     monkeypatch.setattr(log_writer, "_PROBE_S", 0.01)
     open_file, refused = os.open, 0
 
@@ -444,10 +444,10 @@ def test_a_disk_without_room_for_a_new_file_is_survived(
 
 @pytest.mark.parametrize("half", [b'{"half', b"x" * 70_000, bytes(200_000)])
 @pytest.mark.parametrize("before", [[], [LINE, LINE]])
-def test_half_a_line_is_cut_off_at_the_start_and_that_is_told(
+def test_an_incomplete_last_line_is_removed_and_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, before: list[bytes], half: bytes
 ) -> None:
-    """A power failure may leave half a line, or zeros."""
+    """A power failure can leave an incomplete line or zeros."""
     (tmp_path / "data.json").write_bytes(b"".join(before) + half)
 
     async def run() -> None:
@@ -459,10 +459,10 @@ def test_half_a_line_is_cut_off_at_the_start_and_that_is_told(
     with caplog.at_level(logging.WARNING, "segue.serving"):
         asyncio.run(run())
     assert written(tmp_path) == [*before, b"after\n"]
-    assert f"data.json ended in half a line of {len(half)} bytes, which is cut off" in caplog.text
+    assert f"data.json ended in an incomplete line of {len(half)} bytes, which is removed" in caplog.text
 
 
-def test_whole_lines_are_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_complete_lines_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "data.json").write_bytes(LINE * 5000)
     send(tmp_path, [[20]])
     assert written(tmp_path)[:-1] == [LINE] * 5000
@@ -479,7 +479,7 @@ def test_whole_lines_are_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFix
         ({"backups": True}, "log.backups must be a whole number .*got True"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         open_log(tmp_path, **change)
 

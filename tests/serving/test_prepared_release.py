@@ -1,4 +1,4 @@
-"""From what the user named to what is served, or to an error that says what else there is."""
+"""From the names of recommenders to a release, or to an error that lists the choices."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ ARTISTS = [0, 0, 1]
 
 
 def no_world() -> Any:
-    raise AssertionError("a world is made only where no arm has a file")
+    raise AssertionError("a world is built only if no arm has a file")
 
 
 def small_world() -> Any:
@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_words_need_no_file_but_a_world() -> None:
+def test_words_take_the_catalogue_of_the_world() -> None:
     prepared = ready({"C": "random", "T1": "popular", "T2": "sticky_artist"}, world=small_world)
     assert prepared.arms == {
         name: Arm(recommender=word, policy=word, pick="uniform")
@@ -51,7 +51,7 @@ def test_words_need_no_file_but_a_world() -> None:
     assert (len(prepared.catalog), prepared.top_tracks.tolist(), prepared.lists) == (4, [3, 1], {})
 
 
-def test_a_file_brings_its_catalogue_along(file: str) -> None:
+def test_the_catalogue_comes_from_the_file(file: str) -> None:
     prepared = ready({"C": file})
     assert prepared.arms == {"C": Arm(recommender=file, policy="lists", pick="uniform")}
     assert prepared.catalog.track_ids.tolist() == [100, 101, 102]
@@ -60,7 +60,7 @@ def test_a_file_brings_its_catalogue_along(file: str) -> None:
     assert prepared.top_tracks.tolist() == []
 
 
-def test_a_mapping_says_how_to_pick_and_the_others_pick_as_usual(file: str) -> None:
+def test_an_arm_can_have_its_own_pick(file: str) -> None:
     arms = OmegaConf.create({"T1": {"recommender": file, "pick": "ranked"}, "C": {"recommender": file}, "T2": "random"})
     prepared = ready(arms, pick="weighted")
     assert [(name, arm.policy, arm.pick) for name, arm in prepared.arms.items()] == [
@@ -72,7 +72,7 @@ def test_a_mapping_says_how_to_pick_and_the_others_pick_as_usual(file: str) -> N
     assert prepared.lists["C"].rows.tolist() == prepared.lists["T1"].rows.tolist()
 
 
-def test_a_mapping_gives_an_arm_a_gap_of_its_own(file: str) -> None:
+def test_an_arm_can_have_its_own_artist_gap(file: str) -> None:
     arms = {"C": file, "T1": {"recommender": file, "pick": "ranked", "artist_gap": 3}, "T2": "random"}
     prepared = ready(OmegaConf.create(arms), artist_gap=1)
     assert [(name, arm.pick, arm.artist_gap) for name, arm in prepared.arms.items()] == [
@@ -82,15 +82,15 @@ def test_a_mapping_gives_an_arm_a_gap_of_its_own(file: str) -> None:
     ]
 
 
-def test_a_gap_looks_no_further_back_than_sessions_are_remembered(file: str) -> None:
+def test_an_artist_gap_larger_than_max_tracks_is_refused(file: str) -> None:
     assert ready({"C": file}, artist_gap=5, max_tracks=5).arms["C"].artist_gap == 5
-    message = "at most the 5 tracks of a session that are remembered, got 6; set sessions.max_tracks of the service as"
+    message = "at most the 5 tracks of a session that are remembered, got 6; set sessions.max_tracks of the service at"
     for arms in ({"C": file}, {"C": {"recommender": file, "artist_gap": 6}}):
         with pytest.raises(InputError, match=message):
             ready(arms, artist_gap=6, max_tracks=5)
 
 
-def test_what_is_stored_is_located(file: str) -> None:
+def test_a_run_or_model_is_located(file: str) -> None:
     asked: list[str] = []
 
     def locate(name: str) -> Path:
@@ -103,12 +103,12 @@ def test_what_is_stored_is_located(file: str) -> None:
     assert sorted(prepared.lists) == ["C", "T1"]
 
 
-def test_the_most_played_tracks_lie_beside_the_recommendations(file: str) -> None:
+def test_top_tracks_are_read_from_the_folder_of_the_recommendations(file: str) -> None:
     write_top_tracks(np.array([102, 100]), Path(file).with_name("top_tracks.json"))
     assert ready({"C": file, "T1": "popular"}).top_tracks.tolist() == [2, 0]
 
 
-def test_tracks_are_the_catalogue_where_they_are_given(file: str, tmp_path: Path) -> None:
+def test_tracks_sets_the_catalogue(file: str, tmp_path: Path) -> None:
     write_tracks(tmp_path / "world", [*ARTISTS, 2, 2])
     write_top_tracks(np.array([104]), tmp_path / "world" / "top_tracks.json")
     write_top_tracks(np.array([100]), Path(file).with_name("top_tracks.json"))
@@ -120,7 +120,7 @@ def test_tracks_are_the_catalogue_where_they_are_given(file: str, tmp_path: Path
     assert len(ready({"C": "random"}, tracks=tracks).catalog) == 5
 
 
-def test_what_is_ready_is_written_as_a_release(file: str, tmp_path: Path) -> None:
+def test_a_prepared_release_is_written(file: str, tmp_path: Path) -> None:
     (tmp_path / "release").mkdir()
     version = ready({"C": "random", "T1": file}).write(tmp_path / "release", provenance={"C": "random"})
     release = Release(tmp_path / "release")
@@ -151,9 +151,9 @@ def test_what_is_ready_is_written_as_a_release(file: str, tmp_path: Path) -> Non
         ({"C": {"recommender": ["random"]}}, "must name a recommender"),
         (
             {"C": {"recommender": "popular", "num_tracks": 7}},
-            "recommendations: 'num_tracks' is no setting of a recommender that is served; it has pick, artist_gap",
+            "recommendations: 'num_tracks' is not a setting of an arm; its settings are pick, artist_gap",
         ),
-        ({"C": {"recommender": "random", 7: 7}}, "'7' is no setting of a recommender"),
+        ({"C": {"recommender": "random", 7: 7}}, "'7' is not a setting of an arm"),
         (
             {"C": {"recommender": "x.jsonl", "pick": "best"}},
             "pick must be one of uniform, ranked, weighted, got 'best'",
@@ -161,28 +161,28 @@ def test_what_is_ready_is_written_as_a_release(file: str, tmp_path: Path) -> Non
         ({"C": {"recommender": "x.jsonl", "pick": None}}, "pick must be one of uniform, ranked, weighted, got 'None'"),
         (
             {"C": {"recommender": "x.jsonl", "artist_gap": -1}},
-            "artist_gap must be a whole number of at least 0 and at most 1000, got -1; 0 for artists who may follow",
+            "artist_gap must be a whole number of at least 0 and at most 1000, got -1; 0 lets an artist follow",
         ),
         (
             {"C": {"recommender": "random", "artist_gap": 3}},
-            "recommendations: artist_gap=3 picks among lists, and random has none; leave it out",
+            "recommendations: artist_gap=3 applies to lists, and random has none; leave it out",
         ),
         ({"C": {"recommender": "x.jsonl", "artist_gap": 1001}}, "artist_gap must be a whole number .*got 1001"),
         (
             {"C": "random", "T1": "http://localhost:5001"},
-            "arms.T1: 'http://localhost:5001' is a service of its own; choose one of popular, random, sticky_artist",
+            "arms.T1: 'http://localhost:5001' is another service; choose one of popular, random, sticky_artist",
         ),
-        ({"C": "https://example.org"}, "is a service of its own"),
+        ({"C": "https://example.org"}, "is another service"),
         ({"C": "missing/r.jsonl"}, "cannot read recommendations from missing/r.jsonl: No such file"),
         ({"C": "model:segue@champion"}, "cannot read recommendations from /nowhere/model:segue@champion"),
     ],
 )
-def test_what_cannot_be_served_is_refused_by_its_name(arms: Any, message: str) -> None:
+def test_an_arm_that_cannot_be_served_is_refused(arms: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ready(arms, world=small_world)
 
 
-def test_popular_wants_to_know_the_most_played_tracks(file: str, tmp_path: Path) -> None:
+def test_popular_needs_top_tracks(file: str, tmp_path: Path) -> None:
     message = "popular needs a top_tracks.json beside the recommendations or tracks=; there is none"
     with pytest.raises(InputError, match=message):
         ready({"C": file, "T1": "popular"})
@@ -191,22 +191,22 @@ def test_popular_wants_to_know_the_most_played_tracks(file: str, tmp_path: Path)
         ready({"C": "popular"}, tracks=tmp_path / "tracks.json")
 
 
-def test_a_pick_that_is_none_is_refused_whoever_says_it(file: str) -> None:
+def test_an_unknown_pick_is_refused(file: str) -> None:
     with pytest.raises(InputError, match="pick must be one of uniform, ranked, weighted, got 'best'"):
         ready({"C": file}, pick="best")
 
 
-def test_a_gap_that_is_none_is_refused_whoever_says_it(file: str) -> None:
+def test_an_invalid_artist_gap_is_refused(file: str) -> None:
     with pytest.raises(InputError, match=r"artist_gap must be a whole number .*got -1"):
         ready({"C": file}, artist_gap=-1)
 
 
-def test_where_no_arm_has_lists_nothing_says_how_to_pick_among_them() -> None:
-    with pytest.raises(InputError, match="pick=ranked picks among lists, and no arm has any; leave it out, or give"):
+def test_pick_without_any_lists_is_refused() -> None:
+    with pytest.raises(InputError, match="pick=ranked applies to lists, and no arm has any; leave it out, or give"):
         ready({"C": "random", "T1": "popular"}, pick="ranked", world=small_world)
 
 
-def test_an_experiment_has_a_name() -> None:
+def test_an_experiment_without_a_name_is_refused() -> None:
     with pytest.raises(InputError, match="experiment must have a name, got an empty one"):
         ready({"C": "random"}, experiment="", world=small_world)
 

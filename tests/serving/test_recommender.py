@@ -1,4 +1,4 @@
-"""The next track, against loops written from the rules, and against the policies of the simulation."""
+"""The next track, compared with loops written from the rules and with the policies of the simulation."""
 
 import asyncio
 from collections import Counter
@@ -24,7 +24,7 @@ from tests.conftest import make_catalog
 from tests.serving.conftest import START_MS, arm, lists_of, make_release
 
 SURE = 1e-4
-"""A test of chance at a fixed seed fails below this; the seed was not chosen."""
+"""Smallest p value that a statistical test at a fixed seed accepts; the seed was not selected."""
 
 
 def recommender(release: Release, seed: int = 0) -> Recommender:
@@ -37,13 +37,13 @@ def many(release: Release, row: int, num: int, played: Sequence[int] = (), name:
 
 
 def one_list(folder: Path, candidates: list[int], pick: str, num_tracks: int = 8) -> Release:
-    """The list of row 0; nobody else has one, and every track has an artist of its own."""
+    """A release with a list of row 0 only, and a different artist for every track."""
     lists = lists_of([candidates] + [[]] * (num_tracks - 1))
     return make_release(folder, catalog=make_catalog(range(num_tracks)), arms={"C": arm(pick=pick)}, lists={"C": lists})
 
 
 def slow_choices(release: Release, row: int, played: Sequence[int]) -> tuple[dict[int, float], str | None]:
-    """The chance of every row that may follow under `C`, and where it comes from; written from the rules."""
+    """The probability and source of every possible next row under `C`, written from the rules."""
     given = release.arms["C"]
     heard = set(played) if given.pick != "uniform" else set()
 
@@ -86,7 +86,7 @@ def situations(draw: st.DrawFn) -> tuple[list[int], list[list[int]], list[int], 
 
 @settings(deadline=None, max_examples=50)
 @given(situation=situations())
-def test_what_follows_is_what_the_rules_allow(
+def test_the_next_track_is_one_that_the_rules_allow(
     situation: tuple[list[int], list[list[int]], list[int], str, int, int, list[int]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -110,7 +110,7 @@ def test_what_follows_is_what_the_rules_allow(
 
 @pytest.mark.parametrize("played", [(), (103,), (101, 104)])
 @pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
-def test_picks_follow_their_law(tmp_path: Path, pick: str, played: Sequence[int]) -> None:
+def test_picks_follow_their_distribution(tmp_path: Path, pick: str, played: Sequence[int]) -> None:
     """Uniform among all of the list; weighted in proportion to 1 / rank among those that are not played."""
     release = one_list(tmp_path, [3, 1, 5, 4, 2], pick)
     chances, source = slow_choices(release, 0, played)
@@ -134,7 +134,7 @@ def test_weighted_prefers_by_one_over_the_rank(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pick", ["ranked", "weighted"])
-def test_what_was_played_does_not_come_again_while_there_is_another(ring: Release, pick: str, tmp_path: Path) -> None:
+def test_played_tracks_are_not_repeated_while_there_are_others(ring: Release, pick: str, tmp_path: Path) -> None:
     release = make_release(
         tmp_path / "again",
         catalog=make_catalog([0, 0, 0, 1, 1, 2]),
@@ -154,15 +154,13 @@ def test_what_was_played_does_not_come_again_while_there_is_another(ring: Releas
                 break
 
 
-def test_uniform_does_not_care_what_was_played_as_published(tmp_path: Path) -> None:
+def test_uniform_ignores_played_tracks(tmp_path: Path) -> None:
     release = one_list(tmp_path, [3, 1], "uniform")
     assert set(many(release, 0, 200, [101, 103])) == {Next(3, None), Next(1, None)}
 
 
 @pytest.mark.parametrize(("policy", "pick"), [("lists", "uniform"), ("random", "ranked"), ("popular", "weighted")])
-def test_only_lists_that_repeat_nothing_or_keep_a_gap_want_to_know_what_was_played(
-    tmp_path: Path, policy: str, pick: str
-) -> None:
+def test_only_arms_without_repeats_or_with_a_gap_remember_sessions(tmp_path: Path, policy: str, pick: str) -> None:
     release = make_release(
         tmp_path,
         catalog=make_catalog([0, 0]),
@@ -174,7 +172,7 @@ def test_only_lists_that_repeat_nothing_or_keep_a_gap_want_to_know_what_was_play
     assert [ours.remembers(name) for name in ("C", "T1", "T2")] == [False, True, True]
 
 
-def test_where_a_list_has_nothing_left_artist_popular_and_random_follow_in_turn(ring: Release) -> None:
+def test_fallbacks_are_used_in_the_order_artist_popular_random(ring: Release) -> None:
     """Under `T1`, which is ranked; 104 and 105 have no list."""
     ours = recommender(ring)
     assert FALLBACKS == ("artist", "popular", "random")
@@ -189,7 +187,7 @@ def test_where_a_list_has_nothing_left_artist_popular_and_random_follow_in_turn(
 
 
 @pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
-def test_a_file_with_nothing_to_recommend_leaves_all_to_the_fallbacks(tmp_path: Path, pick: str) -> None:
+def test_empty_lists_use_the_fallbacks(tmp_path: Path, pick: str) -> None:
     catalog = make_catalog([0, 0])
     lists_of([[], []]).write(tmp_path / "r.jsonl", catalog)
     lists = Recommendations.read(tmp_path / "r.jsonl", catalog)
@@ -198,7 +196,7 @@ def test_a_file_with_nothing_to_recommend_leaves_all_to_the_fallbacks(tmp_path: 
     assert recommender(release).follow("C", 0, [100]) == Next(1, "artist")
 
 
-def test_fallbacks_choose_alike_among_what_they_have(tmp_path: Path) -> None:
+def test_fallbacks_choose_uniformly(tmp_path: Path) -> None:
     release = make_release(
         tmp_path,
         catalog=make_catalog([0, 0, 0, 0, 1, 2, 3]),
@@ -239,7 +237,7 @@ def simulated(world: World, path: Path, policy: str, pick: str) -> Policy:
 def test_an_arm_recommends_as_the_simulations_policy_of_its_name(
     world: World, tmp_path: Path, policy: str, pick: str
 ) -> None:
-    """What follows the tracks of one listener, many times, by both: the same distribution, and the same fallbacks."""
+    """Service and simulation choose the next tracks of one listener with the same distribution and fallbacks."""
     rows = (np.arange(len(world.catalog))[:, None] + 1 + np.arange(6)) % len(world.catalog)
     lists = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
     lists.write(tmp_path / "r.jsonl", world.catalog)
@@ -275,7 +273,7 @@ def test_an_arm_recommends_as_the_simulations_policy_of_its_name(
 def test_a_gap_is_kept_as_by_the_simulations_lists(world: World, tmp_path: Path, pick: str, artist_gap: int) -> None:
     """From the same draws the same track, step by step, with sessions remembered as the service does.
 
-    The tracks of an artist lie together, so that a list holds some of one's own artist and some of others.
+    The tracks of an artist are neighbours; a list therefore has some of the same artist and some of others.
     """
     steps = np.array([1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7])
     rows = (np.arange(len(world.catalog))[:, None] + steps) % len(world.catalog)
@@ -325,7 +323,7 @@ def test_a_uniform_arm_with_a_gap_repeats_tracks_but_not_the_artists_of_the_last
     assert set(many(release, 1, 50, [100, 101])) == {Next(0, None)}, "the list has no other"
 
 
-def test_an_artist_without_another_track_is_left_to_chance_and_that_is_told(tmp_path: Path) -> None:
+def test_an_artist_with_one_track_falls_back_to_random(tmp_path: Path) -> None:
     release = make_release(tmp_path, catalog=make_catalog([0, 0, 1]), arms={"C": arm("sticky_artist")})
     assert set(many(release, 0, 50)) == {Next(1, None)}
     assert set(many(release, 2, 200)) == {Next(row, "random") for row in range(3)}

@@ -1,4 +1,4 @@
-"""A release is what was written, in the order of the raw ids, or it is refused."""
+"""A release has what was written, in the order of the raw ids; a damaged one is refused."""
 
 import hashlib
 import json
@@ -48,7 +48,7 @@ def materials(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def built(drawn: dict[str, Any]) -> dict[str, Any]:
-    """What `write_release` wants; not in the strategy, where beartype must not draw its samples."""
+    """Arguments of `write_release`; not in the strategy, where beartype must not draw its samples."""
     arms, lists = {}, {}
     for name, (how, rows, has_scores) in drawn["arms"].items():
         arms[name] = arm("random" if rows is None else "lists", how)
@@ -106,7 +106,7 @@ def test_an_unknown_track_has_no_row(tmp_path: Path) -> None:
 
 
 def test_a_list_that_the_file_gave_no_scores_has_none(tmp_path: Path) -> None:
-    """A recommendations file may have scores on some lines alone, and JSON has no NaN."""
+    """A recommendations file may have scores on some lines only, and JSON has no NaN."""
     scores = [[0.5, 0.25], [np.nan, np.nan], [0.125, np.nan]]
     release = make_release(
         tmp_path,
@@ -201,10 +201,10 @@ def test_any_flipped_byte_of_any_array_is_refused(whole: Path) -> None:
 
 
 def test_any_flipped_byte_of_the_head_is_refused_or_changes_nothing_that_is_served(whole: Path) -> None:
-    """What it says of its own origin, and blanks, are not served."""
+    """Provenance and white space are not served and may be damaged."""
     path, before = whole / HEAD, served(whole)
     contents = path.read_bytes()
-    told, refused, messages = contents.index(b'"provenance"'), 0, set[str]()
+    provenance_at, refused, messages = contents.index(b'"provenance"'), 0, set[str]()
     try:
         for bit, step in ((1, 1), (32, 5)):
             for place in range(0, len(contents), step):
@@ -216,7 +216,7 @@ def test_any_flipped_byte_of_the_head_is_refused_or_changes_nothing_that_is_serv
                     messages.add(str(error))
                 else:
                     assert after == before, f"byte {place} of {contents[max(place - 20, 0) : place + 20]!r}"
-                    assert place >= told or contents[place : place + 1].isspace()
+                    assert place >= provenance_at or contents[place : place + 1].isspace()
     finally:
         path.write_bytes(contents)
     assert refused > len(contents) / 2
@@ -242,12 +242,12 @@ def test_a_file_that_is_missing_or_cut_off_is_refused(whole: Path, name: str, da
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda _: [], "describes no release; load it again"),
-        (lambda head: head | {"version": 5}, "describes no release"),
-        (lambda head: head | {"arms": []}, "describes no release"),
+        (lambda _: [], "does not describe a release; load it again"),
+        (lambda head: head | {"version": 5}, "does not describe a release"),
+        (lambda head: head | {"arms": []}, "does not describe a release"),
         (lambda head: head | {"arms": {"C": {"recommender": "x"}}}, "damaged"),
         (lambda head: head | {"arms": {"C": 7}}, "damaged"),
-        (lambda head: head | {"arrays": {"../../etc/passwd": "abc"}}, "describes no release"),
+        (lambda head: head | {"arrays": {"../../etc/passwd": "abc"}}, "does not describe a release"),
         (lambda head: head | {"arrays": {}}, "damaged"),
         (lambda head: head | {"experiment": "OTHER"}, "damaged"),
         (lambda head: head | {"version": "abcabcabcabc"}, "damaged"),
@@ -281,7 +281,7 @@ def test_a_release_from_before_there_was_a_gap_has_none(tmp_path: Path) -> None:
 
 
 def test_a_gap_below_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match=r"artist_gap must be a whole number of at least 0.*got -1; 0 for artists who"):
+    with pytest.raises(InputError, match=r"artist_gap must be a whole number of at least 0.*got -1; 0 lets an artist"):
         Arm(recommender="r.jsonl", policy="lists", pick="ranked", artist_gap=-1)
 
 

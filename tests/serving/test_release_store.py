@@ -1,4 +1,4 @@
-"""A folder of versions: what is current, what was before, and that nothing is half there."""
+"""A folder of versions: the current one, the previous one, and no incomplete one."""
 
 import json
 import multiprocessing
@@ -27,7 +27,7 @@ def folders(store: FolderStore) -> list[str]:
 
 
 def is_consistent(store: FolderStore) -> bool:
-    """Each version of the index lies there whole, and nothing else does."""
+    """The folder has each version of the index complete, and nothing else."""
     versions = store.index().versions
     return folders(store) == sorted(versions) and all(map(store.is_whole, versions))
 
@@ -41,7 +41,7 @@ def test_what_is_loaded_is_current(store: FolderStore) -> None:
     assert is_consistent(store)
 
 
-def test_the_same_contents_are_no_new_version(store: FolderStore) -> None:
+def test_equal_contents_have_the_same_version(store: FolderStore) -> None:
     first = store.load(writer("one"))
     inode = store.path(first).stat().st_ino
     assert store.load(writer("one")) == first
@@ -49,7 +49,7 @@ def test_the_same_contents_are_no_new_version(store: FolderStore) -> None:
     assert store.path(first).stat().st_ino == inode, "it is not written again"
 
 
-def test_a_damaged_version_is_written_anew_when_it_is_loaded_again(store: FolderStore) -> None:
+def test_loading_replaces_a_damaged_version(store: FolderStore) -> None:
     version = store.load(writer("one"))
     (store.path(version) / "track_ids.npy").write_bytes(b"")
     with pytest.raises(InputError, match=r"track_ids.npy is damaged"):
@@ -59,7 +59,7 @@ def test_a_damaged_version_is_written_anew_when_it_is_loaded_again(store: Folder
     assert store.open().version == version
 
 
-def test_a_rollback_leads_back_to_what_was_served_before(store: FolderStore) -> None:
+def test_a_rollback_returns_to_the_previous_version(store: FolderStore) -> None:
     first, second, third = (store.load(writer(name)) for name in ("one", "two", "three"))
     assert [store.rollback(), store.rollback()] == [second, first]
     assert store.open().version == first
@@ -72,12 +72,12 @@ def test_a_rollback_leads_back_to_what_was_served_before(store: FolderStore) -> 
 def test_a_damaged_version_is_not_rolled_back_to(store: FolderStore) -> None:
     first, second = store.load(writer("one")), store.load(writer("two"))
     (store.path(first) / "track_ids.npy").write_bytes(b"")
-    with pytest.raises(InputError, match=f"version {first} in .* is damaged; nothing changes"):
+    with pytest.raises(InputError, match=f"version {first} in .* is damaged; nothing was changed"):
         store.rollback()
     assert store.index().current == second
 
 
-def test_after_a_rollback_and_a_load_a_rollback_leads_to_what_was_served_in_between(store: FolderStore) -> None:
+def test_a_rollback_after_rollback_and_load_returns_to_the_version_between(store: FolderStore) -> None:
     first, _ = store.load(writer("one")), store.load(writer("two"))
     assert store.rollback() == first
     third = store.load(writer("three"))
@@ -101,7 +101,7 @@ def test_only_the_latest_are_kept(store: FolderStore) -> None:
     assert is_consistent(store)
 
 
-def test_what_was_served_is_kept_though_it_is_old(store: FolderStore) -> None:
+def test_the_previous_version_is_kept(store: FolderStore) -> None:
     first, _, third = (store.load(writer(name)) for name in ("one", "two", "three"))
     store.rollback(), store.rollback()
     fourth = store.load(writer("four"))
@@ -110,7 +110,7 @@ def test_what_was_served_is_kept_though_it_is_old(store: FolderStore) -> None:
     assert is_consistent(store)
 
 
-def test_where_one_is_kept_it_is_the_current_one(tmp_path: Path) -> None:
+def test_keep_1_keeps_the_current_version(tmp_path: Path) -> None:
     store = FolderStore(tmp_path, keep=1)
     for name in ("one", "two", "one"):
         version = store.load(writer(name))
@@ -200,12 +200,12 @@ def test_an_index_that_cannot_be_read_is_refused(store: FolderStore) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "a" * 65, "../x", "a/b", "a b", "ä", ".", 7, None])
-def test_what_would_not_do_in_a_path_is_no_version(given: object) -> None:
+def test_a_name_that_is_unsafe_in_a_path_is_not_a_version(given: object) -> None:
     assert not is_version(given)
     assert is_version("0a1b2c3d4e5f")
 
 
-def test_a_switch_serves_what_lies_there(store: FolderStore) -> None:
+def test_switch_makes_a_local_version_current(store: FolderStore) -> None:
     first, second = store.load(writer("one")), store.load(writer("two"))
     store.switch(first)
     assert store.open().version == first
@@ -242,7 +242,7 @@ KEEP = 3
 
 
 class Loads(RuleBasedStateMachine):
-    """Loads and rollbacks in any order, against a list kept by hand."""
+    """Loads and rollbacks in any order, compared with a simple list."""
 
     def __init__(self) -> None:
         super().__init__()

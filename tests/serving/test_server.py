@@ -1,4 +1,4 @@
-"""The line at the end of a service, and the port that is kept for its workers."""
+"""The closing line, and the port that is reserved for the workers."""
 
 import socket
 

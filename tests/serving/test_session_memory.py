@@ -1,4 +1,4 @@
-"""What a user has played is remembered, each user's own, for as long and as much as was asked for."""
+"""The tracks of each user's session are remembered within the limits of time and number."""
 
 import asyncio
 import multiprocessing
@@ -36,7 +36,7 @@ def test_a_session_holds_what_its_user_played_in_that_order(tmp_path: Path) -> N
     assert play(sessions, 2, 2**63 - 1, START_MS + 3) == [900, 2**63 - 1]
 
 
-def test_after_its_end_a_session_starts_anew(tmp_path: Path) -> None:
+def test_a_new_session_starts_empty(tmp_path: Path) -> None:
     sessions = make(tmp_path)
     play(sessions, 1, 500), play(sessions, 2, 900)
     asyncio.run(sessions.end(1))
@@ -45,7 +45,7 @@ def test_after_its_end_a_session_starts_anew(tmp_path: Path) -> None:
     assert play(sessions, 2, 901, START_MS + 1) == [900, 901]
 
 
-def test_a_session_that_went_silent_is_over(tmp_path: Path) -> None:
+def test_an_idle_session_ends(tmp_path: Path) -> None:
     sessions = make(tmp_path)
     play(sessions, 1, 500)
     assert play(sessions, 1, 501, START_MS + 9_999) == [500, 501]
@@ -77,7 +77,7 @@ def crowded(num: int, capacity: int) -> list[int]:
     return [next(users) for _ in range(num)]
 
 
-def test_who_comes_into_a_full_bucket_takes_the_place_left_alone_for_longest(tmp_path: Path) -> None:
+def test_a_new_user_in_a_full_bucket_replaces_the_one_idle_longest(tmp_path: Path) -> None:
     sessions = make(tmp_path, capacity=64, idle_s=3600)
     *users, late = crowded(9, 64)
     for number, user in enumerate(users):
@@ -89,7 +89,7 @@ def test_who_comes_into_a_full_bucket_takes_the_place_left_alone_for_longest(tmp
     assert play(sessions, users[1], 9, START_MS + 400) == [9]
 
 
-def test_an_ended_session_makes_room_before_a_living_one(tmp_path: Path) -> None:
+def test_an_ended_session_is_replaced_before_an_active_one(tmp_path: Path) -> None:
     sessions = make(tmp_path, capacity=8, idle_s=3600)
     for user in range(8):
         play(sessions, user, user, START_MS + user)
@@ -102,7 +102,7 @@ def test_an_ended_session_makes_room_before_a_living_one(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("stride", [1, 8, 1000, 2**40])
 def test_users_are_spread_over_buckets(tmp_path: Path, stride: int) -> None:
-    """A quarter as many users as there are places, whose ids have some order: next to all are remembered."""
+    """With a quarter as many users as places, and ids in a pattern, almost all users are remembered."""
     sessions = make(tmp_path, capacity=1024, max_tracks=2, idle_s=3600)
     users = [number * stride for number in range(256)]
 
@@ -114,11 +114,11 @@ def test_users_are_spread_over_buckets(tmp_path: Path, stride: int) -> None:
     assert asyncio.run(everybody()) >= 250
 
 
-def test_memory_is_bounded_whoever_comes(tmp_path: Path) -> None:
+def test_memory_is_bounded(tmp_path: Path) -> None:
     sessions = make(tmp_path, capacity=64, max_tracks=4, idle_s=3600)
     size = (tmp_path / "sessions.bin").stat().st_size
     assert size == 64 * (3 + 4) * 8
-    assert (tmp_path / "sessions.bin").stat().st_blocks * 512 >= size, "a hole would kill who touches it on a full disk"
+    assert (tmp_path / "sessions.bin").stat().st_blocks * 512 >= size, "no holes: a write would fail"
 
     async def crowd() -> None:
         for user in range(3000):
@@ -128,7 +128,7 @@ def test_memory_is_bounded_whoever_comes(tmp_path: Path) -> None:
     assert (tmp_path / "sessions.bin").stat().st_size == size
 
 
-def test_a_file_of_other_limits_is_begun_anew(tmp_path: Path) -> None:
+def test_a_file_with_other_limits_is_replaced(tmp_path: Path) -> None:
     play(make(tmp_path), 1, 500)
     assert play(make(tmp_path), 1, 501) == [500, 501], "a worker that comes back finds what there was"
     assert play(make(tmp_path, max_tracks=5), 1, 502) == [502]
@@ -150,7 +150,7 @@ def calls(draw: st.DrawFn) -> list[tuple[str, int, int, int]]:
 def test_users_never_see_each_others_tracks(
     steps: list[tuple[str, int, int, int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Against a dict, in a file with room for all."""
+    """Compared with a dict, in a file with room for all users."""
     sessions = make(tmp_path_factory.mktemp("sessions"), max_tracks=4)
     now_ms, oracle = START_MS, dict[int, tuple[int, list[int]]]()
 
@@ -205,7 +205,7 @@ def test_processes_share_one_file_and_lose_nothing(tmp_path: Path) -> None:
 
 
 def die_within(folder: Path) -> None:
-    """As a worker that is killed while it holds a bucket."""
+    """A worker that is killed while it holds a bucket."""
     import fcntl
     import os
 
@@ -214,7 +214,7 @@ def die_within(folder: Path) -> None:
     os._exit(9)
 
 
-def test_a_worker_that_dies_holds_up_nobody(tmp_path: Path) -> None:
+def test_a_worker_that_dies_blocks_no_other_one(tmp_path: Path) -> None:
     sessions = make(tmp_path)
     play(sessions, 1, 500)
     process = forked(die_within, tmp_path)
@@ -234,13 +234,13 @@ def test_a_worker_that_dies_holds_up_nobody(tmp_path: Path) -> None:
         ({"idle_s": float("inf")}, "sessions.idle_s must be a number above 0, got inf"),
     ],
 )
-def test_limits_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_invalid_limits_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make(tmp_path, **change)
 
 
 def test_a_file_of_zeros_is_an_empty_memory(tmp_path: Path) -> None:
-    """Holes of a new file read as user 0, who has played nothing."""
+    """A new file reads as user 0 without any tracks."""
     sessions = make(tmp_path)
     assert not np.fromfile(tmp_path / "sessions.bin", np.int64).any()
     assert play(sessions, 0, 500) == [500]
