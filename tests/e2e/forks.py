@@ -2,9 +2,9 @@
 
 A new interpreter spends most of a small training on imports. A fork of a process that waits has its own memory,
 arguments, folder, environment and streams like any process, and starts at once. `fork_command` is the command of a
-small process that represents the fork: it passes signals on to the fork and ends with its exit code. Where it is killed,
-the fork is killed too, and all processes of the fork. Tests of imports, of the number of threads, and at least one test
-of each verb use a new interpreter.
+small process that represents the fork: it passes signals on to the fork and ends with its exit code. When it is
+killed, the fork is killed too, and all processes of the fork. Tests of imports, of the number of threads, and at least
+one test of each verb use a new interpreter.
 """
 
 import atexit
