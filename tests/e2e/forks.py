@@ -2,8 +2,9 @@
 
 A new interpreter spends most of a small training on imports. A fork of a process that waits has its own memory,
 arguments, folder, environment and streams like any process, and starts at once. `fork_command` is the command of a
-small process that represents the fork: it passes signals on to the fork and ends with the exit code of the fork, and
-the fork is killed when it is killed. Tests of imports, and at least one test of each verb, use a new interpreter.
+small process that represents the fork: it passes signals on to the fork and ends with its exit code. When it is
+killed, the fork is killed too, and all processes of the fork. Tests of imports, of the number of threads, and at least
+one test of each verb use a new interpreter.
 """
 
 import atexit
@@ -99,7 +100,7 @@ def _serve(listening: socket.socket) -> None:
             elif descriptor in children:
                 child, connection = children[descriptor]
                 if descriptor == connection.fileno():  # whoever asked for it has been killed
-                    os.kill(child, signal.SIGKILL)
+                    os.killpg(child, signal.SIGKILL)
                 _, status = os.waitpid(child, 0)
                 for one in [one for one, (of, _) in children.items() if of == child]:
                     waiting.unregister(one)
@@ -130,6 +131,7 @@ def _fork(connection: socket.socket) -> int:
 def _become(asked: dict[str, Any], streams: list[int]) -> None:
     """Be the process that was asked for, to its end."""
     code: object = 0
+    os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     os.closerange(3, 1024)  # of other forks

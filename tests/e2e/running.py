@@ -56,13 +56,9 @@ def run_verb(verb: str, cwd: Path, *words: str, code: int = 0) -> subprocess.Com
 
 def serve(cwd: Path, *words: str, code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A call of serve.py that ends by itself."""
-    process = _start(cwd, *words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        stdout, stderr = process.communicate(timeout=30)
-    finally:
-        _end(process)
-    assert process.returncode == code, stdout + stderr
-    return subprocess.CompletedProcess(process.args, code, stdout, stderr)
+    done = run_forked(ROOT / "serve.py", *words, cwd=cwd, env={**os.environ, **(env or {})}, timeout_s=30)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
 
 
 def _start(cwd: Path, *words: str, env: dict[str, str] | None, **more: Any) -> subprocess.Popen[Any]:

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
+from tests.e2e.forks import fork_command
 from tests.e2e.running import free_port, wait_until
 from tests.e2e.test_train import command, metrics_of, quick
 
@@ -48,7 +48,7 @@ def test_twenty_processes_at_once_on_an_empty_folder_lose_nothing(tmp_path: Path
 
     program = MANY.format(root=str(ROOT), num=20)
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        fork_command("-c", program), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
@@ -68,7 +68,7 @@ def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     words = ["-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
     words += ["--artifacts-destination", str(folder / "artifacts"), "--port", str(port), "--workers", "1"]
     process = subprocess.Popen(
-        [sys.executable, *words],
+        fork_command(*words),
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -167,7 +167,7 @@ def test_the_model_of_a_run_predicts_from_the_shell(tracked: tuple[Path, Any]) -
     (cwd / "tracks.json").write_text(json.dumps({"dataframe_split": {"columns": ["track"], "data": [[104]]}}))
     words = ["models", "predict", "-m", f"models:/{logged.model_id}", "-i", "tracks.json", "--env-manager", "local"]
     done = subprocess.run(
-        [sys.executable, "-m", "mlflow", *words],
+        fork_command("-m", "mlflow", *words),
         cwd=cwd,
         capture_output=True,
         text=True,

@@ -170,7 +170,14 @@ def test_the_same_command_twice_gives_the_same_numbers(ring_run: tuple[Path, str
 
 def test_a_multirun_trains_all_five_models(ring_logs: Path, tmp_path: Path) -> None:
     quick(
-        tmp_path, ring_logs, "--multirun", f"model={','.join(MODELS)}", "hydra.sweep.dir=sweep", "trainer.max_epochs=1"
+        tmp_path,
+        ring_logs,
+        "--multirun",
+        f"model={','.join(MODELS)}",
+        "hydra.sweep.dir=sweep",
+        "trainer.max_epochs=1",
+        "callbacks.plots=null",
+        "callbacks.lineage.model=false",
     )
     runs = [tmp_path / "sweep" / str(job) for job in range(len(MODELS))]
     configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
