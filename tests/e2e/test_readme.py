@@ -131,6 +131,9 @@ def test_the_tutorial_runs_in_its_order(tmp_path: Path, services: ExitStack) -> 
     for line in TUTORIAL:
         if line.startswith(("make ", ". .venv")):
             continue
+        if line.startswith("python serve.py load"):
+            serve(tmp_path, *shlex.split(line)[2:])
+            continue
         if line.startswith("python serve.py"):
             [folder] = re.findall(r" hydra\.run\.dir=(\S+)", line)
             words = [word for word in shlex.split(line)[2:] if not word.startswith("hydra.run.dir=")]
@@ -143,6 +146,7 @@ def test_the_tutorial_runs_in_its_order(tmp_path: Path, services: ExitStack) -> 
     heard = [json.loads(text) for text in (played / "logs/day-1/data.json").read_text().splitlines()]
     by_curl = 2
     assert len(service.lines()) == len(heard) + by_curl
+    wait_until(lambda: "NEXT" in str(service.ask("GET", "/experiments").body), "the next experiment")
     assert {"recommendations.jsonl", "metrics.json"} <= {path.name for path in learned.iterdir()}
     assert len(list(tmp_path.glob("outputs/five/*/metrics.json"))) == 2 * 2
 
