@@ -1,9 +1,9 @@
 """Every command of README.md and of docs/tutorial.md runs, in a small world.
 
 A command runs as it is printed, with three changes: `small` appends words that make the world, the traffic and the
-training small; `FEWER` shortens sweeps, which run one job after another; a service gets a free port. The commands of the tutorial run in their order, in
-one folder. A command of the README that the tutorial has too, perhaps with more words, does not run again. Placeholders
-of the README stand for a model and logs of a small world.
+training small; `FEWER` shortens sweeps, which run one job after another; a service gets a free port. The commands of
+the tutorial run in their order, in one folder. A command of the README that the tutorial has too, perhaps with more
+words, does not run again. Placeholders of the README are replaced by a model and logs of a small world.
 """
 
 import json
