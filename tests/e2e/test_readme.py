@@ -1,9 +1,9 @@
 """Every command of README.md and of docs/tutorial.md runs, in a small world.
 
 A command runs as it is printed, with three changes: `small` appends words that make the world, the traffic and the
-training small; `FEWER` shortens sweeps; a service gets a free port. The commands of the tutorial run in their order, in
-one folder. A command of the README that the tutorial has too, perhaps with more words, does not run again. Placeholders
-of the README stand for a model and logs of a small world.
+training small; `FEWER` shortens sweeps, which run one job after another; a service gets a free port. The commands of
+the tutorial run in their order, in one folder. A command of the README that the tutorial has too, perhaps with more
+words, does not run again. Placeholders of the README are replaced by a model and logs of a small world.
 """
 
 import json
@@ -22,7 +22,11 @@ from tests.e2e.test_compare import compare
 from tests.e2e.test_train import train
 
 WORLD = ("world.num_tracks=300", "world.num_listeners=80")
-FEWER = {"model=contextual,track,artist,mean,convex": "model=contextual,convex", "num_trials=20": "num_trials=2"}
+FEWER = {
+    "model=contextual,track,artist,mean,convex": "model=contextual,convex",
+    "hydra/launcher=joblib ": "",
+    "num_trials=20": "num_trials=2",
+}
 PORT = ":5001"
 
 
@@ -47,7 +51,8 @@ def small(verb: str, words: list[str]) -> tuple[str, ...]:
     if verb == "train.py":
         is_simulated = not any(word.startswith("datamodule=") for word in words)
         world = (*WORLD, "datamodule.prepare.sessions=1500") if is_simulated else ()
-        return *world, "trainer.max_epochs=1", "callbacks.export.k=10"
+        plots = ("callbacks.plots=null",) if "-m" in words else ()
+        return *world, *plots, "trainer.max_epochs=1", "callbacks.export.k=10"
     if verb in ("simulate.py", "abtest.py") and not any(word.startswith("logs=") for word in words):
         return *WORLD, "sessions=200"
     return ()
@@ -90,10 +95,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return cwd, json.loads((cwd / "model" / "metrics.json").read_text())["mlflow_run_id"]
 
 
-def filled(line: str, run_id: str, port: int = 0) -> str:
+def filled(line: str, run_id: str) -> str:
     """A command of the README with values for its placeholders."""
-    values = {"<id>": run_id, "<folder>": "logs", "<run folder>": "served", PORT: f":{port}"}
-    for placeholder, value in values.items():
+    for placeholder, value in {"<id>": run_id, "<folder>": "logs", "<run folder>": "served"}.items():
         line = line.replace(placeholder, value)
     return line
 
@@ -106,16 +110,13 @@ def test_a_simulate_or_abtest_command_of_the_readme_runs(line: str, trained: tup
 
 def test_the_serving_commands_of_the_readme_run_one_after_another(trained: tuple[Path, str]) -> None:
     cwd, run_id = trained
-    first, second, load, listeners = SERVED
+    first, second, load = SERVED
     with serving(cwd, *shlex.split(filled(first, run_id))[2:], run="first"):
         pass
     with serving(cwd, *shlex.split(filled(second, run_id))[2:], run="served") as service:
         before = service.version()
         serve(cwd, *shlex.split(filled(load, run_id))[2:])
         wait_until(lambda: service.version() != before, "the new version")
-        run(filled(listeners, run_id, service.port) + " hydra.run.dir=heard", cwd)
-        record = json.loads((cwd / "heard" / "simulation.json").read_text())
-        assert len(service.lines()) == record["arms"]["C"]["steps"] + record["arms"]["C"]["sessions"]
 
 
 @pytest.fixture
@@ -131,6 +132,9 @@ def test_the_tutorial_runs_in_its_order(tmp_path: Path, services: ExitStack) -> 
     for line in TUTORIAL:
         if line.startswith(("make ", ". .venv")):
             continue
+        if line.startswith("python serve.py load"):
+            serve(tmp_path, *shlex.split(line)[2:])
+            continue
         if line.startswith("python serve.py"):
             [folder] = re.findall(r" hydra\.run\.dir=(\S+)", line)
             words = [word for word in shlex.split(line)[2:] if not word.startswith("hydra.run.dir=")]
@@ -143,6 +147,7 @@ def test_the_tutorial_runs_in_its_order(tmp_path: Path, services: ExitStack) -> 
     heard = [json.loads(text) for text in (played / "logs/day-1/data.json").read_text().splitlines()]
     by_curl = 2
     assert len(service.lines()) == len(heard) + by_curl
+    wait_until(lambda: "NEXT" in str(service.ask("GET", "/experiments").body), "the next experiment")
     assert {"recommendations.jsonl", "metrics.json"} <= {path.name for path in learned.iterdir()}
     assert len(list(tmp_path.glob("outputs/five/*/metrics.json"))) == 2 * 2
 
@@ -151,7 +156,7 @@ def test_the_pages_have_commands_of_every_kind() -> None:
     verbs = {line.split()[1] for line in TUTORIAL if line.startswith("python ")}
     assert verbs == {"train.py", "compare.py", "simulate.py", "abtest.py", "serve.py"}
     assert {line.split()[1] for line in README if line.startswith("python ")} == verbs
-    assert len(SERVED) == 4
+    assert len(SERVED) == 3
     assert len(PLAYED) >= 3
     assert len(TRAIN) >= 5
     assert {"train", "test"} <= set(TARGETS)
