@@ -31,14 +31,14 @@ def watch_machine(*, run_id: str, tracking_uri: str, interval_s: float) -> Calla
 def requirements_unchecked() -> Iterator[None]:
     """Let MLflow log a model without comparing its requirements with what is installed.
 
-    The comparison only ever warns, and it looks through the files of all installed packages, for one to two seconds of
-    every run. We name the requirements ourselves.
+    The comparison only warns, and it looks through the files of all installed packages: half a second of every run. We
+    name the requirements ourselves.
     """
-    from mlflow.utils import environment
+    from mlflow.utils import requirements_utils
 
-    check = environment.warn_dependency_requirement_mismatches
-    environment.warn_dependency_requirement_mismatches = lambda _: None
+    check = requirements_utils._check_requirement_satisfied
+    requirements_utils._check_requirement_satisfied = lambda _: None
     try:
         yield
     finally:
-        environment.warn_dependency_requirement_mismatches = check
+        requirements_utils._check_requirement_satisfied = check

@@ -30,11 +30,11 @@ def test_a_model_is_logged_without_looking_through_all_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
-    from mlflow.utils import environment, requirements_utils
+    from mlflow.utils import requirements_utils
 
     scans: list[str] = []
     monkeypatch.setattr(requirements_utils, "_init_packages_to_modules_map", lambda: scans.append("scanned"))
-    check = environment.warn_dependency_requirement_mismatches
+    check = requirements_utils._check_requirement_satisfied
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.chdir(tmp_path)
     open_store(uri, "segue")
@@ -48,4 +48,4 @@ def test_a_model_is_logged_without_looking_through_all_packages(
     needed = Path(mlflow.pyfunc.get_model_dependencies(f"models:/{model.model_id}")).read_text().split()
     assert [name.partition("==")[0] for name in needed] == ["mlflow", "pandas"]
     assert scans == [], f"MLflow {mlflow.__version__} looks through all packages; see src/tracking/mlflow_parts.py"
-    assert environment.warn_dependency_requirement_mismatches is check
+    assert requirements_utils._check_requirement_satisfied is check
