@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 
 from src.runs.provenance import ROOT
 from src.terminal.console import console
+from src.tracking.mlflow_parts import requirements_unchecked
 from src.tracking.store import INTERRUPTED, MAX_TAG, PRUNED, talking_to
 
 _PAUSE_S = 10.0
@@ -205,7 +206,7 @@ class RunLogger(MLFlowLogger):
                 outputs=Schema([track, ColSpec(Array(DataType.long), "recommendations")]),
                 params=ParamSchema([ParamSpec("k", DataType.long, k)]),
             )
-            with warnings.catch_warnings(action="ignore"):
+            with warnings.catch_warnings(action="ignore"), requirements_unchecked():
                 Model.log(
                     artifact_path=None,
                     flavor=pyfunc,

@@ -4,7 +4,8 @@ MLflow documents how its own active run is watched, but a run of Segue is nobody
 a client, which may have to wait for its store. Tried on MLflow 3.17.2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 def watch_machine(*, run_id: str, tracking_uri: str, interval_s: float) -> Callable[[], None]:
@@ -24,3 +25,20 @@ def watch_machine(*, run_id: str, tracking_uri: str, interval_s: float) -> Calla
     monitor.start()
     end: Callable[[], None] = monitor.finish
     return end
+
+
+@contextmanager
+def requirements_unchecked() -> Iterator[None]:
+    """Let MLflow log a model without comparing its requirements with what is installed.
+
+    The comparison only warns, and it looks through the files of all installed packages: half a second of every run. We
+    name the requirements ourselves.
+    """
+    from mlflow.utils import requirements_utils
+
+    check = requirements_utils._check_requirement_satisfied
+    requirements_utils._check_requirement_satisfied = lambda _: None
+    try:
+        yield
+    finally:
+        requirements_utils._check_requirement_satisfied = check

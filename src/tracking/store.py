@@ -111,39 +111,39 @@ def _ensure_experiment(client: Any, name: str) -> str:
         raise InputError(
             f"the experiment {name!r} was deleted; restore it in MLflow, or set another logger.experiment_name"
         )
-    _prepare_view(client, experiment)
+    _set_view(client, experiment)
     return str(experiment.experiment_id)
-
-
-VIEW = "segue"
-"""Name of our view of an experiment in MLflow's UI, as its button "Share" would make one."""
 
 
 def runs_page(experiment_id: str) -> str:
     """Where MLflow's UI shows the runs of an experiment in our view: what follows the address of the UI."""
-    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}"
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
 
 
-def _prepare_view(client: Any, experiment: Any) -> None:
-    """Let MLflow's UI show an experiment as one of model training, with the columns that matter; once.
+def _set_view(client: Any, experiment: Any) -> None:
+    """Let MLflow's UI treat an experiment as model training, and know our view of its runs.
 
-    Without a kind the UI guesses one, and opens where traces of language models are shown.
+    Without a kind the UI opens where traces of language models are shown. A kind that somebody chose is kept.
     """
-    tags = {KIND_OF_EXPERIMENT: "custom_model_development", f"mlflow.sharedViewState.{VIEW}": json.dumps(_VIEW)}
+    tags = {_KIND_OF_EXPERIMENT: "custom_model_development", f"mlflow.sharedViewState.{_VIEW}": json.dumps(_COLUMNS)}
     for name, value in tags.items():
-        if name not in experiment.tags:  # somebody may have chosen another
+        kept = name == _KIND_OF_EXPERIMENT and name in experiment.tags
+        if not kept and experiment.tags.get(name) != value:
             client.set_experiment_tag(experiment.experiment_id, name, value)
 
 
-KIND_OF_EXPERIMENT = "mlflow.experimentKind"
-_VIEW = {
+_KIND_OF_EXPERIMENT = "mlflow.experimentKind"
+_VIEW = "segue"
+"""Name of our view, which is kept as the button "Share" of MLflow's UI keeps one."""
+_COLUMNS = {
     "orderByKey": "attributes.start_time",
     "orderByAsc": False,
     "selectedColumns": [
         "attributes.`Duration`",
-        "tags.`setup`",
-        "params.`seed`",
-        *(f"metrics.`test/{name}`" for name in ("recall_at_10", "ndcg_at_10", "mrr", "mse", "coverage_at_10")),
+        "metrics.`test/recall_at_10`",
+        "metrics.`test/ndcg_at_10`",
+        "metrics.`test/mse`",
+        "metrics.`test/coverage_at_10`",
         "metrics.`ab/mean_time_per_session_effect_percent`",
     ],
 }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from src.terminal.console import console
-from src.terminal.quiet import hush_libraries
+from src.terminal.quiet import silence_libraries
 from src.tracking.logger import RunLogger
 from src.tracking.store import open_store
 from tests.conftest import new_store
@@ -91,7 +91,7 @@ def test_what_a_store_was_never_told_is_said(logger: RunLogger, away: Away, tmp_
 def test_a_locked_store_is_said_in_a_line_and_told_later(
     logger: RunLogger, uri: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    hush_libraries()
+    silence_libraries()
     with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as other, console.capture() as said:
         other.execute("BEGIN EXCLUSIVE")
         logger.log_metrics({"val/loss": 2.0, "epoch": 1})

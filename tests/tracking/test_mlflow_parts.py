@@ -3,6 +3,9 @@
 import time
 from pathlib import Path
 
+import pytest
+
+from src.tracking.logger import RunLogger
 from src.tracking.mlflow_parts import watch_machine
 from src.tracking.store import open_store, talking_to
 
@@ -21,3 +24,28 @@ def test_a_run_is_told_of_the_machine_until_it_is_ended(tmp_path: Path) -> None:
         ended = client.get_metric_history(run_id, "system/cpu_utilization_percentage")
         time.sleep(0.5)
         assert client.get_metric_history(run_id, "system/cpu_utilization_percentage") == ended
+
+
+def test_a_model_is_logged_without_looking_through_all_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    from mlflow.utils import requirements_utils
+
+    scans: list[str] = []
+    monkeypatch.setattr(requirements_utils, "_init_packages_to_modules_map", lambda: scans.append("scanned"))
+    check = requirements_utils._check_requirement_satisfied
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.chdir(tmp_path)
+    open_store(uri, "segue")
+    logger = RunLogger(experiment_name="segue", run_name="one", tracking_uri=uri, patience_s=0.0)
+    logger.start()
+    (tmp_path / "r.jsonl").write_text('{"track": 1, "recommendations": [2]}\n')
+    logger.log_model(tmp_path / "r.jsonl", [1], 10)
+    assert logger.finish()
+    [model] = mlflow.MlflowClient(uri).get_run(logger.run_id).outputs.model_outputs
+    mlflow.set_tracking_uri(uri)
+    needed = Path(mlflow.pyfunc.get_model_dependencies(f"models:/{model.model_id}")).read_text().split()
+    assert [name.partition("==")[0] for name in needed] == ["mlflow", "pandas"]
+    assert scans == [], f"MLflow {mlflow.__version__} looks through all packages; see src/tracking/mlflow_parts.py"
+    assert requirements_utils._check_requirement_satisfied is check
