@@ -113,10 +113,15 @@ class _WorkerFiles(Collector):
     def collect(self) -> Iterable[Metric]:
         for pause_s in _READ_PAUSES_S:
             try:
-                return MultiProcessCollector(None).collect()
+                return _read_files()
             except struct.error:  # a worker that starts has created a file and not filled it yet
                 time.sleep(pause_s)
-        return MultiProcessCollector(None).collect()
+        return _read_files()
+
+
+def _read_files() -> Iterable[Metric]:
+    metrics: Iterable[Metric] = MultiProcessCollector(None).collect()
+    return metrics
 
 
 class _WorkerMetrics(Collector):

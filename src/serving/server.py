@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import uvloop
@@ -181,7 +181,7 @@ async def _answer(service: "src.serving.app.ServiceApp", settings: ServiceSettin
     from granian.server.embed import Server
 
     limits = settings.limits
-    server = Server(
+    server: Any = Server(  # whose methods have no types
         service,
         address=settings.host,
         port=settings.port,

@@ -43,7 +43,7 @@ def pause_s(num_deaths: int, *, max_pause_s: int | float) -> float:
     if num_deaths <= 1:
         return 0.0
     doublings = min(num_deaths - 2, 20)  # far above any largest pause, and no overflow after a year of restarts
-    return min(float(max_pause_s), _FIRST_PAUSE_S * 2**doublings)
+    return min(float(max_pause_s), _FIRST_PAUSE_S * 2.0**doublings)
 
 
 class _Renewal(NamedTuple):

@@ -292,6 +292,11 @@ def test_a_worker_that_is_killed_loses_no_answered_line(tmp_path: Path, lists: L
         assert {path.parent.name for path in running.run.glob("logs/*/data.json")} == {"worker-1", "worker-2"}
 
 
+def new_worker(running: Running, known: set[int]) -> int:
+    """Process id of a worker that is not one of the known ones, as soon as there is one."""
+    return int(wait_until(lambda: set(running.workers()) - known, "a new worker").pop())
+
+
 def test_a_worker_killed_ten_times_under_load_does_not_end_the_service(tmp_path: Path, lists: Lists) -> None:
     """The other one answers all the time, and every answered request is in the log."""
     words = f"recommendations={lists.a}", "workers=2", "restart.max_pause_s=0.1"
@@ -304,8 +309,7 @@ def test_a_worker_killed_ten_times_under_load_does_not_end_the_service(tmp_path:
                 traffic.wait_for(20)
                 if number > 1:  # a single death is over once the worker is back
                     health[running.health()] += 1
-                wait_until(lambda dying=dying: set(running.workers()) - {steady, dying}, f"restart {number}")
-                (dying,) = set(running.workers()) - {steady}
+                dying = new_worker(running, {steady, dying})
                 wait_until(lambda: "segue_workers_alive 2.0" in running.ask("GET", "/metrics").body, "two workers")
             traffic.wait_for(100)
             assert steady in running.workers()
@@ -334,7 +338,7 @@ def test_a_single_worker_is_restarted_each_time_it_dies(tmp_path: Path, lists: L
         for _ in range(4):
             (worker,) = running.workers()
             os.kill(worker, signal.SIGKILL)
-            wait_until(lambda worker=worker: running.workers() not in ([], [worker]), "a new worker")
+            new_worker(running, {worker})
             wait_until(lambda: running.next(1).status == 200, "an answer")
         assert "died 4 times in a row" in str(running.ask("GET", "/health").body["problems"])
         assert len(running.lines()) == 4

@@ -84,10 +84,13 @@ def handlers_are_kept() -> Iterator[None]:
 def test_a_worker_that_keeps_dying_is_restarted_and_the_other_one_is_left_alone(tmp_path: Path) -> None:
     service = Service(tmp_path, 2)
 
+    def wait_for_process(number: int) -> None:
+        wait_until(lambda: len(service.pids(1)) == number and service.table.is_ready(1))
+
     def kill_often() -> None:
         for number in range(1, 6):
             os.kill(service.pids(1)[-1], signal.SIGKILL)
-            wait_until(lambda number=number: len(service.pids(1)) == number + 1 and service.table.is_ready(1))
+            wait_for_process(number + 1)
 
     with handlers_are_kept():
         service.run(kill_often)
