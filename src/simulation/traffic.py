@@ -308,20 +308,27 @@ class Players:
         _ = world.interest_neighbours  # computed once here, not in every process
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
-            # only the parent handles Ctrl-C: the other processes inherit that the signal is blocked
-            previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                with delayed_interrupt():  # a process that is interrupted during its start prints a traceback
-                    context = get_context("spawn")
-                    initargs = self._player, context.Barrier(workers)
-                    self._pool = ProcessPoolExecutor(
-                        workers, mp_context=context, initializer=_init_worker, initargs=initargs
-                    )
-                    # no worker is idle at the barrier, therefore each task starts another process
-                    waits = [self._pool.submit(_wait_for_all) for _ in range(workers)]
-                    wait(waits)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+                self._start_pool()
+            except KeyboardInterrupt:  # arrives after the start; a pool without an owner prints a traceback
+                self.__exit__()
+                raise
+
+    def _start_pool(self) -> None:
+        # only the parent handles Ctrl-C: the other processes inherit that the signal is blocked
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with delayed_interrupt():  # a process that is interrupted during its start prints a traceback
+                context = get_context("spawn")
+                initargs = self._player, context.Barrier(self._workers)
+                self._pool = ProcessPoolExecutor(
+                    self._workers, mp_context=context, initializer=_init_worker, initargs=initargs
+                )
+                # no worker is idle at the barrier, therefore each task starts another process
+                waits = [self._pool.submit(_wait_for_all) for _ in range(self._workers)]
+                wait(waits)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
     def __enter__(self) -> "Players":
         return self

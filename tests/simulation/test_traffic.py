@@ -1,6 +1,9 @@
 """Traffic: days, shards, workers, times of events, and logs."""
 
+import concurrent.futures
 import json
+import multiprocessing
+import signal
 from collections import defaultdict
 from contextlib import nullcontext
 from itertools import pairwise
@@ -278,6 +281,20 @@ def test_completed_sessions_are_kept_after_an_interruption(
     record = json.loads((tmp_path / "simulation.json").read_text())
     assert record["complete"] is False
     assert sum(row["sessions"] for row in record["arms"].values()) == sum(e["message"] == "last" for e in events)
+
+
+def test_an_interruption_during_the_start_of_the_workers_ends_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted_wait(futures: Any) -> None:
+        concurrent.futures.wait(futures)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(traffic, "wait", interrupted_wait)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(KeyboardInterrupt):
+        traffic.Players(world, [Random(world=world)], workers=2, keep_events=False)
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_without_logs_the_means_are_the_same(world: World, tmp_path: Path) -> None:
