@@ -22,12 +22,12 @@ _SOURCE = ("datamodule=", "datamodule.", "experiment=", "world=", *_CHANGES_OF_W
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """A run of which a person is given an account.
+    """A finished run, for the lines that end a training.
 
     Args:
         config: of the run, all of it.
         choices: the name that was chosen of each group of conf.
-        overrides: all that was given on the command line.
+        overrides: of the command line, all of them.
         run_id: of MLflow; None where it has none.
         runs_page: where the MLflow UI shows the runs of the experiment: what follows its address; None without MLflow.
         has_recommendations: whether recommendations were exported.

@@ -1,4 +1,4 @@
-"""Tables in the terminal: what a person reads first of a result."""
+"""Tables in the terminal."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], title: str) -> Table:
-    """What the listeners of each arm made of it; brackets hold 95 % intervals over listeners."""
+    """The results of each arm; brackets are 95 % intervals over listeners."""
     table = Table("arm", "recommender", title=escape(title), title_justify="left", caption_justify="left")
     for column in ("sessions", "time a session", "tracks a session"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -36,7 +36,7 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
 
 
 def effects_table(record: Mapping[str, Any]) -> Table:
-    """Effects of an A/B test: green is better, red worse, plain not sure; latency the other way round."""
+    """Effects of an A/B test: green is significantly better, red significantly worse; for latency, lower is better."""
     caption = "\n".join(f"{arm}: {verdict}" for arm, verdict in record["verdicts"].items())
     title = escape(f"A/B test {record['experiment']}")
     table = Table("arm", "metric", title=title, title_justify="left", caption=escape(caption))
@@ -75,7 +75,7 @@ def frame_table(frame: "pd.DataFrame", title: str) -> Table:
 def comparison_table(record: Mapping[str, Any], title: str) -> Table:
     """Set-ups, best first: what chose, the primary test metric and how it differs, then the other means that fit.
 
-    Bold is the best of a column; green is surely worse than the best set-up, so it lost, red surely better.
+    Bold is the best of a column. Green differs significantly from the best set-up and is worse, red is better.
     """
     primary, select = record["primary"], record["select"]
     tested = primary is not None and any(primary in setup["differences"] for setup in record["setups"])
