@@ -97,9 +97,9 @@ def why_below_popular(run: FinishedRun) -> list[str]:
             "Recall says how well the logs are predicted, and they also depend on what was recommended when they were "
             "written. An A/B test (serve.py, abtest.py) measures what listeners play longer."
         ]
-    players = " and ".join(dict.fromkeys(str(name) for name in run.config.datamodule.prepare.arms.values()))
+    players = ", ".join(dict.fromkeys(str(name) for name in run.config.datamodule.prepare.arms.values()))
     lines = [
-        f"{below} These logs were played by the recommenders {players}; recall says how well such logs are predicted. "
+        f"{below} The recommenders of these logs were {players}; recall says how well such logs are predicted. "
         "The aim is a high mean time per session. This command measures it:"
     ]
     if run.has_recommendations:
