@@ -24,11 +24,11 @@ def compare(config: DictConfig) -> None:
     from src.comparison.runs import attach, find, read, register, run_to_register, winner
     from src.runs.folder import refuse_used_folder, short_run_name
     from src.runs.provenance import provenance
-    from src.tracking.store import store_that_is_there
+    from src.tracking.store import existing_store
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "comparison.json")
-    uri = store_that_is_there(config.tracking_uri)
+    uri = existing_store(config.tracking_uri)
     with console.status("finding runs"):
         parent = None if config.parent is None else str(config.parent)
         found = find(uri, str(config.experiment_name), parent=parent, filter_string=str(config.filter or ""))

@@ -30,7 +30,7 @@ def _words(words: list[str]) -> list[str]:
 
 @verb("train", rewrite=_words, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
-    """Fit, test the best checkpoint, export and log; or go on with a run that was stopped.
+    """Fit, test the best checkpoint, export and log; or resume a run that was stopped.
 
     Returns:
         The best value of the monitored metric, for a search.
@@ -116,11 +116,11 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
     from pytorch_lightning import Trainer, seed_everything
     from pytorch_lightning.callbacks import Checkpoint
 
-    from src.callbacks.assembly import make_callbacks
+    from src.callbacks.assembly import build_callbacks
     from src.callbacks.context import RunContext
     from src.runs.beginning import record_beginning
     from src.tracking.store import runs_page
-    from src.tracking.training_run import begin_run, end_pruned, make_logger, run_logger
+    from src.tracking.training_run import build_logger, end_pruned, run_logger, start_run
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -128,18 +128,18 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     context = RunContext(datamodule=datamodule)
     chosen = instantiate(config.callbacks, _convert_="all")
-    callbacks = make_callbacks(chosen, context, monitor=config.monitor.metric, trial=config.trial)
+    callbacks = build_callbacks(chosen, context, monitor=config.monitor.metric, trial=config.trial)
     run_id = previous.record.mlflow_run_id if previous else None
     trainer: Trainer = instantiate(
         config.trainer,
         callbacks=callbacks,
-        logger=make_logger(config, run_id) or False,
+        logger=build_logger(config, run_id) or False,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         _convert_="all",
     )
     data_digest = datamodule.digest()
     if logger := run_logger(trainer):
-        begin_run(logger, config, setup=setup, data_digest=data_digest)
+        start_run(logger, config, setup=setup, data_digest=data_digest)
         run_id = logger.run_id
     record_beginning(
         config,
@@ -150,7 +150,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
     )
 
     trainer.fit(model, datamodule, ckpt_path=previous.checkpoint if previous else None, weights_only=True)
-    if context.is_pruned():  # nobody will want what it would test and export
+    if context.is_pruned():  # its test and its recommendations are not needed
         if logger:
             end_pruned(logger)
         return float("nan")

@@ -1,4 +1,4 @@
-"""Errors: what is the user's to mend, the check that most of that comes from, and jobs that failed."""
+"""Errors that the user can correct, checks that raise them, and jobs that failed."""
 
 import math
 from collections.abc import Callable
@@ -8,22 +8,22 @@ Built = TypeVar("Built")
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used.
+    """An input cannot be used.
 
-    The message is the one line they read: it names the thing, its value, the law it breaks and the remedy.
-    A verb prints it without a traceback and exits with code 2; any other exception is a bug of ours.
+    The message is one line: it names the thing, its value, the rule that it breaks and the remedy.
+    A verb prints it without a traceback and exits with code 2; any other exception is a bug.
     """
 
 
 class JobFailed(Exception):  # noqa: N818
-    """A job of a multirun failed, and has said so where it ran.
+    """A job of a multirun failed, and has printed why.
 
-    It holds the one line alone, so that it can come home from another process or machine.
+    It has the one line alone, because it is sent from another process or machine.
     """
 
 
 class JobsFailed(Exception):  # noqa: N818
-    """Some jobs of a multirun failed; the lines say which and why. A verb prints them and exits with code 2."""
+    """Some jobs of a multirun failed; the lines list them with the reason. A verb prints them and exits with code 2."""
 
 
 def check_number(
@@ -36,16 +36,16 @@ def check_number(
     most: int | float = math.inf,
     hint: str = "",
 ) -> None:
-    """Refuse a setting that is no finite number, or not within its bounds.
+    """Refuse a setting that is not a finite number, or is out of range.
 
     Args:
-        name: how the user knows it.
-        value: what they gave; a bool is no number.
+        name: its name on the command line.
+        value: of the setting; a bool is not a number.
         whole: whether it must be an integer.
         least: smallest value allowed.
         above: bound that it must exceed.
         most: largest value allowed.
-        hint: closes the message, with a remedy.
+        hint: a remedy, at the end of the message.
 
     Raises:
         InputError: it is out of range.
@@ -61,12 +61,12 @@ def check_number(
         return
     bounds = [f"of at least {least:.15g}"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
     bounds += [f"at most {most:.15g}"] * (most < math.inf)
-    law = " ".join(["a whole number" if whole else "a number", " and ".join(bounds)]).strip()
-    raise InputError(f"{name} must be {law}, got {value!r}{hint and '; ' + hint}")
+    rule = " ".join(["a whole number" if whole else "a number", " and ".join(bounds)]).strip()
+    raise InputError(f"{name} must be {rule}, got {value!r}{hint and '; ' + hint}")
 
 
 def check_flag(name: str, value: object) -> None:
-    """Refuse a switch that is neither on nor off.
+    """Refuse a switch that is neither true nor false.
 
     Raises:
         InputError: it is neither true nor false.
@@ -76,7 +76,7 @@ def check_flag(name: str, value: object) -> None:
 
 
 def build(what: str, factory: Callable[[Any], Built], argument: Any) -> Built:
-    """`factory(argument)`; what its settings from the config do to it is the user's to mend.
+    """`factory(argument)`; an error that its settings from the config cause becomes an `InputError`.
 
     Raises:
         InputError: it refuses them.

@@ -13,7 +13,7 @@ Choice = Callback | Callable[[RunContext], Callback] | None
 """A callback, what makes one from the context of the run, or None where it is left out."""
 
 
-def make_callbacks(
+def build_callbacks(
     chosen: Mapping[str, Choice], context: RunContext, *, monitor: str, trial: Mapping[str, Any] | None
 ) -> list[Callback]:
     """All callbacks, in the order in which they act.

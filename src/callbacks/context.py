@@ -1,4 +1,4 @@
-"""What the callbacks of one run are given, and the values that they hand to each other and to `train.py`."""
+"""What the callbacks of one run share: the data, and values that they pass to each other and to `train.py`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,9 +31,9 @@ class RankedQueries:
 
 @dataclass(eq=False, kw_only=True)
 class RunContext:
-    """The data of a run, and what came of it so far; each value is set by, or reads from, the callback that knows it.
+    """The data and the results of a run. Each result is set by one callback.
 
-    A callback may be left out, so whoever reads a value has to do without it.
+    A callback may be left out; code that reads a value must work without it.
 
     Args:
         datamodule: the data, set up.
@@ -42,7 +42,7 @@ class RunContext:
         recommendations: the file that `Export` wrote.
         examples: some tracks and their best recommendations, for people; set by `Export`.
         pictures: the files that `Pictures` drew.
-        is_pruned: whether the search gave the run up.
+        is_pruned: whether the search has pruned the run.
     """
 
     datamodule: PairDataModule

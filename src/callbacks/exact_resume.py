@@ -1,4 +1,4 @@
-"""What lets a run that was stopped, however hard, go on as if it had not been."""
+"""Exact resuming: a run that was stopped, even by kill -9, ends with the numbers of one that was not."""
 
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class ExactResume(Callback):
-    """Makes `last.ckpt` whole, so that a run which goes on from it ends with the numbers of one that was never stopped.
+    """Adds to `last.ckpt` what it lacks, so that a resumed run ends with the numbers of one that was never stopped.
 
     Lightning keeps weights, optimizer, schedulers, epoch and callbacks. What is missing: the random numbers, which are
-    drawn anew for each epoch; the step of schedulers that watch a metric, which comes after the checkpoint; and that
+    seeded for each epoch; the step of schedulers that watch a metric, which comes after the checkpoint; and that
     early stopping had ended training.
 
     Args:
@@ -42,32 +42,32 @@ class ExactResume(Callback):
         self._patience: dict[EarlyStopping, int] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Keep what is asked of early stopping now: its state brings back what was asked of it before."""
+        """Keep the patience of early stopping from the config: loading its state would restore the old one."""
         self._patience = {
             one: one.patience for one in trainer.early_stopping_callbacks if isinstance(one, EarlyStopping)
         }
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        """Put it in."""
+        """Add the metrics that schedulers watch."""
         metrics = trainer.callback_metrics
         watched = [plan.monitor for plan in trainer.lr_scheduler_configs if plan.reduce_on_plateau]
         checkpoint["segue"] = {"watched": {name: float(metrics[name]) for name in watched if name in metrics}}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        """Keep it for when training starts.
+        """Keep them until training starts.
 
         Raises:
-            InputError: the checkpoint has none.
+            InputError: the checkpoint has no such metrics.
         """
         if "segue" not in checkpoint:
             raise InputError(
-                "resume: this run was trained with callbacks.resume=null, so it cannot go on exactly as it was; "
-                "add callbacks.resume=null to go on nearly"
+                "resume: this run was trained with callbacks.resume=null, so it cannot be resumed exactly; "
+                "add callbacks.resume=null to resume it with other random numbers"
             )
         self._before = checkpoint["segue"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Go on from there."""
+        """Step the schedulers, and end training where early stopping had ended it."""
         if not self._before:
             return
         for plan in trainer.lr_scheduler_configs:
@@ -79,6 +79,6 @@ class ExactResume(Callback):
                 trainer.should_stop = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Begin the random numbers of the epoch; not sooner, since making the batches draws some unless resumed."""
+        """Seed the random numbers of the epoch. Not earlier, because building the batches of a new run draws some."""
         if batch_idx == 0:
             torch.manual_seed(int(np.random.SeedSequence([self._seed, trainer.current_epoch]).generate_state(1)[0]))

@@ -21,11 +21,11 @@ class KeepHistory(Callback):
         self._started = time.monotonic()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Start the clock, where a run that goes on had stopped it."""
+        """Start the clock, from the time that a resumed run had taken before."""
         self._started = time.monotonic() - self._history.fit_seconds
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Keep the metrics of the epoch; its checkpoint has them then, since that is written last."""
+        """Keep the metrics of the epoch. The checkpoint is written later and has them."""
         self._history.add_epoch(trainer.current_epoch, _now(trainer))
         self._history.fit_seconds = time.monotonic() - self._started
 
@@ -46,7 +46,7 @@ class KeepHistory(Callback):
         return {"epochs": self._history.epochs, "fit_seconds": self._history.fit_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore them."""
         self._history.restore(state_dict["epochs"], state_dict["fit_seconds"])
 
 

@@ -15,9 +15,9 @@ from src.tracking.training_run import run_logger
 
 
 class Interrupt(Callback):
-    """On the first Ctrl-C training stops after the batch at hand; validation, test and export still follow.
+    """The first Ctrl-C ends training after the current batch; validation, test and export still follow.
 
-    A second Ctrl-C stops at once. In a multirun the first does: it is the whole of it that is to end.
+    A second Ctrl-C stops immediately. In a multirun the first one does, and ends all jobs.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Interrupt(Callback):
         self._stopped = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Take over SIGINT, where this thread may."""
+        """Handle SIGINT, where this thread may."""
         in_multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
         if in_multirun or threading.current_thread() is not threading.main_thread():
             return
@@ -33,17 +33,17 @@ class Interrupt(Callback):
         def stop(_: int, __: FrameType | None) -> None:
             trainer.should_stop = self._stopped = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            console.print("\nCtrl-C: training ends here; testing and exporting follow. Ctrl-C again stops at once.")
+            console.print("\nCtrl-C: training ends here; testing and exporting follow. A second Ctrl-C stops at once.")
 
         self._before = signal.signal(signal.SIGINT, stop)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Tell MLflow that there could have been more."""
+        """Mark the run as interrupted in MLflow."""
         if self._stopped and (logger := run_logger(trainer)) is not None:
             logger.log_tags({INTERRUPTED: "true"})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Give SIGINT back."""
+        """Restore the handler of SIGINT."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None

@@ -1,4 +1,4 @@
-"""What a run came from and what came of it, for MLflow."""
+"""Lineage of a run in MLflow: provenance, data, files and model."""
 
 import json
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from src.tracking.training_run import run_logger
 _MAX_DIFF = 1_000_000
 """Characters of uncommitted changes that are kept."""
 NUM_RECOMMENDED = 10
-"""Tracks that the MLflow model recommends where nobody says how many."""
+"""Default number of recommendations of the MLflow model."""
 
 
 class Lineage(Callback):
     """Logs provenance, data, files and the model to MLflow, and keeps uncommitted changes in the run folder.
 
-    It stands last among those callbacks that write files, so that every file is there.
+    It comes last among the callbacks that write files, when every file exists.
 
     Args:
-        context: of the run; what other callbacks made of it is logged.
+        context: of the run; the results of other callbacks are logged.
         run_dir: the run folder, with the resolved `config.yaml` in it.
-        system_metrics_s: seconds between two looks at the machine (processor, memory, disk, network, GPU), which
-            MLflow logs as `system/…`; None for none.
+        system_metrics_s: seconds between two samples of processor, memory, disk, network and GPU, which MLflow logs as
+            `system/…`; None for none.
         model: whether the recommendations are logged as an MLflow model too, where they were exported.
     """
 
@@ -38,7 +38,7 @@ class Lineage(Callback):
         self._stop_watching: Callable[[], None] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Tell MLflow what this run is."""
+        """Log provenance and data."""
         if diff := git_diff()[:_MAX_DIFF]:
             path = self._run_dir / "uncommitted.diff"
             write_whole(path, lambda partial: partial.write_text(diff + "\n", encoding="utf-8"))
@@ -60,13 +60,13 @@ class Lineage(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Tell MLflow what it missed of the epochs that a run which goes on has behind it."""
+        """Log the epochs of a resumed run that MLflow does not have."""
         epochs = self._context.history.epochs
         if (logger := run_logger(trainer)) is not None and epochs:
             logger.log_missing(epochs)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Hand the run folder to MLflow."""
+        """Log the run folder and the model."""
         if (logger := run_logger(trainer)) is None:
             return
         history, context = self._context.history, self._context
@@ -86,7 +86,7 @@ class Lineage(Callback):
             logger.log_model(context.recommendations, tracks, NUM_RECOMMENDED)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Watch the machine no longer."""
+        """Stop logging system metrics."""
         if self._stop_watching is not None and stage == "fit":
             self._stop_watching()
             self._stop_watching = None

@@ -1,4 +1,4 @@
-"""A live bar for training, with throughput and time left; a line an epoch where the output is no terminal."""
+"""A progress bar for training, with throughput and time left; a line per epoch where the output is not a terminal."""
 
 import time
 from typing import Any
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from src.callbacks.context import RunContext
 from src.terminal.console import console
 
-_BETWEEN_LOOKS_S = 0.05
+_UPDATE_INTERVAL_S = 0.05
 
 
 class TrainingProgress(Callback):
@@ -43,7 +43,7 @@ class TrainingProgress(Callback):
         self._task = self._bar.add_task("training", total=self._max_epochs * self._num_batches, speed="")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Begin where a run that goes on had been."""
+        """Start at the epoch of a resumed run."""
         self._show(trainer.current_epoch, 0)
 
     def _show(self, epoch: int, num_batches: int) -> None:
@@ -57,9 +57,9 @@ class TrainingProgress(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Advance, as often as an eye can see."""
+        """Advance, at most twenty times a second."""
         self._pairs += len(batch[0])
-        if time.monotonic() - self._shown_at > _BETWEEN_LOOKS_S:
+        if time.monotonic() - self._shown_at > _UPDATE_INTERVAL_S:
             self._show(trainer.current_epoch, batch_idx + 1)
             self._shown_at = time.monotonic()
 
@@ -75,5 +75,5 @@ class TrainingProgress(Callback):
             console.print(shown)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Take the bar away, however training ended."""
+        """Remove the bar, also after an error."""
         self._bar.stop()

@@ -10,15 +10,15 @@ from src.terminal.console import console
 
 
 class Pruning(Callback):
-    """Reports the monitored metric of each epoch to the study, and ends training where the study has seen enough.
+    """Reports the monitored metric of each epoch to the study, and ends training where the study prunes the trial.
 
-    It may run in another process than the search: all it shares with it is the study's storage.
+    It may run in another process than the search; they share the storage of the study.
 
     Args:
         storage: where the study is kept.
         study: its name.
         number: of the trial that this run is.
-        prune_after_trials: finished trials before one is held against them.
+        prune_after_trials: finished trials before a trial is compared with them.
         prune_after_epochs: epochs that no trial is pruned in.
         monitor: the metric.
     """
@@ -32,7 +32,7 @@ class Pruning(Callback):
         self.pruned = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Report; end training where the study says so."""
+        """Report the metric; end training where the study prunes the trial."""
         value = trainer.callback_metrics.get(self._monitor)
         if trainer.sanity_checking or value is None or not math.isfinite(value):
             return

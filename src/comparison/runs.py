@@ -15,7 +15,7 @@ from src.comparison.analysis import QUERY, TESTED, Comparison, Run
 from src.errors import InputError
 from src.runs.folder import short
 from src.tracking.named_runs import find_run
-from src.tracking.store import INTERRUPTED, KIND, PRUNED, describe, fetch, find_runs, log_to_run, talking_to
+from src.tracking.store import INTERRUPTED, KIND, PRUNED, client_of, describe, fetch, find_runs, log_to_run
 
 _CURVES = ("train/loss", "val/loss")
 _MAX_DIFFERENCES = 3
@@ -200,7 +200,7 @@ def _queries(run: Any, tracking_uri: str) -> pd.DataFrame | None:
 
 def _curve(run: Any, tracking_uri: str, metric: str) -> list[tuple[int, float]]:
     """The values by epoch, counted from 0. The last logged value repeats that of the best epoch and is dropped."""
-    with talking_to(tracking_uri) as client:
+    with client_of(tracking_uri) as client:
         values = {one.step: one.value for one in client.get_metric_history(run.info.run_id, metric)}
         end = max((one.step for one in client.get_metric_history(run.info.run_id, "fit_seconds")), default=None)
     return [(step, value) for step, value in sorted(values.items()) if end is None or step < end]
@@ -278,7 +278,7 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
     from mlflow.exceptions import MlflowException
 
     mlflow.set_tracking_uri(tracking_uri)  # the registry looks for models there, whichever store its client uses
-    with talking_to(tracking_uri) as client:
+    with client_of(tracking_uri) as client:
         run = client.get_run(run.info.run_id)
         models = [client.get_logged_model(one.model_id) for one in run.outputs.model_outputs] if run.outputs else []
         if not models:

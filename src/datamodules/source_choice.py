@@ -8,11 +8,11 @@ from src.errors import InputError
 
 
 def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
-    """Refuse a folder of the user's without a word about its format, before simulated logs are written into it.
+    """Refuse a folder of the user's without its format, before simulated logs are written into it.
 
     Args:
         datamodule: the file of `conf/datamodule/` that was chosen.
-        overrides: all that was given on the command line.
+        overrides: of the command line, all of them.
 
     Raises:
         InputError: `datamodule.path=` is given, `datamodule=` is not, and nothing else chose a source.

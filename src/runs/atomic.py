@@ -16,7 +16,7 @@ def write_record(record: Mapping[str, Any], path: Path) -> None:
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a file of another name, then give it its own."""
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")  # the ending says what it is
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")  # keeps its ending, which tells writers the format
     try:
         write(partial)
         partial.replace(path)

@@ -15,7 +15,7 @@ def record_beginning(
 
     Args:
         config: all of it.
-        words: the overrides that were given on the command line.
+        words: the overrides of the command line.
         data_digest: of the data that the run learns from.
         mlflow_run_id: of MLflow, if it has one.
         is_resumed: whether the folder has this run already.

@@ -1,4 +1,4 @@
-"""The folder of a run: one run in it, written by one process at a time, and what is needed to go on with it."""
+"""The folder of a run: it has one run, is written by one process at a time, and has what resuming needs."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ from src.runs.atomic import write_record, write_whole
 from src.runs.provenance import provenance
 
 CHECKPOINT = "checkpoints/last.ckpt"
-"""Where a run that was stopped goes on from."""
+"""The checkpoint from which a run is resumed."""
 
 LAYOUT = 2
-"""Of the names in a config: a run that was started under other names cannot be composed again, and is not resumed."""
+"""Version of the names in a config. A run with other names cannot be composed again, and is not resumed."""
 
 _RECORD = "run.json"
 _OF_THE_RUN = ("run_dir", "run_name", "resume", "parent_run_id", "swept", "trial", "logger")
-"""Keys of a config that say where a run is kept, not what it is."""
+"""Keys of a config that do not change the results of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class RunRecord:
     """`run.json`: what a run leaves as soon as it starts, so that it can be resumed.
 
     Args:
-        overrides: what was given on the command line.
+        overrides: of the command line.
         mlflow_run_id: its run in MLflow, if it has one.
         data_digest: of the data it learns from.
         began_in: the folder that it was typed in; what the overrides name lies below it.
@@ -67,11 +67,11 @@ class RunRecord:
                 "train.py, or a run id of MLflow"
             ) from None
         except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"resume={run_dir}: {path} is damaged; start the run anew in another folder") from None
+            raise InputError(f"resume={run_dir}: {path} is damaged; start the run again in another folder") from None
         if record.get("layout") != LAYOUT:
             raise InputError(
                 f"resume={run_dir}: it began at commit {_commit_of(run_dir)}, where settings had other names; check "
-                "out that commit to go on with it, or start a new run"
+                "out that commit to resume it, or start a new run"
             )
         return known
 
@@ -137,7 +137,7 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
             if is_resumed
             else "choose another folder with hydra.run.dir=<folder>"
         )
-        raise InputError(f"{run_dir} holds a run already, which another process is at work on; {remedy}") from None
+        raise InputError(f"{run_dir} holds a run already, which another process is writing; {remedy}") from None
     try:
         yield
     finally:
@@ -146,13 +146,13 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a run folder that nothing was written to, and those above it that were made for it."""
+    """Remove an empty run folder, and empty folders above it that were created for it."""
     try:
         folder.rmdir()
     except OSError:
         return
     for parent in folder.parents[:2]:
-        if not parent.is_relative_to(Path.cwd() / "outputs"):  # only that was surely made for it
+        if not parent.is_relative_to(Path.cwd() / "outputs"):  # other folders may have been there before
             return
         try:
             parent.rmdir()
@@ -188,18 +188,23 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def as_dict(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
-    """The config in plain dicts, lists and values; with what interpolations stand for, or with them as they are."""
+    """The config in plain dicts, lists and values.
+
+    Args:
+        config: the config.
+        resolve: whether interpolations are replaced by their values.
+    """
     plain = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(plain, dict)
     return {str(name): value for name, value in plain.items()}
 
 
 def parameters(config: DictConfig) -> dict[str, Any]:
-    """What was chosen, flat: every value of the config once, where it is decided.
+    """The chosen values, flat: every value of the config once, under the key that decides it.
 
-    A value that another one decides (`${seed}`, `${run_dir}/…`) is left out, so that two runs differ in what somebody
-    made them differ in. What a recipe decides is under the name of what uses it (`model.dim`), and the recipe's own
-    name is `recipe.name`.
+    A value that another one decides (`${seed}`, `${run_dir}/…`) is left out, so that two runs differ only in what
+    was chosen. A value of a recipe is under the name of the part that uses it (`model.dim`); the name of the recipe is
+    `recipe.name`.
     """
     values = flatten(as_dict(config))
     decided = [
@@ -216,7 +221,7 @@ _ELSEWHERE = re.compile(r"\$\{(?!recipe\.)[a-z_]+(\.[a-z_]+)*\}")
 
 
 def digest(config: dict[str, Any]) -> str:
-    """Sixteen hex digits that are equal for configs which make the same run, wherever it is kept."""
+    """Sixteen hex digits that are equal for configs of the same run, in whichever folder or store."""
     kept = {name: value for name, value in config.items() if name not in _OF_THE_RUN}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -224,13 +229,13 @@ def digest(config: dict[str, Any]) -> str:
 def setup_name(
     *, model: str, alpha: float | str | None, recipe: str | None, overrides: Sequence[str], swept: Sequence[str]
 ) -> str:
-    """What tells the set-ups of a sweep apart, for people: `convex α=0.9`, or `track loss=bce lr=0.01`.
+    """A name that distinguishes the set-ups of a sweep: `convex α=0.9`, or `track loss=bce lr=0.01`.
 
     Args:
         model: name of the model.
         alpha: its alpha, where it has one.
         recipe: name of the recipe, if it is not the one that the source names.
-        overrides: all that was given on the command line.
+        overrides: of the command line, all of them.
         swept: the keys that a sweep gives several values.
     """
     parts = [model, f"α={short(alpha)}" if alpha is not None else "", recipe or ""]
@@ -247,7 +252,7 @@ _LONGEST_NAME = 100
 
 
 def short(value: float | str) -> str:
-    """A number with as many digits as people read."""
+    """A number with four significant digits."""
     try:
         return f"{float(value):.4g}"
     except ValueError:

@@ -1,4 +1,4 @@
-"""What was measured in a run, kept once: the metrics of each epoch, how long training took, and the test metrics."""
+"""The measurements of a run: the metrics of each epoch, how long training took, and the test metrics."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,13 +26,13 @@ class RunHistory:
         self.test: dict[str, float] = {}
 
     def add_epoch(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Keep the metrics of an epoch that is over."""
+        """Keep the metrics of a finished epoch."""
         self.epochs.append({"epoch": float(number), **metrics})
 
     def restore(self, epochs: Sequence[Mapping[str, float]], fit_seconds: float) -> None:
-        """Take up what a checkpoint holds, unless it knows of fewer epochs than there were.
+        """Restore the epochs of a checkpoint, unless it has fewer than there were.
 
-        The test loads the checkpoint of the best epoch, which knows nothing of the epochs after it.
+        The test loads the checkpoint of the best epoch, which has no later epochs.
         """
         if len(epochs) > len(self.epochs):
             self.epochs = [dict(epoch) for epoch in epochs]

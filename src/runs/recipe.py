@@ -12,7 +12,7 @@ def named_recipe(overrides: Sequence[str], recipe: str) -> str | None:
     """The recipe, if the command line chose it; None where the source or the model named its own.
 
     Args:
-        overrides: all that was given on the command line.
+        overrides: of the command line, all of them.
         recipe: what was chosen in the end.
     """
     return recipe if any(word.startswith(("recipe=", "experiment=")) for word in overrides) else None
@@ -27,7 +27,7 @@ def check_recipe(config: DictConfig, *, model: str, recipe: str) -> None:
         recipe: its name in `conf/recipe/`.
 
     Raises:
-        InputError: the recipe has no values for the model, or a baseline is given what only gradients have a use for.
+        InputError: the recipe has no values for the model, or a baseline gets settings of gradient training.
     """
     try:
         OmegaConf.to_container(config.model, resolve=True)
@@ -38,4 +38,4 @@ def check_recipe(config: DictConfig, *, model: str, recipe: str) -> None:
         ) from None
     given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
     if "loss" not in config.ranker and given:
-        raise InputError(f"{given[0]} means nothing to model={model}, which has no gradients; leave it out")
+        raise InputError(f"{given[0]} cannot be used with model={model}, which has no gradients; leave it out")

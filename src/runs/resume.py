@@ -1,6 +1,6 @@
-"""When a run resumes an earlier one: the one that `resume=<folder or run id>` names, or, with `resume=true`, the same.
+"""When a run is resumed: the one that `resume=<run>` names, or, with `resume=true`, the one of the same config.
 
-`command_line` composes the config as it was then, `named_run` refuses another config, and `run_to_resume` decides.
+`command_line` restores the overrides of the run, `named_run` refuses another config, and `run_to_resume` decides.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from src.errors import InputError
 from src.runs.folder import CHECKPOINT, LAYOUT, RunRecord, as_dict, digest, flatten, refuse_used_folder
 
 _MAY_CHANGE = ("trainer.", "callbacks.", "logger.", "run_dir", "run_name", "resume", "parent_run_id", "swept", "trial")
-"""What may change when a run goes on: how long it trains, what it writes, where it is tracked."""
+"""Keys that may change when a run is resumed: how long it trains, what it writes, where it is tracked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +33,20 @@ class PreviousRun:
 
     @property
     def record(self) -> RunRecord:
-        """What it left when it started."""
+        """Its record, written when it started."""
         return RunRecord.read(self.run_dir)
 
     @property
     def checkpoint(self) -> Path | None:
-        """Where training goes on from; None where no epoch was finished."""
+        """The checkpoint to continue from; None where no epoch was finished."""
         path = self.run_dir / CHECKPOINT
         return path if path.exists() else None
 
 
 def command_line(words: Sequence[str], folder_of: Callable[[str, str | None], Path]) -> list[str]:
-    """A command line that has `resume=<run folder or run id>`, with what that run was given before what is given now.
+    """The command line of a resumed run: its own overrides, then those of `resume=<run>`'s command line.
 
-    The config is thereby composed as it was then, in the same folder. Other command lines stay as they are.
+    The config is therefore composed as before, in the same folder. Other command lines are returned unchanged.
 
     Args:
         words: the command line.
@@ -59,7 +59,7 @@ def command_line(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
     if not named or named[-1].lower() in ("true", "false", "null", ""):
         return list(words)
     if {"-m", "--multirun"} & set(words):
-        raise InputError(f"resume={named[-1]} goes on with one run; in a sweep use resume=true, it skips what is done")
+        raise InputError(f"resume={named[-1]} resumes one run; in a sweep use resume=true, which skips finished runs")
     uri = [word.partition("=")[2] for word in words if word.startswith("logger.tracking_uri=")]
     folder = folder_of(named[-1], uri[-1] if uri else None).resolve()
     record = RunRecord.read(folder)
@@ -72,8 +72,8 @@ def command_line(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
             f"resume={folder}: it began in {record.began_in}, where its data and its store are; go there first"
         )
     given = [word for word in words if not word.startswith(("resume=", "hydra.run.dir="))]
-    again = {_key(word) for word in given}
-    before = [word for word in record.overrides if _key(word) not in again | {"resume"}]
+    replaced = {_key(word) for word in given} | {"resume"}
+    before = [word for word in record.overrides if _key(word) not in replaced]
     escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return [*before, *given, f"resume='{escaped}'", f"hydra.run.dir='{escaped}'"]
 
@@ -149,8 +149,8 @@ def _refuse_another(folder: Path, config: DictConfig) -> None:
     for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):
         if was.get(name) != now.get(name):
             raise InputError(
-                f"resume={folder}: a run goes on as it was, and {name} was {was.get(name)}, not {now.get(name)}; "
-                "start a new run for that (what may change: trainer.*, callbacks.*, logger.*)"
+                f"resume={folder}: a run is resumed with its own settings, and {name} was {was.get(name)}, not "
+                f"{now.get(name)}; start a new run for that (what may change: trainer.*, callbacks.*, logger.*)"
             )
 
 

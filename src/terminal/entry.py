@@ -31,14 +31,14 @@ def verb(
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a function of a config the entry of a verb.
 
-    Hydra composes `conf/<config_name>.yaml` and the command line. What the user can mend ends as one line and exit
-    code 2, an interruption with 130; anything else is a bug of ours and keeps its traceback. An empty run folder is
+    Hydra composes `conf/<config_name>.yaml` and the command line. An error of the user's ends as one line and exit
+    code 2, an interruption with 130; anything else is a bug and keeps its traceback. An empty run folder is
     removed.
 
     Args:
         config_name: name of the verb's file in `conf/`.
         sweepers: what `hydra/sweeper=` may choose, for multiruns.
-        rewrite: from the words that are typed to those that Hydra is given.
+        rewrite: from the words that are typed to those that Hydra gets.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -85,7 +85,7 @@ def verb(
                 show_error(line)
                 sys.exit(2)
             finally:
-                gc.freeze()  # what ends would else be searched for garbage once more, for seconds
+                gc.freeze()  # otherwise Python searches everything for garbage at exit, for seconds
 
         return main
 

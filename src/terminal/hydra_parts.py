@@ -1,6 +1,6 @@
 """What Segue uses of Hydra beyond its documented interface, tried with Hydra 1.3.8.
 
-`tests/terminal/test_hydra_parts.py` says which part an upgrade has taken away.
+`tests/terminal/test_hydra_parts.py` reports which part an upgrade has removed.
 """
 
 import os

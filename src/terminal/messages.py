@@ -1,4 +1,4 @@
-"""From an exception to the one line that a person reads, where they can mend it."""
+"""From an exception to the one line that a person reads, where it is an error of theirs."""
 
 import difflib
 import errno
@@ -16,9 +16,9 @@ from src.errors import InputError
 from src.terminal.console import errors
 
 _OF_THE_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
-"""It is full, or may not be written to: the user's, whichever file it is."""
+"""The disk is full, or must not be written to: an error of the user's, for every file."""
 _OF_A_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
-"""The user's, where they chose the path."""
+"""An error of the user's where they chose the path."""
 
 
 def show_error(line: str) -> None:
@@ -27,7 +27,7 @@ def show_error(line: str) -> None:
 
 
 def is_interrupt(stopped: BaseException) -> bool:
-    """Whether it is Ctrl-C, or what Lightning or DuckDB make of it."""
+    """Whether it is Ctrl-C, or the exception that Lightning or DuckDB raise for it."""
     return (
         isinstance(stopped, KeyboardInterrupt)
         or (isinstance(stopped, SystemExit) and isinstance(stopped.__context__, KeyboardInterrupt))
@@ -36,7 +36,7 @@ def is_interrupt(stopped: BaseException) -> bool:
 
 
 def message(error: BaseException) -> str | None:
-    """The line for an error that the user can mend; None for a bug of ours."""
+    """The line for an error that the user can correct; None for a bug."""
     if isinstance(error, InputError):
         return _one_line(str(error))
     if isinstance(error, InstantiationException):
@@ -58,7 +58,7 @@ def message(error: BaseException) -> str | None:
 
 
 def _line_of_the_disk(error: OSError) -> str | None:
-    """The line for a path that the user chose, or a disk that takes nothing; None for a file that we should have."""
+    """The line for a path that the user chose, or a disk that cannot be written to; None for a file of ours."""
     if error.errno not in _OF_THE_DISK and not (error.errno in _OF_A_PATH and _is_chosen(error)):
         return None
     path = "this disk" if error.filename is None else os.fsdecode(error.filename)
@@ -66,9 +66,9 @@ def _line_of_the_disk(error: OSError) -> str | None:
 
 
 def _is_chosen(error: OSError) -> bool:
-    """Whether the path of an error lies where the user said: what the command line names, or the run folder.
+    """Whether the path of an error is one that the user chose: in the command line, or below the run folder.
 
-    A file that is missing in a folder which is there is not meant in the run folder: it was ours to write.
+    A file that is missing in an existing folder below the run folder does not count: we should have written it.
     """
     if not isinstance(error.filename, str | bytes):
         return False

@@ -22,12 +22,12 @@ _SOURCE = ("datamodule=", "datamodule.", "experiment=", "world=", *_CHANGES_OF_W
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """A run of which a person is given an account.
+    """A finished run, for the lines that end a training.
 
     Args:
         config: of the run, all of it.
         choices: the name that was chosen of each group of conf.
-        overrides: all that was given on the command line.
+        overrides: of the command line, all of them.
         run_id: of MLflow; None where it has none.
         runs_page: where the MLflow UI shows the runs of the experiment: what follows its address; None without MLflow.
         has_recommendations: whether recommendations were exported.
@@ -97,9 +97,9 @@ def why_below_popular(run: FinishedRun) -> list[str]:
             "Recall says how well the logs are predicted, and they also depend on what was recommended when they were "
             "written. An A/B test (serve.py, abtest.py) measures what listeners play longer."
         ]
-    players = " and ".join(dict.fromkeys(str(name) for name in run.config.datamodule.prepare.arms.values()))
+    players = ", ".join(dict.fromkeys(str(name) for name in run.config.datamodule.prepare.arms.values()))
     lines = [
-        f"{below} These logs were played by the recommenders {players}; recall says how well such logs are predicted. "
+        f"{below} The recommenders of these logs were {players}; recall says how well such logs are predicted. "
         "The aim is a high mean time per session. This command measures it:"
     ]
     if run.has_recommendations:

@@ -1,4 +1,4 @@
-"""Progress bars; where nobody looks, in a file or a pipe, they are not drawn."""
+"""Progress bars; they are drawn in a terminal alone, not in a file or a pipe."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from src.terminal.console import console
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar for `total` steps; call what it yields with the number of steps done. It goes when it is full."""
+    """A bar for `total` steps; call what it yields with the number of steps done. It disappears when it is full."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     hidden = not console.is_terminal
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as bars:
@@ -20,7 +20,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def arm_bars(planned: Mapping[str, int]) -> Iterator[Callable[[str, int, float], None]]:
-    """A bar for each arm: sessions played of those planned, and their mean time so far. They go when all are full."""
+    """A bar for each arm: sessions played of those planned, and their mean time so far. They disappear when full."""
     counted = TextColumn("{task.fields[text]}")
     hidden = not console.is_terminal
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), counted, TimeRemainingColumn()

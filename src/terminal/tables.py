@@ -1,4 +1,4 @@
-"""Tables in the terminal: what a person reads first of a result."""
+"""Tables in the terminal."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Words of the command line that Hydra has to be given in another form than they are typed."""
+"""Words of the command line that Hydra needs in another form than they are typed."""
 
 import difflib
 import re
@@ -25,7 +25,7 @@ def as_plain_text(words: Sequence[str], key: str) -> list[str]:
 
 
 def refuse_placeholders(words: Sequence[str]) -> None:
-    """Refuse `<folder>` and the like, which stand for a value in our documentation.
+    """Refuse placeholders such as `<folder>`, which the documentation has in the place of a value.
 
     Raises:
         InputError: a word has one.

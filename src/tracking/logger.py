@@ -1,4 +1,4 @@
-"""The Lightning logger: it writes to MLflow in order, and later where the store cannot be reached."""
+"""The Lightning logger: it writes to MLflow in order, and repeats later what an unreachable store did not get."""
 
 import json
 import time
@@ -13,24 +13,24 @@ from pytorch_lightning.loggers import MLFlowLogger
 from src.runs.provenance import ROOT
 from src.terminal.console import console
 from src.tracking.mlflow_parts import requirements_unchecked
-from src.tracking.store import INTERRUPTED, MAX_TAG, PRUNED, talking_to
+from src.tracking.store import INTERRUPTED, MAX_TAG, PRUNED, client_of
 
 _PAUSE_S = 10.0
-"""A store that was away is not asked again before that, so that training does not wait for it."""
+"""Seconds before a store that could not be reached is tried again, so that training does not wait for it."""
 
 
 class RunLogger(MLFlowLogger):
-    """Tells MLflow of one run, and loses nothing while its store is away.
+    """Logs one run to MLflow, and loses nothing while its store cannot be reached.
 
-    What is logged stands in a queue until the store has taken it. Training never fails or waits for a store that is
-    away; at the end `finish` waits for it a while, and reports what it could not send.
+    What is logged is in a queue until the store has it. Training never fails because of a store that cannot be reached
+    and never waits for it; at the end `finish` waits up to `patience_s`, and reports what it could not send.
 
     Args:
-        experiment_name: an experiment that is there.
+        experiment_name: an existing experiment.
         run_name: for people.
         tracking_uri: the store.
-        patience_s: how long `finish` waits for a store that is away.
-        run_id: the run to go on with; None starts one.
+        patience_s: seconds that `finish` waits for a store that cannot be reached.
+        run_id: the run to resume; None starts one.
         tags: of a run that is started.
     """
 
@@ -54,21 +54,21 @@ class RunLogger(MLFlowLogger):
         self._store, self._continued, self._patience_s = tracking_uri, run_id, patience_s
         self._waiting: deque[tuple[str, Callable[[], Any]]] = deque()
         self._refused: list[str] = []
-        self._ask_again_at = 0.0
+        self._retry_at = 0.0
         self._failed = False
 
     def start(self) -> None:
-        """Begin the run, or take up the one that is to go on.
+        """Start the run, or resume it.
 
         Raises:
-            InputError: the store is away, or has no such run.
+            InputError: the store cannot be reached, or has no such run.
         """
-        with talking_to(self.tracking_uri) as client:
+        with client_of(self.tracking_uri) as client:
             if self._continued is not None:
                 client.update_run(self._continued, status="RUNNING")
                 for tag in {INTERRUPTED, PRUNED} & client.get_run(self._continued).data.tags.keys():
                     client.delete_tag(self._continued, tag)
-            _ = self.experiment  # begins it
+            _ = self.experiment  # starts it
 
     @property
     def tracking_uri(self) -> str:
@@ -76,45 +76,46 @@ class RunLogger(MLFlowLogger):
         return self._store
 
     def send(self, what: str, call: Callable[[], Any]) -> None:
-        """Call the store now, or, where the store is away, when it is back.
+        """Call the store now, or later where it cannot be reached.
 
         Args:
             what: names it, for people.
-            call: asks the store for something; must be safe to call again where it failed half-way.
+            call: a request to the store; must be safe to repeat where it failed half-way.
         """
         self._waiting.append((what, call))
-        if time.monotonic() >= self._ask_again_at:
+        if time.monotonic() >= self._retry_at:
             self._drain()
 
     def _drain(self) -> bool:
-        """Send the store what waits, in order; False where it is away."""
+        """Send the queue to the store, in order; False where it cannot be reached."""
         while self._waiting:
             what, call = self._waiting[0]
             try:
                 call()
             except Exception as error:
-                if _is_away(error):
-                    if not self._ask_again_at:
+                if _is_unreachable(error):
+                    if not self._retry_at:
                         console.print(
-                            f"{self.tracking_uri} is away; training goes on, and MLflow is told later", soft_wrap=True
+                            f"{self.tracking_uri} cannot be reached; training continues, and MLflow gets all later",
+                            soft_wrap=True,
                         )
-                    self._ask_again_at = time.monotonic() + _PAUSE_S
+                    self._retry_at = time.monotonic() + _PAUSE_S
                     return False
                 self._refused.append(f"{what} ({str(error).splitlines()[0][:200]})")
             self._waiting.popleft()
-        if self._ask_again_at:
-            console.print(f"{self.tracking_uri} is back, and has been told all", soft_wrap=True)
-            self._ask_again_at = 0.0
+        if self._retry_at:
+            console.print(f"{self.tracking_uri} can be reached again, and has everything", soft_wrap=True)
+            self._retry_at = 0.0
         return True
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log metrics against the epoch, where Lightning tells it, so that curves of different batches compare."""
+        """Log metrics by epoch, where Lightning has it, so that curves with different batch sizes can be compared."""
         values = dict(metrics)
         step = int(values.pop("epoch", step or 0))
         self.send(f"metrics of epoch {step}", lambda: MLFlowLogger.log_metrics(self, values, step))
 
     def log_missing(self, epochs: Sequence[Mapping[str, float]]) -> None:
-        """Log those metrics of earlier epochs that the run does not have.
+        """Log those metrics of past epochs that the run in MLflow does not have.
 
         Args:
             epochs: for each its number under `epoch`, and its metrics.
@@ -133,10 +134,10 @@ class RunLogger(MLFlowLogger):
             for start in range(0, len(missing), 500):
                 self.experiment.log_batch(self.run_id, metrics=missing[start : start + 500])
 
-        self.send("metrics of earlier epochs", send)
+        self.send("metrics of past epochs", send)
 
     def log_hyperparams(self, params: Any) -> None:
-        """Log parameters that the run has not been given before: MLflow takes each only once."""
+        """Log the parameters that the run does not have: MLflow accepts each only once."""
         from mlflow.entities import Param
 
         def send() -> None:
@@ -151,8 +152,8 @@ class RunLogger(MLFlowLogger):
         """Set tags."""
         from mlflow.entities import RunTag
 
-        made = [RunTag(name, value[:MAX_TAG]) for name, value in tags.items()]
-        self.send("tags", lambda: self.experiment.log_batch(self.run_id, tags=made))
+        run_tags = [RunTag(name, value[:MAX_TAG]) for name, value in tags.items()]
+        self.send("tags", lambda: self.experiment.log_batch(self.run_id, tags=run_tags))
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Log a file as an artifact, under `folder`."""
@@ -180,8 +181,8 @@ class RunLogger(MLFlowLogger):
             schema=json.dumps({"mlflow_colspec": [{"type": kind, "name": column} for column, kind in columns.items()]}),
             profile=json.dumps(profile),
         )
-        given = DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", "training")])
-        self.send("the dataset", lambda: self.experiment.log_inputs(self.run_id, datasets=[given]))
+        dataset_input = DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", "training")])
+        self.send("the dataset", lambda: self.experiment.log_inputs(self.run_id, datasets=[dataset_input]))
 
     def log_model(self, recommendations: Path, tracks: list[int], k: int) -> None:
         """Log recommendations as a model with signature and input example; see `src/tracking/model.py`.
@@ -189,7 +190,7 @@ class RunLogger(MLFlowLogger):
         Args:
             recommendations: a `recommendations.jsonl`.
             tracks: for the example.
-            k: recommendations for a track where nobody says how many.
+            k: default number of recommendations for a track.
         """
 
         def send() -> None:
@@ -199,7 +200,7 @@ class RunLogger(MLFlowLogger):
             from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
             from mlflow.types.schema import Array
 
-            made = self.experiment.create_logged_model(self.experiment_id, name="model", source_run_id=self.run_id)
+            model = self.experiment.create_logged_model(self.experiment_id, name="model", source_run_id=self.run_id)
             track = ColSpec(DataType.long, "track")
             signature = ModelSignature(
                 inputs=Schema([track]),
@@ -212,7 +213,7 @@ class RunLogger(MLFlowLogger):
                     flavor=pyfunc,
                     run_id=self.run_id,
                     name="model",
-                    model_id=made.model_id,
+                    model_id=model.model_id,
                     python_model=str(ROOT / "src" / "tracking" / "model.py"),
                     artifacts={"recommendations": str(recommendations)},
                     signature=signature,
@@ -223,16 +224,16 @@ class RunLogger(MLFlowLogger):
         self.send("the model", send)
 
     def finalize(self, status: str = "success") -> None:
-        """Called by Lightning after fit and after test, and when either fails; only a failure ends the run here."""
+        """Called by Lightning after fit, after test and when one of them fails; only a failure ends the run here."""
         if status == "failed" and not self._failed:
             self._failed = True
             self.finish("FAILED")
 
     def finish(self, status: str = "FINISHED") -> bool:
-        """End the run; wait for a store that is away.
+        """End the run; wait for a store that cannot be reached.
 
         Returns:
-            Whether the store knows all there is.
+            Whether the store has everything.
         """
         self.send(f"that the run is {status}", lambda: self.experiment.set_terminated(self.run_id, status))
         if self._waiting:
@@ -243,14 +244,14 @@ class RunLogger(MLFlowLogger):
         lost = self._refused + [what for what, _ in self._waiting]
         if lost:
             console.print(
-                f"[bold red]MLflow was not told:[/] {', '.join(dict.fromkeys(lost))}; the run folder has it all",
+                f"[bold red]MLflow did not get:[/] {', '.join(dict.fromkeys(lost))}; the run folder has it all",
                 soft_wrap=True,
             )
         return not lost
 
 
-def _is_away(error: Exception) -> bool:
-    """Whether the store may take the same thing later: it could not be reached, or was locked or overloaded."""
+def _is_unreachable(error: Exception) -> bool:
+    """Whether the same request may succeed later: the store could not be reached, or was locked or overloaded."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import OperationalError

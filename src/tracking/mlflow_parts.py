@@ -1,7 +1,7 @@
-"""What Segue uses of MLflow that its documentation does not offer.
+"""Undocumented parts of MLflow that Segue uses.
 
-MLflow documents how its own active run is watched, but a run of Segue is nobody's active run: it is written to through
-a client, which may have to wait for its store. Tried on MLflow 3.17.2.
+MLflow documents how system metrics of its own active run are logged. A run of Segue is not MLflow's active run: it is
+written through a client, which may have to wait for its store. Tried on MLflow 3.17.2.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,12 +12,12 @@ def watch_machine(*, run_id: str, tracking_uri: str, interval_s: float) -> Calla
     """Log processor, memory, disk, network and GPU to a run as `system/…`, in a thread of its own.
 
     Args:
-        run_id: the run, which is there; what it has of these metrics is continued.
+        run_id: an existing run; its system metrics are continued.
         tracking_uri: the store.
-        interval_s: seconds between two looks.
+        interval_s: seconds between two samples.
 
     Returns:
-        Ends it.
+        A function that ends it.
     """
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 

@@ -1,7 +1,7 @@
 """The recommendations as an MLflow model.
 
 MLflow copies this file beside the recommendations and runs it when the model is loaded ("models from code"): nothing is
-pickled, and where the model is served nothing of Segue is needed.
+pickled, and a server of the model does not need Segue.
 """
 
 import json
@@ -22,7 +22,7 @@ class NextTracks(PythonModel):  # type: ignore[misc]  # mypy does not read mlflo
             self._lists = {line["track"]: line["recommendations"] for line in map(json.loads, file)}
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any]) -> pd.DataFrame:  # noqa: ARG002
-        """A line for each track: `track`, `recommendations` (ids, best first; none for a track nobody knows).
+        """A line for each track: `track`, `recommendations` (ids, best first; none for an unknown track).
 
         Args:
             context: MLflow's.

@@ -12,7 +12,7 @@ from typing import Any
 
 from src.errors import InputError
 from src.runs.folder import short_run_name
-from src.tracking.store import store_that_is_there, talking_to
+from src.tracking.store import client_of, existing_store
 
 _ID_LENGTH = 32
 _MOST_LISTED = 5
@@ -51,7 +51,7 @@ def find_run(name: str, tracking_uri: str | None = None) -> NamedRun:
             raise InputError(
                 f"there is no folder {name}; where a run folder was deleted, MLflow still has the run: run:<id>"
             )
-    run = _run_of_id(name.removeprefix("run:"), store_that_is_there(tracking_uri))
+    run = _run_of_id(name.removeprefix("run:"), existing_store(tracking_uri))
     folder = run.data.tags.get("run_dir")
     return NamedRun(run_id=str(run.info.run_id), folder=Path(folder) if folder else None)
 
@@ -72,7 +72,7 @@ def _run_of_id(start: str, tracking_uri: str) -> Any:
     """MLflow's run whose id is `start`, or the only one whose id begins with it."""
     if not re.fullmatch(r"[0-9A-Za-z-]+", start):
         raise InputError(f"{start!r} cannot be the id of a run; give run:<id>, or the path of a run folder")
-    with talking_to(tracking_uri) as client:
+    with client_of(tracking_uri) as client:
         if len(start) == _ID_LENGTH:
             return client.get_run(start)
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]

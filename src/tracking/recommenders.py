@@ -9,7 +9,7 @@ from src.errors import InputError
 from src.recommender_names import parse_name
 from src.terminal.console import console
 from src.tracking.named_runs import find_run
-from src.tracking.store import fetch, store_that_is_there, talking_to
+from src.tracking.store import client_of, existing_store, fetch
 
 
 def locate_recommendations(name: str) -> Path:
@@ -21,10 +21,10 @@ def locate_recommendations(name: str) -> Path:
         InputError: there is no such run or model, or it has no recommendations.
     """
     try:
-        uri = store_that_is_there()
+        uri = existing_store()
         if name.startswith("model:"):
             model, _, alias = name.removeprefix("model:").partition("@")
-            with talking_to(uri) as client:
+            with client_of(uri) as client:
                 run_id = str(client.get_model_version_by_alias(model, alias).run_id)
         else:
             run_id = str(find_run(name, uri).run_id)
@@ -60,7 +60,7 @@ def _run_id_of(name: str) -> str | None:
 
 
 def _attach(record: Mapping[str, Any], folder: Path, role: str, run_id: str) -> None:
-    with talking_to(store_that_is_there()) as client:
+    with client_of(existing_store()) as client:
         for effect in record["effects"]:
             for bound in ("effect_percent", "lower_percent", "upper_percent"):
                 if role == "treatment" and math.isfinite(effect[bound]):

@@ -1,4 +1,4 @@
-"""MLflow: open the store, find runs and their files, and the runs that stand above others."""
+"""MLflow: open the store, find runs and their files, and the parent runs of sweeps."""
 
 import colorsys
 import hashlib
@@ -20,7 +20,7 @@ from src.runs.atomic import write_record
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-# A server that is away is asked again by src/tracking/logger.py, which does not keep training waiting meanwhile.
+# src/tracking/logger.py repeats requests to an unreachable server itself, and training does not wait for it.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 
@@ -30,17 +30,17 @@ MAX_TAG = 5000
 KIND = "segue.kind"
 """Tag of a run that is no training: `sweep`."""
 INTERRUPTED = "interrupted"
-"""Tag of a run whose training somebody ended."""
+"""Tag of a run whose training was ended by Ctrl-C."""
 PRUNED = "pruned"
-"""Tag of a run that a search gave up."""
+"""Tag of a run that a search pruned."""
 
 
 @contextmanager
-def talking_to(tracking_uri: str) -> Iterator[Any]:
+def client_of(tracking_uri: str) -> Iterator[Any]:
     """A client of a store, whose failures become one line.
 
     Raises:
-        InputError: the store cannot be opened, or what is asked of it is not there.
+        InputError: the store cannot be opened, or does not have what is requested.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -67,9 +67,9 @@ _REFUSALS = (
 
 
 def open_store(tracking_uri: str, experiment: str) -> str:
-    """Make sure that the store and the experiment are there, before any run is started.
+    """Create the store and the experiment where they are missing, before a run is started.
 
-    Two processes that open a new sqlite store at once destroy it, so the first opening is under a lock.
+    Two processes that create the same sqlite store at the same time destroy it; a lock prevents that.
 
     Returns:
         The id of the experiment.
@@ -79,7 +79,7 @@ def open_store(tracking_uri: str, experiment: str) -> str:
     """
     file = _file_of(tracking_uri)
     if file is None:
-        with talking_to(tracking_uri) as client:
+        with client_of(tracking_uri) as client:
             return _ensure_experiment(client, experiment)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def open_store(tracking_uri: str, experiment: str) -> str:
         raise InputError(
             f"cannot use the MLflow store {tracking_uri}: {error.strerror}; set logger.tracking_uri"
         ) from None
-    with held, talking_to(tracking_uri) as client:
+    with held, client_of(tracking_uri) as client:
         return _ensure_experiment(client, experiment)
 
 
@@ -97,7 +97,7 @@ def _file_of(tracking_uri: str) -> Path | None:
 
 
 def _ensure_experiment(client: Any, name: str) -> str:
-    """Its id; where another machine makes it at the same moment, of that one."""
+    """The id of an experiment; it is created where it is missing, perhaps by another machine at the same moment."""
     from mlflow.exceptions import MlflowException
 
     if (experiment := client.get_experiment_by_name(name)) is None:
@@ -123,7 +123,8 @@ def runs_page(experiment_id: str) -> str:
 def _set_view(client: Any, experiment: Any) -> None:
     """Let MLflow's UI treat an experiment as model training, and know our view of its runs.
 
-    Without a kind the UI opens where traces of language models are shown. A kind that somebody chose is kept.
+    Without a kind the UI guesses one. MLflow 3.17 nevertheless opens an experiment in its view of language models,
+    except by an address such as that of `runs_page`. A kind that somebody chose is kept.
     """
     tags = {_KIND_OF_EXPERIMENT: "custom_model_development", f"mlflow.sharedViewState.{_VIEW}": json.dumps(_COLUMNS)}
     for name, value in tags.items():
@@ -149,11 +150,11 @@ _COLUMNS = {
 }
 
 
-def store_that_is_there(tracking_uri: str | None = None) -> str:
+def existing_store(tracking_uri: str | None = None) -> str:
     """The store to read from: the one given, or named by MLflow's own `MLFLOW_TRACKING_URI`, or of this folder.
 
     Raises:
-        InputError: it is a file that is not there; reading must not make one.
+        InputError: it is a file that does not exist; reading must not create one.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     if (file := _file_of(uri)) is not None and not file.exists():
@@ -168,7 +169,7 @@ def find_runs(tracking_uri: str, experiment: str, filter_string: str = "") -> li
         InputError: the store cannot be used, or does not understand the filter.
     """
     order = ["attributes.start_time DESC"]
-    with talking_to(tracking_uri) as client:
+    with client_of(tracking_uri) as client:
         found = client.get_experiment_by_name(experiment)
         if found is None:
             return []
@@ -191,21 +192,21 @@ _HOW = (
     "hydra.sweeper.num_trials=",
     "hydra.sweeper.batch=",
 )
-"""Words that do not say what a sweep is of, but how much of it is done and how."""
+"""Overrides that do not change what a sweep consists of, but how it is run."""
 
 
 def start_parent(
     tracking_uri: str, experiment_name: str, run_name: str, run_dir: Path, *, resume: bool, tags: Mapping[str, str]
 ) -> str:
-    """The run that stands above the jobs of a multirun.
+    """The parent run of the jobs of a multirun.
 
     Args:
         tracking_uri: the store.
-        experiment_name: the experiment, made where it is missing.
+        experiment_name: the experiment; created where it is missing.
         run_name: for people.
         run_dir: folder of the sweep.
         resume: take the newest parent of the same command, if there is one.
-        tags: more to tell of it.
+        tags: further tags of it.
 
     Returns:
         Its id.
@@ -218,7 +219,7 @@ def start_parent(
     same = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16]
     before = find_runs(tracking_uri, experiment_name, f"tags.sweep_digest = '{same}'") if resume else []
     named = {"mlflow.runName": run_name, KIND: "sweep", "sweep_digest": same, "run_dir": str(run_dir)}
-    with talking_to(tracking_uri) as client:
+    with client_of(tracking_uri) as client:
         if before:
             run_id = str(before[0].info.run_id)
             client.update_run(run_id, status="RUNNING")
@@ -230,7 +231,7 @@ def start_parent(
 
 
 def run_colour(setup: str) -> str:
-    """The colour of a set-up in MLflow's charts: of the five models always the same, of all else by its name."""
+    """The colour of a set-up in MLflow's charts: fixed for the five models, otherwise derived from its name."""
     if setup in _COLOURS:
         return _COLOURS[setup]
     hue = int(hashlib.sha256(setup.encode()).hexdigest()[:8], 16) / 2**32
@@ -248,12 +249,12 @@ _PARENT = "sweep.json"
 
 
 def end_parent(tracking_uri: str, run_id: str, *, failed: bool) -> None:
-    """Close the run above a multirun; runs below it that nobody works on any more are closed too.
+    """End the parent run of a multirun; child runs that are still marked as running are ended too.
 
     Raises:
         InputError: the store cannot be used.
     """
-    with talking_to(tracking_uri) as client:
+    with client_of(tracking_uri) as client:
         experiment = client.get_run(run_id).info.experiment_id
         for run in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'"):
             if run.info.status == "RUNNING":
@@ -262,51 +263,51 @@ def end_parent(tracking_uri: str, run_id: str, *, failed: bool) -> None:
 
 
 def log_to_run(tracking_uri: str, run_id: str, files: Sequence[Path], folder: str | None = None) -> None:
-    """Give files to a run, under `folder` among its artifacts.
+    """Log files to a run, under `folder` among its artifacts.
 
     Raises:
         InputError: the store cannot be used.
     """
-    with talking_to(tracking_uri) as client:
+    with client_of(tracking_uri) as client:
         for file in files:
             client.log_artifact(run_id, str(file), folder)
 
 
 def describe(tracking_uri: str, run_id: str, markdown: str) -> None:
-    """Give a run the description that MLflow's UI shows on its page, as far as MLflow takes it.
+    """Set the description that MLflow's UI shows on the page of a run; what is too long for MLflow is cut off.
 
     Raises:
         InputError: the store cannot be used.
     """
-    with talking_to(tracking_uri) as client:
+    with client_of(tracking_uri) as client:
         client.set_tag(run_id, "mlflow.note.content", markdown[:MAX_TAG])
 
 
 def mark(tracking_uri: str, run_id: str, tag: str) -> None:
-    """Set a tag that says all by being there.
+    """Set a tag whose presence is all that counts.
 
     Raises:
         InputError: the store cannot be used.
     """
-    with talking_to(tracking_uri) as client:
+    with client_of(tracking_uri) as client:
         client.set_tag(run_id, tag, "true")
 
 
 def fetch(tracking_uri: str, run_id: str, path: str) -> Path:
-    """A file of a run, brought to this machine where it is not on it.
+    """A file of a run; it is downloaded where it is not on this machine.
 
     Raises:
         InputError: the run or the file is not there.
     """
     import mlflow
 
-    with talking_to(tracking_uri) as client:
+    with client_of(tracking_uri) as client:
         artifacts = client.get_run(run_id).info.artifact_uri
         if (parts := urlsplit(artifacts)).scheme in ("", "file"):
             here = Path(url2pathname(parts.path if parts.scheme else artifacts)) / path
             if not here.exists():
                 raise InputError(
-                    f"run {run_id} has no {path}; it has not got that far, or its files in {here.parent} are gone"
+                    f"run {run_id} has no {path}; it has not finished, or its files in {here.parent} were deleted"
                 )
             return here
         return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=tracking_uri))

@@ -12,12 +12,12 @@ from src.tracking.logger import RunLogger
 from src.tracking.store import PRUNED, open_store, run_colour
 
 
-def make_logger(config: DictConfig, run_id: str | None) -> RunLogger | None:
+def build_logger(config: DictConfig, run_id: str | None) -> RunLogger | None:
     """The logger that the config chose, with its store open; None where it chose none.
 
     Args:
         config: all of it.
-        run_id: the run to go on with, if it has one.
+        run_id: the run to resume; None for a new one.
 
     Raises:
         InputError: the store cannot be opened.
@@ -31,21 +31,21 @@ def make_logger(config: DictConfig, run_id: str | None) -> RunLogger | None:
 
 
 def run_logger(trainer: Trainer) -> RunLogger | None:
-    """The logger that a trainer tells; None where it has none, as in a `fast_dev_run`."""
+    """The logger of a trainer; None where it has none, as in a `fast_dev_run`."""
     return trainer.logger if isinstance(trainer.logger, RunLogger) else None
 
 
-def begin_run(logger: RunLogger, config: DictConfig, *, setup: str, data_digest: str) -> None:
-    """Begin the run, or take up the one that is to go on, and log what it is: all that finding it again needs.
+def start_run(logger: RunLogger, config: DictConfig, *, setup: str, data_digest: str) -> None:
+    """Start or resume the run, and log its parameters, its set-up and the digests by which it is found again.
 
     Args:
         logger: of the run.
         config: all of it.
         setup: name of the set-up.
-        data_digest: of the data that it learns from.
+        data_digest: digest of its data.
 
     Raises:
-        InputError: the store is away, or has no such run.
+        InputError: the store cannot be reached, or has no such run.
     """
     logger.start()
     logger.log_hyperparams(parameters(config))
@@ -56,6 +56,6 @@ def begin_run(logger: RunLogger, config: DictConfig, *, setup: str, data_digest:
 
 
 def end_pruned(logger: RunLogger) -> None:
-    """End a run that a search gave up."""
+    """End a run that a search pruned."""
     logger.log_tags({PRUNED: "true"})
     logger.finish()

@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from src.callbacks import pictures as module
-from src.callbacks.assembly import Choice, make_callbacks
+from src.callbacks.assembly import Choice, build_callbacks
 from src.callbacks.context import RunContext
 from src.callbacks.pictures import Pictures, mean_of_tracks
 from src.callbacks.ranking_metrics import RankingMetrics
@@ -73,7 +73,7 @@ def trainer_of(
     }
     if not ranked:
         chosen["ranking"] = None
-    made = make_callbacks(chosen, context, monitor=MONITOR, trial=None)
+    made = build_callbacks(chosen, context, monitor=MONITOR, trial=None)
     checkpoint = ModelCheckpoint(
         dirpath=run, filename="best", monitor=MONITOR, mode="min", save_last=True, enable_version_counter=False
     )

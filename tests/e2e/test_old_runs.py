@@ -78,4 +78,4 @@ def test_an_old_run_is_not_resumed_and_the_line_names_its_commit(old: tuple[Path
     done = verb(cwd, "train", f"resume={run_id if by_id else 'run'}", code=2)
     [line] = done.stderr.splitlines()
     assert line.startswith(f"error: resume={cwd}/run: it began at commit {COMMIT}, where settings had other names; ")
-    assert line.endswith("check out that commit to go on with it, or start a new run")
+    assert line.endswith("check out that commit to resume it, or start a new run")

@@ -86,7 +86,7 @@ def test_a_run_is_found_by_its_id_and_trained_on(killed: Path) -> None:
     [
         (["resume=nowhere"], "resume=nowhere: MLflow (sqlite:///mlflow.db) has no run whose id begins with nowhere"),
         (["resume=."], "no run was begun there"),
-        (["resume=killed", "model.dim=32"], "a run goes on as it was, and model.dim was 16, not 32"),
+        (["resume=killed", "model.dim=32"], "a run is resumed with its own settings, and model.dim was 16, not 32"),
         (["-m", "resume=killed", "seed=1,2"], "in a sweep use resume=true"),
         (["resume=true", "logger=none"], "logger=none has none; give resume=<run folder>"),
     ],
@@ -116,7 +116,7 @@ def test_two_cannot_go_on_with_one_run(ring_logs: Path, tmp_path: Path) -> None:
         assert first.stdout is not None
         assert any("epoch 2/" in line for line in first.stdout)  # it is at work
         done = train(tmp_path, "resume=run", code=2)
-        assert "another process is at work on" in " ".join(done.stderr.split())
+        assert "another process is writing" in " ".join(done.stderr.split())
     finally:
         first.kill()
         first.communicate()

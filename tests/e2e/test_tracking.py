@@ -110,12 +110,12 @@ def test_a_server_that_dies_and_comes_back_knows_the_whole_run(ring_logs: Path, 
                 break
     for line in process.stdout:  # the server is dead
         said.append(line)
-        if "is away; training goes on" in line:
+        if "cannot be reached; training continues" in line:
             break
     with mlflow_server(tmp_path, port):
         rest, _ = process.communicate(timeout=200)
         assert process.returncode == 0, "".join(said) + rest
-        assert "is back, and has been told all" in rest
+        assert "can be reached again, and has everything" in rest
         metrics = metrics_of(tmp_path / "run")
         client = mlflow.MlflowClient(uri)
         run = client.get_run(metrics["mlflow_run_id"])

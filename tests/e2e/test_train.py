@@ -315,7 +315,7 @@ BAD_INPUT = [
     (["trainer.max_epochs=many"], "trainer.max_epochs must be a whole number of at least 1, got 'many'"),
     (["monitor.mode=best"], "monitor.mode must be max or min, got best"),
     (["monitor.metric=val/ndcg_at_10"], "monitor.mode=min would keep the worst epoch: .* use monitor.mode=max"),
-    (["model=rules", "+optimizer.lr=1"], "optimizer means nothing to model=rules, which has no gradients; leave it"),
+    (["model=rules", "+optimizer.lr=1"], "optimizer cannot be used with model=rules, which has no gradients; leave it"),
     (["model.alpha=7", "datamodule.path=/nowhere"], r"alpha must lie in \[0, 1\]"),  # before data are read
     (["datamodule.path=/nowhere"], "cannot read /nowhere: no such folder; looked for tracks.json and logs"),
     (["datamodule.batch_size=0"], "batch_size must be a whole number of at least 1, got 0"),

@@ -49,10 +49,10 @@ def test_a_digest_does_not_see_where_a_run_is_kept() -> None:
 
 def test_a_folder_is_held_by_one_at_a_time_and_no_trace_is_left(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
-    refused = pytest.raises(InputError, match=r"holds a run already, which another process is at work on")
+    refused = pytest.raises(InputError, match=r"holds a run already, which another process is writing")
     with lock_folder(folder), refused, lock_folder(folder):
         pass
-    waits = pytest.raises(InputError, match=r"another process is at work on; wait until it has ended; if it was killed")
+    waits = pytest.raises(InputError, match=r"another process is writing; wait until it has ended; if it was killed")
     with lock_folder(folder), waits, lock_folder(folder, is_resumed=True):
         pass
     with lock_folder(folder):
@@ -67,7 +67,7 @@ def test_what_was_begun_is_read_back(tmp_path: Path) -> None:
     begun.write(tmp_path)
     assert RunRecord.read(tmp_path) == begun
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(InputError, match=r"run.json is damaged; start the run anew"):
+    with pytest.raises(InputError, match=r"run.json is damaged; start the run again"):
         RunRecord.read(tmp_path)
     with pytest.raises(InputError, match=r"resume=.*nowhere: no run was begun there"):
         RunRecord.read(tmp_path / "nowhere")

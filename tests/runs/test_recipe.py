@@ -11,7 +11,7 @@ from tests.contracts.building import composed
     ("words", "line"),
     [
         (("model=convex", "recipe=counting"), "takes values from its recipe, and recipe=counting has none for it"),
-        (("model=rules", "+optimizer.lr=1"), "optimizer means nothing to model=rules, which has no gradients"),
+        (("model=rules", "+optimizer.lr=1"), "optimizer cannot be used with model=rules, which has no gradients"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused(words: tuple[str, ...], line: str) -> None:

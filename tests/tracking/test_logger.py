@@ -70,7 +70,7 @@ def test_what_a_store_missed_is_told_in_order_when_it_is_back(logger: RunLogger,
     away.is_away = False
     with console.capture() as said:
         assert logger.finish()
-    assert "is back, and has been told all" in " ".join(said.get().split())
+    assert "can be reached again, and has everything" in " ".join(said.get().split())
     history = logger.experiment.get_metric_history(logger.run_id, "val/loss")
     assert [(one.step, one.value) for one in history] == [(0, 3.0), (1, 2.0), (2, 1.0)]
     assert [one.path for one in logger.experiment.list_artifacts(logger.run_id)] == ["notes.txt"]
@@ -84,7 +84,7 @@ def test_what_a_store_was_never_told_is_said(logger: RunLogger, away: Away, tmp_
     with console.capture() as said:
         assert not logger.finish()
     words = " ".join(said.get().split())
-    assert "MLflow was not told: metrics of epoch 1, recommendations.jsonl, that the run is FINISHED" in words
+    assert "MLflow did not get: metrics of epoch 1, recommendations.jsonl, that the run is FINISHED" in words
     assert "the run folder has it all" in words
 
 
@@ -95,7 +95,7 @@ def test_a_locked_store_is_said_in_a_line_and_told_later(
     with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as other, console.capture() as said:
         other.execute("BEGIN EXCLUSIVE")
         logger.log_metrics({"val/loss": 2.0, "epoch": 1})
-    assert "is away; training goes on" in " ".join(said.get().split())
+    assert "cannot be reached; training continues" in " ".join(said.get().split())
     assert "Traceback" not in "".join(capfd.readouterr())
     with console.capture():
         assert logger.finish()
@@ -113,7 +113,7 @@ def test_what_a_store_refuses_is_said_and_does_not_hold_up_the_rest(logger: RunL
     logger.log_metrics({"val/loss": 2.0, "epoch": 1})
     with console.capture() as said:
         assert not logger.finish()
-    assert "MLflow was not told: a riddle (no such thing)" in " ".join(said.get().split())
+    assert "MLflow did not get: a riddle (no such thing)" in " ".join(said.get().split())
     assert run_of(logger).data.metrics == {"val/loss": 2.0}
 
 

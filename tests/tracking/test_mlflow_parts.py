@@ -7,13 +7,13 @@ import pytest
 
 from src.tracking.logger import RunLogger
 from src.tracking.mlflow_parts import watch_machine
-from src.tracking.store import open_store, talking_to
+from src.tracking.store import client_of, open_store
 
 
 def test_a_run_is_told_of_the_machine_until_it_is_ended(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     experiment = open_store(uri, "segue")
-    with talking_to(uri) as client:
+    with client_of(uri) as client:
         run_id = client.create_run(experiment).info.run_id
         end = watch_machine(run_id=run_id, tracking_uri=uri, interval_s=0.1)
         deadline = time.monotonic() + 60

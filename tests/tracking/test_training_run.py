@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 
 from src.tracking.logger import RunLogger
-from src.tracking.training_run import begin_run, end_pruned, make_logger, run_logger
+from src.tracking.training_run import build_logger, end_pruned, run_logger, start_run
 
 
 def config_of(folder: Path, **changes: object) -> DictConfig:
@@ -25,9 +25,9 @@ def config_of(folder: Path, **changes: object) -> DictConfig:
 
 def test_a_run_begins_with_what_finds_it_again(tmp_path: Path) -> None:
     config = config_of(tmp_path, parent_run_id="above")
-    logger = make_logger(config, run_id=None)
+    logger = build_logger(config, run_id=None)
     assert logger is not None
-    begin_run(logger, config, setup="track", data_digest="of the data")
+    start_run(logger, config, setup="track", data_digest="of the data")
     end_pruned(logger)
     run = mlflow.MlflowClient(config.logger.tracking_uri).get_run(logger.run_id)
     tags = run.data.tags
@@ -39,7 +39,7 @@ def test_a_run_begins_with_what_finds_it_again(tmp_path: Path) -> None:
 
 
 def test_where_no_logger_is_chosen_there_is_none(tmp_path: Path) -> None:
-    assert make_logger(config_of(tmp_path, logger=None), run_id=None) is None
+    assert build_logger(config_of(tmp_path, logger=None), run_id=None) is None
     assert not list(tmp_path.iterdir())
 
 
