@@ -21,7 +21,7 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
     Args:
         arms: the summary of each arm, as `simulation.json` has it under `arms`.
         names: the recommender of each arm.
-        title: stands above the table.
+        title: title of the table.
     """
     table = Table("arm", "recommender", title=escape(title), title_justify="left", caption_justify="left")
     for column in ("sessions", "time per session", "tracks per session"):
