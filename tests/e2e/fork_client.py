@@ -1,5 +1,6 @@
 """Stands for a fork: `tests/e2e/forks.py` says how. Started by `python -I -S`, which takes no time."""
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ with socket.socket(socket.AF_UNIX) as connection:
         signal.signal(number, lambda number, _: os.kill(fork, number))
     code = int(answers.readline())
 if code < 0:
-    signal.signal(-code, signal.SIG_DFL)
+    with contextlib.suppress(OSError):  # SIGKILL cannot be handled
+        signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
 sys.exit(code)
