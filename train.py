@@ -167,7 +167,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
         choices=hydra.runtime.choices,
         overrides=hydra.overrides.task,
         run_id=logger.run_id if logger else None,
-        runs_page=runs_page(logger.experiment_id) if logger else None,
+        runs_page=runs_page(str(logger.experiment_id)) if logger else None,
         has_recommendations=context.recommendations is not None,
         below_popular=below_popular(metrics),
         is_job=hydra.mode == RunMode.MULTIRUN,

@@ -236,7 +236,7 @@ def test_a_setup_has_one_colour_everywhere(three: Comparison, tmp_path: Path, mo
     assert dots[0] == dots[1] == [label.get_color() for label in figure.axes[0].get_yticklabels()]
     assert len(set(dots[0])) == 3
     curves = {str(line.get_color()) for line in figure.axes[-1].lines}
-    assert {float(line.get_xdata()[0]) for line in figure.axes[-1].lines} == {1.0}  # epochs count from 1
+    assert {float(np.asarray(line.get_xdata())[0]) for line in figure.axes[-1].lines} == {1.0}  # epochs count from 1
     assert curves == set(dots[0])
 
 
