@@ -91,8 +91,8 @@ def _check_before_data(config: DictConfig) -> None:
         if name in trainer:
             hint = "a run is trained, validated and tested"
             check_number(f"trainer.{name}", trainer[name], above=0, hint=hint)
-    check_monitor_mode(config.monitor.metric, config.monitor.mode)
     instantiate(config.ranker, _convert_="all")(vocabulary=example_vocabulary())
+    check_monitor_mode(config.monitor.metric, config.monitor.mode)
 
 
 def _data(config: DictConfig) -> "PairDataModule":
