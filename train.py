@@ -91,8 +91,8 @@ def _check_before_data(config: DictConfig) -> None:
         if name in trainer:
             hint = "a run is trained, validated and tested"
             check_number(f"trainer.{name}", trainer[name], above=0, hint=hint)
-    check_monitor_mode(config.monitor.metric, config.monitor.mode)
     instantiate(config.ranker, _convert_="all")(vocabulary=example_vocabulary())
+    check_monitor_mode(config.monitor.metric, config.monitor.mode)
 
 
 def _data(config: DictConfig) -> "PairDataModule":
@@ -167,7 +167,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
         choices=hydra.runtime.choices,
         overrides=hydra.overrides.task,
         run_id=logger.run_id if logger else None,
-        runs_page=runs_page(logger.experiment_id) if logger else None,
+        runs_page=runs_page(str(logger.experiment_id)) if logger else None,
         has_recommendations=context.recommendations is not None,
         below_popular=below_popular(metrics),
         is_job=hydra.mode == RunMode.MULTIRUN,

@@ -97,7 +97,9 @@ def why_below_popular(run: FinishedRun) -> list[str]:
             "Recall says how well the logs are predicted, and they also depend on what was recommended when they were "
             "written. An A/B test (serve.py, abtest.py) measures what listeners play longer."
         ]
-    players = ", ".join(dict.fromkeys(str(name) for name in run.config.datamodule.prepare.arms.values()))
+    arms = run.config.datamodule.prepare.arms.values()
+    names = (str(arm["recommender"] if isinstance(arm, Mapping) else arm) for arm in arms)
+    players = ", ".join(dict.fromkeys(names))
     lines = [
         f"{below} The recommenders of these logs were {players}; recall says how well such logs are predicted. "
         "The aim is a high mean time per session. This command measures it:"

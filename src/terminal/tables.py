@@ -83,7 +83,9 @@ def effects_table(record: Mapping[str, Any]) -> Table:
 
 def frame_table(frame: "pd.DataFrame", title: str) -> Table:
     """A frame of whole numbers, a line a row; what is missing stays empty."""
-    table = Table("", title=escape(title), title_justify="left")
+    table = Table("", title=escape(title), title_justify="left", caption_justify="left")
+    if "rejected" in frame.columns:
+        table.caption = "rejected: lines that are not events"
     for column in frame.columns:
         table.add_column(str(column), justify="right")
     for name, row in frame.iterrows():

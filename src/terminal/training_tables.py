@@ -47,7 +47,7 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> Group:
         if not name.endswith("_floor"):
             floors = tuple(floor for floor in _FLOORS if f"{name}_{floor}_floor" in test)
             by_floors.setdefault(floors, []).append(name)
-    tables = []
+    tables: list[Table] = []
     for floors, names in sorted(by_floors.items(), key=lambda item: (item[0] == (), item[0])):
         table = Table("test", title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
         if not tables:

@@ -10,7 +10,7 @@ from src.terminal.training_tables import ExampleTrack
 
 ID = "3fa2c1d0" + "0" * 24
 PAGE = "#/experiments/1/runs?viewStateShareKey=segue"
-ARMS = {"C": "random", "T1": "random", "T2": "popular"}
+ARMS = {"C": "random", "T1": "random", "T2": {"recommender": "popular", "num_tracks": 50}}
 
 
 def finished(**changes: Any) -> FinishedRun:
