@@ -103,12 +103,15 @@ def examples_table(examples: Sequence[ExampleTrack], width: int) -> Table:
         width: columns of the terminal, of which `WIDEST` are used at most.
     """
     places = ", ".join(str(example.place) for example in examples)
-    table = Table("after", "recommendations", title="What to play next", width=min(width, WIDEST), box=SIMPLE_HEAD)
-    table.title_justify = table.caption_justify = "left"
+    table = Table(title="What to play next", title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    table.width = min(width, WIDEST)
+    table.add_column("after", ratio=2, no_wrap=True)
+    table.add_column("recommendations, best first", ratio=3, no_wrap=True)
     table.caption = f"tracks at places {places} by plays in training; recommendations.jsonl has all"
     for example in examples:
         names = (f"[bold]{rank}[/] {_name(name)}" for rank, name in enumerate(example.following, start=1))
-        table.add_row("\n".join(map(escape, filter(None, example.name))), "  ".join(names))
+        title, artist = map(escape, example.name)
+        table.add_row(f"{title}\n[dim]by {artist}[/]" if artist else title, "\n".join(names))
     return table
 
 
