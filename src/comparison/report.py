@@ -209,7 +209,7 @@ def _about_tests(comparison: Comparison) -> list[str]:
         f"{comparison.num_queries:,} test queries of {comparison.num_sessions:,} sessions. Its "
         f"{100 * comparison.level:g} % interval and p account for variation across test sessions and, where a set-up "
         "has two runs or more, across seeds.",
-        f"Holm's p keeps the share of false alarms of a metric at {1 - comparison.level:.2g} over all pairs of "
+        f"Holm's p keeps the probability of a false alarm of a metric at {1 - comparison.level:.2g} over all pairs of "
         "set-ups, whichever of them validation chose as the best.",
     ]
     single = [setup.name for setup in comparison.setups if setup.name in tested and len(setup.runs_with_queries) == 1]

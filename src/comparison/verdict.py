@@ -17,7 +17,7 @@ def verdict(
         outcomes: by name, for those that were tested: WORSE, BEATS or NOT_DISTINGUISHABLE.
         select: the metric that chose.
         primary: the test metric that the verdict is about; None if there is none.
-        alpha: accepted share of false alarms, such as 0.05.
+        alpha: accepted probability of a false alarm, such as 0.05.
 
     Returns:
         The sentence, without a full stop.
