@@ -112,7 +112,7 @@ class Comparison:
     Args:
         select: the metric that chose.
         mode: `max` or `min`: which mean of `select` is best.
-        level: confidence level of all intervals, such as 0.95. `1 - level` is the accepted probability of a false alarm.
+        level: confidence level of all intervals, such as 0.95. `1 - level`: probability of a false alarm.
         metrics: the metrics that are shown, `select` first.
         missing: requested metrics that no run has.
         setups: best first; set-ups without `select` are last.
