@@ -12,6 +12,7 @@ from src.comparison.analysis import TESTED, Comparison, Difference, Setup
 from src.comparison.picture import draw
 from src.comparison.verdict import listed
 from src.runs.atomic import write_record, write_whole
+from src.runs.folder import short_run_name
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import escape, provenance_lines, table
 from src.terminal.numbers import interval, number
@@ -239,5 +240,5 @@ def listener_test(comparison: Comparison) -> str | None:
     best, second = (comparison.best_run(setup) for setup in comparison.setups[:2])
     if best.world is None or best.world != second.world:
         return None
-    words = [f"control=run:{second.run_id}", f"treatment=run:{best.run_id}", *best.world]
+    words = [f"control={short_run_name(second.run_id)}", f"treatment={short_run_name(best.run_id)}", *best.world]
     return shlex.join(["python", "abtest.py", *words])
