@@ -5,9 +5,10 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,31 @@ import pytest
 
 from src.catalog import Catalog, Listens, Vocabulary
 from src.datamodules.pair_datamodule import PairDataModule
+from src.errors import InputError
 from src.simulation.world import Taste, World, generate
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    """Skip what needs gensim where it has no wheel."""
+    yield from skip_without_gensim()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """Skip what needs gensim where it has no wheel."""
+    yield from skip_without_gensim()
+
+
+def skip_without_gensim() -> Generator[None]:
+    try:
+        return (yield)
+    except InputError as error:
+        if find_spec("gensim") is None and "needs gensim" in str(error):
+            pytest.skip("model=item2vec needs gensim, which has no wheel for Python 3.14")
+        raise
 
 
 @pytest.fixture(autouse=True)

@@ -168,8 +168,9 @@ class Ranker(Protocol):
         loss: the loss that the head was trained with; None for a baseline.
     """
 
-    scorer: Scorer | None
-    loss: Loss | None
+    if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
+        scorer: Scorer | None
+        loss: Loss | None
 
     def ranks(
         self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: OnBlock

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, new_store
 from tests.e2e.forks import fork_command, run_forked
 
 MODELS = ("track", "artist", "mean", "convex", "contextual")
-BASELINES = ("popular", "sticky", "rules", "neighbours", "item2vec", "als", "bpr")
+WITH_GENSIM = ("item2vec",) if find_spec("gensim") else ()  # it has no wheel for Python 3.14
+BASELINES = ("popular", "sticky", "rules", "neighbours", *WITH_GENSIM, "als", "bpr")
 QUICK = ("trainer.accelerator=cpu", "model.dim=16", "optimizer.lr=0.02", "datamodule.batch_size=256")
 RING = ("datamodule.pairing=consecutive", "trainer.max_epochs=6")
 """What is loved on the ring is the next track."""
