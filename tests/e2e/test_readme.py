@@ -45,6 +45,7 @@ def test_the_comparing_commands_run_one_after_another(ring_logs: Path, tmp_path:
         "track,artist,mean,convex,contextual": "artist,convex",
         "seed=1,2,3": "seed=1,2",
         "num_trials=20": "num_trials=2",
+        "launcher=joblib": "launcher=joblib hydra.launcher.n_jobs=1",  # tests/e2e/test_sweeps.py has two at a time
     }
     for line in SWEEPS:
         for much, little in few.items():
