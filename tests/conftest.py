@@ -17,6 +17,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")  # read when torch is loaded: threa
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from src.catalog import Catalog, Listens, Vocabulary
 from src.datamodules.pair_datamodule import PairDataModule
@@ -24,6 +25,9 @@ from src.errors import InputError
 from src.simulation.world import Taste, World, generate
 
 ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("segue", deadline=None)  # speed is measured by `make bench`, not by tests
+settings.load_profile("segue")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -137,7 +137,7 @@ def small_logs(draw: st.DrawFn) -> list[dict[str, Any]]:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lines=small_logs(),
     pairing=st.sampled_from(PAIRINGS),

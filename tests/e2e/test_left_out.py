@@ -79,7 +79,7 @@ def test_all_callbacks_can_be_left_out_together(ring_logs: Path, tmp_path: Path)
 
 
 def test_without_a_checkpoint_the_last_epoch_is_tested_and_with_one_the_best(ring_logs: Path, tmp_path: Path) -> None:
-    worse = "optimizer.lr=3", "trainer.max_epochs=4", "monitor=loss", "logger=none", "callbacks.plots=null"
+    worse = "optimizer.lr=30", "trainer.max_epochs=4", "monitor=loss", "logger=none", "callbacks.plots=null"
     quick(tmp_path, ring_logs, *worse, "hydra.run.dir=best")
     quick(tmp_path, ring_logs, *worse, "callbacks.checkpoint=null", "hydra.run.dir=last")
     best, last = metrics_of(tmp_path / "best"), metrics_of(tmp_path / "last")

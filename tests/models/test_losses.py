@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -164,7 +164,6 @@ def masks(previous: Tensor, following: Tensor) -> Tensor:
     return same.fill_diagonal_(False)
 
 
-@settings(deadline=None)
 @given(rows=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
 def test_accidental_hits_are_those_of_the_masks(rows: list[tuple[int, int]]) -> None:
     previous, following = torch.tensor(rows).T

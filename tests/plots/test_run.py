@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.decomposition import PCA  # type: ignore[import-untyped]
@@ -276,7 +276,6 @@ def crowds(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None)  # speed is no promise of a test
 @given(crowd=crowds())
 def test_labels_cover_neither_dots_nor_each_other(crowd: dict[str, Any]) -> None:
     corners = labels.place(**crowd)

@@ -775,7 +775,7 @@ def test_no_request_causes_an_internal_error(ring: Release, tmp_path: Path) -> N
         context = running(ring, tmp_path)
         service = runner.run(context.__aenter__())
 
-        @settings(deadline=None, max_examples=300)
+        @settings(max_examples=300)
         @given(request=ANYTHING | NEARLY_RIGHT)
         def check(request: tuple[str, str, bytes]) -> None:
             method, path, body = request

@@ -154,7 +154,7 @@ def send(folder: Path, sizes: list[list[int]], **changes: Any) -> list[bytes]:
 
 
 @pytest.mark.parametrize("fsync", log_writer.FSYNC)
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(sizes=batches)
 def test_rotation_keeps_every_line_whole(
     fsync: str, sizes: list[list[int]], tmp_path_factory: pytest.TempPathFactory
@@ -163,7 +163,7 @@ def test_rotation_keeps_every_line_whole(
     assert send(folder, sizes, fsync=fsync, max_bytes=4096, backups=200) == written(folder)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(sizes=batches, backups=st.integers(0, 3))
 def test_the_latest_rotated_files_are_kept(
     sizes: list[list[int]], backups: int, tmp_path_factory: pytest.TempPathFactory

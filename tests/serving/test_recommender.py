@@ -84,7 +84,7 @@ def situations(draw: st.DrawFn) -> tuple[list[int], list[list[int]], list[int], 
     return artist_of, rows, top, pick, draw(st.integers(0, 3)), draw(st.integers(0, num - 1)), played
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(situation=situations())
 def test_the_next_track_is_one_that_the_rules_allow(
     situation: tuple[list[int], list[list[int]], list[int], str, int, int, list[int]],

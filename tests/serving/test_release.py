@@ -65,7 +65,7 @@ def built(drawn: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(drawn=materials())
 def test_what_is_written_is_read_back(drawn: dict[str, Any]) -> None:
     given = built(drawn)

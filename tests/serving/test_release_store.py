@@ -286,4 +286,4 @@ class Loads(RuleBasedStateMachine):
 
 
 TestLoads = Loads.TestCase
-TestLoads.settings = settings(deadline=None, max_examples=12, stateful_step_count=8)
+TestLoads.settings = settings(max_examples=12, stateful_step_count=8)

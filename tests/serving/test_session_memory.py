@@ -145,7 +145,7 @@ def calls(draw: st.DrawFn) -> list[tuple[str, int, int, int]]:
     return draw(st.lists(call, max_size=40))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(steps=calls())
 def test_users_never_see_each_others_tracks(
     steps: list[tuple[str, int, int, int]], tmp_path_factory: pytest.TempPathFactory

@@ -82,7 +82,7 @@ def started_crowd(world: World, seed: int, num: int = 32) -> tuple[Crowd, np.ran
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_shares_and_budgets_stay_in_range_and_a_repeated_track_has_share_zero(world: World, seed: int) -> None:
     crowd, rng = started_crowd(world, seed)
     for _ in range(6):
