@@ -10,8 +10,13 @@ from pathlib import Path
 
 with socket.socket(socket.AF_UNIX) as connection:
     connection.connect(sys.argv[1])
-    asked = json.dumps({"argv": sys.argv[2:], "cwd": str(Path.cwd()), "env": dict(os.environ)}).encode()
-    socket.send_fds(connection, [len(asked).to_bytes(4)], [0, 1, 2])
+    words = sys.argv[2:]
+    while words[0].startswith("-") and words[0] not in ("-m", "-c"):  # options of the interpreter
+        del words[: 2 if words[0] in ("-W", "-X") else 1]
+    opened = [int(file.name) for file in Path("/proc/self/fd").iterdir() if file.exists()]
+    opened.remove(connection.fileno())
+    asked = json.dumps({"argv": words, "cwd": str(Path.cwd()), "env": dict(os.environ), "descriptors": opened}).encode()
+    socket.send_fds(connection, [len(asked).to_bytes(4)], opened)
     connection.sendall(asked)
     answers = connection.makefile()
     fork = int(answers.readline())

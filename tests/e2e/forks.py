@@ -9,12 +9,14 @@ one test of each verb use a new interpreter.
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +30,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = Path(__file__).with_name("fork_client.py")
+
+
+CHILDREN_TOO = {"FORKS_FORK_CHILDREN": "1"}
+"""In the environment of a fork: the interpreters that it starts are forks too. They have the threads of the server."""
 
 
 def fork_command(*words: str) -> list[str]:
@@ -47,10 +53,13 @@ def run_forked(
 def _server() -> Path:
     """The socket of the process that waits, one for each process of tests. It ends when its stdin is closed."""
     path = Path(tempfile.mkdtemp(prefix="forks-")) / "socket"
+    python = path.with_name("python")  # an interpreter, as seen by a fork
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {CLIENT} {path} "$@"\n')
+    python.chmod(0o755)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
-        command = [sys.executable, "-m", "tests.e2e.forks", str(listening.fileno())]
+        command = [sys.executable, "-m", "tests.e2e.forks", str(listening.fileno()), str(python)]
         env = {"GOMP_SPINCOUNT": "0", **os.environ}  # libgomp reads it once: forks of two trainings share the cores
         server = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
     atexit.register(_end, server, path)
@@ -60,8 +69,7 @@ def _server() -> Path:
 def _end(server: subprocess.Popen[bytes], path: Path) -> None:
     server.kill()
     server.wait()
-    path.unlink()
-    path.parent.rmdir()
+    shutil.rmtree(path.parent)
 
 
 _IMPORTED = (
@@ -117,25 +125,27 @@ def _answer(connection: socket.socket, code: int) -> None:
 
 
 def _fork(connection: socket.socket) -> int:
-    length, streams, *_ = socket.recv_fds(connection, 4, 3)
+    length, descriptors, *_ = socket.recv_fds(connection, 4, 100)
     with connection.makefile("rb", buffering=0) as file:
         text = b""
         while len(text) < int.from_bytes(length):
             text += file.read(int.from_bytes(length) - len(text))
     if (child := os.fork()) == 0:
-        _become(json.loads(text), streams)
-    for stream in streams:
-        os.close(stream)
+        _become(json.loads(text), descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
     return child
 
 
-def _become(asked: dict[str, Any], streams: list[int]) -> None:
+def _become(asked: dict[str, Any], descriptors: list[int]) -> None:
     """Be the process that was asked for, to its end."""
     code: object = 0
     os.setsid()
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-    os.closerange(3, 1024)  # of other forks
+    above = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 500) for descriptor in descriptors]
+    os.closerange(0, 500)  # also those of other forks
+    for descriptor, number in zip(above, asked["descriptors"], strict=True):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     of_tracking = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     os.environ.clear()
     os.environ.update({**of_tracking, **asked["env"]})  # an import that has been made says nothing again
@@ -143,7 +153,9 @@ def _become(asked: dict[str, Any], streams: list[int]) -> None:
     first, *others = asked["argv"]
     root = Path.cwd() if first in ("-m", "-c") else Path(first).parent
     sys.path[:1] = [str(root), *filter(None, os.environ.get("PYTHONPATH", "").split(":"))]
-    if root != ROOT:  # a copy of the project has modules of its own
+    if "FORKS_FORK_CHILDREN" in os.environ:
+        sys.executable = sys.argv[2]
+    if root != ROOT and (root / "src").is_dir():  # a copy of the project has modules of its own
         for name in [name for name in sys.modules if name.split(".")[0] in _OURS]:
             del sys.modules[name]
     try:
@@ -157,8 +169,9 @@ def _become(asked: dict[str, Any], streams: list[int]) -> None:
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]  # what an interpreter does at its end, but for its memory
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if not stream.closed:
+            stream.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 

@@ -12,6 +12,7 @@ import mlflow
 import pytest
 
 from tests.conftest import ROOT
+from tests.e2e.forks import CHILDREN_TOO
 from tests.e2e.test_train import command, interrupted
 
 TINY = (
@@ -21,15 +22,15 @@ TINY = (
 JOBLIB = "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
 
 
-def sweep(cwd: Path, logs: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+def sweep(cwd: Path, logs: Path, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    usual = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
         command("-m", "datamodule=botify", f"datamodule.path={logs}", "hydra.sweep.dir=sweep", *TINY, *words),
         cwd=cwd,
         capture_output=True,
         text=True,
         timeout=300,
-        env={**env, "PYTHONPATH": str(ROOT)},
+        env={**usual, "PYTHONPATH": str(ROOT), **env},
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -75,7 +76,7 @@ def test_jobs_side_by_side_share_the_cores_and_hang_below_one_parent_and_one_tha
 
 def test_a_job_that_is_killed_ends_the_sweep_in_one_line(ring_logs: Path, tmp_path: Path) -> None:
     spy = f"+callbacks.kill={{_target_: tests.e2e.spy.Kill, mark: {tmp_path}/killed, when: true}}"
-    done = sweep(tmp_path, ring_logs, "model.dim=8,16", *JOBLIB, spy, code=2)
+    done = sweep(tmp_path, ring_logs, "model.dim=8,16", *JOBLIB, spy, code=2, **CHILDREN_TOO)
     assert [line for line in done.stderr.splitlines() if "error" in line] == [
         "error: the process of a job died (SIGKILL), and the jobs beside it were stopped; a possible cause is too "
         "little memory; run fewer jobs at once, and add resume=true to run only the missing jobs"
@@ -114,7 +115,9 @@ def test_a_search_that_is_killed_goes_on_with_the_trial_it_was_at(ring_logs: Pat
 def test_a_search_runs_trials_side_by_side_and_gives_up_the_hopeless(ring_logs: Path, tmp_path: Path) -> None:
     hurried = "search.random_trials=4", "search.prune_after_trials=1", "search.prune_after_epochs=1"
     spread = "optimizer.lr=tag(log,interval(1e-6,1e-1))", "trainer.max_epochs=4", "model=track", "loss=softmax"
-    done = sweep(tmp_path, ring_logs, "search=optuna", "search.num_trials=6", *hurried, *spread, *JOBLIB)
+    done = sweep(
+        tmp_path, ring_logs, "search=optuna", "search.num_trials=6", *hurried, *spread, *JOBLIB, **CHILDREN_TOO
+    )
     lines = table(tmp_path)
     assert [line["trial"] for line in lines] == [str(number) for number in range(6)]
     assert "model.alpha" not in lines[0]
