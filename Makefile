@@ -84,7 +84,7 @@ STORE := $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 RUNS_PAGE := http://127.0.0.1:5000/\#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=segue
 
 ui: $(READY)      ## the MLflow UI on the runs of this folder
-	@case "$(STORE)" in http*) echo "open $(STORE) in a browser";; *) echo "training runs: $(RUNS_PAGE), or as train.py printed it"; MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri $(STORE) $(ARGS);; esac
+	@case "$(STORE)" in http*) echo "open $(STORE) in a browser";; *) echo "training runs: $(RUNS_PAGE), or as train.py printed it"; MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri $(STORE) $(ARGS);; esac
 
 docs-screenshots: $(READY)   ## needs Chromium, and a sweep that compare.py has looked at
 	$(BIN)/python docs/screenshots.py $(ARGS)

@@ -22,15 +22,17 @@ TINY = (
 JOBLIB = "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
 
 
-def sweep(cwd: Path, logs: Path, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-    usual = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+def sweep(
+    cwd: Path, logs: Path, *words: str, code: int = 0, more_env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
         command("-m", "datamodule=botify", f"datamodule.path={logs}", "hydra.sweep.dir=sweep", *TINY, *words),
         cwd=cwd,
         capture_output=True,
         text=True,
         timeout=300,
-        env={**usual, "PYTHONPATH": str(ROOT), **env},
+        env={**env, "PYTHONPATH": str(ROOT), **(more_env or {})},
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -76,7 +78,7 @@ def test_jobs_side_by_side_share_the_cores_and_hang_below_one_parent_and_one_tha
 
 def test_a_job_that_is_killed_ends_the_sweep_in_one_line(ring_logs: Path, tmp_path: Path) -> None:
     spy = f"+callbacks.kill={{_target_: tests.e2e.spy.Kill, mark: {tmp_path}/killed, when: true}}"
-    done = sweep(tmp_path, ring_logs, "model.dim=8,16", *JOBLIB, spy, code=2, **CHILDREN_TOO)
+    done = sweep(tmp_path, ring_logs, "model.dim=8,16", *JOBLIB, spy, code=2, more_env=CHILDREN_TOO)
     assert [line for line in done.stderr.splitlines() if "error" in line] == [
         "error: the process of a job died (SIGKILL), and the jobs beside it were stopped; a possible cause is too "
         "little memory; run fewer jobs at once, and add resume=true to run only the missing jobs"
@@ -116,7 +118,11 @@ def test_a_search_runs_trials_side_by_side_and_gives_up_the_hopeless(ring_logs: 
     hurried = "search.random_trials=4", "search.prune_after_trials=1", "search.prune_after_epochs=1"
     spread = "optimizer.lr=tag(log,interval(1e-6,1e-1))", "trainer.max_epochs=4", "model=track", "loss=softmax"
     done = sweep(
+<<<<<<< HEAD
         tmp_path, ring_logs, "search=optuna", "search.num_trials=6", *hurried, *spread, *JOBLIB, code=0, **CHILDREN_TOO
+=======
+        tmp_path, ring_logs, "search=optuna", "search.num_trials=6", *hurried, *spread, *JOBLIB, more_env=CHILDREN_TOO
+>>>>>>> wt-suite
     )
     lines = table(tmp_path)
     assert [line["trial"] for line in lines] == [str(number) for number in range(6)]
