@@ -118,11 +118,7 @@ def test_a_search_runs_trials_side_by_side_and_gives_up_the_hopeless(ring_logs: 
     hurried = "search.random_trials=4", "search.prune_after_trials=1", "search.prune_after_epochs=1"
     spread = "optimizer.lr=tag(log,interval(1e-6,1e-1))", "trainer.max_epochs=4", "model=track", "loss=softmax"
     done = sweep(
-<<<<<<< HEAD
-        tmp_path, ring_logs, "search=optuna", "search.num_trials=6", *hurried, *spread, *JOBLIB, code=0, **CHILDREN_TOO
-=======
         tmp_path, ring_logs, "search=optuna", "search.num_trials=6", *hurried, *spread, *JOBLIB, more_env=CHILDREN_TOO
->>>>>>> wt-suite
     )
     lines = table(tmp_path)
     assert [line["trial"] for line in lines] == [str(number) for number in range(6)]
