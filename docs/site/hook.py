@@ -60,7 +60,8 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 def _with_deep_items(markdown: str) -> str:
     """What belongs to an item, four spaces from the margin; an empty line below an item of several paragraphs."""
-    lines, width, has_paragraphs = [], 0, False
+    lines: list[str] = []
+    width, has_paragraphs = 0, False
     for line in markdown.split("\n"):
         if re.match(r"\S", line):
             item = ITEM.match(line)
