@@ -111,7 +111,7 @@ def test_everything_is_installed_by_the_lock_and_pytorch_by_its_range(tree: Path
     make_venv(tree)
     done = make(tree, "setup")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^Installing \d+ packages and PyTorch into \.venv; this takes", done.stdout)
+    assert re.search(r"^Installing \d+ packages and PyTorch .* into \.venv; this takes", done.stdout)
     assert done.stdout.endswith(".venv is ready\n")
     assert [call.split()[0] for call in calls(tree)] == [
         "--version",
