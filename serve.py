@@ -1,5 +1,7 @@
 """Serves recommendations over HTTP; also loads and rolls back the releases of a running service."""
 
+import shlex
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +63,8 @@ def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:
 
     with console.status("loading recommendations"):
         version, where = load(request, given)
-    console.print(f"version {version} is current in {where}; to undo: python serve.py rollback …", soft_wrap=True)
+    undo = shlex.join(["python", "serve.py", "rollback", *(word for word in sys.argv[1:] if word.startswith("store"))])
+    console.print(f"version {version} is current in {where}; to undo: {undo}", soft_wrap=True, markup=False)
 
 
 def _rollback(given: dict[str, Any], _: "ReleaseRequest") -> None:

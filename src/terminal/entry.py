@@ -76,6 +76,9 @@ def verb(
                     raise
                 errors.print("interrupted")
                 sys.exit(130)
+            except BrokenPipeError:  # as in `--help | head`; what is left to print goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
             except JobsFailed as failed:
                 errors.print(f"[bold red]error:[/] {escape(str(failed))}")
                 sys.exit(2)
@@ -85,7 +88,8 @@ def verb(
                 show_error(line)
                 sys.exit(2)
             finally:
-                gc.freeze()  # otherwise Python searches everything for garbage at exit, for seconds
+                if "triton" not in sys.modules:  # which reports frozen objects of its own as leaks
+                    gc.freeze()  # otherwise Python searches everything for garbage at exit, for seconds
 
         return main
 

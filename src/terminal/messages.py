@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
@@ -46,6 +46,11 @@ def message(error: BaseException) -> str | None:
             return _one_line(str(cause))
         remedy = "; use trainer.accelerator=cpu" if "No supported gpu backend" in str(cause) else ""
         return _one_line(f"{where[1]}: {cause}{remedy}")
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read the option {error.override!r}; write key=value without spaces, and quote an option with "
+            "braces, brackets or spaces, such as 'arms={C: random}'"
+        )
     if isinstance(error, ConfigCompositionException):
         return _line_of_the_config(error)
     if type(error) is ValueError and str(error).startswith("Config group override must be"):

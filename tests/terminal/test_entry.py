@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.conftest import ROOT
@@ -46,3 +48,38 @@ def test_a_part_of_the_config_is_shown_too() -> None:
 
 def test_a_misspelt_key_is_one_line() -> None:
     assert run("simulate.py", "dyas=1", code=2).stderr.startswith("error: ")
+
+
+def test_an_option_that_cannot_be_parsed_is_one_line() -> None:
+    done = run("simulate.py", "arms={C:", "random}", code=2)
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: cannot read the option 'arms={C:'; write key=value without spaces, and quote")
+
+
+def test_output_that_nobody_reads_is_no_bug() -> None:
+    words = [sys.executable, str(ROOT / "train.py"), "--cfg", "job"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # as `head` does when it has seen enough
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 1
+
+
+@pytest.mark.parametrize("has_triton", [True, False])
+def test_objects_of_triton_are_not_frozen_at_exit(tmp_path: Path, has_triton: bool) -> None:
+    """Triton, which comes with PyTorch for CUDA, prints that frozen objects of its own have leaked."""
+    (tmp_path / "triton.py").touch()
+    code = (
+        f"import {'triton, ' * has_triton}atexit, gc, runpy, sys; "
+        "atexit.register(lambda: print(gc.get_freeze_count())); sys.argv = ['train.py', '--cfg', 'job']; runpy.run_path('train.py', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )
+    assert (int(done.stdout.splitlines()[-1]) == 0) == has_triton
