@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
@@ -46,6 +46,11 @@ def message(error: BaseException) -> str | None:
             return _one_line(str(cause))
         remedy = "; use trainer.accelerator=cpu" if "No supported gpu backend" in str(cause) else ""
         return _one_line(f"{where[1]}: {cause}{remedy}")
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read {error.override}; a setting is name=value, and a value with spaces, brackets or other signs "
+            "needs two pairs of quotes: name='\"value\"'"
+        )
     if isinstance(error, ConfigCompositionException):
         return _line_of_the_config(error)
     if type(error) is ValueError and str(error).startswith("Config group override must be"):
@@ -105,12 +110,14 @@ def _run_folders() -> Iterator[Path]:
 def _line_of_the_config(error: ConfigCompositionException) -> str:
     """The line for words of the command line that the config has no place for."""
     said = str(error)
-    if unknown := re.search(r"Could not find '(.+)/(.+)'\s+Available options in '.+':((?:\n\t.+)*)", said):
+    if unknown := re.search(r"Could not find '(.+)/(.*)'\s+Available options in '.+':((?:\n\t.+)*)", said):
         group, name, choices = unknown[1], unknown[2], unknown[3].split()
         return f"there is no {group}={name};{_close(name, choices)} choose one of {', '.join(choices)}"
     if useless := re.search(r"(In '.+': )?Could not override '(\S+)'. No match in the defaults list", said):
         group = useless[2]
         return f"{useless[1] or ''}{_typed(group)} cannot be chosen{_beside(group)}, which has no {group}; leave it out"
+    if present := re.search(r"Could not append to config. An item is already at '(.+?)'", said):
+        return f"{_typed(present[1])}: the config has {present[1]} already; leave out the +"
     missing, node = re.search(r"Could not override '([\w.]+)'", said), getattr(error.__cause__, "parent_node", None)
     if missing is None or node is None:
         return _one_line(said)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import yaml
 
@@ -46,3 +47,9 @@ def test_a_part_of_the_config_is_shown_too() -> None:
 
 def test_a_misspelt_key_is_one_line() -> None:
     assert run("simulate.py", "dyas=1", code=2).stderr.startswith("error: ")
+
+
+def test_a_service_refuses_a_used_folder_with_the_setting_that_its_documentation_has(tmp_path: Path) -> None:
+    (tmp_path / "serve.json").touch()
+    done = run("serve.py", "recommendations=popular", f"run_dir={tmp_path}", code=2)
+    assert done.stderr.endswith("holds a run already; choose another folder with run_dir=<folder>\n")
