@@ -44,7 +44,8 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
     from src.serving.server import run
     from src.serving.starting import prepare_service
 
-    refuse_used_folder(Path(given["run_dir"]).absolute(), "serve.json")
+    remedy = "choose another folder with run_dir=<folder>"  # which wins over hydra.run.dir=
+    refuse_used_folder(Path(given["run_dir"]).absolute(), "serve.json", remedy)
     busy = partial(console.status, "loading recommendations")
     settings, release = prepare_service(given, request, warn=_warn, busy=busy)
     show = partial(console.print, soft_wrap=True, markup=False, highlight=False)

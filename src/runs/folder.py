@@ -99,21 +99,23 @@ def _commit_of(run_dir: Path) -> str:
     return found[1] if found else "unknown"
 
 
-def refuse_used_folder(run_dir: Path, record: str = "config.yaml") -> None:
+def refuse_used_folder(
+    run_dir: Path,
+    record: str = "config.yaml",
+    remedy: str = "choose another folder with hydra.run.dir=<folder>, or hydra.sweep.dir= of a sweep",
+) -> None:
     """Refuse a run folder that has a run in it already, before anything there can be lost.
 
     Args:
         run_dir: the folder.
         record: the file that every run leaves.
+        remedy: what to do then.
 
     Raises:
         InputError: it is there.
     """
     if (run_dir / record).exists():
-        raise InputError(
-            f"{run_dir} holds a run already; choose another folder with hydra.run.dir=<folder>, or hydra.sweep.dir= of "
-            "a sweep"
-        )
+        raise InputError(f"{run_dir} holds a run already; {remedy}")
 
 
 @contextmanager

@@ -219,10 +219,10 @@ class Sweep(VerbSweeper):
             JobsFailed: some jobs failed.
         """
         console.print(f"{len(results)} jobs in {self.folder}", soft_wrap=True, markup=False)
-        if parent:
+        failed = {number: why for number, result in enumerate(results) if (why := failure(result)) is not None}
+        if parent and len(failed) < len(results):  # otherwise there is nothing to compare
             command = f"python compare.py parent={short_run_name(parent)}"
             console.print(f"next         {command}", soft_wrap=True, markup=False)
-        failed = {number: why for number, result in enumerate(results) if (why := failure(result)) is not None}
         if failed:
             lines = [f"{len(failed)} of {len(results)} jobs failed:"]
             for number, why in failed.items():

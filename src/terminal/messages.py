@@ -48,8 +48,8 @@ def message(error: BaseException) -> str | None:
         return _one_line(f"{where[1]}: {cause}{remedy}")
     if isinstance(error, OverrideParseException):
         return (
-            f"cannot read the option {error.override!r}; write key=value without spaces, and quote an option with "
-            "braces, brackets or spaces, such as 'arms={C: random}'"
+            f"cannot read the option {error.override!r}; write key=value without spaces, and quote an option with braces, "
+            "brackets or spaces, such as 'arms={C: random}'; a value with other signs needs two pairs: name='\"value\"'"
         )
     if isinstance(error, ConfigCompositionException):
         return _line_of_the_config(error)
@@ -110,12 +110,14 @@ def _run_folders() -> Iterator[Path]:
 def _line_of_the_config(error: ConfigCompositionException) -> str:
     """The line for words of the command line that the config has no place for."""
     said = str(error)
-    if unknown := re.search(r"Could not find '(.+)/(.+)'\s+Available options in '.+':((?:\n\t.+)*)", said):
+    if unknown := re.search(r"Could not find '(.+)/(.*)'\s+Available options in '.+':((?:\n\t.+)*)", said):
         group, name, choices = unknown[1], unknown[2], unknown[3].split()
         return f"there is no {group}={name};{_close(name, choices)} choose one of {', '.join(choices)}"
     if useless := re.search(r"(In '.+': )?Could not override '(\S+)'. No match in the defaults list", said):
         group = useless[2]
         return f"{useless[1] or ''}{_typed(group)} cannot be chosen{_beside(group)}, which has no {group}; leave it out"
+    if present := re.search(r"Could not append to config. An item is already at '(.+?)'", said):
+        return f"{_typed(present[1])}: the config has {present[1]} already; leave out the +"
     missing, node = re.search(r"Could not override '([\w.]+)'", said), getattr(error.__cause__, "parent_node", None)
     if missing is None or node is None:
         return _one_line(said)

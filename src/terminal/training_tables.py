@@ -49,7 +49,8 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> Group:
             by_floors.setdefault(floors, []).append(name)
     tables: list[Table] = []
     for floors, names in sorted(by_floors.items(), key=lambda item: (item[0] == (), item[0])):
-        table = Table("test", title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+        table = Table(title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+        table.add_column("test", min_width=max(map(len, names)))  # a cut name could be several metrics
         if not tables:
             table.title = escape(title)
         for column in ("model", *floors):

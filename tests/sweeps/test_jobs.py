@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,18 @@ def test_failed_jobs_are_listed_with_their_swept_values(tmp_path: Path) -> None:
         sweep.sweep(["seed=1,2,3", "days=3"])
     assert str(failed.value).splitlines() == ["1 of 3 jobs failed:", "  1 seed=2: no such seed"]
     assert len(launcher.launched) == 3
+
+
+def test_a_comparison_is_proposed_only_where_a_job_succeeded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Sweep, "parent", lambda *_: nullcontext("0123456789abcdef"))
+    for fails, is_proposed in ((["seed=1"], True), (["seed=1", "seed=2"], False)):
+        sweep, _ = make_sweep(tmp_path, fails=fails)
+        monkeypatch.setattr(sweep, "launch", lambda jobs, *_, of=sweep: of.launcher.launch(jobs, initial_job_idx=0))
+        with pytest.raises(JobsFailed):
+            sweep.sweep(["seed=1,2"])
+        assert ("python compare.py parent=run:01234567" in capsys.readouterr().out) is is_proposed
 
 
 @pytest.mark.parametrize(

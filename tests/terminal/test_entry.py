@@ -72,7 +72,8 @@ def test_objects_of_triton_are_not_frozen_at_exit(tmp_path: Path, has_triton: bo
     (tmp_path / "triton.py").touch()
     code = (
         f"import {'triton, ' * has_triton}atexit, gc, runpy, sys; "
-        "atexit.register(lambda: print(gc.get_freeze_count())); sys.argv = ['train.py', '--cfg', 'job']; runpy.run_path('train.py', run_name='__main__')"
+        "atexit.register(lambda: print(gc.get_freeze_count())); "
+        "sys.argv = ['train.py', '--cfg', 'job']; runpy.run_path('train.py', run_name='__main__')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -83,3 +84,9 @@ def test_objects_of_triton_are_not_frozen_at_exit(tmp_path: Path, has_triton: bo
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
     )
     assert (int(done.stdout.splitlines()[-1]) == 0) == has_triton
+
+
+def test_a_service_refuses_a_used_folder_with_the_setting_that_its_documentation_has(tmp_path: Path) -> None:
+    (tmp_path / "serve.json").touch()
+    done = run("serve.py", "recommendations=popular", f"run_dir={tmp_path}", code=2)
+    assert done.stderr.endswith("holds a run already; choose another folder with run_dir=<folder>\n")

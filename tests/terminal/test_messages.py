@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, OverrideParseException
 
 from src.errors import InputError
 from src.terminal.messages import is_interrupt, message
@@ -93,6 +93,8 @@ def test_a_file_that_is_missing_through_a_bug_keeps_its_traceback(
         ),
         (["monitor=zzz"], "there is no monitor=zzz; choose one of loss, ndcg"),
         (["modle=track"], "modle=track: the config has no modle; did you mean model?"),
+        (["monitor="], "there is no monitor=; choose one of loss, ndcg"),
+        (["+model.alpha=1"], "model.alpha=1: the config has model.alpha already; leave out the +"),
         (["zzz=1"], "zzz=1: the config has no zzz; --help lists all"),
         (["model.alhpa=0.3"], "model.alhpa=0.3: model has no alhpa; did you mean model.alpha?"),
         (
@@ -114,6 +116,15 @@ def test_words_that_the_config_has_no_place_for_are_named(
     with pytest.raises(ConfigCompositionException) as error:
         composed(*words)
     assert message(error.value) == line
+
+
+@pytest.mark.parametrize("word", ["seed", "seed=[1", "run_name=a=b", "datamodule.path=logs (1)"])
+def test_a_word_that_cannot_be_read_is_named_without_the_grammar(word: str) -> None:
+    with pytest.raises(OverrideParseException) as raised:
+        composed(word)
+    line = message(raised.value)
+    assert line is not None
+    assert line.startswith(f"cannot read {word}; a setting is name=value")
 
 
 def test_other_errors_are_bugs() -> None:

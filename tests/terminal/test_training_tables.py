@@ -36,6 +36,16 @@ def test_metrics_are_shown_plainly_beside_their_floors_with_their_meaning() -> N
     assert max(map(len, lines)) <= 80
 
 
+def test_the_names_of_metrics_are_whole_in_a_narrow_terminal() -> None:
+    recalls = {
+        f"test/recall_at_{k}{floor}": 0.0123 for k in (1, 10) for floor in ("", "_counts_floor", "_popular_floor")
+    }
+    lines = text_of(metrics_tables({**METRICS, **recalls}, title=""), width=60)
+    names = [line.split()[0] for line in lines if line.startswith("  recall_at_")]
+    assert sorted(names) == ["recall_at_1", "recall_at_10", "recall_at_50"]
+    assert max(map(len, lines)) <= 60
+
+
 def test_every_floor_that_is_shown_is_explained_in_a_line_and_no_other() -> None:
     text = "\n".join(text_of(metrics_tables(METRICS, title="")))
     for floor in ("counts", "popular", "mean", "random"):
