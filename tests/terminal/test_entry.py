@@ -53,7 +53,7 @@ def test_a_misspelt_key_is_one_line() -> None:
 def test_an_option_that_cannot_be_parsed_is_one_line() -> None:
     done = run("simulate.py", "arms={C:", "random}", code=2)
     [line] = done.stderr.splitlines()
-    assert line.startswith("error: cannot read the option 'arms={C:'; write key=value without spaces, and quote")
+    assert line.startswith("error: cannot read arms={C:; write name=value without spaces, and quote")
 
 
 def test_output_that_nobody_reads_is_no_bug() -> None:

@@ -124,7 +124,7 @@ def test_a_word_that_cannot_be_read_is_named_without_the_grammar(word: str) -> N
         composed(word)
     line = message(raised.value)
     assert line is not None
-    assert line.startswith(f"cannot read {word}; a setting is name=value")
+    assert line.startswith(f"cannot read {word}; write name=value without spaces")
 
 
 def test_other_errors_are_bugs() -> None:
