@@ -1,5 +1,6 @@
 """Whether the command line says which source a folder is of."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +19,10 @@ def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
         InputError: `datamodule.path=` is given, `datamodule=` is not, and nothing else chose a source.
     """
     values = dict(word.lstrip("+").partition("=")[::2] for word in overrides)
-    path = values.get("datamodule.path")
-    if datamodule != "simulated" or path is None or "datamodule" in values:
+    chosen, path = values.get("datamodule", "{}"), values.get("datamodule.path")
+    if chosen.startswith("{"):  # settings, and no source: datamodule={path: <folder>}
+        path = path or next(iter(re.findall(r"\bpath:\s*([^,}]+)", chosen)), None)
+    if datamodule != "simulated" or path is None or not chosen.startswith("{"):
         return
     found = formats_of(Path(path.strip("'\"")))
     formats = ", ".join(sorted(READERS))

@@ -22,7 +22,9 @@ def folder_of(name: str, tracking_uri: str | None) -> Path:
         folder = find_run(name, tracking_uri).folder
     except InputError as error:
         raise InputError(f"resume={name}: {error}") from None
-    if folder is None or not folder.is_dir():
+    if folder is None:
+        raise InputError(f"resume={name}: MLflow does not know its run folder; give the path of the folder")
+    if not folder.is_dir():
         raise InputError(f"resume={name}: its run folder {folder} is not on this machine; resume it where it ran")
     return folder
 

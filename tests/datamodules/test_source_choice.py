@@ -13,6 +13,12 @@ def test_a_folder_with_the_files_of_a_format_is_refused_with_that_format(ring_lo
         check_source_choice("simulated", [f"datamodule.path={ring_logs}"])
 
 
+def test_settings_between_braces_choose_no_source(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"datamodule.path={tmp_path} does not say which format"):
+        check_source_choice("simulated", [f"datamodule={{window: 2, path: {tmp_path}}}"])
+    check_source_choice("simulated", ["datamodule={window: 2}"])
+
+
 def test_any_other_folder_is_refused_with_all_formats(tmp_path: Path) -> None:
     path = f"'{tmp_path}/my data'"  # as a shell hands it to Hydra
     with pytest.raises(InputError, match=r"type datamodule=<format> .*formats botify, polimi, situnes, yes \("):

@@ -12,7 +12,7 @@ from src.errors import InputError
 from src.runs.folder import RunRecord, digest
 from src.runs.resume import config_digest
 from src.tracking.previous_runs import folder_of, join_sweep, same_runs
-from src.tracking.store import open_store
+from src.tracking.store import client_of, open_store
 from tests.conftest import new_store
 
 
@@ -77,6 +77,13 @@ def test_a_folder_that_is_not_here_is_refused(uri: str, tmp_path: Path) -> None:
         folder_of(f"run:{run_id}", uri)
     with pytest.raises(InputError, match=r"resume=nowhere: MLflow .* has no run whose id begins with nowhere"):
         folder_of("nowhere", uri)
+
+
+def test_a_run_without_a_folder_is_refused_without_naming_one(uri: str) -> None:
+    with client_of(uri) as client:
+        run_id = client.create_run(client.create_experiment("another program")).info.run_id
+    with pytest.raises(InputError, match=f"resume=run:{run_id}: MLflow does not know its run folder; give the path"):
+        folder_of(f"run:{run_id}", uri)
 
 
 def test_a_run_that_is_done_counts_among_those_of_the_sweep(uri: str, tmp_path: Path) -> None:
