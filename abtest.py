@@ -19,7 +19,7 @@ def abtest(config: DictConfig) -> None:
     from src.abtest.log import read_users
     from src.abtest.report import details, explain_terminal_columns, write_report
     from src.abtest.sources import arms_to_play
-    from src.recommender_names import recommender_name
+    from src.recommender_names import parse_name, recommender_name
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
     from src.simulation.arm_policies import make_policies
@@ -77,7 +77,8 @@ def abtest(config: DictConfig) -> None:
         console.print(f"- {column}: {meaning}", markup=False)
     console.print("", *details(analysis), "", sep="\n", markup=False)
     source = logs if arms is None else run_dir
-    following = ["python compare.py"] * any(str(name).startswith("run:") for name in names.values())
+    is_run = any(Path(name).is_dir() or parse_name(name).name.startswith("run:") for name in names.values() if name)
+    following = ["python compare.py"] * is_run
     following += [f"python train.py datamodule=botify datamodule.path={source}"] * (source / "tracks.json").exists()
     lines = [("results", "abtest.md, abtest.png, abtest.json"), ("run folder", str(run_dir))]
     for name, line in (*lines, *(("next", command) for command in following)):

@@ -1,5 +1,6 @@
 """How a recommender is named in every command: by a word, a file, a run, a model or a service."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -40,12 +41,15 @@ def parse_name(name: str) -> RecommenderName:
         name: name of a recommender.
 
     Returns:
-        The name with its kind. The path of a run folder becomes that of the recommendations in it.
+        The name with its kind. The path of a run folder becomes that of the recommendations in it, and a bare
+        run id gets its `run:`.
     """
     if name.startswith(("http://", "https://")):
         return RecommenderName("url", name)
     if name.startswith(("run:", "model:")):
         return RecommenderName("stored", name)
+    if re.fullmatch("[0-9a-f]{4,32}", name):
+        return RecommenderName("stored", f"run:{name}")
     if name.endswith((".jsonl", ".json")) or "/" in name:
         path = Path(name)
         return RecommenderName("path", str(path / "recommendations.jsonl") if path.is_dir() else name)

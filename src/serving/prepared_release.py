@@ -114,7 +114,7 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
         return Arm(recommender=name, policy=name, **how), None
     if named.kind == "url":
         raise InputError(f"{where}: {name!r} is another service; choose one of {', '.join(_WORDS)}, {FILES}")
-    file = locate(name) if named.kind == "stored" else Path(named.name)
+    file = locate(named.name) if named.kind == "stored" else Path(named.name)
     return Arm(recommender=name, policy="lists", **how), file
 
 

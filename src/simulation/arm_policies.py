@@ -68,7 +68,7 @@ def _policy(where: str, given: Any, *, templates: Mapping[str, partial[Any]], wo
         raise InputError(f"{where} must name a recommender, got {given!r}; such as random, or {{recommender: random}}")
     named, kind = parse_name(name), template_name(name)
     if named.kind == "stored":
-        settings["path"] = str(locate(name))
+        settings["path"] = str(locate(named.name))
     elif kind not in templates or name in _BY_ADDRESS:
         others = f"{FILES}, {SERVICES}" if "service" in templates else FILES
         raise InputError(unknown_recommender(where, name, sorted(set(templates) - set(_BY_ADDRESS)), others))

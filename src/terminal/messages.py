@@ -48,8 +48,8 @@ def message(error: BaseException) -> str | None:
         return _one_line(f"{where[1]}: {cause}{remedy}")
     if isinstance(error, OverrideParseException):
         return (
-            f"cannot read {error.override}; write name=value without spaces, and quote an option with braces or brackets, "
-            "such as 'arms={C: random}'; a value with spaces or other signs needs two pairs of quotes: name='\"value\"'"
+            f"cannot read {error.override}; write name=value without spaces, and quote an option with braces, such as "
+            "'arms={C: random}'; a value with spaces or other signs needs two pairs of quotes: name='\"value\"'"
         )
     if isinstance(error, ConfigCompositionException):
         return _line_of_the_config(error)

@@ -90,11 +90,11 @@ def why_below_popular(run: FinishedRun) -> list[str]:
     """Lines that say why the most played tracks have a better recall than the model; empty where they have not."""
     if not run.below_popular:
         return []
-    below = f"The model is below popular in {' and '.join(run.below_popular)}."
+    below = f"The model is below popular in {', '.join(run.below_popular)}."
     if not _is_simulated(run):
         return [
             f"{below} In these logs the most played tracks follow more often than those that the model ranks first. "
-            "Recall says how well the logs are predicted, and they also depend on what was recommended when they were "
+            "Recall says how well the logs are predicted, and logs also depend on what was recommended when they were "
             "written. An A/B test (serve.py, abtest.py) measures what listeners play longer."
         ]
     arms = run.config.datamodule.prepare.arms.values()

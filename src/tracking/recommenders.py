@@ -54,7 +54,8 @@ def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, s
 
 def _run_id_of(name: str) -> str | None:
     """The id of the run that a recommender's name means; None where it is no run, or one without MLflow."""
-    if parse_name(name).kind == "path" or name.startswith("run:"):
+    named = parse_name(name)
+    if named.kind == "path" or named.name.startswith("run:"):
         return find_run(name).run_id
     return None
 

@@ -86,7 +86,7 @@ def test_a_model_that_is_above_popular_needs_no_reason() -> None:
 
 def test_a_model_below_popular_in_a_simulated_world_gets_its_reason_and_a_command() -> None:
     why, command = why_below_popular(finished(below_popular=["recall_at_10", "recall_at_50"]))
-    assert why.startswith("The model is below popular in recall_at_10 and recall_at_50. ")
+    assert why.startswith("The model is below popular in recall_at_10, recall_at_50. ")
     assert "The recommenders of these logs were random, popular;" in why
     assert command == f"{'':13}python abtest.py control=popular treatment=run:3fa2c1d0 world=small"
     assert len(why_below_popular(finished(below_popular=["recall_at_10"], has_recommendations=False))) == 1
