@@ -114,7 +114,7 @@ def test_two_cannot_go_on_with_one_run(ring_logs: Path, tmp_path: Path) -> None:
     first = subprocess.Popen(command(*endless), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
         assert first.stdout is not None
-        assert any("epoch 2/" in line for line in first.stdout)  # it is at work
+        assert any(line.startswith("epoch") for line in first.stdout)  # it is at work
         done = train(tmp_path, "resume=run", code=2)
         assert "another process is writing" in " ".join(done.stderr.split())
     finally:
