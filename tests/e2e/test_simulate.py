@@ -139,8 +139,9 @@ def test_a_failing_service_ends_the_run_with_one_line(
 ) -> None:
     Botify.answer, Botify.status = answer, status
     done = simulate(
-        tmp_path, *SMALL, f"arms={{C: random, T1: {botify}}}", "arm.service.retries=1", "hydra.run.dir=run", code=2
-    )
+        tmp_path, *SMALL, f"arms={{C: random, T1: {botify}}}", "arm.service.retries=1", "sessions=100",
+        "hydra.run.dir=run", code=2,
+    )  # fmt: skip
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert json.loads((tmp_path / "run" / "simulation.json").read_text())["arms"]["C"]["sessions"] > 0
@@ -213,12 +214,12 @@ def test_a_used_folder_is_rejected(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_keeps_completed_sessions(tmp_path: Path, workers: int) -> None:
-    words = [sys.executable, str(ROOT / "simulate.py"), "sessions=3000000", f"workers={workers}", "hydra.run.dir=run"]
+    words = [sys.executable, str(ROOT / "simulate.py"), "sessions=2000000", f"workers={workers}", "hydra.run.dir=run"]
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "run" / "tracks.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(1.5)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
