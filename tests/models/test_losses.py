@@ -43,7 +43,7 @@ def test_mse_is_the_mean_squared_difference_of_score_and_share(scorer: CosineMix
     assert torch.equal(loss.predict(scores, listener), scores)
 
 
-def test_bce_is_the_cross_entropy_of_the_foretold_share(scorer: CosineMix) -> None:
+def test_bce_is_the_cross_entropy_of_the_predicted_share(scorer: CosineMix) -> None:
     previous, following, share, _ = BATCH
     loss = BCELoss(VOCABULARY, scale=3.0, listener_spread=0)
     bias = math.log(0.4 / 0.6)
@@ -54,7 +54,7 @@ def test_bce_is_the_cross_entropy_of_the_foretold_share(scorer: CosineMix) -> No
     assert loss(scorer, BATCH).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_score_of_nothing_foretells_the_mean_share() -> None:
+def test_a_score_of_nothing_predicts_the_mean_share() -> None:
     loss = BCELoss(VOCABULARY, scale=2.0, listener_spread=1.0)
     unknown = torch.full((3,), 2)  # training shows nothing of the third listener
     low, middle, high = loss.predict(torch.tensor([-1.0, 0.0, 1.0]), unknown).tolist()
@@ -62,7 +62,7 @@ def test_a_score_of_nothing_foretells_the_mean_share() -> None:
     assert low < middle < high
 
 
-def test_a_listener_is_foretold_by_a_bias_of_their_own(scorer: CosineMix) -> None:
+def test_a_listener_is_predicted_by_a_bias_of_their_own(scorer: CosineMix) -> None:
     loss = BCELoss(VOCABULARY, scale=3.0, listener_spread=2.0)
     assert loss.listener_bias is not None
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_a_listener_is_foretold_by_a_bias_of_their_own(scorer: CosineMix) -> Non
     assert loss.eval()(scorer, BATCH).item() == pytest.approx(predicted, rel=1e-5)
 
 
-def test_what_is_foretold_of_someone_unknown_is_the_mean_over_all_listeners() -> None:
+def test_what_is_predicted_of_someone_unknown_is_the_mean_over_all_listeners() -> None:
     loss = BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)
     scores = torch.tensor([-2.0, 0.0, 3.0])
     with torch.no_grad():
@@ -218,7 +218,7 @@ def test_gradients_of_softmax_are_those_of_finite_differences(batch: PairBatch) 
     assert torch.autograd.gradcheck(lambda *_: loss(scorer, batch), parameters)
 
 
-def test_softmax_foretells_by_the_slope_that_held_out_pairs_show() -> None:
+def test_softmax_predicts_by_the_slope_that_held_out_pairs_show() -> None:
     loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
     assert loss.predict(torch.tensor([-1.0, 0.0, 1.0]), ONE[:3]).tolist() == pytest.approx([0.4, 0.4, 0.4])
     generator = torch.Generator().manual_seed(0)
@@ -242,13 +242,13 @@ def test_a_slope_that_chance_could_have_made_counts_for_little_or_nothing() -> N
 
 
 @pytest.mark.parametrize("score", [torch.zeros(5), torch.tensor([0.3])])
-def test_scores_that_do_not_differ_foretell_the_mean(score: Tensor) -> None:
+def test_scores_that_do_not_differ_predict_the_mean(score: Tensor) -> None:
     loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
     loss.calibrate(score, torch.linspace(0, 1, len(score)))
     assert loss.predict(score, torch.zeros(len(score), dtype=torch.int64)).tolist() == pytest.approx([0.4] * len(score))
 
 
-def test_without_shares_softmax_foretells_none() -> None:
+def test_without_shares_softmax_predicts_none() -> None:
     loss = SoftmaxLoss(make_vocabulary([0, 1], mean_played_ratio=None), temperature=0.2, logq=1.0)
     assert loss.predict(torch.zeros(3), ONE[:3]).isnan().all()
     assert not list(loss.parameters())
