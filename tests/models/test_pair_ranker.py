@@ -87,9 +87,9 @@ def test_the_test_metrics_are_those_of_the_loops_beside_both_floors(ring: PairDa
     for previous, following, share, listener in zip(*(column.tolist() for column in columns), strict=True):
         with torch.no_grad():
             score = model.scorer(torch.tensor([previous]), torch.tensor([following]))
-            foretold = model.loss.predict(score, torch.tensor([listener])).item()
-        sums["mse"] += (foretold - share) ** 2
-        sums["mae"] += abs(foretold - share)
+            predicted = model.loss.predict(score, torch.tensor([listener])).item()
+        sums["mse"] += (predicted - share) ** 2
+        sums["mae"] += abs(predicted - share)
         sums["mse_mean_floor"] += (mean - share) ** 2
         sums["mae_mean_floor"] += abs(mean - share)
         sums["mse_random_floor"] += sum((guess - share) ** 2 for guess in grid) / 1000

@@ -244,8 +244,9 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         settings = {name: value for name, value in settings.items() if not name.startswith("_")}
         settings["storage"] = f"sqlite:///{tmp_path}/optuna.db"
         sweeper, launcher = Search(**settings), FakeLauncher(objective)
-        sweeper.config, sweeper.launcher = config, launcher  # type: ignore[assignment]
-        sweeper.hydra_context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=None)  # type: ignore[arg-type]
+        loader = GlobalHydra.instance().config_loader()
+        sweeper.config, sweeper.launcher = config, launcher  # type: ignore[assignment]  # the launcher is a stand-in
+        sweeper.hydra_context = HydraContext(loader, callbacks=None)  # type: ignore[arg-type]  # a search calls none
         return sweeper, launcher
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
