@@ -5,7 +5,7 @@ B pairs in a batch, P validation pairs, V width of a vector, H accidental hits. 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -177,11 +177,12 @@ class SoftmaxLoss(nn.Module):
     def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
         """Weighted mean over the pairs."""
         weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
+        pairs = distinct_pairs(batch.previous, batch.following)
         return _weighted_softmax(
-            scorer.query(batch.previous),
-            scorer.item(batch.following),
-            -self.log_q[batch.following],
-            accidental_hits(batch.previous, batch.following),
+            scorer.query(pairs.queries),
+            scorer.item(pairs.items),
+            -self.log_q[pairs.items],
+            pairs,
             weight / weight.sum().clamp(min=1e-9),
             self.temperature,
         )
@@ -212,34 +213,42 @@ class SoftmaxLoss(nn.Module):
 
 
 class _WeightedSoftmax(torch.autograd.Function):
-    """Weighted sum of the cross entropies of a batch whose targets are on the diagonal.
+    """Weighted sum of the cross entropies of pairs, from the vectors of their distinct queries and candidates.
 
-    The value is `-(log_softmax(query @ item.T / temperature + bias).diagonal() * weight).sum()` with logits of `-inf`
-    at `hits`. One B×B array holds the logits, then the probabilities. Both gradients are computed from it in the
-    forward pass, therefore it need not be kept.
+    The value is `-(log_softmax(query @ item.T / temperature + bias).diagonal() * weight).sum()` over the B pairs, where
+    a pair has the next tracks of all pairs as candidates except other copies of its own next track and of its query.
+    A query or a candidate that occurs several times is computed once: one Q×K array holds the logits, then the
+    probabilities. Both gradients are computed from it in the forward pass, therefore it need not be kept.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        query: Float[Tensor, "B V"],
-        item: Float[Tensor, "B V"],
-        bias: Float[Tensor, "B"],
-        hits: tuple[Int64[Tensor, "H"], Int64[Tensor, "H"]],
+        query: Float[Tensor, "Q V"],
+        item: Float[Tensor, "K V"],
+        bias: Float[Tensor, "K"],
+        pairs: "_DistinctPairs",
         weight: Float[Tensor, "B"],
         temperature: float,
     ) -> Float[Tensor, ""]:
-        logits = torch.addmm(bias.to(query.dtype), query, item.T, alpha=1 / temperature).to(bias.dtype)
-        logits[hits] = -torch.inf
-        target = logits.diagonal().clone()
-        largest, place = logits.max(dim=1)
-        probability = torch.softmax(logits, dim=1, out=logits)
-        log_sum = largest - probability.gather(1, place[:, None])[:, 0].log()
+        copies, own = pairs.copies.to(bias.dtype), (pairs.query_of, pairs.item_of)
+        logits = torch.addmm((bias + copies.log()).to(query.dtype), query, item.T, alpha=1 / temperature).to(bias.dtype)
+        logits[pairs.same] = -torch.inf
+        num_copies = copies[pairs.item_of]
+        target = logits[own] - num_copies.log()
+        largest = logits.amax(dim=1, keepdim=True).clamp(min=torch.finfo(logits.dtype).min)
+        share = logits.sub_(largest).exp_()
+        in_all, once = share[own], 1 / num_copies
+        total = (share.sum(dim=1)[pairs.query_of] - in_all).clamp_(min=0) + in_all * once
+        loss = largest[pairs.query_of, 0] + total.log() - target
         if any(ctx.needs_input_grad[:2]):
-            probability.diagonal().sub_(1)
-            scale = (weight / temperature)[:, None]
-            ctx.save_for_backward((probability @ item).mul_(scale), probability.T @ (query * scale))
-        return ((log_sum - target) * weight).sum()
+            weight_of_share = torch.where(weight > 0, weight / total, 0.0)
+            per_query = torch.zeros_like(largest[:, 0]).index_add_(0, pairs.query_of, weight_of_share)
+            gradient = share.mul_(per_query[:, None])
+            gradient.index_put_(own, weight_of_share * in_all * (once - 1) - weight, accumulate=True)
+            gradient.mul_(1 / temperature)
+            ctx.save_for_backward(gradient @ item, gradient.T @ query)
+        return torch.where(weight > 0, loss * weight, 0.0).sum()
 
     @staticmethod
     @once_differentiable
@@ -251,24 +260,39 @@ class _WeightedSoftmax(torch.autograd.Function):
 _weighted_softmax: Callable[..., Tensor] = _WeightedSoftmax.apply
 
 
-def accidental_hits(
-    previous: Int[Tensor, "B"], following: Int[Tensor, "B"]
-) -> tuple[Int64[Tensor, "H"], Int64[Tensor, "H"]]:
-    """Candidates of the batch that must not be negatives of a pair: they equal its next track or its query.
+class _DistinctPairs(NamedTuple):
+    """The distinct queries and candidates of B pairs.
+
+    Attributes:
+        queries: rows of the distinct previous tracks, ascending.
+        items: rows of the distinct next tracks, ascending.
+        query_of: place of each pair's previous track in `queries`.
+        item_of: place of each pair's next track in `items`.
+        copies: how many pairs have each candidate as their next track.
+        same: places in `queries` and in `items` of the tracks that are in both.
+    """
+
+    queries: Int64[Tensor, "Q"]
+    items: Int64[Tensor, "K"]
+    query_of: Int64[Tensor, "B"]
+    item_of: Int64[Tensor, "B"]
+    copies: Int64[Tensor, "K"]
+    same: tuple[Int64[Tensor, "S"], Int64[Tensor, "S"]]
+
+
+def distinct_pairs(previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> _DistinctPairs:
+    """Find the distinct queries and candidates of pairs.
 
     Returns:
-        Index of the pair and of the candidate of each hit, without a pair's own candidate. A candidate that equals
-        both tracks of a pair occurs twice.
+        The distinct rows, and for each pair its places among them.
     """
-    in_order, column = following.sort()
-    wanted = torch.cat([following, previous])
-    first = torch.searchsorted(in_order, wanted)
-    num_equal = torch.searchsorted(in_order, wanted, right=True) - first
-    hit_of = torch.arange(len(wanted), device=wanted.device).repeat_interleave(num_equal)
-    nth = torch.arange(len(hit_of), device=wanted.device) - (num_equal.cumsum(0) - num_equal)[hit_of]
-    pair, candidate = hit_of % len(following), column[first[hit_of] + nth]
-    others = pair != candidate
-    return pair[others], candidate[others]
+    queries, query_of = previous.unique(return_inverse=True)
+    items, item_of, copies = following.unique(return_inverse=True, return_counts=True)
+    place = torch.searchsorted(items, queries).clamp_(max=len(items) - 1)
+    is_item = items[place] == queries
+    return _DistinctPairs(
+        queries, items, query_of, item_of, copies, (is_item.nonzero()[:, 0], place[is_item])
+    )
 
 
 def _mean_where_known(value: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from src.errors import InputError
 from src.models.contracts import PairBatch
 from src.models.heads import CosineMix, TwoTableDot
-from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, accidental_hits
+from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, distinct_pairs
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT
 
@@ -154,22 +154,20 @@ def test_softmax_is_the_weighted_mean_of_the_loops(scorer: CosineMix, logq: floa
         assert loss(scorer, batch).item() == pytest.approx(softmax_by_loops(scorer, batch, 0.2, logq), rel=1e-4)
 
 
-def test_an_accidental_hit_is_another_pairs_same_track_or_ones_own_query() -> None:
-    pair, candidate = accidental_hits(torch.tensor([0, 5, 2]), torch.tensor([5, 6, 5]))
-    assert set(zip(pair.tolist(), candidate.tolist(), strict=True)) == {(0, 2), (1, 0), (1, 2), (2, 0)}
-
-
 def masks(previous: Tensor, following: Tensor) -> Tensor:
     same = (following[:, None] == following) | (previous[:, None] == following)
     return same.fill_diagonal_(False)
 
 
 @given(rows=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
-def test_accidental_hits_are_those_of_the_masks(rows: list[tuple[int, int]]) -> None:
+def test_distinct_tracks_give_back_the_pairs(rows: list[tuple[int, int]]) -> None:
     previous, following = torch.tensor(rows).T
-    found = torch.zeros(len(rows), len(rows), dtype=torch.bool)
-    found[accidental_hits(previous, following)] = True
-    assert torch.equal(found, masks(previous, following))
+    pairs = distinct_pairs(previous, following)
+    assert torch.equal(pairs.queries[pairs.query_of], previous)
+    assert torch.equal(pairs.items[pairs.item_of], following)
+    assert pairs.copies.tolist() == [following.tolist().count(item) for item in pairs.items.tolist()]
+    same = [(pairs.queries[q].item(), pairs.items[i].item()) for q, i in zip(*pairs.same, strict=True)]
+    assert same == [(row, row) for row in sorted({*previous.tolist()} & {*following.tolist()})]
 
 
 def two_tables() -> TwoTableDot:
