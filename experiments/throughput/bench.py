@@ -23,7 +23,7 @@ from src.runs.provenance import provenance
 from src.terminal.console import console
 
 HERE = Path(__file__).parent
-MODULES = ("pairs", "training", "lists", "ranks", "listeners", "verdict", "start")
+MODULES = ("pairs", "training", "softmax", "lists", "ranks", "listeners", "verdict", "start")
 
 mpl.use("agg")
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.throughput.race import Contender, Stage, Work, race
 from experiments.throughput.stages.logs import make_logs
 from experiments.throughput.stages.pairs import ours as read_pairs
-from experiments.throughput.stages.training import BATCH_SIZE, draw_pairs, fit
+from experiments.throughput.stages.training import BATCH_SIZE, draw_pairs, fit, published_words
 from src.runs.atomic import write_record, write_whole
 from src.runs.provenance import ROOT, provenance
 from src.terminal.console import console
@@ -34,7 +34,8 @@ mpl.use("agg")
 
 def training(_folder: Path, _small: bool, *, tracks: int, pairs: int, dim: int, model: str) -> Work:
     """One epoch of `trainer.fit`."""
-    return fit(draw_pairs(num_tracks=tracks, num_artists=tracks // 4, num_pairs=pairs), model=model, dim=dim)
+    columns = draw_pairs(num_tracks=tracks, num_artists=tracks // 4, num_pairs=pairs)
+    return fit(columns, published_words(model=model, dim=dim))
 
 
 def reading(folder: Path, small: bool, *, lines: int) -> Work:

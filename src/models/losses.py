@@ -136,9 +136,11 @@ def _shrunk(variance: Float[Tensor, "*L"]) -> Float[Tensor, "*L"]:
 
 
 class SoftmaxLoss(nn.Module):
-    """Softmax over the next tracks of the batch: the track that followed a pair's query against the others.
+    """Softmax over next tracks of the batch: the track that followed a pair's query against the others.
 
-    A candidate that equals the pair's own next track or its query is masked (an accidental hit). `logq` subtracts the
+    A batch of more than `candidates` pairs is cut into parts of nearly equal size, and the candidates of a pair are the
+    next tracks of its part: a batch of 8192 with 1024 candidates has 8 million logits instead of 67 million. Within a
+    part each distinct track is computed once, with one draw of its dropout. A candidate that equals the pair's own next track or its query is masked (an accidental hit). `logq` subtracts the
     logarithm of a candidate's share of the training pairs from its logit, because popular tracks are in a batch more
     often than in the catalogue. The weight of a pair is its share played, 1 if unknown, and 0 if a track follows
     itself, because a track is never its own candidate.
@@ -150,6 +152,7 @@ class SoftmaxLoss(nn.Module):
         vocabulary: counts and means of the training pairs.
         temperature: divides the scores, above 0.
         logq: strength of the correction, from 0 (none) to 1 (full).
+        candidates: most pairs that are held against one another, at least 2; None for all pairs of a batch.
 
     Raises:
         InputError: an argument is out of range.
@@ -163,11 +166,13 @@ class SoftmaxLoss(nn.Module):
     slope: Tensor
     centre: Tensor
 
-    def __init__(self, vocabulary: Vocabulary, *, temperature: float, logq: float) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, temperature: float, logq: float, candidates: int | None) -> None:
         super().__init__()
         check_number("temperature", temperature, above=0, hint="0.1 is usual for cosines")
         check_number("logq", logq, least=0, most=1, hint="0 is no correction, 1 the full one")
-        self.temperature = temperature
+        if candidates is not None:
+            check_number("candidates", candidates, whole=True, least=2, hint="null for all pairs of a batch")
+        self.temperature, self._candidates = temperature, candidates
         counts = torch.from_numpy(vocabulary.next_counts).double().clamp(min=1)
         self.register_buffer("log_q", (logq * (counts / counts.sum()).log()).float())
         level = torch.nan if vocabulary.mean_played_ratio is None else vocabulary.mean_played_ratio
@@ -177,13 +182,21 @@ class SoftmaxLoss(nn.Module):
     def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
         """Weighted mean over the pairs."""
         weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
-        pairs = distinct_pairs(batch.previous, batch.following)
+        weight = weight / weight.sum().clamp(min=1e-9)
+        num_parts = -(-len(weight) // (self._candidates or len(weight)))
+        parts = zip(*(column.tensor_split(num_parts) for column in (*batch[:2], weight)), strict=True)
+        return torch.stack([self._sum(scorer, *part) for part in parts]).sum()
+
+    def _sum(
+        self, scorer: Scorer, previous: Int[Tensor, "B"], following: Int[Tensor, "B"], weight: Float[Tensor, "B"]
+    ) -> Float[Tensor, ""]:
+        pairs = distinct_pairs(previous, following)
         return _weighted_softmax(
             scorer.query(pairs.queries),
             scorer.item(pairs.items),
             -self.log_q[pairs.items],
             pairs,
-            weight / weight.sum().clamp(min=1e-9),
+            weight,
             self.temperature,
         )
 
@@ -236,18 +249,19 @@ class _WeightedSoftmax(torch.autograd.Function):
         logits[pairs.same] = -torch.inf
         num_copies = copies[pairs.item_of]
         target = logits[own] - num_copies.log()
-        largest = logits.amax(dim=1, keepdim=True).clamp(min=torch.finfo(logits.dtype).min)
-        share = logits.sub_(largest).exp_()
+        largest = logits.amax(dim=1)
+        share = torch.softmax(logits, dim=1, out=logits)
+        log_sum = (largest - share.amax(dim=1).log())[pairs.query_of]
         in_all, once = share[own], 1 / num_copies
-        total = (share.sum(dim=1)[pairs.query_of] - in_all).clamp_(min=0) + in_all * once
-        loss = largest[pairs.query_of, 0] + total.log() - target
+        total = (1 - in_all).clamp_(min=0) + in_all * once  # of the shares of a pair's candidates
         if any(ctx.needs_input_grad[:2]):
             weight_of_share = torch.where(weight > 0, weight / total, 0.0)
-            per_query = torch.zeros_like(largest[:, 0]).index_add_(0, pairs.query_of, weight_of_share)
+            per_query = torch.zeros_like(largest).index_add_(0, pairs.query_of, weight_of_share)
             gradient = share.mul_(per_query[:, None])
             gradient.index_put_(own, weight_of_share * in_all * (once - 1) - weight, accumulate=True)
             gradient.mul_(1 / temperature)
             ctx.save_for_backward(gradient @ item, gradient.T @ query)
+        loss = log_sum + total.log() - target
         return torch.where(weight > 0, loss * weight, 0.0).sum()
 
     @staticmethod

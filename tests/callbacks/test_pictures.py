@@ -39,7 +39,7 @@ SCORERS: dict[str, Any] = {
 LOSSES: dict[str, Any] = {
     "mse": MSELoss,
     "bce": partial(BCELoss, scale=1.0, listener_spread=2.0),
-    "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0),
+    "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0, candidates=None),
 }
 ALL = {"learning_curve.png", "calibration.png", "scores.png", "popularity.png", "artists.png"}
 

@@ -148,7 +148,7 @@ def softmax_by_loops(scorer: CosineMix, batch: PairBatch, temperature: float, lo
 @pytest.mark.parametrize("shares", [BATCH.played_ratio, UNKNOWN, torch.tensor([torch.nan, 1.0, 0.1, 0.3])])
 def test_softmax_is_the_weighted_mean_of_the_loops(scorer: CosineMix, logq: float, shares: Tensor) -> None:
     without_shares = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS, mean_played_ratio=None)
-    loss = SoftmaxLoss(without_shares, temperature=0.2, logq=logq)
+    loss = SoftmaxLoss(without_shares, temperature=0.2, logq=logq, candidates=None)
     for previous in (BATCH.previous, torch.tensor([2, 1, 4, 2])):  # the second has a track after itself
         batch = BATCH._replace(previous=previous, played_ratio=shares)
         assert loss(scorer, batch).item() == pytest.approx(softmax_by_loops(scorer, batch, 0.2, logq), rel=1e-4)
@@ -197,7 +197,7 @@ SOFTMAX_BATCHES = {
 @pytest.mark.parametrize("batch", SOFTMAX_BATCHES.values(), ids=SOFTMAX_BATCHES.keys())
 @pytest.mark.parametrize("temperature", [0.005, 0.2])
 def test_softmax_and_its_gradients_are_those_of_the_plain_formula(batch: PairBatch, temperature: float) -> None:
-    loss, scorer = SoftmaxLoss(VOCABULARY, temperature=temperature, logq=1.0).double(), two_tables()
+    loss, scorer = SoftmaxLoss(VOCABULARY, temperature=temperature, logq=1.0, candidates=None).double(), two_tables()
     batch = batch._replace(played_ratio=batch.played_ratio.double())
     values, gradients = [], []
     for value in (loss(scorer, batch), plain_softmax(loss, scorer, batch)):
@@ -209,15 +209,26 @@ def test_softmax_and_its_gradients_are_those_of_the_plain_formula(batch: PairBat
 
 @pytest.mark.parametrize("batch", SOFTMAX_BATCHES.values(), ids=SOFTMAX_BATCHES.keys())
 def test_gradients_of_softmax_are_those_of_finite_differences(batch: PairBatch) -> None:
-    loss, scorer = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=0.5).double(), two_tables()
+    loss, scorer = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=0.5, candidates=None).double(), two_tables()
     batch = batch._replace(played_ratio=batch.played_ratio.double())
 
     parameters = tuple(scorer.parameters())  # gradcheck moves them in place
     assert torch.autograd.gradcheck(lambda *_: loss(scorer, batch), parameters)
 
 
+@pytest.mark.parametrize("candidates", [2, 3, 4, 100])
+def test_fewer_candidates_are_the_loss_of_parts_of_the_batch(scorer: CosineMix, candidates: int) -> None:
+    batch = BATCH._replace(played_ratio=torch.tensor([0.5, 1.0, 0.1, 0.3]))
+    settings: dict[str, float] = {"temperature": 0.2, "logq": 1.0}
+    whole, weight = SoftmaxLoss(VOCABULARY, **settings, candidates=None), batch.played_ratio
+    num_parts = {2: 2, 3: 2, 4: 1, 100: 1}[candidates]
+    parts = [PairBatch(*columns) for columns in zip(*(column.chunk(num_parts) for column in batch), strict=True)]
+    expected = sum(whole(scorer, part) * part.played_ratio.sum() for part in parts) / weight.sum()
+    torch.testing.assert_close(SoftmaxLoss(VOCABULARY, **settings, candidates=candidates)(scorer, batch), expected)
+
+
 def test_softmax_predicts_by_the_slope_that_held_out_pairs_show() -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
     assert loss.predict(torch.tensor([-1.0, 0.0, 1.0]), ONE[:3]).tolist() == pytest.approx([0.4, 0.4, 0.4])
     generator = torch.Generator().manual_seed(0)
     score = torch.randn(4000, generator=generator)
@@ -228,7 +239,7 @@ def test_softmax_predicts_by_the_slope_that_held_out_pairs_show() -> None:
 
 
 def test_a_slope_that_chance_could_have_made_counts_for_little_or_nothing() -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
     slopes = []
     for seed in range(200):
         generator = torch.Generator().manual_seed(seed)
@@ -241,13 +252,13 @@ def test_a_slope_that_chance_could_have_made_counts_for_little_or_nothing() -> N
 
 @pytest.mark.parametrize("score", [torch.zeros(5), torch.tensor([0.3])])
 def test_scores_that_do_not_differ_predict_the_mean(score: Tensor) -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
     loss.calibrate(score, torch.linspace(0, 1, len(score)))
     assert loss.predict(score, torch.zeros(len(score), dtype=torch.int64)).tolist() == pytest.approx([0.4] * len(score))
 
 
 def test_without_shares_softmax_predicts_none() -> None:
-    loss = SoftmaxLoss(make_vocabulary([0, 1], mean_played_ratio=None), temperature=0.2, logq=1.0)
+    loss = SoftmaxLoss(make_vocabulary([0, 1], mean_played_ratio=None), temperature=0.2, logq=1.0, candidates=None)
     assert loss.predict(torch.zeros(3), ONE[:3]).isnan().all()
     assert not list(loss.parameters())
 
@@ -289,8 +300,9 @@ def test_a_spread_or_scale_that_cannot_be_is_refused(change: dict[str, float], m
     [
         ({"temperature": 0.0}, "temperature must be a number above 0, got 0"),
         ({"logq": 1.5}, "logq must be a number of at least 0 and at most 1, got 1.5"),
+        ({"candidates": 1}, "candidates must be a whole number of at least 2, got 1; null for all pairs of a batch"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        SoftmaxLoss(VOCABULARY, **{"temperature": 0.1, "logq": 1.0, **change})
+        SoftmaxLoss(VOCABULARY, **{"temperature": 0.1, "logq": 1.0, "candidates": None, **change})

@@ -18,7 +18,7 @@ from tests.models.plain import COSINES, DOT
 
 CONVEX = partial(COSINES, alpha=0.9, dim=32)
 CONTEXTUAL = partial(DOT, dim=32)
-SOFTMAX = partial(SoftmaxLoss, temperature=0.2, logq=1.0)
+SOFTMAX = partial(SoftmaxLoss, temperature=0.2, logq=1.0, candidates=None)
 BCE = partial(BCELoss, scale=1.0, listener_spread=2.0)
 
 

@@ -13,7 +13,11 @@ import numpy as np
 from experiments.throughput.race import Contender, Stage, Work
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+
+    from src.models.pair_ranker import PairRanker
 
 NUM_TRACKS, NUM_ARTISTS, DIM, BATCH_SIZE, ALPHA = 50_000, 11_464, 100, 4096, 0.9
 LR, WEIGHT_DECAY = 1e-2, 1e-5
@@ -22,30 +26,45 @@ COLUMNS = ("previous", "following", "played_ratio", "artist_of")
 
 def make(folder: Path, small: bool) -> None:
     """Pairs of the published world's catalogue."""
-    arrays = draw_pairs(num_tracks=NUM_TRACKS, num_artists=NUM_ARTISTS, num_pairs=BATCH_SIZE * (100 if small else 500))
+    num_pairs = BATCH_SIZE * (100 if small else 500)
+    save_columns(folder, draw_pairs(num_tracks=NUM_TRACKS, num_artists=NUM_ARTISTS, num_pairs=num_pairs))
+
+
+def save_columns(folder: Path, arrays: list[np.ndarray]) -> None:
     for name, array in zip(COLUMNS, arrays, strict=True):
         np.save(folder / f"{name}.npy", array)
 
 
-def draw_pairs(*, num_tracks: int, num_artists: int, num_pairs: int) -> list[np.ndarray]:
-    """COLUMNS of random pairs; popularity is as skewed as in the published world."""
+def draw_pairs(*, num_tracks: int, num_artists: int, num_pairs: int, skew: float = 1.3) -> list[np.ndarray]:
+    """COLUMNS of random pairs; popularity is by default as skewed as in the published world."""
     rng = np.random.default_rng(0)
-    popularity = rng.lognormal(sigma=1.3, size=num_tracks)
+    popularity = rng.lognormal(sigma=skew, size=num_tracks)
     tracks = rng.choice(num_tracks, size=(2, num_pairs), p=popularity / popularity.sum())
     return [*tracks, rng.random(num_pairs, np.float32), rng.integers(0, num_artists, num_tracks)]
 
 
-def _columns(folder: Path) -> list[np.ndarray]:
+def load_columns(folder: Path) -> list[np.ndarray]:
     return [np.load(folder / f"{name}.npy") for name in COLUMNS]
 
 
 def ours(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the data have the size
     """Segue, as in train.py."""
-    return fit(_columns(folder), model=model, dim=DIM)
+    return fit(load_columns(folder), published_words(model=model, dim=DIM))
 
 
-def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
-    """`trainer.fit` as in train.py, one epoch at a time, with the loader of the datamodule."""
+def published_words(*, model: str, dim: int) -> list[str]:
+    """Settings of train.py for the published recipe, with the optimizer of today."""
+    words = ["datamodule=botify", f"datamodule.batch_size={BATCH_SIZE}"]
+    words += [f"model={model}", "loss=mse", f"model.dim={dim}", "model.init_std=1.0"]
+    words += ["model.item_bias=false", "model.dropout=0", "model.track_dropout=0"]
+    return [*words, f"optimizer.lr={LR}", f"optimizer.weight_decay={WEIGHT_DECAY}"]
+
+
+def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRanker], None] | None" = None) -> Work:
+    """`trainer.fit` as in train.py, one epoch at a time, with the loader of the datamodule.
+
+    `words` are settings of train.py; `replace` may replace parts of the model before it trains.
+    """
     import logging
     import warnings
 
@@ -83,13 +102,14 @@ def fit(columns: list[np.ndarray], *, model: str, dim: int) -> Work:
         mean_played_ratio=float(played_ratio.mean()),
     )
 
-    words = ["datamodule=botify", "datamodule.path=.", f"datamodule.batch_size={BATCH_SIZE}"]
-    words += [f"model={model}", "loss=mse", f"model.dim={dim}", "model.init_std=1.0"]
-    words += ["model.item_bias=false", "model.dropout=0", "model.track_dropout=0"]
-    words += [f"optimizer.lr={LR}", f"optimizer.weight_decay={WEIGHT_DECAY}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        config = compose("train", overrides=[*words, "run_dir=.", "trainer.accelerator=cpu", "trainer.max_epochs=1"])
+        config = compose(
+            "train",
+            overrides=[*words, "datamodule.path=.", "run_dir=.", "trainer.accelerator=cpu", "trainer.max_epochs=1"],
+        )
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=vocabulary)
+    if replace is not None:
+        replace(ranker)
     datamodule = instantiate(config.datamodule, _convert_="all")
     datamodule.pairs = {"train": pairs}  # set here, therefore no source is read
 
@@ -117,7 +137,7 @@ def published(folder: Path, small: bool, model: str) -> Work:
     from torch.nn import functional as F
     from torch.utils.data import DataLoader, TensorDataset
 
-    previous, following, played_ratio, artist_of = map(torch.from_numpy, _columns(folder))
+    previous, following, played_ratio, artist_of = map(torch.from_numpy, load_columns(folder))
     tables = _tables(model)
     optimizer = torch.optim.Adam(tables, lr=LR, weight_decay=WEIGHT_DECAY)
     loader = DataLoader(TensorDataset(previous, following, played_ratio), batch_size=BATCH_SIZE, shuffle=True)
@@ -150,7 +170,7 @@ def bare(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the d
 
     from src.models.row_adam import RowAdam
 
-    previous, following, played_ratio, artist_of = map(torch.from_numpy, _columns(folder))
+    previous, following, played_ratio, artist_of = map(torch.from_numpy, load_columns(folder))
     tables, dot = _tables(model), torch.linalg.vecdot
     optimizer = RowAdam(tables, lr=LR, beta2=0.999, eps=1e-8, weight_decay=WEIGHT_DECAY)
     order = torch.randperm(len(previous), generator=torch.Generator().manual_seed(0))
