@@ -431,7 +431,7 @@ def _with_bias(vectors: Float[Tensor, "B W"], bias: Biases | None, rows: Int[Ten
 
 
 class _Unit(torch.autograd.Function):
-    """Vectors divided by their lengths; a zero vector stays zero. `F.normalize` takes eight times as long in training."""
+    """Vectors divided by their lengths; zero stays zero. `F.normalize` takes eight times as long in training."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:

@@ -140,10 +140,11 @@ class SoftmaxLoss(nn.Module):
 
     A batch of more than `candidates` pairs is cut into parts of nearly equal size, and the candidates of a pair are the
     next tracks of its part: a batch of 8192 with 1024 candidates has 8 million logits instead of 67 million. Within a
-    part each distinct track is computed once, with one draw of its dropout. A candidate that equals the pair's own next track or its query is masked (an accidental hit). `logq` subtracts the
-    logarithm of a candidate's share of the training pairs from its logit, because popular tracks are in a batch more
-    often than in the catalogue. The weight of a pair is its share played, 1 if unknown, and 0 if a track follows
-    itself, because a track is never its own candidate.
+    part each distinct track is computed once, with one draw of its dropout. A candidate that equals the pair's own next
+    track or its query is masked (an accidental hit). `logq` subtracts the logarithm of a candidate's share of the
+    training pairs from its logit, because popular tracks are in a batch more often than in the catalogue. The weight of
+    a pair is its share played, 1 if unknown, and 0 if a track follows itself, because a track is never its own
+    candidate.
 
     A softmax does not determine the level of the predicted share. If shares are known, `calibrate` learns it from
     validation pairs: the scores of training pairs are fitted to their own shares and would predict too much.
@@ -304,9 +305,7 @@ def distinct_pairs(previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> _
     items, item_of, copies = following.unique(return_inverse=True, return_counts=True)
     place = torch.searchsorted(items, queries).clamp_(max=len(items) - 1)
     is_item = items[place] == queries
-    return _DistinctPairs(
-        queries, items, query_of, item_of, copies, (is_item.nonzero()[:, 0], place[is_item])
-    )
+    return _DistinctPairs(queries, items, query_of, item_of, copies, (is_item.nonzero()[:, 0], place[is_item]))
 
 
 def _mean_where_known(value: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:

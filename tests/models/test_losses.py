@@ -303,6 +303,7 @@ def test_a_spread_or_scale_that_cannot_be_is_refused(change: dict[str, float], m
         ({"candidates": 1}, "candidates must be a whole number of at least 2, got 1; null for all pairs of a batch"),
     ],
 )
-def test_impossible_settings_are_refused(change: dict[str, float], message: str) -> None:
+def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -> None:
+    settings: dict[str, Any] = {"temperature": 0.1, "logq": 1.0, "candidates": None}
     with pytest.raises(InputError, match=message):
-        SoftmaxLoss(VOCABULARY, **{"temperature": 0.1, "logq": 1.0, "candidates": None, **change})
+        SoftmaxLoss(VOCABULARY, **{**settings, **change})

@@ -60,7 +60,7 @@ def _make_plain(ranker: "PairRanker") -> None:
     class PlainLoss(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.register_buffer("log_q", ranker.loss.log_q)  # type: ignore[attr-defined]
+            self.log_q: torch.Tensor = ranker.loss.log_q  # type: ignore[attr-defined]
 
         def forward(self, scorer: Any, batch: Any) -> torch.Tensor:
             return plain_softmax(scorer, batch, self.log_q)
@@ -92,7 +92,8 @@ def _vectors() -> "Scorer":
             self.vectors = torch.randn(NUM_TRACKS, WIDTH) / WIDTH**0.5
 
         def query(self, rows: torch.Tensor) -> torch.Tensor:
-            return self.vectors[rows].requires_grad_()
+            vectors: torch.Tensor = self.vectors[rows].requires_grad_()
+            return vectors
 
         def item(self, rows: torch.Tensor) -> torch.Tensor:
             return self.query(rows)
@@ -149,9 +150,11 @@ def products(folder: Path, small: bool, *, distinct: bool) -> Work:  # noqa: ARG
             of_query, of_item = ctx.saved_tensors
             return gradient * of_query, gradient * of_item
 
+    three_products: Any = Products.apply
+
     def loss(scorer: "Scorer", batch: "PairBatch") -> torch.Tensor:
         rows = (batch.previous.unique(), batch.following.unique()) if distinct else batch[:2]
-        value: torch.Tensor = Products.apply(scorer.query(rows[0]), scorer.item(rows[1]))
+        value: torch.Tensor = three_products(scorer.query(rows[0]), scorer.item(rows[1]))
         return value
 
     return _each_batch(folder, loss)

@@ -1,0 +1,195 @@
+"""How many candidates does the softmax loss need, and what does bfloat16 change?
+
+    python experiments/candidates/study.py                the missing runs, then results.md and results.png
+    python experiments/candidates/study.py --only time    seconds.csv: the time of an epoch, on an idle machine
+    python experiments/candidates/study.py --only report  only results.md and results.png
+
+Cost: half an hour on two idle cores, and three minutes for the time; a stopped study goes on where it was. Each run is
+a line of results.csv. Expected: more candidates are better up to some size, and bfloat16 changes less than seeds do.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from src.runs.atomic import write_record, write_whole
+from src.runs.provenance import ROOT, provenance
+from src.statistics.intervals import MeanInterval
+from src.terminal.markdown import table
+from src.terminal.progress import progress
+
+HERE = Path(__file__).parent
+RESULTS, SECONDS = HERE / "results.csv", HERE / "seconds.csv"
+DATA = ("yes", "polimi")
+SIZES = (256, 512, 1024, 2048, 4096)
+LEARNING_RATES = (0.01, 0.03)
+METRICS = ("val/ndcg_at_10", "test/ndcg_at_10", "test/recall_at_10")
+QUIET = ("logger=none", "callbacks.plots=null", "callbacks.export=null", "model=convex")
+SETTING = ["part", "data", "batch_size", "candidates", "lr", "precision", "seed"]
+
+
+def settings() -> Iterator[tuple[str, ...]]:
+    """All runs, as values of SETTING."""
+    for data, size, lr, seed in itertools.product(DATA, SIZES, LEARNING_RATES, (1, 2)):
+        yield ("small batches", data, str(size), "null", str(lr), "32-true", str(seed))
+        yield ("batches of 8192", data, "8192", str(size), str(lr), "32-true", str(seed))
+    for data, precision, seed in itertools.product(DATA, ("32-true", "bf16-mixed"), range(1, 6)):
+        yield ("precision", data, "1024", "null", "0.01", precision, str(seed))
+
+
+def run(setting: Sequence[str], *, threads: int = 1, epochs: int = 50) -> dict[str, str]:
+    """Train once.
+
+    Returns:
+        The settings and what came of them.
+    """
+    values = dict(zip(SETTING, setting, strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        words = [f"datamodule={values['data']}", f"datamodule.batch_size={values['batch_size']}"]
+        words += [f"loss.candidates={values['candidates']}", f"optimizer.lr={values['lr']}"]
+        words += [f"trainer.precision={values['precision']}", f"seed={values['seed']}", f"trainer.max_epochs={epochs}"]
+        done = subprocess.run(
+            [sys.executable, "train.py", *QUIET, *words, f"hydra.run.dir={folder}/run"],
+            cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(done.stderr.strip() or done.stdout.strip())
+        metrics = json.loads((Path(folder) / "run" / "metrics.json").read_text(encoding="utf-8"))
+    metrics["s per epoch"] = metrics["fit_seconds"] / metrics["epochs"]
+    return {**values, **{name: f"{metrics[name]:.6g}" for name in (*METRICS, "epoch", "epochs", "s per epoch")}}
+
+
+def train_missing() -> None:
+    done = {tuple(row[name] for name in SETTING) for row in read(RESULTS)}
+    missing = [setting for setting in settings() if setting not in done]
+    with ThreadPoolExecutor(2) as pool, progress("runs", len(missing)) as advance:
+        for row in pool.map(run, missing):
+            del row["s per epoch"]  # two runs at once: not the time of one
+            append(RESULTS, row)
+            advance(1)
+
+
+def time_epochs() -> None:
+    """Three epochs with their validation, one run after another, in two threads."""
+    SECONDS.unlink(missing_ok=True)
+    chosen = [(*setting[:4], str(LEARNING_RATES[0]), *setting[5:6], "1") for setting in settings()]
+    distinct = list(dict.fromkeys(chosen))
+    with progress("runs", len(distinct)) as advance:
+        for setting in distinct:
+            append(SECONDS, run(setting, threads=2, epochs=3))
+            advance(1)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append(path: Path, row: dict[str, str]) -> None:
+    is_new = not path.exists()
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def report() -> None:
+    runs, seconds = (pd.read_csv(p, dtype={"candidates": str}, keep_default_na=False) for p in (RESULTS, SECONDS))
+    of_setting = ["part", "data", "batch_size", "candidates", "precision"]
+    runs = runs.merge(seconds[[*of_setting, "s per epoch"]], on=of_setting)
+    lines = []
+    sizes = runs[runs.part != "precision"]
+    for data in DATA:
+        of_data = sizes[sizes.data == data]
+        means = of_data.groupby(["batch_size", "candidates", "lr"])[[*METRICS, "epoch", "s per epoch"]].mean()
+        best_lr = means.groupby(level=["batch_size", "candidates"])["val/ndcg_at_10"].idxmax()
+        chosen = means.loc[best_lr].reset_index()
+        chosen["size"] = np.where(chosen.candidates == "null", chosen.batch_size, chosen.candidates).astype(int)
+        chosen = chosen.sort_values(["batch_size", "size"])
+        head = [
+            "batch",
+            "candidates",
+            "lr",
+            "val ndcg@10",
+            "test ndcg@10",
+            "test recall@10",
+            "best epoch",
+            "s per epoch",
+        ]
+        cells = [
+            [f"{row.batch_size}", f"{row['size']}", f"{row.lr:g}", *(f"{row[name]:.4f}" for name in METRICS),
+             f"{row.epoch + 1:.1f}", f"{row['s per epoch']:.2f}"]
+            for _, row in chosen.iterrows()
+        ]  # fmt: skip
+        lines += [f"**{data}**: mean of seeds 1 and 2, learning rate chosen by validation", ""]
+        lines += [*table(head, cells, "rrrrrrrr"), ""]
+    pairs = runs[runs.part == "precision"].set_index(["data", "seed", "precision"])
+    cells = []
+    for data, metric in itertools.product(DATA, METRICS):
+        values = pairs.loc[data][metric].unstack("precision")
+        interval = MeanInterval.of((values["bf16-mixed"] - values["32-true"]).to_numpy(), 0.95)
+        both = [f"{values[name].mean():.4f}" for name in ("32-true", "bf16-mixed")]
+        cells.append(
+            [data, metric, *both, *(f"{value:+.4f}" for value in (interval.mean, interval.lower, interval.upper))]
+        )
+    lines += ["**bfloat16**: batches of 1,024, five seeds, paired by seed", ""]
+    for data in DATA:
+        epochs = pairs.loc[data].groupby("precision")["s per epoch"].first()
+        cells.append([data, "s per epoch", *(f"{epochs[name]:.2f}" for name in ("32-true", "bf16-mixed")), "", "", ""])
+    lines += table(["data", "metric", "32-true", "bf16-mixed", "difference", "from", "to (95 %)"], cells, "llrrrrr")
+    write_whole(HERE / "results.md", lambda partial: partial.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+    write_record(provenance(), HERE / "provenance.json")
+    draw(sizes)
+
+
+def draw(sizes: pd.DataFrame) -> None:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
+    for axis, data in zip(axes, DATA, strict=True):
+        for part, of_part in sizes[sizes.data == data].groupby("part"):
+            column = of_part.batch_size if part == "small batches" else of_part.candidates
+            means = of_part.assign(size=column.astype(int)).groupby(["size", "lr"])["val/ndcg_at_10"].mean()
+            best = means.groupby(level="size").max()
+            axis.plot(best.index, best, marker="o", label=str(part))
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(SIZES, SIZES)
+        axis.set_title(data)
+        axis.set_xlabel("candidates of a pair")
+        axis.set_ylabel("val/ndcg_at_10")
+        axis.legend()
+    write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=["time", "report"], help="one step alone")
+    only = parser.parse_args().only
+    if only is None:
+        train_missing()
+    if only == "time" or not SECONDS.exists():
+        time_epochs()
+    report()
+    print(f"{HERE / 'results.md'}, {HERE / 'results.png'}")
+
+
+if __name__ == "__main__":
+    main()
