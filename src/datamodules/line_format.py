@@ -36,9 +36,9 @@ class LineFormat(Reader):
         header: the first line that an event file must have; None where it has no header.
         skip: number of other lines at the start of an event file that hold no event.
         fields: SQL expression over `line`; `parse` reads its value under the name `fields`.
-        parse: SQL SELECT list over `fields` that gives `user_id, timestamp, track, played_ratio, source_session,
-            is_last, reason`. `timestamp` is in milliseconds since 1970. `track` is a list where a line is a playlist.
-            `reason` says why the line is rejected, or is NULL.
+        parse: SQL SELECT list over `fields` and `line` that gives `user_id, timestamp, track, played_ratio,
+            source_session, is_last, reason`. `timestamp` is in milliseconds since 1970. `track` is a list where a line
+            is a playlist. `reason` says why the line is rejected, or is NULL.
         played_ratio: SQL expression of the share played, in [0, 1], over `parsed` (p) and `catalogue` (c).
         is_playlist: whether a line is a playlist.
     """
@@ -78,7 +78,7 @@ class LineFormat(Reader):
         if num_lines == 0:
             raise InputError(f"no events: {self.events} in {folder} has no lines; check datamodule.path")
         _validate_events(database, self)
-        rejected = _rejected_lines(database, self)
+        rejected = _rejected_lines(database, self, event_files)
         if rejected:
             rejected_path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(rejected_path, lambda partial: _write_rejected(partial, rejected))
@@ -93,7 +93,7 @@ class LineFormat(Reader):
         return SourceEvents(
             database=database,
             catalog=catalog,
-            num_events=_count(database, "SELECT count(*) FROM events"),
+            num_events=_count(database, "SELECT count(*) FROM listed WHERE line NOT IN (SELECT line FROM rejected)"),
             num_lines=num_lines,
             num_rejected=len(rejected),
         )
@@ -153,7 +153,10 @@ def _read_catalogue(database: duckdb.DuckDBPyConnection, source: LineFormat, fil
 
 
 def _parse_lines(database: duckdb.DuckDBPyConnection, source: LineFormat, files: Sequence[Path]) -> None:
-    """Create the table `parsed`: one row for each line, in the order of files and lines."""
+    """Create the table `parsed`: one row for each line, in the order of files and lines.
+
+    `file` is the place 0, 1, … of its file in `files`; a name in each row would be most of the memory of the table.
+    """
     for file in files:
         if source.header is not None:
             with file.open(encoding="utf-8", errors="replace") as lines:
@@ -162,10 +165,11 @@ def _parse_lines(database: duckdb.DuckDBPyConnection, source: LineFormat, files:
                 raise InputError(f"{file}: the first line must be {source.header!r}, got {header[:80]!r}")
     query = f"""
         CREATE OR REPLACE TABLE parsed AS
-        SELECT filename, line IS NULL AS is_blank, {source.parse}
-        FROM (SELECT filename, line, {source.fields} AS fields FROM read_csv($files, columns = {{line: 'VARCHAR'}},
-              delim = '\x01', quote = '', escape = '', header = false, auto_detect = false, strict_mode = false,
-              filename = true, skip = {source.num_head_lines}, encoding = $encoding))"""
+        SELECT file, line IS NULL AS is_blank, {source.parse}
+        FROM (SELECT CAST(file_index AS INTEGER) AS file, line, {source.fields} AS fields
+              FROM read_csv($files, columns = {{line: 'VARCHAR'}}, delim = '\x01', quote = '', escape = '',
+              header = false, auto_detect = false, strict_mode = false, skip = {source.num_head_lines},
+              encoding = $encoding))"""
     parameters: dict[str, object] = {"files": [glob.escape(str(file)) for file in files], "encoding": "utf-8"}
     try:
         try:
@@ -177,14 +181,18 @@ def _parse_lines(database: duckdb.DuckDBPyConnection, source: LineFormat, files:
 
 
 def _validate_events(database: duckdb.DuckDBPyConnection, source: LineFormat) -> None:
-    """Create the table `rejected` (line, reason) and the view `events` from `parsed` and `catalogue`."""
-    numbered = "SELECT rowid AS line, 0 AS place, * FROM parsed WHERE NOT is_blank"
+    """Create the table `rejected` (line, reason) and the views `listed` and `events` from `parsed` and `catalogue`.
+
+    `listed` has one row for each event of each line, valid or not; unlike `events`, it can be counted without a join.
+    """
+    listed = "SELECT rowid AS line, 0 AS place, * FROM parsed WHERE NOT is_blank"
     if source.is_playlist:
-        numbered = """
+        listed = """
             SELECT rowid AS line, generate_subscripts(track, 1) AS place, rowid AS user_id, timestamp,
                    unnest(track) AS track, played_ratio, source_session, is_last, reason
             FROM parsed WHERE NOT is_blank"""
     database.execute(f"""
+        CREATE VIEW listed AS {listed};
         CREATE VIEW validated AS
         SELECT p.line, p.line * 1048576 + p.place AS position, p.user_id, p.timestamp, c.row AS track,
                {source.played_ratio} AS played_ratio, p.source_session, p.is_last,
@@ -195,7 +203,7 @@ def _validate_events(database: duckdb.DuckDBPyConnection, source: LineFormat) ->
                     WHEN ({source.played_ratio}) NOT BETWEEN 0 AND 1
                     THEN 'the share played must lie in [0, 1], got ' || ({source.played_ratio})
                END AS reason
-        FROM ({numbered}) p LEFT JOIN catalogue c ON p.track = c.track;
+        FROM listed p LEFT JOIN catalogue c ON p.track = c.track;
         CREATE TABLE rejected AS
         SELECT line, min(reason) AS reason FROM validated WHERE reason IS NOT NULL GROUP BY line;
         CREATE VIEW events AS
@@ -203,13 +211,15 @@ def _validate_events(database: duckdb.DuckDBPyConnection, source: LineFormat) ->
         FROM validated WHERE line NOT IN (SELECT line FROM rejected)""")
 
 
-def _rejected_lines(database: duckdb.DuckDBPyConnection, source: LineFormat) -> list[dict[str, str | int]]:
+def _rejected_lines(
+    database: duckdb.DuckDBPyConnection, source: LineFormat, files: Sequence[Path]
+) -> list[dict[str, str | int]]:
     rows = database.execute(f"""
-        WITH files AS (SELECT filename, min(rowid) AS first FROM parsed GROUP BY filename)
-        SELECT files.filename, rejected.line - files.first + 1 + {source.num_head_lines}, rejected.reason
-        FROM rejected JOIN parsed ON rejected.line = parsed.rowid JOIN files ON parsed.filename = files.filename
+        WITH files AS (SELECT file, min(rowid) AS first FROM parsed GROUP BY file)
+        SELECT file, rejected.line - files.first + 1 + {source.num_head_lines}, rejected.reason
+        FROM rejected JOIN parsed ON rejected.line = parsed.rowid JOIN files USING (file)
         ORDER BY rejected.line""").fetchall()
-    return [{"file": file, "line": line, "reason": reason} for file, line, reason in rows]
+    return [{"file": str(files[file]), "line": line, "reason": reason} for file, line, reason in rows]
 
 
 def _write_rejected(path: Path, rejected: Sequence[dict[str, str | int]]) -> None:

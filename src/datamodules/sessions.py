@@ -22,21 +22,29 @@ class Sessions:
     """All sessions in the order in which they started.
 
     Args:
-        key: key of each session, `<user>/<number of the session of this user>`. It does not change while the log grows.
+        user: id of the listener of each session in the source.
+        number: number 1, 2, … of each session among those of its user.
         listener: number of the listener, in 0..L-1; each playlist has a listener of its own.
         has_clock: whether the source has timestamps. Without them the order of the sessions has no meaning.
         listens: every event.
         place: place 0, 1, … of each event in its session.
     """
 
-    key: Shaped[np.ndarray, "S"]
+    user: Int64[np.ndarray, "S"]
+    number: Int64[np.ndarray, "S"]
     listener: Int64[np.ndarray, "S"]
     has_clock: bool
     listens: Listens
     place: Int64[np.ndarray, "E"]
 
     def __len__(self) -> int:
-        return len(self.key)
+        return len(self.user)
+
+    @property
+    def key(self) -> Shaped[np.ndarray, "S"]:
+        """Key of each session, `<user>/<number>`. It does not change while the log grows."""
+        pairs = zip(self.user.tolist(), self.number.tolist(), strict=True)
+        return np.array([f"{user}/{number}" for user, number in pairs], object)
 
 
 def cut_sessions(database: "DuckDBPyConnection", *, session_gap_minutes: float) -> Sessions:
@@ -69,17 +77,18 @@ def cut_sessions(database: "DuckDBPyConnection", *, session_gap_minutes: float) 
 
     start = np.flatnonzero(begins)
     nth = np.arange(len(start))
-    number = 1 + nth - np.maximum.accumulate(np.where(starts_user[start], nth, 0))
+    is_first = starts_user[start]
+    number = 1 + nth - np.maximum.accumulate(np.where(is_first, nth, 0))
     length = np.diff(start, append=len(user))
     by_time = np.lexsort((events["position"][start], timestamp[start]))
+    listener = (is_first.cumsum() - 1)[by_time]
     start, number, length = start[by_time], number[by_time], length[by_time]
     place = np.arange(len(user)) - np.repeat(length.cumsum() - length, length)
     event = np.repeat(start, length) + place
     return Sessions(
-        key=np.array(
-            [f"{user_id}/{n}" for user_id, n in zip(user[start].tolist(), number.tolist(), strict=True)], object
-        ),
-        listener=(starts_user.cumsum() - 1)[start],
+        user=user[start],
+        number=number,
+        listener=listener,
         has_clock=bool(events["has_clock"].all()),
         listens=Listens(
             session=np.repeat(nth, length), track=events["track"][event], played_ratio=events["played_ratio"][event]

@@ -12,9 +12,15 @@ from tests.conftest import make_listens
 
 
 def sessions_of(num: int, has_clock: bool = True) -> Sessions:
-    key = np.array([f"{n % 7}/{n}" for n in range(num)], object)
-    no_one = np.zeros(num, np.int64)
-    return Sessions(key=key, listener=no_one, has_clock=has_clock, listens=make_listens([]), place=no_one[:0])
+    number, no_one = np.arange(num), np.zeros(num, np.int64)
+    return Sessions(
+        user=number % 7,
+        number=number,
+        listener=no_one,
+        has_clock=has_clock,
+        listens=make_listens([]),
+        place=no_one[:0],
+    )
 
 
 @given(num=st.integers(0, 300), split=st.sampled_from(["time", "session"]), seed=st.integers(0, 2**31))
@@ -34,7 +40,7 @@ def test_the_session_split_depends_on_its_seed_and_the_keys_only() -> None:
     np.testing.assert_array_equal(parts, split_sessions(sessions, split="session", seed=3))
     assert (parts != split_sessions(sessions, split="session", seed=4)).any()
     assert (np.diff(parts) < 0).any()
-    turned = replace(sessions, key=sessions.key[::-1])
+    turned = replace(sessions, user=sessions.user[::-1], number=sessions.number[::-1])
     np.testing.assert_array_equal(parts[::-1], split_sessions(turned, split="session", seed=3))
 
 

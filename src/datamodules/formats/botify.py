@@ -2,19 +2,19 @@
 
 from src.datamodules.line_format import LineFormat
 
-_WHOLE = "DECIMAL(22, 3)"  # a cast to BIGINT would round 1.7 to 2 without an error
-_SHORT = "DECIMAL(18, 3)"  # 64 bits; arithmetic with the 128 bits of _WHOLE is ten times as slow
+_WHOLE = "DECIMAL(18, 3)"  # a cast to BIGINT would round 1.7 to 2 without an error
+_LONG = "DECIMAL(22, 3)"  # for ids above 10¹⁵; arithmetic with its 128 bits is ten times as slow
 _SCHEMA = (
-    f'{{"message": "VARCHAR", "timestamp": "{_SHORT}", "user": "{_WHOLE}", "track": "{_WHOLE}", "time": "DOUBLE"}}'
+    f'{{"message": "VARCHAR", "timestamp": "{_WHOLE}", "user": "{_WHOLE}", "track": "{_WHOLE}", "time": "DOUBLE"}}'
 )
 
 
-def _whole(number: str) -> str:
-    """SQL expression: a DECIMAL as BIGINT; NULL where it is not a whole number."""
-    short = f"TRY_CAST({number} AS {_SHORT})"
-    return f"""CASE WHEN {short} % CAST(1 AS {_SHORT}) = 0 THEN CAST({short} AS BIGINT)
-                    WHEN {short} IS NULL AND TRY_CAST({number} AS BIGINT) = {number}
-                    THEN TRY_CAST({number} AS BIGINT) END"""
+def _whole(name: str) -> str:
+    """SQL expression: a field as BIGINT; NULL where it is not a whole number."""
+    long = f"""TRY(json_transform(line, '{{"{name}": "{_LONG}"}}')).{name}"""
+    return f"""CASE WHEN fields.{name} % CAST(1 AS {_WHOLE}) = 0 THEN CAST(fields.{name} AS BIGINT)
+                    WHEN fields.{name} IS NULL AND TRY_CAST({long} AS BIGINT) = {long}
+                    THEN TRY_CAST({long} AS BIGINT) END"""
 
 
 READER = LineFormat(
@@ -25,8 +25,8 @@ READER = LineFormat(
     events="logs/**/data.json*",
     fields=f"TRY(json_transform(line, '{_SCHEMA}'))",
     parse=f"""
-        {_whole("fields.user")} AS user_id, {_whole("fields.timestamp")} AS timestamp,
-        {_whole("fields.track")} AS track, fields.time AS played_ratio,
+        {_whole("user")} AS user_id, {_whole("timestamp")} AS timestamp,
+        {_whole("track")} AS track, fields.time AS played_ratio,
         CAST(NULL AS BIGINT) AS source_session, fields.message = 'last' AS is_last,
         CASE WHEN fields IS NULL THEN 'not a JSON object'
              WHEN COALESCE(fields.message NOT IN ('next', 'last'), TRUE) THEN 'message must be "next" or "last"'
