@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from src.runs.garbage import quick_imports
 from src.runs.resume import command_line
 from src.sweeps.jobs import Sweep
 from src.sweeps.search import Search
@@ -35,27 +36,12 @@ def train(config: DictConfig) -> float:
     Returns:
         The best value of the monitored metric, for a search.
     """
-    silence_libraries()
-    from src.datamodules.source_choice import check_source_choice
-    from src.runs.folder import lock_folder, refuse_used_folder, setup_name, short_run_name
-    from src.runs.recipe import check_recipe, named_recipe
-    from src.runs.resume import named_run, run_to_resume
+    from src.runs.folder import lock_folder, refuse_used_folder, short_run_name
+    from src.runs.resume import run_to_resume
 
-    hydra = HydraConfig.get()
-    model, recipe = (hydra.runtime.choices[group] for group in ("model", "recipe"))
-    check_recipe(config, model=model, recipe=recipe)
-    setup = setup_name(
-        model=model,
-        recipe=named_recipe(hydra.overrides.task, recipe),
-        alpha=config.model.get("alpha"),
-        overrides=hydra.overrides.task,
-        swept=config.swept,
-    )
-    config.run_name = config.run_name or f"{setup} seed={config.seed}"
-    named = named_run(config)
-    if named is None:  # a run that is resumed has its source
-        check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
-    _check_before_data(config)
+    silence_libraries()
+    with quick_imports():
+        setup, named = _check_before_data(config)
     datamodule = _data(config)
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
     previous = run_to_resume(named, same, data=datamodule.path, data_digest=datamodule.digest())
@@ -72,12 +58,42 @@ def train(config: DictConfig) -> float:
         return _run(config, datamodule, previous, setup)
 
 
-def _check_before_data(config: DictConfig) -> None:
+def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
     """Refuse what is known to be wrong from the config alone, before data are read, which may take minutes.
 
+    Returns:
+        The name of the set-up, and the run that `resume=` names.
+
     Raises:
-        InputError: a setting of the trainer, the monitor or the model is out of range.
+        InputError: the choices do not fit each other, a setting of the trainer, the monitor or the model is out of
+            range, or a run cannot be resumed.
     """
+    from src.datamodules.source_choice import check_source_choice
+    from src.runs.folder import setup_name
+    from src.runs.recipe import check_recipe, named_recipe
+    from src.runs.resume import named_run
+
+    hydra = HydraConfig.get()
+    model, recipe = (hydra.runtime.choices[group] for group in ("model", "recipe"))
+    check_recipe(config, model=model, recipe=recipe)
+    setup = setup_name(
+        model=model,
+        recipe=named_recipe(hydra.overrides.task, recipe),
+        alpha=config.model.get("alpha"),
+        overrides=hydra.overrides.task,
+        swept=config.swept,
+    )
+    config.run_name = config.run_name or f"{setup} seed={config.seed}"
+    named = named_run(config)
+    if named is None:  # a run that is resumed has its source
+        check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
+    _check_settings(config)
+    if config.get("logger"):
+        import mlflow  # noqa: F401  # needed later; here it is imported quickly
+    return setup, named
+
+
+def _check_settings(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from src.catalog import example_vocabulary
