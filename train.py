@@ -8,6 +8,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src.runs.garbage import quick_imports
+from src.runs.phases import PhaseClock
 from src.runs.resume import command_line
 from src.sweeps.jobs import Sweep
 from src.sweeps.search import Search
@@ -29,6 +30,10 @@ def _words(words: list[str]) -> list[str]:
     return search_as_sweeper(command_line(words, folder_of))
 
 
+def _is_job() -> bool:
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
 @verb("train", rewrite=_words, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
     """Fit, test the best checkpoint, export and log; or resume a run that was stopped.
@@ -39,9 +44,11 @@ def train(config: DictConfig) -> float:
     from src.runs.folder import lock_folder, refuse_used_folder, short_run_name
     from src.runs.resume import run_to_resume
 
+    clock = PhaseClock() if _is_job() else PhaseClock.of_process()
     silence_libraries()
     with quick_imports():
         setup, named = _check_before_data(config)
+    clock.end("start")
     datamodule = _data(config)
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
     previous = run_to_resume(named, same, data=datamodule.path, data_digest=datamodule.digest())
@@ -55,7 +62,7 @@ def train(config: DictConfig) -> float:
     else:
         refuse_used_folder(Path(config.run_dir))
     with lock_folder(Path(config.run_dir), is_resumed=previous is not None):
-        return _run(config, datamodule, previous, setup)
+        return _run(config, datamodule, previous, setup, clock)
 
 
 def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
@@ -127,7 +134,9 @@ def _data(config: DictConfig) -> "PairDataModule":
     return datamodule
 
 
-def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRun | None", setup: str) -> float:
+def _run(
+    config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRun | None", setup: str, clock: PhaseClock
+) -> float:
     from hydra.utils import instantiate
     from pytorch_lightning import Trainer, seed_everything
     from pytorch_lightning.callbacks import Checkpoint
@@ -142,9 +151,10 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
-    context = RunContext(datamodule=datamodule)
+    context = RunContext(datamodule=datamodule, clock=clock)
     chosen = instantiate(config.callbacks, _convert_="all")
     callbacks = build_callbacks(chosen, context, monitor=config.monitor.metric, trial=config.trial)
+    clock.end("data")
     run_id = previous.record.mlflow_run_id if previous else None
     trainer: Trainer = instantiate(
         config.trainer,
@@ -164,6 +174,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
         mlflow_run_id=run_id,
         is_resumed=previous is not None,
     )
+    clock.end("tracking")
 
     trainer.fit(model, datamodule, ckpt_path=previous.checkpoint if previous else None, weights_only=True)
     if context.is_pruned():  # its test and its recommendations are not needed
@@ -175,7 +186,9 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
     written = context.history.write(run_dir, mlflow_run_id=logger.run_id if logger else None)
     if logger:
         logger.log_file(written)
+        logger.log_metrics({f"time/{phase}_s": seconds for phase, seconds in clock.seconds.items()})
         logger.finish()
+    clock.end("tracking")
 
     metrics = context.history.metrics()
     finished = FinishedRun(
@@ -186,9 +199,9 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
         runs_page=runs_page(str(logger.experiment_id)) if logger else None,
         has_recommendations=context.recommendations is not None,
         below_popular=below_popular(metrics),
-        is_job=hydra.mode == RunMode.MULTIRUN,
+        is_job=_is_job(),
     )
-    show_training(finished, metrics, context.examples)
+    show_training(finished, metrics, context.examples, clock.seconds)
     return metrics[config.monitor.metric]
 
 
