@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.runs import phases
 from src.runs.phases import PhaseClock
 from src.runs.provenance import ROOT
 
@@ -19,7 +18,7 @@ LAPS = st.lists(st.tuples(st.sampled_from(["training", "validation", "test"]), s
 def test_phases_add_up_to_all_of_the_time(laps: list[tuple[str, float]]) -> None:
     now = 1000.0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phases.time, "perf_counter", lambda: now)
+        patch.setattr(time, "perf_counter", lambda: now)
         clock = PhaseClock()
         for phase, duration in laps:
             now += duration
