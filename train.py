@@ -7,6 +7,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from src.runs.garbage import quick_imports
+from src.runs.phases import PhaseClock
 from src.runs.resume import command_line
 from src.sweeps.jobs import Sweep
 from src.sweeps.search import Search
@@ -28,6 +30,10 @@ def _words(words: list[str]) -> list[str]:
     return search_as_sweeper(command_line(words, folder_of))
 
 
+def _is_job() -> bool:
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
 @verb("train", rewrite=_words, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
     """Fit, test the best checkpoint, export and log; or resume a run that was stopped.
@@ -35,11 +41,44 @@ def train(config: DictConfig) -> float:
     Returns:
         The best value of the monitored metric, for a search.
     """
+    from src.runs.folder import lock_folder, refuse_used_folder, short_run_name
+    from src.runs.resume import run_to_resume
+
+    clock = PhaseClock() if _is_job() else PhaseClock.of_process()
     silence_libraries()
+    with quick_imports():
+        setup, named = _check_before_data(config)
+    clock.end("start")
+    datamodule = _data(config)
+    same = same_runs(config, datamodule.digest()) if config.resume is True else []
+    previous = run_to_resume(named, same, data=datamodule.path, data_digest=datamodule.digest())
+    if previous:
+        join_sweep(config, previous)
+        if previous.value is not None:
+            name = short_run_name(str(previous.run_id))
+            console.print(f"{config.run_name}: done already, {name} in {previous.run_dir}", soft_wrap=True)
+            return previous.value
+        config.run_dir = str(previous.run_dir)
+    else:
+        refuse_used_folder(Path(config.run_dir))
+    with lock_folder(Path(config.run_dir), is_resumed=previous is not None):
+        return _run(config, datamodule, previous, setup, clock)
+
+
+def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
+    """Refuse what is known to be wrong from the config alone, before data are read, which may take minutes.
+
+    Returns:
+        The name of the set-up, and the run that `resume=` names.
+
+    Raises:
+        InputError: the choices do not fit each other, a setting of the trainer, the monitor or the model is out of
+            range, or a run cannot be resumed.
+    """
     from src.datamodules.source_choice import check_source_choice
-    from src.runs.folder import lock_folder, refuse_used_folder, setup_name, short_run_name
+    from src.runs.folder import setup_name
     from src.runs.recipe import check_recipe, named_recipe
-    from src.runs.resume import named_run, run_to_resume
+    from src.runs.resume import named_run
 
     hydra = HydraConfig.get()
     model, recipe = (hydra.runtime.choices[group] for group in ("model", "recipe"))
@@ -55,29 +94,13 @@ def train(config: DictConfig) -> float:
     named = named_run(config)
     if named is None:  # a run that is resumed has its source
         check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
-    _check_before_data(config)
-    datamodule = _data(config)
-    same = same_runs(config, datamodule.digest()) if config.resume is True else []
-    previous = run_to_resume(named, same, data=datamodule.path, data_digest=datamodule.digest())
-    if previous:
-        join_sweep(config, previous)
-        if previous.value is not None:
-            name = short_run_name(str(previous.run_id))
-            console.print(f"{config.run_name}: done already, {name} in {previous.run_dir}", soft_wrap=True)
-            return previous.value
-        config.run_dir = str(previous.run_dir)
-    else:
-        refuse_used_folder(Path(config.run_dir))
-    with lock_folder(Path(config.run_dir), is_resumed=previous is not None):
-        return _run(config, datamodule, previous, setup)
+    _check_settings(config)
+    if config.get("logger"):
+        import mlflow  # noqa: F401  # needed later; here it is imported quickly
+    return setup, named
 
 
-def _check_before_data(config: DictConfig) -> None:
-    """Refuse what is known to be wrong from the config alone, before data are read, which may take minutes.
-
-    Raises:
-        InputError: a setting of the trainer, the monitor or the model is out of range.
-    """
+def _check_settings(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from src.catalog import example_vocabulary
@@ -111,7 +134,9 @@ def _data(config: DictConfig) -> "PairDataModule":
     return datamodule
 
 
-def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRun | None", setup: str) -> float:
+def _run(
+    config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRun | None", setup: str, clock: PhaseClock
+) -> float:
     from hydra.utils import instantiate
     from pytorch_lightning import Trainer, seed_everything
     from pytorch_lightning.callbacks import Checkpoint
@@ -126,9 +151,10 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
-    context = RunContext(datamodule=datamodule)
+    context = RunContext(datamodule=datamodule, clock=clock)
     chosen = instantiate(config.callbacks, _convert_="all")
     callbacks = build_callbacks(chosen, context, monitor=config.monitor.metric, trial=config.trial)
+    clock.end("data")
     run_id = previous.record.mlflow_run_id if previous else None
     trainer: Trainer = instantiate(
         config.trainer,
@@ -148,6 +174,7 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
         mlflow_run_id=run_id,
         is_resumed=previous is not None,
     )
+    clock.end("tracking")
 
     trainer.fit(model, datamodule, ckpt_path=previous.checkpoint if previous else None, weights_only=True)
     if context.is_pruned():  # its test and its recommendations are not needed
@@ -159,7 +186,9 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
     written = context.history.write(run_dir, mlflow_run_id=logger.run_id if logger else None)
     if logger:
         logger.log_file(written)
+        logger.log_metrics({f"time/{phase}_s": seconds for phase, seconds in clock.seconds.items()})
         logger.finish()
+    clock.end("tracking")
 
     metrics = context.history.metrics()
     finished = FinishedRun(
@@ -170,9 +199,9 @@ def _run(config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRu
         runs_page=runs_page(str(logger.experiment_id)) if logger else None,
         has_recommendations=context.recommendations is not None,
         below_popular=below_popular(metrics),
-        is_job=hydra.mode == RunMode.MULTIRUN,
+        is_job=_is_job(),
     )
-    show_training(finished, metrics, context.examples)
+    show_training(finished, metrics, context.examples, clock.seconds)
     return metrics[config.monitor.metric]
 
 

@@ -28,7 +28,7 @@ def build_callbacks(
         InputError: a callback is out of its range, or nothing computes `monitor`.
     """
     check_monitor(monitor, context.datamodule, is_ranked=chosen.get("ranking") is not None)
-    callbacks: list[Callback] = [KeepHistory(context.history)]
+    callbacks: list[Callback] = [KeepHistory(context.history, context.clock)]
     for choice in chosen.values():
         if choice is not None:
             callbacks.append(choice if isinstance(choice, Callback) else choice(context))

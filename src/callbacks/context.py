@@ -13,6 +13,7 @@ from typing_extensions import get_protocol_members
 from src.datamodules.pair_datamodule import PairDataModule
 from src.models.contracts import Ranker
 from src.runs.history import RunHistory
+from src.runs.phases import PhaseClock
 from src.terminal.training_tables import ExampleTrack
 
 
@@ -37,6 +38,7 @@ class RunContext:
 
     Args:
         datamodule: the data, set up.
+        clock: counts the time of each phase; a callback that takes long ends a phase of its own.
         history: what was measured.
         test_queries: set by `RankingMetrics` in the test; None without queries.
         recommendations: the file that `Export` wrote.
@@ -46,6 +48,7 @@ class RunContext:
     """
 
     datamodule: PairDataModule
+    clock: PhaseClock = field(default_factory=PhaseClock)
     history: RunHistory = field(default_factory=RunHistory)
     test_queries: RankedQueries | None = None
     recommendations: Path | None = None

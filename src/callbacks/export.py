@@ -70,6 +70,7 @@ class Export(Callback):
             self._report(trainer, share_found)
         most_played = _by_plays(vocabulary)[:NUM_TOP_TRACKS]
         write_top_tracks(vocabulary.catalog.track_ids[most_played], self._path.with_name("top_tracks.json"))
+        self._context.clock.end("lists")
 
     def _report(self, trainer: Trainer, recall: float) -> None:
         name = f"export/recall_at_{self._k}"

@@ -1,4 +1,4 @@
-"""The history of a run, kept by Lightning's hooks; always there, and no choice of conf."""
+"""The history of a run and its phases, kept by Lightning's hooks; always there, and no choice of conf."""
 
 import time
 from typing import Any
@@ -7,6 +7,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from src.runs.history import RunHistory
+from src.runs.phases import PhaseClock
 
 
 class KeepHistory(Callback):
@@ -14,15 +15,24 @@ class KeepHistory(Callback):
 
     Args:
         history: of the run.
+        clock: of the run; training, validation and test are counted.
     """
 
-    def __init__(self, history: RunHistory) -> None:
-        self._history = history
+    def __init__(self, history: RunHistory, clock: PhaseClock) -> None:
+        self._history, self._clock = history, clock
         self._started = time.monotonic()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Start the clock, from the time that a resumed run had taken before."""
         self._started = time.monotonic() - self._history.fit_seconds
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Count what came before as training."""
+        self._clock.end("training")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Count the validation."""
+        self._clock.end("validation")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Keep the metrics of the epoch. The checkpoint is written later and has them."""
@@ -32,9 +42,11 @@ class KeepHistory(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Stop the clock."""
         self._history.fit_seconds = time.monotonic() - self._started
+        self._clock.end("training")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Keep the test metrics."""
+        self._clock.end("test")
         kept = trainer.checkpoint_callback
         chosen_by = None
         if isinstance(kept, ModelCheckpoint) and kept.best_model_score is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from src.callbacks.context import RunContext, ranker_of
 from src.evaluation import ranking
-from src.models.contracts import Loss, Scorer
+from src.models.contracts import Loss, Ranker, Scorer
 from src.plots import artist_map
 from src.plots import run as plots
 from src.terminal.progress import progress
@@ -43,7 +43,10 @@ class Pictures(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Draw."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        ranker = ranker_of(pl_module)
+        self._draw(ranker_of(pl_module), pl_module.device)
+        self._context.clock.end("pictures")
+
+    def _draw(self, ranker: Ranker, device: torch.device) -> None:
         with torch.inference_mode(), progress("drawing", 4) as advance:
             self._draw_popularity()
             advance(1)
@@ -53,7 +56,7 @@ class Pictures(Callback):
                 path = self._file("learning_curve.png")
                 plots.draw_learning_curve(epochs, monitor=self._monitor, mode=self._mode, path=path)
             advance(1)
-            self._draw_scores(ranker.scorer, ranker.loss, pl_module.device)
+            self._draw_scores(ranker.scorer, ranker.loss, device)
             advance(1)
             self._draw_artists(ranker.scorer)
             advance(1)

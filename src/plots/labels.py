@@ -96,10 +96,11 @@ def place(
     for nth, (point, radius, size) in enumerate(zip(points, radii, sizes, strict=True)):
         for corner in _corners(point, radius, size):
             box = (*corner, *(corner + size))
-            line = _along(point, leader(point, radius, corner, size))
             inside = box[0] >= area[0] and box[1] >= area[1] and box[2] <= area[2] and box[3] <= area[3]
-            crossed = any(_overlap(spot, label) for spot in line for label in written)
-            if inside and not crossed and not any(_overlap(box, other) for other in taken):
+            if not inside or any(_overlap(box, other) for other in taken):
+                continue
+            line = _along(point, leader(point, radius, corner, size))
+            if not any(_overlap(spot, label) for spot in line for label in written):
                 corners[nth] = corner
                 written.append(box)
                 taken += [box, *line]

@@ -1,7 +1,6 @@
 """The entry of a verb: from the command line to a config, from an exception to a line and an exit code."""
 
 import functools
-import gc
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from rich.markup import escape
 from src.errors import JobsFailed
 from src.runs.cores import SPINS
 from src.runs.folder import remove_if_empty
+from src.runs.garbage import keep_objects
 from src.runs.provenance import ROOT
 from src.terminal import hydra_parts
 from src.terminal.console import errors
@@ -88,8 +88,7 @@ def verb(
                 show_error(line)
                 sys.exit(2)
             finally:
-                if "triton" not in sys.modules:  # which reports frozen objects of its own as leaks
-                    gc.freeze()  # otherwise Python searches everything for garbage at exit, for seconds
+                keep_objects()
 
         return main
 

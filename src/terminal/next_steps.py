@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from src.runs.folder import short_run_name
 from src.terminal.console import console
-from src.terminal.training_tables import ExampleTrack, examples_table, metrics_tables
+from src.terminal.training_tables import ExampleTrack, examples_table, metrics_tables, phases_table
 
 _STORE = "sqlite:///mlflow.db"
 """Where runs are looked for, unless `MLFLOW_TRACKING_URI` names another store."""
@@ -45,19 +45,24 @@ class FinishedRun:
     is_job: bool
 
 
-def show_training(run: FinishedRun, metrics: Mapping[str, Any], examples: Sequence[ExampleTrack]) -> None:
-    """Print the test metrics, some recommendations where it is no job of a multirun, and what comes next.
+def show_training(
+    run: FinishedRun, metrics: Mapping[str, Any], examples: Sequence[ExampleTrack], seconds: Mapping[str, float]
+) -> None:
+    """Print the test metrics and what comes next; of a run that is no job, also examples and where the time went.
 
     Args:
         run: what is shown.
         metrics: of the run, by name.
         examples: tracks with their recommendations; may be empty.
+        seconds: of each phase of the run.
     """
     console.print(metrics_tables(metrics, title=run.config.run_name))
     for line in why_below_popular(run):
         console.print(line, soft_wrap=line.startswith(" "), markup=False)
     if examples and not run.is_job:
         console.print(examples_table(examples, console.width))
+    if not run.is_job:
+        console.print(phases_table(seconds))
     console.print(next_steps(run), soft_wrap=True, markup=False)
 
 

@@ -66,6 +66,35 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> Group:
     return Group(*tables)
 
 
+_PHASES = {
+    "start": "libraries and settings",
+    "data": "events, sessions, pairs, model",
+    "training": "the epochs",
+    "validation": "after each epoch",
+    "test": "the best epoch",
+    "lists": "recommendations.jsonl",
+    "pictures": "plots/",
+    "tracking": "run folder and MLflow",
+}
+"""What each phase of a run does."""
+
+
+def phases_table(seconds: Mapping[str, float]) -> Table:
+    """Where the time of a run went.
+
+    Args:
+        seconds: of each phase.
+    """
+    table = Table(title="Where the time went", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("phase")
+    table.add_column("seconds", justify="right")
+    table.add_column("what it is")
+    for phase, duration in seconds.items():
+        table.add_row(phase, f"{duration:,.1f}", _PHASES[phase])
+    table.add_row("[bold]all[/]", f"[bold]{sum(seconds.values()):,.1f}[/]", "from the command on")
+    return table
+
+
 def _meaning(name: str) -> str:
     parts = re.fullmatch(r"(.*?)(\d*)", name)
     assert parts is not None

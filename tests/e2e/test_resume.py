@@ -137,6 +137,9 @@ def test_a_sweep_that_is_repeated_does_only_what_is_missing(ring_logs: Path, tmp
         tmp_path, ring_logs, "--multirun", "model=track,mean,artist", "hydra.sweep.dir=two", *quiet, "resume=true"
     )
     assert done.stdout.count("done already, run:") == 3  # in the folder of the sweep itself too
+    done = quick(tmp_path, ring_logs, "model=track", *quiet, "resume=true")
+    assert done.stdout.startswith("track α=1 seed=1: done already, run:")
+    assert done.stdout.count("\n") == 1  # no tables
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("segue").experiment_id])
     parents = [run for run in runs if run.data.tags.get("segue.kind") == "sweep"]

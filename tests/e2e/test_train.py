@@ -131,6 +131,23 @@ def test_a_run_prints_its_table_its_folder_and_what_comes_next(ring_run: tuple[P
     assert "Lightning" not in printed
 
 
+def test_a_run_prints_where_its_time_went_and_mlflow_has_it(ring_run: tuple[Path, str]) -> None:
+    import mlflow
+
+    run, printed = ring_run
+    phases = ["start", "data", "tracking", "training", "validation", "test", "lists", "pictures"]
+    _, _, table = printed.partition("Where the time went")
+    seconds = {
+        row[0]: float(row[1]) for row in map(str.split, table.splitlines()) if row and row[0] in (*phases, "all")
+    }
+    assert list(seconds) == [*phases, "all"]
+    assert sum(seconds[phase] for phase in phases) == pytest.approx(seconds["all"], abs=0.5)
+    client = mlflow.MlflowClient(f"sqlite:///{run.parent}/mlflow.db")
+    logged = client.get_run(metrics_of(run)["mlflow_run_id"]).data.metrics
+    for phase in phases:
+        assert logged[f"time/{phase}_s"] == pytest.approx(seconds[phase], abs=0.06 if phase != "tracking" else 30)
+
+
 def test_mlflow_knows_all_of_a_run(ring_run: tuple[Path, str]) -> None:
     import mlflow
 

@@ -101,9 +101,12 @@ def test_a_model_below_popular_on_real_logs_gets_another_reason() -> None:
 
 
 @pytest.mark.parametrize("is_job", [False, True])
-def test_tracks_are_shown_of_a_single_run_and_not_of_a_job(is_job: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tracks_and_times_are_shown_of_a_single_run_and_not_of_a_job(
+    is_job: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     example = ExampleTrack(place=1, name=("One", "Ann"), following=[("Two", "Bob")])
-    show_training(finished(is_job=is_job), {"test/mrr": 0.5}, [example])
+    show_training(finished(is_job=is_job), {"test/mrr": 0.5}, [example], {"training": 1.0})
     printed = capsys.readouterr().out
     assert "mrr" in printed
     assert ("Two by Bob" in printed) == (not is_job)
+    assert printed.count("Where the time went") == (not is_job)

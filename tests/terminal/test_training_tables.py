@@ -4,7 +4,14 @@ import io
 
 from rich.console import Console, RenderableType
 
-from src.terminal.training_tables import WIDEST, ExampleTrack, below_popular, examples_table, metrics_tables
+from src.terminal.training_tables import (
+    WIDEST,
+    ExampleTrack,
+    below_popular,
+    examples_table,
+    metrics_tables,
+    phases_table,
+)
 
 METRICS = {
     "test/num_queries": 1734.0,
@@ -72,3 +79,13 @@ def test_tracks_are_shown_by_title_and_artist_or_else_by_id_and_fit() -> None:
         assert "5 Two by" in text
         assert "1 108" in text
         assert "tracks at places 1, 2 by plays in training" in text
+
+
+def test_the_seconds_of_each_phase_are_shown_with_their_sum() -> None:
+    lines = text_of(phases_table({"start": 3.26, "training": 1234.5, "pictures": 0.04}))
+    rows = [" ".join(line.split()) for line in lines]
+    assert rows[0] == "Where the time went"
+    assert "start 3.3 libraries and settings" in rows
+    assert "training 1,234.5 the epochs" in rows
+    assert "pictures 0.0 plots/" in rows
+    assert "all 1,237.8 from the command on" in rows
