@@ -18,7 +18,11 @@ from src.evaluation import ranking
 from src.models.retrieval.sparse import mean_ranks
 from src.recommendations import check_k
 from src.runs.atomic import write_whole
+from src.statistics.intervals import MeanInterval
 from src.terminal.progress import progress
+
+LEVEL = 0.95
+"""Confidence level of the intervals of test metrics."""
 
 
 class RankingMetrics(Callback):
@@ -27,6 +31,8 @@ class RankingMetrics(Callback):
     Args:
         context: of the run; the ranks of the test queries are handed on in it.
         max_val_queries: validate on this many queries, the first in a seeded order, or on all where there are fewer.
+        max_test_queries: test on a sample of sessions with at most this many queries, the same for every model and
+            seed; None for all sessions.
         list_length: length of the lists that coverage, same artist and popularity are taken from.
         queries_path: where the test queries are written, a line each with its rank and every metric (Parquet).
         seed: decides which validation queries are taken.
@@ -40,12 +46,16 @@ class RankingMetrics(Callback):
         context: RunContext,
         *,
         max_val_queries: int,
+        max_test_queries: int | None,
         list_length: int,
         queries_path: str,
         seed: int,
     ) -> None:
         self._context, datamodule = context, context.datamodule
         check_number("max_val_queries", max_val_queries, whole=True, least=1)
+        if max_test_queries is not None:
+            hint = "null ranks all"
+            check_number("callbacks.ranking.max_test_queries", max_test_queries, whole=True, least=1, hint=hint)
         check_k(list_length, len(datamodule.catalog))
         self._list_length, self._queries_path = list_length, Path(queries_path)
         self._vocabulary, self._train = datamodule.vocabulary, datamodule.pairs["train"]
@@ -55,6 +65,10 @@ class RankingMetrics(Callback):
             chosen = np.zeros(len(val), bool)
             chosen[np.random.default_rng(seed).permutation(len(val))[:max_val_queries]] = True
             self.queries["val"] = val.where(chosen)
+        test = self.queries["test"]
+        self._num_all_queries = len(test)
+        if max_test_queries is not None:
+            self.queries["test"] = test.where(ranking.sample_sessions(test.session, max_test_queries))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `val/<metric>`."""
@@ -65,15 +79,21 @@ class RankingMetrics(Callback):
             pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=len(queries))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Log `test/<metric>` with floors, and write the queries and hand them on."""
+        """Log `test/<metric>` with floors and intervals, and write the queries and hand them on."""
         queries = self.queries["test"]
-        pl_module.log("test/num_queries", float(len(queries)))
+        num_sessions = len(np.unique(queries.session))
+        sizes = {"queries": len(queries), "sessions": num_sessions, "all_queries": self._num_all_queries}
+        pl_module.log_dict({f"test/num_{name}": float(size) for name, size in sizes.items()})
         if not len(queries):
             return
         ranks, metrics = self._rank(pl_module, queries, "test")
         beyond, covered = self._beyond_accuracy(pl_module, queries)
         per_query = pd.concat([metrics, beyond], axis=1)
         means = {name: float(mean) for name, mean in per_query.mean().items()}
+        if num_sessions > 1:
+            for name in metrics:
+                interval = MeanInterval.of_clusters(metrics[name].to_numpy(), queries.session, LEVEL)
+                means[f"{name}_half_width"] = interval.upper - interval.mean
         means[f"coverage_at_{self._list_length}"] = covered
         for floor, floor_ranks in self._floors(queries):
             floor_means = ranking.accuracy(floor_ranks).mean()

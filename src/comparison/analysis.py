@@ -319,8 +319,9 @@ def _query_scores(
             not np.array_equal(own[name].to_numpy(), queries[name].to_numpy()) for name in QUERY
         ):
             raise InputError(
-                f"runs {first.run_id} ({first.setup}) and {run.run_id} ({run.setup}) were tested on different queries "
-                "and cannot be compared; choose runs of the same data with parent=<run id> or filter=<condition>"
+                f"runs {first.run_id} ({first.setup}) and {run.run_id} ({run.setup}) were tested on different queries, "
+                f"{len(queries):,} and {len(own):,}, and cannot be compared; choose runs of the same data and the same "
+                "callbacks.ranking.max_test_queries with parent=<run id> or filter=<condition>"
             )
     sessions, session = np.unique(queries["session"].to_numpy(), return_inverse=True)
     scores: dict[str, dict[str, QueryScores]] = {metric: {} for metric in metrics}

@@ -33,6 +33,27 @@ def is_query(
     return np.asarray(liked & (previous != following))
 
 
+def sample_sessions(session: Int64[np.ndarray, "Q"], max_queries: int) -> Bool[np.ndarray, "Q"]:
+    """Select the queries of a random sample of whole sessions.
+
+    The sessions are put into a random order that depends on nothing but their numbers. The sample is the longest
+    beginning of this order that has at most `max_queries` queries, and at least one session.
+
+    Args:
+        session: number of the session of each query.
+        max_queries: largest number of queries, at least 1.
+
+    Returns:
+        True for each query of the sample.
+    """
+    _, of_query, num_queries = np.unique(session, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(0).permutation(len(num_queries))
+    is_chosen = np.zeros(len(num_queries), bool)
+    is_chosen[order[num_queries[order].cumsum() <= max_queries]] = True
+    is_chosen[order[:1]] = True
+    return is_chosen[of_query]
+
+
 def recall_at(ranks: Float64[np.ndarray, "Q"], k: int) -> Float64[np.ndarray, "Q"]:
     """Compute recall@k: 1 if the relevant candidate is among the first k, else 0.
 

@@ -2,13 +2,13 @@
 
 Every interval that Segue reports is computed here, except the paired difference of two set-ups (`paired.py`) and the
 bars of the calibration picture (`plots/run.py`), which are 1.96 standard errors.
-V values of one group, W values of another.
+V values of one group, W values of another, G clusters.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from scipy import stats
 
 
@@ -19,8 +19,8 @@ class MeanInterval:
     Args:
         num: number of values.
         mean: their mean; NaN without a value.
-        lower: lower bound; NaN with fewer than two values.
-        upper: upper bound; NaN with fewer than two values.
+        lower: lower bound; NaN with fewer than two values or clusters.
+        upper: upper bound; NaN with fewer than two values or clusters.
     """
 
     num: int
@@ -41,6 +41,38 @@ class MeanInterval:
             quantile = float(stats.t.ppf((1 + level) / 2, len(values) - 1))
             margin = quantile * float(values.std(ddof=1)) / len(values) ** 0.5
         return cls(num=len(values), mean=mean, lower=mean - margin, upper=mean + margin)
+
+    @classmethod
+    def of_clusters(
+        cls, values: Float64[np.ndarray, "V"], cluster: Int64[np.ndarray, "V"], level: float
+    ) -> "MeanInterval":
+        """The mean of values and its interval, where the values of a cluster are not independent.
+
+        Args:
+            values: at least one, shape `[V]`.
+            cluster: number of the cluster of each value, shape `[V]`.
+            level: of the interval, in (0, 1).
+
+        Source: Liang & Zeger 1986.
+        """
+        mean, margin = float(values.mean()), float("nan")
+        _, of_value = np.unique(cluster, return_inverse=True)
+        sums = np.bincount(of_value, values - mean)
+        if len(sums) > 1:
+            margin = float(stats.t.ppf((1 + level) / 2, len(sums) - 1)) * clustered_variance(sums, len(values)) ** 0.5
+        return cls(num=len(values), mean=mean, lower=mean - margin, upper=mean + margin)
+
+
+def clustered_variance(sums: Float64[np.ndarray, "G"], num_values: int) -> float:
+    """Variance of a mean over the values of clusters, the square of its standard error (linearised ratio, G/(G−1)).
+
+    Args:
+        sums: for each cluster, the sum over its values of the value less the mean; at least two clusters.
+        num_values: number of values of all clusters.
+
+    Source: Liang & Zeger 1986.
+    """
+    return float(sums @ sums) * len(sums) / (len(sums) - 1) / num_values**2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy import stats
 
+from src.statistics.intervals import clustered_variance
+
 _ROUNDING = 1e-12
 """Metrics are in [0, 1]: a smaller difference is a rounding error of a sum."""
 
@@ -91,8 +93,7 @@ def paired_difference(ours: QueryScores, theirs: QueryScores, level: float) -> P
     num_sessions, seeds = len(residual), [one.run_means for one in (ours, theirs) if len(one.run_means) > 1]
     parts = [(float(means.var(ddof=1)) / len(means), len(means) - 1) for means in seeds]
     if num_sessions > 1:
-        squares = float(residual @ residual) * num_sessions / (num_sessions - 1)
-        parts.append((squares / ours.num_queries**2, num_sessions - 1))
+        parts.append((clustered_variance(residual, ours.num_queries), num_sessions - 1))
     parts = [(variance, df) for variance, df in parts if variance > _ROUNDING**2]
     if difference == 0 and not parts:
         return PairedDifference(difference=0.0, lower=0.0, upper=0.0, p_value=1.0)

@@ -21,6 +21,8 @@ _FLOORS = {
     "mean": "predicts the mean share of training for every pair",
     "random": "predicts a random share for every pair",
 }
+_HALF_WIDTH = "_half_width"
+"""End of the name of half the width of a metric's interval."""
 _MEANINGS = {
     "recall_at_": "next track in the top {}",
     "ndcg_at_": "gain by rank, top {}",
@@ -29,6 +31,8 @@ _MEANINGS = {
     "mae": "absolute error of the share",
     "loss": "what training minimises",
     "num_queries": "pairs that are ranked",
+    "num_sessions": "sessions of these pairs",
+    "num_all_queries": "pairs that could be ranked",
     "coverage_at_": "tracks in any top {}",
     "same_artist_at_": "same artist, in the top {}",
     "popularity_rank_at_": "place by plays, top {}",
@@ -39,12 +43,13 @@ _MEANINGS = {
 def metrics_tables(metrics: Mapping[str, Any], title: str) -> Group:
     """The test metrics of a run, each beside its floors: `test/mse` beside `test/mse_mean_floor`, and so on.
 
-    Metrics with the same floors share a table; a caption says what each floor is.
+    Metrics with the same floors share a table; a caption says what each floor is. Where a metric has an interval, a
+    column has half its width.
     """
     test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
     by_floors: dict[tuple[str, ...], list[str]] = {}
     for name in test:
-        if not name.endswith("_floor"):
+        if not name.endswith(("_floor", _HALF_WIDTH)):
             floors = tuple(floor for floor in _FLOORS if f"{name}_{floor}_floor" in test)
             by_floors.setdefault(floors, []).append(name)
     tables: list[Table] = []
@@ -53,15 +58,20 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> Group:
         table.add_column("test", min_width=max(map(len, names)))  # a cut name could be several metrics
         if not tables:
             table.title = escape(title)
-        for column in ("model", *floors):
+        half_widths = [f"{name}{_HALF_WIDTH}" for name in names]
+        has_intervals = any(name in test for name in half_widths)
+        for column in ("model", *["±"] * has_intervals, *floors):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("what it is")
-        for name in names:
-            beside = (plain(test[f"{name}_{floor}_floor"]) for floor in floors)
+        for name, half_width in zip(names, half_widths, strict=True):
+            beside = [plain(test[half_width], digits=2) if half_width in test else ""] * has_intervals
+            beside += [plain(test[f"{name}_{floor}_floor"]) for floor in floors]
             table.add_row(name, f"[bold]{plain(test[name])}[/]", *beside, _meaning(name))
+        captions = ["±: half the width of the 95 % interval over test sessions"] * has_intervals
         if floors:
-            rules = [f"{floor}: {_FLOORS[floor]}" for floor in floors]
-            table.caption = "\n".join(["floors (what a rule without learning scores):", *rules])
+            captions += ["floors (what a rule without learning scores):"]
+            captions += [f"{floor}: {_FLOORS[floor]}" for floor in floors]
+        table.caption = "\n".join(captions) or None
         tables.append(table)
     return Group(*tables)
 

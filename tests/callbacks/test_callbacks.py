@@ -1,10 +1,11 @@
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock, create_autospec
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -16,9 +17,12 @@ from src.callbacks.ranking_metrics import RankingMetrics, check_monitor
 from src.catalog import Catalog
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.evaluation import ranking
 from src.models.retrieval.approximate import approximate_top_k
 from src.models.retrieval.exact import top_k
 from src.recommendations import Recommendations
+from src.statistics.intervals import MeanInterval
+from tests.callbacks.test_pictures import ranker, trainer_of
 from tests.conftest import NUM_RING_TRACKS, event, make_vocabulary, write_lines, write_tracks
 
 Make = Callable[..., PairDataModule]
@@ -27,6 +31,7 @@ Make = Callable[..., PairDataModule]
 def ranking_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> RankingMetrics:
     usual: dict[str, Any] = {
         "max_val_queries": 10_000,
+        "max_test_queries": None,
         "list_length": 10,
         "queries_path": str(tmp_path / "queries.parquet"),
         "seed": 1,
@@ -59,6 +64,61 @@ def test_validation_takes_a_seeded_part_of_many_queries(ring: PairDataModule, tm
     assert rows[0] == rows[1] != rows[2]
     assert len(whole) > 20
     assert len(parts[0]["test"]) == len(ranking_of(ring, tmp_path).queries["test"])
+
+
+def test_the_test_takes_the_same_whole_sessions_for_every_seed(ring: PairDataModule, tmp_path: Path) -> None:
+    whole = ranking_of(ring, tmp_path).queries["test"]
+    parts = [ranking_of(ring, tmp_path, max_test_queries=50, seed=seed).queries["test"] for seed in (1, 2)]
+    for one, other in zip(astuple(parts[0]), astuple(parts[1]), strict=True):
+        assert np.array_equal(one, other, equal_nan=True)
+    of_sessions = whole.where(np.isin(whole.session, parts[0].session))
+    assert 40 < len(parts[0]) == len(of_sessions) <= 50 < len(whole)
+
+
+def test_null_or_enough_test_queries_takes_all(ring: PairDataModule, tmp_path: Path) -> None:
+    whole = ranking_of(ring, tmp_path, max_test_queries=None).queries["test"]
+    test = ring.pairs["test"]
+    assert len(whole) == ranking.is_query(test.previous, test.following, test.played_ratio).sum()
+    assert len(ranking_of(ring, tmp_path, max_test_queries=len(whole)).queries["test"]) == len(whole)
+
+
+def test_where_sessions_are_torn_apart_the_test_takes_all_that_it_has_of_a_session(
+    ring: PairDataModule, datamodule_of: Make, tmp_path: Path
+) -> None:
+    torn = datamodule_of(ring.path, split="pair")
+    torn.setup()
+    whole = ranking_of(torn, tmp_path).queries["test"]
+    part = ranking_of(torn, tmp_path, max_test_queries=50).queries["test"]
+    assert 40 < len(part) == np.isin(whole.session, part.session).sum() <= 50 < len(whole)
+
+
+def test_sums_are_over_all_test_pairs_and_ranks_over_the_sample(ring: PairDataModule, tmp_path: Path) -> None:
+    metrics, written = [], []
+    for max_test_queries in (None, 50):
+        trainer, context = trainer_of(ring, tmp_path, max_test_queries=max_test_queries)
+        [of_run] = trainer.test(ranker(ring), ring, verbose=False)
+        metrics.append(of_run)
+        written.append(pd.read_parquet(tmp_path / "queries.parquet"))
+        queries, num_queries = written[-1], of_run["test/num_queries"]
+        assert context.test_queries is not None
+        assert num_queries == len(queries) == len(context.test_queries.rank)
+        assert of_run["test/num_sessions"] == queries["session"].nunique()
+        interval = MeanInterval.of_clusters(queries["mrr"].to_numpy(), queries["session"].to_numpy(), 0.95)
+        assert of_run["test/mrr_half_width"] == pytest.approx(interval.upper - interval.mean)
+    whole, part = metrics
+    assert whole["test/num_all_queries"] == part["test/num_all_queries"] == whole["test/num_queries"]
+    assert part["test/num_queries"] <= 50
+    for name in ("loss", "mse", "mae", "mse_mean_floor"):
+        assert whole[f"test/{name}"] == part[f"test/{name}"]
+    chosen = written[0]["session"].isin(written[1]["session"])
+    pd.testing.assert_frame_equal(written[0][chosen].reset_index(drop=True), written[1])
+
+
+@pytest.mark.parametrize("wrong", [0, -50_000])
+def test_a_number_of_test_queries_below_one_is_refused(ring: PairDataModule, tmp_path: Path, wrong: int) -> None:
+    line = f"callbacks.ranking.max_test_queries must be a whole number of at least 1, got {wrong}; null ranks all"
+    with pytest.raises(InputError, match=line):
+        ranking_of(ring, tmp_path, max_test_queries=wrong)
 
 
 def test_a_ranking_monitor_without_queries_is_refused_before_training(disliked: PairDataModule, tmp_path: Path) -> None:

@@ -62,12 +62,22 @@ def baseline(datamodule: PairDataModule) -> Baseline:
 
 
 def trainer_of(
-    datamodule: PairDataModule, run: Path, *more: Callback, ranked: bool = True, **settings: Any
+    datamodule: PairDataModule,
+    run: Path,
+    *more: Callback,
+    ranked: bool = True,
+    max_test_queries: int | None = None,
+    **settings: Any,
 ) -> tuple[Trainer, RunContext]:
     context = RunContext(datamodule=datamodule)
     chosen: dict[str, Choice] = {
         "ranking": partial(
-            RankingMetrics, max_val_queries=100, list_length=2, queries_path=str(run / "queries.parquet"), seed=1
+            RankingMetrics,
+            max_val_queries=100,
+            max_test_queries=max_test_queries,
+            list_length=2,
+            queries_path=str(run / "queries.parquet"),
+            seed=1,
         ),
         "plots": partial(Pictures, folder=str(run / "plots"), monitor=MONITOR, mode="min", seed=1),
     }

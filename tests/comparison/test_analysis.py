@@ -241,7 +241,9 @@ def test_runs_that_were_tested_on_different_queries_are_refused(column: str) -> 
     other = other[:2] if column == "fewer" else other.assign(**{column: [0, 1, 7]})
     runs = [run("a", 1, [0.1, 0.2, 0.3]), replace(run("b", 2, [0.1, 0.2, 0.3]), queries=other)]
     with pytest.raises(
-        InputError, match=r"runs a-1 \(a\) and b-2 \(b\) were tested on different queries and .*parent=.*filter="
+        InputError,
+        match=r"runs a-1 \(a\) and b-2 \(b\) were tested on different queries, 3 and [23], and .*"
+        r"the same callbacks.ranking.max_test_queries with parent=.*filter=",
     ):
         compared(runs)
 

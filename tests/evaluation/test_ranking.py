@@ -37,6 +37,33 @@ def test_a_query_is_liked_or_unknown_and_not_its_own_answer() -> None:
     assert ranking.is_query(previous, following, share).tolist() == [False, True, True, True, False, False]
 
 
+sessions = st.lists(st.integers(0, 9), min_size=1, max_size=40).map(np.array)
+
+
+@given(session=sessions, max_queries=st.integers(1, 45))
+def test_a_sample_has_whole_sessions_and_no_more_queries_than_allowed(session: np.ndarray, max_queries: int) -> None:
+    is_chosen = ranking.sample_sessions(session, max_queries)
+    inside, outside = set(session[is_chosen]), set(session[~is_chosen])
+    assert inside
+    assert not inside & outside
+    assert is_chosen.sum() <= max_queries or len(inside) == 1
+    assert is_chosen.all() or len(session) > max_queries
+
+
+@given(session=sessions, max_queries=st.integers(1, 45))
+def test_a_larger_sample_has_every_session_of_a_smaller_one(session: np.ndarray, max_queries: int) -> None:
+    smaller, larger = (ranking.sample_sessions(session, num) for num in (max_queries, max_queries + 5))
+    assert (larger >= smaller).all()
+
+
+def test_samples_do_not_prefer_early_or_short_sessions() -> None:
+    session = np.repeat(np.arange(2000), np.tile([1, 9], 1000))  # in turns one query and nine
+    chosen = np.unique(session[ranking.sample_sessions(session, len(session) // 2)])
+    assert 950 < len(chosen) < 1050
+    assert 950 < chosen.mean() < 1050
+    assert 0.45 < (chosen % 2).mean() < 0.55
+
+
 def test_coverage_counts_each_track_once() -> None:
     assert ranking.coverage(np.array([[1, 2], [2, 3], [1, 3]]), 12) == 3 / 12
 

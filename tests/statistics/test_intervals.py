@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from scipy import stats
 
 from src.statistics.intervals import GroupSummary, MeanInterval, always_valid, bootstrap, fieller, welch
@@ -28,6 +29,26 @@ def test_the_interval_of_a_mean_of_three_values_covers_the_true_mean_at_its_leve
     rng = np.random.default_rng(15)
     means = [MeanInterval.of(rng.normal(0.3, 0.05, 3), 0.95) for _ in range(NUM_EXPERIMENTS)]
     assert within_four_standard_errors(sum(one.lower < 0.3 < one.upper for one in means), 0.95, NUM_EXPERIMENTS)
+
+
+def test_the_interval_of_clusters_equals_the_cluster_interval_of_statsmodels() -> None:
+    rng = np.random.default_rng(4)
+    cluster = 7 * np.repeat(rng.permutation(30), rng.integers(1, 9, 30))
+    values = rng.random(len(cluster)) + rng.normal(0, 0.3, 211)[cluster]
+    fit = sm.OLS(values, np.ones(len(values))).fit()
+    expected = fit.get_robustcov_results("cluster", groups=cluster, use_t=True, df_correction=True)
+    one = MeanInterval.of_clusters(values, cluster, 0.9)
+    assert (one.num, one.mean) == (len(values), pytest.approx(expected.params[0]))
+    assert (one.lower, one.upper) == pytest.approx(tuple(expected.conf_int(0.1)[0]))
+
+
+def test_the_interval_of_clusters_of_one_value_is_students_and_of_one_cluster_there_is_none() -> None:
+    values = np.random.default_rng(5).random(12)
+    each, students = MeanInterval.of_clusters(values, np.arange(12), 0.95), MeanInterval.of(values, 0.95)
+    assert (each.mean, each.lower, each.upper) == pytest.approx((students.mean, students.lower, students.upper))
+    single = MeanInterval.of_clusters(values, np.zeros(12, np.int64), 0.95)
+    assert single.mean == values.mean()
+    assert np.isnan([single.lower, single.upper]).all()
 
 
 def test_there_is_no_relative_interval_if_the_control_mean_could_be_zero() -> None:

@@ -17,6 +17,7 @@ METRICS = {
     "test/num_queries": 1734.0,
     "test/popularity_rank_at_10": 12780.4,
     "test/recall_at_50": 0.1696,
+    "test/recall_at_50_half_width": 0.00456,
     "test/recall_at_50_popular_floor": 0.2543,
     "test/recall_at_50_counts_floor": 0.177,
     "test/mse": 0.04929,
@@ -36,10 +37,12 @@ def test_metrics_are_shown_plainly_beside_their_floors_with_their_meaning() -> N
     lines = text_of(metrics_tables(METRICS, title="convex [seed=1]"))
     assert lines[0].strip() == "convex [seed=1]"
     rows = [" ".join(line.split()) for line in lines]
-    assert "recall_at_50 0.1696 0.177 0.2543 next track in the top 50" in rows
+    assert "test model ± counts popular what it is" in rows
+    assert "recall_at_50 0.1696 0.0046 0.177 0.2543 next track in the top 50" in rows
     assert "mse 0.04929 0.1094 0.00001234 squared error of the share" in rows
     assert "num_queries 1,734 pairs that are ranked" in rows
     assert "popularity_rank_at_10 12,780 place by plays, top 10" in rows
+    assert [line for line in rows if "±" in line][1:] == ["±: half the width of the 95 % interval over test sessions"]
     assert max(map(len, lines)) <= 80
 
 
