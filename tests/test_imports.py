@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "abtest": NOUNS | {"runs", "statistics", "datamodules", "terminal", "plots"},
     "comparison": NOUNS | {"runs", "statistics", "evaluation", "terminal", "tracking", "plots"},
     "sweeps": {"errors", "runs", "terminal", "tracking", "plots"},
-    "callbacks": NOUNS | {"runs", "evaluation", "models", "datamodules", "terminal", "tracking", "plots", "sweeps"},
+    "callbacks": NOUNS
+    | {"runs", "statistics", "evaluation", "models", "datamodules", "terminal", "tracking", "plots", "sweeps"},
 }
 OF_MODELS_FOR_DATA = "src.models.contracts"
 """All that `datamodules` may import of `models`."""

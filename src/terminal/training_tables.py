@@ -24,8 +24,8 @@ _FLOORS = {
 _HALF_WIDTH = "_half_width"
 """End of the name of half the width of a metric's interval."""
 _MEANINGS = {
-    "recall_at_": "next track in the top {}",
-    "ndcg_at_": "gain by rank, top {}",
+    "recall_at_": "next in the top {}",
+    "ndcg_at_": "gain in the top {}",
     "mrr": "mean of 1 / rank",
     "mse": "squared error of the share",
     "mae": "absolute error of the share",

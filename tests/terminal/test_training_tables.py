@@ -38,7 +38,7 @@ def test_metrics_are_shown_plainly_beside_their_floors_with_their_meaning() -> N
     assert lines[0].strip() == "convex [seed=1]"
     rows = [" ".join(line.split()) for line in lines]
     assert "test model ± counts popular what it is" in rows
-    assert "recall_at_50 0.1696 0.0046 0.177 0.2543 next track in the top 50" in rows
+    assert "recall_at_50 0.1696 0.0046 0.177 0.2543 next in the top 50" in rows
     assert "mse 0.04929 0.1094 0.00001234 squared error of the share" in rows
     assert "num_queries 1,734 pairs that are ranked" in rows
     assert "popularity_rank_at_10 12,780 place by plays, top 10" in rows
