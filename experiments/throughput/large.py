@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,7 @@ def generate(folder: Path, *, num_playlists: int, seed: int) -> None:
     catalogue = {"track_id": range(num_tracks), "album_id": albums, "artist_id": artist, "duration_sec": seconds}
     lines = {"playlist_id": playlist, "track_id": track}
     for name, columns in (("tracks.csv", catalogue), ("train_sequential.csv", lines)):
-        frame = pd.DataFrame(columns)
-        write_whole(folder / name, lambda path, frame=frame: frame.to_csv(path, index=False, lineterminator="\n"))
+        write_whole(folder / name, partial(pd.DataFrame(columns).to_csv, index=False, lineterminator="\n"))
 
 
 def measure(data: Path, run: Path, checkout: Path, words: list[str]) -> dict[str, Any]:
