@@ -80,7 +80,7 @@ def measure(data: Path, run: Path, checkout: Path, words: list[str]) -> dict[str
     ended, used = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
     ends = [started, *((run / name).stat().st_mtime for name in PHASES.values()), ended]
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    kept = ("test/num_queries", "test/num_queries_found", "test/num_sessions", "test/ndcg_at_10", "export/recall_at_50")
+    kept = ("test/num_queries", "test/num_all_queries", "test/num_sessions", "test/ndcg_at_10", "export/recall_at_50")
     return {
         "seconds": dict(zip([*PHASES, "tracking"], np.diff(ends).round(1).tolist(), strict=True)),
         "total_s": round(ended - started, 1),
