@@ -147,7 +147,7 @@ def event(user: int, timestamp: int, track: int, time: float = 1.0, message: str
         "track": track,
         "time": time,
         "latency": 0.001,
-        "recommendation": None if message == "last" else 100,
+        "recommendation": None if message == "last" else 99,  # a track that no test plays
         "experiments": {"TEST": "C"},
     }
 
