@@ -224,6 +224,7 @@ def datamodule_of(tmp_path: Path) -> Callable[..., PairDataModule]:
             "split": "time",
             "split_seed": 0,
             "session_gap_minutes": 30.0,
+            "interleaved": "separate",
             "max_rejected": 0.01,
             "rejected_path": str(tmp_path / "rejected.jsonl"),
             "batch_size": 64,

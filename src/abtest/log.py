@@ -25,7 +25,7 @@ Lines = dict[str, Any]
 
 _COLUMNS = (
     "{message: 'VARCHAR', timestamp: 'BIGINT', user: 'BIGINT', track: 'BIGINT', time: 'DOUBLE', latency: 'DOUBLE', "
-    "recommendation: 'VARCHAR', experiments: 'VARCHAR'}"
+    "recommendation: 'BIGINT', experiments: 'VARCHAR'}"
 )
 
 _NUM_TIME_BINS = 40
@@ -163,7 +163,7 @@ def _read_lines(
             CREATE TABLE lines AS
             SELECT CASE message WHEN 'last' THEN TRUE WHEN 'next' THEN FALSE END AS is_last, timestamp, user AS user_id,
                 track, time, COALESCE(latency, 0) AS latency,
-                COALESCE(TRY_CAST(recommendation AS BIGINT), -1) AS recommendation, experiments,
+                COALESCE(recommendation, -1) AS recommendation, experiments,
                 (hash(filename) >> 32)::UINTEGER AS file
             FROM read_json($files, format = 'newline_delimited', columns = {_COLUMNS}, ignore_errors = true,
                 filename = true, maximum_object_size = 16777216)""",

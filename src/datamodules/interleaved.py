@@ -104,7 +104,7 @@ def _first_of_chains(part: Columns, gap_ms: int | float) -> Int64[np.ndarray, "n
     while ((earlier := first[first]) != first).any():
         first = earlier
     is_obeying = np.bincount(user, is_resumed) > np.bincount(user, is_ignored)
-    return np.where(is_obeying[user], first, -1)
+    return np.asarray(np.where(is_obeying[user], first, -1))
 
 
 def _recommended_by(part: Columns) -> Int64[np.ndarray, "n"]:
@@ -139,7 +139,7 @@ def _overlaps(first: Int64[np.ndarray, "S"], last: Int64[np.ndarray, "S"]) -> Bo
     """Whether each session, from event `first` to event `last`, overlaps another; `first` ascends."""
     latest = np.maximum.accumulate(last)
     after = np.concatenate([[False], first[1:] < latest[:-1]])
-    return after | np.concatenate([after[1:], [False]])
+    return np.asarray(after | np.concatenate([after[1:], [False]]))
 
 
 def _changes(column: np.ndarray) -> Bool[np.ndarray, "E"]:
