@@ -1,4 +1,4 @@
-"""Two sessions of one user at once: how their events are told apart.
+"""Two sessions of one user at once: which events belong to which of them.
 
 The simulator of botify in several processes plays one user in several sessions at the same time, and the lines of
 these sessions alternate in the log. The lines themselves say which belong together: the recommendation of a line is
