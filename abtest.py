@@ -36,9 +36,9 @@ def abtest(config: DictConfig) -> None:
     names = {role: recommender_name(arm) for role, arm in given.items()}
     arms = arms_to_play(config.logs, given)
     pre_period = None
+    reading = {name: config[name] for name in ("max_rejected", "interleaved", "session_gap_minutes")}
     if config.pre:
-        folder = Path(str(config.pre))
-        pre_period = read_users(folder, experiment=None, max_rejected=config.max_rejected, any_arms=True, called="pre")
+        pre_period = read_users(Path(str(config.pre)), experiment=None, any_arms=True, called="pre", **reading)
     logs = Path(str(config.logs)) if arms is None else run_dir / "logs"
     if arms is not None:
         settings.shares(list(arms))
@@ -67,7 +67,7 @@ def abtest(config: DictConfig) -> None:
             progress=arm_bars,
         )
     with console.status("reading logs"):
-        users = read_users(logs, experiment=experiment, max_rejected=config.max_rejected)
+        users = read_users(logs, experiment=experiment, **reading)
     with console.status("comparing"):
         analysis = analyse(users, settings, pre_period)
         write_report(analysis, run_dir, provenance())

@@ -16,6 +16,8 @@ from src.terminal.words import commands_of, experiment_as_name
 if TYPE_CHECKING:
     from src.serving.loading import ReleaseRequest
 
+_WITHOUT_LISTS = "no lists: pick and artist_gap do not apply"
+
 
 def _words(words: list[str]) -> list[str]:
     return experiment_as_name(commands_of(words, "do", ("load", "rollback", "versions")))
@@ -52,7 +54,7 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
     show(f"experiment   {release.experiment}")
     for name, arm in release.arms.items():
         picks = f"pick={arm.pick}, artist_gap={arm.artist_gap}"
-        how = picks if arm.policy == "lists" else "no lists: pick and artist_gap do not apply"
+        how = f"{picks}{', lists of users' * (arm.policy == 'user_lists')}" if arm.has_lists else _WITHOUT_LISTS
         show(f"arm {name:<8} {arm.recommender}, {how}")
     show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
     show(f"run folder   {settings.run_dir}")

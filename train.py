@@ -150,6 +150,8 @@ def _run(
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
+    for line in datamodule.remarks():
+        console.print(line, soft_wrap=True, markup=False)
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     context = RunContext(datamodule=datamodule, clock=clock)
     chosen = instantiate(config.callbacks, _convert_="all")

@@ -1,10 +1,11 @@
-"""Recommendations: for every track, the K tracks that should follow it, best first.
+"""Recommendations: for every track, the K tracks that should follow it, best first; or for every user, K tracks.
 
-N tracks in the catalogue, K candidates of a list, S sessions. This module does not import torch because the service
-imports it.
+N tracks in the catalogue, Q lists, K candidates of a list, S sessions, U users. This module does not import torch
+because the service imports it.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,28 +62,49 @@ def pick(how: str, open_places: Bool[np.ndarray, "S K"], draws: Float64[np.ndarr
     return np.where(open_places.any(1), np.minimum(places, num_kept - 1), -1)
 
 
+FORMATS = {"botify": "track", "botify_2026": "item_id"}
+"""The formats of a file of recommendations, and the key that each has for the track of a line."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Recommendations:
-    """For every row of the catalogue, the rows of its K best candidates, best first.
+    """Lists of the K best candidates, best first: of every track of the catalogue, or of users.
 
     Args:
-        rows: candidates of each track, in 0..N-1; shorter lists are padded with -1.
+        rows: rows of the candidates, in 0..N-1; shorter lists are padded with -1.
         scores: score of each candidate; NaN where there is none.
+        users: raw id of the user of each list, ascending; None if row r has the list of row r of the catalogue (Q = N).
     """
 
-    rows: Int64[np.ndarray, "N K"]
-    scores: Float32[np.ndarray, "N K"]
+    rows: Int64[np.ndarray, "Q K"]
+    scores: Float32[np.ndarray, "Q K"]
+    users: Int64[np.ndarray, "Q"] | None = None
 
-    def write(self, path: Path, catalog: Catalog) -> None:
-        """Write JSON lines in the format of botify, with scores added.
+    def of_users(self, users: Int64[np.ndarray, "U"]) -> Int64[np.ndarray, "U K"]:
+        """The lists of some users. They must be lists of users.
 
-        One line for each track: `{"artist", "title", "track", "recommendations": [raw ids, best first], "scores"}`. The
-        file appears under its name only when it is complete.
+        Args:
+            users: raw ids.
+
+        Returns:
+            Rows of the candidates of each user; -1 for a user who has no list.
+        """
+        assert self.users is not None
+        places = self.users.searchsorted(users).clip(max=len(self.users) - 1)
+        return np.where((self.users[places] == users)[:, None], self.rows[places], -1)
+
+    def write(self, path: Path, catalog: Catalog, *, format: str) -> None:
+        """Write JSON lines in a format of botify, with names and scores added. They must be lists of tracks.
+
+        One line for each track: `{"artist", "title", "track", "recommendations": [raw ids, best first], "scores"}`;
+        `botify_2026` has `item_id` for `track`. The file appears under its name only when it is complete.
 
         Args:
             path: the file to write.
             catalog: the catalogue of the recommendations.
+            format: one of `FORMATS`.
         """
+        assert self.users is None
         ids = np.append(catalog.track_ids, -1)[self.rows]
         artists = catalog.artists[catalog.artist_of]
         lengths = (self.rows >= 0).sum(1)
@@ -90,7 +112,7 @@ class Recommendations:
         def write(partial: Path) -> None:
             with partial.open("w", encoding="utf-8") as file:
                 for row, (track, length) in enumerate(zip(catalog.track_ids.tolist(), lengths.tolist(), strict=True)):
-                    line = {"artist": artists[row], "title": catalog.titles[row], "track": track}
+                    line = {"artist": artists[row], "title": catalog.titles[row], FORMATS[format]: track}
                     line["recommendations"] = ids[row, :length].tolist()
                     scores = self.scores[row, :length].astype(np.float64)
                     if not np.isnan(scores).any():
@@ -104,17 +126,19 @@ class Recommendations:
         """Read a file that Segue or botify wrote, and check it against a catalogue.
 
         Args:
-            path: the file.
+            path: the file. Its lines have `track` or `item_id` and `recommendations`, or `user` and `tracks`.
             catalog: the catalogue of the recommendations.
 
         Returns:
-            The recommendations; tracks without a line have an empty list.
+            The recommendations, of users if its lines have users; tracks without a line have an empty list.
 
         Raises:
             InputError: the file is missing or damaged, or belongs to another catalogue. The message names the line.
         """
-        lists = _read_lists(path)
-        recommendations = cls._from_lists(lists, catalog, path)
+        form, lists = _read_lists(path)
+        if form is _OF_USERS:
+            return cls._of_users(lists, catalog, path)
+        recommendations = cls._of_tracks(lists, catalog, path)
         _check_names(lists, catalog, path)
         return recommendations
 
@@ -129,48 +153,78 @@ class Recommendations:
             The recommendations and their catalogue, in the order of the lines.
 
         Raises:
-            InputError: the file is missing or damaged, or recommends a track that has no line. The message names the
-                line.
+            InputError: the file is missing or damaged, has lists of users, or recommends a track that has no line. The
+                message names the line.
         """
-        lists = _read_lists(path)
+        form, lists = _read_lists(path)
+        if form is _OF_USERS:
+            raise InputError(
+                f"{path} has lists of users and therefore no catalogue; name the catalogue: tracks=<path>/tracks.json"
+            )
         titles, artists = ([_name(line.get(key)) for line in lists.values()] for key in ("title", "artist"))
         catalog = Catalog.from_columns(list(lists), titles, artists, source=str(path))
-        return cls._from_lists(lists, catalog, path), catalog
+        return cls._of_tracks(lists, catalog, path), catalog
 
     @classmethod
-    def _from_lists(cls, lists: "dict[int, _Line]", catalog: Catalog, path: Path) -> "Recommendations":
-        lengths = np.array([len(line["recommendations"]) for line in lists.values()])
-        is_filled = np.arange(max(lengths.max(), 1)) < lengths[:, None]
-        ids = np.zeros(is_filled.shape, np.int64)
-        ids[is_filled] = np.concatenate([np.array(line["recommendations"], np.int64) for line in lists.values()])
+    def _of_tracks(cls, lists: "_Lists", catalog: Catalog, path: Path) -> "Recommendations":
         query_rows = catalog.rows_of(np.fromiter(lists, np.int64, len(lists)))
-        candidates = catalog.rows_of(ids)
-        is_unknown = is_filled & (candidates < 0)
-        is_bad_line = (query_rows < 0) | is_unknown.any(1)
-        if is_bad_line.any():
-            number = int(is_bad_line.argmax())
-            unknown = list(lists)[number] if query_rows[number] < 0 else int(ids[number][is_unknown[number]][0])
-            raise InputError(
-                f"{path}, line {number + 1}: track {unknown} is not in the catalogue of {len(catalog)} tracks; "
-                "use the catalogue that these recommendations were made for"
-            )
-        rows = np.full((len(catalog), is_filled.shape[1]), -1, np.int64)
-        rows[query_rows] = np.where(is_filled, candidates, -1)
+        line_rows, line_scores = _padded(lists, catalog, path, query_rows)
+        rows = np.full((len(catalog), line_rows.shape[1]), -1, np.int64)
         scores = np.full(rows.shape, np.nan, np.float32)
-        has_scores = np.array([line.get("scores") is not None for line in lists.values()])
-        if has_scores.any():
-            line_scores = np.full(is_filled.shape, np.nan, np.float32)
-            known_scores = [np.array(line["scores"], np.float32) for line in lists.values() if line.get("scores")]
-            line_scores[is_filled & has_scores[:, None]] = np.concatenate([np.empty(0, np.float32), *known_scores])
-            scores[query_rows] = line_scores
+        rows[query_rows], scores[query_rows] = line_rows, line_scores
         return cls(rows=rows, scores=scores)
+
+    @classmethod
+    def _of_users(cls, lists: "_Lists", catalog: Catalog, path: Path) -> "Recommendations":
+        users = np.fromiter(lists, np.int64, len(lists))
+        rows, scores = _padded(lists, catalog, path, np.zeros(len(users), np.int64))
+        order = np.argsort(users)
+        return cls(rows=rows[order], scores=scores[order], users=users[order])
+
+
+def has_lists_of_users(path: Path) -> bool:
+    """Whether the lists of a file are those of users; its first line decides.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return _form_of(_read_bytes(path, first_line_only=True)) is _OF_USERS
+
+
+def _padded(
+    lists: "_Lists", catalog: Catalog, path: Path, query_rows: Int64[np.ndarray, "n"]
+) -> tuple[Int64[np.ndarray, "n K"], Float32[np.ndarray, "n K"]]:
+    """Candidates and scores of each line; `query_rows` is negative where the track of a line is unknown."""
+    lengths = np.array([len(line["candidates"]) for line in lists.values()])
+    is_filled = np.arange(max(lengths.max(), 1)) < lengths[:, None]
+    ids = np.zeros(is_filled.shape, np.int64)
+    ids[is_filled] = np.concatenate([np.array(line["candidates"], np.int64) for line in lists.values()])
+    candidates = catalog.rows_of(ids)
+    is_unknown = is_filled & (candidates < 0)
+    is_bad_line = (query_rows < 0) | is_unknown.any(1)
+    if is_bad_line.any():
+        number = int(is_bad_line.argmax())
+        unknown = list(lists)[number] if query_rows[number] < 0 else int(ids[number][is_unknown[number]][0])
+        raise InputError(
+            f"{path}, line {number + 1}: track {unknown} is not in the catalogue of {len(catalog)} tracks; "
+            "use the catalogue that these recommendations were made for"
+        )
+    scores = np.full(is_filled.shape, np.nan, np.float32)
+    has_scores = np.array([line.get("scores") is not None for line in lists.values()])
+    if has_scores.any():
+        known_scores = [np.array(line["scores"], np.float32) for line in lists.values() if line.get("scores")]
+        scores[is_filled & has_scores[:, None]] = np.concatenate([np.empty(0, np.float32), *known_scores])
+    return np.where(is_filled, candidates, -1), scores
 
 
 def _name(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _check_names(lists: "dict[int, _Line]", catalog: Catalog, path: Path) -> None:
+def _check_names(lists: "_Lists", catalog: Catalog, path: Path) -> None:
     """Refuse a file in which a track has another title or artist than in the catalogue."""
     rows = catalog.rows_of(np.fromiter(lists, np.int64, len(lists)))
     titles, artists = catalog.titles[rows], catalog.artists[catalog.artist_of[rows]]
@@ -184,59 +238,121 @@ def _check_names(lists: "dict[int, _Line]", catalog: Catalog, path: Path) -> Non
             )
 
 
-_TrackId = Annotated[int, Field(gt=-(2**63), lt=2**63)]
-_Score = Annotated[float, Field(gt=-1e30, lt=1e30)]
+_Id = Annotated[int, Field(gt=-(2**63), lt=2**63)]
+_STRICT = ConfigDict(strict=True)
 
 
-@with_config(ConfigDict(strict=True))
-class _Line(TypedDict):
-    track: _TrackId
-    recommendations: list[_TrackId]
-    scores: NotRequired[list[_Score] | None]
+class _Rest(TypedDict):
+    scores: NotRequired[list[Annotated[float, Field(gt=-1e30, lt=1e30)]] | None]
     title: NotRequired[Any]
     artist: NotRequired[Any]
 
 
-_LINE = TypeAdapter(_Line)
-
-_EXPECTED = {
-    "track": 'expected an object with a whole number under "track"',
-    "recommendations": '"recommendations" must be a list of track ids',
-    "scores": '"scores" must be one finite number for each recommendation',
-}
+class _Line(_Rest):
+    key: int
+    candidates: list[int]
 
 
-def _read_lists(path: Path) -> dict[int, _Line]:
+@with_config(_STRICT)
+class _TrackLine(_Rest):
+    key: Annotated[_Id, Field(alias="track")]
+    candidates: Annotated[list[_Id], Field(alias="recommendations")]
+
+
+@with_config(_STRICT)
+class _ItemLine(_Rest):
+    key: Annotated[_Id, Field(alias="item_id")]
+    candidates: Annotated[list[_Id], Field(alias="recommendations")]
+
+
+@with_config(_STRICT)
+class _UserLine(_Rest):
+    key: Annotated[_Id, Field(alias="user")]
+    candidates: Annotated[list[_Id], Field(alias="tracks")]
+
+
+_Lists = dict[int, _Line]
+"""The lines of a file by the track or user that they are about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """The keys that all lines of a file have: of what the list is about, and of the list."""
+
+    key: str
+    candidates: str
+    parse: Callable[[bytes], Any]
+
+    def expected(self, key: str) -> str:
+        """What a line must have under a key."""
+        return {
+            self.candidates: f'"{self.candidates}" must be a list of track ids',
+            "scores": '"scores" must be one finite number for each recommendation',
+        }.get(key, f'expected an object with a whole number under "{self.key}"')
+
+
+_OF_TRACKS = _Form(key="track", candidates="recommendations", parse=TypeAdapter(_TrackLine).validate_json)
+_OF_ITEMS = _Form(key="item_id", candidates="recommendations", parse=TypeAdapter(_ItemLine).validate_json)
+_OF_USERS = _Form(key="user", candidates="tracks", parse=TypeAdapter(_UserLine).validate_json)
+_FORMS = (_OF_TRACKS, _OF_ITEMS, _OF_USERS)
+
+
+def _form_of(bare: bytes) -> _Form | None:
+    """The form of a line; None where it has the keys of none."""
     try:
-        text = path.read_bytes()
+        line = json.loads(bare)
+    except (ValueError, RecursionError):
+        return None
+    return next((form for form in _FORMS if form.key in line), None) if isinstance(line, Mapping) else None
+
+
+def _read_bytes(path: Path, *, first_line_only: bool = False) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.readline() if first_line_only else file.read()
     except OSError as error:
         raise InputError(
             f"cannot read recommendations from {path}: {error.strerror}; if the run folder was deleted, MLflow still "
             "has them: run:<id>"
         ) from None
-    lists: dict[int, _Line] = {}
-    for number, bare in enumerate(text.splitlines(), start=1):
-        line = _parse(bare, f"{path}, line {number}")
-        if line["track"] in lists:
-            track = line["track"]
-            raise InputError(f"{path}, line {number}: track {track} has two lines; every track must have one")
-        lists[line["track"]] = line
-    if not lists:
+
+
+def _read_lists(path: Path) -> tuple[_Form, _Lists]:
+    bares = _read_bytes(path).splitlines()
+    if not bares:
         raise InputError(f"{path} is empty: expected one line for each track of the catalogue")
-    return lists
+    form = _form_of(bares[0]) or _OF_TRACKS
+    lists: _Lists = {}
+    for number, bare in enumerate(bares, start=1):
+        line = _parse(bare, form, f"{path}, line {number}")
+        if line["key"] in lists:
+            name = f"{form.key.removesuffix('_id')} {line['key']}"
+            raise InputError(f"{path}, line {number}: {name} has two lines; give it one list")
+        lists[line["key"]] = line
+    return form, lists
 
 
-def _parse(bare: bytes, where: str) -> _Line:
+def _parse(bare: bytes, form: _Form, where: str) -> _Line:
     """Parse and check one line of a recommendations file; every error message starts with `where`."""
     try:
-        line = _LINE.validate_json(bare)
+        line: _Line = form.parse(bare)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        syntax = f"not JSON ({first['msg']})" if first["type"] == "json_invalid" else None
-        raise InputError(f"{where} is damaged: {syntax or _EXPECTED[str((*first['loc'], 'track')[0])]}") from None
-    track, candidates, scores = line["track"], line["recommendations"], line.get("scores")
-    if len(set(candidates)) < len(candidates) or track in candidates:
-        raise InputError(f"{where} is damaged: the list must name distinct tracks other than {track} itself")
+        first, found = error.errors(include_url=False)[0], _form_of(bare)
+        if first["type"] == "json_invalid":
+            raise InputError(f"{where} is damaged: not JSON ({first['msg']})") from None
+        if found is None:
+            keys = ", ".join(f'"{one.key}"' for one in _FORMS[:-1])
+            keys += f' or "{_FORMS[-1].key}"'
+            raise InputError(f"{where} is damaged: expected an object with a whole number under {keys}") from None
+        if found is not form:
+            raise InputError(
+                f'{where} has the key "{found.key}", and line 1 has "{form.key}"; give all lines the same keys'
+            ) from None
+        raise InputError(f"{where} is damaged: {form.expected(str(first['loc'][0]))}") from None
+    key, candidates, scores = line["key"], line["candidates"], line.get("scores")
+    if len(set(candidates)) < len(candidates) or (form is not _OF_USERS and key in candidates):
+        others = "" if form is _OF_USERS else f" other than {key} itself"
+        raise InputError(f"{where} is damaged: the list must name distinct tracks{others}")
     if scores is not None and len(scores) != len(candidates):
-        raise InputError(f"{where} is damaged: {_EXPECTED['scores']}")
+        raise InputError(f"{where} is damaged: {form.expected('scores')}")
     return line

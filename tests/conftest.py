@@ -147,7 +147,7 @@ def event(user: int, timestamp: int, track: int, time: float = 1.0, message: str
         "track": track,
         "time": time,
         "latency": 0.001,
-        "recommendation": None if message == "last" else 100,
+        "recommendation": None if message == "last" else 99,  # a track that no test plays
         "experiments": {"TEST": "C"},
     }
 
@@ -224,6 +224,7 @@ def datamodule_of(tmp_path: Path) -> Callable[..., PairDataModule]:
             "split": "time",
             "split_seed": 0,
             "session_gap_minutes": 30.0,
+            "interleaved": "separate",
             "max_rejected": 0.01,
             "rejected_path": str(tmp_path / "rejected.jsonl"),
             "batch_size": 64,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.recommendations import Recommendations, check_k
+from src.recommendations import FORMATS, Recommendations, check_k, has_lists_of_users
 from tests.conftest import make_catalog
 
 
@@ -29,7 +29,7 @@ def test_what_is_written_is_read_back(
 ) -> None:
     path = tmp_path_factory.mktemp("r") / "recommendations.jsonl"
     catalog = make_catalog(range(len(recommendations.rows)))
-    recommendations.write(path, catalog)
+    recommendations.write(path, catalog, format="botify")
     again = Recommendations.read(path, catalog)
     np.testing.assert_array_equal(again.rows, recommendations.rows)
     np.testing.assert_allclose(again.scores, recommendations.scores, atol=5e-7)
@@ -39,7 +39,8 @@ def test_what_is_written_is_read_back(
 def test_a_line_is_what_botify_loads(tmp_path: Path) -> None:
     path = tmp_path / "recommendations.jsonl"
     rows = np.array([[1, 2], [2, 0], [0, 1]])
-    Recommendations(rows=rows, scores=np.full((3, 2), 0.5, np.float32)).write(path, make_catalog([0, 0, 1]))
+    lists = Recommendations(rows=rows, scores=np.full((3, 2), 0.5, np.float32))
+    lists.write(path, make_catalog([0, 0, 1]), format="botify")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines[0] == {
         "artist": "Artist 0",
@@ -60,6 +61,57 @@ def test_a_file_of_botify_without_scores_and_with_short_lists_is_read(tmp_path: 
     recommendations = Recommendations.read(path, make_catalog([0, 0, 0]))
     assert recommendations.rows.tolist() == [[2, -1], [0, 2], [-1, -1]]
     assert np.isnan(recommendations.scores).all()
+
+
+def test_the_form_of_2026_names_the_track_item_id_and_both_forms_are_read_alike(tmp_path: Path) -> None:
+    catalog, rows = make_catalog([0, 0, 1]), np.array([[1, 2], [2, -1], [-1, -1]])
+    written = Recommendations(rows=rows, scores=np.where(rows >= 0, 0.5, np.nan).astype(np.float32))
+    for name in FORMATS:
+        written.write(tmp_path / name, catalog, format=name)
+    old, new = ((tmp_path / name).read_text() for name in ("botify", "botify_2026"))
+    assert new == old.replace('"track"', '"item_id"') != old
+    for name in FORMATS:
+        read = Recommendations.read(tmp_path / name, catalog)
+        assert (read.rows.tolist(), read.users) == (rows.tolist(), None)
+        again, named = Recommendations.read_with_catalog(tmp_path / name)
+        assert (again.rows.tolist(), named.titles.tolist()) == (rows.tolist(), catalog.titles.tolist())
+
+
+def test_a_line_of_2026_without_names_is_read_and_its_catalogue_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "i2i.jsonl"
+    path.write_text('{"item_id": 0, "recommendations": [2, 1]}\n{"item_id": 2, "recommendations": []}\n')
+    with pytest.raises(InputError, match="line 1: track 1 is not in the catalogue of 2 tracks"):
+        Recommendations.read_with_catalog(path)
+    path.write_text(path.read_text() + '{"item_id": 1, "recommendations": [0]}\n')
+    lists, catalog = Recommendations.read_with_catalog(path)
+    assert catalog.track_ids.tolist() == [0, 2, 1]
+    assert lists.rows.tolist() == [[1, 2], [-1, -1], [0, -1]]
+    assert catalog.num_artists == 3, "each track has an artist of its own"
+
+
+@given(users=st.dictionaries(st.integers(-(2**62), 2**62), st.permutations(range(5)), min_size=1, max_size=8))
+def test_lists_of_users_are_those_of_the_lines_and_others_have_none(
+    users: dict[int, list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path, asked = tmp_path_factory.mktemp("u") / "users.json", [*users, 2**63 - 1, min(users) - 1]
+    lists = {user: order[: order[0]] for user, order in users.items()}  # 0 to 4 tracks
+    lines = ({"user": user, "tracks": [100 + row for row in rows]} for user, rows in lists.items())
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert has_lists_of_users(path)
+    read = Recommendations.read(path, make_catalog([0] * 5))
+    assert read.users is not None
+    assert read.users.tolist() == sorted(users)
+    found = read.of_users(np.array(asked, np.int64)).tolist()
+    assert [[row for row in rows if row >= 0] for rows in found] == [lists.get(user, []) for user in asked]
+
+
+def test_lists_of_users_bring_no_catalogue(tmp_path: Path) -> None:
+    path = tmp_path / "users.json"
+    path.write_text('{"user": 7, "tracks": [100]}\n')
+    with pytest.raises(
+        InputError, match=r"has lists of users and therefore no catalogue; .* tracks=<path>/tracks.json"
+    ):
+        Recommendations.read_with_catalog(path)
 
 
 GOOD = '{"track": 100, "recommendations": [101], "scores": [0.5]}'
@@ -84,6 +136,33 @@ GOOD = '{"track": 100, "recommendations": [101], "scores": [0.5]}'
         (GOOD + '\n{"track": 7, "recommendations": [101]}', "line 2: track 7 is not in the catalogue"),
         ('{"track": 1' + "0" * 30 + ', "recommendations": []}', 'whole number under "track"'),
         ("", "is empty"),
+        (
+            '{"tracks": [100]}',
+            'line 1 is damaged: expected an object with a whole .* under "track", "item_id" or "user"',
+        ),
+        (GOOD + "\n{}", 'line 2 is damaged: expected an object with a whole number under "track", "item_id" or "user"'),
+        ('{"item_id": 100}', 'line 1 is damaged: "recommendations" must be a list of track ids'),
+        ('{"item_id": "100", "recommendations": []}', 'expected an object with a whole number under "item_id"$'),
+        ('{"user": 7}', 'line 1 is damaged: "tracks" must be a list of track ids'),
+        ('{"user": 7, "recommendations": [100]}', '"tracks" must be a list of track ids'),
+        ('{"user": null, "tracks": [100]}', 'expected an object with a whole number under "user"$'),
+        ('{"user": 7, "tracks": [100, 100]}', "line 1 is damaged: the list must name distinct tracks$"),
+        (
+            '{"user": 7, "tracks": [100]}\n{"user": 7, "tracks": [101]}',
+            "line 2: user 7 has two lines; give it one list",
+        ),
+        (
+            '{"user": 7, "tracks": [100]}\n{"user": 8, "tracks": [999]}',
+            "line 2: track 999 is not in the catalogue of 3",
+        ),
+        (
+            GOOD + '\n{"item_id": 101, "recommendations": [100]}',
+            'line 2 has the key "item_id", and line 1 has "track"; give all lines the same keys',
+        ),
+        (
+            '{"item_id": 101, "recommendations": [100]}\n{"user": 7, "tracks": [100]}',
+            'line 2 has the key "user", and line 1 has "item_id"; give all lines the same keys',
+        ),
         (b"\xff\xfe", "line 1 is damaged"),
     ],
 )

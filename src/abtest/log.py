@@ -16,6 +16,7 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 
 from src.datamodules.compressed import check_whole
+from src.datamodules.interleaved import check_policy, separate
 from src.errors import InputError, check_number
 from src.runs.cores import duckdb_settings
 
@@ -24,7 +25,7 @@ Lines = dict[str, Any]
 
 _COLUMNS = (
     "{message: 'VARCHAR', timestamp: 'BIGINT', user: 'BIGINT', track: 'BIGINT', time: 'DOUBLE', latency: 'DOUBLE', "
-    "experiments: 'VARCHAR'}"
+    "recommendation: 'BIGINT', experiments: 'VARCHAR'}"
 )
 
 _NUM_TIME_BINS = 40
@@ -35,6 +36,8 @@ GUARDS = {
     "lines_of_other_experiments": "lines without this experiment were left out",
     "users_in_two_arms": "users who were in two arms were left out",
     "duplicate_lines": "lines that repeat another line were counted once",
+    "interleaved_sessions": "sessions ran at the same time as another session of their user; `interleaved` decides "
+    "whether they are separated, kept as one, or left out",
     "lines_behind_the_clock": "lines came after a later line of the same user; events were sorted by time",
     "sessions_with_bad_shares": "sessions with a share below 0 or above 1 were left out",
     "ends_without_session": "`last` events that directly follow a `last` event were left out",
@@ -88,6 +91,8 @@ def read_users(
     *,
     experiment: str | None,
     max_rejected: int | float,
+    interleaved: str,
+    session_gap_minutes: int | float,
     any_arms: bool = False,
     called: str = "logs",
 ) -> Users:
@@ -97,6 +102,8 @@ def read_users(
         folder: the folder.
         experiment: name of the experiment; None if the log has only one.
         max_rejected: accepted share of lines that are not events, in [0, 1].
+        interleaved: policy for sessions of one user at the same time; see `separate`.
+        session_gap_minutes: longest pause that a session of a user with interleaved sessions may have, in minutes.
         any_arms: read all lines, of any experiment and arm; for a period before the experiment.
         called: key of the command line that names the folder, for messages.
 
@@ -107,6 +114,8 @@ def read_users(
         InputError: there are no logs, too many lines are not events, or the experiment cannot be chosen.
     """
     check_number("max_rejected", max_rejected, least=0, most=1)
+    check_policy("interleaved", interleaved)
+    check_number("session_gap_minutes", session_gap_minutes, above=0, most=1e9, hint="30 is usual")
     where = f"{called}={folder}"
     if not folder.is_dir():
         raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
@@ -136,7 +145,8 @@ def read_users(
         "lines_rejected": num_rejected,
         "lines_of_other_experiments": num_lines - num_rejected - len(lines["arm"]),
     }
-    return _users_of(lines, arms, name or "", guards, num_lines)
+    gap_ms = session_gap_minutes * 60_000
+    return _users_of(lines, arms, name or "", guards, num_lines, interleaved=interleaved, gap_ms=gap_ms)
 
 
 _IS_EVENT = """COALESCE(is_last IS NOT NULL AND timestamp IS NOT NULL AND user_id IS NOT NULL AND track IS NOT NULL
@@ -152,7 +162,9 @@ def _read_lines(
             f"""
             CREATE TABLE lines AS
             SELECT CASE message WHEN 'last' THEN TRUE WHEN 'next' THEN FALSE END AS is_last, timestamp, user AS user_id,
-                track, time, COALESCE(latency, 0) AS latency, experiments, (hash(filename) >> 32)::UINTEGER AS file
+                track, time, COALESCE(latency, 0) AS latency,
+                COALESCE(recommendation, -1) AS recommendation, experiments,
+                (hash(filename) >> 32)::UINTEGER AS file
             FROM read_json($files, format = 'newline_delimited', columns = {_COLUMNS}, ignore_errors = true,
                 filename = true, maximum_object_size = 16777216)""",
             {"files": [glob.escape(str(file)) for file in files]},
@@ -199,26 +211,37 @@ def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, in
     database.executemany("INSERT INTO arms VALUES (?, ?)", list(arm_of_text.items()))
     return database.execute(
         f"""
-        SELECT user_id, timestamp, is_last, track, time, latency, file, lines.rowid AS position, arm
+        SELECT user_id, timestamp, is_last, track, time, latency, recommendation, file, lines.rowid AS position, arm
         FROM lines JOIN arms USING (experiments) WHERE {_IS_EVENT}
         ORDER BY user_id, timestamp, position"""
     ).fetchnumpy()
 
 
-def _users_of(lines: Lines, arms: list[str], name: str, guards: dict[str, int], num_events: int) -> Users:
+def _users_of(
+    lines: Lines,
+    arms: list[str],
+    name: str,
+    guards: dict[str, int],
+    num_events: int,
+    *,
+    interleaved: str,
+    gap_ms: int | float,
+) -> Users:
     """Cut the lines of each user into sessions, after each `last`; then apply the rules of GUARDS."""
     lines = {key: np.asarray(column) for key, column in lines.items()}
     first = np.flatnonzero(_changes(lines["user_id"]))
     in_two_arms = np.minimum.reduceat(lines["arm"], first) != np.maximum.reduceat(lines["arm"], first)
     is_of_two_arms = np.repeat(in_two_arms, np.diff(first, append=len(lines["arm"])))
-    is_duplicate = ~_changes(*(lines[key] for key in ("user_id", "timestamp", "is_last", "track", "time")))
+    is_duplicate = _duplicates(lines)
     if (left_out := is_of_two_arms | is_duplicate).any():  # rare, and the copies are slow
         lines = {key: column[~left_out] for key, column in lines.items()}
     starts_user = _changes(lines["user_id"])
     is_out_of_order = ~_changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)
 
-    start = np.flatnonzero(starts_user | np.roll(lines["is_last"], 1))
-    tracks = np.diff(start, append=len(starts_user))
+    begins = starts_user | np.roll(lines["is_last"], 1)
+    lines, begins, num_interleaved = separate(lines, begins, policy=interleaved, gap_ms=gap_ms)
+    start = np.flatnonzero(begins)
+    tracks = np.diff(start, append=len(begins))
     has_end = lines["is_last"][start + tracks - 1]
     is_orphan = has_end & (tracks == 1)
     has_bad_share = np.logical_or.reduceat((lines["time"] < 0) | (lines["time"] > 1), start)
@@ -226,6 +249,7 @@ def _users_of(lines: Lines, arms: list[str], name: str, guards: dict[str, int], 
     guards = guards | {
         "users_in_two_arms": int(in_two_arms.sum()),
         "duplicate_lines": int((is_duplicate & ~is_of_two_arms).sum()),
+        "interleaved_sessions": num_interleaved,
         "lines_behind_the_clock": int(is_out_of_order.sum()),
         "sessions_with_bad_shares": int(has_bad_share.sum()),
         "ends_without_session": int(is_orphan.sum()),
@@ -250,6 +274,16 @@ def _users_of(lines: Lines, arms: list[str], name: str, guards: dict[str, int], 
         lengths=_count_sessions(arms, arm_of, time=np.floor(time).astype(np.int64)),
         num_events=num_events,
     )
+
+
+def _duplicates(lines: Lines) -> Any:
+    """Whether each line repeats an earlier one; only lines of one user in one millisecond are compared."""
+    names = ("user_id", "timestamp", "is_last", "track", "time", "latency", "recommendation")
+    is_tie = ~_changes(lines["user_id"], lines["timestamp"])
+    ties = np.flatnonzero(is_tie | np.append(is_tie[1:], False))
+    is_duplicate = np.zeros(len(is_tie), bool)
+    is_duplicate[ties] = pd.DataFrame({name: lines[name][ties] for name in names}).duplicated()
+    return is_duplicate
 
 
 def _changes(*columns: Any) -> Any:

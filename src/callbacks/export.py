@@ -11,7 +11,7 @@ from src.callbacks.context import RunContext, ranker_of
 from src.catalog import Vocabulary
 from src.catalog_files import write_top_tracks
 from src.errors import InputError, check_number
-from src.recommendations import Recommendations, check_k
+from src.recommendations import FORMATS, Recommendations, check_k
 from src.terminal.console import console
 from src.terminal.progress import progress
 from src.terminal.training_tables import ExampleTrack
@@ -35,13 +35,22 @@ class Export(Callback):
         index: search `exact` or `approximate`, or `auto`, which is exact for small catalogues.
         approximate_above: tracks up to which `auto` is exact.
         recall: share of the exact lists that an approximate search aims at, in (0, 1].
+        format: `botify`, or `botify_2026`, whose lines name the track `item_id`.
 
     Raises:
         InputError: the catalogue cannot fill `k` places, or another argument is out of range.
     """
 
     def __init__(
-        self, context: RunContext, *, path: str, k: int, index: str, approximate_above: int, recall: float
+        self,
+        context: RunContext,
+        *,
+        path: str,
+        k: int,
+        index: str,
+        approximate_above: int,
+        recall: float,
+        format: str,
     ) -> None:
         num_tracks = len(context.datamodule.catalog)
         check_k(k, num_tracks)
@@ -49,7 +58,10 @@ class Export(Callback):
             raise InputError(f"callbacks.export.index must be one of {', '.join(INDEXES)}, got {index!r}")
         check_number("callbacks.export.approximate_above", approximate_above, whole=True, least=0)
         check_number("callbacks.export.recall", recall, above=0, most=1)
+        if format not in FORMATS:
+            raise InputError(f"callbacks.export.format must be one of {', '.join(FORMATS)}, got {format!r}")
         self._context, self._path, self._k, self._recall = context, Path(path), k, recall
+        self._format = format
         self._approximate = index == "approximate" or (index == "auto" and num_tracks > approximate_above)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,7 +75,7 @@ class Export(Callback):
                 rows, scores, share_found = ranker.approximate_top(query_rows, self._k, self._recall, advance)
             else:
                 rows, scores = ranker.top(query_rows, self._k, advance)
-            Recommendations(rows=rows, scores=scores).write(self._path, vocabulary.catalog)
+            Recommendations(rows=rows, scores=scores).write(self._path, vocabulary.catalog, format=self._format)
         self._context.recommendations = self._path
         self._context.examples = example_tracks(vocabulary, rows)
         if share_found is not None:

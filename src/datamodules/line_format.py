@@ -41,6 +41,7 @@ class LineFormat(Reader):
             is a playlist. `reason` says why the line is rejected, or is NULL.
         played_ratio: SQL expression of the share played, in [0, 1], over `parsed` (p) and `catalogue` (c).
         is_playlist: whether a line is a playlist.
+        has_recommendations: whether `parse` also gives `recommendation`, the track that was recommended next, or NULL.
     """
 
     catalogue: str
@@ -52,6 +53,7 @@ class LineFormat(Reader):
     parse: str
     played_ratio: str = "p.played_ratio"
     is_playlist: bool = False
+    has_recommendations: bool = False
 
     def read(self, folder: Path, *, max_rejected: float, rejected_path: Path) -> SourceEvents:
         """Read the catalogue and the events; see `Reader.read`.
@@ -191,6 +193,11 @@ def _validate_events(database: duckdb.DuckDBPyConnection, source: LineFormat) ->
             SELECT rowid AS line, generate_subscripts(track, 1) AS place, rowid AS user_id, timestamp,
                    unnest(track) AS track, played_ratio, source_session, is_last, reason
             FROM parsed WHERE NOT is_blank"""
+    recommendation, of_line, catalogue = (
+        (", r.row AS recommendation", ", p.recommendation", "LEFT JOIN catalogue r ON v.recommendation = r.track")
+        if source.has_recommendations
+        else ("", "", "")
+    )
     database.execute(f"""
         CREATE VIEW listed AS {listed};
         CREATE VIEW validated AS
@@ -202,13 +209,13 @@ def _validate_events(database: duckdb.DuckDBPyConnection, source: LineFormat) ->
                     THEN 'track ' || p.track || ' has no duration in {source.catalogue}, therefore no share'
                     WHEN ({source.played_ratio}) NOT BETWEEN 0 AND 1
                     THEN 'the share played must lie in [0, 1], got ' || ({source.played_ratio})
-               END AS reason
+               END AS reason {of_line}
         FROM listed p LEFT JOIN catalogue c ON p.track = c.track;
         CREATE TABLE rejected AS
         SELECT line, min(reason) AS reason FROM validated WHERE reason IS NOT NULL GROUP BY line;
         CREATE VIEW events AS
-        SELECT user_id, timestamp, position, track, played_ratio, source_session, is_last
-        FROM validated WHERE line NOT IN (SELECT line FROM rejected)""")
+        SELECT user_id, timestamp, position, v.track, played_ratio, source_session, is_last {recommendation}
+        FROM validated v {catalogue} WHERE line NOT IN (SELECT line FROM rejected)""")
 
 
 def _rejected_lines(

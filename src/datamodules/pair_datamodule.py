@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.catalog import Catalog, Vocabulary
 from src.datamodules.formats import find_reader
+from src.datamodules.interleaved import check_policy
 from src.datamodules.pairs import Pairs, make_pairs
 from src.datamodules.sessions import Sessions, cut_sessions
 from src.datamodules.splits import SPLITS, split_pairs, split_sessions
@@ -93,6 +94,7 @@ class PairDataModule(LightningDataModule):
         split_seed: seed of `split=session|pair`, in [0, 2³²). It is separate from `seed`, therefore runs with different
             seeds have the same test set.
         session_gap_minutes: a longer pause ends a session, in minutes, above 0.
+        interleaved: policy for sessions of one user at the same time: `separate`, `keep` or `drop`.
         max_rejected: largest share of lines that may be rejected, in [0, 1].
         rejected_path: file that rejected lines are written to.
         batch_size: number of pairs in a batch, at least 1.
@@ -119,6 +121,7 @@ class PairDataModule(LightningDataModule):
         split: str,
         split_seed: int,
         session_gap_minutes: float,
+        interleaved: str,
         max_rejected: float,
         rejected_path: str,
         batch_size: int,
@@ -127,12 +130,14 @@ class PairDataModule(LightningDataModule):
         super().__init__()
         if split not in ("time", "session", "pair"):
             raise InputError(f"split must be time, session or pair, got {split!r}")
+        check_policy("datamodule.interleaved", interleaved)
         check_number("batch_size", batch_size, whole=True, least=1)
         check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
         check_number("split_seed", split_seed, whole=True, least=0, most=2**32 - 1)
         self._reader, self.path, self._prepare = reader, Path(path), prepare
         self._max_rejected, self._rejected_path = max_rejected, Path(rejected_path)
         self._pairing, self._window, self._session_gap_minutes = pairing, window, session_gap_minutes
+        self._interleaved, self._num_interleaved = interleaved, 0
         self._split, self._split_seed = split, split_seed
         self._batch_size, self._seed = batch_size, seed
         self._summary: pd.DataFrame | None = None
@@ -161,7 +166,10 @@ class PairDataModule(LightningDataModule):
         source = find_reader(self._reader).read(
             self.path, max_rejected=self._max_rejected, rejected_path=self._rejected_path
         )
-        sessions = cut_sessions(source.database, session_gap_minutes=self._session_gap_minutes)
+        sessions = cut_sessions(
+            source.database, session_gap_minutes=self._session_gap_minutes, interleaved=self._interleaved
+        )
+        self._num_interleaved = sessions.num_interleaved
         source.database.close()
         pairs = make_pairs(sessions, pairing=self._pairing, window=self._window)
         self.catalog = source.catalog
@@ -225,6 +233,16 @@ class PairDataModule(LightningDataModule):
         """
         assert self._summary is not None, "summary() before setup()"
         return self._summary
+
+    def remarks(self) -> list[str]:
+        """What to print below the summary. Call it after `setup`."""
+        if not self._num_interleaved:
+            return []
+        done = {"separate": "separated", "keep": "kept as one", "drop": "left out"}[self._interleaved]
+        return [
+            f"interleaved  {self._num_interleaved:,} sessions ran at the same time as another one of their user: "
+            f"{done} (datamodule.interleaved={self._interleaved})"
+        ]
 
     def digest(self) -> str:
         """Compute a digest of the data. Call it after `setup`.

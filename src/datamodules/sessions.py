@@ -1,7 +1,7 @@
 """Sessions: how the events of a listener are cut into sessions.
 
-S sessions, E events, L listeners. The same rules are in `sql/sessions.sql` for logs that are too large for one machine.
-Tests check that both give the same sessions.
+S sessions, E events, L listeners. The same rules, without the policy for interleaved sessions, are in
+`sql/sessions.sql` for logs that are too large for one machine. Tests check that both give the same sessions.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
 from src.catalog import Listens
+from src.datamodules.interleaved import separate
 from src.errors import check_number
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Sessions:
         has_clock: whether the source has timestamps. Without them the order of the sessions has no meaning.
         listens: every event.
         place: place 0, 1, … of each event in its session.
+        num_interleaved: number of sessions that ran at the same time as another one of their user.
     """
 
     user: Int64[np.ndarray, "S"]
@@ -36,6 +38,7 @@ class Sessions:
     has_clock: bool
     listens: Listens
     place: Int64[np.ndarray, "E"]
+    num_interleaved: int = 0
 
     def __len__(self) -> int:
         return len(self.user)
@@ -47,15 +50,17 @@ class Sessions:
         return np.array([f"{user}/{number}" for user, number in pairs], object)
 
 
-def cut_sessions(database: "DuckDBPyConnection", *, session_gap_minutes: float) -> Sessions:
+def cut_sessions(database: "DuckDBPyConnection", *, session_gap_minutes: float, interleaved: str) -> Sessions:
     """Cut the events of a source into sessions.
 
     A session ends after an event marked as last, before a pause longer than the gap, or where the source reports
-    another session.
+    another session. Where the source has recommendations, they separate the sessions of a user that ran at the same
+    time.
 
     Args:
         database: database that holds the table `events`; see `SourceEvents`.
         session_gap_minutes: a longer pause ends a session, in minutes, above 0.
+        interleaved: policy for sessions of one user at the same time; see `separate`.
 
     Returns:
         The sessions.
@@ -64,16 +69,22 @@ def cut_sessions(database: "DuckDBPyConnection", *, session_gap_minutes: float) 
         InputError: `session_gap_minutes` is out of range.
     """
     check_number("session_gap_minutes", session_gap_minutes, above=0, most=1e9, hint="30 is usual")
-    columns = database.execute("""
+    has_recommendations = any(name == "recommendation" for name, *_ in database.execute("DESCRIBE events").fetchall())
+    columns = database.execute(f"""
         SELECT user_id, COALESCE(timestamp, 0) AS timestamp, timestamp IS NOT NULL AS has_clock, position, track,
                COALESCE(CAST(played_ratio AS FLOAT), 'nan') AS played_ratio,
                COALESCE(source_session, 0) AS source_session, is_last
+               {", COALESCE(recommendation, -1) AS recommendation" * has_recommendations}
         FROM events ORDER BY user_id, timestamp, position""").fetchnumpy()
     events = {name: np.asarray(column) for name, column in columns.items()}
+    gap_ms = round(session_gap_minutes * 60_000)
+    begins = _changes(events["user_id"]) | np.roll(events["is_last"], 1) | _changes(events["source_session"])
+    begins[1:] |= np.diff(events["timestamp"]) > gap_ms
+    num_interleaved = 0
+    if has_recommendations:
+        events, begins, num_interleaved = separate(events, begins, policy=interleaved, gap_ms=gap_ms)
     user, timestamp = events["user_id"], events["timestamp"]
     starts_user = _changes(user)
-    begins = starts_user | np.roll(events["is_last"], 1) | _changes(events["source_session"])
-    begins[1:] |= np.diff(timestamp) > round(session_gap_minutes * 60_000)
 
     start = np.flatnonzero(begins)
     nth = np.arange(len(start))
@@ -94,6 +105,7 @@ def cut_sessions(database: "DuckDBPyConnection", *, session_gap_minutes: float) 
             session=np.repeat(nth, length), track=events["track"][event], played_ratio=events["played_ratio"][event]
         ),
         place=place,
+        num_interleaved=num_interleaved,
     )
 
 

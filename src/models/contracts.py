@@ -226,7 +226,8 @@ class SourceEvents:
 
     The table `events` has the columns `user_id`, `timestamp` (ms, NULL without a clock), `position` (order of the
     lines), `track` (row of the catalogue), `played_ratio` (DOUBLE in [0, 1], or NULL), `source_session` (NULL where the
-    source does not cut sessions itself) and `is_last` (BOOLEAN: a session ends here). The others are BIGINT.
+    source does not cut sessions itself) and `is_last` (BOOLEAN: a session ends here). The others are BIGINT. A source
+    that knows what was recommended after an event also has `recommendation` (row of the catalogue, or NULL).
 
     Attributes:
         database: connection to the database that holds the table `events`.

@@ -174,7 +174,7 @@ class ServiceApp:
             session: list[int] = []
             if recommender.remembers(arm):
                 session = await state.sessions.play(user, played.track, now)
-            following, fallback = recommender.follow(arm, row, session)
+            following, fallback = recommender.follow(arm, user, row, session)
             if fallback:
                 self._metrics.fell_back(arm, fallback)
             track = int(recommender.release.track_ids[following])

@@ -63,7 +63,7 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
 
     @app.get("/track/{track}")
     async def track_record(track: Id) -> dict[str, Any]:
-        """The record of a track, with the ids that the first arm with lists recommends after it, best first."""
+        """The record of a track, with the ids that the first arm with lists of tracks has after it, best first."""
         release = state.release
         row = _row(release, track)
         return {**release.track(row), "recommendations": release.recommended_ids(row)}
@@ -85,7 +85,7 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
         release = state.release
         arms = {
             name: {"recommender": arm.recommender, "policy": arm.policy}
-            | ({"pick": arm.pick, "artist_gap": arm.artist_gap} if arm.policy == "lists" else {})
+            | ({"pick": arm.pick, "artist_gap": arm.artist_gap} if arm.has_lists else {})
             for name, arm in release.arms.items()
         }
         return {"experiment": release.experiment, "arms": arms, "version": release.version, "tracks": len(release)}

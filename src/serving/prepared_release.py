@@ -1,7 +1,7 @@
 """Reads what the arms of an experiment need, and prepares a release that can be written."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from src.assignment import check_arms
 from src.catalog import Catalog
 from src.catalog_files import read_catalog, read_top_tracks
 from src.errors import InputError
-from src.recommendations import Recommendations
+from src.recommendations import Recommendations, has_lists_of_users
 from src.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
-from src.serving.release import POLICIES, Arm, write_release
+from src.serving.release import LISTS, POLICIES, Arm, write_release
 
-_WORDS = sorted(set(POLICIES) - {"lists"})
+_WORDS = sorted(set(POLICIES) - set(LISTS))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,8 +48,8 @@ def prepare_release(
 ) -> PreparedRelease:
     """Read what the arms of an experiment need.
 
-    The catalogue comes from `tracks`, or from the first recommendations file, or, where no arm has a file, from the
-    embedded world. The most played tracks come from the `top_tracks.json` beside that file, or from the world.
+    The catalogue comes from `tracks`, or from the first file with lists of tracks, or, where no arm has a file, from
+    the embedded world. The most played tracks come from the `top_tracks.json` beside that file, or from the world.
 
     Args:
         arms: for each arm the name of a recommender, or a mapping with `recommender` and optionally `pick` and
@@ -90,6 +90,7 @@ def prepare_release(
     if not len(top_tracks) and any(arm.policy == "popular" for arm in checked.values()):
         raise InputError("popular needs a top_tracks.json beside the recommendations or tracks=; there is none")
     lists |= {arm: Recommendations.read(file, catalog) for arm, file in files.items() if arm not in lists}
+    checked |= {arm: replace(checked[arm], policy="user_lists") for arm in files if lists[arm].users is not None}
     return PreparedRelease(experiment=experiment, arms=checked, catalog=catalog, top_tracks=top_tracks, lists=lists)
 
 
@@ -132,7 +133,8 @@ def _catalogue(
     if tracks is not None:
         catalog, source = read_catalog(tracks), tracks
     elif files:
-        arm, source = next(iter(files.items()))
+        of_tracks = ((arm, file) for arm, file in files.items() if not has_lists_of_users(file))
+        arm, source = next(of_tracks, next(iter(files.items())))
         lists[arm], catalog = Recommendations.read_with_catalog(source)
     else:
         embedded = world()

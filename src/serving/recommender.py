@@ -12,12 +12,17 @@ from jaxtyping import Bool, Int32, Int64
 
 from src.assignment import salt_of, treatment
 from src.recommendations import pick
-from src.serving.release import Arm, Release
+from src.serving.release import LISTS, Arm, Release
 
 FALLBACKS = ("artist", "popular", "random")
 """Used in this order where a list has no candidate left: another track of the artist, a popular track, any track."""
 
-_SOURCES = {"lists": ("artist", "popular"), "sticky_artist": ("artist",), "popular": ("popular",), "random": ()}
+_SOURCES = {
+    **dict.fromkeys(LISTS, ("artist", "popular")),
+    "sticky_artist": ("artist",),
+    "popular": ("popular",),
+    "random": (),
+}
 """The fallbacks of each policy before `random`, which takes any track."""
 
 _OWN = {"sticky_artist": "artist", "popular": "popular"}
@@ -52,7 +57,7 @@ class Recommender:
         self._arm_names, self._salt = list(release.arms), salt_of(release.experiment)
         self._top = np.asarray(release.top_tracks[:_POPULAR])
         self._remembers = {
-            arm: given.policy == "lists" and (given.pick != "uniform" or given.artist_gap > 0)
+            arm: given.has_lists and (given.pick != "uniform" or given.artist_gap > 0)
             for arm, given in release.arms.items()
         }
         self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
@@ -66,19 +71,20 @@ class Recommender:
         """Whether an arm needs the tracks that the session has played."""
         return self._remembers[arm]
 
-    def follow(self, arm: str, row: int, played: Sequence[int]) -> Next:
+    def follow(self, arm: str, user: int, row: int, played: Sequence[int]) -> Next:
         """The next track after a track.
 
         Args:
             arm: name of the arm.
+            user: raw id of the user.
             row: row of the track.
             played: raw ids that the session has played, this track last; only if the arm remembers sessions.
         """
         given = self.release.arms[arm]
         session = np.fromiter(played, np.int64, len(played)) if self._remembers[arm] else _NO_TRACKS
         heard = session if given.pick != "uniform" else _NO_TRACKS  # uniform repeats tracks, as the predecessor does
-        if given.policy == "lists":
-            following = self._from_list(self.release.lists[arm][row], given, heard, session)
+        if given.has_lists:
+            following = self._from_list(self.release.candidates(arm, user, row), given, heard, session)
             if following >= 0:
                 return Next(following, None)
         for source in _SOURCES[given.policy]:

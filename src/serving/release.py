@@ -1,6 +1,7 @@
 """A release: everything that a service answers from, as a folder of arrays that are mapped into memory.
 
-N tracks of the catalogue, A artists, K candidates of a list, P popular tracks. Rows are in the order of the raw ids.
+N tracks of the catalogue, A artists, K candidates of a list, P popular tracks, Q lists. Rows are in the order of the
+raw ids.
 """
 
 import hashlib
@@ -18,7 +19,12 @@ from src.errors import InputError, check_number
 from src.recommendations import PICKS, Recommendations
 
 HEAD = "release.json"
-POLICIES = ("lists", "random", "popular", "sticky_artist")
+
+_NO_LIST = np.array([-1], np.int32)
+LISTS = ("lists", "user_lists")
+"""The policies that recommend from lists: from that of the last track, or from that of the user."""
+
+POLICIES = (*LISTS, "random", "popular", "sticky_artist")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +53,11 @@ class Arm:
         hint = "0 lets an artist follow itself"
         check_number("artist_gap", self.artist_gap, whole=True, least=0, most=1000, hint=hint)
 
+    @property
+    def has_lists(self) -> bool:
+        """Whether it recommends from lists; `pick` and `artist_gap` apply then."""
+        return self.policy in LISTS
+
 
 def write_release(
     folder: Path,
@@ -66,7 +77,7 @@ def write_release(
         arms: `C`, `T1`, … in this order.
         catalog: all tracks.
         top_tracks: rows of the most played tracks, best first; may be empty.
-        lists: for each arm whose policy is `lists`, its recommendations, in rows of `catalog`.
+        lists: for each arm that has lists, its recommendations, in rows of `catalog`.
         provenance: command, commit and versions that produced it.
     """
     order = np.argsort(catalog.track_ids)
@@ -82,6 +93,9 @@ def write_release(
     arrays["by_artist"] = np.argsort(arrays["artist_of"], kind="stable").astype(np.int32)
     arrays["artist_ends"] = np.bincount(arrays["artist_of"], minlength=catalog.num_artists).cumsum()
     for arm, recommendations in lists.items():
+        if recommendations.users is not None:
+            arrays[f"users_{arm}"], arrays[f"lists_{arm}"] = recommendations.users, row_of[recommendations.rows]
+            continue
         arrays[f"lists_{arm}"] = row_of[recommendations.rows[order]]
         if not np.isnan(recommendations.scores).all():
             arrays[f"scores_{arm}"] = recommendations.scores[order]
@@ -181,6 +195,11 @@ class Release:
             self.lists: dict[str, Int32[np.ndarray, "N K"]] = {
                 arm: arrays[f"lists_{arm}"] for arm, given in self.arms.items() if given.policy == "lists"
             }
+            self._user_lists: dict[str, tuple[Int64[np.ndarray, Q], Int32[np.ndarray, "Q K"]]] = {
+                arm: (arrays[f"users_{arm}"], arrays[f"lists_{arm}"])
+                for arm, given in self.arms.items()
+                if given.policy == "user_lists"
+            }
             self._scores: dict[str, Float32[np.ndarray, "N K"]] = {
                 arm: arrays[f"scores_{arm}"] for arm in self.lists if f"scores_{arm}" in arrays
             }
@@ -206,8 +225,25 @@ class Release:
         first = int(self.artist_ends[artist - 1]) if artist else 0
         return self.by_artist[first : int(self.artist_ends[artist])]
 
+    def candidates(self, arm: str, user: int, row: int) -> Int32[np.ndarray, "K"]:
+        """The list of an arm that has lists, best first: that of the user, or that of the last track.
+
+        Args:
+            arm: name of the arm.
+            user: raw id of the user.
+            row: row of the last track.
+
+        Returns:
+            Rows of the candidates; -1 in places of the list that are empty.
+        """
+        if arm in self.lists:
+            return np.asarray(self.lists[arm][row])
+        users, lists = self._user_lists[arm]
+        place = int(users.searchsorted(user))
+        return np.asarray(lists[place]) if place < len(users) and users[place] == user else _NO_LIST
+
     def recommended_ids(self, row: int) -> list[int]:
-        """Raw ids that the first arm with lists recommends after a track, best first; empty where no arm has lists."""
+        """Raw ids that the first arm with lists of tracks recommends after a track, best first; empty without any."""
         lists = next(iter(self.lists.values()), None)
         return [] if lists is None else self.track_ids[lists[row][lists[row] >= 0]].tolist()
 

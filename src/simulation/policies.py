@@ -144,7 +144,7 @@ class Popular(Policy):
 
 
 class Lists(Policy):
-    """Recommends a track of the list of the last track, from a recommendations file.
+    """Recommends a track of the list of the last track, or of the list of the listener, from a recommendations file.
 
     Args:
         path: a `recommendations.jsonl`.
@@ -154,7 +154,7 @@ class Lists(Policy):
         world: the world whose tracks are recommended; the file must be of its catalogue.
 
     Raises:
-        InputError: the file cannot be read or is of another catalogue, or a setting is out of range.
+        InputError: the file cannot be read, is for another catalogue or other listeners, or a setting is out of range.
     """
 
     is_stateless = True
@@ -166,11 +166,18 @@ class Lists(Policy):
         if pick not in PICKS:
             raise InputError(f"pick must be one of {', '.join(PICKS)}, got {pick!r}")
         self._pick, self._artist_gap = pick, artist_gap
-        self._lists = Recommendations.read(Path(path), world.catalog).rows.astype(np.int32)
+        given, users = Recommendations.read(Path(path), world.catalog), world.listeners.user_ids
+        if given.users is not None and not np.isin(users, given.users).any():
+            raise InputError(
+                f"{path} has lists of other users, for example {given.users[0]}, and of none of the {len(users)} "
+                "listeners of this world; use lists of its users"
+            )
+        self._is_of_users = given.users is not None
+        self._lists = (given.of_users(users) if self._is_of_users else given.rows).astype(np.int32)
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
         """Recommend the next track of each session."""
-        candidates = self._lists[crowd.current]
+        candidates = self._lists[crowd.users if self._is_of_users else crowd.current]
         available = candidates >= 0
         if self._pick != "uniform":
             for played in crowd.tracks:

@@ -19,6 +19,8 @@ from src.statistics.intervals import GroupSummary
 from tests.abtest.users import pre_period, settings, users_of
 from tests.statistics.rates import skewed, within_four_standard_errors
 
+READING: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0}
+
 
 def slow_sheet(lines: list[dict[str, Any]], experiment: str) -> dict[tuple[str, str], dict[str, float]]:
     """The published spreadsheet, one event at a time."""
@@ -61,7 +63,7 @@ def slow_sheet(lines: list[dict[str, Any]], experiment: str) -> dict[tuple[str, 
 
 def test_the_analysis_of_the_real_log_equals_the_published_spreadsheet(real_data: Path) -> None:
     folder = real_data / "botify-2023" / "logs"
-    users = read_users(folder, experiment="MY_RECOMMENDER", max_rejected=0.01)
+    users = read_users(folder, experiment="MY_RECOMMENDER", max_rejected=0.01, **READING)
     analysis = analyse(users, settings())
     lines = [json.loads(line) for path in sorted(folder.rglob("data.json")) for line in path.read_text().splitlines()]
     expected = slow_sheet(lines, "MY_RECOMMENDER")

@@ -11,6 +11,8 @@ from src.abtest.log import read_users
 from src.errors import InputError
 from tests.conftest import event, write_lines
 
+READING: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0}
+
 
 def log(folder: Path, lines: list[dict[str, Any] | str]) -> Path:
     write_lines(folder / "data.json", lines)
@@ -35,6 +37,7 @@ CLEAN = [*session(1, 0), *session(2, 0), *session(3, 0, arm="T1"), *session(4, 0
     [
         (session(5, 0) + session(5, 100, arm="T1"), "users_in_two_arms", 1, [1, 2, 3, 4]),
         (session(1, 0), "duplicate_lines", 2, [1, 2, 3, 4]),
+        ([*session(1, 0), *session(1, 0)], "duplicate_lines", 4, [1, 2, 3, 4]),
         (session(1, 100, (1.0, 1.5)), "sessions_with_bad_shares", 1, [1, 2, 3, 4]),
         (session(1, 100, (1.0, -0.5, 0.5)), "sessions_with_bad_shares", 1, [1, 2, 3, 4]),
         (session(1, 100, (0.5,)), "ends_without_session", 1, [1, 2, 3, 4]),
@@ -47,7 +50,7 @@ CLEAN = [*session(1, 0), *session(2, 0), *session(3, 0, arm="T1"), *session(4, 0
 def test_each_fault_of_a_log_is_counted_and_left_out(
     tmp_path: Path, more: list[Any], guard: str, count: int, users: list[int]
 ) -> None:
-    read = read_users(log(tmp_path, [*CLEAN, *more]), experiment="TEST", max_rejected=0.2)
+    read = read_users(log(tmp_path, [*CLEAN, *more]), experiment="TEST", max_rejected=0.2, **READING)
     assert {name: number for name, number in read.guards.items() if number} == {guard: count}
     assert read.user_ids.tolist() == users
     num_sessions = 2 if guard == "lines_behind_the_clock" else 1  # only this case adds a valid session
@@ -55,10 +58,63 @@ def test_each_fault_of_a_log_is_counted_and_left_out(
     assert read.time.tolist() == [1.5 * num_sessions, 1.5, 1.5, 1.5]
 
 
+def lines_of(user: int, *steps: tuple[int, int, int | None], arm: str = "C") -> list[dict[str, Any]]:
+    """Lines from timestamp, track and recommendation; without one a line is the last of its session."""
+    return [
+        {
+            **event(user, time, track, 0.5, "last" if recommended is None else "next"),
+            "recommendation": recommended,
+            "experiments": {"TEST": arm},
+        }
+        for time, track, recommended in steps
+    ]
+
+
+TWO_AT_ONCE = lines_of(
+    1, (100, 10, 11), (101, 20, 21), (102, 11, None), (103, 21, None), (104, 30, 31), (105, 40, None), (106, 31, None)
+)
+"""Sessions 10 11 and 20 21, then 30 31 and 40; cut after each `last` they would be 10 20 11, 21, 30 40 and 31."""
+
+
+@pytest.mark.parametrize(
+    ("policy", "sessions", "orphans"), [("separate", [4, 1, 1, 1], 1), ("keep", [3, 1, 1, 1], 2), ("drop", [1] * 4, 0)]
+)
+def test_sessions_of_a_user_at_the_same_time_are_separated_kept_or_dropped(
+    tmp_path: Path, policy: str, sessions: list[int], orphans: int
+) -> None:
+    reading = {**READING, "interleaved": policy}
+    read = read_users(log(tmp_path, [*CLEAN, *TWO_AT_ONCE]), experiment="TEST", max_rejected=0.0, **reading)
+    counts = {"interleaved_sessions": 4, "ends_without_session": orphans}
+    assert {name: count for name, count in read.guards.items() if count} == {k: n for k, n in counts.items() if n}
+    assert read.sessions.tolist() == sessions
+    tracks = {"separate": 8, "keep": 7, "drop": 2}  # a `last` alone is no session
+    assert read.tracks.tolist() == [tracks[policy], 2, 2, 2]
+
+
+def test_lines_that_differ_in_their_latency_are_two_events_and_a_copy_is_one(tmp_path: Path) -> None:
+    """Two sessions of a user end in the same millisecond with the same track; the second copy is not adjacent."""
+    first, second = ({**event(1, 50, 100, 0.5, "last"), "latency": latency} for latency in (0.001, 0.002))
+    start = [event(1, 40, 101), event(1, 41, 101)]
+    more = [*start, first, second, dict(first), dict(second)]
+    read = read_users(log(tmp_path, [*CLEAN, *more]), experiment="TEST", max_rejected=0.0, **READING)
+    assert read.guards["duplicate_lines"] == 2
+    assert read.num_events == len(CLEAN) + len(more)
+    assert read.guards["ends_without_session"] == 1, "the second `last` is an event of its own"
+
+
+def test_an_unknown_policy_or_gap_is_rejected(tmp_path: Path) -> None:
+    for changes, message in (
+        ({"interleaved": "split"}, "interleaved must be one of separate, keep, drop, got 'split'"),
+        ({"session_gap_minutes": 0}, "session_gap_minutes must be a number above 0 .*got 0; 30 is usual"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_users(log(tmp_path, CLEAN), experiment="TEST", max_rejected=0.0, **{**READING, **changes})
+
+
 def test_all_files_of_a_folder_are_read_as_one_log(tmp_path: Path) -> None:
     for number, name in enumerate(("a/data.json", "b/data.json", "b/data.json.1")):
         write_lines(tmp_path / name, CLEAN[number * 2 : number * 2 + 2] if number < 2 else CLEAN[4:])
-    assert len(read_users(tmp_path, experiment=None, max_rejected=0.0)) == 4
+    assert len(read_users(tmp_path, experiment=None, max_rejected=0.0, **READING)) == 4
 
 
 @pytest.mark.parametrize(
@@ -88,19 +144,19 @@ def test_an_unusable_log_is_rejected_with_its_reason(
     if lines is not None:
         log(tmp_path / "logs", lines)
     with pytest.raises(InputError, match=message):
-        read_users(tmp_path / "logs", experiment=experiment, max_rejected=0.01)
+        read_users(tmp_path / "logs", experiment=experiment, max_rejected=0.01, **READING)
 
 
 def test_a_folder_without_logs_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"logs=.*: no data\.json in it or below it; name the run folder"):
-        read_users(tmp_path, experiment=None, max_rejected=0.01)
+        read_users(tmp_path, experiment=None, max_rejected=0.01, **READING)
 
 
 def test_a_compressed_log_is_read_and_a_truncated_one_is_rejected(tmp_path: Path) -> None:
     content = gzip.compress("".join(json.dumps(line) + "\n" for line in CLEAN).encode())
     path = tmp_path / "data.json.gz"
     path.write_bytes(content)
-    assert len(read_users(tmp_path, experiment=None, max_rejected=0.0)) == 4
+    assert len(read_users(tmp_path, experiment=None, max_rejected=0.0, **READING)) == 4
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"data\.json\.gz is not a complete gzip file"):
-        read_users(tmp_path, experiment=None, max_rejected=0.0)
+        read_users(tmp_path, experiment=None, max_rejected=0.0, **READING)

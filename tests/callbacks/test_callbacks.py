@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ def ranking_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Ra
 def export_of(given: PairDataModule | RunContext, tmp_path: Path, **changes: Any) -> Export:
     context = given if isinstance(given, RunContext) else RunContext(datamodule=given)
     usual: dict[str, Any] = {"path": str(tmp_path / "r.jsonl"), "k": 5, "index": "auto", "recall": 0.9}
+    usual["format"] = "botify"
     return Export(context, **{**usual, "approximate_above": NUM_RING_TRACKS, **changes})
 
 
@@ -198,6 +200,21 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
         recall = context.history.test["export/recall_at_5"]
         assert 0.9 <= recall <= 1
         trainer.loggers[0].log_metrics.assert_called_once_with({"export/recall_at_5": pytest.approx(recall)})
+
+
+@pytest.mark.parametrize(("name", "key"), [("botify", "track"), ("botify_2026", "item_id")])
+def test_the_format_names_the_key_of_the_track(ring: PairDataModule, tmp_path: Path, name: str, key: str) -> None:
+    model = FixedVectors(torch.eye(NUM_RING_TRACKS), ring)
+    trainer = create_autospec(Trainer, instance=True, loggers=[])
+    export_of(ring, tmp_path, format=name).on_test_end(trainer, model)
+    keys = [list(json.loads(line)) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert keys == [["artist", "title", key, "recommendations", "scores"]] * NUM_RING_TRACKS
+
+
+def test_an_unknown_format_is_refused(ring: PairDataModule, tmp_path: Path) -> None:
+    message = "callbacks.export.format must be one of botify, botify_2026, got 'botify_2024'"
+    with pytest.raises(InputError, match=message):
+        export_of(ring, tmp_path, format="botify_2024")
 
 
 def test_the_tracks_that_people_see_are_at_doubling_places_by_plays() -> None:

@@ -31,6 +31,7 @@ def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataM
         split="time",
         split_seed=0,
         session_gap_minutes=30.0,
+        interleaved="separate",
         max_rejected=0.01,
         rejected_path=str(tmp_path_factory.mktemp("contracts") / "rejected.jsonl"),
         batch_size=512,

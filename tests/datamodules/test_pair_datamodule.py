@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.datamodules.interleaved import POLICIES
 from src.datamodules.pair_datamodule import BatchSampler, PairDataModule
 from src.datamodules.splits import SPLITS
 from src.errors import InputError
@@ -153,3 +155,91 @@ def test_sessions_of_one_listener_share_a_listener(tmp_path: Path, datamodule_of
     listeners = np.concatenate([datamodule.pairs[name].listener for name in SPLITS])
     assert listeners.tolist() == [{30: 0, 50: 1, 70: 2}[user] for user in users for _ in range(2)]
     assert datamodule.vocabulary.listener_counts.tolist() == [6, 2, 8]
+
+
+def interleaved_log(folder: Path, *, num_sessions: int = 40) -> None:
+    """Sessions 100 101 102 of users; user 0 plays 110 111 112 at the same time, with a pair of tracks at a time."""
+    write_tracks(folder, range(20))
+    lines = []
+    for n in range(num_sessions):
+        steps = [(100, 101), (101, 102), (102, None)]
+        if n == 0:
+            steps = [(100, 101), (110, 111), (101, 102), (111, 112), (102, None), (112, None)]
+        for place, (track, recommended) in enumerate(steps):
+            line = event(n, 10_000 * n + place, track, 0.5, "last" if recommended is None else "next")
+            lines.append({**line, "recommendation": recommended})
+    write_lines(folder / "logs" / "data.json", lines)
+
+
+@pytest.mark.parametrize(
+    ("policy", "num_first", "done"), [("separate", 4, "separated"), ("keep", 4, "kept as one"), ("drop", 0, "left out")]
+)
+def test_sessions_of_a_user_at_the_same_time_are_separated_kept_or_dropped_and_counted(
+    datamodule_of: Make, tmp_path: Path, policy: str, num_first: int, done: str
+) -> None:
+    interleaved_log(tmp_path)
+    datamodule = datamodule_of(tmp_path, interleaved=policy)
+    datamodule.setup()
+    pairs = [
+        (int(previous), int(following))
+        for part in datamodule.pairs.values()
+        for previous, following in zip(part.previous, part.following, strict=True)
+    ]
+    usual = [(0, 1), (1, 2)]
+    expected = {
+        "separate": [*usual, (10, 11), (11, 12)],
+        "keep": [(0, 10), (10, 1), (1, 11), (11, 2)],  # the last event 112 is left alone
+        "drop": [],
+    }[policy]
+    assert sorted(pairs) == sorted(usual * 39 + expected)
+    assert len(expected) == num_first
+    [remark] = datamodule.remarks()
+    assert remark == (
+        f"interleaved  2 sessions ran at the same time as another one of their user: {done} "
+        f"(datamodule.interleaved={policy})"
+    )
+
+
+def test_a_log_without_sessions_at_the_same_time_gives_the_same_pairs_under_every_policy(
+    datamodule_of: Make, real_data: Path
+) -> None:
+    digests = set()
+    for policy in POLICIES:
+        datamodule = datamodule_of(real_data / "botify-2023", interleaved=policy)
+        datamodule.setup()
+        assert datamodule.remarks() == []
+        digests.add(datamodule.digest())
+    assert len(digests) == 1
+
+
+def test_an_unknown_policy_for_interleaved_sessions_is_refused(datamodule_of: Make, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"datamodule\.interleaved must be one of separate, keep, drop, got 'split'"):
+        datamodule_of(tmp_path, interleaved="split")
+
+
+def test_lines_of_one_millisecond_that_differ_in_their_latency_are_two_events(
+    datamodule_of: Make, tmp_path: Path
+) -> None:
+    interleaved_log(tmp_path)
+    path = tmp_path / "logs" / "data.json"
+    first = json.loads(path.read_text().splitlines()[-3])
+    path.write_text(path.read_text() + json.dumps({**first, "user": 99, "latency": 0.1}) + "\n")
+    path.write_text(path.read_text() + json.dumps({**first, "user": 99, "latency": 0.2}) + "\n")
+    datamodule = datamodule_of(tmp_path)
+    datamodule.setup()
+    assert datamodule.summary().loc["all", "events"] == 3 * 40 + 3 + 2
+
+
+@pytest.mark.parametrize("recommendation", ['"abc"', "1.7", "1e30", "[1]", "true", "null", '{"track": 5}'])
+def test_a_recommendation_that_is_no_track_rejects_no_line(
+    datamodule_of: Make, tmp_path: Path, recommendation: str
+) -> None:
+    interleaved_log(tmp_path)
+    path = tmp_path / "logs" / "data.json"
+    lines = path.read_text().splitlines()
+    lines[-2] = lines[-2].replace('"recommendation": 102', f'"recommendation": {recommendation}')
+    path.write_text("\n".join(lines) + "\n")
+    datamodule = datamodule_of(tmp_path, max_rejected=0.0)
+    datamodule.setup()
+    assert datamodule.summary().loc["all", "rejected"] == 0
+    assert datamodule.summary().loc["all", "pairs"] == 2 * 39 + 4

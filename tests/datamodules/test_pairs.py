@@ -62,7 +62,7 @@ def our_pairs(
     folder: Path, tmp_path: Path, pairing: str, window: int = 3, gap_minutes: float = 30.0
 ) -> tuple[Sessions, list[tuple[int, int, float]]]:
     source = READERS["botify"].read(folder, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
-    sessions = cut_sessions(source.database, session_gap_minutes=gap_minutes)
+    sessions = cut_sessions(source.database, session_gap_minutes=gap_minutes, interleaved="separate")
     pairs = make_pairs(sessions, pairing=pairing, window=window)
     ids = source.catalog.track_ids
     columns = ids[pairs.previous].tolist(), ids[pairs.following].tolist(), pairs.played_ratio.tolist()
@@ -100,7 +100,7 @@ def test_pairs_of_the_real_sets_are_those_of_the_sql(
 ) -> None:
     path = real_data / folder
     source = READERS[reader].read(path, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
-    sessions = cut_sessions(source.database, session_gap_minutes=5.0)
+    sessions = cut_sessions(source.database, session_gap_minutes=5.0, interleaved="separate")
     pairs = make_pairs(sessions, pairing=pairing, window=3)
     keys, expected = sql_pairs(source.database, pairing, 3, 5.0)
     assert sessions.key.tolist() == [key for (key,) in keys]
@@ -187,6 +187,6 @@ def test_chosen_pairs_keep_their_columns_together() -> None:
 )
 def test_impossible_pairings_are_refused(ring_logs: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
     source = READERS["botify"].read(ring_logs, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
-    sessions = cut_sessions(source.database, session_gap_minutes=30.0)
+    sessions = cut_sessions(source.database, session_gap_minutes=30.0, interleaved="separate")
     with pytest.raises(InputError, match=message):
         make_pairs(sessions, **{"pairing": "consecutive", "window": 3, **change})

@@ -17,7 +17,7 @@ def sessions_of(folder: Path, events: list[dict[str, Any]], gap_minutes: float =
     write_tracks(folder, range(4))
     write_lines(folder / "logs" / "data.json", events)
     source = READERS["botify"].read(folder, max_rejected=0.0, rejected_path=folder / "rejected.jsonl")
-    return cut_sessions(source.database, session_gap_minutes=gap_minutes)
+    return cut_sessions(source.database, session_gap_minutes=gap_minutes, interleaved="separate")
 
 
 def test_a_pause_of_exactly_the_gap_does_not_end_a_session(tmp_path: Path) -> None:

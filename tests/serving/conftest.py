@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,14 @@ os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", _metrics)
 
 from src.catalog import Catalog  # noqa: E402
 from src.recommendations import Recommendations  # noqa: E402
-from src.serving.release import Arm, Release, write_release  # noqa: E402
+from src.serving.release import LISTS, Arm, Release, write_release  # noqa: E402
 from tests.conftest import make_catalog  # noqa: E402
 
 START_MS = 1_700_000_000_000
 
 
 def arm(policy: str = "lists", pick: str = "uniform", artist_gap: int = 0) -> Arm:
-    name = "r.jsonl" if policy == "lists" else policy
+    name = "r.jsonl" if policy in LISTS else policy
     return Arm(recommender=name, policy=policy, pick=pick, artist_gap=artist_gap)
 
 
@@ -39,6 +39,12 @@ def lists_of(rows: Iterable[Iterable[int]], scores: Any = None) -> Recommendatio
     filled = np.array([row + [-1] * (width - len(row)) for row in given], np.int64).reshape(len(given), width)
     blank = np.full(filled.shape, np.nan, np.float32)
     return Recommendations(rows=filled, scores=blank if scores is None else np.array(scores, np.float32))
+
+
+def lists_of_users(rows: Mapping[int, Iterable[int]]) -> Recommendations:
+    """Lists in rows, by the id of the user."""
+    users = sorted(rows)
+    return replace(lists_of(rows[user] for user in users), users=np.array(users, np.int64))
 
 
 def make_release(

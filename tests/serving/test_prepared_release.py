@@ -12,7 +12,7 @@ from src.catalog_files import write_top_tracks
 from src.errors import InputError
 from src.serving.prepared_release import PreparedRelease, prepare_release
 from src.serving.release import Arm, Release
-from tests.conftest import make_catalog, write_tracks
+from tests.conftest import make_catalog, write_lines, write_tracks
 from tests.serving.conftest import lists_of
 
 ARTISTS = [0, 0, 1]
@@ -37,7 +37,8 @@ def file(tmp_path: Path) -> str:
     """Recommendations after tracks 100, 101 and 102."""
     path = tmp_path / "lists" / "recommendations.jsonl"
     path.parent.mkdir()
-    lists_of([[1, 2], [2], []], [[0.5, 0.25], [0.125, np.nan], [np.nan] * 2]).write(path, make_catalog(ARTISTS))
+    lists = lists_of([[1, 2], [2], []], [[0.5, 0.25], [0.125, np.nan], [np.nan] * 2])
+    lists.write(path, make_catalog(ARTISTS), format="botify")
     return str(path)
 
 
@@ -129,6 +130,44 @@ def test_a_prepared_release_is_written(file: str, tmp_path: Path) -> None:
     assert release.recommended("C", 0) == []
 
 
+@pytest.fixture
+def of_users(tmp_path: Path) -> str:
+    path = tmp_path / "users.json"
+    write_lines(path, [{"user": 9, "tracks": [102, 100]}, {"user": 7, "tracks": [101]}])
+    return str(path)
+
+
+def test_lists_of_users_take_the_catalogue_of_another_arm_or_of_tracks(
+    file: str, of_users: str, tmp_path: Path
+) -> None:
+    prepared = ready({"C": of_users, "T1": file, "T2": {"recommender": of_users, "pick": "ranked"}})
+    assert [(arm.policy, arm.pick) for arm in prepared.arms.values()] == [
+        ("user_lists", "uniform"),
+        ("lists", "uniform"),
+        ("user_lists", "ranked"),
+    ]
+    assert prepared.catalog.titles.tolist() == ["Title 0", "Title 1", "Title 2"]
+    write_tracks(tmp_path / "world", ARTISTS)
+    for given in (prepared, ready({"C": of_users}, tracks=tmp_path / "world" / "tracks.json")):
+        users = given.lists["C"].users
+        assert users is not None
+        assert (users.tolist(), given.lists["C"].rows.tolist()) == ([7, 9], [[1, -1], [2, 0]])
+    (tmp_path / "release").mkdir()
+    prepared.write(tmp_path / "release", provenance={})
+    release = Release(tmp_path / "release")
+    assert release.candidates("C", 9, 0).tolist() == [2, 0]
+    assert release.candidates("C", 8, 0).tolist() == [-1]
+    assert release.recommended("C", 0) == [], "a page about a track has no list of a user"
+    assert release.recommended_ids(0) == [101, 102], "those of the first arm with lists of tracks"
+
+
+def test_lists_of_users_alone_need_a_catalogue(of_users: str) -> None:
+    with pytest.raises(
+        InputError, match=r"users.json has lists of users and therefore no catalogue; name the catalogue"
+    ):
+        ready({"C": "random", "T1": of_users})
+
+
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
@@ -144,6 +183,7 @@ def test_a_prepared_release_is_written(file: str, tmp_path: Path) -> None:
         ),
         ({"C": "random", "T1": "rnadom"}, "arms.T1: 'rnadom' is not a recommender"),
         ({"C": "lists"}, "recommendations: 'lists' is not a recommender"),
+        ({"C": "user_lists"}, "recommendations: 'user_lists' is not a recommender"),
         ({"C": 5}, "recommendations must name a recommender, got 5; such as popular, or {recommender: popular}"),
         ({"C": None, "T1": "random"}, "arms.C must name a recommender, got None"),
         ({"C": ""}, "must name a recommender, got ''"),
@@ -219,7 +259,7 @@ def test_lists_of_another_catalogue_are_refused(file: str, tmp_path: Path) -> No
         ready({"C": file}, tracks=tmp_path / "small" / "tracks.json")
     other = tmp_path / "other" / "recommendations.jsonl"
     other.parent.mkdir()
-    lists_of([[1], [0], [3], [2]]).write(other, make_catalog([0, 0, 1, 1]))
+    lists_of([[1], [0], [3], [2]]).write(other, make_catalog([0, 0, 1, 1]), format="botify")
     with pytest.raises(
         InputError, match=r"other/recommendations.jsonl, line 3: track 103 is not in the catalogue of 3"
     ):

@@ -15,13 +15,13 @@ from scipy.stats import chi2_contingency, chisquare
 from src.assignment import treatments
 from src.recommendations import Recommendations
 from src.serving.recommender import FALLBACKS, Next, Recommender
-from src.serving.release import Release
+from src.serving.release import LISTS, Release
 from src.serving.session_memory import MappedSessions
 from src.simulation.listener import listen, start
 from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from src.simulation.world import World
-from tests.conftest import make_catalog
-from tests.serving.conftest import START_MS, arm, lists_of, make_release
+from tests.conftest import make_catalog, write_lines
+from tests.serving.conftest import START_MS, arm, lists_of, lists_of_users, make_release
 
 SURE = 1e-4
 """Smallest p value that a statistical test at a fixed seed accepts; the seed was not selected."""
@@ -33,7 +33,7 @@ def recommender(release: Release, seed: int = 0) -> Recommender:
 
 def many(release: Release, row: int, num: int, played: Sequence[int] = (), name: str = "C") -> Counter[Next]:
     ours = recommender(release)
-    return Counter(ours.follow(name, row, played) for _ in range(num))
+    return Counter(ours.follow(name, 7, row, played) for _ in range(num))
 
 
 def one_list(folder: Path, candidates: list[int], pick: str, num_tracks: int = 8) -> Release:
@@ -100,7 +100,7 @@ def test_the_next_track_is_one_that_the_rules_allow(
     )
     chances, source = slow_choices(release, row, played)
     ours = recommender(release)
-    answers = [ours.follow("C", row, played) for _ in range(40)]
+    answers = [ours.follow("C", 7, row, played) for _ in range(40)]
     assert {answer.fallback for answer in answers} == {source}
     if source != "random":  # which tries for a while, as the simulation does
         assert {answer.row for answer in answers} <= set(chances)
@@ -145,7 +145,7 @@ def test_played_tracks_are_not_repeated_while_there_are_others(ring: Release, pi
     for seed in range(40):
         ours, row, played = recommender(release, seed), 0, [100]
         while len(played) < len(release):
-            row, fallback = ours.follow("C", row, played)
+            row, fallback = ours.follow("C", 7, row, played)
             track = int(release.track_ids[row])
             if fallback != "random":  # which tries for a while, as the simulation does
                 assert track not in played
@@ -176,24 +176,46 @@ def test_fallbacks_are_used_in_the_order_artist_popular_random(ring: Release) ->
     """Under `T1`, which is ranked; 104 and 105 have no list."""
     ours = recommender(ring)
     assert FALLBACKS == ("artist", "popular", "random")
-    assert ours.follow("T1", 0, [100]) == Next(1, None)
-    assert ours.follow("T1", 4, [104]) == Next(3, "artist")
-    assert {ours.follow("T1", 4, [104, 103]) for _ in range(50)} == {Next(0, "popular")}
-    assert {ours.follow("T1", 5, [105]) for _ in range(50)} == {Next(3, "popular"), Next(0, "popular")}
-    assert {ours.follow("T1", 5, [105, 100, 103]) for _ in range(200)} == {Next(row, "random") for row in (1, 2, 4)}
-    assert ours.follow("T1", 0, [100, 101, 102]) == Next(3, "popular")
+    assert ours.follow("T1", 7, 0, [100]) == Next(1, None)
+    assert ours.follow("T1", 7, 4, [104]) == Next(3, "artist")
+    assert {ours.follow("T1", 7, 4, [104, 103]) for _ in range(50)} == {Next(0, "popular")}
+    assert {ours.follow("T1", 7, 5, [105]) for _ in range(50)} == {Next(3, "popular"), Next(0, "popular")}
+    assert {ours.follow("T1", 7, 5, [105, 100, 103]) for _ in range(200)} == {Next(row, "random") for row in (1, 2, 4)}
+    assert ours.follow("T1", 7, 0, [100, 101, 102]) == Next(3, "popular")
     everything = ring.track_ids.tolist()
-    assert ours.follow("T1", 0, everything).fallback == "random", "there is an answer even when all was played"
+    assert ours.follow("T1", 7, 0, everything).fallback == "random", "there is an answer even when all was played"
 
 
 @pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
 def test_empty_lists_use_the_fallbacks(tmp_path: Path, pick: str) -> None:
     catalog = make_catalog([0, 0])
-    lists_of([[], []]).write(tmp_path / "r.jsonl", catalog)
+    lists_of([[], []]).write(tmp_path / "r.jsonl", catalog, format="botify")
     lists = Recommendations.read(tmp_path / "r.jsonl", catalog)
     release = make_release(tmp_path / "release", catalog=catalog, arms={"C": arm(pick=pick)}, lists={"C": lists})
     assert release.recommended("C", 0) == []
-    assert recommender(release).follow("C", 0, [100]) == Next(1, "artist")
+    assert recommender(release).follow("C", 7, 0, [100]) == Next(1, "artist")
+
+
+@pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
+def test_an_arm_with_lists_of_users_ignores_the_last_track_and_a_user_without_one_gets_fallbacks(
+    tmp_path: Path, pick: str
+) -> None:
+    release = make_release(
+        tmp_path,
+        catalog=make_catalog([0, 0, 1, 2, 3]),
+        arms={"C": arm("user_lists", pick)},
+        lists={"C": lists_of_users({5: [3], 7: [2, 4], 9: []})},
+    )
+    ours = recommender(release)
+    for row in (0, 1):
+        assert ours.follow("C", 5, row, [100 + row]) == Next(3, None)
+        assert {ours.follow("C", 7, row, [100 + row]).row for _ in range(50)} == ({2} if pick == "ranked" else {2, 4})
+        for user in (-1, 6, 9, 10**18):
+            assert ours.follow("C", user, row, [100 + row]) == Next(1 - row, "artist")
+    assert ours.remembers("C") == (pick != "uniform")
+    if pick != "uniform":
+        assert ours.follow("C", 7, 0, [102, 100]) == Next(4, None), "no track is repeated in a session"
+        assert ours.follow("C", 7, 0, [102, 104, 100]) == Next(1, "artist")
 
 
 def test_fallbacks_choose_uniformly(tmp_path: Path) -> None:
@@ -218,7 +240,7 @@ def test_popular_is_among_the_hundred_most_played(tmp_path: Path) -> None:
 
 
 def simulated(world: World, path: Path, policy: str, pick: str) -> Policy:
-    if policy == "lists":
+    if policy in LISTS:
         return Lists(path=str(path), pick=pick, artist_gap=0, world=world)
     return {"random": Random, "sticky_artist": StickyArtist}.get(policy, partial(Popular, num_tracks=100))(world=world)
 
@@ -232,6 +254,9 @@ def simulated(world: World, path: Path, policy: str, pick: str) -> Policy:
         ("lists", "uniform"),
         ("lists", "ranked"),
         ("lists", "weighted"),
+        ("user_lists", "uniform"),
+        ("user_lists", "ranked"),
+        ("user_lists", "weighted"),
     ],
 )
 def test_an_arm_recommends_as_the_simulations_policy_of_its_name(
@@ -239,24 +264,30 @@ def test_an_arm_recommends_as_the_simulations_policy_of_its_name(
 ) -> None:
     """Service and simulation choose the next tracks of one listener with the same distribution and fallbacks."""
     rows = (np.arange(len(world.catalog))[:, None] + 1 + np.arange(6)) % len(world.catalog)
-    lists = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
-    lists.write(tmp_path / "r.jsonl", world.catalog)
+    num, listener = 5000, 3
+    user = int(world.listeners.user_ids[listener])
+    if policy == "user_lists":
+        ids = world.catalog.track_ids[rows[:9]]
+        others = [user - 1, user, *range(user + 1, user + 8)]
+        write_lines(tmp_path / "r.jsonl", ({"user": u, "tracks": t} for u, t in zip(others, ids.tolist(), strict=True)))
+    else:
+        lists = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
+        lists.write(tmp_path / "r.jsonl", world.catalog, format="botify")
     release = make_release(
         tmp_path / "release",
         catalog=world.catalog,
         arms={"C": arm(policy, pick)},
-        lists={"C": lists} if policy == "lists" else {},
+        lists={"C": Recommendations.read(tmp_path / "r.jsonl", world.catalog)} if policy in LISTS else {},
         top_tracks=world.top_tracks.tolist(),
     )
     assert release.track_ids.tolist() == world.catalog.track_ids.tolist(), "rows are the same in both"
-    num, listener = 5000, 3
     crowd = start(world, np.full(num, listener), np.full(num, 0.5), np.full(num, 0.5))
     theirs = simulated(world, tmp_path / "r.jsonl", policy, pick)
     theirs.begin(crowd, np.random.default_rng(0))
     wanted = np.bincount(theirs.recommend(crowd), minlength=len(world.catalog))
     ours = recommender(release, seed=1)
     track_ids = world.catalog.track_ids
-    answers = [ours.follow("C", row, [int(track_ids[row])]) for row in crowd.current.tolist()]
+    answers = [ours.follow("C", user, row, [int(track_ids[row])]) for row in crowd.current.tolist()]
     assert {answer.fallback for answer in answers} <= {None, "random"}
     assert sum(answer.fallback == "random" for answer in answers) == theirs.fallbacks
     found = np.bincount([answer.row for answer in answers], minlength=len(world.catalog))
@@ -278,7 +309,7 @@ def test_a_gap_is_kept_as_by_the_simulations_lists(world: World, tmp_path: Path,
     steps = np.array([1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7])
     rows = (np.arange(len(world.catalog))[:, None] + steps) % len(world.catalog)
     lists = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
-    lists.write(tmp_path / "r.jsonl", world.catalog)
+    lists.write(tmp_path / "r.jsonl", world.catalog, format="botify")
     release = make_release(
         tmp_path / "release",
         catalog=world.catalog,
@@ -298,8 +329,8 @@ def test_a_gap_is_kept_as_by_the_simulations_lists(world: World, tmp_path: Path,
         for session, row in enumerate(crowd.current.tolist()):
             track = int(release.track_ids[row])
             played = asyncio.run(sessions.play(session, track, START_MS)) if ours.remembers("C") else []
-            answers.append(ours.follow("C", row, played))
-            num_passed_over += answers[-1] != gapless.follow("T1", row, played)
+            answers.append(ours.follow("C", 7, row, played))
+            num_passed_over += answers[-1] != gapless.follow("T1", 7, row, played)
         tracks = theirs.recommend(crowd)
         assert [answer.row for answer in answers] == tracks.tolist()
         assert {answer.fallback for answer in answers} == {None}
@@ -348,5 +379,5 @@ def test_the_same_seed_answers_alike(ring: Release) -> None:
     walks = []
     for _ in range(2):
         ours = recommender(ring, seed=7)
-        walks.append([ours.follow("C", row % 6, ()) for row in range(60)])
+        walks.append([ours.follow("C", 7, row % 6, ()) for row in range(60)])
     assert walks[0] == walks[1]

@@ -15,7 +15,7 @@ from src.simulation.listener import Crowd, listen, start
 from src.simulation.neighbours import nearest
 from src.simulation.policies import Lists, Oracle, Policy, Popular, Random, RemoteService, StickyArtist, TrueNeighbours
 from src.simulation.world import World
-from tests.conftest import make_catalog
+from tests.conftest import make_catalog, write_lines
 
 TEMPLATES: dict[str, partial[Any]] = {
     "random": partial(Random),
@@ -40,7 +40,7 @@ def lists_file(world: World, path: Path, num_kept: int = 4) -> np.ndarray[Any, n
     rows = (np.arange(len(world.catalog))[:, None] + 1 + np.arange(num_kept)) % len(world.catalog)
     rows[world.catalog.artist_of == world.catalog.num_artists - 1] = -1
     text_rows = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
-    text_rows.write(path, world.catalog)
+    text_rows.write(path, world.catalog, format="botify")
     return rows
 
 
@@ -89,6 +89,40 @@ def test_ranked_and_weighted_never_repeat_a_track_and_fall_back_to_random_ones(
             assert not (crowd.tracks == tracks).any()
         crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
     assert policy.fallbacks
+
+
+@pytest.mark.parametrize("how", ["uniform", "ranked", "weighted"])
+def test_lists_of_users_are_those_of_the_listener_and_others_get_random_tracks(
+    world: World, tmp_path: Path, how: str
+) -> None:
+    """Every second listener has a list of three tracks; the file has users too who are not in the world."""
+    ids, with_list = world.catalog.track_ids, range(0, len(world.listeners), 2)
+    rows = {listener: [listener, listener + 100, listener + 200] for listener in with_list}
+    lines = [{"user": int(world.listeners.user_ids[u]), "tracks": ids[listed].tolist()} for u, listed in rows.items()]
+    write_lines(tmp_path / "users.json", [{"user": 10**9, "tracks": [int(ids[0])]}, *reversed(lines)])
+    crowd, rng = crowd_of(world, 4000)
+    policy = Lists(path=str(tmp_path / "users.json"), pick=how, artist_gap=0, world=world)
+    tracks = recommended(policy, crowd, rng)
+    has_list = crowd.users % 2 == 0
+    unheard = [
+        [row for row in rows[user] if how == "uniform" or row != heard]
+        for user, heard in zip(crowd.users[has_list].tolist(), crowd.current[has_list].tolist(), strict=True)
+    ]
+    chosen = tracks[has_list].tolist()
+    assert all(track in listed for track, listed in zip(chosen, unheard, strict=True))
+    if how == "ranked":
+        assert chosen == [listed[0] for listed in unheard]
+    assert len(np.unique(tracks[~has_list])) > 300
+    assert policy.fallbacks == (~has_list).sum()
+
+
+def test_lists_of_the_users_of_another_world_are_rejected(world: World, tmp_path: Path) -> None:
+    write_lines(tmp_path / "users.json", [{"user": 10**9, "tracks": [int(world.catalog.track_ids[0])]}])
+    message = (
+        "has lists of other users, for example 1000000000, and of none of the 60 listeners of this world; use lists"
+    )
+    with pytest.raises(InputError, match=message):
+        policies_of(world, {"C": str(tmp_path / "users.json")})
 
 
 @pytest.mark.parametrize("artist_gap", [1, 3, 9])
@@ -227,6 +261,7 @@ def test_an_invalid_recommender_is_rejected_by_its_name(world: World, arms: Any,
 def test_lists_of_another_catalogue_are_rejected(world: World, tmp_path: Path) -> None:
     foreign = make_catalog(range(500))
     rows = (np.arange(500)[:, None] + 1) % 500
-    Recommendations(rows=rows, scores=np.full((500, 1), np.nan, np.float32)).write(tmp_path / "r.jsonl", foreign)
+    lists = Recommendations(rows=rows, scores=np.full((500, 1), np.nan, np.float32))
+    lists.write(tmp_path / "r.jsonl", foreign, format="botify")
     with pytest.raises(InputError, match="is not in the catalogue of 400 tracks"):
         Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, world=world)

@@ -156,7 +156,7 @@ def test_the_logs_do_not_depend_on_how_many_tasks_are_simulated_together(
     monkeypatch.setattr(traffic, "TASK", 16)
     rows = (np.arange(len(world.catalog))[:, None] + 1 + np.arange(3)) % len(world.catalog)
     scores = np.full(rows.shape, np.nan, np.float32)
-    Recommendations(rows=rows, scores=scores).write(tmp_path / "r.jsonl", world.catalog)
+    Recommendations(rows=rows, scores=scores).write(tmp_path / "r.jsonl", world.catalog, format="botify")
 
     def logs(num_together: int) -> bytes:
         monkeypatch.setattr(traffic, "MAX_TASKS_TOGETHER", num_together)

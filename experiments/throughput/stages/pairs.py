@@ -30,7 +30,11 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
 
     def work() -> float:
         source = READERS["botify"].read(folder, max_rejected=0.01, rejected_path=folder / "rejected.jsonl")
-        make_pairs(cut_sessions(source.database, session_gap_minutes=30.0), pairing="consecutive", window=3)
+        make_pairs(
+            cut_sessions(source.database, session_gap_minutes=30.0, interleaved="separate"),
+            pairing="consecutive",
+            window=3,
+        )
         source.database.close()
         return source.num_events
 

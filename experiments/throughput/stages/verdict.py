@@ -27,7 +27,13 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
     settings = instantiate(config.analysis, _convert_="all")
 
     def work() -> float:
-        users = read_users(folder / "logs", experiment=None, max_rejected=config.max_rejected)
+        users = read_users(
+            folder / "logs",
+            experiment=None,
+            max_rejected=config.max_rejected,
+            interleaved=config.interleaved,
+            session_gap_minutes=config.session_gap_minutes,
+        )
         analyse(users, settings)
         return users.num_events
 

@@ -5,7 +5,8 @@ from src.datamodules.line_format import LineFormat
 _WHOLE = "DECIMAL(18, 3)"  # a cast to BIGINT would round 1.7 to 2 without an error
 _LONG = "DECIMAL(22, 3)"  # for ids above 10¹⁵; arithmetic with its 128 bits is ten times as slow
 _SCHEMA = (
-    f'{{"message": "VARCHAR", "timestamp": "{_WHOLE}", "user": "{_WHOLE}", "track": "{_WHOLE}", "time": "DOUBLE"}}'
+    f'{{"message": "VARCHAR", "timestamp": "{_WHOLE}", "user": "{_WHOLE}", "track": "{_WHOLE}", "time": "DOUBLE", '
+    '"recommendation": "BIGINT"}'
 )
 
 
@@ -28,6 +29,7 @@ READER = LineFormat(
         {_whole("user")} AS user_id, {_whole("timestamp")} AS timestamp,
         {_whole("track")} AS track, fields.time AS played_ratio,
         CAST(NULL AS BIGINT) AS source_session, fields.message = 'last' AS is_last,
+        fields.recommendation AS recommendation,
         CASE WHEN fields IS NULL THEN 'not a JSON object'
              WHEN COALESCE(fields.message NOT IN ('next', 'last'), TRUE) THEN 'message must be "next" or "last"'
              WHEN COALESCE(timestamp NOT BETWEEN 0 AND 253402300799999, TRUE)
@@ -35,4 +37,5 @@ READER = LineFormat(
              WHEN user_id IS NULL THEN 'user must be a whole number'
              WHEN track IS NULL THEN 'track must be a whole number'
              WHEN fields.time IS NULL THEN 'time must be a number' END AS reason""",
+    has_recommendations=True,
 )

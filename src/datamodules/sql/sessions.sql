@@ -1,5 +1,6 @@
 -- events (user_id, timestamp, position, track, played_ratio, source_session, is_last) and settings (session_gap_ms)
 --   → each event with its session (the position of the session's first event) and its place 1, 2, … in it.
+-- Sessions of one user at the same time are not separated, as with interleaved=keep.
 -- A session ends after an event marked as last, before a gap longer than session_gap_ms, or where the source's own
 -- session changes. ANSI SQL: DuckDB and Spark SQL run it unchanged.
 WITH ordered AS (

@@ -1,0 +1,147 @@
+"""Two sessions of one user at once: which events belong to which of them.
+
+The simulator of botify in several processes plays one user in several sessions at the same time, and the lines of
+these sessions alternate in the log. The lines themselves say which belong together: the recommendation of a line is
+the track of the next line of its session. E events, n of which are of users with interleaved sessions.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from src.errors import InputError
+
+POLICIES = ("separate", "keep", "drop")
+"""What happens to interleaved sessions: each gets its own events, they stay one session, or they are left out."""
+
+Columns = dict[str, np.ndarray]
+"""Events as arrays, sorted by user and time."""
+
+
+class Separated(NamedTuple):
+    """The events after a policy.
+
+    Attributes:
+        events: all columns; the events of a session are adjacent.
+        begins: whether each event begins a session.
+        num_sessions: number of sessions that ran at the same time as another one of their user.
+    """
+
+    events: Columns
+    begins: Bool[np.ndarray, "E"]
+    num_sessions: int
+
+
+def check_policy(name: str, policy: Any) -> None:
+    """Refuse an unknown policy.
+
+    Args:
+        name: setting that has it, for the message.
+        policy: its value.
+
+    Raises:
+        InputError: it is not one of `POLICIES`.
+    """
+    if policy not in POLICIES:
+        raise InputError(f"{name} must be one of {', '.join(POLICIES)}, got {policy!r}")
+
+
+def separate(events: Columns, begins: Bool[np.ndarray, "E"], *, policy: str, gap_ms: int | float) -> Separated:
+    """Apply a policy to sessions of one user that ran at the same time.
+
+    An event continues the session whose last event recommended its track; of several the latest. An event whose track
+    nobody recommended begins a session if the recommendation of the event before it is played later, because that
+    event then belongs to another session; otherwise it continues that event, and its client ignored a recommendation.
+    A user who ignores recommendations at least as often as a session is resumed in this way keeps the sessions that
+    `begins` says, as does every user whose sessions follow one another, or whose log has no recommendations.
+
+    Args:
+        events: the events with the columns `user_id`, `timestamp`, `is_last`, `track` and `recommendation` (in the ids
+            or rows of `track`; negative where there is none), and any others.
+        begins: whether each event begins a session, if no sessions were interleaved.
+        policy: one of `POLICIES`.
+        gap_ms: longest time between two events of a session, in milliseconds.
+
+    Returns:
+        The events that are kept, in the order of their sessions.
+    """
+    is_expecting = (events["recommendation"] >= 0) & ~events["is_last"]
+    is_other = ~begins[1:] & is_expecting[:-1] & (events["recommendation"][:-1] != events["track"][1:])
+    if not is_other.any():  # as in almost every log
+        return Separated(events, begins, 0)
+    nth_user = _changes(events["user_id"]).cumsum() - 1
+    chosen = np.flatnonzero(np.isin(nth_user, nth_user[1:][is_other]))
+    part = {name: events[name][chosen] for name in ("timestamp", "track", "recommendation")}
+    part |= {"user": nth_user[chosen], "begins": begins[chosen], "is_expecting": is_expecting[chosen]}
+    first = np.flatnonzero(begins)[begins.cumsum() - 1]
+    first[chosen] = np.where((own := _first_of_chains(part, gap_ms)) < 0, first[chosen], chosen[own])
+
+    order = np.argsort(first, kind="stable")
+    start = np.flatnonzero(_changes(first[order]))
+    length = np.diff(start, append=len(order))
+    is_interleaved = _overlaps(order[start], order[start + length - 1])
+    num_sessions = int(is_interleaved.sum())
+    if policy == "keep" or not num_sessions:
+        return Separated(events, begins, num_sessions)
+    if policy == "drop":
+        order = order[np.repeat(~is_interleaved, length)]
+    return Separated({name: column[order] for name, column in events.items()}, _changes(first[order]), num_sessions)
+
+
+def _first_of_chains(part: Columns, gap_ms: int | float) -> Int64[np.ndarray, "n"]:
+    """The first event of the session of each event; -1 for a user who rather ignores recommendations."""
+    event, user = np.arange(len(part["user"])), part["user"]
+    before = _recommended_by(part)
+    before[(before >= 0) & (part["timestamp"] - part["timestamp"][before] > gap_ms)] = -1
+    is_continued = np.zeros(len(event), bool)
+    is_continued[before[before >= 0]] = True
+    joins = (before < 0) & ~part["begins"]
+    joins[1:] &= ~is_continued[:-1]
+    is_resumed = (before >= 0) & (before < event - 1)
+    is_ignored = joins & np.roll(part["is_expecting"], 1)
+    first = np.where(before >= 0, before, event - joins)
+    while ((earlier := first[first]) != first).any():
+        first = earlier
+    is_obeying = np.bincount(user, is_resumed) > np.bincount(user, is_ignored)
+    return np.asarray(np.where(is_obeying[user], first, -1))
+
+
+def _recommended_by(part: Columns) -> Int64[np.ndarray, "n"]:
+    """The event whose recommendation each event plays; -1 where there is none.
+
+    For one user and one track, recommendations and plays are opening and closing brackets: each play takes the latest
+    recommendation that no play has taken yet.
+    """
+    num, event = len(part["track"]), np.arange(len(part["track"]))
+    asked = event[part["is_expecting"]]
+    of = np.concatenate([event, asked])
+    about = np.concatenate([part["track"], part["recommendation"][asked]])
+    moment = np.concatenate([2 * event, 2 * asked + 1])  # an event plays before it recommends
+    order = np.lexsort((moment, about, part["user"][of]))
+    of, step = of[order], np.where(order < num, -1, 1)
+    begins_group = _changes(part["user"][of]) | _changes(about[order])
+    group = begins_group.cumsum() - 1
+    height = step.cumsum()
+    height -= (height - step)[begins_group][group]
+    descent = group * (2 * len(of) + 1)  # a group lies below all earlier ones, therefore its minimum is its own
+    depth = height - (np.minimum.accumulate(np.minimum(height, 0) - descent) + descent)
+    level = np.where(step > 0, depth, np.where(begins_group, 0, np.roll(depth, 1)))
+    kept = np.flatnonzero(level > 0)
+    kept = kept[np.lexsort((kept, level[kept], group[kept]))]  # at one level, openings and closings alternate
+    closing = np.flatnonzero(step[kept] < 0)
+    before = np.full(num, -1)
+    before[of[kept[closing]]] = of[kept[closing - 1]]
+    return before
+
+
+def _overlaps(first: Int64[np.ndarray, "S"], last: Int64[np.ndarray, "S"]) -> Bool[np.ndarray, "S"]:
+    """Whether each session, from event `first` to event `last`, overlaps another; `first` ascends."""
+    latest = np.maximum.accumulate(last)
+    after = np.concatenate([[False], first[1:] < latest[:-1]])
+    return np.asarray(after | np.concatenate([after[1:], [False]]))
+
+
+def _changes(column: np.ndarray) -> Bool[np.ndarray, "E"]:
+    """Whether each event differs from the event before it; the first one does."""
+    return np.asarray(np.concatenate([[True], column[1:] != column[:-1]])[: len(column)])
