@@ -3,21 +3,21 @@
 N tracks in the catalogue, Q queries, U distinct queries, K candidates of a list, V width of a vector.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from src.models.retrieval.exact import TIE, Searcher, exact_search, ordered_top_k, search_lists, to_units
+from src.models.retrieval.exact import TIE, Searcher, best_of_groups, exact_search, search_lists
 from src.recommendations import SCORE_DECIMALS
 
 NUM_SAMPLED = 1000
 """Number of queries that recall is measured on."""
 
-MIN_CELLS_PER_PROBE = 32
-"""At most one cell in this many is searched. With more cells, exact search by a matrix product is faster."""
+MIN_CELLS_PER_PROBE = 8
+"""At most one cell in this many is searched. With more cells, exact search is about as fast."""
 
 
 def approximate_top_k(
@@ -29,14 +29,15 @@ def approximate_top_k(
     plays: Int64[np.ndarray, "N"],
     recall: float,
     on_block: Callable[[int], None] = lambda _: None,
-    block: int = 1024,
+    block: int = 512,
 ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"], float]:
     """Find nearly the K best candidates for each of the `query_rows`, faster than `top_k`.
 
-    The candidates are divided into cells (an inverted file). Only candidates in the cells nearest to the query are
-    scored, and the K most played. The number of cells that are searched grows until the share `recall` of the exact
-    lists is found for a sample of the queries, or until exact search would be as fast. A candidate that ties with the
-    last one of an exact list counts as found. Runs on the CPU.
+    The candidates are divided into cells (an inverted file). Queries with the same nearest cell are a group and are
+    searched together: only candidates in the cells nearest to the mean of the group are scored, and the K most played.
+    The number of cells that are searched grows until the share `recall` of the exact lists is found for a sample of the
+    queries, or until exact search would be as fast. A candidate that ties with the last one of an exact list counts as
+    found. Runs on the CPU.
 
     Args:
         queries: query vector of every track.
@@ -58,47 +59,70 @@ def approximate_top_k(
     measured_recall = []
 
     def build_search(candidates: Tensor, num: int, distinct: Tensor) -> Searcher:
-        search, share = _tuned_search(candidates, num, distinct, recall)
+        search, share = _tuned_search(candidates, num, distinct, recall, block)
         measured_recall.append(share)
         return search
 
-    result = search_lists(queries.cpu(), items.cpu(), query_rows.cpu(), k, plays, on_block, block, build_search)
+    result = search_lists(queries.cpu(), items.cpu(), query_rows.cpu(), k, plays, on_block, build_search)
     return *result, measured_recall[0]
 
 
-def _tuned_search(candidates: Tensor, k: int, queries: Tensor, target: float) -> tuple[Searcher, float]:
+def _tuned_search(
+    candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor, "U V"], target: float, block: int
+) -> tuple[Searcher, float]:
     """Build the search with the fewest cells that reaches the recall `target`, and measure its recall."""
+    centroids = _centroids(candidates)
+    cell_of, group_of = _nearest(candidates, centroids), _nearest(queries, centroids)
+    in_cell = cell_of.argsort(stable=True).split(torch.bincount(cell_of, minlength=len(centroids)).tolist())
+    groups = group_of.argsort(stable=True).split(torch.bincount(group_of, minlength=len(centroids)).tolist())
+    blocks = [part for group in groups if len(group) for part in group.split(block)]
+    means = torch.stack([queries[part].mean(0) for part in blocks])
+
+    def best(nth: int, which: Tensor, num_probes: int) -> tuple[Tensor, Tensor]:
+        """The best candidates of some queries of block `nth`."""
+        near = (centroids @ means[nth]).topk(num_probes).indices
+        # candidates are in the order of plays: the most played fill the list where the cells hold too few
+        places = torch.cat([torch.arange(k), *(in_cell[cell] for cell in near.tolist())]).unique()
+        group = min(32, max(1, len(places) // k))
+        scores = torch.full((len(which), -(-len(places) // group) * group), -torch.inf)
+        scores[:, : len(places)] = queries[which] @ candidates[places].T
+        values, found = best_of_groups(scores.view(len(which), -1, group), k)
+        return values, places[found]
+
+    sample = torch.arange(len(queries))[:: max(1, len(queries) // NUM_SAMPLED)][:NUM_SAMPLED]
+    of_sample = [(nth, part[torch.isin(part, sample)]) for nth, part in enumerate(blocks)]
+    of_sample = [(nth, part) for nth, part in of_sample if len(part)]
+    sampled = queries[torch.cat([part for _, part in of_sample])]
+    exact = torch.cat([values[:, -1:] for _, values, _ in exact_search(candidates, k, sampled, block=256)(sampled)])
+    thresholds = (exact - TIE * exact.abs().clamp(min=10**SCORE_DECIMALS)).split([len(part) for _, part in of_sample])
+    num_probes, most = min(8, len(centroids)), max(8, len(centroids) // MIN_CELLS_PER_PROBE)
+    while True:
+        hits = [
+            (best(nth, part, num_probes)[0] >= least).double().mean(1)
+            for (nth, part), least in zip(of_sample, thresholds, strict=True)
+        ]
+        recall = float(torch.cat(hits).mean())
+        if recall >= target or num_probes >= min(most, len(centroids)):
+            break
+        num_probes = min(2 * num_probes, most)
+
+    def search(_: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for nth, part in enumerate(blocks):
+            yield part, *best(nth, part, num_probes)
+
+    return search, recall
+
+
+def _centroids(vectors: Float[Tensor, "N V"]) -> Float[Tensor, "C V"]:
+    """Centres of cells of about √N/4 vectors. Spherical: otherwise long vectors attract all others into their cells."""
     import faiss
 
-    num_cells = min(round(4 * len(candidates) ** 0.5), len(candidates))
-    index = faiss.IndexIVFFlat(
-        faiss.IndexFlatIP(candidates.shape[1]), candidates.shape[1], num_cells, faiss.METRIC_INNER_PRODUCT
-    )
-    index.cp.spherical = True  # otherwise long vectors attract all others into their cells
-    index.cp.niter, index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 10, 1, 64
-    index.train(candidates.numpy())
-    index.add(candidates.numpy())
-    # candidates are in the order of plays: the most played fill the list where the cells hold too few
-    most_played = torch.arange(k)
+    num_cells = min(round(4 * len(vectors) ** 0.5), len(vectors))
+    settings = {"niter": 10, "min_points_per_centroid": 1, "max_points_per_centroid": 64, "spherical": True}
+    clustering = faiss.Kmeans(vectors.shape[1], num_cells, **settings)
+    clustering.train(vectors.numpy())
+    return torch.from_numpy(clustering.centroids)
 
-    def search(chunk: Tensor) -> tuple[Tensor, Tensor]:
-        in_cells = torch.from_numpy(index.search(chunk.numpy(), k)[1])
-        places = torch.cat([in_cells, most_played.expand(len(chunk), -1)], dim=1).sort(dim=1).values
-        scores = to_units(torch.bmm(candidates[places.clamp(min=0)], chunk[:, :, None])[:, :, 0])
-        is_duplicate = torch.zeros_like(places, dtype=torch.bool)
-        is_duplicate[:, 1:] = places[:, 1:] == places[:, :-1]
-        values, best = ordered_top_k(scores.masked_fill_(is_duplicate | (places < 0), -torch.inf), k)
-        return values, places.gather(1, best)
 
-    sample = queries[:: max(1, len(queries) // NUM_SAMPLED)][:NUM_SAMPLED].split(256)
-    exact = exact_search(candidates, k, queries, block=256)
-    last_scores = [exact(chunk)[0][:, -1:] for chunk in sample]
-    thresholds = [score - TIE * score.abs().clamp(min=10**SCORE_DECIMALS) for score in last_scores]
-    index.nprobe = min(8, num_cells)
-    max_probes = max(8, num_cells // MIN_CELLS_PER_PROBE)
-    while True:
-        hits = [(search(chunk)[0] >= least).double().mean(1) for chunk, least in zip(sample, thresholds, strict=True)]
-        recall = float(torch.cat(hits).mean())
-        if recall >= target or index.nprobe >= min(max_probes, num_cells):
-            return search, recall
-        index.nprobe = min(2 * index.nprobe, max_probes)
+def _nearest(vectors: Float[Tensor, "N V"], centroids: Float[Tensor, "C V"]) -> Int64[Tensor, "N"]:
+    return torch.cat([(part @ centroids.T).argmax(1) for part in vectors.split(4096)])

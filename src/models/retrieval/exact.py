@@ -5,7 +5,7 @@ block, G groups of S candidates. The query itself is never a candidate.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -50,11 +50,12 @@ def top_k(
     Raises:
         InputError: `k` is not in [1, N-1], or a vector is not finite.
     """
-    return search_lists(queries, items, query_rows, k, plays, on_block, block, partial(exact_search, block=block))
+    return search_lists(queries, items, query_rows, k, plays, on_block, partial(exact_search, block=block))
 
 
-Searcher = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Takes query vectors and returns their best candidates: scores in units of 10^-SCORE_DECIMALS, and places."""
+Searcher = Callable[[Tensor], Iterator[tuple[Tensor, Tensor, Tensor]]]
+"""Takes query vectors. Yields for each block of them: their places, the scores of their best candidates in units of
+10^-SCORE_DECIMALS, and the places of these candidates. Each query is in one block."""
 
 
 def search_lists(
@@ -64,7 +65,6 @@ def search_lists(
     k: int,
     plays: Int64[np.ndarray, "N"],
     on_block: Callable[[int], None],
-    block: int,
     build_search: Callable[[Tensor, int, Tensor], Searcher],
 ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
     """Build lists like those of `top_k` with a given search.
@@ -76,7 +76,6 @@ def search_lists(
         k: length of each list, 1 <= k < N.
         plays: popularity of every track.
         on_block: called with the number of queries done after each block.
-        block: number of queries searched at once.
         build_search: builds the search from candidate vectors, the number of candidates to find, and the distinct query
             vectors.
 
@@ -94,17 +93,18 @@ def search_lists(
     # searched because the query itself may be among them.
     distinct, of_distinct = _distinct_lines(queries[query_rows.to(queries.device)])
     search = build_search(items[order], k + 1, distinct)
-    row_blocks, score_blocks = [], []
+    rows = np.empty((len(distinct), k + 1), np.int64)
+    scores = np.empty((len(distinct), k + 1), np.float32)
     num_queries = np.bincount(of_distinct)
-    for start, chunk in zip(range(0, len(distinct), block), distinct.split(block), strict=True):
-        values, places = search(chunk)
-        row_blocks.append(order[places].cpu())
-        score_blocks.append((values / 10**SCORE_DECIMALS).cpu())
-        on_block(int(num_queries[start : start + len(chunk)].sum()))
-    rows = torch.cat(row_blocks).numpy()[of_distinct]
+    for of_block, values, places in search(distinct):
+        which = of_block.cpu().numpy()
+        rows[which] = order[places].cpu().numpy()
+        scores[which] = (values / 10**SCORE_DECIMALS).cpu().numpy()
+        on_block(int(num_queries[which].sum()))
+    rows, scores = rows[of_distinct], scores[of_distinct]
     others = rows != query_rows.cpu().numpy()[:, None]
     others[others.all(1), -1] = False
-    return rows[others].reshape(-1, k), torch.cat(score_blocks).numpy()[of_distinct][others].reshape(-1, k)
+    return rows[others].reshape(-1, k), scores[others].reshape(-1, k)
 
 
 def exact_search(candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor, "U V"], *, block: int) -> Searcher:
@@ -113,7 +113,7 @@ def exact_search(candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor
     Args:
         candidates: candidate vectors.
         k: number of candidates to find for each query.
-        queries: the distinct query vectors that will be searched.
+        queries: the query vectors that will be searched, or more.
         block: largest number of queries searched at once.
 
     Returns:
@@ -124,9 +124,10 @@ def exact_search(candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor
     padded = -(-len(candidates) // group) * group
     scores = torch.full((min(block, len(queries)), padded), -torch.inf, device=candidates.device)
 
-    def search(chunk: Tensor) -> tuple[Tensor, Tensor]:
-        torch.mm(chunk, candidates.T, out=scores[: len(chunk), : len(candidates)])
-        return _best(scores[: len(chunk)].view(len(chunk), -1, group), k)
+    def search(vectors: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for which in torch.arange(len(vectors), device=vectors.device).split(block):
+            torch.mm(vectors[which], candidates.T, out=scores[: len(which), : len(candidates)])
+            yield which, *best_of_groups(scores[: len(which)].view(len(which), -1, group), k)
 
     return search
 
@@ -146,11 +147,18 @@ def _distinct_lines(vectors: Float[Tensor, "Q V"]) -> tuple[Float[Tensor, "U V"]
     return vectors[torch.from_numpy(first).to(vectors.device)], which.ravel()
 
 
-def _best(scores: Float[Tensor, "B G S"], k: int) -> tuple[Float[Tensor, "B K"], Int64[Tensor, "B K"]]:
-    """Top k of each line of raw scores: rounded scores in units of 10^-SCORE_DECIMALS, and their places.
+def best_of_groups(scores: Float[Tensor, "B G S"], k: int) -> tuple[Float[Tensor, "B K"], Int64[Tensor, "B K"]]:
+    """Find the k highest of each line of raw scores that are in groups.
 
     The k groups with the largest maxima contain the top k, including ties with the last one. Each of these groups has
     at least one of them, and an equal score in a later group has a higher place and loses the tie.
+
+    Args:
+        scores: raw scores; they are kept.
+        k: number of scores to find, at most G·S.
+
+    Returns:
+        Rounded scores in units of 10^-SCORE_DECIMALS, highest first, and their places in the line.
     """
     # simulation/neighbours.py does the same in numpy, without torch and without ties; on one core it takes 1.3 times
     # as long
