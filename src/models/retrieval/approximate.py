@@ -20,6 +20,11 @@ MIN_CELLS_PER_PROBE = 8
 """At most one cell in this many is searched. With more cells, exact search is about as fast."""
 
 
+SHARE_MOST_PLAYED = 1 / 128
+"""Share of the tracks, the most played ones, that are candidates of every query. Where items have biases, most of a
+list is among them."""
+
+
 def approximate_top_k(
     *,
     queries: Float[Tensor, "N V"],
@@ -34,7 +39,7 @@ def approximate_top_k(
     """Find nearly the K best candidates for each of the `query_rows`, faster than `top_k`.
 
     The candidates are divided into cells (an inverted file). Queries with the same nearest cell are a group and are
-    searched together: only candidates in the cells nearest to the mean of the group are scored, and the K most played.
+    searched together: only candidates in the cells nearest to the mean of the group are scored, and the most played.
     The number of cells that are searched grows until the share `recall` of the exact lists is found for a sample of the
     queries, or until exact search would be as fast. A candidate that ties with the last one of an exact list counts as
     found. Runs on the CPU.
@@ -71,6 +76,8 @@ def _tuned_search(
     candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor, "U V"], target: float, block: int
 ) -> tuple[Searcher, float]:
     """Build the search with the fewest cells that reaches the recall `target`, and measure its recall."""
+    # candidates are in the order of plays; at least k of them fill the list where the cells hold too few
+    most_played = torch.arange(max(k, round(SHARE_MOST_PLAYED * len(candidates))))
     centroids = _centroids(candidates)
     cell_of, group_of = _nearest(candidates, centroids), _nearest(queries, centroids)
     in_cell = cell_of.argsort(stable=True).split(torch.bincount(cell_of, minlength=len(centroids)).tolist())
@@ -81,8 +88,7 @@ def _tuned_search(
     def best(nth: int, which: Tensor, num_probes: int) -> tuple[Tensor, Tensor]:
         """The best candidates of some queries of block `nth`."""
         near = (centroids @ means[nth]).topk(num_probes).indices
-        # candidates are in the order of plays: the most played fill the list where the cells hold too few
-        places = torch.cat([torch.arange(k), *(in_cell[cell] for cell in near.tolist())]).unique()
+        places = torch.cat([most_played, *(in_cell[cell] for cell in near.tolist())]).unique()
         group = min(32, max(1, len(places) // k))
         scores = torch.full((len(which), -(-len(places) // group) * group), -torch.inf)
         scores[:, : len(places)] = queries[which] @ candidates[places].T
