@@ -122,4 +122,4 @@ def test_segue_is_trained_and_evaluated_between_batches(
     seconds, values = zip(*trial.points, strict=True)
     assert len(seconds) > 2
     assert np.all(np.diff(seconds) > 0)
-    assert values[-1] > 2 * values[0]
+    assert values[-1] > values[0] + 0.1

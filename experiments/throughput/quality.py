@@ -133,7 +133,7 @@ def curve_of(words: Sequence[str], contender: Contender) -> list[Point]:
         datamodule.prepare_data()
         datamodule.setup()
         trial = Trial(config, datamodule)
-        with suppress(train.Finished):
+        with suppress(train.FinishedError):
             contender.train(trial)
     return trial.points
 
@@ -182,7 +182,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         return [f"{row[f'{key}_{part}']:.3g}" for part in ("s", "segue_s", "ratio")]
 
     head = ["data", "contender", "best ndcg@10"]
-    for level in (f"{SHARE:.0%} of its best".replace("%", " %"), "its best"):
+    for level in ("95 % of its best", "its best"):
         head += [f"to {level}, s", "Segue to the same, s", "times as fast"]
     lines = [
         [row["data"], row["contender"], f"{row['best']:.4f}", *cells(row, "share"), *cells(row, "all")] for row in rows
@@ -245,8 +245,9 @@ def main() -> None:
             records.append(record)
             best = max(value for _, value in points)
             console.print(
-                f"{data:8} {name:9} best ndcg@10 {best:.4f}; {SHARE:.0%} of it after "
-                f"{seconds_to(points, SHARE * best):.3g} s, {len(points)} evaluations, {points[-1][0]:.3g} s of training"
+                f"{data:8} {name:9} best ndcg@10 {best:.4f}; 95 % of it after {seconds_to(points, SHARE * best):.3g} "
+                f"of {points[-1][0]:.3g} s",
+                soft_wrap=True,
             )
     if not records:
         return

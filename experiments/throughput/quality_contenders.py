@@ -37,7 +37,7 @@ Point = tuple[float, float]
 """Seconds of training, and the validation metric after them."""
 
 
-class Finished(Exception):
+class FinishedError(Exception):
     """Ends the training of a library that cannot be stopped otherwise."""
 
 
@@ -219,7 +219,7 @@ def item2vec(trial: Trial) -> None:
     class Evaluate(CallbackAny2Vec):  # type: ignore[misc] # gensim has no types
         def on_epoch_end(self, learner: Any) -> None:
             if trial.look(lambda: ranks(learner)):
-                raise Finished
+                raise FinishedError
 
     def ranks(learner: Any) -> np.ndarray:
         rows = np.array(learner.wv.index_to_key, np.int64)
@@ -347,7 +347,7 @@ def _factorise(trial: Trial, listens: "Listens", build: Callable[[], Any]) -> No
             with threadpool_limits(os.cpu_count(), "blas"):
                 finished = trial.look(ranks)
             if finished:
-                raise Finished
+                raise FinishedError
 
     trial.clock = Clock()
     played = session_weights(listens, len(trial.vocabulary.catalog))

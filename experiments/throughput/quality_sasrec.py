@@ -47,6 +47,7 @@ class Evaluate(Callback):
         return self  # RecTools copies the trainer and its callbacks; there is one clock
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        """Write the vectors, and wait for the answer, if it is time."""
         if not self.clock.is_due:
             return
         with self.clock.evaluation() as seconds:
@@ -56,6 +57,7 @@ class Evaluate(Callback):
 
     @torch.inference_mode()
     def write(self) -> None:
+        """Write the vectors of the queries, of which each is one track, and of all tracks."""
         network, id_map = self.model.torch_model, self.model.data_preparator.item_id_map
         network.eval()
         tracks = self.model.data_preparator.get_known_item_ids().astype(np.int64)
