@@ -134,7 +134,7 @@ class Trial:
         return self.ranks_by(baseline)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Nearest:
     """A `Counter` (`src/models/baselines/module.py`) of vectors that are there already.
 

@@ -5,6 +5,7 @@ tracks, prints the training time, and waits for a line that says whether to go o
 needs another version of pandas.
 """
 
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -21,7 +22,7 @@ from rectools.models import SASRecModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.throughput.quality_clock import Clock
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "n_factors": 64,
     "n_blocks": 2,
     "n_heads": 2,
@@ -79,10 +80,11 @@ class Evaluate(Callback):
 
 def main() -> None:
     warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     folder, seed = Path(sys.argv[1]), int(sys.argv[2])
     given = np.load(folder / "sessions.npz")
     session, track = given["session"], given["track"]
-    seed_everything(seed)
+    seed_everything(seed, verbose=False)
     clock = Clock()
     evaluate = Evaluate(clock, folder, given["queries"])
     place = pd.to_datetime(np.arange(len(track)), unit="s")  # RecTools sorts a session by time
