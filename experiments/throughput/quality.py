@@ -155,8 +155,9 @@ def rows_of(curves: dict[str, dict[str, list[Point]]]) -> list[dict[str, Any]]:
         curves: points by data and contender.
 
     Returns:
-        For each: its training time and its best value; then, for 95 % of it and for all of it, its seconds, those of Segue to the same value,
-        and how many times as fast Segue is. None where Segue does not reach the value, and in its own row.
+        For each: its training time and its best value; then, for 95 % of it and for all of it, its seconds, those of
+        Segue to the same value, and how many times as fast Segue is. None where Segue does not reach the value, and in
+        its own row.
     """
     rows = []
     for data, by_contender in curves.items():
