@@ -40,6 +40,10 @@ def test_rows_become_a_table_and_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
+def test_without_a_curve_of_segue_there_is_nothing_to_compare() -> None:
+    assert "| yes | rules | 0.1 | 0.2000 | 0.1 |  |  | 0.1 |  |  |" in table(rows_of({"yes": {"rules": [(0.1, 0.2)]}}))
+
+
 @pytest.mark.parametrize(
     ("points", "finished"),
     [
@@ -117,9 +121,10 @@ def test_segue_is_trained_and_evaluated_between_batches(
     ring_trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quality_clock, "FIRST_S", 0.0)
-    trial = ring_trial("model=convex", "recipe=playlists", "trainer.max_epochs=6", "datamodule.batch_size=64")
+    monkeypatch.setattr(quality_clock, "GROWTH", 0.0)  # after each batch, however long it took
+    trial = ring_trial("model=convex", "recipe=playlists", "trainer.max_epochs=6")
     quality_contenders.ours(trial)
     seconds, values = zip(*trial.points, strict=True)
-    assert len(seconds) > 2
+    assert len(seconds) == 6 * len(trial.datamodule.train_dataloader()) + 1  # and once at the end
     assert np.all(np.diff(seconds) > 0)
     assert values[-1] > values[0] + 0.1

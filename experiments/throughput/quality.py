@@ -175,8 +175,10 @@ def rows_of(curves: dict[str, dict[str, list[Point]]]) -> list[dict[str, Any]]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: one row for each data set and contender."""
 
+    compared = {row["data"] for row in rows if row["contender"] == OURS}
+
     def cells(row: dict[str, Any], key: str) -> list[str]:
-        if row["contender"] == OURS:
+        if row["contender"] == OURS or row["data"] not in compared:
             return [f"{row[f'{key}_s']:.3g}", "", ""]
         if row[f"{key}_segue_s"] is None:
             return [f"{row[f'{key}_s']:.3g}", "not reached", ""]
@@ -279,7 +281,7 @@ def write(records: Sequence[dict[str, Any]], rectools: str | None) -> None:
         code = "from importlib.metadata import version; print(version('rectools'))"
         versions["rectools"] = subprocess.check_output([rectools, "-c", code], text=True).strip()
     if not any(name == SASREC for _, name in by_place):
-        text += "\nSASRec was left out, because `--rectools` named no Python that has RecTools.\n"
+        text += "\nSASRec was not measured: it needs `--rectools`, a Python that has RecTools.\n"
     write_record({"rows": rows, "curves": curves, "provenance": {**provenance(), **versions}}, HERE / "quality.json")
     write_whole(HERE / "quality.md", lambda path: path.write_text(text, encoding="utf-8"))
     write_whole(HERE / "quality.png", lambda path: draw(curves, path))
