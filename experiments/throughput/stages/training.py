@@ -57,6 +57,8 @@ def published_words(*, model: str, dim: int) -> list[str]:
     words = ["datamodule=botify", f"datamodule.batch_size={BATCH_SIZE}"]
     words += [f"model={model}", "loss=mse", f"model.dim={dim}", "model.init_std=1.0"]
     words += ["model.item_bias=false", "model.dropout=0", "model.track_dropout=0"]
+    if model == "convex":
+        words.append(f"model.alpha={ALPHA}")
     return [*words, f"optimizer.lr={LR}", f"optimizer.weight_decay={WEIGHT_DECAY}"]
 
 
