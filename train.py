@@ -188,6 +188,7 @@ def _run(
     written = context.history.write(run_dir, mlflow_run_id=logger.run_id if logger else None)
     if logger:
         logger.log_file(written)
+        clock.end("tracking")
         logger.log_metrics({f"time/{phase}_s": seconds for phase, seconds in clock.seconds.items()})
         logger.finish()
     clock.end("tracking")

@@ -50,8 +50,8 @@ class Biases(nn.Embedding):
 class Dropout(nn.Module):
     """Sets each number to 0 with a given probability in training; the others are scaled such that the mean stays.
 
-    The distribution of `nn.Dropout` in a quarter of the time on a processor: 16 random bits decide on a number, of
-    which one draw gives four.
+    It has the distribution of `nn.Dropout` and takes a quarter of its time on a CPU: each number needs 16 random bits,
+    and one draw of 64 bits serves four numbers.
 
     Args:
         share: probability of 0, in [0, 0.9]; rounded to a multiple of 1/65536.
@@ -86,8 +86,8 @@ class RowDropout(nn.Module):
 
     Source:
         Gal and Ghahramani, A theoretically grounded application of dropout in recurrent neural networks, NeurIPS 2016
-        (embedding dropout, which drops a word in the whole batch; `loss=softmax` does so for a track in one place of a
-        pair, the other losses draw each occurrence separately).
+        (embedding dropout, which drops a word in the whole batch; `loss=softmax` does so for the pairs that are
+        held against one another, the other losses draw each occurrence separately).
     """
 
     def __init__(self, share: int | float) -> None:

@@ -1,6 +1,7 @@
 """Losses: how scores are compared with what listeners played.
 
-B pairs in a batch, P validation pairs, V width of a vector, H accidental hits. The contract of a loss is in
+B pairs in a batch, P validation pairs, V width of a vector, Q distinct queries, K distinct candidates.
+The contract of a loss is in
 `contracts.py`. Shares played are in [0, 1], NaN if unknown.
 """
 
@@ -229,8 +230,8 @@ class SoftmaxLoss(nn.Module):
 class _WeightedSoftmax(torch.autograd.Function):
     """Weighted sum of the cross entropies of pairs, from the vectors of their distinct queries and candidates.
 
-    The value is `-(log_softmax(query @ item.T / temperature + bias).diagonal() * weight).sum()` over the B pairs, where
-    a pair has the next tracks of all pairs as candidates except other copies of its own next track and of its query.
+    The logit of pair b and candidate c is `query[query_of[b]] · item[item_of[c]] / temperature + bias[item_of[c]]`. The
+    candidates of a pair are the next tracks of all pairs except other copies of its own next track and of its query.
     A query or a candidate that occurs several times is computed once: one Q×K array holds the logits, then the
     probabilities. Both gradients are computed from it in the forward pass, therefore it need not be kept.
     """
@@ -241,17 +242,19 @@ class _WeightedSoftmax(torch.autograd.Function):
         query: Float[Tensor, "Q V"],
         item: Float[Tensor, "K V"],
         bias: Float[Tensor, "K"],
-        pairs: "_DistinctPairs",
+        pairs: "DistinctPairs",
         weight: Float[Tensor, "B"],
         temperature: float,
     ) -> Float[Tensor, ""]:
         copies, own = pairs.copies.to(bias.dtype), (pairs.query_of, pairs.item_of)
-        logits = torch.addmm((bias + copies.log()).to(query.dtype), query, item.T, alpha=1 / temperature).to(bias.dtype)
+        # only the product may be in half precision: a rounded bias would favour the same tracks in every batch
+        logits = (query @ item.T).to(bias.dtype).mul_(1 / temperature).add_(bias + copies.log())
         logits[pairs.same] = -torch.inf
         num_copies = copies[pairs.item_of]
         target = logits[own] - num_copies.log()
         largest = logits.amax(dim=1)
         share = torch.softmax(logits, dim=1, out=logits)
+        share[largest == -torch.inf] = 0.0  # a query that has no candidate but itself
         log_sum = (largest - share.amax(dim=1).log())[pairs.query_of]
         in_all, once = share[own], 1 / num_copies
         total = (1 - in_all).clamp_(min=0) + in_all * once  # of the shares of a pair's candidates
@@ -275,7 +278,7 @@ class _WeightedSoftmax(torch.autograd.Function):
 _weighted_softmax: Callable[..., Tensor] = _WeightedSoftmax.apply
 
 
-class _DistinctPairs(NamedTuple):
+class DistinctPairs(NamedTuple):
     """The distinct queries and candidates of B pairs.
 
     Attributes:
@@ -295,8 +298,12 @@ class _DistinctPairs(NamedTuple):
     same: tuple[Int64[Tensor, "S"], Int64[Tensor, "S"]]
 
 
-def distinct_pairs(previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> _DistinctPairs:
+def distinct_pairs(previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> DistinctPairs:
     """Find the distinct queries and candidates of pairs.
+
+    Args:
+        previous: row of the previous track of each pair.
+        following: row of the next track of each pair.
 
     Returns:
         The distinct rows, and for each pair its places among them.
@@ -305,7 +312,7 @@ def distinct_pairs(previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> _
     items, item_of, copies = following.unique(return_inverse=True, return_counts=True)
     place = torch.searchsorted(items, queries).clamp_(max=len(items) - 1)
     is_item = items[place] == queries
-    return _DistinctPairs(queries, items, query_of, item_of, copies, (is_item.nonzero()[:, 0], place[is_item]))
+    return DistinctPairs(queries, items, query_of, item_of, copies, (is_item.nonzero()[:, 0], place[is_item]))
 
 
 def _mean_where_known(value: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:

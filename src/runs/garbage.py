@@ -1,4 +1,4 @@
-"""When Python searches for garbage: never among what stays until the process ends."""
+"""When Python searches for garbage: not among objects that stay until the process ends."""
 
 import gc
 import sys
@@ -19,10 +19,12 @@ def quick_imports() -> Iterator[None]:
     Torch, Lightning and MLflow create more than a million objects. To search among them again and again takes longer
     than a second.
     """
+    was_enabled = gc.isenabled()
     gc.collect()  # what an earlier job has left would be kept too
     gc.disable()
     try:
         yield
     finally:
         keep_objects()
-        gc.enable()
+        if was_enabled:
+            gc.enable()

@@ -3,7 +3,7 @@
 import time
 
 _STARTED = time.perf_counter() - time.process_time()
-"""About when the process started: until this module is imported, it computes nearly all of the time."""
+"""About when the process started: before this module is imported, the process hardly ever waits."""
 
 
 class PhaseClock:

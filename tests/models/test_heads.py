@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from src.errors import InputError
-from src.models.heads import BIAS_UNIT, CosineMix, Dropout, TwoTableDot
+from src.models.heads import BIAS_UNIT, CosineMix, Dropout, TwoTableDot, _unit
 from tests.conftest import make_vocabulary
 
 ARTISTS = [0, 0, 1, 1, 2, 3]
@@ -315,3 +315,11 @@ def test_impossible_settings_are_refused(change: dict[str, Any], message: str, m
     usual |= {"item_bias": False, "dropout": 0.0, "track_dropout": 0.0, "order_std": 0.0}
     with pytest.raises(InputError, match=message):
         CosineMix(make_vocabulary(ARTISTS), **{**usual, **change})
+
+
+def test_unit_vectors_have_the_values_and_gradients_of_the_formula() -> None:
+    torch.manual_seed(0)
+    vectors = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(_unit(vectors), vectors / vectors.norm(dim=1, keepdim=True))
+    assert torch.autograd.gradcheck(_unit, (vectors,))
+    assert (_unit(torch.zeros(2, 3)) == 0).all()

@@ -190,6 +190,10 @@ SOFTMAX_BATCHES = {
     "some shares unknown": BATCH._replace(played_ratio=torch.tensor([torch.nan, 1.0, 0.1, 0.3])),
     "a track after itself": BATCH._replace(previous=torch.tensor([2, 1, 4, 2])),
     "all pairs share a track": BATCH._replace(following=torch.tensor([3, 3, 3, 3])),
+    "all pairs share a track that is also a query": BATCH._replace(
+        previous=torch.tensor([3, 1, 4, 2]), following=torch.tensor([3, 3, 3, 3])
+    ),
+    "each track follows itself": BATCH._replace(previous=torch.full((4,), 3), following=torch.full((4,), 3)),
     "no pair weighs anything": BATCH._replace(played_ratio=torch.zeros(4)),
 }
 
@@ -214,6 +218,19 @@ def test_gradients_of_softmax_are_those_of_finite_differences(batch: PairBatch) 
 
     parameters = tuple(scorer.parameters())  # gradcheck moves them in place
     assert torch.autograd.gradcheck(lambda *_: loss(scorer, batch), parameters)
+
+
+@pytest.mark.parametrize("batch", SOFTMAX_BATCHES.values(), ids=SOFTMAX_BATCHES.keys())
+def test_softmax_with_products_in_bfloat16_is_near_that_in_float32(batch: PairBatch) -> None:
+    loss, scorer = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None), two_tables().float()
+    values, gradients = [], []
+    for is_half in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            value = loss(scorer, batch)
+        values.append(value.detach())
+        gradients.append(torch.cat(torch.autograd.grad(value, list(scorer.parameters()))))
+    torch.testing.assert_close(values[0], values[1], rtol=0.02, atol=0.02)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("candidates", [2, 3, 4, 100])

@@ -1,7 +1,8 @@
 """Training with the softmax loss on as many tracks and pairs as `datamodule=yes` has, in batches of 1024.
 
-Tracks are as popular as there: of the 1024 next tracks of a batch, about 740 are distinct. The rival is the plain
-formula, which training used until it was replaced: three B×B masks, autograd's gradients, the dropout of torch.
+Tracks are as popular as there: of the 1024 next tracks of a batch, about 740 are distinct. The rival is the
+plain formula, which training used up to commit fccb4da: three B×B masks, autograd's gradients, `torch.dropout` and
+`F.normalize`.
 """
 
 from functools import partial

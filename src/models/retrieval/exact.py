@@ -54,8 +54,8 @@ def top_k(
 
 
 Searcher = Callable[[Tensor], Iterator[tuple[Tensor, Tensor, Tensor]]]
-"""Takes query vectors. Yields for each block of them: their places, the scores of their best candidates in units of
-10^-SCORE_DECIMALS, and the places of these candidates. Each query is in one block."""
+"""Takes the query vectors that it was built for. Yields for each block of them: their places, the scores of their best
+candidates in units of 10^-SCORE_DECIMALS, and the places of these candidates. Each query is in one block."""
 
 
 def search_lists(

@@ -189,3 +189,18 @@ def test_accuracy_agrees_with_torchmetrics_where_nothing_ties() -> None:
             retrieval_normalized_dcg(scores, relevant, top_k=10).item(), abs=1e-6
         )
         assert line["mrr"] == pytest.approx(retrieval_reciprocal_rank(scores, relevant).item(), abs=1e-6)
+
+
+def test_approximate_lists_of_queries_with_one_nearest_cell_are_the_same_in_each_call() -> None:
+    torch.manual_seed(2)
+    items = torch.nn.functional.normalize(torch.randn(900, 8), dim=1)
+    queries = items[:1] + 0.01 * torch.randn(900, 8)  # all in one cell, in more than one block
+    every: dict[str, Any] = {"queries": queries, "items": items, "k": 3, "plays": np.arange(900), "recall": 0.9}
+    rows, scores, recall = approximate_top_k(**every, query_rows=torch.arange(900), block=50)
+    again, same_scores, _ = approximate_top_k(**every, query_rows=torch.arange(900), block=50)
+    assert (rows == again).all()
+    assert (scores == same_scores).all()
+    assert recall >= 0.9
+    exact, _ = top_k(**{name: every[name] for name in ("queries", "items", "k", "plays")}, query_rows=torch.arange(900))
+    found = np.mean([len(np.intersect1d(ours, best)) / 3 for ours, best in zip(rows, exact, strict=True)])
+    assert found == pytest.approx(recall, abs=0.05)
