@@ -3,7 +3,7 @@
 import time
 
 _STARTED = time.perf_counter() - time.process_time()
-"""About when the process started: before this module is imported, the process hardly ever waits."""
+"""About when the process started: before this module is imported, the process seldom waits."""
 
 
 class PhaseClock:
