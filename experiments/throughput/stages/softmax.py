@@ -61,13 +61,13 @@ def _make_plain(ranker: "PairRanker") -> None:
     class PlainLoss(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.log_q: torch.Tensor = ranker.loss.log_q  # type: ignore[attr-defined]
+            self.log_q: torch.Tensor = ranker.loss.log_q  # type: ignore[attr-defined]  # a SoftmaxLoss
 
         def forward(self, scorer: Any, batch: Any) -> torch.Tensor:
             return plain_softmax(scorer, batch, self.log_q)
 
-    ranker.loss = PlainLoss()  # type: ignore[assignment]
-    ranker.scorer.dropout = nn.Dropout(0.2)  # type: ignore[attr-defined]
+    ranker.loss = PlainLoss()  # type: ignore[assignment]  # only its forward is used
+    ranker.scorer.dropout = nn.Dropout(0.2)  # type: ignore[attr-defined]  # a CosineMix
     heads._unit = partial(F.normalize, dim=-1)
 
 
