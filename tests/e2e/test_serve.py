@@ -400,7 +400,7 @@ def test_rotation_under_load_neither_loses_nor_tears_a_line(
 ) -> None:
     words = f"arms={{C: {lists.a}, T1: {lists.b}}}", "experiment=TURN", "workers=3"
     with serving(tmp_path, *words, "log.max_bytes=20000", "log.backups=1000") as running:
-        with crowd(running.port, connections=24) as traffic:
+        with crowd(running.port, connections=24, pause_s=0.002) as traffic:  # no two events of a user in one ms
             traffic.wait_for(5000, within_s=30)
         assert traffic.failed == []
         traffic.check(running.lines())
