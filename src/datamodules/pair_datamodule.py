@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.catalog import Catalog, Vocabulary
-from src.datamodules.files import FileSettings, is_address
+from src.datamodules.files import is_address
 from src.datamodules.longest_plays import longest_plays, shares_of_longest
 from src.datamodules.pairs import Pairs, make_pairs
 from src.datamodules.policies import Policies
@@ -27,7 +27,7 @@ from src.datamodules.remarks import remarks_on
 from src.datamodules.sessions import Sessions, cut_sessions
 from src.datamodules.splits import SPLITS, split_pairs, split_sessions
 from src.datamodules.table import Reading, read_table
-from src.datamodules.table_settings import TableSettings, catalogue_settings, check_choice, sql_settings
+from src.datamodules.table_settings import check_choice, table_settings
 from src.errors import InputError, check_flag, check_number
 from src.models.contracts import PairBatch
 
@@ -166,8 +166,8 @@ class PairDataModule(LightningDataModule):
         check_number("split_seed", split_seed, whole=True, least=0, most=2**32 - 1)
         check_flag("datamodule.rejected_text", rejected_text)
         self.path, self._prepare = Path(path) if not is_address(str(path)) else str(path), prepare
-        self._settings = TableSettings(
-            files=FileSettings.from_config(files, key="datamodule.files"),
+        self._settings = table_settings(
+            files=files,
             columns=columns,
             units=units,
             zone=zone,
@@ -176,8 +176,8 @@ class PairDataModule(LightningDataModule):
             artist_separator=artist_separator,
             share=share,
             shares_above_one=shares_above_one,
-            catalogue=catalogue_settings(catalogue),
-            sql=sql_settings(sql),
+            catalogue=catalogue,
+            sql=sql,
         )
         self._policies = Policies.from_config(policies)
         self._max_rejected = max_rejected

@@ -1,4 +1,4 @@
-"""The settings of a source: the keys below `datamodule.` that say what its files contain. `conf/datamodule/` has them."""
+"""The settings of a source: the keys of `conf/datamodule/*.yaml` that say what its files contain."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +45,8 @@ class SqlSettings:
     """What columns alone cannot describe, as SQL of DuckDB; the keys of `datamodule.sql`.
 
     Args:
-        each: a list; each of its elements, named `item`, is an event. `row` is the number of its row, `place` its place.
+        each: a list; each of its elements, named `item`, is an event. `row` is the number of its row, and `place` is its
+            place in the list.
         columns: expressions that roles can name like columns.
         drop: conditions of rows that are left out, by the name under which they are counted.
         reject: conditions of rows that are rejected, by the reason.
@@ -107,6 +108,32 @@ class TableSettings:
         if self.zone != str(UTC) and self.zone not in available_timezones():
             raise InputError(f"datamodule.zone must be a time zone such as UTC or Europe/Berlin, got {self.zone!r}")
         ZoneInfo(self.zone)
+
+
+def table_settings(
+    *,
+    files: Mapping[str, Any],
+    catalogue: Mapping[str, Any] | None,
+    sql: Mapping[str, Any],
+    **settings: Any,
+) -> TableSettings:
+    """Check all settings of a source.
+
+    Args:
+        files: see `FileSettings`.
+        catalogue: see `CatalogueSettings`.
+        sql: see `SqlSettings`.
+        settings: the other arguments of `TableSettings`.
+
+    Raises:
+        InputError: a key is unknown, or a value is not allowed.
+    """
+    return TableSettings(
+        files=FileSettings.from_config(files, key="datamodule.files"),
+        catalogue=catalogue_settings(catalogue),
+        sql=sql_settings(sql),
+        **settings,
+    )
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
