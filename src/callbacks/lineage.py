@@ -8,6 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from src.callbacks.context import RunContext
+from src.datamodules.files import is_address
 from src.runs.atomic import write_whole
 from src.runs.provenance import git_diff, provenance
 from src.tracking.mlflow_parts import watch_machine
@@ -47,9 +48,9 @@ class Lineage(Callback):
         logger.log_tags(provenance())
         data = self._context.datamodule
         logger.log_dataset(
-            name=data.path.name,
+            name=Path(data.path).name,
             digest=data.digest(),
-            folder=data.path.resolve(),
+            address=data.path if is_address(data.path) else str(Path(data.path).resolve()),
             columns={"previous": "long", "following": "long", "played_ratio": "float"},
             profile=json.loads(data.summary().to_json(orient="index")),
         )
