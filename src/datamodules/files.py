@@ -1,7 +1,6 @@
 """Which files hold the rows of a source, and in which format they are written."""
 
 import glob
-import gzip
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src.datamodules.compressed import check_whole, unpack
+from src.datamodules.text_files import check_is_text, check_lines, is_utf_16, read_start
 from src.errors import InputError, check_number
 
 FORMATS = ("csv", "jsonl", "json", "parquet", "lines")
@@ -64,6 +64,14 @@ class FileSettings:
         refuse_unknown(config, known, key=key)
         values: dict[str, Any] = {name: config.get(name) for name in known}
         settings = cls(**values)
+        for name in ("pattern", "names"):
+            value = getattr(settings, name)
+            parts = [value] if isinstance(value, str) and name == "pattern" else value
+            if parts is None and name == "names":
+                continue
+            if not isinstance(parts, Sequence) or isinstance(parts, str) or not parts or not all(map(str, parts)):
+                rule = "a glob, or a list of globs" if name == "pattern" else "a list of names, or null"
+                raise InputError(f"{key}.{name} must be {rule}, got {value!r}")
         choices = {
             "format": ("auto", *FORMATS),
             "encoding": ("auto", "utf-8", "latin-1", "utf-16"),
@@ -75,8 +83,12 @@ class FileSettings:
                 raise InputError(f"{key}.{name} must be one of {words}, got {value!r}")
         for name, longest in (("delimiter", 4), ("quote", 1)):
             value = getattr(settings, name)
-            if value != "auto" and (not isinstance(value, str) or len(value) > longest):
-                raise InputError(f"{key}.{name} must be auto or a text of at most {longest} characters, got {value!r}")
+            is_text = isinstance(value, str) and len(value) <= longest and "\n" not in value and "\r" not in value
+            if value != "auto" and not is_text:
+                few = "one character" if longest == 1 else f"a text of at most {longest} characters"
+                raise InputError(f"{key}.{name} must be auto or {few}, got {value!r}")
+        if settings.delimiter == settings.quote != "auto":
+            raise InputError(f"{key}.delimiter and {key}.quote must differ, got {settings.quote!r} for both")
         if settings.delimiter == "":
             raise InputError(f"{key}.delimiter must be auto or one character; format=lines reads whole lines")
         check_number(f"{key}.skip", settings.skip, whole=True, least=0)
@@ -140,13 +152,17 @@ def find_files(path: str, settings: FileSettings, *, unpacked: Path, key: str = 
     """
     if is_address(path):
         name = path.partition("?")[0].rstrip("*")
-        return Files(paths=[path], shown=[path], format=_format_of_name(name, settings, key))
+        return Files(paths=[path], shown=[path.partition("?")[0]], format=_format_of_name(name, settings, key))
     found = _local_files(Path(path), settings, unpacked)
     if not found:
         raise InputError(_nothing_found(Path(path), settings, key))
-    for file in found:
-        _check_readable(file)
-    formats = {_format_of(file, settings, key): file for file in reversed(found)}
+    formats: dict[str, Path] = {}
+    try:
+        for file in reversed(found):
+            _check_readable(file)
+            formats[_format_of(file, settings, key)] = file
+    except InputError as error:
+        raise InputError(str(error).replace(str(unpacked), path)) from None
     if len(formats) > 1:
         listed = " and ".join(f"{file} ({name})" for name, file in sorted(formats.items()))
         raise InputError(f"{path} has files of several formats: {listed}; choose with {key}.pattern='*.csv'")
@@ -210,7 +226,7 @@ def _nothing_found(path: Path, settings: FileSettings, key: str) -> str:
         if any(path.glob("*.tar*")):
             return f"cannot read {path}: DuckDB does not open .tar files; unpack it and give the folder"
         return f"cannot read {path}: no {wanted} in it; {remedy}, or {key}.pattern=<glob>"
-    near = get_close_matches(path.name, [other.name for other in path.parent.glob("*")], 1)
+    near = get_close_matches(path.name, [other.name for other in path.parent.glob("*") if other != path], 1)
     hint = f"did you mean {path.parent / near[0]}?" if near else f"{remedy}, or set SEGUE_DATA to the parent folder"
     return f"cannot read {path}: no such file or folder; {hint}"
 
@@ -224,21 +240,37 @@ def _check_readable(file: Path) -> None:
                 raise InputError(f"{file} is empty; remove it, or download it again")
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
-    check_whole(file)
 
 
 def _format_of(file: Path, settings: FileSettings, key: str) -> str:
+    """The format of a file, which is checked."""
     found = _format_of_name(file.name, settings, key)
-    if settings.format == "auto" and found in ("json", "jsonl", "csv") and file.suffix != ".zst":
-        opener = gzip.open if file.suffix == ".gz" else open
-        with opener(file, "rb") as opened:
-            start = opened.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-        if start.startswith(b"PAR1"):
-            return "parquet"
-        if start.startswith(b"["):
-            return "json" if found != "csv" or start[1:2] in b"{[ \r\n" else found
-        if start.startswith(b"{"):
-            return "jsonl" if re.match(rb"\{[^\r\n]*\}\s*[\r\n]+\s*\{", start) or found == "jsonl" else "json"
+    check_whole(file, has_lines=found in ("csv", "jsonl", "lines"))
+    if file.suffix == ".zst":
+        return found
+    start = read_start(file)
+    if found == "parquet":
+        if not start.startswith((b"PAR1", b"PARE")):
+            raise InputError(f"cannot read {file}: it is no Parquet file; download it again, or give {key}.format")
+        return found
+    if start.startswith(b"PAR1") and settings.format == "auto":
+        return "parquet"
+    check_is_text(file, start)
+    is_utf_16(file, start)
+    if settings.format == "auto":
+        found = _format_of_start(start.removeprefix(b"\xef\xbb\xbf").lstrip(), found)
+    if found == "json" and start.startswith(b"\xef\xbb\xbf"):
+        raise InputError(f"cannot read {file}: JSON cannot begin with a byte-order mark; save it as UTF-8 without one")
+    if found != "json" and file.suffix != ".gz":
+        check_lines(file)
+    return found
+
+
+def _format_of_start(start: bytes, found: str) -> str:
+    if start.startswith(b"["):
+        return "json" if found != "csv" or start[1:2] in b"{[ \r\n" else found
+    if start.startswith(b"{"):
+        return "jsonl" if re.match(rb"\{[^\r\n]*\}\s*[\r\n]+\s*\{", start) or found == "jsonl" else "json"
     return found
 
 

@@ -96,9 +96,14 @@ def map_columns(
     free = [name for name in free if name not in rows.absent]
     mapping |= guess_columns(free, open_roles, has_artist="artist" in mapping, has_numbers=has_numbers)
     if "track" not in mapping and "title" not in mapping:
+        is_whole_line = rows.files.format == "csv" and len(rows.columns) == 1
         raise InputError(
-            f"{rows.files.shown[0]} has the columns {', '.join(rows.columns[:30])}; give datamodule.columns.track= or "
-            "datamodule.columns.title= the name of one of them"
+            f"{rows.files.shown[0]} has the column{'s' * (not is_whole_line)} {rows.listed}; give "
+            + (
+                "datamodule.files.delimiter=<character that separates columns>"
+                if is_whole_line
+                else "datamodule.columns.track= or datamodule.columns.title= the name of one of them"
+            )
         )
     return {role: mapping[role] for role in ROLES if role in mapping}
 

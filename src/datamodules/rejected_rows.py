@@ -16,6 +16,7 @@ from typing import NamedTuple
 import duckdb
 
 from src.datamodules.raw_rows import Dialect, RawRows
+from src.errors import InputError
 from src.runs.atomic import write_whole
 
 _MOST_LISTED = 100_000
@@ -35,12 +36,14 @@ class RejectedRow(NamedTuple):
         file: place of its file.
         row: its number among the rows of this file that DuckDB could read, from 0; -1 if it could not.
         byte: where its line begins, if DuckDB could not read it; otherwise -1.
+        line: number of its line as DuckDB counts, if it could not read it; otherwise -1.
         reason: why.
     """
 
     file: int
     row: int
     byte: int
+    line: int
     reason: str
 
 
@@ -83,22 +86,36 @@ def find_rejected(database: duckdb.DuckDBPyConnection, rows: RawRows, *, has_ite
                            WHERE {number} IN (SELECT row FROM rejected) GROUP BY 1)
             SELECT file, r.row - first, r.reason FROM rejected r JOIN place USING (row) JOIN files USING (file)
             ORDER BY r.row LIMIT {_MOST_LISTED}"""
-        found = [RejectedRow(file, row, -1, text) for file, row, text in database.execute(query).fetchall()]
+        found = [RejectedRow(file, row, -1, -1, text) for file, row, text in database.execute(query).fetchall()]
     lost = _lost(database, rows) if rows.rejects is not None else []
     counts.update(row.reason.partition(", got ")[0] for row in lost)
     return RejectedRows(rows=sorted([*found, *lost])[:_MOST_LISTED], by_reason=dict(counts), num_lost=len(lost))
 
 
 def _lost(database: duckdb.DuckDBPyConnection, rows: RawRows) -> list[RejectedRow]:
-    """Lines that DuckDB could not read."""
+    """Lines that DuckDB could not read.
+
+    Raises:
+        InputError: a quote is not closed, therefore the lines after it are lost.
+    """
     query = f"""
-        SELECT file_path, line_byte_position, min(error_type::VARCHAR), min(error_message)
+        SELECT file_path, line_byte_position, min(line), min(error_type::VARCHAR), min(error_message),
+               max(error_type IN ('UNQUOTED VALUE', 'LINE SIZE OVER MAXIMUM')
+                   AND contains(trim(csv_line, chr(10) || chr(13)), chr(10)))
         FROM {rows.rejects} JOIN scans_{rows.rejects} USING (scan_id, file_id) GROUP BY 1, 2 ORDER BY 1, 2"""
     places = {path: place for place, path in enumerate(rows.plain_paths)}
-    return [
-        RejectedRow(places.get(path, 0), -1, int(byte), _reason(kind, message, rows))
-        for path, byte, kind, message in database.execute(query).fetchall()
-    ]
+    lost = []
+    for path, byte, line, kind, message, is_open in database.execute(query).fetchall():
+        row = RejectedRow(places.get(path, 0), -1, max(int(byte) - 1, 0), int(line), _reason(kind, message, rows))
+        if is_open:
+            shown = rows.files.shown[row.file]
+            number = _lines_of(Path(rows.plain_paths[row.file]), rows, [row])[0][1]
+            raise InputError(
+                f"{shown} line {number}: a quote is not closed, and the lines after it cannot be read; correct the "
+                "line, or give datamodule.files.quote='' if quotes are a part of the text"
+            )
+        lost.append(row)
+    return lost
 
 
 def _reason(kind: str, message: str, rows: RawRows) -> str:
@@ -106,7 +123,7 @@ def _reason(kind: str, message: str, rows: RawRows) -> str:
         found = re.search(r"Found: (\d+)", message)
         num = len(rows.columns)
         return f"a line must have {num} column{'s' * (num > 1)}" + (f", got {found[1]}" if found else "")
-    return _REASONS.get(kind, " ".join(message.split())[:100]).format(encoding=rows.encoding.upper())
+    return _REASONS.get(kind, kind.lower()).format(encoding=rows.encoding.upper())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +184,7 @@ def _lines_of(path: Path, rows: RawRows, wanted: list[RejectedRow]) -> list[tupl
     """Unit (`line` or `row`), number and text of rejected rows of one file."""
     dialect = rows.dialect
     if dialect is None or not rows.files.is_local or path.suffix == ".zst":
-        return [("row", row.row + 1, None) for row in wanted]
+        return [("row", row.row + 1, None) if row.line < 0 else ("line", row.line, None) for row in wanted]
     lost = _line_numbers(path, [row.byte for row in wanted if row.byte >= 0])
     rest = {row.row for row in wanted if row.row >= 0}
     read = _read_rows(path, dialect, rows.encoding, rest, {number for number, _ in lost.values()})
@@ -179,7 +196,7 @@ def _open(path: Path) -> io.BufferedIOBase:
 
 
 def _line_numbers(path: Path, positions: list[int]) -> dict[int, tuple[int, str]]:
-    """Number and text of the line that begins at each byte; the bytes ascend."""
+    """Number and text of the line that begins at each byte, or at the first byte after it that ends no line."""
     found: dict[int, tuple[int, str]] = {}
     if not positions:
         return found
@@ -189,9 +206,11 @@ def _line_numbers(path: Path, positions: list[int]) -> dict[int, tuple[int, str]
         for position in sorted(set(positions)):
             while at < position and (block := file.read(min(1 << 20, position - at))):
                 number, at = number + block.count(end), at + len(block)
-            text = file.read(300)
+            text = file.read(400)
             file.seek(at)
-            found[position] = number, text.partition(end)[0].decode("utf-8", "replace")
+            line = text.lstrip(b"\r\n")
+            skipped = text[: len(text) - len(line)].count(end)
+            found[position] = number + skipped, re.split(rb"[\r\n]", line, maxsplit=1)[0].decode("utf-8", "replace")
     return found
 
 

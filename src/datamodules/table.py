@@ -17,7 +17,7 @@ import numpy as np
 from src.catalog import Catalog
 from src.datamodules.files import find_files
 from src.datamodules.mapping import map_columns
-from src.datamodules.raw_rows import RawRows, are_whole, check_rejects, count, one_line, open_rows, run
+from src.datamodules.raw_rows import FILE, RawRows, are_whole, check_rejects, count, one_line, open_rows, run
 from src.datamodules.rejected_rows import Rejections, find_rejected
 from src.datamodules.row_sql import Cells, Plan, capped, min_seconds_rule, parse_select
 from src.datamodules.table_settings import TableSettings
@@ -279,7 +279,8 @@ def _parse(database: duckdb.DuckDBPyConnection, opened: _Opened) -> None:
         blank.append("line IS NULL")
     items = ", row, place" if has_items else ""
     query = f"""CREATE OR REPLACE TABLE parsed AS
-        SELECT file, {" OR ".join(blank) or "FALSE"} AS is_blank {items}, {select} FROM ({opened.relation()})"""
+        SELECT {FILE} AS file, {" OR ".join(blank) or "FALSE"} AS is_blank {items}, {select}
+        FROM ({opened.relation()})"""
     try:
         run(database, query, rows.parameters, files=rows.files)
     except InputError as error:
@@ -314,16 +315,24 @@ def _events(
         tracks = tracks_of_events(database, has_ids="track" in plan.mapping)
     elif settings.catalogue is not None and settings.catalogue.unknown == "add":
         tracks = tracks.add_unknown(database)
-    catalog = tracks.catalog(database)
     _validate(database, opened, tracks)
     found = find_rejected(database, rows, has_items=settings.sql.each is not None)
     num_rows = count(database, "SELECT count(DISTINCT row) FROM numbered") if settings.sql.each else None
     num_rows = (num_rows if num_rows is not None else count(database, "SELECT count(*) FROM numbered")) + found.num_lost
     if num_rows == 0:
-        raise InputError(f"no events: {rows.files.shown[0]} has no rows; check datamodule.path")
+        raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
     rejections.write(found, rows)
     if found.num > max_rejected * num_rows:
         raise InputError(rejections.too_many(found, num_rows, path, max_rejected, rows))
+    num_events = count(
+        database, "SELECT count(*) FROM numbered WHERE dropped IS NULL AND row NOT IN (SELECT row FROM rejected)"
+    )
+    if num_events == 0:
+        raise InputError(
+            f"no events: of {num_rows} rows in {path}, {found.num} are invalid and {num_rows - found.num} are left "
+            "out; check datamodule.columns, datamodule.policies.min_seconds and datamodule.sql.drop"
+        )
+    catalog = tracks.catalog(database)
     user_names = _name_users(database)
     _make_view(database, has_recommendations="recommendation" in plan.mapping, has_names=user_names is not None)
     dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
@@ -338,10 +347,7 @@ def _events(
             share=plan.share,
             encoding=rows.encoding,
             num_rows=num_rows,
-            num_events=count(
-                database,
-                "SELECT count(*) FROM numbered WHERE dropped IS NULL AND row NOT IN (SELECT row FROM rejected)",
-            ),
+            num_events=num_events,
             rejected=found.by_reason,
             examples=rejections.examples(found, rows),
             dropped=dict.fromkeys(plan.drop, 0) | {str(name): int(num) for name, num in dropped},

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from src.datamodules.files import FileSettings, refuse_unknown
 from src.datamodules.mapping import ROLES
+from src.datamodules.units import unit_of_duration, unit_of_ratio, unit_of_time
 from src.errors import InputError
 
 SHARES = ("auto", "ratio", "played", "skipped", "gap", "none")
@@ -107,6 +108,18 @@ class TableSettings:
             ("shares_above_one", ("cap", "reject")),
         ):
             check_choice(f"datamodule.{name}", getattr(self, name), allowed)
+        unit_of_time([], self.units["timestamp"], column="")
+        unit_of_ratio([], self.units["played_ratio"], column="")
+        for role in ("played", "duration"):
+            unit_of_duration([], self.units[role], column="", key=f"datamodule.units.{role}")
+        separator = self.artist_separator
+        if separator is not None and (not isinstance(separator, str) or not separator):
+            raise InputError(f"datamodule.artist_separator must be a text such as ';', or null, got {separator!r}")
+        for role, column in self.columns.items():
+            if column is not None and (not isinstance(column, str | int) or column in ("", True, False)):
+                raise InputError(f"datamodule.columns.{role} must be the name of a column, or null, got {column!r}")
+        if isinstance(self.optional, str) or not isinstance(self.optional, Sequence):
+            raise InputError(f"datamodule.optional must be a list of columns, got {self.optional!r}")
         if self.zone != str(UTC) and self.zone not in available_timezones():
             raise InputError(f"datamodule.zone must be a time zone such as UTC or Europe/Berlin, got {self.zone!r}")
         ZoneInfo(self.zone)
@@ -181,7 +194,12 @@ def sql_settings(config: Mapping[str, Any]) -> SqlSettings:
     Raises:
         InputError: a key is unknown.
     """
+    if not isinstance(config, Mapping):
+        raise InputError(f"datamodule.sql must have the keys each, columns, drop and reject, got {config!r}")
     refuse_unknown(config, ["each", "columns", "drop", "reject"], key="datamodule.sql")
+    for name in ("columns", "drop", "reject"):
+        if not isinstance(config.get(name) or {}, Mapping):
+            raise InputError(f"datamodule.sql.{name} must be expressions by name, got {config[name]!r}")
     parts = {
         name: {str(key): str(text) for key, text in (config.get(name) or {}).items() if text is not None}
         for name in ("columns", "drop", "reject")

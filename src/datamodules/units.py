@@ -6,6 +6,7 @@ Times become milliseconds since 1970, durations milliseconds, shares fractions.
 import re
 from collections.abc import Sequence
 
+import duckdb
 import numpy as np
 
 from src.errors import InputError
@@ -46,6 +47,8 @@ def unit_of_time(values: Sequence[str], given: str, *, column: str) -> str:
                 f"datamodule.units.timestamp must be auto, {', '.join(TIMES)}, or a format such as '%d %b %Y, %H:%M', "
                 f"got {given!r}"
             )
+        if given not in TIMES:
+            _check_format(given)
         return given
     numbers = _numbers(values)
     if len(numbers) <= len(values) / 2:
@@ -59,6 +62,15 @@ def unit_of_time(values: Sequence[str], given: str, *, column: str) -> str:
         "give datamodule.units.timestamp=s, ms, us or ns (since 1970), or datamodule.columns.timestamp=null if they "
         "are no times"
     )
+
+
+def _check_format(given: str) -> None:
+    """Refuse a format that DuckDB does not know."""
+    try:
+        duckdb.execute("SELECT try_strptime('', ?)", [given])
+    except duckdb.Error as error:
+        reason = " ".join(str(error).split()).partition("Error: ")[2]
+        raise InputError(f"datamodule.units.timestamp={given} is no format of strptime: {reason}") from None
 
 
 def unit_of_duration(values: Sequence[str], given: str, *, column: str, key: str) -> str:
