@@ -63,14 +63,11 @@ class FileSettings:
         known = [field.name for field in fields(cls)]
         refuse_unknown(config, known, key=key)
         values: dict[str, Any] = {name: config.get(name) for name in known}
-        settings = cls(**values)
-        for name in ("pattern", "names"):
-            value = getattr(settings, name)
-            parts = [value] if isinstance(value, str) and name == "pattern" else value
-            if parts is None and name == "names":
-                continue
-            if not isinstance(parts, Sequence) or isinstance(parts, str) or not parts or not all(map(str, parts)):
-                rule = "a glob, or a list of globs" if name == "pattern" else "a list of names, or null"
+        for name, rule in (("pattern", "a glob, or a list of globs"), ("names", "a list of names, or null")):
+            value = values[name]
+            parts = [value] if name == "pattern" and isinstance(value, str) else value
+            is_list = isinstance(parts, Sequence) and not isinstance(parts, str)
+            if not (is_list and parts and all(map(str, parts))) and not (name == "names" and value is None):
                 raise InputError(f"{key}.{name} must be {rule}, got {value!r}")
         choices = {
             "format": ("auto", *FORMATS),
@@ -78,21 +75,21 @@ class FileSettings:
             "header": ("auto", True, False),
         }
         for name, allowed in choices.items():
-            if (value := getattr(settings, name)) not in allowed:
+            if (value := values[name]) not in allowed:
                 words = ", ".join(str(choice).lower() for choice in allowed)
                 raise InputError(f"{key}.{name} must be one of {words}, got {value!r}")
         for name, longest in (("delimiter", 4), ("quote", 1)):
-            value = getattr(settings, name)
+            value = values[name]
             is_text = isinstance(value, str) and len(value) <= longest and "\n" not in value and "\r" not in value
             if value != "auto" and not is_text:
                 few = "one character" if longest == 1 else f"a text of at most {longest} characters"
                 raise InputError(f"{key}.{name} must be auto or {few}, got {value!r}")
-        if settings.delimiter == settings.quote != "auto":
-            raise InputError(f"{key}.delimiter and {key}.quote must differ, got {settings.quote!r} for both")
-        if settings.delimiter == "":
+        if values["delimiter"] == values["quote"] != "auto":
+            raise InputError(f"{key}.delimiter and {key}.quote must differ, got {values['quote']!r} for both")
+        if values["delimiter"] == "":
             raise InputError(f"{key}.delimiter must be auto or one character; format=lines reads whole lines")
-        check_number(f"{key}.skip", settings.skip, whole=True, least=0)
-        return settings
+        check_number(f"{key}.skip", values["skip"], whole=True, least=0)
+        return cls(**values)
 
     @property
     def patterns(self) -> list[str]:
@@ -153,7 +150,12 @@ def find_files(path: str, settings: FileSettings, *, unpacked: Path, key: str = 
     if is_address(path):
         name = path.partition("?")[0].rstrip("*")
         return Files(paths=[path], shown=[path.partition("?")[0]], format=_format_of_name(name, settings, key))
-    found = _local_files(Path(path), settings, unpacked)
+    try:
+        found = _local_files(Path(path), settings, unpacked)
+        if not found and Path(path).is_dir():
+            next(Path(path).iterdir(), None)  # which fails without permission, unlike a glob
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
     if not found:
         raise InputError(_nothing_found(Path(path), settings, key))
     formats: dict[str, Path] = {}

@@ -100,7 +100,7 @@ def map_columns(
         raise InputError(
             f"{rows.files.shown[0]} has the column{'s' * (not is_whole_line)} {rows.listed}; give "
             + (
-                "datamodule.files.delimiter=<character that separates columns>"
+                "datamodule.files.delimiter=<what separates columns>, or datamodule.files.skip=<lines before the names>"
                 if is_whole_line
                 else "datamodule.columns.track= or datamodule.columns.title= the name of one of them"
             )

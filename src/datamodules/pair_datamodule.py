@@ -4,6 +4,7 @@ B pairs in a batch, P pairs in a split, S sessions.
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -340,6 +341,7 @@ class PairDataModule(LightningDataModule):
             self.catalog,
             dropped=self.dropped,
             interleaved=self._policies.interleaved,
+            now_ms=time.time() * 1000,
         )
 
     def digest(self) -> str:

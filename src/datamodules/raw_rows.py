@@ -214,8 +214,8 @@ def open_rows(
     if not types:
         rule = " with a JSON object" if "json" in files.format else ""
         raise InputError(f"{files.shown[0]} has no row{rule}; download it again, or give {key}.format or {key}.skip")
-    if FILE in types:
-        raise InputError(f"{files.shown[0]} has a column {FILE}, a name that Segue uses; rename it")
+    if taken := [name for name in types if name.lower() in (FILE, "file_index") and files.format in ("csv", "parquet")]:
+        raise InputError(f"{files.shown[0]} has a column {taken[0]}, a name that DuckDB or Segue uses; rename it")
     absent = [name for name in optional if name not in types]
     types |= dict.fromkeys(absent, "JSON" if files.format in ("json", "jsonl") else "VARCHAR")
     return RawRows(
@@ -278,11 +278,10 @@ def _dialect(
     """How csv files are written: what the settings say, otherwise what DuckDB finds in the first file."""
     delimiter = settings.delimiter.replace("\\t", "\t")
     quote = settings.quote
-    if "auto" in (delimiter, quote):
-        found, found_quote = _sniffed(database, files, settings, key=key, encoding=encoding)
-        delimiter = found if delimiter == "auto" else delimiter
-        if quote == "auto":
-            quote = found_quote or '"'
+    if delimiter == "auto":
+        delimiter = _delimiter(database, files, settings, key=key, encoding=encoding)
+    if quote == "auto":
+        quote = '"'  # DuckDB would also take an apostrophe of a title
     firsts = [_first_row(database, path, delimiter, quote, settings.skip, encoding) for path in files.paths]
     if settings.names is not None:
         names, has_header = list(map(str, settings.names)), settings.header is True
@@ -310,26 +309,21 @@ def _dialect(
     return Dialect(delimiter=delimiter, quote=quote, skip=settings.skip + has_header, names=names)
 
 
-def _sniffed(
+def _delimiter(
     database: duckdb.DuckDBPyConnection, files: Files, settings: FileSettings, *, key: str, encoding: str
-) -> tuple[str, str]:
-    """The delimiter and the quote (empty: there is none) of the first file, as far as the settings leave them open."""
-    delimiter = settings.delimiter.replace("\\t", "\t")
-    given = "".join(
-        f", {name} = {_text(value)}"
-        for name, value in (("delim", delimiter), ("quote", settings.quote))
-        if value != "auto"
-    )
+) -> str:
+    """The delimiter of the first file, as DuckDB finds it in its first lines."""
+    given = "" if settings.quote == "auto" else f", quote = {_text(settings.quote)}"
     with tempfile.TemporaryDirectory(prefix="segue-") as folder:
         path, skip = files.paths[0], settings.skip
         if files.is_local and encoding != "utf-16" and (sample := sample_lines(Path(_plain(path)), skip)) is not None:
             part = Path(folder) / "sample.csv"
             part.write_bytes(sample)
             path, skip = str(part), 0
-        query = f"""SELECT Delimiter, Quote FROM sniff_csv($file, ignore_errors = true, strict_mode = false,
+        query = f"""SELECT Delimiter FROM sniff_csv($file, ignore_errors = true, strict_mode = false,
             all_varchar = true, skip = {skip}, encoding = '{encoding}'{given})"""
         try:
-            [(found, quote)] = database.execute(query, {"file": path}).fetchall()
+            [(found,)] = database.execute(query, {"file": path}).fetchall()
         except duckdb.Error as error:
             if not files.is_local:
                 text = one_line(error).replace(files.paths[0], files.shown[0])
@@ -338,7 +332,7 @@ def _sniffed(
                 f"cannot see how the columns of {files.shown[0]} are separated; give {key}.delimiter=<character>, or "
                 f"{key}.format if it is not csv"
             ) from None
-    return str(found), "" if quote in ("(empty)", "\x00", None) else str(quote)
+    return str(found)
 
 
 def _first_row(
@@ -361,10 +355,12 @@ def _first_row(
 def _is_header(cells: list[str]) -> bool:
     """Whether a first row has names: every cell has a text that is not a number, a time or a UUID.
 
-    The first may be empty: pandas writes its index so.
+    The first or the last may be empty: an index of pandas, or a delimiter at the end of each line.
     """
     value = re.compile(r"[+-]?[\d.,:eE/ -]*\d[\d.,:TZ/ -]*|[0-9a-f]{8}-[0-9a-f-]{27}|true|false", re.IGNORECASE)
-    names = cells[1:] if len(cells) > 1 and not cells[0] else cells
+    names = cells
+    if len(cells) > 1:
+        names = cells[not cells[0] : len(cells) - (not cells[-1])]
     return bool(names) and all(cell and not value.fullmatch(cell) for cell in names)
 
 
@@ -398,6 +394,8 @@ def run(
         named = next((shown for path, shown in zip(files.paths, files.shown, strict=True) if _plain(path) in text), "")
         for path, shown in zip(files.paths, files.shown, strict=True):
             text = text.replace(path, shown)  # an address may have a secret after its name
+        if "state machine reached an invalid state" in text:
+            text = "ends of lines are of several kinds (LF, CRLF, CR); make them one, for example with dos2unix"
         where = named or (files.shown[0] if len(files.shown) == 1 else f"{files.shown[0]} and others")
         remedy = "; correct the file, or give datamodule.files.format" if files.format in ("json", "parquet") else ""
         raise InputError(f"cannot read {where}: {text[:300]}{remedy}") from None

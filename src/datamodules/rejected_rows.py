@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -185,7 +185,7 @@ def _lines_of(path: Path, rows: RawRows, wanted: list[RejectedRow]) -> list[tupl
     dialect = rows.dialect
     if dialect is None or not rows.files.is_local or path.suffix == ".zst":
         return [("row", row.row + 1, None) if row.line < 0 else ("line", row.line, None) for row in wanted]
-    lost = _line_numbers(path, [row.byte for row in wanted if row.byte >= 0])
+    lost = _line_numbers(path, rows.encoding, [row.byte for row in wanted if row.byte >= 0])
     rest = {row.row for row in wanted if row.row >= 0}
     read = _read_rows(path, dialect, rows.encoding, rest, {number for number, _ in lost.values()})
     return [("line", *(lost[row.byte] if row.byte >= 0 else read.get(row.row, (0, None)))) for row in wanted]
@@ -195,22 +195,45 @@ def _open(path: Path) -> io.BufferedIOBase:
     return gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def _line_numbers(path: Path, positions: list[int]) -> dict[int, tuple[int, str]]:
+class _AsUtf8(io.RawIOBase):
+    """A text of another encoding as the bytes that DuckDB counts: UTF-8."""
+
+    def __init__(self, text: io.TextIOBase) -> None:
+        self._text, self._rest = text, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._rest = self._rest or self._text.read(1 << 20).encode()
+        num = min(len(buffer), len(self._rest))
+        buffer[:num], self._rest = self._rest[:num], self._rest[num:]
+        return num
+
+
+def _line_numbers(path: Path, encoding: str, positions: list[int]) -> dict[int, tuple[int, str]]:
     """Number and text of the line that begins at each byte, or at the first byte after it that ends no line."""
     found: dict[int, tuple[int, str]] = {}
     if not positions:
         return found
-    with _open(path) as file:
-        number, at, end = 1, 0, b"\n" if b"\n" in file.read(1 << 22) else b"\r"
-        file.seek(0)
+    with _open(path) as binary:
+        text = binary
+        if encoding != "utf-8":
+            name = "utf-16-le" if encoding == "utf-16" else encoding  # DuckDB counts the mark
+            decoded = io.TextIOWrapper(binary, encoding=name, errors="replace", newline="")  # type: ignore[type-var]
+            text = io.BufferedReader(_AsUtf8(decoded), 1 << 20)
+        rest = text.read(1 << 20)  # what was read beyond `at`
+        end = b"\n" if b"\n" in rest else b"\r"
+        number = at = 0
         for position in sorted(set(positions)):
-            while at < position and (block := file.read(min(1 << 20, position - at))):
-                number, at = number + block.count(end), at + len(block)
-            text = file.read(400)
-            file.seek(at)
-            line = text.lstrip(b"\r\n")
-            skipped = text[: len(text) - len(line)].count(end)
-            found[position] = number + skipped, re.split(rb"[\r\n]", line, maxsplit=1)[0].decode("utf-8", "replace")
+            while at + len(rest) < position + 400 and (block := text.read(1 << 20)):
+                skipped, rest = rest[: position - at], rest[position - at :]
+                number, at = number + skipped.count(end), at + len(skipped)
+                rest += block
+            number, at, rest = number + rest[: position - at].count(end), position, rest[position - at :]
+            line = rest[:400].lstrip(b"\r\n")
+            blank = rest[: len(rest[:400]) - len(line)].count(end)
+            found[position] = number + blank + 1, re.split(rb"[\r\n]", line, maxsplit=1)[0].decode("utf-8", "replace")
     return found
 
 
