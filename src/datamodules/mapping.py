@@ -47,8 +47,8 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
 ROLES = tuple(USUAL_NAMES)
 """What a column can be; the keys of `datamodule.columns`."""
 
-_NEVER_READ = re.compile(r"(^|_)(ip|ip_?addr(ess)?\w*|user_?agent\w*)$", re.IGNORECASE)
-"""Columns that say where a person was and with which device."""
+_NEVER_READ = re.compile(r"(^|_)(ip|ip_?addr\w*|remote_addr\w*|user_?agent\w*)(_|$)")
+"""Columns that say where a person was and with which device, in lower case with underscores between words."""
 
 _NESTED = ("track_metadata.track_name", "track_metadata.artist_name", "track_metadata.additional_info.duration_ms")
 """Usual paths inside a column."""
@@ -79,7 +79,7 @@ def map_columns(
     for role, path in given.items():
         if path is None or path == "auto":
             continue
-        if _NEVER_READ.search(str(path)):
+        if is_private(path):
             raise InputError(
                 f"datamodule.columns.{role}={path}: addresses and user agents are never read; name another column, "
                 "or null if there is none"
@@ -95,6 +95,12 @@ def map_columns(
     free = [name for name in (*rows.columns, *_nested_in(rows), *derived) if name not in mapping.values()]
     free = [name for name in free if name not in rows.absent]
     mapping |= guess_columns(free, open_roles, has_artist="artist" in mapping, has_numbers=has_numbers)
+    for role, path in mapping.items():
+        if role not in ("user", "session") and path == mapping.get("user"):
+            raise InputError(
+                f"datamodule.columns.{role}={path} is the column of the users too, whose ids are stored nowhere; name "
+                "another column, or give datamodule.columns.user=null"
+            )
     if "track" not in mapping and "title" not in mapping:
         is_whole_line = rows.files.format == "csv" and len(rows.columns) == 1
         raise InputError(
@@ -106,6 +112,32 @@ def map_columns(
             )
         )
     return {role: mapping[role] for role in ROLES if role in mapping}
+
+
+def is_private(name: str) -> bool:
+    """Whether a column has addresses or user agents, by its name.
+
+    Args:
+        name: its name, or a path.
+    """
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return bool(_NEVER_READ.search(re.sub(r"[^a-z0-9]+", "_", words)))
+
+
+def refuse_private(columns: Sequence[str], texts: Sequence[str]) -> None:
+    """Refuse SQL expressions that read addresses or user agents.
+
+    Args:
+        columns: names of the columns.
+        texts: the expressions.
+
+    Raises:
+        InputError: an expression names such a column.
+    """
+    words = {word for text in texts for word in re.findall(r"\w+", text.lower())}
+    for name in columns:
+        if is_private(name) and name.lower() in words:
+            raise InputError(f"datamodule.sql names the column {name}: addresses and user agents are never read")
 
 
 def guess_columns(
@@ -124,7 +156,7 @@ def guess_columns(
     Returns:
         The column of each role that has one.
     """
-    by_plain = {_plain(name): name for name in reversed(names) if not _NEVER_READ.search(name)}
+    by_plain = {_plain(name): name for name in reversed(names) if not is_private(name)}
     found: dict[str, str] = {}
     for role in roles:
         free = [by_plain[name] for name in USUAL_NAMES[role] if name in by_plain]

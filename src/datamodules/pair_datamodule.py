@@ -255,6 +255,11 @@ class PairDataModule(LightningDataModule):
         self.sessions = sessions
         self.pairs = {name: pairs.where(kept & (part_of_pair == part)) for part, name in enumerate(SPLITS)}
         if empty := [name for name, part in self.pairs.items() if not len(part)]:
+            if not len(pairs):
+                raise InputError(
+                    f"no pairs: none of {len(sessions):,} sessions in {self.path} has two tracks; check "
+                    "datamodule.columns.user, datamodule.columns.timestamp and datamodule.units.timestamp"
+                )
             raise InputError(
                 f"no pairs left for {' and '.join(empty)}: {len(sessions)} sessions with {len(pairs)} pairs in "
                 f"{self.path} are too few for split={split}; add more logs"

@@ -16,7 +16,7 @@ import numpy as np
 
 from src.catalog import Catalog
 from src.datamodules.files import find_files
-from src.datamodules.mapping import map_columns
+from src.datamodules.mapping import map_columns, refuse_private
 from src.datamodules.raw_rows import FILE, RawRows, are_whole, check_rejects, count, one_line, open_rows, run
 from src.datamodules.rejected_rows import Rejections, find_rejected
 from src.datamodules.row_sql import Cells, Plan, capped, min_seconds_rule, parse_select
@@ -152,10 +152,17 @@ def look_at(path: str, settings: TableSettings) -> Plan:
 
 @contextmanager
 def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    import pandas as pd  # noqa: F401 - otherwise DuckDB imports it, and a Ctrl-C in that import is lost
+
     with tempfile.TemporaryDirectory(prefix="segue-") as folder, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{folder}/spill'; SET memory_limit = '{MEMORY}'")
         database.execute(f"SET TimeZone = '{settings.zone}'")
-        yield database, Path(folder)
+        try:
+            yield database, Path(folder)
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+                raise KeyboardInterrupt from None
+            raise
 
 
 def _open(
@@ -165,6 +172,7 @@ def _open(
     archive = folder / "unpacked"
     tracks = read_track_file(database, settings, archive if archive.is_dir() else Path(path))
     rows = open_rows(database, files, settings.files, key="datamodule.files", optional=settings.optional)
+    refuse_private(rows.columns, settings.sql.texts)
     rows.use_in_sql(settings.sql.texts)
     derived = _derived_types(database, rows, settings)
     cells = Cells(rows, derived)

@@ -76,7 +76,7 @@ def parts_of(make: Make, folder: Path, split: str) -> list[str]:
 
 
 def row_of(datamodule: PairDataModule, track: int) -> int:
-    return datamodule.catalog.track_ids.tolist().index(track)
+    return int(datamodule.catalog.track_ids.tolist().index(track))
 
 
 @pytest.mark.parametrize("split", ["time", "session", "pair"])

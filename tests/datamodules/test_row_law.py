@@ -267,7 +267,7 @@ def short(*parts: tuple[str, int, int, float | None]) -> list[Row]:
     return [Row(user, 60 * minutes, track, played, user) for user, minutes, track, played in parts]
 
 
-ALONE = {
+ALONE: dict[str, tuple[dict[str, Any], list[Row], dict[str, int]]] = {
     "duplicates": (
         {"duplicates": "drop"},
         short(("a", 0, 1, 9), ("a", 0, 1, 9), ("a", 0, 1, 8), ("b", 0, 1, 9), ("a", 1, 1, 9), ("a", 0, 1, None)),
