@@ -103,10 +103,12 @@ class PairDataModule(LightningDataModule):
     Raises:
         InputError: an argument is out of range.
 
-    `prepare_data` and `setup` set `path`, `catalog`, `vocabulary` and `pairs` (one `Pairs` for each name in SPLITS).
+    `prepare_data` and `setup` set `path`, `catalog`, `sessions`, `vocabulary` and `pairs` (one `Pairs` for each name in
+    SPLITS). The first three are there even if `setup` then refuses the data because they are too few for a split.
     """
 
     catalog: Catalog
+    sessions: Sessions
     vocabulary: Vocabulary
     pairs: dict[str, Pairs]
 
@@ -172,9 +174,14 @@ class PairDataModule(LightningDataModule):
         self._num_interleaved = sessions.num_interleaved
         source.database.close()
         pairs = make_pairs(sessions, pairing=self._pairing, window=self._window)
-        self.catalog = source.catalog
+        self.catalog, self.sessions = source.catalog, sessions
         self._set_splits(sessions, pairs)
         self._summary = self._summarise(source, sessions)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the files were read, even if there are too few pairs."""
+        return hasattr(self, "sessions")
 
     def _set_splits(self, sessions: Sessions, pairs: Pairs) -> None:
         if self._split == "pair":

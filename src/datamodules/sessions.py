@@ -29,6 +29,7 @@ class Sessions:
         has_clock: whether the source has timestamps. Without them the order of the sessions has no meaning.
         listens: every event.
         place: place 0, 1, … of each event in its session.
+        timestamp: time of each event, in ms since 1970; 0 without a clock.
         num_interleaved: number of sessions that ran at the same time as another one of their user.
     """
 
@@ -38,6 +39,7 @@ class Sessions:
     has_clock: bool
     listens: Listens
     place: Int64[np.ndarray, "E"]
+    timestamp: Int64[np.ndarray, "E"]
     num_interleaved: int = 0
 
     def __len__(self) -> int:
@@ -105,6 +107,7 @@ def cut_sessions(database: "DuckDBPyConnection", *, session_gap_minutes: float, 
             session=np.repeat(nth, length), track=events["track"][event], played_ratio=events["played_ratio"][event]
         ),
         place=place,
+        timestamp=timestamp[event],
         num_interleaved=num_interleaved,
     )
 

@@ -20,6 +20,7 @@ def sessions_of(num: int, has_clock: bool = True) -> Sessions:
         has_clock=has_clock,
         listens=make_listens([]),
         place=no_one[:0],
+        timestamp=no_one[:0],
     )
 
 
