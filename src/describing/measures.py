@@ -113,7 +113,7 @@ class Facts:
         num_tracks: tracks of the catalogue.
         num_played_tracks: tracks that are played.
         num_artists: artists of the catalogue.
-        has_artists: whether any track has an artist with a name.
+        nameless_share: share of the tracks of the catalogue that have no artist.
         are_playlists: whether each session is a user of its own and there is no clock.
         single_play_users: share of the users with exactly one play.
         single_play_sessions: share of the sessions with exactly one play.
@@ -141,7 +141,7 @@ class Facts:
     num_tracks: int
     num_played_tracks: int
     num_artists: int
-    has_artists: bool
+    nameless_share: float
     are_playlists: bool
     single_play_users: float
     single_play_sessions: float
@@ -188,7 +188,7 @@ def measure(material: Material, *, max_test_queries: int | None, num_sessions: i
         num_tracks=len(catalog),
         num_played_tracks=int((plays > 0).sum()),
         num_artists=catalog.num_artists,
-        has_artists=bool((catalog.artists != "").any()),
+        nameless_share=_share(catalog.artists[catalog.artist_of] == ""),
         are_playlists=not sessions.has_clock and len(by_user) == len(sessions),
         single_play_users=float((by_user == 1).mean()),
         single_play_sessions=float((lengths == 1).mean()),

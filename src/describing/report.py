@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -113,7 +112,7 @@ def _warnings(warnings: Iterable[DataWarning]) -> Table:
 
 
 def _threshold(warning: DataWarning) -> str:
-    return "" if warning.threshold is None else f" (warnings.{warning.name}={str(warning.threshold).lower()})"
+    return "" if warning.threshold is None else f" (warnings.{warning.name}={warning.threshold})"
 
 
 def next_command(words: Sequence[str], reading: Reading, *, refused: bool) -> str:
@@ -144,35 +143,25 @@ def _quoted(column: str) -> str:
 def _reading(reading: Reading) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if reading.mapping:
-        table = _table("mapping, guessed from the names of the columns" if reading.guessed else "mapping")
-        table.add_column("role")
-        table.add_column("column")
+        table = _table("role", "column")
         for role, column in reading.mapping.items():
             table.add_row(role, Text(column))
-        parts.append(table)
+        parts.append(_titled("mapping, guessed from the names of the columns" if reading.guessed else "mapping", table))
     if reading.rejected:
-        table = _table("rejected rows")
-        table.add_column("rows", justify="right")
-        table.add_column("reason")
+        table = _table("rows", "reason", right=("rows",))
         for reason, count in reading.rejected:
             table.add_row(f"{count:,}", Text(reason))
-        table.caption = escape("\n".join(f"for example {example}" for example in reading.examples)) or None
-        parts.append(table)
+        parts.append(_titled("rejected rows", table, *(f"for example {example}" for example in reading.examples)))
     if any(reading.dropped.values()):
-        table = _table("left out by a policy")
-        table.add_column("events", justify="right")
-        table.add_column("policy")
+        table = _table("events", "policy", right=("events",))
         for policy, count in reading.dropped.items():
             table.add_row(f"{count:,}", policy)
-        parts.append(table)
+        parts.append(_titled("left out by a policy", table))
     return parts
 
 
-def _numbers(facts: Facts, title: str) -> Table:
-    table = _table(title)
-    for column in ("", "what it is"):
-        table.add_column(column)
-    table.add_column("value", justify="right", no_wrap=True)
+def _numbers(facts: Facts, title: str) -> Group:
+    table = _table("", "what it is", "value", right=("value",))
     popularity, repeats = facts.popularity, facts.repeats
     users = "playlists, each of which counts as a user" if facts.are_playlists else "listeners"
     rows = [
@@ -197,7 +186,7 @@ def _numbers(facts: Facts, title: str) -> Table:
     ]
     for name, meaning, value in rows:
         table.add_row(name, Text(meaning), value)
-    return table
+    return _titled(title, table)
 
 
 def _time_rows(clock: Clock | None) -> list[tuple[str, str, str]]:
@@ -255,11 +244,9 @@ def _pair_rows(facts: Facts) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _spreads(facts: Facts) -> Table:
-    table = _table("distributions")
-    table.add_column("")
-    for column in ("least", "median", "mean", "95 % below", "most"):
-        table.add_column(column, justify="right", no_wrap=True)
+def _spreads(facts: Facts) -> Group:
+    columns = ("least", "median", "mean", "95 % at most", "most")
+    table = _table("", *columns, right=columns)
     rows: list[tuple[str, Spread | None]] = [
         ("tracks of a session", facts.session_length),
         ("plays of a user", facts.plays_of_user),
@@ -272,14 +259,12 @@ def _spreads(facts: Facts) -> Table:
         if spread is not None:
             values = (spread.least, spread.median, spread.mean, spread.high, spread.most)
             table.add_row(name, *map(plain, values))
-    return table
+    return _titled("distributions", table)
 
 
-def _session(session: ExampleSession, number: int) -> Table:
-    table = _table(f"session {number} as it was read: listener {session.listener}, {session.num_plays:,} plays")
+def _session(session: ExampleSession, number: int) -> Group:
     has_time = any(play.time is not None for play in session.plays)
-    if has_time:
-        table.add_column("time, UTC", no_wrap=True)
+    table = _table(*["time, UTC"] * has_time, right=("time, UTC",))
     for column in ("title", "artist"):
         table.add_column(column, no_wrap=True, overflow="ellipsis")
     table.add_column("share", justify="right", no_wrap=True)
@@ -287,10 +272,19 @@ def _session(session: ExampleSession, number: int) -> Table:
         times = [play.time or ""] * has_time
         share = "–" if play.share is None else plain(play.share)
         table.add_row(*times, Text(play.title), Text(play.artist), share)
-    if session.num_plays > len(session.plays):
-        table.caption = f"and {session.num_plays - len(session.plays):,} more"
+    hidden = session.num_plays - len(session.plays)
+    notes = [f"and {hidden:,} more"] * (hidden > 0)
+    title = f"session {number} as it was read: listener {session.listener}, {session.num_plays:,} plays"
+    return _titled(title, table, *notes)
+
+
+def _titled(title: str, table: Table, *notes: str) -> Group:
+    """A table below its title and above some notes, which may be wider than the table."""
+    return Group(Text(title, style="bold"), table, *(Text(note, style="italic") for note in notes), "")
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=column in right)
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(title=escape(title), title_justify="left", caption_justify="left", box=SIMPLE_HEAD)

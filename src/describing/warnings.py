@@ -30,31 +30,31 @@ class Thresholds:
         rejected_share: share of the rows that were rejected.
         dropped_share: share of the rows that one policy left out.
         cold_share: share of the test pairs with a track that training sessions do not have.
-        nameless_artists: warn where no track has an artist.
+        nameless_share: share of the tracks that have no artist.
 
     Raises:
         InputError: a threshold is out of range.
     """
 
     plays_a_day: int | None
-    track_share: float | None
-    duplicate_share: float | None
-    single_play_users: float | None
-    single_session_users: float | None
-    silence_share: float | None
-    tie_share: float | None
-    same_share: float | None
+    track_share: int | float | None
+    duplicate_share: int | float | None
+    single_play_users: int | float | None
+    single_session_users: int | float | None
+    silence_share: int | float | None
+    tie_share: int | float | None
+    same_share: int | float | None
     earliest_year: int | None
-    rejected_share: float | None
-    dropped_share: float | None
-    cold_share: float | None
-    nameless_artists: bool | None
+    rejected_share: int | float | None
+    dropped_share: int | float | None
+    cold_share: int | float | None
+    nameless_share: int | float | None
 
     def __post_init__(self) -> None:
         """Check the thresholds."""
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
-            if value is None or name == "nameless_artists":
+            if value is None:
                 continue
             hint = "null switches the warning off"
             if name in ("plays_a_day", "earliest_year"):
@@ -77,7 +77,7 @@ class DataWarning:
     name: str
     says: str
     remedy: str
-    threshold: float | bool | None
+    threshold: int | float | None
 
 
 _Found = Iterator[tuple[str, str, str]]
@@ -112,15 +112,12 @@ class _Limits:
     def __init__(self, thresholds: Thresholds) -> None:
         self._thresholds = thresholds
 
-    def reached(self, name: str, value: float) -> bool:
+    def reached(self, name: str, value: int | float) -> bool:
         limit = getattr(self._thresholds, name)
         return limit is not None and value >= limit
 
     def year(self) -> int | None:
         return self._thresholds.earliest_year
-
-    def about_artists(self) -> bool:
-        return bool(self._thresholds.nameless_artists)
 
 
 def _of_rows(facts: Facts, material: Material, limits: _Limits) -> _Found:
@@ -232,11 +229,11 @@ def _of_tracks(facts: Facts, material: Material, limits: _Limits) -> _Found:  # 
             "about what listeners like",
             "datamodule.share=none recipe=playlists learns from the order of the tracks instead",
         )
-    if limits.about_artists() and not facts.has_artists:
+    if limits.reached("nameless_share", facts.nameless_share):
         yield (
-            "nameless_artists",
-            "no track has an artist: each counts as an artist of its own, and the artist part of a model learns "
-            "nothing",
+            "nameless_share",
+            f"{percent(facts.nameless_share)} of the tracks have no artist: each of them counts as an artist of its "
+            "own, and the artist part of a model learns nothing from them",
             "name the column with datamodule.columns.artist, or use model=track",
         )
     if test is not None and limits.reached("cold_share", test.cold_pairs):
