@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plots": NOUNS | {"runs", "terminal"},
     "abtest": NOUNS | {"runs", "statistics", "datamodules", "terminal", "plots"},
     "comparison": NOUNS | {"runs", "statistics", "evaluation", "terminal", "tracking", "plots"},
+    "describing": NOUNS | {"runs", "evaluation", "models", "datamodules", "terminal", "plots"},
     "sweeps": {"errors", "runs", "terminal", "tracking", "plots"},
     "callbacks": NOUNS
     | {"runs", "statistics", "evaluation", "models", "datamodules", "terminal", "tracking", "plots", "sweeps"},
@@ -51,6 +52,7 @@ FOREIGN = {
     "abtest": HEAVY,
     "plots": HEAVY,
     "comparison": {"torch", "pytorch_lightning"},
+    "describing": HEAVY,
     "simulation": HEAVY | {"hydra", "omegaconf"},
     "serving": HEAVY | {"hydra", "omegaconf", "pandas"},
 }

@@ -127,32 +127,40 @@ def _draw_shares(shares: Shares, axis: "Axes") -> None:
     counts = np.array(shares.histogram)
     edges = np.linspace(0, 1, len(counts) + 1)
     axis.stairs(100 * counts / counts.sum(), edges, fill=True, color=BLUE, alpha=0.75)
-    axis.axvline(shares.mean, color=ORANGE, lw=1.5, label=f"mean {shares.mean:.2f}")
+    axis.axvline(shares.mean, color=ORANGE, lw=1.5)
     axis.set_xlim(-0.02, 1.02)
     _titled(axis, f"share played: 0 for {percent(shares.at_zero)}, 1 for {percent(shares.at_one)} of the plays")
-    tidy(axis, grid="y", legend=True, xlabel="share of the track that was played", ylabel="% of plays")
+    label = f"share of the track that was played; line: mean, {shares.mean:.2f}"
+    tidy(axis, grid="y", xlabel=label, ylabel="% of plays")
+
+
+_UNITS = ((86_400, "seconds"), (1440, "minutes"), (24, "hours"))
+"""Units of the time since the first play that are shorter than a day: how many a day has."""
+_MOST_OF_A_UNIT = 180
 
 
 def _draw_times(clock: Clock, axis: "Axes") -> None:
-    unit, days = ("hours", clock.span_days * 24) if clock.span_days < 3 else ("days", clock.span_days)
-    edges = np.linspace(0, max(days, 1e-9), len(clock.plays_over_time) + 1)
+    per_day, unit = next((size for size in _UNITS if clock.span_days * size[0] < _MOST_OF_A_UNIT), (1, "days"))
+    edges = np.linspace(0, max(clock.span_days * per_day, 1e-9), len(clock.plays_over_time) + 1)
     axis.stairs(clock.plays_over_time, edges, fill=True, color=BLUE, alpha=0.75)
     axis.set_ylim(bottom=0)
     axis.yaxis.set_major_formatter(lambda value, _: count(round(value)))
     axis.xaxis.set_major_formatter(lambda value, _: count(round(value)) if value == round(value) else f"{value:g}")
     axis.locator_params(axis="x", nbins=6)
-    _titled(axis, f"plays over time: {clock.first[:10]} to {clock.last[:10]}")
+    days = dict.fromkeys((clock.first.partition(" ")[0], clock.last.partition(" ")[0]))
+    _titled(axis, f"plays over time: {' to '.join(days)}")
     tidy(axis, grid="y", xlabel=f"{unit} since the first play", ylabel="plays")
 
 
 def _draw_gaps(clock: Clock, median_s: float, gap_minutes: float, axis: "Axes") -> None:
     counts = np.array(clock.gaps)
     axis.bar(np.arange(len(counts)) + 0.5, 100 * counts / counts.sum(), 0.9, color=BLUE, alpha=0.75)
-    axis.axvline(np.log2(gap_minutes * 60), color=ORANGE, lw=1.5, label=f"ends a session: {gap_minutes:g} min")
+    axis.axvline(np.log2(gap_minutes * 60), color=ORANGE, lw=1.5)
     ticks = {"1 s": 1, "10 s": 10, "1 min": 60, "10 min": 600, "1 h": 3600, "6 h": 21_600, "1 d": 86_400}
     ticks |= {"1 w": 604_800, "2 mo": 5_184_000, "1 y": 31_536_000}
     shown = {name: np.log2(seconds) for name, seconds in ticks.items() if np.log2(seconds) <= len(counts) + 1}
     axis.set_xticks(list(shown.values()), list(shown), rotation=30, ha="right")
     axis.set_xlim(-0.3, max(len(counts), np.log2(gap_minutes * 60)) + 0.6)
     _titled(axis, f"pauses between two plays of a user: median {duration(median_s)}")
-    tidy(axis, grid="y", legend=True, xlabel="pause", ylabel="% of pauses")
+    label = f"pause; line: what ends a session, {gap_minutes:g} min"
+    tidy(axis, grid="y", xlabel=label, ylabel="% of pauses")

@@ -264,14 +264,14 @@ def _spreads(facts: Facts) -> Group:
 
 def _session(session: ExampleSession, number: int) -> Group:
     has_time = any(play.time is not None for play in session.plays)
-    table = _table(*["time, UTC"] * has_time, right=("time, UTC",))
-    for column in ("title", "artist"):
-        table.add_column(column, no_wrap=True, overflow="ellipsis")
-    table.add_column("share", justify="right", no_wrap=True)
+    table = _table(*["time, UTC"] * has_time, "title", "artist", "share", right=("time, UTC", "share"))
+    if has_time:
+        table.columns[0].justify = "left"
     for play in session.plays:
         times = [play.time or ""] * has_time
         share = "–" if play.share is None else plain(play.share)
-        table.add_row(*times, Text(play.title), Text(play.artist), share)
+        names = (Text(name, no_wrap=True, overflow="ellipsis") for name in (play.title, play.artist))
+        table.add_row(*times, *names, share)
     hidden = session.num_plays - len(session.plays)
     notes = [f"and {hidden:,} more"] * (hidden > 0)
     title = f"session {number} as it was read: listener {session.listener}, {session.num_plays:,} plays"
@@ -280,7 +280,7 @@ def _session(session: ExampleSession, number: int) -> Group:
 
 def _titled(title: str, table: Table, *notes: str) -> Group:
     """A table below its title and above some notes, which may be wider than the table."""
-    return Group(Text(title, style="bold"), table, *(Text(note, style="italic") for note in notes), "")
+    return Group(Text(title, style="bold"), table, *(Text(note, style="italic") for note in notes))
 
 
 def _table(*columns: str, right: Sequence[str] = ()) -> Table:

@@ -48,7 +48,8 @@ ONLY_README = [line for line in README if line not in map(without_size_and_folde
 TARGETS = sorted({line.split()[1] for line in README + TUTORIAL if line.startswith("make ")})
 TRAIN = [line for line in ONLY_README if line.startswith("python train.py")]
 SERVED = [line for line in ONLY_README if line.startswith("python serve.py") or PORT in line]
-PLAYED = [line for line in ONLY_README if line.startswith(("python simulate.py", "python abtest.py"))]
+PLAYED_BY = ("python simulate.py", "python abtest.py", "python describe.py")
+PLAYED = [line for line in ONLY_README if line.startswith(PLAYED_BY)]
 PLAYED = [line for line in PLAYED if line not in SERVED]
 
 
@@ -109,7 +110,7 @@ def filled(line: str, run_id: str) -> str:
 
 
 @pytest.mark.parametrize("line", PLAYED)
-def test_a_simulate_or_abtest_command_of_the_readme_runs(line: str, trained: tuple[Path, str]) -> None:
+def test_a_simulate_abtest_or_describe_command_of_the_readme_runs(line: str, trained: tuple[Path, str]) -> None:
     cwd, run_id = trained
     run(filled(line, run_id), cwd)
 
