@@ -6,7 +6,7 @@ S sessions, E events, n values. Times are in milliseconds since 1970.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from src.datamodules.sessions import Sessions
 from src.describing.examples import utc
@@ -71,11 +71,11 @@ def measure_clock(sessions: Sessions, listener: Int64[np.ndarray, "E"]) -> Clock
         What its times are like.
     """
     time, track = sessions.timestamp, sessions.listens.track
-    order = np.lexsort((track, time, listener))
-    of, at, played = listener[order], time[order], track[order]
+    order = _by_listener_and_time(listener, time)
+    of, at = listener[order], time[order]
     same_listener = of[1:] == of[:-1]
     pauses = np.diff(at)[same_listener]
-    tied = same_listener & (at[1:] == at[:-1])
+    tied = np.concatenate([[False], same_listener & (at[1:] == at[:-1])])
     busiest = _busiest(of, at // DAY_MS)
     times = np.sort(time)
     first, last = int(times[0]), int(times[-1])
@@ -88,7 +88,7 @@ def measure_clock(sessions: Sessions, listener: Int64[np.ndarray, "E"]) -> Clock
         last_ms=last,
         span_days=(last - first) / DAY_MS,
         ties=float(tied.sum() / len(time)),
-        duplicates=float((tied & (played[1:] == played[:-1])).sum() / len(time)),
+        duplicates=_num_duplicates(tied, track[order]) / len(time),
         busiest_listener=busiest[0] + 1,
         busiest_day=utc(busiest[1] * DAY_MS).partition(" ")[0],
         busiest_plays=busiest[2],
@@ -100,6 +100,26 @@ def measure_clock(sessions: Sessions, listener: Int64[np.ndarray, "E"]) -> Clock
         median_gap_s=float(np.median(pauses) / 1000) if len(pauses) else None,
         plays_over_time=np.histogram(times, NUM_BINS, (first, max(last, first + 1)))[0].tolist(),
     )
+
+
+def _by_listener_and_time(listener: Int64[np.ndarray, "E"], time: Int64[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
+    """Places of the events in the order of listeners and times. One key for both is sorted in a third of the time."""
+    first, span = int(time.min()), int(time.max()) - int(time.min()) + 1
+    if span * (int(listener.max()) + 1) > np.iinfo(np.int64).max:
+        return np.lexsort((time, listener))
+    return np.argsort(listener * span + (time - first))
+
+
+def _num_duplicates(tied: Bool[np.ndarray, "E"], track: Int64[np.ndarray, "E"]) -> int:
+    """Number of events whose listener, time and track an earlier one has; `tied`: an event has both of the one before.
+
+    Events are sorted by listener and time.
+    """
+    in_group = tied | np.append(tied[1:], False)
+    group, track = (~tied).cumsum()[in_group], track[in_group]
+    order = np.lexsort((track, group))
+    group, track = group[order], track[order]
+    return int(((group[1:] == group[:-1]) & (track[1:] == track[:-1])).sum())
 
 
 def _busiest(listener: Int64[np.ndarray, "E"], day: Int64[np.ndarray, "E"]) -> tuple[int, int, int]:
