@@ -41,7 +41,8 @@ def describe(config: DictConfig) -> None:
         warnings = find_warnings(facts, material, thresholds)
     with console.status("drawing"):
         head = {"data_digest": digest, "provenance": provenance()}
-        write_report(facts, warnings, material, folder=run_dir, title=title, head=head)
+        gap = config.datamodule.session_gap_minutes
+        write_report(facts, warnings, material, gap_minutes=gap, folder=run_dir, title=title, head=head)
     console.print(printed(facts, warnings, material, title))
     following = next_command(hydra.overrides.task, material.reading, refused=material.refusal is not None)
     for name, line in (("results", "describe.json, describe.png"), ("run folder", str(run_dir)), ("next", following)):
@@ -66,7 +67,7 @@ def _read(config: DictConfig) -> "tuple[Material, str, str | None]":
             if not datamodule.is_read:
                 raise
             refusal = str(error)
-    material = material_of(datamodule, refusal=refusal, gap_minutes=config.datamodule.session_gap_minutes)
+    material = material_of(datamodule, refusal=refusal)
     return material, str(datamodule.path), None if refusal else datamodule.digest()
 
 

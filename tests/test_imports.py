@@ -36,7 +36,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "describing": NOUNS | {"runs", "evaluation", "models", "datamodules", "terminal", "plots"},
     "sweeps": {"errors", "runs", "terminal", "tracking", "plots"},
     "callbacks": NOUNS
-    | {"runs", "statistics", "evaluation", "models", "datamodules", "terminal", "tracking", "plots", "sweeps"},
+    | {
+        "runs",
+        "statistics",
+        "evaluation",
+        "models",
+        "datamodules",
+        "terminal",
+        "tracking",
+        "plots",
+        "sweeps",
+        "describing",
+    },
 }
 OF_MODELS_FOR_DATA = "src.models.contracts"
 """All that `datamodules` may import of `models`."""

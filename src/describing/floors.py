@@ -23,7 +23,7 @@ class HeldOut:
         cold_tracks: share of its tracks that no training session plays.
         cold_pairs: share of its pairs with such a track.
         mean_mse: squared error of the mean share of training, for every pair; None where no share is known.
-        mean_bce: cross-entropy of the same, in nats; None where no share is known.
+        mean_bce: cross-entropy of the same, in nats; None where no share is known, or it is infinite.
         popular_recall_at_10: recall@10 of the most played tracks; None without queries.
         popular_ndcg_at_10: ndcg@10 of the same; None without queries.
         num_queries: number of pairs that were ranked for this.
@@ -75,16 +75,17 @@ def constant_mse(predicted: float, shares: Float32[np.ndarray, "P"]) -> float:
     return float(((shares.astype(np.float64) - predicted) ** 2).mean())
 
 
-def constant_bce(predicted: float, shares: Float32[np.ndarray, "P"]) -> float:
-    """Cross-entropy of one prediction for all shares, in nats; infinite where it excludes what happened.
+def constant_bce(predicted: float, shares: Float32[np.ndarray, "P"]) -> float | None:
+    """Cross-entropy of one prediction for all shares, in nats; None where it is infinite, since it excludes a share.
 
     >>> round(constant_bce(0.5, np.array([0.0, 1.0], np.float32)), 4)
     0.6931
     """
     mean = float(shares.mean(dtype=np.float64))
     terms = ((mean, predicted), (1 - mean, 1 - predicted))
-    with np.errstate(divide="ignore"):
-        return float(sum(-weight * np.log(probability) for weight, probability in terms if weight > 0))
+    if any(probability == 0 for weight, probability in terms if weight > 0):
+        return None
+    return float(sum(-weight * np.log(probability) for weight, probability in terms if weight > 0))
 
 
 def _popular(splits: Splits, max_queries: int | None) -> tuple[Pairs, dict[str, float]]:

@@ -4,13 +4,12 @@ from src.datamodules.pair_datamodule import PairDataModule
 from src.describing.material import Material, Reading, Splits
 
 
-def material_of(datamodule: PairDataModule, *, refusal: str | None, gap_minutes: float) -> Material:
+def material_of(datamodule: PairDataModule, *, refusal: str | None = None) -> Material:
     """What a datamodule has read.
 
     Args:
         datamodule: after `setup`, even if that ended with the refusal.
         refusal: why there are no pairs for each split; None where there are.
-        gap_minutes: the pause that ends a session.
 
     Returns:
         The data to be described.
@@ -34,6 +33,5 @@ def material_of(datamodule: PairDataModule, *, refusal: str | None, gap_minutes:
         reading=reading,
         splits=splits,
         refusal=refusal,
-        gap_minutes=gap_minutes,
         remarks=datamodule.remarks() if refusal is None else (),
     )

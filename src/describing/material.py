@@ -64,7 +64,6 @@ class Material:
         reading: what became of its rows.
         splits: its pairs; None where there are too few for every split.
         refusal: why there are no splits; None where there are.
-        gap_minutes: the pause that ends a session.
         remarks: what the datamodule reports beside its numbers.
     """
 
@@ -73,5 +72,4 @@ class Material:
     reading: Reading
     splits: Splits | None
     refusal: str | None = None
-    gap_minutes: float
     remarks: Sequence[str] = ()

@@ -4,7 +4,8 @@ S sessions, E events, L listeners, N tracks, A artists, n values. No number is a
 numbered 1, 2, … in the order of their ids.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
@@ -159,6 +160,14 @@ class Facts:
     splits: dict[str, dict[str, int | None]] | None
     test: HeldOut | None
     first_sessions: list[ExampleSession]
+
+    def profile(self) -> dict[str, Any]:
+        """The numbers alone, without any play of anybody: what MLflow gets of the data of a run.
+
+        Returns:
+            Nested dicts and lists.
+        """
+        return {name: value for name, value in asdict(self).items() if name != "first_sessions"}
 
 
 def measure(material: Material, *, max_test_queries: int | None, num_sessions: int, num_plays: int) -> Facts:

@@ -29,6 +29,7 @@ def write_report(
     warnings: Sequence[DataWarning],
     material: Material,
     *,
+    gap_minutes: float,
     folder: Path,
     title: str,
     head: Mapping[str, Any],
@@ -39,12 +40,13 @@ def write_report(
         facts: the numbers.
         warnings: what should be looked at.
         material: what was measured.
+        gap_minutes: the pause that ends a session, which the picture marks.
         folder: where to write; created if it does not exist.
         title: name of the source.
         head: more entries of `describe.json`, such as the digest of the data and the provenance.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "describe.png", lambda path: draw(facts, warnings, material.gap_minutes, title, path))
+    write_whole(folder / "describe.png", lambda path: draw(facts, warnings, gap_minutes, title, path))
     write_record(record(facts, warnings, material) | {"source": title, **head}, folder / "describe.json")
 
 
@@ -65,18 +67,6 @@ def record(facts: Facts, warnings: Sequence[DataWarning], material: Material) ->
         "reading": asdict(material.reading),
         "remarks": list(material.remarks),
     }
-
-
-def profile(facts: Facts) -> dict[str, Any]:
-    """The numbers alone, without any play of anybody: what MLflow gets of the data of a run.
-
-    Args:
-        facts: the numbers.
-
-    Returns:
-        Nested dicts and lists.
-    """
-    return {name: value for name, value in asdict(facts).items() if name != "first_sessions"}
 
 
 def printed(facts: Facts, warnings: Sequence[DataWarning], material: Material, title: str) -> Group:

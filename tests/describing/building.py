@@ -58,7 +58,6 @@ def material_of_plays(plays: Sequence[Play], *, has_clock: bool = True, **change
         "sessions": sessions_of(plays, has_clock=has_clock),
         "reading": Reading(num_rows=len(plays), num_events=len(plays)),
         "splits": None,
-        "gap_minutes": 30.0,
     }
     return Material(**{**given, **changes})
 

@@ -19,7 +19,7 @@ from src.datamodules.pair_datamodule import PairDataModule
 from src.describing.joining import material_of
 from src.describing.material import Material, Reading
 from src.describing.measures import measure
-from src.describing.report import next_command, printed, profile, write_report
+from src.describing.report import next_command, printed, write_report
 from src.errors import InputError
 from tests.contracts.building import CONF
 from tests.describing.building import (
@@ -56,7 +56,7 @@ def written(material: Material, folder: Path, title: str = "plays.csv") -> dict[
     head = {"provenance": {"commit": "abc"}}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        write_report(facts, warnings_of(material), material, folder=folder, title=title, head=head)
+        write_report(facts, warnings_of(material), material, gap_minutes=30.0, folder=folder, title=title, head=head)
     record: dict[str, Any] = json.loads((folder / "describe.json").read_text(encoding="utf-8"))
     return record
 
@@ -111,8 +111,8 @@ def test_no_user_id_is_printed_or_written(tmp_path: Path) -> None:
 
 def test_the_profile_for_mlflow_has_no_play_of_anybody() -> None:
     facts = facts_of(material_of_plays(USUAL))
-    assert "first_sessions" not in profile(facts)
-    assert "Title" not in json.dumps(profile(replace(facts, popularity=replace(facts.popularity, top_track=""))))
+    assert "first_sessions" not in facts.profile()
+    assert "Title" not in json.dumps(replace(facts, popularity=replace(facts.popularity, top_track="")).profile())
 
 
 LONG = [Play(0, START + 1000 * n, n % 3, 0.5) for n in range(3000)]
@@ -166,7 +166,7 @@ def test_a_guessed_mapping_is_written_out_so_that_hydra_reads_it() -> None:
 def test_what_a_datamodule_reads_is_described(ring_logs: Path, datamodule_of: Callable[..., PairDataModule]) -> None:
     datamodule = datamodule_of(ring_logs)
     datamodule.setup()
-    material = material_of(datamodule, refusal=None, gap_minutes=30.0)
+    material = material_of(datamodule)
     facts = measure(material, max_test_queries=50_000, num_sessions=3, num_plays=4)
     assert (facts.num_events, facts.num_sessions, facts.num_users) == (3200, 400, 50)
     assert facts.splits is not None
@@ -191,6 +191,6 @@ def test_data_that_are_too_few_for_a_split_are_described_nevertheless(
     with pytest.raises(InputError, match="no pairs left for val and test") as refused:
         datamodule.setup()
     assert datamodule.is_read
-    material = material_of(datamodule, refusal=str(refused.value), gap_minutes=30.0)
+    material = material_of(datamodule, refusal=str(refused.value))
     assert facts_of(material).num_events == 8
     assert warnings_of(material)[0].says.startswith("no pairs left for val and test: 1 sessions")

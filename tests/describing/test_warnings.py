@@ -78,7 +78,7 @@ FOUND: dict[str, tuple[Material, str, str]] = {
     "single_session_users": (
         material_of_plays([play for play in USUAL if (play.time - START) // DAY == play.listener % 4]),
         "100 % of the 5 users have one session only, although the plays span 3.0 days",
-        "datamodule.session_gap_minutes=30",
+        "datamodule.session_gap_minutes",
     ),
     "plays_a_day": (
         material_of_plays([*USUAL, *(Play(2, START + n, n % 40, n / 20_000) for n in range(10_000))]),
