@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from src.datamodules.recipe_choice import choose_recipe
 from src.sweeps.jobs import Sweep
 from src.terminal.console import console
 from src.terminal.entry import verb
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from src.describing.material import Material
 
 
-@verb("describe", sweepers=[Sweep])
+@verb("describe", rewrite=choose_recipe, sweepers=[Sweep])
 def describe(config: DictConfig) -> None:
     """Read a source as a training would, measure it, warn, write and print."""
     from hydra.utils import instantiate
@@ -44,7 +45,7 @@ def describe(config: DictConfig) -> None:
         gap = config.datamodule.session_gap_minutes
         write_report(facts, warnings, material, gap_minutes=gap, folder=run_dir, title=title, head=head)
     console.print(printed(facts, warnings, material, title))
-    following = next_command(hydra.overrides.task, material.reading, refused=material.refusal is not None)
+    following = next_command(hydra.overrides.task, material.reading, warnings)
     for name, line in (("results", "describe.json, describe.png"), ("run folder", str(run_dir)), ("next", following)):
         console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
@@ -64,7 +65,7 @@ def _read(config: DictConfig) -> "tuple[Material, str, str | None]":
         try:
             datamodule.setup()
         except InputError as error:
-            if not datamodule.is_read:
+            if not hasattr(datamodule, "sessions") or not len(datamodule.sessions):
                 raise
             refusal = str(error)
     material = material_of(datamodule, refusal=refusal)

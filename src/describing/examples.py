@@ -65,7 +65,7 @@ def first_sessions(sessions: Sessions, catalog: Catalog, *, num_sessions: int, n
             plays.append(
                 ExamplePlay(
                     time=utc(int(sessions.timestamp[event])) if sessions.has_clock else None,
-                    title=str(catalog.titles[row]) or f"track {catalog.track_ids[row]}",
+                    title=title_of(int(row), catalog),
                     artist=str(catalog.artists[catalog.artist_of[row]]),
                     share=None if np.isnan(share) else round(share, 4),
                 )
@@ -73,6 +73,12 @@ def first_sessions(sessions: Sessions, catalog: Catalog, *, num_sessions: int, n
         listener = int(sessions.listener[number]) + 1
         found.append(ExampleSession(listener=listener, num_plays=int(end - start), plays=plays))
     return found
+
+
+def title_of(row: int, catalog: Catalog) -> str:
+    """Title of a track; where it has none, its id in the source."""
+    ids = catalog.track_ids if catalog.texts is None else catalog.texts
+    return str(catalog.titles[row]) or f"track {ids[row]}"
 
 
 def utc(milliseconds: int) -> str:

@@ -1,7 +1,17 @@
 """From a datamodule to what is described."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
 from src.datamodules.pair_datamodule import PairDataModule
-from src.describing.material import Material, Reading, Splits
+from src.datamodules.sessions import Sessions
+from src.describing.material import Material, Splits
+
+_REMARKS = ("encoding", "interleaved", "share played")
+"""Beginnings of the remarks that say what no number and no warning says."""
 
 
 def material_of(datamodule: PairDataModule, *, refusal: str | None = None) -> Material:
@@ -14,24 +24,34 @@ def material_of(datamodule: PairDataModule, *, refusal: str | None = None) -> Ma
     Returns:
         The data to be described.
     """
-    num_events = len(datamodule.sessions.listens.track)
-    reading = Reading(num_rows=num_events, num_events=num_events)
     splits = None
     if refusal is None:
-        frame = datamodule.summary()
-        counts = {
-            str(name): {
-                str(key): None if value is None else int(value) for key, value in row.items() if key != "rejected"
-            }
-            for name, row in frame.astype(object).where(frame.notna(), None).to_dict("index").items()
-            if name != "all"
-        }
+        counts = _counts(datamodule.summary())
         splits = Splits(pairs=datamodule.pairs, vocabulary=datamodule.vocabulary, counts=counts)
+    remarks = datamodule.remarks() if refusal is None else []
     return Material(
         catalog=datamodule.catalog,
-        sessions=datamodule.sessions,
-        reading=reading,
+        sessions=_with_shares(datamodule.sessions),
+        reading=datamodule.reading,
+        dropped=datamodule.dropped,
         splits=splits,
         refusal=refusal,
-        remarks=datamodule.remarks() if refusal is None else (),
+        remarks=[line for line in remarks if line.startswith(_REMARKS)],
     )
+
+
+def _counts(summary: pd.DataFrame) -> Mapping[str, Mapping[str, int | None]]:
+    parts = summary.drop(index="all").drop(columns=["dropped", "rejected"])
+    return {
+        str(name): {str(key): None if pd.isna(value) else int(value) for key, value in row.items()}
+        for name, row in parts.iterrows()
+    }
+
+
+def _with_shares(sessions: Sessions) -> Sessions:
+    """The sessions without shares where these are times, which are divided by the longest one only in pairs."""
+    listens = sessions.listens
+    if not (listens.played_ratio > 1).any():
+        return sessions
+    unknown = np.full(len(listens.track), np.nan, np.float32)
+    return replace(sessions, listens=replace(listens, played_ratio=unknown))

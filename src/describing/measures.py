@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Int64, Shaped
 
 from src.catalog import Catalog
 from src.describing.clock import Clock, measure_clock
-from src.describing.examples import ExampleSession, first_sessions
+from src.describing.examples import ExampleSession, first_sessions, title_of
 from src.describing.floors import HeldOut, measure_test
 from src.describing.material import Material, Splits
 
@@ -186,8 +186,7 @@ def measure(material: Material, *, max_test_queries: int | None, num_sessions: i
     listens, listener = sessions.listens, sessions.listener[sessions.listens.session]
     plays = np.bincount(listens.track, minlength=len(catalog))
     lengths = np.bincount(listens.session)
-    by_user, sessions_by_user = np.bincount(listener), np.bincount(sessions.listener)
-    assert len(by_user) == len(sessions_by_user), "a session without plays"
+    by_user, sessions_by_user = _num_of_each(listener), _num_of_each(sessions.listener)
     return Facts(
         num_rows=material.reading.num_rows,
         num_events=len(listens.track),
@@ -244,8 +243,14 @@ def spread(values: Int64[np.ndarray, "n"]) -> Spread:
 
 def name_of(row: int, catalog: Catalog) -> str:
     """A track as a person reads it: title and artist, or its id."""
-    title, artist = str(catalog.titles[row]), str(catalog.artists[catalog.artist_of[row]])
-    return (title or f"track {catalog.track_ids[row]}") + f" by {artist}" * bool(artist)
+    artist = str(catalog.artists[catalog.artist_of[row]])
+    return title_of(row, catalog) + f" by {artist}" * bool(artist)
+
+
+def _num_of_each(listener: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "L"]:
+    """How often each listener occurs, without those that a policy left out."""
+    counts = np.bincount(listener)
+    return counts[counts > 0]
 
 
 def _pairs_of_track(splits: Splits) -> Spread:

@@ -1,5 +1,6 @@
 """The report of a description: what is printed, and `describe.json`."""
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,17 +12,29 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from src.datamodules.table import Reading
 from src.describing.clock import Clock
 from src.describing.examples import ExampleSession
-from src.describing.material import Material, Reading
+from src.describing.material import Material
 from src.describing.measures import Facts, Spread
 from src.describing.picture import draw
-from src.describing.warnings import DataWarning, percent
+from src.describing.warnings import UNIT_OF_TIME, DataWarning, most_common, percent
 from src.runs.atomic import write_record, write_whole
 from src.terminal.numbers import duration, plain
 
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "recipe=", "world=", "world.", "taste@")
 """Words of the command line that decide which data are read; the next command has them too."""
+
+
+_FROM = {
+    "ratio": "a column of shares",
+    "played": "time played and duration",
+    "longest": "time played and the longest play of the track",
+    "skipped": "skips",
+    "gap": "the time until the next play and the duration",
+    "none": "nothing",
+}
+"""What shares played are computed from, by `Plan.share`."""
 
 
 def write_report(
@@ -64,7 +77,7 @@ def record(facts: Facts, warnings: Sequence[DataWarning], material: Material) ->
     return {
         "warnings": [asdict(warning) for warning in warnings],
         **asdict(facts),
-        "reading": asdict(material.reading),
+        "reading": asdict(material.reading) | {"dropped": dict(material.dropped)},
         "remarks": list(material.remarks),
     }
 
@@ -81,7 +94,7 @@ def printed(facts: Facts, warnings: Sequence[DataWarning], material: Material, t
     Returns:
         Tables and lines.
     """
-    parts: list[RenderableType] = [*_reading(material.reading), _numbers(facts, title), _spreads(facts)]
+    parts: list[RenderableType] = [*_reading(material), _numbers(facts, material.reading.share, title), _spreads(facts)]
     parts += [_session(session, number) for number, session in enumerate(facts.first_sessions, start=1)]
     parts += [Text(remark) for remark in material.remarks]
     parts.append(_warnings(warnings))
@@ -105,52 +118,74 @@ def _threshold(warning: DataWarning) -> str:
     return "" if warning.threshold is None else f" (warnings.{warning.name}={warning.threshold})"
 
 
-def next_command(words: Sequence[str], reading: Reading, *, refused: bool) -> str:
-    """What to type next: train on these data, with the mapping written out where it was guessed.
+def next_command(words: Sequence[str], reading: Reading, warnings: Sequence[DataWarning]) -> str:
+    """What to type next: train on these data, with columns and units written out where columns were guessed.
+
+    Data that cannot be trained on, or that were read in a wrong unit, are to be described again.
 
     Args:
         words: overrides of the command line.
         reading: what was read.
-        refused: whether the data cannot be trained on as they are; then it is the same description.
+        warnings: of the data.
 
     Returns:
         A command for a shell.
     """
     kept = [word for word in words if word.lstrip("+~").startswith(_SOURCE)]
+    kept = ["datamodule=table" if word == "datamodule=table_playlists" else word for word in kept]  # train.py decides
+    unit = next((warning.unit for warning in warnings if warning.unit is not None), None)
     if reading.guessed:
-        kept = [word for word in kept if not word.startswith("datamodule.columns")]
-        columns = ", ".join(f"{role}: {_quoted(column)}" for role, column in reading.mapping.items())
-        kept.append(f"datamodule.columns={{{columns}}}")
-    verb = "describe.py" if refused else "train.py"
+        kept = [word for word in kept if not word.startswith(("datamodule.columns", "datamodule.units"))]
+        units = {**reading.units, **({"timestamp": unit} if unit else {})}
+        kept += [f"datamodule.columns={_as_words(reading.columns)}"]
+        kept += [f"datamodule.units={_as_words(units)}"] * bool(units)
+    elif unit:
+        kept = [word for word in kept if not word.startswith(f"{UNIT_OF_TIME}=")] + [f"{UNIT_OF_TIME}={unit}"]
+    again = unit is not None or any(warning.name == "splits" for warning in warnings)
+    verb = "describe.py" if again else "train.py"
     return " ".join(["python", verb, *map(shlex.quote, kept)])
 
 
-def _quoted(column: str) -> str:
-    """The name of a column as a value of Hydra's."""
-    return column if column.isidentifier() else "'" + column.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def _as_words(values: Mapping[str, str]) -> str:
+    """A mapping in the language of Hydra."""
+    return "{" + ", ".join(f"{name}: {_quoted(value)}" for name, value in values.items()) + "}"
 
 
-def _reading(reading: Reading) -> list[RenderableType]:
-    parts: list[RenderableType] = []
-    if reading.mapping:
-        table = _table("role", "column")
-        for role, column in reading.mapping.items():
-            table.add_row(role, Text(column))
-        parts.append(_titled("mapping, guessed from the names of the columns" if reading.guessed else "mapping", table))
+def _quoted(text: str) -> str:
+    """A text in the language of Hydra, where an unquoted `null` or `12` is none."""
+    if re.fullmatch(r"[A-Za-z_]\w*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _reading(material: Material) -> list[RenderableType]:
+    reading, parts = material.reading, list[RenderableType]()
+    if reading.guessed:
+        table = _table("role", "column", "unit", "found")
+        for role, column in reading.columns.items():
+            found = "by its name" if role in reading.guessed else "as given"
+            table.add_row(role, Text(column), Text(reading.units.get(role, "")), found)
+        parts.append(_titled("columns", table))
     if reading.rejected:
         table = _table("rows", "reason", right=("rows",))
-        for reason, count in reading.rejected:
+        for reason, count in most_common(reading.rejected):
             table.add_row(f"{count:,}", Text(reason))
-        parts.append(_titled("rejected rows", table, *(f"for example {example}" for example in reading.examples)))
-    if any(reading.dropped.values()):
-        table = _table("events", "policy", right=("events",))
-        for policy, count in reading.dropped.items():
-            table.add_row(f"{count:,}", policy)
-        parts.append(_titled("left out by a policy", table))
+        parts.append(_titled("rejected rows", table, *map(_example, reading.examples)))
+    if any(material.dropped.values()):
+        table = _table("events", "left out by", right=("events",))
+        for policy, count in most_common(material.dropped):
+            if count:
+                table.add_row(f"{count:,}", policy)
+        parts.append(_titled("policies", table))
     return parts
 
 
-def _numbers(facts: Facts, title: str) -> Group:
+def _example(row: Mapping[str, str | int]) -> str:
+    where = next(f"{unit} {row[unit]}" for unit in ("line", "row") if unit in row)
+    return f"for example {Path(str(row['file'])).name} {where}: {row['reason']}"
+
+
+def _numbers(facts: Facts, source: str, title: str) -> Group:
     table = _table("", "what it is", "value", right=("value",))
     popularity, repeats = facts.popularity, facts.repeats
     users = "playlists, each of which counts as a user" if facts.are_playlists else "listeners"
@@ -171,7 +206,7 @@ def _numbers(facts: Facts, title: str) -> Group:
         ("popularity", f"plays of {popularity.top_track}, the first track", percent(popularity.top_share)),
         ("", "plays of the most played hundredth of the tracks", percent(popularity.top_hundredth_share)),
         ("", "tracks that together have half of the plays", f"{popularity.half:,}"),
-        *_share_rows(facts),
+        *_share_rows(facts, source),
         *_pair_rows(facts),
     ]
     for name, meaning, value in rows:
@@ -199,12 +234,12 @@ def _time_rows(clock: Clock | None) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _share_rows(facts: Facts) -> list[tuple[str, str, str]]:
+def _share_rows(facts: Facts, source: str) -> list[tuple[str, str, str]]:
     shares = facts.shares
     if shares is None:
         return [("share played", "known for", "0 %")]
     return [
-        ("share played", "known for", percent(shares.known)),
+        ("share played", f"known for (computed from {_FROM[source]})", percent(shares.known)),
         ("", "mean", plain(shares.mean)),
         ("", "plays with share 0", percent(shares.at_zero)),
         ("", "plays with share 1", percent(shares.at_one)),

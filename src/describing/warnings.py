@@ -3,7 +3,7 @@
 The thresholds are in `conf/describe.yaml`, under `warnings`; null switches a warning off.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
@@ -11,6 +11,7 @@ from src.describing.clock import DAY_MS, Clock
 from src.describing.material import Material
 from src.describing.measures import Facts
 from src.errors import check_number
+from src.terminal.numbers import duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +73,18 @@ class DataWarning:
         says: what was found, in words and numbers.
         remedy: what to do about it.
         threshold: the value from which on it is given.
+        unit: the unit that the times seem to have, if it is another one.
     """
 
     name: str
     says: str
     remedy: str
     threshold: int | float | None
+    unit: str | None = None
 
 
+UNIT_OF_TIME = "datamodule.units.timestamp"
+"""The setting for times that were read in a wrong unit."""
 _Found = Iterator[tuple[str, str, str]]
 """Name of a threshold, what was found, and the remedy."""
 
@@ -96,7 +101,13 @@ def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> l
         The warnings.
     """
     found = [
-        DataWarning(name=name, says=says, remedy=remedy, threshold=getattr(thresholds, name))
+        DataWarning(
+            name=name,
+            says=says,
+            remedy=remedy,
+            threshold=getattr(thresholds, name),
+            unit=remedy.removeprefix(f"{UNIT_OF_TIME}=") if remedy.startswith(f"{UNIT_OF_TIME}=") else None,
+        )
         for part in (_of_rows, _of_times, _of_users, _of_tracks)
         for name, says, remedy in part(facts, material, _Limits(thresholds))
     ]
@@ -123,14 +134,14 @@ class _Limits:
 def _of_rows(facts: Facts, material: Material, limits: _Limits) -> _Found:
     reading, num_rows = material.reading, max(facts.num_rows, 1)
     if facts.num_rejected and limits.reached("rejected_share", facts.num_rejected / num_rows):
-        reasons = "; ".join(f"{reason} ({count:,})" for reason, count in reading.rejected[:3])
+        reasons = "; ".join(f"{reason} ({count:,})" for reason, count in most_common(reading.rejected)[:3])
         yield (
             "rejected_share",
             f"{percent(facts.num_rejected / num_rows)} of the rows were rejected: {reasons}",
             "correct them, they are listed in rejected.jsonl, or let train.py go on with "
             f"datamodule.max_rejected={_above(facts.num_rejected / num_rows)}",
         )
-    for policy, count in reading.dropped.items():
+    for policy, count in material.dropped.items():
         if count and limits.reached("dropped_share", count / num_rows):
             yield (
                 "dropped_share",
@@ -148,7 +159,7 @@ def _of_times(facts: Facts, material: Material, limits: _Limits) -> _Found:
         yield (
             "earliest_year",
             f"the times look like {name} that were read as milliseconds: from {clock.first} to {clock.last}",
-            f"datamodule.units.timestamp={option}",
+            f"{UNIT_OF_TIME}={option}",
         )
     elif year is not None and clock.last_ms > _now_ms() + DAY_MS:
         yield (
@@ -180,7 +191,7 @@ def _of_times(facts: Facts, material: Material, limits: _Limits) -> _Found:
             f"{percent(clock.duplicates)} of the plays have listener, time and track of another play",
             "if the rows were exported twice, datamodule.policies.duplicates=drop",
         )
-    dropped = material.reading.dropped.get("duplicates", 0)
+    dropped = material.dropped.get("duplicates", 0)
     if dropped and limits.reached("duplicate_share", dropped / max(facts.num_rows, 1)):
         yield (
             "duplicate_share",
@@ -202,7 +213,7 @@ def _of_users(facts: Facts, material: Material, limits: _Limits) -> _Found:  # n
         yield (
             "single_session_users",
             f"{percent(facts.single_session_users)} of the {facts.num_users:,} users have one session only, although "
-            f"the plays span {clock.span_days:,.1f} days",
+            f"the plays span {duration(clock.span_days * 86_400)}",
             "check the unit of the timestamp (datamodule.units.timestamp) and datamodule.session_gap_minutes",
         )
     if clock and limits.reached("plays_a_day", clock.busiest_plays):
@@ -255,6 +266,11 @@ def _unit(clock: Clock, year: int) -> tuple[str, str] | None:
 
 def _now_ms() -> float:
     return datetime.now(UTC).timestamp() * 1000
+
+
+def most_common(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Names and counts, the largest first."""
+    return sorted(counts.items(), key=lambda item: -item[1])
 
 
 def percent(share: float) -> str:

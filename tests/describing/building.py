@@ -7,7 +7,8 @@ import numpy as np
 
 from src.catalog import Catalog
 from src.datamodules.sessions import Sessions
-from src.describing.material import Material, Reading
+from src.datamodules.table import Reading
+from src.describing.material import Material
 from src.describing.measures import Facts, measure
 from src.describing.warnings import DataWarning, Thresholds, find_warnings
 from tests.conftest import make_catalog, make_listens
@@ -47,6 +48,9 @@ def sessions_of(plays: Sequence[Play], *, has_clock: bool = True) -> Sessions:
         listens=make_listens([[(play.track, play.share) for play in session] for session in cut]),
         place=np.array([place for session in cut for place in range(len(session))], np.int64),
         timestamp=np.array([play.time * has_clock for session in cut for play in session], np.int64),
+        num_interleaved=0,
+        num_tied=0,
+        dropped={},
     )
 
 
@@ -56,10 +60,28 @@ def material_of_plays(plays: Sequence[Play], *, has_clock: bool = True, **change
     given: dict[str, Any] = {
         "catalog": make_catalog(row // 2 for row in range(num_tracks)),
         "sessions": sessions_of(plays, has_clock=has_clock),
-        "reading": Reading(num_rows=len(plays), num_events=len(plays)),
+        "reading": reading_of(len(plays)),
+        "dropped": {},
         "splits": None,
     }
     return Material(**{**given, **changes})
+
+
+def reading_of(num_rows: int, **changes: Any) -> Reading:
+    """A table that was read without anything to report."""
+    given: dict[str, Any] = {
+        "columns": {"user": "user", "title": "title"},
+        "guessed": [],
+        "units": {},
+        "share": "ratio",
+        "encoding": "utf-8",
+        "num_rows": num_rows,
+        "num_events": num_rows,
+        "rejected": {},
+        "examples": [],
+        "dropped": {},
+    }
+    return Reading(**{**given, **changes})
 
 
 def facts_of(material: Material) -> Facts:

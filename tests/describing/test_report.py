@@ -4,7 +4,6 @@ import io
 import json
 import shlex
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,36 +11,39 @@ from typing import Any
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from PIL import Image
 from rich.console import Console
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.describing.joining import material_of
-from src.describing.material import Material, Reading
+from src.describing.material import Material
 from src.describing.measures import measure
 from src.describing.report import next_command, printed, write_report
+from src.describing.warnings import DataWarning
 from src.errors import InputError
-from tests.contracts.building import CONF
+from tests.contracts.building import CONF, composed
 from tests.describing.building import (
     START,
     Play,
     facts_of,
     material_of_plays,
     nameless,
+    reading_of,
     usual_plays,
     warnings_of,
 )
 
 USUAL = usual_plays()
-GUESSED = Reading(
-    num_rows=100,
-    num_events=100,
-    rejected=[("the track is empty", 7), ("the time is not a number", 1)],
-    examples=["plays.csv line 12: the track is empty [sic]"],
-    dropped={"duplicates": 3, "min_count": 0},
-    mapping={"user": "uid", "title": "song name", "artist": "it's"},
-    guessed=True,
+GUESSED = reading_of(
+    100,
+    rejected={"the time is no number": 1, "the track is empty": 7},
+    examples=[{"file": "a/plays.csv", "line": 12, "reason": "the track is empty [sic]"}],
+    columns={"user": "uid", "timestamp": "null", "title": "song name", "artist": "it's", "played": "a.b"},
+    units={"timestamp": "%d.%m.%Y %H:%M", "played": "ms"},
+    guessed=["user", "title"],
 )
+DROPPED = {"duplicates": 3, "min_count": 0}
 
 
 def shown(material: Material, title: str = "plays.csv") -> str:
@@ -73,9 +75,11 @@ def test_the_numbers_are_printed_with_what_they_are() -> None:
 
 
 def test_rejected_and_dropped_rows_and_the_mapping_are_printed() -> None:
-    text = shown(material_of_plays(USUAL, reading=GUESSED))
-    assert "mapping, guessed from the names of the columns" in text
-    assert "user     uid" in text
+    text = shown(material_of_plays(USUAL, reading=GUESSED, dropped=DROPPED))
+    rows = [line.split() for line in text.splitlines()]
+    assert ["user", "uid", "by", "its", "name"] in rows
+    assert ["played", "a.b", "ms", "as", "given"] in rows
+    assert "min_count" not in text
     assert "7   the track is empty" in text
     assert "for example plays.csv line 12: the track is empty [sic]" in text
     assert "3   duplicates" in text
@@ -89,12 +93,13 @@ def test_a_warning_is_printed_with_its_threshold_and_its_remedy() -> None:
 
 
 def test_both_files_are_written_and_the_json_has_every_number(tmp_path: Path) -> None:
-    material = material_of_plays(USUAL, reading=GUESSED)
+    material = material_of_plays(USUAL, reading=GUESSED, dropped=DROPPED)
     record = written(material, tmp_path / "new")
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"describe.json", "describe.png"}
     assert record["num_events"] == len(USUAL)
     assert record["session_length"]["median"] == 5
-    assert record["reading"]["rejected"][0] == ["the track is empty", 7]
+    assert record["reading"]["rejected"]["the track is empty"] == 7
+    assert record["reading"]["dropped"] == DROPPED
     assert [warning["name"] for warning in record["warnings"]] == ["rejected_share", "duplicate_share"]
     assert record["provenance"] == {"commit": "abc"}
     assert len(record["first_sessions"]) == 3
@@ -127,7 +132,13 @@ DRAWN: dict[str, Material] = {
     "a long session": material_of_plays(LONG),
     "no calendar": material_of_plays([p._replace(time=p.time * 10**6) for p in USUAL]),
     "many warnings": material_of_plays(
-        [Play(n, START // 1000 + n % 2, 0, 1.0) for n in range(50)], reading=GUESSED, refusal="no $pairs_left$ " * 30
+        [Play(n, START // 1000 + n % 2, 0, 1.0) for n in range(50)],
+        reading=GUESSED,
+        dropped=DROPPED,
+        refusal="no $pairs_left$ " * 30,
+        reading=GUESSED,
+        dropped=DROPPED,
+        refusal="no $pairs_left$ " * 30,
     ),
 }
 
@@ -143,27 +154,44 @@ def test_the_picture_can_be_drawn(name: str, tmp_path: Path) -> None:
 
 def test_the_next_command_trains_with_the_words_that_chose_the_data() -> None:
     words = ["datamodule=yes", "datamodule.path=a b", "warnings.tie_share=0.2", "hydra.run.dir=x", "shown_plays=2"]
-    usual = Reading(num_rows=1, num_events=1)
-    assert next_command(words, usual, refused=False) == "python train.py datamodule=yes 'datamodule.path=a b'"
-    assert next_command(words, usual, refused=True).startswith("python describe.py datamodule=yes ")
-    assert next_command([], usual, refused=False) == "python train.py"
+    usual = reading_of(1)
+    assert next_command(words, usual, []) == "python train.py datamodule=yes 'datamodule.path=a b'"
+    assert next_command([], usual, []) == "python train.py"
+    assert next_command(["datamodule=table_playlists"], usual, []) == "python train.py datamodule=table"
+
+
+def test_data_that_cannot_be_used_as_they_are_are_described_again() -> None:
+    words, usual = ["datamodule=table", "datamodule.units.timestamp=ms"], reading_of(1)
+    refused = DataWarning(name="splits", says="too few", remedy="add data", threshold=None)
+    assert next_command(words, usual, [refused]) == f"python describe.py {' '.join(words)}"
+    unit = DataWarning(name="earliest_year", says="seconds", remedy="", threshold=1995, unit="s")
+    command = "python describe.py datamodule=table datamodule.units.timestamp=s"
+    assert next_command(words, usual, [unit]) == command
+    guessed = next_command(words, GUESSED, [unit])
+    assert "timestamp: s, played: ms" in guessed
+    assert "timestamp=ms" not in guessed
 
 
 def test_a_guessed_mapping_is_written_out_so_that_hydra_reads_it() -> None:
-    command = next_command(["datamodule=yes", "datamodule.columns.user=x"], GUESSED, refused=False)
+    command = next_command(["datamodule=table", "datamodule.columns.user=x"], GUESSED, [])
     verb, words = shlex.split(command)[1], shlex.split(command)[2:]
     assert verb == "train.py"
-    assert words[0] == "datamodule=yes"
+    assert words[0] == "datamodule=table"
     assert not any("columns.user=x" in word for word in words)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(
-            "train",
-            ["run_dir=x", "run_name=x", *(word.replace("datamodule.columns", "+datamodule.columns") for word in words)],
-        )
-    assert dict(config.datamodule.columns) == GUESSED.mapping
+        config = compose("train", ["run_dir=x", "run_name=x", *words]).datamodule
+    assert {role: config.columns[role] for role in GUESSED.columns} == GUESSED.columns
+    assert {role: config.units[role] for role in GUESSED.units} == GUESSED.units
 
 
-def test_what_a_datamodule_reads_is_described(ring_logs: Path, datamodule_of: Callable[..., PairDataModule]) -> None:
+def datamodule_of(path: Path, *words: str) -> PairDataModule:
+    """As `describe.py datamodule=botify` builds it."""
+    config = composed("datamodule=botify", f"datamodule.path={path}", "datamodule.pairing=consecutive", *words)
+    datamodule: PairDataModule = instantiate(config.datamodule, max_rejected=1.0, _convert_="all")
+    return datamodule
+
+
+def test_what_a_datamodule_reads_is_described(ring_logs: Path) -> None:
     datamodule = datamodule_of(ring_logs)
     datamodule.setup()
     material = material_of(datamodule)
@@ -179,9 +207,7 @@ def test_what_a_datamodule_reads_is_described(ring_logs: Path, datamodule_of: Ca
     assert facts.clock.median_gap_s == pytest.approx(1.0)
 
 
-def test_data_that_are_too_few_for_a_split_are_described_nevertheless(
-    ring_logs: Path, datamodule_of: Callable[..., PairDataModule], tmp_path: Path
-) -> None:
+def test_data_that_are_too_few_for_a_split_are_described_nevertheless(ring_logs: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     (few / "logs").mkdir(parents=True)
     (few / "tracks.json").write_bytes((ring_logs / "tracks.json").read_bytes())
@@ -190,7 +216,6 @@ def test_data_that_are_too_few_for_a_split_are_described_nevertheless(
     datamodule = datamodule_of(few)
     with pytest.raises(InputError, match="no pairs left for val and test") as refused:
         datamodule.setup()
-    assert datamodule.is_read
     material = material_of(datamodule, refusal=str(refused.value))
     assert facts_of(material).num_events == 8
     assert warnings_of(material)[0].says.startswith("no pairs left for val and test: 1 sessions")

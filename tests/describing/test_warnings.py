@@ -6,7 +6,7 @@ import pytest
 
 from src.describing import warnings
 from src.describing.floors import HeldOut
-from src.describing.material import Material, Reading
+from src.describing.material import Material
 from src.describing.measures import Facts
 from src.errors import InputError
 from tests.describing.building import (
@@ -17,6 +17,7 @@ from tests.describing.building import (
     facts_of,
     material_of_plays,
     nameless,
+    reading_of,
     thresholds,
     usual_plays,
     warnings_of,
@@ -29,9 +30,8 @@ def shifted(plays: list[Play], change: Any) -> list[Play]:
     return [play._replace(time=round(change(play.time))) for play in plays]
 
 
-def read_with(**changes: Any) -> Material:
-    given: dict[str, Any] = {"num_rows": len(USUAL), "num_events": len(USUAL)}
-    return material_of_plays(USUAL, reading=Reading(**{**given, **changes}))
+def read_with(num_rows: int = len(USUAL), dropped: dict[str, int] | None = None, **changes: Any) -> Material:
+    return material_of_plays(USUAL, reading=reading_of(num_rows, **changes), dropped=dropped or {})
 
 
 def test_a_log_that_nothing_is_wrong_with_has_no_warning() -> None:
@@ -40,7 +40,7 @@ def test_a_log_that_nothing_is_wrong_with_has_no_warning() -> None:
 
 FOUND: dict[str, tuple[Material, str, str]] = {
     "rejected_share": (
-        read_with(num_rows=200, rejected=[("no track", 90), ("no time", 10)]),
+        read_with(num_rows=200, rejected={"no time": 10, "no track": 90}),
         r"50 % of the rows were rejected: no track \(90\); no time \(10\)",
         "datamodule.max_rejected=0.53",
     ),
@@ -77,7 +77,7 @@ FOUND: dict[str, tuple[Material, str, str]] = {
     ),
     "single_session_users": (
         material_of_plays([play for play in USUAL if (play.time - START) // DAY == play.listener % 4]),
-        "100 % of the 5 users have one session only, although the plays span 3.0 days",
+        "100 % of the 5 users have one session only, although the plays span 3 days",
         "datamodule.session_gap_minutes",
     ),
     "plays_a_day": (
