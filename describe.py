@@ -12,6 +12,7 @@ from src.terminal.console import console
 from src.terminal.entry import verb
 
 if TYPE_CHECKING:
+    from src.datamodules.pair_datamodule import PairDataModule
     from src.describing.material import Material
 
 
@@ -51,25 +52,33 @@ def describe(config: DictConfig) -> None:
 
 
 def _read(config: DictConfig) -> "tuple[Material, str, str | None]":
-    """The source, its name and its digest. Rejected rows end nothing here; they are counted and shown."""
-    from hydra.utils import instantiate
+    """The source, its name and its digest. Rejected rows are counted and shown, however many they are.
 
+    Raises:
+        InputError: nothing can be read.
+    """
     from src.describing.joining import material_of
     from src.errors import InputError
 
-    with console.status("preparing"):
-        datamodule = instantiate(config.datamodule, max_rejected=1.0, _convert_="all")
-        datamodule.prepare_data()
     refusal = None
     with console.status("reading events"):
+        datamodule = _datamodule(config, max_rejected=1.0)
         try:
             datamodule.setup()
         except InputError as error:
             if not hasattr(datamodule, "sessions") or not len(datamodule.sessions):
+                _datamodule(config, max_rejected=config.datamodule.max_rejected).setup()  # names the rejected rows
                 raise
             refusal = str(error)
-    material = material_of(datamodule, refusal=refusal)
-    return material, str(datamodule.path), None if refusal else datamodule.digest()
+    return material_of(datamodule, refusal=refusal), str(datamodule.path), None if refusal else datamodule.digest()
+
+
+def _datamodule(config: DictConfig, *, max_rejected: float) -> "PairDataModule":
+    from hydra.utils import instantiate
+
+    datamodule: PairDataModule = instantiate(config.datamodule, max_rejected=max_rejected, _convert_="all")
+    datamodule.prepare_data()
+    return datamodule
 
 
 if __name__ == "__main__":

@@ -136,9 +136,6 @@ DRAWN: dict[str, Material] = {
         reading=GUESSED,
         dropped=DROPPED,
         refusal="no $pairs_left$ " * 30,
-        reading=GUESSED,
-        dropped=DROPPED,
-        refusal="no $pairs_left$ " * 30,
     ),
 }
 
