@@ -21,6 +21,8 @@ _MAX_DIFF = 1_000_000
 """Characters of uncommitted changes that are kept."""
 _MAX_QUERIES = 50_000
 """Test queries that are ranked by plays for the description of the data."""
+_MAX_PLAYS = 30_000_000
+"""Data with more plays are not described: measuring them takes much memory."""
 NUM_RECOMMENDED = 10
 """Default number of recommendations of the MLflow model."""
 
@@ -57,7 +59,7 @@ class Lineage(Callback):
             digest=data.digest(),
             folder=data.path.resolve(),
             columns={"previous": "long", "following": "long", "played_ratio": "float"},
-            profile={**json.loads(data.summary().to_json(orient="index")), "description": _description(data)},
+            profile={**json.loads(data.summary().to_json(orient="index")), **_description(data)},
         )
         logger.log_file(self._run_dir / "config.yaml")
         if self._system_metrics_s is not None and logger.run_id is not None:
@@ -99,5 +101,8 @@ class Lineage(Callback):
 
 
 def _description(datamodule: PairDataModule) -> dict[str, Any]:
-    """What `describe.py` measures, without any play of anybody."""
-    return measure(material_of(datamodule), max_test_queries=_MAX_QUERIES, num_sessions=0, num_plays=0).profile()
+    """What `describe.py` measures, under the name `description`; no play of anybody; nothing for very large data."""
+    if len(datamodule.sessions.listens.track) > _MAX_PLAYS:
+        return {}
+    facts = measure(material_of(datamodule), max_test_queries=_MAX_QUERIES, num_sessions=0, num_plays=0)
+    return {"description": facts.profile()}
