@@ -314,7 +314,6 @@ def _events(
         tracks = tracks_of_events(database, has_ids="track" in plan.mapping)
     elif settings.catalogue is not None and settings.catalogue.unknown == "add":
         tracks = tracks.add_unknown(database)
-    catalog = tracks.catalog(database)
     _validate(database, opened, tracks)
     found = find_rejected(database, rows, has_items=settings.sql.each is not None)
     num_rows = count(database, "SELECT count(DISTINCT row) FROM numbered") if settings.sql.each else None
@@ -329,7 +328,7 @@ def _events(
     dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
     return SourceEvents(
         database=database,
-        catalog=catalog,
+        catalog=tracks.catalog(database),
         user_names=user_names,
         reading=Reading(
             columns=plan.mapping,

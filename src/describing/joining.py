@@ -41,7 +41,7 @@ def material_of(datamodule: PairDataModule, *, refusal: str | None = None) -> Ma
 
 
 def _counts(summary: pd.DataFrame) -> Mapping[str, Mapping[str, int | None]]:
-    parts = summary.drop(index="all").drop(columns=["dropped", "rejected"])
+    parts = summary.drop(index="all").drop(columns=["dropped", "rejected"], errors="ignore")
     return {
         str(name): {str(key): None if pd.isna(value) else int(value) for key, value in row.items()}
         for name, row in parts.iterrows()

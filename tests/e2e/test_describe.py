@@ -51,4 +51,48 @@ def test_a_used_folder_and_a_wrong_threshold_are_refused_in_one_line(described: 
     done = run_verb("describe.py", folder.parent, "warnings.tie_share=7", code=2)
     assert "warnings.tie_share must be a number of at least 0 and at most 1, got 7" in done.stderr
     done = run_verb("describe.py", folder.parent, "datamodule.path=x", code=2)
-    assert "does not say which format the files have" in done.stderr
+    assert "does not say what the files are" in done.stderr
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Ten listeners with a session of six tracks on each of ten days."""
+    lines = ["uid,ts,song,artist_name"]
+    for listener in range(10):
+        for day in range(10):
+            start = 1_700_000_000 + 86_400 * day + 60 * listener
+            lines += [f"u{listener},{start + 200 * n},Song {(listener + n) % 20},Artist {n}" for n in range(6)]
+    path = tmp_path / "plays.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_table_without_shares_is_described_and_the_command_that_it_prints_trains(table: Path, tmp_path: Path) -> None:
+    printed = run_verb("describe.py", tmp_path, "datamodule=table", f"datamodule.path={table}").stdout
+    [command] = [line.removeprefix("next").strip() for line in printed.splitlines() if line.startswith("next ")]
+    assert "'datamodule.columns={user: uid, timestamp: ts, title: song, artist: artist_name}'" in command
+    assert "'datamodule.units={timestamp: s}'" in command
+    assert "u1" not in printed.replace(str(table), "").split()  # no user id
+    train(tmp_path, *shlex.split(command)[2:], *SMALL, "hydra.run.dir=run")
+    assert "test/recall_at_10" in json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+
+def test_seconds_that_were_read_as_milliseconds_are_described_again_as_seconds(table: Path, tmp_path: Path) -> None:
+    words = "datamodule=table", f"datamodule.path={table}", "datamodule.units.timestamp=ms", "hydra.run.dir=wrong"
+    printed = run_verb("describe.py", tmp_path, *words).stdout
+    record = json.loads((tmp_path / "wrong" / "describe.json").read_text(encoding="utf-8"))
+    assert [warning["name"] for warning in record["warnings"]][:2] == ["earliest_year", "single_session_users"]
+    [command] = [line.removeprefix("next").strip() for line in printed.splitlines() if line.startswith("next ")]
+    verb, *words = shlex.split(command)[1:]
+    assert verb == "describe.py"
+    run_verb("describe.py", tmp_path, *words, "hydra.run.dir=right")
+    right = json.loads((tmp_path / "right" / "describe.json").read_text(encoding="utf-8"))
+    assert right["warnings"] == []
+    assert right["num_sessions"] == 100
+
+
+def test_where_no_row_can_be_read_the_line_says_why(table: Path, tmp_path: Path) -> None:
+    words = "datamodule=table", f"datamodule.path={table}", "datamodule.units.timestamp=iso"
+    done = run_verb("describe.py", tmp_path, *words, code=2)
+    assert "600 of 600 rows" in done.stderr
+    assert "plays.csv line 2: ts must be a date and time such as" in done.stderr
