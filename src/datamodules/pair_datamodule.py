@@ -297,16 +297,19 @@ class PairDataModule(LightningDataModule):
         )
 
     def _summarise(self) -> pd.DataFrame:
-        listens = self.sessions.listens
+        listens, num_tracks = self.sessions.listens, len(self.catalog)
         rows: dict[str, tuple[int | None, ...]] = {}
         for part, (name, pairs) in enumerate(self.pairs.items()):
             if self._by_pair:
-                tracks = np.unique(np.concatenate([pairs.previous, pairs.following]))
+                num_plays = np.bincount(pairs.previous, minlength=num_tracks)
+                num_plays += np.bincount(pairs.following, minlength=num_tracks)
                 num_events, num_sessions = None, len(np.unique(pairs.session))
             else:
                 chosen = self._part_of_session[listens.session] == part
-                tracks, num_events = np.unique(listens.track[chosen]), int(chosen.sum())
+                num_plays = np.bincount(listens.track[chosen], minlength=num_tracks)
+                num_events = int(chosen.sum())
                 num_sessions = int((self._part_of_session == part).sum())
+            tracks = np.flatnonzero(num_plays)
             num_artists = len(np.unique(self.catalog.artist_of[tracks]))
             rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None)
         num_pairs = sum(map(len, self.pairs.values()))
