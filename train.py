@@ -52,7 +52,7 @@ def train(config: DictConfig) -> float:
     clock.end("start")
     datamodule = _data(config)
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
-    previous = run_to_resume(named, same, data=datamodule.path, data_digest=datamodule.digest())
+    previous = run_to_resume(named, same, data=Path(datamodule.path), data_digest=datamodule.digest())
     if previous:
         join_sweep(config, previous)
         if previous.value is not None:
@@ -127,8 +127,8 @@ def _data(config: DictConfig) -> "PairDataModule":
     with console.status("preparing"):
         datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
     datamodule.prepare_data()
-    if config.datamodule.prepare is not None and datamodule.path != folder:
-        done = "read from" if datamodule.path in already_there else "written to"
+    if config.datamodule.prepare is not None and Path(datamodule.path) != folder:
+        done = "read from" if Path(datamodule.path) in already_there else "written to"
         console.print(f"simulated    logs {done} {datamodule.path}", soft_wrap=True, markup=False)
     with console.status("reading events"):
         datamodule.setup()
@@ -150,7 +150,7 @@ def _run(
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
-    console.print(frame_table(datamodule.summary(), title=str(datamodule.path)))
+    console.print(frame_table(datamodule.summary(), title=datamodule.path))
     for line in datamodule.remarks():
         console.print(line, soft_wrap=True, markup=False)
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
@@ -168,7 +168,8 @@ def _run(
     )
     data_digest = datamodule.digest()
     if logger := run_logger(trainer):
-        start_run(logger, config, setup=setup, data_digest=data_digest)
+        source = hydra.runtime.choices["datamodule"].removesuffix("_playlists")
+        start_run(logger, config, setup=setup, source=source, data_digest=data_digest)
         run_id = logger.run_id
     record_beginning(
         config,

@@ -215,9 +215,9 @@ def world() -> World:
 @cache
 def _settings_of(source: str) -> str:
     """The settings of a source as JSON, with those that depend on a run as tests have them."""
-    config = source_config(source)
+    config: Any = OmegaConf.to_container(source_config(source), resolve=False)
     usual = {"pairing": "consecutive", "window": 3, "split": "time", "batch_size": 64, "seed": 1}
-    return json.dumps({**OmegaConf.to_container(config, resolve=False), **usual})
+    return json.dumps({**config, **usual})
 
 
 def build_datamodule(

@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from src.callbacks.context import RunContext
+from src.datamodules.files import is_address
 from src.datamodules.pair_datamodule import PairDataModule
 from src.describing.joining import material_of
 from src.describing.measures import measure
@@ -55,9 +56,9 @@ class Lineage(Callback):
         logger.log_tags(provenance())
         data = self._context.datamodule
         logger.log_dataset(
-            name=data.path.name,
+            name=Path(data.path).name,
             digest=data.digest(),
-            folder=data.path.resolve(),
+            address=data.path if is_address(data.path) else str(Path(data.path).resolve()),
             columns={"previous": "long", "following": "long", "played_ratio": "float"},
             profile={**json.loads(data.summary().to_json(orient="index")), **_description(data)},
         )

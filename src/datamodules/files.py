@@ -62,7 +62,8 @@ class FileSettings:
         """
         known = [field.name for field in fields(cls)]
         refuse_unknown(config, known, key=key)
-        settings = cls(**{name: config.get(name) for name in known})
+        values: dict[str, Any] = {name: config.get(name) for name in known}
+        settings = cls(**values)
         choices = {
             "format": ("auto", *FORMATS),
             "encoding": ("auto", "utf-8", "latin-1", "utf-16"),

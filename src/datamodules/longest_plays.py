@@ -33,4 +33,4 @@ def shares_of_longest(
         played_ms: how long it was played, in milliseconds.
         longest: the longest play of each track, in milliseconds.
     """
-    return np.minimum(played_ms / longest[track], np.float32(1.0))
+    return np.asarray(np.minimum(played_ms / longest[track], np.float32(1.0)))

@@ -34,8 +34,8 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
         *("secondslistened", "listened"),
     ),
     "duration": (
-        *("durationms", "duration", "trackduration", "tracklengthseconds", "tracklength", "durationsec", "length", "dur"),
-        *("trackmetadataadditionalinfodurationms", "songlength"),
+        *("durationms", "duration", "trackduration", "tracklengthseconds", "tracklength", "durationsec", "length"),
+        *("dur", "trackmetadataadditionalinfodurationms", "songlength"),
     ),
     "skipped": ("skipped", "isskipped", "skip"),
     "session": ("session", "sessionid", "playlistid", "pid", "playlist"),

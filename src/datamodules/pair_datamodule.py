@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.catalog import Catalog, Vocabulary
-from src.datamodules.files import is_address
 from src.datamodules.longest_plays import longest_plays, shares_of_longest
 from src.datamodules.pairs import Pairs, make_pairs
 from src.datamodules.policies import Policies
@@ -167,7 +166,7 @@ class PairDataModule(LightningDataModule):
         check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
         check_number("split_seed", split_seed, whole=True, least=0, most=2**32 - 1)
         check_flag("datamodule.rejected_text", rejected_text)
-        self.path, self._prepare = Path(path) if not is_address(str(path)) else str(path), prepare
+        self.path, self._prepare = str(path), prepare
         self._settings = table_settings(
             files=files,
             columns=columns,
@@ -198,7 +197,7 @@ class PairDataModule(LightningDataModule):
             InputError: the files cannot be created.
         """
         if self._prepare is not None:
-            self.path, self._prepare = self._prepare(Path(self.path)), None
+            self.path, self._prepare = str(self._prepare(Path(self.path))), None
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - signature of Lightning; every stage needs all data
         """Read the source and split it. Later calls do nothing.
@@ -212,7 +211,7 @@ class PairDataModule(LightningDataModule):
         if self._summary is not None:
             return
         with read_table(
-            str(self.path),
+            self.path,
             self._settings,
             min_seconds=self._policies.min_seconds,
             max_rejected=self._max_rejected,
@@ -298,16 +297,19 @@ class PairDataModule(LightningDataModule):
         )
 
     def _summarise(self) -> pd.DataFrame:
-        listens = self.sessions.listens
+        listens, num_tracks = self.sessions.listens, len(self.catalog)
         rows: dict[str, tuple[int | None, ...]] = {}
         for part, (name, pairs) in enumerate(self.pairs.items()):
             if self._by_pair:
-                tracks = np.unique(np.concatenate([pairs.previous, pairs.following]))
+                num_plays = np.bincount(pairs.previous, minlength=num_tracks)
+                num_plays += np.bincount(pairs.following, minlength=num_tracks)
                 num_events, num_sessions = None, len(np.unique(pairs.session))
             else:
                 chosen = self._part_of_session[listens.session] == part
-                tracks, num_events = np.unique(listens.track[chosen]), int(chosen.sum())
+                num_plays = np.bincount(listens.track[chosen], minlength=num_tracks)
+                num_events = int(chosen.sum())
                 num_sessions = int((self._part_of_session == part).sum())
+            tracks = np.flatnonzero(num_plays)
             num_artists = len(np.unique(self.catalog.artist_of[tracks]))
             rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None)
         num_pairs = sum(map(len, self.pairs.values()))

@@ -101,5 +101,3 @@ def repeats(session: Int64[np.ndarray, "E"], track: Int64[np.ndarray, "E"]) -> B
 def of_rare_users(listener: Int64[np.ndarray, "S"], least: int) -> Bool[np.ndarray, "S"]:
     """Whether each session is of a listener with fewer sessions than `least`."""
     return np.asarray(np.bincount(listener)[listener] < least)
-
-

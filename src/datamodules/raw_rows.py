@@ -89,7 +89,7 @@ class RawRows:
         """The path as it is written in the files: names are compared exactly, then without case; None if missing."""
         if path in self.types:
             return path
-        head, dot, rest = path.partition(".")
+        head, dot, _ = path.partition(".")
         if dot and head in self.types:
             return path
         by_lower = {name.lower(): name for name in self.columns}
@@ -216,9 +216,10 @@ def _csv_scan(dialect: Dialect, encoding: str, rejects: str | None) -> str:
         else "ignore_errors = true"
     )
     is_strict = str(bool(dialect.quote)).lower()
+    delimiter, quote = _text(dialect.delimiter), _text(dialect.quote)
     return (
-        f"read_csv($files, columns = {{{columns}}}, delim = {_text(dialect.delimiter)}, "
-        f"quote = {_text(dialect.quote)}, escape = {_text(dialect.quote)}, header = false, skip = {dialect.skip}, auto_detect = false, strict_mode = {is_strict}, "
+        f"read_csv($files, columns = {{{columns}}}, delim = {delimiter}, quote = {quote}, escape = {quote}, "
+        f"header = false, skip = {dialect.skip}, auto_detect = false, strict_mode = {is_strict}, "
         f"encoding = '{encoding}', {keep})"
     )
 
@@ -345,8 +346,8 @@ def count(database: duckdb.DuckDBPyConnection, query: str) -> int:
 
 def are_whole(database: duckdb.DuckDBPyConnection, ids: str) -> bool:
     """Whether all ids that a query gives as texts are whole numbers as one writes them: 7 and not 007 or 7.0."""
-    query = f"SELECT COALESCE(bool_and(COALESCE(CAST(TRY_CAST(id AS BIGINT) AS VARCHAR) = id, FALSE)), FALSE) FROM ({ids})"
-    [(found,)] = database.execute(query).fetchall()
+    is_whole = "COALESCE(CAST(TRY_CAST(id AS BIGINT) AS VARCHAR) = id, FALSE)"
+    [(found,)] = database.execute(f"SELECT COALESCE(bool_and({is_whole}), FALSE) FROM ({ids})").fetchall()
     return bool(found)
 
 

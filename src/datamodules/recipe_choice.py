@@ -1,4 +1,4 @@
-"""Which recipe `datamodule=table` gets: `shares` if a share played can be computed from its columns, else `playlists`."""
+"""Which recipe `datamodule=table` gets: `shares` if its columns give a share played, else `playlists`."""
 
 from collections.abc import Sequence
 

@@ -134,7 +134,8 @@ def artist_of(path: str | None, cells: Cells, settings: TableSettings) -> str:
         return "CAST(NULL AS VARCHAR)"
     text = cells.text(path)
     if cells.rows.is_json:
-        text = f"CASE WHEN {text} LIKE '[%' THEN COALESCE(TRY(json_extract_string({text}, '$[0]')), {text}) ELSE {text} END"
+        first = f"COALESCE(TRY(json_extract_string({text}, '$[0]')), {text})"
+        text = f"CASE WHEN {text} LIKE '[%' THEN {first} ELSE {text} END"
     if settings.artist_separator is not None:
         text = f"trim(string_split({text}, '{_sql(settings.artist_separator)}')[1])"
     return text
@@ -210,10 +211,10 @@ def _share(plan: Plan, cells: Cells, settings: TableSettings) -> tuple[str, list
         path = plan.mapping["skipped"]
         text = f"lower({cells.text(path)})"
         share = f"CASE WHEN {text} IN {_YES} THEN 0.0 WHEN {text} IN {_NO} THEN 1.0 END"
-        return share, [
-            f"WHEN {text} IS NOT NULL AND ({share}) IS NULL THEN '{_sql(path)} must be true or false' || {_got(path, cells)}"
-        ]
-    reasons = [reason for role in ("played", "duration") if role in plan.mapping for reason in _bad_time(role, plan, cells)]
+        rule = f"'{_sql(path)} must be true or false' || {_got(path, cells)}"
+        return share, [f"WHEN {text} IS NOT NULL AND ({share}) IS NULL THEN {rule}"]
+    roles = [role for role in ("played", "duration") if role in plan.mapping]
+    reasons = [reason for role in roles for reason in _bad_time(role, plan, cells)]
     if plan.share == "gap":
         duration = _milliseconds("duration", plan, cells) if "duration" in plan.mapping else "CAST(NULL AS DOUBLE)"
         return f"NULLIF({duration}, 0)", reasons
@@ -277,7 +278,8 @@ def min_seconds_rule(seconds: int | float, plan: Plan, cells: Cells) -> str:
     """
     if "played" not in plan.mapping:
         raise InputError(
-            f"datamodule.policies.min_seconds={seconds:g} needs the time played; give datamodule.columns.played=<column>"
+            f"datamodule.policies.min_seconds={seconds:g} needs the time played; give "
+            "datamodule.columns.played=<column>"
         )
     return f"COALESCE({_milliseconds('played', plan, cells)} < {seconds * 1000:g}, FALSE)"
 

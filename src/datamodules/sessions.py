@@ -136,16 +136,17 @@ def cut_sessions(source: "SourceEvents", *, session_gap_minutes: float, policies
 
 
 def _sorted_events(source: "SourceEvents") -> dict[str, np.ndarray]:
-    """The columns of the events that the source has, sorted by user and time; a session of the source stays together."""
+    """The columns that the events have, sorted by user and time; a session of the source stays together."""
     roles = source.reading.columns
     optional = {
         "source_session": "COALESCE(source_session, 0) AS source_session" if "session" in roles else "",
         "is_last": "is_last" if "last" in roles else "",
         "recommendation": "COALESCE(recommendation, -1) AS recommendation" if "recommendation" in roles else "",
     }
+    more = "".join(f", {text}" for text in optional.values() if text)
     columns = source.database.execute(f"""
         SELECT user_id, COALESCE(timestamp, 0) AS timestamp, position, track,
-               COALESCE(played_ratio, 'nan'::FLOAT) AS share {"".join(f", {text}" for text in optional.values() if text)}
+               COALESCE(played_ratio, 'nan'::FLOAT) AS share {more}
         FROM events ORDER BY user_id, timestamp, position""").fetchnumpy()
     events = {name: np.asarray(column) for name, column in columns.items()}
     if "source_session" in events and "timestamp" in roles:
@@ -167,10 +168,10 @@ def _together(events: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _shares_of_gaps(events: Mapping[str, np.ndarray], begins: Bool[np.ndarray, "E"]) -> Float32[np.ndarray, "E"]:
-    """Share of each track that fits before the next one starts, from its duration; unknown for the last of a session."""
+    """Share of each track that fits before the next one starts; unknown for the last of a session."""
     gap = np.append(np.diff(events["timestamp"]), 0).astype(np.float64)
     gap[np.append(begins[1:], True)] = np.nan
-    return np.minimum(gap / events["share"], 1.0).astype(np.float32)
+    return np.asarray(np.minimum(gap / events["share"], 1.0), np.float32)
 
 
 def _in_order_of_start(
@@ -193,7 +194,9 @@ def _in_order_of_start(
         listener=listener,
         has_clock=False,
         listens=Listens(
-            session=np.repeat(nth, length), track=events["track"][event].astype(np.int64), played_ratio=events["share"][event]
+            session=np.repeat(nth, length),
+            track=events["track"][event].astype(np.int64),
+            played_ratio=events["share"][event],
         ),
         timestamp=timestamp[event],
         place=place,

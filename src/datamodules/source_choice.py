@@ -26,9 +26,10 @@ def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
         return
     found = sources_of(Path(path.strip("'\"")))
     has = f"it has the files of {found[0]}: " if found else ""
+    remedy = f"type datamodule={found[0] if found else 'table'} datamodule.path={path}"
     raise InputError(
-        f"datamodule.path={path} does not say what the files are; {has}type datamodule={found[0] if found else 'table'} "
-        f"datamodule.path={path} (or datamodule=simulated, which writes logs of the simulated world into that folder)"
+        f"datamodule.path={path} does not say what the files are; {has}{remedy} (or datamodule=simulated, which writes "
+        "logs of the simulated world into that folder)"
     )
 
 
@@ -43,7 +44,7 @@ def sources_of(folder: Path) -> list[str]:
     for config in sorted((ROOT / "conf" / "datamodule").glob("*.yaml")):
         source = OmegaConf.load(config)  # its own values alone
         events, tracks = OmegaConf.select(source, "files.pattern"), OmegaConf.select(source, "catalogue.file")
-        if isinstance(events, str) and isinstance(tracks, str) and config.stem != "default":
-            if folder.is_dir() and any(folder.glob(tracks)) and any(folder.glob(events)):
-                found.append(config.stem)
+        names_both = isinstance(events, str) and isinstance(tracks, str) and config.stem != "default"
+        if names_both and folder.is_dir() and any(folder.glob(tracks)) and any(folder.glob(events)):
+            found.append(config.stem)
     return found

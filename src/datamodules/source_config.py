@@ -7,7 +7,7 @@ from src.datamodules.table_settings import TableSettings, table_settings
 from src.runs.provenance import ROOT
 
 _CONFIGS = ROOT / "conf" / "datamodule"
-_KEYS = ("files", "columns", "units", "zone", "clock", "ids", "artist_separator", "share", "shares_above_one", "optional")
+_KEYS = ("files", "columns", "units", "zone", "clock", "ids", "artist_separator", "share", "shares_above_one")
 
 
 def source_config(name: str) -> Any:
@@ -18,7 +18,7 @@ def source_config(name: str) -> Any:
     """
     from omegaconf import OmegaConf
 
-    config = OmegaConf.load(_CONFIGS / f"{name}.yaml")
+    config: Any = OmegaConf.load(_CONFIGS / f"{name}.yaml")
     first = next((base for base in config.get("defaults", []) if isinstance(base, str)), None)
     return config if first is None else OmegaConf.merge(source_config(first), config)
 
@@ -35,6 +35,7 @@ def settings_of(name: str, changes: Mapping[str, Any] | None = None) -> TableSet
     """
     from omegaconf import OmegaConf
 
-    config = OmegaConf.merge(source_config(name), dict(changes or {}))
-    chosen: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, [*_KEYS, "catalogue", "sql"]), resolve=True)
+    config: Any = OmegaConf.merge(source_config(name), dict(changes or {}))
+    keys = [*_KEYS, "optional", "catalogue", "sql"]
+    chosen: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
     return table_settings(**chosen)

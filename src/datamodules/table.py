@@ -72,9 +72,9 @@ class SourceEvents:
     """The content of a source: its catalogue, and its events as a view in DuckDB.
 
     The view `events` has the columns `user_id`, `timestamp` (ms, NULL without a clock), `position` (order of the
-    rows), `track` (row of the catalogue), `played_ratio` (FLOAT or NULL; see `Plan.share` for what it is), `source_session`
-    (NULL where the source does not cut sessions itself) and `is_last` (BOOLEAN: a session ends here). A source that
-    knows what was recommended after an event also has `recommendation` (row of the catalogue, or NULL).
+    rows), `track` (row of the catalogue), `played_ratio` (FLOAT or NULL; see `Plan.share` for what it is),
+    `source_session` (NULL where the source does not cut sessions itself) and `is_last` (BOOLEAN: a session ends here).
+    A source that knows what was recommended after an event also has `recommendation` (row of the catalogue, or NULL).
 
     Attributes:
         database: connection to the database that holds the view `events`.
@@ -371,26 +371,26 @@ def _validate(database: duckdb.DuckDBPyConnection, opened: _Opened, tracks: Trac
 
 def _name_users(database: duckdb.DuckDBPyConnection) -> np.ndarray | None:
     """Number the users whose ids are text, in the order of the ids; None if all ids are whole numbers."""
-    [(kind,)] = database.execute("SELECT typeof(user) FROM (SELECT user FROM parsed UNION ALL SELECT NULL) LIMIT 1").fetchall()
+    kind = dict(row[:2] for row in database.execute("DESCRIBE parsed").fetchall())["user"]
     if kind != "VARCHAR" or are_whole(database, "SELECT user AS id FROM numbered WHERE user IS NOT NULL"):
         return None
     database.execute("""CREATE OR REPLACE TABLE users AS
         SELECT user, row_number() OVER (ORDER BY user) - 1 AS number
         FROM (SELECT DISTINCT user FROM numbered WHERE user IS NOT NULL)""")
-    return database.execute("SELECT user FROM users ORDER BY number").fetchnumpy()["user"].astype(object)
+    names = database.execute("SELECT user FROM users ORDER BY number").fetchall()
+    return np.array([name for (name,) in names], object)
 
 
-def _make_view(
-    database: duckdb.DuckDBPyConnection, *, has_recommendations: bool, has_names: bool
-) -> None:
+def _make_view(database: duckdb.DuckDBPyConnection, *, has_recommendations: bool, has_names: bool) -> None:
     """Create the view `events`; see `SourceEvents`."""
     user, join = ("u.number", "JOIN users u ON v.user = u.user") if has_names else ("CAST(v.user AS BIGINT)", "")
     recommendation = ""
     if has_recommendations:
-        recommendation, join = ", r.row AS recommendation", f"{join} LEFT JOIN catalogue r ON v.recommendation = r.track"
+        recommendation = ", r.row AS recommendation"
+        join += " LEFT JOIN catalogue r ON v.recommendation = r.track"
     is_lost = "AND v.row NOT IN (SELECT row FROM rejected)" if count(database, "SELECT count(*) FROM rejected") else ""
     database.execute(f"""
         CREATE OR REPLACE VIEW events AS
-        SELECT {user} AS user_id, v.timestamp, v.position, v.track, v.share AS played_ratio, v.session AS source_session, v.is_last
-               {recommendation}
+        SELECT {user} AS user_id, v.timestamp, v.position, v.track, v.share AS played_ratio,
+               v.session AS source_session, v.is_last {recommendation}
         FROM validated v {join} WHERE v.reason IS NULL {is_lost}""")

@@ -45,8 +45,8 @@ class SqlSettings:
     """What columns alone cannot describe, as SQL of DuckDB; the keys of `datamodule.sql`.
 
     Args:
-        each: a list; each of its elements, named `item`, is an event. `row` is the number of its row, and `place` is its
-            place in the list.
+        each: a list; each of its elements, named `item`, is an event. `row` is the number of its row, and `place`
+            is its place in the list.
         columns: expressions that roles can name like columns.
         drop: conditions of rows that are left out, by the name under which they are counted.
         reject: conditions of rows that are rejected, by the reason.

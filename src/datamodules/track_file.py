@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import numpy as np
 
 from src.catalog import Catalog
 from src.datamodules.files import find_files, has_files
@@ -50,14 +49,13 @@ class Tracks:
         Raises:
             InputError: there is no track, or an id occurs twice.
         """
-        frame = database.execute("SELECT track, title, artist FROM catalogue ORDER BY row").fetchnumpy()
-        columns = {name: _objects(column) for name, column in frame.items()}
-        names = columns["title"], columns["artist"]
+        rows = database.execute("SELECT track, title, artist FROM catalogue ORDER BY row").fetchall()
+        tracks, *names = zip(*rows, strict=True) if rows else ((), (), ())
         source = self.shown or "the events"
         if self.ids == "whole":
-            return Catalog.from_columns([int(track) for track in columns["track"]], *names, source=source)
-        numbers = list(range(len(columns["track"])))
-        texts = columns["track"] if self.ids == "text" else None
+            return Catalog.from_columns(list(map(int, tracks)), *names, source=source)
+        numbers = list(range(len(tracks)))
+        texts = list(tracks) if self.ids == "text" else None
         return Catalog.from_columns(numbers, *names, source=source, texts=texts)
 
 
@@ -90,12 +88,13 @@ def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings
     key = "datamodule.catalogue"
     files = find_files(str(folder), given.files, unpacked=folder, key=key)
     rows = open_rows(database, files, given.files, key=key)
-    mapping = {}
+    mapping: dict[str, str] = {}
     for role, path in given.columns.items():
-        if path is not None and (found := rows.find(str(path))) is None:
+        if path is None:
+            continue
+        if (found := rows.find(str(path))) is None:
             raise rows.missing(str(path), key=f"{key}.columns.{role}")
-        if path is not None:
-            mapping[role] = found
+        mapping[role] = found
     cells = Cells(rows, {})
     title = cells.text(mapping["title"]) if "title" in mapping else "CAST(NULL AS VARCHAR)"
     duration, unit = "CAST(NULL AS DOUBLE)", given.duration_unit
@@ -121,7 +120,8 @@ def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings
 
 def _check_entries(database: duckdb.DuckDBPyConnection, rejects: str | None, shown: str) -> None:
     if rejects is not None:
-        for line, message in database.execute(f"SELECT line, error_message FROM {rejects} ORDER BY 1 LIMIT 1").fetchall():
+        query = f"SELECT line, error_message FROM {rejects} ORDER BY 1 LIMIT 1"
+        for line, message in database.execute(query).fetchall():
             raise InputError(f"cannot read the catalogue {shown}: line {line}: {message}; correct it")
     damaged = database.execute("SELECT min(rowid) FROM track_file WHERE is_damaged").fetchone()
     if damaged is not None and damaged[0] is not None:
@@ -182,10 +182,3 @@ def tracks_of_events(database: duckdb.DuckDBPyConnection, *, has_ids: bool) -> T
         is_whole = described["track"] != "VARCHAR" or are_whole(database, "SELECT track AS id FROM catalogue")
         ids = "whole" if is_whole else "text"
     return Tracks(shown="", ids=ids, has_durations=False)
-
-
-def _objects(column: np.ndarray) -> list[object]:
-    """Values of a column, None where it is NULL."""
-    if isinstance(column, np.ma.MaskedArray):
-        return [None if is_null else value for value, is_null in zip(column.data.tolist(), np.ma.getmaskarray(column), strict=True)]
-    return [value for value in column.tolist()]

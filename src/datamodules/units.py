@@ -115,4 +115,4 @@ def _numbers(values: Sequence[str]) -> np.ndarray:
         except ValueError:
             continue
     numbers = np.array(found, float)
-    return numbers[np.isfinite(numbers)]
+    return np.asarray(numbers[np.isfinite(numbers)])

@@ -160,14 +160,14 @@ class RunLogger(MLFlowLogger):
         self.send(path.name, lambda: self.experiment.log_artifact(self.run_id, str(path), folder))
 
     def log_dataset(
-        self, *, name: str, digest: str, folder: Path, columns: Mapping[str, str], profile: Mapping[str, Any]
+        self, *, name: str, digest: str, address: str, columns: Mapping[str, str], profile: Mapping[str, Any]
     ) -> None:
         """Log the data that the run learns from, as an MLflow dataset.
 
         Args:
             name: of the source.
             digest: changes whenever the data does.
-            folder: where its files lie.
+            address: where its files are.
             columns: name and type of each column of a pair.
             profile: how much there is of it.
         """
@@ -177,7 +177,7 @@ class RunLogger(MLFlowLogger):
             name=name,
             digest=digest,
             source_type="local",
-            source=json.dumps({"uri": str(folder)}),
+            source=json.dumps({"uri": address}),
             schema=json.dumps({"mlflow_colspec": [{"type": kind, "name": column} for column, kind in columns.items()]}),
             profile=json.dumps(profile),
         )

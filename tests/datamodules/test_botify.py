@@ -99,7 +99,9 @@ def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
     log = read("botify", tmp_path, max_rejected=1.0)
     kept = rejected_lines(tmp_path)
     of_values = {line["line"]: line["reason"] for line in kept if "is not in" not in line["reason"]}
-    reasons = {line: reason if "share" in reason else reason.partition(", got ")[0] for line, reason in of_values.items()}
+    reasons = {
+        line: reason if "share" in reason else reason.partition(", got ")[0] for line, reason in of_values.items()
+    }
     whole = "DECIMAL(22, 3)"
     schema = json.dumps({"message": "VARCHAR", "timestamp": whole, "user": whole, "track": whole, "time": "DOUBLE"})
     database = duckdb.connect()

@@ -213,7 +213,9 @@ def test_a_log_without_sessions_at_the_same_time_gives_the_same_pairs_under_ever
 
 
 def test_an_unknown_policy_for_interleaved_sessions_is_refused(datamodule_of: Make, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"datamodule\.policies\.interleaved must be one of separate, keep, drop, got 'split'"):
+    with pytest.raises(
+        InputError, match=r"datamodule\.policies\.interleaved must be one of separate, keep, drop, got 'split'"
+    ):
         datamodule_of(tmp_path, policies={"interleaved": "split"})
 
 

@@ -95,9 +95,7 @@ def sql_pairs(
     ("reader", "folder"),
     [("botify", "botify-2023"), ("yes", "yes-small"), ("polimi", "polimi-2018"), ("situnes", "situnes")],
 )
-def test_pairs_of_the_real_sets_are_those_of_the_sql(
-    real_data: Path, reader: str, folder: str, pairing: str
-) -> None:
+def test_pairs_of_the_real_sets_are_those_of_the_sql(real_data: Path, reader: str, folder: str, pairing: str) -> None:
     path = real_data / folder
     with opened(reader, path) as source:
         sessions = cut_sessions(source, session_gap_minutes=5.0, policies=KEEP_ALL)

@@ -24,19 +24,21 @@ def make(folder: Path, small: bool) -> None:
 
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
     """As `train.py` does it, from files to arrays; `pairing=consecutive`."""
-    from src.datamodules.formats import READERS
     from src.datamodules.pairs import make_pairs
+    from src.datamodules.policies import Policies
+    from src.datamodules.rejected_rows import Rejections
     from src.datamodules.sessions import cut_sessions
+    from src.datamodules.source_config import settings_of, source_config
+    from src.datamodules.table import read_table
+
+    policies = Policies.from_config(dict(source_config("botify").policies))
+    rejections = Rejections(path=folder / "rejected.jsonl", with_text=False)
 
     def work() -> float:
-        source = READERS["botify"].read(folder, max_rejected=0.01, rejected_path=folder / "rejected.jsonl")
-        make_pairs(
-            cut_sessions(source.database, session_gap_minutes=30.0, interleaved="separate"),
-            pairing="consecutive",
-            window=3,
-        )
-        source.database.close()
-        return source.num_events
+        with read_table(str(folder), settings_of("botify"), rejections=rejections) as source:
+            sessions = cut_sessions(source, session_gap_minutes=30.0, policies=policies)
+        make_pairs(sessions, pairing="consecutive", window=3)
+        return float(source.reading.num_events)
 
     return work
 
