@@ -83,9 +83,9 @@ def test_seconds_that_were_read_as_milliseconds_are_described_again_as_seconds(t
     record = json.loads((tmp_path / "wrong" / "describe.json").read_text(encoding="utf-8"))
     assert [warning["name"] for warning in record["warnings"]][:2] == ["earliest_year", "single_session_users"]
     [command] = [line.removeprefix("next").strip() for line in printed.splitlines() if line.startswith("next ")]
-    verb, *words = shlex.split(command)[1:]
+    _, verb, *again = shlex.split(command)
     assert verb == "describe.py"
-    run_verb("describe.py", tmp_path, *words, "hydra.run.dir=right")
+    run_verb("describe.py", tmp_path, *again, "hydra.run.dir=right")
     right = json.loads((tmp_path / "right" / "describe.json").read_text(encoding="utf-8"))
     assert right["warnings"] == []
     assert right["num_sessions"] == 100
