@@ -46,7 +46,7 @@ def describe(config: DictConfig) -> None:
         gap = config.datamodule.session_gap_minutes
         write_report(facts, warnings, material, gap_minutes=gap, folder=run_dir, title=title, head=head)
     console.print(printed(facts, warnings, material, title))
-    following = next_command(hydra.overrides.task, material.reading, warnings)
+    following = next_command(hydra.overrides.task, material.reading, warnings, columns=config.datamodule.columns)
     for name, line in (("results", "describe.json, describe.png"), ("run folder", str(run_dir)), ("next", following)):
         console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 

@@ -11,7 +11,7 @@ from src.datamodules.sessions import Sessions
 from src.describing.material import Material, Splits
 
 _REMARKS = ("encoding", "interleaved", "share played")
-"""Beginnings of the remarks that say what no number and no warning says."""
+"""Beginnings of the remarks that say what no number says; shares that are all equal are a warning."""
 
 
 def material_of(datamodule: PairDataModule, *, refusal: str | None = None) -> Material:
@@ -36,7 +36,7 @@ def material_of(datamodule: PairDataModule, *, refusal: str | None = None) -> Ma
         dropped=datamodule.dropped,
         splits=splits,
         refusal=refusal,
-        remarks=[line for line in remarks if line.startswith(_REMARKS)],
+        remarks=[line for line in remarks if line.startswith(_REMARKS) and "nothing to predict" not in line],
     )
 
 

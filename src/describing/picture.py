@@ -117,7 +117,8 @@ def _draw_popularity(facts: Facts, axis: "Axes") -> None:
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_formatter(lambda value, _: count(round(value)) if value >= 1 else "")
     axis.minorticks_off()
-    text = f"{count(popularity.half)} tracks have\nhalf of the plays"
+    tracks = "1 track has" if popularity.half == 1 else f"{count(popularity.half)} tracks have"
+    text = f"{tracks}\nhalf of the plays"
     axis.text(1, 1.05, text, fontsize=8.5, color=GREY, va="bottom")
     _titled(axis, f"popularity: the first track has {percent(popularity.top_share)} of the plays")
     tidy(axis, xlabel="rank of the track", ylabel="plays")

@@ -35,6 +35,8 @@ _FROM = {
     "none": "nothing",
 }
 """What shares played are computed from, by `Plan.share`."""
+_NOT_GUESSED = ("last", "recommendation")
+"""Roles that only a setting gives a column."""
 
 
 def write_report(
@@ -118,7 +120,13 @@ def _threshold(warning: DataWarning) -> str:
     return "" if warning.threshold is None else f" (warnings.{warning.name}={warning.threshold})"
 
 
-def next_command(words: Sequence[str], reading: Reading, warnings: Sequence[DataWarning]) -> str:
+def next_command(
+    words: Sequence[str],
+    reading: Reading,
+    warnings: Sequence[DataWarning],
+    *,
+    columns: Mapping[str, str | None],
+) -> str:
     """What to type next: train on these data, with columns and units written out where columns were guessed.
 
     Data that cannot be trained on, or that were read in a wrong unit, are to be described again.
@@ -127,6 +135,7 @@ def next_command(words: Sequence[str], reading: Reading, warnings: Sequence[Data
         words: overrides of the command line.
         reading: what was read.
         warnings: of the data.
+        columns: the settings of the columns; null for a role that has none.
 
     Returns:
         A command for a shell.
@@ -137,7 +146,8 @@ def next_command(words: Sequence[str], reading: Reading, warnings: Sequence[Data
     if reading.guessed:
         kept = [word for word in kept if not word.startswith(("datamodule.columns", "datamodule.units"))]
         units = {**reading.units, **({"timestamp": unit} if unit else {})}
-        kept += [f"datamodule.columns={_as_words(reading.columns)}"]
+        without = {role: None for role, column in columns.items() if column is None and role not in _NOT_GUESSED}
+        kept += [f"datamodule.columns={_as_words({**reading.columns, **without})}"]
         kept += [f"datamodule.units={_as_words(units)}"] * bool(units)
     elif unit:
         kept = [word for word in kept if not word.startswith(f"{UNIT_OF_TIME}=")] + [f"{UNIT_OF_TIME}={unit}"]
@@ -146,9 +156,13 @@ def next_command(words: Sequence[str], reading: Reading, warnings: Sequence[Data
     return " ".join(["python", verb, *map(shlex.quote, kept)])
 
 
-def _as_words(values: Mapping[str, str]) -> str:
+def _as_words(values: Mapping[str, str | None]) -> str:
     """A mapping in the language of Hydra."""
-    return "{" + ", ".join(f"{name}: {_quoted(value)}" for name, value in values.items()) + "}"
+    return (
+        "{"
+        + ", ".join(f"{name}: {'null' if value is None else _quoted(value)}" for name, value in values.items())
+        + "}"
+    )
 
 
 def _quoted(text: str) -> str:

@@ -152,25 +152,26 @@ def test_the_picture_can_be_drawn(name: str, tmp_path: Path) -> None:
 def test_the_next_command_trains_with_the_words_that_chose_the_data() -> None:
     words = ["datamodule=yes", "datamodule.path=a b", "warnings.tie_share=0.2", "hydra.run.dir=x", "shown_plays=2"]
     usual = reading_of(1)
-    assert next_command(words, usual, []) == "python train.py datamodule=yes 'datamodule.path=a b'"
-    assert next_command([], usual, []) == "python train.py"
-    assert next_command(["datamodule=table_playlists"], usual, []) == "python train.py datamodule=table"
+    assert next_command(words, usual, [], columns={}) == "python train.py datamodule=yes 'datamodule.path=a b'"
+    assert next_command([], usual, [], columns={}) == "python train.py"
+    assert next_command(["datamodule=table_playlists"], usual, [], columns={}) == "python train.py datamodule=table"
 
 
 def test_data_that_cannot_be_used_as_they_are_are_described_again() -> None:
     words, usual = ["datamodule=table", "datamodule.units.timestamp=ms"], reading_of(1)
     refused = DataWarning(name="splits", says="too few", remedy="add data", threshold=None)
-    assert next_command(words, usual, [refused]) == f"python describe.py {' '.join(words)}"
+    assert next_command(words, usual, [refused], columns={}) == f"python describe.py {' '.join(words)}"
     unit = DataWarning(name="earliest_year", says="seconds", remedy="", threshold=1995, unit="s")
     command = "python describe.py datamodule=table datamodule.units.timestamp=s"
-    assert next_command(words, usual, [unit]) == command
-    guessed = next_command(words, GUESSED, [unit])
+    assert next_command(words, usual, [unit], columns={}) == command
+    guessed = next_command(words, GUESSED, [unit], columns={})
     assert "timestamp: s, played: ms" in guessed
     assert "timestamp=ms" not in guessed
 
 
 def test_a_guessed_mapping_is_written_out_so_that_hydra_reads_it() -> None:
-    command = next_command(["datamodule=table", "datamodule.columns.user=x"], GUESSED, [])
+    given = {"user": "x", "duration": None, "last": None, "artist": "auto"}
+    command = next_command(["datamodule=table", "datamodule.columns.user=x"], GUESSED, [], columns=given)
     verb, words = shlex.split(command)[1], shlex.split(command)[2:]
     assert verb == "train.py"
     assert words[0] == "datamodule=table"
@@ -178,6 +179,8 @@ def test_a_guessed_mapping_is_written_out_so_that_hydra_reads_it() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", ["run_dir=x", "run_name=x", *words]).datamodule
     assert {role: config.columns[role] for role in GUESSED.columns} == GUESSED.columns
+    assert config.columns.duration is None  # as the user said; without the word it would be guessed
+    assert "last" not in command
     assert {role: config.units[role] for role in GUESSED.units} == GUESSED.units
 
 
