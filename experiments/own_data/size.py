@@ -4,8 +4,8 @@
     python experiments/own_data/size.py --case Last.fm-1K      one of them
     python experiments/own_data/size.py --only report          only size.md, from size.json
 
-Cost: ten minutes and 25 GB of disk in the folder of temporary files (TMPDIR). Each case is written, read in a process of
-its own, and recorded in size.json; a stopped study goes on with the case that is missing.
+Cost: ten minutes, and 25 GB of disk for temporary files. Each case is written, read in a process of
+its own, and recorded in size.json. A stopped study continues with the case that is missing.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -46,7 +47,7 @@ PARQUET = """
                  CAST(track AS UINTEGER) AS item_id, CAST(hash(track, time_ms) % 101 AS USMALLINT) AS played_ratio_pct
           FROM ({plays})) TO '{file}' (FORMAT parquet)"""
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "Last.fm-1K": {
         "file": "userid-timestamp-artid-artname-traid-traname.tsv",
         "query": LASTFM,

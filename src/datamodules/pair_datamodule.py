@@ -357,8 +357,8 @@ class PairDataModule(LightningDataModule):
 
     def _hash(self) -> str:
         sha = hashlib.sha256(self.catalog.track_ids.tobytes() + self.catalog.artist_of.tobytes())
-        if self.catalog.texts is not None:
-            sha.update("\n".join(self.catalog.texts.tolist()).encode())
+        if self.catalog.source_ids is not None:
+            sha.update("\n".join(self.catalog.source_ids.tolist()).encode())
         for pairs in self.pairs.values():
             for column in (pairs.listener, pairs.previous, pairs.following, pairs.played_ratio):
                 sha.update(len(column).to_bytes(8, "little") + column.tobytes())

@@ -174,7 +174,7 @@ def _lines_of(path: Path, rows: RawRows, wanted: list[RejectedRow]) -> list[tupl
     return [("line", *(lost[row.byte] if row.byte >= 0 else read.get(row.row, (0, None)))) for row in wanted]
 
 
-def _open(path: Path) -> io.BufferedIOBase:
+def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
     return gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb")
 
 
@@ -239,10 +239,10 @@ def _kept(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
         yield line
 
 
-def _text_lines(binary: io.BufferedIOBase, encoding: str) -> Iterator[str]:
+def _text_lines(binary: gzip.GzipFile | io.BufferedReader, encoding: str) -> Iterator[str]:
     """The lines of a text; CR alone ends a line if the first bytes have no LF."""
     name = "utf-8-sig" if encoding == "utf-8" else encoding
-    text = io.TextIOWrapper(binary, encoding=name, errors="replace", newline="")  # type: ignore[type-var]
+    text = io.TextIOWrapper(binary, encoding=name, errors="replace", newline="")
     start = text.read(1 << 16)
     text.seek(0)
     if "\n" in start or "\r" not in start:

@@ -55,8 +55,8 @@ class Tracks:
         if self.ids == "whole":
             return Catalog.from_columns(list(map(int, tracks)), *names, source=source)
         numbers = list(range(len(tracks)))
-        texts = list(tracks) if self.ids == "text" else None
-        return Catalog.from_columns(numbers, *names, source=source, texts=texts)
+        source_ids = list(tracks) if self.ids == "text" else None
+        return Catalog.from_columns(numbers, *names, source=source, source_ids=source_ids)
 
 
 def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings, folder: Path) -> Tracks | None:
