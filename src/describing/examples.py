@@ -77,7 +77,7 @@ def first_sessions(sessions: Sessions, catalog: Catalog, *, num_sessions: int, n
 
 def title_of(row: int, catalog: Catalog) -> str:
     """Title of a track; where it has none, its id in the source."""
-    ids = catalog.track_ids if catalog.texts is None else catalog.texts
+    ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids
     return str(catalog.titles[row]) or f"track {ids[row]}"
 
 

@@ -186,11 +186,11 @@ def _reading(material: Material) -> list[RenderableType]:
             table.add_row(f"{count:,}", Text(reason))
         parts.append(_titled("rejected rows", table, *map(_example, reading.examples)))
     if any(material.dropped.values()):
-        table = _table("events", "left out by", right=("events",))
-        for policy, count in most_common(material.dropped):
+        table = _table("events", "rule", right=("events",))
+        for rule, count in most_common(material.dropped):
             if count:
-                table.add_row(f"{count:,}", policy)
-        parts.append(_titled("policies", table))
+                table.add_row(f"{count:,}", rule)
+        parts.append(_titled("left out", table))
     return parts
 
 

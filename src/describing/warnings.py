@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
+from src.datamodules.policies import Policies
 from src.describing.clock import DAY_MS, Clock
 from src.describing.material import Material
 from src.describing.measures import Facts
@@ -29,7 +30,7 @@ class Thresholds:
         same_share: share of the known shares played that have one value.
         earliest_year: times before it, or in the future, look like times in another unit.
         rejected_share: share of the rows that were rejected.
-        dropped_share: share of the rows that one policy left out.
+        dropped_share: share of the rows that one rule left out, other than the policy for duplicates.
         cold_share: share of the test pairs with a track that training sessions do not have.
         nameless_share: share of the tracks that have no artist.
 
@@ -85,6 +86,7 @@ class DataWarning:
 
 UNIT_OF_TIME = "datamodule.units.timestamp"
 """The setting for times that were read in a wrong unit."""
+_POLICIES = {field.name for field in fields(Policies)}
 _Found = Iterator[tuple[str, str, str]]
 """Name of a threshold, what was found, and the remedy."""
 
@@ -141,12 +143,13 @@ def _of_rows(facts: Facts, material: Material, limits: _Limits) -> _Found:
             "correct them, they are listed in rejected.jsonl, or let train.py go on with "
             f"datamodule.max_rejected={_above(facts.num_rejected / num_rows)}",
         )
-    for policy, count in material.dropped.items():
-        if count and limits.reached("dropped_share", count / num_rows):
+    for rule, count in material.dropped.items():
+        if count and rule != "duplicates" and limits.reached("dropped_share", count / num_rows):
+            setting = f"policies.{rule}" if rule in _POLICIES else f"sql.drop.{rule} (null switches it off)"
             yield (
                 "dropped_share",
-                f"the policy {policy} left out {count:,} events, {percent(count / num_rows)} of the rows",
-                f"change datamodule.policies.{policy} if that is not intended",
+                f"the rule {rule} left out {count:,} events, {percent(count / num_rows)} of the rows",
+                f"change datamodule.{setting} if that is not intended",
             )
 
 
@@ -196,7 +199,8 @@ def _of_times(facts: Facts, material: Material, limits: _Limits) -> _Found:
         yield (
             "duplicate_share",
             f"{percent(dropped / max(facts.num_rows, 1))} of the rows are duplicates of another row, and were left out",
-            "check whether a file is there twice; datamodule.policies.duplicates=keep keeps them",
+            "check whether a file is there twice, or whether the source writes a play in several rows; "
+            "datamodule.policies.duplicates=keep keeps them",
         )
 
 

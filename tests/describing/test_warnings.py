@@ -46,7 +46,7 @@ FOUND: dict[str, tuple[Material, str, str]] = {
     ),
     "dropped_share": (
         read_with(num_rows=200, dropped={"min_count": 50, "repeats": 2}),
-        "the policy min_count left out 50 events, 25 % of the rows",
+        "the rule min_count left out 50 events, 25 % of the rows",
         "datamodule.policies.min_count",
     ),
     "earliest_year": (
@@ -162,6 +162,12 @@ def test_duplicates_that_were_left_out_are_warned_of_too() -> None:
     [warning] = warnings_of(read_with(dropped={"duplicates": 5}))
     assert "5 % of the rows are duplicates of another row, and were left out" in warning.says
     assert "datamodule.policies.duplicates=keep" in warning.remedy
+
+
+def test_a_rule_of_a_source_is_named_by_its_own_setting() -> None:
+    [warning] = warnings_of(read_with(dropped={"podcasts": 50, "duplicates": 0}))
+    assert warning.says == "the rule podcasts left out 50 events, 50 % of the rows"
+    assert warning.remedy.startswith("change datamodule.sql.drop.podcasts")
 
 
 def test_data_that_cannot_be_split_are_the_first_warning() -> None:
