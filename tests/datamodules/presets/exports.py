@@ -247,7 +247,7 @@ def spotify_short(folder: Path, plays: list[Play]) -> Expected:
             "msPlayed": play.seconds * 1000,
         }
         rows.append(row)
-        expected.hear("me", Heard(None, end * 1000, key, play.seconds / duration(play.track)))
+        expected.hear("me", Heard(None, end * 1000, key, play.seconds * 1000.0))
     half = len(rows) // 2
     for file, part in zip(main, (rows[:half], rows[half - 1 :]), strict=True):  # one row is in both files
         write_lines(folder / file, [json.dumps(part, indent=2, ensure_ascii=False)])

@@ -33,10 +33,10 @@ class Heard(NamedTuple):
     """An event as a reader must find it.
 
     Args:
-        session: what may be in one session of the source, where the source reports sessions or has no clock.
+        session: which session of the source it is in; None where the source reports none.
         timestamp: in milliseconds since 1970; None without a clock.
         track: its id, or (title, artist) where these two make the track.
-        share: share played, in [0, 1]; None where it is unknown.
+        share: share played, in [0, 1], or milliseconds played where the source has no durations; None if unknown.
     """
 
     session: object
@@ -55,6 +55,7 @@ class Expected:
         dropped: number of rows that each rule leaves out.
         duplicates: number of events that are there twice.
         rejected: number of rows that are no events.
+        num_lists: number of rows, where a row is a list of events.
         artists: the artist of each track that the files have one for; only which tracks share one counts.
         secrets: values that must not be read.
     """
@@ -64,6 +65,7 @@ class Expected:
     dropped: dict[str, int] = field(default_factory=dict)
     duplicates: int = 0
     rejected: int = 0
+    num_lists: int | None = None
     artists: dict[object, object] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
 
@@ -72,9 +74,16 @@ class Expected:
         self.events.setdefault(user, []).append(heard)
 
     @property
+    def num_events(self) -> int:
+        """Number of events, without duplicates."""
+        return sum(map(len, self.events.values()))
+
+    @property
     def num_rows(self) -> int:
-        """Number of rows (elements of rows where a row is a list) in the files."""
-        return sum(map(len, self.events.values())) + sum(self.dropped.values()) + self.duplicates + self.rejected
+        """Number of rows of the files."""
+        if self.num_lists is not None:
+            return self.num_lists
+        return self.num_events + self.duplicates + self.rejected + sum(self.dropped.values())
 
 
 Layout = Callable[[Path, list[Play]], Expected]
@@ -113,18 +122,18 @@ def listening(*, users: int, sessions: int, seed: int = 1) -> list[Play]:
 
 
 def unpredictable(*, users: int, sessions: int, seed: int = 1) -> list[Play]:
-    """Sessions of two tracks, where no two sessions of the data have the same two tracks in the same order.
+    """Sessions of two tracks, where no two sessions of the data have the same two tracks, in whatever order.
 
     What follows a track in one session never follows it in another one. A model that was fitted to some sessions
     therefore predicts the other ones worse than at random. It can predict them only if it has seen them.
     """
     rng = random.Random(seed)
-    each = users * sessions // NUM_TRACKS
-    followers = [
-        [(track + 1 + step) % NUM_TRACKS for step in rng.sample(range(NUM_TRACKS - 1), each)]
+    num_followers = users * sessions // NUM_TRACKS
+    pairs = [
+        (track, (track + step) % NUM_TRACKS)
         for track in range(NUM_TRACKS)
+        for step in rng.sample(range(1, NUM_TRACKS // 2), num_followers)
     ]
-    pairs = [(track, following) for track in range(NUM_TRACKS) for following in followers[track]]
     rng.shuffle(pairs)
     plays = []
     for number, (first, second) in enumerate(pairs):

@@ -74,6 +74,7 @@ def yambda_sequential(folder: Path, plays: list[Play]) -> Expected:
     """A row for each user, with lists."""
     expected = Expected(["sequential/50m/listens.parquet"])
     rows = _yambda_rows(plays, expected)
+    expected.num_lists = len(rows)
     lists = [[list(column) for column in zip(*of_user, strict=True)] for of_user in rows.values()]
     columns = {
         name: (pa.list_(kind), [of_user[place] for of_user in lists])
@@ -86,7 +87,7 @@ def yambda_sequential(folder: Path, plays: list[Play]) -> Expected:
 
 def playlists_mpd(folder: Path, plays: list[Play]) -> Expected:
     """Slices of playlists, nested in an object with other keys."""
-    expected = Expected(["data/mpd.slice.0-999.json", "data/mpd.slice.1000-1999.json"])
+    expected = Expected(["data/mpd.slice.0-999.json", "data/mpd.slice.1000-1999.json"], num_lists=2)
     playlists: dict[tuple[int, int], list[Play]] = {}
     for play in plays:
         playlists.setdefault((play.user, play.session), []).append(play)
@@ -99,7 +100,7 @@ def playlists_mpd(folder: Path, plays: list[Play]) -> Expected:
             names = {"track_name": title(play.track), "artist_name": artist(play.track), "album_name": "Album"}
             uris = {"track_uri": uri, "artist_uri": f"spotify:artist:{play.track // 4}", "album_uri": "spotify:album:1"}
             tracks.append({"pos": place, **names, **uris, "duration_ms": duration(play.track) * 1000})
-            expected.hear(pid, Heard(pid, None, uri, None))
+            expected.hear(pid, Heard(None, None, uri, None))
             expected.artists[uri] = artist(play.track)
         about = {"name": "Mine", "collaborative": "false", "pid": pid, "modified_at": 1_506_556_800, "num_albums": 1}
         slices[number % 2].append({**about, "num_tracks": len(tracks), "num_followers": 1, "tracks": tracks})
@@ -130,6 +131,7 @@ def thirty_music(folder: Path, plays: list[Play]) -> Expected:
         linked = {"subjects": [{"type": "user", "id": user}], "objects": objects}
         texts = [json.dumps(part, separators=(",", ":")) for part in (about, linked)]
         lines.append(f"event.session\t{287_144 + number}\t{of_session[0].start}\t{' '.join(texts)}")
+    expected.num_lists = len(lines) + 1
     lines.insert(20, lines[20][:-30])  # a line that was cut off
     write_lines(folder / expected.main[0], lines)
     tracks = []
@@ -199,7 +201,7 @@ def kkbox(folder: Path, plays: list[Play]) -> Expected:
     for play in plays:
         user, song = _base64(play.user * 10_000 + play.session), _base64(play.track + 250)
         rows.append([user, song, "my library", "", "local-library", str(play.track % 2)])
-        expected.hear(user, Heard(user, None, song, None))
+        expected.hear(user, Heard(None, None, song, None))
     songs = [["song_id", "song_length", "genre_ids", "artist_name", "composer", "lyricist", "language"]]
     for track in range(64):
         if track % 9:  # some songs are not listed

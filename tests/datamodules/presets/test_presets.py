@@ -1,0 +1,245 @@
+"""Each preset reads the layout of its source, quirks included, trains on it, and leaks nothing of the test."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from scipy.sparse import csr_array
+from src.datamodules.table import SourceEvents, read_table
+
+from src.catalog import Listens, Vocabulary
+from src.datamodules.pair_datamodule import PairDataModule
+from src.datamodules.pairs import Pairs
+from src.errors import InputError
+from src.models.baselines.counting import Rules
+from src.models.retrieval.sparse import mean_ranks
+from tests.conftest import ROOT
+from tests.contracts.building import composed, names
+from tests.datamodules.presets import exports, research
+from tests.datamodules.presets.plays import Expected, Heard, Layout, Play, listening, unpredictable
+from tests.e2e.forks import run_forked
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layout of a preset.
+
+    Args:
+        preset: value of `datamodule=`.
+        layout: writes its files.
+        is_export: whether it has one listener.
+        file: what to give as path, below the folder.
+    """
+
+    preset: str
+    layout: Layout
+    is_export: bool = False
+    file: str = "."
+
+    def plays(self, kind: Any, sessions: int) -> list[Play]:
+        """Plays of as many sessions, by one listener or by several."""
+        users = 1 if self.is_export else 40
+        plays: list[Play] = kind(users=users, sessions=sessions // users)
+        return plays
+
+
+ZIP = "listenbrainz_me_1700000000.zip"
+CASES = {
+    "lastfm_1k": Case("lastfm_1k", exports.lastfm_1k),
+    "listenbrainz": Case("listenbrainz", exports.listenbrainz, is_export=True),
+    "listenbrainz_zip": Case("listenbrainz", exports.listenbrainz_zip, is_export=True, file=ZIP),
+    "listenbrainz_dump": Case("listenbrainz", exports.listenbrainz_dump),
+    "listenbrainz_spark": Case("listenbrainz_spark", exports.listenbrainz_spark),
+    "spotify": Case("spotify", exports.spotify, is_export=True),
+    "spotify_short": Case("spotify_short", exports.spotify_short, is_export=True),
+    **{
+        layout.__name__: Case(layout.__name__, layout)
+        for layout in (
+            *(research.yambda, research.yambda_sequential, research.playlists_mpd, research.thirty_music),
+            *(research.nowplaying, research.music4all_onion, research.recbole, research.kkbox),
+        )
+    },
+}
+SPLITS = [(name, split) for name in CASES for split in ("time", "session", "pair")]
+WITHOUT_CLOCK = ("playlists_mpd", "kkbox")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Expected]]:
+    """The folder of each layout, and what a reader must find in it."""
+    found = {}
+    for name, case in CASES.items():
+        folder = tmp_path_factory.mktemp(name)
+        found[name] = folder, case.layout(folder, case.plays(listening, 160))
+    return found
+
+
+def datamodule(name: str, folder: Path, *words: str) -> PairDataModule:
+    """The datamodule of a preset, as a run builds it; rejected rows go to `out/` of the folder."""
+    case = CASES[name]
+    path = f"datamodule.path='{folder / case.file}'"
+    config = composed(f"datamodule={case.preset}", path, f"run_dir='{folder / 'out'}'", *words)
+    built: PairDataModule = instantiate(config.datamodule, _convert_="all")
+    return built
+
+
+def read(name: str, folder: Path) -> Any:
+    """The events of a source, before policies."""
+    module = datamodule(name, folder)
+    return read_table(str(module.path), module._settings, rejections=module._rejections)
+
+
+def keys_of(source: SourceEvents) -> list[object]:
+    """What identifies the track in each row of the catalogue."""
+    catalog = source.catalog
+    if "track" not in source.reading.columns:
+        return list(zip(catalog.titles, catalog.artists[catalog.artist_of], strict=True))
+    return list(catalog.track_ids if catalog.texts is None else catalog.texts)
+
+
+def comparable(events: Iterable[list[Heard]]) -> Counter[tuple[Heard, ...]]:
+    """The events of each user, without copies; sessions are numbered from 0, shares are rounded."""
+    users = []
+    for of_user in events:
+        numbers: dict[object, int] = {}
+        users.append(
+            tuple(
+                heard._replace(
+                    session=None if heard.session is None else numbers.setdefault(heard.session, len(numbers)),
+                    share=None if heard.share is None else round(heard.share, 4),
+                )
+                for heard in (of_user if of_user[0].timestamp is None else dict.fromkeys(of_user))
+            )
+        )
+    return Counter(users)
+
+
+def events_of(source: SourceEvents) -> Counter[tuple[Heard, ...]]:
+    keys = keys_of(source)
+    query = "SELECT user_id, source_session, timestamp, track, share FROM events ORDER BY user_id, timestamp, position"
+    users: dict[int, list[Heard]] = {}
+    for user, session, timestamp, track, share in source.database.execute(query).fetchall():
+        users.setdefault(user, []).append(Heard(session, timestamp, keys[track], share))
+    return comparable(users.values())
+
+
+def test_every_preset_has_a_layout() -> None:
+    of_one_machinery = {"default", "table", "simulated", "botify", "situnes", "yes", "polimi"}
+    assert set(names("datamodule")) - of_one_machinery == {case.preset for case in CASES.values()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_preset_reads_what_was_played(written: dict[str, tuple[Path, Expected]], name: str) -> None:
+    folder, expected = written[name]
+    with read(name, folder) as source:
+        assert events_of(source) == comparable(expected.events.values())
+        reading = source.reading
+        assert reading.num_events == expected.num_events + expected.duplicates
+        assert (reading.num_rows, reading.num_rejected) == (expected.num_rows, expected.rejected)
+        assert reading.dropped == expected.dropped
+        artist_of = dict(zip(keys_of(source), source.catalog.artist_of.tolist(), strict=True))
+        for tracks in ([*expected.artists], [key for key in artist_of if key not in expected.artists]):
+            found = [artist_of[track] for track in tracks if track in artist_of]
+            known = [expected.artists.get(track, track) for track in tracks if track in artist_of]
+            if expected.artists:
+                assert len(set(zip(found, known, strict=True))) == len(set(found)) == len(set(known))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_main_file_is_enough(written: dict[str, tuple[Path, Expected]], name: str, tmp_path: Path) -> None:
+    folder, expected = written[name]
+    for file in expected.main:
+        shutil.copy(folder / file, tmp_path / Path(file).name)
+    with read(name, tmp_path) as source:
+        assert events_of(source) == comparable(expected.events.values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows_are_events_or_counted(written: dict[str, tuple[Path, Expected]], name: str) -> None:
+    folder, expected = written[name]
+    module = datamodule(name, folder)
+    module.setup()
+    counts = module.summary().loc["all"]
+    assert counts["events"] == expected.num_events
+    assert counts["rejected"] == expected.rejected
+    assert {rule: num for rule, num in module.dropped.items() if num} == {
+        rule: num for rule, num in {**expected.dropped, "duplicates": expected.duplicates}.items() if num
+    }
+    if expected.num_lists is None:
+        assert counts["events"] + counts["dropped"] + counts["rejected"] == expected.num_rows
+
+
+@pytest.mark.parametrize("name", ["spotify", "listenbrainz", "listenbrainz_dump"])
+def test_addresses_devices_and_names_of_users_are_read_into_no_table(
+    written: dict[str, tuple[Path, Expected]], name: str
+) -> None:
+    folder, _ = written[name]
+    text = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.*") if path.suffix != ".parquet")
+    secrets = [exports.IP, exports.AGENT, exports.NAME] if name == "spotify" else [exports.NAME]
+    assert all(secret in text for secret in secrets)
+    with read(name, folder) as source:
+        tables = [table for (table,) in source.database.execute("SHOW TABLES").fetchall()]
+        assert {"parsed", "events"} <= set(tables)
+        for table in tables:
+            rows = str(source.database.execute(f"SELECT * FROM {table}").fetchall())
+            assert not [secret for secret in secrets if secret in rows], table
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_preset_trains(written: dict[str, tuple[Path, Expected]], name: str, tmp_path: Path) -> None:
+    folder, _ = written[name]
+    words = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=1", "model.dim=8", "callbacks.plots=null"]
+    path = [f"datamodule={CASES[name].preset}", f"datamodule.path={folder / CASES[name].file}", "hydra.run.dir=run"]
+    env = {**os.environ, "COLUMNS": "200"}
+    done = run_forked(ROOT / "train.py", *path, *words, cwd=tmp_path, env=env, timeout_s=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["test/num_queries"] > 10
+    assert ("test/mse" in metrics) == (composed(f"datamodule={CASES[name].preset}").recipe.name == "shares")
+
+
+def recall(vocabulary: Vocabulary, listens: Listens, pairs: Pairs) -> float:
+    """Share of pairs whose second track is among the ten that followed the first one most often."""
+    rules = Rules(vocabulary, window=1, decay=1.0, reverse_weight=0, artist_weight=0)
+    scores = rules.count(listens)
+    ranks = mean_ranks(
+        scores=lambda rows: csr_array(scores[rows]),
+        plays=vocabulary.plays,
+        previous=pairs.previous,
+        following=pairs.following,
+        on_block=lambda _: None,
+    )
+    return float((ranks <= 10).mean())
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_what_only_the_test_shows_cannot_be_predicted(name: str, split: str, tmp_path: Path) -> None:
+    """No two sessions have the same pair, therefore a model that predicts the test has seen the test."""
+    case = CASES[name]
+    case.layout(tmp_path, case.plays(unpredictable, 960))
+    module = datamodule(name, tmp_path, f"datamodule.split={split}")
+    if split == "time" and name in WITHOUT_CLOCK:
+        with pytest.raises(InputError, match="split=time needs timestamps"):
+            module.setup()
+        return
+    module.setup()
+    vocabulary, train = module.vocabulary, module.pairs["train"]
+    assert vocabulary.plays.sum() == len(vocabulary.listens.track) or split == "pair"
+    for part in ("val", "test"):
+        assert recall(vocabulary, vocabulary.listens, module.pairs[part]) < 0.05
+        seen = np.isin(_numbers(module.pairs[part]), _numbers(train))
+        assert not seen.any()
+    everything = module.sessions.listens
+    assert recall(vocabulary, everything, module.pairs["test"]) > 0.5  # what a leak would look like
+
+
+def _numbers(pairs: Pairs) -> Any:
+    return pairs.previous * 1000 + pairs.following
