@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from src.datamodules.recipe_choice import choose_recipe
 from src.runs.garbage import quick_imports
 from src.runs.phases import PhaseClock
 from src.runs.resume import command_line
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def _words(words: list[str]) -> list[str]:
-    return search_as_sweeper(command_line(words, folder_of))
+    return search_as_sweeper(choose_recipe(command_line(words, folder_of)))
 
 
 def _is_job() -> bool:
@@ -122,11 +123,11 @@ def _data(config: DictConfig) -> "PairDataModule":
     from hydra.utils import instantiate
 
     folder = Path(str(config.datamodule.path))
-    already_there = set(folder.glob("*"))
+    already_there = set(folder.glob("*")) if folder.is_dir() else set()
     with console.status("preparing"):
         datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
     datamodule.prepare_data()
-    if datamodule.path != folder:
+    if config.datamodule.prepare is not None and datamodule.path != folder:
         done = "read from" if datamodule.path in already_there else "written to"
         console.print(f"simulated    logs {done} {datamodule.path}", soft_wrap=True, markup=False)
     with console.status("reading events"):

@@ -17,7 +17,6 @@ from src.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-
 _MAX_IDS_PER_TRACK = 8
 """Rows are looked up in a table of all ids if the largest id is at most about this many times the number of tracks."""
 
@@ -31,12 +30,15 @@ class Catalog:
         titles: title of the track in each row; empty where unknown.
         artist_of: row of the artist of each track, in 0..A-1.
         artists: name of each artist; empty where unknown.
+        texts: id of each track in the source, where these ids are no whole numbers; `track_ids` are then numbers from
+            0. None where `track_ids` are the ids of the source, or where it has no ids.
     """
 
     track_ids: Int64[np.ndarray, "N"]
     titles: Shaped[np.ndarray, "N"]
     artist_of: Int64[np.ndarray, "N"]
     artists: Shaped[np.ndarray, "A"]
+    texts: Shaped[np.ndarray, "N"] | None = None
 
     @classmethod
     def from_frame(cls, frame: "pd.DataFrame", source: str) -> "Catalog":
@@ -60,7 +62,13 @@ class Catalog:
 
     @classmethod
     def from_columns(
-        cls, tracks: Sequence[int], titles: Sequence[str | None], artists: Sequence[str | None], *, source: str
+        cls,
+        tracks: Sequence[int],
+        titles: Sequence[str | None],
+        artists: Sequence[str | None],
+        *,
+        source: str,
+        texts: Sequence[str] | None = None,
     ) -> "Catalog":
         """Build a catalogue from columns with one entry for each track.
 
@@ -71,6 +79,7 @@ class Catalog:
             titles: titles; None where unknown.
             artists: names of the artists; None where unknown.
             source: name of the file, used in error messages.
+            texts: ids in the source, where they are no whole numbers.
 
         Returns:
             The catalogue, in the order of the columns.
@@ -94,6 +103,7 @@ class Catalog:
             titles=np.array([title or "" for title in titles], object),
             artist_of=of,
             artists=np.array([*names, *[""] * num_nameless], object),
+            texts=None if texts is None else np.array(texts, object),
         )
 
     def __len__(self) -> int:

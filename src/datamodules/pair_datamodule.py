@@ -1,29 +1,35 @@
 """The `LightningDataModule`: reads the files of a source and builds batches of pairs.
 
-B pairs in a batch, P pairs in a split.
+B pairs in a batch, P pairs in a split, S sessions.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int8, Int64
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.catalog import Catalog, Vocabulary
-from src.datamodules.formats import find_reader
-from src.datamodules.interleaved import check_policy
+from src.datamodules.files import is_address
+from src.datamodules.longest_plays import longest_plays, shares_of_longest
 from src.datamodules.pairs import Pairs, make_pairs
+from src.datamodules.policies import Policies
+from src.datamodules.rejected_rows import Rejections
+from src.datamodules.remarks import remarks_on
 from src.datamodules.sessions import Sessions, cut_sessions
 from src.datamodules.splits import SPLITS, split_pairs, split_sessions
-from src.errors import InputError, check_number
-from src.models.contracts import PairBatch, SourceEvents
+from src.datamodules.table import Reading, read_table
+from src.datamodules.table_settings import check_choice, table_settings
+from src.errors import InputError, check_flag, check_number
+from src.models.contracts import PairBatch
 
 
 class PairDataset(Dataset[PairBatch]):
@@ -84,60 +90,99 @@ class PairDataModule(LightningDataModule):
     """Pairs of tracks from the listening logs or playlists of one source.
 
     Args:
-        reader: name of the reader, a key of `formats.READERS`.
-        path: folder that holds the files of the source.
+        path: file or folder of the source; also a glob, or an address such as `s3://…`.
         prepare: creates the files where they are missing: takes `path` and returns the folder that holds them. None if
             the files must exist.
+        files: which files, and how they are written; see `FileSettings`.
+        columns: the column of each role; see `TableSettings` for this and the next six.
+        units: units of times and shares.
+        zone: time zone of times that have none.
+        clock: whether a timestamp is the `start` or the `end` of a play.
+        ids: kind of the ids.
+        artist_separator: what separates several artists.
+        share: what the share played is computed from.
+        shares_above_one: whether shares above 1 are capped.
+        catalogue: a file of tracks; see `CatalogueSettings`.
+        sql: SQL for special layouts; see `SqlSettings`.
+        policies: which events are left out; see `Policies`.
         pairing: `consecutive`, `first` or `window`; see `make_pairs`.
         window: largest distance for `pairing=window`, at least 1.
-        split: `time`, `session` or `pair`; see `split_sessions` and `split_pairs`.
+        split: `time`, `session` or `pair`; see `split_sessions` and `split_pairs`. `auto`: `time` for a source with a
+            clock, otherwise `session`.
         split_seed: seed of `split=session|pair`, in [0, 2³²). It is separate from `seed`, therefore runs with different
             seeds have the same test set.
         session_gap_minutes: a longer pause ends a session, in minutes, above 0.
-        interleaved: policy for sessions of one user at the same time: `separate`, `keep` or `drop`.
-        max_rejected: largest share of lines that may be rejected, in [0, 1].
-        rejected_path: file that rejected lines are written to.
+        max_rejected: largest share of rows that may be rejected, in [0, 1].
+        rejected_path: file that rejected rows are written to.
+        rejected_text: whether this file has the text of the rows, which may have ids of users.
         batch_size: number of pairs in a batch, at least 1.
         seed: seed of the order of the training pairs, in [0, 2³²).
 
     Raises:
         InputError: an argument is out of range.
 
-    `prepare_data` and `setup` set `path`, `catalog`, `vocabulary` and `pairs` (one `Pairs` for each name in SPLITS).
+    `prepare_data` and `setup` set `path`, `reading` (what was read), `catalog`, `sessions`, `vocabulary` and `pairs`
+    (one `Pairs` for each name in SPLITS).
     """
 
+    reading: Reading
     catalog: Catalog
+    sessions: Sessions
     vocabulary: Vocabulary
     pairs: dict[str, Pairs]
 
     def __init__(
         self,
         *,
-        reader: str,
         path: str,
         prepare: Callable[[Path], Path] | None,
+        files: Mapping[str, Any],
+        columns: Mapping[str, str | None],
+        units: Mapping[str, str],
+        zone: str,
+        clock: str,
+        ids: str,
+        artist_separator: str | None,
+        share: str,
+        shares_above_one: str,
+        catalogue: Mapping[str, Any] | None,
+        sql: Mapping[str, Any],
+        policies: Mapping[str, Any],
         pairing: str,
         window: int,
         split: str,
         split_seed: int,
         session_gap_minutes: float,
-        interleaved: str,
         max_rejected: float,
         rejected_path: str,
+        rejected_text: bool,
         batch_size: int,
         seed: int,
     ) -> None:
         super().__init__()
-        if split not in ("time", "session", "pair"):
-            raise InputError(f"split must be time, session or pair, got {split!r}")
-        check_policy("datamodule.interleaved", interleaved)
+        check_choice("datamodule.split", split, ("auto", "time", "session", "pair"))
         check_number("batch_size", batch_size, whole=True, least=1)
         check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
         check_number("split_seed", split_seed, whole=True, least=0, most=2**32 - 1)
-        self._reader, self.path, self._prepare = reader, Path(path), prepare
-        self._max_rejected, self._rejected_path = max_rejected, Path(rejected_path)
+        check_flag("datamodule.rejected_text", rejected_text)
+        self.path, self._prepare = Path(path) if not is_address(str(path)) else str(path), prepare
+        self._settings = table_settings(
+            files=files,
+            columns=columns,
+            units=units,
+            zone=zone,
+            clock=clock,
+            ids=ids,
+            artist_separator=artist_separator,
+            share=share,
+            shares_above_one=shares_above_one,
+            catalogue=catalogue,
+            sql=sql,
+        )
+        self._policies = Policies.from_config(policies)
+        self._max_rejected = max_rejected
+        self._rejections = Rejections(path=Path(rejected_path), with_text=rejected_text)
         self._pairing, self._window, self._session_gap_minutes = pairing, window, session_gap_minutes
-        self._interleaved, self._num_interleaved = interleaved, 0
         self._split, self._split_seed = split, split_seed
         self._batch_size, self._seed = batch_size, seed
         self._summary: pd.DataFrame | None = None
@@ -150,7 +195,7 @@ class PairDataModule(LightningDataModule):
             InputError: the files cannot be created.
         """
         if self._prepare is not None:
-            self.path, self._prepare = self._prepare(self.path), None
+            self.path, self._prepare = self._prepare(Path(self.path)), None
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - signature of Lightning; every stage needs all data
         """Read the source and split it. Later calls do nothing.
@@ -159,56 +204,101 @@ class PairDataModule(LightningDataModule):
             stage: ignored.
 
         Raises:
-            InputError: the files cannot be read (see `Reader.read`), or a split has no pairs.
+            InputError: the files cannot be read (see `read_table`), or a split has no pairs.
         """
         if self._summary is not None:
             return
-        source = find_reader(self._reader).read(
-            self.path, max_rejected=self._max_rejected, rejected_path=self._rejected_path
-        )
-        sessions = cut_sessions(
-            source.database, session_gap_minutes=self._session_gap_minutes, interleaved=self._interleaved
-        )
-        self._num_interleaved = sessions.num_interleaved
-        source.database.close()
-        pairs = make_pairs(sessions, pairing=self._pairing, window=self._window)
-        self.catalog = source.catalog
-        self._set_splits(sessions, pairs)
-        self._summary = self._summarise(source, sessions)
+        with read_table(
+            str(self.path),
+            self._settings,
+            min_seconds=self._policies.min_seconds,
+            max_rejected=self._max_rejected,
+            rejections=self._rejections,
+        ) as source:
+            self.reading, self.catalog = source.reading, source.catalog
+            sessions = cut_sessions(source, session_gap_minutes=self._session_gap_minutes, policies=self._policies)
+        self._assign(sessions)
+        self._summary = self._summarise()
 
-    def _set_splits(self, sessions: Sessions, pairs: Pairs) -> None:
-        if self._split == "pair":
-            self._part_of_session = None
+    def _assign(self, sessions: Sessions) -> None:
+        """Split the sessions, or the pairs, and apply what is computed from training data alone."""
+        num_tracks, is_longest = len(self.catalog), self.reading.share == "longest"
+        split = self._split
+        if split == "auto":
+            split = "time" if sessions.has_clock else "session"
+        self._by_pair = split == "pair"
+        if self._by_pair:
+            pairs = make_pairs(sessions, pairing=self._pairing, window=self._window)
             part_of_pair = split_pairs(len(pairs), seed=self._split_seed)
-            in_training = np.isin(np.arange(len(sessions)), pairs.session[part_of_pair == 0])
+            train = pairs.where(part_of_pair == 0)
+            plays = np.bincount(train.following, minlength=num_tracks)
+            if is_longest:
+                longest = longest_plays(train.following, train.played_ratio, num_tracks)
+                pairs = replace(pairs, played_ratio=shares_of_longest(pairs.following, pairs.played_ratio, longest))
+            rare = plays < self._policies.min_count if self._policies.min_count > 1 else np.zeros(num_tracks, bool)
+            kept = ~(rare[pairs.previous] | rare[pairs.following])
+            self._dropped = {"min_count": int((~kept).sum())}
         else:
-            self._part_of_session = split_sessions(sessions, split=self._split, seed=self._split_seed)
+            self._part_of_session = split_sessions(sessions, split=split, seed=self._split_seed)
+            sessions, self._part_of_session = self._after_split(sessions, self._part_of_session)
+            pairs = make_pairs(sessions, pairing=self._pairing, window=self._window)
             part_of_pair = self._part_of_session[pairs.session]
-            in_training = self._part_of_session == 0
-        self.pairs = {name: pairs.where(part_of_pair == part) for part, name in enumerate(SPLITS)}
+            kept = np.ones(len(pairs), bool)
+            self._dropped = {}
+        if self._policies.self_pairs == "drop":
+            is_self = kept & (pairs.previous == pairs.following)
+            self._dropped["self_pairs"] = int(is_self.sum())
+            kept &= ~is_self
+        self.sessions = sessions
+        self.pairs = {name: pairs.where(kept & (part_of_pair == part)) for part, name in enumerate(SPLITS)}
         if empty := [name for name, part in self.pairs.items() if not len(part)]:
             raise InputError(
                 f"no pairs left for {' and '.join(empty)}: {len(sessions)} sessions with {len(pairs)} pairs in "
-                f"{self.path} are too few for split={self._split}; add more logs"
+                f"{self.path} are too few for split={split}; add more logs"
             )
+        self.vocabulary = self._vocabulary()
+
+    def _after_split(
+        self, sessions: Sessions, part: Int8[np.ndarray, "S"]
+    ) -> tuple[Sessions, Int8[np.ndarray, "S_kept"]]:
+        """The sessions with shares of the longest play in training, and without tracks that are rare in training."""
+        listens, num_tracks = sessions.listens, len(self.catalog)
+        in_training = part[listens.session] == 0
+        if self.reading.share == "longest":
+            longest = longest_plays(listens.track[in_training], listens.played_ratio[in_training], num_tracks)
+            ratio = shares_of_longest(listens.track, listens.played_ratio, longest)
+            sessions = replace(sessions, listens=replace(listens, played_ratio=ratio))
+        if self._policies.min_count > 1:
+            rare = np.bincount(listens.track[in_training], minlength=num_tracks) < self._policies.min_count
+            left_out = rare[listens.track]
+            part = part[np.unique(listens.session[~left_out])]
+            sessions = sessions.without(left_out, "min_count")
+        return sessions, part
+
+    def _vocabulary(self) -> Vocabulary:
         train, num_tracks = self.pairs["train"], len(self.catalog)
-        of_training = sessions.listens.where(in_training[sessions.listens.session])
+        if self._by_pair:  # a session may have pairs of every split
+            listens = train.as_listens()
+            plays = np.bincount(train.following, minlength=num_tracks)
+        else:
+            listens = self.sessions.listens.where(self._part_of_session[self.sessions.listens.session] == 0)
+            plays = np.bincount(listens.track, minlength=num_tracks)
         known = ~np.isnan(train.played_ratio)
-        self.vocabulary = Vocabulary(
+        return Vocabulary(
             catalog=self.catalog,
             previous_counts=np.bincount(train.previous, minlength=num_tracks),
             next_counts=np.bincount(train.following, minlength=num_tracks),
-            plays=np.bincount(of_training.track, minlength=num_tracks),
-            listener_counts=np.bincount(train.listener[known], minlength=pairs.listener.max(initial=-1) + 1),
-            listens=train.as_listens() if self._split == "pair" else of_training,
+            plays=plays,
+            listener_counts=np.bincount(train.listener[known], minlength=self.sessions.listener.max(initial=-1) + 1),
+            listens=listens,
             mean_played_ratio=float(train.played_ratio[known].mean(dtype=np.float64)) if known.any() else None,
         )
 
-    def _summarise(self, source: SourceEvents, sessions: Sessions) -> pd.DataFrame:
-        listens = sessions.listens
+    def _summarise(self) -> pd.DataFrame:
+        listens = self.sessions.listens
         rows: dict[str, tuple[int | None, ...]] = {}
         for part, (name, pairs) in enumerate(self.pairs.items()):
-            if self._part_of_session is None:
+            if self._by_pair:
                 tracks = np.unique(np.concatenate([pairs.previous, pairs.following]))
                 num_events, num_sessions = None, len(np.unique(pairs.session))
             else:
@@ -216,33 +306,41 @@ class PairDataModule(LightningDataModule):
                 tracks, num_events = np.unique(listens.track[chosen]), int(chosen.sum())
                 num_sessions = int((self._part_of_session == part).sum())
             num_artists = len(np.unique(self.catalog.artist_of[tracks]))
-            rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None)
+            rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None, None)
         num_pairs = sum(map(len, self.pairs.values()))
         size = (len(self.catalog), self.catalog.num_artists)
-        rows["all"] = (source.num_events, len(sessions), num_pairs, *size, source.num_rejected)
-        columns = ["events", "sessions", "pairs", "tracks", "artists", "rejected"]
+        num_dropped = sum(self.dropped.values())
+        rejected = self.reading.num_rejected
+        rows["all"] = (len(listens.track), len(self.sessions), num_pairs, *size, num_dropped, rejected)
+        columns = ["events", "sessions", "pairs", "tracks", "artists", "dropped", "rejected"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Number of events (with `self_pairs`, and with `split=pair`, of pairs) that each rule left out."""
+        return {**self.reading.dropped, **self.sessions.dropped, **self._dropped}
 
     def summary(self) -> pd.DataFrame:
         """Count the content of each split. Call it after `setup`.
 
         Returns:
             One line for each split and a line `all`; the columns are events, sessions, pairs, distinct tracks, distinct
-                artists and rejected lines. The line `all` counts the tracks and artists of the catalogue. With
-                `split=pair` the events of a split are not counted.
+                artists, dropped events and rejected rows. The line `all` counts the tracks and artists of the
+                catalogue. With `split=pair` the events of a split are not counted.
         """
         assert self._summary is not None, "summary() before setup()"
         return self._summary
 
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
-        if not self._num_interleaved:
-            return []
-        done = {"separate": "separated", "keep": "kept as one", "drop": "left out"}[self._interleaved]
-        return [
-            f"interleaved  {self._num_interleaved:,} sessions ran at the same time as another one of their user: "
-            f"{done} (datamodule.interleaved={self._interleaved})"
-        ]
+        return remarks_on(
+            self.reading,
+            self.sessions,
+            self.pairs,
+            self.catalog,
+            dropped=self.dropped,
+            interleaved=self._policies.interleaved,
+        )
 
     def digest(self) -> str:
         """Compute a digest of the data. Call it after `setup`.
@@ -256,6 +354,8 @@ class PairDataModule(LightningDataModule):
 
     def _hash(self) -> str:
         sha = hashlib.sha256(self.catalog.track_ids.tobytes() + self.catalog.artist_of.tobytes())
+        if self.catalog.texts is not None:
+            sha.update("\n".join(self.catalog.texts.tolist()).encode())
         for pairs in self.pairs.values():
             for column in (pairs.listener, pairs.previous, pairs.following, pairs.played_ratio):
                 sha.update(len(column).to_bytes(8, "little") + column.tobytes())

@@ -1,15 +1,15 @@
-"""Whether the command line says which source a folder is of."""
+"""Whether the command line says which source a path is of."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.datamodules.formats import READERS, formats_of
 from src.errors import InputError
+from src.runs.provenance import ROOT
 
 
 def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
-    """Refuse a folder of the user's without its format, before simulated logs are written into it.
+    """Refuse a path of the user's without its source, before simulated logs are written to it.
 
     Args:
         datamodule: the file of `conf/datamodule/` that was chosen.
@@ -24,14 +24,26 @@ def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
         path = path or next(iter(re.findall(r"\bpath:\s*([^,}]+)", chosen)), None)
     if datamodule != "simulated" or path is None or not chosen.startswith("{"):
         return
-    found = formats_of(Path(path.strip("'\"")))
-    formats = ", ".join(sorted(READERS))
-    remedy = (
-        f"it has the files of {found[0]}: type datamodule={found[0]} datamodule.path={path}"
-        if found
-        else f"type datamodule=<format> datamodule.path={path}, with one of the formats {formats}"
-    )
+    found = sources_of(Path(path.strip("'\"")))
+    has = f"it has the files of {found[0]}: " if found else ""
     raise InputError(
-        f"datamodule.path={path} does not say which format the files have; {remedy} (or datamodule=simulated, which "
-        "writes logs of the simulated world into that folder)"
+        f"datamodule.path={path} does not say what the files are; {has}type datamodule={found[0] if found else 'table'} "
+        f"datamodule.path={path} (or datamodule=simulated, which writes logs of the simulated world into that folder)"
     )
+
+
+def sources_of(folder: Path) -> list[str]:
+    """Names of the sources whose files of events and of tracks a folder has, in the order of the alphabet.
+
+    Only sources that name both kinds of files are looked for; their names alone say little.
+    """
+    from omegaconf import OmegaConf
+
+    found = []
+    for config in sorted((ROOT / "conf" / "datamodule").glob("*.yaml")):
+        source = OmegaConf.load(config)
+        events, tracks = OmegaConf.select(source, "files.pattern"), OmegaConf.select(source, "catalogue.file")
+        if isinstance(events, str) and isinstance(tracks, str) and config.stem != "default":
+            if folder.is_dir() and any(folder.glob(tracks)) and any(folder.glob(events)):
+                found.append(config.stem)
+    return found

@@ -1,4 +1,4 @@
-"""The contracts: what a head, a loss, a ranker and a reader must offer. They do not say how.
+"""The contracts: what a head, a loss and a ranker must offer. They do not say how.
 
 B pairs in a batch, N tracks in the catalogue, A artists, L listeners, V width of a query or item vector, Q queries,
 K candidates of a list. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/` holds one test suite for each
@@ -6,18 +6,14 @@ contract. A new implementation is tested by adding its name there.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Int64
 from torch import Tensor
 
-from src.catalog import Catalog
-
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
+    pass
 
 OnBlock = Callable[[int], None]
 """Reports progress: called after each block of queries with the number of queries in that block."""
@@ -217,53 +213,4 @@ class Ranker(Protocol):
             Rows of the candidates, best first, their scores, and the share of the exact lists that was reached.
                 The share is None where the lists are exact because exact search is fast enough.
         """
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceEvents:
-    """The content of a source: its catalogue, and its events as a table in DuckDB.
-
-    The table `events` has the columns `user_id`, `timestamp` (ms, NULL without a clock), `position` (order of the
-    lines), `track` (row of the catalogue), `played_ratio` (DOUBLE in [0, 1], or NULL), `source_session` (NULL where the
-    source does not cut sessions itself) and `is_last` (BOOLEAN: a session ends here). The others are BIGINT. A source
-    that knows what was recommended after an event also has `recommendation` (row of the catalogue, or NULL).
-
-    Attributes:
-        database: connection to the database that holds the table `events`.
-        catalog: the catalogue.
-        num_events: number of events in the table.
-        num_lines: number of lines in the event files, without blank ones.
-        num_rejected: number of lines that were rejected.
-    """
-
-    database: "DuckDBPyConnection"
-    catalog: Catalog
-    num_events: int
-    num_lines: int
-    num_rejected: int
-
-
-@runtime_checkable
-class Reader(Protocol):
-    """Reads the files of one source."""
-
-    def read(self, folder: Path, *, max_rejected: float, rejected_path: Path) -> SourceEvents:
-        """Read the catalogue and the events.
-
-        Args:
-            folder: folder that holds the files.
-            max_rejected: largest share of lines that may be rejected, in [0, 1].
-            rejected_path: file that rejected lines are written to; it is written only if there are any.
-
-        Returns:
-            The catalogue and the events.
-
-        Raises:
-            InputError: a file is missing, truncated or empty, or more lines than `max_rejected` are rejected.
-        """
-        ...
-
-    def is_in(self, folder: Path) -> bool:
-        """Whether a folder has the files of this source; they are not read."""
         ...

@@ -1,0 +1,250 @@
+"""Rejected rows: which they are, in which line of which file, why, and the file that lists them."""
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import duckdb
+
+from src.datamodules.raw_rows import Dialect, RawRows
+from src.runs.atomic import write_whole
+
+_MOST_LISTED = 100_000
+"""Rejected rows that are listed with their line; all are counted."""
+
+_REASONS = {
+    "INVALID ENCODING": "the line is not {encoding}; datamodule.files.encoding may be wrong",
+    "LINE SIZE OVER MAXIMUM": "the line is longer than 2 MiB",
+    "UNQUOTED VALUE": "a quote is not closed",
+}
+
+
+class RejectedRow(NamedTuple):
+    """A row that is not an event.
+
+    Attributes:
+        file: place of its file.
+        row: its number among the rows of this file that DuckDB could read, from 0; -1 if it could not.
+        byte: where its line begins, if DuckDB could not read it; otherwise -1.
+        reason: why.
+    """
+
+    file: int
+    row: int
+    byte: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectedRows:
+    """All rejected rows of a source.
+
+    Attributes:
+        rows: the first of them, in the order of the files.
+        by_reason: their number for each reason, without the values.
+        num_lost: how many of them DuckDB could not read.
+    """
+
+    rows: list[RejectedRow]
+    by_reason: Mapping[str, int]
+    num_lost: int
+
+    @property
+    def num(self) -> int:
+        """Number of rejected rows."""
+        return sum(self.by_reason.values())
+
+
+def find_rejected(database: duckdb.DuckDBPyConnection, rows: RawRows, *, has_items: bool) -> RejectedRows:
+    """Collect the rejected rows of the tables `rejected` and of those lines that DuckDB could not read.
+
+    Args:
+        database: has the tables `parsed` and `rejected`.
+        rows: the rows of the files.
+        has_items: whether a row may have several events.
+    """
+    number = "row" if has_items else "rowid"
+    reason = "regexp_replace(reason, ', got .*$', '')"
+    counts = Counter(dict(database.execute(f"SELECT {reason}, count(*) FROM rejected GROUP BY 1").fetchall()))
+    found: list[RejectedRow] = []
+    if counts:
+        query = f"""
+            WITH files AS (SELECT file, min({number}) AS first FROM parsed GROUP BY file),
+                 place AS (SELECT {number} AS row, any_value(file) AS file FROM parsed
+                           WHERE {number} IN (SELECT row FROM rejected) GROUP BY 1)
+            SELECT file, r.row - first, r.reason FROM rejected r JOIN place USING (row) JOIN files USING (file)
+            ORDER BY r.row LIMIT {_MOST_LISTED}"""
+        found = [RejectedRow(file, row, -1, text) for file, row, text in database.execute(query).fetchall()]
+    lost = _lost(database, rows) if rows.rejects is not None else []
+    counts.update(row.reason.partition(", got ")[0] for row in lost)
+    return RejectedRows(rows=sorted([*found, *lost])[:_MOST_LISTED], by_reason=dict(counts), num_lost=len(lost))
+
+
+def _lost(database: duckdb.DuckDBPyConnection, rows: RawRows) -> list[RejectedRow]:
+    """Lines that DuckDB could not read."""
+    query = f"""
+        SELECT file_path, line_byte_position, min(error_type::VARCHAR), min(error_message)
+        FROM {rows.rejects} JOIN scans_{rows.rejects} USING (scan_id, file_id) GROUP BY 1, 2 ORDER BY 1, 2"""
+    places = {path: place for place, path in enumerate(rows.plain_paths)}
+    return [
+        RejectedRow(places.get(path, 0), -1, int(byte), _reason(kind, message, rows))
+        for path, byte, kind, message in database.execute(query).fetchall()
+    ]
+
+
+def _reason(kind: str, message: str, rows: RawRows) -> str:
+    if kind in ("MISSING COLUMNS", "TOO MANY COLUMNS"):
+        found = re.search(r"Found: (\d+)", message)
+        num = len(rows.columns)
+        return f"a line must have {num} column{'s' * (num > 1)}" + (f", got {found[1]}" if found else "")
+    return _REASONS.get(kind, " ".join(message.split())[:100]).format(encoding=rows.encoding.upper())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejections:
+    """Where rejected rows are listed.
+
+    Args:
+        path: the file; it is written only if there are any.
+        with_text: whether it has the text of the rows, which may have ids of users.
+    """
+
+    path: Path
+    with_text: bool
+
+    def write(self, found: RejectedRows, rows: RawRows) -> None:
+        """Write one JSON object for each rejected row: file, line or row, reason, and the text if wanted."""
+        if found.num:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lines = _located(found.rows, rows, with_text=self.with_text)
+            write_whole(self.path, lambda partial: _write_lines(partial, lines))
+
+    def examples(self, found: RejectedRows, rows: RawRows, num: int = 3) -> list[dict[str, str | int]]:
+        """The first rejected rows, as they are written."""
+        return list(_located(found.rows[:num], rows, with_text=False))
+
+    def too_many(self, found: RejectedRows, num_rows: int, path: str, max_rejected: float, rows: RawRows) -> str:
+        """The message for a source that has too many of them."""
+        first = "; ".join(
+            f"{Path(str(row['file'])).name} {unit} {row[unit]}: {row['reason']}"
+            for row in self.examples(found, rows)
+            for unit in ("line", "row")
+            if unit in row
+        )
+        return (
+            f"{found.num} of {num_rows} rows in {path} are invalid, more than max_rejected={max_rejected} allows "
+            f"({first}); correct them (they are listed in {self.path}), or raise datamodule.max_rejected"
+        )
+
+
+def _write_lines(path: Path, lines: Iterable[Mapping[str, str | int]]) -> None:
+    with path.open("w", encoding="utf-8") as out:
+        out.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def _located(found: list[RejectedRow], rows: RawRows, *, with_text: bool) -> Iterator[dict[str, str | int]]:
+    """Rejected rows with their line in the file (of Parquet and JSON arrays: their number), and their text."""
+    for file, group in groupby(found, key=itemgetter(0)):
+        wanted = list(group)
+        shown = rows.files.shown[file]
+        lines = _lines_of(Path(rows.plain_paths[file]), rows, wanted)
+        for row, (unit, line, text) in zip(wanted, lines, strict=True):
+            located: dict[str, str | int] = {"file": shown, unit: line, "reason": row.reason}
+            yield {**located, "text": text} if with_text and text is not None else located
+
+
+def _lines_of(path: Path, rows: RawRows, wanted: list[RejectedRow]) -> list[tuple[str, int, str | None]]:
+    """Unit (`line` or `row`), number and text of rejected rows of one file."""
+    dialect = rows.dialect
+    if dialect is None or not rows.files.is_local or path.suffix == ".zst":
+        return [("row", row.row + 1, None) for row in wanted]
+    lost = _line_numbers(path, [row.byte for row in wanted if row.byte >= 0])
+    rest = {row.row for row in wanted if row.row >= 0}
+    read = _read_rows(path, dialect, rows.encoding, rest, {number for number, _ in lost.values()})
+    return [("line", *(lost[row.byte] if row.byte >= 0 else read.get(row.row, (0, None)))) for row in wanted]
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _line_numbers(path: Path, positions: list[int]) -> dict[int, tuple[int, str]]:
+    """Number and text of the line that begins at each byte; the bytes ascend."""
+    found: dict[int, tuple[int, str]] = {}
+    if not positions:
+        return found
+    with _open(path) as file:
+        number, at, end = 1, 0, b"\n" if b"\n" in file.read(1 << 22) else b"\r"
+        file.seek(0)
+        for position in sorted(set(positions)):
+            while at < position and (block := file.read(min(1 << 20, position - at))):
+                number, at = number + block.count(end), at + len(block)
+            text = file.read(300)
+            file.seek(at)
+            found[position] = number, text.partition(end)[0].decode("utf-8", "replace")
+    return found
+
+
+def _read_rows(
+    path: Path, dialect: Dialect, encoding: str, wanted: set[int], lost: set[int]
+) -> dict[int, tuple[int, str | None]]:
+    """Line and text of rows, by their number among the rows that DuckDB could read."""
+    found: dict[int, tuple[int, str | None]] = {}
+    if not wanted:
+        return found
+    csv.field_size_limit(1 << 30)
+    is_plain = dialect.delimiter == "\x01"
+    with _open(path) as binary:
+        lines = _text_lines(binary, encoding)
+        for _ in range(dialect.skip):
+            next(lines, "")
+        taken: list[str] = []
+        rows: Iterable[list[str]] = (
+            ([line] for line in _kept(lines, taken))
+            if is_plain
+            else csv.reader(
+                _kept(lines, taken), delimiter=dialect.delimiter, quotechar=dialect.quote or None,
+                quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
+            )
+        )  # fmt: skip
+        number, row, last = dialect.skip + 1, 0, max(wanted)
+        for cells in rows:
+            start, number = number, number + len(taken)
+            text = "".join(taken).rstrip("\r\n")
+            taken.clear()
+            if start in lost or (not cells and not is_plain):
+                continue
+            if row in wanted:
+                found[row] = start, text
+            if row == last:
+                break
+            row += 1
+    return found
+
+
+def _kept(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
+    """The lines, which are also appended to a list."""
+    for line in lines:
+        taken.append(line)
+        yield line
+
+
+def _text_lines(binary: IO[bytes], encoding: str) -> Iterator[str]:
+    """The lines of a text; CR alone ends a line if the first bytes have no LF."""
+    text = io.TextIOWrapper(binary, encoding="utf-8-sig" if encoding == "utf-8" else encoding, errors="replace", newline="")
+    start = text.read(1 << 16)
+    text.seek(0)
+    if "\n" in start or "\r" not in start:
+        yield from (line.replace("\0", "") for line in text)
+        return
+    for line in text.read().split("\r"):
+        yield line + "\r"

@@ -1,0 +1,86 @@
+"""What a run prints below the table of its data: what was left out, and what the user may not expect."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from src.catalog import Catalog
+from src.datamodules.pairs import Pairs
+from src.datamodules.sessions import Sessions
+from src.datamodules.table import Reading
+
+_MANY_TIES = 0.05
+"""Share of events with the timestamp of the event before them, above which their order is the order of the file."""
+
+_SOURCE_OF_SHARE = {
+    "longest": "played / longest play of the track in training (the source has no durations)",
+    "skipped": "0 for a skipped track, otherwise 1",
+    "gap": "gap to the next start / duration",
+}
+
+
+def remarks_on(
+    reading: Reading,
+    sessions: Sessions,
+    pairs: Mapping[str, Pairs],
+    catalog: Catalog,
+    *,
+    dropped: Mapping[str, int],
+    interleaved: str,
+) -> list[str]:
+    """Lines of text, in the order in which the data were read.
+
+    Args:
+        reading: what was read.
+        sessions: the sessions.
+        pairs: the pairs of each split.
+        catalog: the tracks.
+        dropped: number of events that each rule left out.
+        interleaved: policy for sessions of one user at the same time.
+    """
+    lines = []
+    if reading.guessed:
+        found = " ".join(f"{role}={reading.columns[role]}" for role in reading.guessed)
+        lines.append(f"columns      {found}, by their names; datamodule.columns.<role>=<column> changes one")
+    if reading.encoding == "latin-1":
+        lines.append("encoding     latin-1, because many lines are not UTF-8 (datamodule.files.encoding)")
+    if left_out := {name: num for name, num in dropped.items() if num and name != "interleaved"}:
+        lines.append(f"left out     {', '.join(f'{num:,} by {name}' for name, num in left_out.items())}")
+    if sessions.num_interleaved:
+        done = {"separate": "separated", "keep": "kept as one", "drop": "left out"}[interleaved]
+        lines.append(
+            f"interleaved  {sessions.num_interleaved:,} sessions ran at the same time as another one of their user: "
+            f"{done} (datamodule.policies.interleaved={interleaved})"
+        )
+    num_events = len(sessions.listens.track)
+    if num_events and sessions.num_tied > _MANY_TIES * num_events:
+        lines.append(
+            f"ties         {sessions.num_tied / num_events:.0%} of the events have the time of the event before them; "
+            "their order is the order of the rows"
+        )
+    if reading.share in _SOURCE_OF_SHARE:
+        lines.append(f"share played {_SOURCE_OF_SHARE[reading.share]}")
+    return lines + _on_shares(reading, pairs["train"]) + _on_artists(reading, catalog)
+
+
+def _on_shares(reading: Reading, train: Pairs) -> list[str]:
+    if reading.share == "none":
+        return []
+    known = train.played_ratio[~np.isnan(train.played_ratio)]
+    if not len(known):
+        return ["share played unknown for every training pair; type recipe=playlists"]
+    if known.min() == known.max():
+        return [
+            f"share played {known[0]:g} for every training pair: there is nothing to predict; type recipe=playlists, "
+            "which ranks the track that follows"
+        ]
+    if (num := len(train.played_ratio) - len(known)) > 0:
+        return [f"share played unknown for {num:,} of {len(train.played_ratio):,} training pairs"]
+    return []
+
+
+def _on_artists(reading: Reading, catalog: Catalog) -> list[str]:
+    if catalog.num_artists < len(catalog) or len(catalog) < 2:
+        return []
+    why = "no column has artists" if "artist" not in reading.columns else "no artist has two tracks"
+    return [f"artists      {why}: every track has its own, therefore model=artist cannot learn more than model=track"]

@@ -1,0 +1,397 @@
+"""From the files of a source to its events. Every source is a table; `conf/datamodule/` has the settings of each.
+
+DuckDB reads the files, and uses the disk where the memory that it may use is not enough. Each row becomes an event (or
+several), or is *dropped* by a rule of the settings, or is *rejected* as invalid. All are counted.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import duckdb
+import numpy as np
+
+from src.catalog import Catalog
+from src.datamodules.files import find_files
+from src.datamodules.mapping import map_columns
+from src.datamodules.raw_rows import RawRows, are_whole, check_rejects, count, one_line, open_rows, run
+from src.datamodules.rejected_rows import Rejections, find_rejected
+from src.datamodules.row_sql import Cells, Plan, capped, min_seconds_rule, parse_select
+from src.datamodules.table_settings import TableSettings
+from src.datamodules.track_file import Tracks, read_track_file, tracks_of_events
+from src.datamodules.units import unit_of_duration, unit_of_ratio, unit_of_time
+from src.errors import InputError, check_number
+from src.runs.cores import duckdb_settings
+
+MEMORY = "3GiB"
+"""Memory that DuckDB may use before it uses the disk."""
+
+_SAMPLE = 10_000
+"""Rows whose values decide the units that the settings leave open."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What was read of a source, for a report.
+
+    Attributes:
+        columns: the column of each role.
+        guessed: roles whose column was found by its usual name.
+        units: unit of each role that has one.
+        share: what the share played is computed from; see `Plan`.
+        encoding: of text files.
+        num_rows: number of rows of the files, without blank lines.
+        num_events: number of events that were read; several for a row that is a list.
+        rejected: number of rows that were rejected, for each reason, without the values.
+        examples: some rejected rows: file, line or row, reason.
+        dropped: number of events that each rule left out.
+    """
+
+    columns: Mapping[str, str]
+    guessed: list[str]
+    units: Mapping[str, str]
+    share: str
+    encoding: str
+    num_rows: int
+    num_events: int
+    rejected: Mapping[str, int]
+    examples: list[dict[str, str | int]]
+    dropped: Mapping[str, int]
+
+    @property
+    def num_rejected(self) -> int:
+        """Number of rows that were rejected."""
+        return sum(self.rejected.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceEvents:
+    """The content of a source: its catalogue, and its events as a view in DuckDB.
+
+    The view `events` has the columns `user_id`, `timestamp` (ms, NULL without a clock), `position` (order of the
+    rows), `track` (row of the catalogue), `share` (FLOAT or NULL; see `Plan.share` for what it is), `source_session`
+    (NULL where the source does not cut sessions itself) and `is_last` (BOOLEAN: a session ends here). A source that
+    knows what was recommended after an event also has `recommendation` (row of the catalogue, or NULL).
+
+    Attributes:
+        database: connection to the database that holds the view `events`.
+        catalog: the catalogue.
+        user_names: id of each user in the source, where `user_id` is a number in 0..U-1 instead; otherwise None.
+        reading: counts and choices.
+    """
+
+    database: duckdb.DuckDBPyConnection
+    catalog: Catalog
+    user_names: np.ndarray | None
+    reading: Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """The rows of a source before they are read: `relation` has them with all derived columns."""
+
+    rows: RawRows
+    cells: Cells
+    plan: Plan
+    settings: TableSettings
+
+    def relation(self) -> str:
+        return _with_derived(self.rows.relation(), self.settings)
+
+
+@contextmanager
+def read_table(
+    path: str,
+    settings: TableSettings,
+    *,
+    min_seconds: int | float = 0,
+    max_rejected: int | float = 0.01,
+    rejections: Rejections,
+) -> Iterator[SourceEvents]:
+    """Read the catalogue and the events of a source. The events are gone when the context ends.
+
+    Args:
+        path: a file, a folder, a glob, or an address.
+        settings: what the files contain.
+        min_seconds: shorter plays are left out, in seconds.
+        max_rejected: largest share of rows that may be rejected, in [0, 1].
+        rejections: where rejected rows are written.
+
+    Raises:
+        InputError: files are missing, damaged or empty, a column is missing, or too many rows are rejected.
+    """
+    check_number("datamodule.policies.min_seconds", min_seconds, least=0)
+    check_number("datamodule.max_rejected", max_rejected, least=0, most=1, hint="0.01 allows one row in a hundred")
+    with _database(settings) as (database, folder):
+        tracks, opened = _open(database, path, settings, folder, min_seconds=min_seconds)
+        _parse(database, opened)
+        if _has_wrong_encoding(database, opened, max_rejected):
+            latin = replace(settings, files=replace(settings.files, encoding="latin-1"))
+            tracks, opened = _open(database, path, latin, folder, min_seconds=min_seconds)
+            _parse(database, opened)
+        check_rejects(database, opened.rows)
+        yield _events(database, path, opened, tracks, max_rejected=max_rejected, rejections=rejections)
+
+
+def look_at(path: str, settings: TableSettings) -> Plan:
+    """Decide which columns are read, and how, from the first rows.
+
+    Args:
+        path: a file, a folder, a glob, or an address.
+        settings: what the files contain.
+
+    Raises:
+        InputError: files are missing or damaged, or a column is missing.
+    """
+    with _database(settings) as (database, folder):
+        return _open(database, path, settings, folder, min_seconds=0)[1].plan
+
+
+@contextmanager
+def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    with tempfile.TemporaryDirectory(prefix="segue-") as folder, duckdb.connect(config=duckdb_settings()) as database:
+        database.execute(f"SET temp_directory = '{folder}/spill'; SET memory_limit = '{MEMORY}'")
+        database.execute(f"SET TimeZone = '{settings.zone}'")
+        yield database, Path(folder)
+
+
+def _open(
+    database: duckdb.DuckDBPyConnection, path: str, settings: TableSettings, folder: Path, *, min_seconds: int | float
+) -> tuple[Tracks | None, _Opened]:
+    files = find_files(path, settings.files, unpacked=folder / "unpacked")
+    archive = folder / "unpacked"
+    tracks = read_track_file(database, settings, archive if archive.is_dir() else Path(path))
+    rows = open_rows(database, files, settings.files, key="datamodule.files")
+    rows.use_in_sql(settings.sql.texts)
+    derived = _derived_types(database, rows, settings)
+    cells = Cells(rows, derived)
+    values = partial(_values, database, cells, settings)
+    mapping = map_columns(rows, settings.columns, list(derived), lambda column: _are_numbers(values(column)))
+    has_durations = tracks is not None and tracks.has_durations
+    plan = Plan(
+        mapping=mapping,
+        units=_units(mapping, values, settings),
+        share=_share(mapping, settings, has_durations=has_durations),
+        track_ids=settings.ids if tracks is None else tracks.ids,
+        catalogue_has_durations=has_durations,
+        drop=dict(settings.sql.drop),
+    )
+    if min_seconds:
+        rule = {"min_seconds": min_seconds_rule(min_seconds, plan, cells)}
+        plan = replace(plan, drop={**plan.drop, **rule})
+    return tracks, _Opened(rows=rows, cells=cells, plan=plan, settings=settings)
+
+
+def _with_derived(relation: str, settings: TableSettings) -> str:
+    """SQL of rows with the columns of `datamodule.sql`; a row for each item, if a row has several."""
+    sql = settings.sql
+    if sql.each is not None:
+        relation = f"""
+            SELECT *, unnest(items) AS item, unnest(range(len(items))) AS place FROM (
+                SELECT * EXCLUDE items, COALESCE(len(items) = 0, FALSE) AS has_no_item,
+                       CASE WHEN items IS NULL OR len(items) = 0 THEN [NULL] ELSE items END AS items
+                FROM (SELECT *, row_number() OVER () - 1 AS row, ({sql.each}) AS items FROM ({relation})))"""
+    if sql.columns:
+        columns = ", ".join(f'({text}) AS "{name}"' for name, text in sql.columns.items())
+        relation = f"SELECT *, {columns} FROM ({relation})"
+    return relation
+
+
+def _derived_types(database: duckdb.DuckDBPyConnection, rows: RawRows, settings: TableSettings) -> dict[str, str]:
+    names = [*(("item", "row", "place") if settings.sql.each else ()), *settings.sql.columns]
+    if not names:
+        return {}
+    query = f"DESCRIBE {_with_derived(rows.relation(limit=1), settings)}"
+    try:
+        described = database.execute(query, rows.parameters).fetchall()
+    except duckdb.Error as error:
+        raise InputError(
+            f"datamodule.sql does not fit {rows.files.shown[0]}: {one_line(error)[:300]}; its columns are "
+            f"{', '.join(rows.columns[:30])}"
+        ) from None
+    return {name: str(type_) for name, type_, *_ in described if name in names}
+
+
+def _values(
+    database: duckdb.DuckDBPyConnection, cells: Cells, settings: TableSettings, path: str, num: int = _SAMPLE
+) -> list[str]:
+    """The first values of a column as texts, without empty ones."""
+    relation = _with_derived(cells.rows.relation(limit=num), settings)
+    query = f"SELECT value FROM (SELECT {cells.shown(path)} AS value FROM ({relation})) WHERE value <> '' LIMIT {num}"
+    found = run(database, query, cells.rows.parameters, files=cells.rows.files).fetchall()
+    return [str(value) for (value,) in found]
+
+
+def _are_numbers(values: list[str]) -> bool:
+    return bool(values) and all(value.lstrip("-").isdecimal() for value in values)
+
+
+def _units(mapping: Mapping[str, str], values: "partial[list[str]]", settings: TableSettings) -> dict[str, str]:
+    units: dict[str, str] = {}
+    if column := mapping.get("timestamp"):
+        units["timestamp"] = unit_of_time(values(column), settings.units["timestamp"], column=column)
+    for role in ("played", "duration"):
+        if column := mapping.get(role):
+            key = f"datamodule.units.{role}"
+            units[role] = unit_of_duration(values(column), settings.units[role], column=column, key=key)
+    if column := mapping.get("played_ratio"):
+        units["played_ratio"] = unit_of_ratio(values(column), settings.units["played_ratio"], column=column)
+    return units
+
+
+def _share(mapping: Mapping[str, str], settings: TableSettings, *, has_durations: bool) -> str:
+    """What the share played is computed from; see `Plan.share`."""
+    has_duration = has_durations or "duration" in mapping
+    of_played = "played" if has_duration else "longest"
+    possible = {
+        "ratio": "ratio" if "played_ratio" in mapping else None,
+        "played": of_played if "played" in mapping else None,
+        "skipped": "skipped" if "skipped" in mapping else None,
+        "none": "none",
+    }
+    if settings.share == "auto":
+        return next(filter(None, possible.values()))
+    if settings.share == "gap":
+        if not has_duration or "timestamp" not in mapping:
+            raise InputError(
+                "datamodule.share=gap needs the columns timestamp and duration; give datamodule.columns.duration="
+            )
+        if settings.clock == "end":
+            raise InputError("datamodule.share=gap needs the start of each play; clock=end says that times are the end")
+        return "gap"
+    if (share := possible[settings.share]) is None:
+        role = {"ratio": "played_ratio"}.get(settings.share, settings.share)
+        raise InputError(
+            f"datamodule.share={settings.share} needs a column; give datamodule.columns.{role}=<column>, or share=auto"
+        )
+    return share
+
+
+def _parse(database: duckdb.DuckDBPyConnection, opened: _Opened) -> None:
+    """Create the table `parsed`, and the view `numbered` of its rows that are not blank, with row and position."""
+    rows, has_items = opened.rows, opened.settings.sql.each is not None
+    select = parse_select(opened.plan, opened.cells, opened.settings)
+    blank = ["has_no_item"] if has_items else []
+    if rows.files.format in ("jsonl", "lines"):
+        blank.append("line IS NULL")
+    items = ", row, place" if has_items else ""
+    query = f"""CREATE OR REPLACE TABLE parsed AS
+        SELECT file, {" OR ".join(blank) or "FALSE"} AS is_blank {items}, {select} FROM ({opened.relation()})"""
+    try:
+        run(database, query, rows.parameters, files=rows.files)
+    except InputError as error:
+        if opened.settings.sql.texts and "datamodule" not in str(error):
+            raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
+        raise
+    number = "row, row * 1048576 + place AS position" if has_items else "rowid AS row, rowid AS position"
+    database.execute(f"""CREATE OR REPLACE VIEW numbered AS
+        SELECT {number}, * {"EXCLUDE (row, place)" if has_items else ""} FROM parsed WHERE NOT is_blank""")
+
+
+def _has_wrong_encoding(database: duckdb.DuckDBPyConnection, opened: _Opened, max_rejected: int | float) -> bool:
+    """Whether more lines are not UTF-8 than may be rejected, and the settings leave the encoding open."""
+    rows = opened.rows
+    if rows.rejects is None or opened.settings.files.encoding != "auto" or rows.is_json:
+        return False
+    num_bad = count(database, f"SELECT count(*) FROM {rows.rejects} WHERE error_type = 'INVALID ENCODING'")
+    return num_bad > max_rejected * count(database, "SELECT count(*) FROM parsed")
+
+
+def _events(
+    database: duckdb.DuckDBPyConnection,
+    path: str,
+    opened: _Opened,
+    tracks: Tracks | None,
+    *,
+    max_rejected: int | float,
+    rejections: Rejections,
+) -> SourceEvents:
+    plan, rows, settings = opened.plan, opened.rows, opened.settings
+    if tracks is None:
+        tracks = tracks_of_events(database, has_ids="track" in plan.mapping)
+    elif settings.catalogue is not None and settings.catalogue.unknown == "add":
+        tracks = tracks.add_unknown(database)
+    catalog = tracks.catalog(database)
+    _validate(database, opened, tracks)
+    found = find_rejected(database, rows, has_items=settings.sql.each is not None)
+    num_rows = count(database, "SELECT count(DISTINCT row) FROM numbered") if settings.sql.each else None
+    num_rows = (num_rows if num_rows is not None else count(database, "SELECT count(*) FROM numbered")) + found.num_lost
+    if num_rows == 0:
+        raise InputError(f"no events: {rows.files.shown[0]} has no rows; check datamodule.path")
+    rejections.write(found, rows)
+    if found.num > max_rejected * num_rows:
+        raise InputError(rejections.too_many(found, num_rows, path, max_rejected, rows))
+    user_names = _name_users(database)
+    _make_view(database, plan, has_recommendations="recommendation" in plan.mapping, has_names=user_names is not None)
+    dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
+    return SourceEvents(
+        database=database,
+        catalog=catalog,
+        user_names=user_names,
+        reading=Reading(
+            columns=plan.mapping,
+            guessed=[role for role in plan.mapping if settings.columns.get(role) == "auto"],
+            units=plan.units,
+            share=plan.share,
+            encoding=rows.encoding,
+            num_rows=num_rows,
+            num_events=count(
+                database,
+                "SELECT count(*) FROM numbered WHERE dropped IS NULL AND row NOT IN (SELECT row FROM rejected)",
+            ),
+            rejected=found.by_reason,
+            examples=rejections.examples(found, rows),
+            dropped=dict.fromkeys(plan.drop, 0) | {str(name): int(num) for name, num in dropped},
+        ),
+    )
+
+
+def _validate(database: duckdb.DuckDBPyConnection, opened: _Opened, tracks: Tracks) -> None:
+    """Create the view `validated`, which knows the row of each track, and the table `rejected` (row, reason)."""
+    plan, share = opened.plan, "n.share"
+    if plan.share == "played" and plan.catalogue_has_durations:
+        share = "n.share / NULLIF(c.duration_ms, 0)"
+        if opened.settings.shares_above_one == "cap":
+            share = capped(share)
+    elif plan.share == "gap" and "duration" not in plan.mapping:
+        share = "NULLIF(c.duration_ms, 0)"
+    unknown = f"'track ' || n.track || ' is not in {tracks.shown}'" if tracks.shown else "'the track is unknown'"
+    database.execute(f"""
+        CREATE OR REPLACE VIEW validated AS
+        SELECT n.* EXCLUDE (track, share, reason), c.row AS track, CAST({share} AS FLOAT) AS share,
+            CASE WHEN n.reason IS NOT NULL THEN n.reason WHEN c.row IS NULL THEN {unknown}
+                 WHEN {str(plan.share in ("ratio", "played")).upper()} AND ({share}) > 1
+                 THEN 'the share played must lie in [0, 1], got ' || ({share}) END AS reason
+        FROM numbered n LEFT JOIN catalogue c ON n.track = c.track WHERE n.dropped IS NULL;
+        CREATE OR REPLACE TABLE rejected AS
+        SELECT row, min(reason) AS reason FROM validated WHERE reason IS NOT NULL GROUP BY row""")
+
+
+def _name_users(database: duckdb.DuckDBPyConnection) -> np.ndarray | None:
+    """Number the users whose ids are text, in the order of the ids; None if all ids are whole numbers."""
+    [(kind,)] = database.execute("SELECT typeof(user) FROM (SELECT user FROM parsed UNION ALL SELECT NULL) LIMIT 1").fetchall()
+    if kind != "VARCHAR" or are_whole(database, "SELECT user AS id FROM numbered WHERE user IS NOT NULL"):
+        return None
+    database.execute("""CREATE OR REPLACE TABLE users AS
+        SELECT user, row_number() OVER (ORDER BY user) - 1 AS number
+        FROM (SELECT DISTINCT user FROM numbered WHERE user IS NOT NULL)""")
+    return database.execute("SELECT user FROM users ORDER BY number").fetchnumpy()["user"].astype(object)
+
+
+def _make_view(
+    database: duckdb.DuckDBPyConnection, plan: Plan, *, has_recommendations: bool, has_names: bool
+) -> None:
+    """Create the view `events`; see `SourceEvents`."""
+    user, join = ("u.number", "JOIN users u ON v.user = u.user") if has_names else ("CAST(v.user AS BIGINT)", "")
+    recommendation = ""
+    if has_recommendations:
+        recommendation, join = ", r.row AS recommendation", f"{join} LEFT JOIN catalogue r ON v.recommendation = r.track"
+    is_lost = "AND v.row NOT IN (SELECT row FROM rejected)" if count(database, "SELECT count(*) FROM rejected") else ""
+    database.execute(f"""
+        CREATE OR REPLACE VIEW events AS
+        SELECT {user} AS user_id, v.timestamp, v.position, v.track, v.share, v.session AS source_session, v.is_last
+               {recommendation}
+        FROM validated v {join} WHERE v.reason IS NULL {is_lost}""")

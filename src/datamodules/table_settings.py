@@ -1,0 +1,187 @@
+"""The settings of a source: the keys of `conf/datamodule/*.yaml` that say what its files contain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from src.datamodules.files import FileSettings, refuse_unknown
+from src.datamodules.mapping import ROLES
+from src.errors import InputError
+
+SHARES = ("auto", "ratio", "played", "skipped", "gap", "none")
+"""What the share played is computed from; see `TableSettings.share`."""
+
+UNITS = ("timestamp", "played", "duration", "played_ratio")
+"""Roles that have a unit; the keys of `datamodule.units`."""
+
+_FILE_KEYS = ("format", "delimiter", "quote", "header", "names", "skip", "encoding")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueSettings:
+    """A file of tracks beside the events; the keys of `datamodule.catalogue`.
+
+    Args:
+        files: the file, and how it is written.
+        columns: the column of each of `track`, `title`, `artist` and `duration`.
+        duration_unit: unit of the duration.
+        required: whether the file must exist; without it, titles and artists come from the events, if they have them.
+        unknown: `reject` events of tracks that it does not have, or `add` these tracks.
+        repeated: `refuse` a track that it has twice, or take the `first`.
+    """
+
+    files: FileSettings
+    columns: Mapping[str, str | None]
+    duration_unit: str
+    required: bool
+    unknown: str
+    repeated: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqlSettings:
+    """What columns alone cannot describe, as SQL of DuckDB; the keys of `datamodule.sql`.
+
+    Args:
+        each: a list; each of its elements, named `item`, is an event. `row` is the number of its row, and `place` is its
+            place in the list.
+        columns: expressions that roles can name like columns.
+        drop: conditions of rows that are left out, by the name under which they are counted.
+        reject: conditions of rows that are rejected, by the reason.
+    """
+
+    each: str | None
+    columns: Mapping[str, str]
+    drop: Mapping[str, str]
+    reject: Mapping[str, str]
+
+    @property
+    def texts(self) -> list[str]:
+        """All expressions."""
+        return [*filter(None, [self.each]), *self.columns.values(), *self.drop.values(), *self.reject.values()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSettings:
+    """How the files of a source become events.
+
+    Args:
+        files: the files of the events.
+        columns: the column of each role; None for none, `auto` for one that has a usual name.
+        units: unit of each of `UNITS`; see `units.py`.
+        zone: time zone of times that have none, such as Europe/Berlin.
+        clock: whether a timestamp is the `start` or the `end` of a play.
+        ids: `whole` numbers, `text`, or `auto`: whole numbers if all ids are.
+        artist_separator: what separates several artists in a text, of whom the first counts; None for nothing.
+        share: what the share played is computed from: a `ratio`, the time `played` and the duration (of the longest
+            play in training, if no column has it), whether the track was `skipped`, the `gap` to the next start and the
+            duration, or `none`; `auto`: the first of these for which there are columns, except the gap.
+        shares_above_one: `cap` them at 1, or `reject` the row.
+        catalogue: a file of tracks; None if the events have all that is known of them.
+        sql: expressions for special layouts.
+    """
+
+    files: FileSettings
+    columns: Mapping[str, str | None]
+    units: Mapping[str, str]
+    zone: str
+    clock: str
+    ids: str
+    artist_separator: str | None
+    share: str
+    shares_above_one: str
+    catalogue: CatalogueSettings | None
+    sql: SqlSettings
+
+    def __post_init__(self) -> None:
+        refuse_unknown(self.columns, ROLES, key="datamodule.columns")
+        refuse_unknown(self.units, UNITS, key="datamodule.units")
+        for name, allowed in (
+            ("clock", ("start", "end")),
+            ("ids", ("auto", "whole", "text")),
+            ("share", SHARES),
+            ("shares_above_one", ("cap", "reject")),
+        ):
+            check_choice(f"datamodule.{name}", getattr(self, name), allowed)
+        if self.zone != str(UTC) and self.zone not in available_timezones():
+            raise InputError(f"datamodule.zone must be a time zone such as UTC or Europe/Berlin, got {self.zone!r}")
+        ZoneInfo(self.zone)
+
+
+def table_settings(
+    *,
+    files: Mapping[str, Any],
+    catalogue: Mapping[str, Any] | None,
+    sql: Mapping[str, Any],
+    **settings: Any,
+) -> TableSettings:
+    """Check all settings of a source.
+
+    Args:
+        files: see `FileSettings`.
+        catalogue: see `CatalogueSettings`.
+        sql: see `SqlSettings`.
+        settings: the other arguments of `TableSettings`.
+
+    Raises:
+        InputError: a key is unknown, or a value is not allowed.
+    """
+    return TableSettings(
+        files=FileSettings.from_config(files, key="datamodule.files"),
+        catalogue=catalogue_settings(catalogue),
+        sql=sql_settings(sql),
+        **settings,
+    )
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Refuse a setting that is not one of a few words.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if value not in allowed:
+        raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def catalogue_settings(config: Mapping[str, Any] | None) -> CatalogueSettings | None:
+    """Check the settings of a file of tracks.
+
+    Raises:
+        InputError: a key is unknown, or a value is not allowed.
+    """
+    if config is None or config.get("file") is None:
+        return None
+    key = "datamodule.catalogue"
+    refuse_unknown(config, ["file", "columns", "units", "required", "unknown", "repeated", *_FILE_KEYS], key=key)
+    columns = config["columns"]
+    refuse_unknown(columns, ["track", "title", "artist", "duration"], key=f"{key}.columns")
+    if columns.get("track") is None:
+        raise InputError(f"{key}.columns.track must name the column of the ids of tracks")
+    check_choice(f"{key}.unknown", config["unknown"], ("reject", "add"))
+    check_choice(f"{key}.repeated", config["repeated"], ("refuse", "first"))
+    files = {"pattern": config["file"], **{name: config[name] for name in _FILE_KEYS}}
+    return CatalogueSettings(
+        files=FileSettings.from_config(files, key=key),
+        columns=columns,
+        duration_unit=config["units"]["duration"],
+        required=bool(config["required"]),
+        unknown=config["unknown"],
+        repeated=config["repeated"],
+    )
+
+
+def sql_settings(config: Mapping[str, Any]) -> SqlSettings:
+    """Check the expressions of special layouts; those that are null are left out.
+
+    Raises:
+        InputError: a key is unknown.
+    """
+    refuse_unknown(config, ["each", "columns", "drop", "reject"], key="datamodule.sql")
+    parts = {
+        name: {str(key): str(text) for key, text in (config.get(name) or {}).items() if text is not None}
+        for name in ("columns", "drop", "reject")
+    }
+    return SqlSettings(each=config.get("each"), **parts)

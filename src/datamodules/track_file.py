@@ -1,0 +1,191 @@
+"""The catalogue of a source: from a file of tracks, or from the events.
+
+N tracks. Both create the table `catalogue` (`row` in 0..N-1, `track` as in parsed rows, `title`, `artist`,
+`duration_ms`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+
+from src.catalog import Catalog
+from src.datamodules.files import find_files, has_files
+from src.datamodules.raw_rows import are_whole, open_rows, run
+from src.datamodules.row_sql import Cells, artist_of, whole
+from src.datamodules.table_settings import TableSettings
+from src.datamodules.units import MS_OF, unit_of_duration
+from src.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracks:
+    """The table `catalogue`.
+
+    Args:
+        shown: name of its file in messages; empty where the tracks are those of the events.
+        ids: `whole` or `text`; `none` where title and artist make the track.
+        has_durations: whether a column has durations.
+    """
+
+    shown: str
+    ids: str
+    has_durations: bool
+
+    def add_unknown(self, database: duckdb.DuckDBPyConnection) -> "Tracks":
+        """Add the tracks of the events that the file does not have, in the order in which they first occur."""
+        database.execute("""
+            INSERT INTO catalogue
+            SELECT (SELECT count(*) FROM catalogue) + row_number() OVER (ORDER BY first) - 1, track, title, artist, NULL
+            FROM (SELECT track, min(position) AS first, arg_min(title, position) AS title,
+                         arg_min(artist, position) AS artist
+                  FROM numbered WHERE reason IS NULL AND dropped IS NULL GROUP BY track)
+            WHERE track NOT IN (SELECT track FROM catalogue)""")
+        return self
+
+    def catalog(self, database: duckdb.DuckDBPyConnection) -> Catalog:
+        """Build the catalogue of all tracks.
+
+        Raises:
+            InputError: there is no track, or an id occurs twice.
+        """
+        frame = database.execute("SELECT track, title, artist FROM catalogue ORDER BY row").fetchnumpy()
+        columns = {name: _objects(column) for name, column in frame.items()}
+        names = columns["title"], columns["artist"]
+        source = self.shown or "the events"
+        if self.ids == "whole":
+            return Catalog.from_columns([int(track) for track in columns["track"]], *names, source=source)
+        numbers = list(range(len(columns["track"])))
+        texts = columns["track"] if self.ids == "text" else None
+        return Catalog.from_columns(numbers, *names, source=source, texts=texts)
+
+
+def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings, folder: Path) -> Tracks | None:
+    """Read the file of tracks beside the events.
+
+    Args:
+        database: gets the table `catalogue`.
+        settings: of the table.
+        folder: the folder of the events, or the file of the events.
+
+    Returns:
+        The tracks; None if the source has no such file.
+
+    Raises:
+        InputError: the file is missing or damaged, or a column is missing.
+    """
+    given = settings.catalogue
+    if given is None:
+        return None
+    if not folder.is_dir():
+        folder = folder.parent
+    if not has_files(folder, given.files):
+        if not given.required:
+            return None
+        raise InputError(
+            f"cannot read {folder}: no {' or '.join(given.files.patterns)} in it, the catalogue of tracks; "
+            "give datamodule.path=<folder>, or set SEGUE_DATA to the folder that holds the data sets"
+        )
+    key = "datamodule.catalogue"
+    files = find_files(str(folder), given.files, unpacked=folder, key=key)
+    rows = open_rows(database, files, given.files, key=key)
+    mapping = {}
+    for role, path in given.columns.items():
+        if path is not None and (found := rows.find(str(path))) is None:
+            raise rows.missing(str(path), key=f"{key}.columns.{role}")
+        if path is not None:
+            mapping[role] = found
+    cells = Cells(rows, {})
+    title = cells.text(mapping["title"]) if "title" in mapping else "CAST(NULL AS VARCHAR)"
+    duration, unit = "CAST(NULL AS DOUBLE)", given.duration_unit
+    if "duration" in mapping:
+        sample = f"SELECT {cells.shown(mapping['duration'])} FROM ({rows.relation(limit=1000)})"
+        values = [str(value) for (value,) in run(database, sample, rows.parameters, files=files).fetchall() if value]
+        unit = unit_of_duration(values, unit, column=mapping["duration"], key=f"{key}.units.duration")
+        duration = f"{cells.typed(mapping['duration'], 'DOUBLE')} * {MS_OF[unit]:g}"
+    number, text = whole(mapping["track"], cells), cells.shown(mapping["track"])
+    query = f"""CREATE OR REPLACE TABLE track_file AS
+        SELECT {number} AS number, CAST({text} AS VARCHAR) AS text, {title} AS title,
+               {artist_of(mapping.get("artist"), cells, settings)} AS artist, {duration} AS duration_ms,
+               {"fields IS NULL" if rows.is_json else "FALSE"} AS is_damaged
+        FROM ({rows.relation()}) {"WHERE line IS NOT NULL" if files.format == "jsonl" else ""}"""
+    try:
+        run(database, query, rows.parameters, files=files)
+    except InputError as error:
+        raise InputError(f"cannot read the catalogue {files.shown[0]}: {error}") from None
+    _check_entries(database, rows.rejects, files.shown[0])
+    ids = _ids(database, settings.ids, files.shown[0])
+    return _number_tracks(database, settings, ids, shown=Path(files.shown[0]).name, has_durations="duration" in mapping)
+
+
+def _check_entries(database: duckdb.DuckDBPyConnection, rejects: str | None, shown: str) -> None:
+    if rejects is not None:
+        for line, message in database.execute(f"SELECT line, error_message FROM {rejects} ORDER BY 1 LIMIT 1").fetchall():
+            raise InputError(f"cannot read the catalogue {shown}: line {line}: {message}; correct it")
+    damaged = database.execute("SELECT min(rowid) FROM track_file WHERE is_damaged").fetchone()
+    if damaged is not None and damaged[0] is not None:
+        raise InputError(f"cannot read the catalogue {shown}: entry {damaged[0] + 1} is not a JSON object; correct it")
+    if database.execute("SELECT count(*) FROM track_file").fetchone() == (0,):
+        raise InputError(f"{shown} is empty: a catalogue needs at least one track")
+
+
+def _ids(database: duckdb.DuckDBPyConnection, given: str, shown: str) -> str:
+    """`whole` or `text`; with `auto`, what all entries are."""
+    if given == "auto":
+        query = "SELECT bool_and(COALESCE(CAST(number AS VARCHAR) = text, FALSE)) FROM track_file"
+        given = "whole" if database.execute(query).fetchone() == (True,) else "text"
+    column = "number" if given == "whole" else "NULLIF(text, '')"
+    row = database.execute(f"SELECT min(rowid) FROM track_file WHERE {column} IS NULL").fetchone()
+    if row is not None and row[0] is not None:
+        what = "no whole number as its track id" if given == "whole" else "no track id"
+        raise InputError(f"{shown}: entry {row[0] + 1} has {what}; correct or remove it")
+    return given
+
+
+def _number_tracks(
+    database: duckdb.DuckDBPyConnection, settings: TableSettings, ids: str, *, shown: str, has_durations: bool
+) -> Tracks:
+    column = "number" if ids == "whole" else "text"
+    is_first = settings.catalogue is not None and settings.catalogue.repeated == "first"
+    first = "QUALIFY row_number() OVER (PARTITION BY track ORDER BY place) = 1" if is_first else ""
+    database.execute(f"""
+        CREATE OR REPLACE TABLE catalogue AS
+        SELECT row_number() OVER (ORDER BY place) - 1 AS row, track, title, artist, duration_ms
+        FROM (SELECT {column} AS track, rowid AS place, title, artist, duration_ms FROM track_file {first});
+        DROP TABLE track_file""")
+    twice = database.execute("SELECT track FROM catalogue GROUP BY track HAVING count(*) > 1 LIMIT 1").fetchone()
+    if twice is not None:
+        raise InputError(f"{shown}: track {twice[0]} occurs twice; every id must be unique")
+    return Tracks(shown=shown, ids=ids, has_durations=has_durations)
+
+
+def tracks_of_events(database: duckdb.DuckDBPyConnection, *, has_ids: bool) -> Tracks:
+    """Make the catalogue of the tracks that occur in the events, in the order in which they first occur.
+
+    Title and artist are those of the first event that has them.
+
+    Args:
+        database: has the view `numbered`; gets the table `catalogue`.
+        has_ids: whether the source has ids of tracks.
+    """
+    database.execute("""
+        CREATE OR REPLACE TABLE catalogue AS
+        SELECT row_number() OVER (ORDER BY first) - 1 AS row, track, title, artist, CAST(NULL AS DOUBLE) AS duration_ms
+        FROM (SELECT track, min(position) AS first,
+                     arg_min(title, position) FILTER (title IS NOT NULL) AS title,
+                     arg_min(artist, position) FILTER (artist IS NOT NULL) AS artist
+              FROM numbered WHERE reason IS NULL AND dropped IS NULL GROUP BY track)""")
+    ids = "none"
+    if has_ids:
+        described = {str(name): str(type_) for name, type_, *_ in database.execute("DESCRIBE catalogue").fetchall()}
+        is_whole = described["track"] != "VARCHAR" or are_whole(database, "SELECT track AS id FROM catalogue")
+        ids = "whole" if is_whole else "text"
+    return Tracks(shown="", ids=ids, has_durations=False)
+
+
+def _objects(column: np.ndarray) -> list[object]:
+    """Values of a column, None where it is NULL."""
+    if isinstance(column, np.ma.MaskedArray):
+        return [None if is_null else value for value, is_null in zip(column.data.tolist(), np.ma.getmaskarray(column), strict=True)]
+    return [value for value in column.tolist()]

@@ -1,0 +1,118 @@
+"""In which unit the times, durations and shares of a source are written: what the settings say, or what most rows show.
+
+Times become milliseconds since 1970, durations milliseconds, shares fractions.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from src.errors import InputError
+
+TIMES = ("s", "ms", "us", "ns", "iso")
+"""Units of a timestamp: since 1970, or a date and time as text (ISO 8601). A format of strptime is allowed too."""
+
+DURATIONS = ("s", "ms", "us")
+"""Units of a duration."""
+
+RATIOS = ("fraction", "percent")
+"""Units of a share played."""
+
+MS_OF = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+"""Milliseconds in each unit."""
+
+LATEST_MS = 4_102_444_800_000
+"""Timestamps are before 2100. Seconds that are read as milliseconds are in 1970, milliseconds as seconds far later."""
+
+USUAL_FORMATS = ("%d %b %Y, %H:%M", "%d %b %Y %H:%M", "%d/%m/%Y %H:%M", "%Y-%m-%d %H:%M", "%Y%m%d%H%M%S")
+"""Formats of times that are tried beside ISO 8601; the first two are those of exports of Last.fm."""
+
+
+def unit_of_time(values: Sequence[str], given: str, *, column: str) -> str:
+    """The unit of timestamps.
+
+    Args:
+        values: texts of the first rows.
+        given: `auto`, one of `TIMES`, or a format of strptime.
+        column: its name, for messages.
+
+    Raises:
+        InputError: the unit is unknown, or cannot be seen from the values.
+    """
+    if given != "auto":
+        if given not in TIMES and "%" not in given:
+            raise InputError(
+                f"datamodule.units.timestamp must be auto, {', '.join(TIMES)}, or a format such as '%d %b %Y, %H:%M', "
+                f"got {given!r}"
+            )
+        return given
+    numbers = _numbers(values)
+    if len(numbers) <= len(values) / 2:
+        return "iso"
+    typical = float(np.median(np.abs(numbers)))
+    for unit, least in (("ns", 1e17), ("us", 1e14), ("ms", 1e11), ("s", 1e8)):
+        if typical >= least:
+            return unit
+    raise InputError(
+        f"cannot see the unit of the times in column {column}: most are near {typical:.15g}; "
+        "give datamodule.units.timestamp=s, ms, us or ns (since 1970), or datamodule.columns.timestamp=null if they "
+        "are no times"
+    )
+
+
+def unit_of_duration(values: Sequence[str], given: str, *, column: str, key: str) -> str:
+    """The unit of durations: what the name of the column says, otherwise milliseconds if most are above 5,000.
+
+    Args:
+        values: texts of the first rows.
+        given: `auto` or one of `DURATIONS`.
+        column: its name.
+        key: key of the setting, for messages.
+
+    Raises:
+        InputError: the unit is unknown.
+    """
+    if given != "auto":
+        return _one_of(given, DURATIONS, key)
+    if match := re.search(r"(?:^|[_. ])(ms|millis|sec|secs|seconds|s)(?:$|[_. ])|(ms)(?=Played)", column):
+        return "ms" if (match[1] or match[2]).startswith("m") else "s"
+    numbers = _numbers(values)
+    return "ms" if len(numbers) and float(np.quantile(numbers, 0.75)) > 5000 else "s"
+
+
+def unit_of_ratio(values: Sequence[str], given: str, *, column: str) -> str:
+    """The unit of shares played: `percent` if the name says so, or if a quarter of them is above 2.
+
+    Args:
+        values: texts of the first rows.
+        given: `auto` or one of `RATIOS`.
+        column: its name.
+
+    Raises:
+        InputError: the unit is unknown.
+    """
+    if given != "auto":
+        return _one_of(given, RATIOS, "datamodule.units.played_ratio")
+    if re.search(r"pct|percent|%", column.lower()):
+        return "percent"
+    numbers = _numbers(values)
+    return "percent" if len(numbers) and float(np.quantile(numbers, 0.75)) > 2 else "fraction"
+
+
+def _one_of(given: str, allowed: Sequence[str], key: str) -> str:
+    if given not in allowed:
+        raise InputError(f"{key} must be auto, {' or '.join(allowed)}, got {given!r}")
+    return given
+
+
+def _numbers(values: Sequence[str]) -> np.ndarray:
+    """Those values that are finite numbers."""
+    found = []
+    for value in values:
+        try:
+            found.append(float(value))
+        except ValueError:
+            continue
+    numbers = np.array(found, float)
+    return numbers[np.isfinite(numbers)]
