@@ -166,7 +166,7 @@ def spotify(folder: Path, plays: list[Play]) -> Expected:
     """The extended history: JSON arrays, times of the end, duplicates, podcasts, private sessions."""
     top = "Spotify Extended Streaming History"
     main = [f"{top}/Streaming_History_Audio_2017_0.json", f"{top}/Streaming_History_Audio_2017-2018_1.json"]
-    expected = Expected(main, dropped={"not_music": 3, "incognito": 2}, secrets=(IP, AGENT, NAME))
+    expected = Expected(main, dropped={"not_music": 3, "incognito": 2})
     rows: list[dict[str, Any]] = []
     for number, play in enumerate(plays):
         is_whole = play.seconds >= duration(play.track)
@@ -204,6 +204,7 @@ def spotify(folder: Path, plays: list[Play]) -> Expected:
             share = 0.0 if row["skipped"] else 1.0
         timestamp = (play.start + play.seconds) * 1000 - row["ms_played"]
         expected.hear("me", Heard(None, timestamp, row["spotify_track_uri"], share))
+        expected.titles[row["spotify_track_uri"]] = title(play.track)
         rows.append(row)
         if number in (3, 30):
             rows.append(row)  # twice in a file

@@ -57,7 +57,7 @@ class Expected:
         rejected: number of rows that are no events.
         num_lists: number of rows, where a row is a list of events.
         artists: the artist of each track that the files have one for; only which tracks share one counts.
-        secrets: values that must not be read.
+        titles: the title of each track, where the files have one.
     """
 
     main: list[str]
@@ -67,7 +67,7 @@ class Expected:
     rejected: int = 0
     num_lists: int | None = None
     artists: dict[object, object] = field(default_factory=dict)
-    secrets: tuple[str, ...] = ()
+    titles: dict[object, str] = field(default_factory=dict)
 
     def hear(self, user: object, heard: Heard) -> None:
         """Add an event."""

@@ -101,7 +101,7 @@ def playlists_mpd(folder: Path, plays: list[Play]) -> Expected:
             uris = {"track_uri": uri, "artist_uri": f"spotify:artist:{play.track // 4}", "album_uri": "spotify:album:1"}
             tracks.append({"pos": place, **names, **uris, "duration_ms": duration(play.track) * 1000})
             expected.hear(pid, Heard(None, None, uri, None))
-            expected.artists[uri] = artist(play.track)
+            expected.artists[uri], expected.titles[uri] = artist(play.track), title(play.track)
         about = {"name": "Mine", "collaborative": "false", "pid": pid, "modified_at": 1_506_556_800, "num_albums": 1}
         slices[number % 2].append({**about, "num_tracks": len(tracks), "num_followers": 1, "tracks": tracks})
     for file, of_slice in zip(expected.main, slices, strict=True):
@@ -140,7 +140,7 @@ def thirty_music(folder: Path, plays: list[Play]) -> Expected:
         about = {"duration": duration(track) * 1000 if track % 5 else -1, "playcount": 4, "MBID": None, "name": name}
         linked = {"artists": [{"type": "person", "id": track // 4}], "albums": [], "tags": []}
         tracks.append(f"track\t{track}\t-1\t{json.dumps(about)}\t{json.dumps(linked)}")
-        expected.artists[track] = track // 4
+        expected.artists[track], expected.titles[track] = track // 4, title(track)
     write_lines(folder / "entities/tracks.idomaar", tracks)
     return expected
 
@@ -169,7 +169,7 @@ def music4all_onion(folder: Path, plays: list[Play]) -> Expected:
         track = f"0009fFIM1eYThaP{play.track:02d}"
         rows.append(f"user_{play.user:06d}\t{track}\t{clock(play.start, '%Y-%m-%d %H:%M:%S')}")
         expected.hear(play.user, Heard(None, play.start * 1000, track, None))
-        expected.artists[track] = artist(play.track)
+        expected.artists[track], expected.titles[track] = artist(play.track), title(play.track)
     write_lines(folder / expected.main[0], ["user_id\ttrack_id\ttimestamp", *rows])
     tracks = [f"0009fFIM1eYThaP{track:02d}\t{artist(track)}\t{title(track)}\tAlbum" for track in range(64)]
     write_lines(folder / "id_information.csv", ["id\tartist\tsong\talbum_name", *tracks])
