@@ -14,6 +14,9 @@ import pyarrow.parquet as pq
 from tests.datamodules.presets.exports import clock, write_lines
 from tests.datamodules.presets.plays import FIRST_SECOND, Expected, Heard, Play, artist, duration, title
 
+PLACE = '"{""coordinates"": [64.1, -21.9]}"'
+"""Where somebody was, in a column that must not be read."""
+
 
 def _write_parquet(path: Path, columns: dict[str, tuple[Any, list[Any]]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,17 +149,20 @@ def thirty_music(folder: Path, plays: list[Play]) -> Expected:
 
 
 def nowplaying(folder: Path, plays: list[Play]) -> Expected:
-    """A row for each hashtag of a listen, in no order."""
+    """A row for each hashtag of a listen, in no order. Another file has a row for each listen, with the artist."""
     expected = Expected(["user_track_hashtag_timestamp.csv"])
-    rows = []
+    rows, features = [], []
     for number, play in enumerate(plays):
         track, when = f"{play.track:032x}", clock(play.start, "%Y-%m-%d %H:%M:%S")
         hashtags = ["nowplaying", "music", "今聴いてる"][: 1 + number % 3]
         rows += [f"{81_496_937 + play.user},{track},{hashtag},{when}" for hashtag in hashtags]
+        features.append(f"{PLACE},0.1,{play.track // 4:08x},en,{track},{when},{81_496_937 + play.user},{number}")
         expected.duplicates += len(hashtags) - 1
         expected.hear(play.user, Heard(None, play.start * 1000, track, None))
     random.Random(1).shuffle(rows)
     write_lines(folder / expected.main[0], ["user_id,track_id,hashtag,created_at", *rows])
+    names = "coordinates,energy,artist_id,tweet_lang,track_id,created_at,user_id,id"
+    write_lines(folder / "context_content_features.csv", [names, *features])
     write_lines(folder / "sentiment_values.csv", ["hashtag,vader_min", "music,0.1"])
     return expected
 

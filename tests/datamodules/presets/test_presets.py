@@ -1,11 +1,11 @@
-"""Each preset reads the layout of its source, quirks included, trains on it, and leaks nothing of the test."""
+"""Each preset reads the layout of its source, quirks included, and trains on it."""
 
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +13,15 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
-from src.catalog import Listens, Vocabulary
 from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.pairs import Pairs
 from src.datamodules.table import SourceEvents, read_table
 from src.errors import InputError
-from src.models.baselines.counting import Rules
 from tests.conftest import ROOT
 from tests.contracts.building import composed, names
-from tests.datamodules.presets import exports, research
-from tests.datamodules.presets.plays import Expected, Heard, Layout, Play, listening, unpredictable
+from tests.datamodules.presets import exports
+from tests.datamodules.presets.cases import CASES, WITHOUT_CLOCK, datamodule
+from tests.datamodules.presets.plays import Expected, Heard, listening
 from tests.e2e.forks import run_forked
-
-
-@dataclass(frozen=True)
-class Case:
-    """A layout of a preset.
-
-    Args:
-        preset: value of `datamodule=`.
-        layout: writes its files.
-        is_export: whether it has one listener.
-        file: what to give as path, below the folder.
-    """
-
-    preset: str
-    layout: Layout
-    is_export: bool = False
-    file: str = "."
-
-    def plays(self, kind: Any, sessions: int) -> list[Play]:
-        """Plays of as many sessions, by one listener or by several."""
-        users = 1 if self.is_export else 40
-        plays: list[Play] = kind(users=users, sessions=sessions // users)
-        return plays
-
-
-ZIP = "listenbrainz_me_1700000000.zip"
-CASES = {
-    "lastfm_1k": Case("lastfm_1k", exports.lastfm_1k),
-    "listenbrainz": Case("listenbrainz", exports.listenbrainz, is_export=True),
-    "listenbrainz_zip": Case("listenbrainz", exports.listenbrainz_zip, is_export=True, file=ZIP),
-    "listenbrainz_dump": Case("listenbrainz", exports.listenbrainz_dump),
-    "listenbrainz_spark": Case("listenbrainz_spark", exports.listenbrainz_spark),
-    "spotify": Case("spotify", exports.spotify, is_export=True),
-    "spotify_short": Case("spotify_short", exports.spotify_short, is_export=True),
-    **{
-        layout.__name__: Case(layout.__name__, layout)
-        for layout in (
-            *(research.yambda, research.yambda_sequential, research.playlists_mpd, research.thirty_music),
-            *(research.nowplaying, research.music4all_onion, research.recbole, research.kkbox),
-        )
-    },
-}
-WITHOUT_CLOCK = ("playlists_mpd", "kkbox")
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +32,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, E
         folder = tmp_path_factory.mktemp(name)
         found[name] = folder, case.layout(folder, case.plays(listening, 160))
     return found
-
-
-def datamodule(name: str, folder: Path, **settings: object) -> PairDataModule:
-    """The datamodule of a preset, as a run builds it; rejected rows go to `out/` of the folder."""
-    case = CASES[name]
-    places = {"path": str(folder / case.file), "rejected_path": str(folder / "out/rejected.jsonl")}
-    config = composed(f"datamodule={case.preset}").datamodule
-    built: PairDataModule = instantiate(config, **places, **settings, _convert_="all")
-    return built
 
 
 def read(name: str, folder: Path) -> Any:
@@ -192,7 +138,7 @@ def test_addresses_devices_and_names_of_users_are_read_into_no_table(
             assert not [secret for secret in secrets if secret in rows], table
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", sorted({case.preset for case in CASES.values()}))
 def test_a_preset_trains(written: dict[str, tuple[Path, Expected]], name: str, tmp_path: Path) -> None:
     folder, _ = written[name]
     words = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=1", "model.dim=8", "callbacks.plots=null"]
@@ -205,64 +151,68 @@ def test_a_preset_trains(written: dict[str, tuple[Path, Expected]], name: str, t
     assert ("test/mse" in metrics) == (composed(f"datamodule={CASES[name].preset}").recipe.name == "shares")
 
 
-def recall(vocabulary: Vocabulary, listens: Listens, pairs: Pairs) -> float:
-    """Share of pairs whose second track has followed the first one in the sessions that a model was fitted to."""
-    rules = Rules(vocabulary, window=1, decay=1.0, reverse_weight=0, artist_weight=0)
-    return float((np.asarray(rules.count(listens)[pairs.previous, pairs.following]) > 0).mean())
+def test_the_page_says_what_the_presets_say() -> None:
+    page = (ROOT / "docs/presets.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`(\w+)`\]\(#[\w-]+\) \| .* \| `(\w+)` \| `(\w+)` \| (\w+).* \|$", page, re.MULTILINE)
+    assert {preset for preset, *_ in rows} == {case.preset for case in CASES.values()}
+    for preset, recipe, split, share in rows:
+        config = composed(f"datamodule={preset}")
+        assert (config.recipe.name, config.datamodule.split) == (recipe, "auto")
+        assert (split == "session") == (preset in WITHOUT_CLOCK)
+        of_page = {"none": "unknown", "ratio": "reported", "skipped": "from", "played": "from"}
+        assert share == of_page[config.datamodule.share]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_what_only_the_test_shows_cannot_be_predicted(name: str, tmp_path: Path) -> None:
-    """No two sessions have the same pair: a model that predicts any pair of the test has seen the test."""
-    case = CASES[name]
-    case.layout(tmp_path, case.plays(unpredictable, 640))
-    for split in ("time", "session", "pair"):
-        module = datamodule(name, tmp_path, split=split)
-        if split == "time" and name in WITHOUT_CLOCK:
-            with pytest.raises(InputError, match="split=time needs timestamps"):
-                module.setup()
-            continue
-        module.setup()
-        vocabulary, train = module.vocabulary, module.pairs["train"]
-        for part in ("val", "test"):
-            assert recall(vocabulary, vocabulary.listens, module.pairs[part]) == 0.0
-        assert recall(vocabulary, vocabulary.listens, train) == 1.0
-        assert recall(vocabulary, module.sessions.listens, module.pairs["test"]) == 1.0  # what a leak looks like
-        num_tracks = len(module.catalog)
-        assert vocabulary.previous_counts.tolist() == np.bincount(train.previous, minlength=num_tracks).tolist()
-        assert vocabulary.next_counts.tolist() == np.bincount(train.following, minlength=num_tracks).tolist()
-        if name != "playlists_mpd" and split != "pair":  # each session is one pair
-            plays = np.bincount(np.concatenate([train.previous, train.following]), minlength=num_tracks)
-            assert vocabulary.plays.tolist() == plays.tolist()
+def variant(name: str, folder: Path, *words: str) -> PairDataModule:
+    """The datamodule of a preset and words of the command line, with the data read."""
+    config = composed(f"datamodule={CASES[name].preset}", f"datamodule.path='{folder}'", *words).datamodule
+    built: PairDataModule = instantiate(config, rejected_path=str(folder / "out/rejected.jsonl"), _convert_="all")
+    built.setup()
+    return built
 
 
-def test_the_longest_play_that_shares_are_divided_by_is_of_training(tmp_path: Path) -> None:
-    """In training each track is played for 100 seconds or for 50, in the test for 400: a leak would make 0.25 of 1."""
-    plays = [
-        play._replace(seconds=400 if play.session >= 56 else 100 - 50 * (play.session % 2))
-        for play in unpredictable(users=1, sessions=64)
-    ]
-    exports.spotify_short(tmp_path, plays)
-    module = datamodule("spotify_short", tmp_path)
-    module.setup()
-    shares = {name: set(pairs.played_ratio.tolist()) for name, pairs in module.pairs.items()}
-    assert shares["train"] == {0.5, 1.0}
-    assert shares["test"] <= {1.0}
+def test_artists_of_nowplaying_are_in_another_file(written: dict[str, tuple[Path, Expected]]) -> None:
+    folder, expected = written["nowplaying"]
+    words = ("datamodule.files.pattern=context_content_features.csv", "datamodule.columns.artist=artist_id")
+    module = variant("nowplaying", folder, *words)
+    assert len(module.sessions.listens.track) == expected.num_events
+    assert module.catalog.num_artists == 16
 
 
-def test_a_track_is_rare_if_it_is_in_training(tmp_path: Path) -> None:
-    """Track 0 is played ten times after all other sessions, which is in the test: these plays do not count."""
-    plays = [play for play in listening(users=40, sessions=4) if play.track]
-    last = plays[-1].start + 86_400
-    for number in range(10):
-        plays += [Play(39, 4 + number, last + number * 86_400, track, 60) for track in (0, 1)]
-        plays[-1] = plays[-1]._replace(start=plays[-1].start + 61)
-    research.music4all_onion(tmp_path, plays)
-    kept = datamodule("music4all_onion", tmp_path)
-    kept.setup()
-    [first] = [row for row, text in enumerate(kept.catalog.texts) if text.endswith("P00")]
-    assert first in kept.pairs["test"].previous
-    assert kept.vocabulary.plays[first] == 0
-    module = datamodule("music4all_onion", tmp_path, policies={**kept._policies.__dict__, "min_count": 2})
-    module.setup()
-    assert first not in module.pairs["test"].previous
+def test_atomic_files_with_another_separator_or_without_times_need_a_word(
+    written: dict[str, tuple[Path, Expected]], tmp_path: Path
+) -> None:
+    folder, expected = written["recbole"]
+    text = (folder / expected.main[0]).read_text().replace("\t", ",")
+    (tmp_path / "x.inter").write_text(text)
+    with pytest.raises(InputError, match=r"columns.user=user_id:token: .*x.inter has no such column, it has"):
+        variant("recbole", tmp_path)
+    assert len(variant("recbole", tmp_path, "datamodule.files.delimiter=','").sessions.listens.track)
+    words = ("datamodule.files.delimiter=','", "datamodule.columns.timestamp=null")
+    module = variant("recbole", tmp_path, *words)
+    assert len(module.sessions) == 40  # one for each user
+    with pytest.raises(InputError, match=r"time:float: .* has no such column, .* did you mean timestamp:float"):
+        variant("recbole", folder, "datamodule.columns.timestamp='time:float'")
+
+
+def test_rules_of_spotify_can_be_changed(written: dict[str, tuple[Path, Expected]]) -> None:
+    folder, expected = written["spotify"]
+    with_private = variant("spotify", folder, "datamodule.sql.drop.incognito=null")
+    assert len(with_private.sessions.listens.track) == expected.num_events + 2
+    assert "incognito" not in with_private.dropped
+    played = variant("spotify", folder, "datamodule.share=played")
+    assert played.reading.share == "longest"
+    shares = played.pairs["train"].played_ratio
+    assert len(np.unique(shares)) > 10
+    long = variant("spotify", folder, "datamodule.policies.min_seconds=30")
+    assert long.dropped["min_seconds"] > 100
+
+
+def test_the_gap_to_the_next_listen_is_a_share_where_a_duration_is_known(
+    written: dict[str, tuple[Path, Expected]],
+) -> None:
+    folder, _ = written["listenbrainz"]
+    shares = variant("listenbrainz", folder, "datamodule.share=gap").pairs["train"].played_ratio
+    assert 0.2 < np.isnan(shares).mean() < 0.9
+    assert np.nanmax(shares) == 1.0
+    assert np.nanmin(shares) < 0.2
