@@ -52,6 +52,9 @@ CASES = {
         )
     },
 }
+PRESETS = sorted({case.preset for case in CASES.values()})
+"""Each is also the name of a case."""
+
 WITHOUT_CLOCK = ("playlists_mpd", "kkbox")
 
 

@@ -19,7 +19,7 @@ from src.errors import InputError
 from tests.conftest import ROOT
 from tests.contracts.building import composed, names
 from tests.datamodules.presets import exports
-from tests.datamodules.presets.cases import CASES, WITHOUT_CLOCK, datamodule
+from tests.datamodules.presets.cases import CASES, PRESETS, WITHOUT_CLOCK, datamodule
 from tests.datamodules.presets.plays import Expected, Heard, listening
 from tests.e2e.forks import run_forked
 
@@ -76,7 +76,7 @@ def events_of(source: SourceEvents) -> Counter[tuple[Heard, ...]]:
 
 def test_every_preset_has_a_layout() -> None:
     others = {"default", "table", "table_playlists", "simulated", "botify", "situnes", "yes", "polimi"}
-    assert set(names("datamodule")) - others == {case.preset for case in CASES.values()}
+    assert set(names("datamodule")) - others == {*PRESETS}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -138,7 +138,7 @@ def test_addresses_devices_and_names_of_users_are_read_into_no_table(
             assert not [secret for secret in secrets if secret in rows], table
 
 
-@pytest.mark.parametrize("name", sorted({case.preset for case in CASES.values()}))
+@pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_trains(written: dict[str, tuple[Path, Expected]], name: str, tmp_path: Path) -> None:
     folder, _ = written[name]
     words = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=1", "model.dim=8", "callbacks.plots=null"]
@@ -154,7 +154,7 @@ def test_a_preset_trains(written: dict[str, tuple[Path, Expected]], name: str, t
 def test_the_page_says_what_the_presets_say() -> None:
     page = (ROOT / "docs/presets.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[`(\w+)`\]\(#[\w-]+\) \| .* \| `(\w+)` \| `(\w+)` \| (\w+).* \|$", page, re.MULTILINE)
-    assert {preset for preset, *_ in rows} == {case.preset for case in CASES.values()}
+    assert {preset for preset, *_ in rows} == {*PRESETS}
     for preset, recipe, split, share in rows:
         config = composed(f"datamodule={preset}")
         assert (config.recipe.name, config.datamodule.split) == (recipe, "auto")
