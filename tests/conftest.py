@@ -18,9 +18,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import settings
+from omegaconf import OmegaConf
 
 from src.catalog import Catalog, Listens, Vocabulary
 from src.datamodules.pair_datamodule import PairDataModule
+from src.datamodules.source_config import source_config
 from src.errors import InputError
 from src.simulation.world import Taste, World, generate
 
@@ -210,26 +212,28 @@ def world() -> World:
     )
 
 
+@cache
+def _settings_of(source: str) -> str:
+    """The settings of a source as JSON, with those that depend on a run as tests have them."""
+    config = source_config(source)
+    usual = {"pairing": "consecutive", "window": 3, "split": "time", "batch_size": 64, "seed": 1}
+    return json.dumps({**OmegaConf.to_container(config, resolve=False), **usual})
+
+
+def build_datamodule(
+    path: Path, out: Path, kind: type[PairDataModule] = PairDataModule, source: str = "botify", **changes: Any
+) -> PairDataModule:
+    """A datamodule with everything usual unless told otherwise; rejected rows go to `out`."""
+    settings = json.loads(_settings_of(source))
+    settings |= {"path": str(path), "rejected_path": str(out / "rejected.jsonl")}
+    for key in ("_target_", "defaults"):
+        settings.pop(key, None)
+    for name, value in changes.items():
+        settings[name] = {**settings[name], **value} if isinstance(value, dict) else value
+    return kind(**settings)
+
+
 @pytest.fixture
 def datamodule_of(tmp_path: Path) -> Callable[..., PairDataModule]:
     """Makes a datamodule from a folder, with everything usual unless told otherwise."""
-
-    def make(path: Path, kind: type[PairDataModule] = PairDataModule, **changes: Any) -> PairDataModule:
-        settings: dict[str, Any] = {
-            "reader": "botify",
-            "path": str(path),
-            "prepare": None,
-            "pairing": "consecutive",
-            "window": 3,
-            "split": "time",
-            "split_seed": 0,
-            "session_gap_minutes": 30.0,
-            "interleaved": "separate",
-            "max_rejected": 0.01,
-            "rejected_path": str(tmp_path / "rejected.jsonl"),
-            "batch_size": 64,
-            "seed": 1,
-        }
-        return kind(**{**settings, **changes})
-
-    return make
+    return lambda path, kind=PairDataModule, **changes: build_datamodule(path, tmp_path, kind, **changes)

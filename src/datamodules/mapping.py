@@ -87,11 +87,13 @@ def map_columns(
         found = str(path) if str(path) in derived else rows.find(str(path))
         if found is None:
             raise rows.missing(str(path), key=f"datamodule.columns.{role}")
-        mapping[role] = found
+        if found not in rows.absent:
+            mapping[role] = found
     open_roles = [role for role, path in given.items() if path == "auto"]
     if "title" in mapping and "track" in open_roles and given.get("title") != "auto":
         open_roles.remove("track")  # title and artist make the track
     free = [name for name in (*rows.columns, *_nested_in(rows), *derived) if name not in mapping.values()]
+    free = [name for name in free if name not in rows.absent]
     mapping |= guess_columns(free, open_roles, has_artist="artist" in mapping, has_numbers=has_numbers)
     if "track" not in mapping and "title" not in mapping:
         raise InputError(

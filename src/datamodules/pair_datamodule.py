@@ -4,7 +4,7 @@ B pairs in a batch, P pairs in a split, S sessions.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class PairDataModule(LightningDataModule):
         prepare: creates the files where they are missing: takes `path` and returns the folder that holds them. None if
             the files must exist.
         files: which files, and how they are written; see `FileSettings`.
-        columns: the column of each role; see `TableSettings` for this and the next six.
+        columns: the column of each role; see `TableSettings` for this and the next seven.
         units: units of times and shares.
         zone: time zone of times that have none.
         clock: whether a timestamp is the `start` or the `end` of a play.
@@ -102,6 +102,7 @@ class PairDataModule(LightningDataModule):
         artist_separator: what separates several artists.
         share: what the share played is computed from.
         shares_above_one: whether shares above 1 are capped.
+        optional: columns that files may lack.
         catalogue: a file of tracks; see `CatalogueSettings`.
         sql: SQL for special layouts; see `SqlSettings`.
         policies: which events are left out; see `Policies`.
@@ -145,6 +146,7 @@ class PairDataModule(LightningDataModule):
         artist_separator: str | None,
         share: str,
         shares_above_one: str,
+        optional: Sequence[str],
         catalogue: Mapping[str, Any] | None,
         sql: Mapping[str, Any],
         policies: Mapping[str, Any],
@@ -176,6 +178,7 @@ class PairDataModule(LightningDataModule):
             artist_separator=artist_separator,
             share=share,
             shares_above_one=shares_above_one,
+            optional=optional,
             catalogue=catalogue,
             sql=sql,
         )
@@ -306,13 +309,11 @@ class PairDataModule(LightningDataModule):
                 tracks, num_events = np.unique(listens.track[chosen]), int(chosen.sum())
                 num_sessions = int((self._part_of_session == part).sum())
             num_artists = len(np.unique(self.catalog.artist_of[tracks]))
-            rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None, None)
+            rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None)
         num_pairs = sum(map(len, self.pairs.values()))
         size = (len(self.catalog), self.catalog.num_artists)
-        num_dropped = sum(self.dropped.values())
-        rejected = self.reading.num_rejected
-        rows["all"] = (len(listens.track), len(self.sessions), num_pairs, *size, num_dropped, rejected)
-        columns = ["events", "sessions", "pairs", "tracks", "artists", "dropped", "rejected"]
+        rows["all"] = (len(listens.track), len(self.sessions), num_pairs, *size, self.reading.num_rejected)
+        columns = ["events", "sessions", "pairs", "tracks", "artists", "rejected"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
 
     @property
@@ -325,7 +326,7 @@ class PairDataModule(LightningDataModule):
 
         Returns:
             One line for each split and a line `all`; the columns are events, sessions, pairs, distinct tracks, distinct
-                artists, dropped events and rejected rows. The line `all` counts the tracks and artists of the
+                artists and rejected rows. The line `all` counts the tracks and artists of the
                 catalogue. With `split=pair` the events of a split are not counted.
         """
         assert self._summary is not None, "summary() before setup()"

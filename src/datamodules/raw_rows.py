@@ -5,7 +5,7 @@ A *path* names a column, or with dots a value inside one: `track_metadata.track_
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -50,6 +50,7 @@ class RawRows:
         scan: SQL of the function that reads the files, with the parameter `$files`.
         sample: the same without a record of rejected lines, for the first rows.
         rejects: name of the table of lines that DuckDB cannot read; None if the format has none.
+        absent: optional columns that the files do not have.
         encoding: of text.
     """
 
@@ -59,6 +60,7 @@ class RawRows:
     scan: str
     sample: str
     rejects: str | None
+    absent: list[str]
     encoding: str = "utf-8"
     _schema: dict[str, object] = field(default_factory=dict)
     _texts: dict[str, object] = field(default_factory=dict)
@@ -144,7 +146,8 @@ class RawRows:
         elif self.files.format == "json":
             read = f"SELECT {index}, json AS line FROM {scan}"
         else:
-            return f"SELECT {index}, * FROM {scan}"
+            empty = "".join(f", CAST(NULL AS VARCHAR) AS {_quoted(name)}" for name in self.absent)
+            return f"SELECT {index}, * {empty} FROM {scan}"
         schema, texts = (json.dumps(shape or {"": "VARCHAR"}) for shape in (self._schema, self._texts))
         parsed = f"SELECT *, TRY(json_transform(line, {_text(schema)})) AS fields"
         if not self._texts:
@@ -157,7 +160,12 @@ class RawRows:
 
 
 def open_rows(
-    database: duckdb.DuckDBPyConnection, files: Files, settings: FileSettings, *, key: str, encoding: str = "utf-8"
+    database: duckdb.DuckDBPyConnection,
+    files: Files,
+    settings: FileSettings,
+    *,
+    key: str,
+    optional: Sequence[str] = (),
 ) -> RawRows:
     """Find out which columns files have, and how DuckDB reads them.
 
@@ -166,33 +174,37 @@ def open_rows(
         files: the files, of one format.
         settings: how they are written, where this is not `auto`.
         key: key of the settings on the command line.
-        encoding: of text, if the settings leave it open.
+        optional: columns that the files may lack.
 
     Raises:
         InputError: the files cannot be read, or have different columns.
     """
-    encoding = encoding if settings.encoding == "auto" else settings.encoding
-    rejects = f"rejects_{re.sub('[^a-z]', '_', key)}"
+    encoding = "utf-8" if settings.encoding == "auto" else settings.encoding
+    rejects: str | None = f"rejects_{re.sub('[^a-z]', '_', key)}"
     database.execute(f"DROP TABLE IF EXISTS {rejects}; DROP TABLE IF EXISTS scans_{rejects}")
+    dialect = None
     if files.format == "parquet":
-        scan = "read_parquet($files)"
-        types = _described(database, files, scan)
-        return RawRows(files=files, types=types, dialect=None, scan=scan, sample=scan, rejects=None)
-    if files.format == "json":
+        scan = sample = "read_parquet($files)"
+        types, rejects = _described(database, files, scan), None
+    elif files.format == "json":
         most = max([2**24, *(2 * Path(_plain(path)).stat().st_size for path in files.paths if files.is_local)])
-        scan = f"read_json_objects($files, format = 'auto', maximum_object_size = {min(most, 2**31 - 1)})"
-        types = _json_keys(database, files, f"SELECT json AS line FROM {scan}")
-        return RawRows(files=files, types=types, dialect=None, scan=scan, sample=scan, rejects=None)
-    if files.format in ("jsonl", "lines"):
-        dialect = Dialect(delimiter="\x01", quote="", skip=settings.skip, names=["line"])
+        scan = sample = f"read_json_objects($files, format = 'auto', maximum_object_size = {min(most, 2**31 - 1)})"
+        types, rejects = _json_keys(database, files, f"SELECT json AS line FROM {scan}"), None
     else:
-        dialect = _dialect(database, files, settings, key=key, encoding=encoding)
-    scan, sample = (_csv_scan(dialect, encoding, table) for table in (rejects, None))
-    is_json = files.format == "jsonl"
-    types = _json_keys(database, files, f"FROM {sample}") if is_json else dict.fromkeys(dialect.names, "VARCHAR")
+        dialect = (
+            _dialect(database, files, settings, key=key, encoding=encoding)
+            if files.format == "csv"
+            else Dialect(delimiter="\x01", quote="", skip=settings.skip, names=["line"])
+        )
+        scan, sample = (_csv_scan(dialect, encoding, table) for table in (rejects, None))
+        is_json = files.format == "jsonl"
+        types = _json_keys(database, files, f"FROM {sample}") if is_json else dict.fromkeys(dialect.names, "VARCHAR")
+    absent = [name for name in optional if name not in types]
+    types |= dict.fromkeys(absent, "JSON" if files.format in ("json", "jsonl") else "VARCHAR")
     return RawRows(
-        files=files, types=types, dialect=dialect, scan=scan, sample=sample, rejects=rejects, encoding=encoding
-    )
+        files=files, types=types, dialect=dialect, scan=scan, sample=sample, rejects=rejects, absent=absent,
+        encoding=encoding,
+    )  # fmt: skip
 
 
 def _csv_scan(dialect: Dialect, encoding: str, rejects: str | None) -> str:
@@ -203,9 +215,10 @@ def _csv_scan(dialect: Dialect, encoding: str, rejects: str | None) -> str:
         if rejects
         else "ignore_errors = true"
     )
+    is_strict = str(bool(dialect.quote)).lower()
     return (
         f"read_csv($files, columns = {{{columns}}}, delim = {_text(dialect.delimiter)}, "
-        f"quote = {_text(dialect.quote)}, escape = {_text(dialect.quote)}, header = false, skip = {dialect.skip}, auto_detect = false, strict_mode = false, "
+        f"quote = {_text(dialect.quote)}, escape = {_text(dialect.quote)}, header = false, skip = {dialect.skip}, auto_detect = false, strict_mode = {is_strict}, "
         f"encoding = '{encoding}', {keep})"
     )
 

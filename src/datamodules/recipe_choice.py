@@ -1,13 +1,8 @@
 """Which recipe `datamodule=table` gets: `shares` if a share played can be computed from its columns, else `playlists`."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-from src.runs.provenance import ROOT
 
 _TABLE = "datamodule=table"
-_CONFIGS = ROOT / "conf" / "datamodule"
 
 
 def choose_recipe(words: Sequence[str]) -> list[str]:
@@ -42,22 +37,19 @@ def _has_share(overrides: Sequence[str]) -> bool:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from src.datamodules.source_config import settings_of
     from src.datamodules.table import look_at
-    from src.datamodules.table_settings import table_settings
     from src.errors import InputError
 
-    config = OmegaConf.merge(*(OmegaConf.load(_CONFIGS / f"{name}.yaml") for name in ("default", "table")))
+    changes = OmegaConf.create()
     try:
         for override in OverridesParser.create().parse_overrides(list(overrides)):
-            value = override.value()
-            OmegaConf.update(config, override.key_or_group.removeprefix("datamodule."), value, merge=True)
-        names = ("path", "files", "columns", "units", "zone", "clock", "ids", "artist_separator", "share")
-        chosen: Any = OmegaConf.to_container(
-            OmegaConf.masked_copy(config, [*names, "shares_above_one", "catalogue", "sql"]), resolve=True
-        )
+            key = str(override.key_or_group).removeprefix("datamodule.")
+            OmegaConf.update(changes, key, override.value(), merge=True)
+        path = OmegaConf.select(changes, "path")
+        settings = settings_of("table", OmegaConf.to_container(changes))  # type: ignore[arg-type]
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise InputError(str(error)) from None
-    path = chosen.pop("path")
-    if not isinstance(path, str) or path == "???":
-        raise InputError("no path")
-    return look_at(str(Path(path)) if "://" not in path else path, table_settings(**chosen)).share != "none"
+    if not isinstance(path, str):
+        raise InputError("there is no path")
+    return look_at(path, settings).share != "none"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 
@@ -157,7 +157,8 @@ def _located(found: list[RejectedRow], rows: RawRows, *, with_text: bool) -> Ite
         wanted = list(group)
         shown = rows.files.shown[file]
         lines = _lines_of(Path(rows.plain_paths[file]), rows, wanted)
-        for row, (unit, line, text) in zip(wanted, lines, strict=True):
+        located_rows = zip(wanted, lines, strict=True)
+        for row, (unit, line, text) in sorted(located_rows, key=lambda pair: pair[1][1]):
             located: dict[str, str | int] = {"file": shown, unit: line, "reason": row.reason}
             yield {**located, "text": text} if with_text and text is not None else located
 
@@ -173,8 +174,8 @@ def _lines_of(path: Path, rows: RawRows, wanted: list[RejectedRow]) -> list[tupl
     return [("line", *(lost[row.byte] if row.byte >= 0 else read.get(row.row, (0, None)))) for row in wanted]
 
 
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+def _open(path: Path) -> io.BufferedIOBase:
+    return gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _line_numbers(path: Path, positions: list[int]) -> dict[int, tuple[int, str]]:
@@ -238,9 +239,10 @@ def _kept(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
         yield line
 
 
-def _text_lines(binary: IO[bytes], encoding: str) -> Iterator[str]:
+def _text_lines(binary: io.BufferedIOBase, encoding: str) -> Iterator[str]:
     """The lines of a text; CR alone ends a line if the first bytes have no LF."""
-    text = io.TextIOWrapper(binary, encoding="utf-8-sig" if encoding == "utf-8" else encoding, errors="replace", newline="")
+    name = "utf-8-sig" if encoding == "utf-8" else encoding
+    text = io.TextIOWrapper(binary, encoding=name, errors="replace", newline="")  # type: ignore[type-var]
     start = text.read(1 << 16)
     text.seek(0)
     if "\n" in start or "\r" not in start:

@@ -5,6 +5,7 @@ A parsed row has the columns `file`, `user`, `timestamp` (ms), `track` (its key)
 without a meaning for a source are NULL. `row` and `place` are there if a row has several events, `is_blank` for text.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -79,6 +80,16 @@ class Cells:
             return f"TRY(json_extract_string(line, '${_sql(keys)}'))"
         return f"CAST({self._plain(path)[0]} AS VARCHAR)"
 
+    def reread(self, path: str, type_: str) -> str:
+        """The value as another type, also of a JSON value that `fields` has as some type; slow."""
+        if path in self._derived or not self.rows.is_json:
+            return self.typed(path, type_)
+        schema: object = type_
+        for key in reversed(path.split(".")):
+            schema = {key: schema}
+        inner = ".".join(f'"{key}"' for key in path.split("."))
+        return f"TRY(json_transform(line, '{_sql(json.dumps(schema))}')).{inner}"
+
     def _plain(self, path: str) -> tuple[str, str]:
         return (f'"{path}"', self._derived[path]) if path in self._derived else self.rows.cell(path)
 
@@ -134,7 +145,7 @@ def whole(path: str, cells: Cells) -> str:
     if cells.type_of(path) in _INTEGERS:
         return f"CAST({cells.typed(path, 'BIGINT')} AS BIGINT)"
     short = cells.typed(path, _SHORT)
-    long = f"TRY_CAST({cells.shown(path)} AS {_LONG})"
+    long = cells.reread(path, _LONG)
     return f"""CASE WHEN {short} % CAST(1 AS {_SHORT}) = 0 THEN CAST({short} AS BIGINT)
                     WHEN {short} IS NULL AND TRY_CAST({long} AS BIGINT) = {long} THEN TRY_CAST({long} AS BIGINT) END"""
 

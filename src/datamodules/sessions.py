@@ -145,7 +145,7 @@ def _sorted_events(source: "SourceEvents") -> dict[str, np.ndarray]:
     }
     columns = source.database.execute(f"""
         SELECT user_id, COALESCE(timestamp, 0) AS timestamp, position, track,
-               COALESCE(share, 'nan'::FLOAT) AS share {"".join(f", {text}" for text in optional.values() if text)}
+               COALESCE(played_ratio, 'nan'::FLOAT) AS share {"".join(f", {text}" for text in optional.values() if text)}
         FROM events ORDER BY user_id, timestamp, position""").fetchnumpy()
     events = {name: np.asarray(column) for name, column in columns.items()}
     if "source_session" in events and "timestamp" in roles:

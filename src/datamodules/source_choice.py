@@ -41,7 +41,7 @@ def sources_of(folder: Path) -> list[str]:
 
     found = []
     for config in sorted((ROOT / "conf" / "datamodule").glob("*.yaml")):
-        source = OmegaConf.load(config)
+        source = OmegaConf.load(config)  # its own values alone
         events, tracks = OmegaConf.select(source, "files.pattern"), OmegaConf.select(source, "catalogue.file")
         if isinstance(events, str) and isinstance(tracks, str) and config.stem != "default":
             if folder.is_dir() and any(folder.glob(tracks)) and any(folder.glob(events)):

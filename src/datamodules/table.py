@@ -72,7 +72,7 @@ class SourceEvents:
     """The content of a source: its catalogue, and its events as a view in DuckDB.
 
     The view `events` has the columns `user_id`, `timestamp` (ms, NULL without a clock), `position` (order of the
-    rows), `track` (row of the catalogue), `share` (FLOAT or NULL; see `Plan.share` for what it is), `source_session`
+    rows), `track` (row of the catalogue), `played_ratio` (FLOAT or NULL; see `Plan.share` for what it is), `source_session`
     (NULL where the source does not cut sessions itself) and `is_last` (BOOLEAN: a session ends here). A source that
     knows what was recommended after an event also has `recommendation` (row of the catalogue, or NULL).
 
@@ -164,7 +164,7 @@ def _open(
     files = find_files(path, settings.files, unpacked=folder / "unpacked")
     archive = folder / "unpacked"
     tracks = read_track_file(database, settings, archive if archive.is_dir() else Path(path))
-    rows = open_rows(database, files, settings.files, key="datamodule.files")
+    rows = open_rows(database, files, settings.files, key="datamodule.files", optional=settings.optional)
     rows.use_in_sql(settings.sql.texts)
     derived = _derived_types(database, rows, settings)
     cells = Cells(rows, derived)
@@ -326,7 +326,7 @@ def _events(
     if found.num > max_rejected * num_rows:
         raise InputError(rejections.too_many(found, num_rows, path, max_rejected, rows))
     user_names = _name_users(database)
-    _make_view(database, plan, has_recommendations="recommendation" in plan.mapping, has_names=user_names is not None)
+    _make_view(database, has_recommendations="recommendation" in plan.mapping, has_names=user_names is not None)
     dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
     return SourceEvents(
         database=database,
@@ -383,7 +383,7 @@ def _name_users(database: duckdb.DuckDBPyConnection) -> np.ndarray | None:
 
 
 def _make_view(
-    database: duckdb.DuckDBPyConnection, plan: Plan, *, has_recommendations: bool, has_names: bool
+    database: duckdb.DuckDBPyConnection, *, has_recommendations: bool, has_names: bool
 ) -> None:
     """Create the view `events`; see `SourceEvents`."""
     user, join = ("u.number", "JOIN users u ON v.user = u.user") if has_names else ("CAST(v.user AS BIGINT)", "")
@@ -393,6 +393,6 @@ def _make_view(
     is_lost = "AND v.row NOT IN (SELECT row FROM rejected)" if count(database, "SELECT count(*) FROM rejected") else ""
     database.execute(f"""
         CREATE OR REPLACE VIEW events AS
-        SELECT {user} AS user_id, v.timestamp, v.position, v.track, v.share, v.session AS source_session, v.is_last
+        SELECT {user} AS user_id, v.timestamp, v.position, v.track, v.share AS played_ratio, v.session AS source_session, v.is_last
                {recommendation}
         FROM validated v {join} WHERE v.reason IS NULL {is_lost}""")

@@ -1,6 +1,6 @@
 """The settings of a source: the keys of `conf/datamodule/*.yaml` that say what its files contain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -81,6 +81,7 @@ class TableSettings:
             play in training, if no column has it), whether the track was `skipped`, the `gap` to the next start and the
             duration, or `none`; `auto`: the first of these for which there are columns, except the gap.
         shares_above_one: `cap` them at 1, or `reject` the row.
+        optional: columns that files may lack; they are empty then.
         catalogue: a file of tracks; None if the events have all that is known of them.
         sql: expressions for special layouts.
     """
@@ -94,6 +95,7 @@ class TableSettings:
     artist_separator: str | None
     share: str
     shares_above_one: str
+    optional: Sequence[str]
     catalogue: CatalogueSettings | None
     sql: SqlSettings
 

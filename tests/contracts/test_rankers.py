@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.models.contracts import Ranker
-from tests.conftest import NUM_RING_TRACKS
+from tests.conftest import NUM_RING_TRACKS, build_datamodule
 from tests.contracts.building import fit, make_ranker, names, recipe_of
 from tests.contracts.test_heads import HEADS
 
@@ -22,21 +22,7 @@ ROWS = np.arange(NUM_RING_TRACKS)
 
 @pytest.fixture(scope="module")
 def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataModule:
-    datamodule = PairDataModule(
-        reader="botify",
-        path=str(ring_logs),
-        prepare=None,
-        pairing="consecutive",
-        window=3,
-        split="time",
-        split_seed=0,
-        session_gap_minutes=30.0,
-        interleaved="separate",
-        max_rejected=0.01,
-        rejected_path=str(tmp_path_factory.mktemp("contracts") / "rejected.jsonl"),
-        batch_size=512,
-        seed=1,
-    )
+    datamodule = build_datamodule(ring_logs, tmp_path_factory.mktemp("contracts"), batch_size=512)
     datamodule.setup()
     return datamodule
 

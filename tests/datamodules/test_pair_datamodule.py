@@ -128,7 +128,7 @@ def test_the_pair_split_divides_sessions(datamodule_of: Make, ring_logs: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"split": "random"}, "split must be time, session or pair, got 'random'"),
+        ({"split": "random"}, "split must be one of auto, time, session, pair, got 'random'"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"seed": -1}, "seed must be a whole number of at least 0 and at most 4294967295, got -1"),
         ({"split_seed": -1}, "split_seed must be a whole number of at least 0"),
@@ -178,7 +178,7 @@ def test_sessions_of_a_user_at_the_same_time_are_separated_kept_or_dropped_and_c
     datamodule_of: Make, tmp_path: Path, policy: str, num_first: int, done: str
 ) -> None:
     interleaved_log(tmp_path)
-    datamodule = datamodule_of(tmp_path, interleaved=policy)
+    datamodule = datamodule_of(tmp_path, policies={"interleaved": policy})
     datamodule.setup()
     pairs = [
         (int(previous), int(following))
@@ -193,10 +193,10 @@ def test_sessions_of_a_user_at_the_same_time_are_separated_kept_or_dropped_and_c
     }[policy]
     assert sorted(pairs) == sorted(usual * 39 + expected)
     assert len(expected) == num_first
-    [remark] = datamodule.remarks()
+    [remark] = [line for line in datamodule.remarks() if line.startswith("interleaved")]
     assert remark == (
         f"interleaved  2 sessions ran at the same time as another one of their user: {done} "
-        f"(datamodule.interleaved={policy})"
+        f"(datamodule.policies.interleaved={policy})"
     )
 
 
@@ -205,7 +205,7 @@ def test_a_log_without_sessions_at_the_same_time_gives_the_same_pairs_under_ever
 ) -> None:
     digests = set()
     for policy in POLICIES:
-        datamodule = datamodule_of(real_data / "botify-2023", interleaved=policy)
+        datamodule = datamodule_of(real_data / "botify-2023", policies={"interleaved": policy})
         datamodule.setup()
         assert datamodule.remarks() == []
         digests.add(datamodule.digest())
@@ -213,8 +213,8 @@ def test_a_log_without_sessions_at_the_same_time_gives_the_same_pairs_under_ever
 
 
 def test_an_unknown_policy_for_interleaved_sessions_is_refused(datamodule_of: Make, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"datamodule\.interleaved must be one of separate, keep, drop, got 'split'"):
-        datamodule_of(tmp_path, interleaved="split")
+    with pytest.raises(InputError, match=r"datamodule\.policies\.interleaved must be one of separate, keep, drop, got 'split'"):
+        datamodule_of(tmp_path, policies={"interleaved": "split"})
 
 
 def test_lines_of_one_millisecond_that_differ_in_their_latency_are_two_events(

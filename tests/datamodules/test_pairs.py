@@ -13,11 +13,11 @@ import sqlglot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.datamodules.formats import READERS
 from src.datamodules.pairs import PAIRINGS, Pairs, make_pairs
 from src.datamodules.sessions import Sessions, cut_sessions
 from src.errors import InputError
 from tests.conftest import ROOT, event, write_lines, write_tracks
+from tests.datamodules.reading import KEEP_ALL, opened
 
 Pair = tuple[int, int, int, float]
 
@@ -59,12 +59,12 @@ def loop_pairs(sessions: list[list[dict[str, Any]]], pairing: str, window: int) 
 
 
 def our_pairs(
-    folder: Path, tmp_path: Path, pairing: str, window: int = 3, gap_minutes: float = 30.0
+    folder: Path, pairing: str, window: int = 3, gap_minutes: float = 30.0
 ) -> tuple[Sessions, list[tuple[int, int, float]]]:
-    source = READERS["botify"].read(folder, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
-    sessions = cut_sessions(source.database, session_gap_minutes=gap_minutes, interleaved="separate")
+    with opened("botify", folder) as source:
+        sessions = cut_sessions(source, session_gap_minutes=gap_minutes, policies=KEEP_ALL)
+        ids = source.catalog.track_ids
     pairs = make_pairs(sessions, pairing=pairing, window=window)
-    ids = source.catalog.track_ids
     columns = ids[pairs.previous].tolist(), ids[pairs.following].tolist(), pairs.played_ratio.tolist()
     return sessions, list(zip(*columns, strict=True))
 
@@ -96,13 +96,13 @@ def sql_pairs(
     [("botify", "botify-2023"), ("yes", "yes-small"), ("polimi", "polimi-2018"), ("situnes", "situnes")],
 )
 def test_pairs_of_the_real_sets_are_those_of_the_sql(
-    real_data: Path, tmp_path: Path, reader: str, folder: str, pairing: str
+    real_data: Path, reader: str, folder: str, pairing: str
 ) -> None:
     path = real_data / folder
-    source = READERS[reader].read(path, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
-    sessions = cut_sessions(source.database, session_gap_minutes=5.0, interleaved="separate")
+    with opened(reader, path) as source:
+        sessions = cut_sessions(source, session_gap_minutes=5.0, policies=KEEP_ALL)
+        keys, expected = sql_pairs(source.database, pairing, 3, 5.0)
     pairs = make_pairs(sessions, pairing=pairing, window=3)
-    keys, expected = sql_pairs(source.database, pairing, 3, 5.0)
     assert sessions.key.tolist() == [key for (key,) in keys]
     columns = pairs.session, pairs.previous, pairs.following, pairs.played_ratio
     for ours, theirs in zip(columns, zip(*expected, strict=True), strict=True):
@@ -116,11 +116,11 @@ def close(ours: list[tuple[int, int, float]], sheet: list[Pair]) -> bool:
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
-def test_pairs_of_the_real_log_are_those_of_slow_loops(real_data: Path, tmp_path: Path, pairing: str) -> None:
+def test_pairs_of_the_real_log_are_those_of_slow_loops(real_data: Path, pairing: str) -> None:
     folder = real_data / "botify-2023"
     lines = [json.loads(text) for path in folder.glob("logs/**/data.json*") for text in path.read_text().splitlines()]
     sheet = sorted(loop_sessions(lines, float("inf")), key=lambda session: session[0]["timestamp"])
-    sessions, ours = our_pairs(folder, tmp_path, pairing)
+    sessions, ours = our_pairs(folder, pairing)
     assert len(sessions) == len(sheet) == 1000
     assert len(ours) > 9000
     assert close(ours, loop_pairs(sheet, pairing, 3))
@@ -151,7 +151,7 @@ def test_pairs_of_any_log_are_those_of_the_loops(
     write_tracks(folder, range(5))
     write_lines(folder / "logs" / "data.json", lines)
     sheet = sorted(loop_sessions(lines, gap * 60_000), key=lambda session: session[0]["timestamp"])
-    sessions, ours = our_pairs(folder, folder, pairing, window, float(gap))
+    sessions, ours = our_pairs(folder, pairing, window, float(gap))
     assert len(sessions) == len(sheet)
     assert sorted(ours) == sorted(pair[1:] for pair in loop_pairs(sheet, pairing, window))
 
@@ -185,8 +185,8 @@ def test_chosen_pairs_keep_their_columns_together() -> None:
         ({"window": 0}, "window must be a whole number of at least 1, got 0"),
     ],
 )
-def test_impossible_pairings_are_refused(ring_logs: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    source = READERS["botify"].read(ring_logs, max_rejected=0.0, rejected_path=tmp_path / "rejected.jsonl")
-    sessions = cut_sessions(source.database, session_gap_minutes=30.0, interleaved="separate")
+def test_impossible_pairings_are_refused(ring_logs: Path, change: dict[str, Any], message: str) -> None:
+    with opened("botify", ring_logs) as source:
+        sessions = cut_sessions(source, session_gap_minutes=30.0, policies=KEEP_ALL)
     with pytest.raises(InputError, match=message):
         make_pairs(sessions, **{"pairing": "consecutive", "window": 3, **change})

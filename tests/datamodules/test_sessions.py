@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from src.datamodules.formats import READERS
 from src.datamodules.sessions import Sessions, cut_sessions
 from src.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
+from tests.datamodules.reading import KEEP_ALL, opened
 
 GAP_MS = 30 * 60_000
 
@@ -16,8 +16,8 @@ GAP_MS = 30 * 60_000
 def sessions_of(folder: Path, events: list[dict[str, Any]], gap_minutes: float = 30.0) -> Sessions:
     write_tracks(folder, range(4))
     write_lines(folder / "logs" / "data.json", events)
-    source = READERS["botify"].read(folder, max_rejected=0.0, rejected_path=folder / "rejected.jsonl")
-    return cut_sessions(source.database, session_gap_minutes=gap_minutes, interleaved="separate")
+    with opened("botify", folder) as source:
+        return cut_sessions(source, session_gap_minutes=gap_minutes, policies=KEEP_ALL)
 
 
 def test_a_pause_of_exactly_the_gap_does_not_end_a_session(tmp_path: Path) -> None:

@@ -19,7 +19,11 @@ def sessions_of(num: int, has_clock: bool = True) -> Sessions:
         listener=no_one,
         has_clock=has_clock,
         listens=make_listens([]),
+        timestamp=no_one[:0],
         place=no_one[:0],
+        num_interleaved=0,
+        num_tied=0,
+        dropped={},
     )
 
 

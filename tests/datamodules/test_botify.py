@@ -2,11 +2,12 @@ import gzip
 import json
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from src.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
-from tests.datamodules.formats.conftest import read, rejected_lines, rows
+from tests.datamodules.reading import read, rejected_lines
 
 
 def test_several_replicas_and_rotated_files_are_read_as_one_log(tmp_path: Path) -> None:
@@ -15,8 +16,8 @@ def test_several_replicas_and_rotated_files_are_read_as_one_log(tmp_path: Path) 
     write_lines(tmp_path / "logs" / "replica-1" / "data.json.1", [event(1, 20, 101, 0.25)])
     write_lines(tmp_path / "logs" / "replica-2" / "data.json", [event(1, 10, 100, 1.0)])
     log = read("botify", tmp_path)
-    assert rows(log) == [(1, 10, 0, 1.0, False), (1, 20, 1, 0.25, False), (1, 30, 2, 0.5, True)]
-    assert (log.num_events, log.num_lines, log.num_rejected) == (3, 3, 0)
+    assert log.rows == [(1, 10, 0, 1.0, False), (1, 20, 1, 0.25, False), (1, 30, 2, 0.5, True)]
+    assert (log.reading.num_events, log.reading.num_rows, log.reading.num_rejected) == (3, 3, 0)
     assert not (tmp_path / "out").exists()
 
 
@@ -25,8 +26,10 @@ def test_events_of_the_same_millisecond_keep_the_order_of_rotation_and_lines(tmp
     write_lines(tmp_path / "logs" / "data.json", [event(1, 5, 110), event(1, 5, 111)])
     for age in range(1, 11):
         write_lines(tmp_path / "logs" / f"data.json.{age}", [event(1, 5, 110 - age)])
-    assert [row[2] for row in rows(read("botify", tmp_path))] == list(range(12))
+    assert [row[2] for row in read("botify", tmp_path).rows] == list(range(12))
 
+
+TIME_RULE = "timestamp must be a whole number of milliseconds since 1970, from 1970 to 2099"
 
 BAD_LINES: list[tuple[str, str]] = [
     ("not json", "not a JSON object"),
@@ -35,13 +38,13 @@ BAD_LINES: list[tuple[str, str]] = [
     (json.dumps({**event(1, 1, 100), "message": "skip"}), 'message must be "next" or "last"'),
     (
         json.dumps({**event(1, 1, 100), "timestamp": "soon"}),
-        "timestamp must be a whole number of milliseconds since 1970",
+        TIME_RULE,
     ),
-    (json.dumps(event(1, -(2**63), 100)), "timestamp must be a whole number of milliseconds since 1970"),
+    (json.dumps(event(1, -(2**63), 100)), TIME_RULE),
     (json.dumps({**event(1, 1, 100), "user": None}), "user must be a whole number"),
     (json.dumps({**event(1, 1, 100), "track": 100.4}), "track must be a whole number"),
     (json.dumps({**event(1, 1, 100), "user": 1.5}), "user must be a whole number"),
-    (json.dumps({**event(1, 1, 100), "timestamp": 1.5}), "timestamp must be a whole number of milliseconds since 1970"),
+    (json.dumps({**event(1, 1, 100), "timestamp": 1.5}), TIME_RULE),
     (json.dumps({**event(1, 1, 100), "track": "x"}), "track must be a whole number"),
     (json.dumps({k: v for k, v in event(1, 1, 100).items() if k != "time"}), "time must be a number"),
     (json.dumps(event(1, 1, 100, 1.5)), r"the share played must lie in [0, 1], got 1.5"),
@@ -58,9 +61,10 @@ def test_an_invalid_line_is_written_with_file_line_and_reason(tmp_path: Path, li
     write_lines(path.with_name("data.json.1"), [event(2, 1, 100)])
     write_lines(path, [event(1, 1, 100), "", line, event(1, 2, 100)])
     log = read("botify", tmp_path)
-    assert (log.num_events, log.num_lines, log.num_rejected) == (3, 4, 1)
+    assert (log.reading.num_events, log.reading.num_rows, log.reading.num_rejected) == (3, 4, 1)
     [kept] = rejected_lines(tmp_path)
-    assert kept == {"file": str(path), "line": 3, "reason": reason, "text": line}
+    assert kept.pop("reason").removesuffix(", got nan").partition(", got ")[0] == reason.partition(", got ")[0]
+    assert kept == {"file": str(path), "line": 3, "text": line}
 
 
 _WHOLE = (
@@ -94,17 +98,19 @@ def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
     write_lines(tmp_path / "logs" / "data.json", lines)
     log = read("botify", tmp_path, max_rejected=1.0)
     kept = rejected_lines(tmp_path)
-    reasons = {line["line"]: line["reason"] for line in kept if "is not in" not in line["reason"]}
+    of_values = {line["line"]: line["reason"] for line in kept if "is not in" not in line["reason"]}
+    reasons = {line: reason if "share" in reason else reason.partition(", got ")[0] for line, reason in of_values.items()}
     whole = "DECIMAL(22, 3)"
     schema = json.dumps({"message": "VARCHAR", "timestamp": whole, "user": whole, "track": whole, "time": "DOUBLE"})
-    log.database.execute("CREATE TABLE texts (line BIGINT, text VARCHAR)")
-    log.database.executemany("INSERT INTO texts VALUES (?, ?)", list(enumerate(lines, start=1)))
-    expected = log.database.execute(f"""
+    database = duckdb.connect()
+    database.execute("CREATE TABLE texts (line BIGINT, text VARCHAR)")
+    database.executemany("INSERT INTO texts VALUES (?, ?)", list(enumerate(lines, start=1)))
+    expected = database.execute(f"""
         SELECT line, TRY_CAST(f.user AS BIGINT) AS user_id, TRY_CAST(f.timestamp AS BIGINT) AS timestamp,
             TRY_CAST(f.track AS BIGINT) AS track, CASE WHEN f IS NULL THEN 'not a JSON object'
             WHEN COALESCE(f.message NOT IN ('next', 'last'), TRUE) THEN 'message must be "next" or "last"'
-            WHEN COALESCE(timestamp NOT BETWEEN 0 AND 253402300799999 OR timestamp <> f.timestamp, TRUE)
-            THEN 'timestamp must be a whole number of milliseconds since 1970'
+            WHEN COALESCE(timestamp NOT BETWEEN 0 AND 4102444799999 OR timestamp <> f.timestamp, TRUE)
+            THEN '{TIME_RULE}'
             WHEN COALESCE(user_id <> f.user, TRUE) THEN 'user must be a whole number'
             WHEN COALESCE(track <> f.track, TRUE) THEN 'track must be a whole number'
             WHEN f.time IS NULL THEN 'time must be a number'
@@ -115,7 +121,8 @@ def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
         line: reason for line, _, _, track, reason in expected if reason and (track == 100 or "share" not in reason)
     }
     accepted = [(user, time) for _, user, time, track, reason in expected if reason is None and track == 100]
-    ours = log.database.execute("SELECT user_id, timestamp FROM events ORDER BY position").fetchall()
+    by_position = sorted(zip(log.positions, log.rows, strict=True))
+    ours = [(user, time) for _, (user, time, *_) in by_position]
     assert ours == accepted
     assert len(ours) > 20
 
@@ -126,8 +133,8 @@ def test_a_compressed_rotation_is_read_and_its_invalid_lines_written(tmp_path: P
     path.parent.mkdir()
     path.write_bytes(gzip.compress((json.dumps(event(1, 1, 100)) + "\nbroken\n").encode()))
     write_lines(tmp_path / "logs" / "data.json~", [event(1, 1, 100)])
-    assert (log := read("botify", tmp_path)).num_events == 1
-    assert log.num_lines == 2
+    assert (log := read("botify", tmp_path)).reading.num_events == 1
+    assert log.reading.num_rows == 2
     [kept] = rejected_lines(tmp_path)
     assert (kept["line"], kept["text"]) == (2, "broken")
 

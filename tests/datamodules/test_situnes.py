@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tests.datamodules.formats.conftest import read, rejected_lines, rows
+from tests.datamodules.reading import read, rejected_lines
 
 
 def test_seconds_played_become_a_share_of_the_duration(tmp_path: Path) -> None:
@@ -11,13 +11,11 @@ def test_seconds_played_become_a_share_of_the_duration(tmp_path: Path) -> None:
         "user_id,item_id,timestamp,duration\n1,1,1000,50\n1,2,1100,60.5\n1,1,1200,\n1,1,1300,-5\n1,3,1400,5\n"
     )
     log = read("situnes", tmp_path)
-    assert rows(log) == [
+    assert log.rows == [
         (1, 1000000, 0, 0.25, False),
         (1, 1100000, 1, 1.0, False),
         (1, 1200000, 0, None, False),
+        (1, 1400000, 2, None, False),
     ]
     kept = rejected_lines(tmp_path)
-    assert [line["reason"] for line in kept] == [
-        "the share played must lie in [0, 1], got -0.025",
-        "track 3 has no duration in tracks.csv, therefore no share",
-    ]
+    assert [line["reason"] for line in kept] == ["duration must be a number of seconds, at least 0, got -5"]

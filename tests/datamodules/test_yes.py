@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tests.datamodules.formats.conftest import read, rejected_lines, rows
+from tests.datamodules.reading import read, rejected_lines
 
 
 def test_radio_playlists_become_one_user_each(tmp_path: Path) -> None:
@@ -10,12 +10,12 @@ def test_radio_playlists_become_one_user_each(tmp_path: Path) -> None:
     assert log.catalog.titles[0] == 'A "quoted" title'
     assert log.catalog.artist_of.tolist() == [0, 0, 1]
     playlists: dict[object, list[object]] = {}
-    for user, _, track, played_ratio, _ in rows(log):
+    for user, _, track, played_ratio, _ in log.rows:
         playlists.setdefault(user, []).append(track)
         assert played_ratio is None
     assert list(playlists.values()) == [[0, 1, 2], [1], [2, 2]]
     kept = rejected_lines(tmp_path)
     assert [(line["line"], line["reason"]) for line in kept] == [
-        (5, "a playlist must be song numbers separated by spaces"),
+        (5, "song must be a whole number"),
         (6, "track 99 is not in song_hash.txt"),
     ]

@@ -1,0 +1,87 @@
+"""A source as tests read it: everything that `read_table` gives, and the rows of its view `events`."""
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.catalog import Catalog
+from src.datamodules.policies import Policies
+from src.datamodules.rejected_rows import Rejections
+from src.datamodules.source_config import settings_of, source_config
+from src.datamodules.table import Reading, SourceEvents, read_table
+
+Row = tuple[Any, ...]
+"""Of an event: user, timestamp, row of the track, share played, whether it is the last of a session."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What was read.
+
+    Args:
+        catalog: the catalogue.
+        reading: counts and choices.
+        rows: the events by user, time and position.
+        positions: their positions, in the same order.
+        sessions: their sessions in the source, in the same order.
+        heard: for each user, by the first position: row of the track and share played of each event.
+    """
+
+    catalog: Catalog
+    reading: Reading
+    rows: list[Row]
+    positions: list[int]
+    sessions: list[int | None]
+    heard: list[list[tuple[int, float | None]]]
+
+
+KEEP_ALL = Policies.from_config(dict(source_config("default").policies))
+"""Policies that leave out nothing."""
+
+
+def opened(
+    source: str,
+    path: Path | str,
+    *,
+    max_rejected: float = 0.0,
+    with_text: bool = True,
+    min_seconds: float = 0,
+    changes: Mapping[str, Any] | None = None,
+) -> AbstractContextManager[SourceEvents]:
+    """The events of a source, in DuckDB. Rejected rows go to `out/` of the folder."""
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    return read_table(
+        str(path),
+        settings_of(source, changes),
+        min_seconds=min_seconds,
+        max_rejected=max_rejected,
+        rejections=Rejections(path=folder / "out" / "rejected.jsonl", with_text=with_text),
+    )
+
+
+def read(source: str, path: Path | str, *, max_rejected: float = 0.5, **options: Any) -> Read:
+    """Read a source; `options` as for `opened`."""
+    with opened(source, path, max_rejected=max_rejected, **options) as events:
+        rows = events.database.execute("""
+            SELECT user_id, timestamp, track, played_ratio, is_last, position, source_session FROM events
+            ORDER BY user_id, timestamp, position""").fetchall()
+        of_user: dict[Any, list[tuple[int, float | None]]] = {}
+        for user, _, track, share, *_ in sorted(rows, key=lambda row: row[5]):
+            of_user.setdefault(user, []).append((track, share))
+        names = events.user_names
+        return Read(
+            catalog=events.catalog,
+            reading=events.reading,
+            rows=[(user if names is None else names[user], *row[:4]) for user, *row in rows],
+            positions=[row[5] for row in rows],
+            sessions=[row[6] for row in rows],
+            heard=list(of_user.values()),
+        )
+
+
+def rejected_lines(folder: Path) -> list[dict[str, Any]]:
+    texts = (folder / "out" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(text) for text in texts]
