@@ -67,7 +67,8 @@ def comparable(events: Iterable[list[Heard]]) -> Counter[tuple[Heard, ...]]:
 
 def events_of(source: SourceEvents) -> Counter[tuple[Heard, ...]]:
     keys = keys_of(source)
-    query = "SELECT user_id, source_session, timestamp, track, played_ratio FROM events ORDER BY user_id, timestamp, position"
+    query = """SELECT user_id, source_session, timestamp, track, played_ratio FROM events
+               ORDER BY user_id, timestamp, position"""
     users: dict[int, list[Heard]] = {}
     for user, session, timestamp, track, share in source.database.execute(query).fetchall():
         users.setdefault(user, []).append(Heard(session, timestamp, keys[track], share))
