@@ -38,6 +38,7 @@ class FileSettings:
         names: names of the columns of csv without a header.
         skip: number of lines before the header, or before the first row.
         encoding: `utf-8`, `latin-1`, `utf-16`, or `auto`: UTF-8, or Latin-1 where too many lines are not UTF-8.
+        newest_first: whether of two events with the same time the one in the later row was first.
     """
 
     pattern: str | Sequence[str]
@@ -48,6 +49,7 @@ class FileSettings:
     names: Sequence[str] | None
     skip: int
     encoding: str
+    newest_first: bool | None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, key: str) -> "FileSettings":
@@ -68,6 +70,7 @@ class FileSettings:
             "format": ("auto", *FORMATS),
             "encoding": ("auto", "utf-8", "latin-1", "utf-16"),
             "header": ("auto", True, False),
+            "newest_first": (True, False, None),  # None: a catalogue has no order
         }
         for name, allowed in choices.items():
             if (value := getattr(settings, name)) not in allowed:
