@@ -140,14 +140,10 @@ def thirty_music(folder: Path, plays: list[Play]) -> Expected:
     tracks = []
     for track in range(64):
         name = f"{quote_plus(artist(track))}/_/{quote_plus(title(track))}"
-        about: dict[str, Any] = {
-            "duration": duration(track) * 1000 if track % 5 else -1,
-            "playcount": 4,
-            "MBID": None,
-            "name": name,
-        }
+        length = duration(track) * 1000 if track % 5 else -1
+        named: dict[str, Any] = {"duration": length, "playcount": 4, "MBID": None, "name": name}
         linked = {"artists": [{"type": "person", "id": track // 4}], "albums": [], "tags": []}
-        tracks.append(f"track\t{track}\t-1\t{json.dumps(about)}\t{json.dumps(linked)}")
+        tracks.append(f"track\t{track}\t-1\t{json.dumps(named)}\t{json.dumps(linked)}")
         expected.artists[track], expected.titles[track] = track // 4, title(track)
     write_lines(folder / "entities/tracks.idomaar", tracks)
     return expected

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from src.datamodules.pair_datamodule import PairDataModule
@@ -217,3 +218,10 @@ def test_the_gap_to_the_next_listen_is_a_share_where_a_duration_is_known(
     assert 0.2 < np.isnan(shares).mean() < 0.9
     assert np.nanmax(shares) == 1.0
     assert np.nanmin(shares) < 0.2
+
+
+def test_settings_that_presets_introduced_are_checked(written: dict[str, tuple[Path, Expected]]) -> None:
+    with pytest.raises(InstantiationException, match=r"files.newest_first must be true or false, got 'maybe'"):
+        variant("lastfm_1k", written["lastfm_1k"][0], "datamodule.files.newest_first=maybe")
+    with pytest.raises(InputError, match=r"cannot read the catalogue .*tracks.idomaar: .*nonsense"):
+        variant("thirty_music", written["thirty_music"][0], "datamodule.catalogue.sql.title='nonsense(line)'")
