@@ -286,7 +286,8 @@ def _parse(database: duckdb.DuckDBPyConnection, opened: _Opened) -> None:
         if opened.settings.sql.texts and "datamodule" not in str(error):
             raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
         raise
-    number = "row, row * 1048576 + place AS position" if has_items else "rowid AS row, rowid AS position"
+    number = "row, {}(row * 1048576 + place) AS position" if has_items else "rowid AS row, {}rowid AS position"
+    number = number.format("-" if opened.settings.files.newest_first else "")
     database.execute(f"""CREATE OR REPLACE VIEW numbered AS
         SELECT {number}, * {"EXCLUDE (row, place)" if has_items else ""} FROM parsed WHERE NOT is_blank""")
 
