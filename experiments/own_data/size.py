@@ -64,7 +64,7 @@ CASES: dict[str, dict[str, Any]] = {
 """What is written, and how it is read."""
 
 READ = """
-import json, resource, sys, time
+import json, re, sys, time
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 words, began = sys.argv[1:], time.monotonic()
@@ -73,10 +73,11 @@ with initialize_config_dir(sys.path[0] + "/conf", version_base="1.3"):
 module = instantiate(config.datamodule, _convert_="all")
 module.setup()
 seconds = time.monotonic() - began
+peak_kib = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 print(json.dumps({
     "rows": module.reading.num_rows, "pairs": sum(map(len, module.pairs.values())), "tracks": len(module.catalog),
     "sessions": len(module.sessions), "seconds": round(seconds, 1),
-    "GB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+    "GB": round(peak_kib * 1024 / 1e9, 2),
 }))
 """
 

@@ -26,7 +26,7 @@ from src.datamodules.units import unit_of_duration, unit_of_ratio, unit_of_time
 from src.errors import InputError, check_number
 from src.runs.cores import duckdb_settings
 
-MEMORY = "3GiB"
+MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""
 
 _SAMPLE = 10_000
