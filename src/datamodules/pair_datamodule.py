@@ -237,6 +237,7 @@ class PairDataModule(LightningDataModule):
             if is_longest:
                 longest = longest_plays(train.following, train.played_ratio, num_tracks)
                 pairs = replace(pairs, played_ratio=shares_of_longest(pairs.following, pairs.played_ratio, longest))
+                sessions = _with_shares(sessions, longest)
             rare = plays < self._policies.min_count if self._policies.min_count > 1 else np.zeros(num_tracks, bool)
             kept = ~(rare[pairs.previous] | rare[pairs.following])
             self._dropped = {"min_count": int((~kept).sum())}
@@ -268,8 +269,7 @@ class PairDataModule(LightningDataModule):
         in_training = part[listens.session] == 0
         if self.reading.share == "longest":
             longest = longest_plays(listens.track[in_training], listens.played_ratio[in_training], num_tracks)
-            ratio = shares_of_longest(listens.track, listens.played_ratio, longest)
-            sessions = replace(sessions, listens=replace(listens, played_ratio=ratio))
+            sessions = _with_shares(sessions, longest)
         if self._policies.min_count > 1:
             rare = np.bincount(listens.track[in_training], minlength=num_tracks) < self._policies.min_count
             left_out = rare[listens.track]
@@ -397,6 +397,12 @@ class PairDataModule(LightningDataModule):
             sampler=BatchSampler(num_pairs=len(pairs), batch_size=self._batch_size, seed=seed),
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _with_shares(sessions: Sessions, longest: np.ndarray) -> Sessions:
+    """The sessions with shares of the longest play of each track in place of milliseconds."""
+    ratio = shares_of_longest(sessions.listens.track, sessions.listens.played_ratio, longest)
+    return replace(sessions, listens=replace(sessions.listens, played_ratio=ratio))
 
 
 def _identity(batch: Any) -> Any:
