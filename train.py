@@ -168,7 +168,8 @@ def _run(
     )
     data_digest = datamodule.digest()
     if logger := run_logger(trainer):
-        start_run(logger, config, setup=setup, data_digest=data_digest)
+        source = hydra.runtime.choices["datamodule"].removesuffix("_playlists")
+        start_run(logger, config, setup=setup, source=source, data_digest=data_digest)
         run_id = logger.run_id
     record_beginning(
         config,

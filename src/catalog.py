@@ -30,15 +30,15 @@ class Catalog:
         titles: title of the track in each row; empty where unknown.
         artist_of: row of the artist of each track, in 0..A-1.
         artists: name of each artist; empty where unknown.
-        texts: id of each track in the source, where these ids are no whole numbers; `track_ids` are then numbers from
-            0. None where `track_ids` are the ids of the source, or where it has no ids.
+        source_ids: id of each track in the source, where these ids are no whole numbers; `track_ids` are then numbers
+            from 0. None where `track_ids` are the ids of the source, or where it has no ids.
     """
 
     track_ids: Int64[np.ndarray, "N"]
     titles: Shaped[np.ndarray, "N"]
     artist_of: Int64[np.ndarray, "N"]
     artists: Shaped[np.ndarray, "A"]
-    texts: Shaped[np.ndarray, "N"] | None = None
+    source_ids: Shaped[np.ndarray, "N"] | None = None
 
     @classmethod
     def from_frame(cls, frame: "pd.DataFrame", source: str) -> "Catalog":
@@ -68,7 +68,7 @@ class Catalog:
         artists: Sequence[str | None],
         *,
         source: str,
-        texts: Sequence[str] | None = None,
+        source_ids: Sequence[str] | None = None,
     ) -> "Catalog":
         """Build a catalogue from columns with one entry for each track.
 
@@ -79,7 +79,7 @@ class Catalog:
             titles: titles; None where unknown.
             artists: names of the artists; None where unknown.
             source: name of the file, used in error messages.
-            texts: ids in the source, where they are no whole numbers.
+            source_ids: ids in the source, where they are no whole numbers.
 
         Returns:
             The catalogue, in the order of the columns.
@@ -103,7 +103,7 @@ class Catalog:
             titles=np.array([title or "" for title in titles], object),
             artist_of=of,
             artists=np.array([*names, *[""] * num_nameless], object),
-            texts=None if texts is None else np.array(texts, object),
+            source_ids=None if source_ids is None else np.array(source_ids, object),
         )
 
     def __len__(self) -> int:

@@ -97,7 +97,8 @@ class Recommendations:
         """Write JSON lines in a format of botify, with names and scores added. They must be lists of tracks.
 
         One line for each track: `{"artist", "title", "track", "recommendations": [raw ids, best first], "scores"}`;
-        `botify_2026` has `item_id` for `track`. The file appears under its name only when it is complete.
+        `botify_2026` has `item_id` for `track`. If the ids of the source are no whole numbers, `id` has that of the
+        track. The file appears under its name only when it is complete.
 
         Args:
             path: the file to write.
@@ -113,6 +114,8 @@ class Recommendations:
             with partial.open("w", encoding="utf-8") as file:
                 for row, (track, length) in enumerate(zip(catalog.track_ids.tolist(), lengths.tolist(), strict=True)):
                     line = {"artist": artists[row], "title": catalog.titles[row], FORMATS[format]: track}
+                    if catalog.source_ids is not None:
+                        line["id"] = catalog.source_ids[row]
                     line["recommendations"] = ids[row, :length].tolist()
                     scores = self.scores[row, :length].astype(np.float64)
                     if not np.isnan(scores).any():

@@ -33,9 +33,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plots": NOUNS | {"runs", "terminal"},
     "abtest": NOUNS | {"runs", "statistics", "datamodules", "terminal", "plots"},
     "comparison": NOUNS | {"runs", "statistics", "evaluation", "terminal", "tracking", "plots"},
+    "describing": NOUNS | {"runs", "evaluation", "models", "datamodules", "terminal", "plots"},
     "sweeps": {"errors", "runs", "terminal", "tracking", "plots"},
     "callbacks": NOUNS
-    | {"runs", "statistics", "evaluation", "models", "datamodules", "terminal", "tracking", "plots", "sweeps"},
+    | {
+        "runs",
+        "statistics",
+        "evaluation",
+        "models",
+        "datamodules",
+        "terminal",
+        "tracking",
+        "plots",
+        "sweeps",
+        "describing",
+    },
 }
 OF_MODELS_FOR_DATA = "src.models.contracts"
 """All that `datamodules` may import of `models`."""
@@ -51,6 +63,7 @@ FOREIGN = {
     "abtest": HEAVY,
     "plots": HEAVY,
     "comparison": {"torch", "pytorch_lightning"},
+    "describing": HEAVY,
     "simulation": HEAVY | {"hydra", "omegaconf"},
     "serving": HEAVY | {"hydra", "omegaconf", "pandas"},
 }

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from src.catalog import Catalog
 from src.errors import InputError
 from src.recommendations import FORMATS, Recommendations, check_k, has_lists_of_users
 from tests.conftest import make_catalog
@@ -196,3 +197,16 @@ def test_a_file_with_other_names_than_the_catalogue_is_refused(tmp_path: Path, n
         InputError, match=r"line 1: track 101 is .*use the catalogue that these recommendations were made"
     ):
         Recommendations.read(path, make_catalog([0, 0]))
+
+
+def test_ids_that_are_no_numbers_are_written_beside_the_number(tmp_path: Path) -> None:
+    catalog = Catalog.from_columns([0, 1], ["A", "B"], ["x", "y"], source="plays.csv", source_ids=["spotify:a", "é"])
+    lists = Recommendations(rows=np.array([[1], [0]]), scores=np.full((2, 1), 0.5, np.float32))
+    lists.write(path := tmp_path / "recommendations.jsonl", catalog, format="botify")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(line["track"], line["id"], line["recommendations"]) for line in lines] == [
+        (0, "spotify:a", [1]),
+        (1, "é", [0]),
+    ]
+    again, _ = Recommendations.read_with_catalog(path)
+    assert again.rows.tolist() == [[1], [0]]

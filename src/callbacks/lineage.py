@@ -3,12 +3,16 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from src.callbacks.context import RunContext
 from src.datamodules.files import is_address
+from src.datamodules.pair_datamodule import PairDataModule
+from src.describing.joining import material_of
+from src.describing.measures import measure
 from src.runs.atomic import write_whole
 from src.runs.provenance import git_diff, provenance
 from src.tracking.mlflow_parts import watch_machine
@@ -16,6 +20,10 @@ from src.tracking.training_run import run_logger
 
 _MAX_DIFF = 1_000_000
 """Characters of uncommitted changes that are kept."""
+_MAX_QUERIES = 50_000
+"""Test queries that are ranked by plays for the description of the data."""
+_MAX_PLAYS = 30_000_000
+"""Data with more plays are not described: measuring them takes much memory."""
 NUM_RECOMMENDED = 10
 """Default number of recommendations of the MLflow model."""
 
@@ -52,7 +60,7 @@ class Lineage(Callback):
             digest=data.digest(),
             address=data.path if is_address(data.path) else str(Path(data.path).resolve()),
             columns={"previous": "long", "following": "long", "played_ratio": "float"},
-            profile=json.loads(data.summary().to_json(orient="index")),
+            profile={**json.loads(data.summary().to_json(orient="index")), **_description(data)},
         )
         logger.log_file(self._run_dir / "config.yaml")
         if self._system_metrics_s is not None and logger.run_id is not None:
@@ -91,3 +99,11 @@ class Lineage(Callback):
         if self._stop_watching is not None and stage == "fit":
             self._stop_watching()
             self._stop_watching = None
+
+
+def _description(datamodule: PairDataModule) -> dict[str, Any]:
+    """What `describe.py` measures, under the name `description`; no play of anybody; nothing for very large data."""
+    if len(datamodule.sessions.listens.track) > _MAX_PLAYS:
+        return {}
+    facts = measure(material_of(datamodule), max_test_queries=_MAX_QUERIES, num_sessions=0, num_plays=0)
+    return {"description": facts.profile()}

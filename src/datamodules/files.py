@@ -10,7 +10,7 @@ from typing import Any
 
 from src.datamodules.compressed import check_whole, unpack
 from src.datamodules.text_files import check_is_text, check_lines, is_utf_16, read_start
-from src.errors import InputError, check_number
+from src.errors import InputError, check_flag, check_number
 
 FORMATS = ("csv", "jsonl", "json", "parquet", "lines")
 """Text with columns, a JSON object in each line, an array of JSON objects in each file, Parquet, and plain lines."""
@@ -38,6 +38,7 @@ class FileSettings:
         names: names of the columns of csv without a header.
         skip: number of lines before the header, or before the first row.
         encoding: `utf-8`, `latin-1`, `utf-16`, or `auto`: UTF-8, or Latin-1 where too many lines are not UTF-8.
+        newest_first: whether of two events with the same time the one in the later row was first.
     """
 
     pattern: str | Sequence[str]
@@ -48,6 +49,7 @@ class FileSettings:
     names: Sequence[str] | None
     skip: int
     encoding: str
+    newest_first: bool
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, key: str) -> "FileSettings":
@@ -62,7 +64,8 @@ class FileSettings:
         """
         known = [field.name for field in fields(cls)]
         refuse_unknown(config, known, key=key)
-        values: dict[str, Any] = {name: config.get(name) for name in known}
+        check_flag(f"{key}.newest_first", newest_first := config.get("newest_first", False))
+        values: dict[str, Any] = {**{name: config.get(name) for name in known}, "newest_first": newest_first}
         for name, rule in (("pattern", "a glob, or a list of globs"), ("names", "a list of names, or null")):
             value = values[name]
             parts = [value] if name == "pattern" and isinstance(value, str) else value

@@ -238,6 +238,7 @@ class PairDataModule(LightningDataModule):
             if is_longest:
                 longest = longest_plays(train.following, train.played_ratio, num_tracks)
                 pairs = replace(pairs, played_ratio=shares_of_longest(pairs.following, pairs.played_ratio, longest))
+                sessions = _with_shares(sessions, longest)
             rare = plays < self._policies.min_count if self._policies.min_count > 1 else np.zeros(num_tracks, bool)
             kept = ~(rare[pairs.previous] | rare[pairs.following])
             self._dropped = {"min_count": int((~kept).sum())}
@@ -274,8 +275,7 @@ class PairDataModule(LightningDataModule):
         in_training = part[listens.session] == 0
         if self.reading.share == "longest":
             longest = longest_plays(listens.track[in_training], listens.played_ratio[in_training], num_tracks)
-            ratio = shares_of_longest(listens.track, listens.played_ratio, longest)
-            sessions = replace(sessions, listens=replace(listens, played_ratio=ratio))
+            sessions = _with_shares(sessions, longest)
         if self._policies.min_count > 1:
             rare = np.bincount(listens.track[in_training], minlength=num_tracks) < self._policies.min_count
             left_out = rare[listens.track]
@@ -303,16 +303,19 @@ class PairDataModule(LightningDataModule):
         )
 
     def _summarise(self) -> pd.DataFrame:
-        listens = self.sessions.listens
+        listens, num_tracks = self.sessions.listens, len(self.catalog)
         rows: dict[str, tuple[int | None, ...]] = {}
         for part, (name, pairs) in enumerate(self.pairs.items()):
             if self._by_pair:
-                tracks = np.unique(np.concatenate([pairs.previous, pairs.following]))
+                num_plays = np.bincount(pairs.previous, minlength=num_tracks)
+                num_plays += np.bincount(pairs.following, minlength=num_tracks)
                 num_events, num_sessions = None, len(np.unique(pairs.session))
             else:
                 chosen = self._part_of_session[listens.session] == part
-                tracks, num_events = np.unique(listens.track[chosen]), int(chosen.sum())
+                num_plays = np.bincount(listens.track[chosen], minlength=num_tracks)
+                num_events = int(chosen.sum())
                 num_sessions = int((self._part_of_session == part).sum())
+            tracks = np.flatnonzero(num_plays)
             num_artists = len(np.unique(self.catalog.artist_of[tracks]))
             rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None)
         num_pairs = sum(map(len, self.pairs.values()))
@@ -361,8 +364,8 @@ class PairDataModule(LightningDataModule):
 
     def _hash(self) -> str:
         sha = hashlib.sha256(self.catalog.track_ids.tobytes() + self.catalog.artist_of.tobytes())
-        if self.catalog.texts is not None:
-            sha.update("\n".join(self.catalog.texts.tolist()).encode())
+        if self.catalog.source_ids is not None:
+            sha.update("\n".join(self.catalog.source_ids.tolist()).encode())
         for pairs in self.pairs.values():
             for column in (pairs.listener, pairs.previous, pairs.following, pairs.played_ratio):
                 sha.update(len(column).to_bytes(8, "little") + column.tobytes())
@@ -401,6 +404,12 @@ class PairDataModule(LightningDataModule):
             sampler=BatchSampler(num_pairs=len(pairs), batch_size=self._batch_size, seed=seed),
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _with_shares(sessions: Sessions, longest: np.ndarray) -> Sessions:
+    """The sessions with shares of the longest play of each track in place of milliseconds."""
+    ratio = shares_of_longest(sessions.listens.track, sessions.listens.played_ratio, longest)
+    return replace(sessions, listens=replace(sessions.listens, played_ratio=ratio))
 
 
 def _identity(batch: Any) -> Any:

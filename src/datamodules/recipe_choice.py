@@ -47,7 +47,7 @@ def _has_share(overrides: Sequence[str]) -> bool:
             key = str(override.key_or_group).removeprefix("datamodule.")
             OmegaConf.update(changes, key, override.value(), merge=True)
         path = OmegaConf.select(changes, "path")
-        settings = settings_of("table", OmegaConf.to_container(changes))  # type: ignore[arg-type]
+        settings = settings_of("table", dict(changes))
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise InputError(str(error)) from None
     if not isinstance(path, str):

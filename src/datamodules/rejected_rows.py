@@ -191,7 +191,7 @@ def _lines_of(path: Path, rows: RawRows, wanted: list[RejectedRow]) -> list[tupl
     return [("line", *(lost[row.byte] if row.byte >= 0 else read.get(row.row, (0, None)))) for row in wanted]
 
 
-def _open(path: Path) -> io.BufferedIOBase:
+def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
     return gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb")
 
 
@@ -220,7 +220,7 @@ def _line_numbers(path: Path, encoding: str, positions: list[int]) -> dict[int, 
         text = binary
         if encoding != "utf-8":
             name = "utf-16-le" if encoding == "utf-16" else encoding  # DuckDB counts the mark
-            decoded = io.TextIOWrapper(binary, encoding=name, errors="replace", newline="")  # type: ignore[type-var]
+            decoded = io.TextIOWrapper(binary, encoding=name, errors="replace", newline="")
             text = io.BufferedReader(_AsUtf8(decoded), 1 << 20)
         rest = text.read(1 << 20)  # what was read beyond `at`
         end = b"\n" if b"\n" in rest else b"\r"
@@ -281,10 +281,10 @@ def _kept(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
         yield line
 
 
-def _text_lines(binary: io.BufferedIOBase, encoding: str) -> Iterator[str]:
+def _text_lines(binary: gzip.GzipFile | io.BufferedReader, encoding: str) -> Iterator[str]:
     """The lines of a text; CR alone ends a line if the first bytes have no LF."""
     name = "utf-8-sig" if encoding == "utf-8" else encoding
-    text = io.TextIOWrapper(binary, encoding=name, errors="replace", newline="")  # type: ignore[type-var]
+    text = io.TextIOWrapper(binary, encoding=name, errors="replace", newline="")
     start = text.read(1 << 16)
     text.seek(0)
     if "\n" in start or "\r" not in start:

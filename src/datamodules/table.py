@@ -26,7 +26,7 @@ from src.datamodules.units import unit_of_duration, unit_of_ratio, unit_of_time
 from src.errors import InputError, check_number
 from src.runs.cores import duckdb_settings
 
-MEMORY = "3GiB"
+MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""
 
 _SAMPLE = 10_000
@@ -295,7 +295,8 @@ def _parse(database: duckdb.DuckDBPyConnection, opened: _Opened) -> None:
         if opened.settings.sql.texts and "datamodule" not in str(error):
             raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
         raise
-    number = "row, row * 1048576 + place AS position" if has_items else "rowid AS row, rowid AS position"
+    number = "row, {}(row * 1048576 + place) AS position" if has_items else "rowid AS row, {}rowid AS position"
+    number = number.format("-" if opened.settings.files.newest_first else "")
     database.execute(f"""CREATE OR REPLACE VIEW numbered AS
         SELECT {number}, * {"EXCLUDE (row, place)" if has_items else ""} FROM parsed WHERE NOT is_blank""")
 
@@ -340,13 +341,12 @@ def _events(
             f"no events: of {num_rows} rows in {path}, {found.num} are invalid and {num_rows - found.num} are left "
             "out; check datamodule.columns, datamodule.policies.min_seconds and datamodule.sql.drop"
         )
-    catalog = tracks.catalog(database)
     user_names = _name_users(database)
     _make_view(database, has_recommendations="recommendation" in plan.mapping, has_names=user_names is not None)
     dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
     return SourceEvents(
         database=database,
-        catalog=catalog,
+        catalog=tracks.catalog(database),
         user_names=user_names,
         reading=Reading(
             columns=plan.mapping,

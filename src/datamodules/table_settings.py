@@ -30,6 +30,7 @@ class CatalogueSettings:
         required: whether the file must exist; without it, titles and artists come from the events, if they have them.
         unknown: `reject` events of tracks that it does not have, or `add` these tracks.
         repeated: `refuse` a track that it has twice, or take the `first`.
+        sql: expressions that roles can name like columns; their values are texts.
     """
 
     files: FileSettings
@@ -38,6 +39,7 @@ class CatalogueSettings:
     required: bool
     unknown: str
     repeated: str
+    sql: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +181,7 @@ def catalogue_settings(config: Mapping[str, Any] | None) -> CatalogueSettings | 
     if config is None or config.get("file") is None:
         return None
     key = "datamodule.catalogue"
-    refuse_unknown(config, ["file", "columns", "units", "required", "unknown", "repeated", *_FILE_KEYS], key=key)
+    refuse_unknown(config, ["file", "columns", "units", "required", "unknown", "repeated", "sql", *_FILE_KEYS], key=key)
     columns = config["columns"]
     refuse_unknown(columns, ["track", "title", "artist", "duration"], key=f"{key}.columns")
     if columns.get("track") is None:
@@ -194,6 +196,7 @@ def catalogue_settings(config: Mapping[str, Any] | None) -> CatalogueSettings | 
         required=bool(config["required"]),
         unknown=config["unknown"],
         repeated=config["repeated"],
+        sql={str(name): str(text) for name, text in config["sql"].items()},
     )
 
 

@@ -55,8 +55,8 @@ class Tracks:
         if self.ids == "whole":
             return Catalog.from_columns(list(map(int, tracks)), *names, source=source)
         numbers = list(range(len(tracks)))
-        texts = list(tracks) if self.ids == "text" else None
-        return Catalog.from_columns(numbers, *names, source=source, texts=texts)
+        source_ids = list(tracks) if self.ids == "text" else None
+        return Catalog.from_columns(numbers, *names, source=source, source_ids=source_ids)
 
 
 def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings, folder: Path) -> Tracks | None:
@@ -88,18 +88,22 @@ def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings
     key = "datamodule.catalogue"
     files = find_files(str(folder), given.files, unpacked=folder, key=key)
     rows = open_rows(database, files, given.files, key=key)
+    rows.use_in_sql(given.sql.values())
     mapping: dict[str, str] = {}
     for role, path in given.columns.items():
         if path is None:
             continue
-        if (found := rows.find(str(path))) is None:
+        found = str(path) if path in given.sql else rows.find(str(path))
+        if found is None:
             raise rows.missing(str(path), key=f"{key}.columns.{role}")
         mapping[role] = found
-    cells = Cells(rows, {})
+    cells = Cells(rows, dict.fromkeys(given.sql, "VARCHAR"))
+    derived = "".join(f', CAST(({text}) AS VARCHAR) AS "{name}"' for name, text in given.sql.items())
     title = cells.text(mapping["title"]) if "title" in mapping else "CAST(NULL AS VARCHAR)"
     duration, unit = "CAST(NULL AS DOUBLE)", given.duration_unit
     if "duration" in mapping:
-        sample = f"SELECT {cells.shown(mapping['duration'])} FROM ({rows.relation(limit=1000)})"
+        shown = cells.shown(mapping["duration"])
+        sample = f"SELECT {shown} FROM (SELECT *{derived} FROM ({rows.relation(limit=1000)}))"
         values = [str(value) for (value,) in run(database, sample, rows.parameters, files=files).fetchall() if value]
         unit = unit_of_duration(values, unit, column=mapping["duration"], key=f"{key}.units.duration")
         duration = f"{cells.typed(mapping['duration'], 'DOUBLE')} * {MS_OF[unit]:g}"
@@ -108,7 +112,8 @@ def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings
         SELECT {number} AS number, CAST({text} AS VARCHAR) AS text, {title} AS title,
                {artist_of(mapping.get("artist"), cells, settings)} AS artist, {duration} AS duration_ms,
                {"fields IS NULL" if rows.is_json else "FALSE"} AS is_damaged
-        FROM ({rows.relation()}) {"WHERE line IS NOT NULL" if files.format == "jsonl" else ""}"""
+        FROM (SELECT *{derived} FROM ({rows.relation()}))
+        {"WHERE line IS NOT NULL" if files.format in ("jsonl", "lines") else ""}"""
     try:
         run(database, query, rows.parameters, files=files)
     except InputError as error:
@@ -148,7 +153,7 @@ def _number_tracks(
 ) -> Tracks:
     column = "number" if ids == "whole" else "text"
     is_first = settings.catalogue is not None and settings.catalogue.repeated == "first"
-    first = "QUALIFY row_number() OVER (PARTITION BY track ORDER BY place) = 1" if is_first else ""
+    first = f"WHERE rowid IN (SELECT min(rowid) FROM track_file GROUP BY {column})" if is_first else ""
     database.execute(f"""
         CREATE OR REPLACE TABLE catalogue AS
         SELECT row_number() OVER (ORDER BY place) - 1 AS row, track, title, artist, duration_ms

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.markup import escape
 
 from src.errors import InputError
@@ -55,6 +55,8 @@ def message(error: BaseException) -> str | None:
         return _line_of_the_config(error)
     if type(error) is ValueError and str(error).startswith("Config group override must be"):
         return "a config group cannot be null; name one of its choices, such as logger=none"
+    if isinstance(error, MissingMandatoryValue) and (key := error.full_key):
+        return f"{key} has no value, and there is no usual one; give {key}=<value>"
     if isinstance(error, OSError):
         return _line_of_the_disk(error)
     if isinstance(error, HydraException | OmegaConfBaseException):

@@ -53,3 +53,15 @@ def count(value: int, plain_below: int = 10_000) -> str:
     """
     thousands = (len(str(value)) - 1) // 3 if value >= plain_below else 0
     return f"{value / 1000**thousands:.0f}{' kMGT'[thousands].strip()}"
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that people use, in two digits; years are not used.
+
+    >>> duration(0.003), duration(5.0), duration(200.0), duration(9e3), duration(5e5), duration(3e8)
+    ('0.003 s', '5 s', '3.3 min', '2.5 h', '5.8 days', '3,472 days')
+    """
+    for least, per_unit, unit in ((172_800, 86_400, "days"), (3600, 3600, "h"), (60, 60, "min")):
+        if seconds >= least:
+            return f"{plain(seconds / per_unit, digits=2)} {unit}"
+    return f"{plain(seconds, digits=2)} s"

@@ -35,13 +35,14 @@ def run_logger(trainer: Trainer) -> RunLogger | None:
     return trainer.logger if isinstance(trainer.logger, RunLogger) else None
 
 
-def start_run(logger: RunLogger, config: DictConfig, *, setup: str, data_digest: str) -> None:
+def start_run(logger: RunLogger, config: DictConfig, *, setup: str, source: str, data_digest: str) -> None:
     """Start or resume the run, and log its parameters, its set-up and the digests by which it is found again.
 
     Args:
         logger: of the run.
         config: all of it.
         setup: name of the set-up.
+        source: name of the source in `conf/datamodule/`.
         data_digest: digest of its data.
 
     Raises:
@@ -51,7 +52,13 @@ def start_run(logger: RunLogger, config: DictConfig, *, setup: str, data_digest:
     logger.log_hyperparams(parameters(config))
     digests = {"setup_digest": setup_digest(config), "config_digest": config_digest(config), "data_digest": data_digest}
     logger.log_tags(
-        {"setup": setup, "mlflow.runColor": run_colour(setup), "run_dir": str(Path(config.run_dir)), **digests}
+        {
+            "setup": setup,
+            "source": source,
+            "mlflow.runColor": run_colour(setup),
+            "run_dir": str(Path(config.run_dir)),
+            **digests,
+        }
     )
 
 

@@ -366,8 +366,8 @@ def test_few_wrong_bytes_are_rejected_and_many_mean_latin_1(tmp_path: Path) -> N
 def test_ids_of_mixed_types_are_texts(tmp_path: Path) -> None:
     log = read_text(tmp_path, GOOD + "bob,1700000000,x7,S,A\n1.5,1700000000,010,S,A\n")
     assert {row[0] for row in log.rows} == {"1", "2", "bob", "1.5"}
-    assert log.catalog.texts is not None
-    assert log.catalog.texts.tolist() == ["10", "11", "12", "13", "x7", "010"]
+    assert log.catalog.source_ids is not None
+    assert log.catalog.source_ids.tolist() == ["10", "11", "12", "13", "x7", "010"]
     rows = objects()
     rows[3] |= {"user": "1", "track": "13"}
     check_good(read_text(tmp_path, as_lines(rows), "plays.jsonl"))

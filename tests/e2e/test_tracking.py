@@ -182,7 +182,10 @@ def test_a_run_names_its_data_and_watches_the_machine(tracked: tuple[Path, Any])
     _, run = tracked
     [given] = run.inputs.dataset_inputs
     assert given.dataset.digest == run.data.tags["data_digest"]
-    assert json.loads(given.dataset.profile)["train"]["pairs"] == 2240
+    profile = json.loads(given.dataset.profile)
+    assert profile["train"]["pairs"] == 2240
+    assert profile["description"]["num_users"] == 50
+    assert "first_sessions" not in profile["description"]  # plays of users stay in the run folder
     assert [column["name"] for column in json.loads(given.dataset.schema)["mlflow_colspec"]] == [
         *("previous", "following", "played_ratio")
     ]

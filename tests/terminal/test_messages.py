@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import ConfigCompositionException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from src.errors import InputError
 from src.terminal.messages import is_interrupt, message
@@ -32,6 +34,14 @@ def error_of(number: int, path: Path | str | None) -> OSError:
 
 def test_what_the_user_gave_is_one_line() -> None:
     assert message(InputError("alpha must lie in [0, 1],\n got 2")) == "alpha must lie in [0, 1], got 2"
+
+
+def test_a_value_that_has_to_be_given_is_named() -> None:
+    with pytest.raises(MissingMandatoryValue) as error:
+        _ = OmegaConf.create({"datamodule": {"path": "???"}}).datamodule.path
+    assert (
+        message(error.value) == "datamodule.path has no value, and there is no usual one; give datamodule.path=<value>"
+    )
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM])

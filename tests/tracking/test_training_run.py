@@ -27,7 +27,7 @@ def test_a_run_begins_with_what_finds_it_again(tmp_path: Path) -> None:
     config = config_of(tmp_path, parent_run_id="above")
     logger = build_logger(config, run_id=None)
     assert logger is not None
-    start_run(logger, config, setup="track", data_digest="of the data")
+    start_run(logger, config, setup="track", source="yes", data_digest="of the data")
     end_pruned(logger)
     run = mlflow.MlflowClient(config.logger.tracking_uri).get_run(logger.run_id)
     tags = run.data.tags

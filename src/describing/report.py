@@ -1,0 +1,329 @@
+"""The report of a description: what is printed, and `describe.json`."""
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from src.datamodules.table import Reading
+from src.describing.clock import Clock
+from src.describing.examples import ExampleSession
+from src.describing.material import Material
+from src.describing.measures import Facts, Spread
+from src.describing.picture import draw
+from src.describing.warnings import UNIT_OF_TIME, DataWarning, most_common, percent
+from src.runs.atomic import write_record, write_whole
+from src.terminal.numbers import duration, plain
+
+_SOURCE = ("datamodule=", "datamodule.", "experiment=", "recipe=", "world=", "world.", "taste@")
+"""Words of the command line that decide which data are read; the next command has them too."""
+
+
+_FROM = {
+    "ratio": "a column of shares",
+    "played": "time played and duration",
+    "longest": "time played and the longest play of the track",
+    "skipped": "skips",
+    "gap": "the time until the next play and the duration",
+    "none": "nothing",
+}
+"""What shares played are computed from, by `Plan.share`."""
+_NOT_GUESSED = ("last", "recommendation")
+"""Roles that only a setting gives a column."""
+
+
+def write_report(
+    facts: Facts,
+    warnings: Sequence[DataWarning],
+    material: Material,
+    *,
+    gap_minutes: float,
+    folder: Path,
+    title: str,
+    head: Mapping[str, Any],
+) -> None:
+    """Write `describe.json` and `describe.png`.
+
+    Args:
+        facts: the numbers.
+        warnings: what should be looked at.
+        material: what was measured.
+        gap_minutes: the pause that ends a session, which the picture marks.
+        folder: where to write; created if it does not exist.
+        title: name of the source.
+        head: more entries of `describe.json`, such as the digest of the data and the provenance.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "describe.png", lambda path: draw(facts, warnings, gap_minutes, title, path))
+    write_record(record(facts, warnings, material) | {"source": title, **head}, folder / "describe.json")
+
+
+def record(facts: Facts, warnings: Sequence[DataWarning], material: Material) -> dict[str, Any]:
+    """The content of `describe.json`: plain values under the names of `Facts`, the warnings, and what was read.
+
+    Args:
+        facts: the numbers.
+        warnings: what should be looked at.
+        material: what was measured.
+
+    Returns:
+        Nested dicts and lists.
+    """
+    return {
+        "warnings": [asdict(warning) for warning in warnings],
+        **asdict(facts),
+        "reading": asdict(material.reading) | {"dropped": dict(material.dropped)},
+        "remarks": list(material.remarks),
+    }
+
+
+def printed(facts: Facts, warnings: Sequence[DataWarning], material: Material, title: str) -> Group:
+    """What a person sees: what was read, the numbers, the first sessions, the warnings.
+
+    Args:
+        facts: the numbers.
+        warnings: what should be looked at.
+        material: what was measured.
+        title: name of the source.
+
+    Returns:
+        Tables and lines.
+    """
+    parts: list[RenderableType] = [*_reading(material), _numbers(facts, material.reading.share, title), _spreads(facts)]
+    parts += [_session(session, number) for number, session in enumerate(facts.first_sessions, start=1)]
+    parts += [Text(remark) for remark in material.remarks]
+    parts.append(_warnings(warnings))
+    return Group(*parts)
+
+
+def _warnings(warnings: Iterable[DataWarning]) -> Table:
+    """Each warning: what was found, its threshold, and below it what to do."""
+    table = Table.grid(padding=(0, 1))
+    for _ in range(2):
+        table.add_column()
+    for warning in warnings:
+        table.add_row(Text("warning     ", style="bold yellow"), Text(warning.says + _threshold(warning)))
+        table.add_row("", Text(f"→ {warning.remedy}"))
+    if not table.rows:
+        table.add_row("warnings    ", "none: nothing reaches its threshold (conf/describe.yaml)")
+    return table
+
+
+def _threshold(warning: DataWarning) -> str:
+    return "" if warning.threshold is None else f" (warnings.{warning.name}={warning.threshold})"
+
+
+def next_command(
+    words: Sequence[str],
+    reading: Reading,
+    warnings: Sequence[DataWarning],
+    *,
+    columns: Mapping[str, str | None],
+) -> str:
+    """What to type next: train on these data, with columns and units written out where columns were guessed.
+
+    Data that cannot be trained on, or that were read in a wrong unit, are to be described again.
+
+    Args:
+        words: overrides of the command line.
+        reading: what was read.
+        warnings: of the data.
+        columns: the settings of the columns; null for a role that has none.
+
+    Returns:
+        A command for a shell.
+    """
+    kept = [word for word in words if word.lstrip("+~").startswith(_SOURCE)]
+    kept = ["datamodule=table" if word == "datamodule=table_playlists" else word for word in kept]  # train.py decides
+    unit = next((warning.unit for warning in warnings if warning.unit is not None), None)
+    if reading.guessed:
+        kept = [word for word in kept if not word.startswith(("datamodule.columns", "datamodule.units"))]
+        units = {**reading.units, **({"timestamp": unit} if unit else {})}
+        without = {role: None for role, column in columns.items() if column is None and role not in _NOT_GUESSED}
+        kept += [f"datamodule.columns={_as_words({**reading.columns, **without})}"]
+        kept += [f"datamodule.units={_as_words(units)}"] * bool(units)
+    elif unit:
+        kept = [word for word in kept if not word.startswith(f"{UNIT_OF_TIME}=")] + [f"{UNIT_OF_TIME}={unit}"]
+    again = unit is not None or any(warning.name == "splits" for warning in warnings)
+    verb = "describe.py" if again else "train.py"
+    return " ".join(["python", verb, *map(shlex.quote, kept)])
+
+
+def _as_words(values: Mapping[str, str | None]) -> str:
+    """A mapping in the language of Hydra."""
+    return (
+        "{"
+        + ", ".join(f"{name}: {'null' if value is None else _quoted(value)}" for name, value in values.items())
+        + "}"
+    )
+
+
+def _quoted(text: str) -> str:
+    """A text in the language of Hydra, where an unquoted `null` or `12` is none."""
+    if re.fullmatch(r"[A-Za-z_]\w*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _reading(material: Material) -> list[RenderableType]:
+    reading, parts = material.reading, list[RenderableType]()
+    if reading.guessed:
+        table = _table("role", "column", "unit", "found")
+        for role, column in reading.columns.items():
+            found = "by its name" if role in reading.guessed else "as given"
+            table.add_row(role, Text(column), Text(reading.units.get(role, "")), found)
+        parts.append(_titled("columns", table))
+    if reading.rejected:
+        table = _table("rows", "reason", right=("rows",))
+        for reason, count in most_common(reading.rejected):
+            table.add_row(f"{count:,}", Text(reason))
+        parts.append(_titled("rejected rows", table, *map(_example, reading.examples)))
+    if any(material.dropped.values()):
+        table = _table("events", "rule", right=("events",))
+        for rule, count in most_common(material.dropped):
+            if count:
+                table.add_row(f"{count:,}", rule)
+        parts.append(_titled("left out", table))
+    return parts
+
+
+def _example(row: Mapping[str, str | int]) -> str:
+    where = next(f"{unit} {row[unit]}" for unit in ("line", "row") if unit in row)
+    return f"for example {Path(str(row['file'])).name} {where}: {row['reason']}"
+
+
+def _numbers(facts: Facts, source: str, title: str) -> Group:
+    table = _table("", "what it is", "value", right=("value",))
+    popularity, repeats = facts.popularity, facts.repeats
+    users = "playlists, each of which counts as a user" if facts.are_playlists else "listeners"
+    rows = [
+        ("rows", "in the files", f"{facts.num_rows:,}"),
+        ("", "rejected", f"{facts.num_rejected:,}"),
+        ("plays", "that were read", f"{facts.num_events:,}"),
+        ("users", users, f"{facts.num_users:,}"),
+        ("sessions", "in which tracks follow each other", f"{facts.num_sessions:,}"),
+        ("", "with one play, which have no pairs", percent(facts.single_play_sessions)),
+        ("tracks", "in the catalogue", f"{facts.num_tracks:,}"),
+        ("", "that are played", f"{facts.num_played_tracks:,}"),
+        ("artists", "in the catalogue", f"{facts.num_artists:,}"),
+        *_time_rows(facts.clock),
+        ("repeats", "plays of a track that was played before in the session", percent(repeats.in_session)),
+        ("", "plays of a track that the user has played before", percent(repeats.by_listener)),
+        ("", "plays of the track just played", percent(repeats.self_pairs)),
+        ("popularity", f"plays of {popularity.top_track}, the first track", percent(popularity.top_share)),
+        ("", "plays of the most played hundredth of the tracks", percent(popularity.top_hundredth_share)),
+        ("", "tracks that together have half of the plays", f"{popularity.half:,}"),
+        *_share_rows(facts, source),
+        *_pair_rows(facts),
+    ]
+    for name, meaning, value in rows:
+        table.add_row(name, Text(meaning), value)
+    return _titled(title, table)
+
+
+def _time_rows(clock: Clock | None) -> list[tuple[str, str, str]]:
+    if clock is None:
+        return [("time", "the source has no clock", "–")]
+    rows = [
+        ("time", "first play, UTC", clock.first),
+        ("", "last play, UTC", clock.last),
+        ("", "longest time without any play", duration(clock.silence_days * 86_400)),
+        ("", "plays with the same time as an earlier one of the user", percent(clock.ties)),
+        ("", "of these, with the same track too", percent(clock.duplicates)),
+        (
+            "",
+            f"most plays of a user on a day: listener {clock.busiest_listener}, {clock.busiest_day}",
+            f"{clock.busiest_plays:,}",
+        ),
+    ]
+    if clock.median_gap_s is not None:
+        rows.append(("", "median time between two plays of a user", duration(clock.median_gap_s)))
+    return rows
+
+
+def _share_rows(facts: Facts, source: str) -> list[tuple[str, str, str]]:
+    shares = facts.shares
+    if shares is None:
+        return [("share played", "known for", "0 %")]
+    return [
+        ("share played", f"known for (computed from {_FROM[source]})", percent(shares.known)),
+        ("", "mean", plain(shares.mean)),
+        ("", "plays with share 0", percent(shares.at_zero)),
+        ("", "plays with share 1", percent(shares.at_one)),
+    ]
+
+
+def _pair_rows(facts: Facts) -> list[tuple[str, str, str]]:
+    test, splits = facts.test, facts.splits
+    if test is None or splits is None:
+        return []
+    rows = [("", f"for {name}", f"{counts['pairs']:,}") for name, counts in splits.items()]
+    rows[0] = ("pairs", *rows[0][1:])
+    rows += [
+        ("cold in test", "tracks that no training session plays", percent(test.cold_tracks)),
+        ("", "pairs with such a track", percent(test.cold_pairs)),
+    ]
+    if test.mean_mse is not None and test.mean_bce is not None:
+        rows += [
+            ("constant", "test mse of the mean share of training", plain(test.mean_mse)),
+            ("", "test bce of the same", plain(test.mean_bce)),
+        ]
+    if test.popular_recall_at_10 is not None and test.popular_ndcg_at_10 is not None:
+        rows += [
+            ("popular", "test recall@10 of the most played tracks", plain(test.popular_recall_at_10)),
+            ("", "test ndcg@10 of the same", plain(test.popular_ndcg_at_10)),
+        ]
+    return rows
+
+
+def _spreads(facts: Facts) -> Group:
+    columns = ("least", "median", "mean", "95 % at most", "most")
+    table = _table("", *columns, right=columns)
+    rows: list[tuple[str, Spread | None]] = [
+        ("tracks of a session", facts.session_length),
+        ("plays of a user", facts.plays_of_user),
+        ("sessions of a user", facts.sessions_of_user),
+        ("plays of a track", facts.plays_of_track),
+        ("tracks of an artist", facts.tracks_of_artist),
+        ("training pairs of a track", facts.pairs_of_track),
+    ]
+    for name, spread in rows:
+        if spread is not None:
+            values = (spread.least, spread.median, spread.mean, spread.high, spread.most)
+            table.add_row(name, *map(plain, values))
+    return _titled("distributions", table)
+
+
+def _session(session: ExampleSession, number: int) -> Group:
+    has_time = any(play.time is not None for play in session.plays)
+    table = _table(*["time, UTC"] * has_time, "title", "artist", "share", right=("time, UTC", "share"))
+    if has_time:
+        table.columns[0].justify = "left"
+    for play in session.plays:
+        times = [play.time or ""] * has_time
+        share = "–" if play.share is None else plain(play.share)
+        names = (Text(name, no_wrap=True, overflow="ellipsis") for name in (play.title, play.artist))
+        table.add_row(*times, *names, share)
+    hidden = session.num_plays - len(session.plays)
+    notes = [f"and {hidden:,} more"] * (hidden > 0)
+    title = f"session {number} as it was read: listener {session.listener}, {session.num_plays:,} plays"
+    return _titled(title, table, *notes)
+
+
+def _titled(title: str, table: Table, *notes: str) -> Group:
+    """A table below its title and above some notes, which may be wider than the table."""
+    return Group(Text(title, style="bold"), table, *(Text(note, style="italic") for note in notes))
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=column in right)
+    return table

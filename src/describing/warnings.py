@@ -1,0 +1,294 @@
+"""What in a description should make a person look at the data again: each warning has a threshold and a remedy.
+
+The thresholds are in `conf/describe.yaml`, under `warnings`; null switches a warning off.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+
+from src.datamodules.policies import Policies
+from src.describing.clock import DAY_MS, Clock
+from src.describing.material import Material
+from src.describing.measures import Facts
+from src.errors import check_number
+from src.terminal.numbers import duration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """From which value on something is worth a warning; None for never.
+
+    Args:
+        plays_a_day: plays of one listener on one day (UTC).
+        track_share: share of the plays that one track has.
+        duplicate_share: share of the plays that repeat listener, time and track of another.
+        single_play_users: share of the users who have exactly one play.
+        single_session_users: share of the users who have exactly one session, where there is a clock.
+        silence_share: longest time without any play, as a share of the whole time; of at least one day.
+        tie_share: share of the plays that have the same time as an earlier one of the same listener.
+        same_share: share of the known shares played that have one value.
+        earliest_year: times before it, or in the future, look like times in another unit.
+        rejected_share: share of the rows that were rejected.
+        dropped_share: share of the rows that one rule left out, other than the policy for duplicates.
+        cold_share: share of the test pairs with a track that training sessions do not have.
+        nameless_share: share of the tracks that have no artist.
+
+    Raises:
+        InputError: a threshold is out of range.
+    """
+
+    plays_a_day: int | None
+    track_share: int | float | None
+    duplicate_share: int | float | None
+    single_play_users: int | float | None
+    single_session_users: int | float | None
+    silence_share: int | float | None
+    tie_share: int | float | None
+    same_share: int | float | None
+    earliest_year: int | None
+    rejected_share: int | float | None
+    dropped_share: int | float | None
+    cold_share: int | float | None
+    nameless_share: int | float | None
+
+    def __post_init__(self) -> None:
+        """Check the thresholds."""
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            hint = "null switches the warning off"
+            if name in ("plays_a_day", "earliest_year"):
+                check_number(f"warnings.{name}", value, whole=True, least=1, hint=hint)
+            else:
+                check_number(f"warnings.{name}", value, least=0, most=1, hint=hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataWarning:
+    """One warning.
+
+    Args:
+        name: of its threshold in `conf/describe.yaml`; `splits` for data that cannot be split.
+        says: what was found, in words and numbers.
+        remedy: what to do about it.
+        threshold: the value from which on it is given.
+        unit: the unit that the times seem to have, if it is another one.
+    """
+
+    name: str
+    says: str
+    remedy: str
+    threshold: int | float | None
+    unit: str | None = None
+
+
+UNIT_OF_TIME = "datamodule.units.timestamp"
+"""The setting for times that were read in a wrong unit."""
+_POLICIES = {field.name for field in fields(Policies)}
+_Found = Iterator[tuple[str, str, str]]
+"""Name of a threshold, what was found, and the remedy."""
+
+
+def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> list[DataWarning]:
+    """Everything that a person should look at before training, the most fundamental first.
+
+    Args:
+        facts: the numbers.
+        material: what they were measured on.
+        thresholds: from which value on there is a warning.
+
+    Returns:
+        The warnings.
+    """
+    found = [
+        DataWarning(
+            name=name,
+            says=says,
+            remedy=remedy,
+            threshold=getattr(thresholds, name),
+            unit=remedy.removeprefix(f"{UNIT_OF_TIME}=") if remedy.startswith(f"{UNIT_OF_TIME}=") else None,
+        )
+        for part in (_of_rows, _of_times, _of_users, _of_tracks)
+        for name, says, remedy in part(facts, material, _Limits(thresholds))
+    ]
+    if material.refusal is not None:
+        remedy = "correct what is listed below, or add data" if found else "add data"
+        found.insert(0, DataWarning(name="splits", says=material.refusal, remedy=remedy, threshold=None))
+    return found
+
+
+class _Limits:
+    """Asks whether a value reaches its threshold; one that is switched off is never reached."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._thresholds = thresholds
+
+    def reached(self, name: str, value: int | float) -> bool:
+        limit = getattr(self._thresholds, name)
+        return limit is not None and value >= limit
+
+    def year(self) -> int | None:
+        return self._thresholds.earliest_year
+
+
+def _of_rows(facts: Facts, material: Material, limits: _Limits) -> _Found:
+    reading, num_rows = material.reading, max(facts.num_rows, 1)
+    if facts.num_rejected and limits.reached("rejected_share", facts.num_rejected / num_rows):
+        reasons = "; ".join(f"{reason} ({count:,})" for reason, count in most_common(reading.rejected)[:3])
+        yield (
+            "rejected_share",
+            f"{percent(facts.num_rejected / num_rows)} of the rows were rejected: {reasons}",
+            "correct them, they are listed in rejected.jsonl, or let train.py go on with "
+            f"datamodule.max_rejected={_above(facts.num_rejected / num_rows)}",
+        )
+    for rule, count in material.dropped.items():
+        if count and rule != "duplicates" and limits.reached("dropped_share", count / num_rows):
+            setting = f"policies.{rule}" if rule in _POLICIES else f"sql.drop.{rule} (null switches it off)"
+            yield (
+                "dropped_share",
+                f"the rule {rule} left out {count:,} events, {percent(count / num_rows)} of the rows",
+                f"change datamodule.{setting} if that is not intended",
+            )
+
+
+def _of_times(facts: Facts, material: Material, limits: _Limits) -> _Found:
+    clock = facts.clock
+    if clock is None:
+        return
+    if (year := limits.year()) is not None and (unit := _unit(clock, year)):
+        name, option = unit
+        yield (
+            "earliest_year",
+            f"the times look like {name} that were read as milliseconds: from {clock.first} to {clock.last}",
+            f"{UNIT_OF_TIME}={option}",
+        )
+    elif year is not None and clock.last_ms > _now_ms() + DAY_MS:
+        yield (
+            "earliest_year",
+            f"the last play is in the future: {clock.last}",
+            "check the column and the unit of the timestamp (datamodule.units.timestamp)",
+        )
+    silent = clock.silence_days / clock.span_days if clock.span_days else 0.0
+    if clock.silence_days >= 1 and limits.reached("silence_share", silent):
+        before = clock.plays_before_silence
+        yield (
+            "silence_share",
+            f"the clock jumps, or plays are missing: there is none for {clock.silence_days:,.0f} days, from "
+            f"{clock.silence_from} to {clock.silence_to}, which is {percent(silent)} of the whole time; {before:,} "
+            f"plays are before and {facts.num_events - before:,} after",
+            "check the times of the smaller part, they may come from a device with a wrong clock; leave these rows "
+            "out, or use datamodule.split=session",
+        )
+    if limits.reached("tie_share", clock.ties):
+        yield (
+            "tie_share",
+            f"{percent(clock.ties)} of the plays have the same time as an earlier play of their listener; the order of "
+            "the file decides which of them came first",
+            "make sure that the file is in the order of listening, or use a column with finer times",
+        )
+    if limits.reached("duplicate_share", clock.duplicates):
+        yield (
+            "duplicate_share",
+            f"{percent(clock.duplicates)} of the plays have listener, time and track of another play",
+            "if the rows were exported twice, datamodule.policies.duplicates=drop",
+        )
+    dropped = material.dropped.get("duplicates", 0)
+    if dropped and limits.reached("duplicate_share", dropped / max(facts.num_rows, 1)):
+        yield (
+            "duplicate_share",
+            f"{percent(dropped / max(facts.num_rows, 1))} of the rows are duplicates of another row, and were left out",
+            "check whether a file is there twice, or whether the source writes a play in several rows; "
+            "datamodule.policies.duplicates=keep keeps them",
+        )
+
+
+def _of_users(facts: Facts, material: Material, limits: _Limits) -> _Found:  # noqa: ARG001 - the parts are alike
+    clock = facts.clock
+    if facts.num_users > 1 and limits.reached("single_play_users", facts.single_play_users):
+        yield (
+            "single_play_users",
+            f"{percent(facts.single_play_users)} of the {facts.num_users:,} users have one play only: their ids look "
+            "like numbers of rows",
+            "name the column of the listener with datamodule.columns.user",
+        )
+    elif clock and facts.num_users > 1 and limits.reached("single_session_users", facts.single_session_users):
+        yield (
+            "single_session_users",
+            f"{percent(facts.single_session_users)} of the {facts.num_users:,} users have one session only, although "
+            f"the plays span {duration(clock.span_days * 86_400)}",
+            "check the unit of the timestamp (datamodule.units.timestamp) and datamodule.session_gap_minutes",
+        )
+    if clock and limits.reached("plays_a_day", clock.busiest_plays):
+        yield (
+            "plays_a_day",
+            f"listener {clock.busiest_listener} has {clock.busiest_plays:,} plays on {clock.busiest_day}",
+            "this may be a program or a shared account, or several users under one id; leave the user out if so",
+        )
+
+
+def _of_tracks(facts: Facts, material: Material, limits: _Limits) -> _Found:  # noqa: ARG001 - the parts are alike
+    popularity, shares, test = facts.popularity, facts.shares, facts.test
+    if facts.num_played_tracks > 1 and limits.reached("track_share", popularity.top_share):
+        yield (
+            "track_share",
+            f"{percent(popularity.top_share)} of the plays are of one track, {popularity.top_track}",
+            "check whether it is a placeholder for unknown tracks or for advertisements; leave these rows out if so",
+        )
+    if shares is not None and facts.num_events > 1 and limits.reached("same_share", shares.at_commonest):
+        yield (
+            "same_share",
+            f"{percent(shares.at_commonest)} of the known shares played are {shares.commonest:g}: they say nothing "
+            "about what listeners like",
+            "datamodule.share=none recipe=playlists learns from the order of the tracks instead",
+        )
+    if limits.reached("nameless_share", facts.nameless_share):
+        yield (
+            "nameless_share",
+            f"{percent(facts.nameless_share)} of the tracks have no artist: each of them counts as an artist of its "
+            "own, and the artist part of a model learns nothing from them",
+            "name the column with datamodule.columns.artist, or use model=track",
+        )
+    if test is not None and limits.reached("cold_share", test.cold_pairs):
+        yield (
+            "cold_share",
+            f"{percent(test.cold_pairs)} of the test pairs have a track that no training session plays",
+            "add data, or use datamodule.policies.min_count=5, which leaves rare tracks out",
+        )
+
+
+def _unit(clock: Clock, year: int) -> tuple[str, str] | None:
+    """The unit that the times seem to have, and its option; None where they are plausible, or no unit makes them so."""
+    earliest, latest = datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000, _now_ms() + DAY_MS
+    if earliest <= clock.median_ms <= latest:
+        return None
+    units = (("seconds", "s", 1000.0), ("microseconds", "us", 1e-3), ("nanoseconds", "ns", 1e-6))
+    plausible = [unit for unit in units if earliest <= clock.median_ms * unit[2] <= latest]
+    return plausible[0][:2] if plausible else None
+
+
+def _now_ms() -> float:
+    return datetime.now(UTC).timestamp() * 1000
+
+
+def most_common(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Names and counts, the largest first."""
+    return sorted(counts.items(), key=lambda item: -item[1])
+
+
+def percent(share: float) -> str:
+    """A share for people.
+
+    >>> percent(0.3), percent(0.99987), percent(0.00012), percent(1.0)
+    ('30 %', '99.99 %', '0.012 %', '100 %')
+    """
+    if share in (0, 1):
+        return f"{share:.0%}".replace("%", " %")
+    value = 100 * share
+    return f"{value:.2f} %".replace(".00", "") if value >= 99 else f"{value:.2g} %"
+
+
+def _above(share: float) -> float:
+    """A setting with two digits that is at least the share."""
+    return min(1.0, float(f"{share * 1.05:.2g}"))

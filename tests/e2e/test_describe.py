@@ -1,0 +1,98 @@
+"""`describe.py` as its user meets it: before training."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running import run_verb
+from tests.e2e.test_train import train
+
+SMALL = ("trainer.max_epochs=1", "callbacks.plots=null", "callbacks.export.k=10", "logger=none")
+
+
+@pytest.fixture(scope="module")
+def described(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run folder, and what was printed."""
+    cwd = tmp_path_factory.mktemp("described")
+    words = "datamodule=botify", f"datamodule.path={ring_logs}", "warnings.track_share=0.01", "hydra.run.dir=answer"
+    return cwd / "answer", run_verb("describe.py", cwd, *words).stdout
+
+
+def test_the_run_folder_has_the_numbers_and_the_picture(described: tuple[Path, str]) -> None:
+    folder, printed = described
+    assert {path.name for path in folder.iterdir()} == {"describe.json", "describe.png"}
+    record = json.loads((folder / "describe.json").read_text(encoding="utf-8"))
+    assert (record["num_events"], record["num_users"], record["num_tracks"]) == (3200, 50, 60)
+    assert [warning["name"] for warning in record["warnings"]] == ["track_share"]
+    assert "describe.py datamodule=botify" in record["provenance"]["command"]
+    assert "run folder   " in printed
+
+
+def test_the_next_command_trains_on_the_same_data(described: tuple[Path, str], tmp_path: Path) -> None:
+    folder, printed = described
+    [command] = [line.removeprefix("next").strip() for line in printed.splitlines() if line.startswith("next ")]
+    python, verb, *words = shlex.split(command)
+    assert (python, verb) == ("python", "train.py")
+    train(tmp_path, *words, *SMALL, "hydra.run.dir=run")
+    record = json.loads((folder / "describe.json").read_text(encoding="utf-8"))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["data_digest"] == record["data_digest"]
+    floors = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert record["test"]["mean_mse"] == pytest.approx(floors["test/mse_mean_floor"], rel=1e-5)
+    assert record["test"]["popular_ndcg_at_10"] == pytest.approx(floors["test/ndcg_at_10_popular_floor"], rel=1e-5)
+    assert record["test"]["popular_recall_at_10"] == pytest.approx(floors["test/recall_at_10_popular_floor"], rel=1e-5)
+
+
+def test_a_used_folder_and_a_wrong_threshold_are_refused_in_one_line(described: tuple[Path, str]) -> None:
+    folder, _ = described
+    words = "datamodule=botify", "datamodule.path=x", f"hydra.run.dir={folder}"
+    assert "holds a run already" in run_verb("describe.py", folder.parent, *words, code=2).stderr
+    done = run_verb("describe.py", folder.parent, "warnings.tie_share=7", code=2)
+    assert "warnings.tie_share must be a number of at least 0 and at most 1, got 7" in done.stderr
+    done = run_verb("describe.py", folder.parent, "datamodule.path=x", code=2)
+    assert "does not say what the files are" in done.stderr
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Ten listeners with a session of six tracks on each of ten days."""
+    lines = ["uid,ts,song,artist_name"]
+    for listener in range(10):
+        for day in range(10):
+            start = 1_700_000_000 + 86_400 * day + 60 * listener
+            lines += [f"u{listener},{start + 200 * n},Song {(listener + n) % 20},Artist {n}" for n in range(6)]
+    path = tmp_path / "plays.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_table_without_shares_is_described_and_the_command_that_it_prints_trains(table: Path, tmp_path: Path) -> None:
+    printed = run_verb("describe.py", tmp_path, "datamodule=table", f"datamodule.path={table}").stdout
+    [command] = [line.removeprefix("next").strip() for line in printed.splitlines() if line.startswith("next ")]
+    assert "'datamodule.columns={user: uid, timestamp: ts, title: song, artist: artist_name}'" in command
+    assert "'datamodule.units={timestamp: s}'" in command
+    assert "u1" not in printed.replace(str(table), "").split()  # no user id
+    train(tmp_path, *shlex.split(command)[2:], *SMALL, "hydra.run.dir=run")
+    assert "test/recall_at_10" in json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+
+def test_seconds_that_were_read_as_milliseconds_are_described_again_as_seconds(table: Path, tmp_path: Path) -> None:
+    words = "datamodule=table", f"datamodule.path={table}", "datamodule.units.timestamp=ms", "hydra.run.dir=wrong"
+    printed = run_verb("describe.py", tmp_path, *words).stdout
+    record = json.loads((tmp_path / "wrong" / "describe.json").read_text(encoding="utf-8"))
+    assert [warning["name"] for warning in record["warnings"]][:2] == ["earliest_year", "single_session_users"]
+    [command] = [line.removeprefix("next").strip() for line in printed.splitlines() if line.startswith("next ")]
+    _, verb, *again = shlex.split(command)
+    assert verb == "describe.py"
+    run_verb("describe.py", tmp_path, *again, "hydra.run.dir=right")
+    right = json.loads((tmp_path / "right" / "describe.json").read_text(encoding="utf-8"))
+    assert right["warnings"] == []
+    assert right["num_sessions"] == 100
+
+
+def test_where_no_row_can_be_read_the_line_says_why(table: Path, tmp_path: Path) -> None:
+    words = "datamodule=table", f"datamodule.path={table}", "datamodule.units.timestamp=iso"
+    done = run_verb("describe.py", tmp_path, *words, code=2)
+    assert "600 of 600 rows" in done.stderr
+    assert "plays.csv line 2: ts must be a date and time such as" in done.stderr
