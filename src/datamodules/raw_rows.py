@@ -191,6 +191,8 @@ def open_rows(
     Raises:
         InputError: the files cannot be read, or have different columns.
     """
+    if not files.is_local:
+        _load_httpfs(database, files.shown[0])
     encoding = _encoding(files) if settings.encoding == "auto" else settings.encoding
     rejects: str | None = f"rejects_{re.sub('[^a-z]', '_', key)}"
     database.execute(f"DROP TABLE IF EXISTS {rejects}; DROP TABLE IF EXISTS scans_{rejects}")
@@ -240,6 +242,21 @@ def _encoding(files: Files) -> str:
     if not all(is_wide) or "json" in files.format:
         raise InputError(f"cannot read {shown}: it is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
     return "utf-16"
+
+
+def _load_httpfs(database: duckdb.DuckDBPyConnection, address: str) -> None:
+    """Load the extension with which DuckDB opens addresses; it downloads it on first use.
+
+    Raises:
+        InputError: it cannot be downloaded.
+    """
+    try:
+        database.execute("INSTALL httpfs; LOAD httpfs")
+    except duckdb.Error:
+        raise InputError(
+            f"cannot read {address}: DuckDB opens addresses with its extension httpfs, and cannot download it here; type "
+            "python -c \"import duckdb; duckdb.sql('INSTALL httpfs')\" with access to the internet, or download the files"
+        ) from None
 
 
 def _csv_scan(dialect: Dialect, encoding: str, rejects: str | None) -> str:

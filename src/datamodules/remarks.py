@@ -13,6 +13,9 @@ from src.datamodules.table import Reading
 _MANY_TIES = 0.05
 """Share of events with the timestamp of the event before them, above which their order is the order of the file."""
 
+_EARLY_MS = 631_152_000_000
+"""Start of 1990. Seconds that are read as milliseconds are in January 1970."""
+
 _SOURCE_OF_SHARE = {
     "longest": "played / longest play of the track in training (the source has no durations)",
     "skipped": "0 for a skipped track, otherwise 1",
@@ -67,6 +70,8 @@ def remarks_on(
             f"times        {num_future:,} events lie in the future, the last in {latest:%B %Y}; check "
             "datamodule.units.timestamp and datamodule.zone"
         )
+    if reading.units.get("timestamp") == "ms" and sessions.timestamp.max(initial=0) < _EARLY_MS:
+        lines.append("times        all events lie before 1990; are the times seconds? datamodule.units.timestamp=s")
     if reading.share in _SOURCE_OF_SHARE:
         lines.append(f"share played {_SOURCE_OF_SHARE[reading.share]}")
     return lines + _on_shares(reading, pairs["train"]) + _on_artists(reading, catalog)

@@ -16,6 +16,7 @@ import pytest
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from tests.conftest import build_datamodule
 from tests.datamodules.reading import Read, read, rejected_lines
 
 Make = Callable[..., PairDataModule]
@@ -712,3 +713,20 @@ def test_an_address_that_cannot_be_opened_is_named_without_its_secrets() -> None
     with pytest.raises(InputError, match=r"cannot read ftp://nowhere/plays.csv: ") as caught:
         read("table", address)
     assert "hidden" not in str(caught.value)
+
+
+def test_an_address_needs_an_extension_of_duckdb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where DuckDB keeps extensions
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(
+        InputError, match=r"cannot read s3://bucket/plays.parquet: (DuckDB opens addresses with|.*HTTP)"
+    ):
+        read("table", "s3://bucket/plays.parquet")
+
+
+def test_seconds_that_are_read_as_milliseconds_are_remarked_on(tmp_path: Path) -> None:
+    rows = "".join(f"u{play // 10},{1_700_000 + 3600 * (play // 10) + play},t{play % 60}\n" for play in range(600))
+    (tmp_path / "plays.csv").write_text("user,timestamp,track\n" + rows)
+    datamodule = build_datamodule(tmp_path / "plays.csv", tmp_path, source="table", units={"timestamp": "ms"})
+    datamodule.setup()
+    assert any("before 1990; are the times seconds?" in line for line in datamodule.remarks())
