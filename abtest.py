@@ -24,7 +24,7 @@ def abtest(config: DictConfig) -> None:
     from src.runs.provenance import provenance
     from src.simulation.arm_policies import make_policies
     from src.terminal.progress import arm_bars
-    from src.terminal.tables import effects_table
+    from src.terminal.tables import effects_table, methods_table
     from src.tracking.recommenders import attach_abtest, locate_recommendations
 
     run_dir = Path(config.run_dir)
@@ -75,6 +75,7 @@ def abtest(config: DictConfig) -> None:
     console.print(effects_table(analysis.record()), "")
     for column, meaning in explain_terminal_columns(analysis).items():
         console.print(f"- {column}: {meaning}", markup=False)
+    console.print("", methods_table(analysis.record()))
     console.print("", *details(analysis), "", sep="\n", markup=False)
     source = logs if arms is None else run_dir
     is_run = any(Path(name).is_dir() or parse_name(name).name.startswith("run:") for name in names.values() if name)

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from src.abtest.log import Users
+from src.abtest.methods import methods
 from src.abtest.metrics import METRICS, Values, metric_values
 from src.abtest.result import Analysis, Effect
 from src.abtest.settings import AnalysisSettings
@@ -67,8 +68,13 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
         effects=effects,
         sample_ratio_p_value=sample_ratio(counts, planned),
         verdicts={},
+        methods={},
     )
-    return replace(analysis, verdicts={arm: verdict(analysis, arm) for arm in users.arms[1:]})
+    return replace(
+        analysis,
+        verdicts={arm: verdict(analysis, arm) for arm in users.arms[1:]},
+        methods={arm: methods(analysis.effect(arm, settings.primary), settings) for arm in users.arms[1:]},
+    )
 
 
 def _check_pre_period(users: Users, pre_period: Users) -> None:
@@ -103,6 +109,7 @@ def _compare(
     of_control, of_treatment = values[users.arm_of == 0], values[users.arm_of == number]
     samples, alpha = (GroupSummary.of(of_control), GroupSummary.of(of_treatment)), float(settings.alpha)
     base = welch(*samples, alpha)
+    relative = fieller(*samples, alpha)
     effect = Effect(
         treatment=treatment,
         metric=metric,
@@ -111,11 +118,10 @@ def _compare(
         control_mean=samples[0].mean,
         treatment_mean=samples[1].mean,
         significant=bool(base.p_value < alpha),
+        relative_lower_percent=relative.lower_percent,
+        relative_upper_percent=relative.upper_percent,
         **asdict(base),
     )
-    if settings.relative:
-        lower, upper = fieller(*samples, alpha)
-        effect = replace(effect, relative_lower_percent=lower, relative_upper_percent=upper)
     if settings.sizing:
         smallest = minimal_detectable_effect(*samples, alpha, float(settings.power))
         needed = {
@@ -132,15 +138,14 @@ def _compare(
         effect = replace(effect, bootstrap_lower_percent=lower, bootstrap_upper_percent=upper)
     if pre_values is not None:
         compared = np.isin(users.arm_of, (0, number))
-        arms = users.arm_of[compared]
-        adjusted, saved = cuped(values[compared], pre_values[compared], arms)
-        difference = welch(GroupSummary.of(adjusted[arms == 0]), GroupSummary.of(adjusted[arms == number]), alpha)
+        adjusted = cuped(values[compared], pre_values[compared], users.arm_of[compared] == number)
+        difference = adjusted.difference(alpha)
         effect = replace(
             effect,
             cuped_effect_percent=difference.effect_percent,
             cuped_lower_percent=difference.lower_percent,
             cuped_upper_percent=difference.upper_percent,
             cuped_p_value=difference.p_value,
-            cuped_variance_saved_percent=saved,
+            cuped_variance_saved_percent=adjusted.saved_percent,
         )
     return effect

@@ -47,17 +47,19 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
     for row, metric in enumerate(METRICS):
         for number, treatment in enumerate(treatments):
             effect = analysis.effect(treatment, metric)
-            if not np.isfinite(effect.lower_percent):
+            if not np.isfinite(effect.relative_lower_percent):
                 continue
             place = -row + 0.5 * ((len(treatments) - 1) / 2 - number) / len(treatments)
             colour = _colour(number + 1)
-            axis.plot([effect.lower_percent, effect.upper_percent], [place, place], color=colour, lw=2)
+            axis.plot(
+                [effect.relative_lower_percent, effect.relative_upper_percent], [place, place], color=colour, lw=2
+            )
             axis.plot(
                 effect.effect_percent, place, "o", color=colour, mfc=colour if effect.is_significant else "white", ms=7
             )
             axis.annotate(
                 f"{effect.effect_percent:+.1f}",
-                (effect.upper_percent, place),
+                (effect.relative_upper_percent, place),
                 xytext=(5, 0),
                 textcoords="offset points",
                 va="center",

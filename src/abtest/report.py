@@ -41,9 +41,10 @@ def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
     lines += [f"- **{arm}**: {verdict}" for arm, verdict in analysis.verdicts.items()]
     explained = explain_columns(analysis)
     rows = [_row(effect, analysis.settings.primary) for effect in analysis.effects]
-    lines += ["", *table(list(explained), rows, "llrrrrrrr"), "", "Bold: the effect is significant."]
+    lines += ["", *table(list(explained), rows, "llrrrrrr"), "", "Bold: the effect is significant."]
     lines += ["", "![effects](abtest.png)"]
     lines += ["", "## Columns", "", *(f"- **{column}**: {meaning}" for column, meaning in explained.items())]
+    lines += ["", *_methods(analysis)]
     lines += ["", "## Details", "", *(f"- {sentence}" for sentence in details(analysis))]
     lines += ["", "## Provenance", "", *provenance_lines(provenance)]
     return "\n".join(lines) + "\n"
@@ -57,10 +58,32 @@ def _row(effect: Effect, primary: str) -> list[str]:
         number(effect.control_mean, ".4g"),
         number(effect.treatment_mean, ".4g"),
         f"{bold}{number(effect.effect_percent, '+.2f')}{bold}",
-        interval(effect.lower_percent, effect.upper_percent, "+.2f"),
         interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.2f"),
         number(effect.p_value, ".2g"),
         number(effect.holm_p_value, ".2g"),
+    ]
+
+
+def _methods(analysis: Analysis) -> list[str]:
+    """The primary metric by every method: a table, and what each method does."""
+    shown = [
+        [
+            escape(treatment),
+            row.method,
+            number(row.effect_percent, "+.2f"),
+            interval(row.lower_percent, row.upper_percent, "+.2f"),
+            number(row.p_value, ".2g"),
+        ]
+        for treatment, rows in analysis.methods.items()
+        for row in rows
+    ]
+    meanings = {row.method: row.meaning for rows in analysis.methods.values() for row in rows}
+    return [
+        f"## {analysis.settings.primary} by other methods",
+        "",
+        *table(["arm", "method", "effect in %", "interval", "p"], shown, "llrrr"),
+        "",
+        *(f"- {method}: {meaning}." for method, meaning in meanings.items()),
     ]
 
 
@@ -85,12 +108,8 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
         "treatment": "mean over the users of the treatment.",
         "effect in %": "difference of the two means, in percent of the control mean."
         + (" –: no test is possible, because all values are equal or the control mean is 0." * has_dash),
-        "interval": f"{level} interval of the effect (Welch)."
+        "interval": f"{level} interval of the effect (Fieller), which accounts for the uncertainty of the control mean."
         + (" If it excludes 0, the effect is significant." * (not settings.correction)),
-        "relative interval": f"{level} interval of the effect that also accounts for the uncertainty of the control "
-        "mean (Fieller)."
-        if settings.relative
-        else "not computed, because analysis.relative=false.",
         "p": f"p-value of the effect (Welch), not corrected for the {num_tests} tests of this table.",
         "Holm's p": f"p-value of the effect, corrected for the {num_tests} tests of this table (Holm). "
         f"If it is below {settings.alpha:g}, the effect is significant."
@@ -108,7 +127,7 @@ def explain_terminal_columns(analysis: Analysis) -> dict[str, str]:
     Returns:
         The meaning of each column, by its name, in order.
     """
-    hidden = ["relative interval", "p"] + ["Holm's p"] * (not analysis.settings.correction)
+    hidden = ["p"] + ["Holm's p"] * (not analysis.settings.correction)
     return {column: meaning for column, meaning in explain_columns(analysis).items() if column not in hidden}
 
 
@@ -147,24 +166,5 @@ def _primary_details(effect: Effect, analysis: Analysis) -> list[str]:
         lines.append(
             f"{head} with these users, an effect of {effect.minimal_detectable_percent:.1f} % is detected with "
             f"probability {settings.power:g} (power). Users needed in both arms together: {needed}."
-        )
-    if settings.always_valid_percent is not None and np.isfinite(effect.always_valid_lower_percent):
-        bounds = interval(effect.always_valid_lower_percent, effect.always_valid_upper_percent, "+.1f")
-        lines.append(
-            f"{head} {bounds} % is the interval for continuous monitoring. It stays valid if the test is analysed "
-            "repeatedly while it runs (mixture sequential test)."
-        )
-    if settings.bootstrap_rounds and np.isfinite(effect.bootstrap_lower_percent):
-        bounds = interval(effect.bootstrap_lower_percent, effect.bootstrap_upper_percent, "+.1f")
-        lines.append(
-            f"{head} {bounds} % is the bootstrap interval ({settings.bootstrap_rounds:,} rounds over users). It makes "
-            "no assumption about the distribution of the values."
-        )
-    if np.isfinite(effect.cuped_effect_percent):
-        bounds = interval(effect.cuped_lower_percent, effect.cuped_upper_percent, "+.1f")
-        lines.append(
-            f"{head} {effect.cuped_effect_percent:+.1f} % {bounds} is the effect with CUPED, which subtracts what "
-            "each user's behaviour before the experiment predicts. It removes "
-            f"{effect.cuped_variance_saved_percent:.0f} % of the variance."
         )
     return lines

@@ -29,7 +29,8 @@ class Effect:
         upper_percent: upper bound of Welch's interval.
         p_value: of Welch's t test, in [0, 1].
         significant: whether `p_value` is below alpha, without correction for the number of tests.
-        relative_lower_percent: lower bound of Fieller's interval.
+        relative_lower_percent: lower bound of Fieller's interval, which the verdict uses; NaN if the control mean could
+            be 0.
         relative_upper_percent: upper bound of Fieller's interval.
         holm_p_value: p-value with Holm's correction over all arms and metrics.
         holm_significant: whether `holm_p_value` is below alpha; None without the correction.
@@ -40,8 +41,8 @@ class Effect:
         bootstrap_lower_percent: lower bound of the bootstrap interval.
         bootstrap_upper_percent: upper bound of the bootstrap interval.
         cuped_effect_percent: effect with CUPED.
-        cuped_lower_percent: lower bound of its Welch interval.
-        cuped_upper_percent: upper bound of its Welch interval.
+        cuped_lower_percent: lower bound of its Fieller interval.
+        cuped_upper_percent: upper bound of its Fieller interval.
         cuped_p_value: its p-value.
         cuped_variance_saved_percent: share of the variance that CUPED removes, in percent.
 
@@ -60,8 +61,8 @@ class Effect:
     upper_percent: float
     p_value: float
     significant: bool
-    relative_lower_percent: float = float("nan")
-    relative_upper_percent: float = float("nan")
+    relative_lower_percent: float
+    relative_upper_percent: float
     holm_p_value: float = float("nan")
     holm_significant: bool | None = None
     minimal_detectable_percent: float = float("nan")
@@ -88,6 +89,27 @@ class Effect:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Method:
+    """The effect on the primary metric by one method, in percent of the control mean.
+
+    Args:
+        method: name of the method.
+        effect_percent: the effect.
+        lower_percent: lower bound of its interval.
+        upper_percent: upper bound of its interval.
+        p_value: two-sided, in [0, 1]; NaN if the method has none.
+        meaning: what the method does, in one sentence.
+    """
+
+    method: str
+    effect_percent: float
+    lower_percent: float
+    upper_percent: float
+    p_value: float = float("nan")
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Analysis:
     """The result of an A/B test.
 
@@ -97,6 +119,7 @@ class Analysis:
         effects: one for each metric and treatment.
         sample_ratio_p_value: of the chi-square test of the users per arm against the planned split, in [0, 1].
         verdicts: one sentence for each treatment, by its name.
+        methods: the effect on the primary metric by every method, by the name of the treatment.
     """
 
     users: Users
@@ -104,6 +127,7 @@ class Analysis:
     effects: list[Effect]
     sample_ratio_p_value: float
     verdicts: dict[str, str]
+    methods: dict[str, list[Method]]
 
     @property
     def is_withheld(self) -> bool:
@@ -133,5 +157,6 @@ class Analysis:
             "sample_ratio_p_value": self.sample_ratio_p_value,
             "guards": users.guards,
             "effects": [{**asdict(effect), "better": effect.is_better} for effect in self.effects],
+            "methods": {arm: [asdict(row) for row in rows] for arm, rows in self.methods.items()},
             "settings": asdict(self.settings),
         }

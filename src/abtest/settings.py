@@ -19,7 +19,6 @@ class AnalysisSettings:
         power: probability of detecting the minimal detectable effect, in [0.5, 0.9999].
         primary: the metric that the verdict is about, one of `METRICS`.
         split: planned shares of the arms in their order, above 0; None for equal shares.
-        relative: whether Fieller's interval is computed.
         correction: whether p-values are corrected over all arms and metrics (Holm).
         sample_ratio: whether the verdict is withheld if the split of the users differs from the plan.
         sizing: whether the minimal detectable effect and the users needed are computed.
@@ -36,7 +35,6 @@ class AnalysisSettings:
     power: int | float
     primary: str
     split: list[int | float] | None
-    relative: bool
     correction: bool
     sample_ratio: bool
     sizing: bool
@@ -45,7 +43,7 @@ class AnalysisSettings:
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("relative", "correction", "sample_ratio", "sizing"):
+        for name in ("correction", "sample_ratio", "sizing"):
             check_flag(f"analysis.{name}", getattr(self, name))
         if not isinstance(self.split, list | None):
             raise InputError(f"analysis.split must be a list with a share for each arm, or null, got {self.split!r}")

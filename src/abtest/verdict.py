@@ -3,6 +3,7 @@
 import numpy as np
 
 from src.abtest.result import Analysis
+from src.terminal.numbers import interval
 
 
 def verdict(analysis: Analysis, treatment: str) -> str:
@@ -17,9 +18,8 @@ def verdict(analysis: Analysis, treatment: str) -> str:
     """
     effect, settings = analysis.effect(treatment, analysis.settings.primary), analysis.settings
     control = analysis.users.arms[0]
-    size = (
-        f"{settings.primary} {effect.effect_percent:+.1f} % [{effect.lower_percent:+.1f}, {effect.upper_percent:+.1f}]"
-    )
+    bounds = interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.1f")
+    size = f"{settings.primary} {effect.effect_percent:+.1f} % {bounds}"
     if analysis.is_withheld:
         return (
             "withheld: the split of the users over the arms differs from the plan "

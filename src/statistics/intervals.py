@@ -155,40 +155,67 @@ def welch(control: GroupSummary, treatment: GroupSummary, alpha: float) -> Perce
     df = degrees_of_freedom(control, treatment)
     difference = treatment.mean - control.mean
     margin = float(stats.t.ppf(1 - alpha / 2, df)) * error
-    p_value = 2 * float(stats.t.sf(abs(difference) / error, df)) if error > 0 else float("nan")
     unit = 100 / control.mean if control.mean else float("nan")
     return PercentDifference(
         effect_percent=difference * unit,
         lower_percent=(difference - margin) * unit,
         upper_percent=(difference + margin) * unit,
-        p_value=p_value,
+        p_value=ratio_p_value(control, treatment, 1.0),
     )
 
 
-def fieller(control: GroupSummary, treatment: GroupSummary, alpha: float) -> tuple[float, float]:
-    """Interval of the relative effect that accounts for the uncertainty of the control mean.
+def fieller(control: GroupSummary, treatment: GroupSummary, alpha: float, covariance: float = 0.0) -> PercentDifference:
+    """The relative difference with an interval that accounts for the uncertainty of the control mean.
 
-    It contains every ratio r that the data do not reject: (m_t − r·m_c)² ≤ q²·(v_t + r²·v_c).
+    The interval contains every ratio r that the data do not reject: (m_t − r·m_c)² ≤ q²·(v_t − 2·r·c + r²·v_c). At
+    r = 1 this is Welch's test; therefore the interval excludes 0 % exactly if the p-value is below alpha.
 
     Args:
         control: summary of the control group.
         treatment: summary of the treatment group.
         alpha: the interval has level 1 − alpha; in (0, 1).
+        covariance: c, the covariance of the two means; 0 for independent groups.
 
     Returns:
-        Lower and upper bound of the effect in percent. Both are NaN if the control mean could be 0, because no ratio
-        can be ruled out then.
+        The difference with its interval and p-value. The bounds are NaN if the control mean could be 0, because no
+        ratio can be ruled out then.
 
     Source: Fieller, Some Problems in Interval Estimation, 1954.
     """
-    q2 = float(stats.t.ppf(1 - alpha / 2, degrees_of_freedom(control, treatment))) ** 2
+    df = degrees_of_freedom(control, treatment)
+    q2 = float(stats.t.ppf(1 - alpha / 2, df)) ** 2
     a = control.mean**2 - q2 * control.squared_error
-    b = treatment.mean * control.mean
+    b = treatment.mean * control.mean - q2 * covariance
     c = treatment.mean**2 - q2 * treatment.squared_error
-    if not a > 0:
-        return float("nan"), float("nan")
-    root = max(b**2 - a * c, 0.0) ** 0.5
-    return 100 * ((b - root) / a - 1), 100 * ((b + root) / a - 1)
+    lower = upper = float("nan")
+    if a > 0:
+        root = max(b**2 - a * c, 0.0) ** 0.5
+        lower, upper = 100 * ((b - root) / a - 1), 100 * ((b + root) / a - 1)
+    return PercentDifference(
+        effect_percent=100 * (treatment.mean / control.mean - 1) if control.mean else float("nan"),
+        lower_percent=lower,
+        upper_percent=upper,
+        p_value=ratio_p_value(control, treatment, 1.0, covariance),
+    )
+
+
+def ratio_p_value(control: GroupSummary, treatment: GroupSummary, ratio: float, covariance: float = 0.0) -> float:
+    """Two-sided test that the treatment mean is a given multiple of the control mean; 1 gives Welch's t test.
+
+    Args:
+        control: summary of the control group.
+        treatment: summary of the treatment group.
+        ratio: the tested ratio of the means.
+        covariance: of the two means; 0 for independent groups.
+
+    Returns:
+        The p-value, in [0, 1]; NaN if no value varies.
+    """
+    variance = treatment.squared_error - 2 * ratio * covariance + ratio**2 * control.squared_error
+    if not variance > 0:
+        return float("nan")
+    difference = treatment.mean - ratio * control.mean
+    return 2 * float(stats.t.sf(abs(difference) / variance**0.5, degrees_of_freedom(control, treatment)))
 
 
 def always_valid(

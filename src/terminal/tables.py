@@ -67,7 +67,7 @@ def effects_table(record: Mapping[str, Any]) -> Table:
         significant = effect["significant"] if effect["holm_significant"] is None else effect["holm_significant"]
         colour = ("green" if effect["better"] else "red") if significant and not record["withheld"] else "default"
         weight = "bold " if effect["metric"] == record["primary"] else ""
-        bounds = interval(effect["lower_percent"], effect["upper_percent"], "+.1f")
+        bounds = interval(effect["relative_lower_percent"], effect["relative_upper_percent"], "+.1f")
         cells = (
             f"[{weight}default]{effect['metric'].replace('_', ' ')}[/]",
             plain(effect["control_mean"]),
@@ -78,6 +78,24 @@ def effects_table(record: Mapping[str, Any]) -> Table:
         missing = not math.isfinite(effect["p_value"])  # all values are equal, or the control mean is 0
         cells = (*cells[:3], "–", "–") if missing else cells
         table.add_row(escape(effect["treatment"]), *(cells[:-1] if effect["holm_significant"] is None else cells))
+    return table
+
+
+def methods_table(record: Mapping[str, Any]) -> Table:
+    """The effect on the primary metric by every method, the one of the verdict first.
+
+    Args:
+        record: the result, as `abtest.json` has it.
+    """
+    title = escape(f"{record['primary'].replace('_', ' ')} by other methods")
+    table = Table("arm", "method", title=title, title_justify="left", caption_justify="left")
+    for column in ("effect in %", "interval", "p"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for arm, rows in record["methods"].items():
+        for row in rows:
+            bounds = interval(row["lower_percent"], row["upper_percent"], "+.1f")
+            cells = (f"{number(row['effect_percent'], '+.1f')}", f"\\{bounds}", p_value(row["p_value"]))
+            table.add_row(escape(arm), row["method"], *cells)
     return table
 
 

@@ -101,7 +101,9 @@ def test_cuped_removes_almost_all_variance_if_the_pre_period_predicts_the_values
     now = users_of(habit + 0.3 * arm_of + rng.normal(0, 0.1, 2000), arm_of)
     effect = analyse(now, settings(), pre_period(users_of(habit, arm_of))).effect("T1", "mean_time_per_session")
     assert effect.cuped_variance_saved_percent > 99
-    assert effect.cuped_upper_percent - effect.cuped_lower_percent < 0.1 * (effect.upper_percent - effect.lower_percent)
+    assert effect.cuped_upper_percent - effect.cuped_lower_percent < 0.1 * (
+        effect.relative_upper_percent - effect.relative_lower_percent
+    )
     truth = 100 * 0.3 / 3
     assert effect.cuped_lower_percent < truth < effect.cuped_upper_percent
 

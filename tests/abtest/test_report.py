@@ -9,7 +9,8 @@ import pytest
 from src.abtest.analysis import analyse
 from src.abtest.report import details, explain_columns, explain_terminal_columns, markdown
 from src.abtest.result import Analysis
-from src.terminal.tables import effects_table
+from src.terminal.numbers import interval
+from src.terminal.tables import effects_table, methods_table
 from tests.abtest.users import pre_period, settings, users_of
 
 TIME, ARM_OF = np.random.default_rng(0).exponential(size=400), np.arange(400) % 2
@@ -22,7 +23,7 @@ def analysis() -> Analysis:
 
 def test_markdown_explains_each_of_its_columns(analysis: Analysis) -> None:
     text = markdown(analysis, {})
-    [header] = re.findall(r"^\| (arm .*) \|$", text, flags=re.MULTILINE)
+    [header] = re.findall(r"^\| (arm \| metric .*) \|$", text, flags=re.MULTILINE)
     assert re.findall(r"^- \*\*(.*)\*\*: .*\.$", text, flags=re.MULTILINE) == header.split(" | ")
 
 
@@ -36,16 +37,13 @@ def test_the_explanations_for_the_terminal_are_those_of_its_columns(correction: 
 
 def test_a_number_that_was_switched_off_is_not_explained_as_if_it_was_there() -> None:
     users = users_of(TIME, ARM_OF)
-    few = settings(
-        relative=False, correction=False, sample_ratio=False, sizing=False, always_valid_percent=None,
-        bootstrap_rounds=0,
-    )  # fmt: skip
+    few = settings(correction=False, sample_ratio=False, sizing=False, always_valid_percent=None, bootstrap_rounds=0)
     analysis = analyse(users, few)
     meanings = explain_columns(analysis)
-    assert meanings["relative interval"].startswith("not computed, because analysis.relative=false")
     assert meanings["Holm's p"].startswith("not computed, because analysis.correction=false")
     assert meanings["interval"].endswith("If it excludes 0, the effect is significant.")
     assert len(details(analysis)) == 1
+    assert [row.method for row in analysis.methods["T1"]] == ["mean of users", "the sheet"]
 
 
 def test_the_number_of_tests_leaves_out_metrics_without_a_test(analysis: Analysis) -> None:
@@ -64,6 +62,17 @@ def test_the_number_of_tests_leaves_out_metrics_without_a_test(analysis: Analysi
 
 def test_details_name_every_further_result(analysis: Analysis) -> None:
     text = "\n".join(details(analysis))
-    for words in ("agrees with the plan", "(power)", "continuous monitoring", "bootstrap interval", "CUPED"):
+    for words in ("agrees with the plan", "(power)"):
         assert words in text
     assert "nan" not in text
+
+
+def test_each_method_is_a_row_of_its_own_and_is_explained(analysis: Analysis) -> None:
+    text = markdown(analysis, {})
+    names = ["mean of users", "the sheet", "CUPED", "bootstrap", "always valid"]
+    assert re.findall(r"^\| T1 \| ([a-zA-Z ]+) \| [+-]", text, flags=re.MULTILINE) == names
+    assert re.findall(r"^- ([a-zA-Z ]+): .*\.$", text, flags=re.MULTILINE)[: len(names)] == names
+    printed = [list(column.cells) for column in methods_table(analysis.record()).columns]
+    assert printed[1] == names
+    sheet = analysis.effect("T1", "mean_time_per_session")
+    assert interval(sheet.lower_percent, sheet.upper_percent, "+.1f") == str(printed[3][1]).lstrip("\\")

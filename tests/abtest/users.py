@@ -16,7 +16,6 @@ def settings(**changes: Any) -> AnalysisSettings:
         "power": 0.8,
         "primary": "mean_time_per_session",
         "split": None,
-        "relative": True,
         "correction": True,
         "sample_ratio": True,
         "sizing": True,

@@ -1,0 +1,63 @@
+"""The effect on the primary metric by every method: the one of the verdict, and others to check it against."""
+
+import numpy as np
+
+from src.abtest.result import Effect, Method
+from src.abtest.settings import AnalysisSettings
+
+
+def methods(effect: Effect, settings: AnalysisSettings) -> list[Method]:
+    """The rows of the table of methods.
+
+    Args:
+        effect: the effect on the primary metric.
+        settings: what was computed.
+
+    Returns:
+        A row for each method, the one of the verdict first; methods that gave no number are left out.
+    """
+    rows = [
+        Method(
+            method="mean of users",
+            effect_percent=effect.effect_percent,
+            lower_percent=effect.relative_lower_percent,
+            upper_percent=effect.relative_upper_percent,
+            p_value=effect.p_value,
+            meaning="the verdict: the difference of the user means with Fieller's interval, which accounts for the "
+            "uncertainty of the control mean",
+        ),
+        Method(
+            method="the sheet",
+            effect_percent=effect.effect_percent,
+            lower_percent=effect.lower_percent,
+            upper_percent=effect.upper_percent,
+            p_value=effect.p_value,
+            meaning="the interval of the sheet of 2023 (Welch), which treats the control mean as a constant: it is too "
+            "narrow if there is an effect",
+        ),
+        Method(
+            method="CUPED",
+            effect_percent=effect.cuped_effect_percent,
+            lower_percent=effect.cuped_lower_percent,
+            upper_percent=effect.cuped_upper_percent,
+            p_value=effect.cuped_p_value,
+            meaning="subtracts what each user's behaviour before the experiment predicts; it removes "
+            f"{effect.cuped_variance_saved_percent:.0f} % of the variance",
+        ),
+        Method(
+            method="bootstrap",
+            effect_percent=effect.effect_percent,
+            lower_percent=effect.bootstrap_lower_percent,
+            upper_percent=effect.bootstrap_upper_percent,
+            meaning=f"{settings.bootstrap_rounds:,} rounds over users; it makes no assumption about the distribution "
+            "of the values",
+        ),
+        Method(
+            method="always valid",
+            effect_percent=effect.effect_percent,
+            lower_percent=effect.always_valid_lower_percent,
+            upper_percent=effect.always_valid_upper_percent,
+            meaning="stays valid if the test is analysed repeatedly while it runs (mixture sequential test)",
+        ),
+    ]
+    return [row for row in rows if np.isfinite(row.lower_percent)]
