@@ -36,7 +36,7 @@ def abtest(config: DictConfig) -> None:
     names = {role: recommender_name(arm) for role, arm in given.items()}
     arms = arms_to_play(config.logs, given)
     pre_period = None
-    reading = {name: config[name] for name in ("max_rejected", "interleaved", "session_gap_minutes")}
+    reading = {name: config[name] for name in ("max_rejected", "interleaved", "session_gap_minutes", "unfinished")}
     if config.pre:
         pre_period = read_users(Path(str(config.pre)), experiment=None, any_arms=True, called="pre", **reading)
     logs = Path(str(config.logs)) if arms is None else run_dir / "logs"

@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from src.abtest.log import Users
 from src.abtest.methods import methods
 from src.abtest.metrics import METRICS, Values, metric_values
 from src.abtest.result import Analysis, Effect
 from src.abtest.settings import AnalysisSettings
+from src.abtest.unfinished import compare_unfinished
+from src.abtest.users import Users
 from src.abtest.verdict import verdict
 from src.errors import InputError
 from src.statistics.cuped import cuped
@@ -67,13 +68,18 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
         settings=settings,
         effects=effects,
         sample_ratio_p_value=sample_ratio(counts, planned),
+        exposure_p_value=sample_ratio(users.exposed, planned),
+        unfinished={
+            arm: compare_unfinished(users, settings.primary, number, float(settings.alpha))
+            for number, arm in enumerate(users.arms[1:], start=1)
+        },
         verdicts={},
         methods={},
     )
     return replace(
         analysis,
         verdicts={arm: verdict(analysis, arm) for arm in users.arms[1:]},
-        methods={arm: methods(analysis.effect(arm, settings.primary), settings) for arm in users.arms[1:]},
+        methods={arm: methods(analysis, arm) for arm in users.arms[1:]},
     )
 
 

@@ -1,21 +1,24 @@
 """The effect on the primary metric by every method: the one of the verdict, and others to check it against."""
 
+from dataclasses import asdict
+
 import numpy as np
 
-from src.abtest.result import Effect, Method
-from src.abtest.settings import AnalysisSettings
+from src.abtest.result import Analysis, Method
 
 
-def methods(effect: Effect, settings: AnalysisSettings) -> list[Method]:
+def methods(analysis: Analysis, treatment: str) -> list[Method]:
     """The rows of the table of methods.
 
     Args:
-        effect: the effect on the primary metric.
-        settings: what was computed.
+        analysis: the result; its `methods` are not read.
+        treatment: name of the arm.
 
     Returns:
         A row for each method, the one of the verdict first; methods that gave no number are left out.
     """
+    settings, unfinished = analysis.settings, analysis.unfinished[treatment]
+    effect = analysis.effect(treatment, settings.primary)
     rows = [
         Method(
             method="mean of users",
@@ -60,4 +63,20 @@ def methods(effect: Effect, settings: AnalysisSettings) -> list[Method]:
             meaning="stays valid if the test is analysed repeatedly while it runs (mixture sequential test)",
         ),
     ]
+    if unfinished.kept is not None:
+        rows += [
+            Method(
+                method="unfinished kept",
+                **asdict(unfinished.kept),
+                meaning="sessions without a `last` count with the length that they have in the log",
+            ),
+            Method(
+                method="unfinished, bounds",
+                effect_percent=float("nan"),
+                lower_percent=unfinished.lower_percent,
+                upper_percent=unfinished.upper_percent,
+                meaning="the same, if those of one arm had become as long as the longest session of the log: those of "
+                "the control for the lower bound, those of the treatment for the upper bound",
+            ),
+        ]
     return [row for row in rows if np.isfinite(row.lower_percent)]

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float64
 
-from src.abtest.log import Users
+from src.abtest.users import Users
 
 METRICS = ("mean_time_per_session", "mean_tracks_per_session", "time", "sessions", "mean_request_latency")
 """Names of the metrics, in the order of every report."""

@@ -14,6 +14,9 @@ from src.plots.axes import plain, tidy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_NUM_TIME_BINS = 40
+"""Bins of the sessions over time."""
+
 
 def draw(analysis: Analysis, path: Path) -> None:
     """Draw the picture of an A/B test.
@@ -81,21 +84,24 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
 
 
 def _draw_timeline(analysis: Analysis, axis: "Axes") -> None:
-    timeline = analysis.users.timeline
-    unit, name = (3_600_000, "hours") if timeline["since_ms"].max() < 3 * 86_400_000 else (86_400_000, "days")
+    each = analysis.users.each
+    since = each.started_ms - each.started_ms.min()
+    unit, name = (3_600_000, "hours") if since.max() < 3 * 86_400_000 else (86_400_000, "days")
+    width = max(60_000, int(since.max()) // _NUM_TIME_BINS + 1)
     for number, arm in enumerate(analysis.users.arms):
-        own = timeline[timeline["arm"] == arm]
-        axis.plot(own["since_ms"] / unit, own["sessions"], ".-", color=_colour(number), lw=1, ms=4, label=plain(arm))
+        started = np.bincount(since[each.arm_of == number] // width)
+        places = np.flatnonzero(started)
+        axis.plot(places * width / unit, started[places], ".-", color=_colour(number), lw=1, ms=4, label=plain(arm))
     axis.set(xlabel=f"{name} since the first session", ylabel="sessions started", ylim=(0, None))
     tidy(axis, size=None)
     axis.legend(frameon=False, fontsize=8)
 
 
 def _draw_lengths(analysis: Analysis, axis: "Axes") -> None:
-    lengths = analysis.users.lengths
+    each = analysis.users.each
     for number, arm in enumerate(analysis.users.arms):
-        own = lengths[lengths["arm"] == arm]
-        binned = np.bincount(own["time"].to_numpy(np.int64).clip(0, 30), own["sessions"], 31)
+        own = (each.arm_of == number) & each.is_finished
+        binned = np.bincount(each.time[own].astype(np.int64).clip(0, 30), minlength=31)
         axis.step(np.arange(31), binned / binned.sum(), where="mid", color=_colour(number), lw=1.5, label=plain(arm))
     axis.set(
         xlabel="time of a session, in tracks played in full (30: 30 or more)",

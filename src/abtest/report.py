@@ -8,6 +8,7 @@ import numpy as np
 from src.abtest.log import GUARDS
 from src.abtest.picture import draw
 from src.abtest.result import Analysis, Effect
+from src.abtest.unfinished import count_unfinished
 from src.runs.atomic import write_record, write_whole
 from src.terminal.markdown import escape, provenance_lines, table
 from src.terminal.numbers import interval, number
@@ -150,12 +151,26 @@ def details(analysis: Analysis) -> list[str]:
     if analysis.settings.sample_ratio:
         state = "differs from" if analysis.is_withheld else "agrees with"
         lines.append(
-            f"The split of the users over the arms {state} the plan (chi-square test, "
-            f"p = {analysis.sample_ratio_p_value:.2g})."
+            f"The split of the users over the arms {state} the plan (chi-square test, all users in the log: p = "
+            f"{analysis.exposure_p_value:.2g}; users that are compared: p = {analysis.sample_ratio_p_value:.2g})."
         )
+    lines += _unfinished(analysis)
     for treatment in users.arms[1:]:
         lines += _primary_details(analysis.effect(treatment, analysis.settings.primary), analysis)
     return lines
+
+
+def _unfinished(analysis: Analysis) -> list[str]:
+    if not any(count_unfinished(analysis.users).values()):
+        return []
+    users = analysis.users
+    in_log = np.bincount(users.each.arm_of, minlength=len(users.arms)).tolist()
+    counts = ", ".join(
+        f"{arm} {count:,} of {total:,}"
+        for (arm, count), total in zip(count_unfinished(users).items(), in_log, strict=True)
+    )
+    tests = ", ".join(f"{arm} p = {one.p_value:.2g}" for arm, one in analysis.unfinished.items())
+    return [f"Sessions without a `last`: {counts}. Test that their share is that of {users.arms[0]}: {tests}."]
 
 
 def _primary_details(effect: Effect, analysis: Analysis) -> list[str]:

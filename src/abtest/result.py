@@ -3,9 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from src.abtest.log import Users
 from src.abtest.metrics import LOWER_IS_BETTER
 from src.abtest.settings import AnalysisSettings
+from src.abtest.unfinished import Unfinished, count_unfinished
+from src.abtest.users import Users
 
 SRM_ALPHA = 0.001
 """If the p-value of the sample-ratio test is below this level, the verdict is withheld."""
@@ -117,7 +118,10 @@ class Analysis:
         users: what each user did.
         settings: what was computed.
         effects: one for each metric and treatment.
-        sample_ratio_p_value: of the chi-square test of the users per arm against the planned split, in [0, 1].
+        sample_ratio_p_value: of the chi-square test of the users that are compared against the planned split, in
+            [0, 1].
+        exposure_p_value: of the same test of all users in the log, before anything is left out.
+        unfinished: the sessions without a `last` of each treatment, compared with those of the control, by its name.
         verdicts: one sentence for each treatment, by its name.
         methods: the effect on the primary metric by every method, by the name of the treatment.
     """
@@ -126,13 +130,30 @@ class Analysis:
     settings: AnalysisSettings
     effects: list[Effect]
     sample_ratio_p_value: float
+    exposure_p_value: float
+    unfinished: dict[str, Unfinished]
     verdicts: dict[str, str]
     methods: dict[str, list[Method]]
 
     @property
     def is_withheld(self) -> bool:
-        """Whether the split of the users differs so much from the plan that no result is valid."""
-        return self.settings.sample_ratio and self.sample_ratio_p_value < SRM_ALPHA
+        """Whether the split of the users differs so much from the plan that no result is valid.
+
+        Both splits count: of all users in the log, and of those that are left after the exclusions.
+        """
+        return self.settings.sample_ratio and min(self.sample_ratio_p_value, self.exposure_p_value) < SRM_ALPHA
+
+    def depends_on_unfinished(self, treatment: str) -> bool:
+        """Whether the arms differ in their share of unfinished sessions, and these could change the verdict.
+
+        Args:
+            treatment: name of the arm.
+        """
+        one, effect = self.unfinished[treatment], self.effect(treatment, self.settings.primary)
+        if not one.p_value < SRM_ALPHA:
+            return False
+        worst = one.lower_percent if effect.effect_percent > 0 else -one.upper_percent
+        return not (effect.is_significant and worst > 0)
 
     def effect(self, treatment: str, metric: str) -> Effect:
         """The effect of one treatment on one metric.
@@ -150,11 +171,15 @@ class Analysis:
             "experiment": users.experiment,
             "primary": self.settings.primary,
             "verdicts": self.verdicts,
-            "withheld": self.is_withheld,
+            "withheld": self.is_withheld or any(self.depends_on_unfinished(arm) for arm in users.arms[1:]),
             "users": {arm: int((users.arm_of == number).sum()) for number, arm in enumerate(users.arms)},
             "sessions": {arm: int(users.sessions[users.arm_of == n].sum()) for n, arm in enumerate(users.arms)},
             "events": users.num_events,
             "sample_ratio_p_value": self.sample_ratio_p_value,
+            "exposed": dict(zip(users.arms, users.exposed.tolist(), strict=True)),
+            "exposure_p_value": self.exposure_p_value,
+            "unfinished_sessions": count_unfinished(users),
+            "unfinished": {arm: asdict(one) for arm, one in self.unfinished.items()},
             "guards": users.guards,
             "effects": [{**asdict(effect), "better": effect.is_better} for effect in self.effects],
             "methods": {arm: [asdict(row) for row in rows] for arm, rows in self.methods.items()},

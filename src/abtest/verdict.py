@@ -21,9 +21,17 @@ def verdict(analysis: Analysis, treatment: str) -> str:
     bounds = interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.1f")
     size = f"{settings.primary} {effect.effect_percent:+.1f} % {bounds}"
     if analysis.is_withheld:
+        p_value = min(analysis.sample_ratio_p_value, analysis.exposure_p_value)
         return (
             "withheld: the split of the users over the arms differs from the plan "
-            f"(p = {analysis.sample_ratio_p_value:.2g}), therefore {size} is not valid"
+            f"(p = {p_value:.2g}), therefore {size} is not valid"
+        )
+    if analysis.depends_on_unfinished(treatment):
+        unfinished = analysis.unfinished[treatment]
+        between = interval(unfinished.lower_percent, unfinished.upper_percent, "+.1f")
+        return (
+            f"withheld: the arms differ in their sessions without a `last` (p = {unfinished.p_value:.2g}), and the "
+            f"effect depends on how these would have ended: {size} without them, between {between} with them"
         )
     if effect.is_significant:
         return f"{'better' if effect.is_better else 'worse'} than {control}: {size}"

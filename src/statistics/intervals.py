@@ -98,6 +98,20 @@ class GroupSummary:
         """
         return cls(num=len(values), mean=float(values.mean()), variance=float(values.var(ddof=1)))
 
+    @classmethod
+    def of_ratio(cls, sums: Float64[np.ndarray, "V"], counts: Float64[np.ndarray, "V"]) -> "GroupSummary":
+        """The summary of a ratio of two sums over units: Σ sums / Σ counts, with the delta method.
+
+        Args:
+            sums: what each of at least two units adds to the numerator, shape `[V]`.
+            counts: what each unit adds to the denominator, shape `[V]`; not all 0.
+
+        Source: Deng, Knoblich, Lu, Applying the Delta Method in Metric Analytics, KDD 2018, section 3.
+        """
+        ratio = float(sums.sum() / counts.sum())
+        linear = (sums - ratio * counts) / counts.mean()
+        return cls(num=len(sums), mean=ratio, variance=float(linear.var(ddof=1)))
+
     @property
     def squared_error(self) -> float:
         """Variance of the mean, the square of its standard error."""

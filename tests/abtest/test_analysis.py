@@ -11,15 +11,16 @@ import pytest
 from scipy import stats
 
 from src.abtest.analysis import analyse
-from src.abtest.log import Users, read_users
+from src.abtest.log import read_users
 from src.abtest.result import Analysis, Effect
+from src.abtest.users import Users
 from src.errors import InputError
 from src.statistics.design import minimal_detectable_effect
 from src.statistics.intervals import GroupSummary
 from tests.abtest.users import pre_period, settings, users_of
 from tests.statistics.rates import skewed, within_four_standard_errors
 
-READING: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0}
+READING: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0, "unfinished": "drop"}
 
 
 def slow_sheet(lines: list[dict[str, Any]], experiment: str) -> dict[tuple[str, str], dict[str, float]]:

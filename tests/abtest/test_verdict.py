@@ -21,6 +21,15 @@ def test_the_verdict_is_withheld_if_the_split_of_users_differs_from_the_plan() -
     assert not as_planned.is_withheld
 
 
+def test_a_split_that_only_the_exclusions_repair_is_noticed() -> None:
+    """Faults of the treatment remove users until the arms are equal again: the users of the log are counted first."""
+    rng = np.random.default_rng(0)
+    users = users_of(rng.exponential(size=2000), np.arange(2000) % 2)
+    analysis = analyse(replace(users, exposed=np.array([1000, 1300])), settings())
+    assert analysis.sample_ratio_p_value > 0.9
+    assert analysis.verdicts["T1"].startswith("withheld: the split of the users over the arms differs from the plan")
+
+
 def test_the_verdict_is_worded_from_fiellers_interval_and_not_from_the_sheets() -> None:
     rng = np.random.default_rng(6)
     arm_of = np.arange(400) % 2
