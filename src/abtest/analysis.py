@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
+from src.abtest.families import Decision, decide
 from src.abtest.methods import methods
 from src.abtest.metrics import METRICS, Values, metric_values
 from src.abtest.result import Analysis, Effect
@@ -18,7 +19,6 @@ from src.abtest.verdict import verdict
 from src.errors import InputError
 from src.statistics.cuped import cuped
 from src.statistics.design import minimal_detectable_effect, sample_ratio
-from src.statistics.holm import holm
 from src.statistics.intervals import GroupSummary, always_valid, bootstrap, fieller, welch
 
 SMALL_EFFECTS = (1, 3, 5)
@@ -50,19 +50,33 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
     planned = settings.shares(users.arms)
     if pre_period is not None:
         _check_pre_period(users, pre_period)
+    treatments = list(enumerate(users.arms[1:], start=1))
+    values = {metric: metric_values(users, metric) for metric in METRICS}
+    groups = {
+        (arm, metric): GroupSummary.of(values[metric][users.arm_of == number])
+        for number, arm in enumerate(users.arms)
+        for metric in METRICS
+    }
+    decisions = decide(
+        {
+            (arm, metric): welch(groups[users.arms[0], metric], groups[arm, metric], float(settings.alpha)).p_value
+            for metric in METRICS
+            for _, arm in treatments
+        },
+        settings,
+    )
     rng = np.random.default_rng(settings.seed)
     effects = []
     for metric in METRICS:
-        values = metric_values(users, metric)
         pre_values = None if pre_period is None else _pre_period_values(users, pre_period, metric)
-        for number, treatment in enumerate(users.arms[1:], start=1):
-            effects.append(_compare(users, settings, metric, values, pre_values, number, treatment, rng))
-    if settings.correction:
-        corrected = holm([effect.p_value for effect in effects])
-        effects = [
-            replace(effect, holm_p_value=p_value, holm_significant=bool(p_value < settings.alpha))
-            for effect, p_value in zip(effects, corrected, strict=True)
-        ]
+        for number, arm in treatments:
+            samples, decision = (groups[users.arms[0], metric], groups[arm, metric]), decisions[arm, metric]
+            effect = _compare(arm, metric, samples, decision, settings)
+            if settings.bootstrap_rounds and metric == settings.primary:
+                effect = _with_bootstrap(effect, users, values[metric], number, settings, rng)
+            if pre_values is not None:
+                effect = _with_cuped(effect, users, values[metric], pre_values, number)
+            effects.append(effect)
     analysis = Analysis(
         users=users,
         settings=settings,
@@ -70,8 +84,8 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
         sample_ratio_p_value=sample_ratio(counts, planned),
         exposure_p_value=sample_ratio(users.exposed, planned),
         unfinished={
-            arm: compare_unfinished(users, settings.primary, number, float(settings.alpha))
-            for number, arm in enumerate(users.arms[1:], start=1)
+            arm: compare_unfinished(users, settings.primary, number, decisions[arm, settings.primary].alpha)
+            for number, arm in treatments
         },
         verdicts={},
         methods={},
@@ -103,55 +117,61 @@ def _pre_period_values(users: Users, pre_period: Users, metric: str) -> Values:
 
 
 def _compare(
-    users: Users,
-    settings: AnalysisSettings,
-    metric: str,
-    values: Values,
-    pre_values: Values | None,
-    number: int,
     treatment: str,
-    rng: np.random.Generator,
+    metric: str,
+    samples: tuple[GroupSummary, GroupSummary],
+    decision: Decision,
+    settings: AnalysisSettings,
 ) -> Effect:
-    of_control, of_treatment = values[users.arm_of == 0], values[users.arm_of == number]
-    samples, alpha = (GroupSummary.of(of_control), GroupSummary.of(of_treatment)), float(settings.alpha)
-    base = welch(*samples, alpha)
-    relative = fieller(*samples, alpha)
+    sheet, relative = welch(*samples, float(settings.alpha)), fieller(*samples, decision.alpha)
     effect = Effect(
         treatment=treatment,
         metric=metric,
-        control_users=len(of_control),
-        treatment_users=len(of_treatment),
+        family=decision.family,
+        control_users=samples[0].num,
+        treatment_users=samples[1].num,
         control_mean=samples[0].mean,
         treatment_mean=samples[1].mean,
-        significant=bool(base.p_value < alpha),
+        significant=bool(sheet.p_value < settings.alpha),
+        level=1 - decision.alpha,
         relative_lower_percent=relative.lower_percent,
         relative_upper_percent=relative.upper_percent,
-        **asdict(base),
+        tested=decision.tested,
+        holm_p_value=decision.holm_p_value,
+        holm_significant=decision.significant if settings.correction else None,
+        **asdict(sheet),
     )
     if settings.sizing:
-        smallest = minimal_detectable_effect(*samples, alpha, float(settings.power))
+        smallest = minimal_detectable_effect(*samples, float(settings.alpha), float(settings.power))
         needed = {
-            f"{percent}": int(np.ceil((len(of_control) + len(of_treatment)) * (smallest / percent) ** 2))
+            f"{percent}": int(np.ceil((samples[0].num + samples[1].num) * (smallest / percent) ** 2))
             for percent in SMALL_EFFECTS
             if np.isfinite(smallest)
         }
         effect = replace(effect, minimal_detectable_percent=smallest, users_needed=needed)
     if settings.always_valid_percent is not None:
-        lower, upper = always_valid(*samples, alpha, float(settings.always_valid_percent))
+        lower, upper = always_valid(*samples, decision.alpha, float(settings.always_valid_percent))
         effect = replace(effect, always_valid_lower_percent=lower, always_valid_upper_percent=upper)
-    if settings.bootstrap_rounds and metric == settings.primary:
-        lower, upper = bootstrap(of_control, of_treatment, alpha, settings.bootstrap_rounds, rng)
-        effect = replace(effect, bootstrap_lower_percent=lower, bootstrap_upper_percent=upper)
-    if pre_values is not None:
-        compared = np.isin(users.arm_of, (0, number))
-        adjusted = cuped(values[compared], pre_values[compared], users.arm_of[compared] == number)
-        difference = adjusted.difference(alpha)
-        effect = replace(
-            effect,
-            cuped_effect_percent=difference.effect_percent,
-            cuped_lower_percent=difference.lower_percent,
-            cuped_upper_percent=difference.upper_percent,
-            cuped_p_value=difference.p_value,
-            cuped_variance_saved_percent=adjusted.saved_percent,
-        )
     return effect
+
+
+def _with_bootstrap(
+    effect: Effect, users: Users, values: Values, number: int, settings: AnalysisSettings, rng: np.random.Generator
+) -> Effect:
+    of_control, of_treatment = values[users.arm_of == 0], values[users.arm_of == number]
+    lower, upper = bootstrap(of_control, of_treatment, 1 - effect.level, settings.bootstrap_rounds, rng)
+    return replace(effect, bootstrap_lower_percent=lower, bootstrap_upper_percent=upper)
+
+
+def _with_cuped(effect: Effect, users: Users, values: Values, pre_values: Values, number: int) -> Effect:
+    compared = np.isin(users.arm_of, (0, number))
+    adjusted = cuped(values[compared], pre_values[compared], users.arm_of[compared] == number)
+    difference = adjusted.difference(1 - effect.level)
+    return replace(
+        effect,
+        cuped_effect_percent=difference.effect_percent,
+        cuped_lower_percent=difference.lower_percent,
+        cuped_upper_percent=difference.upper_percent,
+        cuped_p_value=difference.p_value,
+        cuped_variance_saved_percent=adjusted.saved_percent,
+    )

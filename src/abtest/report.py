@@ -61,7 +61,7 @@ def _row(effect: Effect, primary: str) -> list[str]:
         f"{bold}{number(effect.effect_percent, '+.2f')}{bold}",
         interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.2f"),
         number(effect.p_value, ".2g"),
-        number(effect.holm_p_value, ".2g"),
+        "not tested" if is_gated(effect) else number(effect.holm_p_value, ".2g"),
     ]
 
 
@@ -98,8 +98,7 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
         The meaning of each column of `abtest.md`, by its name, in order.
     """
     settings, control = analysis.settings, analysis.users.arms[0]
-    num_tests = sum(bool(np.isfinite(effect.p_value)) for effect in analysis.effects)
-    has_dash = num_tests < len(analysis.effects)
+    has_dash = not all(np.isfinite(effect.p_value) for effect in analysis.effects)
     level = f"{100 * (1 - settings.alpha):g} %"
     return {
         "arm": f"the treatment. Each row compares it with the control, {control}.",
@@ -109,14 +108,30 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
         "treatment": "mean over the users of the treatment.",
         "effect in %": "difference of the two means, in percent of the control mean."
         + (" –: no test is possible, because all values are equal or the control mean is 0." * has_dash),
-        "interval": f"{level} interval of the effect (Fieller), which accounts for the uncertainty of the control mean."
-        + (" If it excludes 0, the effect is significant." * (not settings.correction)),
-        "p": f"p-value of the effect (Welch), not corrected for the {num_tests} tests of this table.",
-        "Holm's p": f"p-value of the effect, corrected for the {num_tests} tests of this table (Holm). "
-        f"If it is below {settings.alpha:g}, the effect is significant."
+        "interval": f"{level} interval of the effect (Fieller), which accounts for the uncertainty of the control "
+        "mean. "
+        + (
+            "In a family of several tests its level is higher. It excludes 0 exactly if the effect is significant."
+            if settings.correction
+            else "If it excludes 0, the effect is significant."
+        ),
+        "p": "p-value of the effect (Welch), not corrected.",
+        "Holm's p": "p-value of the effect, corrected for the tests of its family (Holm): "
+        f"{_count_tests(analysis)}. If it is below {settings.alpha:g}, the effect is significant. Secondary metrics are "
+        "tested only if the primary effect of their arm is significant."
         if settings.correction
         else "not computed, because analysis.correction=false.",
     }
+
+
+def is_gated(effect: Effect) -> bool:
+    """Whether an effect could be tested and is not, because the primary effect is not significant."""
+    return bool(np.isfinite(effect.p_value)) and not effect.tested
+
+
+def _count_tests(analysis: Analysis) -> str:
+    families = [one.family for one in analysis.effects if np.isfinite(one.p_value)]
+    return ", ".join(f"{families.count(family)} {family}" for family in dict.fromkeys(families))
 
 
 def explain_terminal_columns(analysis: Analysis) -> dict[str, str]:

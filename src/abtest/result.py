@@ -21,6 +21,7 @@ class Effect:
     Args:
         treatment: name of the arm.
         metric: name of the metric.
+        family: `primary` or `secondary`; the tests of a family are corrected together.
         control_users: number of users in the control arm.
         treatment_users: number of users in the treatment arm.
         control_mean: mean over the users of the control arm.
@@ -30,10 +31,13 @@ class Effect:
         upper_percent: upper bound of Welch's interval.
         p_value: of Welch's t test, in [0, 1].
         significant: whether `p_value` is below alpha, without correction for the number of tests.
+        level: of the intervals other than Welch's. It is the level of the test, which Holm's correction decides: an
+            interval excludes 0 exactly if the effect is significant.
         relative_lower_percent: lower bound of Fieller's interval, which the verdict uses; NaN if the control mean could
             be 0.
         relative_upper_percent: upper bound of Fieller's interval.
-        holm_p_value: p-value with Holm's correction over all arms and metrics.
+        tested: whether there was a test. A secondary metric is not tested if the primary effect is not significant.
+        holm_p_value: p-value with Holm's correction over the tests of the family; NaN without a test.
         holm_significant: whether `holm_p_value` is below alpha; None without the correction.
         minimal_detectable_percent: effect that is detected with the power of the settings.
         users_needed: users needed in both arms together, by the effect to detect in percent.
@@ -53,6 +57,7 @@ class Effect:
 
     treatment: str
     metric: str
+    family: str
     control_users: int
     treatment_users: int
     control_mean: float
@@ -62,8 +67,10 @@ class Effect:
     upper_percent: float
     p_value: float
     significant: bool
+    level: float
     relative_lower_percent: float
     relative_upper_percent: float
+    tested: bool
     holm_p_value: float = float("nan")
     holm_significant: bool | None = None
     minimal_detectable_percent: float = float("nan")

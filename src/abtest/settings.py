@@ -19,7 +19,8 @@ class AnalysisSettings:
         power: probability of detecting the minimal detectable effect, in [0.5, 0.9999].
         primary: the metric that the verdict is about, one of `METRICS`.
         split: planned shares of the arms in their order, above 0; None for equal shares.
-        correction: whether p-values are corrected over all arms and metrics (Holm).
+        correction: whether secondary metrics are tested only after a significant primary effect, and p-values are
+            corrected within each family (Holm).
         sample_ratio: whether the verdict is withheld if the split of the users differs from the plan.
         sizing: whether the minimal detectable effect and the users needed are computed.
         always_valid_percent: expected effect in percent, above 0, for the interval that allows continuous monitoring;

@@ -73,7 +73,7 @@ def effects_table(record: Mapping[str, Any]) -> Table:
             plain(effect["control_mean"]),
             plain(effect["treatment_mean"]),
             f"[{weight}{colour}]{effect['effect_percent']:+.1f}[/] \\{bounds}",
-            p_value(effect["holm_p_value"]),
+            p_value(effect["holm_p_value"]) if effect["tested"] else "not tested",
         )
         missing = not math.isfinite(effect["p_value"])  # all values are equal, or the control mean is 0
         cells = (*cells[:3], "–", "–") if missing else cells

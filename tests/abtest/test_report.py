@@ -48,7 +48,7 @@ def test_a_number_that_was_switched_off_is_not_explained_as_if_it_was_there() ->
 
 def test_the_number_of_tests_leaves_out_metrics_without_a_test(analysis: Analysis) -> None:
     """Latency is 0 and every user has one session and five tracks, therefore two of five metrics have a test."""
-    assert "corrected for the 2 tests" in explain_columns(analysis)["Holm's p"]
+    assert "(Holm): 1 primary, 1 secondary." in explain_columns(analysis)["Holm's p"]
     assert "no test is possible" in explain_columns(analysis)["effect in %"]
     rng = np.random.default_rng(1)
     users = replace(
@@ -58,6 +58,12 @@ def test_the_number_of_tests_leaves_out_metrics_without_a_test(analysis: Analysi
         latency_ms=rng.random(400),
     )
     assert "no test is possible" not in explain_columns(analyse(users, settings()))["effect in %"]
+
+
+def test_a_secondary_metric_that_is_not_tested_has_no_p_value(analysis: Analysis) -> None:
+    assert not analysis.effect("T1", "mean_time_per_session").is_significant
+    assert re.findall(r"^\| T1 \| time \|.*\| not tested \|$", markdown(analysis, {}), flags=re.MULTILINE)
+    assert "not tested" in list(effects_table(analysis.record()).columns[-1].cells)
 
 
 def test_details_name_every_further_result(analysis: Analysis) -> None:
