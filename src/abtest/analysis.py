@@ -10,7 +10,7 @@ import numpy as np
 
 from src.abtest.families import Decision, decide
 from src.abtest.methods import methods
-from src.abtest.metrics import METRICS, Values, metric_values
+from src.abtest.metrics import METRICS, Values, metric_values, parts
 from src.abtest.result import Analysis, Effect
 from src.abtest.settings import AnalysisSettings
 from src.abtest.unfinished import compare_unfinished
@@ -74,6 +74,8 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
             effect = _compare(arm, metric, samples, decision, settings)
             if settings.bootstrap_rounds and metric == settings.primary:
                 effect = _with_bootstrap(effect, users, values[metric], number, settings, rng)
+            if METRICS[metric][1]:
+                effect = _with_ratio(effect, users, number)
             if pre_values is not None:
                 effect = _with_cuped(effect, users, values[metric], pre_values, number)
             effects.append(effect)
@@ -161,6 +163,21 @@ def _with_bootstrap(
     of_control, of_treatment = values[users.arm_of == 0], values[users.arm_of == number]
     lower, upper = bootstrap(of_control, of_treatment, 1 - effect.level, settings.bootstrap_rounds, rng)
     return replace(effect, bootstrap_lower_percent=lower, bootstrap_upper_percent=upper)
+
+
+def _with_ratio(effect: Effect, users: Users, number: int) -> Effect:
+    above, below = parts(users, effect.metric)
+    control, treatment = (
+        GroupSummary.of_ratio(above[users.arm_of == arm], below[users.arm_of == arm]) for arm in (0, number)
+    )
+    difference = fieller(control, treatment, 1 - effect.level)
+    return replace(
+        effect,
+        ratio_effect_percent=difference.effect_percent,
+        ratio_lower_percent=difference.lower_percent,
+        ratio_upper_percent=difference.upper_percent,
+        ratio_p_value=difference.p_value,
+    )
 
 
 def _with_cuped(effect: Effect, users: Users, values: Values, pre_values: Values, number: int) -> Effect:

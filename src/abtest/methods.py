@@ -39,6 +39,15 @@ def methods(analysis: Analysis, treatment: str) -> list[Method]:
             "narrow if there is an effect",
         ),
         Method(
+            method="ratio of sums",
+            effect_percent=effect.ratio_effect_percent,
+            lower_percent=effect.ratio_lower_percent,
+            upper_percent=effect.ratio_upper_percent,
+            p_value=effect.ratio_p_value,
+            meaning="all time over all sessions, or the like (delta method): users with many sessions count more. It "
+            "differs from the mean of users if these users react differently",
+        ),
+        Method(
             method="CUPED",
             effect_percent=effect.cuped_effect_percent,
             lower_percent=effect.cuped_lower_percent,

@@ -5,8 +5,14 @@ from jaxtyping import Float64
 
 from src.abtest.users import Users
 
-METRICS = ("mean_time_per_session", "mean_tracks_per_session", "time", "sessions", "mean_request_latency")
-"""Names of the metrics, in the order of every report."""
+METRICS = {
+    "mean_time_per_session": ("time", "sessions"),
+    "mean_tracks_per_session": ("tracks", "sessions"),
+    "time": ("time", None),
+    "sessions": ("sessions", None),
+    "mean_request_latency": ("latency_ms", "tracks"),
+}
+"""What each metric divides by what, as fields of `Users`; in the order of every report."""
 
 LOWER_IS_BETTER = ("mean_request_latency",)
 """Metrics of which a lower value is better."""
@@ -27,11 +33,22 @@ def metric_values(users: Users, metric: str) -> Values:
 
     Source: the published A/B spreadsheet of 2023.
     """
-    values = {
-        "mean_time_per_session": users.time / users.sessions,
-        "mean_tracks_per_session": users.tracks / users.sessions,
-        "time": users.time,
-        "sessions": users.sessions,
-        "mean_request_latency": users.latency_ms / users.tracks,
-    }
-    return np.asarray(values[metric], np.float64)
+    above, below = parts(users, metric)
+    return np.asarray(above / below, np.float64)
+
+
+def parts(users: Users, metric: str) -> tuple[Values, Values]:
+    """Numerator and denominator of a metric, for each user.
+
+    Args:
+        users: the users (U).
+        metric: one of METRICS.
+
+    Returns:
+        Two arrays of shape `[U]`; the denominator of a metric without one is 1.
+    """
+    above, below = METRICS[metric]
+    return (
+        np.asarray(getattr(users, above), np.float64),
+        np.ones(len(users)) if below is None else np.asarray(getattr(users, below), np.float64),
+    )

@@ -117,8 +117,8 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
         ),
         "p": "p-value of the effect (Welch), not corrected.",
         "Holm's p": "p-value of the effect, corrected for the tests of its family (Holm): "
-        f"{_count_tests(analysis)}. If it is below {settings.alpha:g}, the effect is significant. Secondary metrics are "
-        "tested only if the primary effect of their arm is significant."
+        f"{_count_tests(analysis)}. If it is below {settings.alpha:g}, the effect is significant. Secondary metrics "
+        "are tested only if the primary effect of their arm is significant."
         if settings.correction
         else "not computed, because analysis.correction=false.",
     }
@@ -191,6 +191,14 @@ def _unfinished(analysis: Analysis) -> list[str]:
 def _primary_details(effect: Effect, analysis: Analysis) -> list[str]:
     settings, lines = analysis.settings, []
     head = f"{effect.treatment}, {settings.primary}:"
+    if not (
+        np.isnan(effect.ratio_effect_percent)
+        or effect.relative_lower_percent <= effect.ratio_effect_percent <= effect.relative_upper_percent
+    ):
+        lines.append(
+            f"{head} the ratio of sums ({effect.ratio_effect_percent:+.1f} %) is outside the interval of the mean of "
+            "users. Users with many sessions react differently from users with few; which of them is the change for?"
+        )
     if settings.sizing and effect.users_needed:
         needed = ", ".join(f"{number:,} for {percent} %" for percent, number in effect.users_needed.items())
         lines.append(

@@ -45,6 +45,11 @@ class Effect:
         always_valid_upper_percent: upper bound of the interval for continuous monitoring.
         bootstrap_lower_percent: lower bound of the bootstrap interval.
         bootstrap_upper_percent: upper bound of the bootstrap interval.
+        ratio_effect_percent: effect on the ratio of sums, such as all time over all sessions of an arm; NaN for metrics
+            that are no ratio.
+        ratio_lower_percent: lower bound of its Fieller interval (delta method).
+        ratio_upper_percent: upper bound of its Fieller interval.
+        ratio_p_value: its p-value, not corrected.
         cuped_effect_percent: effect with CUPED.
         cuped_lower_percent: lower bound of its Fieller interval.
         cuped_upper_percent: upper bound of its Fieller interval.
@@ -79,6 +84,10 @@ class Effect:
     always_valid_upper_percent: float = float("nan")
     bootstrap_lower_percent: float = float("nan")
     bootstrap_upper_percent: float = float("nan")
+    ratio_effect_percent: float = float("nan")
+    ratio_lower_percent: float = float("nan")
+    ratio_upper_percent: float = float("nan")
+    ratio_p_value: float = float("nan")
     cuped_effect_percent: float = float("nan")
     cuped_lower_percent: float = float("nan")
     cuped_upper_percent: float = float("nan")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy import stats
+from scipy import special  # t quantiles: scipy.stats gives the same numbers and takes 50 times as long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class MeanInterval:
         """
         mean, margin = float(values.mean()) if len(values) else float("nan"), float("nan")
         if len(values) > 1:
-            quantile = float(stats.t.ppf((1 + level) / 2, len(values) - 1))
+            quantile = float(special.stdtrit(len(values) - 1, (1 + level) / 2))
             margin = quantile * float(values.std(ddof=1)) / len(values) ** 0.5
         return cls(num=len(values), mean=mean, lower=mean - margin, upper=mean + margin)
 
@@ -59,7 +59,9 @@ class MeanInterval:
         _, of_value = np.unique(cluster, return_inverse=True)
         sums = np.bincount(of_value, values - mean)
         if len(sums) > 1:
-            margin = float(stats.t.ppf((1 + level) / 2, len(sums) - 1)) * clustered_variance(sums, len(values)) ** 0.5
+            margin = (
+                float(special.stdtrit(len(sums) - 1, (1 + level) / 2)) * clustered_variance(sums, len(values)) ** 0.5
+            )
         return cls(num=len(values), mean=mean, lower=mean - margin, upper=mean + margin)
 
 
@@ -168,7 +170,7 @@ def welch(control: GroupSummary, treatment: GroupSummary, alpha: float) -> Perce
     error = (control.squared_error + treatment.squared_error) ** 0.5
     df = degrees_of_freedom(control, treatment)
     difference = treatment.mean - control.mean
-    margin = float(stats.t.ppf(1 - alpha / 2, df)) * error
+    margin = float(special.stdtrit(df, 1 - alpha / 2)) * error
     unit = 100 / control.mean if control.mean else float("nan")
     return PercentDifference(
         effect_percent=difference * unit,
@@ -197,7 +199,7 @@ def fieller(control: GroupSummary, treatment: GroupSummary, alpha: float, covari
     Source: Fieller, Some Problems in Interval Estimation, 1954.
     """
     df = degrees_of_freedom(control, treatment)
-    q2 = float(stats.t.ppf(1 - alpha / 2, df)) ** 2
+    q2 = float(special.stdtrit(df, 1 - alpha / 2)) ** 2
     a = control.mean**2 - q2 * control.squared_error
     b = treatment.mean * control.mean - q2 * covariance
     c = treatment.mean**2 - q2 * treatment.squared_error
@@ -229,7 +231,7 @@ def ratio_p_value(control: GroupSummary, treatment: GroupSummary, ratio: float, 
     if not variance > 0:
         return float("nan")
     difference = treatment.mean - ratio * control.mean
-    return 2 * float(stats.t.sf(abs(difference) / variance**0.5, degrees_of_freedom(control, treatment)))
+    return 2 * float(special.stdtr(degrees_of_freedom(control, treatment), -abs(difference) / variance**0.5))
 
 
 def always_valid(

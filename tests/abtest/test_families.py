@@ -85,7 +85,7 @@ def test_intervals_and_p_values_agree(lifts: tuple[float, ...]) -> None:
 
 def test_without_an_effect_any_false_alarm_of_both_families_is_as_rare_as_alpha_and_only_with_the_gate() -> None:
     """The gate is broken on purpose: each family alone keeps its level, but not both together."""
-    rng, num = np.random.default_rng(6), 1200
+    rng, num = np.random.default_rng(6), 800
     alarms, alarms_without_gate = 0, 0
     for _ in range(num):
         effects = run(experiment(rng, (0.0,))).effects

@@ -43,7 +43,7 @@ def test_a_number_that_was_switched_off_is_not_explained_as_if_it_was_there() ->
     assert meanings["Holm's p"].startswith("not computed, because analysis.correction=false")
     assert meanings["interval"].endswith("If it excludes 0, the effect is significant.")
     assert len(details(analysis)) == 1
-    assert [row.method for row in analysis.methods["T1"]] == ["mean of users", "the sheet"]
+    assert [row.method for row in analysis.methods["T1"]] == ["mean of users", "the sheet", "ratio of sums"]
 
 
 def test_the_number_of_tests_leaves_out_metrics_without_a_test(analysis: Analysis) -> None:
@@ -58,6 +58,19 @@ def test_the_number_of_tests_leaves_out_metrics_without_a_test(analysis: Analysi
         latency_ms=rng.random(400),
     )
     assert "no test is possible" not in explain_columns(analyse(users, settings()))["effect in %"]
+
+
+def test_one_line_says_when_the_ratio_of_sums_differs_from_the_mean_of_users() -> None:
+    """The treatment helps users with one session and harms those with nine."""
+    rng = np.random.default_rng(2)
+    arm_of, sessions = np.arange(800) % 2, np.where(np.arange(800) % 4 < 2, 1, 9)
+    lift = np.where(sessions == 1, 2.0, 0.7)
+    time = sessions * rng.gamma(20, 0.1, 800)
+    differs = replace(users_of(time * np.where(arm_of == 1, lift, 1.0), arm_of), sessions=sessions)
+    agrees = replace(users_of(time * np.where(arm_of == 1, 1.3, 1.0), arm_of), sessions=sessions)
+    words = "is outside the interval of the mean of users. Users with many sessions react differently"
+    assert words in "\n".join(details(analyse(differs, settings())))
+    assert words not in "\n".join(details(analyse(agrees, settings())))
 
 
 def test_a_secondary_metric_that_is_not_tested_has_no_p_value(analysis: Analysis) -> None:
@@ -75,7 +88,7 @@ def test_details_name_every_further_result(analysis: Analysis) -> None:
 
 def test_each_method_is_a_row_of_its_own_and_is_explained(analysis: Analysis) -> None:
     text = markdown(analysis, {})
-    names = ["mean of users", "the sheet", "CUPED", "bootstrap", "always valid"]
+    names = ["mean of users", "the sheet", "ratio of sums", "CUPED", "bootstrap", "always valid"]
     assert re.findall(r"^\| T1 \| ([a-zA-Z ]+) \| [+-]", text, flags=re.MULTILINE) == names
     assert re.findall(r"^- ([a-zA-Z ]+): .*\.$", text, flags=re.MULTILINE)[: len(names)] == names
     printed = [list(column.cells) for column in methods_table(analysis.record()).columns]

@@ -56,8 +56,8 @@ def test_leaving_unfinished_sessions_out_is_biased_against_the_better_arm_and_th
 
 def test_the_rate_of_false_alarms_of_the_test_of_dropping_is_its_level() -> None:
     rng = np.random.default_rng(2)
-    tests = [run(cut_off(rng, lift=0.0, hazard=(0.05, 0.05))[0]).unfinished["T1"].p_value for _ in range(400)]
-    assert within_four_standard_errors(sum(p_value < 0.05 for p_value in tests), 0.05, 400)
+    tests = [run(cut_off(rng, lift=0.0, hazard=(0.05, 0.05))[0]).unfinished["T1"].p_value for _ in range(250)]
+    assert within_four_standard_errors(sum(p_value < 0.05 for p_value in tests), 0.05, 250)
 
 
 def test_a_treatment_that_loses_its_long_sessions_is_noticed_and_the_verdict_is_withheld() -> None:

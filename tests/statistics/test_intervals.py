@@ -85,6 +85,23 @@ def test_fiellers_interval_covers_effects_of_any_size_and_the_sheets_does_not(tr
     assert within_four_standard_errors(covered_by_sheet, 0.95, num) == (truth == 0)
 
 
+@pytest.mark.parametrize("truth", [0, 20, 130])
+def test_the_interval_of_a_ratio_of_sums_covers_the_true_effect_at_its_level(truth: int) -> None:
+    """Users with many sessions have longer ones, therefore the ratio of sums is not the mean of users."""
+    rng = np.random.default_rng(19)
+    covered, num = 0, 3000
+    for _ in range(num):
+        sessions = 1.0 + rng.poisson(4, (2, 300))
+        time = sessions * skewed(rng, (2, 300)) * (1 + sessions / 10)
+        one = fieller(
+            GroupSummary.of_ratio(time[0], sessions[0]),
+            GroupSummary.of_ratio(time[1] * (1 + truth / 100), sessions[1]),
+            ALPHA,
+        )
+        covered += one.lower_percent < truth < one.upper_percent
+    assert within_four_standard_errors(covered, 0.95, num)
+
+
 def test_the_covariance_of_the_means_narrows_the_interval_of_an_effect_of_0() -> None:
     groups = GroupSummary(num=50, mean=4.0, variance=9.0), GroupSummary(num=50, mean=4.0, variance=9.0)
     apart, together = fieller(*groups, ALPHA), fieller(*groups, ALPHA, 0.09)
