@@ -17,7 +17,7 @@ def abtest(config: DictConfig) -> None:
 
     from src.abtest.analysis import analyse
     from src.abtest.log import read_users
-    from src.abtest.report import details, explain_terminal_columns, write_report
+    from src.abtest.report import details, explain_columns, write_report
     from src.abtest.sources import arms_to_play
     from src.recommender_names import parse_name, recommender_name
     from src.runs.folder import refuse_used_folder
@@ -73,7 +73,7 @@ def abtest(config: DictConfig) -> None:
         write_report(analysis, run_dir, provenance())
     attach_abtest(analysis.record(), run_dir, names)
     console.print(effects_table(analysis.record()), "")
-    for column, meaning in explain_terminal_columns(analysis).items():
+    for column, meaning in explain_columns(analysis).items():
         console.print(f"- {column}: {meaning}", markup=False)
     console.print("", methods_table(analysis.record()))
     console.print("", *details(analysis), "", sep="\n", markup=False)

@@ -8,9 +8,9 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from src.abtest.families import Decision, decide
+from src.abtest.families import Decision, decide, p_value_of
 from src.abtest.methods import methods
-from src.abtest.metrics import METRICS, Values, metric_values, parts
+from src.abtest.metrics import IN_POINTS, LOWER_IS_BETTER, METRICS, Values, metric_values, metrics_of, parts
 from src.abtest.result import Analysis, Effect
 from src.abtest.settings import AnalysisSettings
 from src.abtest.unfinished import compare_unfinished
@@ -19,7 +19,7 @@ from src.abtest.verdict import verdict
 from src.errors import InputError
 from src.statistics.cuped import cuped
 from src.statistics.design import minimal_detectable_effect, sample_ratio
-from src.statistics.intervals import GroupSummary, always_valid, bootstrap, fieller, welch
+from src.statistics.intervals import GroupSummary, PercentDifference, always_valid, bootstrap, fieller, welch
 
 SMALL_EFFECTS = (1, 3, 5)
 """Effects, in percent, for which the number of users needed is reported."""
@@ -51,32 +51,33 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
     if pre_period is not None:
         _check_pre_period(users, pre_period)
     treatments = list(enumerate(users.arms[1:], start=1))
-    values = {metric: metric_values(users, metric) for metric in METRICS}
+    metrics = metrics_of(users)
+    values = {metric: metric_values(users, metric) for metric in metrics}
     groups = {
         (arm, metric): GroupSummary.of(values[metric][users.arm_of == number])
         for number, arm in enumerate(users.arms)
-        for metric in METRICS
+        for metric in metrics
     }
     decisions = decide(
         {
-            (arm, metric): welch(groups[users.arms[0], metric], groups[arm, metric], float(settings.alpha)).p_value
-            for metric in METRICS
+            (arm, metric): p_value_of(metric, groups[users.arms[0], metric], groups[arm, metric], settings)
+            for metric in metrics
             for _, arm in treatments
         },
         settings,
     )
     rng = np.random.default_rng(settings.seed)
     effects = []
-    for metric in METRICS:
+    for metric in metrics:
         pre_values = None if pre_period is None else _pre_period_values(users, pre_period, metric)
         for number, arm in treatments:
             samples, decision = (groups[users.arms[0], metric], groups[arm, metric]), decisions[arm, metric]
             effect = _compare(arm, metric, samples, decision, settings)
             if settings.bootstrap_rounds and metric == settings.primary:
                 effect = _with_bootstrap(effect, users, values[metric], number, settings, rng)
-            if METRICS[metric][1]:
+            if METRICS[metric][1] and metric not in IN_POINTS:
                 effect = _with_ratio(effect, users, number)
-            if pre_values is not None:
+            if pre_values is not None and metric not in IN_POINTS:
                 effect = _with_cuped(effect, users, values[metric], pre_values, number)
             effects.append(effect)
     analysis = Analysis(
@@ -125,11 +126,16 @@ def _compare(
     decision: Decision,
     settings: AnalysisSettings,
 ) -> Effect:
-    sheet, relative = welch(*samples, float(settings.alpha)), fieller(*samples, decision.alpha)
+    unit = 1.0 if metric in IN_POINTS else None
+    sheet = welch(*samples, float(settings.alpha), unit)
+    relative = welch(*samples, decision.alpha, unit) if unit else fieller(*samples, decision.alpha)
     effect = Effect(
         treatment=treatment,
         metric=metric,
         family=decision.family,
+        margin=decision.margin,
+        unit="points" if unit else "%",
+        decision=_word(metric, decision, relative),
         control_users=samples[0].num,
         treatment_users=samples[1].num,
         control_mean=samples[0].mean,
@@ -143,6 +149,8 @@ def _compare(
         holm_significant=decision.significant if settings.correction else None,
         **asdict(sheet),
     )
+    if unit:
+        return effect
     if settings.sizing:
         smallest = minimal_detectable_effect(*samples, float(settings.alpha), float(settings.power))
         needed = {
@@ -155,6 +163,20 @@ def _compare(
         lower, upper = always_valid(*samples, decision.alpha, float(settings.always_valid_percent))
         effect = replace(effect, always_valid_lower_percent=lower, always_valid_upper_percent=upper)
     return effect
+
+
+def _word(metric: str, decision: Decision, difference: PercentDifference) -> str:
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    if np.isnan(difference.p_value):
+        return "no test"
+    if decision.family == "guardrail":
+        best = max(sign * difference.lower_percent, sign * difference.upper_percent)
+        return "holds" if decision.significant else "broken" if best < -decision.margin else "not shown"
+    if not decision.tested:
+        return "not tested"
+    if not decision.significant:
+        return "not significant"
+    return "better" if sign * difference.effect_percent > 0 else "worse"
 
 
 def _with_bootstrap(

@@ -21,7 +21,7 @@ Lines = dict[str, Any]
 
 _COLUMNS = (
     "{message: 'VARCHAR', timestamp: 'BIGINT', user: 'BIGINT', track: 'BIGINT', time: 'DOUBLE', latency: 'DOUBLE', "
-    "recommendation: 'BIGINT', experiments: 'VARCHAR'}"
+    "recommendation: 'BIGINT', fallback: 'VARCHAR', experiments: 'VARCHAR'}"
 )
 
 UNFINISHED = ("drop", "keep")
@@ -135,7 +135,7 @@ def _read_lines(
             CREATE TABLE lines AS
             SELECT CASE message WHEN 'last' THEN TRUE WHEN 'next' THEN FALSE END AS is_last, timestamp, user AS user_id,
                 track, time, COALESCE(latency, 0) AS latency,
-                COALESCE(recommendation, -1) AS recommendation, experiments,
+                COALESCE(recommendation, -1) AS recommendation, fallback IS NOT NULL AS is_fallback, experiments,
                 (hash(filename) >> 32)::UINTEGER AS file
             FROM read_json($files, format = 'newline_delimited', columns = {_COLUMNS}, ignore_errors = true,
                 filename = true, maximum_object_size = 16777216)""",
@@ -183,7 +183,8 @@ def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, in
     database.executemany("INSERT INTO arms VALUES (?, ?)", list(arm_of_text.items()))
     return database.execute(
         f"""
-        SELECT user_id, timestamp, is_last, track, time, latency, recommendation, file, lines.rowid AS position, arm
+        SELECT user_id, timestamp, is_last, track, time, latency, recommendation, is_fallback, file,
+            lines.rowid AS position, arm
         FROM lines JOIN arms USING (experiments) WHERE {_IS_EVENT}
         ORDER BY user_id, timestamp, position"""
     ).fetchnumpy()
@@ -224,6 +225,7 @@ def _sessions_of(
         tracks=tracks,
         time=np.add.reduceat(lines["time"], start),
         latency_ms=1000 * np.add.reduceat(lines["latency"], start),
+        fallbacks=np.add.reduceat(lines["is_fallback"], start, dtype=np.int64),
         is_finished=is_finished,
     )
     faults = {

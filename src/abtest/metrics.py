@@ -11,14 +11,27 @@ METRICS = {
     "time": ("time", None),
     "sessions": ("sessions", None),
     "mean_request_latency": ("latency_ms", "tracks"),
+    "fallback_percent": ("fallbacks", "tracks"),
 }
 """What each metric divides by what, as fields of `Users`; in the order of every report."""
 
-LOWER_IS_BETTER = ("mean_request_latency",)
+LOWER_IS_BETTER = ("mean_request_latency", "fallback_percent")
 """Metrics of which a lower value is better."""
+
+IN_POINTS = ("fallback_percent",)
+"""Metrics in percent: their values are multiplied by 100, and arms are compared by the difference of the means."""
 
 Values = Float64[np.ndarray, "U"]
 """One value for each user."""
+
+
+def metrics_of(users: Users) -> list[str]:
+    """The metrics that a log has: `fallback_percent` only if the log has a fallback.
+
+    Args:
+        users: the users (U).
+    """
+    return [metric for metric in METRICS if metric != "fallback_percent" or users.each.fallbacks.any()]
 
 
 def metric_values(users: Users, metric: str) -> Values:
@@ -34,7 +47,7 @@ def metric_values(users: Users, metric: str) -> Values:
     Source: the published A/B spreadsheet of 2023.
     """
     above, below = parts(users, metric)
-    return np.asarray(above / below, np.float64)
+    return np.asarray(above / below * (100 if metric in IN_POINTS else 1), np.float64)
 
 
 def parts(users: Users, metric: str) -> tuple[Values, Values]:

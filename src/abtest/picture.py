@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
-from src.abtest.metrics import METRICS
+from src.abtest.metrics import metrics_of
 from src.abtest.result import Analysis
 from src.plots import palette
 from src.plots.axes import plain, tidy
@@ -47,7 +47,8 @@ def _colour(arm: int) -> str:
 
 def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
     treatments = analysis.users.arms[1:]
-    for row, metric in enumerate(METRICS):
+    metrics = metrics_of(analysis.users)
+    for row, metric in enumerate(metrics):
         for number, treatment in enumerate(treatments):
             effect = analysis.effect(treatment, metric)
             if not np.isfinite(effect.relative_lower_percent):
@@ -58,7 +59,12 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
                 [effect.relative_lower_percent, effect.relative_upper_percent], [place, place], color=colour, lw=2
             )
             axis.plot(
-                effect.effect_percent, place, "o", color=colour, mfc=colour if effect.is_significant else "white", ms=7
+                effect.effect_percent,
+                place,
+                "o",
+                color=colour,
+                mfc=colour if effect.is_good or effect.is_bad else "white",
+                ms=7,
             )
             axis.annotate(
                 f"{effect.effect_percent:+.1f}",
@@ -72,9 +78,9 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
     for number, treatment in enumerate(treatments):
         axis.plot([], [], "o-", color=_colour(number + 1), label=plain(treatment))
     axis.axvline(0, color="#888888", lw=1)
-    names = [f"{name}\n(primary)" if name == analysis.settings.primary else name for name in METRICS]
-    axis.set_yticks(-np.arange(len(METRICS)), [name.replace("_", " ") for name in names])
-    axis.set_ylim(-len(METRICS) + 0.4, 0.6)
+    names = [f"{name}\n(primary)" if name == analysis.settings.primary else name for name in metrics]
+    axis.set_yticks(-np.arange(len(metrics)), [name.replace("_", " ") for name in names])
+    axis.set_ylim(-len(metrics) + 0.4, 0.6)
     level = f"{100 * (1 - analysis.settings.alpha):g} %"
     axis.set_xlabel(
         f"effect in % of the mean of {analysis.users.arms[0]}, with its {level} interval; filled: significant"

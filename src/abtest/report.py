@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from src.abtest.log import GUARDS
+from src.abtest.metrics import IN_POINTS
 from src.abtest.picture import draw
 from src.abtest.result import Analysis, Effect
 from src.abtest.unfinished import count_unfinished
@@ -41,8 +42,8 @@ def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
     lines = [f"# A/B test {analysis.users.experiment}", ""]
     lines += [f"- **{arm}**: {verdict}" for arm, verdict in analysis.verdicts.items()]
     explained = explain_columns(analysis)
-    rows = [_row(effect, analysis.settings.primary) for effect in analysis.effects]
-    lines += ["", *table(list(explained), rows, "llrrrrrr"), "", "Bold: the effect is significant."]
+    rows = [_row(effect) for effect in analysis.effects]
+    lines += ["", *table(list(explained), rows, "llrrrrrl")]
     lines += ["", "![effects](abtest.png)"]
     lines += ["", "## Columns", "", *(f"- **{column}**: {meaning}" for column, meaning in explained.items())]
     lines += ["", *_methods(analysis)]
@@ -51,17 +52,18 @@ def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(effect: Effect, primary: str) -> list[str]:
-    bold = "**" if effect.is_significant else ""
+def _row(effect: Effect) -> list[str]:
+    margin = f", margin {effect.margin:g} {effect.unit}" if effect.family == "guardrail" else ""
+    bold = "**" if effect.is_good or effect.is_bad else ""
     return [
         escape(effect.treatment),
-        effect.metric + (" (primary)" if effect.metric == primary else ""),
+        f"{effect.metric} ({effect.family}{margin})",
         number(effect.control_mean, ".4g"),
         number(effect.treatment_mean, ".4g"),
-        f"{bold}{number(effect.effect_percent, '+.2f')}{bold}",
+        number(effect.effect_percent, "+.2f"),
         interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.2f"),
-        number(effect.p_value, ".2g"),
-        "not tested" if is_gated(effect) else number(effect.holm_p_value, ".2g"),
+        number(effect.p_value if effect.holm_significant is None else effect.holm_p_value, ".2g"),
+        f"{bold}{effect.decision}{bold}",
     ]
 
 
@@ -98,53 +100,54 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
         The meaning of each column of `abtest.md`, by its name, in order.
     """
     settings, control = analysis.settings, analysis.users.arms[0]
-    has_dash = not all(np.isfinite(effect.p_value) for effect in analysis.effects)
+    has_guardrails = any(effect.family == "guardrail" for effect in analysis.effects)
+    in_points = any(effect.metric in IN_POINTS for effect in analysis.effects)
     level = f"{100 * (1 - settings.alpha):g} %"
     return {
         "arm": f"the treatment. Each row compares it with the control, {control}.",
-        "metric": f"one value per user. {settings.primary} is the primary metric: the verdict uses it alone. "
+        "metric": f"one value per user. {settings.primary} is the primary metric: the verdict is about it. "
         "Time is the sum of the shares played: 1 is one track played in full. Latency is in milliseconds.",
         "control": f"mean over the users of {control}.",
         "treatment": "mean over the users of the treatment.",
-        "effect in %": "difference of the two means, in percent of the control mean."
-        + (" –: no test is possible, because all values are equal or the control mean is 0." * has_dash),
+        "effect in %": "difference of the two means, in percent of the control mean"
+        + ("; for fallback_percent in percentage points." if in_points else "."),
         "interval": f"{level} interval of the effect (Fieller), which accounts for the uncertainty of the control "
         "mean. "
         + (
-            "In a family of several tests its level is higher. It excludes 0 exactly if the effect is significant."
+            "In a family of several tests its level is higher. It excludes 0 exactly if the effect is significant"
+            + (", and the margin of a guardrail exactly if that holds." if has_guardrails else ".")
             if settings.correction
             else "If it excludes 0, the effect is significant."
         ),
-        "p": "p-value of the effect (Welch), not corrected.",
-        "Holm's p": "p-value of the effect, corrected for the tests of its family (Holm): "
-        f"{_count_tests(analysis)}. If it is below {settings.alpha:g}, the effect is significant. Secondary metrics "
-        "are tested only if the primary effect of their arm is significant."
-        if settings.correction
-        else "not computed, because analysis.correction=false.",
+        "p": "p-value of the test"
+        + (
+            f", corrected for the tests of its family (Holm): {_count_tests(analysis)}." if settings.correction else "."
+        ),
+        "decision": _explain_decisions(analysis),
     }
 
 
-def is_gated(effect: Effect) -> bool:
-    """Whether an effect could be tested and is not, because the primary effect is not significant."""
-    return bool(np.isfinite(effect.p_value)) and not effect.tested
-
-
 def _count_tests(analysis: Analysis) -> str:
-    families = [one.family for one in analysis.effects if np.isfinite(one.p_value)]
+    families = [one.family for one in analysis.effects if one.decision != "no test"]
     return ", ".join(f"{families.count(family)} {family}" for family in dict.fromkeys(families))
 
 
-def explain_terminal_columns(analysis: Analysis) -> dict[str, str]:
-    """The meaning of each column of the table in the terminal, which has fewer columns than `abtest.md`.
-
-    Args:
-        analysis: the result whose table is explained.
-
-    Returns:
-        The meaning of each column, by its name, in order.
-    """
-    hidden = ["p"] + ["Holm's p"] * (not analysis.settings.correction)
-    return {column: meaning for column, meaning in explain_columns(analysis).items() if column not in hidden}
+def _explain_decisions(analysis: Analysis) -> str:
+    """The meaning of the words that the table has."""
+    alpha, words = analysis.settings.alpha, {one.decision for one in analysis.effects}
+    meanings = {
+        "better or worse": (f"the effect is significant, p is below {alpha:g}.", {"better", "worse"}),
+        "not significant": (f"p is {alpha:g} or more.", {"not significant"}),
+        "not tested": (
+            "secondary metrics are tested only if the primary effect of their arm is significant.",
+            {"not tested"},
+        ),
+        "holds": ("the interval of the guardrail is better than its margin.", {"holds"}),
+        "broken": ("the interval of the guardrail is worse than its margin.", {"broken"}),
+        "not shown": ("the interval of the guardrail includes its margin.", {"not shown"}),
+        "no test": ("all values are equal.", {"no test"}),
+    }
+    return " ".join(f"{word}: {meaning}" for word, (meaning, needed) in meanings.items() if needed & words)
 
 
 def details(analysis: Analysis) -> list[str]:

@@ -16,12 +16,17 @@ SRM_ALPHA = 0.001
 class Effect:
     """One metric of one treatment, compared with the control.
 
-    Each name that ends in `_percent` is in percent of the control mean. A number that was not computed is NaN.
+    Each name that ends in `_percent` is in percent of the control mean; for `fallback_percent`, which is in percent
+    itself, it is a difference in percentage points. A number that was not computed is NaN.
 
     Args:
         treatment: name of the arm.
         metric: name of the metric.
-        family: `primary` or `secondary`; the tests of a family are corrected together.
+        family: `primary`, `secondary` or `guardrail`; the tests of a family are corrected together.
+        margin: how much worse a guardrail may become, in the unit of the effect; NaN for other metrics.
+        unit: of the effect: `%`, or `points` for a metric that is in percent itself.
+        decision: `better`, `worse`, `not significant` or `not tested`; of a guardrail `holds` (the interval is
+            better than the margin), `broken` (it is worse) or `not shown`; `no test` if no value varies.
         control_users: number of users in the control arm.
         treatment_users: number of users in the treatment arm.
         control_mean: mean over the users of the control arm.
@@ -37,7 +42,8 @@ class Effect:
             be 0.
         relative_upper_percent: upper bound of Fieller's interval.
         tested: whether there was a test. A secondary metric is not tested if the primary effect is not significant.
-        holm_p_value: p-value with Holm's correction over the tests of the family; NaN without a test.
+        holm_p_value: p-value with Holm's correction over the tests of the family; NaN without a test. The test of a
+            guardrail is that of non-inferiority; its p-value is twice the one-sided one.
         holm_significant: whether `holm_p_value` is below alpha; None without the correction.
         minimal_detectable_percent: effect that is detected with the power of the settings.
         users_needed: users needed in both arms together, by the effect to detect in percent.
@@ -63,6 +69,9 @@ class Effect:
     treatment: str
     metric: str
     family: str
+    margin: float
+    unit: str
+    decision: str
     control_users: int
     treatment_users: int
     control_mean: float
@@ -100,9 +109,14 @@ class Effect:
         return (self.effect_percent > 0) != (self.metric in LOWER_IS_BETTER)
 
     @property
-    def is_significant(self) -> bool:
-        """Whether the effect is significant, after Holm's correction if the settings ask for it."""
-        return self.significant if self.holm_significant is None else self.holm_significant
+    def is_good(self) -> bool:
+        """Whether the decision is for the treatment: it is better, or a guardrail holds."""
+        return self.decision in ("better", "holds")
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the decision is against the treatment: it is worse, or a guardrail is broken."""
+        return self.decision in ("worse", "broken")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +183,7 @@ class Analysis:
         if not one.p_value < SRM_ALPHA:
             return False
         worst = one.lower_percent if effect.effect_percent > 0 else -one.upper_percent
-        return not (effect.is_significant and worst > 0)
+        return not (effect.decision in ("better", "worse") and worst > 0)
 
     def effect(self, treatment: str, metric: str) -> Effect:
         """The effect of one treatment on one metric.

@@ -18,6 +18,8 @@ class AnalysisSettings:
         alpha: accepted rate of false alarms, in (0, 0.5]; intervals have level 1 − alpha.
         power: probability of detecting the minimal detectable effect, in [0.5, 0.9999].
         primary: the metric that the verdict is about, one of `METRICS`.
+        guardrails: how much worse a metric may become, above 0, by its name: in percent of the control mean, for
+            `fallback_percent` in percentage points; null for a metric that is no guardrail. The primary metric is none.
         split: planned shares of the arms in their order, above 0; None for equal shares.
         correction: whether secondary metrics are tested only after a significant primary effect, and p-values are
             corrected within each family (Holm).
@@ -35,6 +37,7 @@ class AnalysisSettings:
     alpha: int | float
     power: int | float
     primary: str
+    guardrails: dict[str, int | float | None]
     split: list[int | float] | None
     correction: bool
     sample_ratio: bool
@@ -54,6 +57,14 @@ class AnalysisSettings:
         check_number("analysis.seed", self.seed, whole=True, least=0)
         if self.always_valid_percent is not None:
             check_number("analysis.always_valid_percent", self.always_valid_percent, above=0, most=1000)
+        if not isinstance(self.guardrails, dict) or not set(self.guardrails) <= set(METRICS):
+            raise InputError(
+                "analysis.guardrails must have a margin for some of the metrics "
+                f"{', '.join(METRICS)}, got {self.guardrails!r}"
+            )
+        for metric, margin in self.guardrails.items():
+            if margin is not None:
+                check_number(f"analysis.guardrails.{metric}", margin, above=0, most=1000)
         for share in self.split or []:
             check_number("analysis.split", share, above=0)
         if self.primary not in METRICS:

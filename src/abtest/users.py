@@ -21,6 +21,7 @@ class Sessions:
         tracks: number of events of each session.
         time: sum of the shares played in each session.
         latency_ms: sum of the latencies of each session, in milliseconds.
+        fallbacks: number of recommendations of each session that no list gave; 0 where the log does not say so.
         is_finished: whether the log has the `last` of each session; the others were cut off, and lasted longer.
     """
 
@@ -30,6 +31,7 @@ class Sessions:
     tracks: Int64[np.ndarray, "S"]
     time: Float64[np.ndarray, "S"]
     latency_ms: Float64[np.ndarray, "S"]
+    fallbacks: Int64[np.ndarray, "S"]
     is_finished: Bool[np.ndarray, "S"]
 
     def __len__(self) -> int:
@@ -71,6 +73,7 @@ class Users:
         tracks: number of events of each user.
         time: sum of the shares that each user played; 1 is one track played in full.
         latency_ms: sum of the latencies of each user, in milliseconds.
+        fallbacks: number of recommendations of each user that no list gave.
         each: the sessions, also those that the numbers of the users leave out because they are unfinished.
         guards: how often each rule of `log.GUARDS` was applied, by its name.
         first_ms: time of the first event of the experiment, in milliseconds since 1970.
@@ -87,6 +90,7 @@ class Users:
     tracks: Int64[np.ndarray, "U"]
     time: Float64[np.ndarray, "U"]
     latency_ms: Float64[np.ndarray, "U"]
+    fallbacks: Int64[np.ndarray, "U"]
     each: Sessions
     guards: dict[str, int]
     first_ms: int
@@ -122,7 +126,7 @@ def sums_of_users(sessions: Sessions) -> dict[str, Any]:
         "sessions": np.diff(first, append=len(ids)),
         **{
             name: np.add.reduceat(values, first) if len(first) else values[:0]
-            for name in ("tracks", "time", "latency_ms")
+            for name in ("tracks", "time", "latency_ms", "fallbacks")
             for values in (getattr(sessions, name),)
         },
     }

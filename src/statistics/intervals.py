@@ -154,13 +154,37 @@ class PercentDifference:
     p_value: float
 
 
-def welch(control: GroupSummary, treatment: GroupSummary, alpha: float) -> PercentDifference:
+def non_inferiority(
+    control: GroupSummary, treatment: GroupSummary, *, sign: int, ratio: float = 1.0, shift: float = 0.0
+) -> float:
+    """Test that the treatment mean is better than the worst mean that is accepted: ratio · control mean + shift.
+
+    Args:
+        control: summary of the control group.
+        treatment: summary of the treatment group.
+        sign: 1 if a higher mean is better, −1 if a lower one is.
+        ratio: multiplies the control mean.
+        shift: is added to it.
+
+    Returns:
+        Twice the one-sided p-value, at most 1: it is below alpha exactly if the interval of level 1 − alpha (Fieller's
+        with a ratio, Welch's with a shift) is on the better side of what is accepted. NaN if no value varies.
+    """
+    variance = treatment.squared_error + ratio**2 * control.squared_error
+    if not variance > 0:
+        return float("nan")
+    above = sign * (treatment.mean - ratio * control.mean - shift) / variance**0.5
+    return min(1.0, 2 * float(special.stdtr(degrees_of_freedom(control, treatment), -above)))
+
+
+def welch(control: GroupSummary, treatment: GroupSummary, alpha: float, unit: float | None = None) -> PercentDifference:
     """Welch's interval of the difference, in percent of a control mean that is treated as a constant.
 
     Args:
         control: summary of the control group.
         treatment: summary of the treatment group.
         alpha: the interval has level 1 − alpha; in (0, 1).
+        unit: multiplies the difference instead of 100 / control mean.
 
     Returns:
         The difference with its interval and p-value; percentages are NaN if the control mean is 0.
@@ -171,7 +195,8 @@ def welch(control: GroupSummary, treatment: GroupSummary, alpha: float) -> Perce
     df = degrees_of_freedom(control, treatment)
     difference = treatment.mean - control.mean
     margin = float(special.stdtrit(df, 1 - alpha / 2)) * error
-    unit = 100 / control.mean if control.mean else float("nan")
+    if unit is None:
+        unit = 100 / control.mean if control.mean else float("nan")
     return PercentDifference(
         effect_percent=difference * unit,
         lower_percent=(difference - margin) * unit,

@@ -56,28 +56,28 @@ def effects_table(record: Mapping[str, Any]) -> Table:
     """
     caption = "\n".join(f"{arm}: {verdict}" for arm, verdict in record["verdicts"].items())
     title = escape(f"A/B test {record['experiment']}")
-    table = Table("arm", "metric", title=title, title_justify="left", caption_justify="left")
+    table = Table("arm", "metric", title=title, title_justify="left", caption_justify="left", show_lines=True)
     table.caption = escape(caption)
     if console.color_system:
-        table.caption += "\ngreen: significantly better; red: significantly worse; bold: the primary metric"
-    corrected = any(effect["holm_significant"] is not None for effect in record["effects"])
-    for column in ("control", "treatment", "effect in %\n\\[interval]", *["Holm's p"] * corrected):
+        table.caption += "\ngreen: better, or the guardrail holds; red: worse, or broken; bold: the primary metric"
+    for column in ("control", "treatment", "effect in %\n\\[interval]", "decision\n\\[p]"):
         table.add_column(column, justify="right", no_wrap=True)
+    colours = {"better": "green", "holds": "green", "worse": "red", "broken": "red"}
     for effect in record["effects"]:
-        significant = effect["significant"] if effect["holm_significant"] is None else effect["holm_significant"]
-        colour = ("green" if effect["better"] else "red") if significant and not record["withheld"] else "default"
+        colour = "default" if record["withheld"] else colours.get(effect["decision"], "default")
         weight = "bold " if effect["metric"] == record["primary"] else ""
         bounds = interval(effect["relative_lower_percent"], effect["relative_upper_percent"], "+.1f")
-        cells = (
-            f"[{weight}default]{effect['metric'].replace('_', ' ')}[/]",
+        p = effect["p_value"] if effect["holm_significant"] is None else effect["holm_p_value"]
+        role = f"\nguardrail, margin {effect['margin']:g} {effect['unit']}" if effect["family"] == "guardrail" else ""
+        missing = effect["decision"] == "no test"  # all values are equal
+        table.add_row(
+            escape(effect["treatment"]),
+            f"[{weight}default]{effect['metric'].replace('_', ' ')}[/]{role}",
             plain(effect["control_mean"]),
             plain(effect["treatment_mean"]),
-            f"[{weight}{colour}]{effect['effect_percent']:+.1f}[/] \\{bounds}",
-            p_value(effect["holm_p_value"]) if effect["tested"] else "not tested",
+            "–" if missing else f"[{weight}{colour}]{number(effect['effect_percent'], '+.1f')}[/]\n\\{bounds}",
+            f"[{colour}]{effect['decision']}[/]" + (f"\n\\[{p_value(p)}]" if math.isfinite(p) else ""),
         )
-        missing = not math.isfinite(effect["p_value"])  # all values are equal, or the control mean is 0
-        cells = (*cells[:3], "–", "–") if missing else cells
-        table.add_row(escape(effect["treatment"]), *(cells[:-1] if effect["holm_significant"] is None else cells))
     return table
 
 

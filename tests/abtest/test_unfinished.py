@@ -33,6 +33,7 @@ def cut_off(
         "started_ms": np.tile(np.arange(each), users),
         "tracks": np.full(users * each, 5),
         "latency_ms": np.zeros(users * each),
+        "fallbacks": np.zeros(users * each, np.int64),
     }
     logged = Sessions(**sessions, time=np.minimum(whole, cut), is_finished=whole < cut)
     truth = Sessions(**sessions, time=whole, is_finished=np.ones(users * each, bool))

@@ -14,6 +14,7 @@ def settings(**changes: Any) -> AnalysisSettings:
         "alpha": 0.05,
         "power": 0.8,
         "primary": "mean_time_per_session",
+        "guardrails": {},
         "split": None,
         "correction": True,
         "sample_ratio": True,
@@ -36,6 +37,7 @@ def users_of(time: Any, arm_of: Any, arms: tuple[str, ...] = ("C", "T1"), user_i
         tracks=np.full(num, 5),
         time=np.asarray(time, np.float64),
         latency_ms=np.zeros(num),
+        fallbacks=np.zeros(num, np.int64),
         is_finished=np.ones(num, bool),
     )
     return users_of_sessions(sessions, arms)

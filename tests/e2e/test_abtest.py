@@ -41,7 +41,7 @@ def test_the_verdict_is_printed_and_written_as_json_markdown_and_picture(traffic
     assert "better than C" in text
     assert not re.search(r"\bnan\b", text)
     assert "better than C" in done.stdout
-    assert "Holm's p: p-value of the effect, corrected for" in " ".join(done.stdout.split())
+    assert "p: p-value of the test, corrected for the tests of its family (Holm)" in " ".join(done.stdout.split())
     assert "the sheet" in done.stdout  # its interval is a row of its own
     *_, results, folder, following = done.stdout.splitlines()
     assert results == "results      abtest.md, abtest.png, abtest.json"
