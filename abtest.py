@@ -16,15 +16,16 @@ def abtest(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from src.abtest.analysis import analyse
+    from src.abtest.doubts import doubts, exposures, split_sentence
     from src.abtest.log import read_users
-    from src.abtest.report import details, explain_columns, write_report
+    from src.abtest.report import FILES, details, explain_columns, write_report
     from src.abtest.sources import arms_to_play
     from src.recommender_names import parse_name, recommender_name
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
     from src.simulation.arm_policies import make_policies
     from src.terminal.progress import arm_bars
-    from src.terminal.tables import effects_table, methods_table
+    from src.terminal.tables import effects_table, methods_table, users_table
     from src.tracking.recommenders import attach_abtest, locate_recommendations
 
     run_dir = Path(config.run_dir)
@@ -72,16 +73,19 @@ def abtest(config: DictConfig) -> None:
         analysis = analyse(users, settings, pre_period)
         write_report(analysis, run_dir, provenance())
     attach_abtest(analysis.record(), run_dir, names)
+    console.print(users_table(exposures(analysis)))
+    console.print(split_sentence(analysis), "", markup=False)
     console.print(effects_table(analysis.record()), "")
-    for column, meaning in explain_columns(analysis).items():
-        console.print(f"- {column}: {meaning}", markup=False)
-    console.print("", methods_table(analysis.record()))
-    console.print("", *details(analysis), "", sep="\n", markup=False)
+    console.print("What could be wrong", *(f"- {line}" for line in doubts(analysis)), "", sep="\n", markup=False)
+    console.print(methods_table(analysis.record()), "")
+    meanings = [f"- {column}: {meaning}" for column, meaning in explain_columns(analysis).items()]
+    console.print("Columns of the effects", *meanings, "", sep="\n", markup=False)
+    console.print(*details(analysis), "", sep="\n", markup=False)
     source = logs if arms is None else run_dir
     is_run = any(Path(name).is_dir() or parse_name(name).name.startswith("run:") for name in names.values() if name)
     following = ["python compare.py"] * is_run
     following += [f"python train.py datamodule=botify datamodule.path={source}"] * (source / "tracks.json").exists()
-    lines = [("results", "abtest.md, abtest.png, abtest.json"), ("run folder", str(run_dir))]
+    lines = [("results", ", ".join(FILES)), ("run folder", str(run_dir))]
     for name, line in (*lines, *(("next", command) for command in following)):
         console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 

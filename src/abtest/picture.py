@@ -1,18 +1,23 @@
 """The picture of an A/B test: effects with their intervals, sessions over time, and how long sessions last."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
 
-from src.abtest.metrics import metrics_of
+from src.abtest.doubts import doubts, exposures, split_sentence
+from src.abtest.metrics import LOWER_IS_BETTER, metrics_of
 from src.abtest.result import Analysis
 from src.plots import palette
 from src.plots.axes import plain, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_NUM_LETTERS = 150
+"""Letters of a line of text."""
 
 _NUM_TIME_BINS = 40
 """Bins of the sessions over time."""
@@ -28,15 +33,20 @@ def draw(analysis: Analysis, path: Path) -> None:
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    figure = plt.figure(figsize=(11, 6))
+    figure = plt.figure(figsize=(11, 6.5))
     grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1), hspace=0.45, wspace=0.25)
     _draw_effects(analysis, figure.add_subplot(grid[:, 0]))
     _draw_timeline(analysis, figure.add_subplot(grid[0, 1]))
     _draw_lengths(analysis, figure.add_subplot(grid[1, 1]))
-    verdicts = "\n".join(f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items())
-    figure.suptitle(
-        plain(f"A/B test {analysis.users.experiment}\n{verdicts}"), x=0.02, y=0.91, va="bottom", ha="left", fontsize=10
-    )
+    cells = exposures(analysis)
+    rows = zip(cells["arm"], cells["users in the log"], cells["share"], cells["planned share"], strict=True)
+    users = "; ".join(f"{arm} {count}, {share} (planned {planned})" for arm, count, share, planned in rows)
+    verdicts = [f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items()]
+    above = [f"A/B test {analysis.users.experiment}", f"Users: {users}", split_sentence(analysis), *verdicts]
+    below = ["What could be wrong", *(f"– {line}" for line in doubts(analysis))]
+    for lines, place, side in ((above, 0.91, "bottom"), (below, -0.03, "top")):
+        text = "\n".join(textwrap.fill(plain(line), _NUM_LETTERS, subsequent_indent="   ") for line in lines)
+        figure.text(0.02, place, text, va=side, ha="left", fontsize=9)
     figure.savefig(path, dpi=130, bbox_inches="tight")
     plt.close(figure)
 
@@ -66,6 +76,9 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
                 mfc=colour if effect.is_good or effect.is_bad else "white",
                 ms=7,
             )
+            if np.isfinite(effect.margin):
+                margin = effect.margin if metric in LOWER_IS_BETTER else -effect.margin
+                axis.plot(margin, place, "|", color=palette.RED, ms=14, mew=2)
             axis.annotate(
                 f"{effect.effect_percent:+.1f}",
                 (effect.relative_upper_percent, place),
@@ -77,23 +90,27 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
             )
     for number, treatment in enumerate(treatments):
         axis.plot([], [], "o-", color=_colour(number + 1), label=plain(treatment))
+    families = {effect.metric: effect.family for effect in analysis.effects}
+    if "guardrail" in families.values():
+        axis.plot([], [], "|", color=palette.RED, ms=12, mew=2, label="margin of a guardrail")
     axis.axvline(0, color="#888888", lw=1)
-    names = [f"{name}\n(primary)" if name == analysis.settings.primary else name for name in metrics]
+    names = [f"{name}\n({families[name]})" for name in metrics]
     axis.set_yticks(-np.arange(len(metrics)), [name.replace("_", " ") for name in names])
     axis.set_ylim(-len(metrics) + 0.4, 0.6)
     level = f"{100 * (1 - analysis.settings.alpha):g} %"
     axis.set_xlabel(
-        f"effect in % of the mean of {analysis.users.arms[0]}, with its {level} interval; filled: significant"
+        f"effect in % of the mean of {analysis.users.arms[0]}, with its {level} interval;\n"
+        "filled: significant, or a guardrail that holds or is broken"
     )
     tidy(axis, hide=("top", "right", "left"), grid="x", size=None)
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="best")
 
 
 def _draw_timeline(analysis: Analysis, axis: "Axes") -> None:
     each = analysis.users.each
     since = each.started_ms - each.started_ms.min()
     unit, name = (3_600_000, "hours") if since.max() < 3 * 86_400_000 else (86_400_000, "days")
-    width = max(60_000, int(since.max()) // _NUM_TIME_BINS + 1)
+    width = int(since.max()) // _NUM_TIME_BINS + 1
     for number, arm in enumerate(analysis.users.arms):
         started = np.bincount(since[each.arm_of == number] // width)
         places = np.flatnonzero(started)

@@ -1,22 +1,23 @@
-"""The report of an A/B test: `abtest.json`, `abtest.md` and `abtest.png`."""
+"""The report of an A/B test: `abtest.json`, `abtest.md`, `abtest.html` and `abtest.png`."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from src.abtest.log import GUARDS
+from src.abtest.doubts import doubts, exposures, split_sentence
 from src.abtest.metrics import IN_POINTS
+from src.abtest.page import html_page
 from src.abtest.picture import draw
 from src.abtest.result import Analysis, Effect
-from src.abtest.unfinished import count_unfinished
 from src.runs.atomic import write_record, write_whole
 from src.terminal.markdown import escape, provenance_lines, table
 from src.terminal.numbers import interval, number
 
+FILES = ("abtest.md", "abtest.html", "abtest.png", "abtest.json")
+"""The files of a report."""
+
 
 def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]) -> None:
-    """Write the three files of the report.
+    """Write the files of the report.
 
     Args:
         analysis: the result to report.
@@ -25,12 +26,17 @@ def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "abtest.png", lambda path: draw(analysis, path))
-    write_whole(folder / "abtest.md", lambda path: path.write_text(markdown(analysis, provenance), encoding="utf-8"))
+    text = markdown(analysis, provenance)
+    page = html_page(text, _title(analysis), {"abtest.png": (folder / "abtest.png").read_bytes()})
+    write_whole(folder / "abtest.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_whole(folder / "abtest.html", lambda path: path.write_text(page, encoding="utf-8"))
     write_record({**analysis.record(), "provenance": dict(provenance)}, folder / "abtest.json")
 
 
 def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
-    """The report as Markdown: verdicts, effects, an explanation of each column, details and provenance.
+    """The report as Markdown: a page for readers in a hurry, then the details.
+
+    The page has the users of each arm against the plan, the verdict, the effects, and what could be wrong.
 
     Args:
         analysis: the result to report.
@@ -39,17 +45,24 @@ def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
     Returns:
         The text of `abtest.md`.
     """
-    lines = [f"# A/B test {analysis.users.experiment}", ""]
+    users, explained = exposures(analysis), explain_columns(analysis)
+    lines = [f"# {_title(analysis)}", "", "## Users", ""]
+    lines += [*table(list(users), zip(*users.values(), strict=True), "lrrrrr"), "", split_sentence(analysis)]
+    lines += ["", "## Verdict", ""]
     lines += [f"- **{arm}**: {verdict}" for arm, verdict in analysis.verdicts.items()]
-    explained = explain_columns(analysis)
-    rows = [_row(effect) for effect in analysis.effects]
-    lines += ["", *table(list(explained), rows, "llrrrrrl")]
+    lines += ["", "## Effects", ""]
+    lines += [*table(list(explained), [_row(effect) for effect in analysis.effects], "llrrrrrl")]
     lines += ["", "![effects](abtest.png)"]
-    lines += ["", "## Columns", "", *(f"- **{column}**: {meaning}" for column, meaning in explained.items())]
+    lines += ["", "## What could be wrong", "", *(f"- {sentence}" for sentence in doubts(analysis))]
     lines += ["", *_methods(analysis)]
+    lines += ["", "## Columns", "", *(f"- **{column}**: {meaning}" for column, meaning in explained.items())]
     lines += ["", "## Details", "", *(f"- {sentence}" for sentence in details(analysis))]
     lines += ["", "## Provenance", "", *provenance_lines(provenance)]
     return "\n".join(lines) + "\n"
+
+
+def _title(analysis: Analysis) -> str:
+    return f"A/B test {analysis.users.experiment}"
 
 
 def _row(effect: Effect) -> list[str]:
@@ -151,61 +164,23 @@ def _explain_decisions(analysis: Analysis) -> str:
 
 
 def details(analysis: Analysis) -> list[str]:
-    """Users, what was left out, and the results that the table of effects does not show.
+    """The size of the log, and which effects a test of this size detects.
 
     Args:
         analysis: the result to report.
 
     Returns:
-        A list of sentences; each analysis that is switched on adds its own.
+        A list of sentences.
     """
-    users = analysis.users
-    counts = ", ".join(f"{arm} {int((users.arm_of == number).sum()):,}" for number, arm in enumerate(users.arms))
-    lines = [
-        f"Users: {counts}; {int(users.sessions.sum()):,} sessions, {users.num_events:,} events. "
-        "The user is the unit of analysis."
-    ]
-    lines += [f"{users.guards[name]:,} {rule}." for name, rule in GUARDS.items() if users.guards.get(name)]
-    if analysis.settings.sample_ratio:
-        state = "differs from" if analysis.is_withheld else "agrees with"
-        lines.append(
-            f"The split of the users over the arms {state} the plan (chi-square test, all users in the log: p = "
-            f"{analysis.exposure_p_value:.2g}; users that are compared: p = {analysis.sample_ratio_p_value:.2g})."
-        )
-    lines += _unfinished(analysis)
+    users, settings = analysis.users, analysis.settings
+    lines = [f"{int(users.sessions.sum()):,} sessions, {users.num_events:,} events. The user is the unit of analysis."]
     for treatment in users.arms[1:]:
-        lines += _primary_details(analysis.effect(treatment, analysis.settings.primary), analysis)
-    return lines
-
-
-def _unfinished(analysis: Analysis) -> list[str]:
-    if not any(count_unfinished(analysis.users).values()):
-        return []
-    users = analysis.users
-    in_log = np.bincount(users.each.arm_of, minlength=len(users.arms)).tolist()
-    counts = ", ".join(
-        f"{arm} {count:,} of {total:,}"
-        for (arm, count), total in zip(count_unfinished(users).items(), in_log, strict=True)
-    )
-    tests = ", ".join(f"{arm} p = {one.p_value:.2g}" for arm, one in analysis.unfinished.items())
-    return [f"Sessions without a `last`: {counts}. Test that their share is that of {users.arms[0]}: {tests}."]
-
-
-def _primary_details(effect: Effect, analysis: Analysis) -> list[str]:
-    settings, lines = analysis.settings, []
-    head = f"{effect.treatment}, {settings.primary}:"
-    if not (
-        np.isnan(effect.ratio_effect_percent)
-        or effect.relative_lower_percent <= effect.ratio_effect_percent <= effect.relative_upper_percent
-    ):
-        lines.append(
-            f"{head} the ratio of sums ({effect.ratio_effect_percent:+.1f} %) is outside the interval of the mean of "
-            "users. Users with many sessions react differently from users with few; which of them is the change for?"
-        )
-    if settings.sizing and effect.users_needed:
-        needed = ", ".join(f"{number:,} for {percent} %" for percent, number in effect.users_needed.items())
-        lines.append(
-            f"{head} with these users, an effect of {effect.minimal_detectable_percent:.1f} % is detected with "
-            f"probability {settings.power:g} (power). Users needed in both arms together: {needed}."
-        )
+        effect = analysis.effect(treatment, settings.primary)
+        if settings.sizing and effect.users_needed:
+            needed = ", ".join(f"{number:,} for {percent} %" for percent, number in effect.users_needed.items())
+            lines.append(
+                f"{treatment}, {settings.primary}: with these users, an effect of "
+                f"{effect.minimal_detectable_percent:.1f} % is detected with probability {settings.power:g} (power). "
+                f"Users needed in both arms together: {needed}."
+            )
     return lines

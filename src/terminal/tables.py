@@ -81,6 +81,21 @@ def effects_table(record: Mapping[str, Any]) -> Table:
     return table
 
 
+def users_table(cells: Mapping[str, list[str]]) -> Table:
+    """The users of each arm against the planned split.
+
+    Args:
+        cells: the cells of each column, by its name; the first is the arm.
+    """
+    arm, *others = cells
+    table = Table(arm, title="Users", title_justify="left")
+    for column in others:
+        table.add_column(column, justify="right")
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
 def methods_table(record: Mapping[str, Any]) -> Table:
     """The effect on the primary metric by every method, the one of the verdict first.
 

@@ -76,5 +76,5 @@ def _attach(record: Mapping[str, Any], folder: Path, role: str, run_id: str) -> 
             client.log_metric(run_id, f"ab/{effect['metric']}_{role}_mean", effect[f"{role}_mean"])
         client.set_tag(run_id, "ab_role", role)
         client.set_tag(run_id, "ab_verdict", "; ".join(record["verdicts"].values()))
-        for file in ("abtest.json", "abtest.md", "abtest.png"):
+        for file in ("abtest.json", "abtest.md", "abtest.html", "abtest.png"):
             client.log_artifact(run_id, str(folder / file), "abtest")

@@ -2,12 +2,14 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from src.abtest.analysis import analyse
-from src.abtest.report import details, explain_columns, markdown
+from src.abtest.doubts import doubts
+from src.abtest.report import FILES, details, explain_columns, markdown, write_report
 from src.abtest.result import Analysis
 from src.terminal.numbers import interval
 from src.terminal.tables import effects_table, methods_table
@@ -60,8 +62,8 @@ def test_one_line_says_when_the_ratio_of_sums_differs_from_the_mean_of_users() -
     differs = replace(users_of(time * np.where(arm_of == 1, lift, 1.0), arm_of), sessions=sessions)
     agrees = replace(users_of(time * np.where(arm_of == 1, 1.3, 1.0), arm_of), sessions=sessions)
     words = "is outside the interval of the mean of users. Users with many sessions react differently"
-    assert words in "\n".join(details(analyse(differs, settings())))
-    assert words not in "\n".join(details(analyse(agrees, settings())))
+    assert words in "\n".join(doubts(analyse(differs, settings())))
+    assert words not in "\n".join(doubts(analyse(agrees, settings())))
 
 
 def test_a_secondary_metric_that_is_not_tested_has_no_p_value(analysis: Analysis) -> None:
@@ -72,11 +74,31 @@ def test_a_secondary_metric_that_is_not_tested_has_no_p_value(analysis: Analysis
     assert "[default]not tested[/]" in list(effects_table(analysis.record()).columns[-1].cells)
 
 
-def test_details_name_every_further_result(analysis: Analysis) -> None:
-    text = "\n".join(details(analysis))
-    for words in ("agrees with the plan", "(power)"):
-        assert words in text
-    assert "nan" not in text
+def test_the_report_has_the_users_first_then_the_verdict_the_effects_and_what_could_be_wrong(
+    analysis: Analysis,
+) -> None:
+    text = markdown(analysis, {"commit": "abc"})
+    titles = re.findall(r"^##? (.*)$", text, flags=re.MULTILINE)
+    page = ["A/B test TEST", "Users", "Verdict", "Effects", "What could be wrong"]
+    assert titles[: len(page)] == page
+    assert titles[-1] == "Provenance"
+    assert not re.search(r"\bnan\b", text)
+    assert "| C | 50.0% | 50.0% | 200 | 200 | 200 |" in text
+
+
+def test_the_html_page_has_the_text_and_the_picture_and_needs_no_other_file(analysis: Analysis, tmp_path: Path) -> None:
+    odd = replace(analysis, users=replace(analysis.users, experiment="<b>A|B</b>"))
+    write_report(odd, tmp_path, {"commit": "abc"})
+    assert {path.name for path in tmp_path.iterdir()} == set(FILES)
+    page = (tmp_path / "abtest.html").read_text(encoding="utf-8")
+    assert "<b>" not in page, "names are text"
+    assert page.count("<table>") == 3
+    assert page.count('src="data:image/png;base64,') == page.count("<img") == 1
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_details_name_the_effects_that_are_detected(analysis: Analysis) -> None:
+    assert "(power)" in "\n".join(details(analysis))
 
 
 def test_each_method_is_a_row_of_its_own_and_is_explained(analysis: Analysis) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.abtest.analysis import analyse
-from src.abtest.report import details
+from src.abtest.doubts import doubts
 from src.abtest.result import Analysis
 from src.abtest.users import Sessions, Users
 from src.statistics.intervals import GroupSummary, fieller
@@ -70,7 +70,7 @@ def test_a_treatment_that_loses_its_long_sessions_is_noticed_and_the_verdict_is_
     assert analysis.verdicts["T1"].startswith("withheld: the arms differ in their sessions without a `last` (p = ")
     assert "depends on how these would have ended: mean_time_per_session -" in analysis.verdicts["T1"]
     assert analysis.record()["withheld"]
-    text = "\n".join(details(analysis))
+    text = "\n".join(doubts(analysis))
     assert "Sessions without a `last`: C " in text
     assert [row.method for row in analysis.methods["T1"]][-2:] == ["unfinished kept", "unfinished, bounds"]
 
@@ -86,7 +86,7 @@ def test_without_unfinished_sessions_there_is_no_test_and_no_row() -> None:
     analysis = run(cut_off(np.random.default_rng(5), lift=0.0, hazard=(0.0, 0.0))[0])
     assert np.isnan(analysis.unfinished["T1"].p_value)
     assert "unfinished kept" not in [row.method for row in analysis.methods["T1"]]
-    assert not any("without a `last`" in line for line in details(analysis))
+    assert not any("without a `last`" in line for line in doubts(analysis))
 
 
 def test_the_bounds_equal_those_of_a_log_where_the_sessions_of_one_arm_go_on() -> None:
