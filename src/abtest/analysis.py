@@ -13,6 +13,7 @@ from src.abtest.methods import methods
 from src.abtest.metrics import IN_POINTS, LOWER_IS_BETTER, METRICS, Values, metric_values, metrics_of, parts
 from src.abtest.result import Analysis, Effect
 from src.abtest.settings import AnalysisSettings
+from src.abtest.slices import changes, slices
 from src.abtest.unfinished import compare_unfinished
 from src.abtest.users import Users
 from src.abtest.verdict import verdict
@@ -90,6 +91,8 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
             arm: compare_unfinished(users, settings.primary, number, decisions[arm, settings.primary].alpha)
             for number, arm in treatments
         },
+        slices=slices(users, settings.primary, float(settings.alpha), pre_period) if settings.slices else [],
+        changes=changes(users, settings.primary, float(settings.alpha)) if settings.slices else {},
         verdicts={},
         methods={},
     )

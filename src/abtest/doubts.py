@@ -59,6 +59,14 @@ def doubts(analysis: Analysis) -> list[str]:
         "split of the users": _split(analysis),
         "unfinished sessions": _unfinished(analysis),
         "other methods": [line for arm in analysis.verdicts for line in _other_methods(analysis, arm)],
+        "change of the effect over time": _changes(analysis),
+        "segments": [
+            f"{one.treatment}: in the segment {one.split} = {one.part} the effect has the other sign: "
+            f"{one.effect_percent:+.1f} % {interval(one.lower_percent, one.upper_percent, '+.1f')}."
+            for one in analysis.slices
+            if one.significant
+            and one.effect_percent * analysis.effect(one.treatment, analysis.settings.primary).effect_percent < 0
+        ],
         "guardrails": _guardrails(analysis),
         "faults of the log": [
             f"{analysis.users.guards[name]:,} {rule}."
@@ -117,6 +125,16 @@ def _other_methods(analysis: Analysis, treatment: str) -> list[str]:
             "many sessions react differently from users with few; which of them is the change for?"
         )
     return lines
+
+
+def _changes(analysis: Analysis) -> list[str]:
+    return [
+        f"{arm}: the effect changes by {one.effect_percent:+.1f} points "
+        f"{interval(one.lower_percent, one.upper_percent, '+.1f')} from the first half of the days to the second half "
+        f"(p {p_value(one.p_value)}). What it will be later is not known."
+        for arm, one in analysis.changes.items()
+        if one.p_value < analysis.settings.alpha
+    ]
 
 
 def _guardrails(analysis: Analysis) -> list[str]:

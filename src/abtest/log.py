@@ -113,6 +113,7 @@ def read_users(
         arms=arms,
         exposed=exposed,
         each=sessions,
+        keeps_unfinished=unfinished == "keep",
         guards=guards | faults,
         first_ms=int(lines["timestamp"].min(initial=np.iinfo(np.int64).max)),
         last_ms=int(lines["timestamp"].max(initial=0)),

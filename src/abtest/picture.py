@@ -33,18 +33,20 @@ def draw(analysis: Analysis, path: Path) -> None:
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    figure = plt.figure(figsize=(11, 6.5))
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1), hspace=0.45, wspace=0.25)
+    panels = [_draw_timeline, *[_draw_days] * any(one.split == "day" for one in analysis.slices), _draw_lengths]
+    height = 2.2 + 2.2 * len(panels)
+    figure = plt.figure(figsize=(11, height))
+    grid = figure.add_gridspec(len(panels), 2, width_ratios=(1.15, 1), hspace=0.5, wspace=0.25)
     _draw_effects(analysis, figure.add_subplot(grid[:, 0]))
-    _draw_timeline(analysis, figure.add_subplot(grid[0, 1]))
-    _draw_lengths(analysis, figure.add_subplot(grid[1, 1]))
+    for row, draw_panel in enumerate(panels):
+        draw_panel(analysis, figure.add_subplot(grid[row, 1]))
     cells = exposures(analysis)
     rows = zip(cells["arm"], cells["users in the log"], cells["share"], cells["planned share"], strict=True)
     users = "; ".join(f"{arm} {count}, {share} (planned {planned})" for arm, count, share, planned in rows)
     verdicts = [f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items()]
     above = [f"A/B test {analysis.users.experiment}", f"Users: {users}", split_sentence(analysis), *verdicts]
     below = ["What could be wrong", *(f"– {line}" for line in doubts(analysis))]
-    for lines, place, side in ((above, 0.91, "bottom"), (below, -0.03, "top")):
+    for lines, place, side in ((above, 0.88 + 0.2 / height, "bottom"), (below, 0.11 - 0.8 / height, "top")):
         text = "\n".join(textwrap.fill(plain(line), _NUM_LETTERS, subsequent_indent="   ") for line in lines)
         figure.text(0.02, place, text, va=side, ha="left", fontsize=9)
     figure.savefig(path, dpi=130, bbox_inches="tight")
@@ -118,6 +120,20 @@ def _draw_timeline(analysis: Analysis, axis: "Axes") -> None:
     axis.set(xlabel=f"{name} since the first session", ylabel="sessions started", ylim=(0, None))
     tidy(axis, size=None)
     axis.legend(frameon=False, fontsize=8)
+
+
+def _draw_days(analysis: Analysis, axis: "Axes") -> None:
+    treatments = analysis.users.arms[1:]
+    for number, arm in enumerate(treatments):
+        rows = [one for one in analysis.slices if (one.treatment, one.split) == (arm, "day")]
+        days = np.array([int(one.part) for one in rows]) + 0.15 * (number - (len(treatments) - 1) / 2)
+        effects = np.array([[one.lower_percent, one.effect_percent, one.upper_percent] for one in rows]).reshape(-1, 3)
+        axis.plot(days, effects[:, 1], ".-", color=_colour(number + 1), lw=1)
+        axis.vlines(days, effects[:, 0], effects[:, 2], color=_colour(number + 1), lw=1.5)
+    axis.axhline(0, color="#888888", lw=1)
+    axis.set(xlabel="day of the log", ylabel=f"effect in %\n({analysis.settings.primary})".replace("_", " "))
+    axis.locator_params(axis="x", integer=True)
+    tidy(axis, size=None)
 
 
 def _draw_lengths(analysis: Analysis, axis: "Axes") -> None:

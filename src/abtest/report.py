@@ -8,6 +8,7 @@ from src.abtest.metrics import IN_POINTS
 from src.abtest.page import html_page
 from src.abtest.picture import draw
 from src.abtest.result import Analysis, Effect
+from src.abtest.slices import LEAST_USERS
 from src.runs.atomic import write_record, write_whole
 from src.terminal.markdown import escape, provenance_lines, table
 from src.terminal.numbers import interval, number
@@ -55,6 +56,7 @@ def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
     lines += ["", "![effects](abtest.png)"]
     lines += ["", "## What could be wrong", "", *(f"- {sentence}" for sentence in doubts(analysis))]
     lines += ["", *_methods(analysis)]
+    lines += _slices(analysis)
     lines += ["", "## Columns", "", *(f"- **{column}**: {meaning}" for column, meaning in explained.items())]
     lines += ["", "## Details", "", *(f"- {sentence}" for sentence in details(analysis))]
     lines += ["", "## Provenance", "", *provenance_lines(provenance)]
@@ -100,6 +102,41 @@ def _methods(analysis: Analysis) -> list[str]:
         *table(["arm", "method", "effect in %", "interval", "p"], shown, "llrrr"),
         "",
         *(f"- {method}: {meaning}." for method, meaning in meanings.items()),
+    ]
+
+
+def _slices(analysis: Analysis) -> list[str]:
+    """The primary metric by day and by segment."""
+    if not analysis.slices:
+        return []
+    rows = [
+        [
+            escape(one.treatment),
+            one.split,
+            one.part,
+            f"{one.control_users:,}",
+            f"{one.treatment_users:,}",
+            number(one.effect_percent, "+.2f"),
+            interval(one.lower_percent, one.upper_percent, "+.2f"),
+            number(one.holm_p_value, ".2g"),
+        ]
+        for one in analysis.slices
+    ]
+    head = ["arm", "split by", "part", "control users", "treatment users", "effect in %", "interval", "p"]
+    changed = [
+        f"- {arm}: from the first half of the days to the second half, the effect changes by {one.effect_percent:+.1f} "
+        f"points {interval(one.lower_percent, one.upper_percent, '+.1f')} (p = {one.p_value:.2g})."
+        for arm, one in analysis.changes.items()
+    ]
+    return [
+        "",
+        f"## {analysis.settings.primary} by day and by segment",
+        "",
+        *table(head, rows, "lllrrrrr"),
+        "",
+        "- Each split is a family of its own: p is corrected for its tests (Holm), and the intervals agree with it. "
+        f"Parts with fewer than {LEAST_USERS} users in an arm are left out.",
+        *changed,
     ]
 
 

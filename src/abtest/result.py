@@ -5,8 +5,10 @@ from typing import Any
 
 from src.abtest.metrics import LOWER_IS_BETTER
 from src.abtest.settings import AnalysisSettings
+from src.abtest.slices import Slice
 from src.abtest.unfinished import Unfinished, count_unfinished
 from src.abtest.users import Users
+from src.statistics.intervals import PercentDifference
 
 SRM_ALPHA = 0.001
 """If the p-value of the sample-ratio test is below this level, the verdict is withheld."""
@@ -152,6 +154,9 @@ class Analysis:
             [0, 1].
         exposure_p_value: of the same test of all users in the log, before anything is left out.
         unfinished: the sessions without a `last` of each treatment, compared with those of the control, by its name.
+        slices: the effect on the primary metric in parts of the log.
+        changes: that effect in the second half of the days less that in the first half, in percentage points, by the
+            name of the treatment; empty for a log of one day.
         verdicts: one sentence for each treatment, by its name.
         methods: the effect on the primary metric by every method, by the name of the treatment.
     """
@@ -162,6 +167,8 @@ class Analysis:
     sample_ratio_p_value: float
     exposure_p_value: float
     unfinished: dict[str, Unfinished]
+    slices: list[Slice]
+    changes: dict[str, PercentDifference]
     verdicts: dict[str, str]
     methods: dict[str, list[Method]]
 
@@ -212,6 +219,8 @@ class Analysis:
             "unfinished": {arm: asdict(one) for arm, one in self.unfinished.items()},
             "guards": users.guards,
             "effects": [{**asdict(effect), "better": effect.is_better} for effect in self.effects],
+            "slices": [asdict(one) for one in self.slices],
+            "changes": {arm: asdict(one) for arm, one in self.changes.items()},
             "methods": {arm: [asdict(row) for row in rows] for arm, rows in self.methods.items()},
             "settings": asdict(self.settings),
         }

@@ -24,6 +24,7 @@ class AnalysisSettings:
         correction: whether secondary metrics are tested only after a significant primary effect, and p-values are
             corrected within each family (Holm).
         sample_ratio: whether the verdict is withheld if the split of the users differs from the plan.
+        slices: whether the effect is computed by day and by segment.
         sizing: whether the minimal detectable effect and the users needed are computed.
         always_valid_percent: expected effect in percent, above 0, for the interval that allows continuous monitoring;
             None for no such interval.
@@ -41,13 +42,14 @@ class AnalysisSettings:
     split: list[int | float] | None
     correction: bool
     sample_ratio: bool
+    slices: bool
     sizing: bool
     always_valid_percent: int | float | None
     bootstrap_rounds: int
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("correction", "sample_ratio", "sizing"):
+        for name in ("correction", "sample_ratio", "slices", "sizing"):
             check_flag(f"analysis.{name}", getattr(self, name))
         if not isinstance(self.split, list | None):
             raise InputError(f"analysis.split must be a list with a share for each arm, or null, got {self.split!r}")

@@ -74,7 +74,8 @@ class Users:
         time: sum of the shares that each user played; 1 is one track played in full.
         latency_ms: sum of the latencies of each user, in milliseconds.
         fallbacks: number of recommendations of each user that no list gave.
-        each: the sessions, also those that the numbers of the users leave out because they are unfinished.
+        each: the sessions, finished or not.
+        keeps_unfinished: whether the numbers of the users count unfinished sessions too.
         guards: how often each rule of `log.GUARDS` was applied, by its name.
         first_ms: time of the first event of the experiment, in milliseconds since 1970.
         last_ms: time of its last event, in milliseconds since 1970.
@@ -92,6 +93,7 @@ class Users:
     latency_ms: Float64[np.ndarray, "U"]
     fallbacks: Int64[np.ndarray, "U"]
     each: Sessions
+    keeps_unfinished: bool
     guards: dict[str, int]
     first_ms: int
     last_ms: int
@@ -99,6 +101,11 @@ class Users:
 
     def __len__(self) -> int:
         return len(self.user_ids)
+
+    @property
+    def counted(self) -> Sessions:
+        """The sessions that the numbers of the users count."""
+        return self.each if self.keeps_unfinished else self.each.where(self.each.is_finished)
 
     def of(self, sessions: Sessions) -> "Users":
         """The users as if the log had other sessions: some of them, or changed ones.

@@ -26,8 +26,8 @@ def found(users: Users, **changes: Any) -> list[str]:
 def test_a_clean_test_names_every_check_in_its_only_sentence() -> None:
     [line] = found(clean())
     assert line == (
-        "Checked, and nothing found: split of the users, unfinished sessions, other methods, guardrails, "
-        "faults of the log, length of the log."
+        "Checked, and nothing found: split of the users, unfinished sessions, other methods, "
+        "change of the effect over time, segments, guardrails, faults of the log, length of the log."
     )
 
 
