@@ -1,7 +1,7 @@
 """Tables in the terminal."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -111,6 +111,22 @@ def methods_table(record: Mapping[str, Any]) -> Table:
             bounds = interval(row["lower_percent"], row["upper_percent"], "+.1f")
             cells = (f"{number(row['effect_percent'], '+.1f')}", f"\\{bounds}", p_value(row["p_value"]))
             table.add_row(escape(arm), row["method"], *cells)
+    return table
+
+
+def numbers_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:
+    """Numbers as text, a line a row.
+
+    Args:
+        head: names of the columns.
+        rows: cells of each row.
+        title: title of the table.
+    """
+    table = Table(title=escape(title), title_justify="left")
+    for column in head:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -64,6 +64,15 @@ def test_a_pre_period_adds_the_effect_with_cuped(traffic: Path) -> None:
     assert row.startswith("│ T1  │ CUPED")
 
 
+def test_a_plan_has_the_users_and_days_of_a_test(traffic: Path) -> None:
+    done = abtest(traffic, "plan=true", "logs=before", "effect=30", "hydra.run.dir=plan")
+    assert {path.name for path in (traffic / "plan").iterdir()} == {"plan.md", "plan.json"}
+    plan = json.loads((traffic / "plan" / "plan.json").read_text())
+    [needed] = [one["users"] for one in plan["needs"] if one["effect_percent"] == 30]
+    sentence = "To detect an effect of 30 % on mean_time_per_session with probability 0.8 (alpha 0.05), the test needs "
+    assert f"{sentence}{needed:,} users in 2 arms" in " ".join(done.stdout.split())
+
+
 def test_a_log_with_several_experiments_is_rejected_with_their_names(traffic: Path) -> None:
     done = abtest(traffic, "logs=after", code=2)
     assert "choose experiment=AFTER or BEFORE" in done.stderr
@@ -120,6 +129,8 @@ def test_the_result_of_two_runs_is_attached_to_them_in_mlflow(tmp_path: Path) ->
     [
         (["logs=nowhere"], "logs=nowhere: no such folder"),
         ([], "give either logs=<folder>, or both control= and treatment= to simulate them first"),
+        (["plan=true"], "a plan needs logs=<folder> with a log of the past, and no recommenders"),
+        (["plan=true", "logs=before", "effect=0"], "effect must be a number above 0"),
         (["control=random"], "give either logs=<folder>, or both"),
         (["logs=.", "control=random", "treatment=popular"], "give either logs=<folder>, or both"),
         (["logs=before", "analysis.alpha=2"], "analysis.alpha must be a number above 0 and at most 0.5, got 2"),
