@@ -10,6 +10,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; marg
 table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; }
 th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #d9d9d9; text-align: left; }
 th { background: #f4f6f8; }
+th[style], td[style] { white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 img { max-width: 100%; } code { background: #f4f6f8; padding: 0 0.2rem; }

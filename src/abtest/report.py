@@ -11,7 +11,7 @@ from src.abtest.result import Analysis, Effect
 from src.abtest.slices import LEAST_USERS
 from src.runs.atomic import write_record, write_whole
 from src.terminal.markdown import escape, provenance_lines, table
-from src.terminal.numbers import interval, number
+from src.terminal.numbers import interval, number, p_value
 
 FILES = ("abtest.md", "abtest.html", "abtest.png", "abtest.json")
 """The files of a report."""
@@ -53,8 +53,8 @@ def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
     lines += [f"- **{arm}**: {verdict}" for arm, verdict in analysis.verdicts.items()]
     lines += ["", "## Effects", ""]
     lines += [*table(list(explained), [_row(effect) for effect in analysis.effects], "llrrrrrl")]
-    lines += ["", "![effects](abtest.png)"]
     lines += ["", "## What could be wrong", "", *(f"- {sentence}" for sentence in doubts(analysis))]
+    lines += ["", "![effects](abtest.png)"]
     lines += ["", *_methods(analysis)]
     lines += _slices(analysis)
     lines += ["", "## Columns", "", *(f"- **{column}**: {meaning}" for column, meaning in explained.items())]
@@ -77,7 +77,7 @@ def _row(effect: Effect) -> list[str]:
         number(effect.treatment_mean, ".4g"),
         number(effect.effect_percent, "+.2f"),
         interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.2f"),
-        number(effect.p_value if effect.holm_significant is None else effect.holm_p_value, ".2g"),
+        p_value(effect.p_value if effect.holm_significant is None else effect.holm_p_value),
         f"{bold}{effect.decision}{bold}",
     ]
 
@@ -90,7 +90,7 @@ def _methods(analysis: Analysis) -> list[str]:
             row.method,
             number(row.effect_percent, "+.2f"),
             interval(row.lower_percent, row.upper_percent, "+.2f"),
-            number(row.p_value, ".2g"),
+            p_value(row.p_value),
         ]
         for treatment, rows in analysis.methods.items()
         for row in rows
@@ -118,14 +118,14 @@ def _slices(analysis: Analysis) -> list[str]:
             f"{one.treatment_users:,}",
             number(one.effect_percent, "+.2f"),
             interval(one.lower_percent, one.upper_percent, "+.2f"),
-            number(one.holm_p_value, ".2g"),
+            p_value(one.holm_p_value),
         ]
         for one in analysis.slices
     ]
     head = ["arm", "split by", "part", "control users", "treatment users", "effect in %", "interval", "p"]
     changed = [
         f"- {arm}: from the first half of the days to the second half, the effect changes by {one.effect_percent:+.1f} "
-        f"points {interval(one.lower_percent, one.upper_percent, '+.1f')} (p = {one.p_value:.2g})."
+        f"points {interval(one.lower_percent, one.upper_percent, '+.1f')} (p = {p_value(one.p_value)})."
         for arm, one in analysis.changes.items()
     ]
     return [

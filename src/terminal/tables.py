@@ -64,7 +64,8 @@ def effects_table(record: Mapping[str, Any]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     colours = {"better": "green", "holds": "green", "worse": "red", "broken": "red"}
     for effect in record["effects"]:
-        colour = "default" if record["withheld"] else colours.get(effect["decision"], "default")
+        is_withheld = record["verdicts"][effect["treatment"]].startswith("withheld")
+        colour = "default" if is_withheld else colours.get(effect["decision"], "default")
         weight = "bold " if effect["metric"] == record["primary"] else ""
         bounds = interval(effect["relative_lower_percent"], effect["relative_upper_percent"], "+.1f")
         p = effect["p_value"] if effect["holm_significant"] is None else effect["holm_p_value"]

@@ -134,6 +134,11 @@ def test_the_result_of_two_runs_is_attached_to_them_in_mlflow(tmp_path: Path) ->
         (["control=random"], "give either logs=<folder>, or both"),
         (["logs=.", "control=random", "treatment=popular"], "give either logs=<folder>, or both"),
         (["logs=before", "analysis.alpha=2"], "analysis.alpha must be a number above 0 and at most 0.5, got 2"),
+        (["logs=before", "unfinished=impute"], "unfinished must be one of drop, keep, got 'impute'"),
+        (
+            ["logs=before", "analysis.guardrails.mean_request_latency=-1"],
+            "analysis.guardrails.mean_request_latency must be a number above 0",
+        ),
         (["logs=before", "experiment=NONE"], "experiment=NONE is not in logs=before; it has BEFORE"),
         (["logs=before", "analysis.split=0.5"], "analysis.split must be a list with a share for each arm, or null"),
         (["logs=before", "analysis.correction=no"], "analysis.correction must be true or false, got 'no'"),
