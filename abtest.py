@@ -1,18 +1,15 @@
 """From event logs to a verdict: the effect of each treatment with its interval, and checks of the experiment."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from src.errors import check_flag
 from src.sweeps.jobs import Sweep
 from src.terminal.console import console
 from src.terminal.entry import verb
 from src.terminal.words import experiment_as_name
-
-if TYPE_CHECKING:
-    from src.abtest.settings import AnalysisSettings
 
 
 @verb("abtest", rewrite=experiment_as_name, sweepers=[Sweep])
@@ -24,7 +21,7 @@ def abtest(config: DictConfig) -> None:
     from src.abtest.doubts import doubts, exposures, split_sentence
     from src.abtest.log import read_users
     from src.abtest.report import FILES, details, explain_columns, write_report
-    from src.abtest.sources import arms_to_play, check_plan
+    from src.abtest.sources import arms_to_play
     from src.recommender_names import parse_name, recommender_name
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
@@ -34,17 +31,17 @@ def abtest(config: DictConfig) -> None:
     from src.tracking.recommenders import attach_abtest, locate_recommendations
 
     run_dir = Path(config.run_dir)
-    refuse_used_folder(run_dir, "plan.json" if config.plan else "abtest.json")
+    check_flag("plan", config.plan)
+    if config.plan:
+        _plan(config, run_dir)
+        return
+    refuse_used_folder(run_dir, "abtest.json")
     settings = instantiate(config.analysis, _convert_="all")
     experiment = None if config.experiment_name is None else str(config.experiment_name)
     given = {role: config[role] for role in ("control", "treatment")}
     given = {role: OmegaConf.to_container(arm) if OmegaConf.is_config(arm) else arm for role, arm in given.items()}
-    reading = {name: config[name] for name in ("max_rejected", "interleaved", "session_gap_minutes", "unfinished")}
-    if config.plan:
-        check_plan(config.logs, given)
-        plan_test(Path(str(config.logs)), run_dir, config.effect, settings, reading)
-        return
     names = {role: recommender_name(arm) for role, arm in given.items()}
+    reading = _reading(config)
     arms = arms_to_play(config.logs, given)
     pre_period = None
     if config.pre:
@@ -99,20 +96,33 @@ def abtest(config: DictConfig) -> None:
         console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
 
-def plan_test(logs: Path, run_dir: Path, effect: Any, settings: "AnalysisSettings", reading: Mapping[str, Any]) -> None:
+def _reading(config: DictConfig) -> dict[str, Any]:
+    """The settings of `read_users` that the command line has."""
+    return {name: config[name] for name in ("max_rejected", "interleaved", "session_gap_minutes", "unfinished")}
+
+
+def _plan(config: DictConfig, run_dir: Path) -> None:
     """Read a log of the past; write and print how many users and days a test needs."""
+    from hydra.utils import instantiate
+
     from src.abtest.log import read_users
     from src.abtest.plan import COLUMNS, explain, make_plan, rows, sentence, write_plan
+    from src.abtest.sources import check_plan
+    from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
     from src.terminal.tables import numbers_table
 
+    refuse_used_folder(run_dir, "plan.json")
+    check_plan(config.logs, {role: config[role] for role in ("control", "treatment")})
+    settings = instantiate(config.analysis, _convert_="all")
     with console.status("reading logs"):
-        past = read_users(logs, experiment=None, any_arms=True, **reading)
-    plan = make_plan(past, settings, effect)
+        past = read_users(Path(str(config.logs)), experiment=None, any_arms=True, **_reading(config))
+    plan = make_plan(past, settings, config.effect)
     write_plan(plan, run_dir, provenance())
     console.print(sentence(plan), "", numbers_table(COLUMNS, rows(plan), title=f"Plan for {plan.metric}"))
     console.print(*explain(plan), "", sep="\n", markup=False)
-    console.print(f"results      plan.md, plan.json\nrun folder   {run_dir}", soft_wrap=True, markup=False)
+    for name, line in (("results", "plan.md, plan.json"), ("run folder", str(run_dir))):
+        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

@@ -129,6 +129,7 @@ def test_the_result_of_two_runs_is_attached_to_them_in_mlflow(tmp_path: Path) ->
     [
         (["logs=nowhere"], "logs=nowhere: no such folder"),
         ([], "give either logs=<folder>, or both control= and treatment= to simulate them first"),
+        (["plan=5"], "plan must be true or false, got 5"),
         (["plan=true"], "a plan needs logs=<folder> with a log of the past, and no recommenders"),
         (["plan=true", "logs=before", "effect=0"], "effect must be a number above 0"),
         (["control=random"], "give either logs=<folder>, or both"),
