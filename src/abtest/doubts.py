@@ -47,7 +47,7 @@ def split_sentence(analysis: Analysis) -> str:
 
 
 def doubts(analysis: Analysis) -> list[str]:
-    """What could be wrong, the gravest first; the last sentence names the checks that found nothing.
+    """What could be wrong, the gravest first; the last sentences name the checks that found nothing or were not made.
 
     Args:
         analysis: the result.
@@ -55,19 +55,14 @@ def doubts(analysis: Analysis) -> list[str]:
     Returns:
         A list of sentences.
     """
+    has_guardrails = any(one.family == "guardrail" and one.decision != "no test" for one in analysis.effects)
     checks = {
-        "split of the users": _split(analysis),
+        "split of the users": _split(analysis) if analysis.settings.sample_ratio else None,
         "unfinished sessions": _unfinished(analysis),
         "other methods": [line for arm in analysis.verdicts for line in _other_methods(analysis, arm)],
-        "change of the effect over time": _changes(analysis),
-        "segments": [
-            f"{one.treatment}: in the segment {one.split} = {one.part} the effect has the other sign: "
-            f"{one.effect_percent:+.1f} % {interval(one.lower_percent, one.upper_percent, '+.1f')}."
-            for one in analysis.slices
-            if one.significant
-            and one.effect_percent * analysis.effect(one.treatment, analysis.settings.primary).effect_percent < 0
-        ],
-        "guardrails": _guardrails(analysis),
+        "change of the effect over time": _changes(analysis) if analysis.changes else None,
+        "segments": _segments(analysis) if analysis.slices else None,
+        "guardrails": _guardrails(analysis) if has_guardrails else None,
         "faults of the log": [
             f"{analysis.users.guards[name]:,} {rule}."
             for name, rule in GUARDS.items()
@@ -75,10 +70,15 @@ def doubts(analysis: Analysis) -> list[str]:
         ],
         "length of the log": _length(analysis),
     }
-    found = [line for lines in checks.values() for line in lines]
-    clean = [name for name, lines in checks.items() if not lines]
-    lines = [*found, *_repeated_looks(analysis)]
-    return [*lines, f"Checked, and nothing found: {', '.join(clean)}."] if clean else lines
+    found = [line for lines in checks.values() for line in lines or []]
+    clean = [name for name, lines in checks.items() if lines == []]
+    skipped = [name for name, lines in checks.items() if lines is None]
+    return [
+        *found,
+        *_repeated_looks(analysis),
+        *[f"Checked, and nothing found: {', '.join(clean)}."] * bool(clean),
+        *[f"Not checked, because the log or the settings do not allow it: {', '.join(skipped)}."] * bool(skipped),
+    ]
 
 
 def _split(analysis: Analysis) -> list[str]:
@@ -125,6 +125,16 @@ def _other_methods(analysis: Analysis, treatment: str) -> list[str]:
             "many sessions react differently from users with few; which of them is the change for?"
         )
     return lines
+
+
+def _segments(analysis: Analysis) -> list[str]:
+    primary = {arm: analysis.effect(arm, analysis.settings.primary).effect_percent for arm in analysis.verdicts}
+    return [
+        f"{one.treatment}: in the segment {one.split} = {one.part} the effect has the other sign: "
+        f"{one.effect_percent:+.1f} % {interval(one.lower_percent, one.upper_percent, '+.1f')}."
+        for one in analysis.slices
+        if one.significant and one.effect_percent * primary[one.treatment] < 0
+    ]
 
 
 def _changes(analysis: Analysis) -> list[str]:

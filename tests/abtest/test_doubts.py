@@ -23,11 +23,18 @@ def found(users: Users, **changes: Any) -> list[str]:
     return doubts(analyse(users, settings(always_valid_percent=None, **changes)))
 
 
-def test_a_clean_test_names_every_check_in_its_only_sentence() -> None:
-    [line] = found(clean())
-    assert line == (
-        "Checked, and nothing found: split of the users, unfinished sessions, other methods, "
-        "change of the effect over time, segments, guardrails, faults of the log, length of the log."
+def test_a_clean_test_names_the_checks_that_found_nothing_and_those_that_were_not_made() -> None:
+    """Every user has one session on one day, therefore there are no days and no segments."""
+    made, not_made = found(clean(), guardrails={"time": 40})
+    assert made == (
+        "Checked, and nothing found: split of the users, unfinished sessions, other methods, guardrails, "
+        "faults of the log, length of the log."
+    )
+    assert not_made == (
+        "Not checked, because the log or the settings do not allow it: change of the effect over time, segments."
+    )
+    assert found(clean(), sample_ratio=False)[-1].endswith(
+        ": split of the users, change of the effect over time, segments, guardrails."
     )
 
 
@@ -55,9 +62,9 @@ def cut(users: Users) -> Users:
     ],
 )
 def test_each_check_finds_its_fault(change: Any, check: str, sentence: str) -> None:
-    first, *_, last = found(change(clean()))
+    first, *_, made, _ = found(change(clean()))
     assert sentence in first
-    assert check not in last
+    assert check not in made
 
 
 def test_a_method_that_disagrees_with_the_verdict_is_named() -> None:
