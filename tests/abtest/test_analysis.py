@@ -131,7 +131,7 @@ NUM_EXPERIMENTS, ALPHA = 1000, 0.05
 def simulate_experiments(lift: float, num: int, **changes: Any) -> list[Analysis]:
     rng = np.random.default_rng(7)
     arm_of = np.arange(num) % 2
-    short = settings(bootstrap_rounds=0, sizing=False, always_valid_percent=None, **changes)
+    short = settings(bootstrap_rounds=0, sizing=False, slices=False, always_valid_percent=None, **changes)
     return [
         analyse(users_of(skewed(rng, num) * np.where(arm_of, 1 + lift, 1.0), arm_of), short)
         for _ in range(NUM_EXPERIMENTS)

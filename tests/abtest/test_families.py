@@ -71,7 +71,9 @@ def experiment(rng: np.random.Generator, lifts: tuple[float, ...], num: int = 30
 
 
 def run(users: Users, **changes: Any) -> Analysis:
-    return analyse(users, settings(bootstrap_rounds=0, always_valid_percent=None, sizing=False, **changes))
+    return analyse(
+        users, settings(bootstrap_rounds=0, always_valid_percent=None, sizing=False, slices=False, **changes)
+    )
 
 
 @pytest.mark.parametrize("lifts", [(0.3,), (0.3, 0.0), (0.15, 0.3, 0.0)])

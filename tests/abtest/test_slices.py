@@ -68,8 +68,8 @@ def test_each_day_has_its_effect_and_a_fading_effect_is_noticed(tmp_path: Path) 
 
 def test_an_effect_that_stays_is_no_novelty_as_often_as_the_level_says() -> None:
     rng = np.random.default_rng(2)
-    alarms = sum(run(experiment(rng, (0.5,) * DAYS, 120)).changes["T1"].p_value < 0.05 for _ in range(150))
-    assert alarms <= 150 * 0.05 + 4 * (150 * 0.05 * 0.95) ** 0.5
+    alarms = sum(run(experiment(rng, (0.5,) * DAYS, 120)).changes["T1"].p_value < 0.05 for _ in range(80))
+    assert alarms <= 80 * 0.05 + 4 * (80 * 0.05 * 0.95) ** 0.5
 
 
 def test_each_split_is_a_family_and_its_intervals_agree_with_its_p_values() -> None:

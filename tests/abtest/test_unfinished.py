@@ -41,7 +41,9 @@ def cut_off(
 
 
 def run(users: Users, **changes: Any) -> Analysis:
-    return analyse(users, settings(bootstrap_rounds=0, always_valid_percent=None, sizing=False, **changes))
+    return analyse(
+        users, settings(bootstrap_rounds=0, always_valid_percent=None, sizing=False, slices=False, **changes)
+    )
 
 
 def test_leaving_unfinished_sessions_out_is_biased_against_the_better_arm_and_the_bounds_hold_the_truth() -> None:

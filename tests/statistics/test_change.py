@@ -18,7 +18,7 @@ def two_periods(rng: np.random.Generator, lifts: tuple[float, float], num: int =
 
 @pytest.mark.parametrize("lifts", [(0.0, 0.0), (0.6, 0.6), (0.8, 0.2)])
 def test_the_interval_covers_the_true_change_at_its_level(lifts: tuple[float, float]) -> None:
-    rng, num = np.random.default_rng(1), 2000
+    rng, num = np.random.default_rng(1), 1200
     truth, is_treated = 100 * (lifts[1] - lifts[0]), np.arange(400) % 2 == 1
     found = [change_of_effect(two_periods(rng, lifts), is_treated, 0.05) for _ in range(num)]
     covered = sum(one.lower_percent < truth < one.upper_percent for one in found)

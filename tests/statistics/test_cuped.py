@@ -37,7 +37,7 @@ def test_the_p_value_is_that_of_the_difference_of_the_adjusted_values() -> None:
 def test_the_interval_covers_effects_of_any_size(truth: int) -> None:
     """The two adjusted means are correlated; without their covariance the interval of no effect is too wide."""
     rng = np.random.default_rng(18)
-    covered, covered_without, num = 0, 0, 2500
+    covered, covered_without, num = 0, 0, 1500
     is_treated = np.arange(400) % 2 == 1
     for _ in range(num):
         habit = skewed(rng, 400)

@@ -74,7 +74,7 @@ def test_fiellers_interval_excludes_0_exactly_if_welchs_test_is_significant() ->
 @pytest.mark.parametrize("truth", [0, 20, 60, 130])
 def test_fiellers_interval_covers_effects_of_any_size_and_the_sheets_does_not(truth: int) -> None:
     rng = np.random.default_rng(17)
-    covered, covered_by_sheet, num = 0, 0, 4000
+    covered, covered_by_sheet, num = 0, 0, 2500
     for _ in range(num):
         values = skewed(rng, (2, 200))
         groups = GroupSummary.of(values[0]), GroupSummary.of(values[1] * (1 + truth / 100))
@@ -89,7 +89,7 @@ def test_fiellers_interval_covers_effects_of_any_size_and_the_sheets_does_not(tr
 def test_the_interval_of_a_ratio_of_sums_covers_the_true_effect_at_its_level(truth: int) -> None:
     """Users with many sessions have longer ones, therefore the ratio of sums is not the mean of users."""
     rng = np.random.default_rng(19)
-    covered, num = 0, 3000
+    covered, num = 0, 2000
     for _ in range(num):
         sessions = 1.0 + rng.poisson(4, (2, 300))
         time = sessions * skewed(rng, (2, 300)) * (1 + sessions / 10)
