@@ -6,6 +6,23 @@ from typing import Any
 from src.errors import InputError
 
 
+def check_plan(logs: str | None, given: Mapping[str, Any]) -> None:
+    """Refuse a plan without a log of the past.
+
+    Args:
+        logs: folder with event logs, or None.
+        given: the recommenders of `control` and `treatment`; None where one is not given.
+
+    Raises:
+        InputError: `logs` is missing, or recommenders are given.
+    """
+    if logs is None or any(arm is not None for arm in given.values()):
+        raise InputError(
+            f"plan=true logs={logs} control={given['control']} treatment={given['treatment']}: a plan needs "
+            "logs=<folder> with a log of the past, and no recommenders"
+        )
+
+
 def arms_to_play(logs: str | None, given: Mapping[str, Any]) -> dict[str, Any] | None:
     """The arms that have to be simulated before the analysis.
 

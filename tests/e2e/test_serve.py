@@ -409,7 +409,12 @@ def test_rotation_under_load_neither_loses_nor_tears_a_line(
     assert len(files) > 30
     assert max(path.stat().st_size for path in files) <= 20_000
     users = read_users(
-        running.run / "logs", experiment="TURN", max_rejected=0, interleaved="separate", session_gap_minutes=30
+        running.run / "logs",
+        experiment="TURN",
+        max_rejected=0,
+        interleaved="separate",
+        session_gap_minutes=30,
+        unfinished="drop",
     )
     assert users.num_events == len(traffic.answered)
     assert users.arms == ["C", "T1"]
