@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "catalog_files": {"errors", "catalog", "runs"},
     "runs": {"errors"},
     "statistics": {"errors"},
-    "evaluation": {"errors"},
+    "evaluation": {"errors", "recommendations", "statistics"},
     "models": NOUNS,
     "datamodules": NOUNS | {"runs", "models"},
     "simulation": NOUNS | {"runs", "statistics"},
@@ -31,11 +31,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "terminal": {"errors", "runs"},
     "tracking": {"errors", "runs", "terminal", "recommender_names"},
     "plots": NOUNS | {"runs", "terminal"},
-    "abtest": NOUNS | {"runs", "statistics", "datamodules", "terminal", "plots"},
+    "abtest": NOUNS | {"runs", "statistics", "evaluation", "datamodules", "terminal", "plots"},
     "comparison": NOUNS | {"runs", "statistics", "evaluation", "terminal", "tracking", "plots"},
     "sweeps": {"errors", "runs", "terminal", "tracking", "plots"},
     "callbacks": NOUNS
-    | {"runs", "statistics", "evaluation", "models", "datamodules", "terminal", "tracking", "plots", "sweeps"},
+    | {
+        "runs",
+        "statistics",
+        "evaluation",
+        "models",
+        "datamodules",
+        "terminal",
+        "tracking",
+        "plots",
+        "abtest",
+        "sweeps",
+    },
 }
 OF_MODELS_FOR_DATA = "src.models.contracts"
 """All that `datamodules` may import of `models`."""
