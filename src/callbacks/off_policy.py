@@ -1,5 +1,7 @@
 """After the test: how much listeners would play of the recommendations, estimated from the test logs."""
 
+from pathlib import Path
+
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
@@ -13,9 +15,6 @@ from src.recommendations import PICKS
 from src.terminal.console import console
 from src.terminal.numbers import interval
 
-_READER = "botify"
-"""The reader of event logs with propensities."""
-
 
 class OffPolicyEstimates(Callback):
     """Logs `offline/…` of the latest tenth of the sessions, which the model has not seen.
@@ -24,7 +23,6 @@ class OffPolicyEstimates(Callback):
 
     Args:
         context: of the run; has the file of recommendations.
-        reader: the reader of the source.
         split: how the sessions were divided; only `time` says which sessions the model has not seen.
         pick: how a track is picked from its list.
         artist_gap: number of previous tracks whose artists are avoided.
@@ -38,7 +36,6 @@ class OffPolicyEstimates(Callback):
         self,
         context: RunContext,
         *,
-        reader: str,
         split: str,
         pick: str,
         artist_gap: int,
@@ -47,12 +44,12 @@ class OffPolicyEstimates(Callback):
         if pick not in PICKS:
             raise InputError(f"callbacks.off_policy.pick must be one of {', '.join(PICKS)}, got {pick!r}")
         check_number("callbacks.off_policy.artist_gap", artist_gap, whole=True, least=0, most=1000)
-        self._context, self._reader, self._split = context, reader, split
+        self._context, self._split = context, split
         self._pick, self._artist_gap, self._settings = pick, artist_gap, settings
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Estimate, log and print."""
-        if self._reader != _READER or self._context.recommendations is None:
+        if self._context.recommendations is None or not has_event_log(self._path):
             return
         try:
             found = self._estimate()
@@ -65,12 +62,16 @@ class OffPolicyEstimates(Callback):
             console.print(f"off-policy   {summary(found)}", soft_wrap=True, markup=False)
         self._context.clock.end("estimates")
 
+    @property
+    def _path(self) -> Path:
+        return Path(self._context.datamodule.path)
+
     def _estimate(self) -> OffPolicy:
-        if self._split != "time":
+        if self._split not in ("time", "auto"):  # auto: time, because events have timestamps
             raise InputError(
                 f"datamodule.split={self._split} does not say which sessions the model has not seen; use split=time"
             )
-        path = self._context.datamodule.path
+        path = self._path
         folder = LogFolder.open(path / "logs" if (path / "logs").is_dir() else path, path / "tracks.json")
         sessions = read_decisions(folder.logs, folder.catalog)
         number, first_of_test = np.arange(len(sessions)), round(sum(SHARES[:-1]) * len(sessions))
@@ -79,6 +80,16 @@ class OffPolicyEstimates(Callback):
             "lists", pick=self._pick, artist_gap=self._artist_gap, file=self._context.recommendations
         )
         return OffPolicyLog(later, folder, earlier).estimate(candidate, self._settings)
+
+
+def has_event_log(path: Path) -> bool:
+    """Whether a source has a log in the format of the service.
+
+    Args:
+        path: of the source; anything but a folder with `data.json*` in it or in its `logs` has none.
+    """
+    folder = path / "logs" if (path / "logs").is_dir() else path
+    return path.is_dir() and any(file.is_file() for file in folder.rglob("data.json*"))
 
 
 def summary(found: OffPolicy) -> str:

@@ -32,7 +32,7 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def printed(context: RunContext, capsys: pytest.CaptureFixture[str], **changes: Any) -> str:
     usual: dict[str, Any] = {
-        "reader": "botify", "split": "time", "pick": "uniform", "artist_gap": 0, "settings": settings(),
+        "split": "time", "pick": "uniform", "artist_gap": 0, "settings": settings(),
     }  # fmt: skip
     callback = OffPolicyEstimates(context, **{**usual, **changes})
     callback.on_test_end(Trainer(logger=False, enable_checkpointing=False), LightningModule())
@@ -107,9 +107,11 @@ def test_what_cannot_be_estimated_is_refused_in_one_line(
 
 
 def test_a_run_without_an_event_log_or_without_recommendations_is_passed_over(
-    run: Path, datamodule_of: Callable[..., PairDataModule], capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, datamodule_of: Callable[..., PairDataModule], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert printed(context_of(datamodule_of, run, run / "recommendations.jsonl"), capsys, reader="yes") == ""
+    (tmp_path / "playlists.csv").write_text("playlist,track\n", encoding="utf-8")
+    for source in (tmp_path, tmp_path / "playlists.csv", tmp_path / "*.csv"):
+        assert printed(context_of(datamodule_of, source, run / "recommendations.jsonl"), capsys) == ""
     assert printed(context_of(datamodule_of, run, None), capsys) == ""
 
 
