@@ -35,6 +35,9 @@ def abtest(config: DictConfig) -> None:
     if config.plan:
         _plan(config, run_dir)
         return
+    if config.candidate is not None:
+        _estimate(config, run_dir)
+        return
     refuse_used_folder(run_dir, "abtest.json")
     settings = instantiate(config.analysis, _convert_="all")
     experiment = None if config.experiment_name is None else str(config.experiment_name)
@@ -122,6 +125,41 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
     console.print(sentence(plan), "", numbers_table(COLUMNS, rows(plan), title=f"Plan for {plan.metric}"))
     console.print(*explain(plan), "", sep="\n", markup=False)
     for name, line in (("results", "plan.md, plan.json"), ("run folder", str(run_dir))):
+        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
+
+
+def _estimate(config: DictConfig, run_dir: Path) -> None:
+    """Estimate a recommender that never ran from the logs of others; write and print the result."""
+    from hydra.utils import instantiate
+
+    from src.abtest.behaviours import LogFolder
+    from src.abtest.decisions import read_decisions
+    from src.abtest.estimate_report import HEAD, estimate_rows, remarks, write_estimate
+    from src.abtest.off_policy import OffPolicyLog
+    from src.abtest.sources import candidate_of
+    from src.runs.folder import refuse_used_folder
+    from src.runs.provenance import provenance
+    from src.terminal.tables import rows_table
+    from src.tracking.recommenders import locate_recommendations
+
+    refuse_used_folder(run_dir, "estimate.json")
+    given = OmegaConf.to_container(config.candidate) if OmegaConf.is_config(config.candidate) else config.candidate
+    others = {name: config[name] for name in ("control", "treatment", "pre")}
+    candidate = candidate_of(given, logs=config.logs, others=others, locate=locate_recommendations)
+    settings = instantiate(config.estimate, _convert_="all")
+    with console.status("reading logs"):
+        folder = LogFolder.open(Path(str(config.logs)), Path(str(config.tracks)) if config.tracks else None)
+        log = OffPolicyLog(read_decisions(folder.logs, folder.catalog), folder)
+    with console.status("estimating"):
+        behaviour = folder.candidate(
+            candidate.name, pick=candidate.pick, artist_gap=candidate.artist_gap, file=candidate.file
+        )
+        found = log.estimate(behaviour, settings)
+        rows = estimate_rows(found, log, candidate.name)
+        write_estimate(found, rows, run_dir, given, provenance())
+    console.print(rows_table(HEAD, rows, title="Estimates from the log"), "")
+    console.print(*(f"- {line}" for line in remarks(found)), "", sep="\n", markup=False)
+    for name, line in (("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))):
         console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
 

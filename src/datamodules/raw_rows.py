@@ -254,7 +254,7 @@ def _load_httpfs(database: duckdb.DuckDBPyConnection, address: str) -> None:
         database.execute("INSTALL httpfs; LOAD httpfs")
     except duckdb.Error:
         raise InputError(
-            f"cannot read {address}: DuckDB opens addresses with its extension httpfs, and cannot download it; type "
+            f"cannot read {address}: DuckDB opens addresses with its extension httpfs and cannot download it; type "
             "python -c \"import duckdb; duckdb.sql('INSTALL httpfs')\" with access to the internet, or download the file"
         ) from None
 

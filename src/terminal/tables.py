@@ -1,7 +1,7 @@
 """Tables in the terminal."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -43,6 +43,22 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
         table.caption += "\nfallbacks (no track to recommend, a random one was played): " + ", ".join(
             f"{arm} {share:.1%}" for arm, share in fallbacks.items()
         )
+    return table
+
+
+def rows_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> Table:
+    """A table of given cells; the first two columns are text, the others numbers.
+
+    Args:
+        head: names of the columns.
+        rows: cells of each row.
+        title: title of the table.
+    """
+    table = Table(title=escape(title), title_justify="left")
+    for place, name in enumerate(head):
+        table.add_column(escape(name), justify="left" if place < 2 else "right", no_wrap=place >= 2)
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table
 
 

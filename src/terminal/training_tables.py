@@ -83,6 +83,7 @@ _PHASES = {
     "validation": "after each epoch",
     "test": "the best epoch",
     "lists": "recommendations.jsonl",
+    "estimates": "off-policy estimates",
     "pictures": "plots/",
     "tracking": "run folder and MLflow",
 }

@@ -155,3 +155,19 @@ def test_an_error_is_one_line_and_leaves_no_run_folder(traffic: Path, words: lis
     [line] = done.stderr.splitlines()
     assert message in line
     assert not (traffic / "wrong").exists()
+
+
+def test_a_recommender_that_never_ran_is_estimated(tmp_path: Path) -> None:
+    arms = "arms={C: random, T1: random, T2: sticky_artist, T3: popular}"
+    simulate(tmp_path, *SMALL, arms, "sessions=2000", "hydra.run.dir=logged")
+    done = abtest(tmp_path, "logs=logged/logs", "candidate=sticky_artist", "hydra.run.dir=estimate")
+    run = tmp_path / "estimate"
+    assert {path.name for path in run.iterdir()} == {"estimate.json", "estimate.md"}
+    record = json.loads((run / "estimate.json").read_text())
+    assert record["offline/first_step_dr_lower"] < record["offline/first_step_dr"]
+    assert "sessions of the log are worth" in done.stdout
+    *_, results, folder = done.stdout.splitlines()
+    assert results == "results      estimate.md, estimate.json"
+    assert folder == f"run folder   {run}"
+    refused = abtest(tmp_path, "logs=logged/logs", "candidate=oracle", "hydra.run.dir=refused", code=2)
+    assert "candidate: 'oracle' is not a recommender" in refused.stderr
