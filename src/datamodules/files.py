@@ -201,6 +201,7 @@ def _in_folder(folder: Path, settings: FileSettings) -> list[Path]:
         found = [path for path in folder.glob(pattern) if _is_data(path)]
         if pattern.endswith("*") and settings.format == "auto":  # everything, therefore also a README
             found = [path for path in found if _suffix(path) in _FORMAT_OF_SUFFIX]
+            found = [path for path in found if _suffix(path) != ".txt"] or found  # a README.txt beside data
         if found:
             return sorted(found, key=_oldest_first)
     return []

@@ -59,6 +59,7 @@ def map_columns(
     given: Mapping[str, str | None],
     derived: Sequence[str],
     has_numbers: Callable[[str], bool],
+    is_filled: Callable[[str], bool],
 ) -> dict[str, str]:
     """Find the column of each role.
 
@@ -67,6 +68,7 @@ def map_columns(
         given: for each role the path of a column, None for none, or `auto` for one that has a usual name.
         derived: columns that `datamodule.sql` defines, in addition to those of the files.
         has_numbers: whether the first values of a column are numbers.
+        is_filled: whether almost all of the first rows have a value in a column.
 
     Returns:
         The path of each role that has a column, in the order of `ROLES`.
@@ -90,11 +92,13 @@ def map_columns(
         if found not in rows.absent:
             mapping[role] = found
     open_roles = [role for role, path in given.items() if path == "auto"]
-    if "title" in mapping and "track" in open_roles and given.get("title") != "auto":
-        open_roles.remove("track")  # title and artist make the track
     free = [name for name in (*rows.columns, *_nested_in(rows), *derived) if name not in mapping.values()]
     free = [name for name in free if name not in rows.absent]
-    mapping |= guess_columns(free, open_roles, has_artist="artist" in mapping, has_numbers=has_numbers)
+    if "title" in mapping:  # a column `track` beside it is seldom an id
+        free = [name for name in free if _plain(name) not in USUAL_NAMES["title"] or has_numbers(name)]
+    mapping |= guess_columns(
+        free, open_roles, has_artist="artist" in mapping, has_numbers=has_numbers, is_filled=is_filled
+    )
     for role, path in mapping.items():
         if role not in ("user", "session") and path == mapping.get("user"):
             raise InputError(
@@ -141,7 +145,12 @@ def refuse_private(columns: Sequence[str], texts: Sequence[str]) -> None:
 
 
 def guess_columns(
-    names: Sequence[str], roles: Sequence[str], *, has_artist: bool, has_numbers: Callable[[str], bool]
+    names: Sequence[str],
+    roles: Sequence[str],
+    *,
+    has_artist: bool,
+    has_numbers: Callable[[str], bool],
+    is_filled: Callable[[str], bool],
 ) -> dict[str, str]:
     """Propose a column for each role from the names of the columns.
 
@@ -152,6 +161,7 @@ def guess_columns(
         roles: the roles that need a column.
         has_artist: whether another column is known to be the artist.
         has_numbers: whether the first values of a column are numbers.
+        is_filled: whether almost all of the first rows have a value in a column; only then it may be the id of tracks.
 
     Returns:
         The column of each role that has one.
@@ -161,6 +171,8 @@ def guess_columns(
     for role in roles:
         free = [by_plain[name] for name in USUAL_NAMES[role] if name in by_plain]
         free = [name for name in free if name not in found.values()]
+        if role == "track" and len(free) > 1:
+            free = [name for name in free if is_filled(name)] or free
         if free:
             found[role] = free[0]
     is_ambiguous = "track" in found and "title" in roles and _plain(found["track"]) in USUAL_NAMES["title"]

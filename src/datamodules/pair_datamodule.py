@@ -263,9 +263,20 @@ class PairDataModule(LightningDataModule):
                 )
             raise InputError(
                 f"no pairs left for {' and '.join(empty)}: {len(sessions)} sessions with {len(pairs)} pairs in "
-                f"{self.path} are too few for split={split}; add more logs"
+                f"{self.path} are too few for split={split}; {self._remedy_of_few()}"
             )
         self.vocabulary = self._vocabulary()
+
+    def _remedy_of_few(self) -> str:
+        """What to do about too few pairs: name columns that were not found, or add data."""
+        columns = self.reading.columns
+        if "session" in columns or {"user", "timestamp"} <= set(columns):
+            return "add more logs"
+        missing = [role for role in ("user", "timestamp") if role not in columns]
+        return (
+            f"no column is the {' or the '.join(missing)}: give "
+            f"{' and '.join(f'datamodule.columns.{role}=<column>' for role in missing)}, or add more logs"
+        )
 
     def _after_split(
         self, sessions: Sessions, part: Int8[np.ndarray, "S"]

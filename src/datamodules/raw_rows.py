@@ -227,7 +227,7 @@ def open_rows(
 
 
 def _encoding(files: Files) -> str:
-    """UTF-16 if all files are, otherwise UTF-8.
+    """UTF-16 if all files are, Latin-1 if the first line of a text is not UTF-8, otherwise UTF-8.
 
     Raises:
         InputError: only some are.
@@ -237,11 +237,20 @@ def _encoding(files: Files) -> str:
     paths = [Path(_plain(path)) for path in files.paths]
     is_wide = [path.suffix != ".zst" and is_utf_16(path, read_start(path)) for path in paths]
     if not any(is_wide):
-        return "utf-8"
+        starts = [read_start(path) for path in paths if path.suffix != ".zst" and "json" not in files.format]
+        return "latin-1" if any(not _is_utf_8(start.splitlines()[0]) for start in starts if start.strip()) else "utf-8"
     shown = files.shown[is_wide.index(True)]
     if not all(is_wide) or "json" in files.format:
         raise InputError(f"cannot read {shown}: it is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
     return "utf-16"
+
+
+def _is_utf_8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.end >= len(line) and "unexpected end" in error.reason  # the line goes on
+    return True
 
 
 def _load_httpfs(database: duckdb.DuckDBPyConnection, address: str) -> None:
@@ -255,7 +264,7 @@ def _load_httpfs(database: duckdb.DuckDBPyConnection, address: str) -> None:
     except duckdb.Error:
         raise InputError(
             f"cannot read {address}: DuckDB opens addresses with its extension httpfs and cannot download it; type "
-            "python -c \"import duckdb; duckdb.sql('INSTALL httpfs')\" with access to the internet, or download the file"
+            "python -c \"import duckdb; duckdb.sql('INSTALL httpfs')\" with access to the internet, or get the file"
         ) from None
 
 

@@ -151,15 +151,21 @@ class Rejections:
 
     def too_many(self, found: RejectedRows, num_rows: int, path: str, max_rejected: float, rows: RawRows) -> str:
         """The message for a source that has too many of them."""
-        first = "; ".join(
-            f"{Path(str(row['file'])).name} {unit} {row[unit]}: {row['reason']}"
-            for row in self.examples(found, rows)
-            for unit in ("line", "row")
-            if unit in row
-        )
+        reasons = sorted(found.by_reason.items(), key=lambda entry: -entry[1])[:3]
+        firsts = [
+            next((row for row in found.rows if row.reason.startswith(reason)), None)  # all are listed up to a limit
+            for reason, _ in reasons
+        ]
+        listed = []
+        for (reason, num), row in zip(reasons, firsts, strict=True):
+            [example] = _located([row], rows, with_text=False) if row else [{}]
+            unit = next((unit for unit in ("line", "row") if unit in example), None)
+            where = f"{Path(str(example['file'])).name} {unit} {example[unit]}: " if unit else ""
+            more = f" ({num:,} times)" if num > 1 else ""
+            listed.append(f"{where}{row.reason if row else reason}{more}")
         return (
             f"{found.num} of {num_rows} rows in {path} are invalid, more than max_rejected={max_rejected} allows "
-            f"({first}); correct them (they are listed in {self.path}), or raise datamodule.max_rejected"
+            f"({'; '.join(listed)}); correct them (they are listed in {self.path}), or raise datamodule.max_rejected"
         )
 
 

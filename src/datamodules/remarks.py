@@ -88,6 +88,9 @@ def _on_shares(reading: Reading, train: Pairs) -> list[str]:
             f"share played {known[0]:g} for every training pair: there is nothing to predict; type recipe=playlists, "
             "which ranks the track that follows"
         ]
+    mean = float(known.mean())
+    if reading.share == "played" and not 0.02 < mean < 0.995:
+        return [f"share played {mean:.3g} on average; check datamodule.units.played and datamodule.units.duration"]
     if (num := len(train.played_ratio) - len(known)) > 0:
         return [f"share played unknown for {num:,} of {len(train.played_ratio):,} training pairs"]
     return []

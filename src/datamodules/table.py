@@ -22,12 +22,15 @@ from src.datamodules.rejected_rows import Rejections, find_rejected
 from src.datamodules.row_sql import Cells, Plan, capped, min_seconds_rule, parse_select
 from src.datamodules.table_settings import TableSettings
 from src.datamodules.track_file import Tracks, read_track_file, tracks_of_events
-from src.datamodules.units import unit_of_duration, unit_of_ratio, unit_of_time
+from src.datamodules.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
 from src.errors import InputError, check_number
 from src.runs.cores import duckdb_settings
 
 MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""
+
+_MANY_NOT_UTF_8 = 0.01
+"""Share of lines that are not UTF-8 above which a file is read as Latin-1."""
 
 _SAMPLE = 10_000
 """Rows whose values decide the units that the settings leave open."""
@@ -128,7 +131,7 @@ def read_table(
     with _database(settings) as (database, folder):
         tracks, opened = _open(database, path, settings, folder, min_seconds=min_seconds)
         _parse(database, opened)
-        if _has_wrong_encoding(database, opened, max_rejected):
+        if _has_wrong_encoding(database, opened):
             latin = replace(settings, files=replace(settings.files, encoding="latin-1"))
             tracks, opened = _open(database, path, latin, folder, min_seconds=min_seconds)
             _parse(database, opened)
@@ -177,7 +180,13 @@ def _open(
     derived = _derived_types(database, rows, settings)
     cells = Cells(rows, derived)
     values = partial(_values, database, cells, settings)
-    mapping = map_columns(rows, settings.columns, list(derived), lambda column: _are_numbers(values(column)))
+    mapping = map_columns(
+        rows,
+        settings.columns,
+        list(derived),
+        has_numbers=lambda column: _are_numbers(values(column)),
+        is_filled=partial(_is_filled, database, cells, settings),
+    )
     has_durations = tracks is not None and tracks.has_durations
     plan = Plan(
         mapping=mapping,
@@ -233,6 +242,14 @@ def _values(
     return [str(value) for (value,) in found]
 
 
+def _is_filled(database: duckdb.DuckDBPyConnection, cells: Cells, settings: TableSettings, path: str) -> bool:
+    """Whether 99 % of the first rows have a value in a column."""
+    relation = _with_derived(cells.rows.relation(limit=_SAMPLE), settings)
+    query = f"SELECT COALESCE(avg((COALESCE({cells.shown(path)}, '') <> '')::INT), 0) FROM ({relation})"
+    [(share,)] = run(database, query, cells.rows.parameters, files=cells.rows.files).fetchall()
+    return bool(share >= 0.99)
+
+
 def _are_numbers(values: list[str]) -> bool:
     return bool(values) and all(value.lstrip("-").isdecimal() for value in values)
 
@@ -240,7 +257,10 @@ def _are_numbers(values: list[str]) -> bool:
 def _units(mapping: Mapping[str, str], values: "partial[list[str]]", settings: TableSettings) -> dict[str, str]:
     units: dict[str, str] = {}
     if column := mapping.get("timestamp"):
-        units["timestamp"] = unit_of_time(values(column), settings.units["timestamp"], column=column)
+        found = values(column)
+        units["timestamp"] = unit_of_time(found, settings.units["timestamp"], column=column)
+        if settings.units["timestamp"] == "auto" and units["timestamp"] == "iso":
+            check_times(found, column=column)
     for role in ("played", "duration"):
         if column := mapping.get(role):
             key = f"datamodule.units.{role}"
@@ -301,13 +321,13 @@ def _parse(database: duckdb.DuckDBPyConnection, opened: _Opened) -> None:
         SELECT {number}, * {"EXCLUDE (row, place)" if has_items else ""} FROM parsed WHERE NOT is_blank""")
 
 
-def _has_wrong_encoding(database: duckdb.DuckDBPyConnection, opened: _Opened, max_rejected: int | float) -> bool:
-    """Whether more lines are not UTF-8 than may be rejected, and the settings leave the encoding open."""
+def _has_wrong_encoding(database: duckdb.DuckDBPyConnection, opened: _Opened) -> bool:
+    """Whether many lines are not UTF-8, and the settings leave the encoding open."""
     rows = opened.rows
     if rows.rejects is None or opened.settings.files.encoding != "auto" or rows.is_json:
         return False
     num_bad = count(database, f"SELECT count(*) FROM {rows.rejects} WHERE error_type = 'INVALID ENCODING'")
-    return num_bad > max_rejected * count(database, "SELECT count(*) FROM parsed")
+    return num_bad > _MANY_NOT_UTF_8 * count(database, "SELECT count(*) FROM parsed")
 
 
 def _events(
