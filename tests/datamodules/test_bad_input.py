@@ -338,8 +338,9 @@ def test_lines_after_an_open_quote_are_not_lost_in_silence(tmp_path: Path, num_a
 
 
 def test_too_many_rejected_rows_stop_the_run_with_the_first_of_them(tmp_path: Path) -> None:
-    path = write(tmp_path, GOOD + "1,x,10,S,A\n1,y,10,S,A\n")
-    message = rf"2 of 10 rows in .* are invalid, .*\(plays.csv line 10: {TIME}, got x; plays.csv line 11: {TIME}, got y"
+    path = write(tmp_path, GOOD + ",1700000000,10,S,A\n1,x,10,S,A\n1,y,10,S,A\n")
+    reasons = rf"\(plays.csv line 11: {TIME}, got x \(2 times\); plays.csv line 10: user is empty\)"
+    message = rf"3 of 11 rows in .* are invalid, .*{reasons}"
     with pytest.raises(InputError, match=message):
         read("table", path, max_rejected=0.1)
 
@@ -357,11 +358,49 @@ def test_rows_that_are_all_rejected_are_reported_as_such(tmp_path: Path) -> None
 
 def test_few_wrong_bytes_are_rejected_and_many_mean_latin_1(tmp_path: Path) -> None:
     wrong = GOOD.encode().replace("Café 3".encode(), b"Caf\xe9 3", 1)
-    log = read("table", write(tmp_path, wrong), max_rejected=0.2)
+    many = "".join(f"1,{1_700_000_000 + play},10,S,A\n" for play in range(200)).encode()
+    log = read("table", write(tmp_path, wrong + many), max_rejected=0.2)
     assert log.reading.encoding == "utf-8"
     reason = "the line is not UTF-8; datamodule.files.encoding may be wrong"
     assert [(line["line"], line["reason"]) for line in rejected_lines(tmp_path)] == [(5, reason)]
-    assert read("table", write(tmp_path, wrong), max_rejected=0.1).reading.encoding == "latin-1"
+    assert read("table", write(tmp_path, wrong), max_rejected=1.0).reading.encoding == "latin-1"
+
+
+def test_a_first_line_that_is_not_utf_8_means_latin_1(tmp_path: Path) -> None:
+    text = GOOD.replace("title", "Hörtitel", 1).replace("Café", "Cafe") + "1,1700000000,10,Löwe,A\n"
+    columns = {"title": "Hörtitel"}
+    log = read("table", write(tmp_path, text.encode("latin-1")), changes={"columns": columns})
+    assert (log.reading.encoding, log.reading.num_rejected) == ("latin-1", 0)
+
+
+@pytest.mark.parametrize(
+    ("times", "proposed"),
+    [
+        (["31.12.2025 20:15", "01.01.2026 20:15"], "'%d.%m.%Y %H:%M' fits the first rows"),
+        (["03/25/2025 12:00 AM", "03/05/2025 01:00 PM"], "'%m/%d/%Y %I:%M %p' fits the first rows"),
+        (["yesterday", "today"], "'%d.%m.%Y %H:%M' is an example"),
+    ],
+)
+def test_times_of_another_form_are_refused_with_a_format(tmp_path: Path, times: list[str], proposed: str) -> None:
+    text = "user,timestamp,track\n" + "".join(f"1,{time},{place}\n" for place, time in enumerate(times))
+    message = f"the times in column timestamp are written, such as {times[0]!r}; .*{proposed}"
+    with pytest.raises(InputError, match=re.escape(message).replace(r"\.\*", ".*")):
+        read("table", write(tmp_path, text))
+
+
+def test_a_column_of_ids_with_empty_cells_is_not_the_track(tmp_path: Path) -> None:
+    head = "user,timestamp,track,artist,track_mbid\n"
+    text = head + "".join(f"1,{1_700_000_000 + n},T{n},A{n},{n % 2 * 'mbid'}\n" for n in range(10))
+    assert read("table", write(tmp_path, text)).reading.columns["title"] == "track"
+    named = read("table", write(tmp_path, text.replace(",track,", ",name,").replace(",,", ",x,")))
+    assert named.reading.columns["title"] == "name"
+
+
+def test_a_title_that_is_named_keeps_the_ids(tmp_path: Path) -> None:
+    text = "user,timestamp,track_id,song\n1,1700000000,7,A\n1,1700000200,8,A\n"
+    log = read("table", write(tmp_path, text), changes={"columns": {"title": "song"}})
+    assert log.catalog.track_ids.tolist() == [7, 8]
+    assert log.catalog.titles.tolist() == ["A", "A"]
 
 
 def test_ids_of_mixed_types_are_texts(tmp_path: Path) -> None:
