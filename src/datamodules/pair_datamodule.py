@@ -94,7 +94,7 @@ class PairDataModule(LightningDataModule):
         prepare: creates the files where they are missing: takes `path` and returns the folder that holds them. None if
             the files must exist.
         files: which files, and how they are written; see `FileSettings`.
-        columns: the column of each role; see `TableSettings` for this and the next seven.
+        columns: the column of each role; see `TableSettings` for this and the next eight.
         units: units of times and shares.
         zone: time zone of times that have none.
         clock: whether a timestamp is the `start` or the `end` of a play.
@@ -102,6 +102,7 @@ class PairDataModule(LightningDataModule):
         artist_separator: what separates several artists.
         share: what the share played is computed from.
         shares_above_one: whether shares above 1 are capped.
+        unknown_shares: whether rows without a ratio are kept.
         optional: columns that files may lack.
         catalogue: a file of tracks; see `CatalogueSettings`.
         sql: SQL for special layouts; see `SqlSettings`.
@@ -146,6 +147,7 @@ class PairDataModule(LightningDataModule):
         artist_separator: str | None,
         share: str,
         shares_above_one: str,
+        unknown_shares: str,
         optional: Sequence[str],
         catalogue: Mapping[str, Any] | None,
         sql: Mapping[str, Any],
@@ -178,6 +180,7 @@ class PairDataModule(LightningDataModule):
             artist_separator=artist_separator,
             share=share,
             shares_above_one=shares_above_one,
+            unknown_shares=unknown_shares,
             optional=optional,
             catalogue=catalogue,
             sql=sql,

@@ -160,15 +160,16 @@ class RawRows:
         else:
             empty = "".join(f", CAST(NULL AS VARCHAR) AS {_quoted(name)}" for name in self.absent)
             return f"SELECT {index}, * {empty} FROM {scan}"
-        schema, texts = (json.dumps(shape or {"": "VARCHAR"}) for shape in (self._schema, self._texts))
-        parsed = f"SELECT *, TRY(json_transform(line, {_text(schema)})) AS fields"
-        if not self._texts:
-            return f"{parsed} FROM ({read})"
-        columns = "".join(f", texts.{_quoted(name)} AS {_quoted(name)}" for name in self._texts)
-        return (
-            f"SELECT {FILE}, line, fields{columns} FROM "
-            f"({parsed}, TRY(json_transform(line, {_text(texts)})) AS texts FROM ({read}))"
+        schema = {**self._texts, **self._schema}
+        others = {name: "VARCHAR" for name in self._texts if schema[name] != "VARCHAR"}  # a role reads it as a number
+        shapes = {"fields": schema or {"": "VARCHAR"}, **({"texts": others} if others else {})}
+        parsed = "".join(
+            f", TRY(json_transform(line, {_text(json.dumps(shape))})) AS {name}" for name, shape in shapes.items()
         )
+        columns = "".join(
+            f", {'texts' if name in others else 'fields'}.{_quoted(name)} AS {_quoted(name)}" for name in self._texts
+        )
+        return f"SELECT {FILE}, line, fields{columns} FROM (SELECT *{parsed} FROM ({read}))"
 
 
 def open_rows(

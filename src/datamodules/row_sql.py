@@ -126,7 +126,7 @@ def parse_select(plan: Plan, cells: Cells, settings: TableSettings) -> str:
         {artist_of(plan.mapping.get("artist"), cells, settings)} AS artist, {share} AS share,
         {f"CAST(hash({cells.text(session)}) >> 1 AS BIGINT)" if session else "CAST(NULL AS BIGINT)"} AS session,
         {f"COALESCE(lower({cells.text(last)}) IN {_YES}, FALSE)" if last else "FALSE"} AS is_last,
-        {_id(recommendation, cells, plan.track_ids)[0] if recommendation else "CAST(NULL AS BIGINT)"} AS recommendation,
+        {_recommendation(recommendation, plan, cells)} AS recommendation,
         {f"CASE {' '.join(drops)} END" if drops else "CAST(NULL AS VARCHAR)"} AS dropped,
         {f"CASE {' '.join(reasons)} END" if reasons else "CAST(NULL AS VARCHAR)"} AS reason"""
 
@@ -171,6 +171,13 @@ def _track(plan: Plan, cells: Cells, settings: TableSettings) -> tuple[str, list
     artist = artist_of(plan.mapping.get("artist"), cells, settings)
     key = f"CAST(hash({title}, {artist}) >> 1 AS BIGINT)"
     return key, [f"WHEN {title} IS NULL THEN '{_sql(plan.mapping['title'])} is empty'"]
+
+
+def _recommendation(path: str | None, plan: Plan, cells: Cells) -> str:
+    """SQL of the id of the recommended track. What is no id has no row in the catalogue, therefore a cast is enough."""
+    if path is None:
+        return "CAST(NULL AS BIGINT)"
+    return cells.typed(path, "BIGINT") if plan.track_ids == "whole" else _id(path, cells, plan.track_ids)[0]
 
 
 def _timestamp(plan: Plan, cells: Cells, settings: TableSettings) -> tuple[str, list[str]]:
@@ -242,6 +249,8 @@ def _ratio(plan: Plan, cells: Cells, settings: TableSettings) -> tuple[str, list
     else:
         filled = f"{value} IS NULL AND {cells.shown(path)} IS NOT NULL"
         reasons = [f"WHEN {filled} THEN '{_sql(path)} must be a number' || {_got(path, cells)}"]
+    if settings.unknown_shares == "reject":
+        reasons.append(f"WHEN {value} IS NULL THEN '{_sql(path)} must be a number'")
     wrong = f"{share} < 0 OR NOT isfinite({share})"
     if settings.shares_above_one == "reject":
         wrong = f"{share} NOT BETWEEN 0 AND 1"

@@ -255,18 +255,21 @@ def _are_numbers(values: list[str]) -> bool:
 
 
 def _units(mapping: Mapping[str, str], values: "partial[list[str]]", settings: TableSettings) -> dict[str, str]:
+    given = settings.units
+    samples = {
+        role: values(column) if given[role] == "auto" else [] for role, column in mapping.items() if role in given
+    }
     units: dict[str, str] = {}
     if column := mapping.get("timestamp"):
-        found = values(column)
-        units["timestamp"] = unit_of_time(found, settings.units["timestamp"], column=column)
-        if settings.units["timestamp"] == "auto" and units["timestamp"] == "iso":
-            check_times(found, column=column)
+        units["timestamp"] = unit_of_time(samples["timestamp"], given["timestamp"], column=column)
+        if given["timestamp"] == "auto" and units["timestamp"] == "iso":
+            check_times(samples["timestamp"], column=column)
     for role in ("played", "duration"):
         if column := mapping.get(role):
             key = f"datamodule.units.{role}"
-            units[role] = unit_of_duration(values(column), settings.units[role], column=column, key=key)
+            units[role] = unit_of_duration(samples[role], given[role], column=column, key=key)
     if column := mapping.get("played_ratio"):
-        units["played_ratio"] = unit_of_ratio(values(column), settings.units["played_ratio"], column=column)
+        units["played_ratio"] = unit_of_ratio(samples["played_ratio"], given["played_ratio"], column=column)
     return units
 
 

@@ -81,6 +81,7 @@ class TableSettings:
             play in training, if no column has it), whether the track was `skipped`, the `gap` to the next start and the
             duration, or `none`; `auto`: the first of these for which there are columns, except the gap.
         shares_above_one: `cap` them at 1, or `reject` the row.
+        unknown_shares: `keep` rows without a ratio, or `reject` them.
         optional: columns that files may lack; they are empty then.
         catalogue: a file of tracks; None if the events have all that is known of them.
         sql: expressions for special layouts.
@@ -95,6 +96,7 @@ class TableSettings:
     artist_separator: str | None
     share: str
     shares_above_one: str
+    unknown_shares: str
     optional: Sequence[str]
     catalogue: CatalogueSettings | None
     sql: SqlSettings
@@ -107,6 +109,7 @@ class TableSettings:
             ("ids", ("auto", "whole", "text")),
             ("share", SHARES),
             ("shares_above_one", ("cap", "reject")),
+            ("unknown_shares", ("keep", "reject")),
         ):
             check_choice(f"datamodule.{name}", getattr(self, name), allowed)
         unit_of_time([], self.units["timestamp"], column="")
