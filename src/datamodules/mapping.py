@@ -47,7 +47,9 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
 ROLES = tuple(USUAL_NAMES)
 """What a column can be; the keys of `datamodule.columns`."""
 
-_NEVER_READ = re.compile(r"(^|_)(ip|ip_?addr\w*|remote_addr\w*|user_?agent\w*)(_|$)")
+_NEVER_READ = re.compile(
+    r"(^|_)(ip|ipv[46]|ip_?addr\w*|(remote|client)_?(addr\w*|host)|x_forwarded_for|user_?agent\w*|browser)(_|$)"
+)
 """Columns that say where a person was and with which device, in lower case with underscores between words."""
 
 _NESTED = ("track_metadata.track_name", "track_metadata.artist_name", "track_metadata.additional_info.duration_ms")
@@ -176,6 +178,8 @@ def guess_columns(
         if free:
             found[role] = free[0]
     is_ambiguous = "track" in found and "title" in roles and _plain(found["track"]) in USUAL_NAMES["title"]
+    if _plain(found.get("title", "")) == "name" and is_ambiguous:
+        del found["title"]  # beside a track, `name` is rather that of the listener
     if is_ambiguous and "title" not in found and (has_artist or "artist" in found) and not has_numbers(found["track"]):
         found["title"] = found.pop("track")
     return found

@@ -23,7 +23,7 @@ _MOST_REJECTED = 1_000_000
 FILE = "place_of_file"
 """Column of `relation`: the place of the file of each row."""
 
-_JSON_SAMPLE = 1_000
+_JSON_SAMPLE = 10_000
 """Rows that are looked at to learn the keys of JSON objects."""
 
 
@@ -297,6 +297,28 @@ def _json_keys(database: duckdb.DuckDBPyConnection, files: Files, read: str) -> 
                          FROM (SELECT *, row_number() OVER () AS rowid FROM (FROM ({read}) LIMIT {_JSON_SAMPLE})))
         GROUP BY key ORDER BY min(row), count(*) DESC, key"""
     return {str(key): "JSON" for (key,) in run(database, query, {"files": files.paths}, files=files).fetchall()}
+
+
+def find_late_keys(database: duckdb.DuckDBPyConnection, rows: RawRows, wanted: Sequence[str]) -> None:
+    """Add keys of JSON objects that are wanted and that only later rows have.
+
+    Args:
+        database: a connection.
+        rows: the rows; `types` and `absent` are changed.
+        wanted: keys, or paths that begin with them.
+    """
+    if not rows.is_json:
+        return
+    line = "line" if rows.files.format == "jsonl" else "json"
+    for key in dict.fromkeys(path.split(".")[0] for path in wanted if path != "auto"):
+        if key in rows.types and key not in rows.absent:
+            continue
+        query = f"""SELECT 1 FROM {rows.sample} WHERE contains({line}::VARCHAR, $key)
+            AND json_exists(TRY_CAST({line} AS JSON), $path) LIMIT 1"""
+        parameters = {**rows.parameters, "key": f'"{key}"', "path": f'$."{key}"'}
+        if run(database, query, parameters, files=rows.files).fetchone():
+            rows.types[key] = "JSON"
+            rows.absent[:] = [name for name in rows.absent if name != key]
 
 
 def _dialect(

@@ -48,6 +48,9 @@ def remarks_on(
     if reading.guessed:
         found = " ".join(f"{role}={reading.columns[role]}" for role in reading.guessed)
         lines.append(f"columns      {found}, by their names; datamodule.columns.<role>=<column> changes one")
+    if "user" not in reading.columns and "session" not in reading.columns and reading.guessed:
+        others = f"; columns that are not used: {', '.join(reading.unused[:20])}" if reading.unused else ""
+        lines.append(f"users        no column is the user: all plays are of one listener{others}")
     if reading.encoding != "utf-8":
         lines.append(f"encoding     {reading.encoding}, because the text is not UTF-8 (datamodule.files.encoding)")
     if left_out := {name: num for name, num in dropped.items() if num and name != "interleaved"}:
@@ -72,6 +75,11 @@ def remarks_on(
         )
     if reading.units.get("timestamp") == "ms" and sessions.timestamp.max(initial=0) < _EARLY_MS:
         lines.append("times        all events lie before 1990; are the times seconds? datamodule.units.timestamp=s")
+    if reading.num_capped:
+        lines.append(
+            f"share played above 1 for {reading.num_capped:,} events, which count as 1; check the units, or reject "
+            "them with datamodule.shares_above_one=reject"
+        )
     if reading.share in _SOURCE_OF_SHARE:
         lines.append(f"share played {_SOURCE_OF_SHARE[reading.share]}")
     return lines + _on_shares(reading, pairs["train"]) + _on_artists(reading, catalog)

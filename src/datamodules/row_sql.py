@@ -208,7 +208,9 @@ def _timestamp(plan: Plan, cells: Cells, settings: TableSettings) -> tuple[str, 
         THEN '{_sql(path)} must be {_sql(rule)}, from 1970 to 2099' || {_got(path, cells)}"""
     if settings.clock == "end" and "played" in plan.mapping:
         played = _milliseconds("played", plan, cells)
-        time = f"{time} - CAST(COALESCE({played}, 0) AS BIGINT)"
+        time = f"{time} - COALESCE(TRY_CAST({played} AS BIGINT), 0)"
+        too_long = f"WHEN {time} < 0 THEN '{_sql(plan.mapping['played'])} is longer than the time since 1970'"
+        return time, [reason, *_bad_time("played", plan, cells), too_long]
     return time, [reason]
 
 
@@ -232,10 +234,7 @@ def _share(plan: Plan, cells: Cells, settings: TableSettings) -> tuple[str, list
     if plan.share == "longest" or plan.catalogue_has_durations:
         return played, reasons
     duration = f"NULLIF({_milliseconds('duration', plan, cells)}, 0)"
-    share = f"{played} / {duration}"
-    if settings.shares_above_one == "cap":
-        return capped(share), reasons
-    return share, [*reasons, f"WHEN {share} > 1 THEN 'the share played must lie in [0, 1], got ' || ({share})"]
+    return f"{played} / {duration}", reasons
 
 
 def _ratio(plan: Plan, cells: Cells, settings: TableSettings) -> tuple[str, list[str]]:
@@ -255,7 +254,7 @@ def _ratio(plan: Plan, cells: Cells, settings: TableSettings) -> tuple[str, list
     if settings.shares_above_one == "reject":
         wrong = f"{share} NOT BETWEEN 0 AND 1"
     reasons.append(f"WHEN {wrong} THEN 'the share played must lie in [0, 1], got ' || ({share})")
-    return capped(share), reasons
+    return share, reasons
 
 
 def capped(share: str) -> str:

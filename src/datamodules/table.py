@@ -16,8 +16,18 @@ import numpy as np
 
 from src.catalog import Catalog
 from src.datamodules.files import find_files
-from src.datamodules.mapping import map_columns, refuse_private
-from src.datamodules.raw_rows import FILE, RawRows, are_whole, check_rejects, count, one_line, open_rows, run
+from src.datamodules.mapping import is_private, map_columns, refuse_private
+from src.datamodules.raw_rows import (
+    FILE,
+    RawRows,
+    are_whole,
+    check_rejects,
+    count,
+    find_late_keys,
+    one_line,
+    open_rows,
+    run,
+)
 from src.datamodules.rejected_rows import Rejections, find_rejected
 from src.datamodules.row_sql import Cells, Plan, capped, min_seconds_rule, parse_select
 from src.datamodules.table_settings import TableSettings
@@ -32,6 +42,9 @@ MEMORY = "2GiB"
 _MANY_NOT_UTF_8 = 0.01
 """Share of lines that are not UTF-8 above which a file is read as Latin-1."""
 
+_OF_ITEMS = ("item", "row", "place")
+"""Columns of events that are elements of a list."""
+
 _SAMPLE = 10_000
 """Rows whose values decide the units that the settings leave open."""
 
@@ -43,6 +56,7 @@ class Reading:
     Attributes:
         columns: the column of each role.
         guessed: roles whose column was found by its usual name.
+        unused: columns that have no role, if some were found by their names.
         units: unit of each role that has one.
         share: what the share played is computed from; see `Plan`.
         encoding: of text files.
@@ -51,10 +65,12 @@ class Reading:
         rejected: number of rows that were rejected, for each reason, without the values.
         examples: some rejected rows: file, line or row, reason.
         dropped: number of events that each rule left out.
+        num_capped: number of events whose share was above 1 and is 1 now.
     """
 
     columns: Mapping[str, str]
     guessed: list[str]
+    unused: list[str]
     units: Mapping[str, str]
     share: str
     encoding: str
@@ -63,6 +79,7 @@ class Reading:
     rejected: Mapping[str, int]
     examples: list[dict[str, str | int]]
     dropped: Mapping[str, int]
+    num_capped: int
 
     @property
     def num_rejected(self) -> int:
@@ -175,6 +192,8 @@ def _open(
     archive = folder / "unpacked"
     tracks = read_track_file(database, settings, archive if archive.is_dir() else Path(path))
     rows = open_rows(database, files, settings.files, key="datamodule.files", optional=settings.optional)
+    of_files = [path for path in settings.columns.values() if path and path not in (*settings.sql.columns, *_OF_ITEMS)]
+    find_late_keys(database, rows, [*settings.optional, *of_files])
     refuse_private(rows.columns, settings.sql.texts)
     rows.use_in_sql(settings.sql.texts)
     derived = _derived_types(database, rows, settings)
@@ -197,6 +216,11 @@ def _open(
         drop=dict(settings.sql.drop),
     )
     if min_seconds:
+        if plan.share == "gap":
+            raise InputError(
+                f"datamodule.policies.min_seconds={min_seconds:g} cannot be used with datamodule.share=gap: the gap "
+                "would also span the plays that are left out"
+            )
         rule = {"min_seconds": min_seconds_rule(min_seconds, plan, cells)}
         plan = replace(plan, drop={**plan.drop, **rule})
     return tracks, _Opened(rows=rows, cells=cells, plan=plan, settings=settings)
@@ -218,7 +242,7 @@ def _with_derived(relation: str, settings: TableSettings) -> str:
 
 
 def _derived_types(database: duckdb.DuckDBPyConnection, rows: RawRows, settings: TableSettings) -> dict[str, str]:
-    names = [*(("item", "row", "place") if settings.sql.each else ()), *settings.sql.columns]
+    names = [*(_OF_ITEMS if settings.sql.each else ()), *settings.sql.columns]
     if not names:
         return {}
     query = f"DESCRIBE {_with_derived(rows.relation(limit=1), settings)}"
@@ -374,6 +398,7 @@ def _events(
         reading=Reading(
             columns=plan.mapping,
             guessed=[role for role in plan.mapping if settings.columns.get(role) == "auto"],
+            unused=_unused(rows, plan) if "auto" in settings.columns.values() else [],
             units=plan.units,
             share=plan.share,
             encoding=rows.encoding,
@@ -381,6 +406,7 @@ def _events(
             num_events=num_events,
             rejected=found.by_reason,
             examples=rejections.examples(found, rows),
+            num_capped=_count_capped(database, plan, settings),
             dropped=dict.fromkeys(plan.drop, 0) | {str(name): int(num) for name, num in dropped},
         ),
     )
@@ -391,20 +417,34 @@ def _validate(database: duckdb.DuckDBPyConnection, opened: _Opened, tracks: Trac
     plan, share = opened.plan, "n.share"
     if plan.share == "played" and plan.catalogue_has_durations:
         share = "n.share / NULLIF(c.duration_ms, 0)"
-        if opened.settings.shares_above_one == "cap":
-            share = capped(share)
     elif plan.share == "gap" and "duration" not in plan.mapping:
         share = "NULLIF(c.duration_ms, 0)"
+    is_above = f"COALESCE(({share}) > 1, FALSE)" if plan.share in ("ratio", "played") else "FALSE"
+    is_capped = opened.settings.shares_above_one == "cap"
+    kept = capped(share) if is_above != "FALSE" else share
     unknown = f"'track ' || n.track || ' is not in {tracks.shown}'" if tracks.shown else "'the track is unknown'"
     database.execute(f"""
         CREATE OR REPLACE VIEW validated AS
-        SELECT n.* EXCLUDE (track, share, reason), c.row AS track, CAST({share} AS FLOAT) AS share,
+        SELECT n.* EXCLUDE (track, share, reason), c.row AS track, CAST({kept} AS FLOAT) AS share,
+            {is_above} AS is_above_one,
             CASE WHEN n.reason IS NOT NULL THEN n.reason WHEN c.row IS NULL THEN {unknown}
-                 WHEN {str(plan.share in ("ratio", "played")).upper()} AND ({share}) > 1
+                 WHEN {"FALSE" if is_capped else is_above}
                  THEN 'the share played must lie in [0, 1], got ' || ({share}) END AS reason
         FROM numbered n LEFT JOIN catalogue c ON n.track = c.track WHERE n.dropped IS NULL;
         CREATE OR REPLACE TABLE rejected AS
         SELECT row, min(reason) AS reason FROM validated WHERE reason IS NOT NULL GROUP BY row""")
+
+
+def _count_capped(database: duckdb.DuckDBPyConnection, plan: Plan, settings: TableSettings) -> int:
+    if plan.share not in ("ratio", "played") or settings.shares_above_one == "reject":
+        return 0
+    return count(database, "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL")
+
+
+def _unused(rows: RawRows, plan: Plan) -> list[str]:
+    """Columns that have no role; those that are never read are not named."""
+    used = {path.split(".")[0] for path in plan.mapping.values()} | set(plan.mapping.values())
+    return [name for name in rows.columns if name not in used and not is_private(name)]
 
 
 def _name_users(database: duckdb.DuckDBPyConnection) -> np.ndarray | None:

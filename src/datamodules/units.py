@@ -26,7 +26,7 @@ MS_OF = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 LATEST_MS = 4_102_444_800_000
 """Timestamps are before 2100. Seconds that are read as milliseconds are in 1970, milliseconds as seconds far later."""
 
-USUAL_FORMATS = ("%d %b %Y, %H:%M", "%d %b %Y %H:%M", "%d/%m/%Y %H:%M", "%Y-%m-%d %H:%M", "%Y%m%d%H%M%S")
+USUAL_FORMATS = ("%d %b %Y, %H:%M", "%d %b %Y %H:%M", "%Y-%m-%d %H:%M", "%Y%m%d%H%M%S")
 """Formats of times that are tried beside ISO 8601; the first two are those of exports of Last.fm."""
 
 
@@ -66,7 +66,14 @@ def unit_of_time(values: Sequence[str], given: str, *, column: str) -> str:
 
 _OTHER_FORMATS = (
     *("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y, %H:%M", "%m/%d/%Y %I:%M %p", "%m/%d/%Y %I:%M:%S %p"),
-    *("%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S", "%d-%m-%Y %H:%M:%S", "%d-%m-%Y %H:%M"),
+    *(
+        "%m/%d/%Y %H:%M",
+        "%d/%m/%Y %H:%M",
+        "%m/%d/%Y %H:%M:%S",
+        "%d/%m/%Y %H:%M:%S",
+        "%d-%m-%Y %H:%M:%S",
+        "%d-%m-%Y %H:%M",
+    ),
     *("%a, %d %b %Y %H:%M:%S", "%a %b %d %H:%M:%S %Y", "%Y.%m.%d %H:%M:%S", "%Y%m%d"),
 )
 """Formats that are proposed, and not used by themselves: some mean another day in another country."""
@@ -91,8 +98,8 @@ def check_times(values: Sequence[str], *, column: str) -> None:
         [(known, *fits)] = database.execute(query, {"values": list(values)}).fetchall()
     if known >= 0.5:
         return
-    best = max(range(len(fits)), key=lambda place: fits[place])
-    proposed = f"'{_OTHER_FORMATS[best]}' fits the first rows" if fits[best] > 0.5 else "'%d.%m.%Y %H:%M' is an example"
+    fitting = [text for text, fit in zip(_OTHER_FORMATS, fits, strict=True) if fit > 0.5 and fit == max(fits)]
+    proposed = f"{' or '.join(map(repr, fitting))} fits the first rows" if fitting else "'%d.%m.%Y %H:%M' is an example"
     raise InputError(
         f"cannot see how the times in column {column} are written, such as {values[0][:40]!r}; give "
         f"datamodule.units.timestamp=<format of strptime>: {proposed}"

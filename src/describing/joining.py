@@ -10,7 +10,7 @@ from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.sessions import Sessions
 from src.describing.material import Material, Splits
 
-_REMARKS = ("encoding", "interleaved", "share played")
+_REMARKS = ("encoding", "interleaved", "share played", "users")
 """Beginnings of the remarks that say what no number says; shares that are all equal are a warning."""
 
 

@@ -769,3 +769,54 @@ def test_seconds_that_are_read_as_milliseconds_are_remarked_on(tmp_path: Path) -
     datamodule = build_datamodule(tmp_path / "plays.csv", tmp_path, source="table", units={"timestamp": "ms"})
     datamodule.setup()
     assert any("before 1990; are the times seconds?" in line for line in datamodule.remarks())
+
+
+def test_a_table_without_a_user_says_so_and_names_the_other_columns(tmp_path: Path) -> None:
+    rows = "".join(f"c{play % 9},{1_700_000_000 + 7200 * play + 60 * (play % 5)},S{play % 61}\n" for play in range(600))
+    path = write(tmp_path, "customer_id,ts,song\n" + rows.replace(",", ",", 1))
+    datamodule = build_datamodule(path, tmp_path, source="table", session_gap_minutes=1e6)
+    with pytest.raises(InputError, match=r"no column is the user: give datamodule.columns.user=<column>"):
+        datamodule.setup()
+    assert datamodule.reading.unused == ["customer_id"]
+
+
+def test_a_name_beside_a_song_is_not_its_title(tmp_path: Path) -> None:
+    text = "name,song,artist,time\nann,S1,A,1700000000\nbob,S1,A,1700000100\n"
+    log = read("table", write(tmp_path, text))
+    assert log.reading.columns["title"] == "song"
+    assert log.catalog.titles.tolist() == ["S1"]
+
+
+def test_a_key_of_json_that_only_late_rows_have_is_read(tmp_path: Path) -> None:
+    rows = [{"ts": 1_700_000_000 + play, "track": play % 7} for play in range(11_000)]
+    rows[-1]["skipped"] = True
+    path = write(tmp_path, as_lines(rows), "plays.jsonl")
+    log = read("table", path, changes={"columns": {"skipped": "skipped"}})
+    assert [share for *_, share, _ in log.rows[-2:]] == [None, 0.0]
+    with pytest.raises(InputError, match=r"skiped: .* has no such column"):
+        read("table", path, changes={"columns": {"skipped": "skiped"}})
+
+
+def test_an_endless_play_is_one_rejected_row(tmp_path: Path) -> None:
+    text = "ts,track,played,duration\n1700000000,1,inf,200\n1700000300,1,1e12,200\n1700000600,2,100,200\n"
+    changes = {"clock": "end", "units": {"played": "s", "duration": "s"}}
+    log = read("table", write(tmp_path, text), changes=changes, max_rejected=0.9)
+    assert [(time, share) for _, time, _, share, _ in log.rows] == [(1_700_000_500_000, 0.5)]
+    assert log.reading.num_rejected == 2
+
+
+def test_dates_with_slashes_are_ambiguous(tmp_path: Path) -> None:
+    text = "ts,track\n01/02/2021 10:00,1\n03/04/2021 10:00,2\n"
+    with pytest.raises(InputError, match=r"'%m/%d/%Y %H:%M' or '%d/%m/%Y %H:%M' fits the first rows"):
+        read("table", write(tmp_path, text))
+
+
+def test_shares_above_one_are_counted(tmp_path: Path) -> None:
+    text = "ts,track,played_ratio\n" + "".join(f"{1_700_000_000 + n},{n},{[0.5, 1.5][n % 5 == 0]}\n" for n in range(10))
+    assert read("table", write(tmp_path, text)).reading.num_capped == 2
+
+
+def test_gaps_cannot_be_used_with_plays_left_out(tmp_path: Path) -> None:
+    text = "ts,track,played,duration\n1700000000,1,10,200\n1700000300,2,100,200\n"
+    with pytest.raises(InputError, match=r"min_seconds=30 cannot be used with datamodule.share=gap"):
+        read("table", write(tmp_path, text), changes={"share": "gap"}, min_seconds=30)

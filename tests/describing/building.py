@@ -81,7 +81,7 @@ def reading_of(num_rows: int, **changes: Any) -> Reading:
         "examples": [],
         "dropped": {},
     }
-    return Reading(**{**given, **changes})
+    return Reading(**{"unused": [], "num_capped": 0, **given, **changes})
 
 
 def facts_of(material: Material) -> Facts:
