@@ -300,12 +300,12 @@ def _json_keys(database: duckdb.DuckDBPyConnection, files: Files, read: str) -> 
 
 
 def find_late_keys(database: duckdb.DuckDBPyConnection, rows: RawRows, wanted: Sequence[str]) -> None:
-    """Add keys of JSON objects that are wanted and that only later rows have.
+    """Add those keys of JSON objects that only later rows have.
 
     Args:
         database: a connection.
         rows: the rows; `types` and `absent` are changed.
-        wanted: keys, or paths that begin with them.
+        wanted: the keys, or paths that begin with them.
     """
     if not rows.is_json:
         return
