@@ -203,6 +203,7 @@ def _run(
         run_id=logger.run_id if logger else None,
         runs_page=runs_page(str(logger.experiment_id)) if logger else None,
         has_recommendations=context.recommendations is not None,
+        is_played="online/mean_time_per_session" in metrics,
         below_popular=below_popular(metrics),
         is_job=_is_job(),
     )

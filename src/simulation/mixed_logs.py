@@ -36,6 +36,9 @@ class MixedLogs:
         track_seconds: duration of a track, in seconds.
         progress: shows a progress bar during the simulation.
 
+    Attributes:
+        world: the world of the listeners.
+
     Raises:
         InputError: an arm is invalid, or `sessions` is out of range.
     """
@@ -53,7 +56,7 @@ class MixedLogs:
         progress: ProgressBar,
     ) -> None:
         check_number("datamodule.prepare.sessions", sessions, whole=True, least=1, most=100_000_000)
-        self._world, self._progress = world, progress
+        self.world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
         used = {template_name(str(recommender_name(given))) for given in arms.values()}
         used_templates = {name: template for name, template in templates.items() if name in used}
@@ -111,7 +114,7 @@ class MixedLogs:
                 yield lambda _arm, sessions, _mean: advance(sessions)
 
         run_experiment(
-            world=self._world,
+            world=self.world,
             policies=self._policies,
             experiment="MIXED",
             days=1,
