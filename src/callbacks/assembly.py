@@ -7,9 +7,10 @@ from pytorch_lightning import Callback
 
 from src.callbacks.context import RunContext
 from src.callbacks.history import KeepHistory
-from src.callbacks.listening import VAL_TIME, Listening
+from src.callbacks.listening import Listening
 from src.callbacks.ranking_metrics import check_monitor
 from src.errors import InputError
+from src.evaluation.online import VAL_TIME
 
 Choice = Callback | Callable[[RunContext], Callback] | None
 """A callback, what makes one from the context of the run, or None where it is left out."""

@@ -14,6 +14,7 @@ from src.callbacks.context import RunContext, ranker_of
 from src.catalog import Catalog
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
 from src.recommendations import check_k
 from src.runs.atomic import write_record, write_whole
 from src.simulation.listening import Heard, ListeningTest, from_lists, references
@@ -23,10 +24,6 @@ from src.statistics.intervals import MeanInterval
 from src.terminal.console import console
 from src.terminal.progress import progress
 
-TIME = "online/mean_time_per_session"
-"""Mean over the reported listeners; set-ups are not chosen by it."""
-VAL_TIME = "online/val_mean_time_per_session"
-"""Mean over the listeners kept for validation; set-ups are chosen by it, and epochs if `monitor=online`."""
 LEVEL = 0.95
 """Confidence level of the interval of TIME."""
 _KINDS = {"random": "floor", "popular": "floor", "true_neighbours": "reference"}
@@ -166,8 +163,8 @@ def _metrics(heard: Mapping[str, Heard]) -> dict[str, float]:
         f"{TIME}_half_width": interval.upper - interval.mean,
         VAL_TIME: float(heard["val"].time.mean()),
         "online/coverage": reported.coverage,
-        "online/share_of_hits": reported.share_of_hits,
-        "online/share_of_same_artist": reported.share_of_same_artist,
+        SHARE_OF_HITS: reported.share_of_hits,
+        SHARE_OF_SAME_ARTIST: reported.share_of_same_artist,
         "online/num_listeners": float(len(reported.listeners)),
         "online/num_sessions": float(reported.num_sessions),
     }

@@ -11,11 +11,11 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from scipy.sparse import csr_array
 
 from src.callbacks.context import RankedQueries, RunContext, ranker_of
-from src.callbacks.listening import VAL_TIME
 from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs
 from src.errors import InputError, check_number
 from src.evaluation import ranking
+from src.evaluation.online import VAL_TIME
 from src.models.retrieval.sparse import mean_ranks
 from src.recommendations import check_k
 from src.runs.atomic import write_whole

@@ -15,9 +15,10 @@ from pytorch_lightning import Trainer
 from src.callbacks import listening
 from src.callbacks.assembly import build_callbacks
 from src.callbacks.context import RunContext
-from src.callbacks.listening import TIME, VAL_TIME, Listening
+from src.callbacks.listening import Listening
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.evaluation.online import TIME, VAL_TIME
 from src.simulation.listening import ListeningTest, from_lists
 from src.simulation.world import World
 from src.statistics.intervals import MeanInterval
