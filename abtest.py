@@ -1,9 +1,11 @@
 """From event logs to a verdict: the effect of each treatment with its interval, and checks of the experiment."""
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from src.errors import check_flag
 from src.sweeps.jobs import Sweep
 from src.terminal.console import console
 from src.terminal.entry import verb
@@ -16,27 +18,35 @@ def abtest(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from src.abtest.analysis import analyse
+    from src.abtest.doubts import doubts, exposures, split_sentence
     from src.abtest.log import read_users
-    from src.abtest.report import details, explain_terminal_columns, write_report
+    from src.abtest.report import FILES, details, explain_columns, write_report
     from src.abtest.sources import arms_to_play
     from src.recommender_names import parse_name, recommender_name
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
     from src.simulation.arm_policies import make_policies
     from src.terminal.progress import arm_bars
-    from src.terminal.tables import effects_table
+    from src.terminal.tables import effects_table, methods_table, users_table
     from src.tracking.recommenders import attach_abtest, locate_recommendations
 
     run_dir = Path(config.run_dir)
+    check_flag("plan", config.plan)
+    if config.plan:
+        _plan(config, run_dir)
+        return
+    if config.candidate is not None:
+        _estimate(config, run_dir)
+        return
     refuse_used_folder(run_dir, "abtest.json")
     settings = instantiate(config.analysis, _convert_="all")
     experiment = None if config.experiment_name is None else str(config.experiment_name)
     given = {role: config[role] for role in ("control", "treatment")}
     given = {role: OmegaConf.to_container(arm) if OmegaConf.is_config(arm) else arm for role, arm in given.items()}
     names = {role: recommender_name(arm) for role, arm in given.items()}
+    reading = _reading(config)
     arms = arms_to_play(config.logs, given)
     pre_period = None
-    reading = {name: config[name] for name in ("max_rejected", "interleaved", "session_gap_minutes")}
     if config.pre:
         pre_period = read_users(Path(str(config.pre)), experiment=None, any_arms=True, called="pre", **reading)
     logs = Path(str(config.logs)) if arms is None else run_dir / "logs"
@@ -72,16 +82,84 @@ def abtest(config: DictConfig) -> None:
         analysis = analyse(users, settings, pre_period)
         write_report(analysis, run_dir, provenance())
     attach_abtest(analysis.record(), run_dir, names)
+    console.print(users_table(exposures(analysis)))
+    console.print(split_sentence(analysis), "", markup=False)
     console.print(effects_table(analysis.record()), "")
-    for column, meaning in explain_terminal_columns(analysis).items():
-        console.print(f"- {column}: {meaning}", markup=False)
-    console.print("", *details(analysis), "", sep="\n", markup=False)
+    console.print("What could be wrong", *(f"- {line}" for line in doubts(analysis)), "", sep="\n", markup=False)
+    console.print(methods_table(analysis.record()), "")
+    meanings = [f"- {column}: {meaning}" for column, meaning in explain_columns(analysis).items()]
+    console.print("Columns of the effects", *meanings, "", sep="\n", markup=False)
+    console.print(*details(analysis), "", sep="\n", markup=False)
     source = logs if arms is None else run_dir
     is_run = any(Path(name).is_dir() or parse_name(name).name.startswith("run:") for name in names.values() if name)
     following = ["python compare.py"] * is_run
     following += [f"python train.py datamodule=botify datamodule.path={source}"] * (source / "tracks.json").exists()
-    lines = [("results", "abtest.md, abtest.png, abtest.json"), ("run folder", str(run_dir))]
+    lines = [("results", ", ".join(FILES)), ("run folder", str(run_dir))]
     for name, line in (*lines, *(("next", command) for command in following)):
+        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
+
+
+def _reading(config: DictConfig) -> dict[str, Any]:
+    """The settings of `read_users` that the command line has."""
+    return {name: config[name] for name in ("max_rejected", "interleaved", "session_gap_minutes", "unfinished")}
+
+
+def _plan(config: DictConfig, run_dir: Path) -> None:
+    """Read a log of the past; write and print how many users and days a test needs."""
+    from hydra.utils import instantiate
+
+    from src.abtest.log import read_users
+    from src.abtest.plan import COLUMNS, explain, make_plan, rows, sentence, write_plan
+    from src.abtest.sources import check_plan
+    from src.runs.folder import refuse_used_folder
+    from src.runs.provenance import provenance
+    from src.terminal.tables import numbers_table
+
+    refuse_used_folder(run_dir, "plan.json")
+    check_plan(config.logs, {role: config[role] for role in ("control", "treatment")})
+    settings = instantiate(config.analysis, _convert_="all")
+    with console.status("reading logs"):
+        past = read_users(Path(str(config.logs)), experiment=None, any_arms=True, **_reading(config))
+    plan = make_plan(past, settings, config.effect)
+    write_plan(plan, run_dir, provenance())
+    console.print(sentence(plan), "", numbers_table(COLUMNS, rows(plan), title=f"Plan for {plan.metric}"))
+    console.print(*explain(plan), "", sep="\n", markup=False)
+    for name, line in (("results", "plan.md, plan.json"), ("run folder", str(run_dir))):
+        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
+
+
+def _estimate(config: DictConfig, run_dir: Path) -> None:
+    """Estimate a recommender that never ran from the logs of others; write and print the result."""
+    from hydra.utils import instantiate
+
+    from src.abtest.behaviours import LogFolder
+    from src.abtest.decisions import read_decisions
+    from src.abtest.estimate_report import HEAD, estimate_rows, remarks, write_estimate
+    from src.abtest.off_policy import OffPolicyLog
+    from src.abtest.sources import candidate_of
+    from src.runs.folder import refuse_used_folder
+    from src.runs.provenance import provenance
+    from src.terminal.tables import rows_table
+    from src.tracking.recommenders import locate_recommendations
+
+    refuse_used_folder(run_dir, "estimate.json")
+    given = OmegaConf.to_container(config.candidate) if OmegaConf.is_config(config.candidate) else config.candidate
+    others = {name: config[name] for name in ("control", "treatment", "pre")}
+    candidate = candidate_of(given, logs=config.logs, others=others, locate=locate_recommendations)
+    settings = instantiate(config.estimate, _convert_="all")
+    with console.status("reading logs"):
+        folder = LogFolder.open(Path(str(config.logs)), Path(str(config.tracks)) if config.tracks else None)
+        log = OffPolicyLog(read_decisions(folder.logs, folder.catalog), folder)
+    with console.status("estimating"):
+        behaviour = folder.candidate(
+            candidate.name, pick=candidate.pick, artist_gap=candidate.artist_gap, file=candidate.file
+        )
+        found = log.estimate(behaviour, settings)
+        rows = estimate_rows(found, log, candidate.name)
+        write_estimate(found, rows, run_dir, given, provenance())
+    console.print(rows_table(HEAD, rows, title="Estimates from the log"), "")
+    console.print(*(f"- {line}" for line in remarks(found)), "", sep="\n", markup=False)
+    for name, line in (("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))):
         console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
 

@@ -4,6 +4,7 @@ N tracks in the catalogue, Q lists, K candidates of a list, S sessions, U users.
 because the service imports it.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -56,10 +57,73 @@ def pick(how: str, open_places: Bool[np.ndarray, "S K"], draws: Float64[np.ndarr
     num_kept = open_places.shape[1]
     if how == "ranked":
         return np.where(open_places.any(1), open_places.argmax(1), -1)
-    weights = open_places / np.arange(1, num_kept + 1) if how == "weighted" else open_places.astype(np.float64)
-    reached = weights.cumsum(1)
+    reached = _weights(how, open_places).cumsum(1)
     places = (reached <= (draws * reached[:, -1])[:, None]).sum(1)
     return np.where(open_places.any(1), np.minimum(places, num_kept - 1), -1)
+
+
+def pick_probabilities(how: str, open_places: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
+    """Compute the probability with which `pick` picks each place of each list.
+
+    Args:
+        how: as for `pick`.
+        open_places: as for `pick`.
+
+    Returns:
+        In [0, 1]; 0 for places that are not open. A list with an open place adds up to 1.
+    """
+    weights = _weights(how, open_places)
+    return np.asarray(weights / np.maximum(weights.sum(1), _TINY)[:, None])
+
+
+def pick_probability(
+    how: str, open_places: Bool[np.ndarray, "S K"], places: Int64[np.ndarray, "S"]
+) -> Float64[np.ndarray, "S"]:
+    """Compute the probability with which `pick` picks one place of each list: the propensity of an event log.
+
+    Args:
+        how: as for `pick`.
+        open_places: as for `pick`.
+        places: a place of each list; -1 for none.
+
+    Returns:
+        In [0, 1]; 0 for a place that is not open, and for none.
+    """
+    weights = _weights(how, open_places)
+    chosen = weights[np.arange(len(places)), places] * (places >= 0)
+    return np.asarray(chosen / np.maximum(weights.sum(1), _TINY))
+
+
+_TINY = np.finfo(np.float64).tiny
+"""A divisor for the weights of a list without an open place."""
+
+
+def _weights(how: str, open_places: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
+    if how == "ranked":
+        return np.asarray(open_places & (open_places.cumsum(1) == 1), np.float64)
+    return open_places / np.arange(1, open_places.shape[1] + 1) if how == "weighted" else open_places.astype(np.float64)
+
+
+def redraw_probability(
+    num_tracks: int,
+    num_heard: Int64[np.ndarray, "S"],
+    is_heard: Bool[np.ndarray, "S"],
+    draws: int,
+) -> Float64[np.ndarray, "S"]:
+    """Compute the probability of a track that is drawn uniformly, and redrawn as long as the session has played it.
+
+    Args:
+        num_tracks: number of tracks in the catalogue.
+        num_heard: how many of them the session has played.
+        is_heard: whether it has played the track in question.
+        draws: largest number of draws; the last one counts even if its track was played.
+
+    Returns:
+        In (0, 1].
+    """
+    share = num_heard / num_tracks
+    unheard = (1 - share**draws) / np.maximum(num_tracks - num_heard, 1)
+    return np.asarray(np.where(is_heard, share ** (draws - 1) / num_tracks, unheard))
 
 
 FORMATS = {"botify": "track", "botify_2026": "item_id"}
@@ -183,6 +247,19 @@ class Recommendations:
         rows, scores = _padded(lists, catalog, path, np.zeros(len(users), np.int64))
         order = np.argsort(users)
         return cls(rows=rows[order], scores=scores[order], users=users[order])
+
+
+def file_digest(path: Path) -> str:
+    """Digest of the bytes of a file, by which a log names the lists that it was recommended from.
+
+    Args:
+        path: the file, which exists.
+
+    Returns:
+        Twelve hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=6)).hexdigest()
 
 
 def has_lists_of_users(path: Path) -> bool:

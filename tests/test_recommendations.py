@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from src.catalog import Catalog
 from src.errors import InputError
-from src.recommendations import FORMATS, Recommendations, check_k, has_lists_of_users
+from src.recommendations import (
+    FORMATS,
+    PICKS,
+    Recommendations,
+    check_k,
+    has_lists_of_users,
+    pick,
+    pick_probability,
+)
 from tests.conftest import make_catalog
 
 
@@ -210,3 +218,22 @@ def test_ids_that_are_no_numbers_are_written_beside_the_number(tmp_path: Path) -
     ]
     again, _ = Recommendations.read_with_catalog(path)
     assert again.rows.tolist() == [[1], [0]]
+
+
+@given(
+    is_open=st.lists(st.booleans(), min_size=1, max_size=6),
+    how=st.sampled_from(PICKS),
+)
+def test_the_probabilities_of_all_places_are_those_of_the_picks(is_open: list[bool], how: str) -> None:
+    """Draws at the middle of 840 equal parts of [0, 1): the share of each place is its probability, up to 1 / 840."""
+    num = 840
+    places = np.asarray([is_open] * num)
+    picked = pick(how, places, (np.arange(num) + 0.5) / num)
+    every = np.arange(len(is_open))
+    probabilities = pick_probability(how, places[: len(is_open)], every)
+    assert pick_probability(how, places[:1], np.array([-1])).tolist() == [0.0]
+    if not any(is_open):
+        assert probabilities.tolist() == [0.0] * len(is_open)
+        return
+    assert probabilities.sum() == pytest.approx(1)
+    assert np.bincount(picked, minlength=len(is_open)) / num == pytest.approx(probabilities, abs=1.01 / num)

@@ -44,6 +44,7 @@ def steps_per_second(world: World, policy: Policy, *, sessions: int, workers: in
             track_seconds=210.0,
             folder=Path(folder),
             write_logs=logs,
+            with_propensity=True,
             after=None,
             provenance={},
             progress=lambda _: nullcontext(lambda *_: None),

@@ -8,16 +8,19 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from src.abtest.log import Users
-from src.abtest.metrics import METRICS, Values, metric_values
+from src.abtest.families import Decision, decide, p_value_of
+from src.abtest.methods import methods
+from src.abtest.metrics import IN_POINTS, LOWER_IS_BETTER, METRICS, Values, metric_values, metrics_of, parts
 from src.abtest.result import Analysis, Effect
 from src.abtest.settings import AnalysisSettings
+from src.abtest.slices import changes, slices
+from src.abtest.unfinished import compare_unfinished
+from src.abtest.users import Users
 from src.abtest.verdict import verdict
 from src.errors import InputError
 from src.statistics.cuped import cuped
 from src.statistics.design import minimal_detectable_effect, sample_ratio
-from src.statistics.holm import holm
-from src.statistics.intervals import GroupSummary, always_valid, bootstrap, fieller, welch
+from src.statistics.intervals import GroupSummary, PercentDifference, always_valid, bootstrap, fieller, welch
 
 SMALL_EFFECTS = (1, 3, 5)
 """Effects, in percent, for which the number of users needed is reported."""
@@ -48,27 +51,56 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
     planned = settings.shares(users.arms)
     if pre_period is not None:
         _check_pre_period(users, pre_period)
+    treatments = list(enumerate(users.arms[1:], start=1))
+    metrics = metrics_of(users)
+    values = {metric: metric_values(users, metric) for metric in metrics}
+    groups = {
+        (arm, metric): GroupSummary.of(values[metric][users.arm_of == number])
+        for number, arm in enumerate(users.arms)
+        for metric in metrics
+    }
+    decisions = decide(
+        {
+            (arm, metric): p_value_of(metric, groups[users.arms[0], metric], groups[arm, metric], settings)
+            for metric in metrics
+            for _, arm in treatments
+        },
+        settings,
+    )
     rng = np.random.default_rng(settings.seed)
     effects = []
-    for metric in METRICS:
-        values = metric_values(users, metric)
+    for metric in metrics:
         pre_values = None if pre_period is None else _pre_period_values(users, pre_period, metric)
-        for number, treatment in enumerate(users.arms[1:], start=1):
-            effects.append(_compare(users, settings, metric, values, pre_values, number, treatment, rng))
-    if settings.correction:
-        corrected = holm([effect.p_value for effect in effects])
-        effects = [
-            replace(effect, holm_p_value=p_value, holm_significant=bool(p_value < settings.alpha))
-            for effect, p_value in zip(effects, corrected, strict=True)
-        ]
+        for number, arm in treatments:
+            samples, decision = (groups[users.arms[0], metric], groups[arm, metric]), decisions[arm, metric]
+            effect = _compare(arm, metric, samples, decision, settings)
+            if settings.bootstrap_rounds and metric == settings.primary:
+                effect = _with_bootstrap(effect, users, values[metric], number, settings, rng)
+            if METRICS[metric][1] and metric not in IN_POINTS:
+                effect = _with_ratio(effect, users, number)
+            if pre_values is not None and metric not in IN_POINTS:
+                effect = _with_cuped(effect, users, values[metric], pre_values, number)
+            effects.append(effect)
     analysis = Analysis(
         users=users,
         settings=settings,
         effects=effects,
         sample_ratio_p_value=sample_ratio(counts, planned),
+        exposure_p_value=sample_ratio(users.exposed, planned),
+        unfinished={
+            arm: compare_unfinished(users, settings.primary, number, decisions[arm, settings.primary].alpha)
+            for number, arm in treatments
+        },
+        slices=slices(users, settings.primary, float(settings.alpha), pre_period) if settings.slices else [],
+        changes=changes(users, settings.primary, float(settings.alpha)) if settings.slices else {},
         verdicts={},
+        methods={},
     )
-    return replace(analysis, verdicts={arm: verdict(analysis, arm) for arm in users.arms[1:]})
+    return replace(
+        analysis,
+        verdicts={arm: verdict(analysis, arm) for arm in users.arms[1:]},
+        methods={arm: methods(analysis, arm) for arm in users.arms[1:]},
+    )
 
 
 def _check_pre_period(users: Users, pre_period: Users) -> None:
@@ -91,56 +123,97 @@ def _pre_period_values(users: Users, pre_period: Users, metric: str) -> Values:
 
 
 def _compare(
-    users: Users,
-    settings: AnalysisSettings,
-    metric: str,
-    values: Values,
-    pre_values: Values | None,
-    number: int,
     treatment: str,
-    rng: np.random.Generator,
+    metric: str,
+    samples: tuple[GroupSummary, GroupSummary],
+    decision: Decision,
+    settings: AnalysisSettings,
 ) -> Effect:
-    of_control, of_treatment = values[users.arm_of == 0], values[users.arm_of == number]
-    samples, alpha = (GroupSummary.of(of_control), GroupSummary.of(of_treatment)), float(settings.alpha)
-    base = welch(*samples, alpha)
+    unit = 1.0 if metric in IN_POINTS else None
+    sheet = welch(*samples, float(settings.alpha), unit)
+    relative = welch(*samples, decision.alpha, unit) if unit else fieller(*samples, decision.alpha)
     effect = Effect(
         treatment=treatment,
         metric=metric,
-        control_users=len(of_control),
-        treatment_users=len(of_treatment),
+        family=decision.family,
+        margin=decision.margin,
+        unit="points" if unit else "%",
+        decision=_word(metric, decision, relative),
+        control_users=samples[0].num,
+        treatment_users=samples[1].num,
         control_mean=samples[0].mean,
         treatment_mean=samples[1].mean,
-        significant=bool(base.p_value < alpha),
-        **asdict(base),
+        significant=bool(sheet.p_value < settings.alpha),
+        level=1 - decision.alpha,
+        relative_lower_percent=relative.lower_percent,
+        relative_upper_percent=relative.upper_percent,
+        tested=decision.tested,
+        holm_p_value=decision.holm_p_value,
+        holm_significant=decision.significant if settings.correction else None,
+        **asdict(sheet),
     )
-    if settings.relative:
-        lower, upper = fieller(*samples, alpha)
-        effect = replace(effect, relative_lower_percent=lower, relative_upper_percent=upper)
+    if unit:
+        return effect
     if settings.sizing:
-        smallest = minimal_detectable_effect(*samples, alpha, float(settings.power))
+        smallest = minimal_detectable_effect(*samples, float(settings.alpha), float(settings.power))
         needed = {
-            f"{percent}": int(np.ceil((len(of_control) + len(of_treatment)) * (smallest / percent) ** 2))
+            f"{percent}": int(np.ceil((samples[0].num + samples[1].num) * (smallest / percent) ** 2))
             for percent in SMALL_EFFECTS
             if np.isfinite(smallest)
         }
         effect = replace(effect, minimal_detectable_percent=smallest, users_needed=needed)
     if settings.always_valid_percent is not None:
-        lower, upper = always_valid(*samples, alpha, float(settings.always_valid_percent))
+        lower, upper = always_valid(*samples, decision.alpha, float(settings.always_valid_percent))
         effect = replace(effect, always_valid_lower_percent=lower, always_valid_upper_percent=upper)
-    if settings.bootstrap_rounds and metric == settings.primary:
-        lower, upper = bootstrap(of_control, of_treatment, alpha, settings.bootstrap_rounds, rng)
-        effect = replace(effect, bootstrap_lower_percent=lower, bootstrap_upper_percent=upper)
-    if pre_values is not None:
-        compared = np.isin(users.arm_of, (0, number))
-        arms = users.arm_of[compared]
-        adjusted, saved = cuped(values[compared], pre_values[compared], arms)
-        difference = welch(GroupSummary.of(adjusted[arms == 0]), GroupSummary.of(adjusted[arms == number]), alpha)
-        effect = replace(
-            effect,
-            cuped_effect_percent=difference.effect_percent,
-            cuped_lower_percent=difference.lower_percent,
-            cuped_upper_percent=difference.upper_percent,
-            cuped_p_value=difference.p_value,
-            cuped_variance_saved_percent=saved,
-        )
     return effect
+
+
+def _word(metric: str, decision: Decision, difference: PercentDifference) -> str:
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    if np.isnan(difference.p_value):
+        return "no test"
+    if decision.family == "guardrail":
+        best = max(sign * difference.lower_percent, sign * difference.upper_percent)
+        return "holds" if decision.significant else "broken" if best < -decision.margin else "not shown"
+    if not decision.tested:
+        return "not tested"
+    if not decision.significant:
+        return "not significant"
+    return "better" if sign * difference.effect_percent > 0 else "worse"
+
+
+def _with_bootstrap(
+    effect: Effect, users: Users, values: Values, number: int, settings: AnalysisSettings, rng: np.random.Generator
+) -> Effect:
+    of_control, of_treatment = values[users.arm_of == 0], values[users.arm_of == number]
+    lower, upper = bootstrap(of_control, of_treatment, 1 - effect.level, settings.bootstrap_rounds, rng)
+    return replace(effect, bootstrap_lower_percent=lower, bootstrap_upper_percent=upper)
+
+
+def _with_ratio(effect: Effect, users: Users, number: int) -> Effect:
+    above, below = parts(users, effect.metric)
+    control, treatment = (
+        GroupSummary.of_ratio(above[users.arm_of == arm], below[users.arm_of == arm]) for arm in (0, number)
+    )
+    difference = fieller(control, treatment, 1 - effect.level)
+    return replace(
+        effect,
+        ratio_effect_percent=difference.effect_percent,
+        ratio_lower_percent=difference.lower_percent,
+        ratio_upper_percent=difference.upper_percent,
+        ratio_p_value=difference.p_value,
+    )
+
+
+def _with_cuped(effect: Effect, users: Users, values: Values, pre_values: Values, number: int) -> Effect:
+    compared = np.isin(users.arm_of, (0, number))
+    adjusted = cuped(values[compared], pre_values[compared], users.arm_of[compared] == number)
+    difference = adjusted.difference(1 - effect.level)
+    return replace(
+        effect,
+        cuped_effect_percent=difference.effect_percent,
+        cuped_lower_percent=difference.lower_percent,
+        cuped_upper_percent=difference.upper_percent,
+        cuped_p_value=difference.p_value,
+        cuped_variance_saved_percent=adjusted.saved_percent,
+    )

@@ -1,20 +1,16 @@
-"""From event logs to one row per user, the input of the A/B analysis.
-
-U users.
-"""
+"""From event logs to sessions and users: what is read, and what is left out."""
 
 import glob
 import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int64
 
+from src.abtest.users import Sessions, Users, sums_of_users
 from src.datamodules.compressed import check_whole
 from src.datamodules.interleaved import check_policy, separate
 from src.errors import InputError, check_number
@@ -25,11 +21,11 @@ Lines = dict[str, Any]
 
 _COLUMNS = (
     "{message: 'VARCHAR', timestamp: 'BIGINT', user: 'BIGINT', track: 'BIGINT', time: 'DOUBLE', latency: 'DOUBLE', "
-    "recommendation: 'BIGINT', experiments: 'VARCHAR'}"
+    "recommendation: 'BIGINT', fallback: 'VARCHAR', experiments: 'VARCHAR'}"
 )
 
-_NUM_TIME_BINS = 40
-"""Bins of the timeline."""
+UNFINISHED = ("drop", "keep")
+"""What happens to sessions without a `last`: they are left out, or kept at the length that they have in the log."""
 
 GUARDS = {
     "lines_rejected": "lines that are not events were left out",
@@ -41,49 +37,9 @@ GUARDS = {
     "lines_behind_the_clock": "lines came after a later line of the same user; events were sorted by time",
     "sessions_with_bad_shares": "sessions with a share below 0 or above 1 were left out",
     "ends_without_session": "`last` events that directly follow a `last` event were left out",
-    "sessions_without_end": "sessions without a `last` event were left out",
+    "sessions_without_end": "sessions have no `last` event; `unfinished` decides whether they are left out or kept",
 }
 """Faults that are searched for in a log, by name, and the rule for each; every report shows the count and the rule."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Users:
-    """What each user of an experiment did.
-
-    Args:
-        experiment: name of the experiment.
-        arms: names of its arms, the control first.
-        user_ids: raw id of each user, ascending.
-        arm_of: number of the arm of each user: its place in `arms`.
-        sessions: number of sessions of each user.
-        tracks: number of events of each user.
-        time: sum of the shares that each user played; 1 is one track played in full.
-        latency_ms: sum of the latencies of each user, in milliseconds.
-        guards: how often each rule of GUARDS was applied, by its name.
-        first_ms: time of the first event of the experiment, in milliseconds since 1970.
-        last_ms: time of its last event, in milliseconds since 1970.
-        timeline: number of sessions by start time: columns `since_ms` (since the first session), `arm`, `sessions`.
-        lengths: number of sessions by their time: columns `arm`, `time` (lower edge of a bin of width 1), `sessions`.
-        num_events: number of lines read.
-    """
-
-    experiment: str
-    arms: list[str]
-    user_ids: Int64[np.ndarray, "U"]
-    arm_of: Int64[np.ndarray, "U"]
-    sessions: Int64[np.ndarray, "U"]
-    tracks: Int64[np.ndarray, "U"]
-    time: Float64[np.ndarray, "U"]
-    latency_ms: Float64[np.ndarray, "U"]
-    guards: dict[str, int]
-    first_ms: int
-    last_ms: int
-    timeline: pd.DataFrame
-    lengths: pd.DataFrame
-    num_events: int
-
-    def __len__(self) -> int:
-        return len(self.user_ids)
 
 
 def read_users(
@@ -93,6 +49,7 @@ def read_users(
     max_rejected: int | float,
     interleaved: str,
     session_gap_minutes: int | float,
+    unfinished: str,
     any_arms: bool = False,
     called: str = "logs",
 ) -> Users:
@@ -104,11 +61,12 @@ def read_users(
         max_rejected: accepted share of lines that are not events, in [0, 1].
         interleaved: policy for sessions of one user at the same time; see `separate`.
         session_gap_minutes: longest pause that a session of a user with interleaved sessions may have, in minutes.
+        unfinished: what happens to sessions without a `last`, one of `UNFINISHED`.
         any_arms: read all lines, of any experiment and arm; for a period before the experiment.
         called: key of the command line that names the folder, for messages.
 
     Returns:
-        One row for each user with a completed session.
+        One row for each user with a session that is not left out.
 
     Raises:
         InputError: there are no logs, too many lines are not events, or the experiment cannot be chosen.
@@ -116,6 +74,8 @@ def read_users(
     check_number("max_rejected", max_rejected, least=0, most=1)
     check_policy("interleaved", interleaved)
     check_number("session_gap_minutes", session_gap_minutes, above=0, most=1e9, hint="30 is usual")
+    if unfinished not in UNFINISHED:
+        raise InputError(f"unfinished must be one of {', '.join(UNFINISHED)}, got {unfinished!r}")
     where = f"{called}={folder}"
     if not folder.is_dir():
         raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
@@ -124,7 +84,7 @@ def read_users(
     if not files:
         raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
     for path in files:
-        check_whole(path)
+        check_whole(path, has_lines=True)
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
         num_lines, num_rejected = _read_lines(database, files, where, max_rejected)
@@ -146,7 +106,20 @@ def read_users(
         "lines_of_other_experiments": num_lines - num_rejected - len(lines["arm"]),
     }
     gap_ms = session_gap_minutes * 60_000
-    return _users_of(lines, arms, name or "", guards, num_lines, interleaved=interleaved, gap_ms=gap_ms)
+    sessions, exposed, faults = _sessions_of(lines, len(arms), interleaved=interleaved, gap_ms=gap_ms)
+    counted = sessions if unfinished == "keep" else sessions.where(sessions.is_finished)
+    return Users(
+        experiment=name or "",
+        arms=arms,
+        exposed=exposed,
+        each=sessions,
+        keeps_unfinished=unfinished == "keep",
+        guards=guards | faults,
+        first_ms=int(lines["timestamp"].min(initial=np.iinfo(np.int64).max)),
+        last_ms=int(lines["timestamp"].max(initial=0)),
+        num_events=num_lines,
+        **sums_of_users(counted),
+    )
 
 
 _IS_EVENT = """COALESCE(is_last IS NOT NULL AND timestamp IS NOT NULL AND user_id IS NOT NULL AND track IS NOT NULL
@@ -163,7 +136,7 @@ def _read_lines(
             CREATE TABLE lines AS
             SELECT CASE message WHEN 'last' THEN TRUE WHEN 'next' THEN FALSE END AS is_last, timestamp, user AS user_id,
                 track, time, COALESCE(latency, 0) AS latency,
-                COALESCE(recommendation, -1) AS recommendation, experiments,
+                COALESCE(recommendation, -1) AS recommendation, fallback IS NOT NULL AS is_fallback, experiments,
                 (hash(filename) >> 32)::UINTEGER AS file
             FROM read_json($files, format = 'newline_delimited', columns = {_COLUMNS}, ignore_errors = true,
                 filename = true, maximum_object_size = 16777216)""",
@@ -211,27 +184,28 @@ def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, in
     database.executemany("INSERT INTO arms VALUES (?, ?)", list(arm_of_text.items()))
     return database.execute(
         f"""
-        SELECT user_id, timestamp, is_last, track, time, latency, recommendation, file, lines.rowid AS position, arm
+        SELECT user_id, timestamp, is_last, track, time, latency, recommendation, is_fallback, file,
+            lines.rowid AS position, arm
         FROM lines JOIN arms USING (experiments) WHERE {_IS_EVENT}
         ORDER BY user_id, timestamp, position"""
     ).fetchnumpy()
 
 
-def _users_of(
-    lines: Lines,
-    arms: list[str],
-    name: str,
-    guards: dict[str, int],
-    num_events: int,
-    *,
-    interleaved: str,
-    gap_ms: int | float,
-) -> Users:
-    """Cut the lines of each user into sessions, after each `last`; then apply the rules of GUARDS."""
+def _sessions_of(
+    lines: Lines, num_arms: int, *, interleaved: str, gap_ms: int | float
+) -> tuple[Sessions, Any, dict[str, int]]:
+    """Cut the lines of each user into sessions, after each `last`; then apply the rules of GUARDS.
+
+    Returns:
+        The sessions without a fault, the number of users of each arm before anything is left out, and the faults.
+    """
     lines = {key: np.asarray(column) for key, column in lines.items()}
     first = np.flatnonzero(_changes(lines["user_id"]))
     in_two_arms = np.minimum.reduceat(lines["arm"], first) != np.maximum.reduceat(lines["arm"], first)
     is_of_two_arms = np.repeat(in_two_arms, np.diff(first, append=len(lines["arm"])))
+    exposed = np.bincount(lines["arm"][first][~in_two_arms], minlength=num_arms)
+    for arm in range(num_arms) if in_two_arms.any() else ():
+        exposed[arm] += len(np.unique(lines["user_id"][is_of_two_arms & (lines["arm"] == arm)]))
     is_duplicate = _duplicates(lines)
     if (left_out := is_of_two_arms | is_duplicate).any():  # rare, and the copies are slow
         lines = {key: column[~left_out] for key, column in lines.items()}
@@ -242,38 +216,29 @@ def _users_of(
     lines, begins, num_interleaved = separate(lines, begins, policy=interleaved, gap_ms=gap_ms)
     start = np.flatnonzero(begins)
     tracks = np.diff(start, append=len(begins))
-    has_end = lines["is_last"][start + tracks - 1]
-    is_orphan = has_end & (tracks == 1)
+    is_finished = lines["is_last"][start + tracks - 1]
+    is_orphan = is_finished & (tracks == 1)
     has_bad_share = np.logical_or.reduceat((lines["time"] < 0) | (lines["time"] > 1), start)
-    kept = has_end & ~is_orphan & ~has_bad_share
-    guards = guards | {
+    sessions = Sessions(
+        user_ids=lines["user_id"][start],
+        arm_of=lines["arm"][start].astype(np.int64),
+        started_ms=lines["timestamp"][start],
+        tracks=tracks,
+        time=np.add.reduceat(lines["time"], start),
+        latency_ms=1000 * np.add.reduceat(lines["latency"], start),
+        fallbacks=np.add.reduceat(lines["is_fallback"], start, dtype=np.int64),
+        is_finished=is_finished,
+    )
+    faults = {
         "users_in_two_arms": int(in_two_arms.sum()),
         "duplicate_lines": int((is_duplicate & ~is_of_two_arms).sum()),
         "interleaved_sessions": num_interleaved,
         "lines_behind_the_clock": int(is_out_of_order.sum()),
         "sessions_with_bad_shares": int(has_bad_share.sum()),
         "ends_without_session": int(is_orphan.sum()),
-        "sessions_without_end": int((~has_end).sum()),
+        "sessions_without_end": int((~is_finished).sum()),
     }
-    time, latency = (np.add.reduceat(lines[key], start)[kept] for key in ("time", "latency"))
-    user_ids, arm_of, started_ms = (lines[key][start][kept] for key in ("user_id", "arm", "timestamp"))
-    first = np.flatnonzero(_changes(user_ids))
-    return Users(
-        experiment=name,
-        arms=arms,
-        user_ids=user_ids[first],
-        arm_of=arm_of[first].astype(np.int64),
-        sessions=np.diff(first, append=len(user_ids)),
-        tracks=_sums(tracks[kept], first),
-        time=_sums(time, first),
-        latency_ms=_sums(latency, first) * 1000,
-        guards=guards,
-        first_ms=int(lines["timestamp"].min(initial=np.iinfo(np.int64).max)),
-        last_ms=int(lines["timestamp"].max(initial=0)),
-        timeline=_count_sessions(arms, arm_of, since_ms=_time_bins(started_ms)),
-        lengths=_count_sessions(arms, arm_of, time=np.floor(time).astype(np.int64)),
-        num_events=num_events,
-    )
+    return sessions.where(~is_orphan & ~has_bad_share), exposed, faults
 
 
 def _duplicates(lines: Lines) -> Any:
@@ -293,20 +258,3 @@ def _changes(*columns: Any) -> Any:
     for column in columns:
         changed[1:] |= column[1:] != column[:-1]
     return changed
-
-
-def _sums(values: Any, first: Any) -> Any:
-    return np.add.reduceat(values, first) if len(first) else values[:0]
-
-
-def _time_bins(started_ms: Any) -> Any:
-    """Lower edge of the time bin in which each session started, in milliseconds since the first session."""
-    since = started_ms - started_ms.min(initial=np.iinfo(np.int64).max)
-    width = max(60_000, int(since.max(initial=0)) // _NUM_TIME_BINS + 1)
-    return since // width * width
-
-
-def _count_sessions(arms: list[str], arm_of: Any, **by: Any) -> pd.DataFrame:
-    """Number of sessions of each arm and each value of a column."""
-    table = pd.DataFrame({**by, "arm": np.array(arms, object)[arm_of]})
-    return table.groupby([*by, "arm"]).size().rename("sessions").reset_index()

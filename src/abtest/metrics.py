@@ -3,16 +3,35 @@
 import numpy as np
 from jaxtyping import Float64
 
-from src.abtest.log import Users
+from src.abtest.users import Users
 
-METRICS = ("mean_time_per_session", "mean_tracks_per_session", "time", "sessions", "mean_request_latency")
-"""Names of the metrics, in the order of every report."""
+METRICS = {
+    "mean_time_per_session": ("time", "sessions"),
+    "mean_tracks_per_session": ("tracks", "sessions"),
+    "time": ("time", None),
+    "sessions": ("sessions", None),
+    "mean_request_latency": ("latency_ms", "tracks"),
+    "fallback_percent": ("fallbacks", "tracks"),
+}
+"""What each metric divides by what, as fields of `Users`; in the order of every report."""
 
-LOWER_IS_BETTER = ("mean_request_latency",)
+LOWER_IS_BETTER = ("mean_request_latency", "fallback_percent")
 """Metrics of which a lower value is better."""
+
+IN_POINTS = ("fallback_percent",)
+"""Metrics in percent: their values are multiplied by 100, and arms are compared by the difference of the means."""
 
 Values = Float64[np.ndarray, "U"]
 """One value for each user."""
+
+
+def metrics_of(users: Users) -> list[str]:
+    """The metrics that a log has: `fallback_percent` only if the log has a fallback.
+
+    Args:
+        users: the users (U).
+    """
+    return [metric for metric in METRICS if metric != "fallback_percent" or users.each.fallbacks.any()]
 
 
 def metric_values(users: Users, metric: str) -> Values:
@@ -27,11 +46,22 @@ def metric_values(users: Users, metric: str) -> Values:
 
     Source: the published A/B spreadsheet of 2023.
     """
-    values = {
-        "mean_time_per_session": users.time / users.sessions,
-        "mean_tracks_per_session": users.tracks / users.sessions,
-        "time": users.time,
-        "sessions": users.sessions,
-        "mean_request_latency": users.latency_ms / users.tracks,
-    }
-    return np.asarray(values[metric], np.float64)
+    above, below = parts(users, metric)
+    return np.asarray(above / below * (100 if metric in IN_POINTS else 1), np.float64)
+
+
+def parts(users: Users, metric: str) -> tuple[Values, Values]:
+    """Numerator and denominator of a metric, for each user.
+
+    Args:
+        users: the users (U).
+        metric: one of METRICS.
+
+    Returns:
+        Two arrays of shape `[U]`; the denominator of a metric without one is 1.
+    """
+    above, below = METRICS[metric]
+    return (
+        np.asarray(getattr(users, above), np.float64),
+        np.ones(len(users)) if below is None else np.asarray(getattr(users, below), np.float64),
+    )

@@ -1,20 +1,24 @@
-"""The report of an A/B test: `abtest.json`, `abtest.md` and `abtest.png`."""
+"""The report of an A/B test: `abtest.json`, `abtest.md`, `abtest.html` and `abtest.png`."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from src.abtest.log import GUARDS
+from src.abtest.doubts import doubts, exposures, split_sentence
+from src.abtest.metrics import IN_POINTS
+from src.abtest.page import html_page
 from src.abtest.picture import draw
 from src.abtest.result import Analysis, Effect
+from src.abtest.slices import LEAST_USERS
 from src.runs.atomic import write_record, write_whole
 from src.terminal.markdown import escape, provenance_lines, table
-from src.terminal.numbers import interval, number
+from src.terminal.numbers import interval, number, p_value
+
+FILES = ("abtest.md", "abtest.html", "abtest.png", "abtest.json")
+"""The files of a report."""
 
 
 def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]) -> None:
-    """Write the three files of the report.
+    """Write the files of the report.
 
     Args:
         analysis: the result to report.
@@ -23,12 +27,17 @@ def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "abtest.png", lambda path: draw(analysis, path))
-    write_whole(folder / "abtest.md", lambda path: path.write_text(markdown(analysis, provenance), encoding="utf-8"))
+    text = markdown(analysis, provenance)
+    page = html_page(text, _title(analysis), {"abtest.png": (folder / "abtest.png").read_bytes()})
+    write_whole(folder / "abtest.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_whole(folder / "abtest.html", lambda path: path.write_text(page, encoding="utf-8"))
     write_record({**analysis.record(), "provenance": dict(provenance)}, folder / "abtest.json")
 
 
 def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
-    """The report as Markdown: verdicts, effects, an explanation of each column, details and provenance.
+    """The report as Markdown: a page for readers in a hurry, then the details.
+
+    The page has the users of each arm against the plan, the verdict, the effects, and what could be wrong.
 
     Args:
         analysis: the result to report.
@@ -37,30 +46,97 @@ def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
     Returns:
         The text of `abtest.md`.
     """
-    lines = [f"# A/B test {analysis.users.experiment}", ""]
+    users, explained = exposures(analysis), explain_columns(analysis)
+    lines = [f"# {_title(analysis)}", "", "## Users", ""]
+    lines += [*table(list(users), zip(*users.values(), strict=True), "lrrrrr"), "", split_sentence(analysis)]
+    lines += ["", "## Verdict", ""]
     lines += [f"- **{arm}**: {verdict}" for arm, verdict in analysis.verdicts.items()]
-    explained = explain_columns(analysis)
-    rows = [_row(effect, analysis.settings.primary) for effect in analysis.effects]
-    lines += ["", *table(list(explained), rows, "llrrrrrrr"), "", "Bold: the effect is significant."]
+    lines += ["", "## Effects", ""]
+    lines += [*table(list(explained), [_row(effect) for effect in analysis.effects], "llrrrrrl")]
+    lines += ["", "## What could be wrong", "", *(f"- {sentence}" for sentence in doubts(analysis))]
     lines += ["", "![effects](abtest.png)"]
+    lines += ["", *_methods(analysis)]
+    lines += _slices(analysis)
     lines += ["", "## Columns", "", *(f"- **{column}**: {meaning}" for column, meaning in explained.items())]
     lines += ["", "## Details", "", *(f"- {sentence}" for sentence in details(analysis))]
     lines += ["", "## Provenance", "", *provenance_lines(provenance)]
     return "\n".join(lines) + "\n"
 
 
-def _row(effect: Effect, primary: str) -> list[str]:
-    bold = "**" if effect.is_significant else ""
+def _title(analysis: Analysis) -> str:
+    return f"A/B test {analysis.users.experiment}"
+
+
+def _row(effect: Effect) -> list[str]:
+    margin = f", margin {effect.margin:g} {effect.unit}" if effect.family == "guardrail" else ""
+    bold = "**" if effect.is_good or effect.is_bad else ""
     return [
         escape(effect.treatment),
-        effect.metric + (" (primary)" if effect.metric == primary else ""),
+        f"{effect.metric} ({effect.family}{margin})",
         number(effect.control_mean, ".4g"),
         number(effect.treatment_mean, ".4g"),
-        f"{bold}{number(effect.effect_percent, '+.2f')}{bold}",
-        interval(effect.lower_percent, effect.upper_percent, "+.2f"),
+        number(effect.effect_percent, "+.2f"),
         interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.2f"),
-        number(effect.p_value, ".2g"),
-        number(effect.holm_p_value, ".2g"),
+        p_value(effect.p_value if effect.holm_significant is None else effect.holm_p_value),
+        f"{bold}{effect.decision}{bold}",
+    ]
+
+
+def _methods(analysis: Analysis) -> list[str]:
+    """The primary metric by every method: a table, and what each method does."""
+    shown = [
+        [
+            escape(treatment),
+            row.method,
+            number(row.effect_percent, "+.2f"),
+            interval(row.lower_percent, row.upper_percent, "+.2f"),
+            p_value(row.p_value),
+        ]
+        for treatment, rows in analysis.methods.items()
+        for row in rows
+    ]
+    meanings = {row.method: row.meaning for rows in analysis.methods.values() for row in rows}
+    return [
+        f"## {analysis.settings.primary} by other methods",
+        "",
+        *table(["arm", "method", "effect in %", "interval", "p"], shown, "llrrr"),
+        "",
+        *(f"- {method}: {meaning}." for method, meaning in meanings.items()),
+    ]
+
+
+def _slices(analysis: Analysis) -> list[str]:
+    """The primary metric by day and by segment."""
+    if not analysis.slices:
+        return []
+    rows = [
+        [
+            escape(one.treatment),
+            one.split,
+            one.part,
+            f"{one.control_users:,}",
+            f"{one.treatment_users:,}",
+            number(one.effect_percent, "+.2f"),
+            interval(one.lower_percent, one.upper_percent, "+.2f"),
+            p_value(one.holm_p_value),
+        ]
+        for one in analysis.slices
+    ]
+    head = ["arm", "split by", "part", "control users", "treatment users", "effect in %", "interval", "p"]
+    changed = [
+        f"- {arm}: from the first half of the days to the second half, the effect changes by {one.effect_percent:+.1f} "
+        f"points {interval(one.lower_percent, one.upper_percent, '+.1f')} (p = {p_value(one.p_value)})."
+        for arm, one in analysis.changes.items()
+    ]
+    return [
+        "",
+        f"## {analysis.settings.primary} by day and by segment",
+        "",
+        *table(head, rows, "lllrrrrr"),
+        "",
+        "- Each split is a family of its own: p is corrected for its tests (Holm), and the intervals agree with it. "
+        f"Parts with fewer than {LEAST_USERS} users in an arm are left out.",
+        *changed,
     ]
 
 
@@ -74,97 +150,74 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
         The meaning of each column of `abtest.md`, by its name, in order.
     """
     settings, control = analysis.settings, analysis.users.arms[0]
-    num_tests = sum(bool(np.isfinite(effect.p_value)) for effect in analysis.effects)
-    has_dash = num_tests < len(analysis.effects)
+    has_guardrails = any(effect.family == "guardrail" for effect in analysis.effects)
+    in_points = any(effect.metric in IN_POINTS for effect in analysis.effects)
     level = f"{100 * (1 - settings.alpha):g} %"
     return {
         "arm": f"the treatment. Each row compares it with the control, {control}.",
-        "metric": f"one value per user. {settings.primary} is the primary metric: the verdict uses it alone. "
+        "metric": f"one value per user. {settings.primary} is the primary metric: the verdict is about it. "
         "Time is the sum of the shares played: 1 is one track played in full. Latency is in milliseconds.",
         "control": f"mean over the users of {control}.",
         "treatment": "mean over the users of the treatment.",
-        "effect in %": "difference of the two means, in percent of the control mean."
-        + (" –: no test is possible, because all values are equal or the control mean is 0." * has_dash),
-        "interval": f"{level} interval of the effect (Welch)."
-        + (" If it excludes 0, the effect is significant." * (not settings.correction)),
-        "relative interval": f"{level} interval of the effect that also accounts for the uncertainty of the control "
-        "mean (Fieller)."
-        if settings.relative
-        else "not computed, because analysis.relative=false.",
-        "p": f"p-value of the effect (Welch), not corrected for the {num_tests} tests of this table.",
-        "Holm's p": f"p-value of the effect, corrected for the {num_tests} tests of this table (Holm). "
-        f"If it is below {settings.alpha:g}, the effect is significant."
-        if settings.correction
-        else "not computed, because analysis.correction=false.",
+        "effect in %": "difference of the two means, in percent of the control mean"
+        + ("; for fallback_percent in percentage points." if in_points else "."),
+        "interval": f"{level} interval of the effect (Fieller), which accounts for the uncertainty of the control "
+        "mean. "
+        + (
+            "In a family of several tests its level is higher. It excludes 0 exactly if the effect is significant"
+            + (", and the margin of a guardrail exactly if that holds." if has_guardrails else ".")
+            if settings.correction
+            else "If it excludes 0, the effect is significant."
+        ),
+        "p": "p-value of the test"
+        + (
+            f", corrected for the tests of its family (Holm): {_count_tests(analysis)}." if settings.correction else "."
+        ),
+        "decision": _explain_decisions(analysis),
     }
 
 
-def explain_terminal_columns(analysis: Analysis) -> dict[str, str]:
-    """The meaning of each column of the table in the terminal, which has fewer columns than `abtest.md`.
+def _count_tests(analysis: Analysis) -> str:
+    families = [one.family for one in analysis.effects if one.decision != "no test"]
+    return ", ".join(f"{families.count(family)} {family}" for family in dict.fromkeys(families))
 
-    Args:
-        analysis: the result whose table is explained.
 
-    Returns:
-        The meaning of each column, by its name, in order.
-    """
-    hidden = ["relative interval", "p"] + ["Holm's p"] * (not analysis.settings.correction)
-    return {column: meaning for column, meaning in explain_columns(analysis).items() if column not in hidden}
+def _explain_decisions(analysis: Analysis) -> str:
+    """The meaning of the words that the table has."""
+    alpha, words = analysis.settings.alpha, {one.decision for one in analysis.effects}
+    meanings = {
+        "better or worse": (f"the effect is significant, p is below {alpha:g}.", {"better", "worse"}),
+        "not significant": (f"p is {alpha:g} or more.", {"not significant"}),
+        "not tested": (
+            "secondary metrics are tested only if the primary effect of their arm is significant.",
+            {"not tested"},
+        ),
+        "holds": ("the interval of the guardrail is better than its margin.", {"holds"}),
+        "broken": ("the interval of the guardrail is worse than its margin.", {"broken"}),
+        "not shown": ("the interval of the guardrail includes its margin.", {"not shown"}),
+        "no test": ("all values are equal.", {"no test"}),
+    }
+    return " ".join(f"{word}: {meaning}" for word, (meaning, needed) in meanings.items() if needed & words)
 
 
 def details(analysis: Analysis) -> list[str]:
-    """Users, what was left out, and the results that the table of effects does not show.
+    """The size of the log, and which effects a test of this size detects.
 
     Args:
         analysis: the result to report.
 
     Returns:
-        A list of sentences; each analysis that is switched on adds its own.
+        A list of sentences.
     """
-    users = analysis.users
-    counts = ", ".join(f"{arm} {int((users.arm_of == number).sum()):,}" for number, arm in enumerate(users.arms))
-    lines = [
-        f"Users: {counts}; {int(users.sessions.sum()):,} sessions, {users.num_events:,} events. "
-        "The user is the unit of analysis."
-    ]
-    lines += [f"{users.guards[name]:,} {rule}." for name, rule in GUARDS.items() if users.guards.get(name)]
-    if analysis.settings.sample_ratio:
-        state = "differs from" if analysis.is_withheld else "agrees with"
-        lines.append(
-            f"The split of the users over the arms {state} the plan (chi-square test, "
-            f"p = {analysis.sample_ratio_p_value:.2g})."
-        )
+    users, settings = analysis.users, analysis.settings
+    lines = [f"{int(users.sessions.sum()):,} sessions, {users.num_events:,} events. The user is the unit of analysis."]
     for treatment in users.arms[1:]:
-        lines += _primary_details(analysis.effect(treatment, analysis.settings.primary), analysis)
-    return lines
-
-
-def _primary_details(effect: Effect, analysis: Analysis) -> list[str]:
-    settings, lines = analysis.settings, []
-    head = f"{effect.treatment}, {settings.primary}:"
-    if settings.sizing and effect.users_needed:
-        needed = ", ".join(f"{number:,} for {percent} %" for percent, number in effect.users_needed.items())
-        lines.append(
-            f"{head} with these users, an effect of {effect.minimal_detectable_percent:.1f} % is detected with "
-            f"probability {settings.power:g} (power). Users needed in both arms together: {needed}."
-        )
-    if settings.always_valid_percent is not None and np.isfinite(effect.always_valid_lower_percent):
-        bounds = interval(effect.always_valid_lower_percent, effect.always_valid_upper_percent, "+.1f")
-        lines.append(
-            f"{head} {bounds} % is the interval for continuous monitoring. It stays valid if the test is analysed "
-            "repeatedly while it runs (mixture sequential test)."
-        )
-    if settings.bootstrap_rounds and np.isfinite(effect.bootstrap_lower_percent):
-        bounds = interval(effect.bootstrap_lower_percent, effect.bootstrap_upper_percent, "+.1f")
-        lines.append(
-            f"{head} {bounds} % is the bootstrap interval ({settings.bootstrap_rounds:,} rounds over users). It makes "
-            "no assumption about the distribution of the values."
-        )
-    if np.isfinite(effect.cuped_effect_percent):
-        bounds = interval(effect.cuped_lower_percent, effect.cuped_upper_percent, "+.1f")
-        lines.append(
-            f"{head} {effect.cuped_effect_percent:+.1f} % {bounds} is the effect with CUPED, which subtracts what "
-            "each user's behaviour before the experiment predicts. It removes "
-            f"{effect.cuped_variance_saved_percent:.0f} % of the variance."
-        )
+        effect = analysis.effect(treatment, settings.primary)
+        if settings.sizing and effect.users_needed:
+            needed = ", ".join(f"{number:,} for {percent} %" for percent, number in effect.users_needed.items())
+            lines.append(
+                f"{treatment}, {settings.primary}: with these users, an effect of "
+                f"{effect.minimal_detectable_percent:.1f} % is detected with probability {settings.power:g} (power). "
+                f"Users needed in both arms together: {needed}."
+            )
     return lines

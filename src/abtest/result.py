@@ -3,9 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from src.abtest.log import Users
 from src.abtest.metrics import LOWER_IS_BETTER
 from src.abtest.settings import AnalysisSettings
+from src.abtest.slices import Slice
+from src.abtest.unfinished import Unfinished, count_unfinished
+from src.abtest.users import Users
+from src.statistics.intervals import PercentDifference
 
 SRM_ALPHA = 0.001
 """If the p-value of the sample-ratio test is below this level, the verdict is withheld."""
@@ -15,11 +18,17 @@ SRM_ALPHA = 0.001
 class Effect:
     """One metric of one treatment, compared with the control.
 
-    Each name that ends in `_percent` is in percent of the control mean. A number that was not computed is NaN.
+    Each name that ends in `_percent` is in percent of the control mean; for `fallback_percent`, which is in percent
+    itself, it is a difference in percentage points. A number that was not computed is NaN.
 
     Args:
         treatment: name of the arm.
         metric: name of the metric.
+        family: `primary`, `secondary` or `guardrail`; the tests of a family are corrected together.
+        margin: how much worse a guardrail may become, in the unit of the effect; NaN for other metrics.
+        unit: of the effect: `%`, or `points` for a metric that is in percent itself.
+        decision: `better`, `worse`, `not significant` or `not tested`; of a guardrail `holds` (the interval is
+            better than the margin), `broken` (it is worse) or `not shown`; `no test` if no value varies.
         control_users: number of users in the control arm.
         treatment_users: number of users in the treatment arm.
         control_mean: mean over the users of the control arm.
@@ -29,9 +38,14 @@ class Effect:
         upper_percent: upper bound of Welch's interval.
         p_value: of Welch's t test, in [0, 1].
         significant: whether `p_value` is below alpha, without correction for the number of tests.
-        relative_lower_percent: lower bound of Fieller's interval.
+        level: of the intervals other than Welch's. It is the level of the test, which Holm's correction decides: an
+            interval excludes 0 exactly if the effect is significant.
+        relative_lower_percent: lower bound of Fieller's interval, which the verdict uses; NaN if the control mean could
+            be 0.
         relative_upper_percent: upper bound of Fieller's interval.
-        holm_p_value: p-value with Holm's correction over all arms and metrics.
+        tested: whether there was a test. A secondary metric is not tested if the primary effect is not significant.
+        holm_p_value: p-value with Holm's correction over the tests of the family; NaN without a test. The test of a
+            guardrail is that of non-inferiority; its p-value is twice the one-sided one.
         holm_significant: whether `holm_p_value` is below alpha; None without the correction.
         minimal_detectable_percent: effect that is detected with the power of the settings.
         users_needed: users needed in both arms together, by the effect to detect in percent.
@@ -39,9 +53,14 @@ class Effect:
         always_valid_upper_percent: upper bound of the interval for continuous monitoring.
         bootstrap_lower_percent: lower bound of the bootstrap interval.
         bootstrap_upper_percent: upper bound of the bootstrap interval.
+        ratio_effect_percent: effect on the ratio of sums, such as all time over all sessions of an arm; NaN for metrics
+            that are no ratio.
+        ratio_lower_percent: lower bound of its Fieller interval (delta method).
+        ratio_upper_percent: upper bound of its Fieller interval.
+        ratio_p_value: its p-value, not corrected.
         cuped_effect_percent: effect with CUPED.
-        cuped_lower_percent: lower bound of its Welch interval.
-        cuped_upper_percent: upper bound of its Welch interval.
+        cuped_lower_percent: lower bound of its Fieller interval.
+        cuped_upper_percent: upper bound of its Fieller interval.
         cuped_p_value: its p-value.
         cuped_variance_saved_percent: share of the variance that CUPED removes, in percent.
 
@@ -51,6 +70,10 @@ class Effect:
 
     treatment: str
     metric: str
+    family: str
+    margin: float
+    unit: str
+    decision: str
     control_users: int
     treatment_users: int
     control_mean: float
@@ -60,8 +83,10 @@ class Effect:
     upper_percent: float
     p_value: float
     significant: bool
-    relative_lower_percent: float = float("nan")
-    relative_upper_percent: float = float("nan")
+    level: float
+    relative_lower_percent: float
+    relative_upper_percent: float
+    tested: bool
     holm_p_value: float = float("nan")
     holm_significant: bool | None = None
     minimal_detectable_percent: float = float("nan")
@@ -70,6 +95,10 @@ class Effect:
     always_valid_upper_percent: float = float("nan")
     bootstrap_lower_percent: float = float("nan")
     bootstrap_upper_percent: float = float("nan")
+    ratio_effect_percent: float = float("nan")
+    ratio_lower_percent: float = float("nan")
+    ratio_upper_percent: float = float("nan")
+    ratio_p_value: float = float("nan")
     cuped_effect_percent: float = float("nan")
     cuped_lower_percent: float = float("nan")
     cuped_upper_percent: float = float("nan")
@@ -82,9 +111,35 @@ class Effect:
         return (self.effect_percent > 0) != (self.metric in LOWER_IS_BETTER)
 
     @property
-    def is_significant(self) -> bool:
-        """Whether the effect is significant, after Holm's correction if the settings ask for it."""
-        return self.significant if self.holm_significant is None else self.holm_significant
+    def is_good(self) -> bool:
+        """Whether the decision is for the treatment: it is better, or a guardrail holds."""
+        return self.decision in ("better", "holds")
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the decision is against the treatment: it is worse, or a guardrail is broken."""
+        return self.decision in ("worse", "broken")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """The effect on the primary metric by one method, in percent of the control mean.
+
+    Args:
+        method: name of the method.
+        effect_percent: the effect.
+        lower_percent: lower bound of its interval.
+        upper_percent: upper bound of its interval.
+        p_value: two-sided, in [0, 1]; NaN if the method has none.
+        meaning: what the method does, in one sentence.
+    """
+
+    method: str
+    effect_percent: float
+    lower_percent: float
+    upper_percent: float
+    p_value: float = float("nan")
+    meaning: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,20 +150,47 @@ class Analysis:
         users: what each user did.
         settings: what was computed.
         effects: one for each metric and treatment.
-        sample_ratio_p_value: of the chi-square test of the users per arm against the planned split, in [0, 1].
+        sample_ratio_p_value: of the chi-square test of the users that are compared against the planned split, in
+            [0, 1].
+        exposure_p_value: of the same test of all users in the log, before anything is left out.
+        unfinished: the sessions without a `last` of each treatment, compared with those of the control, by its name.
+        slices: the effect on the primary metric in parts of the log.
+        changes: that effect in the second half of the days less that in the first half, in percentage points, by the
+            name of the treatment; empty for a log of one day.
         verdicts: one sentence for each treatment, by its name.
+        methods: the effect on the primary metric by every method, by the name of the treatment.
     """
 
     users: Users
     settings: AnalysisSettings
     effects: list[Effect]
     sample_ratio_p_value: float
+    exposure_p_value: float
+    unfinished: dict[str, Unfinished]
+    slices: list[Slice]
+    changes: dict[str, PercentDifference]
     verdicts: dict[str, str]
+    methods: dict[str, list[Method]]
 
     @property
     def is_withheld(self) -> bool:
-        """Whether the split of the users differs so much from the plan that no result is valid."""
-        return self.settings.sample_ratio and self.sample_ratio_p_value < SRM_ALPHA
+        """Whether the split of the users differs so much from the plan that no result is valid.
+
+        Both splits count: of all users in the log, and of those that are left after the exclusions.
+        """
+        return self.settings.sample_ratio and min(self.sample_ratio_p_value, self.exposure_p_value) < SRM_ALPHA
+
+    def depends_on_unfinished(self, treatment: str) -> bool:
+        """Whether the arms differ in their share of unfinished sessions, and these could change the verdict.
+
+        Args:
+            treatment: name of the arm.
+        """
+        one, effect = self.unfinished[treatment], self.effect(treatment, self.settings.primary)
+        if not one.p_value < SRM_ALPHA:
+            return False
+        worst = one.lower_percent if effect.effect_percent > 0 else -one.upper_percent
+        return not (effect.decision in ("better", "worse") and worst > 0)
 
     def effect(self, treatment: str, metric: str) -> Effect:
         """The effect of one treatment on one metric.
@@ -126,12 +208,19 @@ class Analysis:
             "experiment": users.experiment,
             "primary": self.settings.primary,
             "verdicts": self.verdicts,
-            "withheld": self.is_withheld,
+            "withheld": self.is_withheld or any(self.depends_on_unfinished(arm) for arm in users.arms[1:]),
             "users": {arm: int((users.arm_of == number).sum()) for number, arm in enumerate(users.arms)},
             "sessions": {arm: int(users.sessions[users.arm_of == n].sum()) for n, arm in enumerate(users.arms)},
             "events": users.num_events,
             "sample_ratio_p_value": self.sample_ratio_p_value,
+            "exposed": dict(zip(users.arms, users.exposed.tolist(), strict=True)),
+            "exposure_p_value": self.exposure_p_value,
+            "unfinished_sessions": count_unfinished(users),
+            "unfinished": {arm: asdict(one) for arm, one in self.unfinished.items()},
             "guards": users.guards,
             "effects": [{**asdict(effect), "better": effect.is_better} for effect in self.effects],
+            "slices": [asdict(one) for one in self.slices],
+            "changes": {arm: asdict(one) for arm, one in self.changes.items()},
+            "methods": {arm: [asdict(row) for row in rows] for arm, rows in self.methods.items()},
             "settings": asdict(self.settings),
         }

@@ -18,10 +18,13 @@ class AnalysisSettings:
         alpha: accepted rate of false alarms, in (0, 0.5]; intervals have level 1 − alpha.
         power: probability of detecting the minimal detectable effect, in [0.5, 0.9999].
         primary: the metric that the verdict is about, one of `METRICS`.
+        guardrails: how much worse a metric may become, above 0, by its name: in percent of the control mean, for
+            `fallback_percent` in percentage points; null for a metric that is no guardrail. The primary metric is none.
         split: planned shares of the arms in their order, above 0; None for equal shares.
-        relative: whether Fieller's interval is computed.
-        correction: whether p-values are corrected over all arms and metrics (Holm).
+        correction: whether secondary metrics are tested only after a significant primary effect, and p-values are
+            corrected within each family (Holm).
         sample_ratio: whether the verdict is withheld if the split of the users differs from the plan.
+        slices: whether the effect is computed by day and by segment.
         sizing: whether the minimal detectable effect and the users needed are computed.
         always_valid_percent: expected effect in percent, above 0, for the interval that allows continuous monitoring;
             None for no such interval.
@@ -35,17 +38,18 @@ class AnalysisSettings:
     alpha: int | float
     power: int | float
     primary: str
+    guardrails: dict[str, int | float | None]
     split: list[int | float] | None
-    relative: bool
     correction: bool
     sample_ratio: bool
+    slices: bool
     sizing: bool
     always_valid_percent: int | float | None
     bootstrap_rounds: int
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("relative", "correction", "sample_ratio", "sizing"):
+        for name in ("correction", "sample_ratio", "slices", "sizing"):
             check_flag(f"analysis.{name}", getattr(self, name))
         if not isinstance(self.split, list | None):
             raise InputError(f"analysis.split must be a list with a share for each arm, or null, got {self.split!r}")
@@ -55,6 +59,14 @@ class AnalysisSettings:
         check_number("analysis.seed", self.seed, whole=True, least=0)
         if self.always_valid_percent is not None:
             check_number("analysis.always_valid_percent", self.always_valid_percent, above=0, most=1000)
+        if not isinstance(self.guardrails, dict) or not set(self.guardrails) <= set(METRICS):
+            raise InputError(
+                "analysis.guardrails must have a margin for some of the metrics "
+                f"{', '.join(METRICS)}, got {self.guardrails!r}"
+            )
+        for metric, margin in self.guardrails.items():
+            if margin is not None:
+                check_number(f"analysis.guardrails.{metric}", margin, above=0, most=1000)
         for share in self.split or []:
             check_number("analysis.split", share, above=0)
         if self.primary not in METRICS:

@@ -1,9 +1,36 @@
-"""Where the sessions of an A/B test come from: existing logs, or two recommenders that are simulated first."""
+"""Where the sessions of an A/B test come from: existing logs, or two recommenders that are simulated first.
 
-from collections.abc import Mapping
+Also the candidate of an estimate from existing logs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
+from src.errors import InputError, check_number
+from src.recommendations import PICKS
+from src.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
+
+_WORDS = ("popular", "random", "sticky_artist")
+"""Recommenders without lists that can be estimated."""
+
+
+def check_plan(logs: str | None, given: Mapping[str, Any]) -> None:
+    """Refuse a plan without a log of the past.
+
+    Args:
+        logs: folder with event logs, or None.
+        given: the recommenders of `control` and `treatment`; None where one is not given.
+
+    Raises:
+        InputError: `logs` is missing, or recommenders are given.
+    """
+    if logs is None or any(arm is not None for arm in given.values()):
+        raise InputError(
+            f"plan=true logs={logs} control={given['control']} treatment={given['treatment']}: a plan needs "
+            "logs=<folder> with a log of the past, and no recommenders"
+        )
 
 
 def arms_to_play(logs: str | None, given: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -25,3 +52,65 @@ def arms_to_play(logs: str | None, given: Mapping[str, Any]) -> dict[str, Any] |
             "give either logs=<folder>, or both control= and treatment= to simulate them first"
         )
     return {"C": given["control"], "T1": given["treatment"]} if logs is None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A recommender that is estimated.
+
+    Args:
+        name: as it was typed.
+        pick: how it picks from its lists.
+        artist_gap: number of previous tracks whose artists it avoids.
+        file: its lists; None without.
+    """
+
+    name: str
+    pick: str
+    artist_gap: int
+    file: Path | None
+
+
+def candidate_of(
+    given: Any, *, logs: str | None, others: Mapping[str, Any], locate: Callable[[str], Path]
+) -> Candidate:
+    """Read `candidate=`.
+
+    Args:
+        given: the name of a recommender, or a mapping with `recommender` and optionally `pick` and `artist_gap`.
+        logs: folder with event logs.
+        others: settings that an estimate has no use for, by name; each None.
+        locate: finds the file of a run or a model.
+
+    Raises:
+        InputError: it is no recommender, a setting is out of range, `logs` is missing, or another setting is given.
+    """
+    if logs is None:
+        raise InputError(f"candidate={given} needs the logs of other recommenders: logs=<folder>")
+    if wrong := [name for name, value in others.items() if value is not None]:
+        raise InputError(f"candidate={given} is estimated from logs= alone; leave out {wrong[0]}=")
+    name = recommender_name(given)
+    if name is None:
+        raise InputError(
+            f"candidate must name a recommender, got {given!r}; such as run:<id>, or {{recommender: run:<id>}}"
+        )
+    settings = (
+        {key: value for key, value in given.items() if key != "recommender"} if isinstance(given, Mapping) else {}
+    )
+    if unknown := sorted(map(str, set(settings) - {"pick", "artist_gap"})):
+        raise InputError(
+            f"candidate: {unknown[0]!r} is not a setting of a candidate; its settings are pick, artist_gap"
+        )
+    pick, artist_gap = settings.get("pick", PICKS[0]), settings.get("artist_gap", 0)
+    if pick not in PICKS:
+        raise InputError(f"candidate: pick must be one of {', '.join(PICKS)}, got {pick!r}")
+    check_number("candidate: artist_gap", artist_gap, whole=True, least=0, most=1000)
+    named = parse_name(name)
+    if named.kind == "url" or (named.kind == "word" and name not in _WORDS):
+        raise InputError(unknown_recommender("candidate", name, list(_WORDS), FILES))
+    if named.kind == "word" and settings:
+        raise InputError(f"candidate: {next(iter(settings))} applies to lists, and {name} has none; leave it out")
+    file = None
+    if named.kind != "word":
+        file = locate(named.name) if named.kind == "stored" else Path(named.name)
+    return Candidate(name=name, pick=str(pick), artist_gap=artist_gap, file=file)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from src.abtest.result import Analysis
+from src.terminal.numbers import interval
 
 
 def verdict(analysis: Analysis, treatment: str) -> str:
@@ -17,20 +18,46 @@ def verdict(analysis: Analysis, treatment: str) -> str:
     """
     effect, settings = analysis.effect(treatment, analysis.settings.primary), analysis.settings
     control = analysis.users.arms[0]
-    size = (
-        f"{settings.primary} {effect.effect_percent:+.1f} % [{effect.lower_percent:+.1f}, {effect.upper_percent:+.1f}]"
-    )
+    bounds = interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.1f")
+    size = f"{settings.primary} {effect.effect_percent:+.1f} % {bounds}"
     if analysis.is_withheld:
+        p_value = min(analysis.sample_ratio_p_value, analysis.exposure_p_value)
         return (
             "withheld: the split of the users over the arms differs from the plan "
-            f"(p = {analysis.sample_ratio_p_value:.2g}), therefore {size} is not valid"
+            f"(p = {p_value:.2g}), therefore {size} is not valid"
         )
-    if effect.is_significant:
-        return f"{'better' if effect.is_better else 'worse'} than {control}: {size}"
+    if analysis.depends_on_unfinished(treatment):
+        unfinished = analysis.unfinished[treatment]
+        between = interval(unfinished.lower_percent, unfinished.upper_percent, "+.1f")
+        return (
+            f"withheld: the arms differ in their sessions without a `last` (p = {unfinished.p_value:.2g}), and the "
+            f"effect depends on how these would have ended: {size} without them, between {between} with them"
+        )
+    if effect.decision in ("better", "worse"):
+        return f"{effect.decision} than {control}: {size}{_guardrails(analysis, treatment)}"
     sentence = f"no significant difference from {control}: {size}"
     if settings.sizing and np.isfinite(effect.minimal_detectable_percent):
         sentence += (
             f"; with these users, an effect of {effect.minimal_detectable_percent:.1f} % is detected with "
             f"probability {settings.power:g}"
         )
-    return sentence
+    return sentence + _guardrails(analysis, treatment)
+
+
+def _guardrails(analysis: Analysis, treatment: str) -> str:
+    """What follows in the sentence: that all guardrails hold, or each that does not."""
+    tested = [
+        one
+        for one in analysis.effects
+        if (one.treatment, one.family) == (treatment, "guardrail") and one.decision != "no test"
+    ]
+    words = {"broken": "is broken", "not shown": "is not shown to hold"}
+    failed = [
+        f"; guardrail {one.metric} {words[one.decision]}: {one.effect_percent:+.1f} {one.unit} "
+        f"{interval(one.relative_lower_percent, one.relative_upper_percent, '+.1f')}, margin {one.margin:g} {one.unit}"
+        for one in tested
+        if one.decision != "holds"
+    ]
+    if tested and not failed:
+        return f"; {'all guardrails hold' if len(tested) > 1 else f'guardrail {tested[0].metric} holds'}"
+    return "".join(failed)

@@ -1,7 +1,6 @@
 """Which files hold the rows of a source, and in which format they are written."""
 
 import glob
-import gzip
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src.datamodules.compressed import check_whole, unpack
+from src.datamodules.text_files import check_is_text, check_lines, is_utf_16, read_start
 from src.errors import InputError, check_flag, check_number
 
 FORMATS = ("csv", "jsonl", "json", "parquet", "lines")
@@ -65,24 +65,34 @@ class FileSettings:
         known = [field.name for field in fields(cls)]
         refuse_unknown(config, known, key=key)
         check_flag(f"{key}.newest_first", newest_first := config.get("newest_first", False))
-        settings = cls(**{**{name: config.get(name) for name in known}, "newest_first": newest_first})
+        values: dict[str, Any] = {**{name: config.get(name) for name in known}, "newest_first": newest_first}
+        for name, rule in (("pattern", "a glob, or a list of globs"), ("names", "a list of names, or null")):
+            value = values[name]
+            parts = [value] if name == "pattern" and isinstance(value, str) else value
+            is_list = isinstance(parts, Sequence) and not isinstance(parts, str)
+            if not (is_list and parts and all(map(str, parts))) and not (name == "names" and value is None):
+                raise InputError(f"{key}.{name} must be {rule}, got {value!r}")
         choices = {
             "format": ("auto", *FORMATS),
             "encoding": ("auto", "utf-8", "latin-1", "utf-16"),
             "header": ("auto", True, False),
         }
         for name, allowed in choices.items():
-            if (value := getattr(settings, name)) not in allowed:
+            if (value := values[name]) not in allowed:
                 words = ", ".join(str(choice).lower() for choice in allowed)
                 raise InputError(f"{key}.{name} must be one of {words}, got {value!r}")
         for name, longest in (("delimiter", 4), ("quote", 1)):
-            value = getattr(settings, name)
-            if value != "auto" and (not isinstance(value, str) or len(value) > longest):
-                raise InputError(f"{key}.{name} must be auto or a text of at most {longest} characters, got {value!r}")
-        if settings.delimiter == "":
+            value = values[name]
+            is_text = isinstance(value, str) and len(value) <= longest and "\n" not in value and "\r" not in value
+            if value != "auto" and not is_text:
+                few = "one character" if longest == 1 else f"a text of at most {longest} characters"
+                raise InputError(f"{key}.{name} must be auto or {few}, got {value!r}")
+        if values["delimiter"] == values["quote"] != "auto":
+            raise InputError(f"{key}.delimiter and {key}.quote must differ, got {values['quote']!r} for both")
+        if values["delimiter"] == "":
             raise InputError(f"{key}.delimiter must be auto or one character; format=lines reads whole lines")
-        check_number(f"{key}.skip", settings.skip, whole=True, least=0)
-        return settings
+        check_number(f"{key}.skip", values["skip"], whole=True, least=0)
+        return cls(**values)
 
     @property
     def patterns(self) -> list[str]:
@@ -142,13 +152,22 @@ def find_files(path: str, settings: FileSettings, *, unpacked: Path, key: str = 
     """
     if is_address(path):
         name = path.partition("?")[0].rstrip("*")
-        return Files(paths=[path], shown=[path], format=_format_of_name(name, settings, key))
-    found = _local_files(Path(path), settings, unpacked)
+        return Files(paths=[path], shown=[path.partition("?")[0]], format=_format_of_name(name, settings, key))
+    try:
+        found = _local_files(Path(path), settings, unpacked)
+        if not found and Path(path).is_dir():
+            next(Path(path).iterdir(), None)  # which fails without permission, unlike a glob
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
     if not found:
         raise InputError(_nothing_found(Path(path), settings, key))
-    for file in found:
-        _check_readable(file)
-    formats = {_format_of(file, settings, key): file for file in reversed(found)}
+    formats: dict[str, Path] = {}
+    try:
+        for file in reversed(found):
+            _check_readable(file)
+            formats[_format_of(file, settings, key)] = file
+    except InputError as error:
+        raise InputError(str(error).replace(str(unpacked), path)) from None
     if len(formats) > 1:
         listed = " and ".join(f"{file} ({name})" for name, file in sorted(formats.items()))
         raise InputError(f"{path} has files of several formats: {listed}; choose with {key}.pattern='*.csv'")
@@ -182,6 +201,7 @@ def _in_folder(folder: Path, settings: FileSettings) -> list[Path]:
         found = [path for path in folder.glob(pattern) if _is_data(path)]
         if pattern.endswith("*") and settings.format == "auto":  # everything, therefore also a README
             found = [path for path in found if _suffix(path) in _FORMAT_OF_SUFFIX]
+            found = [path for path in found if _suffix(path) != ".txt"] or found  # a README.txt beside data
         if found:
             return sorted(found, key=_oldest_first)
     return []
@@ -212,7 +232,7 @@ def _nothing_found(path: Path, settings: FileSettings, key: str) -> str:
         if any(path.glob("*.tar*")):
             return f"cannot read {path}: DuckDB does not open .tar files; unpack it and give the folder"
         return f"cannot read {path}: no {wanted} in it; {remedy}, or {key}.pattern=<glob>"
-    near = get_close_matches(path.name, [other.name for other in path.parent.glob("*")], 1)
+    near = get_close_matches(path.name, [other.name for other in path.parent.glob("*") if other != path], 1)
     hint = f"did you mean {path.parent / near[0]}?" if near else f"{remedy}, or set SEGUE_DATA to the parent folder"
     return f"cannot read {path}: no such file or folder; {hint}"
 
@@ -226,21 +246,37 @@ def _check_readable(file: Path) -> None:
                 raise InputError(f"{file} is empty; remove it, or download it again")
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
-    check_whole(file)
 
 
 def _format_of(file: Path, settings: FileSettings, key: str) -> str:
+    """The format of a file, which is checked."""
     found = _format_of_name(file.name, settings, key)
-    if settings.format == "auto" and found in ("json", "jsonl", "csv") and file.suffix != ".zst":
-        opener = gzip.open if file.suffix == ".gz" else open
-        with opener(file, "rb") as opened:
-            start = opened.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-        if start.startswith(b"PAR1"):
-            return "parquet"
-        if start.startswith(b"["):
-            return "json" if found != "csv" or start[1:2] in b"{[ \r\n" else found
-        if start.startswith(b"{"):
-            return "jsonl" if re.match(rb"\{[^\r\n]*\}\s*[\r\n]+\s*\{", start) or found == "jsonl" else "json"
+    check_whole(file, has_lines=found in ("csv", "jsonl", "lines"))
+    if file.suffix == ".zst":
+        return found
+    start = read_start(file)
+    if found == "parquet":
+        if not start.startswith((b"PAR1", b"PARE")):
+            raise InputError(f"cannot read {file}: it is no Parquet file; download it again, or give {key}.format")
+        return found
+    if start.startswith(b"PAR1") and settings.format == "auto":
+        return "parquet"
+    check_is_text(file, start)
+    is_utf_16(file, start)
+    if settings.format == "auto":
+        found = _format_of_start(start.removeprefix(b"\xef\xbb\xbf").lstrip(), found)
+    if found == "json" and start.startswith(b"\xef\xbb\xbf"):
+        raise InputError(f"cannot read {file}: JSON cannot begin with a byte-order mark; save it as UTF-8 without one")
+    if found != "json" and file.suffix != ".gz":
+        check_lines(file)
+    return found
+
+
+def _format_of_start(start: bytes, found: str) -> str:
+    if start.startswith(b"["):
+        return "json" if found != "csv" or start[1:2] in b"{[ \r\n" else found
+    if start.startswith(b"{"):
+        return "jsonl" if re.match(rb"\{[^\r\n]*\}\s*[\r\n]+\s*\{", start) or found == "jsonl" else "json"
     return found
 
 

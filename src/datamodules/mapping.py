@@ -47,8 +47,8 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
 ROLES = tuple(USUAL_NAMES)
 """What a column can be; the keys of `datamodule.columns`."""
 
-_NEVER_READ = re.compile(r"(^|_)(ip|ip_?addr(ess)?\w*|user_?agent\w*)$", re.IGNORECASE)
-"""Columns that say where a person was and with which device."""
+_NEVER_READ = re.compile(r"(^|_)(ip|ip_?addr\w*|remote_addr\w*|user_?agent\w*)(_|$)")
+"""Columns that say where a person was and with which device, in lower case with underscores between words."""
 
 _NESTED = ("track_metadata.track_name", "track_metadata.artist_name", "track_metadata.additional_info.duration_ms")
 """Usual paths inside a column."""
@@ -59,6 +59,7 @@ def map_columns(
     given: Mapping[str, str | None],
     derived: Sequence[str],
     has_numbers: Callable[[str], bool],
+    is_filled: Callable[[str], bool],
 ) -> dict[str, str]:
     """Find the column of each role.
 
@@ -67,6 +68,7 @@ def map_columns(
         given: for each role the path of a column, None for none, or `auto` for one that has a usual name.
         derived: columns that `datamodule.sql` defines, in addition to those of the files.
         has_numbers: whether the first values of a column are numbers.
+        is_filled: whether almost all of the first rows have a value in a column.
 
     Returns:
         The path of each role that has a column, in the order of `ROLES`.
@@ -79,7 +81,7 @@ def map_columns(
     for role, path in given.items():
         if path is None or path == "auto":
             continue
-        if _NEVER_READ.search(str(path)):
+        if is_private(path):
             raise InputError(
                 f"datamodule.columns.{role}={path}: addresses and user agents are never read; name another column, "
                 "or null if there is none"
@@ -90,21 +92,65 @@ def map_columns(
         if found not in rows.absent:
             mapping[role] = found
     open_roles = [role for role, path in given.items() if path == "auto"]
-    if "title" in mapping and "track" in open_roles and given.get("title") != "auto":
-        open_roles.remove("track")  # title and artist make the track
     free = [name for name in (*rows.columns, *_nested_in(rows), *derived) if name not in mapping.values()]
     free = [name for name in free if name not in rows.absent]
-    mapping |= guess_columns(free, open_roles, has_artist="artist" in mapping, has_numbers=has_numbers)
+    if "title" in mapping:  # a column `track` beside it is seldom an id
+        free = [name for name in free if _plain(name) not in USUAL_NAMES["title"] or has_numbers(name)]
+    mapping |= guess_columns(
+        free, open_roles, has_artist="artist" in mapping, has_numbers=has_numbers, is_filled=is_filled
+    )
+    for role, path in mapping.items():
+        if role not in ("user", "session") and path == mapping.get("user"):
+            raise InputError(
+                f"datamodule.columns.{role}={path} is the column of the users too, whose ids are stored nowhere; name "
+                "another column, or give datamodule.columns.user=null"
+            )
     if "track" not in mapping and "title" not in mapping:
+        is_whole_line = rows.files.format == "csv" and len(rows.columns) == 1
         raise InputError(
-            f"{rows.files.shown[0]} has the columns {', '.join(rows.columns[:30])}; give datamodule.columns.track= or "
-            "datamodule.columns.title= the name of one of them"
+            f"{rows.files.shown[0]} has the column{'s' * (not is_whole_line)} {rows.listed}; give "
+            + (
+                "datamodule.files.delimiter=<what separates columns>, or datamodule.files.skip=<lines before the names>"
+                if is_whole_line
+                else "datamodule.columns.track= or datamodule.columns.title= the name of one of them"
+            )
         )
     return {role: mapping[role] for role in ROLES if role in mapping}
 
 
+def is_private(name: str) -> bool:
+    """Whether a column has addresses or user agents, by its name.
+
+    Args:
+        name: its name, or a path.
+    """
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return bool(_NEVER_READ.search(re.sub(r"[^a-z0-9]+", "_", words)))
+
+
+def refuse_private(columns: Sequence[str], texts: Sequence[str]) -> None:
+    """Refuse SQL expressions that read addresses or user agents.
+
+    Args:
+        columns: names of the columns.
+        texts: the expressions.
+
+    Raises:
+        InputError: an expression names such a column.
+    """
+    words = {word for text in texts for word in re.findall(r"\w+", text.lower())}
+    for name in columns:
+        if is_private(name) and name.lower() in words:
+            raise InputError(f"datamodule.sql names the column {name}: addresses and user agents are never read")
+
+
 def guess_columns(
-    names: Sequence[str], roles: Sequence[str], *, has_artist: bool, has_numbers: Callable[[str], bool]
+    names: Sequence[str],
+    roles: Sequence[str],
+    *,
+    has_artist: bool,
+    has_numbers: Callable[[str], bool],
+    is_filled: Callable[[str], bool],
 ) -> dict[str, str]:
     """Propose a column for each role from the names of the columns.
 
@@ -115,15 +161,18 @@ def guess_columns(
         roles: the roles that need a column.
         has_artist: whether another column is known to be the artist.
         has_numbers: whether the first values of a column are numbers.
+        is_filled: whether almost all of the first rows have a value in a column; only then it may be the id of tracks.
 
     Returns:
         The column of each role that has one.
     """
-    by_plain = {_plain(name): name for name in reversed(names) if not _NEVER_READ.search(name)}
+    by_plain = {_plain(name): name for name in reversed(names) if not is_private(name)}
     found: dict[str, str] = {}
     for role in roles:
         free = [by_plain[name] for name in USUAL_NAMES[role] if name in by_plain]
         free = [name for name in free if name not in found.values()]
+        if role == "track" and len(free) > 1:
+            free = [name for name in free if is_filled(name)] or free
         if free:
             found[role] = free[0]
     is_ambiguous = "track" in found and "title" in roles and _plain(found["track"]) in USUAL_NAMES["title"]

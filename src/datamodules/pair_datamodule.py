@@ -4,6 +4,7 @@ B pairs in a batch, P pairs in a split, S sessions.
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -255,11 +256,27 @@ class PairDataModule(LightningDataModule):
         self.sessions = sessions
         self.pairs = {name: pairs.where(kept & (part_of_pair == part)) for part, name in enumerate(SPLITS)}
         if empty := [name for name, part in self.pairs.items() if not len(part)]:
+            if not len(pairs):
+                raise InputError(
+                    f"no pairs: none of {len(sessions):,} sessions in {self.path} has two tracks; check "
+                    "datamodule.columns.user, datamodule.columns.timestamp and datamodule.units.timestamp"
+                )
             raise InputError(
                 f"no pairs left for {' and '.join(empty)}: {len(sessions)} sessions with {len(pairs)} pairs in "
-                f"{self.path} are too few for split={split}; add more logs"
+                f"{self.path} are too few for split={split}; {self._remedy_of_few()}"
             )
         self.vocabulary = self._vocabulary()
+
+    def _remedy_of_few(self) -> str:
+        """What to do about too few pairs: name columns that were not found, or add data."""
+        columns = self.reading.columns
+        if "session" in columns or {"user", "timestamp"} <= set(columns):
+            return "add more logs"
+        missing = [role for role in ("user", "timestamp") if role not in columns]
+        return (
+            f"no column is the {' or the '.join(missing)}: give "
+            f"{' and '.join(f'datamodule.columns.{role}=<column>' for role in missing)}, or add more logs"
+        )
 
     def _after_split(
         self, sessions: Sessions, part: Int8[np.ndarray, "S"]
@@ -343,6 +360,7 @@ class PairDataModule(LightningDataModule):
             self.catalog,
             dropped=self.dropped,
             interleaved=self._policies.interleaved,
+            now_ms=time.time() * 1000,
         )
 
     def digest(self) -> str:

@@ -5,6 +5,7 @@ A *path* names a column, or with dots a value inside one: `track_metadata.track_
 
 import json
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -13,10 +14,14 @@ from pathlib import Path
 import duckdb
 
 from src.datamodules.files import Files, FileSettings
+from src.datamodules.text_files import is_utf_16, read_start, sample_lines
 from src.errors import InputError
 
 _MOST_REJECTED = 1_000_000
 """Lines of one file that DuckDB may reject; each is kept in memory. With more, the format is wrong."""
+
+FILE = "place_of_file"
+"""Column of `relation`: the place of the file of each row."""
 
 _JSON_SAMPLE = 1_000
 """Rows that are looked at to learn the keys of JSON objects."""
@@ -90,7 +95,7 @@ class RawRows:
         if path in self.types:
             return path
         head, dot, _ = path.partition(".")
-        if dot and head in self.types:
+        if dot and head in self.types and (self.is_json or self.types[head].startswith("STRUCT")):
             return path
         by_lower = {name.lower(): name for name in self.columns}
         return by_lower.get(path.lower())
@@ -100,8 +105,13 @@ class RawRows:
         by_lower = {name.lower(): name for name in self.columns}
         near = get_close_matches(path.lower(), by_lower, 1, cutoff=0.5)
         hint = f"did you mean {by_lower[near[0]]}?" if near else "name one of them, or null if there is none"
-        listed = ", ".join(self.columns[:30]) + (", …" if len(self.columns) > 30 else "")
-        return InputError(f"{key}={path}: {self.files.shown[0]} has no such column, it has {listed}; {hint}")
+        return InputError(f"{key}={path}: {self.files.shown[0]} has no such column, it has {self.listed}; {hint}")
+
+    @property
+    def listed(self) -> str:
+        """The first names of columns, for a message."""
+        names = [name if len(name) <= 40 else f"{name[:40]}…" for name in self.columns]
+        return ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
 
     def cell(self, path: str, type_: str = "VARCHAR") -> tuple[str, str]:
         """SQL of the value at a path, and its type.
@@ -110,13 +120,15 @@ class RawRows:
             path: as `find` returns it.
             type_: type that a JSON value is read as, unless an earlier call chose one; other formats have their own.
         """
+        parts = self.parts(path)
+        inner = ".".join(map(_quoted, parts))
         if self.is_json:
-            found = self._require(path.split("."), type_)
-            return "fields." + ".".join(_quoted(part) for part in path.split(".")), found
-        if path in self.types:
-            return _quoted(path), self.types[path]
-        inner = ".".join(_quoted(part) for part in path.split("."))
-        return inner, _inner_type(self.types[path.split(".")[0]], path.split(".")[1:])
+            return f"fields.{inner}", self._require(parts, type_)
+        return inner, self.types[path] if path in self.types else _inner_type(self.types[parts[0]], parts[1:])
+
+    def parts(self, path: str) -> list[str]:
+        """The keys of a path. A name with dots is a column if there is one of this name."""
+        return [path] if path in self.types else path.split(".")
 
     def _require(self, parts: list[str], type_: str) -> str:
         """Add a path to the schema of `fields`; the type that it has there, which an earlier call may have chosen."""
@@ -134,13 +146,13 @@ class RawRows:
         self._texts = {name: "VARCHAR" for name in self.columns if self.is_json and name in words}
 
     def relation(self, *, limit: int | None = None) -> str:
-        """SQL SELECT of the rows: `file` (place of the file), the columns; for JSON also `line` and `fields`.
+        """SQL SELECT of the rows: `place_of_file`, the columns; for JSON also `line` and `fields`.
 
         Args:
             limit: number of rows that are read; None for all.
         """
         scan = self.scan if limit is None else f"(FROM {self.sample} LIMIT {limit})"
-        index = "CAST(file_index AS INTEGER) AS file" if limit is None else "0 AS file"
+        index = f"CAST(file_index AS INTEGER) AS {FILE}" if limit is None else f"0 AS {FILE}"
         if self.files.format == "jsonl":
             read = f"SELECT {index}, line FROM {scan}"
         elif self.files.format == "json":
@@ -154,7 +166,7 @@ class RawRows:
             return f"{parsed} FROM ({read})"
         columns = "".join(f", texts.{_quoted(name)} AS {_quoted(name)}" for name in self._texts)
         return (
-            f"SELECT file, line, fields{columns} FROM "
+            f"SELECT {FILE}, line, fields{columns} FROM "
             f"({parsed}, TRY(json_transform(line, {_text(texts)})) AS texts FROM ({read}))"
         )
 
@@ -179,7 +191,9 @@ def open_rows(
     Raises:
         InputError: the files cannot be read, or have different columns.
     """
-    encoding = "utf-8" if settings.encoding == "auto" else settings.encoding
+    if not files.is_local:
+        _load_httpfs(database, files.shown[0])
+    encoding = _encoding(files) if settings.encoding == "auto" else settings.encoding
     rejects: str | None = f"rejects_{re.sub('[^a-z]', '_', key)}"
     database.execute(f"DROP TABLE IF EXISTS {rejects}; DROP TABLE IF EXISTS scans_{rejects}")
     dialect = None
@@ -199,12 +213,59 @@ def open_rows(
         scan, sample = (_csv_scan(dialect, encoding, table) for table in (rejects, None))
         is_json = files.format == "jsonl"
         types = _json_keys(database, files, f"FROM {sample}") if is_json else dict.fromkeys(dialect.names, "VARCHAR")
+    if not types:
+        rule = " with a JSON object" if "json" in files.format else ""
+        raise InputError(f"{files.shown[0]} has no row{rule}; download it again, or give {key}.format or {key}.skip")
+    if taken := [name for name in types if name.lower() in (FILE, "file_index") and files.format in ("csv", "parquet")]:
+        raise InputError(f"{files.shown[0]} has a column {taken[0]}, a name that DuckDB or Segue uses; rename it")
     absent = [name for name in optional if name not in types]
     types |= dict.fromkeys(absent, "JSON" if files.format in ("json", "jsonl") else "VARCHAR")
     return RawRows(
         files=files, types=types, dialect=dialect, scan=scan, sample=sample, rejects=rejects, absent=absent,
         encoding=encoding,
     )  # fmt: skip
+
+
+def _encoding(files: Files) -> str:
+    """UTF-16 if all files are, Latin-1 if the first line of a text is not UTF-8, otherwise UTF-8.
+
+    Raises:
+        InputError: only some are.
+    """
+    if not files.is_local or files.format not in ("csv", "jsonl", "json", "lines"):
+        return "utf-8"
+    paths = [Path(_plain(path)) for path in files.paths]
+    is_wide = [path.suffix != ".zst" and is_utf_16(path, read_start(path)) for path in paths]
+    if not any(is_wide):
+        starts = [read_start(path) for path in paths if path.suffix != ".zst" and "json" not in files.format]
+        return "latin-1" if any(not _is_utf_8(start.splitlines()[0]) for start in starts if start.strip()) else "utf-8"
+    shown = files.shown[is_wide.index(True)]
+    if not all(is_wide) or "json" in files.format:
+        raise InputError(f"cannot read {shown}: it is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
+    return "utf-16"
+
+
+def _is_utf_8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.end >= len(line) and "unexpected end" in error.reason  # the line goes on
+    return True
+
+
+def _load_httpfs(database: duckdb.DuckDBPyConnection, address: str) -> None:
+    """Load the extension with which DuckDB opens addresses; it downloads it on first use.
+
+    Raises:
+        InputError: it cannot be downloaded.
+    """
+    try:
+        database.execute("INSTALL httpfs; LOAD httpfs")
+    except duckdb.Error:
+        raise InputError(
+            f"cannot read {address}: DuckDB opens addresses with its extension httpfs and cannot download it; type "
+            "python -c \"import duckdb; duckdb.sql('INSTALL httpfs')\" with access to the internet, or get the file"
+        ) from None
 
 
 def _csv_scan(dialect: Dialect, encoding: str, rejects: str | None) -> str:
@@ -243,22 +304,10 @@ def _dialect(
     """How csv files are written: what the settings say, otherwise what DuckDB finds in the first file."""
     delimiter = settings.delimiter.replace("\\t", "\t")
     quote = settings.quote
-    if "auto" in (delimiter, quote):
-        given = "".join(
-            f", {name} = {_text(value)}" for name, value in (("delim", delimiter), ("quote", quote)) if value != "auto"
-        )
-        query = f"""SELECT Delimiter, Quote FROM sniff_csv($file, ignore_errors = true, strict_mode = false,
-            all_varchar = true, skip = {settings.skip}, encoding = '{encoding}'{given})"""
-        try:
-            [(found, found_quote)] = database.execute(query, {"file": files.paths[0]}).fetchall()
-        except duckdb.Error as error:
-            raise InputError(
-                f"cannot see how the columns of {files.shown[0]} are separated; give {key}.delimiter= "
-                f"({one_line(error)[:150]})"
-            ) from None
-        delimiter = str(found) if delimiter == "auto" else delimiter
-        if quote == "auto":
-            quote = '"' if found_quote in ("(empty)", "", "\x00", None) else str(found_quote)
+    if delimiter == "auto":
+        delimiter = _delimiter(database, files, settings, key=key, encoding=encoding)
+    if quote == "auto":
+        quote = '"'  # DuckDB would also take an apostrophe of a title
     firsts = [_first_row(database, path, delimiter, quote, settings.skip, encoding) for path in files.paths]
     if settings.names is not None:
         names, has_header = list(map(str, settings.names)), settings.header is True
@@ -271,16 +320,45 @@ def _dialect(
                 f"{files.shown[0]} and {shown} have different columns: {_short(firsts[0])} and {_short(first)}; "
                 f"choose the files with {key}.pattern=<glob>"
             )
-    unique: dict[str, int] = {}
-    for name in names:
-        unique[name] = unique.get(name, 0) + 1
-    if repeated := [name for name, count in unique.items() if count > 1]:
-        raise InputError(f"{files.shown[0]} has several columns {repeated[0]!r}; give {key}.names=[…] and {key}.skip=1")
+    if has_header:
+        names = [name or f"column{place}" for place, name in enumerate(names, start=1)]
+    lower = [name.lower() for name in names]  # DuckDB does not distinguish them
+    if repeated := [name for name, low in zip(names, lower, strict=True) if lower.count(low) > 1]:
+        raise InputError(
+            f"{files.shown[0]} has several columns {repeated[0]!r}; give {key}.names=[…] and {key}.skip=1 (names that "
+            "differ in case alone are the same)"
+        )
     if settings.names is not None and len(firsts[0]) not in (0, len(names)):
         raise InputError(
             f"{key}.names has {len(names)} names, and {files.shown[0]} has {len(firsts[0])} columns; give one for each"
         )
     return Dialect(delimiter=delimiter, quote=quote, skip=settings.skip + has_header, names=names)
+
+
+def _delimiter(
+    database: duckdb.DuckDBPyConnection, files: Files, settings: FileSettings, *, key: str, encoding: str
+) -> str:
+    """The delimiter of the first file, as DuckDB finds it in its first lines."""
+    given = "" if settings.quote == "auto" else f", quote = {_text(settings.quote)}"
+    with tempfile.TemporaryDirectory(prefix="segue-") as folder:
+        path, skip = files.paths[0], settings.skip
+        if files.is_local and encoding != "utf-16" and (sample := sample_lines(Path(_plain(path)), skip)) is not None:
+            part = Path(folder) / "sample.csv"
+            part.write_bytes(sample)
+            path, skip = str(part), 0
+        query = f"""SELECT Delimiter FROM sniff_csv($file, ignore_errors = true, strict_mode = false,
+            all_varchar = true, skip = {skip}, encoding = '{encoding}'{given})"""
+        try:
+            [(found,)] = database.execute(query, {"file": path}).fetchall()
+        except duckdb.Error as error:
+            if not files.is_local:
+                text = one_line(error).replace(files.paths[0], files.shown[0])
+                raise InputError(f"cannot read {files.shown[0]}: {text[:300]}") from None
+            raise InputError(
+                f"cannot see how the columns of {files.shown[0]} are separated; give {key}.delimiter=<character>, or "
+                f"{key}.format if it is not csv"
+            ) from None
+    return str(found)
 
 
 def _first_row(
@@ -295,14 +373,21 @@ def _first_row(
     row = database.execute(query, {"files": [path]}).fetchone()
     if row is None:
         return []
-    reader = csv.reader([str(row[0])], delimiter=delimiter, quotechar=quote or None, quoting=0 if quote else 3)
+    line = str(row[0]).replace(delimiter, "\x02")
+    reader = csv.reader([line], delimiter="\x02", quotechar=quote or None, quoting=0 if quote else 3)
     return [cell.strip() for cell in next(reader)]
 
 
 def _is_header(cells: list[str]) -> bool:
-    """Whether a first row has names: every cell has a text that is not a number, a time or a UUID."""
+    """Whether a first row has names: every cell has a text that is not a number, a time or a UUID.
+
+    The first or the last may be empty: an index of pandas, or a delimiter at the end of each line.
+    """
     value = re.compile(r"[+-]?[\d.,:eE/ -]*\d[\d.,:TZ/ -]*|[0-9a-f]{8}-[0-9a-f-]{27}|true|false", re.IGNORECASE)
-    return bool(cells) and all(cell and not value.fullmatch(cell) for cell in cells)
+    names = cells
+    if len(cells) > 1:
+        names = cells[not cells[0] : len(cells) - (not cells[-1])]
+    return bool(names) and all(cell and not value.fullmatch(cell) for cell in names)
 
 
 def check_rejects(database: duckdb.DuckDBPyConnection, rows: RawRows) -> None:
@@ -333,6 +418,10 @@ def run(
     except duckdb.Error as error:
         text = one_line(error)
         named = next((shown for path, shown in zip(files.paths, files.shown, strict=True) if _plain(path) in text), "")
+        for path, shown in zip(files.paths, files.shown, strict=True):
+            text = text.replace(path, shown)  # an address may have a secret after its name
+        if "state machine reached an invalid state" in text:
+            text = "ends of lines are of several kinds (LF, CRLF, CR); make them one, for example with dos2unix"
         where = named or (files.shown[0] if len(files.shown) == 1 else f"{files.shown[0]} and others")
         remedy = "; correct the file, or give datamodule.files.format" if files.format in ("json", "parquet") else ""
         raise InputError(f"cannot read {where}: {text[:300]}{remedy}") from None
@@ -352,8 +441,10 @@ def are_whole(database: duckdb.DuckDBPyConnection, ids: str) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """The text of a DuckDB error on one line, without its kind."""
-    return re.sub(r"^[A-Z]\w+( \w+)* Error: ", "", " ".join(str(error).split()))
+    """The text of a DuckDB error on one line, without its kind, its query and values of the data."""
+    text = re.sub(r"^[A-Z]\w+( \w+)* Error: ", "", " ".join(str(error).split()))
+    text = re.sub(r"\bstring '.*?' to\b", "a text to", text)
+    return re.split(r" LINE \d+: ", text, maxsplit=1)[0]
 
 
 def _inner_type(type_: str, parts: list[str]) -> str:

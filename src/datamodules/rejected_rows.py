@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 
 from src.datamodules.raw_rows import Dialect, RawRows
+from src.errors import InputError
 from src.runs.atomic import write_whole
 
 _MOST_LISTED = 100_000
@@ -35,12 +36,14 @@ class RejectedRow(NamedTuple):
         file: place of its file.
         row: its number among the rows of this file that DuckDB could read, from 0; -1 if it could not.
         byte: where its line begins, if DuckDB could not read it; otherwise -1.
+        line: number of its line as DuckDB counts, if it could not read it; otherwise -1.
         reason: why.
     """
 
     file: int
     row: int
     byte: int
+    line: int
     reason: str
 
 
@@ -83,22 +86,36 @@ def find_rejected(database: duckdb.DuckDBPyConnection, rows: RawRows, *, has_ite
                            WHERE {number} IN (SELECT row FROM rejected) GROUP BY 1)
             SELECT file, r.row - first, r.reason FROM rejected r JOIN place USING (row) JOIN files USING (file)
             ORDER BY r.row LIMIT {_MOST_LISTED}"""
-        found = [RejectedRow(file, row, -1, text) for file, row, text in database.execute(query).fetchall()]
+        found = [RejectedRow(file, row, -1, -1, text) for file, row, text in database.execute(query).fetchall()]
     lost = _lost(database, rows) if rows.rejects is not None else []
     counts.update(row.reason.partition(", got ")[0] for row in lost)
     return RejectedRows(rows=sorted([*found, *lost])[:_MOST_LISTED], by_reason=dict(counts), num_lost=len(lost))
 
 
 def _lost(database: duckdb.DuckDBPyConnection, rows: RawRows) -> list[RejectedRow]:
-    """Lines that DuckDB could not read."""
+    """Lines that DuckDB could not read.
+
+    Raises:
+        InputError: a quote is not closed, therefore the lines after it are lost.
+    """
     query = f"""
-        SELECT file_path, line_byte_position, min(error_type::VARCHAR), min(error_message)
+        SELECT file_path, line_byte_position, min(line), min(error_type::VARCHAR), min(error_message),
+               max(error_type IN ('UNQUOTED VALUE', 'LINE SIZE OVER MAXIMUM')
+                   AND contains(trim(csv_line, chr(10) || chr(13)), chr(10)))
         FROM {rows.rejects} JOIN scans_{rows.rejects} USING (scan_id, file_id) GROUP BY 1, 2 ORDER BY 1, 2"""
     places = {path: place for place, path in enumerate(rows.plain_paths)}
-    return [
-        RejectedRow(places.get(path, 0), -1, int(byte), _reason(kind, message, rows))
-        for path, byte, kind, message in database.execute(query).fetchall()
-    ]
+    lost = []
+    for path, byte, line, kind, message, is_open in database.execute(query).fetchall():
+        row = RejectedRow(places.get(path, 0), -1, max(int(byte) - 1, 0), int(line), _reason(kind, message, rows))
+        if is_open:
+            shown = rows.files.shown[row.file]
+            number = _lines_of(Path(rows.plain_paths[row.file]), rows, [row])[0][1]
+            raise InputError(
+                f"{shown} line {number}: a quote is not closed, and the lines after it cannot be read; correct the "
+                "line, or give datamodule.files.quote='' if quotes are a part of the text"
+            )
+        lost.append(row)
+    return lost
 
 
 def _reason(kind: str, message: str, rows: RawRows) -> str:
@@ -106,7 +123,7 @@ def _reason(kind: str, message: str, rows: RawRows) -> str:
         found = re.search(r"Found: (\d+)", message)
         num = len(rows.columns)
         return f"a line must have {num} column{'s' * (num > 1)}" + (f", got {found[1]}" if found else "")
-    return _REASONS.get(kind, " ".join(message.split())[:100]).format(encoding=rows.encoding.upper())
+    return _REASONS.get(kind, kind.lower()).format(encoding=rows.encoding.upper())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,15 +151,21 @@ class Rejections:
 
     def too_many(self, found: RejectedRows, num_rows: int, path: str, max_rejected: float, rows: RawRows) -> str:
         """The message for a source that has too many of them."""
-        first = "; ".join(
-            f"{Path(str(row['file'])).name} {unit} {row[unit]}: {row['reason']}"
-            for row in self.examples(found, rows)
-            for unit in ("line", "row")
-            if unit in row
-        )
+        reasons = sorted(found.by_reason.items(), key=lambda entry: -entry[1])[:3]
+        firsts = [
+            next((row for row in found.rows if row.reason.startswith(reason)), None)  # all are listed up to a limit
+            for reason, _ in reasons
+        ]
+        listed = []
+        for (reason, num), row in zip(reasons, firsts, strict=True):
+            [example] = _located([row], rows, with_text=False) if row else [{}]
+            unit = next((unit for unit in ("line", "row") if unit in example), None)
+            where = f"{Path(str(example['file'])).name} {unit} {example[unit]}: " if unit else ""
+            more = f" ({num:,} times)" if num > 1 else ""
+            listed.append(f"{where}{row.reason if row else reason}{more}")
         return (
             f"{found.num} of {num_rows} rows in {path} are invalid, more than max_rejected={max_rejected} allows "
-            f"({first}); correct them (they are listed in {self.path}), or raise datamodule.max_rejected"
+            f"({'; '.join(listed)}); correct them (they are listed in {self.path}), or raise datamodule.max_rejected"
         )
 
 
@@ -167,8 +190,8 @@ def _lines_of(path: Path, rows: RawRows, wanted: list[RejectedRow]) -> list[tupl
     """Unit (`line` or `row`), number and text of rejected rows of one file."""
     dialect = rows.dialect
     if dialect is None or not rows.files.is_local or path.suffix == ".zst":
-        return [("row", row.row + 1, None) for row in wanted]
-    lost = _line_numbers(path, [row.byte for row in wanted if row.byte >= 0])
+        return [("row", row.row + 1, None) if row.line < 0 else ("line", row.line, None) for row in wanted]
+    lost = _line_numbers(path, rows.encoding, [row.byte for row in wanted if row.byte >= 0])
     rest = {row.row for row in wanted if row.row >= 0}
     read = _read_rows(path, dialect, rows.encoding, rest, {number for number, _ in lost.values()})
     return [("line", *(lost[row.byte] if row.byte >= 0 else read.get(row.row, (0, None)))) for row in wanted]
@@ -178,20 +201,45 @@ def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
     return gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def _line_numbers(path: Path, positions: list[int]) -> dict[int, tuple[int, str]]:
-    """Number and text of the line that begins at each byte; the bytes ascend."""
+class _AsUtf8(io.RawIOBase):
+    """A text of another encoding as the bytes that DuckDB counts: UTF-8."""
+
+    def __init__(self, text: io.TextIOBase) -> None:
+        self._text, self._rest = text, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._rest = self._rest or self._text.read(1 << 20).encode()
+        num = min(len(buffer), len(self._rest))
+        buffer[:num], self._rest = self._rest[:num], self._rest[num:]
+        return num
+
+
+def _line_numbers(path: Path, encoding: str, positions: list[int]) -> dict[int, tuple[int, str]]:
+    """Number and text of the line that begins at each byte, or at the first byte after it that ends no line."""
     found: dict[int, tuple[int, str]] = {}
     if not positions:
         return found
-    with _open(path) as file:
-        number, at, end = 1, 0, b"\n" if b"\n" in file.read(1 << 22) else b"\r"
-        file.seek(0)
+    with _open(path) as binary:
+        text = binary
+        if encoding != "utf-8":
+            name = "utf-16-le" if encoding == "utf-16" else encoding  # DuckDB counts the mark
+            decoded = io.TextIOWrapper(binary, encoding=name, errors="replace", newline="")
+            text = io.BufferedReader(_AsUtf8(decoded), 1 << 20)
+        rest = text.read(1 << 20)  # what was read beyond `at`
+        end = b"\n" if b"\n" in rest else b"\r"
+        number = at = 0
         for position in sorted(set(positions)):
-            while at < position and (block := file.read(min(1 << 20, position - at))):
-                number, at = number + block.count(end), at + len(block)
-            text = file.read(300)
-            file.seek(at)
-            found[position] = number, text.partition(end)[0].decode("utf-8", "replace")
+            while at + len(rest) < position + 400 and (block := text.read(1 << 20)):
+                skipped, rest = rest[: position - at], rest[position - at :]
+                number, at = number + skipped.count(end), at + len(skipped)
+                rest += block
+            number, at, rest = number + rest[: position - at].count(end), position, rest[position - at :]
+            line = rest[:400].lstrip(b"\r\n")
+            blank = rest[: len(rest[:400]) - len(line)].count(end)
+            found[position] = number + blank + 1, re.split(rb"[\r\n]", line, maxsplit=1)[0].decode("utf-8", "replace")
     return found
 
 

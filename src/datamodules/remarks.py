@@ -1,6 +1,7 @@
 """What a run prints below the table of its data: what was left out, and what the user may not expect."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from src.datamodules.table import Reading
 
 _MANY_TIES = 0.05
 """Share of events with the timestamp of the event before them, above which their order is the order of the file."""
+
+_EARLY_MS = 631_152_000_000
+"""Start of 1990. Seconds that are read as milliseconds are in January 1970."""
 
 _SOURCE_OF_SHARE = {
     "longest": "played / longest play of the track in training (the source has no durations)",
@@ -27,6 +31,7 @@ def remarks_on(
     *,
     dropped: Mapping[str, int],
     interleaved: str,
+    now_ms: float,
 ) -> list[str]:
     """Lines of text, in the order in which the data were read.
 
@@ -37,13 +42,14 @@ def remarks_on(
         catalog: the tracks.
         dropped: number of events that each rule left out.
         interleaved: policy for sessions of one user at the same time.
+        now_ms: the time now, in milliseconds since 1970.
     """
     lines = []
     if reading.guessed:
         found = " ".join(f"{role}={reading.columns[role]}" for role in reading.guessed)
         lines.append(f"columns      {found}, by their names; datamodule.columns.<role>=<column> changes one")
-    if reading.encoding == "latin-1":
-        lines.append("encoding     latin-1, because many lines are not UTF-8 (datamodule.files.encoding)")
+    if reading.encoding != "utf-8":
+        lines.append(f"encoding     {reading.encoding}, because the text is not UTF-8 (datamodule.files.encoding)")
     if left_out := {name: num for name, num in dropped.items() if num and name != "interleaved"}:
         lines.append(f"left out     {', '.join(f'{num:,} by {name}' for name, num in left_out.items())}")
     if sessions.num_interleaved:
@@ -58,6 +64,14 @@ def remarks_on(
             f"ties         {sessions.num_tied / num_events:.0%} of the events have the time of the event before them; "
             "their order is the order of the rows"
         )
+    if sessions.has_clock and (num_future := int((sessions.timestamp > now_ms).sum())):
+        latest = datetime.fromtimestamp(sessions.timestamp.max() / 1000, UTC)
+        lines.append(
+            f"times        {num_future:,} events lie in the future, the last in {latest:%B %Y}; check "
+            "datamodule.units.timestamp and datamodule.zone"
+        )
+    if reading.units.get("timestamp") == "ms" and sessions.timestamp.max(initial=0) < _EARLY_MS:
+        lines.append("times        all events lie before 1990; are the times seconds? datamodule.units.timestamp=s")
     if reading.share in _SOURCE_OF_SHARE:
         lines.append(f"share played {_SOURCE_OF_SHARE[reading.share]}")
     return lines + _on_shares(reading, pairs["train"]) + _on_artists(reading, catalog)
@@ -74,6 +88,9 @@ def _on_shares(reading: Reading, train: Pairs) -> list[str]:
             f"share played {known[0]:g} for every training pair: there is nothing to predict; type recipe=playlists, "
             "which ranks the track that follows"
         ]
+    mean = float(known.mean())
+    if reading.share == "played" and not 0.02 < mean < 0.995:
+        return [f"share played {mean:.3g} on average; check datamodule.units.played and datamodule.units.duration"]
     if (num := len(train.played_ratio) - len(known)) > 0:
         return [f"share played unknown for {num:,} of {len(train.played_ratio):,} training pairs"]
     return []

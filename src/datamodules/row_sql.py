@@ -71,12 +71,14 @@ class Cells:
         plain, type_ = self._plain(path)
         if type_.endswith("[]"):
             return f"CAST({plain}[1] AS VARCHAR)"
+        if type_ in ("FLOAT", "DOUBLE"):  # ids of pandas, where one was missing: 7.0
+            return f"regexp_replace(CAST({plain} AS VARCHAR), '[.]0$', '')"
         return f"NULLIF({plain}, '')" if type_ == "VARCHAR" else f"CAST({plain} AS VARCHAR)"
 
     def shown(self, path: str) -> str:
         """The value as text for a message, also of a JSON value that is read as a number."""
         if path not in self._derived and self.rows.is_json:
-            keys = "".join(f'."{key}"' for key in path.split("."))
+            keys = "".join(f'."{key}"' for key in self.rows.parts(path))
             return f"TRY(json_extract_string(line, '${_sql(keys)}'))"
         return f"CAST({self._plain(path)[0]} AS VARCHAR)"
 
@@ -85,9 +87,10 @@ class Cells:
         if path in self._derived or not self.rows.is_json:
             return self.typed(path, type_)
         schema: object = type_
-        for key in reversed(path.split(".")):
+        parts = self.rows.parts(path)
+        for key in reversed(parts):
             schema = {key: schema}
-        inner = ".".join(f'"{key}"' for key in path.split("."))
+        inner = ".".join('"' + key.replace('"', '""') + '"' for key in parts)
         return f"TRY(json_transform(line, '{_sql(json.dumps(schema))}')).{inner}"
 
     def _plain(self, path: str) -> tuple[str, str]:
@@ -134,11 +137,11 @@ def artist_of(path: str | None, cells: Cells, settings: TableSettings) -> str:
         return "CAST(NULL AS VARCHAR)"
     text = cells.text(path)
     if cells.rows.is_json:
-        first = f"COALESCE(TRY(json_extract_string({text}, '$[0]')), {text})"
-        text = f"CASE WHEN {text} LIKE '[%' THEN {first} ELSE {text} END"
+        is_list = f"json_valid({text}) AND {text} LIKE '[%'"
+        text = f"CASE WHEN {is_list} THEN json_extract_string({text}, '$[0]') ELSE {text} END"
     if settings.artist_separator is not None:
         text = f"trim(string_split({text}, '{_sql(settings.artist_separator)}')[1])"
-    return text
+    return f"NULLIF({text}, '')"
 
 
 def whole(path: str, cells: Cells) -> str:
@@ -267,7 +270,7 @@ def _bad_time(role: str, plan: Plan, cells: Cells) -> list[str]:
 
 def _got(path: str, cells: Cells) -> str:
     """SQL of the end of a reason: the value."""
-    return f"COALESCE(', got ' || left({cells.shown(path)}, 60), '')"
+    return f"COALESCE(', got ' || left({cells.shown(path)}, 60), ', got nothing')"
 
 
 def min_seconds_rule(seconds: int | float, plan: Plan, cells: Cells) -> str:

@@ -16,18 +16,21 @@ import numpy as np
 
 from src.catalog import Catalog
 from src.datamodules.files import find_files
-from src.datamodules.mapping import map_columns
-from src.datamodules.raw_rows import RawRows, are_whole, check_rejects, count, one_line, open_rows, run
+from src.datamodules.mapping import map_columns, refuse_private
+from src.datamodules.raw_rows import FILE, RawRows, are_whole, check_rejects, count, one_line, open_rows, run
 from src.datamodules.rejected_rows import Rejections, find_rejected
 from src.datamodules.row_sql import Cells, Plan, capped, min_seconds_rule, parse_select
 from src.datamodules.table_settings import TableSettings
 from src.datamodules.track_file import Tracks, read_track_file, tracks_of_events
-from src.datamodules.units import unit_of_duration, unit_of_ratio, unit_of_time
+from src.datamodules.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
 from src.errors import InputError, check_number
 from src.runs.cores import duckdb_settings
 
 MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""
+
+_MANY_NOT_UTF_8 = 0.01
+"""Share of lines that are not UTF-8 above which a file is read as Latin-1."""
 
 _SAMPLE = 10_000
 """Rows whose values decide the units that the settings leave open."""
@@ -128,7 +131,7 @@ def read_table(
     with _database(settings) as (database, folder):
         tracks, opened = _open(database, path, settings, folder, min_seconds=min_seconds)
         _parse(database, opened)
-        if _has_wrong_encoding(database, opened, max_rejected):
+        if _has_wrong_encoding(database, opened):
             latin = replace(settings, files=replace(settings.files, encoding="latin-1"))
             tracks, opened = _open(database, path, latin, folder, min_seconds=min_seconds)
             _parse(database, opened)
@@ -152,10 +155,17 @@ def look_at(path: str, settings: TableSettings) -> Plan:
 
 @contextmanager
 def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    import pandas as pd  # noqa: F401 - otherwise DuckDB imports it, and a Ctrl-C in that import is lost
+
     with tempfile.TemporaryDirectory(prefix="segue-") as folder, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{folder}/spill'; SET memory_limit = '{MEMORY}'")
         database.execute(f"SET TimeZone = '{settings.zone}'")
-        yield database, Path(folder)
+        try:
+            yield database, Path(folder)
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+                raise KeyboardInterrupt from None
+            raise
 
 
 def _open(
@@ -165,11 +175,18 @@ def _open(
     archive = folder / "unpacked"
     tracks = read_track_file(database, settings, archive if archive.is_dir() else Path(path))
     rows = open_rows(database, files, settings.files, key="datamodule.files", optional=settings.optional)
+    refuse_private(rows.columns, settings.sql.texts)
     rows.use_in_sql(settings.sql.texts)
     derived = _derived_types(database, rows, settings)
     cells = Cells(rows, derived)
     values = partial(_values, database, cells, settings)
-    mapping = map_columns(rows, settings.columns, list(derived), lambda column: _are_numbers(values(column)))
+    mapping = map_columns(
+        rows,
+        settings.columns,
+        list(derived),
+        has_numbers=lambda column: _are_numbers(values(column)),
+        is_filled=partial(_is_filled, database, cells, settings),
+    )
     has_durations = tracks is not None and tracks.has_durations
     plan = Plan(
         mapping=mapping,
@@ -225,6 +242,14 @@ def _values(
     return [str(value) for (value,) in found]
 
 
+def _is_filled(database: duckdb.DuckDBPyConnection, cells: Cells, settings: TableSettings, path: str) -> bool:
+    """Whether 99 % of the first rows have a value in a column."""
+    relation = _with_derived(cells.rows.relation(limit=_SAMPLE), settings)
+    query = f"SELECT COALESCE(avg((COALESCE({cells.shown(path)}, '') <> '')::INT), 0) FROM ({relation})"
+    [(share,)] = run(database, query, cells.rows.parameters, files=cells.rows.files).fetchall()
+    return bool(share >= 0.99)
+
+
 def _are_numbers(values: list[str]) -> bool:
     return bool(values) and all(value.lstrip("-").isdecimal() for value in values)
 
@@ -232,7 +257,10 @@ def _are_numbers(values: list[str]) -> bool:
 def _units(mapping: Mapping[str, str], values: "partial[list[str]]", settings: TableSettings) -> dict[str, str]:
     units: dict[str, str] = {}
     if column := mapping.get("timestamp"):
-        units["timestamp"] = unit_of_time(values(column), settings.units["timestamp"], column=column)
+        found = values(column)
+        units["timestamp"] = unit_of_time(found, settings.units["timestamp"], column=column)
+        if settings.units["timestamp"] == "auto" and units["timestamp"] == "iso":
+            check_times(found, column=column)
     for role in ("played", "duration"):
         if column := mapping.get(role):
             key = f"datamodule.units.{role}"
@@ -279,7 +307,8 @@ def _parse(database: duckdb.DuckDBPyConnection, opened: _Opened) -> None:
         blank.append("line IS NULL")
     items = ", row, place" if has_items else ""
     query = f"""CREATE OR REPLACE TABLE parsed AS
-        SELECT file, {" OR ".join(blank) or "FALSE"} AS is_blank {items}, {select} FROM ({opened.relation()})"""
+        SELECT {FILE} AS file, {" OR ".join(blank) or "FALSE"} AS is_blank {items}, {select}
+        FROM ({opened.relation()})"""
     try:
         run(database, query, rows.parameters, files=rows.files)
     except InputError as error:
@@ -292,13 +321,13 @@ def _parse(database: duckdb.DuckDBPyConnection, opened: _Opened) -> None:
         SELECT {number}, * {"EXCLUDE (row, place)" if has_items else ""} FROM parsed WHERE NOT is_blank""")
 
 
-def _has_wrong_encoding(database: duckdb.DuckDBPyConnection, opened: _Opened, max_rejected: int | float) -> bool:
-    """Whether more lines are not UTF-8 than may be rejected, and the settings leave the encoding open."""
+def _has_wrong_encoding(database: duckdb.DuckDBPyConnection, opened: _Opened) -> bool:
+    """Whether many lines are not UTF-8, and the settings leave the encoding open."""
     rows = opened.rows
     if rows.rejects is None or opened.settings.files.encoding != "auto" or rows.is_json:
         return False
     num_bad = count(database, f"SELECT count(*) FROM {rows.rejects} WHERE error_type = 'INVALID ENCODING'")
-    return num_bad > max_rejected * count(database, "SELECT count(*) FROM parsed")
+    return num_bad > _MANY_NOT_UTF_8 * count(database, "SELECT count(*) FROM parsed")
 
 
 def _events(
@@ -320,10 +349,18 @@ def _events(
     num_rows = count(database, "SELECT count(DISTINCT row) FROM numbered") if settings.sql.each else None
     num_rows = (num_rows if num_rows is not None else count(database, "SELECT count(*) FROM numbered")) + found.num_lost
     if num_rows == 0:
-        raise InputError(f"no events: {rows.files.shown[0]} has no rows; check datamodule.path")
+        raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
     rejections.write(found, rows)
     if found.num > max_rejected * num_rows:
         raise InputError(rejections.too_many(found, num_rows, path, max_rejected, rows))
+    num_events = count(
+        database, "SELECT count(*) FROM numbered WHERE dropped IS NULL AND row NOT IN (SELECT row FROM rejected)"
+    )
+    if num_events == 0:
+        raise InputError(
+            f"no events: of {num_rows} rows in {path}, {found.num} are invalid and {num_rows - found.num} are left "
+            "out; check datamodule.columns, datamodule.policies.min_seconds and datamodule.sql.drop"
+        )
     user_names = _name_users(database)
     _make_view(database, has_recommendations="recommendation" in plan.mapping, has_names=user_names is not None)
     dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
@@ -338,10 +375,7 @@ def _events(
             share=plan.share,
             encoding=rows.encoding,
             num_rows=num_rows,
-            num_events=count(
-                database,
-                "SELECT count(*) FROM numbered WHERE dropped IS NULL AND row NOT IN (SELECT row FROM rejected)",
-            ),
+            num_events=num_events,
             rejected=found.by_reason,
             examples=rejections.examples(found, rows),
             dropped=dict.fromkeys(plan.drop, 0) | {str(name): int(num) for name, num in dropped},

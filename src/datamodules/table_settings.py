@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
 from typing import Any
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import available_timezones
 
 from src.datamodules.files import FileSettings, refuse_unknown
 from src.datamodules.mapping import ROLES
+from src.datamodules.units import unit_of_duration, unit_of_ratio, unit_of_time
 from src.errors import InputError
 
 SHARES = ("auto", "ratio", "played", "skipped", "gap", "none")
@@ -109,9 +109,10 @@ class TableSettings:
             ("shares_above_one", ("cap", "reject")),
         ):
             check_choice(f"datamodule.{name}", getattr(self, name), allowed)
-        if self.zone != str(UTC) and self.zone not in available_timezones():
-            raise InputError(f"datamodule.zone must be a time zone such as UTC or Europe/Berlin, got {self.zone!r}")
-        ZoneInfo(self.zone)
+        unit_of_time([], self.units["timestamp"], column="")
+        unit_of_ratio([], self.units["played_ratio"], column="")
+        for role in ("played", "duration"):
+            unit_of_duration([], self.units[role], column="", key=f"datamodule.units.{role}")
 
 
 def table_settings(
@@ -132,12 +133,33 @@ def table_settings(
     Raises:
         InputError: a key is unknown, or a value is not allowed.
     """
+    names = ("columns", "zone", "artist_separator", "optional")
+    settings |= _checked(**{name: settings[name] for name in names})
     return TableSettings(
         files=FileSettings.from_config(files, key="datamodule.files"),
         catalogue=catalogue_settings(catalogue),
         sql=sql_settings(sql),
         **settings,
     )
+
+
+def _checked(*, columns: Mapping[str, Any], zone: Any, artist_separator: Any, optional: Any) -> dict[str, Any]:
+    """The settings whose type may be wrong; names of columns as texts."""
+    for role, column in columns.items():
+        if column is not None and (not isinstance(column, str | int) or column in ("", True, False)):
+            raise InputError(f"datamodule.columns.{role} must be the name of a column, or null, got {column!r}")
+    if zone not in available_timezones():
+        raise InputError(f"datamodule.zone must be a time zone such as UTC or Europe/Berlin, got {zone!r}")
+    if artist_separator is not None and (not isinstance(artist_separator, str) or not artist_separator):
+        raise InputError(f"datamodule.artist_separator must be a text such as ';', or null, got {artist_separator!r}")
+    if isinstance(optional, str) or not isinstance(optional, Sequence):
+        raise InputError(f"datamodule.optional must be a list of columns, got {optional!r}")
+    return {
+        "columns": {role: None if column is None else str(column) for role, column in columns.items()},
+        "zone": zone,
+        "artist_separator": artist_separator,
+        "optional": optional,
+    }
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -184,7 +206,12 @@ def sql_settings(config: Mapping[str, Any]) -> SqlSettings:
     Raises:
         InputError: a key is unknown.
     """
+    if not isinstance(config, Mapping):
+        raise InputError(f"datamodule.sql must have the keys each, columns, drop and reject, got {config!r}")
     refuse_unknown(config, ["each", "columns", "drop", "reject"], key="datamodule.sql")
+    for name in ("columns", "drop", "reject"):
+        if not isinstance(config.get(name) or {}, Mapping):
+            raise InputError(f"datamodule.sql.{name} must be expressions by name, got {config[name]!r}")
     parts = {
         name: {str(key): str(text) for key, text in (config.get(name) or {}).items() if text is not None}
         for name in ("columns", "drop", "reject")

@@ -6,6 +6,7 @@ Times become milliseconds since 1970, durations milliseconds, shares fractions.
 import re
 from collections.abc import Sequence
 
+import duckdb
 import numpy as np
 
 from src.errors import InputError
@@ -46,6 +47,8 @@ def unit_of_time(values: Sequence[str], given: str, *, column: str) -> str:
                 f"datamodule.units.timestamp must be auto, {', '.join(TIMES)}, or a format such as '%d %b %Y, %H:%M', "
                 f"got {given!r}"
             )
+        if given not in TIMES:
+            _check_format(given)
         return given
     numbers = _numbers(values)
     if len(numbers) <= len(values) / 2:
@@ -59,6 +62,50 @@ def unit_of_time(values: Sequence[str], given: str, *, column: str) -> str:
         "give datamodule.units.timestamp=s, ms, us or ns (since 1970), or datamodule.columns.timestamp=null if they "
         "are no times"
     )
+
+
+_OTHER_FORMATS = (
+    *("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y, %H:%M", "%m/%d/%Y %I:%M %p", "%m/%d/%Y %I:%M:%S %p"),
+    *("%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S", "%d-%m-%Y %H:%M:%S", "%d-%m-%Y %H:%M"),
+    *("%a, %d %b %Y %H:%M:%S", "%a %b %d %H:%M:%S %Y", "%Y.%m.%d %H:%M:%S", "%Y%m%d"),
+)
+"""Formats that are proposed, and not used by themselves: some mean another day in another country."""
+
+
+def check_times(values: Sequence[str], *, column: str) -> None:
+    """Refuse texts of which most are no times as they are usually written, and propose a format.
+
+    Args:
+        values: texts of the first rows.
+        column: its name, for messages.
+
+    Raises:
+        InputError: most are not.
+    """
+    if not values:
+        return
+    usual = f"COALESCE(TRY_CAST(value AS TIMESTAMPTZ), TRY_STRPTIME(value, {list(USUAL_FORMATS)})::TIMESTAMPTZ)"
+    others = ", ".join(f"avg((TRY_STRPTIME(value, '{text}') IS NOT NULL)::INT)" for text in _OTHER_FORMATS)
+    query = f"SELECT avg(({usual} IS NOT NULL)::INT), {others} FROM (SELECT unnest($values) AS value)"
+    with duckdb.connect() as database:
+        [(known, *fits)] = database.execute(query, {"values": list(values)}).fetchall()
+    if known >= 0.5:
+        return
+    best = max(range(len(fits)), key=lambda place: fits[place])
+    proposed = f"'{_OTHER_FORMATS[best]}' fits the first rows" if fits[best] > 0.5 else "'%d.%m.%Y %H:%M' is an example"
+    raise InputError(
+        f"cannot see how the times in column {column} are written, such as {values[0][:40]!r}; give "
+        f"datamodule.units.timestamp=<format of strptime>: {proposed}"
+    )
+
+
+def _check_format(given: str) -> None:
+    """Refuse a format that DuckDB does not know."""
+    try:
+        duckdb.execute("SELECT try_strptime('', ?)", [given])
+    except duckdb.Error as error:
+        reason = " ".join(str(error).split()).partition("Error: ")[2]
+        raise InputError(f"datamodule.units.timestamp={given} is no format of strptime: {reason}") from None
 
 
 def unit_of_duration(values: Sequence[str], given: str, *, column: str, key: str) -> str:

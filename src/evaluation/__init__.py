@@ -1,1 +1,1 @@
-"""Evaluation: ranking metrics, one value for each test query, and the direction of each metric."""
+"""Evaluation: ranking metrics, the direction of each metric, and estimates from the log of other recommenders."""

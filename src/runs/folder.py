@@ -206,7 +206,7 @@ def parameters(config: DictConfig) -> dict[str, Any]:
 
     A value that another one decides (`${seed}`, `${run_dir}/…`) is left out, so that two runs differ only in what
     was chosen. A value of a recipe is under the name of the part that uses it (`model.dim`); the name of the recipe is
-    `recipe.name`. What a source does not have (`datamodule.columns.skipped=null`) is left out too.
+    `recipe.name`. What a source does not have (`datamodule.columns.skipped=null`) and its SQL are left out too.
     """
     values = flatten(as_dict(config))
     decided = [
@@ -218,6 +218,7 @@ def parameters(config: DictConfig) -> dict[str, Any]:
         if name.partition(".")[0] not in _OF_THE_RUN
         and (not name.startswith("recipe.") or name == "recipe.name")
         and not (name.startswith("datamodule.") and values[name] in (None, {}, [], "auto"))
+        and not name.startswith(("datamodule.sql.", "datamodule.catalogue.sql."))
     }
 
 

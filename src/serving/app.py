@@ -78,6 +78,7 @@ class ServiceApp:
         token: the token that a request must send, if any.
         rate_limit: limits the requests of a client, if given.
         with_fallback: whether lines of the event log have the source of an answer that no list gave.
+        with_propensity: whether `next` lines have the probability of their recommendation, and the release.
     """
 
     def __init__(
@@ -92,12 +93,14 @@ class ServiceApp:
         token: str | None,
         rate_limit: RateLimit | None,
         with_fallback: bool,
+        with_propensity: bool,
     ) -> None:
         self.state, self._metrics = state, metrics
         self._upkeep, self._closing = list(upkeep), list(closing)
         self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
         self._token = None if token is None else token.encode()
-        self._rate_limit, self._with_fallback = rate_limit, with_fallback
+        self._rate_limit = rate_limit
+        self._with_fallback, self._with_propensity = with_fallback, with_propensity
         self._strict, self._lenient = TypeAdapter(PlayedTrack), TypeAdapter(_PlayedTrackInOtherTypes)
         self._pages = make_pages(state, event_paths=_event_paths())
 
@@ -169,21 +172,24 @@ class ServiceApp:
             f'{{"message": "{call}", "timestamp": {now}, "user": {user}, '
             f'"track": {played.track}, "time": {played.time}, '
         )
-        fallback = None
+        fallback, extra = None, ""
         if call == "next":
             session: list[int] = []
             if recommender.remembers(arm):
                 session = await state.sessions.play(user, played.track, now)
-            following, fallback = recommender.follow(arm, user, row, session)
+            following, fallback, propensity = recommender.follow(arm, user, row, session)
             if fallback:
                 self._metrics.fell_back(arm, fallback)
             track = int(recommender.release.track_ids[following])
             recommendation, answer = str(track), b'{"user": %d, "track": %d}' % (user, track)
+            if self._with_propensity:
+                extra = f', "propensity": {propensity}, "release": {recommender.version}'
         else:
             if recommender.remembers(arm):
                 await state.sessions.end(user)
             recommendation, answer = "null", b'{"user": %d}' % user
-        extra = f', "fallback": {json.dumps(fallback)}' if self._with_fallback else ""
+        if self._with_fallback:
+            extra += f', "fallback": {json.dumps(fallback)}'
         line = (
             f'{head}"latency": {time.perf_counter() - arrived:.9f}, "recommendation": {recommendation}, '
             f'"experiments": {recommender.experiments[arm]}{extra}}}\n'

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from src.assignment import salt_of, treatment
-from src.recommendations import pick
+from src.recommendations import pick, pick_probability, redraw_probability
 from src.serving.release import LISTS, Arm, Release
 
 FALLBACKS = ("artist", "popular", "random")
@@ -38,10 +38,11 @@ _NO_TRACKS = np.empty(0, np.int64)
 
 
 class Next(NamedTuple):
-    """The next track: its row, and which of `FALLBACKS` it came from, if any."""
+    """The next track: its row, which of `FALLBACKS` it came from, if any, and the probability that it was picked."""
 
     row: int
     fallback: str | None
+    propensity: float
 
 
 class Recommender:
@@ -55,13 +56,16 @@ class Recommender:
     def __init__(self, release: Release, rng: np.random.Generator) -> None:
         self.release, self._rng = release, rng
         self._arm_names, self._salt = list(release.arms), salt_of(release.experiment)
-        self._top = np.asarray(release.top_tracks[:_POPULAR])
+        distinct = dict.fromkeys(release.top_tracks.tolist())  # each with the same probability
+        self._top = np.fromiter(distinct, np.int32, len(distinct))[:_POPULAR]
         self._remembers = {
             arm: given.has_lists and (given.pick != "uniform" or given.artist_gap > 0)
             for arm, given in release.arms.items()
         }
         self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
         """The value of `experiments` in the event log, for each arm."""
+        self.version = json.dumps(release.version)
+        """The value of `release` in the event log."""
 
     def arm_of(self, user: int) -> str:
         """Name of the arm of a user."""
@@ -84,15 +88,16 @@ class Recommender:
         session = np.fromiter(played, np.int64, len(played)) if self._remembers[arm] else _NO_TRACKS
         heard = session if given.pick != "uniform" else _NO_TRACKS  # uniform repeats tracks, as the predecessor does
         if given.has_lists:
-            following = self._from_list(self.release.candidates(arm, user, row), given, heard, session)
+            following, propensity = self._from_list(self.release.candidates(arm, user, row), given, heard, session)
             if following >= 0:
-                return Next(following, None)
+                return Next(following, None, propensity)
         for source in _SOURCES[given.policy]:
             tracks = self._others(row) if source == "artist" else self._top
-            following = self._draw(tracks[~self._is_heard(tracks, heard)])
+            following, propensity = self._draw(tracks[~self._is_heard(tracks, heard)])
             if following >= 0:
-                return Next(following, None if source == _OWN.get(given.policy) else source)
-        return Next(self._any(heard), None if given.policy == "random" else "random")
+                return Next(following, None if source == _OWN.get(given.policy) else source, propensity)
+        following, propensity = self._any(heard)
+        return Next(following, None if given.policy == "random" else "random", propensity)
 
     def _from_list(
         self,
@@ -100,8 +105,8 @@ class Recommender:
         arm: Arm,
         heard: Int64[np.ndarray, "n"],
         session: Int64[np.ndarray, "m"],
-    ) -> int:
-        """Row of a candidate; -1 if none is left."""
+    ) -> tuple[int, float]:
+        """Row of a candidate and its probability; -1 if none is left."""
         if arm.pick == "uniform" and not arm.artist_gap:  # a short list is padded at its end
             return self._draw(candidates if candidates[-1] >= 0 else candidates[candidates >= 0])
         is_open = (candidates >= 0) & ~self._is_heard(candidates, heard)
@@ -109,12 +114,17 @@ class Recommender:
             artists = self._artists_of(session[-arm.artist_gap :])
             is_spaced = is_open & ~(self.release.artist_of[candidates][:, None] == artists).any(1)
             is_open = is_spaced if is_spaced.any() else is_open
-        place = int(pick(arm.pick, is_open[None], np.array([self._rng.random()]))[0])
-        return int(candidates[place]) if place >= 0 else -1
+        places = pick(arm.pick, is_open[None], np.array([self._rng.random()]))
+        if places[0] < 0:
+            return -1, 0.0
+        is_certain = arm.pick == "ranked"
+        propensity = 1.0 if is_certain else float(pick_probability(arm.pick, is_open[None], places)[0])
+        return int(candidates[places[0]]), propensity
 
-    def _draw(self, tracks: Int32[np.ndarray, "n"]) -> int:
-        """A random one of the rows; -1 if there is none."""
-        return int(tracks[int(self._rng.random() * len(tracks))]) if len(tracks) else -1
+    def _draw(self, tracks: Int32[np.ndarray, "n"]) -> tuple[int, float]:
+        """A random one of the rows and its probability; -1 if there is none."""
+        num = len(tracks)
+        return (int(tracks[int(self._rng.random() * num)]), 1 / num) if num else (-1, 0.0)
 
     def _is_heard(self, rows: Int32[np.ndarray, "n"], heard: Int64[np.ndarray, "m"]) -> Bool[np.ndarray, "n"]:
         if not len(heard):
@@ -130,9 +140,15 @@ class Recommender:
         tracks = self.release.artist_tracks(row)
         return np.asarray(tracks[tracks != row])
 
-    def _any(self, heard: Int64[np.ndarray, "m"]) -> int:
+    def _any(self, heard: Int64[np.ndarray, "m"]) -> tuple[int, float]:
+        """A random row that the session has not played, as far as some draws find one, and its probability."""
+        num = len(self.release)
         for _ in range(_TRIES):
-            row = int(self._rng.random() * len(self.release))
-            if not self._is_heard(np.array([row], np.int32), heard)[0]:
+            row = int(self._rng.random() * num)
+            is_heard = self._is_heard(np.array([row], np.int32), heard)
+            if not is_heard[0]:
                 break
-        return row
+        if not len(heard):
+            return row, 1 / num
+        num_heard = np.isin(np.unique(heard), self.release.track_ids).sum(keepdims=True)
+        return row, float(redraw_probability(num, num_heard, is_heard, _TRIES)[0])

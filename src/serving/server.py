@@ -111,6 +111,7 @@ def make_service(
         token=os.environ.get(TOKEN) or None,
         rate_limit=settings.rate_limit(),
         with_fallback=settings.log["with_fallback"],
+        with_propensity=settings.log["with_propensity"],
     )
 
 

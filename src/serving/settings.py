@@ -18,6 +18,8 @@ from src.serving.session_memory import check_limits
 SETTINGS = "serve.json"
 TOKEN = "SEGUE_TOKEN"
 REDIS = "SEGUE_REDIS_URL"
+KEYS = ("with_fallback", "with_propensity")
+"""Settings of `log` that decide which keys a line of the event log has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,8 @@ class ServiceSettings:
         check_number("restart.max_pause_s", self.restart["max_pause_s"], least=0.1, most=5)
         check_number("restart.reset_after_s", self.restart["reset_after_s"], above=0)
         self.rate_limit()
-        check_flag("log.with_fallback", self.log["with_fallback"])
+        for name in KEYS:
+            check_flag(f"log.{name}", self.log[name])
         check_log(**self.log_settings())
         check_limits(**self.sessions)
         failures, given = ("error", "embedded"), self.store.get("on_failure", "error")
@@ -93,7 +96,7 @@ class ServiceSettings:
 
     def log_settings(self) -> dict[str, Any]:
         """The settings of `EventLogWriter`."""
-        return {name: value for name, value in self.log.items() if name != "with_fallback"}
+        return {name: value for name, value in self.log.items() if name not in KEYS}
 
     def rate_limit(self) -> RateLimit | None:
         """The rate limit of a client, if any."""

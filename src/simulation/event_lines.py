@@ -3,6 +3,7 @@
 V sessions, E listens.
 """
 
+import json
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Float64, Int64, UInt8
 
 from src.errors import InputError
 from src.runs.atomic import write_whole
@@ -47,6 +48,8 @@ class Events:
         shares: share played of each track, in hundredths, 0 to 100.
         following: raw id of the track recommended next; -1 at the end of a session.
         arms: number of the arm of each event.
+        propensities: probability with which the arm recommends `following`; NaN where it is not known, and at the end
+            of a session.
     """
 
     timestamps: Int64[np.ndarray, "E"]
@@ -55,6 +58,7 @@ class Events:
     shares: UInt8[np.ndarray, "E"]
     following: Int64[np.ndarray, "E"]
     arms: Int64[np.ndarray, "E"]
+    propensities: Float64[np.ndarray, "E"]
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -115,6 +119,7 @@ class Events:
             shares=plays.shares[order],
             following=np.where(is_last, -1, np.roll(ids, -1))[order],
             arms=np.repeat(plan.arm_of[plays.users], plays.lengths)[order],
+            propensities=np.roll(plays.propensities, -1)[order],  # the first track of a session has none
         )
 
 
@@ -142,13 +147,14 @@ def _session_starts(
     return started
 
 
-def write_events(events: Events, experiments: Sequence[str], path: Path) -> None:
+def write_events(events: Events, experiments: Sequence[str], path: Path, *, release: str | None) -> None:
     """Write a log. The file appears under its name only when it is complete.
 
     Args:
         events: the events to write.
         experiments: for each arm, the JSON value of the key `experiments` in its lines.
         path: the file; its folder is created if missing.
+        release: the key `release` of `next` lines, which then have the key `propensity` too; None for neither.
 
     Raises:
         InputError: the file cannot be written.
@@ -159,7 +165,7 @@ def write_events(events: Events, experiments: Sequence[str], path: Path) -> None
         with partial.open("wb") as file, ThreadPoolExecutor(_NUM_THREADS) as threads:
             encoding = deque[Future[bytes]]()
             for part in parts:
-                encoding.append(threads.submit(encode, part, experiments))
+                encoding.append(threads.submit(encode, part, experiments, release=release))
                 if len(encoding) > _NUM_THREADS:
                     file.write(encoding.popleft().result())
             file.writelines(chunk.result() for chunk in encoding)
@@ -171,12 +177,13 @@ def write_events(events: Events, experiments: Sequence[str], path: Path) -> None
         raise InputError(f"cannot write {path}: {error.strerror}; write to another folder") from None
 
 
-def encode(events: Events, experiments: Sequence[str]) -> bytes:
+def encode(events: Events, experiments: Sequence[str], *, release: str | None) -> bytes:
     """Encode events as JSON lines. The latency is 0, because nothing is requested over a network.
 
     Args:
         events: the events to encode.
         experiments: for each arm, the JSON value of the key `experiments` in its lines.
+        release: the key `release` of `next` lines, which then have the key `propensity` too; None for neither.
 
     Returns:
         One line for each event, in UTF-8.
@@ -194,10 +201,20 @@ def encode(events: Events, experiments: Sequence[str]) -> bytes:
             events.shares,
         ),
         pc.if_else(pa.array(is_next), _text(events.following), "null"),
-        _take([f', "experiments": {of_arm}}}\n' for of_arm in experiments], events.arms),
+        _take([f', "experiments": {of_arm}' for of_arm in experiments], events.arms),
+        "}\n" if release is None else _propensity_keys(events, is_next, release),
         "",  # the separator
     )
     return bytes(lines.buffers()[2])  # all lines, concatenated
+
+
+def _propensity_keys(events: Events, is_next: Bool[np.ndarray, "E"], release: str) -> pa.StringArray:
+    """The end of each line. Probabilities are few and repeat, therefore each distinct one becomes text once."""
+    known = pa.array(events.propensities, mask=np.isnan(events.propensities)).dictionary_encode()
+    texts = [f', "propensity": {value}, "release": {json.dumps(release)}}}\n' for value in known.dictionary.to_pylist()]
+    unknown = f', "propensity": null, "release": {json.dumps(release)}}}\n'
+    keys = pc.fill_null(pa.array(texts, pa.string()).take(known.indices), unknown)
+    return pc.if_else(pa.array(is_next), keys, "}\n")
 
 
 def _text(column: Int64[np.ndarray, "E"]) -> pa.StringArray:

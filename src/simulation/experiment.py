@@ -1,5 +1,6 @@
 """A simulated experiment: its arms, days and event logs, and the means of each arm."""
 
+import hashlib
 import json
 import shutil
 import time
@@ -27,6 +28,9 @@ from src.statistics.intervals import MeanInterval
 
 LEVEL = 0.95
 """Level of every interval."""
+
+RELEASE = "release.json"
+"""The file beside the log of a day that describes what was recommended."""
 
 ArmReport = Callable[[str, int, float], None]
 """Receives the progress of an arm: its name, the sessions completed since the last call, its mean time per session."""
@@ -146,6 +150,7 @@ def run_experiment(
     track_seconds: int | float,
     folder: Path,
     write_logs: bool,
+    with_propensity: bool,
     after: Path | None,
     provenance: Mapping[str, str],
     progress: ArmProgress,
@@ -167,6 +172,7 @@ def run_experiment(
         track_seconds: duration of a track, in seconds, above 0.
         folder: the run folder; created if missing.
         write_logs: whether the event logs are written.
+        with_propensity: whether `next` lines have the probability of the recommendation, and the release.
         after: run folder of a previous run to continue; its logs are linked into `folder`.
         provenance: command, commit and versions, by name.
         progress: shows the progress.
@@ -184,6 +190,7 @@ def run_experiment(
     check_number("seed", seed, whole=True, least=0)
     check_number("track_seconds", track_seconds, above=0, most=86_400)
     check_flag("write_logs", write_logs)
+    check_flag("log.with_propensity", with_propensity)
     if not experiment:
         raise InputError(
             "experiment is empty; choose a name with experiment=<name>, because it decides the arm of each listener"
@@ -206,7 +213,14 @@ def run_experiment(
     planned = {
         arm: sum(int(plan.num_visits[rows].sum()) for plan in plans) for arm, rows in zip(arms, by_arm, strict=True)
     }
-    players = Players(world, [policies[arm] for arm in arms], workers=workers, keep_events=write_logs)
+    release = describe_release(world, experiment, {arm: policies[arm] for arm in arms})
+    players = Players(
+        world,
+        [policies[arm] for arm in arms],
+        workers=workers,
+        keep_events=write_logs,
+        with_propensity=with_propensity,
+    )
     started_s = time.perf_counter()
     with players, progress(planned) as report:
         for plan in plans:
@@ -229,10 +243,15 @@ def run_experiment(
                     day_start, track_ms = midnight - DAY_MS, round(track_seconds * 1000)
                     events = Events.of(plays, plan=plan, world=world, midnight=day_start, track_ms=track_ms)
                     labels = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in arms]
-                    write_events(events, labels, folder / "logs" / f"day-{plan.day}" / "data.json")
+                    of_day, version = (
+                        folder / "logs" / f"day-{plan.day}",
+                        release["version"] if with_propensity else None,
+                    )
+                    write_events(events, labels, of_day / "data.json", release=version)
+                    write_record(release, of_day / RELEASE)
                     midnight = events.next_midnight(day_start)
-                of_day = {arm: tally.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}
-                record["days"].append({"day": plan.day, "arms": of_day})
+                means = {arm: tally.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}
+                record["days"].append({"day": plan.day, "arms": means})
                 summaries = {arm: total.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}
                 record["arms"] = {arm: {**summary, "fallbacks": fallbacks[arm]} for arm, summary in summaries.items()}
                 record["seconds"] = time.perf_counter() - started_s
@@ -245,6 +264,24 @@ def run_experiment(
             if problem:
                 raise InputError(problem)
     return record
+
+
+def describe_release(world: World, experiment: str, policies: Mapping[str, Policy]) -> dict[str, Any]:
+    """Describe what is recommended in a run, so that the probability of any recommendation can be computed.
+
+    Args:
+        world: the world of the listeners.
+        experiment: name of the experiment.
+        policies: the policy of each arm, by its name.
+
+    Returns:
+        The content of `release.json`; `version` is a digest of the rest, without the places of files.
+    """
+    arms = {arm: policy.describe() for arm, policy in policies.items()}
+    contents: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "arms": arms}
+    decisive = {arm: {key: value for key, value in given.items() if key != "file"} for arm, given in arms.items()}
+    text = json.dumps({**contents, "arms": decisive}, sort_keys=True)
+    return {"version": hashlib.blake2b(text.encode(), digest_size=6).hexdigest(), **contents}
 
 
 def _midnight(date: str) -> int:
@@ -282,7 +319,7 @@ def _link_logs(logs: Sequence[Path], into: Path) -> None:
     """Link the logs of previous days (hard links use no space), or copy them where links are not possible."""
     for folder in logs:
         (into / folder.name).mkdir(parents=True, exist_ok=True)
-        for file in folder.glob("data.json*"):
+        for file in (*folder.glob("data.json*"), *folder.glob(RELEASE)):
             target = into / folder.name / file.name
             try:
                 target.hardlink_to(file)

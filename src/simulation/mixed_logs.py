@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from src.errors import InputError, check_number
+from src.errors import InputError, check_flag, check_number
 from src.recommender_names import recommender_name
 from src.runs.provenance import ROOT
 from src.simulation.arm_policies import make_policies, template_name
@@ -34,6 +34,7 @@ class MixedLogs:
         seed: of the traffic; the world has its own seed.
         first_day: date of the sessions, such as 2026-01-05.
         track_seconds: duration of a track, in seconds.
+        log: `with_propensity`: whether `next` lines have the probability of the recommendation, and the release.
         progress: shows a progress bar during the simulation.
 
     Attributes:
@@ -53,8 +54,10 @@ class MixedLogs:
         seed: int,
         first_day: str,
         track_seconds: int | float,
+        log: Mapping[str, bool],
         progress: ProgressBar,
     ) -> None:
+        check_flag("datamodule.prepare.log.with_propensity", log["with_propensity"])
         check_number("datamodule.prepare.sessions", sessions, whole=True, least=1, most=100_000_000)
         self.world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
@@ -65,6 +68,7 @@ class MixedLogs:
             "seed": seed,
             "first_day": first_day,
             "track_seconds": track_seconds,
+            **log,
         }
         self._inputs = {
             **self._settings,

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 import aiohttp
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 from scipy.special import expit
 
 from src.errors import InputError, check_number
-from src.recommendations import PICKS, Recommendations, pick
+from src.recommendations import PICKS, Recommendations, file_digest, pick, pick_probability, redraw_probability
 from src.simulation.listener import WHOLE, Crowd
 from src.simulation.neighbours import nearest
 from src.simulation.world import World
@@ -68,6 +68,22 @@ class Policy(ABC):
             Row of one track for each session, shape `[S]`.
         """
 
+    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:  # noqa: ARG002
+        """Compute the probability with which `recommend` recommends given tracks.
+
+        Args:
+            crowd: the sessions, as `recommend` got them.
+            tracks: row of one track for each session, shape `[S]`.
+
+        Returns:
+            In [0, 1]; NaN where it is not known.
+        """
+        return np.full(len(crowd), np.nan)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the recommendations, besides the world: `policy` and its settings, as JSON."""
+        return {"policy": type(self).__name__}
+
     def finish(self, crowd: Crowd) -> None:  # noqa: B027 - most policies do not need it
         """Receive the sessions that have ended.
 
@@ -90,6 +106,14 @@ class Random(Policy):
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
         """Recommend the next track of each session."""
         return self._any_track(len(crowd))
+
+    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:  # noqa: ARG002 - all are equal
+        """Compute the probability of given tracks."""
+        return np.full(len(crowd), 1 / len(self.world.catalog))
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the recommendations."""
+        return {"policy": "random"}
 
 
 class StickyArtist(Policy):
@@ -118,6 +142,18 @@ class StickyArtist(Policy):
         self.fallbacks += len(alone)
         return np.asarray(tracks)
 
+    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:
+        """Compute the probability of given tracks."""
+        artists = crowd.artists[-1]
+        num_others = self._size[artists] - 1
+        is_other = (self.world.catalog.artist_of[tracks] == artists) & (tracks != crowd.current)
+        others = is_other / np.maximum(num_others, 1)
+        return np.where(num_others > 0, others, 1 / len(self.world.catalog))
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the recommendations."""
+        return {"policy": "sticky_artist"}
+
 
 class Popular(Policy):
     """Recommends one of the most played tracks, uniformly.
@@ -142,6 +178,15 @@ class Popular(Policy):
         top = self.world.top_tracks[: self._num_tracks]
         return np.asarray(top[self.rng.integers(len(top), size=len(crowd))])
 
+    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:  # noqa: ARG002 - the same for all
+        """Compute the probability of given tracks."""
+        top = self.world.top_tracks[: self._num_tracks]
+        return np.asarray(np.bincount(top, minlength=len(self.world.catalog))[tracks] / len(top))
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the recommendations."""
+        return {"policy": "popular", "num_tracks": self._num_tracks}
+
 
 class Lists(Policy):
     """Recommends a track of the list of the last track, or of the list of the listener, from a recommendations file.
@@ -165,18 +210,33 @@ class Lists(Policy):
         check_number("recommendations.artist_gap", artist_gap, whole=True, least=0, most=1000, hint=hint)
         if pick not in PICKS:
             raise InputError(f"pick must be one of {', '.join(PICKS)}, got {pick!r}")
-        self._pick, self._artist_gap = pick, artist_gap
+        self._pick, self._artist_gap, self._file = pick, artist_gap, str(Path(path).absolute())
         given, users = Recommendations.read(Path(path), world.catalog), world.listeners.user_ids
         if given.users is not None and not np.isin(users, given.users).any():
             raise InputError(
                 f"{path} has lists of other users, for example {given.users[0]}, and of none of the {len(users)} "
                 "listeners of this world; use lists of its users"
             )
+        self._digest = file_digest(Path(path))
         self._is_of_users = given.users is not None
         self._lists = (given.of_users(users) if self._is_of_users else given.rows).astype(np.int32)
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
         """Recommend the next track of each session."""
+        candidates, available = self._open(crowd)
+        places = pick(self._pick, available, self.rng.random(len(crowd)))
+        tracks = candidates[np.arange(len(crowd)), places].astype(np.int64)
+        without_track = np.flatnonzero(places < 0)
+        tracks[without_track] = self._any_track(len(without_track))
+        if self._pick != "uniform":
+            for _ in range(_MAX_DRAWS):
+                repeated = without_track[(crowd.tracks[:, without_track] == tracks[without_track]).any(0)]
+                tracks[repeated] = self._any_track(len(repeated))
+        self.fallbacks += len(without_track)
+        return np.asarray(tracks)
+
+    def _open(self, crowd: Crowd) -> tuple[Int32[np.ndarray, "S K"], Bool[np.ndarray, "S K"]]:
+        """The list of each session, and which of its places may be picked."""
         candidates = self._lists[crowd.users if self._is_of_users else crowd.current]
         available = candidates >= 0
         if self._pick != "uniform":
@@ -188,16 +248,26 @@ class Lists(Policy):
             for recent in crowd.artists[-self._artist_gap :]:
                 spaced &= artists != recent[:, None]
             available = np.where(spaced.any(1, keepdims=True), spaced, available)
-        places = pick(self._pick, available, self.rng.random(len(crowd)))
-        tracks = candidates[np.arange(len(crowd)), places].astype(np.int64)
-        without_track = np.flatnonzero(places < 0)
-        tracks[without_track] = self._any_track(len(without_track))
-        if self._pick != "uniform":
-            for _ in range(_MAX_DRAWS):
-                repeated = without_track[(crowd.tracks[:, without_track] == tracks[without_track]).any(0)]
-                tracks[repeated] = self._any_track(len(repeated))
-        self.fallbacks += len(without_track)
-        return np.asarray(tracks)
+        return candidates, available
+
+    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:
+        """Compute the probability of given tracks."""
+        candidates, available = self._open(crowd)
+        is_chosen = available & (candidates == tracks[:, None])
+        probability = pick_probability(self._pick, available, np.where(is_chosen.any(1), is_chosen.argmax(1), -1))
+        if len(empty := np.flatnonzero(~available.any(1))):
+            num_tracks, played = len(self.world.catalog), np.sort(crowd.tracks[:, empty], axis=0)
+            num_heard = 1 + (np.diff(played, axis=0) != 0).sum(0)
+            is_heard = (played == tracks[empty]).any(0)
+            redrawn = redraw_probability(num_tracks, num_heard, is_heard, _MAX_DRAWS + 1)
+            probability[empty] = 1 / num_tracks if self._pick == "uniform" else redrawn
+        return probability
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the recommendations; `file` is where the lists were, `lists` is a digest of that file."""
+        policy = "user_lists" if self._is_of_users else "lists"
+        how = {"pick": self._pick, "artist_gap": self._artist_gap}
+        return {"policy": policy, **how, "file": self._file, "lists": self._digest}
 
 
 class TrueNeighbours(Policy):
@@ -235,6 +305,16 @@ class TrueNeighbours(Policy):
             self._lists[rows] = nearest(self.world.embeddings, rows, num_kept, exclude_self=True)
         picked = self._lists[crowd.current, self.rng.integers(num_kept, size=len(crowd))]
         return np.asarray(picked, np.int64)
+
+    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:
+        """Compute the probability of given tracks."""
+        assert self._lists is not None, "propensity() before recommend()"
+        lists = self._lists[crowd.current]
+        return np.asarray((lists == tracks[:, None]).any(1) / lists.shape[1])
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the recommendations."""
+        return {"policy": "true_neighbours", "num_tracks": self._num_tracks}
 
 
 class Oracle(Policy):
@@ -302,6 +382,14 @@ class Oracle(Policy):
             tracks[session] = candidates[best]
         return tracks
 
+    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:  # noqa: ARG002 - of its own tracks
+        """Compute the probability of given tracks."""
+        return np.ones(len(crowd))
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the recommendations."""
+        return {"policy": "oracle"}
+
 
 class RemoteService(Policy):
     """Recommends what a running service answers to `POST /next/<user>`; `POST /last/<user>` ends a session.
@@ -345,6 +433,10 @@ class RemoteService(Policy):
                 "this world; start the service with recommendations for this world"
             )
         return rows
+
+    def describe(self) -> dict[str, Any]:
+        """The service, which alone knows what it recommends, and writes propensities to its own log."""
+        return {"policy": "service", "url": self._url}
 
     def finish(self, crowd: Crowd) -> None:
         """Send the end of each session.

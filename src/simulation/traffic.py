@@ -8,7 +8,7 @@ V sessions, E plays of a track, U listeners.
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +47,8 @@ class Plays:
         hundredths: sum of the shares played in each session, in hundredths.
         tracks: row of each track; empty if events are not kept.
         shares: share played of each track, in hundredths, 0 to 100; empty if events are not kept.
+        propensities: probability with which each track was recommended; NaN for the first track of a session and where
+            it is not known; empty if events are not kept.
     """
 
     users: Int64[np.ndarray, "V"]
@@ -55,6 +57,7 @@ class Plays:
     hundredths: Int64[np.ndarray, "V"]
     tracks: Int32[np.ndarray, "E"]
     shares: UInt8[np.ndarray, "E"]
+    propensities: Float64[np.ndarray, "E"]
 
     @classmethod
     def join(cls, parts: Sequence["Plays"]) -> "Plays":
@@ -73,14 +76,27 @@ class Plays:
         )
 
     @classmethod
-    def of(cls, crowd: Crowd, visits: Int64[np.ndarray, "V"], *, keep_events: bool) -> "Plays":
+    def of(
+        cls,
+        crowd: Crowd,
+        visits: Int64[np.ndarray, "V"],
+        propensities: Sequence[Float64[np.ndarray, "P"]] = (),
+        *,
+        keep_events: bool,
+    ) -> "Plays":
         """The sessions of a crowd.
 
         Args:
             crowd: sessions that have ended.
             visits: number of each session among those of its listener on this day, shape `[V]`.
+            propensities: for each recommendation, the probability of that of each session at the first step (P), at
+                `crowd.place`; empty if they are not known.
             keep_events: whether the single tracks are kept.
         """
+        known = np.full(crowd.tracks.shape if keep_events else (0, 0), np.nan)
+        if keep_events:
+            for step, of_step in enumerate(propensities, start=1):
+                known[step] = of_step[crowd.place]
         return cls(
             users=crowd.users,
             visits=visits,
@@ -88,6 +104,7 @@ class Plays:
             hundredths=crowd.shares.sum(0, dtype=np.int64),
             tracks=crowd.tracks.T.ravel() if keep_events else np.empty(0, np.int32),
             shares=crowd.shares.T.ravel() if keep_events else np.empty(0, np.uint8),
+            propensities=known.T.ravel(),
         )
 
     def sorted_by(self, *keys: Int64[np.ndarray, "V"]) -> "Plays":
@@ -111,7 +128,7 @@ class Plays:
         return int(self.lengths.sum()) - len(self.lengths)
 
 
-EVENTS: dict[str, Any] = {"tracks": np.int32, "shares": np.uint8}
+EVENTS: dict[str, Any] = {"tracks": np.int32, "shares": np.uint8, "propensities": np.float64}
 """Columns of `Plays` with an entry for each track, and their types."""
 
 
@@ -136,7 +153,9 @@ class Task:
     key: tuple[int, ...]
 
 
-def play(world: World, policy: Policy, tasks: Sequence[Task], *, keep_events: bool) -> Iterator[Plays]:
+def play(
+    world: World, policy: Policy, tasks: Sequence[Task], *, keep_events: bool, with_propensity: bool
+) -> Iterator[Plays]:
     """Simulate the sessions of tasks together.
 
     The result of a task does not depend on the other tasks, because each has its own random numbers.
@@ -146,6 +165,7 @@ def play(world: World, policy: Policy, tasks: Sequence[Task], *, keep_events: bo
         policy: the recommender; more than one task requires that it `is_stateless`.
         tasks: the tasks.
         keep_events: whether the single tracks are kept.
+        with_propensity: whether the probability of each recommendation is computed.
 
     Yields:
         Sessions that have ended, step by step.
@@ -165,6 +185,7 @@ def play(world: World, policy: Policy, tasks: Sequence[Task], *, keep_events: bo
         crowd = start(world, np.concatenate(present), *map(np.concatenate, zip(*draws, strict=True)))
         visit_of = np.repeat([0 if visit is None else visit for visit in visits], sizes)
         policy.begin(crowd, policy_rngs[0])
+        num_sessions, propensities = len(crowd), list[Float64[np.ndarray, "P"]]()
         while len(crowd):
             bounds = np.searchsorted(crowd.place, firsts).tolist()
             tracks, boredom_draws = np.empty(len(crowd), np.int64), np.empty(len(crowd))
@@ -174,11 +195,14 @@ def play(world: World, policy: Policy, tasks: Sequence[Task], *, keep_events: bo
                 if first < end:
                     tracks[first:end] = policy.recommend(crowd.part(first, end))
                     listener_rng.random(out=boredom_draws[first:end])
+            if with_propensity:
+                propensities.append(np.empty(num_sessions))
+                propensities[-1][crowd.place] = policy.propensity(crowd, tracks)
             crowd = listen(world, crowd, tracks, boredom_draws)
             if (has_ended := crowd.budget <= 0).any():
                 ended = crowd.where(has_ended)
                 policy.finish(ended)
-                yield Plays.of(ended, visit_of[ended.place], keep_events=keep_events)
+                yield Plays.of(ended, visit_of[ended.place], propensities, keep_events=keep_events)
                 crowd = crowd.where(~has_ended)
 
 
@@ -301,10 +325,14 @@ class Players:
         policies: the policy of each arm.
         workers: number of processes; with 1 this process simulates.
         keep_events: whether the single tracks are kept.
+        with_propensity: whether the probability of each recommendation is computed; needs the single tracks.
     """
 
-    def __init__(self, world: World, policies: Sequence[Policy], *, workers: int, keep_events: bool) -> None:
-        self._player, self._workers = _TaskPlayer(world, policies, keep_events), workers
+    def __init__(
+        self, world: World, policies: Sequence[Policy], *, workers: int, keep_events: bool, with_propensity: bool
+    ) -> None:
+        kept = {"keep_events": keep_events, "with_propensity": keep_events and with_propensity}
+        self._player, self._workers = _TaskPlayer(world, policies, kept), workers
         _ = world.interest_neighbours  # computed once here, not in every process
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
@@ -373,8 +401,8 @@ class Players:
 class _TaskPlayer:
     """Simulates tasks in one process."""
 
-    def __init__(self, world: World, policies: Sequence[Policy], keep_events: bool) -> None:
-        self._world, self._policies, self._keep_events = world, policies, keep_events
+    def __init__(self, world: World, policies: Sequence[Policy], kept: Mapping[str, bool]) -> None:
+        self._world, self._policies, self._kept = world, policies, kept
 
     def batches(self, shards: Sequence[Sequence[Task]], workers: int) -> list[list[list[Task]]]:
         """Rows of batches: the tasks of a batch are simulated together, the batches of a row one after another."""
@@ -392,7 +420,7 @@ class _TaskPlayer:
         policy, parts, problem = self._policies[tasks[0].arm], list[Plays](), None
         num_before = policy.fallbacks
         try:
-            parts.extend(play(self._world, policy, tasks, keep_events=self._keep_events))
+            parts.extend(play(self._world, policy, tasks, **self._kept))
         except InputError as error:
             problem = str(error)
         return TaskOutcome(

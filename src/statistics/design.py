@@ -2,7 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy import stats
+from scipy import special, stats
 
 from src.statistics.intervals import GroupSummary
 
@@ -33,5 +33,5 @@ def minimal_detectable_effect(control: GroupSummary, treatment: GroupSummary, al
         The effect in percent of the control mean; NaN if that is 0.
     """
     error = (control.squared_error + treatment.squared_error) ** 0.5
-    num_errors = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
+    num_errors = float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
     return 100 * num_errors * error / abs(control.mean) if control.mean else float("nan")

@@ -125,6 +125,8 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
         return _one_line(said)
     parent, _, name = missing[1].rpartition(".")
     settings = sorted(str(key) for key in node if not str(key).startswith("_"))
+    if not settings:  # a mapping whose keys the user chooses
+        return f"{_typed(missing[1])}: {missing[1]} has no keys yet; write +{missing[1]}=… to add some"
     where = (_typed(parent) if parent and _typed(parent) != f"{parent}=" else parent) or "the config"
     close = _close(name, settings, prefix=f"{parent}." if parent else "")
     others = close or (f" it has {', '.join(settings)}" if parent else " --help lists all")

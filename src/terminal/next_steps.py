@@ -88,7 +88,8 @@ def next_steps(run: FinishedRun) -> str:
 
 def _commands(run: FinishedRun) -> list[str]:
     """The commands that a person could type next."""
-    commands = [" ".join(["python train.py -m model=track,artist,mean,convex,contextual", *_typed(run, _SOURCE)])]
+    source = [word.replace("datamodule=table_playlists", "datamodule=table") for word in _typed(run, _SOURCE)]
+    commands = [" ".join(["python train.py -m model=track,artist,mean,convex,contextual", *source])]
     if _is_simulated(run) and run.has_recommendations:
         arms = shlex.quote(f'arms={{C: popular, T1: "{_name(run)}"}}')
         commands.append(f"{_store(run)}python simulate.py {arms} {_world(run)}")

@@ -1,7 +1,7 @@
 """Tables in the terminal."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -46,6 +46,22 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
     return table
 
 
+def rows_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> Table:
+    """A table of given cells; the first two columns are text, the others numbers.
+
+    Args:
+        head: names of the columns.
+        rows: cells of each row.
+        title: title of the table.
+    """
+    table = Table(title=escape(title), title_justify="left")
+    for place, name in enumerate(head):
+        table.add_column(escape(name), justify="left" if place < 2 else "right", no_wrap=place >= 2)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
 def effects_table(record: Mapping[str, Any]) -> Table:
     """Effects of an A/B test, and the verdicts below them.
 
@@ -56,28 +72,78 @@ def effects_table(record: Mapping[str, Any]) -> Table:
     """
     caption = "\n".join(f"{arm}: {verdict}" for arm, verdict in record["verdicts"].items())
     title = escape(f"A/B test {record['experiment']}")
-    table = Table("arm", "metric", title=title, title_justify="left", caption_justify="left")
+    table = Table("arm", "metric", title=title, title_justify="left", caption_justify="left", show_lines=True)
     table.caption = escape(caption)
     if console.color_system:
-        table.caption += "\ngreen: significantly better; red: significantly worse; bold: the primary metric"
-    corrected = any(effect["holm_significant"] is not None for effect in record["effects"])
-    for column in ("control", "treatment", "effect in %\n\\[interval]", *["Holm's p"] * corrected):
+        table.caption += "\ngreen: better, or the guardrail holds; red: worse, or broken; bold: the primary metric"
+    for column in ("control", "treatment", "effect in %\n\\[interval]", "decision\n\\[p]"):
         table.add_column(column, justify="right", no_wrap=True)
+    colours = {"better": "green", "holds": "green", "worse": "red", "broken": "red"}
     for effect in record["effects"]:
-        significant = effect["significant"] if effect["holm_significant"] is None else effect["holm_significant"]
-        colour = ("green" if effect["better"] else "red") if significant and not record["withheld"] else "default"
+        is_withheld = record["verdicts"][effect["treatment"]].startswith("withheld")
+        colour = "default" if is_withheld else colours.get(effect["decision"], "default")
         weight = "bold " if effect["metric"] == record["primary"] else ""
-        bounds = interval(effect["lower_percent"], effect["upper_percent"], "+.1f")
-        cells = (
-            f"[{weight}default]{effect['metric'].replace('_', ' ')}[/]",
+        bounds = interval(effect["relative_lower_percent"], effect["relative_upper_percent"], "+.1f")
+        p = effect["p_value"] if effect["holm_significant"] is None else effect["holm_p_value"]
+        role = f"\nguardrail, margin {effect['margin']:g} {effect['unit']}" if effect["family"] == "guardrail" else ""
+        missing = effect["decision"] == "no test"  # all values are equal
+        table.add_row(
+            escape(effect["treatment"]),
+            f"[{weight}default]{effect['metric'].replace('_', ' ')}[/]{role}",
             plain(effect["control_mean"]),
             plain(effect["treatment_mean"]),
-            f"[{weight}{colour}]{effect['effect_percent']:+.1f}[/] \\{bounds}",
-            p_value(effect["holm_p_value"]),
+            "–" if missing else f"[{weight}{colour}]{number(effect['effect_percent'], '+.1f')}[/]\n\\{bounds}",
+            f"[{colour}]{effect['decision']}[/]" + (f"\n\\[{p_value(p)}]" if math.isfinite(p) else ""),
         )
-        missing = not math.isfinite(effect["p_value"])  # all values are equal, or the control mean is 0
-        cells = (*cells[:3], "–", "–") if missing else cells
-        table.add_row(escape(effect["treatment"]), *(cells[:-1] if effect["holm_significant"] is None else cells))
+    return table
+
+
+def users_table(cells: Mapping[str, list[str]]) -> Table:
+    """The users of each arm against the planned split.
+
+    Args:
+        cells: the cells of each column, by its name; the first is the arm.
+    """
+    arm, *others = cells
+    table = Table(arm, title="Users", title_justify="left")
+    for column in others:
+        table.add_column(column, justify="right")
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def methods_table(record: Mapping[str, Any]) -> Table:
+    """The effect on the primary metric by every method, the one of the verdict first.
+
+    Args:
+        record: the result, as `abtest.json` has it.
+    """
+    title = escape(f"{record['primary'].replace('_', ' ')} by other methods")
+    table = Table("arm", "method", title=title, title_justify="left", caption_justify="left")
+    for column in ("effect in %", "interval", "p"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for arm, rows in record["methods"].items():
+        for row in rows:
+            bounds = interval(row["lower_percent"], row["upper_percent"], "+.1f")
+            cells = (f"{number(row['effect_percent'], '+.1f')}", f"\\{bounds}", p_value(row["p_value"]))
+            table.add_row(escape(arm), row["method"], *cells)
+    return table
+
+
+def numbers_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:
+    """Numbers as text, a line a row.
+
+    Args:
+        head: names of the columns.
+        rows: cells of each row.
+        title: title of the table.
+    """
+    table = Table(title=escape(title), title_justify="left")
+    for column in head:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -132,6 +132,7 @@ _PHASES = {
     "test": "the best epoch",
     "lists": "recommendations.jsonl",
     "listening": "the listening test",
+    "estimates": "off-policy estimates",
     "pictures": "plots/",
     "tracking": "run folder and MLflow",
 }

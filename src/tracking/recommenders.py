@@ -11,6 +11,13 @@ from src.terminal.console import console
 from src.tracking.named_runs import find_run
 from src.tracking.store import client_of, existing_store, fetch
 
+_EFFECT = {
+    "effect_percent": "effect_percent",
+    "lower_percent": "relative_lower_percent",
+    "upper_percent": "relative_upper_percent",
+}
+"""Keys of an effect in `abtest.json`, by their name in MLflow: the interval is the one of the verdict."""
+
 
 def locate_recommendations(name: str) -> Path:
     """The `recommendations.jsonl` of `run:<start of a run id>` or `model:<registered name>@<alias>`.
@@ -63,11 +70,11 @@ def _run_id_of(name: str) -> str | None:
 def _attach(record: Mapping[str, Any], folder: Path, role: str, run_id: str) -> None:
     with client_of(existing_store()) as client:
         for effect in record["effects"]:
-            for bound in ("effect_percent", "lower_percent", "upper_percent"):
-                if role == "treatment" and math.isfinite(effect[bound]):
-                    client.log_metric(run_id, f"ab/{effect['metric']}_{bound}", effect[bound])
+            for name, key in _EFFECT.items():
+                if role == "treatment" and math.isfinite(effect[key]):
+                    client.log_metric(run_id, f"ab/{effect['metric']}_{name}", effect[key])
             client.log_metric(run_id, f"ab/{effect['metric']}_{role}_mean", effect[f"{role}_mean"])
         client.set_tag(run_id, "ab_role", role)
         client.set_tag(run_id, "ab_verdict", "; ".join(record["verdicts"].values()))
-        for file in ("abtest.json", "abtest.md", "abtest.png"):
+        for file in ("abtest.json", "abtest.md", "abtest.html", "abtest.png"):
             client.log_artifact(run_id, str(folder / file), "abtest")

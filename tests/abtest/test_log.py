@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from src.abtest.log import read_users
+from src.abtest.unfinished import count_unfinished
 from src.errors import InputError
 from tests.conftest import event, write_lines
 
-READING: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0}
+READING: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0, "unfinished": "drop"}
 
 
 def log(folder: Path, lines: list[dict[str, Any] | str]) -> Path:
@@ -102,8 +103,33 @@ def test_lines_that_differ_in_their_latency_are_two_events_and_a_copy_is_one(tmp
     assert read.guards["ends_without_session"] == 1, "the second `last` is an event of its own"
 
 
+def test_sessions_without_an_end_are_left_out_or_kept(tmp_path: Path) -> None:
+    """User 1 has a finished session and an unfinished one; user 5 has only an unfinished one."""
+    more = [*session(1, 100, (1.0, 0.5, 0.5))[:2], *session(5, 0, (1.0, 0.25, 1.0), arm="T1")[:2]]
+    folder = log(tmp_path, [*CLEAN, *more])
+    dropped, kept = (
+        read_users(folder, experiment="TEST", max_rejected=0.0, **{**READING, "unfinished": policy})
+        for policy in ("drop", "keep")
+    )
+    assert dropped.user_ids.tolist() == [1, 2, 3, 4]
+    assert (kept.user_ids.tolist(), kept.sessions.tolist()) == ([1, 2, 3, 4, 5], [2, 1, 1, 1, 1])
+    assert kept.time.tolist() == [3.0, 1.5, 1.5, 1.5, 1.25]
+    for users in (dropped, kept):
+        assert count_unfinished(users) == {"C": 1, "T1": 1}
+        assert len(users.each) == 6
+
+
+def test_users_are_counted_in_each_arm_before_anything_is_left_out(tmp_path: Path) -> None:
+    """User 5 is in two arms, user 6 has only a fault, user 7 only an unfinished session; none of them is compared."""
+    more = [*session(5, 0), *session(5, 100, arm="T1"), *session(6, 0, (0.5,)), *session(7, 0, arm="T1")[:1]]
+    users = read_users(log(tmp_path, [*CLEAN, *more]), experiment="TEST", max_rejected=0.0, **READING)
+    assert users.user_ids.tolist() == [1, 2, 3, 4]
+    assert users.exposed.tolist() == [4, 4]
+
+
 def test_an_unknown_policy_or_gap_is_rejected(tmp_path: Path) -> None:
     for changes, message in (
+        ({"unfinished": "impute"}, "unfinished must be one of drop, keep, got 'impute'"),
         ({"interleaved": "split"}, "interleaved must be one of separate, keep, drop, got 'split'"),
         ({"session_gap_minutes": 0}, "session_gap_minutes must be a number above 0 .*got 0; 30 is usual"),
     ):

@@ -15,6 +15,8 @@ from tests.abtest.users import settings, users_of
         ({"alpha": 0}, "analysis.alpha must be a number above 0"),
         ({"power": 0.2}, "analysis.power must be a number of at least 0.5"),
         ({"primary": "clicks"}, "analysis.primary must be one of mean_time_per_session"),
+        ({"guardrails": {"clicks": 5}}, "analysis.guardrails must have a margin for some of the metrics mean_time"),
+        ({"guardrails": {"time": -5}}, "analysis.guardrails.time must be a number above 0"),
         ({"split": [1.0, -1.0]}, "analysis.split must be a number above 0"),
         ({"bootstrap_rounds": -1}, "analysis.bootstrap_rounds must be a whole number"),
         ({"always_valid_percent": 0}, "analysis.always_valid_percent must be a number above 0"),

@@ -1,10 +1,11 @@
 """Where the sessions of an A/B test come from."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from src.abtest.sources import arms_to_play
+from src.abtest.sources import Candidate, arms_to_play, candidate_of
 from src.errors import InputError
 
 
@@ -23,3 +24,38 @@ def test_neither_logs_nor_both_recommenders_or_all_of_them_are_rejected(
 ) -> None:
     with pytest.raises(InputError, match="give either logs=<folder>, or both control= and treatment="):
         arms_to_play(logs, {"control": control, "treatment": treatment})
+
+
+NOTHING: dict[str, Any] = {"control": None, "treatment": None, "pre": None}
+
+
+def candidate(given: Any, logs: str | None = "logs", **others: Any) -> Candidate:
+    return candidate_of(given, logs=logs, others=NOTHING | others, locate=lambda name: Path("found", name))
+
+
+def test_a_candidate_is_named_as_the_arms_of_the_simulator() -> None:
+    assert candidate("popular") == Candidate(name="popular", pick="uniform", artist_gap=0, file=None)
+    assert candidate("run:1234").file == Path("found/run:1234")
+    assert candidate("1234abcd").file == Path("found/run:1234abcd")
+    given = {"recommender": "a/recommendations.jsonl", "pick": "ranked", "artist_gap": 3}
+    file = Path("a/recommendations.jsonl")
+    assert candidate(given) == Candidate(name="a/recommendations.jsonl", pick="ranked", artist_gap=3, file=file)
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "message"),
+    [
+        ("popular", {"logs": None}, "candidate=popular needs the logs of other recommenders: logs=<folder>"),
+        ("popular", {"pre": "x"}, "candidate=popular is estimated from logs= alone; leave out pre="),
+        (7, {}, "candidate must name a recommender, got 7"),
+        ("oracle", {}, "candidate: 'oracle' is not a recommender; choose one of popular, random, sticky_artist"),
+        ("http://localhost:5001", {}, "candidate: 'http://localhost:5001' is not a recommender"),
+        ({"recommender": "popular", "pick": "ranked"}, {}, "candidate: pick applies to lists, and popular has none"),
+        ({"recommender": "run:1", "depth": 3}, {}, "candidate: 'depth' is not a setting of a candidate; its settings"),
+        ({"recommender": "run:1", "pick": "best"}, {}, "candidate: pick must be one of uniform, ranked, weighted"),
+        ({"recommender": "run:1", "artist_gap": -1}, {}, "candidate: artist_gap must be a whole number"),
+    ],
+)
+def test_what_is_no_candidate_is_refused(given: Any, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        candidate(given, **changes)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from src.abtest.analysis import analyse
+from src.terminal.numbers import interval
 from tests.abtest.users import settings, users_of
 
 
@@ -18,6 +19,24 @@ def test_the_verdict_is_withheld_if_the_split_of_users_differs_from_the_plan() -
     assert analysis.verdicts["T1"].endswith("is not valid")
     as_planned = analyse(users_of(rng.exponential(size=3000), np.arange(3000) < 1800), settings(split=[2.0, 3.0]))
     assert not as_planned.is_withheld
+
+
+def test_a_split_that_only_the_exclusions_repair_is_noticed() -> None:
+    """Faults of the treatment remove users until the arms are equal again: the users of the log are counted first."""
+    rng = np.random.default_rng(0)
+    users = users_of(rng.exponential(size=2000), np.arange(2000) % 2)
+    analysis = analyse(replace(users, exposed=np.array([1000, 1300])), settings())
+    assert analysis.sample_ratio_p_value > 0.9
+    assert analysis.verdicts["T1"].startswith("withheld: the split of the users over the arms differs from the plan")
+
+
+def test_the_verdict_is_worded_from_fiellers_interval_and_not_from_the_sheets() -> None:
+    rng = np.random.default_rng(6)
+    arm_of = np.arange(400) % 2
+    analysis = analyse(users_of(rng.exponential(size=400) * (1 + arm_of), arm_of), settings())
+    effect, sentence = analysis.effect("T1", "mean_time_per_session"), analysis.verdicts["T1"]
+    assert sentence.endswith(interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.1f"))
+    assert interval(effect.lower_percent, effect.upper_percent, "+.1f") not in sentence
 
 
 def test_a_higher_latency_is_worse() -> None:

@@ -68,7 +68,7 @@ SETS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", SETS)
 def test_a_real_set_gives_the_pairs_that_its_reader_gave(name: str, real_data: Path, tmp_path: Path) -> None:
     folder, digest, pairing, changes = SETS[name]
-    split = {"pairing": pairing, "split": "auto"}
+    split: dict[str, Any] = {"pairing": pairing, "split": "auto"}
     for source, given in ((name, {}), ("table", changes)):
         datamodule = build_datamodule(real_data / folder, tmp_path, source=source, **split, **given)
         datamodule.setup()

@@ -11,7 +11,7 @@ from tests.e2e.running import run_verb
 from tests.e2e.test_simulate import SMALL, simulate
 from tests.e2e.test_train import train
 
-REPORT = {"abtest.json", "abtest.md", "abtest.png"}
+REPORT = {"abtest.json", "abtest.md", "abtest.html", "abtest.png"}
 
 abtest = partial(run_verb, "abtest.py")
 
@@ -41,10 +41,10 @@ def test_the_verdict_is_printed_and_written_as_json_markdown_and_picture(traffic
     assert "better than C" in text
     assert not re.search(r"\bnan\b", text)
     assert "better than C" in done.stdout
-    assert "Holm's p: p-value of the effect, corrected for" in " ".join(done.stdout.split())
-    assert "Fieller" not in done.stdout  # its column is in abtest.md only
+    assert "p: p-value of the test, corrected for the tests of its family (Holm)" in " ".join(done.stdout.split())
+    assert "the sheet" in done.stdout  # its interval is a row of its own
     *_, results, folder, following = done.stdout.splitlines()
-    assert results == "results      abtest.md, abtest.png, abtest.json"
+    assert results == "results      abtest.md, abtest.html, abtest.png, abtest.json"
     assert folder == f"run folder   {run}"
     assert following == "next         python train.py datamodule=botify datamodule.path=after"
     assert (run / "abtest.png").stat().st_size > 10_000
@@ -60,10 +60,17 @@ def test_simulate_and_abtest_report_the_same_means(traffic: Path) -> None:
 
 def test_a_pre_period_adds_the_effect_with_cuped(traffic: Path) -> None:
     done = abtest(traffic, "logs=after", "experiment=AFTER", "pre=before", "hydra.run.dir=cuped")
-    assert (
-        "is the effect with CUPED, which subtracts what each user's behaviour before the experiment predicts"
-        in " ".join(done.stdout.split())
-    )
+    [row] = [line for line in done.stdout.splitlines() if "CUPED" in line]
+    assert row.startswith("│ T1  │ CUPED")
+
+
+def test_a_plan_has_the_users_and_days_of_a_test(traffic: Path) -> None:
+    done = abtest(traffic, "plan=true", "logs=before", "effect=30", "hydra.run.dir=plan")
+    assert {path.name for path in (traffic / "plan").iterdir()} == {"plan.md", "plan.json"}
+    plan = json.loads((traffic / "plan" / "plan.json").read_text())
+    [needed] = [one["users"] for one in plan["needs"] if one["effect_percent"] == 30]
+    sentence = "To detect an effect of 30 % on mean_time_per_session with probability 0.8 (alpha 0.05), the test needs "
+    assert f"{sentence}{needed:,} users in 2 arms" in " ".join(done.stdout.split())
 
 
 def test_a_log_with_several_experiments_is_rejected_with_their_names(traffic: Path) -> None:
@@ -110,6 +117,8 @@ def test_the_result_of_two_runs_is_attached_to_them_in_mlflow(tmp_path: Path) ->
         data = client.get_run(ids[model]).data
         effect = data.metrics.get("ab/mean_time_per_session_effect_percent")
         assert effect == (record["effects"][0]["effect_percent"] if role == "treatment" else None)
+        lower = data.metrics.get("ab/mean_time_per_session_lower_percent")
+        assert lower == (record["effects"][0]["relative_lower_percent"] if role == "treatment" else None)
         assert data.metrics[f"ab/mean_time_per_session_{role}_mean"] == record["effects"][0][f"{role}_mean"]
         assert data.tags["ab_role"] == role
         assert {Path(file.path).name for file in client.list_artifacts(ids[model], "abtest")} == REPORT
@@ -120,9 +129,17 @@ def test_the_result_of_two_runs_is_attached_to_them_in_mlflow(tmp_path: Path) ->
     [
         (["logs=nowhere"], "logs=nowhere: no such folder"),
         ([], "give either logs=<folder>, or both control= and treatment= to simulate them first"),
+        (["plan=5"], "plan must be true or false, got 5"),
+        (["plan=true"], "a plan needs logs=<folder> with a log of the past, and no recommenders"),
+        (["plan=true", "logs=before", "effect=0"], "effect must be a number above 0"),
         (["control=random"], "give either logs=<folder>, or both"),
         (["logs=.", "control=random", "treatment=popular"], "give either logs=<folder>, or both"),
         (["logs=before", "analysis.alpha=2"], "analysis.alpha must be a number above 0 and at most 0.5, got 2"),
+        (["logs=before", "unfinished=impute"], "unfinished must be one of drop, keep, got 'impute'"),
+        (
+            ["logs=before", "analysis.guardrails.mean_request_latency=-1"],
+            "analysis.guardrails.mean_request_latency must be a number above 0",
+        ),
         (["logs=before", "experiment=NONE"], "experiment=NONE is not in logs=before; it has BEFORE"),
         (["logs=before", "analysis.split=0.5"], "analysis.split must be a list with a share for each arm, or null"),
         (["logs=before", "analysis.correction=no"], "analysis.correction must be true or false, got 'no'"),
@@ -138,3 +155,19 @@ def test_an_error_is_one_line_and_leaves_no_run_folder(traffic: Path, words: lis
     [line] = done.stderr.splitlines()
     assert message in line
     assert not (traffic / "wrong").exists()
+
+
+def test_a_recommender_that_never_ran_is_estimated(tmp_path: Path) -> None:
+    arms = "arms={C: random, T1: random, T2: sticky_artist, T3: popular}"
+    simulate(tmp_path, *SMALL, arms, "sessions=2000", "hydra.run.dir=logged")
+    done = abtest(tmp_path, "logs=logged/logs", "candidate=sticky_artist", "hydra.run.dir=estimate")
+    run = tmp_path / "estimate"
+    assert {path.name for path in run.iterdir()} == {"estimate.json", "estimate.md"}
+    record = json.loads((run / "estimate.json").read_text())
+    assert record["offline/first_step_dr_lower"] < record["offline/first_step_dr"]
+    assert "sessions of the log are worth" in done.stdout
+    *_, results, folder = done.stdout.splitlines()
+    assert results == "results      estimate.md, estimate.json"
+    assert folder == f"run folder   {run}"
+    refused = abtest(tmp_path, "logs=logged/logs", "candidate=oracle", "hydra.run.dir=refused", code=2)
+    assert "candidate: 'oracle' is not a recommender" in refused.stderr

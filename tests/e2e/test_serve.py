@@ -124,7 +124,9 @@ def test_endpoints_and_log_lines_are_the_predecessors(service: Running) -> None:
     assert service.next(7, 107, 1.5).status == 400
     lines = [json.loads(line) for line in (service.run / "logs" / "worker-1" / "data.json").read_text().splitlines()]
     first, second = (line for line in lines if line["user"] == 7)
-    assert list(first) == list(second) == KEYS
+    assert list(first) == [*KEYS, "propensity", "release"]
+    assert list(second) == KEYS
+    assert first["propensity"] == 1 / len(STEPS["a"])
     assert abs(first["timestamp"] - time.time() * 1000) < 60_000
     assert 0 < first["latency"] < 1
     assert {key: first[key] for key in KEYS if key not in ("timestamp", "latency")} == {
@@ -409,7 +411,12 @@ def test_rotation_under_load_neither_loses_nor_tears_a_line(
     assert len(files) > 30
     assert max(path.stat().st_size for path in files) <= 20_000
     users = read_users(
-        running.run / "logs", experiment="TURN", max_rejected=0, interleaved="separate", session_gap_minutes=30
+        running.run / "logs",
+        experiment="TURN",
+        max_rejected=0,
+        interleaved="separate",
+        session_gap_minutes=30,
+        unfinished="drop",
     )
     assert users.num_events == len(traffic.answered)
     assert users.arms == ["C", "T1"]
@@ -631,7 +638,8 @@ def test_ten_thousand_invalid_requests_are_answered(service: Running) -> None:
     assert service.health() == "ok"
     assert service.workers() == workers
     assert service.next(1).status == 200
-    assert {tuple(line) for line in service.lines()} == {tuple(KEYS)}
+    added = {"next": ("propensity", "release"), "last": ()}
+    assert all(tuple(line) == (*KEYS, *added[line["message"]]) for line in service.lines())
 
 
 def test_a_running_service_has_no_training_libraries_loaded(service: Running) -> None:

@@ -166,6 +166,7 @@ def test_a_service_that_does_not_run_ends_the_run_with_one_line(tmp_path: Path) 
         (["after=5"], "after=5: cannot read 5/simulation.json"),
         (["arms=random"], "arms must be a mapping from arms to recommenders"),
         (["write_logs=no"], "write_logs must be true or false, got 'no'"),
+        (["log.with_propensity=no"], "log.with_propensity must be true or false, got 'no'"),
         (["arms={C: 'run:abc:'}"], "run:abc:: there is no MLflow store"),
         (["world=files", "world.path=nowhere"], "cannot read nowhere/tracks.json"),
         (["world.taste.dim=0"], "world.taste.dim must be a whole number of at least 1"),

@@ -135,7 +135,7 @@ def test_a_run_prints_where_its_time_went_and_mlflow_has_it(ring_run: tuple[Path
     import mlflow
 
     run, printed = ring_run
-    phases = ["start", "data", "tracking", "training", "validation", "test", "lists", "pictures"]
+    phases = ["start", "data", "tracking", "training", "validation", "test", "lists", "estimates", "pictures"]
     _, _, table = printed.partition("Where the time went")
     seconds = {
         row[0]: float(row[1]) for row in map(str.split, table.splitlines()) if row and row[0] in (*phases, "all")
@@ -336,7 +336,7 @@ BAD_INPUT = [
     (["monitor.metric=val/ndcg_at_10"], "monitor.mode=min would keep the worst epoch: .* use monitor.mode=max"),
     (["model=rules", "+optimizer.lr=1"], "optimizer cannot be used with model=rules, which has no gradients; leave it"),
     (["model.alpha=7", "datamodule.path=/nowhere"], r"alpha must lie in \[0, 1\]"),  # before data are read
-    (["datamodule.path=/nowhere"], "cannot read /nowhere: no such folder; looked for tracks.json and logs"),
+    (["datamodule.path=/nowhere"], "cannot read /nowhere: no such file or folder; give datamodule.path="),
     (["datamodule.batch_size=0"], "batch_size must be a whole number of at least 1, got 0"),
     (["datamodule.pairing=skip"], "pairing must be one of consecutive, first, window, got 'skip'"),
     (["callbacks.export.k=60"], "k must be a whole number of at least 1 and at most 59, got 60"),
@@ -394,7 +394,7 @@ def test_a_broken_log_is_one_line_and_its_lines_are_kept_aside(tmp_path: Path) -
     write_lines(tmp_path / "data" / "logs" / "data.json", ["{", json.dumps(event(1, 1, 100))])
     done = train(tmp_path, "datamodule=botify", f"datamodule.path={tmp_path / 'data'}", "hydra.run.dir=run", code=2)
     [line] = done.stderr.splitlines()
-    assert "1 of 2 lines" in line
+    assert "1 of 2 rows" in line
     assert "data.json line 1: not a JSON object" in line
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["rejected.jsonl"]
 

@@ -74,6 +74,7 @@ async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterat
         "token": None,
         "rate_limit": None,
         "with_fallback": False,
+        "with_propensity": True,
     }
     service = ServiceApp(state=state, metrics=Metrics(), **(given | changes))
     to_app, from_app = asyncio.Queue[Message](), asyncio.Queue[Message]()
@@ -112,7 +113,10 @@ def test_next_and_last_answer_byte_for_byte_as_the_predecessor(ring: Release, tm
     drive(ring, tmp_path, work)
 
 
-def test_lines_of_the_log_are_the_predecessors(ring: Release, tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_propensity", [False, True])
+def test_lines_of_the_log_are_the_predecessors_with_two_more_keys_at_the_end(
+    ring: Release, tmp_path: Path, with_propensity: bool
+) -> None:
     users: list[int] = []
 
     async def work(service: Running) -> None:
@@ -121,12 +125,13 @@ def test_lines_of_the_log_are_the_predecessors(ring: Release, tmp_path: Path) ->
         assert len(service.lines()) == 1, "the line is there before the answer"
         await service.ask("POST", f"/last/{users[0]}", b'{"time": 1, "track": 101}')
 
-    first, last = drive(ring, tmp_path, work).lines()
+    first, last = drive(ring, tmp_path, work, with_propensity=with_propensity).lines()
     head = rf'"timestamp": 1\d{{12}}, "user": {users[0]}'
     tail = r'"latency": 0\.\d{9}'
     following = rf'{{"message": "next", {head}, "track": 100, "time": 0\.5, {tail}, "recommendation": 101, '
     ended = rf'{{"message": "last", {head}, "track": 101, "time": 1\.0, {tail}, "recommendation": null, '
-    assert re.fullmatch(following + r'"experiments": {"TEST": "T1"}}\n', first.decode())
+    keys = rf', "propensity": 1\.0, "release": "{ring.version}"' if with_propensity else ""
+    assert re.fullmatch(following + rf'"experiments": {{"TEST": "T1"}}{keys}}}\n', first.decode())
     assert re.fullmatch(ended + r'"experiments": {"TEST": "T1"}}\n', last.decode())
 
 
@@ -134,7 +139,7 @@ def test_a_line_is_read_like_one_of_the_real_log(ring: Release, tmp_path: Path, 
     async def work(service: Running) -> None:
         await service.ask("POST", "/next/1", BODY)
 
-    ours = json.loads(drive(ring, tmp_path, work).lines()[0])
+    ours = json.loads(drive(ring, tmp_path, work, with_propensity=False).lines()[0])
     with (real_data / "botify-2023" / "logs" / "replica-1" / "data.json").open() as file:
         theirs = json.loads(file.readline())
     assert list(ours) == list(theirs)
@@ -175,7 +180,9 @@ def test_a_fallback_is_counted_and_logged_with_with_fallback(
 
     lines = [json.loads(line) for line in drive(ring, tmp_path, work, with_fallback=with_fallback).lines()]
     keys = ["message", "timestamp", "user", "track", "time", "latency", "recommendation", "experiments"]
-    assert {tuple(line) for line in lines} == {(*keys, *["fallback"] * with_fallback)}
+    added = {"next": ["propensity", "release"], "last": []}
+    for line in lines:
+        assert list(line) == [*keys, *added[line["message"]], *["fallback"] * with_fallback]
     if with_fallback:
         assert [line["fallback"] for line in lines] == [None, "artist", None]
 

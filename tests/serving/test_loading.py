@@ -73,7 +73,14 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "workers": 1,
         "seed": None,
         "sessions": {"capacity": 64, "max_tracks": 8, "idle_s": 60},
-        "log": {"fsync": "never", "fsync_interval_s": 1.0, "max_bytes": 10**6, "backups": 1, "with_fallback": False},
+        "log": {
+            "fsync": "never",
+            "fsync_interval_s": 1.0,
+            "max_bytes": 10**6,
+            "backups": 1,
+            "with_fallback": False,
+            "with_propensity": True,
+        },
         "limits": {
             "max_body_bytes": 4096,
             "body_timeout_s": 10.0,

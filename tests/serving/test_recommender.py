@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from scipy.stats import chi2_contingency, chisquare
 
 from src.assignment import treatments
 from src.recommendations import Recommendations
-from src.serving.recommender import FALLBACKS, Next, Recommender
+from src.serving import recommender as recommender_module
+from src.serving.recommender import FALLBACKS, Recommender
 from src.serving.release import LISTS, Release
 from src.serving.session_memory import MappedSessions
 from src.simulation.listener import listen, start
@@ -27,13 +29,28 @@ SURE = 1e-4
 """Smallest p value that a statistical test at a fixed seed accepts; the seed was not selected."""
 
 
-def recommender(release: Release, seed: int = 0) -> Recommender:
-    return Recommender(release, np.random.default_rng(seed))
+class Chosen(NamedTuple):
+    """A row and its source."""
+
+    row: int
+    fallback: str | None
 
 
-def many(release: Release, row: int, num: int, played: Sequence[int] = (), name: str = "C") -> Counter[Next]:
+class Chooser(Recommender):
+    """Answers also without the probability of the answer."""
+
+    def choose(self, arm: str, user: int, row: int, played: Sequence[int]) -> Chosen:
+        answer = self.follow(arm, user, row, played)
+        return Chosen(answer.row, answer.fallback)
+
+
+def recommender(release: Release, seed: int = 0) -> Chooser:
+    return Chooser(release, np.random.default_rng(seed))
+
+
+def many(release: Release, row: int, num: int, played: Sequence[int] = (), name: str = "C") -> Counter[Chosen]:
     ours = recommender(release)
-    return Counter(ours.follow(name, 7, row, played) for _ in range(num))
+    return Counter(ours.choose(name, 7, row, played) for _ in range(num))
 
 
 def one_list(folder: Path, candidates: list[int], pick: str, num_tracks: int = 8) -> Release:
@@ -70,8 +87,12 @@ def slow_choices(release: Release, row: int, played: Sequence[int]) -> tuple[dic
     return dict.fromkeys(everything, 1 / len(release)), "random"
 
 
+Situation = tuple[list[int], list[list[int]], list[int], str, int, int, list[int]]
+"""Artists, lists, popular tracks, pick, gap, last row, and what the session has played."""
+
+
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[list[int], list[list[int]], list[int], str, int, int, list[int]]:
+def situations(draw: st.DrawFn) -> Situation:
     num = draw(st.integers(2, 7))
     artist_of = draw(st.lists(st.integers(0, 2), min_size=num, max_size=num))
     rows = [
@@ -87,7 +108,7 @@ def situations(draw: st.DrawFn) -> tuple[list[int], list[list[int]], list[int], 
 @settings(max_examples=50)
 @given(situation=situations())
 def test_the_next_track_is_one_that_the_rules_allow(
-    situation: tuple[list[int], list[list[int]], list[int], str, int, int, list[int]],
+    situation: Situation,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     artist_of, rows, top, pick, artist_gap, row, played = situation
@@ -100,7 +121,7 @@ def test_the_next_track_is_one_that_the_rules_allow(
     )
     chances, source = slow_choices(release, row, played)
     ours = recommender(release)
-    answers = [ours.follow("C", 7, row, played) for _ in range(40)]
+    answers = [ours.choose("C", 7, row, played) for _ in range(40)]
     assert {answer.fallback for answer in answers} == {source}
     if source != "random":  # which tries for a while, as the simulation does
         assert {answer.row for answer in answers} <= set(chances)
@@ -122,13 +143,13 @@ def test_picks_follow_their_distribution(tmp_path: Path, pick: str, played: Sequ
     }[pick]
     counts = many(release, 0, 3000, played)
     assert {row for row, _ in counts} == set(expected)
-    observed = [counts[Next(row, None)] for row in expected]
+    observed = [counts[Chosen(row, None)] for row in expected]
     assert len(expected) == 1 or chisquare(observed, 3000 * np.array(list(expected.values()))).pvalue > SURE
 
 
 def test_weighted_prefers_by_one_over_the_rank(tmp_path: Path) -> None:
     counts = many(one_list(tmp_path, [3, 1, 5], "weighted"), 0, 5500)
-    observed = [counts[Next(row, None)] for row in (3, 1, 5)]
+    observed = [counts[Chosen(row, None)] for row in (3, 1, 5)]
     assert chisquare(observed, [3000, 1500, 1000]).pvalue > SURE  # 1 + 1/2 + 1/3 is 11 sixths
     assert chisquare(observed, [5500 / 3] * 3).pvalue < 1e-12
 
@@ -145,7 +166,7 @@ def test_played_tracks_are_not_repeated_while_there_are_others(ring: Release, pi
     for seed in range(40):
         ours, row, played = recommender(release, seed), 0, [100]
         while len(played) < len(release):
-            row, fallback = ours.follow("C", 7, row, played)
+            row, fallback = ours.choose("C", 7, row, played)
             track = int(release.track_ids[row])
             if fallback != "random":  # which tries for a while, as the simulation does
                 assert track not in played
@@ -156,7 +177,7 @@ def test_played_tracks_are_not_repeated_while_there_are_others(ring: Release, pi
 
 def test_uniform_ignores_played_tracks(tmp_path: Path) -> None:
     release = one_list(tmp_path, [3, 1], "uniform")
-    assert set(many(release, 0, 200, [101, 103])) == {Next(3, None), Next(1, None)}
+    assert set(many(release, 0, 200, [101, 103])) == {Chosen(3, None), Chosen(1, None)}
 
 
 @pytest.mark.parametrize(("policy", "pick"), [("lists", "uniform"), ("random", "ranked"), ("popular", "weighted")])
@@ -176,14 +197,16 @@ def test_fallbacks_are_used_in_the_order_artist_popular_random(ring: Release) ->
     """Under `T1`, which is ranked; 104 and 105 have no list."""
     ours = recommender(ring)
     assert FALLBACKS == ("artist", "popular", "random")
-    assert ours.follow("T1", 7, 0, [100]) == Next(1, None)
-    assert ours.follow("T1", 7, 4, [104]) == Next(3, "artist")
-    assert {ours.follow("T1", 7, 4, [104, 103]) for _ in range(50)} == {Next(0, "popular")}
-    assert {ours.follow("T1", 7, 5, [105]) for _ in range(50)} == {Next(3, "popular"), Next(0, "popular")}
-    assert {ours.follow("T1", 7, 5, [105, 100, 103]) for _ in range(200)} == {Next(row, "random") for row in (1, 2, 4)}
-    assert ours.follow("T1", 7, 0, [100, 101, 102]) == Next(3, "popular")
+    assert ours.choose("T1", 7, 0, [100]) == Chosen(1, None)
+    assert ours.choose("T1", 7, 4, [104]) == Chosen(3, "artist")
+    assert {ours.choose("T1", 7, 4, [104, 103]) for _ in range(50)} == {Chosen(0, "popular")}
+    assert {ours.choose("T1", 7, 5, [105]) for _ in range(50)} == {Chosen(3, "popular"), Chosen(0, "popular")}
+    assert {ours.choose("T1", 7, 5, [105, 100, 103]) for _ in range(200)} == {
+        Chosen(row, "random") for row in (1, 2, 4)
+    }
+    assert ours.choose("T1", 7, 0, [100, 101, 102]) == Chosen(3, "popular")
     everything = ring.track_ids.tolist()
-    assert ours.follow("T1", 7, 0, everything).fallback == "random", "there is an answer even when all was played"
+    assert ours.choose("T1", 7, 0, everything).fallback == "random", "there is an answer even when all was played"
 
 
 @pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
@@ -193,7 +216,7 @@ def test_empty_lists_use_the_fallbacks(tmp_path: Path, pick: str) -> None:
     lists = Recommendations.read(tmp_path / "r.jsonl", catalog)
     release = make_release(tmp_path / "release", catalog=catalog, arms={"C": arm(pick=pick)}, lists={"C": lists})
     assert release.recommended("C", 0) == []
-    assert recommender(release).follow("C", 7, 0, [100]) == Next(1, "artist")
+    assert recommender(release).choose("C", 7, 0, [100]) == Chosen(1, "artist")
 
 
 @pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
@@ -208,14 +231,14 @@ def test_an_arm_with_lists_of_users_ignores_the_last_track_and_a_user_without_on
     )
     ours = recommender(release)
     for row in (0, 1):
-        assert ours.follow("C", 5, row, [100 + row]) == Next(3, None)
-        assert {ours.follow("C", 7, row, [100 + row]).row for _ in range(50)} == ({2} if pick == "ranked" else {2, 4})
+        assert ours.choose("C", 5, row, [100 + row]) == Chosen(3, None)
+        assert {ours.choose("C", 7, row, [100 + row]).row for _ in range(50)} == ({2} if pick == "ranked" else {2, 4})
         for user in (-1, 6, 9, 10**18):
-            assert ours.follow("C", user, row, [100 + row]) == Next(1 - row, "artist")
+            assert ours.choose("C", user, row, [100 + row]) == Chosen(1 - row, "artist")
     assert ours.remembers("C") == (pick != "uniform")
     if pick != "uniform":
-        assert ours.follow("C", 7, 0, [102, 100]) == Next(4, None), "no track is repeated in a session"
-        assert ours.follow("C", 7, 0, [102, 104, 100]) == Next(1, "artist")
+        assert ours.choose("C", 7, 0, [102, 100]) == Chosen(4, None), "no track is repeated in a session"
+        assert ours.choose("C", 7, 0, [102, 104, 100]) == Chosen(1, "artist")
 
 
 def test_fallbacks_choose_uniformly(tmp_path: Path) -> None:
@@ -228,8 +251,8 @@ def test_fallbacks_choose_uniformly(tmp_path: Path) -> None:
     )
     for row, rows, source in ((0, (1, 2, 3), "artist"), (4, (6, 2, 1), "popular")):
         counts = many(release, row, 3000)
-        assert chisquare([counts[Next(found, source)] for found in rows]).pvalue > SURE
-        assert sum(counts[Next(found, source)] for found in rows) == 3000
+        assert chisquare([counts[Chosen(found, source)] for found in rows]).pvalue > SURE
+        assert sum(counts[Chosen(found, source)] for found in rows) == 3000
 
 
 def test_popular_is_among_the_hundred_most_played(tmp_path: Path) -> None:
@@ -287,7 +310,7 @@ def test_an_arm_recommends_as_the_simulations_policy_of_its_name(
     wanted = np.bincount(theirs.recommend(crowd), minlength=len(world.catalog))
     ours = recommender(release, seed=1)
     track_ids = world.catalog.track_ids
-    answers = [ours.follow("C", user, row, [int(track_ids[row])]) for row in crowd.current.tolist()]
+    answers = [ours.choose("C", user, row, [int(track_ids[row])]) for row in crowd.current.tolist()]
     assert {answer.fallback for answer in answers} <= {None, "random"}
     assert sum(answer.fallback == "random" for answer in answers) == theirs.fallbacks
     found = np.bincount([answer.row for answer in answers], minlength=len(world.catalog))
@@ -325,14 +348,17 @@ def test_a_gap_is_kept_as_by_the_simulations_lists(world: World, tmp_path: Path,
     theirs.begin(crowd, np.random.default_rng(5))
     num_passed_over = 0
     for _ in range(12):
-        answers = []
+        answers, propensities = list[Chosen](), list[float]()
         for session, row in enumerate(crowd.current.tolist()):
             track = int(release.track_ids[row])
             played = asyncio.run(sessions.play(session, track, START_MS)) if ours.remembers("C") else []
-            answers.append(ours.follow("C", 7, row, played))
-            num_passed_over += answers[-1] != gapless.follow("T1", 7, row, played)
+            answer = ours.follow("C", 7, row, played)
+            answers.append(Chosen(answer.row, answer.fallback))
+            propensities.append(answer.propensity)
+            num_passed_over += answers[-1] != gapless.choose("T1", 7, row, played)
         tracks = theirs.recommend(crowd)
         assert [answer.row for answer in answers] == tracks.tolist()
+        assert propensities == pytest.approx(theirs.propensity(crowd, tracks).tolist(), rel=1e-12)
         assert {answer.fallback for answer in answers} == {None}
         crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
     assert theirs.fallbacks == 0
@@ -348,16 +374,16 @@ def test_a_uniform_arm_with_a_gap_repeats_tracks_but_not_the_artists_of_the_last
         lists={"C": lists_of([[1, 2, 3, 4]] + [[0]] * 4)},
     )
     assert recommender(release).remembers("C")
-    assert set(many(release, 0, 50, [104, 103, 100])) == {Next(4, None)}, "played, but three tracks ago"
-    assert set(many(release, 0, 50, [103, 104, 100])) == {Next(2, None), Next(3, None)}
-    assert set(many(release, 0, 50, [103, 999, 100])) == {Next(row, None) for row in (2, 3, 4)}, "999 is gone"
-    assert set(many(release, 1, 50, [100, 101])) == {Next(0, None)}, "the list has no other"
+    assert set(many(release, 0, 50, [104, 103, 100])) == {Chosen(4, None)}, "played, but three tracks ago"
+    assert set(many(release, 0, 50, [103, 104, 100])) == {Chosen(2, None), Chosen(3, None)}
+    assert set(many(release, 0, 50, [103, 999, 100])) == {Chosen(row, None) for row in (2, 3, 4)}, "999 is gone"
+    assert set(many(release, 1, 50, [100, 101])) == {Chosen(0, None)}, "the list has no other"
 
 
 def test_an_artist_with_one_track_falls_back_to_random(tmp_path: Path) -> None:
     release = make_release(tmp_path, catalog=make_catalog([0, 0, 1]), arms={"C": arm("sticky_artist")})
-    assert set(many(release, 0, 50)) == {Next(1, None)}
-    assert set(many(release, 2, 200)) == {Next(row, "random") for row in range(3)}
+    assert set(many(release, 0, 50)) == {Chosen(1, None)}
+    assert set(many(release, 2, 200)) == {Chosen(row, "random") for row in range(3)}
 
 
 @pytest.mark.parametrize("num_arms", [1, 2, 5])
@@ -379,5 +405,80 @@ def test_the_same_seed_answers_alike(ring: Release) -> None:
     walks = []
     for _ in range(2):
         ours = recommender(ring, seed=7)
-        walks.append([ours.follow("C", 7, row % 6, ()) for row in range(60)])
+        walks.append([ours.choose("C", 7, row % 6, ()) for row in range(60)])
     assert walks[0] == walks[1]
+
+
+def slow_propensities(release: Release, row: int, played: Sequence[int]) -> dict[int, float]:
+    """The probability of every row under `C`; any track is drawn up to 20 times, until it is one not played."""
+    chances, source = slow_choices(release, row, played)
+    if source != "random":
+        return chances
+    num = len(release)
+    heard = set(played) & set(release.track_ids.tolist()) if release.arms["C"].pick != "uniform" else set()
+    unheard = [r for r in range(num) if int(release.track_ids[r]) not in heard]
+    chances, rest = dict.fromkeys(range(num), 0.0), 1.0
+    for attempt in range(20):
+        for r in unheard:
+            chances[r] += rest / num
+        if attempt == 19:
+            for r in set(range(num)) - set(unheard):
+                chances[r] += rest / num
+        rest *= 1 - len(unheard) / num
+    return chances
+
+
+@settings(max_examples=40)
+@given(situation=situations())
+def test_a_propensity_is_the_probability_of_the_rules(
+    situation: Situation,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    artist_of, rows, top, pick, artist_gap, row, played = situation
+    release = make_release(
+        tmp_path_factory.mktemp("release"),
+        catalog=make_catalog(artist_of),
+        arms={"C": arm(pick=pick, artist_gap=artist_gap)},
+        lists={"C": lists_of(rows)},
+        top_tracks=top,
+    )
+    expected, ours = slow_propensities(release, row, played), recommender(release)
+    assert sum(expected.values()) == pytest.approx(1)
+    for _ in range(40):
+        answer = ours.follow("C", 7, row, played)
+        assert answer.propensity == pytest.approx(expected[answer.row], rel=1e-9)
+
+
+def p_value_of_propensities(release: Release, row: int, played: Sequence[int], num: int = 4000) -> float:
+    """Of a chi-square test of how often each row was the answer against the propensities of the answers."""
+    ours = recommender(release)
+    answers = Counter(ours.follow("C", 7, row, played) for _ in range(num))
+    assert len({answer.row for answer in answers}) == len(answers), "one propensity for each row"
+    expected = [answer.propensity * num for answer in answers]
+    missing = num - sum(expected)
+    assert abs(missing) < 0.02 * num or missing > 0, "the propensities add up to more than 1"
+    if len(answers) == 1:
+        return float(expected[0] == num)
+    return float(chisquare(list(answers.values()), np.array(expected) * num / sum(expected)).pvalue)
+
+
+@pytest.mark.parametrize("played", [(), (103,), (101, 103, 105, 104, 102), range(101, 108)])
+@pytest.mark.parametrize("how", ["uniform", "ranked", "weighted", "random", "popular", "sticky_artist"])
+def test_propensities_are_the_frequencies_of_the_answers(tmp_path: Path, how: str, played: Sequence[int]) -> None:
+    is_list = how in ("uniform", "ranked", "weighted")
+    release = make_release(
+        tmp_path,
+        catalog=make_catalog([0, 1, 2, 3, 4, 5, 0, 0]),
+        arms={"C": arm(pick=how) if is_list else arm(how)},
+        lists={"C": lists_of([[3, 1, 5, 4, 2]] + [[]] * 7)} if is_list else {},
+        top_tracks=[1, 2, 2, 3],
+    )
+    assert p_value_of_propensities(release, 0, played) > SURE
+
+
+def test_a_wrong_propensity_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`weighted` that reports the propensities of `uniform`."""
+    release = one_list(tmp_path, [3, 1, 5, 4, 2], "weighted")
+    assert p_value_of_propensities(release, 0, ()) > SURE
+    monkeypatch.setattr(recommender_module, "pick_probability", lambda _how, is_open, _: 1 / is_open.sum(1))
+    assert p_value_of_propensities(release, 0, ()) < SURE

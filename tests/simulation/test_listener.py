@@ -62,7 +62,17 @@ def slow_sessions(world: World, users: list[int], rng: np.random.Generator) -> d
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_arrays_give_the_sessions_of_the_slow_loop(world: World, seed: int) -> None:
     users = np.arange(len(world.listeners))
-    plays = Plays.join(list(play(world, Deterministic(world=world), [one_session_each(users, seed)], keep_events=True)))
+    plays = Plays.join(
+        list(
+            play(
+                world,
+                Deterministic(world=world),
+                [one_session_each(users, seed)],
+                keep_events=True,
+                with_propensity=False,
+            )
+        )
+    )
     listener_seed, _ = np.random.SeedSequence(seed).spawn(2)
     expected = slow_sessions(world, users.tolist(), np.random.default_rng(listener_seed))
     assert sorted(plays.users.tolist()) == users.tolist()
@@ -144,7 +154,9 @@ def test_means_do_not_depend_on_the_size_of_the_crowd(world: World, policy: type
     def mean(size: int) -> float:
         total = sessions = 0
         for number, users in enumerate(np.array_split(np.arange(3000) % 60, 3000 // size)):
-            for plays in play(world, policy(world=world), [one_session_each(users, number)], keep_events=False):
+            for plays in play(
+                world, policy(world=world), [one_session_each(users, number)], keep_events=False, with_propensity=False
+            ):
                 total, sessions = total + int(plays.hundredths.sum()), sessions + len(plays.users)
         return total / sessions / 100
 

@@ -35,6 +35,7 @@ def logs_of(world: World, **changes: Any) -> MixedLogs:
         "seed": 1,
         "first_day": "2026-01-05",
         "track_seconds": 200.0,
+        "log": {"with_propensity": True},
         "progress": no_bar,
     }
     return MixedLogs(world=world, **{**settings, **changes})
@@ -61,6 +62,7 @@ def test_logs_are_written_once_and_reused(world: World, tmp_path: Path) -> None:
         {"seed": 2},
         {"sessions": 101},
         {"track_seconds": 100.0},
+        {"log": {"with_propensity": False}},
         {"arms": {"C": "random"}},
         {"templates": {"random": partial(Random)}, "arms": {"C": "random"}},
     ],

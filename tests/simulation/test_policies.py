@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import expit
+from scipy.stats import chisquare
 
 from src.errors import InputError
 from src.recommendations import Recommendations, pick
@@ -265,3 +266,66 @@ def test_lists_of_another_catalogue_are_rejected(world: World, tmp_path: Path) -
     lists.write(tmp_path / "r.jsonl", foreign, format="botify")
     with pytest.raises(InputError, match="is not in the catalogue of 400 tracks"):
         Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, world=world)
+
+
+def propensity_policy(world: World, path: Path, name: str) -> Policy:
+    lists_file(world, path)  # tracks of the last artist have no list
+    made: dict[str, Policy] = {
+        "random": Random(world=world),
+        "sticky_artist": StickyArtist(world=world),
+        "popular": Popular(num_tracks=7, world=world),
+        "true_neighbours": TrueNeighbours(num_tracks=5, world=world),
+    }
+    how, _, gap = name.partition(" ")
+    return made.get(name) or Lists(path=str(path), pick=how, artist_gap=int(gap), world=world)
+
+
+def p_value_of_propensities(policy: Policy, crowd: Crowd) -> float:
+    """Of a chi-square test of the recommendations to many sessions in one state; all propensities must add up to 1."""
+    num, num_tracks = len(crowd), len(policy.world.catalog)
+    tracks = recommended(policy, crowd, np.random.default_rng(3))
+    every = crowd.where(np.arange(num) < num_tracks)
+    expected = policy.propensity(every, np.arange(num_tracks)) * num
+    found = np.bincount(tracks, minlength=num_tracks)
+    assert expected.sum() == pytest.approx(num)
+    assert found[expected == 0].sum() == 0
+    possible = expected > 0
+    return float(chisquare(found[possible], expected[possible]).pvalue) if possible.sum() > 1 else 1.0
+
+
+STATES = {
+    "after one track": [],
+    "after five": [1, 2, 3, 4],
+    "without a list": [-1],
+    "all of the list played": [1, 2, 3, -3],
+}
+
+
+@pytest.mark.parametrize("steps", STATES.values(), ids=STATES)
+@pytest.mark.parametrize(
+    "name",
+    ["random", "sticky_artist", "popular", "true_neighbours", "uniform 0", "uniform 2", "ranked 0",
+     "weighted 0", "weighted 1"],
+)  # fmt: skip
+def test_propensities_are_the_frequencies_of_the_recommendations(
+    world: World, tmp_path: Path, name: str, steps: list[int]
+) -> None:
+    policy, num = propensity_policy(world, tmp_path / "r.jsonl", name), 3000
+    crowd = start(world, np.full(num, 3), np.full(num, 0.5), np.full(num, 0.5))
+    for step in steps:
+        tracks = np.full(num, len(world.catalog) - 1) if step == -1 else (crowd.current + step) % len(world.catalog)
+        crowd = listen(world, crowd, tracks.astype(np.int64), np.ones(num))
+    assert num > len(world.catalog)
+    assert p_value_of_propensities(policy, crowd) > 1e-4
+
+
+def test_a_wrong_propensity_is_noticed(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`weighted` that reports the propensities of `uniform`."""
+    policy = propensity_policy(world, tmp_path / "r.jsonl", "weighted 0")
+    crowd = start(world, np.full(3000, 3), np.full(3000, 0.5), np.full(3000, 0.5))
+    assert p_value_of_propensities(policy, crowd) > 1e-4
+    monkeypatch.setattr(
+        "src.simulation.policies.pick_probability",
+        lambda _how, is_open, places: (places >= 0) / np.maximum(is_open.sum(1), 1),
+    )
+    assert p_value_of_propensities(policy, crowd) < 1e-4

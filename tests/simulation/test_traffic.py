@@ -43,6 +43,7 @@ def run(world: World, folder: Path, **changes: Any) -> dict[str, Any]:
         "first_day": "2026-01-05",
         "track_seconds": 200.0,
         "write_logs": True,
+        "with_propensity": True,
         "after": None,
         "provenance": {"command": "test"},
         "progress": lambda _: nullcontext(lambda *_: None),
@@ -63,10 +64,10 @@ def played(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 def test_an_event_has_the_keys_and_types_of_the_service(played: tuple[Path, dict[str, Any]]) -> None:
     events = events_of(played[0])
-    assert list(events[0]) == [
-        "message", "timestamp", "user", "track", "time", "latency", "recommendation", "experiments",
-    ]  # fmt: skip
+    keys = ["message", "timestamp", "user", "track", "time", "latency", "recommendation", "experiments"]
+    added = {"next": ["propensity", "release"], "last": []}
     for event in events:
+        assert list(event) == [*keys, *added[event["message"]]]
         assert event["message"] in ("next", "last")
         assert (event["recommendation"] is None) == (event["message"] == "last")
         assert isinstance(event["time"], float)
@@ -175,7 +176,8 @@ def test_the_logs_do_not_depend_on_how_many_tasks_are_simulated_together(
     assert logs(1000) == separate
 
 
-def test_an_encoded_line_equals_that_of_the_json_library() -> None:
+@pytest.mark.parametrize("release", [None, "0a1b2c"])
+def test_an_encoded_line_equals_that_of_the_json_library(release: str | None) -> None:
     rng, num = np.random.default_rng(0), 500
     events = Events(
         timestamps=rng.integers(2**41, size=num),
@@ -184,9 +186,14 @@ def test_an_encoded_line_equals_that_of_the_json_library() -> None:
         shares=(np.arange(num) % 101).astype(np.uint8),
         following=np.where(rng.random(num) < 0.3, -1, rng.integers(10**6, size=num)),
         arms=rng.integers(2, size=num),
+        propensities=np.array([0.01, 1 / 3, 1e-7, np.nan])[rng.integers(4, size=num)],
     )
     arms = [{'Ü "quoted"': "C"}, {'Ü "quoted"': "T1"}]
     columns = (getattr(events, name).tolist() for name in Events.__dataclass_fields__)
+
+    def known(propensity: float) -> float | None:
+        return None if np.isnan(propensity) else propensity
+
     lines = [
         json.dumps(
             {
@@ -198,12 +205,44 @@ def test_an_encoded_line_equals_that_of_the_json_library() -> None:
                 "latency": 0.0,
                 "recommendation": following if following >= 0 else None,
                 "experiments": arms[arm],
-            },
+            }
+            | ({} if release is None or following < 0 else {"propensity": known(propensity), "release": release}),
             ensure_ascii=False,
         )
-        for timestamp, user, track, share, following, arm in zip(*columns, strict=True)
+        for timestamp, user, track, share, following, arm, propensity in zip(*columns, strict=True)
     ]
-    assert encode(events, [json.dumps(arm, ensure_ascii=False) for arm in arms]).decode().splitlines() == lines
+    labels = [json.dumps(arm, ensure_ascii=False) for arm in arms]
+    assert encode(events, labels, release=release).decode().splitlines() == lines
+
+
+def test_a_propensity_in_the_log_is_that_of_the_next_track_of_the_session(world: World, tmp_path: Path) -> None:
+    catalog, top = world.catalog, world.top_tracks[:20]
+    run(world, tmp_path, sessions=300)
+    run(world, tmp_path / "old", sessions=300, with_propensity=False)
+    release = json.loads((tmp_path / "logs/day-1/release.json").read_text())
+    assert {arm: given["policy"] for arm, given in release["arms"].items()} == {
+        "C": "random", "T1": "sticky_artist", "T2": "popular",
+    }  # fmt: skip
+    events, size = events_of(tmp_path), np.bincount(catalog.artist_of)
+    for event in events:
+        if event["message"] == "last":
+            continue
+        current, following = catalog.rows_of(np.array([event["track"], event["recommendation"]])).tolist()
+        others = int(size[catalog.artist_of[current]]) - 1
+        assert event["release"] == release["version"]
+        assert (
+            event["propensity"]
+            == {
+                "C": 1 / len(catalog),
+                "T1": 1 / others if others else 1 / len(catalog),
+                "T2": 1 / 20,
+            }[event["experiments"]["TEST"]]
+        )
+        if event["experiments"]["TEST"] == "T2":
+            assert following in top
+    added = ("propensity", "release")
+    assert events_of(tmp_path / "old") == [{k: v for k, v in e.items() if k not in added} for e in events]
+    assert (tmp_path / "old/logs/day-1/release.json").exists(), "which describes what was recommended in any case"
 
 
 def test_the_sessions_of_an_arm_do_not_depend_on_the_other_arms(world: World, tmp_path: Path) -> None:
@@ -293,7 +332,7 @@ def test_an_interruption_during_the_start_of_the_workers_ends_them(
     monkeypatch.setattr(traffic, "wait", interrupted_wait)
     before = set(multiprocessing.active_children())
     with pytest.raises(KeyboardInterrupt):
-        traffic.Players(world, [Random(world=world)], workers=2, keep_events=False)
+        traffic.Players(world, [Random(world=world)], workers=2, keep_events=False, with_propensity=False)
     assert set(multiprocessing.active_children()) == before
 
 

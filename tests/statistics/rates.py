@@ -10,6 +10,6 @@ def within_four_standard_errors(count: float, expected: float, num: int) -> bool
     return bool(abs(count / num - expected) < 4 * (expected * (1 - expected) / num) ** 0.5)
 
 
-def skewed(rng: np.random.Generator, num: int) -> Any:
+def skewed(rng: np.random.Generator, num: int | tuple[int, ...]) -> Any:
     """Time per session of users: 1 plus a skewed part, as for simulated listeners."""
     return 1 + rng.gamma(0.8, 3.0, num)

@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from src.statistics.intervals import GroupSummary, MeanInterval, always_valid, bootstrap, fieller, welch
+from src.statistics.intervals import GroupSummary, MeanInterval, always_valid, bootstrap, fieller, ratio_p_value, welch
 from tests.statistics.rates import skewed, within_four_standard_errors
 
 NUM_EXPERIMENTS, ALPHA = 1500, 0.05
@@ -53,9 +53,60 @@ def test_the_interval_of_clusters_of_one_value_is_students_and_of_one_cluster_th
 
 
 def test_there_is_no_relative_interval_if_the_control_mean_could_be_zero() -> None:
-    assert np.isnan(
-        fieller(GroupSummary(num=10, mean=0.1, variance=9.0), GroupSummary(num=10, mean=1.0, variance=9.0), 0.05)
-    ).all()
+    one = fieller(GroupSummary(num=10, mean=0.1, variance=9.0), GroupSummary(num=10, mean=1.0, variance=9.0), 0.05)
+    assert np.isnan([one.lower_percent, one.upper_percent]).all()
+    assert one.effect_percent == pytest.approx(900)
+    assert 0 < one.p_value < 1
+
+
+def test_fiellers_interval_excludes_0_exactly_if_welchs_test_is_significant() -> None:
+    rng = np.random.default_rng(16)
+    differ = 0
+    for _ in range(500):
+        control, treatment = GroupSummary.of(skewed(rng, 40)), GroupSummary.of(skewed(rng, 60) * 1.2)
+        one, test = fieller(control, treatment, ALPHA), welch(control, treatment, ALPHA)
+        assert one.p_value == test.p_value
+        assert (one.lower_percent > 0 or one.upper_percent < 0) == (one.p_value < ALPHA)
+        differ += one.p_value < ALPHA
+    assert 50 < differ < 450
+
+
+@pytest.mark.parametrize("truth", [0, 20, 60, 130])
+def test_fiellers_interval_covers_effects_of_any_size_and_the_sheets_does_not(truth: int) -> None:
+    rng = np.random.default_rng(17)
+    covered, covered_by_sheet, num = 0, 0, 2500
+    for _ in range(num):
+        values = skewed(rng, (2, 200))
+        groups = GroupSummary.of(values[0]), GroupSummary.of(values[1] * (1 + truth / 100))
+        one, sheet = fieller(*groups, ALPHA), welch(*groups, ALPHA)
+        covered += one.lower_percent < truth < one.upper_percent
+        covered_by_sheet += sheet.lower_percent < truth < sheet.upper_percent
+    assert within_four_standard_errors(covered, 0.95, num)
+    assert within_four_standard_errors(covered_by_sheet, 0.95, num) == (truth == 0)
+
+
+@pytest.mark.parametrize("truth", [0, 20, 130])
+def test_the_interval_of_a_ratio_of_sums_covers_the_true_effect_at_its_level(truth: int) -> None:
+    """Users with many sessions have longer ones, therefore the ratio of sums is not the mean of users."""
+    rng = np.random.default_rng(19)
+    covered, num = 0, 2000
+    for _ in range(num):
+        sessions = 1.0 + rng.poisson(4, (2, 300))
+        time = sessions * skewed(rng, (2, 300)) * (1 + sessions / 10)
+        one = fieller(
+            GroupSummary.of_ratio(time[0], sessions[0]),
+            GroupSummary.of_ratio(time[1] * (1 + truth / 100), sessions[1]),
+            ALPHA,
+        )
+        covered += one.lower_percent < truth < one.upper_percent
+    assert within_four_standard_errors(covered, 0.95, num)
+
+
+def test_the_covariance_of_the_means_narrows_the_interval_of_an_effect_of_0() -> None:
+    groups = GroupSummary(num=50, mean=4.0, variance=9.0), GroupSummary(num=50, mean=4.0, variance=9.0)
+    apart, together = fieller(*groups, ALPHA), fieller(*groups, ALPHA, 0.09)
+    assert together.upper_percent < 0.8 * apart.upper_percent
+    assert ratio_p_value(*groups, 1.5, 0.09) < ratio_p_value(*groups, 1.5)
 
 
 def test_fieller_agrees_with_the_delta_method_for_large_groups() -> None:
@@ -65,16 +116,17 @@ def test_fieller_agrees_with_the_delta_method_for_large_groups() -> None:
     )
     ratio = treatment.mean / control.mean
     error = (treatment.squared_error / 16 + ratio**2 * control.squared_error / 16) ** 0.5
-    lower, upper = fieller(control, treatment, 0.05)
-    assert lower == pytest.approx(100 * (ratio - 1 - 1.96 * error), abs=1e-2)
-    assert upper == pytest.approx(100 * (ratio - 1 + 1.96 * error), abs=1e-2)
+    one = fieller(control, treatment, 0.05)
+    assert one.lower_percent == pytest.approx(100 * (ratio - 1 - 1.96 * error), abs=1e-2)
+    assert one.upper_percent == pytest.approx(100 * (ratio - 1 + 1.96 * error), abs=1e-2)
 
 
 def test_the_bootstrap_agrees_with_fieller() -> None:
     rng = np.random.default_rng(11)
     control, treatment = skewed(rng, 2000), skewed(rng, 2000) * 1.1
     bounds = bootstrap(control, treatment, 0.05, 2000, rng)
-    assert bounds == pytest.approx(fieller(GroupSummary.of(control), GroupSummary.of(treatment), 0.05), abs=1.0)
+    one = fieller(GroupSummary.of(control), GroupSummary.of(treatment), 0.05)
+    assert bounds == pytest.approx((one.lower_percent, one.upper_percent), abs=1.0)
 
 
 def test_the_always_valid_interval_keeps_its_level_under_repeated_looks_and_welchs_does_not() -> None:

@@ -1,5 +1,6 @@
 """A second oracle for the A/B statistics: the library tea-tasting, on synthetic users."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from src.abtest.analysis import analyse
 from src.abtest.result import Analysis
 from src.statistics.design import sample_ratio
 from src.statistics.holm import holm
+from src.statistics.intervals import GroupSummary, welch
 from tests.abtest.users import pre_period, settings, users_of
 
 NUM = 4000
@@ -54,14 +56,43 @@ def test_the_relative_interval_equals_that_of_tea_tasting_to_second_order(both: 
 
 
 def test_cuped_equals_that_of_tea_tasting_up_to_the_estimate_of_the_slope(both: tuple[Analysis, Any]) -> None:
-    """Segue pools the slope within arms, tea-tasting over all users: the difference is of the order 1/n."""
+    """Segue pools the slope within arms, tea-tasting over all users; Fieller's interval or the delta method."""
     ours, theirs = both[0].effect("T1", METRIC), both[1]["cuped"]
-    percent = 100 / theirs.control
     assert ours.cuped_variance_saved_percent > 50
-    bounds = (percent * theirs.effect_size_ci_lower, percent * theirs.effect_size_ci_upper)
-    tolerance = 0.01 * (bounds[1] - bounds[0])
+    bounds = (100 * theirs.rel_effect_size_ci_lower, 100 * theirs.rel_effect_size_ci_upper)
+    tolerance = 0.02 * (bounds[1] - bounds[0])
     assert ours.cuped_effect_percent == pytest.approx(100 * theirs.rel_effect_size, abs=tolerance)
     assert (ours.cuped_lower_percent, ours.cuped_upper_percent) == pytest.approx(bounds, abs=tolerance)
+
+
+def test_the_ratio_of_sums_equals_that_of_tea_tasting(ratios: tuple[Analysis, Any, Any]) -> None:
+    ours, theirs, (control, treatment) = ratios
+    effect = ours.effect("T1", "mean_time_per_session")
+    sheet = welch(control, treatment, 0.05)
+    assert (control.mean, treatment.mean) == pytest.approx((theirs.control, theirs.treatment))
+    percent = 100 / theirs.control
+    assert sheet.lower_percent == pytest.approx(percent * theirs.effect_size_ci_lower, rel=1e-3)
+    assert sheet.upper_percent == pytest.approx(percent * theirs.effect_size_ci_upper, rel=1e-3)
+    assert effect.ratio_effect_percent == pytest.approx(100 * theirs.rel_effect_size)
+    assert effect.ratio_p_value == pytest.approx(theirs.pvalue, rel=0.01)
+    bounds = (100 * theirs.rel_effect_size_ci_lower, 100 * theirs.rel_effect_size_ci_upper)
+    tolerance = (bounds[1] - bounds[0]) ** 2 / 100
+    assert (effect.ratio_lower_percent, effect.ratio_upper_percent) == pytest.approx(bounds, abs=tolerance)
+
+
+@pytest.fixture(scope="module")
+def ratios() -> tuple[Analysis, Any, Any]:
+    """Users with different numbers of sessions: Segue, tea-tasting, and the summaries of both arms."""
+    rng = np.random.default_rng(5)
+    arm_of, sessions = (rng.random(NUM) < 0.4).astype(np.int64), 1 + rng.poisson(4, NUM)
+    time = sessions * rng.gamma(2.0, 2.0, NUM) * (1 + 0.1 * arm_of)
+    ours = analyse(replace(users_of(time, arm_of), sessions=sessions), settings())
+    data = pd.DataFrame({"variant": arm_of, "time": time, "sessions": sessions})
+    ratio = tea_tasting.RatioOfMeans("time", "sessions", use_t=True, equal_var=False)
+    summaries = [
+        GroupSummary.of_ratio(time[arm_of == arm], sessions[arm_of == arm].astype(np.float64)) for arm in (0, 1)
+    ]
+    return ours, tea_tasting.Experiment(ratio=ratio).analyze(data)["ratio"], summaries
 
 
 def test_holms_correction_equals_that_of_tea_tasting() -> None:

@@ -39,7 +39,7 @@ def ours(_: Path, small: bool) -> Work:
 
     world = world_of(small)
     plan = Day.plan(world, day=1, sessions=100_000 if small else 1_000_000, experiment="BENCH", arms=["C"], seed=1)
-    players = Players(world, [Random(world=world)], workers=1, keep_events=False)
+    players = Players(world, [Random(world=world)], workers=1, keep_events=False, with_propensity=False)
 
     def work() -> float:
         tally = Tally(len(world.listeners))

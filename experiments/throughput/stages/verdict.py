@@ -33,6 +33,7 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
             max_rejected=config.max_rejected,
             interleaved=config.interleaved,
             session_gap_minutes=config.session_gap_minutes,
+            unfinished=config.unfinished,
         )
         analyse(users, settings)
         return users.num_events

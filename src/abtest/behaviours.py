@@ -1,0 +1,164 @@
+"""What the arms of a log recommended, from the releases beside it, and the candidate of an estimate."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.catalog import Catalog
+from src.catalog_files import read_catalog, read_top_tracks
+from src.errors import InputError
+from src.evaluation.choices import KINDS, Behaviour
+from src.recommendations import Recommendations, file_digest
+
+_NUM_POPULAR = 100
+"""Most played tracks among which `popular` chooses."""
+
+_SERVICE: dict[str, Any] = {"fallbacks": ("artist", "popular"), "draws": 20}
+_SIMULATOR: dict[str, Any] = {"fallbacks": (), "draws": 21}
+"""What replaces a list without a track left, and how often a track is drawn until it is not played."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LogFolder:
+    """A folder with logs, and what is beside them.
+
+    Args:
+        logs: the folder.
+        catalog: the catalogue of the tracks.
+        popular: distinct rows of the most played tracks; may be empty.
+        releases: file `release.json` of each release, by its version.
+    """
+
+    logs: Path
+    catalog: Catalog
+    popular: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    releases: Mapping[str, Path]
+
+    @classmethod
+    def open(cls, logs: Path, tracks: Path | None = None) -> "LogFolder":
+        """Find the catalogue and the releases of logs: in the folder, or in the run folder that it is part of.
+
+        Args:
+            logs: folder with event logs.
+            tracks: file of the catalogue; None to look for `tracks.json`.
+
+        Raises:
+            InputError: there is no catalogue, or it cannot be read.
+        """
+        beside = (logs, *logs.absolute().parents[:2])
+        if tracks is None:
+            tracks = next((path for folder in beside if (path := folder / "tracks.json").is_file()), None)
+        if tracks is None:
+            raise InputError(f"logs={logs}: no tracks.json in it or beside it; name the catalogue, tracks=<file>")
+        catalog, top_file = read_catalog(tracks), tracks.with_name("top_tracks.json")
+        popular = read_top_tracks(top_file, catalog) if top_file.is_file() else np.empty(0, np.int64)
+        found = [
+            *logs.rglob("release.json"),
+            *(path for folder in beside for path in folder.glob("store/*/release.json")),
+        ]
+        return cls(
+            logs=logs,
+            catalog=catalog,
+            popular=np.array(list(dict.fromkeys(popular.tolist())), np.int64),
+            releases={str(version): path for path in found if (version := _json(path).get("version"))},
+        )
+
+    def behaviour(self, experiments: str, release: str) -> Behaviour | None:
+        """What the arm of a line recommended; None if it is not known.
+
+        Args:
+            experiments: text of the key `experiments` of the line.
+            release: its key `release`.
+        """
+        if (path := self.releases.get(release)) is None:
+            return None
+        contents = _json(path)
+        arm = _parsed(experiments).get(str(contents.get("experiment")))
+        given = contents["arms"].get(arm)
+        if given is None or given.get("policy") not in KINDS:
+            return None
+        if "world" in contents:
+            return self._simulated(given)
+        return self._served(path.parent, str(arm), given)
+
+    def candidate(self, name: str, *, pick: str, artist_gap: int, file: Path | None) -> Behaviour:
+        """The recommender that is estimated. If its list has no track left, any track is drawn, as in the simulator.
+
+        Args:
+            name: `random`, `popular`, `sticky_artist`, or any other name of a recommender with lists.
+            pick: how it picks from its lists.
+            artist_gap: number of previous tracks whose artists it avoids.
+            file: its lists; None without.
+
+        Raises:
+            InputError: the lists cannot be read, or are for another catalogue.
+        """
+        if file is None:
+            return self._make({"policy": name, "pick": "uniform", "artist_gap": 0}, None, **_SIMULATOR)
+        given = Recommendations.read(file, self.catalog)
+        policy = "lists" if given.users is None else "user_lists"
+        return self._make({"policy": policy, "pick": pick, "artist_gap": artist_gap}, given, **_SIMULATOR)
+
+    def _simulated(self, given: Mapping[str, Any]) -> Behaviour | None:
+        if given["policy"] == "popular":
+            return self._make(given, None, num_popular=given["num_tracks"], **_SIMULATOR)
+        if "lists" not in given:
+            return self._make(given, None, **_SIMULATOR)
+        file = Path(given["file"])
+        if not file.is_file() or file_digest(file) != given["lists"]:
+            return None
+        return self._make(given, Recommendations.read(file, self.catalog), **_SIMULATOR)
+
+    def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour:
+        rows = np.append(self.catalog.rows_of(np.load(folder / "track_ids.npy", allow_pickle=False)), -1)
+        popular, known = np.load(folder / "top_tracks.npy", allow_pickle=False), None
+        if (file := folder / f"lists_{arm}.npy").is_file():
+            known, users = rows[np.load(file, allow_pickle=False)], None
+            if (of_users := folder / f"users_{arm}.npy").is_file():
+                users = np.load(of_users, allow_pickle=False)
+            else:
+                by_row = np.full((len(self.catalog), known.shape[1]), -1, np.int64)
+                by_row[rows[:-1]] = known
+                known = by_row
+            known = Recommendations(rows=known, scores=np.full(known.shape, np.nan, np.float32), users=users)
+        top = np.array(list(dict.fromkeys(rows[popular].tolist())), np.int64)
+        return self._make(given, known, popular=top, **_SERVICE)
+
+    def _make(
+        self,
+        given: Mapping[str, Any],
+        lists: Recommendations | None,
+        *,
+        fallbacks: tuple[str, ...],
+        draws: int,
+        popular: np.ndarray | None = None,
+        num_popular: int = _NUM_POPULAR,
+    ) -> Behaviour:
+        top = self.popular if popular is None else popular
+        return Behaviour(
+            policy=str(given["policy"]),
+            artist_of=np.asarray(self.catalog.artist_of, np.int64),
+            pick=str(given.get("pick", "uniform")),
+            artist_gap=int(given.get("artist_gap", 0)),
+            lists=np.empty((0, 0), np.int32) if lists is None else lists.rows.astype(np.int32),
+            users=np.empty(0, np.int64) if lists is None or lists.users is None else np.asarray(lists.users),
+            popular=top[:num_popular],
+            fallbacks=tuple(source for source in fallbacks if lists is not None),
+            draws=draws,
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return _parsed(path.read_text(encoding="utf-8"))
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

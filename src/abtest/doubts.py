@@ -1,0 +1,176 @@
+"""What could be wrong with an A/B test: the findings of every check, in plain sentences."""
+
+import numpy as np
+
+from src.abtest.log import GUARDS
+from src.abtest.result import SRM_ALPHA, Analysis
+from src.abtest.unfinished import count_unfinished
+from src.terminal.numbers import interval, p_value
+
+SHORT_DAYS = 7
+"""A log of fewer days cannot show whether weekdays differ, or whether an effect fades."""
+
+
+def exposures(analysis: Analysis) -> dict[str, list[str]]:
+    """The users of each arm against the planned split: the rows of a table.
+
+    Args:
+        analysis: the result.
+
+    Returns:
+        Cells by the name of the column: of each arm its name, planned share, users in the log and their share, users
+        that are compared, and sessions.
+    """
+    users = analysis.users
+    planned, num_users = analysis.settings.shares(users.arms), np.bincount(users.arm_of, minlength=len(users.arms))
+    shares = users.exposed / users.exposed.sum()
+    sessions = np.bincount(users.arm_of, users.sessions, minlength=len(users.arms)).astype(np.int64)
+    return {
+        "arm": list(users.arms),
+        "planned share": [f"{share:.1%}" for share in planned.tolist()],
+        "share": [f"{share:.1%}" for share in shares.tolist()],
+        "users in the log": [f"{count:,}" for count in users.exposed.tolist()],
+        "users compared": [f"{count:,}" for count in num_users.tolist()],
+        "sessions compared": [f"{count:,}" for count in sessions.tolist()],
+    }
+
+
+def split_sentence(analysis: Analysis) -> str:
+    """Whether the split of the users over the arms agrees with the plan."""
+    if not analysis.settings.sample_ratio:
+        return "The split of the users is not tested, because analysis.sample_ratio=false."
+    state = "differs from" if analysis.is_withheld else "agrees with"
+    return (
+        f"The split of the users over the arms {state} the plan (chi-square test, all users in the log: p = "
+        f"{analysis.exposure_p_value:.2g}; users that are compared: p = {analysis.sample_ratio_p_value:.2g})."
+    )
+
+
+def doubts(analysis: Analysis) -> list[str]:
+    """What could be wrong, the gravest first; the last sentences name the checks that found nothing or were not made.
+
+    Args:
+        analysis: the result.
+
+    Returns:
+        A list of sentences.
+    """
+    has_guardrails = any(one.family == "guardrail" and one.decision != "no test" for one in analysis.effects)
+    checks = {
+        "split of the users": _split(analysis) if analysis.settings.sample_ratio else None,
+        "unfinished sessions": _unfinished(analysis),
+        "other methods": [line for arm in analysis.verdicts for line in _other_methods(analysis, arm)],
+        "change of the effect over time": _changes(analysis) if analysis.changes else None,
+        "segments": _segments(analysis) if analysis.slices else None,
+        "guardrails": _guardrails(analysis) if has_guardrails else None,
+        "faults of the log": [
+            f"{analysis.users.guards[name]:,} {rule}."
+            for name, rule in GUARDS.items()
+            if analysis.users.guards.get(name) and name != "sessions_without_end"
+        ],
+        "length of the log": _length(analysis),
+    }
+    found = [line for lines in checks.values() for line in lines or []]
+    clean = [name for name, lines in checks.items() if lines == []]
+    skipped = [name for name, lines in checks.items() if lines is None]
+    return [
+        *found,
+        *_repeated_looks(analysis),
+        *[f"Checked, and nothing found: {', '.join(clean)}."] * bool(clean),
+        *[f"Not checked, because the log or the settings do not allow it: {', '.join(skipped)}."] * bool(skipped),
+    ]
+
+
+def _split(analysis: Analysis) -> list[str]:
+    if not analysis.is_withheld:
+        return []
+    return [
+        "The users are not split as planned: some are probably missing in one arm, and the means are not comparable. "
+        "Find the cause before you use the numbers."
+    ]
+
+
+def _unfinished(analysis: Analysis) -> list[str]:
+    users, counts = analysis.users, count_unfinished(analysis.users)
+    if not any(counts.values()):
+        return []
+    in_log = np.bincount(users.each.arm_of, minlength=len(users.arms)).tolist()
+    shares = ", ".join(
+        f"{arm} {count:,} of {total:,}" for (arm, count), total in zip(counts.items(), in_log, strict=True)
+    )
+    tests = ", ".join(f"{arm} {p_value(one.p_value)}" for arm, one in analysis.unfinished.items())
+    differ = any(one.p_value < SRM_ALPHA for one in analysis.unfinished.values())
+    return [
+        f"Sessions without a `last`: {shares}. The arms {'differ' if differ else 'do not differ significantly'} in "
+        f"their share (p: {tests}). Long sessions are cut off more often than short ones; the table of methods shows "
+        "what these sessions could change."
+    ]
+
+
+def _other_methods(analysis: Analysis, treatment: str) -> list[str]:
+    """Methods that disagree with the verdict on whether there is an effect."""
+    primary, *others = analysis.methods[treatment]
+    lines = []
+    for row in others:
+        if (row.lower_percent > 0, row.upper_percent < 0) != (primary.lower_percent > 0, primary.upper_percent < 0):
+            bounds = interval(row.lower_percent, row.upper_percent, "+.1f")
+            lines.append(
+                f"{treatment}: the method `{row.method}` disagrees with the verdict: {bounds} %, {row.meaning}."
+            )
+    effect = analysis.effect(treatment, analysis.settings.primary)
+    ratio = effect.ratio_effect_percent
+    if ratio < effect.relative_lower_percent or ratio > effect.relative_upper_percent:
+        lines.append(
+            f"{treatment}: the ratio of sums ({ratio:+.1f} %) is outside the interval of the mean of users. Users with "
+            "many sessions react differently from users with few; which of them is the change for?"
+        )
+    return lines
+
+
+def _segments(analysis: Analysis) -> list[str]:
+    primary = {arm: analysis.effect(arm, analysis.settings.primary).effect_percent for arm in analysis.verdicts}
+    return [
+        f"{one.treatment}: in the segment {one.split} = {one.part} the effect has the other sign: "
+        f"{one.effect_percent:+.1f} % {interval(one.lower_percent, one.upper_percent, '+.1f')}."
+        for one in analysis.slices
+        if one.significant and one.effect_percent * primary[one.treatment] < 0
+    ]
+
+
+def _changes(analysis: Analysis) -> list[str]:
+    return [
+        f"{arm}: the effect changes by {one.effect_percent:+.1f} points "
+        f"{interval(one.lower_percent, one.upper_percent, '+.1f')} from the first half of the days to the second half "
+        f"(p {p_value(one.p_value)}). What it will be later is not known."
+        for arm, one in analysis.changes.items()
+        if one.p_value < analysis.settings.alpha
+    ]
+
+
+def _guardrails(analysis: Analysis) -> list[str]:
+    words = {"broken": "is broken", "not shown": "is not shown to hold"}
+    return [
+        f"{one.treatment}: guardrail {one.metric} {words[one.decision]}."
+        for one in analysis.effects
+        if one.family == "guardrail" and one.decision in words
+    ]
+
+
+def _length(analysis: Analysis) -> list[str]:
+    days = (analysis.users.last_ms - analysis.users.first_ms) / 86_400_000
+    if days >= SHORT_DAYS:
+        return []
+    length = "less than a day" if days < 1 else f"{days:.1f} days"
+    return [
+        f"The log covers {length}. Less than a week does not show whether weekdays differ, or whether the effect fades "
+        "when it is no longer new."
+    ]
+
+
+def _repeated_looks(analysis: Analysis) -> list[str]:
+    if analysis.settings.always_valid_percent is None:
+        return []
+    return [
+        "If the results were looked at before the planned end, the verdict is too optimistic; the interval of the "
+        "method `always valid` is not."
+    ]

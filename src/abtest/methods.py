@@ -1,0 +1,91 @@
+"""The effect on the primary metric by every method: the one of the verdict, and others to check it against."""
+
+from dataclasses import asdict
+
+import numpy as np
+
+from src.abtest.result import Analysis, Method
+
+
+def methods(analysis: Analysis, treatment: str) -> list[Method]:
+    """The rows of the table of methods.
+
+    Args:
+        analysis: the result; its `methods` are not read.
+        treatment: name of the arm.
+
+    Returns:
+        A row for each method, the one of the verdict first; methods that gave no number are left out.
+    """
+    settings, unfinished = analysis.settings, analysis.unfinished[treatment]
+    effect = analysis.effect(treatment, settings.primary)
+    rows = [
+        Method(
+            method="mean of users",
+            effect_percent=effect.effect_percent,
+            lower_percent=effect.relative_lower_percent,
+            upper_percent=effect.relative_upper_percent,
+            p_value=effect.p_value,
+            meaning="the verdict: the difference of the user means with Fieller's interval, which accounts for the "
+            "uncertainty of the control mean",
+        ),
+        Method(
+            method="the sheet",
+            effect_percent=effect.effect_percent,
+            lower_percent=effect.lower_percent,
+            upper_percent=effect.upper_percent,
+            p_value=effect.p_value,
+            meaning="the interval of the sheet of 2023 (Welch), which treats the control mean as a constant: it is too "
+            "narrow if there is an effect",
+        ),
+        Method(
+            method="ratio of sums",
+            effect_percent=effect.ratio_effect_percent,
+            lower_percent=effect.ratio_lower_percent,
+            upper_percent=effect.ratio_upper_percent,
+            p_value=effect.ratio_p_value,
+            meaning="all time over all sessions, or the like (delta method): users with many sessions count more. It "
+            "differs from the mean of users if these users react differently",
+        ),
+        Method(
+            method="CUPED",
+            effect_percent=effect.cuped_effect_percent,
+            lower_percent=effect.cuped_lower_percent,
+            upper_percent=effect.cuped_upper_percent,
+            p_value=effect.cuped_p_value,
+            meaning="subtracts what each user's behaviour before the experiment predicts; it removes "
+            f"{effect.cuped_variance_saved_percent:.0f} % of the variance",
+        ),
+        Method(
+            method="bootstrap",
+            effect_percent=effect.effect_percent,
+            lower_percent=effect.bootstrap_lower_percent,
+            upper_percent=effect.bootstrap_upper_percent,
+            meaning=f"{settings.bootstrap_rounds:,} rounds over users; it makes no assumption about the distribution "
+            "of the values",
+        ),
+        Method(
+            method="always valid",
+            effect_percent=effect.effect_percent,
+            lower_percent=effect.always_valid_lower_percent,
+            upper_percent=effect.always_valid_upper_percent,
+            meaning="stays valid if the test is analysed repeatedly while it runs (mixture sequential test)",
+        ),
+    ]
+    if unfinished.kept is not None:
+        rows += [
+            Method(
+                method="unfinished kept",
+                **asdict(unfinished.kept),
+                meaning="sessions without a `last` count with the length that they have in the log",
+            ),
+            Method(
+                method="unfinished, bounds",
+                effect_percent=float("nan"),
+                lower_percent=unfinished.lower_percent,
+                upper_percent=unfinished.upper_percent,
+                meaning="the same, if those of one arm had become as long as the longest session of the log: those of "
+                "the control for the lower bound, those of the treatment for the upper bound",
+            ),
+        ]
+    return [row for row in rows if np.isfinite(row.lower_percent)]

@@ -1,0 +1,37 @@
+"""The report of an A/B test as one HTML file: the Markdown report with its picture inside."""
+
+import base64
+import html
+
+from markdown_it import MarkdownIt
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; }
+th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #d9d9d9; text-align: left; }
+th { background: #f4f6f8; }
+th[style], td[style] { white-space: nowrap; }
+td { font-variant-numeric: tabular-nums; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+img { max-width: 100%; } code { background: #f4f6f8; padding: 0 0.2rem; }
+"""
+
+
+def html_page(markdown: str, title: str, pictures: dict[str, bytes]) -> str:
+    """A page that needs no other file.
+
+    Args:
+        markdown: the text of the page; tags in it are shown as text.
+        title: title of the page.
+        pictures: content of each PNG file that the text shows, by its name.
+
+    Returns:
+        The text of the HTML file.
+    """
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    for name, content in pictures.items():
+        body = body.replace(f'src="{name}"', f'src="data:image/png;base64,{base64.b64encode(content).decode()}"')
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )

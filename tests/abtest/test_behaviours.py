@@ -1,0 +1,97 @@
+"""What the arms of a log recommended, read from its releases."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.abtest.behaviours import LogFolder
+from src.catalog_files import write_catalog
+from src.errors import InputError
+from src.recommendations import Recommendations
+from src.serving.recommender import Recommender
+from src.simulation.policies import Oracle, Popular, Random, StickyArtist
+from src.simulation.world import World
+from tests.abtest.played import lists, neighbours, simulate
+from tests.conftest import make_catalog
+from tests.serving.conftest import arm, lists_of, lists_of_users, make_release
+
+
+def text(arm: str, experiment: str = "TEST") -> str:
+    return json.dumps({experiment: arm})
+
+
+def test_a_release_of_the_simulator_describes_its_arms(world: World, tmp_path: Path) -> None:
+    file = neighbours(world, tmp_path / "r.jsonl")
+    arms = {
+        "C": Random(world=world),
+        "T1": StickyArtist(world=world),
+        "T2": Popular(num_tracks=9, world=world),
+        "T3": lists(world, file, "weighted", 2),
+        "T4": Oracle(num_candidates=50, world=world),
+    }
+    simulate(world, tmp_path / "run", arms, sessions=40)
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    [release] = folder.releases
+    found = {name: folder.behaviour(text(name), release) for name in arms}
+    assert [behaviour and behaviour.policy for behaviour in found.values()] == [
+        "random", "sticky_artist", "popular", "lists", None,
+    ]  # fmt: skip
+    assert found["T2"] is not None
+    assert found["T2"].popular.tolist() == world.top_tracks[:9].tolist()
+    assert found["T3"] is not None
+    assert (found["T3"].pick, found["T3"].artist_gap, found["T3"].fallbacks) == ("weighted", 2, ())
+    assert (found["T3"].lists == Recommendations.read(file, world.catalog).rows).all()
+    assert folder.behaviour(text("C"), "") is None
+    assert folder.behaviour(text("C", "OTHER"), release) is None
+    neighbours(world, file, step=3)
+    assert folder.behaviour(text("T3"), release) is None, "the file is another one now"
+    file.unlink()
+    assert folder.behaviour(text("T3"), release) is None
+
+
+def test_the_logs_of_a_continued_run_have_the_releases_of_all_days(world: World, tmp_path: Path) -> None:
+    simulate(world, tmp_path / "one", {"C": Random(world=world)}, sessions=20)
+    simulate(world, tmp_path / "two", {"C": StickyArtist(world=world)}, sessions=20, after=tmp_path / "one")
+    folder = LogFolder.open(tmp_path / "two" / "logs")
+    found = {behaviour.policy for version in folder.releases if (behaviour := folder.behaviour(text("C"), version))}
+    assert found == {"random", "sticky_artist"}
+
+
+def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
+    """Tracks of the store are sorted by id, those of the file are not."""
+    catalog = make_catalog([0, 1, 0, 2, 1, 0])
+    of_tracks, of_users = lists_of([[1, 2], [3], [], [5, 0, 1], [2], [4]]), lists_of_users({5: [3, 1], 8: [0]})
+    arms = {"C": arm("lists", "weighted", 1), "T1": arm("user_lists"), "T2": arm("popular"), "T3": arm("sticky_artist")}
+    store = tmp_path / "run" / "store"
+    release = make_release(
+        store / "new", catalog=catalog, arms=arms, lists={"C": of_tracks, "T1": of_users}, top_tracks=[2, 2, 4]
+    )
+    (store / "new").rename(store / release.version)
+    (tmp_path / "run" / "logs").mkdir()
+    write_catalog(catalog, tmp_path / "sorted.json")
+    shuffled = (tmp_path / "sorted.json").read_text(encoding="utf-8").splitlines()[::-1]
+    (tmp_path / "run" / "tracks.json").write_text("\n".join(shuffled) + "\n", encoding="utf-8")
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    ours = Recommender(release, np.random.default_rng(0))
+    for name in arms:
+        behaviour = folder.behaviour(text(name), release.version)
+        assert behaviour is not None
+        for user, row in ((5, 0), (8, 3), (7, 2)):
+            choices = behaviour.choices(np.array([user]), np.array([[row]]))
+            for _ in range(20):
+                answer = ours.follow(name, user, row, [100 + row])
+                assert choices.of(np.array([[answer.row]]))[0, 0] == pytest.approx(answer.propensity)
+    assert folder.behaviour(text("T9"), release.version) is None
+
+
+def test_logs_without_a_catalogue_are_refused(world: World, tmp_path: Path) -> None:
+    simulate(world, tmp_path / "run", {"C": Random(world=world)}, sessions=20)
+    shutil.move(tmp_path / "run" / "logs", tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"no tracks.json in it or beside it; name the catalogue, tracks=<file>"):
+        LogFolder.open(tmp_path / "elsewhere")
+    found = LogFolder.open(tmp_path / "elsewhere", tmp_path / "run" / "tracks.json")
+    assert len(found.catalog) == len(world.catalog)
+    assert found.popular.tolist() == world.top_tracks.tolist()

@@ -1,0 +1,90 @@
+"""What could be wrong: each check finds its fault, and a clean test has none."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from src.abtest.analysis import analyse
+from src.abtest.doubts import doubts, exposures, split_sentence
+from src.abtest.users import Users, sums_of_users
+from tests.abtest.users import settings, users_of
+
+WEEK_MS = 7 * 86_400_000
+
+
+def clean(num: int = 2000) -> Users:
+    users = users_of(np.random.default_rng(1).exponential(size=num), np.arange(num) % 2)
+    return replace(users, last_ms=users.first_ms + WEEK_MS)
+
+
+def found(users: Users, **changes: Any) -> list[str]:
+    return doubts(analyse(users, settings(always_valid_percent=None, **changes)))
+
+
+def test_a_clean_test_names_the_checks_that_found_nothing_and_those_that_were_not_made() -> None:
+    """Every user has one session on one day, therefore there are no days and no segments."""
+    made, not_made = found(clean(), guardrails={"time": 40})
+    assert made == (
+        "Checked, and nothing found: split of the users, unfinished sessions, other methods, guardrails, "
+        "faults of the log, length of the log."
+    )
+    assert not_made == (
+        "Not checked, because the log or the settings do not allow it: change of the effect over time, segments."
+    )
+    assert found(clean(), sample_ratio=False)[-1].endswith(
+        ": split of the users, change of the effect over time, segments, guardrails."
+    )
+
+
+def cut(users: Users) -> Users:
+    """Every ninth session is cut off, in the treatment only."""
+    each = replace(users.each, is_finished=(np.arange(len(users)) % 9 > 0) | (users.arm_of == 0))
+    return replace(users, each=each, **sums_of_users(each.where(each.is_finished)))
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "sentence"),
+    [
+        (lambda users: replace(users, exposed=np.array([1000, 1300])), "split of the users", "not split as planned"),
+        (cut, "unfinished sessions", "Sessions without a `last`: C 0 of 1,000, T1 "),
+        (
+            lambda users: replace(users, guards={"users_in_two_arms": 3}),
+            "faults of the log",
+            "3 users who were in two arms were left out.",
+        ),
+        (
+            lambda users: replace(users, last_ms=users.first_ms + 2),
+            "length of the log",
+            "The log covers less than a day.",
+        ),
+    ],
+)
+def test_each_check_finds_its_fault(change: Any, check: str, sentence: str) -> None:
+    first, *_, made, _ = found(change(clean()))
+    assert sentence in first
+    assert check not in made
+
+
+def test_a_method_that_disagrees_with_the_verdict_is_named() -> None:
+    """The bootstrap of two rounds is no bootstrap: its interval is too narrow and excludes 0."""
+    lines = found(clean(), bootstrap_rounds=2)
+    assert any("T1: the method `bootstrap` disagrees with the verdict: [" in line for line in lines)
+
+
+def test_a_guardrail_that_does_not_hold_is_named() -> None:
+    users = replace(clean(), tracks=np.where(np.arange(2000) % 2, 4, 5) + np.arange(2000) % 3)
+    lines = found(users, guardrails={"mean_tracks_per_session": 5})
+    assert "T1: guardrail mean_tracks_per_session is broken." in lines
+
+
+def test_the_users_are_compared_with_the_plan() -> None:
+    analysis = analyse(replace(clean(), exposed=np.array([1200, 1000])), settings(split=[2, 1]))
+    cells = exposures(analysis)
+    assert cells["planned share"] == ["66.7%", "33.3%"]
+    assert cells["share"] == ["54.5%", "45.5%"]
+    assert cells["users in the log"] == ["1,200", "1,000"]
+    assert "differs from the plan" in split_sentence(analysis)
+    off = analyse(clean(), settings(sample_ratio=False))
+    assert split_sentence(off) == "The split of the users is not tested, because analysis.sample_ratio=false."

@@ -1,0 +1,104 @@
+"""Sessions without a `last`: the bias of leaving them out, the bounds, and the verdict that does not rest on them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from src.abtest.analysis import analyse
+from src.abtest.doubts import doubts
+from src.abtest.result import Analysis
+from src.abtest.users import Sessions, Users
+from src.statistics.intervals import GroupSummary, fieller
+from tests.abtest.users import settings, users_of_sessions
+from tests.statistics.rates import within_four_standard_errors
+
+
+def cut_off(
+    rng: np.random.Generator, *, lift: float, hazard: tuple[float, float], users: int = 600, each: int = 4
+) -> tuple[Users, Users]:
+    """Users of an experiment, and the same without cuts.
+
+    Args:
+        lift: of the mean length of a session of the treatment.
+        hazard: how often a session of each arm is cut off, per unit of its time.
+    """
+    arm_of = np.repeat(np.arange(users) % 2, each)
+    habit = np.repeat(rng.gamma(4.0, 1.0, users), each)
+    whole = 1 + habit * rng.gamma(2.0, 0.5, users * each) * (1 + lift * arm_of)
+    cut = rng.exponential(1 / np.maximum(np.array(hazard)[arm_of], 1e-12))
+    sessions: dict[str, Any] = {
+        "user_ids": np.repeat(np.arange(users), each),
+        "arm_of": arm_of,
+        "started_ms": np.tile(np.arange(each), users),
+        "tracks": np.full(users * each, 5),
+        "latency_ms": np.zeros(users * each),
+        "fallbacks": np.zeros(users * each, np.int64),
+    }
+    logged = Sessions(**sessions, time=np.minimum(whole, cut), is_finished=whole < cut)
+    truth = Sessions(**sessions, time=whole, is_finished=np.ones(users * each, bool))
+    return users_of_sessions(logged), users_of_sessions(truth)
+
+
+def run(users: Users, **changes: Any) -> Analysis:
+    return analyse(
+        users, settings(bootstrap_rounds=0, always_valid_percent=None, sizing=False, slices=False, **changes)
+    )
+
+
+def test_leaving_unfinished_sessions_out_is_biased_against_the_better_arm_and_the_bounds_hold_the_truth() -> None:
+    rng = np.random.default_rng(1)
+    logged, truth = (run(users) for users in cut_off(rng, lift=0.5, hazard=(0.03, 0.03), users=6000))
+    effect, unfinished = logged.effect("T1", "mean_time_per_session"), logged.unfinished["T1"]
+    true_effect = truth.effect("T1", "mean_time_per_session").effect_percent
+    assert effect.relative_upper_percent < true_effect
+    assert unfinished.kept is not None
+    assert unfinished.kept.upper_percent < true_effect, "at the length in the log they are too short"
+    assert unfinished.lower_percent < true_effect < unfinished.upper_percent
+
+
+def test_the_rate_of_false_alarms_of_the_test_of_dropping_is_its_level() -> None:
+    rng = np.random.default_rng(2)
+    tests = [run(cut_off(rng, lift=0.0, hazard=(0.05, 0.05))[0]).unfinished["T1"].p_value for _ in range(250)]
+    assert within_four_standard_errors(sum(p_value < 0.05 for p_value in tests), 0.05, 250)
+
+
+def test_a_treatment_that_loses_its_long_sessions_is_noticed_and_the_verdict_is_withheld() -> None:
+    """The censoring rule is broken: both arms are the same, and a fault of the treatment cuts off long sessions."""
+    analysis = run(cut_off(np.random.default_rng(3), lift=0.0, hazard=(0.001, 0.1))[0])
+    effect = analysis.effect("T1", "mean_time_per_session")
+    assert effect.relative_upper_percent < -5, "without the check, the treatment would be worse"
+    assert analysis.unfinished["T1"].p_value < 0.001
+    assert analysis.verdicts["T1"].startswith("withheld: the arms differ in their sessions without a `last` (p = ")
+    assert "depends on how these would have ended: mean_time_per_session -" in analysis.verdicts["T1"]
+    assert analysis.record()["withheld"]
+    text = "\n".join(doubts(analysis))
+    assert "Sessions without a `last`: C " in text
+    assert [row.method for row in analysis.methods["T1"]][-2:] == ["unfinished kept", "unfinished, bounds"]
+
+
+def test_the_verdict_stands_if_no_end_of_the_unfinished_sessions_could_change_its_sign() -> None:
+    analysis = run(cut_off(np.random.default_rng(4), lift=2.0, hazard=(0.0001, 0.004), users=3000)[0])
+    assert analysis.unfinished["T1"].p_value < 0.001
+    assert analysis.unfinished["T1"].lower_percent > 0
+    assert analysis.verdicts["T1"].startswith("better than C")
+
+
+def test_without_unfinished_sessions_there_is_no_test_and_no_row() -> None:
+    analysis = run(cut_off(np.random.default_rng(5), lift=0.0, hazard=(0.0, 0.0))[0])
+    assert np.isnan(analysis.unfinished["T1"].p_value)
+    assert "unfinished kept" not in [row.method for row in analysis.methods["T1"]]
+    assert not any("without a `last`" in line for line in doubts(analysis))
+
+
+def test_the_bounds_equal_those_of_a_log_where_the_sessions_of_one_arm_go_on() -> None:
+    logged, _ = cut_off(np.random.default_rng(6), lift=0.0, hazard=(0.05, 0.05))
+    each, longest = logged.each, logged.each.time[logged.each.is_finished].max()
+    bounds = []
+    for arm in (0, 1):
+        time = np.where(~each.is_finished & (each.arm_of == arm), np.maximum(longest, each.time), each.time)
+        control, treatment = (time[each.arm_of == own].reshape(-1, 4).mean(1) for own in (0, 1))
+        one = fieller(GroupSummary.of(control), GroupSummary.of(treatment), 0.05)
+        bounds.append(one.upper_percent if arm else one.lower_percent)
+    unfinished = run(logged).unfinished["T1"]
+    assert [unfinished.lower_percent, unfinished.upper_percent] == pytest.approx(bounds)

@@ -1,0 +1,771 @@
+"""Files that are not what they should be: one clear line, or rows that are rejected with their line and the reason."""
+
+import gzip
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from src.datamodules.pair_datamodule import PairDataModule
+from src.errors import InputError
+from tests.conftest import build_datamodule
+from tests.datamodules.reading import Read, read, rejected_lines
+
+Make = Callable[..., PairDataModule]
+
+NAMES = ["user", "timestamp", "track", "title", "artist"]
+HEADER = ",".join(NAMES) + "\n"
+ROWS = [f"{user},{1_700_000_000 + n},{10 + n},Café {n},Ann" for user in (1, 2) for n in range(4)]
+GOOD = HEADER + "".join(row + "\n" for row in ROWS)
+TIME = "timestamp must be a number of seconds since 1970, from 1970 to 2099"
+SECONDS = {"units": {"timestamp": "s"}}
+
+
+def objects() -> list[dict[str, Any]]:
+    return [
+        {name: int(cell) if cell.isdigit() else cell for name, cell in zip(NAMES, row.split(","), strict=True)}
+        for row in ROWS
+    ]
+
+
+def as_lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def write(folder: Path, text: str | bytes, name: str = "plays.csv") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def read_text(folder: Path, text: str | bytes, name: str = "plays.csv", **changes: Any) -> Read:
+    return read("table", write(folder, text, name), max_rejected=1.0, changes=changes)
+
+
+def zipped(text: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr("plays.csv", text)
+    return content.getvalue()
+
+
+def zst(folder: Path, text: str) -> bytes:
+    """Compressed by DuckDB, which is a way that needs no other library."""
+    source = write(folder, text, "source.txt")
+    target = folder / "target.csv.zst"
+    columns = "columns = {'line': 'VARCHAR'}, delim = '\x01', quote = '', auto_detect = false, header = false"
+    duckdb.execute(
+        f"COPY (FROM read_csv('{source}', {columns})) TO '{target}' "
+        "(FORMAT csv, COMPRESSION zstd, HEADER false, QUOTE '', ESCAPE '', DELIMITER '\x01')"
+    )
+    content = target.read_bytes()
+    source.unlink()
+    target.unlink()
+    return content
+
+
+def check_good(log: Read) -> None:
+    assert (log.reading.num_rows, log.reading.num_events, log.reading.num_rejected) == (8, 8, 0)
+    assert [row[:3] for row in log.rows] == [(u, 1_700_000_000_000 + 1000 * n, n) for u in (1, 2) for n in range(4)]
+    assert log.catalog.titles.tolist() == [f"Café {n}" for n in range(4)]
+    assert log.catalog.track_ids.tolist() == [10, 11, 12, 13]
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (GOOD.encode(), "plays.csv"),
+        (b"\xef\xbb\xbf" + GOOD.encode(), "plays.csv"),
+        (GOOD.replace("\n", "\r").encode(), "plays.csv"),
+        (GOOD.replace("\n", "\r\n").encode(), "plays.csv"),
+        (GOOD.encode("latin-1"), "plays.csv"),
+        (GOOD.encode("utf-16"), "plays.csv"),
+        (GOOD.encode("utf-16-le"), "plays.csv"),
+        (GOOD.replace(",", ";").encode(), "plays.csv"),
+        (GOOD.replace(",", "|").encode(), "plays.csv"),
+        (GOOD.replace(",", "\t").encode(), "plays.tsv"),
+        (re.sub("Café .", r'"\g<0>"', GOOD).encode(), "plays.txt"),
+        (gzip.compress(GOOD.encode()), "plays.csv.gz"),
+        (zipped(GOOD), "plays.zip"),
+        (as_lines(objects()).encode(), "plays.jsonl"),
+        (as_lines(objects()).encode(), "plays.json"),
+        (as_lines(objects()).encode(), "plays.txt"),
+        (as_lines(objects()).replace("\n", "\r\n").encode(), "plays.jsonl"),
+        (b"\xef\xbb\xbf" + as_lines(objects()).encode(), "plays.jsonl"),
+        (gzip.compress(as_lines(objects()).encode()), "plays.jsonl.gz"),
+        (json.dumps(objects()).encode(), "plays.json"),
+        (json.dumps(objects(), indent=2).encode(), "plays.json"),
+        (json.dumps(objects()).encode(), "plays.jsonl"),
+        (json.dumps(objects()).encode(), "plays.csv"),
+    ],
+)
+def test_every_way_to_write_a_table_gives_the_same_events(tmp_path: Path, content: bytes, name: str) -> None:
+    check_good(read_text(tmp_path, content, name))
+
+
+def test_a_zst_file_is_read(tmp_path: Path) -> None:
+    check_good(read_text(tmp_path, zst(tmp_path, GOOD), "plays.csv.zst"))
+
+
+@pytest.mark.parametrize("delimiter", ["~", "::", " - "])
+def test_a_rare_delimiter_is_given(tmp_path: Path, delimiter: str) -> None:
+    text = GOOD.replace(",", delimiter)
+    check_good(read_text(tmp_path, text, files={"delimiter": delimiter}))
+    with pytest.raises(InputError, match=r"has the column .*; give datamodule.files.delimiter=<what"):
+        read_text(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        (b"", "plays.csv", r"plays.csv is empty; remove it, or download it again"),
+        (HEADER.encode(), "plays.csv", r"no events: .*plays.csv has no rows of data"),
+        (b"\n\n\n", "plays.csv", r"plays.csv has no row; download it again"),
+        (b"\xef\xbb\xbf", "plays.csv", r"plays.csv has no row; download it again"),
+        (b"[]", "plays.json", r"plays.json has no row with a JSON object"),
+        (b"[[1, 2], [3, 4]]", "plays.json", r"plays.json has no row with a JSON object"),
+        (GOOD.encode(), "plays.jsonl", r"plays.jsonl has no row with a JSON object; .* give datamodule.files.format"),
+        (GOOD.encode(), "plays.json", r"cannot read .*plays.json: Malformed JSON .* give datamodule.files.format"),
+        (GOOD.encode(), "plays.parquet", r"plays.parquet: it is no Parquet file; .* give datamodule.files.format"),
+        (GOOD.encode(), "plays", r"cannot see the format of plays from its name; give datamodule.files.format"),
+        (GOOD.encode("utf-16-be"), "plays.csv", r"plays.csv: it is UTF-16 in big-endian order; save it as UTF-8"),
+        (b"\xfe\xff" + GOOD.encode("utf-16-be"), "p.csv", r"p.csv: it is UTF-16 in big-endian order; save it as UTF-8"),
+        (as_lines(objects()).encode("utf-16"), "plays.jsonl", r"plays.jsonl: it is UTF-16; save it as UTF-8"),
+        (json.dumps(objects()).encode("utf-16"), "plays.json", r"plays.json: it is UTF-16; save it as UTF-8"),
+        (b"\xef\xbb\xbf" + json.dumps(objects()).encode(), "p.json", r"p.json: JSON cannot begin with a byte-order"),
+        (json.dumps(objects()).encode()[:-30], "plays.json", r"cannot read .*plays.json: Malformed JSON .* at byte"),
+        (json.dumps({"plays": objects()}).encode(), "p.json", r"p.json has the columns plays; give datamodule.columns"),
+        (gzip.compress(GOOD.encode())[:-9], "plays.csv.gz", r"plays.csv.gz is not a complete gzip file: .*; copy or"),
+        (GOOD.encode(), "plays.csv.gz", r"plays.csv.gz is not a complete gzip file: Not a gzipped file"),
+        (zipped(GOOD)[:-30], "plays.zip", r"plays.zip is not a complete zip file: .*; copy or compress it again"),
+        (GOOD.encode(), "plays.csv.zst", r"plays.csv.zst is not a zstd file; copy or compress it again"),
+        (zipped(GOOD), "plays.csv", r"plays.csv: it is a zip archive or a spreadsheet; unpack it, or export it as csv"),
+        (gzip.compress(GOOD.encode()), "plays.csv", r"plays.csv: it is compressed with gzip; add .gz to its name"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(500), "plays.csv", r"plays.csv: it is a picture; name another file"),
+        (b"SQLite format 3\0", "plays.csv", r"plays.csv: it is an SQLite database; export the table as csv"),
+        (b"junk", "plays.tar.gz", r"plays.tar.gz: it is an archive; unpack it and give the folder"),
+        (
+            (GOOD + GOOD.replace("\n", "\r\n")).encode(),
+            "p.csv",
+            r"p.csv: ends of lines are of several kinds .*dos2unix",
+        ),
+        (GOOD.replace("title", "track", 1).encode(), "p.csv", r"p.csv has several columns 'track'; give .*names"),
+        (GOOD.replace("title", "Track", 1).encode(), "p.csv", r"p.csv has several columns 'track'; .* case alone"),
+        (("# a remark\n" + GOOD).encode(), "p.csv", r"p.csv has the column # a remark; .* or datamodule.files.skip="),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_a_remedy(
+    tmp_path: Path, content: bytes, name: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read_text(tmp_path, content, name)
+    assert "\n" not in str(caught.value)
+    assert "LINE 1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20, 60])
+def test_a_truncated_zst_file_is_refused(tmp_path: Path, cut: int) -> None:
+    content = zst(tmp_path, GOOD)
+    with pytest.raises(InputError, match=r"plays.csv.zst is not a complete zstd file: it ends too early"):
+        read_text(tmp_path, content[:-cut], "plays.csv.zst")
+
+
+def test_a_damaged_file_in_an_archive_is_named_by_the_archive(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr("data/plays.csv", "")
+    with pytest.raises(InputError, match=rf"{tmp_path}/plays.zip/data/plays.csv is empty"):
+        read_text(tmp_path, content.getvalue(), "plays.zip")
+
+
+LONG = "x" * 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "name", "line"),
+    [
+        (GOOD + "1,1700000000,10,", ",Ann\n" + ROWS[0] + "\n", "plays.csv", 10),
+        ("", "", "plays.csv", 1),
+        (as_lines(objects()) + '{"user": "', '"}\n', "plays.jsonl", 9),
+    ],
+)
+def test_a_line_of_100_mb_is_refused_with_its_number(
+    tmp_path: Path, begin: str, end: str, name: str, line: int
+) -> None:
+    """DuckDB leaves out a line above 32 MiB without a word."""
+    with pytest.raises(InputError, match=rf"{name} line {line} is longer than 16 MiB: correct or remove it"):
+        read_text(tmp_path, begin + LONG + end, name)
+
+
+def test_a_compressed_line_of_100_mb_is_refused(tmp_path: Path) -> None:
+    content = gzip.compress((GOOD + LONG).encode(), 1)
+    with pytest.raises(InputError, match=r"plays.csv.gz line 10 is longer than 16 MiB"):
+        read_text(tmp_path, content, "plays.csv.gz")
+
+
+def test_a_line_of_three_megabytes_is_rejected(tmp_path: Path) -> None:
+    log = read_text(tmp_path, GOOD + "1,1700000000,10," + "x" * 3_000_000 + ",Ann\n" + ROWS[0] + "\n")
+    assert log.reading.rejected == {"the line is longer than 2 MiB": 1}
+    assert (log.reading.num_rows, log.reading.num_events) == (10, 9)
+    assert rejected_lines(tmp_path)[0]["line"] == 10
+
+
+BAD = {
+    f"1,x,10,S,A{'y' * 70}": f"{TIME}, got x",
+    "1,,10,S,A": f"{TIME}, got nothing",
+    "1,nan,10,S,A": f"{TIME}, got nan",
+    "1,inf,10,S,A": f"{TIME}, got inf",
+    "1,-5,10,S,A": f"{TIME}, got -5",
+    "1,4102444800,10,S,A": f"{TIME}, got 4102444800",
+    "1,\0,10,S,A": f"{TIME}, got \0",
+    ",1700000000,10,S,A": "user is empty",
+    "1,1700000000,,S,A": "track is empty",
+    "1,2": "a line must have 5 columns, got 2",
+    "1,2,3,4,5,6,7": "a line must have 5 columns, got 6",
+    '1,1700000000,10,"So"ng,A': "a quote is not closed",
+    '1,x,10,"two\n\nlines",A': f"{TIME}, got x",
+}
+"""A row, and why it is rejected."""
+
+
+def odd_table() -> tuple[str, list[tuple[int, str, str]]]:
+    """A table with every kind of bad row, blank lines and line ends in texts; line, reason and text of the bad ones."""
+    text, expected = "# a remark\n\n" + HEADER, []
+    for row, reason in BAD.items():
+        text += '\n2,1700000000,11,"line\nend",Ann\n\n\n' + ROWS[0] + "\n"
+        expected.append((text.count("\n") + 1, reason, row.replace("\0", "")))
+        text += row + "\n"
+    return text, expected
+
+
+@pytest.mark.parametrize(
+    ("encode", "name"),
+    [
+        (str.encode, "plays.csv"),
+        (lambda text: b"\xef\xbb\xbf" + text.encode(), "plays.csv"),
+        (lambda text: text.replace("\n", "\r\n").encode(), "plays.csv"),
+        (lambda text: text.replace("\n", "\r").encode(), "plays.csv"),
+        (lambda text: text.encode("latin-1"), "plays.csv"),
+        (lambda text: text.encode("utf-16"), "plays.csv"),
+        (lambda text: gzip.compress(text.encode()), "plays.csv.gz"),
+        (zipped, "plays.zip"),
+    ],
+)
+def test_each_rejected_row_has_its_line_and_reason_whatever_the_ends_of_lines(
+    tmp_path: Path, encode: Callable[[str], bytes], name: str
+) -> None:
+    text, expected = odd_table()
+    content = encode(text)
+    encoding = "latin-1" if content == text.encode("latin-1") else "auto"
+    log = read_text(tmp_path, content, name, files={"skip": 2, "encoding": encoding}, **SECONDS)
+    found = [
+        (line["line"], line["reason"], line["text"].replace("\r\n", "\n").replace("\r", "\n"))
+        for line in rejected_lines(tmp_path)
+    ]
+    with_whole_text = {row for _, reason, row in expected if "\n" not in row}
+    assert [row[:2] for row in found] == [row[:2] for row in expected]
+    assert {row for _, _, row in found} >= with_whole_text
+    assert log.reading.num_rows == 3 * len(BAD)
+    assert log.reading.num_events == 2 * len(BAD)
+    assert sum(log.reading.rejected.values()) == len(BAD)
+
+
+def test_rejected_lines_of_json_have_their_number(tmp_path: Path) -> None:
+    bad = {
+        "{": "not a JSON object",
+        "\0": "not a JSON object",
+        "[]": f"{TIME}, got nothing",
+        "null": "not a JSON object",
+        json.dumps({**objects()[0], "timestamp": "x"}): f"{TIME}, got x",
+        json.dumps({**objects()[0], "user": None}): "user is empty",
+        json.dumps({**objects()[0], "track": ""}): "track is empty",
+        json.dumps({**objects()[0], "timestamp": float("inf")}): f"{TIME}, got Infinity",
+    }
+    text = as_lines(objects()) + "".join(f"\n{line}\n\n" for line in bad)
+    for content in (text, text.replace("\n", "\r\n"), "\ufeff" + text):
+        log = read_text(tmp_path, content, "plays.jsonl")
+        assert (log.reading.num_rows, log.reading.num_events) == (8 + len(bad), 8)
+        found = [(line["line"], line["reason"]) for line in rejected_lines(tmp_path)]
+        assert found == [(10 + 3 * place, reason) for place, reason in enumerate(bad.values())]
+
+
+def test_wrong_elements_of_a_json_array_have_their_number(tmp_path: Path) -> None:
+    log = read_text(tmp_path, json.dumps([*objects(), 5, None, {**objects()[0], "timestamp": -1}]), "plays.json")
+    assert log.reading.num_events == 8
+    assert [(line["row"], line["reason"]) for line in rejected_lines(tmp_path)] == [
+        (9, f"{TIME}, got nothing"),
+        (10, "not a JSON object"),
+        (11, f"{TIME}, got -1"),
+    ]
+
+
+def test_times_played_that_are_no_numbers_are_rejected(tmp_path: Path) -> None:
+    text = "user,timestamp,track,played,duration\n" + "1,1700000000,10,100,200\n" * 4
+    bad = ["nan,200", "inf,200", "-5,200", "5,-200", "5,nan", "x,200", "1,y"]
+    log = read_text(tmp_path, text + "".join(f"1,1700000000,10,{cells}\n" for cells in bad))
+    assert log.reading.num_events == 4
+    rule = "must be a number of seconds, at least 0, got"
+    assert [(line["line"], line["reason"]) for line in rejected_lines(tmp_path)] == [
+        (6, f"played {rule} nan"),
+        (7, f"played {rule} inf"),
+        (8, f"played {rule} -5"),
+        (9, f"duration {rule} -200"),
+        (10, f"duration {rule} nan"),
+        (11, f"played {rule} x"),
+        (12, f"duration {rule} y"),
+    ]
+
+
+@pytest.mark.parametrize("num_after", [1, 200, 100_000])
+def test_lines_after_an_open_quote_are_not_lost_in_silence(tmp_path: Path, num_after: int) -> None:
+    text = GOOD + '1,1700000000,10,"Song,A\n' + (ROWS[0] + "\n") * num_after
+    message = (
+        r"plays.csv line 10: a quote is not closed, and the lines after it cannot be read; .* datamodule.files.quote"
+    )
+    with pytest.raises(InputError, match=message):
+        read_text(tmp_path, text)
+    log = read_text(tmp_path, text, files={"quote": ""})
+    assert log.reading.num_events == 9 + num_after
+
+
+def test_too_many_rejected_rows_stop_the_run_with_the_first_of_them(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + ",1700000000,10,S,A\n1,x,10,S,A\n1,y,10,S,A\n")
+    reasons = rf"\(plays.csv line 11: {TIME}, got x \(2 times\); plays.csv line 10: user is empty\)"
+    message = rf"3 of 11 rows in .* are invalid, .*{reasons}"
+    with pytest.raises(InputError, match=message):
+        read("table", path, max_rejected=0.1)
+
+
+def test_rows_that_are_all_rejected_are_reported_as_such(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    changes = {"units": {"timestamp": "%d.%m.%Y"}}
+    with pytest.raises(InputError, match=r"8 of 8 rows in .*timestamp must be a time of the format %d.%m.%Y"):
+        read("table", path, max_rejected=0.5, changes=changes)
+    with pytest.raises(InputError, match=r"no events: of 8 rows in .*, 8 are invalid and 0 are left out; check"):
+        read("table", path, max_rejected=1.0, changes=changes)
+    with pytest.raises(InputError, match=r"no events: of 8 rows in .*, 0 are invalid and 8 are left out; check"):
+        read("table", path, changes={"sql": {"drop": {"everything": "TRUE"}}})
+
+
+def test_few_wrong_bytes_are_rejected_and_many_mean_latin_1(tmp_path: Path) -> None:
+    wrong = GOOD.encode().replace("Café 3".encode(), b"Caf\xe9 3", 1)
+    many = "".join(f"1,{1_700_000_000 + play},10,S,A\n" for play in range(200)).encode()
+    log = read("table", write(tmp_path, wrong + many), max_rejected=0.2)
+    assert log.reading.encoding == "utf-8"
+    reason = "the line is not UTF-8; datamodule.files.encoding may be wrong"
+    assert [(line["line"], line["reason"]) for line in rejected_lines(tmp_path)] == [(5, reason)]
+    assert read("table", write(tmp_path, wrong), max_rejected=1.0).reading.encoding == "latin-1"
+
+
+def test_a_first_line_that_is_not_utf_8_means_latin_1(tmp_path: Path) -> None:
+    text = GOOD.replace("title", "Hörtitel", 1).replace("Café", "Cafe") + "1,1700000000,10,Löwe,A\n"
+    columns = {"title": "Hörtitel"}
+    log = read("table", write(tmp_path, text.encode("latin-1")), changes={"columns": columns})
+    assert (log.reading.encoding, log.reading.num_rejected) == ("latin-1", 0)
+
+
+@pytest.mark.parametrize(
+    ("times", "proposed"),
+    [
+        (["31.12.2025 20:15", "01.01.2026 20:15"], "'%d.%m.%Y %H:%M' fits the first rows"),
+        (["03/25/2025 12:00 AM", "03/05/2025 01:00 PM"], "'%m/%d/%Y %I:%M %p' fits the first rows"),
+        (["yesterday", "today"], "'%d.%m.%Y %H:%M' is an example"),
+    ],
+)
+def test_times_of_another_form_are_refused_with_a_format(tmp_path: Path, times: list[str], proposed: str) -> None:
+    text = "user,timestamp,track\n" + "".join(f"1,{time},{place}\n" for place, time in enumerate(times))
+    message = f"the times in column timestamp are written, such as {times[0]!r}; .*{proposed}"
+    with pytest.raises(InputError, match=re.escape(message).replace(r"\.\*", ".*")):
+        read("table", write(tmp_path, text))
+
+
+def test_a_column_of_ids_with_empty_cells_is_not_the_track(tmp_path: Path) -> None:
+    head = "user,timestamp,track,artist,track_mbid\n"
+    text = head + "".join(f"1,{1_700_000_000 + n},T{n},A{n},{n % 2 * 'mbid'}\n" for n in range(10))
+    assert read("table", write(tmp_path, text)).reading.columns["title"] == "track"
+    named = read("table", write(tmp_path, text.replace(",track,", ",name,").replace(",,", ",x,")))
+    assert named.reading.columns["title"] == "name"
+
+
+def test_a_title_that_is_named_keeps_the_ids(tmp_path: Path) -> None:
+    text = "user,timestamp,track_id,song\n1,1700000000,7,A\n1,1700000200,8,A\n"
+    log = read("table", write(tmp_path, text), changes={"columns": {"title": "song"}})
+    assert log.catalog.track_ids.tolist() == [7, 8]
+    assert log.catalog.titles.tolist() == ["A", "A"]
+
+
+def test_ids_of_mixed_types_are_texts(tmp_path: Path) -> None:
+    log = read_text(tmp_path, GOOD + "bob,1700000000,x7,S,A\n1.5,1700000000,010,S,A\n")
+    assert {row[0] for row in log.rows} == {"1", "2", "bob", "1.5"}
+    assert log.catalog.source_ids is not None
+    assert log.catalog.source_ids.tolist() == ["10", "11", "12", "13", "x7", "010"]
+    rows = objects()
+    rows[3] |= {"user": "1", "track": "13"}
+    check_good(read_text(tmp_path, as_lines(rows), "plays.jsonl"))
+
+
+def test_numbers_with_a_point_are_rejected_where_ids_must_be_whole(tmp_path: Path) -> None:
+    log = read_text(tmp_path, GOOD + "1.5,1700000000,7,S,A\nbob,1700000000,7,S,A\n", ids="whole")
+    assert log.reading.rejected == {"user must be a whole number": 2}
+
+
+@pytest.mark.parametrize(
+    ("column", "hint"),
+    [
+        ("usr", "did you mean user"),
+        ("USERS", "did you mean user"),
+        ("artist.name", "did you mean artist"),
+        ("zzzzz", "name one of them, or null if there is none"),
+    ],
+)
+def test_a_missing_column_is_named_with_the_nearest_one(tmp_path: Path, column: str, hint: str) -> None:
+    message = rf"datamodule.columns.user={column}: .*plays.csv has no such column, it has user, timestamp, .*; {hint}"
+    with pytest.raises(InputError, match=message):
+        read_text(tmp_path, GOOD, columns={"user": column})
+
+
+NAMES_OF_COLUMNS = (
+    *("my.track", "tr ack", "tr'ack", 'tr"ack', "Trück", "select", "track]", "[track", "a;b", "{x}", "$files", "line"),
+    *("file", "fields", "row", "place", "item", "items", "share", "reason", "dropped", "position", "rowid", "texts"),
+    *("who.id", "x\\y", "%s", "{}", "*", "file_name", '"; DROP TABLE parsed; --', "x'); DROP TABLE parsed; --", "🎵"),
+)
+
+
+@pytest.mark.parametrize("start", range(0, len(NAMES_OF_COLUMNS), 5))
+def test_a_column_may_have_any_name(tmp_path: Path, start: int) -> None:
+    """Five odd names at a time."""
+    names = (NAMES_OF_COLUMNS * 2)[start : start + 5]
+    columns = dict(zip(NAMES, names, strict=True))
+    header = ",".join('"' + name.replace('"', '""') + '"' for name in names)
+    check_good(read_text(tmp_path, GOOD.replace(HEADER, f"{header}\n"), columns=columns))
+    rows = [dict(zip(names, row.values(), strict=True)) for row in objects()]
+    check_good(read_text(tmp_path, as_lines(rows), "plays.jsonl", columns=columns))
+    check_good(read_text(tmp_path, json.dumps(rows), "plays.json", columns=columns))
+
+
+@pytest.mark.parametrize("name", ["file_index", "place_of_file"])
+def test_a_column_of_a_reserved_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"plays.csv has a column {name}, a name that DuckDB or Segue uses; rename it"
+    ):
+        read_text(tmp_path, GOOD.replace("artist", name, 1))
+
+
+def test_values_may_have_sql_in_them(tmp_path: Path) -> None:
+    evil = "'); DROP TABLE parsed; --"
+    log = read_text(tmp_path, GOOD.replace("Ann", evil).replace("\n2,", f"\n{evil},"))
+    assert log.catalog.artists.tolist() == [evil]
+    assert {row[0] for row in log.rows} == {"1", evil}
+
+
+def test_an_unnamed_first_or_last_column_is_no_row_of_data(tmp_path: Path) -> None:
+    indexed = "".join(f"{n if n else ''},{line}\n" for n, line in enumerate(GOOD.splitlines()))
+    check_good(read_text(tmp_path, indexed))
+    check_good(read_text(tmp_path, GOOD.replace("\n", ",\n")))
+
+
+ODD_PATHS = (
+    *("br[ack]et.csv", "quo'te.csv", 'dq"x.csv', "st ar.csv", "qu?est.csv", "a*b.csv", "ü.csv", "{a,b}.csv"),
+    *("dol$x.csv", "new\nline.csv", "plays.csv.1", "plays.1.csv", "[!x].csv", "back\\slash.csv", "[x] 'y'/p.csv"),
+)
+
+
+def test_a_path_may_have_any_characters(tmp_path: Path) -> None:
+    paths = [write(tmp_path, GOOD + "1,2\n1,x,10,S,A\n", name) for name in ODD_PATHS]
+    log = read("table", tmp_path, max_rejected=1.0)
+    assert (log.reading.num_events, log.reading.num_rejected) == (8 * len(paths), 2 * len(paths))
+    found = sorted((line["file"], line["line"]) for line in rejected_lines(tmp_path))
+    assert found == sorted((str(path), line) for path in paths for line in (10, 11))
+    for path in (paths[0], paths[5], paths[-1]):
+        assert read("table", path, max_rejected=1.0).reading.num_events == 8
+
+
+def test_a_glob_reads_the_files_that_it_matches(tmp_path: Path) -> None:
+    for name in ("p1.csv", "p2.csv", "deep/er/p3.csv", "q.csv"):
+        write(tmp_path, GOOD if name != "q.csv" else "junk\n", name)
+    assert read("table", f"{tmp_path}/p*.csv").reading.num_rows == 16
+    assert read("table", f"{tmp_path}/p[2].csv").reading.num_rows == 8
+    assert read("table", f"{tmp_path}/**/p*.csv").reading.num_rows == 24
+    with pytest.raises(InputError, match=r"z\*.csv: no such file or folder; did you mean"):
+        read("table", f"{tmp_path}/z*.csv")
+
+
+@pytest.mark.parametrize(
+    ("second", "name", "message"),
+    [
+        ("x,y\n1,2\n", "b.csv", r"a.csv and .*b.csv have different columns: .* and x,y; choose .*files.pattern=<glob>"),
+        (GOOD.replace(",", ";"), "b.csv", r"a.csv and .*b.csv have different columns"),
+        (ROWS[0] + "\n", "b.csv", r"a.csv and .*b.csv have different columns"),
+        ("{}\n", "b.jsonl", r"files of several formats: .*a.csv \(csv\) and .*b.jsonl \(jsonl\); choose"),
+        ("", "b.csv", r"b.csv is empty"),
+        (GOOD.encode("utf-16"), "b.csv", r"b.csv: it is UTF-16; save it as UTF-8"),
+    ],
+)
+def test_a_folder_with_two_layouts_is_refused(tmp_path: Path, second: str | bytes, name: str, message: str) -> None:
+    write(tmp_path, GOOD, "a.csv")
+    write(tmp_path, second, name)
+    with pytest.raises(InputError, match=message):
+        read("table", tmp_path)
+
+
+def test_json_lines_of_another_layout_are_rejected_with_their_file(tmp_path: Path) -> None:
+    write(tmp_path, as_lines(objects()), "a.jsonl")
+    write(tmp_path, '{"uid": 1, "ts": 1700000000, "song": 1}\n', "b.jsonl")
+    with pytest.raises(InputError, match=rf"1 of 9 rows in .*\(b.jsonl line 1: {TIME}, got nothing\)"):
+        read("table", tmp_path, max_rejected=0.01)
+
+
+def test_parquet_files_of_two_layouts_are_refused(tmp_path: Path) -> None:
+    duckdb.execute(f"COPY (SELECT 1 AS user, 2 AS track) TO '{tmp_path}/a.parquet'")
+    duckdb.execute(f"COPY (SELECT 1 AS listener, 2 AS item) TO '{tmp_path}/b.parquet'")
+    with pytest.raises(InputError, match=r"cannot read .*b.parquet"):
+        read("table", tmp_path)
+
+
+def test_files_of_a_folder_may_differ_in_ends_of_lines_and_marks(tmp_path: Path) -> None:
+    write(tmp_path, GOOD, "a.csv")
+    write(tmp_path, b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode() + b"1,2\r\n1,x,10,S,A\r\n", "b.csv")
+    write(tmp_path, "a list of files", "README.md")
+    write(tmp_path, "junk", "a.csv~")
+    log = read("table", tmp_path, max_rejected=0.5)
+    assert log.reading.num_events == 16
+    found = [(line["file"], line["line"]) for line in rejected_lines(tmp_path)]
+    assert found == [(f"{tmp_path}/b.csv", 10), (f"{tmp_path}/b.csv", 11)]
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Without the rights of root, which may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    path = write(folder, GOOD)
+    for parent in [tmp_path, *list(tmp_path.parents)[:-2]]:
+        if parent.stat().st_uid == os.getuid():
+            parent.chmod(0o755)
+    folder.chmod(0o000)
+    path.chmod(0o000)
+    try:
+        with nobody(), pytest.raises(InputError, match=r"cannot read .*closed: Permission denied"):
+            read("table", folder)
+        folder.chmod(0o755)
+        with nobody(), pytest.raises(InputError, match=r"cannot read .*plays.csv: Permission denied"):
+            read("table", path)
+    finally:
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"zone": "Mars/Base"}, "datamodule.zone must be a time zone such as UTC or Europe/Berlin, got 'Mars/Base'"),
+        ({"zone": "../etc"}, "datamodule.zone must be a time zone"),
+        ({"zone": 5}, "datamodule.zone must be a time zone"),
+        ({"clock": "middle"}, "datamodule.clock must be one of start, end, got 'middle'"),
+        ({"ids": "int"}, "datamodule.ids must be one of auto, whole, text, got 'int'"),
+        ({"share": "x"}, "datamodule.share must be one of auto, ratio, played, skipped, gap, none, got 'x'"),
+        ({"share": "ratio"}, "datamodule.share=ratio needs a column; give datamodule.columns.played_ratio=<column>"),
+        ({"share": "gap"}, "datamodule.share=gap needs the columns timestamp and duration"),
+        ({"shares_above_one": "no"}, "datamodule.shares_above_one must be one of cap, reject, got 'no'"),
+        ({"units": {"timestamp": "hours"}}, "datamodule.units.timestamp must be auto, s, ms, us, ns, iso, or a format"),
+        ({"units": {"timestamp": "%Q"}}, "datamodule.units.timestamp=%Q is no format of strptime"),
+        ({"units": {"played": "h"}}, "datamodule.units.played must be auto, s or ms or us, got 'h'"),
+        ({"units": {"duration": "h"}}, "datamodule.units.duration must be auto, s or ms or us, got 'h'"),
+        ({"units": {"played_ratio": "x"}}, "datamodule.units.played_ratio must be auto, fraction or percent, got 'x'"),
+        ({"units": {"times": "s"}}, "datamodule.units has no key 'times'; did you mean timestamp"),
+        ({"columns": {"usr": "user"}}, "datamodule.columns has no key 'usr'; did you mean user"),
+        ({"columns": {"user": True}}, "datamodule.columns.user must be the name of a column, or null, got True"),
+        ({"columns": {"user": ["a"]}}, r"datamodule.columns.user must be the name of a column, or null, got \['a'\]"),
+        ({"columns": {"user": ""}}, "datamodule.columns.user must be the name of a column, or null, got ''"),
+        ({"files": {"format": "xml"}}, "datamodule.files.format must be one of auto, csv, .*, got 'xml'"),
+        (
+            {"files": {"delimiter": "abcde"}},
+            "datamodule.files.delimiter must be auto or a text of at most 4 characters",
+        ),
+        ({"files": {"delimiter": ""}}, "datamodule.files.delimiter must be auto or one character; format=lines"),
+        ({"files": {"delimiter": 5}}, "datamodule.files.delimiter must be auto or a text of at most 4 characters"),
+        ({"files": {"quote": "ab"}}, "datamodule.files.quote must be auto or one character, got 'ab'"),
+        ({"files": {"quote": ";", "delimiter": ";"}}, "delimiter and datamodule.files.quote must differ, got ';'"),
+        ({"files": {"header": "yes"}}, "datamodule.files.header must be one of auto, true, false, got 'yes'"),
+        ({"files": {"names": "abc"}}, "datamodule.files.names must be a list of names, or null, got 'abc'"),
+        ({"files": {"names": ["a"]}}, "datamodule.files.names has 1 names, and .* has 5 columns; give one for each"),
+        ({"files": {"skip": -1}}, "datamodule.files.skip must be a whole number of at least 0, got -1"),
+        ({"files": {"skip": 99}}, "plays.csv has no row; .*or give datamodule.files.format or datamodule.files.skip"),
+        ({"files": {"encoding": "cp1252"}}, "datamodule.files.encoding must be one of auto, utf-8, latin-1, utf-16"),
+        ({"files": {"pattern": []}}, "datamodule.files.pattern must be a glob, or a list of globs"),
+        ({"files": {"patern": "x"}}, "datamodule.files has no key 'patern'; did you mean pattern"),
+        ({"artist_separator": ""}, "datamodule.artist_separator must be a text such as ';', or null, got ''"),
+        ({"artist_separator": 5}, "datamodule.artist_separator must be a text such as ';', or null, got 5"),
+        ({"optional": "x"}, "datamodule.optional must be a list of columns, got 'x'"),
+        ({"sql": {"drops": {}}}, "datamodule.sql has no key 'drops'; did you mean drop"),
+        ({"sql": {"columns": {"x": "nonsense("}}}, "datamodule.sql does not fit .*plays.csv: syntax error"),
+        ({"sql": {"drop": {"x": "zzz = 1"}}}, r'column "zzz" not found .*\(datamodule.sql has expressions'),
+        ({"sql": {"drop": {"x": "1; DROP TABLE parsed"}}}, r"syntax error .*\(datamodule.sql has expressions"),
+    ],
+)
+def test_wrong_settings_are_named_with_their_value(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read_text(tmp_path, GOOD, **changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("artist", "first"),
+    [
+        (["Ann", "Bob"], "Ann"),
+        (["A, B", "C"], "A, B"),
+        ([], ""),
+        ([None, "Bob"], ""),
+        ("Ann", "Ann"),
+        ("[Unknown]", "[Unknown]"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_the_first_artist_of_a_json_list_counts(tmp_path: Path, artist: object, first: str) -> None:
+    log = read_text(tmp_path, as_lines([{**row, "artist": artist} for row in objects()]), "plays.jsonl")
+    num_artists = 1 if first else 4  # unknown artists need not be the same
+    assert log.catalog.artists.tolist() == [first] * num_artists
+
+
+def test_the_first_artist_of_a_text_with_a_separator_counts(tmp_path: Path) -> None:
+    assert read_text(tmp_path, GOOD.replace("Ann", "Zoe ; Ann"), artist_separator=";").catalog.artists.tolist() == [
+        "Zoe"
+    ]
+    assert read_text(tmp_path, GOOD.replace("Ann", ";Ann"), artist_separator=";").catalog.artists.tolist() == [""] * 4
+
+
+PARQUET = """SELECT {user} AS user, {timestamp} AS timestamp, {track} AS track, 'S' || i AS title, {artist} AS artist,
+    {played} AS played, {duration} AS duration FROM range(4) r(i)"""
+USUAL = {
+    "user": "7",
+    "timestamp": "1700000000 + i",
+    "track": "10 + i",
+    "artist": "'Ann'",
+    "played": "30",
+    "duration": "200",
+}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"timestamp": "make_timestamp(1700000000000000 + i * 1000000)"},
+        {"timestamp": "make_timestamp(1700000000000000 + i * 1000000)::TIMESTAMPTZ"},
+        {"timestamp": "make_timestamp(1700000000000000 + i * 1000000)::TIMESTAMP_NS"},
+        {"timestamp": "make_timestamp(1700000000000000 + i * 1000000)::TIMESTAMP_MS"},
+        {"timestamp": "make_timestamp(1700000000000000 + i * 1000000)::TIMESTAMP_S"},
+        {"timestamp": "strftime(make_timestamp(1700000000000000 + i * 1000000), '%Y-%m-%dT%H:%M:%SZ')"},
+        {"timestamp": "(1700000000 + i)::DECIMAL(18, 3)", "played": "30::DECIMAL(9, 2)"},
+        {"timestamp": "(1700000000 + i)::DOUBLE", "user": "7::DOUBLE", "track": "(10 + i)::DOUBLE"},
+        {"timestamp": "((1700000000 + i) * 1000)::UBIGINT", "user": "7::UBIGINT", "track": "(10 + i)::UINTEGER"},
+        {"user": "7::HUGEINT", "track": "(10 + i)::USMALLINT", "played": "30::UTINYINT", "duration": "200::FLOAT"},
+        {"artist": "['Ann', 'Bob']", "user": "'7'", "track": "(10 + i)::VARCHAR"},
+        {"artist": "'Ann'::ENUM ('Ann', 'Bob')"},
+    ],
+)
+def test_parquet_columns_may_have_any_type(tmp_path: Path, columns: dict[str, str]) -> None:
+    duckdb.execute(f"COPY ({PARQUET.format(**{**USUAL, **columns})}) TO '{tmp_path}/plays.parquet'")
+    log = read("table", tmp_path / "plays.parquet")
+    share = pytest.approx(0.15)
+    assert log.rows == [(7, 1_700_000_000_000 + 1000 * n, n, share, False) for n in range(4)]
+    assert log.catalog.track_ids.tolist() == [10, 11, 12, 13]
+    assert log.catalog.artists.tolist() == ["Ann"]
+
+
+def test_wrong_values_in_parquet_are_rejected_with_their_row(tmp_path: Path) -> None:
+    columns = {
+        **USUAL,
+        "timestamp": "CASE i WHEN 1 THEN 'infinity'::TIMESTAMP ELSE make_timestamp(1700000000000000) END",
+        "duration": "CASE i WHEN 2 THEN 'nan'::DOUBLE ELSE 200 END",
+        "user": "CASE i WHEN 3 THEN NULL ELSE 7 END",
+    }
+    duckdb.execute(f"COPY ({PARQUET.format(**columns)}) TO '{tmp_path}/plays.parquet'")
+    log = read("table", tmp_path / "plays.parquet", max_rejected=1.0)
+    assert log.reading.num_events == 1
+    assert [(line["row"], line["reason"]) for line in rejected_lines(tmp_path)] == [
+        (2, "timestamp must be a time, from 1970 to 2099, got infinity"),
+        (3, "duration must be a number of seconds, at least 0, got nan"),
+        (4, "user must be a whole number"),
+    ]
+
+
+def test_nested_values_are_named_by_dots(tmp_path: Path) -> None:
+    nested = [
+        {"who": {"id": row["user"]}, "at": {"s": row["timestamp"]}, "song": {"of": row}, "a.b": row["track"]}
+        for row in objects()
+    ]
+    columns = {"user": "who.id", "timestamp": "at.s", "track": "a.b", "title": "song.of.title"}
+    check_good(read_text(tmp_path, as_lines(nested), "plays.jsonl", columns={**columns, "artist": "song.of.artist"}))
+    with pytest.raises(InputError, match=r"8 of 8 rows .*line 1: who.idd is empty"):
+        read("table", tmp_path / "plays.jsonl", max_rejected=0.5, changes={"columns": {**columns, "user": "who.idd"}})
+    with pytest.raises(InputError, match=r"who.id: who is a value and not an object; name another column"):
+        read("table", tmp_path / "plays.jsonl", changes={"columns": {**columns, "user": "who", "track": "who.id"}})
+
+
+def many_sessions(share: str, *, start: int = 1_700_000_000) -> str:
+    rows = [f"{user},{start + 100_000 * user + 60 * n},{n},{share}\n" for user in range(20) for n in range(4)]
+    return "user,timestamp,track,share\n" + "".join(rows)
+
+
+def test_shares_that_are_all_unknown_or_all_the_same_are_remarked_on(datamodule_of: Make, tmp_path: Path) -> None:
+    for share, message in [
+        ("", "share played unknown for every training pair; type recipe=playlists"),
+        ("1.0", "share played 1 for every training pair: there is nothing to predict; type recipe=playlists, "),
+    ]:
+        datamodule = datamodule_of(write(tmp_path, many_sessions(share)), source="table", columns={"artist": None})
+        datamodule.setup()
+        assert any(line.startswith(message) for line in datamodule.remarks())
+
+
+def test_events_in_the_future_are_remarked_on(datamodule_of: Make, tmp_path: Path) -> None:
+    path = write(tmp_path, many_sessions("0.5", start=3_900_000_000) + "1,1700000000,1,0.2\n")
+    datamodule = datamodule_of(path, source="table")
+    datamodule.setup()
+    [remark] = [line for line in datamodule.remarks() if line.startswith("times")]
+    assert remark == (
+        "times        80 events lie in the future, the last in August 2093; check datamodule.units.timestamp and "
+        "datamodule.zone"
+    )
+
+
+def test_an_address_that_cannot_be_opened_is_named_without_its_secrets() -> None:
+    address = "ftp://nowhere/plays.csv?signature=hidden"
+    with pytest.raises(InputError, match=r"cannot read ftp://nowhere/plays.csv: ") as caught:
+        read("table", address)
+    assert "hidden" not in str(caught.value)
+
+
+def test_an_address_needs_an_extension_of_duckdb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where DuckDB keeps extensions
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(
+        InputError, match=r"cannot read s3://bucket/plays.parquet: (DuckDB opens addresses with|.*HTTP)"
+    ):
+        read("table", "s3://bucket/plays.parquet")
+
+
+def test_seconds_that_are_read_as_milliseconds_are_remarked_on(tmp_path: Path) -> None:
+    rows = "".join(f"u{play // 10},{1_700_000 + 3600 * (play // 10) + play},t{play % 60}\n" for play in range(600))
+    (tmp_path / "plays.csv").write_text("user,timestamp,track\n" + rows)
+    datamodule = build_datamodule(tmp_path / "plays.csv", tmp_path, source="table", units={"timestamp": "ms"})
+    datamodule.setup()
+    assert any("before 1990; are the times seconds?" in line for line in datamodule.remarks())

@@ -1,0 +1,177 @@
+"""Ids of users, addresses and user agents are in no file, no store and no output of a run."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from src.errors import InputError
+from tests.conftest import ROOT, new_store
+from tests.datamodules.reading import read
+from tests.e2e.forks import run_forked
+
+SECRET = re.compile(rb"secretuser|10\.20\.30\.|secretagent|secretmail")
+QUICK = ("trainer.accelerator=cpu", "trainer.max_epochs=1", "model.dim=4", "callbacks.export.k=5")
+HEADER = "user_name,ip_addr,userAgent,timestamp,track,title,artist,played,duration,email"
+
+
+def write_plays(folder: Path) -> Path:
+    """Users whose every trace can be recognised, and three rows that are rejected."""
+    lines = [HEADER]
+    for user in range(8):
+        traces = f"secretuser{user},10.20.30.{user},Mozilla (secretagent{user})"
+        for session in range(4):
+            start = 1_700_000_000 + 1000 * user + 100_000 * session
+            for n in range(5):
+                track = (3 * user + 5 * session + n) % 30
+                play = f"{start + 200 * n},t{track},Title {track},Artist {track % 7},{50 + n},200"
+                lines.append(f"{traces},{play},secretmail{user}@x.org")
+    lines += [
+        "secretuser1,10.20.30.1,secretagent1,soon,t1,T,A,1,2,secretmail1",
+        "secretuser2,10.20.30.2,secretagent2,1700000000,t1,T,A,-1,2,secretmail2",
+        "secretuser3,10.20.30.3",
+        ",10.20.30.4,secretagent4,1700000000,t1,T,A,1,2,secretmail4",
+    ]
+    path = folder / "plays.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+WORDS = ("datamodule=table", "datamodule.path=plays.csv", "datamodule.columns.user=user_name")
+
+
+def contents(path: Path) -> bytes:
+    """All bytes of a file; of an archive and of Parquet, what is packed in them."""
+    content = path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            content += b"".join(file.read(name) for name in file.namelist())
+    if path.suffix == ".parquet":
+        content += repr(duckdb.execute(f"FROM read_parquet('{path}')").fetchall()).encode()
+    return content
+
+
+def test_a_run_leaves_no_trace_of_users(tmp_path: Path) -> None:
+    write_plays(tmp_path)
+    new_store(tmp_path)
+    words = (*WORDS, "datamodule.max_rejected=0.1", "hydra.run.dir=run", *QUICK)
+    done = run_forked(ROOT / "train.py", *words, cwd=tmp_path, env=dict(os.environ), timeout_s=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not SECRET.search((done.stdout + done.stderr).encode())
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "plays.csv"]
+    assert {"mlflow.db", "recommendations.jsonl", "best.ckpt", "rejected.jsonl"} <= {path.name for path in files}
+    assert [path for path in files if SECRET.search(contents(path))] == []
+    rejected = [json.loads(line) for line in (tmp_path / "run" / "rejected.jsonl").read_text().splitlines()]
+    assert [line["line"] for line in rejected] == [162, 163, 164, 165]
+    assert all(line.keys() == {"file", "line", "reason"} for line in rejected)
+    lists = [json.loads(line) for line in (tmp_path / "run" / "recommendations.jsonl").read_text().splitlines()]
+    assert not any("user" in key for line in lists for key in line)
+
+
+def test_a_description_leaves_no_trace_of_users(tmp_path: Path) -> None:
+    write_plays(tmp_path)
+    words = (*WORDS, "datamodule.max_rejected=0.1", "hydra.run.dir=run")
+    done = run_forked(ROOT / "describe.py", *words, cwd=tmp_path, env=dict(os.environ), timeout_s=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not SECRET.search((done.stdout + done.stderr).encode())
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert "describe.json" in {path.name for path in files}
+    assert [path for path in files if SECRET.search(contents(path))] == []
+
+
+def test_the_message_for_many_rejected_rows_has_no_trace_of_users(tmp_path: Path) -> None:
+    write_plays(tmp_path)
+    words = (*WORDS, "datamodule.max_rejected=0", "hydra.run.dir=run", "logger=none", *QUICK)
+    done = run_forked(ROOT / "train.py", *words, cwd=tmp_path, env=dict(os.environ), timeout_s=300)
+    assert done.returncode == 2
+    assert "4 of 164 rows in plays.csv are invalid" in done.stderr
+    assert not SECRET.search((done.stdout + done.stderr).encode())
+
+
+@pytest.mark.parametrize("column", ["ip_addr", "userAgent"])
+@pytest.mark.parametrize("role", ["user", "session", "title"])
+def test_addresses_and_user_agents_cannot_be_mapped(tmp_path: Path, column: str, role: str) -> None:
+    with pytest.raises(InputError, match=rf"datamodule.columns.{role}={column}: addresses and user agents are never"):
+        read("table", write_plays(tmp_path), changes={"columns": {role: column}})
+    sql = {"columns": {"who": f'md5("{column}")'}}
+    with pytest.raises(InputError, match=rf"datamodule.sql names the column {column}: addresses and user agents are"):
+        read("table", write_plays(tmp_path), changes={"columns": {role: "who"}, "sql": sql})
+
+
+@pytest.mark.parametrize("role", ["timestamp", "track", "title", "artist", "played"])
+def test_the_column_of_the_users_has_no_other_role(tmp_path: Path, role: str) -> None:
+    """Values of other roles are in messages or in recommendations."""
+    columns = {"user": "user_name", role: "user_name"}
+    with pytest.raises(InputError, match=rf"columns.{role}=user_name is the column of the users too") as caught:
+        read("table", write_plays(tmp_path), changes={"columns": columns})
+    assert "secret" not in str(caught.value)
+
+
+LONG = 1_500_000
+"""Rows that take seconds to read."""
+
+
+@pytest.fixture(scope="module")
+def long_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("long") / "plays.csv"
+    duckdb.execute(
+        f"COPY (SELECT i // 500 AS user, 1700000000 + i AS timestamp, 'track ' || i % 9973 AS title, i % 7 AS played, "
+        f"7 AS duration FROM range({LONG}) r(i)) TO '{path}' (HEADER)"
+    )
+    return path
+
+
+def start(cwd: Path, *words: str) -> subprocess.Popen[str]:
+    """A new interpreter whose temporary folders lie in `cwd/tmp`."""
+    (cwd / "tmp").mkdir(exist_ok=True)
+    env = {**os.environ, "TMPDIR": str(cwd / "tmp"), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, *words], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.parametrize("delay_s", [0.1, 1.0])
+def test_an_interrupted_reading_leaves_no_temporary_folder_and_says_one_line(
+    long_table: Path, tmp_path: Path, delay_s: float
+) -> None:
+    running = start(
+        tmp_path, str(ROOT / "train.py"), "datamodule=table", f"datamodule.path={long_table}", "logger=none"
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "tmp").glob("segue-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(delay_s)
+    running.send_signal(signal.SIGINT)
+    said, _ = running.communicate(timeout=60)
+    assert (running.returncode, said.strip()) == (130, "interrupted")
+    assert list((tmp_path / "tmp").glob("segue-*")) == []
+
+
+READ = """
+import sys
+from pathlib import Path
+from tests.datamodules.reading import read
+log = read("table", Path(sys.argv[1]))
+print(log.reading.num_rows, len(log.catalog), sum(row[1] for row in log.rows))
+"""
+
+
+def test_two_processes_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = write_plays(tmp_path)
+    packed = tmp_path / "plays.zip"
+    with zipfile.ZipFile(packed, "w") as file:
+        file.write(path, "plays.csv")
+    both = [start(tmp_path, "-c", READ, str(packed)) for _ in range(2)]
+    said = [running.communicate(timeout=120)[0] for running in both]
+    assert [running.returncode for running in both] == [0, 0], said
+    assert said[0] == said[1]
+    assert said[0].startswith("164 30 ")
+    assert list((tmp_path / "tmp").glob("segue-*")) == []

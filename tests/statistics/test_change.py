@@ -1,0 +1,41 @@
+"""The change of an effect between two periods with the same units."""
+
+import numpy as np
+import pytest
+
+from src.statistics.change import change_of_effect
+from tests.statistics.rates import within_four_standard_errors
+
+
+def two_periods(rng: np.random.Generator, lifts: tuple[float, float], num: int = 400) -> np.ndarray:
+    """Values of units with a habit; each unit is absent from each period with probability 0.3."""
+    is_treated = np.arange(num) % 2 == 1
+    habit = rng.gamma(2.0, 2.0, num)
+    lift = np.where(is_treated, 1 + np.array(lifts)[:, None], 1.0)
+    values = habit * rng.gamma(8.0, 1 / 8, (2, num)) * lift
+    return np.where(rng.random((2, num)) < 0.3, np.nan, values)
+
+
+@pytest.mark.parametrize("lifts", [(0.0, 0.0), (0.6, 0.6), (0.8, 0.2)])
+def test_the_interval_covers_the_true_change_at_its_level(lifts: tuple[float, float]) -> None:
+    rng, num = np.random.default_rng(1), 1200
+    truth, is_treated = 100 * (lifts[1] - lifts[0]), np.arange(400) % 2 == 1
+    found = [change_of_effect(two_periods(rng, lifts), is_treated, 0.05) for _ in range(num)]
+    covered = sum(one.lower_percent < truth < one.upper_percent for one in found)
+    assert within_four_standard_errors(covered, 0.95, num)
+    for one in found[:50]:
+        assert (one.p_value < 0.05) == (one.lower_percent > 0 or one.upper_percent < 0)
+
+
+def test_units_of_both_periods_make_the_change_more_precise_than_two_separate_intervals() -> None:
+    rng, is_treated = np.random.default_rng(2), np.arange(4000) % 2 == 1
+    values = two_periods(rng, (0.2, 0.2), 4000)
+    together = change_of_effect(values, is_treated, 0.05)
+    apart = change_of_effect(
+        np.stack([values[0], rng.permuted(values[1].reshape(-1, 2), axis=0).ravel()]), is_treated, 0.05
+    )
+    assert together.upper_percent - together.lower_percent < 0.9 * (apart.upper_percent - apart.lower_percent)
+
+
+def test_without_variation_there_is_no_p_value() -> None:
+    assert np.isnan(change_of_effect(np.ones((2, 8)), np.arange(8) % 2 == 1, 0.05).p_value)
