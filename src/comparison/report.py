@@ -19,7 +19,7 @@ from src.terminal.markdown import escape, provenance_lines, table
 from src.terminal.numbers import interval, number
 
 _OFFLINE = "Offline ranking does not decide which set-up listeners prefer; an A/B test of the two best set-ups does"
-_ONLINE = "An A/B test of the two best set-ups, with other sessions and both arms at the same time"
+_ONLINE = "An A/B test of the two best set-ups, in simulated traffic"
 
 _FIRST = {"max": "highest", "min": "lowest"}
 

@@ -168,4 +168,4 @@ def test_the_table_has_the_time_first_and_the_picture_can_be_drawn(
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     note = next(sentence for sentence in sentences(disagreeing) if sentence.startswith("A difference is"))
     assert f"for {TIME} by listener: {LISTENERS} simulated listeners" in note
-    assert why_listener_test(disagreeing).startswith("An A/B test of the two best set-ups, with other sessions")
+    assert why_listener_test(disagreeing) == "An A/B test of the two best set-ups, in simulated traffic"
