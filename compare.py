@@ -20,7 +20,8 @@ def _words(words: list[str]) -> list[str]:
 def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
     from src.comparison import analysis as comparison
-    from src.comparison.report import LISTENERS_DECIDE, listener_test, sentences, write_report
+    from src.comparison.listening import choose_metric
+    from src.comparison.report import listener_test, sentences, why_listener_test, write_report
     from src.comparison.runs import attach, find, read, register, run_to_register, winner
     from src.runs.folder import refuse_used_folder, short_run_name
     from src.runs.provenance import provenance
@@ -34,11 +35,15 @@ def compare(config: DictConfig) -> None:
         found = find(uri, str(config.experiment_name), parent=parent, filter_string=str(config.filter or ""))
     for note in found.notes:
         console.print(note, markup=False, highlight=False)
+    selects = [config.select] if isinstance(config.select, str) else list(config.select)
     with progress("reading runs", len(found.runs)) as advance:
-        runs = read(found.runs, uri, select=config.select, on_run=advance)
+        runs = read(found.runs, uri, curves=selects, on_run=advance)
+    select, about_select = choose_metric(selects, [run.metrics for run in runs], [run.listening for run in runs])
+    if about_select is not None:
+        console.print(about_select, markup=False, highlight=False)
     metrics = [config.metrics] if isinstance(config.metrics, str) else list(config.metrics)
     with console.status("comparing"):
-        result = comparison.compare(runs, select=config.select, mode=config.mode, metrics=metrics, level=config.level)
+        result = comparison.compare(runs, select=select, mode=config.mode, metrics=metrics, level=config.level)
         write_report(result, run_dir, provenance())
     if found.parent is not None:
         attach(run_dir, found.parent, uri)
@@ -47,7 +52,8 @@ def compare(config: DictConfig) -> None:
     for sentence in sentences(result):
         console.print(sentence, markup=False, highlight=False)
     if command := listener_test(result):
-        console.print(f"{LISTENERS_DECIDE}:\n             {command}", soft_wrap=True, markup=False, highlight=False)
+        why = why_listener_test(result)
+        console.print(f"{why}:\n             {command}", soft_wrap=True, markup=False, highlight=False)
     requested = None if config.register is None else str(config.register)
     chosen = run_to_register(requested, found, result, uri)
     if chosen is not None:

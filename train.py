@@ -144,6 +144,7 @@ def _run(
 
     from src.callbacks.assembly import build_callbacks
     from src.callbacks.context import RunContext
+    from src.evaluation.online import TIME
     from src.runs.beginning import record_beginning
     from src.tracking.store import runs_page
     from src.tracking.training_run import build_logger, end_pruned, run_logger, start_run
@@ -203,6 +204,7 @@ def _run(
         run_id=logger.run_id if logger else None,
         runs_page=runs_page(str(logger.experiment_id)) if logger else None,
         has_recommendations=context.recommendations is not None,
+        is_played=TIME in metrics,
         below_popular=below_popular(metrics),
         is_job=_is_job(),
     )

@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "evaluation",
         "models",
         "datamodules",
+        "simulation",
         "terminal",
         "tracking",
         "plots",

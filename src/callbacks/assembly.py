@@ -7,7 +7,10 @@ from pytorch_lightning import Callback
 
 from src.callbacks.context import RunContext
 from src.callbacks.history import KeepHistory
+from src.callbacks.listening import Listening
 from src.callbacks.ranking_metrics import check_monitor
+from src.errors import InputError
+from src.evaluation.online import VAL_TIME
 
 Choice = Callback | Callable[[RunContext], Callback] | None
 """A callback, what makes one from the context of the run, or None where it is left out."""
@@ -32,6 +35,11 @@ def build_callbacks(
     for choice in chosen.values():
         if choice is not None:
             callbacks.append(choice if isinstance(choice, Callback) else choice(context))
+    if monitor == VAL_TIME and not any(isinstance(one, Listening) and one.has_world for one in callbacks):
+        raise InputError(
+            f"monitor.metric={monitor} cannot be computed: it needs callbacks.listening, and logs of a simulated world "
+            "(datamodule=simulated); use monitor.metric=val/loss monitor.mode=min"
+        )
     if trial:
         from src.callbacks.pruning import Pruning
 

@@ -42,6 +42,7 @@ class RunContext:
         history: what was measured.
         test_queries: set by `RankingMetrics` in the test; None without queries.
         recommendations: the file that `Export` wrote.
+        lists: rows of the recommendations of each track, best first, -1 where a list has ended; set by `Export`.
         examples: some tracks and their best recommendations, for people; set by `Export`.
         pictures: the files that `Pictures` drew.
         is_pruned: whether the search has pruned the run.
@@ -52,6 +53,7 @@ class RunContext:
     history: RunHistory = field(default_factory=RunHistory)
     test_queries: RankedQueries | None = None
     recommendations: Path | None = None
+    lists: Int64[np.ndarray, "N K"] | None = None
     examples: Sequence[ExampleTrack] = ()
     pictures: list[Path] = field(default_factory=list)
     is_pruned: Callable[[], bool] = lambda: False

@@ -76,7 +76,7 @@ class Export(Callback):
             else:
                 rows, scores = ranker.top(query_rows, self._k, advance)
             Recommendations(rows=rows, scores=scores).write(self._path, vocabulary.catalog, format=self._format)
-        self._context.recommendations = self._path
+        self._context.recommendations, self._context.lists = self._path, rows
         self._context.examples = example_tracks(vocabulary, rows)
         if share_found is not None:
             self._report(trainer, share_found)

@@ -15,6 +15,7 @@ from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs
 from src.errors import InputError, check_number
 from src.evaluation import ranking
+from src.evaluation.online import VAL_TIME
 from src.models.retrieval.sparse import mean_ranks
 from src.recommendations import check_k
 from src.runs.atomic import write_whole
@@ -148,7 +149,7 @@ def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) 
         InputError: it is none that is known, or cannot be computed.
     """
     by_ranking = [f"val/{name}" for name in ranking.accuracy(np.empty(0))]
-    known = ["val/loss", "val/mse", "val/mae", *by_ranking]
+    known = ["val/loss", "val/mse", "val/mae", *by_ranking, VAL_TIME]
     if monitor not in known:
         raise InputError(f"monitor.metric must be one of {', '.join(known)}, got {monitor}")
     if monitor in ("val/mse", "val/mae") and datamodule.vocabulary.mean_played_ratio is None:

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.comparison.verdict import BEATS, NOT_DISTINGUISHABLE, WORSE, verdict
+from src.comparison.listening import is_paired, listening_scores
+from src.comparison.verdict import BEATS, NOT_DISTINGUISHABLE, WORSE, Heard, disagreement, verdict
 from src.errors import InputError, check_number
 from src.evaluation.direction import direction
+from src.evaluation.online import TIME, VAL_TIME
 from src.statistics.holm import holm
 from src.statistics.intervals import MeanInterval
 from src.statistics.paired import PairedDifference, QueryScores, paired_difference
@@ -41,6 +43,7 @@ class Run:
         metrics: final values by name, such as `test/ndcg_at_10` or `fit_seconds`; a value that is not finite counts
             as missing.
         queries: the run's `test_queries.parquet` with at least the columns QUERY and TESTED, or None.
+        listening: the run's listening test (`LISTENERS_FILE`), or None.
         history: learning curves by metric, as pairs of epoch (counted from 0) and value.
         alpha: share of the track cosine in [0, 1]; None for a model that has none.
         world: the overrides that choose the world whose simulated logs it learned from, such as
@@ -52,6 +55,7 @@ class Run:
     seed: int
     metrics: Mapping[str, float]
     queries: pd.DataFrame | None
+    listening: pd.DataFrame | None
     history: Mapping[str, Sequence[tuple[int, float]]]
     alpha: float | None
     world: tuple[str, ...] | None
@@ -117,9 +121,10 @@ class Comparison:
         missing: requested metrics that no run has.
         setups: best first; set-ups without `select` are last.
         differences: one for each tested set-up and metric.
-        primary: the test metric that the verdict is about; None if none of TESTED is shown.
+        primary: the test metric that the verdict is about; TIME if the listening test chose; None if none is tested.
         num_queries: size of the test set; 0 if no run has its queries.
         num_sessions: number of test sessions.
+        num_listeners: number of listeners that differences in TIME are paired by; 0 if these are not tested.
     """
 
     select: str
@@ -132,6 +137,7 @@ class Comparison:
     primary: str | None
     num_queries: int
     num_sessions: int
+    num_listeners: int
 
     @property
     def best(self) -> Setup:
@@ -176,6 +182,35 @@ class Comparison:
             alpha=1 - self.level,
         )
 
+    @property
+    def offline(self) -> str | None:
+        """The metric that would choose if there were no listeners; None where it does, or if none is shown."""
+        return next((name for name in self.metrics if name.startswith("val/")), None) if self.is_online else None
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the time of simulated listeners chose."""
+        return self.select.startswith("online/")
+
+    @property
+    def disagreement(self) -> str | None:
+        """One sentence if an offline metric would choose another set-up than the listeners, and why; else None."""
+        if (offline := self.offline) is None:
+            return None
+        known = [setup for setup in self.setups if setup.means[offline].num]
+        sign = -1 if direction(offline) == "min" else 1
+        theirs = max(known, key=lambda setup: sign * setup.means[offline].mean)
+        one = self.difference(theirs.name, TIME)
+        if theirs is self.best or one is None:
+            return None
+        values = [{name: mean.mean for name, mean in setup.means.items() if mean.num} for setup in (theirs, self.best)]
+        return disagreement(
+            metric=offline,
+            chosen=Heard.of(theirs.name, values[0]),
+            best=Heard.of(self.best.name, values[1]),
+            is_sure=self.is_significant(one),
+        )
+
     def _outcome(self, difference: Difference) -> str:
         """The result of the best set-up against another one."""
         if not self.is_significant(difference):
@@ -210,6 +245,7 @@ class Comparison:
             )
         return {
             "verdict": self.verdict,
+            "disagreement": self.disagreement,
             "select": self.select,
             "mode": self.mode,
             "level": self.level,
@@ -219,6 +255,7 @@ class Comparison:
             "better": {metric: self.better(metric) for metric in self.metrics},
             "num_queries": self.num_queries,
             "num_sessions": self.num_sessions,
+            "num_listeners": self.num_listeners,
             "setups": setups,
         }
 
@@ -243,12 +280,20 @@ def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[st
     """
     _check(runs, select, mode, level)
     known = {name for run in runs for name, value in run.metrics.items() if np.isfinite(value)}
-    online = sorted(name for name in known if re.fullmatch("ab/.*_effect_percent", name))
-    requested = list(dict.fromkeys([select, *metrics, *online]))
+    effects = sorted(name for name in known if re.fullmatch("ab/.*_effect_percent", name))
+    requested = list(dict.fromkeys([select, *metrics, *effects]))
+    if not any(name.startswith("online/") for name in known):  # logs of no world
+        requested = [name for name in requested if not name.startswith("online/")]
     shown = tuple(name for name in requested if name in known)
     setups = sorted((_setup(own, shown, level) for own in _by_setup(runs)), key=lambda one: _rank(one, select, mode))
     tested = [name for name in shown if name.removeprefix("test/") in TESTED and name.startswith("test/")]
     scores, num_queries, num_sessions = _query_scores(setups, tested)
+    listened = listening_scores(
+        {setup.name: [run.listening for run in setup.runs if run.listening is not None] for setup in setups}
+        if TIME in shown and is_paired([run.listening for run in runs])
+        else {}
+    )
+    scores = {TIME: listened, **scores} if listened else scores
     differences = [
         difference
         for metric, of_setup in scores.items()
@@ -257,6 +302,8 @@ def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[st
     ]
     of_select = "test/" + select.rsplit("/")[-1]
     primary = of_select if of_select in tested else next(iter(tested), None)
+    if listened and select.startswith("online/"):
+        primary = TIME
     return Comparison(
         select=select,
         mode=mode,
@@ -268,6 +315,7 @@ def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[st
         primary=primary,
         num_queries=num_queries,
         num_sessions=num_sessions,
+        num_listeners=len(next(iter(listened.values())).session_sums) if listened else 0,
     )
 
 
@@ -279,10 +327,18 @@ def _check(runs: Sequence[Run], select: str, mode: str, level: int | float) -> N
         raise InputError(
             f"select={select} is a test metric; only validation chooses the best set-up; use select=val/<metric>"
         )
+    if select == TIME:
+        raise InputError(
+            f"select={select} is of the listeners whose time is reported; other listeners choose the best set-up; use "
+            f"select={VAL_TIME}"
+        )
     if direction(select) not in (mode, None):
         raise InputError(f"select={select} mode={mode} chooses the worst set-up; use mode={direction(select)}")
     if not any(np.isfinite(run.metrics.get(select, np.nan)) for run in runs):
-        known = sorted({name for run in runs for name in run.metrics if name.startswith("val/")})
+        known = sorted(
+            {name for run in runs for name in run.metrics if name.startswith("val/")}
+            | {VAL_TIME for run in runs if VAL_TIME in run.metrics}
+        )
         remedy = f"use one of {', '.join(known)}" if known else "they have no validation metric"
         raise InputError(f"select={select}: none of the {len(runs)} runs has this metric; {remedy}")
 

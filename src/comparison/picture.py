@@ -42,7 +42,11 @@ def draw(comparison: Comparison, path: Path) -> None:
     heights = [rows * (_LINE_INCHES * max(sum(name.count("\n") + 1 for name in names), 3) + 0.8)]
     below = _panels_below(comparison)
     heights += [_BELOW_INCHES] * bool(below)
-    title = textwrap.fill(comparison.verdict, 150, max_lines=3, placeholder=" …")
+    title = "\n".join(
+        textwrap.fill(sentence, 150, max_lines=3, placeholder=" …")
+        for sentence in (comparison.verdict, comparison.disagreement)
+        if sentence
+    )
     figure = plt.figure(figsize=(14, sum(heights) + 0.25 * (title.count("\n") + 2)), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     _draw_metrics(comparison, names, parts[0], rows)
@@ -139,8 +143,9 @@ def _panels_below(comparison: Comparison) -> "list[Callable[[Axes], None]]":
     panels: list[Callable[[Axes], None]] = []
     if len({setup.alpha for setup in comparison.setups} - {None}) >= 3:
         panels.append(partial(_draw_alpha, comparison))
-    for styles in ({"train/loss": "--", "val/loss": "-"}, {comparison.select: "-"}):
-        known = {metric for setup in comparison.setups for run in setup.runs for metric in run.history}
+    known = {metric for setup in comparison.setups for run in setup.runs for metric in run.history}
+    ranked = comparison.select if comparison.select in known else (comparison.offline or comparison.select)
+    for styles in ({"train/loss": "--", "val/loss": "-"}, {ranked: "-"}):
         if known & set(styles) and styles != {"val/loss": "-"}:
             panels.append(partial(_draw_curves, comparison, styles))
     return panels

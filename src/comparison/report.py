@@ -11,16 +11,15 @@ import pandas as pd
 from src.comparison.analysis import TESTED, Comparison, Difference, Setup
 from src.comparison.picture import draw
 from src.comparison.verdict import listed
+from src.evaluation.online import TIME
 from src.runs.atomic import write_record, write_whole
 from src.runs.folder import short_run_name
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import escape, provenance_lines, table
 from src.terminal.numbers import interval, number
 
-LISTENERS_DECIDE = (
-    "Offline ranking does not decide which set-up listeners prefer; an A/B test of the two best set-ups does"
-)
-"""Precedes `listener_test`, where there is one."""
+_OFFLINE = "Offline ranking does not decide which set-up listeners prefer; an A/B test of the two best set-ups does"
+_ONLINE = "An A/B test of the two best set-ups, in simulated traffic"
 
 _FIRST = {"max": "highest", "min": "lowest"}
 
@@ -104,7 +103,7 @@ def markdown(comparison: Comparison, provenance: Mapping[str, str]) -> str:
     alt = "Each metric of each set-up with its interval over runs, and the learning curves"
     lines += ["", f"![{alt}](comparison.png)", "", *(f"- {escape(note)}" for note in notes)]
     if command := listener_test(comparison):
-        lines.append(f"- {LISTENERS_DECIDE}: `{command}`")
+        lines.append(f"- {why_listener_test(comparison)}: `{command}`")
     lines += ["", *provenance_lines(provenance)]
     return "\n".join(lines) + "\n"
 
@@ -153,6 +152,8 @@ def sentences(comparison: Comparison) -> list[str]:
         f"Set-ups: {len(setups)}, runs: {num_runs}. Set-ups are sorted by their mean {comparison.select}, the "
         f"{_FIRST[comparison.mode]} first; test metrics do not choose."
     ]
+    if comparison.disagreement is not None:
+        notes.insert(0, comparison.disagreement)
     if len(setups) > 1:
         notes.append("Bold: the best mean of a metric. Metrics where neither higher nor lower is better have no bold.")
     notes += _about_runs(comparison)
@@ -205,11 +206,19 @@ def _about_runs(comparison: Comparison) -> list[str]:
 
 def _about_tests(comparison: Comparison) -> list[str]:
     tested = {comparison.best.name, *(one.setup for one in comparison.differences)}
+    pairs = [f"by query: {comparison.num_queries:,} test queries of {comparison.num_sessions:,} sessions"] * bool(
+        comparison.num_queries
+    )
+    if comparison.num_listeners:
+        pairs.append(
+            f"for {TIME} by listener: {comparison.num_listeners:,} simulated listeners, who had the same sessions with "
+            "the same random numbers in every run"
+        )
+    units = " or ".join(["sessions"] * bool(comparison.num_queries) + ["listeners"] * bool(comparison.num_listeners))
     notes = [
-        f"A difference is the value of a set-up minus the value of {comparison.best.name}, paired by query: "
-        f"{comparison.num_queries:,} test queries of {comparison.num_sessions:,} sessions. Its "
-        f"{100 * comparison.level:g} % interval and p account for variation across test sessions and, where a set-up "
-        "has two runs or more, across seeds.",
+        f"A difference is the value of a set-up minus the value of {comparison.best.name}, paired {', '.join(pairs)}. "
+        f"Its {100 * comparison.level:g} % interval and p account for variation across test {units} and, where a "
+        "set-up has two runs or more, across seeds.",
         f"Holm's p keeps the probability of a false alarm of a metric at {1 - comparison.level:.2g} over all pairs of "
         "set-ups, whichever of them validation chose as the best.",
     ]
@@ -224,6 +233,11 @@ def _about_tests(comparison: Comparison) -> list[str]:
     elif any(np.isnan(one.p_value) for one in comparison.differences):
         notes.append("p is – where the difference is the same in every session: its variance cannot be estimated.")
     return notes
+
+
+def why_listener_test(comparison: Comparison) -> str:
+    """What the command of `listener_test` is for; precedes it."""
+    return _ONLINE if comparison.is_online else _OFFLINE
 
 
 def listener_test(comparison: Comparison) -> str | None:

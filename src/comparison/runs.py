@@ -13,6 +13,7 @@ import pandas as pd
 
 from src.comparison.analysis import QUERY, TESTED, Comparison, Run
 from src.errors import InputError
+from src.evaluation.online import LISTENERS_FILE, TIME
 from src.runs.folder import short
 from src.tracking.named_runs import find_run
 from src.tracking.store import INTERRUPTED, KIND, PRUNED, client_of, describe, fetch, find_runs, log_to_run
@@ -147,14 +148,14 @@ def _params(run: Any) -> dict[str, str]:
 
 
 def read(
-    runs: Sequence[Any], tracking_uri: str, *, select: str, on_run: Callable[[int], None] = lambda _: None
+    runs: Sequence[Any], tracking_uri: str, *, curves: Sequence[str], on_run: Callable[[int], None] = lambda _: None
 ) -> list[Run]:
     """Fetch metrics, test queries and learning curves of each run from the store.
 
     Args:
         runs: MLflow runs.
         tracking_uri: URI of the MLflow store.
-        select: a metric whose learning curve is fetched in addition to the losses.
+        curves: metrics whose learning curves are fetched in addition to the losses.
         on_run: called with 1 after each run.
 
     Returns:
@@ -173,7 +174,12 @@ def read(
                 seed=int(run.data.params.get("seed", 0)),
                 metrics=dict(metrics),
                 queries=_queries(run, tracking_uri),
-                history={name: _curve(run, tracking_uri, name) for name in (*_CURVES, select) if name in metrics},
+                listening=_listening(run, tracking_uri),
+                history={
+                    name: curve
+                    for name in (*_CURVES, *curves)
+                    if name in metrics and (curve := _curve(run, tracking_uri, name))
+                },
                 alpha=metrics.get("alpha"),
                 world=_world(run),
             )
@@ -194,6 +200,15 @@ def _queries(run: Any, tracking_uri: str) -> pd.DataFrame | None:
     try:
         path = fetch(tracking_uri, run.info.run_id, "test_queries.parquet")
         return pd.read_parquet(path, columns=[*QUERY, *TESTED])
+    except InputError:
+        return None
+
+
+def _listening(run: Any, tracking_uri: str) -> pd.DataFrame | None:
+    if TIME not in run.data.metrics:
+        return None
+    try:
+        return pd.read_parquet(fetch(tracking_uri, run.info.run_id, LISTENERS_FILE))
     except InputError:
         return None
 

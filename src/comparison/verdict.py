@@ -1,9 +1,15 @@
 """How the verdict of a comparison is worded; every report shows this sentence."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from src.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME
 
 WORSE, BEATS, NOT_DISTINGUISHABLE = "is worse than", "beats", "is not distinguishable from"
 """The result of the best set-up by validation against another one on the test set."""
+
+_CLEARLY_MORE = 0.05
+"""Difference of two shares that can explain why listeners hear less."""
 
 
 def verdict(
@@ -38,7 +44,64 @@ def verdict(
     untested = [name for name in others if name not in outcomes]
     left_out = f"; not tested: {listed(untested)}" if untested else ""
     warning = "; validation and test contradict each other" if by_outcome[WORSE] else ""
-    return f"{head}; on {primary.replace('/', ' ')} it {' and '.join(results)}{left_out}{warning}"
+    where = "with the reported listeners" if primary == TIME else f"on {primary.replace('/', ' ')}"
+    return f"{head}; {where} it {' and '.join(results)}{left_out}{warning}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What simulated listeners heard from a set-up, means over its runs.
+
+    Args:
+        name: name of the set-up.
+        time: mean time per session.
+        hits: share of hits, in [0, 1]; NaN if it is not known.
+        same_artist: share of tracks by the artist of the track before, in [0, 1]; NaN if it is not known.
+    """
+
+    name: str
+    time: float
+    hits: float
+    same_artist: float
+
+    @classmethod
+    def of(cls, name: str, metrics: Mapping[str, float]) -> "Heard":
+        """From the metrics of a set-up."""
+        unknown = float("nan")
+        shares = (metrics.get(share, unknown) for share in (SHARE_OF_HITS, SHARE_OF_SAME_ARTIST))
+        return cls(name=name, time=metrics[TIME], **dict(zip(("hits", "same_artist"), shares, strict=True)))
+
+
+def disagreement(*, metric: str, chosen: Heard, best: Heard, is_sure: bool) -> str:
+    """One sentence: an offline metric would choose another set-up than the listeners, and why.
+
+    Args:
+        metric: the offline metric.
+        chosen: the set-up that it would choose.
+        best: the set-up that the listeners chose.
+        is_sure: whether the difference of their times is significant.
+
+    Returns:
+        The sentence, with a full stop.
+    """
+    if not is_sure:
+        return (
+            f"Offline ranking disagrees: {metric} would choose {chosen.name}, whose time per session is not "
+            f"distinguishable from that of {best.name}."
+        )
+    reasons = [
+        f"{theirs:.0%} of what {chosen.name} plays {what} ({best.name}: {ours:.0%})"
+        for theirs, ours, what in (
+            (chosen.hits, best.hits, "are the most played tracks"),
+            (chosen.same_artist, best.same_artist, "is by the artist of the track before"),
+        )
+        if theirs > ours + _CLEARLY_MORE
+    ]
+    return (
+        f"Offline ranking disagrees: {metric} would choose {chosen.name}, with a mean time per session of "
+        f"{chosen.time:.2f} ({best.name}: {best.time:.2f}); it measures how well the recommendations in the logs are "
+        f"predicted, not how long listeners play{''.join(f', and {reason}' for reason in reasons)}."
+    )
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

@@ -123,8 +123,8 @@ class PairDataModule(LightningDataModule):
     Raises:
         InputError: an argument is out of range.
 
-    `prepare_data` and `setup` set `path`, `reading` (what was read), `catalog`, `sessions`, `vocabulary` and `pairs`
-    (one `Pairs` for each name in SPLITS).
+    `prepared_by` is `prepare`. `prepare_data` and `setup` set `path`, `reading` (what was read), `catalog`, `sessions`,
+    `vocabulary` and `pairs` (one `Pairs` for each name in SPLITS).
     """
 
     reading: Reading
@@ -169,7 +169,7 @@ class PairDataModule(LightningDataModule):
         check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
         check_number("split_seed", split_seed, whole=True, least=0, most=2**32 - 1)
         check_flag("datamodule.rejected_text", rejected_text)
-        self.path, self._prepare = str(path), prepare
+        self.path, self.prepared_by, self._prepare = str(path), prepare, prepare
         self._settings = table_settings(
             files=files,
             columns=columns,

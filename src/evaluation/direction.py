@@ -13,6 +13,8 @@ _BETTER: Mapping[str, str] = {
     "mae": "min",
     "loss": "min",
     "fit_seconds": "min",
+    "mean_time_per_session": "max",
+    "val_mean_time_per_session": "max",
 }
 """By the last part of a metric's name, without `_at_<k>`. Other metrics have no direction: floors, coverage,
 popularity, and effects of A/B tests, because their controls differ."""

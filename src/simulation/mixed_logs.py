@@ -37,6 +37,9 @@ class MixedLogs:
         log: `with_propensity`: whether `next` lines have the probability of the recommendation, and the release.
         progress: shows a progress bar during the simulation.
 
+    Attributes:
+        world: the world of the listeners.
+
     Raises:
         InputError: an arm is invalid, or `sessions` is out of range.
     """
@@ -56,7 +59,7 @@ class MixedLogs:
     ) -> None:
         check_flag("datamodule.prepare.log.with_propensity", log["with_propensity"])
         check_number("datamodule.prepare.sessions", sessions, whole=True, least=1, most=100_000_000)
-        self._world, self._progress = world, progress
+        self.world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
         used = {template_name(str(recommender_name(given))) for given in arms.values()}
         used_templates = {name: template for name, template in templates.items() if name in used}
@@ -115,7 +118,7 @@ class MixedLogs:
                 yield lambda _arm, sessions, _mean: advance(sessions)
 
         run_experiment(
-            world=self._world,
+            world=self.world,
             policies=self._policies,
             experiment="MIXED",
             days=1,

@@ -39,7 +39,8 @@ class MeanInterval:
         mean, margin = float(values.mean()) if len(values) else float("nan"), float("nan")
         if len(values) > 1:
             quantile = float(special.stdtrit(len(values) - 1, (1 + level) / 2))
-            margin = quantile * float(values.std(ddof=1)) / len(values) ** 0.5
+            spread = float(values.std(ddof=1)) if np.ptp(values) else 0.0  # of equal values it may be a rounding error
+            margin = quantile * spread / len(values) ** 0.5
         return cls(num=len(values), mean=mean, lower=mean - margin, upper=mean + margin)
 
     @classmethod

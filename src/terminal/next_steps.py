@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from src.runs.folder import short_run_name
 from src.terminal.console import console
-from src.terminal.training_tables import ExampleTrack, examples_table, metrics_tables, phases_table
+from src.terminal.training_tables import ExampleTrack, examples_table, listening_table, metrics_tables, phases_table
 
 _STORE = "sqlite:///mlflow.db"
 """Where runs are looked for, unless `MLFLOW_TRACKING_URI` names another store."""
@@ -31,6 +31,7 @@ class FinishedRun:
         run_id: of MLflow; None where it has none.
         runs_page: where the MLflow UI shows the runs of the experiment: what follows its address; None without MLflow.
         has_recommendations: whether recommendations were exported.
+        is_played: whether its lists were played to simulated listeners.
         below_popular: the metrics in which the model is below the list of the most played tracks.
         is_job: whether it is a job of a multirun, whose parent says what comes next.
     """
@@ -41,6 +42,7 @@ class FinishedRun:
     run_id: str | None
     runs_page: str | None
     has_recommendations: bool
+    is_played: bool
     below_popular: Sequence[str]
     is_job: bool
 
@@ -57,6 +59,8 @@ def show_training(
         seconds: of each phase of the run.
     """
     console.print(metrics_tables(metrics, title=run.config.run_name))
+    if (listening := listening_table(metrics)) is not None:
+        console.print(listening)
     for line in why_below_popular(run):
         console.print(line, soft_wrap=line.startswith(" "), markup=False)
     if examples and not run.is_job:
@@ -106,10 +110,13 @@ def why_below_popular(run: FinishedRun) -> list[str]:
     arms = run.config.datamodule.prepare.arms.values()
     names = (str(arm["recommender"] if isinstance(arm, Mapping) else arm) for arm in arms)
     players = ", ".join(dict.fromkeys(names))
-    lines = [
+    why = (
         f"{below} The recommenders of these logs were {players}; recall says how well such logs are predicted. "
-        "The aim is a high mean time per session. This command measures it:"
-    ]
+        "The aim is a high mean time per session."
+    )
+    if run.is_played:
+        return [f"{why} The listening test above measures it."]
+    lines = [f"{why} This command measures it:"]
     if run.has_recommendations:
         lines.append(f"{'':13}{_store(run)}python abtest.py control=popular treatment={_name(run)} {_world(run)}")
     return lines

@@ -187,7 +187,7 @@ def comparison_table(record: Mapping[str, Any], title: str) -> Table:
     if len(shown) < len(others):
         notes.append(f"{len(others) - len(shown)} more metrics are in comparison.md")
     table.caption = escape("\n".join(notes))
-    heads = [metric.replace("/", "/\n") for metric in (*main, *shown)]
+    heads = [metric.replace("/", "/\n").replace("_per_session", "\n_per_session") for metric in (*main, *shown)]
     if tested:
         heads[len(main) : len(main)] = ["difference\nfrom the first", "Holm's p"]
     for head in ("runs", *heads):

@@ -76,6 +76,54 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> Group:
     return Group(*tables)
 
 
+_LISTENING = {
+    "mean_time_per_session": "the run, in full tracks",
+    "mean_time_per_session_random_floor": "a random track",
+    "mean_time_per_session_popular_floor": "one of the most played tracks",
+    "mean_time_per_session_true_neighbours_reference": "a near track, by the true tastes",
+    "val_mean_time_per_session": "the run, validation listeners",
+    "coverage": "played tracks of the catalogue",
+    "share_of_hits": "played tracks that are popular",
+    "share_of_same_artist": "same artist as the last track",
+    "num_listeners": "listeners, without validation",
+    "num_sessions": "their sessions",
+}
+"""What each line of the listening test is, in the order of the lines."""
+
+
+def listening_table(metrics: Mapping[str, Any]) -> Table | None:
+    """What simulated listeners heard from a run, with references below it; None of a run without a world.
+
+    Args:
+        metrics: of the run, by name.
+    """
+    known = {name: metrics[f"online/{name}"] for name in _LISTENING if f"online/{name}" in metrics}
+    if not known:
+        return None
+    table = Table(title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    table.add_column("listening test", min_width=max(map(len, map(_listening_name, known))))
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("±", justify="right", no_wrap=True)
+    table.add_column("what it is")
+    for name, value in known.items():
+        half_width = metrics.get(f"online/{name}{_HALF_WIDTH}")
+        shown = f"[bold]{plain(value)}[/]" if name == next(iter(known)) else plain(value)
+        table.add_row(
+            _listening_name(name), shown, "" if half_width is None else plain(half_width, digits=2), _LISTENING[name]
+        )
+    table.caption = (
+        "the lists of the run, played to the simulated listeners in new sessions\n"
+        "±: half the width of the 95 % interval over listeners"
+    )
+    return table
+
+
+def _listening_name(name: str) -> str:
+    """The name of a line; references are named after the recommender, below the run."""
+    reference = re.fullmatch(r"mean_time_per_session_(.+)_(floor|reference)", name)
+    return f"  {reference[1]}" if reference else name
+
+
 _PHASES = {
     "start": "libraries and settings",
     "data": "events, sessions, pairs, model",
@@ -83,6 +131,7 @@ _PHASES = {
     "validation": "after each epoch",
     "test": "the best epoch",
     "lists": "recommendations.jsonl",
+    "listening": "the listening test",
     "estimates": "off-policy estimates",
     "pictures": "plots/",
     "tracking": "run folder and MLflow",

@@ -1,6 +1,7 @@
 """The Lightning logger: it writes to MLflow in order, and repeats later what an unreachable store did not get."""
 
 import json
+import re
 import time
 import warnings
 from collections import deque
@@ -137,12 +138,13 @@ class RunLogger(MLFlowLogger):
         self.send("metrics of past epochs", send)
 
     def log_hyperparams(self, params: Any) -> None:
-        """Log the parameters that the run does not have: MLflow accepts each only once."""
+        """Log the parameters that the run does not have: MLflow accepts each only once, and no quotes in a name."""
         from mlflow.entities import Param
 
         def send() -> None:
             known = self.experiment.get_run(self.run_id).data.params
-            new = [Param(key, str(value)[:6000]) for key, value in params.items() if key not in known]
+            legal = {re.sub(r"[^\w.:/ -]", "", key): value for key, value in params.items()}
+            new = [Param(key, str(value)[:6000]) for key, value in legal.items() if key not in known]
             for start in range(0, len(new), 100):
                 self.experiment.log_batch(self.run_id, params=new[start : start + 100])
 

@@ -38,6 +38,7 @@ def run(setup: str, seed: int = 1, values: Any = None, session: Any = None, val:
         seed=seed,
         metrics={"val/ndcg_at_10": val, **test, **(more or {})},
         queries=queries,
+        listening=None,
         history={},
         alpha=None,
         world=None,

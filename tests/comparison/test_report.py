@@ -16,7 +16,7 @@ from rich.console import Console
 
 from src.comparison.analysis import TESTED, Comparison, Run
 from src.comparison.picture import draw
-from src.comparison.report import LISTENERS_DECIDE, listener_test, markdown, sentences, write_report
+from src.comparison.report import listener_test, markdown, sentences, why_listener_test, write_report
 from src.terminal import tables
 from tests.comparison.test_analysis import NDCG, compared, run, simulated_setups
 
@@ -257,7 +257,9 @@ def test_after_simulated_logs_the_report_names_the_ab_test_of_the_two_best_set_u
     runs = [run("third", val=0.1), run("best", 1, val=0.3), run("best", 2, val=0.5), run("second", val=0.2)]
     command = "python abtest.py control=run:second-1 treatment=run:best-2"
     assert listener_test(compared(of_world(runs))) == command
-    assert f"- {LISTENERS_DECIDE}: `{command}`\n" in markdown(compared(of_world(runs)), PROVENANCE)
+    why = why_listener_test(compared(of_world(runs)))
+    assert why.startswith("Offline ranking does not decide which set-up listeners prefer; an A/B test")
+    assert f"- {why}: `{command}`\n" in markdown(compared(of_world(runs)), PROVENANCE)
     assert listener_test(compared(of_world(runs, "world=published"))) == f"{command} world=published"
 
 
@@ -265,7 +267,7 @@ def test_without_two_set_ups_of_one_world_no_ab_test_is_named() -> None:
     logged, simulated = [run("a", val=0.2), run("b")], of_world([run("c", val=0.3)])
     for runs in (logged, simulated, [*logged, *simulated], [*of_world([run("a")], "world=published"), *simulated]):
         assert listener_test(compared(runs)) is None
-        assert LISTENERS_DECIDE not in markdown(compared(runs), PROVENANCE)
+        assert "A/B test of the two best" not in markdown(compared(runs), PROVENANCE)
 
 
 def test_the_picture_is_drawn_from_little_or_missing_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

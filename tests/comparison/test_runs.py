@@ -107,7 +107,7 @@ def test_a_curve_ends_before_the_repeated_value_of_the_best_epoch(uri: str) -> N
     client.log_metric(run, "val/loss", 3.0, step=0)  # logged twice, as after a kill
     client.log_metric(run, "val/loss", 1.0, step=3)
     client.log_metric(run, "fit_seconds", 9.0, step=3)
-    [fetched] = read(find(uri, "curves", parent=None, filter_string="").runs, uri, select="val/loss")
+    [fetched] = read(find(uri, "curves", parent=None, filter_string="").runs, uri, curves=["val/loss"])
     assert fetched.history == {"val/loss": [(0, 3.0), (1, 1.0), (2, 2.0)]}
     assert fetched.metrics["val/loss"] == 1.0
     assert fetched.seed == 7
@@ -132,7 +132,7 @@ def test_a_run_on_simulated_logs_knows_its_world(
 ) -> None:
     params = {} if target is None else {"datamodule.prepare._target_": target}
     run_id = make(uri, "worlds", params=params, command=command)
-    [fetched] = read([client_of(uri).get_run(run_id)], uri, select="val/loss")
+    [fetched] = read([client_of(uri).get_run(run_id)], uri, curves=["val/loss"])
     assert fetched.world == world
 
 

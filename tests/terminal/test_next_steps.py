@@ -27,6 +27,7 @@ def finished(**changes: Any) -> FinishedRun:
         "run_id": ID,
         "runs_page": PAGE,
         "has_recommendations": True,
+        "is_played": False,
         "below_popular": [],
         "is_job": False,
     }
@@ -90,6 +91,11 @@ def test_a_model_below_popular_in_a_simulated_world_gets_its_reason_and_a_comman
     assert "The recommenders of these logs were random, popular;" in why
     assert command == f"{'':13}python abtest.py control=popular treatment=run:3fa2c1d0 world=small"
     assert len(why_below_popular(finished(below_popular=["recall_at_10"], has_recommendations=False))) == 1
+
+
+def test_a_model_that_was_played_to_listeners_needs_no_command_for_it() -> None:
+    [why] = why_below_popular(finished(below_popular=["recall_at_10"], is_played=True))
+    assert why.endswith("The aim is a high mean time per session. The listening test above measures it.")
 
 
 def test_a_model_below_popular_on_real_logs_gets_another_reason() -> None:

@@ -9,6 +9,7 @@ from src.terminal.training_tables import (
     ExampleTrack,
     below_popular,
     examples_table,
+    listening_table,
     metrics_tables,
     phases_table,
 )
@@ -92,3 +93,40 @@ def test_the_seconds_of_each_phase_are_shown_with_their_sum() -> None:
     assert "training 1,234.5 the epochs" in rows
     assert "pictures 0.0 plots/" in rows
     assert "all 1,237.8 from the command on" in rows
+
+
+ONLINE = {
+    "online/mean_time_per_session": 6.193,
+    "online/mean_time_per_session_half_width": 0.2412,
+    "online/mean_time_per_session_random_floor": 2.191,
+    "online/mean_time_per_session_popular_floor": 3.629,
+    "online/mean_time_per_session_true_neighbours_reference": 6.54,
+    "online/val_mean_time_per_session": 6.386,
+    "online/coverage": 0.8472,
+    "online/share_of_hits": 0.1346,
+    "online/share_of_same_artist": 0.3002,
+    "online/num_listeners": 965.0,
+    "online/num_sessions": 9650.0,
+}
+
+
+def test_what_listeners_heard_is_shown_above_its_floors_with_a_meaning_in_each_line() -> None:
+    shown = listening_table({**METRICS, **ONLINE})
+    assert shown is not None
+    lines = text_of(shown)
+    rows = [" ".join(line.split()) for line in lines]
+    assert rows[1] == "listening test value ± what it is"
+    assert rows[3:7] == [
+        "mean_time_per_session 6.193 0.24 the run, in full tracks",
+        "random 2.191 a random track",
+        "popular 3.629 one of the most played tracks",
+        "true_neighbours 6.54 a near track, by the true tastes",
+    ]
+    assert rows[7].startswith("val_mean_time_per_session 6.386 the run, validation listeners")
+    for name in ("coverage", "share_of_hits", "share_of_same_artist", "num_listeners", "num_sessions"):
+        assert any(row.startswith(f"{name} ") and row[-1].isalpha() for row in rows)
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_run_without_a_world_has_no_listening_test() -> None:
+    assert listening_table(METRICS) is None

@@ -1,0 +1,180 @@
+"""The listening test: recommenders are played to the listeners of a world, all with the same random numbers.
+
+A session has a random number for each of its steps, whatever is recommended and whichever other sessions have ended.
+Two recommenders therefore meet the same listeners in the same mood, and their difference is much more precise than each
+of their means. S sessions, N tracks, K tracks of a list, u listeners who were played to.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from src.assignment import treatments
+from src.errors import InputError, check_number
+from src.simulation.listener import WHOLE, Crowd, listen, start
+from src.simulation.neighbours import nearest
+from src.simulation.world import World
+
+PARTS = ("val", "test")
+"""Listeners kept for validation, and those whose time is reported; a hash of the listener decides."""
+
+Recommend = Callable[[Crowd, Float64[np.ndarray, "S"]], Int64[np.ndarray, "S"]]
+"""The next track of each session, from a random number in [0, 1) for each; -1 where there is none to recommend."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Heard:
+    """What the listeners of one part heard from a recommender. Shares are of all recommended tracks.
+
+    Args:
+        listeners: row of each listener who had a session, ascending.
+        time: mean time per session of each of them, in tracks played in full.
+        num_sessions: number of sessions.
+        coverage: share of the catalogue that was recommended at least once.
+        share_of_hits: share of tracks that are among the most played.
+        share_of_same_artist: share of tracks by the artist of the track before.
+        fallbacks: number of random tracks, because there was none to recommend.
+    """
+
+    listeners: Int64[np.ndarray, "u"]
+    time: Float64[np.ndarray, "u"]
+    num_sessions: int
+    coverage: float
+    share_of_hits: float
+    share_of_same_artist: float
+    fallbacks: int
+
+
+class ListeningTest:
+    """Sessions that are the same for every recommender. Listeners have equally many, or one more.
+
+    Args:
+        world: the world of the listeners.
+        sessions: number of sessions over both parts.
+        seed: of all random numbers, at least 0; they are others than those of traffic with the same seed.
+        hits: number of the most played tracks that count as hits, at least 1.
+
+    Raises:
+        InputError: a setting is out of range, or a part has fewer than two listeners.
+    """
+
+    def __init__(self, world: World, *, sessions: int, seed: int, hits: int) -> None:
+        check_number("callbacks.listening.sessions", sessions, whole=True, least=1, most=100_000_000)
+        check_number("callbacks.listening.seed", seed, whole=True, least=0)
+        check_number("callbacks.listening.hits", hits, whole=True, least=1)
+        self.world, self._seed, self._num_sessions = world, seed, sessions
+        people = world.listeners
+        self._users = np.resize(self._rng(0).permutation(len(people)), sessions)
+        part_of = treatments(people.user_ids, experiment="listening test", num_arms=len(PARTS))[self._users]
+        self._sessions = {name: np.flatnonzero(part_of == number) for number, name in enumerate(PARTS)}
+        num_listeners = {name: len(np.unique(self._users[own])) for name, own in self._sessions.items()}
+        if min(num_listeners.values()) < 2:
+            raise InputError(
+                f"callbacks.listening.sessions={sessions} reaches {num_listeners['val']} listeners for validation and "
+                f"{num_listeners['test']} others of the {len(people)} of this world, and needs two of each; use more "
+                "sessions or a larger world, or leave the listening test out with callbacks.listening=null"
+            )
+        self._is_hit = np.zeros(len(world.catalog), bool)
+        self._is_hit[world.top_tracks[:hits]] = True
+
+    def digest(self) -> str:
+        """What two runs must share so that their values can be paired, as sixteen hexadecimal digits."""
+        text = f"{self.world.digest()} {self._num_sessions} {self._seed}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def play(self, recommend: Recommend, part: str) -> Heard:
+        """Play the sessions of a part.
+
+        Args:
+            recommend: recommends the next tracks.
+            part: one of PARTS.
+        """
+        numbers, catalog = self._sessions[part], self.world.catalog
+        users = self._users[numbers]
+        interest_draws, first_draws, _ = self._draws(0, numbers)
+        crowd = start(self.world, users, interest_draws, first_draws)
+        hundredths, is_covered = np.zeros(len(users), np.int64), np.zeros(len(catalog), bool)
+        step = num_tracks = num_hits = num_same_artist = fallbacks = 0
+        while len(crowd):
+            step += 1
+            boredom_draws, draws, spare_draws = self._draws(step, numbers[crowd.place])
+            tracks = recommend(crowd, draws)
+            is_missing = tracks < 0
+            tracks = np.where(is_missing, (spare_draws * len(catalog)).astype(np.int64), tracks)
+            is_covered[tracks] = True
+            fallbacks += int(is_missing.sum())
+            num_tracks += len(tracks)
+            num_hits += int(self._is_hit[tracks].sum())
+            num_same_artist += int((catalog.artist_of[tracks] == crowd.artists[-1]).sum())
+            crowd = listen(self.world, crowd, tracks, boredom_draws)
+            if (has_ended := crowd.budget <= 0).any():
+                ended = crowd.where(has_ended)
+                hundredths[ended.place] = ended.shares.sum(0, dtype=np.int64)
+                crowd = crowd.where(~has_ended)
+        listeners, place = np.unique(users, return_inverse=True)
+        return Heard(
+            listeners=listeners,
+            time=np.bincount(place, hundredths) / np.bincount(place) / WHOLE,
+            num_sessions=len(users),
+            coverage=float(is_covered.mean()),
+            share_of_hits=num_hits / num_tracks,
+            share_of_same_artist=num_same_artist / num_tracks,
+            fallbacks=fallbacks,
+        )
+
+    def _rng(self, number: int) -> np.random.Generator:
+        # spawn keys of traffic have one or four numbers (`traffic.py`), therefore its random numbers are others
+        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(0, number)))
+
+    def _draws(self, step: int, numbers: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "3 S"]:
+        """Three random numbers for each session at a step."""
+        return self._rng(1 + step).random((3, self._num_sessions))[:, numbers]
+
+
+def from_lists(lists: Int64[np.ndarray, "N K"]) -> Recommend:
+    """A track of the list of the last track, uniformly, as `pick=uniform` does.
+
+    Args:
+        lists: rows of tracks for each track of the world; -1 where a list has ended.
+    """
+    lengths = (lists >= 0).sum(1)
+
+    def recommend(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
+        length = lengths[crowd.current]
+        places = np.minimum((draws * length).astype(np.int64), length - 1)
+        return np.asarray(np.where(length > 0, lists[crowd.current, places], -1))
+
+    return recommend
+
+
+def references(world: World, *, hits: int, neighbours: int) -> Mapping[str, Recommend]:
+    """What a recommender is compared with: `random` and `popular` as floors, `true_neighbours`, which knows
+    the true affinity of every two tracks but is no upper bound.
+
+    Args:
+        world: the world of the listeners.
+        hits: number of the most played tracks from which `popular` recommends.
+        neighbours: number of nearest tracks, by true embeddings, from which `true_neighbours` recommends.
+
+    Raises:
+        InputError: `neighbours` is out of range.
+    """
+    check_number("callbacks.listening.neighbours", neighbours, whole=True, least=1, most=10_000)
+    num_tracks = len(world.catalog)
+    top, num_kept = world.top_tracks[:hits], min(neighbours, num_tracks - 1)
+    nearest_to = np.full((num_tracks, max(num_kept, 1)), -1, np.int64)
+
+    def true_neighbours(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
+        new = np.unique(crowd.current[nearest_to[crowd.current, 0] < 0]).astype(np.int64)
+        if num_kept:  # only the lists that are needed: all lists of a large world take a minute
+            nearest_to[new] = nearest(world.embeddings, new, num_kept, exclude_self=True)
+        return np.asarray(nearest_to[crowd.current, (draws * nearest_to.shape[1]).astype(np.int64)])
+
+    return {
+        "random": lambda crowd, draws: (draws * num_tracks).astype(np.int64),  # noqa: ARG005
+        "popular": lambda crowd, draws: np.asarray(top[(draws * len(top)).astype(np.int64)]),  # noqa: ARG005
+        "true_neighbours": true_neighbours,
+    }
