@@ -238,12 +238,25 @@ def _encoding(files: Files) -> str:
     paths = [Path(_plain(path)) for path in files.paths]
     is_wide = [path.suffix != ".zst" and is_utf_16(path, read_start(path)) for path in paths]
     if not any(is_wide):
+        for path, shown in zip(paths, files.shown, strict=True):
+            if path.suffix != ".zst" and _is_windows_1252(read_start(path)):
+                raise InputError(
+                    f"cannot read {shown}: it is neither UTF-8 nor Latin-1, probably Windows-1252; save it as UTF-8 "
+                    "(iconv -f WINDOWS-1252 -t UTF-8)"
+                )
         starts = [read_start(path) for path in paths if path.suffix != ".zst" and "json" not in files.format]
         return "latin-1" if any(not _is_utf_8(start.splitlines()[0]) for start in starts if start.strip()) else "utf-8"
     shown = files.shown[is_wide.index(True)]
     if not all(is_wide) or "json" in files.format:
         raise InputError(f"cannot read {shown}: it is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
     return "utf-16"
+
+
+def _is_windows_1252(start: bytes) -> bool:
+    """Whether more than 1 % of the lines are not UTF-8 and have bytes that Latin-1 has no letter for."""
+    lines = start.splitlines()[:-1]
+    wrong = [line for line in lines if re.search(rb"[\x80-\x9f]", line) and not _is_utf_8(line)]
+    return len(wrong) > 0.01 * len(lines)
 
 
 def _is_utf_8(line: bytes) -> bool:

@@ -820,3 +820,10 @@ def test_gaps_cannot_be_used_with_plays_left_out(tmp_path: Path) -> None:
     text = "ts,track,played,duration\n1700000000,1,10,200\n1700000300,2,100,200\n"
     with pytest.raises(InputError, match=r"min_seconds=30 cannot be used with datamodule.share=gap"):
         read("table", write(tmp_path, text), changes={"share": "gap"}, min_seconds=30)
+
+
+def test_windows_1252_is_named(tmp_path: Path) -> None:
+    text = "user,ts,song\n" + "".join(f"u1,{1_700_000_000 + 100 * n},Song – {n} ‘x’\n" for n in range(50))
+    message = r"plays.csv: it is neither UTF-8 nor Latin-1, probably Windows-1252; save it as UTF-8 \(iconv"
+    with pytest.raises(InputError, match=message):
+        read("table", write(tmp_path, text.encode("cp1252")))
