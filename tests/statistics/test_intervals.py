@@ -25,6 +25,11 @@ def test_one_value_has_a_mean_without_interval_and_no_value_has_neither() -> Non
     assert np.isnan([single.lower, single.upper, none.mean, none.lower, none.upper]).all()
 
 
+def test_equal_values_have_an_interval_without_width_although_their_mean_is_rounded() -> None:
+    interval = MeanInterval.of(np.full(3, 3.566), 0.95)
+    assert interval.lower == interval.mean == interval.upper
+
+
 def test_the_interval_of_a_mean_of_three_values_covers_the_true_mean_at_its_level() -> None:
     rng = np.random.default_rng(15)
     means = [MeanInterval.of(rng.normal(0.3, 0.05, 3), 0.95) for _ in range(NUM_EXPERIMENTS)]
