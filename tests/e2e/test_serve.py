@@ -816,7 +816,8 @@ def test_health_recovers_with_redis_without_any_request(replicas: Replicas) -> N
 
 
 def test_many_requests_at_once_share_the_connections_to_redis(replicas: Replicas) -> None:
-    with crowd(replicas.one.port, connections=300, first_user=600_000) as traffic:
+    # twice as many as there are connections, and few enough for a busy machine to answer within store.timeout_s
+    with crowd(replicas.one.port, connections=128, first_user=600_000) as traffic:
         seen = Counter(replicas.one.health() for _ in range(20))
         traffic.wait_for(1000)
     assert seen == {"ok": 20}
