@@ -100,8 +100,12 @@ class Trial:
         """Rank the queries by a model of ours."""
         import torch
 
+        from src.histories import Histories
+
         with torch.inference_mode():
-            return np.asarray(ranker.ranks(self.queries.previous, self.queries.following, lambda _: None))
+            return np.asarray(
+                ranker.ranks(Histories.of_tracks(self.queries.previous), self.queries.following, lambda _: None)
+            )
 
     def ranks_by_vectors(
         self, *, query_rows: np.ndarray, queries: np.ndarray, item_rows: np.ndarray, items: np.ndarray

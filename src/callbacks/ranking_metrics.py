@@ -105,7 +105,7 @@ class RankingMetrics(Callback):
 
     def _rank(self, pl_module: LightningModule, queries: Pairs, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
         with torch.inference_mode(), progress(f"ranking {stage} queries", len(queries)) as advance:
-            ranks = ranker_of(pl_module).ranks(queries.previous, queries.following, advance)
+            ranks = ranker_of(pl_module).ranks(self._context.datamodule.histories(queries), queries.following, advance)
         return ranks, ranking.accuracy(ranks)
 
     def _floors(self, queries: Pairs) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,8 +1,8 @@
 """The contracts: what a head, a loss and a ranker must offer. They do not say how.
 
 B pairs in a batch, N tracks in the catalogue, A artists, L listeners, V width of a query or item vector, Q queries,
-K candidates of a list. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/` holds one test suite for each
-contract. A new implementation is tested by adding its name there.
+K candidates of a list, H tracks of a history. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/` holds one
+test suite for each contract. A new implementation is tested by adding its name there.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Int64
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
+from src.histories import Histories
 
 OnBlock = Callable[[int], None]
 """Reports progress: called after each block of queries with the number of queries in that block."""
@@ -27,12 +26,39 @@ class PairBatch(NamedTuple):
         following: row of the next track of each pair.
         played_ratio: share of `following` that was played, in [0, 1]; NaN where the source does not report it.
         listener: number of the listener, in 0..L-1.
+        history: rows of the tracks heard before `following`, newest first; -1 where the session is shorter. It has no
+            columns where the context needs none (`datamodule.history=0`).
+        history_share: share of each of them that was played; NaN where unknown, and where there is no track.
     """
 
     previous: Int64[Tensor, "B"]
     following: Int64[Tensor, "B"]
     played_ratio: Float32[Tensor, "B"]
     listener: Int64[Tensor, "B"]
+    history: Int64[Tensor, "B H"]
+    history_share: Float32[Tensor, "B H"]
+
+    @classmethod
+    def without_history(
+        cls,
+        previous: Int64[Tensor, "B"],
+        following: Int64[Tensor, "B"],
+        played_ratio: Float[Tensor, "B"],
+        listener: Int64[Tensor, "B"],
+    ) -> "PairBatch":
+        """Build a batch whose histories have no columns.
+
+        Args:
+            previous: row of the previous track of each pair.
+            following: row of the next track of each pair.
+            played_ratio: share of `following` that was played; NaN where unknown.
+            listener: number of the listener.
+
+        Returns:
+            The batch.
+        """
+        no_rows, no_shares = previous.new_empty(len(previous), 0), played_ratio.new_empty(len(previous), 0)
+        return cls(previous, following, played_ratio, listener, no_rows, no_shares)
 
 
 @runtime_checkable
@@ -169,12 +195,12 @@ class Ranker(Protocol):
         loss: Loss | None
 
     def ranks(
-        self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: OnBlock
+        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock
     ) -> Float64[np.ndarray, "Q"]:
-        """Rank the track that followed each query among all tracks except the query.
+        """Rank the track that followed each history among all tracks except `histories.previous`.
 
         Args:
-            previous: rows of the queries.
+            histories: what was heard before. A model of one previous track uses `histories.previous` alone.
             following: rows of the tracks that followed.
             on_block: reports progress.
 

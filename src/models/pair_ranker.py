@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from src.catalog import Vocabulary
 from src.errors import InputError, build
+from src.histories import Histories
 from src.models.contracts import Loss, OnBlock, PairBatch, Scorer
 from src.models.retrieval.approximate import approximate_top_k
 from src.models.retrieval.exact import mean_ranks, top_k
@@ -136,12 +137,12 @@ class PairRanker(LightningModule):
         self._log_scorer()
 
     def ranks(
-        self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: OnBlock
+        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock
     ) -> Float64[np.ndarray, "Q"]:
-        """Rank the track that followed each query among all tracks except the query.
+        """Rank the track that followed each history among all tracks except `histories.previous`.
 
         Args:
-            previous: rows of the queries.
+            histories: what was heard before.
             following: rows of the tracks that followed.
             on_block: reports progress.
 
@@ -151,7 +152,7 @@ class PairRanker(LightningModule):
         return mean_ranks(
             queries=self.scorer.query_vectors(),
             items=self.scorer.item_vectors(),
-            previous=torch.from_numpy(previous).to(self.device),
+            previous=torch.from_numpy(histories.previous).to(self.device),
             following=torch.from_numpy(following).to(self.device),
             on_block=on_block,
         )

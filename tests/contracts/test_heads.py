@@ -81,7 +81,7 @@ def test_in_training_every_parameter_gets_a_gradient_from_the_loss_of_its_recipe
     head, recipe = head_and_recipe
     previous, following = every_pair()
     shares = torch.rand(len(previous), generator=torch.Generator().manual_seed(0))
-    batch = PairBatch(previous, following, shares, torch.zeros_like(previous))
+    batch = PairBatch.without_history(previous, following, shares, torch.zeros_like(previous))
     make_loss(RECIPES[recipe], make_vocabulary(ARTISTS))(head, batch).backward()
     for name, parameter in module(head).named_parameters():
         assert parameter.grad is not None, name

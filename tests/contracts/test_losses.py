@@ -12,7 +12,7 @@ from tests.models.plain import COSINES
 
 LOSSES = ["bce", "mse", "softmax"]
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3])
-BATCH = PairBatch(
+BATCH = PairBatch.without_history(
     torch.tensor([0, 1, 4, 2, 3]),
     torch.tensor([2, 4, 2, 0, 5]),
     torch.tensor([1.0, 0.25, 0.5, 0.0, torch.nan]),

@@ -17,7 +17,7 @@ from tests.models.plain import COSINES, DOT
 
 NEXT_COUNTS = [5, 1, 2, 0, 9, 3]
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS)
-BATCH = PairBatch(
+BATCH = PairBatch.without_history(
     torch.tensor([0, 1, 4, 2]),
     torch.tensor([2, 4, 2, 0]),
     torch.tensor([1.0, 0.25, 0.5, 0.0]),
@@ -35,7 +35,7 @@ def scorer() -> CosineMix:
 
 
 def test_mse_is_the_mean_squared_difference_of_score_and_share(scorer: CosineMix) -> None:
-    previous, following, share, listener = BATCH
+    previous, following, share, listener, *_ = BATCH
     loss = MSELoss(VOCABULARY)
     scores = scorer(previous, following)
     expected = sum((float(s) - float(y)) ** 2 for s, y in zip(scores.detach(), share, strict=True)) / 4
@@ -44,7 +44,7 @@ def test_mse_is_the_mean_squared_difference_of_score_and_share(scorer: CosineMix
 
 
 def test_bce_is_the_cross_entropy_of_the_predicted_share(scorer: CosineMix) -> None:
-    previous, following, share, _ = BATCH
+    previous, following, share, *_ = BATCH
     loss = BCELoss(VOCABULARY, scale=3.0, listener_spread=0)
     bias = math.log(0.4 / 0.6)
     expected = 0.0
@@ -67,7 +67,7 @@ def test_a_listener_is_predicted_by_a_bias_of_their_own(scorer: CosineMix) -> No
     assert loss.listener_bias is not None
     with torch.no_grad():
         loss.listener_bias.weight.copy_(torch.tensor([[0.5], [-2.0], [7.0]]))
-    previous, following, share, listener = BATCH
+    previous, following, share, listener, *_ = BATCH
     expected = prior = predicted = 0.0
     start, spread = math.log(0.4 / 0.6) * math.sqrt(1 + math.pi / 8 * 4), 2.0
     rows = zip(scorer(previous, following).tolist(), share.tolist(), listener.tolist(), strict=True)
@@ -107,7 +107,7 @@ def test_listeners_who_differ_do_not_bend_the_scores() -> None:
         optimizer = torch.optim.Adam([*scorer.parameters(), *loss.parameters()], lr=0.02)
         for _ in range(1000):
             optimizer.zero_grad()
-            loss(scorer, PairBatch(previous, following, share, listener)).backward()
+            loss(scorer, PairBatch.without_history(previous, following, share, listener)).backward()
             optimizer.step()
         first, second = scorer(torch.tensor([0, 2]), torch.tensor([1, 3])).tolist()
         gaps.append(loss.log_scale.exp().item() * (first - second))
@@ -124,7 +124,7 @@ def test_a_listener_whom_training_does_not_show_has_no_bias(scorer: CosineMix) -
 
 
 def softmax_by_loops(scorer: CosineMix, batch: PairBatch, temperature: float, logq: float) -> float:
-    previous, following, share, _ = (column.tolist() for column in batch)
+    previous, following, share, *_ = (column.tolist() for column in batch)
     queries, items = scorer.query_vectors().detach().double(), scorer.item_vectors().detach().double()
     counts = [max(count, 1) for count in NEXT_COUNTS]
     total = weights = 0.0
@@ -286,7 +286,7 @@ def test_pairs_without_a_share_teach_nothing(scorer: CosineMix, loss: MSELoss | 
     known = torch.tensor([0, 2])
     torch.testing.assert_close(
         loss(scorer, BATCH._replace(played_ratio=some)),
-        loss(scorer, PairBatch(BATCH.previous[known], BATCH.following[known], some[known], BATCH.listener[known])),
+        loss(scorer, PairBatch(*(column[known] for column in BATCH._replace(played_ratio=some)))),
     )
     none = loss(scorer, BATCH._replace(played_ratio=UNKNOWN))
     none.backward()

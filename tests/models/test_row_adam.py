@@ -60,7 +60,7 @@ def batches(num: int) -> list[PairBatch]:
     draws = torch.rand(num, 2, 12, generator=generator) ** 2 * (NUM_TRACKS - 8) + 8
     listeners = torch.randint(NUM_LISTENERS, (num, 12), generator=generator)
     return [
-        PairBatch(previous, following, torch.rand(12, generator=generator), listener)
+        PairBatch.without_history(previous, following, torch.rand(12, generator=generator), listener)
         for (previous, following), listener in zip(draws.long(), listeners, strict=True)
     ]
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from src.catalog import Listens, Vocabulary
 from src.errors import InputError, build, check_number
+from src.histories import Histories
 from src.models.baselines.counting import no_scores
 from src.models.contracts import OnBlock
 from src.models.retrieval.sparse import mean_ranks, top_k
@@ -84,12 +85,12 @@ class Baseline(LightningModule):
         self._counts = self._model.count(self._vocabulary.listens)
 
     def ranks(
-        self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: OnBlock
+        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock
     ) -> Float64[np.ndarray, "Q"]:
-        """Rank the track that followed each query among all tracks except the query.
+        """Rank the track that followed each history among all tracks except `histories.previous`.
 
         Args:
-            previous: rows of the queries.
+            histories: what was heard before.
             following: rows of the tracks that followed.
             on_block: reports progress.
 
@@ -99,7 +100,7 @@ class Baseline(LightningModule):
         return mean_ranks(
             scores=self._scores,
             plays=self._model.order,
-            previous=previous,
+            previous=histories.previous,
             following=following,
             on_block=on_block,
         )

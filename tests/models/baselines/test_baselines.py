@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from src.catalog import Listens
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.histories import Histories
 from src.models.baselines import counting as baselines
 from src.models.baselines.counting import Neighbours, Popular, Rules
 from src.models.baselines.module import Baseline
@@ -187,7 +188,7 @@ def test_ranks_and_lists_agree() -> None:
         baseline = fitted(model, [0, 0, 1, 1, 2, 2, 3, 3], sessions)
         places = np.array(lists(baseline, 7))
         previous, _ = np.indices((8, 7)).reshape(2, -1)
-        ranks = baseline.ranks(previous, places.ravel(), lambda _: None).reshape(8, 7)
+        ranks = baseline.ranks(Histories.of_tracks(previous), places.ravel(), lambda _: None).reshape(8, 7)
         assert (np.diff(ranks) >= 0).all()
         assert ranks.sum(1).tolist() == [28] * 8
 
