@@ -223,17 +223,29 @@ class Lists(Policy):
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
         """Recommend the next track of each session."""
-        candidates, available = self._open(crowd)
-        places = pick(self._pick, available, self.rng.random(len(crowd)))
-        tracks = candidates[np.arange(len(crowd)), places].astype(np.int64)
-        without_track = np.flatnonzero(places < 0)
+        tracks = self.choose(crowd, self.rng.random(len(crowd)))
+        without_track = np.flatnonzero(tracks < 0)
         tracks[without_track] = self._any_track(len(without_track))
         if self._pick != "uniform":
             for _ in range(_MAX_DRAWS):
                 repeated = without_track[(crowd.tracks[:, without_track] == tracks[without_track]).any(0)]
                 tracks[repeated] = self._any_track(len(repeated))
         self.fallbacks += len(without_track)
-        return np.asarray(tracks)
+        return tracks
+
+    def choose(self, crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
+        """Choose a track of the list of each session.
+
+        Args:
+            crowd: the sessions.
+            draws: uniform in [0, 1), shape `[S]`.
+
+        Returns:
+            Row of one track for each session, shape `[S]`; -1 where the list has none left.
+        """
+        candidates, available = self._open(crowd)
+        places = pick(self._pick, available, draws)
+        return np.where(places < 0, -1, candidates[np.arange(len(crowd)), places]).astype(np.int64)
 
     def _open(self, crowd: Crowd) -> tuple[Int32[np.ndarray, "S K"], Bool[np.ndarray, "S K"]]:
         """The list of each session, and which of its places may be picked."""

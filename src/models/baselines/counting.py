@@ -191,7 +191,7 @@ class Neighbours:
             together.data /= (of_query * norms[together.indices]) ** self._norm_power + self._shrinkage
             return together
 
-        return _best(similar, self.num_tracks, self._num_neighbours)
+        return best_candidates(similar, self._num_neighbours, order=self.order)
 
 
 def no_scores(num_tracks: int) -> csr_array:
@@ -237,15 +237,26 @@ def session_weights(listens: Listens, num_tracks: int) -> csr_array:
     return played
 
 
-def _best(scores: Callable[[Int64[np.ndarray, "B"]], csr_array], num_tracks: int, num_kept: int) -> csr_array:
-    """The highest scores of each track, without its score with itself. Computed in blocks to limit memory."""
-    blocks = []
+def best_candidates(
+    scores: Callable[[Int64[np.ndarray, "B"]], csr_array], num_kept: int, *, order: Int64[np.ndarray, "N"]
+) -> csr_array:
+    """The highest scores of each track, without its score with itself. Computed in blocks to limit memory.
+
+    Args:
+        scores: computes the scores of queries, B × N.
+        num_kept: largest number of candidates for each track.
+        order: decides between equal scores, the higher value first.
+
+    Returns:
+        Scores of the kept candidates (columns) of each query (rows), N × N.
+    """
+    num_tracks, blocks = len(order), []
     for rows in np.array_split(np.arange(num_tracks), -(-(num_tracks**2) // _MAX_SCORES)):
         table = scores(rows)
         line, column = np.repeat(np.arange(len(rows)), np.diff(table.indptr)), table.indices.astype(np.int64)
         other = column != rows[line]
         line, column, value = line[other], column[other], table.data[other].astype(np.float32)
-        best = np.lexsort((-value, line))
+        best = np.lexsort((-order[column], -value, line))
         kept = best[np.arange(len(line)) - np.searchsorted(line, line) < num_kept]
         blocks.append((value[kept], rows[line[kept]], column[kept]))
     value, row, column = (np.concatenate(part) for part in zip(*blocks, strict=True))

@@ -3,6 +3,7 @@
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from src.histories import Histories
 from src.models.baselines import counting as baselines
 from src.models.baselines.counting import Neighbours, Popular, Rules
 from src.models.baselines.module import Baseline
+from src.models.baselines.shares import ShareMeans
 from src.models.baselines.vectors import Als, Bpr, Item2Vec
 from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
 from tests.models.plain import COSINES
@@ -36,6 +38,7 @@ SKIP_GRAM: dict[str, Any] = {**WORDS, "num_neighbours": 500, "least_played": 0.5
 NEAR: dict[str, Any] = {"dim": 16, "num_neighbours": 500, "similarity": "cosine", "seed": 1, **NO_ARTISTS}
 LEAST_SQUARES: dict[str, Any] = {**NEAR, "regularization": 0.01, "confidence": 5.0, "epochs": 15}
 PAIRWISE: dict[str, Any] = {**NEAR, "regularization": 0.01, "lr": 0.05, "epochs": 100, "least_played": 0.5}
+SHARE_MEANS: dict[str, Any] = {"level": "track", "window": 10, "shrinkage": 1.0, "num_neighbours": 500, **NO_ARTISTS}
 MODELS: dict[str, Any] = {
     "popular": partial(Popular, half_life=None, artist_weight=0.0),
     "recent": partial(Popular, half_life=5, artist_weight=0.0),
@@ -99,6 +102,38 @@ def test_neighbours_are_those_of_the_loops(sessions: Sessions, shrinkage: float,
     changed = {"shrinkage": shrinkage, "norm_power": norm, "length_power": length}
     baseline = Neighbours(VOCABULARY, **{**COSINE, **changed})
     np.testing.assert_allclose(baseline.count(make_listens(sessions)).toarray(), dense(expected), rtol=1e-5)
+
+
+@given(sessions_drawn, st.integers(1, 4), st.sampled_from([1.0, 20.0]), st.sampled_from(["track", "artist"]))
+def test_share_means_are_those_of_the_loops(sessions: Sessions, window: int, shrinkage: float, level: str) -> None:
+    vocabulary = make_vocabulary([0, 0, 1, 1, 1, 2])
+    artist_of = vocabulary.catalog.artist_of.tolist() if level == "artist" else range(NUM_TRACKS)
+    events: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+    for session in sessions:
+        known = [(track, share) for track, share in session if not np.isnan(share)]
+        for place, (previous, heard) in enumerate(known):
+            for following, share in known[place + 1 : place + 1 + window]:
+                if heard:
+                    events[artist_of[previous], artist_of[following]].append((heard, share))
+    both = [one for of_pair in events.values() for one in of_pair]
+    mean = sum(w * share for w, share in both) / (sum(w for w, _ in both) or 1)
+    expected = {}
+    for q in range(NUM_TRACKS):
+        for c in range(NUM_TRACKS):
+            of_pair = events[artist_of[q], artist_of[c]]
+            score = sum(w * (share - mean) for w, share in of_pair) / (sum(w for w, _ in of_pair) + shrinkage)
+            if q != c and score > 1e-9:
+                expected[q, c] = score
+    baseline = ShareMeans(vocabulary, **{**SHARE_MEANS, "level": level, "window": window, "shrinkage": shrinkage})
+    np.testing.assert_allclose(baseline.count(make_listens(sessions)).toarray(), dense(expected), atol=1e-6)
+
+
+def test_share_means_of_a_source_without_shares_are_refused() -> None:
+    silent = replace(VOCABULARY, mean_played_ratio=None)
+    with pytest.raises(InputError, match="compares shares played, but this source has none; use model=rules"):
+        ShareMeans(silent, **SHARE_MEANS)
+    with pytest.raises(InputError, match="level must be track or artist, got 'genre'"):
+        ShareMeans(VOCABULARY, **{**SHARE_MEANS, "level": "genre"})
 
 
 def test_a_session_of_one_track_makes_sknn_of_neighbours() -> None:
