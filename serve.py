@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.sweeps.jobs import Sweep
 from src.terminal.console import console, errors
 from src.terminal.entry import verb
-from src.terminal.words import commands_of, experiment_as_name
+from src.terminal.words import commands_of, context_as_value, experiment_as_name
 
 if TYPE_CHECKING:
     from src.serving.loading import ReleaseRequest
@@ -20,7 +20,7 @@ _WITHOUT_LISTS = "no lists: pick and artist_gap do not apply"
 
 
 def _words(words: list[str]) -> list[str]:
-    return experiment_as_name(commands_of(words, "do", ("load", "rollback", "versions")))
+    return context_as_value(experiment_as_name(commands_of(words, "do", ("load", "rollback", "versions"))))
 
 
 @verb("serve", rewrite=_words, sweepers=[Sweep])
@@ -54,6 +54,7 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
     show(f"experiment   {release.experiment}")
     for name, arm in release.arms.items():
         picks = f"pick={arm.pick}, artist_gap={arm.artist_gap}"
+        picks += f", context=session of the last {arm.num_lists} lists" * arm.is_of_session
         how = f"{picks}{', lists of users' * (arm.policy == 'user_lists')}" if arm.has_lists else _WITHOUT_LISTS
         show(f"arm {name:<8} {arm.recommender}, {how}")
     show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")

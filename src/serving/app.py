@@ -21,6 +21,7 @@ from src.serving.limits import RateLimit
 from src.serving.log_writer import LogUnavailableError, now_ms
 from src.serving.metrics import Metrics
 from src.serving.pages import INTERNAL_ERROR, make_pages, unknown_track
+from src.serving.session_memory import Noted, Played
 from src.serving.state import State
 
 Message = MutableMapping[str, Any]
@@ -32,6 +33,7 @@ _log = logging.getLogger("segue.serving")
 _EVENT_PATHS = ("/next/", "/last/")
 _MAX_DIGITS = 18
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*", re.ASCII)
+_NOTHING = Played([], [])
 _JSON = (b"content-type", b"application/json")
 
 
@@ -174,13 +176,16 @@ class ServiceApp:
         )
         fallback, extra = None, ""
         if call == "next":
-            session: list[int] = []
+            session = _NOTHING
             if recommender.remembers(arm):
-                session = await state.sessions.play(user, played.track, now)
-            following, fallback, propensity = recommender.follow(arm, user, row, session)
+                session = await state.sessions.play(user, played.track, played.time, now)
+            following, fallback, propensity = recommender.follow(arm, user, row, session.tracks, session.shares)
             if fallback:
                 self._metrics.fell_back(arm, fallback)
             track = int(recommender.release.track_ids[following])
+            if recommender.release.arms[arm].is_of_session:
+                noted = Noted(track, propensity, fallback is not None, recommender.release.version)
+                await state.sessions.note(user, noted)
             recommendation, answer = str(track), b'{"user": %d, "track": %d}' % (user, track)
             if self._with_propensity:
                 extra = f', "propensity": {propensity}, "release": {recommender.version}'

@@ -29,6 +29,8 @@ class ReleaseRequest:
         experiment: name of the experiment.
         pick: how arms without a `pick` of their own pick from their lists.
         artist_gap: gap of arms without one of their own.
+        context: `last` or `session` for arms without one of their own; None for that of their training run.
+        num_lists: number of last tracks whose lists are searched with `session`.
         max_tracks: number of tracks of a session that are remembered.
         tracks: a `tracks.json`.
         world: builds the embedded world.
@@ -41,6 +43,8 @@ class ReleaseRequest:
     experiment: str
     pick: str
     artist_gap: int
+    context: str | None
+    num_lists: int
     max_tracks: int
     tracks: Path | None
     world: Callable[[], Any]
@@ -63,6 +67,8 @@ class ReleaseRequest:
             experiment="" if given["experiment_name"] is None else str(given["experiment_name"]),
             pick=given["pick"],
             artist_gap=given["artist_gap"],
+            context=given["arm_context"],
+            num_lists=given["num_lists"],
             max_tracks=given["sessions"]["max_tracks"],
             tracks=None if given["tracks"] is None else Path(str(given["tracks"])),
             world=world,
@@ -90,6 +96,8 @@ class ReleaseRequest:
             experiment=self.experiment,
             pick=self.pick,
             artist_gap=self.artist_gap,
+            context=self.context,
+            num_lists=self.num_lists,
             max_tracks=self.max_tracks,
             tracks=self.tracks,
             world=self.world,

@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
+from src.serving.explanation import explain
+from src.serving.log_writer import now_ms
 from src.serving.metrics import exposition
 from src.serving.release import Release
 from src.serving.state import State
@@ -86,9 +88,26 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
         arms = {
             name: {"recommender": arm.recommender, "policy": arm.policy}
             | ({"pick": arm.pick, "artist_gap": arm.artist_gap} if arm.has_lists else {})
+            | ({"context": arm.context, "num_lists": arm.num_lists} if arm.is_of_session else {})
             for name, arm in release.arms.items()
         }
         return {"experiment": release.experiment, "arms": arms, "version": release.version, "tracks": len(release)}
+
+    @app.get("/explain/{user}")
+    async def explain_last_answer(user: Annotated[int, Path(ge=0, lt=10**18)]) -> dict[str, Any]:
+        """Why the last answer to a user: the session and its weights, and the score by parts. For `context=session`."""
+        recommender = state.recommender
+        arm = recommender.arm_of(user)
+        if not recommender.release.arms[arm].is_of_session:
+            reason = f"user {user} is in arm {arm}, which does not answer from the session (context=session)"
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"{reason}; /recommendations/<track> shows its lists")
+        kept = await state.sessions.look(user, now_ms())
+        if kept is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"user {user} has no session with an answer to explain")
+        if kept[1].release != recommender.release.version:
+            reason = f"user {user} was answered by release {kept[1].release}, which is not served any more"
+            raise HTTPException(HTTPStatus.NOT_FOUND, reason)
+        return explain(recommender, arm, user, *kept)
 
     @app.get("/health")
     async def health() -> Response:

@@ -15,6 +15,7 @@ from src.errors import InputError
 from src.recommendations import Recommendations, has_lists_of_users
 from src.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
 from src.serving.release import LISTS, POLICIES, Arm, write_release
+from src.session_vectors import FILE, SessionVectors, context_of
 
 _WORDS = sorted(set(POLICIES) - set(LISTS))
 
@@ -28,6 +29,7 @@ class PreparedRelease:
     catalog: Catalog
     top_tracks: Int64[np.ndarray, "P"]
     lists: Mapping[str, Recommendations]
+    vectors: Mapping[str, SessionVectors]
 
     def write(self, folder: Path, *, provenance: Mapping[str, str]) -> str:
         """Write the release; returns its version."""
@@ -41,6 +43,8 @@ def prepare_release(
     experiment: str,
     pick: str,
     artist_gap: int,
+    context: str | None,
+    num_lists: int,
     max_tracks: int,
     tracks: Path | None,
     world: Callable[[], Any],
@@ -52,11 +56,13 @@ def prepare_release(
     the embedded world. The most played tracks come from the `top_tracks.json` beside that file, or from the world.
 
     Args:
-        arms: for each arm the name of a recommender, or a mapping with `recommender` and optionally `pick` and
-            `artist_gap`.
+        arms: for each arm the name of a recommender, or a mapping with `recommender` and optionally `pick`,
+            `artist_gap`, `context` and `num_lists`.
         experiment: name of the experiment.
         pick: how arms without a `pick` of their own pick from their lists.
         artist_gap: gap of arms without one of their own.
+        context: `last` or `session` for arms without one of their own; None for that of their training run.
+        num_lists: number of last tracks whose lists are searched with `session`, for arms without one of their own.
         max_tracks: number of tracks of a session that are remembered; no `artist_gap` can be larger.
         tracks: a `tracks.json`.
         world: builds the embedded world, which has a `catalog` and `top_tracks`.
@@ -74,9 +80,10 @@ def prepare_release(
         raise InputError("experiment must have a name, got an empty one")
     checked: dict[str, Arm] = {}
     files: dict[str, Path] = {}
+    defaults = {"pick": pick, "artist_gap": artist_gap, "context": context, "num_lists": num_lists}
     for arm in check_arms(arms):
-        where = f"arms.{arm}" if len(arms) > 1 else "recommendations"
-        checked[arm], file = _arm(where, arms[arm], {"pick": pick, "artist_gap": artist_gap}, locate)
+        where = _where(arm, arms)
+        checked[arm], file = _arm(where, arms[arm], defaults, locate)
         if checked[arm].artist_gap > max_tracks:
             raise InputError(
                 f"artist_gap must be at most the {max_tracks} tracks of a session that are remembered, got "
@@ -84,14 +91,43 @@ def prepare_release(
             )
         if file is not None:
             files[arm] = file
-    if not files and (setting := _pick_setting({"pick": pick, "artist_gap": artist_gap})):
+    if not files and (setting := _pick_setting({**defaults, "num_lists": None})):
         raise InputError(f"{setting} applies to lists, and no arm has any; leave it out, or give an arm {FILES}")
     catalog, top_tracks, lists = _catalogue(files, tracks, world)
     if not len(top_tracks) and any(arm.policy == "popular" for arm in checked.values()):
         raise InputError("popular needs a top_tracks.json beside the recommendations or tracks=; there is none")
     lists |= {arm: Recommendations.read(file, catalog) for arm, file in files.items() if arm not in lists}
-    checked |= {arm: replace(checked[arm], policy="user_lists") for arm in files if lists[arm].users is not None}
-    return PreparedRelease(experiment=experiment, arms=checked, catalog=catalog, top_tracks=top_tracks, lists=lists)
+    for arm in (arm for arm in files if lists[arm].users is not None):
+        checked[arm] = replace(checked[arm], policy="user_lists", context="last")
+        if _settings(arms[arm]).get("context", context) == "session":
+            raise InputError(f"{_where(arm, arms)}: context=session needs lists of tracks, and {files[arm]} has lists of users")
+    vectors = {
+        arm: _vectors(_where(arm, arms), file.with_name(FILE), catalog, checked[arm], max_tracks)
+        for arm, file in files.items()
+        if checked[arm].is_of_session
+    }
+    return PreparedRelease(
+        experiment=experiment, arms=checked, catalog=catalog, top_tracks=top_tracks, lists=lists, vectors=vectors
+    )
+
+
+def _where(arm: str, arms: Mapping[Any, Any]) -> str:
+    """How an arm is named on the command line."""
+    return f"arms.{arm}" if len(arms) > 1 else "recommendations"
+
+
+def _settings(given: Any) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if key != "recommender"} if isinstance(given, Mapping) else {}
+
+
+def _vectors(where: str, path: Path, catalog: Catalog, arm: Arm, max_tracks: int) -> SessionVectors:
+    vectors = SessionVectors.read(path, catalog)
+    if (needed := max(vectors.max_length, arm.num_lists)) > max_tracks:
+        raise InputError(
+            f"{where}: context=session of this run looks at the last {needed} tracks, and {max_tracks} are remembered; "
+            "set sessions.max_tracks of the service at least as high, or use context=last"
+        )
+    return vectors
 
 
 def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[str], Path]) -> tuple[Arm, Path | None]:
@@ -100,28 +136,32 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
         raise InputError(
             f"{where} must name a recommender, got {given!r}; such as popular, or {{recommender: popular}}"
         )
-    settings = {key: value for key, value in given.items() if key != "recommender"} if name != given else {}
-    if wrong := sorted(map(str, set(settings) - set(defaults))):
+    own = _settings(given)
+    if wrong := sorted(map(str, set(own) - set(defaults))):
         known = ", ".join(defaults)
         raise InputError(f"{where}: {wrong[0]!r} is not a setting of an arm; its settings are {known}")
-    settings = {**defaults, **settings}
+    settings = {**defaults, **own}
     how = {"pick": str(settings["pick"]), "artist_gap": settings["artist_gap"]}
     named = parse_name(name)
     if named.kind == "word":
         if name not in _WORDS:
             raise InputError(unknown_recommender(where, name, _WORDS, FILES))
-        if isinstance(given, Mapping) and (setting := _pick_setting(given)):
+        if setting := _pick_setting(own):
             raise InputError(f"{where}: {setting} applies to lists, and {name} has none; leave it out")
         return Arm(recommender=name, policy=name, **how), None
     if named.kind == "url":
         raise InputError(f"{where}: {name!r} is another service; choose one of {', '.join(_WORDS)}, {FILES}")
     file = locate(named.name) if named.kind == "stored" else Path(named.name)
+    found = context_of(where, settings["context"], file)
+    if found == "last" and "num_lists" in own:
+        raise InputError(f"{where}: num_lists={own['num_lists']} applies to context=session alone; leave it out")
+    how |= {"context": found, "num_lists": settings["num_lists"]} if found == "session" else {}
     return Arm(recommender=name, policy="lists", **how), file
 
 
 def _pick_setting(settings: Mapping[str, Any]) -> str:
     """The first setting of how to pick that is not the default, as it is typed; empty where there is none."""
-    defaults = {"pick": "uniform", "artist_gap": 0}
+    defaults = {"pick": "uniform", "artist_gap": 0, "context": None, "num_lists": None}
     return next((f"{key}={settings[key]}" for key in defaults if settings.get(key, defaults[key]) != defaults[key]), "")
 
 

@@ -1,6 +1,6 @@
 """The next track of a user: the policy of the arm, and the fallbacks.
 
-K candidates of a list.
+K candidates of a list, C candidates of several lists.
 """
 
 import json
@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from src.assignment import salt_of, treatment
 from src.recommendations import pick, pick_probability, redraw_probability
 from src.serving.release import LISTS, Arm, Release
+from src.session_vectors import Candidates, union
 
 FALLBACKS = ("artist", "popular", "random")
 """Used in this order where a list has no candidate left: another track of the artist, a popular track, any track."""
@@ -35,6 +36,7 @@ _TRIES = 20
 """Attempts to find any track that the session has not played."""
 
 _NO_TRACKS = np.empty(0, np.int64)
+_NO_SHARES: tuple[float, ...] = ()
 
 
 class Next(NamedTuple):
@@ -59,9 +61,10 @@ class Recommender:
         distinct = dict.fromkeys(release.top_tracks.tolist())  # each with the same probability
         self._top = np.fromiter(distinct, np.int32, len(distinct))[:_POPULAR]
         self._remembers = {
-            arm: given.has_lists and (given.pick != "uniform" or given.artist_gap > 0)
+            arm: given.has_lists and (given.pick != "uniform" or given.artist_gap > 0 or given.is_of_session)
             for arm, given in release.arms.items()
         }
+        self._flags = np.zeros(len(release) + 1, bool)  # marks the rows of a session for a moment; the last is for -1
         self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
         """The value of `experiments` in the event log, for each arm."""
         self.version = json.dumps(release.version)
@@ -75,7 +78,9 @@ class Recommender:
         """Whether an arm needs the tracks that the session has played."""
         return self._remembers[arm]
 
-    def follow(self, arm: str, user: int, row: int, played: Sequence[int]) -> Next:
+    def follow(
+        self, arm: str, user: int, row: int, played: Sequence[int], shares: Sequence[float] = _NO_SHARES
+    ) -> Next:
         """The next track after a track.
 
         Args:
@@ -83,12 +88,17 @@ class Recommender:
             user: raw id of the user.
             row: row of the track.
             played: raw ids that the session has played, this track last; only if the arm remembers sessions.
+            shares: share of each of them that was played, for `context=session`; none where all are unknown.
         """
         given = self.release.arms[arm]
         session = np.fromiter(played, np.int64, len(played)) if self._remembers[arm] else _NO_TRACKS
         heard = session if given.pick != "uniform" else _NO_TRACKS  # uniform repeats tracks, as the predecessor does
         if given.has_lists:
-            following, propensity = self._from_list(self.release.candidates(arm, user, row), given, heard, session)
+            if given.is_of_session:
+                candidates = self.candidates(arm, *self.newest_first(session, shares), self._num_kept(arm)).rows[0]
+            else:
+                candidates = self.release.candidates(arm, user, row)
+            following, propensity = self._from_list(candidates, given, heard, session)
             if following >= 0:
                 return Next(following, None, propensity)
         for source in _SOURCES[given.policy]:
@@ -98,6 +108,50 @@ class Recommender:
                 return Next(following, None if source == _OWN.get(given.policy) else source, propensity)
         following, propensity = self._any(heard)
         return Next(following, None if given.policy == "random" else "random", propensity)
+
+    def newest_first(
+        self, session: Int64[np.ndarray, "n"], shares: Sequence[float]
+    ) -> tuple[Int64[np.ndarray, "n"], Float32[np.ndarray, "n"]]:
+        """Rows of a session in the order that session vectors need; -1 for tracks that this release does not have.
+
+        Args:
+            session: raw ids, the last track last.
+            shares: share of each that was played; none where all are unknown.
+
+        Returns:
+            Rows and shares, newest first.
+        """
+        rows = self.release.track_ids.searchsorted(session).clip(max=len(self.release) - 1)
+        rows = np.where(self.release.track_ids[rows] == session, rows, -1)
+        given = np.array(shares, np.float32) if len(shares) else np.full(len(rows), np.nan, np.float32)
+        return rows[::-1], given[::-1]
+
+    def candidates(
+        self, arm: str, rows: Int64[np.ndarray, "n"], shares: Float32[np.ndarray, "n"], num_kept: int
+    ) -> Candidates:
+        """The best tracks of the lists of the last tracks, for the session.
+
+        Args:
+            arm: name of an arm with `context=session`.
+            rows: rows of the session, newest first.
+            shares: share of each that was played.
+            num_kept: how many are kept.
+
+        Returns:
+            One line of candidates.
+        """
+        given, vectors, lists = self.release.arms[arm], self.release.vectors[arm], self.release.lists[arm]
+        candidates = union(lists, rows[None, : given.num_lists])
+        self._flags[rows] = True
+        is_heard = self._flags[candidates]
+        self._flags[rows] = False
+        query, may_repeat = vectors.query(rows[None], shares[None]), given.pick == "uniform"
+        return vectors.best(query, candidates, is_heard, rows[:1], may_repeat=may_repeat, k=num_kept)
+
+    def _num_kept(self, arm: str) -> int:
+        """As many candidates as a list has; the best one suffices where it is always picked."""
+        given = self.release.arms[arm]
+        return 1 if given.pick == "ranked" and not given.artist_gap else self.release.lists[arm].shape[1]
 
     def _from_list(
         self,

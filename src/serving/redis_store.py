@@ -5,6 +5,7 @@ last. A replica copies a version into its folder once and answers from there; re
 """
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import redis.asyncio
 from src.errors import InputError, check_number
 from src.serving.release import HEAD, Release, check_head, read_head
 from src.serving.release_store import FolderStore, Index, StoreUnreachableError, damaged
-from src.serving.session_memory import SessionMemory, check_limits
+from src.serving.session_memory import Noted, Played, SessionMemory, check_limits
 
 _PIECE_BYTES = 8 * 1024 * 1024
 _MOST_PIECES = 10_000
@@ -199,7 +200,7 @@ class RedisSessions:
             socket_connect_timeout=timeout_s,
         )
         self._redis: Any = redis.asyncio.Redis.from_pool(pool)
-        self._prefix, self._local = f"{name}:session:", local
+        self._prefix, self._answers, self._local = f"{name}:session:", f"{name}:answer:", local
         self._max_tracks, self._idle_ms, self._pause_s = max_tracks, int(idle_s * 1000), timeout_s
         self._problem: str | None = None
         self._paused_until_s = 0.0
@@ -210,26 +211,52 @@ class RedisSessions:
         is_recent = time.monotonic() < self._paused_until_s + self._pause_s
         return self._problem if is_recent else None
 
-    async def play(self, user: int, track: int, now_ms: int) -> list[int]:
-        """Add a track to the session of a user; returns all tracks of the session in order, this one last."""
+    async def play(self, user: int, track: int, share: float, now_ms: int) -> Played:
+        """Add a track to the session of a user; returns all of the session in order, this track last."""
         key = f"{self._prefix}{user}"
         if self._should_ask():
             try:
                 async with self._redis.pipeline(transaction=True) as pipe:
-                    pipe.rpush(key, track).ltrim(key, -self._max_tracks, -1).pexpire(key, self._idle_ms)
+                    pipe.unlink(f"{self._answers}{user}")
+                    pipe.rpush(key, f"{track} {share}").ltrim(key, -self._max_tracks, -1).pexpire(key, self._idle_ms)
                     answers = await pipe.lrange(key, 0, -1).execute()
                 self._mark_available()
-                return [int(track) for track in answers[-1] if track.removeprefix(b"-").isdigit()]
+                return _played(answers[-1])
             except UNREACHABLE as error:
                 self._mark_unavailable(error)
-        return await self._local.play(user, track, now_ms)
+        return await self._local.play(user, track, share, now_ms)
+
+    async def note(self, user: int, answer: Noted) -> None:
+        """Keep the answer to the last track of a user's session, for `look`."""
+        if self._should_ask():
+            try:
+                await self._redis.set(f"{self._answers}{user}", json.dumps(answer), px=self._idle_ms)
+                self._mark_available()
+                return
+            except UNREACHABLE as error:
+                self._mark_unavailable(error)
+        await self._local.note(user, answer)
+
+    async def look(self, user: int, now_ms: int) -> tuple[Played, Noted] | None:
+        """What a user's session has played, and the answer noted since; None without a session or an answer."""
+        if self._should_ask():
+            try:
+                async with self._redis.pipeline(transaction=True) as pipe:
+                    pipe.lrange(f"{self._prefix}{user}", 0, -1)
+                    session, answer = await pipe.get(f"{self._answers}{user}").execute()
+                self._mark_available()
+                played = _played(session)
+                return (played, Noted(*json.loads(answer))) if played.tracks and answer else None
+            except UNREACHABLE as error:
+                self._mark_unavailable(error)
+        return await self._local.look(user, now_ms)
 
     async def end(self, user: int) -> None:
         """End the session of a user."""
         await self._local.end(user)
         if self._should_ask():
             try:
-                await self._redis.unlink(f"{self._prefix}{user}")
+                await self._redis.unlink(f"{self._prefix}{user}", f"{self._answers}{user}")
                 self._mark_available()
             except UNREACHABLE as error:
                 self._mark_unavailable(error)
@@ -253,6 +280,15 @@ class RedisSessions:
     def _mark_unavailable(self, error: Exception) -> None:
         self._problem = f"sessions are not shared: Redis does not answer ({error})"
         self._paused_until_s = time.monotonic() + self._pause_s
+
+
+_PLAY = re.compile(rb"(-?[0-9]{1,19})(?: (nan|[0-9.e-]{1,32}))?")
+
+
+def _played(entries: list[bytes]) -> Played:
+    """The entries of a session; those of older versions have a track and no share."""
+    found = [match.groups() for entry in entries if (match := _PLAY.fullmatch(entry))]
+    return Played([int(track) for track, _ in found], [float(share or b"nan") for _, share in found])
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """A release: everything that a service answers from, as a folder of arrays that are mapped into memory.
 
-N tracks of the catalogue, A artists, K candidates of a list, P popular tracks, Q lists. Rows are in the order of the
-raw ids.
+N tracks of the catalogue, A artists, K candidates of a list, P popular tracks, Q lists, V width of a vector. Rows are in
+the order of the raw ids.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from jaxtyping import Float32, Int32, Int64, UInt8
 from src.catalog import Catalog
 from src.errors import InputError, check_number
 from src.recommendations import PICKS, Recommendations
+from src.session_vectors import CONTEXTS, SessionVectors
 
 HEAD = "release.json"
 
@@ -25,6 +26,9 @@ LISTS = ("lists", "user_lists")
 """The policies that recommend from lists: from that of the last track, or from that of the user."""
 
 POLICIES = (*LISTS, "random", "popular", "sticky_artist")
+
+MOST_LISTS = 20
+"""Largest number of last tracks whose lists are searched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,26 +41,44 @@ class Arm:
         pick: one of `PICKS`; it applies to lists only, as does `artist_gap`.
         artist_gap: number of previous tracks whose artists are avoided as long as the list has others; 0 in releases
             of older versions.
+        context: `last`: the list of the last track; `session`: the best for the session, of the lists of the last
+            tracks. It applies to lists of tracks only.
+        num_lists: number of last tracks whose lists are searched, with `session`.
 
     Raises:
-        InputError: `pick` is not one of them, or `artist_gap` is out of range.
+        InputError: `pick` or `context` is not one of them, or `artist_gap` or `num_lists` is out of range.
     """
 
     recommender: str
     policy: str
     pick: str
     artist_gap: int = 0
+    context: str = "last"
+    num_lists: int = 1
 
     def __post_init__(self) -> None:
         if self.pick not in PICKS:
             raise InputError(f"pick must be one of {', '.join(PICKS)}, got {self.pick!r}")
         hint = "0 lets an artist follow itself"
         check_number("artist_gap", self.artist_gap, whole=True, least=0, most=1000, hint=hint)
+        if self.context not in CONTEXTS:
+            raise InputError(f"context must be one of {', '.join(CONTEXTS)}, got {self.context!r}")
+        check_number("num_lists", self.num_lists, whole=True, least=1, most=MOST_LISTS)
 
     @property
     def has_lists(self) -> bool:
         """Whether it recommends from lists; `pick` and `artist_gap` apply then."""
         return self.policy in LISTS
+
+    @property
+    def is_of_session(self) -> bool:
+        """Whether the session so far is the query."""
+        return self.context == "session"
+
+    def record(self) -> dict[str, Any]:
+        """As JSON. What older versions do not know is there only where it is used, so that versions stay the same."""
+        given = asdict(self)
+        return given if self.is_of_session else {k: v for k, v in given.items() if k not in ("context", "num_lists")}
 
 
 def write_release(
@@ -67,6 +89,7 @@ def write_release(
     catalog: Catalog,
     top_tracks: Int64[np.ndarray, "P"],
     lists: Mapping[str, Recommendations],
+    vectors: Mapping[str, SessionVectors],
     provenance: Mapping[str, str],
 ) -> str:
     """Write a release into an empty folder and return its version, a digest of its contents.
@@ -78,6 +101,7 @@ def write_release(
         catalog: all tracks.
         top_tracks: rows of the most played tracks, best first; may be empty.
         lists: for each arm that has lists, its recommendations, in rows of `catalog`.
+        vectors: for each arm with `context=session`, its vectors, in rows of `catalog`.
         provenance: command, commit and versions that produced it.
     """
     order = np.argsort(catalog.track_ids)
@@ -99,13 +123,15 @@ def write_release(
         arrays[f"lists_{arm}"] = row_of[recommendations.rows[order]]
         if not np.isnan(recommendations.scores).all():
             arrays[f"scores_{arm}"] = recommendations.scores[order]
+    for arm, of_arm in vectors.items():
+        arrays |= {f"{name}_{arm}": array for name, array in of_arm.in_order(order).arrays().items()}
     digests = {}
     for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+        np.save(folder / f"{name}.npy", np.asarray(array, order="C"), allow_pickle=False)
         digests[name] = digest(folder / f"{name}.npy")
     contents = {
         "experiment": experiment,
-        "arms": {arm: asdict(given) for arm, given in arms.items()},
+        "arms": {arm: given.record() for arm, given in arms.items()},
         "arrays": digests,
     }
     version = _version(contents)
@@ -203,6 +229,11 @@ class Release:
             self._scores: dict[str, Float32[np.ndarray, "N K"]] = {
                 arm: arrays[f"scores_{arm}"] for arm in self.lists if f"scores_{arm}" in arrays
             }
+            self.vectors: dict[str, SessionVectors] = {
+                arm: _vectors(arrays, arm, len(self.track_ids), str(folder))
+                for arm, given in self.arms.items()
+                if given.is_of_session
+            }
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder} is damaged: {error} is missing or wrong; load the release again") from None
 
@@ -260,6 +291,12 @@ class Release:
                 for entry, score in zip(entries, scores, strict=True)
             ]
         return entries
+
+
+def _vectors(arrays: Mapping[str, np.ndarray], arm: str, num_tracks: int, where: str) -> SessionVectors:
+    end = f"_{arm}"
+    own = {name.removesuffix(end): array for name, array in arrays.items() if name.endswith(end)}
+    return SessionVectors.of_arrays(own, num_tracks=num_tracks, where=where)
 
 
 class _Texts:

@@ -16,6 +16,13 @@ def experiment_as_name(words: Sequence[str]) -> list[str]:
     return [re.sub("^experiment=", "experiment_name=", word) for word in words]
 
 
+def context_as_value(words: Sequence[str]) -> list[str]:
+    """`context=X` as `arm_context=X`, for `serve`, where it is a setting of arms: Hydra would look for a file of
+    `conf/context/`, which is for `train`.
+    """
+    return [re.sub("^context=", "arm_context=", word) for word in words]
+
+
 def as_plain_text(words: Sequence[str], key: str) -> list[str]:
     """The value of `key`, quoted where it is not, since it may have signs of Hydra's own language in it.
 

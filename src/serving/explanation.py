@@ -1,0 +1,73 @@
+"""Why the last answer: the weights of the tracks of the session, and the parts of the score of what was recommended.
+
+n tracks of a session.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from src.serving.recommender import Recommender
+from src.serving.session_memory import Noted, Played
+from src.session_vectors import parts_of
+
+
+def explain(recommender: Recommender, arm: str, user: int, played: Played, answer: Noted) -> dict[str, Any]:
+    """Explain the last answer to a user, whose arm has `context=session`.
+
+    Its size is bounded: the tracks of the session that count, at most 1000.
+
+    Args:
+        recommender: answers from the release that answered.
+        arm: name of the arm of the user.
+        user: raw id.
+        played: what the session had played when it was answered.
+        answer: the answer.
+
+    Returns:
+        As JSON: arm and settings, the recommended track, its rank among the candidates, its score by parts, and the
+        tracks of the session, newest first, with their weights and products.
+    """
+    release = recommender.release
+    given, vectors = release.arms[arm], release.vectors[arm]
+    rows, shares = recommender.newest_first(np.array(played.tracks, np.int64), played.shares)
+    row = release.row_of(answer.track)
+    found: dict[str, Any] = {
+        "user": user,
+        "arm": arm,
+        "recommender": given.recommender,
+        "context": given.context,
+        "num_lists": given.num_lists,
+        "pick": given.pick,
+        "artist_gap": given.artist_gap,
+        "release": release.version,
+        "recommended": release.track(row),
+        "is_fallback": answer.is_fallback,
+        "propensity": answer.propensity,
+    }
+    num_candidates = given.num_lists * release.lists[arm].shape[1]
+    best = recommender.candidates(arm, rows, shares, num_candidates)
+    candidates = best.rows[0][best.rows[0] >= 0]
+    rank = np.flatnonzero(candidates == row)
+    weights, products, rest = vectors.products(rows, shares, row)
+    added = weights * products
+    found |= {
+        "candidates": len(candidates),
+        "rank": int(rank[0]) + 1 if len(rank) else None,
+        "score": round(float(added.sum()) + rest, 6),
+        "parts": parts_of(vectors.parts, added.sum(1).tolist()),
+        "rest": round(rest, 6),
+        "is_heard": bool((rows == row).any()),
+        "session": [
+            {
+                "track": track,
+                "time": None if np.isnan(share) else round(float(share), 6),
+                "weights": parts_of(vectors.parts, weights[:, age].tolist()),
+                "products": parts_of(vectors.parts, products[:, age].tolist()),
+            }
+            for age, (track, share) in enumerate(
+                zip(played.tracks[::-1][: vectors.max_length], shares[: vectors.max_length].tolist(), strict=True)
+            )
+        ],
+    }
+    return found

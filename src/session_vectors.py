@@ -1,0 +1,451 @@
+"""Session vectors: query and item vectors of a trained head, and how a session makes one query vector of them.
+
+S sessions, H tracks of a history, C candidates, N tracks in the catalogue, V width of a vector, P parts of a vector, K
+tracks that are kept. This module does not import torch, because the service and the simulator import it.
+`models/context.py` has the same formula for training; a test compares them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, Int64, Shaped
+
+from src.catalog import Catalog
+from src.errors import InputError
+from src.runs.atomic import write_whole
+
+FILE = "vectors.npz"
+"""Name of the file that a training run writes beside its `recommendations.jsonl`."""
+CONTEXTS = ("last", "session")
+"""What a query is made of: the last track, or the session so far."""
+MAX_LENGTH = 1000
+"""Largest number of tracks of a session that may count."""
+
+_UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
+_MAX_WIDTH, _MAX_PARTS = 4096, 16
+_BLOCK = 32  # sessions whose candidates are scored together; their item vectors stay in the cache
+_TINY = 1e-6  # added to a squared length, as in `models/context.py`
+_KINDS: dict[str, tuple[str, int]] = {
+    "queries": ("float32", 2),
+    "items": ("float32", 2),
+    "part_names": ("str", 1),
+    "part_ends": ("int64", 1),
+    "part_lengths": ("float32", 1),
+    "part_powers": ("float32", 1),
+    "age_weights": ("float32", 2),
+    "skipped": ("float32", 0),
+    "heard_penalty": ("float32", 0),
+    "context": ("str", 0),
+}
+"""The arrays of a file with their kinds and numbers of dimensions; it has `track_ids` too."""
+
+
+class Candidates(NamedTuple):
+    """The tracks from which a session query picks.
+
+    Attributes:
+        rows: best first; -1 fills up.
+        scores: of each; −∞ where there is none.
+    """
+
+    rows: Int32[np.ndarray, "S K"]
+    scores: Float32[np.ndarray, "S K"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SessionVectors:
+    """The vectors of all tracks, and the numbers of the context.
+
+    The query of a session is the sum of the query vectors of its tracks, each part with weights of its own:
+    `q = Σ_k age_weight_k · g(share_k) · query(track_k)`, k = 0 the newest, `g(s) = skipped + (1 − skipped)·s`, and 1
+    where the share is unknown. A part with a length is divided by (its length / the length for one track)^power.
+    Columns after the last part are those of the newest track.
+
+    Args:
+        queries: query vector of each track.
+        items: item vector of each track. Scores are inner products.
+        parts: name of each part, such as `track` and `artist`.
+        ends: column after the last one of each part.
+        lengths: length of each part for one track; NaN where it differs from track to track.
+        powers: power of the length that each part is divided by, in [0, 1].
+        age_weights: weight of each age, the newest track first (H of them).
+        skipped: weight of a track of which nothing was played, relative to one played in full, in [-1, 1].
+        penalty: subtracted from the scores of tracks already heard; infinity means that they are never proposed.
+        context: one of `CONTEXTS`.
+    """
+
+    queries: Float32[np.ndarray, "N V"]
+    items: Float32[np.ndarray, "N V"]
+    parts: tuple[str, ...]
+    ends: Int64[np.ndarray, "P"]
+    lengths: Float32[np.ndarray, "P"]
+    powers: Float32[np.ndarray, "P"]
+    age_weights: Float32[np.ndarray, "P H"]
+    skipped: float
+    penalty: float
+    context: str
+
+    @property
+    def max_length(self) -> int:
+        """Number of newest tracks that count (H)."""
+        return self.age_weights.shape[1]
+
+    def weights(
+        self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
+    ) -> Float32[np.ndarray, "P S h"]:
+        """Compute the weight of each track of a session in each part.
+
+        Args:
+            rows: rows of the tracks, newest first, at most `max_length`; -1 where there is none.
+            shares: share of each that was played; NaN where unknown.
+
+        Returns:
+            The weights; 0 where there is no track.
+        """
+        skipped = np.float32(self.skipped)
+        gained = np.where(np.isnan(shares), np.float32(1), skipped + (1 - skipped) * shares)
+        gained = np.where(rows >= 0, gained, np.float32(0))
+        return np.asarray(self.age_weights[:, None, : rows.shape[1]] * gained)
+
+    def query(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S V"]:
+        """Compute the query vector of each session.
+
+        Args:
+            rows: rows of the tracks, newest first, of which there is at least one; -1 where there is none.
+            shares: share of each that was played; NaN where unknown.
+
+        Returns:
+            One vector for each session.
+        """
+        made, factors = self._sums(rows[:, : self.max_length], shares[:, : self.max_length])
+        first = 0
+        for factor, end in zip(factors, self.ends.tolist(), strict=True):
+            made[:, first:end] *= factor[:, None]
+            first = end
+        return made
+
+    def _sums(
+        self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
+    ) -> tuple[Float32[np.ndarray, "S V"], Float32[np.ndarray, "P S"]]:
+        """The weighted sums, and what each part is multiplied by."""
+        weights, vectors = self.weights(rows, shares), self.queries.take(rows, axis=0, mode="clip")
+        made, factors = vectors[:, 0].copy(), np.ones((len(self.parts), len(rows)), np.float32)
+        first = 0
+        for part, end in enumerate(self.ends.tolist()):
+            summed = np.matmul(weights[part][:, None], vectors[:, :, first:end])[:, 0]
+            made[:, first:end] = summed
+            if self.powers[part] and self.lengths[part] > 0:  # not if it is NaN
+                squared = np.vecdot(summed, summed) / self.lengths[part] ** 2
+                factors[part] = (squared + np.float32(_TINY)) ** (-self.powers[part] / 2)
+            first = end
+        return made, factors
+
+    def scores(
+        self, queries: Float32[np.ndarray, "S V"], candidates: Int32[np.ndarray, "S C"]
+    ) -> Float32[np.ndarray, "S C"]:
+        """Compute the scores of given candidates. A score depends on its query and its item alone, to the last digit.
+
+        Args:
+            queries: the query of each session.
+            candidates: rows; negative ones get any number.
+
+        Returns:
+            The inner products.
+        """
+        found = np.empty(candidates.shape, np.float32)
+        for first in range(0, len(queries), _BLOCK):
+            some = slice(first, first + _BLOCK)
+            np.vecdot(self.items.take(candidates[some], axis=0, mode="clip"), queries[some, None], out=found[some])
+        return found
+
+    def best(
+        self,
+        queries: Float32[np.ndarray, "S V"],
+        candidates: Int32[np.ndarray, "S C"],
+        is_heard: Bool[np.ndarray, "S C"],
+        newest: Int64[np.ndarray, "S"],
+        *,
+        may_repeat: bool,
+        k: int,
+    ) -> Candidates:
+        """Find the K best candidates of each session.
+
+        Of equal scores the earlier candidate comes first, and a row that occurs several times counts once.
+
+        Args:
+            queries: the query of each session.
+            candidates: rows, such as the lists of the last tracks one after another; -1 for none.
+            is_heard: whether the session has heard each of them.
+            newest: row of the newest track of each session, which is never proposed.
+            may_repeat: whether tracks already heard may be proposed, where the rule of the context lets them.
+            k: how many are kept (K).
+
+        Returns:
+            The candidates.
+        """
+        scores = self.scores(queries, candidates)
+        is_out = candidates < 0
+        if may_repeat and math.isfinite(self.penalty):
+            is_out |= candidates == newest[:, None]
+            if self.penalty:
+                scores -= np.float32(self.penalty) * is_heard
+        else:
+            is_out |= is_heard
+        scores[is_out] = -np.inf
+        if k == 1:
+            places = scores.argmax(1)[:, None]
+        else:
+            scores[_is_again(candidates)] = -np.inf
+            places = _largest(scores, min(k, scores.shape[1]))
+        rows, kept = np.take_along_axis(candidates, places, 1), np.take_along_axis(scores, places, 1)
+        return Candidates(np.where(kept == -np.inf, np.int32(-1), rows), kept)
+
+    def products(
+        self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
+    ) -> tuple[Float32[np.ndarray, "P h"], Float32[np.ndarray, "P h"], float]:
+        """Explain a score: what each track of a session adds to each part of it.
+
+        Args:
+            rows: rows of the tracks, newest first.
+            shares: share of each that was played; NaN where unknown.
+            item: row of the candidate.
+
+        Returns:
+            The weight of each track in each part, after the division by the length; the products of the query vector of
+            each track and the item vector in each part; and what the columns after the last part add. The score is the
+            sum of weights · products, and of the last number.
+        """
+        rows, shares = rows[: self.max_length], shares[: self.max_length]
+        _, factors = self._sums(rows[None], shares[None])
+        weights = self.weights(rows[None], shares[None])[:, 0] * factors
+        both, starts = self.queries.take(rows, axis=0, mode="clip") * self.items[item], [0, *self.ends.tolist()]
+        products = np.stack([both[:, first:end].sum(1) for first, end in zip(starts, starts[1:], strict=False)])
+        return weights, np.where(rows >= 0, products, np.float32(0)), float(both[0, starts[-1] :].sum())
+
+    def in_order(self, order: Int64[np.ndarray, "N"]) -> "SessionVectors":
+        """The same vectors in another order of the tracks.
+
+        Args:
+            order: row of each track in the present order.
+        """
+        return replace(self, queries=self.queries[order], items=self.items[order])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything as arrays by name, for `of_arrays`."""
+        return {
+            "queries": self.queries,
+            "items": self.items,
+            "part_names": np.array(self.parts, np.str_),
+            "part_ends": self.ends,
+            "part_lengths": self.lengths,
+            "part_powers": self.powers,
+            "age_weights": self.age_weights,
+            "skipped": np.array(self.skipped, np.float32),
+            "heard_penalty": np.array(self.penalty, np.float32),
+            "context": np.array(self.context, np.str_),
+        }
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray], *, num_tracks: int, where: str) -> "SessionVectors":
+        """Build it from arrays, whose shapes and numbers are checked, but not each vector.
+
+        Args:
+            arrays: what `arrays` returned.
+            num_tracks: number of tracks in the catalogue (N).
+            where: names them in messages.
+
+        Raises:
+            InputError: an array is missing, or has another type, shape or range.
+        """
+        for name, (kind, dimensions) in _KINDS.items():
+            array = arrays.get(name)
+            if array is None or array.ndim != dimensions or not array.dtype.name.startswith(kind):
+                found = "is missing" if array is None else f"is {array.dtype} with {array.ndim} dimensions"
+                raise _damaged(where, f"{name} must be {kind} with {dimensions} dimensions, and {found}")
+        queries, items, ends = arrays["queries"], arrays["items"], arrays["part_ends"]
+        num_parts = len(ends)
+        for name, shape in {
+            "items": queries.shape,
+            "part_names": (num_parts,),
+            "part_lengths": (num_parts,),
+            "part_powers": (num_parts,),
+            "age_weights": (num_parts, arrays["age_weights"].shape[1]),
+        }.items():
+            if arrays[name].shape != shape:
+                raise _damaged(where, f"{name} must have the shape {shape}, and has {arrays[name].shape}")
+        if len(queries) != num_tracks:
+            raise InputError(
+                f"{where} has vectors of {len(queries)} tracks, and the catalogue has {num_tracks}; use the vectors "
+                "and the catalogue of one run"
+            )
+        width, length = queries.shape[1], arrays["age_weights"].shape[1]
+        skipped, penalty, context = float(arrays["skipped"]), float(arrays["heard_penalty"]), str(arrays["context"])
+        is_right = {
+            f"part_ends must increase up to at most {width}": bool(
+                1 <= num_parts <= _MAX_PARTS and (np.diff(ends, prepend=0) > 0).all() and ends[-1] <= width
+            ),
+            f"vectors must be at most {_MAX_WIDTH} wide": 1 <= width <= _MAX_WIDTH,
+            f"age_weights must be finite and of 1 to {MAX_LENGTH} ages": bool(
+                1 <= length <= MAX_LENGTH and np.isfinite(arrays["age_weights"]).all()
+            ),
+            "part_powers must be in [0, 1]": bool(
+                ((arrays["part_powers"] >= 0) & (arrays["part_powers"] <= 1)).all()
+            ),
+            "skipped must be in [-1, 1]": -1 <= skipped <= 1,
+            "heard_penalty must be at least 0": penalty >= 0,
+            f"context must be one of {', '.join(CONTEXTS)}": context in CONTEXTS,
+        }
+        if wrong := [rule for rule, holds in is_right.items() if not holds]:
+            raise _damaged(where, wrong[0])
+        return cls(
+            queries=queries,
+            items=items,
+            parts=tuple(arrays["part_names"].tolist()),
+            ends=ends,
+            lengths=arrays["part_lengths"],
+            powers=arrays["part_powers"],
+            age_weights=arrays["age_weights"],
+            skipped=skipped,
+            penalty=penalty,
+            context=context,
+        )
+
+    def write(self, path: Path, catalog: Catalog) -> None:
+        """Write a file, which appears under its name only when it is complete.
+
+        Args:
+            path: the file; its name ends in `.npz`.
+            catalog: the catalogue of the vectors.
+        """
+        arrays: dict[str, Any] = {"track_ids": catalog.track_ids, **self.arrays()}
+        write_whole(path, lambda partial: np.savez(partial, allow_pickle=False, **arrays))
+
+    @classmethod
+    def read(cls, path: Path, catalog: Catalog) -> "SessionVectors":
+        """Read a file and check it against a catalogue. It may list the tracks in another order.
+
+        Args:
+            path: the file.
+            catalog: the catalogue.
+
+        Raises:
+            InputError: the file cannot be read, is damaged, or has other tracks than the catalogue.
+        """
+        try:
+            with ZipFile(path) as members:
+                size = sum(member.file_size for member in members.infolist())
+            if size > (most := 8 * len(catalog) * (_MAX_WIDTH + 1) + 2**24):
+                raise _damaged(str(path), f"it has {size} bytes, more than the {most} that {len(catalog)} tracks need")
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in ("track_ids", *_KINDS) if name in file}
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        except _UNREADABLE as error:
+            if isinstance(error, InputError):
+                raise
+            raise _damaged(str(path), str(error)) from None
+        ids: Shaped[np.ndarray, "n"] = arrays.pop("track_ids", np.empty(0, np.int64))
+        vectors = cls.of_arrays(arrays, num_tracks=len(catalog), where=str(path))
+        if ids.dtype != np.int64 or not np.array_equal(np.sort(ids), np.sort(catalog.track_ids)):
+            raise InputError(
+                f"{path} has vectors of other tracks than the catalogue of {len(catalog)} tracks; use the vectors and "
+                "the catalogue of one run"
+            )
+        for name in ("queries", "items"):
+            if not np.isfinite(arrays[name]).all():
+                raise _damaged(str(path), f"{name} must be finite")
+        if np.array_equal(ids, catalog.track_ids):
+            return vectors
+        order = np.argsort(ids)
+        return vectors.in_order(order[np.searchsorted(ids[order], catalog.track_ids)])
+
+
+def _damaged(where: str, problem: str) -> InputError:
+    return InputError(f"{where} is damaged: {problem}; train again, or load the release again")
+
+
+def union(lists: Int32[np.ndarray, "N K"], recent: Int64[np.ndarray, "S n"]) -> Int32[np.ndarray, "S C"]:
+    """The lists of the last tracks, one after another.
+
+    Args:
+        lists: rows of the list of each track; -1 fills up.
+        recent: rows of the last tracks of each session, newest first; -1 for none.
+
+    Returns:
+        Rows of the candidates; -1 for none.
+    """
+    found = lists.take(recent, axis=0, mode="clip")
+    found[recent < 0] = -1
+    return found.reshape(len(recent), recent.shape[1] * lists.shape[1])
+
+
+def context_of(where: str, given: object, lists: Path) -> str:
+    """Decide whether lists are served with the session: as they are told, otherwise as their run was trained.
+
+    Args:
+        where: the setting that names the lists.
+        given: `last`, `session`, or None.
+        lists: a `recommendations.jsonl`; the vectors of its run are beside it.
+
+    Returns:
+        One of `CONTEXTS`.
+
+    Raises:
+        InputError: `given` is none of them, or the run has no vectors of sessions.
+    """
+    if given is not None and given not in CONTEXTS:
+        raise InputError(f"{where}: context must be one of {', '.join(CONTEXTS)}, got {given!r}")
+    path = lists.with_name(FILE)
+    if given == "last" or (given is None and not path.is_file()):
+        return "last"
+    remedy = "train a run with context=session, or leave context= out"
+    if not path.is_file():
+        raise InputError(f"{where}: context=session needs {FILE} beside {lists}, and there is none; {remedy}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            trained = str(file["context"])
+    except _UNREADABLE as error:
+        raise _damaged(str(path), str(error)) from None
+    if given == "session" and trained != given:
+        raise InputError(f"{where}: context=session, and the run of {lists} was trained with context=last; {remedy}")
+    return trained if trained in CONTEXTS else "last"
+
+
+def _is_again(candidates: Int32[np.ndarray, "S C"]) -> Bool[np.ndarray, "S C"]:
+    """Whether a row has occurred before in its line."""
+    width = candidates.shape[1]
+    bits = max(1, (width - 1).bit_length())
+    keys = (candidates.astype(np.int64) << bits) | np.arange(width)
+    keys.sort(axis=1)
+    rows = keys >> bits
+    again = np.zeros(candidates.shape, bool)
+    is_same = np.zeros(candidates.shape, bool)
+    is_same[:, 1:] = rows[:, 1:] == rows[:, :-1]
+    np.put_along_axis(again, keys & ((1 << bits) - 1), is_same, 1)
+    return again
+
+
+def _largest(scores: Float32[np.ndarray, "S C"], k: int) -> Int64[np.ndarray, "S k"]:
+    """Places of the largest scores, largest first; of equal ones the first place first."""
+    width = scores.shape[1]
+    bits = max(1, (width - 1).bit_length())
+    whole = (scores + np.float32(0)).view(np.int32)  # −0 becomes 0; as integers, positive numbers have the same order
+    whole = whole ^ ((whole >> 31) & np.int32(0x7FFFFFFF))  # and now negative ones too
+    keys = (whole.astype(np.int64) << bits) | np.arange(width - 1, -1, -1)
+    keys.sort(axis=1)
+    return width - 1 - (keys[:, : -k - 1 : -1] & ((1 << bits) - 1))
+
+
+def parts_of(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """Numbers of each part by its name, rounded for people.
+
+    Args:
+        names: of the parts.
+        values: one for each.
+    """
+    return {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
