@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64, Shaped
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from src.catalog import Catalog
 from src.errors import InputError
@@ -207,7 +207,7 @@ class SessionVectors:
 
     def products(
         self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
-    ) -> tuple[Float32[np.ndarray, "P h"], Float32[np.ndarray, "P h"], float]:
+    ) -> tuple[Float32[np.ndarray, "P m"], Float32[np.ndarray, "P m"], float]:
         """Explain a score: what each track of a session adds to each part of it.
 
         Args:
@@ -293,9 +293,7 @@ class SessionVectors:
             f"age_weights must be finite and of 1 to {MAX_LENGTH} ages": bool(
                 1 <= length <= MAX_LENGTH and np.isfinite(arrays["age_weights"]).all()
             ),
-            "part_powers must be in [0, 1]": bool(
-                ((arrays["part_powers"] >= 0) & (arrays["part_powers"] <= 1)).all()
-            ),
+            "part_powers must be in [0, 1]": bool(((arrays["part_powers"] >= 0) & (arrays["part_powers"] <= 1)).all()),
             "skipped must be in [-1, 1]": -1 <= skipped <= 1,
             "heard_penalty must be at least 0": penalty >= 0,
             f"context must be one of {', '.join(CONTEXTS)}": context in CONTEXTS,
@@ -349,7 +347,7 @@ class SessionVectors:
             if isinstance(error, InputError):
                 raise
             raise _damaged(str(path), str(error)) from None
-        ids: Shaped[np.ndarray, "n"] = arrays.pop("track_ids", np.empty(0, np.int64))
+        ids = arrays.pop("track_ids", np.empty(0, np.int64))
         vectors = cls.of_arrays(arrays, num_tracks=len(catalog), where=str(path))
         if ids.dtype != np.int64 or not np.array_equal(np.sort(ids), np.sort(catalog.track_ids)):
             raise InputError(

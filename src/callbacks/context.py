@@ -14,6 +14,7 @@ from src.datamodules.pair_datamodule import PairDataModule
 from src.models.contracts import Ranker
 from src.runs.history import RunHistory
 from src.runs.phases import PhaseClock
+from src.session_vectors import SessionVectors
 from src.terminal.training_tables import ExampleTrack
 
 
@@ -43,6 +44,7 @@ class RunContext:
         test_queries: set by `RankingMetrics` in the test; None without queries.
         recommendations: the file that `Export` wrote.
         lists: rows of the recommendations of each track, best first, -1 where a list has ended; set by `Export`.
+        vectors: the vectors of the head; None for a baseline. Set by `Export`.
         examples: some tracks and their best recommendations, for people; set by `Export`.
         pictures: the files that `Pictures` drew.
         is_pruned: whether the search has pruned the run.
@@ -54,6 +56,7 @@ class RunContext:
     test_queries: RankedQueries | None = None
     recommendations: Path | None = None
     lists: Int64[np.ndarray, "N K"] | None = None
+    vectors: SessionVectors | None = None
     examples: Sequence[ExampleTrack] = ()
     pictures: list[Path] = field(default_factory=list)
     is_pruned: Callable[[], bool] = lambda: False

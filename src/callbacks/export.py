@@ -1,4 +1,4 @@
-"""After the test: the K next tracks of every track, from the weights under test."""
+"""After the test: the K next tracks of every track, and the vectors of a head, from the weights under test."""
 
 from pathlib import Path
 
@@ -10,8 +10,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from src.callbacks.context import RunContext, ranker_of
 from src.catalog import Vocabulary
 from src.catalog_files import write_top_tracks
-from src.errors import InputError, check_number
+from src.errors import InputError, check_flag, check_number
+from src.models.contracts import Context, Scorer
 from src.recommendations import FORMATS, Recommendations, check_k
+from src.session_vectors import FILE, SessionVectors
 from src.terminal.console import console
 from src.terminal.progress import progress
 from src.terminal.training_tables import ExampleTrack
@@ -26,7 +28,8 @@ INDEXES = ("auto", "exact", "approximate")
 
 
 class Export(Callback):
-    """Writes `recommendations.jsonl`, and beside it `top_tracks.json`, from which a service fills up.
+    """Writes `recommendations.jsonl`; beside it `top_tracks.json`, from which a service fills up, and `vectors.npz` of
+    a head, with which a session can be the query.
 
     Args:
         context: of the run; the file of recommendations is handed on in it.
@@ -36,6 +39,7 @@ class Export(Callback):
         approximate_above: tracks up to which `auto` is exact.
         recall: share of the exact lists that an approximate search aims at, in (0, 1].
         format: `botify`, or `botify_2026`, whose lines name the track `item_id`.
+        vectors: whether the vectors of a head are written.
 
     Raises:
         InputError: the catalogue cannot fill `k` places, or another argument is out of range.
@@ -51,6 +55,7 @@ class Export(Callback):
         approximate_above: int,
         recall: float,
         format: str,
+        vectors: bool,
     ) -> None:
         num_tracks = len(context.datamodule.catalog)
         check_k(k, num_tracks)
@@ -60,7 +65,9 @@ class Export(Callback):
         check_number("callbacks.export.recall", recall, above=0, most=1)
         if format not in FORMATS:
             raise InputError(f"callbacks.export.format must be one of {', '.join(FORMATS)}, got {format!r}")
+        check_flag("callbacks.export.vectors", vectors)
         self._context, self._path, self._k, self._recall = context, Path(path), k, recall
+        self._with_vectors = vectors
         self._format = format
         self._approximate = index == "approximate" or (index == "auto" and num_tracks > approximate_above)
 
@@ -78,6 +85,9 @@ class Export(Callback):
             Recommendations(rows=rows, scores=scores).write(self._path, vocabulary.catalog, format=self._format)
         self._context.recommendations, self._context.lists = self._path, rows
         self._context.examples = example_tracks(vocabulary, rows)
+        if self._with_vectors and ranker.scorer is not None:
+            self._context.vectors = session_vectors(ranker.scorer, ranker.context)
+            self._context.vectors.write(self._path.with_name(FILE), vocabulary.catalog)
         if share_found is not None:
             self._report(trainer, share_found)
         most_played = _by_plays(vocabulary)[:NUM_TOP_TRACKS]
@@ -94,6 +104,49 @@ class Export(Callback):
             share += f", less than callbacks.export.recall={self._recall}"
         line = f"recommendations are approximate: they hold {share}; callbacks.export.index=exact takes longer"
         console.print(line, soft_wrap=True)
+
+
+def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
+    """The vectors of a trained head, and the numbers of its context: all that a session query needs without torch.
+
+    Args:
+        scorer: the head.
+        context: which query vector a history gives.
+
+    Returns:
+        The vectors.
+
+    Raises:
+        InputError: a vector is not finite.
+    """
+    with torch.inference_mode():
+        tables = scorer.query_vectors(), scorer.item_vectors()
+        queries, items = (table.float().cpu().numpy() for table in tables)
+        ages = torch.arange(1 if context.is_last else context.max_length, device=tables[0].device)
+        parts, unknown, none = (
+            scorer.query_parts(),
+            torch.full_like(ages, torch.nan, dtype=torch.float32),
+            ages[:1] * 0.0,
+        )
+        age_weights = [context.weights(part, ages, unknown).float().cpu().numpy() for part in parts]
+        lengths = [np.nan if part.length is None else float(part.length) for part in parts.values()]
+        powers = [float(context.power(part)) for part in parts]
+        skipped = float(context.weights(next(iter(parts)), ages[:1], none))
+        penalty = float(context.repeats.penalty())
+    if not (np.isfinite(queries).all() and np.isfinite(items).all()):
+        raise InputError("training diverged: vectors are not finite and cannot be exported; lower optimizer.lr")
+    return SessionVectors(
+        queries=queries,
+        items=items,
+        parts=tuple(parts),
+        ends=np.array([part.columns.stop for part in parts.values()], np.int64),
+        lengths=np.array(lengths, np.float32),
+        powers=np.array(powers, np.float32),
+        age_weights=np.stack(age_weights),
+        skipped=skipped,
+        penalty=penalty,
+        context="last" if context.is_last else "session",
+    )
 
 
 def example_tracks(vocabulary: Vocabulary, rows: Int64[np.ndarray, "N K"]) -> list[ExampleTrack]:

@@ -162,6 +162,10 @@ class LastTrack(nn.Module):
         """Weight 1 for the newest track and 0 for all others."""
         return (age == 0).to(share.dtype)
 
+    def power(self, part: str) -> float:  # noqa: ARG002 - no part is divided
+        """Return 0: a query vector is that of a track."""
+        return 0.0
+
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
         """Compute the score of each pair."""
         return scorer(batch.previous, batch.following)

@@ -249,6 +249,17 @@ class Context(Protocol):
         """
         ...
 
+    def power(self, part: str) -> Float[Tensor, ""] | float:
+        """Return the power of the length that a part of a query vector is divided by.
+
+        Args:
+            part: name of the part.
+
+        Returns:
+            The power, in [0, 1]; 0 where it is not divided.
+        """
+        ...
+
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
         """Compute the score of each pair.
 
@@ -318,11 +329,13 @@ class Ranker(Protocol):
     Attributes:
         scorer: the trained head; None for a baseline, which has no vectors.
         loss: the loss that the head was trained with; None for a baseline.
+        context: which query vector a history gives.
     """
 
     if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
         scorer: Scorer | None
         loss: Loss | None
+        context: Context
 
     def ranks(
         self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock

@@ -100,7 +100,9 @@ def prepare_release(
     for arm in (arm for arm in files if lists[arm].users is not None):
         checked[arm] = replace(checked[arm], policy="user_lists", context="last")
         if _settings(arms[arm]).get("context", context) == "session":
-            raise InputError(f"{_where(arm, arms)}: context=session needs lists of tracks, and {files[arm]} has lists of users")
+            raise InputError(
+                f"{_where(arm, arms)}: context=session needs lists of tracks, and {files[arm]} has lists of users"
+            )
     vectors = {
         arm: _vectors(_where(arm, arms), file.with_name(FILE), catalog, checked[arm], max_tracks)
         for arm, file in files.items()

@@ -43,7 +43,7 @@ def ranking_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Ra
 def export_of(given: PairDataModule | RunContext, tmp_path: Path, **changes: Any) -> Export:
     context = given if isinstance(given, RunContext) else RunContext(datamodule=given)
     usual: dict[str, Any] = {"path": str(tmp_path / "r.jsonl"), "k": 5, "index": "auto", "recall": 0.9}
-    usual["format"] = "botify"
+    usual |= {"format": "botify", "vectors": True}
     return Export(context, **{**usual, "approximate_above": NUM_RING_TRACKS, **changes})
 
 

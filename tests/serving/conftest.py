@@ -22,6 +22,7 @@ os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", _metrics)
 from src.catalog import Catalog  # noqa: E402
 from src.recommendations import Recommendations  # noqa: E402
 from src.serving.release import LISTS, Arm, Release, write_release  # noqa: E402
+from src.session_vectors import SessionVectors  # noqa: E402
 from tests.conftest import make_catalog  # noqa: E402
 
 START_MS = 1_700_000_000_000
@@ -53,6 +54,7 @@ def make_release(
     catalog: Catalog,
     arms: Mapping[str, Arm],
     lists: Mapping[str, Recommendations] | None = None,
+    vectors: Mapping[str, SessionVectors] | None = None,
     top_tracks: Iterable[int] = (),
     experiment: str = "TEST",
 ) -> Release:
@@ -64,6 +66,7 @@ def make_release(
         catalog=catalog,
         top_tracks=np.array(list(top_tracks), np.int64),
         lists=lists or {},
+        vectors=vectors or {},
         provenance={},
     )
     return Release(folder)

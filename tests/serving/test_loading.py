@@ -53,6 +53,8 @@ def request(**named: Any) -> ReleaseRequest:
         experiment="TEST",
         pick="uniform",
         artist_gap=0,
+        context=None,
+        num_lists=4,
         max_tracks=128,
         tracks=None,
         world=SmallWorld,

@@ -27,7 +27,7 @@ def small_world() -> Any:
 
 
 def ready(arms: Any, *, pick: str = "uniform", experiment: str = "TEST", **changes: Any) -> PreparedRelease:
-    usual = {"artist_gap": 0, "max_tracks": 128, "tracks": None, "world": no_world}
+    usual = {"artist_gap": 0, "context": None, "num_lists": 4, "max_tracks": 128, "tracks": None, "world": no_world}
     settings = usual | {"locate": lambda name: Path(f"/nowhere/{name}")} | changes
     return prepare_release(arms, experiment=experiment, pick=pick, **settings)
 

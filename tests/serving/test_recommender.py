@@ -351,7 +351,7 @@ def test_a_gap_is_kept_as_by_the_simulations_lists(world: World, tmp_path: Path,
         answers, propensities = list[Chosen](), list[float]()
         for session, row in enumerate(crowd.current.tolist()):
             track = int(release.track_ids[row])
-            played = asyncio.run(sessions.play(session, track, START_MS)) if ours.remembers("C") else []
+            played = asyncio.run(sessions.play(session, track, 0.5, START_MS)).tracks if ours.remembers("C") else []
             answer = ours.follow("C", 7, row, played)
             answers.append(Chosen(answer.row, answer.fallback))
             propensities.append(answer.propensity)

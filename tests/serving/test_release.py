@@ -62,6 +62,7 @@ def built(drawn: dict[str, Any]) -> dict[str, Any]:
         "catalog": Catalog.from_columns(drawn["ids"], drawn["titles"], drawn["artists"], source="tracks.json"),
         "top_tracks": np.array(drawn["top_tracks"], np.int64),
         "lists": lists,
+        "vectors": {},
     }
 
 
@@ -131,6 +132,7 @@ def material() -> dict[str, Any]:
         "lists": {
             name: lists_of([[1, 2], [0], []], [[0.5, 0.25], [0.5, np.nan], [np.nan] * 2]) for name in ("C", "T1")
         },
+        "vectors": {},
     }
 
 

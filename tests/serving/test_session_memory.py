@@ -24,7 +24,7 @@ def make(folder: Path, *, capacity: int = 4096, max_tracks: int = 16, idle_s: fl
 
 
 def play(sessions: MappedSessions, user: int, track: int, now_ms: int = START_MS) -> list[int]:
-    return asyncio.run(sessions.play(user, track, now_ms))
+    return asyncio.run(sessions.play(user, track, 0.5, now_ms)).tracks
 
 
 def test_a_session_holds_what_its_user_played_in_that_order(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_users_are_spread_over_buckets(tmp_path: Path, stride: int) -> None:
 
     async def everybody() -> int:
         for number, user in enumerate(users):
-            await sessions.play(user, 1, START_MS + number)
-        return sum([len(await sessions.play(user, 2, START_MS + 2000)) == 2 for user in users])
+            await sessions.play(user, 1, 0.5, START_MS + number)
+        return sum([len((await sessions.play(user, 2, 0.5, START_MS + 2000)).tracks) == 2 for user in users])
 
     assert asyncio.run(everybody()) >= 250
 
@@ -122,7 +122,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
 
     async def crowd() -> None:
         for user in range(3000):
-            assert await sessions.play(user * 10**14, user, START_MS + user) == [user]
+            assert (await sessions.play(user * 10**14, user, 0.5, START_MS + user)).tracks == [user]
 
     asyncio.run(crowd())
     assert (tmp_path / "sessions.bin").stat().st_size == size
@@ -165,8 +165,9 @@ def test_users_never_see_each_others_tracks(
             touched_ms, before = oracle.get(user, (0, []))
             before = before if now_ms - touched_ms < IDLE_S * 1000 else []
             oracle[user] = (now_ms, [*before, track])
-            played = await sessions.play(user, track, now_ms)
-            assert played == oracle[user][1][-4:]
+            played = await sessions.play(user, track, track / 8, now_ms)
+            assert played.shares == [track / 8 for track in played.tracks]
+            assert played.tracks == oracle[user][1][-4:]
 
     asyncio.run(run())
 
@@ -182,7 +183,7 @@ def play_many(folder: Path, barrier: Any, tracks: list[int]) -> None:
 
     async def run() -> None:
         for track in tracks:
-            await sessions.play(1, track, START_MS)
+            await sessions.play(1, track, 0.5, START_MS)
 
     barrier.wait()
     asyncio.run(run())
@@ -242,5 +243,5 @@ def test_invalid_limits_are_refused(tmp_path: Path, change: dict[str, Any], mess
 def test_a_file_of_zeros_is_an_empty_memory(tmp_path: Path) -> None:
     """A new file reads as user 0 without any tracks."""
     sessions = make(tmp_path)
-    assert not np.fromfile(tmp_path / "sessions.bin", np.int64).any()
+    assert not np.fromfile(tmp_path / "sessions.bin", np.int64, offset=4096).any()
     assert play(sessions, 0, 500) == [500]
