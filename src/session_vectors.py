@@ -8,6 +8,7 @@ tracks that are kept. This module does not import torch, because the service and
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
@@ -224,7 +225,7 @@ class SessionVectors:
         _, factors = self._sums(rows[None], shares[None])
         weights = self.weights(rows[None], shares[None])[:, 0] * factors
         both, starts = self.queries.take(rows, axis=0, mode="clip") * self.items[item], [0, *self.ends.tolist()]
-        products = np.stack([both[:, first:end].sum(1) for first, end in zip(starts, starts[1:], strict=False)])
+        products = np.stack([both[:, first:end].sum(1) for first, end in pairwise(starts)])
         return weights, np.where(rows >= 0, products, np.float32(0)), float(both[0, starts[-1] :].sum())
 
     def in_order(self, order: Int64[np.ndarray, "N"]) -> "SessionVectors":

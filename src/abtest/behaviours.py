@@ -79,7 +79,7 @@ class LogFolder:
         contents = _json(path)
         arm = _parsed(experiments).get(str(contents.get("experiment")))
         given = contents["arms"].get(arm)
-        if given is None or given.get("policy") not in KINDS:
+        if given is None or given.get("policy") not in KINDS or given.get("context") == "session":
             return None
         if "world" in contents:
             return self._simulated(given)

@@ -11,6 +11,7 @@ from typing import Any
 from src.errors import InputError, check_number
 from src.recommendations import PICKS
 from src.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
+from src.session_vectors import context_of
 
 _WORDS = ("popular", "random", "sticky_artist")
 """Recommenders without lists that can be estimated."""
@@ -77,13 +78,15 @@ def candidate_of(
     """Read `candidate=`.
 
     Args:
-        given: the name of a recommender, or a mapping with `recommender` and optionally `pick` and `artist_gap`.
+        given: the name of a recommender, or a mapping with `recommender` and optionally `pick`, `artist_gap` and
+            `context`.
         logs: folder with event logs.
         others: settings that an estimate has no use for, by name; each None.
         locate: finds the file of a run or a model.
 
     Raises:
-        InputError: it is no recommender, a setting is out of range, `logs` is missing, or another setting is given.
+        InputError: it is no recommender, a setting is out of range, `logs` is missing, another setting is given, or
+            the session is its query.
     """
     if logs is None:
         raise InputError(f"candidate={given} needs the logs of other recommenders: logs=<folder>")
@@ -97,9 +100,9 @@ def candidate_of(
     settings = (
         {key: value for key, value in given.items() if key != "recommender"} if isinstance(given, Mapping) else {}
     )
-    if unknown := sorted(map(str, set(settings) - {"pick", "artist_gap"})):
+    if unknown := sorted(map(str, set(settings) - {"pick", "artist_gap", "context"})):
         raise InputError(
-            f"candidate: {unknown[0]!r} is not a setting of a candidate; its settings are pick, artist_gap"
+            f"candidate: {unknown[0]!r} is not a setting of a candidate; its settings are pick, artist_gap, context"
         )
     pick, artist_gap = settings.get("pick", PICKS[0]), settings.get("artist_gap", 0)
     if pick not in PICKS:
@@ -113,4 +116,9 @@ def candidate_of(
     file = None
     if named.kind != "word":
         file = locate(named.name) if named.kind == "stored" else Path(named.name)
+        if context_of("candidate", settings.get("context"), file) == "session":
+            raise InputError(
+                f"candidate={name} answers from the session (context=session), which is not estimated from a log; play "
+                "it with control= and treatment=, or estimate its lists: candidate={recommender: …, context: last}"
+            )
     return Candidate(name=name, pick=str(pick), artist_gap=artist_gap, file=file)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,17 @@ from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.callbacks.context import RunContext, ranker_of
+from src.callbacks.export import session_vectors
 from src.catalog import Catalog
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
 from src.recommendations import check_k
 from src.runs.atomic import write_record, write_whole
-from src.simulation.listening import Heard, ListeningTest, from_lists, references
+from src.session_vectors import SessionVectors
+from src.simulation.listening import Heard, ListeningTest, Recommend, from_lists, references
 from src.simulation.mixed_logs import MixedLogs, code_digest
+from src.simulation.session_lists import from_session
 from src.simulation.world import World
 from src.statistics.intervals import MeanInterval
 from src.terminal.console import console
@@ -32,7 +36,8 @@ _KINDS = {"random": "floor", "popular": "floor", "true_neighbours": "reference"}
 class Listening(Callback):
     """Logs `online/…` after the test, and after each epoch if `monitor=online`; does nothing without a world.
 
-    Every run of a world plays the same sessions with the same random numbers. A track of a list is drawn uniformly.
+    Every run of a world plays the same sessions with the same random numbers. A track of a list is drawn uniformly. With
+    `context=session` it is drawn from as many tracks, those that are best for the session.
 
     Args:
         context: of the run; the lists that `Export` made are played.
@@ -40,6 +45,7 @@ class Listening(Callback):
         sessions: number of sessions, half of them of listeners kept for validation.
         seed: of the sessions; not the seed of the run.
         k: length of the lists where `Export` made none.
+        num_lists: number of last tracks whose lists are searched with `context=session`.
         hits: number of the most played tracks of the world that `popular` plays, and that count as hits.
         neighbours: number of tracks from which `true_neighbours` recommends.
         path: where the mean time of each listener is written (Parquet).
@@ -57,12 +63,13 @@ class Listening(Callback):
         sessions: int,
         seed: int,
         k: int,
+        num_lists: int,
         hits: int,
         neighbours: int,
         path: str,
         monitor: str,
     ) -> None:
-        self._context, self._k, self._path = context, k, Path(path)
+        self._context, self._k, self._num_lists, self._path = context, k, num_lists, Path(path)
         self._hits, self._neighbours = hits, neighbours
         self._is_monitored = monitor == VAL_TIME
         self._test: ListeningTest | None = None
@@ -79,7 +86,7 @@ class Listening(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log VAL_TIME of the epoch if it chooses the best one."""
         if self._test is not None and self._is_monitored:
-            heard = self._test.play(from_lists(self._lists(self._top(pl_module))), "val")
+            heard = self._test.play(self._recommend(pl_module, self._top(pl_module)), "val")
             pl_module.log(VAL_TIME, float(heard.time.mean()), batch_size=1)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,7 +95,7 @@ class Listening(Callback):
             return
         with console.status("playing to simulated listeners"):
             lists = self._context.lists if self._context.lists is not None else self._top(pl_module)
-            recommend = from_lists(self._lists(lists))
+            recommend = self._recommend(pl_module, lists)
             heard = {part: self._test.play(recommend, part) for part in ("val", "test")}
             metrics = {**_metrics(heard), **self._references(self._test)}
         self._write(heard, self._test)
@@ -105,6 +112,22 @@ class Listening(Callback):
         num_tracks = len(self._context.datamodule.catalog)
         with torch.inference_mode(), progress("lists for the listening test", num_tracks) as advance:
             return ranker_of(pl_module).top(np.arange(num_tracks), self._k, advance)[0]
+
+    def _recommend(self, pl_module: LightningModule, rows: Int64[np.ndarray, "N K"]) -> Recommend:
+        """What the run recommends to listeners, as it would be served."""
+        lists, ranker = self._lists(rows), ranker_of(pl_module)
+        if ranker.scorer is None or ranker.context.is_last:
+            return from_lists(lists)
+        vectors = self._in_world(session_vectors(ranker.scorer, ranker.context))
+        return from_session(vectors, lists.astype(np.int32), num_lists=self._num_lists)
+
+    def _in_world(self, vectors: SessionVectors) -> SessionVectors:
+        """Vectors of the tracks of the catalogue as those of the world; zeros for tracks without any."""
+        assert self._test is not None
+        shape = len(self._test.world.catalog), vectors.queries.shape[1]
+        queries, items = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        queries[self._rows], items[self._rows] = vectors.queries, vectors.items
+        return replace(vectors, queries=queries, items=items)
 
     def _lists(self, rows: Int64[np.ndarray, "N K"]) -> Int64[np.ndarray, "M K"]:
         """Lists of the tracks of the catalogue as lists of those of the world."""

@@ -67,6 +67,11 @@ class OffPolicyEstimates(Callback):
         return Path(self._context.datamodule.path)
 
     def _estimate(self) -> OffPolicy:
+        vectors = self._context.vectors
+        if vectors is not None and vectors.context == "session":
+            raise InputError(
+                "context=session is not estimated from a log; play such runs with abtest.py control= treatment="
+            )
         if self._split not in ("time", "auto"):  # auto: time, because events have timestamps
             raise InputError(
                 f"datamodule.split={self._split} does not say which sessions the model has not seen; use split=time"

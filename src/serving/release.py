@@ -1,7 +1,7 @@
 """A release: everything that a service answers from, as a folder of arrays that are mapped into memory.
 
-N tracks of the catalogue, A artists, K candidates of a list, P popular tracks, Q lists, V width of a vector. Rows are in
-the order of the raw ids.
+N tracks of the catalogue, A artists, K candidates of a list, P popular tracks, Q lists. Rows are in the order of the
+raw ids.
 """
 
 import hashlib

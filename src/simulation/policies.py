@@ -218,8 +218,8 @@ class Lists(Policy):
                 "listeners of this world; use lists of its users"
             )
         self._digest = file_digest(Path(path))
-        self._is_of_users = given.users is not None
-        self._lists = (given.of_users(users) if self._is_of_users else given.rows).astype(np.int32)
+        self.is_of_users = given.users is not None
+        self._lists = (given.of_users(users) if self.is_of_users else given.rows).astype(np.int32)
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
         """Recommend the next track of each session."""
@@ -248,8 +248,8 @@ class Lists(Policy):
         return np.where(places < 0, -1, candidates[np.arange(len(crowd)), places]).astype(np.int64)
 
     def _open(self, crowd: Crowd) -> tuple[Int32[np.ndarray, "S K"], Bool[np.ndarray, "S K"]]:
-        """The list of each session, and which of its places may be picked."""
-        candidates = self._lists[crowd.users if self._is_of_users else crowd.current]
+        """The candidates of each session, and which of their places may be picked."""
+        candidates = self._candidates(crowd)
         available = candidates >= 0
         if self._pick != "uniform":
             for played in crowd.tracks:
@@ -261,6 +261,10 @@ class Lists(Policy):
                 spaced &= artists != recent[:, None]
             available = np.where(spaced.any(1, keepdims=True), spaced, available)
         return candidates, available
+
+    def _candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
+        """The list of each session, best first."""
+        return np.asarray(self._lists[crowd.users if self.is_of_users else crowd.current])
 
     def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:
         """Compute the probability of given tracks."""
@@ -277,7 +281,7 @@ class Lists(Policy):
 
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations; `file` is where the lists were, `lists` is a digest of that file."""
-        policy = "user_lists" if self._is_of_users else "lists"
+        policy = "user_lists" if self.is_of_users else "lists"
         how = {"pick": self._pick, "artist_gap": self._artist_gap}
         return {"policy": policy, **how, "file": self._file, "lists": self._digest}
 

@@ -1,0 +1,158 @@
+"""Lists with the session as the query: of the lists of the last tracks, the tracks that are best for the session.
+
+S sessions, T tracks played so far, N tracks in the catalogue, C candidates, K tracks that may be picked. The rules are
+those of the service (`serving/recommender.py`); a test walks the same sessions through both.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64
+
+from src.errors import InputError, check_number
+from src.recommendations import file_digest, pick
+from src.session_vectors import FILE, SessionVectors, context_of, union
+from src.simulation.listener import WHOLE, Crowd
+from src.simulation.listening import Recommend
+from src.simulation.policies import Lists
+from src.simulation.world import World
+
+MOST_LISTS = 20
+"""Largest number of last tracks whose lists are searched, as in the service."""
+
+
+def recommended(*, path: str, pick: str, artist_gap: int, context: str | None, num_lists: int, world: World) -> Lists:
+    """The policy of a recommendations file: lists of the last track, or the session as the query.
+
+    Args:
+        path: a `recommendations.jsonl`.
+        pick: see `Lists`.
+        artist_gap: see `Lists`.
+        context: `last` or `session`; None for that of the training run, which its `vectors.npz` beside the file tells.
+        num_lists: see `SessionLists`.
+        world: the world whose tracks are recommended.
+
+    Returns:
+        The policy.
+
+    Raises:
+        InputError: the file or its vectors cannot be read, or a setting is out of range.
+    """
+    lists = Lists(path=path, pick=pick, artist_gap=artist_gap, world=world)
+    if context_of("recommendations", context, Path(path)) == "last" or (context is None and lists.is_of_users):
+        return lists
+    return SessionLists(path=path, pick=pick, artist_gap=artist_gap, num_lists=num_lists, world=world)
+
+
+class SessionLists(Lists):
+    """Recommends of the lists of the last tracks what is best for the session, by its query vector.
+
+    The K best, as many as a list has, take the place of the list of the last track; `pick` and `artist_gap` apply to
+    them. Tracks already heard follow the rule of the training run, and are left out where `pick` never repeats a track.
+
+    Args:
+        path: a `recommendations.jsonl` with `vectors.npz` beside it.
+        pick: see `Lists`.
+        artist_gap: see `Lists`.
+        num_lists: number of last tracks whose lists are searched.
+        world: the world whose tracks are recommended; both files must be of its catalogue.
+
+    Raises:
+        InputError: a file cannot be read, or is for another catalogue, or a setting is out of range.
+    """
+
+    def __init__(self, *, path: str, pick: str, artist_gap: int, num_lists: int, world: World) -> None:
+        super().__init__(path=path, pick=pick, artist_gap=artist_gap, world=world)
+        check_number("recommendations.num_lists", num_lists, whole=True, least=1, most=MOST_LISTS)
+        if self.is_of_users:
+            raise InputError(f"context=session needs lists of tracks, and {path} has lists of users")
+        file = Path(path).with_name(FILE)
+        self._vectors, self._num_lists = SessionVectors.read(file, world.catalog), num_lists
+        self._vectors_digest = file_digest(file)
+        self._num_kept = 1 if pick == "ranked" and not artist_gap else self._lists.shape[1]
+        self._known = np.empty((0, self._num_kept), np.int32)
+        self._known_at = np.empty((0, 2), np.int64)
+
+    def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:
+        """Prepare for a new crowd.
+
+        Args:
+            crowd: the sessions after their first track.
+            rng: draws the recommendations.
+        """
+        super().begin(crowd, rng)
+        # what `recommend` has found, which `propensity` needs again: candidates, number of tracks, last track
+        self._known = np.empty((len(crowd), self._num_kept), np.int32)
+        self._known_at = np.full((len(crowd), 2), -1)
+
+    def _candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
+        at = np.stack([np.full(len(crowd), len(crowd.tracks)), crowd.current.astype(np.int64)], 1)
+        remembers = len(self._known) > crowd.place.max(initial=-1)
+        if remembers and (self._known_at[crowd.place] == at).all():
+            return self._known[crowd.place]
+        found = session_candidates(
+            self._vectors,
+            self._lists,
+            crowd,
+            num_lists=self._num_lists,
+            may_repeat=self._pick == "uniform",
+            k=self._num_kept,
+        )
+        if remembers and found.shape[1] == self._num_kept:
+            self._known[crowd.place], self._known_at[crowd.place] = found, at
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the recommendations; `lists` and `vectors` are digests of the files."""
+        more = {"policy": "session_lists", "num_lists": self._num_lists, "vectors": self._vectors_digest}
+        return {**super().describe(), **more}
+
+
+def session_candidates(
+    vectors: SessionVectors,
+    lists: Int32[np.ndarray, "N L"],
+    crowd: Crowd,
+    *,
+    num_lists: int,
+    may_repeat: bool,
+    k: int,
+) -> Int32[np.ndarray, "S K"]:
+    """The best tracks of the lists of the last tracks of each session.
+
+    Args:
+        vectors: of all tracks.
+        lists: rows of the list of each track; -1 fills up.
+        crowd: the sessions.
+        num_lists: number of last tracks whose lists are searched.
+        may_repeat: whether tracks already heard may be proposed, where the rule of the training run lets them.
+        k: how many are kept (K).
+
+    Returns:
+        Rows, best first; -1 fills up.
+    """
+    length = max(vectors.max_length, num_lists)
+    rows = crowd.tracks[: -length - 1 : -1].T.astype(np.int64)
+    shares = crowd.shares[: -length - 1 : -1].T.astype(np.float32) / np.float32(WHOLE)
+    candidates = union(lists, rows[:, :num_lists])
+    is_heard: Bool[np.ndarray, "S C"] = np.zeros(candidates.shape, bool)
+    for played in crowd.tracks:
+        is_heard |= candidates == played[:, None]
+    return vectors.best(vectors.query(rows, shares), candidates, is_heard, rows[:, 0], may_repeat=may_repeat, k=k).rows
+
+
+def from_session(vectors: SessionVectors, lists: Int32[np.ndarray, "N L"], *, num_lists: int) -> Recommend:
+    """One of the best tracks for the session, uniformly, as `pick=uniform` does: for the listening test.
+
+    Args:
+        vectors: of all tracks of the world.
+        lists: rows of tracks for each track of the world; -1 where a list has ended.
+        num_lists: number of last tracks whose lists are searched.
+    """
+
+    def recommend(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
+        found = session_candidates(vectors, lists, crowd, num_lists=num_lists, may_repeat=True, k=lists.shape[1])
+        places = pick("uniform", found >= 0, draws)
+        return np.where(places < 0, -1, found[np.arange(len(crowd)), places]).astype(np.int64)
+
+    return recommend
