@@ -203,7 +203,8 @@ class SessionVectors:
         else:
             scores[_is_again(candidates)] = -np.inf
             places = _largest(scores, min(k, scores.shape[1]))
-        rows, kept = np.take_along_axis(candidates, places, 1), np.take_along_axis(scores, places, 1)
+        lines = np.arange(len(scores))[:, None]
+        rows, kept = candidates[lines, places], scores[lines, places]
         return Candidates(np.where(kept == -np.inf, np.int32(-1), rows), kept)
 
     def products(
@@ -379,7 +380,8 @@ def union(lists: Int32[np.ndarray, "N K"], recent: Int64[np.ndarray, "S n"]) -> 
         Rows of the candidates; -1 for none.
     """
     found = lists.take(recent, axis=0, mode="clip")
-    found[recent < 0] = -1
+    if (is_missing := recent < 0).any():
+        found[is_missing] = -1
     return found.reshape(len(recent), recent.shape[1] * lists.shape[1])
 
 
@@ -423,9 +425,8 @@ def _is_again(candidates: Int32[np.ndarray, "S C"]) -> Bool[np.ndarray, "S C"]:
     keys.sort(axis=1)
     rows = keys >> bits
     again = np.zeros(candidates.shape, bool)
-    is_same = np.zeros(candidates.shape, bool)
-    is_same[:, 1:] = rows[:, 1:] == rows[:, :-1]
-    np.put_along_axis(again, keys & ((1 << bits) - 1), is_same, 1)
+    lines, found = (rows[:, 1:] == rows[:, :-1]).nonzero()
+    again[lines, keys[lines, found + 1] & ((1 << bits) - 1)] = True
     return again
 
 

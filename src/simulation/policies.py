@@ -229,6 +229,8 @@ class Lists(Policy):
         if self._pick != "uniform":
             for _ in range(_MAX_DRAWS):
                 repeated = without_track[(crowd.tracks[:, without_track] == tracks[without_track]).any(0)]
+                if not len(repeated):
+                    break
                 tracks[repeated] = self._any_track(len(repeated))
         self.fallbacks += len(without_track)
         return tracks
