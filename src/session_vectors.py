@@ -8,6 +8,7 @@ tracks that are kept. This module does not import torch, because the service and
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,15 @@ _KINDS: dict[str, tuple[str, int]] = {
     "context": ("str", 0),
 }
 """The arrays of a file with their kinds and numbers of dimensions; it has `track_ids` too."""
+
+
+class _Columns(NamedTuple):
+    width: int  # of all parts together (W)
+    part_of: Int64[np.ndarray, "W"]
+    starts: Int64[np.ndarray, "P"]
+    weights: Float32[np.ndarray, "H W"]
+    by_square: Float32[np.ndarray, "P"]  # what the square of a length is multiplied by; 0 where nothing is divided
+    exponents: Float32[np.ndarray, "P"] | None
 
 
 class Candidates(NamedTuple):
@@ -96,22 +106,27 @@ class SessionVectors:
         """Number of newest tracks that count (H)."""
         return self.age_weights.shape[1]
 
-    def weights(
-        self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
-    ) -> Float32[np.ndarray, "P S h"]:
-        """Compute the weight of each track of a session in each part.
+    @cached_property
+    def _columns(self) -> "_Columns":
+        """What `query` needs again and again."""
+        part_of = np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0))
+        is_divided = (self.powers > 0) & (self.lengths > 0)  # not where the length is NaN
+        return _Columns(
+            width=len(part_of),
+            part_of=part_of,
+            starts=np.append(0, self.ends[:-1]),
+            weights=self.age_weights[part_of].T.copy(),
+            by_square=np.where(is_divided, 1 / np.where(is_divided, self.lengths, 1) ** 2, 0).astype(np.float32),
+            exponents=np.where(is_divided, -self.powers / 2, 0).astype(np.float32) if is_divided.any() else None,
+        )
 
-        Args:
-            rows: rows of the tracks, newest first, at most `max_length`; -1 where there is none.
-            shares: share of each that was played; NaN where unknown.
-
-        Returns:
-            The weights; 0 where there is no track.
-        """
+    def _gained(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S h"]:
+        """What the shares make of the weights; 0 where there is no track."""
         skipped = np.float32(self.skipped)
-        gained = np.where(np.isnan(shares), np.float32(1), skipped + (1 - skipped) * shares)
-        gained = np.where(rows >= 0, gained, np.float32(0))
-        return np.asarray(self.age_weights[:, None, : rows.shape[1]] * gained)
+        gained = skipped + (1 - skipped) * shares
+        gained[np.isnan(shares)] = 1
+        gained[rows < 0] = 0
+        return gained
 
     def query(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S V"]:
         """Compute the query vector of each session.
@@ -124,27 +139,23 @@ class SessionVectors:
             One vector for each session.
         """
         made, factors = self._sums(rows[:, : self.max_length], shares[:, : self.max_length])
-        first = 0
-        for factor, end in zip(factors, self.ends.tolist(), strict=True):
-            made[:, first:end] *= factor[:, None]
-            first = end
+        if factors is not None:
+            made[:, : self._columns.width] *= factors.take(self._columns.part_of, axis=1)
         return made
 
     def _sums(
         self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
-    ) -> tuple[Float32[np.ndarray, "S V"], Float32[np.ndarray, "P S"]]:
-        """The weighted sums, and what each part is multiplied by."""
-        weights, vectors = self.weights(rows, shares), self.queries.take(rows, axis=0, mode="clip")
-        made, factors = vectors[:, 0].copy(), np.ones((len(self.parts), len(rows)), np.float32)
-        first = 0
-        for part, end in enumerate(self.ends.tolist()):
-            summed = np.matmul(weights[part][:, None], vectors[:, :, first:end])[:, 0]
-            made[:, first:end] = summed
-            if self.powers[part] and self.lengths[part] > 0:  # not if it is NaN
-                squared = np.vecdot(summed, summed) / self.lengths[part] ** 2
-                factors[part] = (squared + np.float32(_TINY)) ** (-self.powers[part] / 2)
-            first = end
-        return made, factors
+    ) -> tuple[Float32[np.ndarray, "S V"], Float32[np.ndarray, "S P"] | None]:
+        """The weighted sums, and what each part is multiplied by; None where nothing is divided."""
+        columns, vectors = self._columns, self.queries.take(rows, axis=0, mode="clip")
+        made = vectors[:, 0].copy()
+        weighted = vectors[:, :, : columns.width] * columns.weights[: rows.shape[1]]
+        sums = np.matmul(self._gained(rows, shares)[:, None], weighted)[:, 0]
+        made[:, : columns.width] = sums
+        if columns.exponents is None:
+            return made, None
+        squared = np.add.reduceat(sums * sums, columns.starts, axis=1) * columns.by_square
+        return made, (squared + np.float32(_TINY)) ** columns.exponents
 
     def scores(
         self, queries: Float32[np.ndarray, "S V"], candidates: Int32[np.ndarray, "S C"]
@@ -223,8 +234,9 @@ class SessionVectors:
             sum of weights · products, and of the last number.
         """
         rows, shares = rows[: self.max_length], shares[: self.max_length]
-        _, factors = self._sums(rows[None], shares[None])
-        weights = self.weights(rows[None], shares[None])[:, 0] * factors
+        weights = self.age_weights[:, : len(rows)] * self._gained(rows[None], shares[None])
+        if (factors := self._sums(rows[None], shares[None])[1]) is not None:
+            weights = weights * factors.T
         both, starts = self.queries.take(rows, axis=0, mode="clip") * self.items[item], [0, *self.ends.tolist()]
         products = np.stack([both[:, first:end].sum(1) for first, end in pairwise(starts)])
         return weights, np.where(rows >= 0, products, np.float32(0)), float(both[0, starts[-1] :].sum())

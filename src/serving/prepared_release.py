@@ -118,7 +118,7 @@ def _where(arm: str, arms: Mapping[Any, Any]) -> str:
     return f"arms.{arm}" if len(arms) > 1 else "recommendations"
 
 
-def _settings(given: Any) -> dict[str, Any]:
+def _settings(given: Any) -> dict[Any, Any]:
     return {key: value for key, value in given.items() if key != "recommender"} if isinstance(given, Mapping) else {}
 
 

@@ -64,6 +64,11 @@ class Recommender:
             arm: given.has_lists and (given.pick != "uniform" or given.artist_gap > 0 or given.is_of_session)
             for arm, given in release.arms.items()
         }
+        self._num_kept = {  # as many as a list has; the best one suffices where it is always picked
+            arm: 1 if given.pick == "ranked" and not given.artist_gap else release.lists[arm].shape[1]
+            for arm, given in release.arms.items()
+            if given.is_of_session
+        }
         self._flags = np.zeros(len(release) + 1, bool)  # marks the rows of a session for a moment; the last is for -1
         self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
         """The value of `experiments` in the event log, for each arm."""
@@ -95,7 +100,9 @@ class Recommender:
         heard = session if given.pick != "uniform" else _NO_TRACKS  # uniform repeats tracks, as the predecessor does
         if given.has_lists:
             if given.is_of_session:
-                candidates = self.candidates(arm, *self.newest_first(session, shares), self._num_kept(arm)).rows[0]
+                candidates = self.candidates(arm, *self.newest_first(session, shares), self._num_kept[arm]).rows[0]
+                if len(candidates) == 1 and candidates[0] >= 0:
+                    return Next(int(candidates[0]), None, 1.0)
             else:
                 candidates = self.release.candidates(arm, user, row)
             following, propensity = self._from_list(candidates, given, heard, session)
@@ -147,11 +154,6 @@ class Recommender:
         self._flags[rows] = False
         query, may_repeat = vectors.query(rows[None], shares[None]), given.pick == "uniform"
         return vectors.best(query, candidates, is_heard, rows[:1], may_repeat=may_repeat, k=num_kept)
-
-    def _num_kept(self, arm: str) -> int:
-        """As many candidates as a list has; the best one suffices where it is always picked."""
-        given = self.release.arms[arm]
-        return 1 if given.pick == "ranked" and not given.artist_gap else self.release.lists[arm].shape[1]
 
     def _from_list(
         self,
