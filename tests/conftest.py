@@ -24,6 +24,7 @@ from src.catalog import Catalog, Listens, Vocabulary
 from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.source_config import source_config
 from src.errors import InputError
+from src.session_vectors import SessionVectors
 from src.simulation.world import Taste, World, generate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -128,6 +129,24 @@ def make_vocabulary(
         listens=listens or make_listens([]),
         mean_played_ratio=mean_played_ratio,
     )
+
+
+def make_vectors(num_tracks: int, seed: int = 0, **changes: Any) -> SessionVectors:
+    """Vectors of two parts and a constant column, whose context is the session."""
+    queries, items = np.random.default_rng(seed).standard_normal((2, num_tracks, 6)).astype(np.float32)
+    given: dict[str, Any] = {
+        "queries": queries,
+        "items": items,
+        "parts": ("track", "artist"),
+        "ends": np.array([3, 5]),
+        "lengths": np.array([0.8, np.nan], np.float32),
+        "powers": np.array([0.5, 0.3], np.float32),
+        "age_weights": np.array([[1, 0.5, 0.25], [1, 0.9, 0.8]], np.float32),
+        "skipped": -0.3,
+        "penalty": np.inf,
+        "context": "session",
+    }
+    return SessionVectors(**given | changes)
 
 
 def make_listens(sessions: Sequence[Sequence[tuple[int, float]]]) -> Listens:

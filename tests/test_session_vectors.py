@@ -18,7 +18,7 @@ from src.errors import InputError
 from src.models.contracts import Scorer
 from src.models.retrieval.heard import demote
 from src.session_vectors import FILE, SessionVectors, context_of, union
-from tests.conftest import make_catalog, make_vocabulary
+from tests.conftest import make_catalog, make_vectors, make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
 
 NUM = 9
@@ -27,22 +27,7 @@ VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 2, 3, 3, 3])
 
 
 def made(seed: int = 0, **changes: Any) -> SessionVectors:
-    """Vectors of two parts and a constant column."""
-    rng = np.random.default_rng(seed)
-    queries, items = rng.standard_normal((2, NUM, 6)).astype(np.float32)
-    given: dict[str, Any] = {
-        "queries": queries,
-        "items": items,
-        "parts": ("track", "artist"),
-        "ends": np.array([3, 5]),
-        "lengths": np.array([0.8, np.nan], np.float32),
-        "powers": np.array([0.5, 0.3], np.float32),
-        "age_weights": np.array([[1, 0.5, 0.25], [1, 0.9, 0.8]], np.float32),
-        "skipped": -0.3,
-        "penalty": math.inf,
-        "context": "session",
-    }
-    return SessionVectors(**given | changes)
+    return make_vectors(NUM, seed, **changes)
 
 
 def slow_query(vectors: SessionVectors, rows: list[int], shares: list[float]) -> list[float]:

@@ -151,7 +151,7 @@ class MappedSessions:
             if not len(own):
                 return None
             _, track, propensity, is_fallback, release = self._answers[bucket, own[0]].item()
-            return self._played(bucket, own[0]), Noted(track, propensity, is_fallback, release.decode())
+            return self._played(bucket, int(own[0])), Noted(track, propensity, is_fallback, release.decode())
         finally:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, bucket)
 

@@ -28,9 +28,9 @@ from tests.conftest import make_catalog  # noqa: E402
 START_MS = 1_700_000_000_000
 
 
-def arm(policy: str = "lists", pick: str = "uniform", artist_gap: int = 0) -> Arm:
+def arm(policy: str = "lists", pick: str = "uniform", artist_gap: int = 0, **session: Any) -> Arm:
     name = "r.jsonl" if policy in LISTS else policy
-    return Arm(recommender=name, policy=policy, pick=pick, artist_gap=artist_gap)
+    return Arm(recommender=name, policy=policy, pick=pick, artist_gap=artist_gap, **session)
 
 
 def lists_of(rows: Iterable[Iterable[int]], scores: Any = None) -> Recommendations:

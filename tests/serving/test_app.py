@@ -26,10 +26,10 @@ from src.serving.metrics import Metrics
 from src.serving.recommender import Recommender
 from src.serving.release import Release
 from src.serving.release_store import FolderStore
-from src.serving.session_memory import MappedSessions
+from src.serving.session_memory import MappedSessions, Noted
 from src.serving.state import State, follow_store
 from src.serving.worker_table import WorkerTable
-from tests.conftest import make_catalog
+from tests.conftest import make_catalog, make_vectors
 from tests.serving.conftest import Answer, arm, ask, lists_of, make_release, writer
 
 BODY = b'{"track": 100, "time": 0.5}'
@@ -396,6 +396,7 @@ def test_all_pages_except_health_require_the_token(ring: Release, tmp_path: Path
             ("POST", "/next/1"),
             ("GET", "/"),
             ("GET", "/track/100"),
+            ("GET", "/explain/1"),
             ("GET", "/metrics"),
             ("GET", "/docs"),
             ("GET", "/openapi.json"),
@@ -524,6 +525,72 @@ def test_the_body_of_every_page(ring: Release, tmp_path: Path) -> None:
         assert (docs.status, b"/openapi.json" in docs.body) == (200, True)
 
     drive(ring, tmp_path, work)
+
+
+def session_release(folder: Path) -> Release:
+    return make_release(
+        folder / "release",
+        catalog=make_catalog([0, 0, 1, 1, 2]),
+        arms={"C": arm(pick="weighted", context="session", num_lists=2), "T1": arm(pick="ranked")},
+        lists={name: lists_of([[1, 2, 3], [2, 3, 4], [3, 4, 0], [4, 0, 1], [0, 1, 2]]) for name in ("C", "T1")},
+        vectors={"C": make_vectors(5)},
+    )
+
+
+def test_the_last_answer_is_explained(tmp_path: Path) -> None:
+    release = session_release(tmp_path)
+
+    async def work(service: Running) -> None:
+        user = service.user_of("C")
+        first = (await service.ask("POST", f"/next/{user}", BODY)).json()["track"]
+        body = json.dumps({"track": first, "time": 0.25}).encode()
+        answered = (await service.ask("POST", f"/next/{user}", body)).json()["track"]
+        logged = json.loads(service.lines()[-1])
+        for _ in range(2):
+            found = (await service.ask("GET", f"/explain/{user}")).json()
+        row, previous = answered - 100, first - 100
+        vectors = release.vectors["C"]
+        query = vectors.query(np.array([[previous, 0]]), np.array([[0.25, 0.5]], np.float32))[0]
+        scores = {other: float(query @ vectors.items[other]) for other in range(5) if other not in (0, previous)}
+        assert (found["user"], found["arm"], found["pick"]) == (user, "C", "weighted")
+        assert (found["context"], found["num_lists"], found["artist_gap"]) == ("session", 2, 0)
+        assert found["recommended"] == {"artist": f"Artist {row // 2}", "title": f"Title {row}", "track": answered}
+        assert found["propensity"] == logged["propensity"]
+        assert (found["release"], found["is_fallback"], found["is_heard"]) == (logged["release"], False, False)
+        assert found["score"] == pytest.approx(scores[row], abs=1e-5)
+        assert found["score"] == pytest.approx(sum(found["parts"].values()) + found["rest"], abs=1e-5)
+        assert found["rank"] == 1 + sum(score > scores[row] for score in scores.values())
+        assert found["candidates"] == len(scores)
+        assert [(line["track"], line["time"]) for line in found["session"]] == [(first, 0.25), (100, 0.5)]
+        for part, total in found["parts"].items():
+            added = [line["weights"][part] * line["products"][part] for line in found["session"]]
+            assert sum(added) == pytest.approx(total, abs=1e-4)
+        assert len(service.lines()) == 2, "an explanation is no event"
+
+    drive(release, tmp_path, work)
+
+
+def test_what_cannot_be_explained_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def work(service: Running) -> None:
+        async def refused(user: object, **more: Any) -> str:
+            answer = await service.ask("GET", f"/explain/{user}", **more)
+            assert answer.status == 404
+            return str(answer.json()["reason"])
+
+        user, other = service.user_of("C"), service.user_of("T1")
+        assert await refused(user) == f"user {user} has no session with an answer to explain"
+        assert "is in arm T1, which does not answer from the session (context=session)" in await refused(other)
+        assert await refused("abc") != ""
+        assert await refused(10**18) != ""
+        assert (await service.ask("POST", f"/next/{user}", BODY)).status == 200
+        assert (await service.ask("GET", f"/explain/{user}")).status == 200
+        await service.service.state.sessions.note(user, Noted(101, 1.0, False, "older"))
+        assert "was answered by release older, which is not served any more" in await refused(user)
+        assert (await service.ask("POST", f"/last/{user}", BODY)).status == 200
+        assert await refused(user) == f"user {user} has no session with an answer to explain"
+
+    drive(session_release(tmp_path), tmp_path, work)
+    assert not caplog.messages
 
 
 def test_lists_have_scores_if_the_file_has_them(tmp_path: Path) -> None:
@@ -659,6 +726,7 @@ def test_openapi_lists_every_endpoint(ring: Release, tmp_path: Path) -> None:
                 "/track/{track}",
                 "/recommendations/{track}",
                 "/experiments",
+                "/explain/{user}",
                 "/health",
                 "/health/live",
                 "/metrics",

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +20,12 @@ from src.serving import recommender as recommender_module
 from src.serving.recommender import FALLBACKS, Recommender
 from src.serving.release import LISTS, Release
 from src.serving.session_memory import MappedSessions
+from src.session_vectors import FILE
 from src.simulation.listener import listen, start
 from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
+from src.simulation.session_lists import SessionLists, recommended
 from src.simulation.world import World
-from tests.conftest import make_catalog, write_lines
+from tests.conftest import make_catalog, make_vectors, write_lines
 from tests.serving.conftest import START_MS, arm, lists_of, lists_of_users, make_release
 
 SURE = 1e-4
@@ -364,6 +367,77 @@ def test_a_gap_is_kept_as_by_the_simulations_lists(world: World, tmp_path: Path,
     assert theirs.fallbacks == 0
     assert ours.remembers("C") == (pick != "uniform" or artist_gap > 0)
     assert bool(num_passed_over) == (artist_gap > 0)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.5, np.inf])
+@pytest.mark.parametrize(("pick", "artist_gap"), [("ranked", 0), ("ranked", 2), ("weighted", 0), ("uniform", 1)])
+def test_a_session_is_answered_as_by_the_simulation(
+    world: World, tmp_path: Path, pick: str, artist_gap: int, penalty: float
+) -> None:
+    """From the same draws the same tracks with the same propensities, with sessions remembered as the service does."""
+    num, rng = len(world.catalog), np.random.default_rng(3)
+    rows = np.argsort(rng.random((num, num)), axis=1)[:, :12]
+    rows = np.where(rows == np.arange(num)[:, None], -1, rows)
+    rows[:8] = -1  # tracks without a list
+    rows = np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable"), 1)
+    lists = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
+    lists.write(tmp_path / "r.jsonl", world.catalog, format="botify")
+    vectors = make_vectors(num, penalty=penalty)
+    vectors.write(tmp_path / FILE, world.catalog)
+    release = make_release(
+        tmp_path / "release",
+        catalog=world.catalog,
+        arms={"C": arm("lists", pick, artist_gap, context="session", num_lists=3)},
+        lists={"C": lists},
+        vectors={"C": vectors},
+    )
+    theirs = recommended(
+        path=str(tmp_path / "r.jsonl"), pick=pick, artist_gap=artist_gap, context=None, num_lists=3, world=world
+    )
+    assert isinstance(theirs, SessionLists)
+    ours = recommender(release, seed=5)
+    sessions = MappedSessions(tmp_path / "sessions.bin", capacity=4096, max_tracks=20, idle_s=9)
+    crowd = start(world, np.arange(40), *np.random.default_rng(0).random((2, 40)))
+    crowd = crowd.where(crowd.current >= 8)
+    crowd = replace(crowd, place=np.arange(len(crowd)))
+    theirs.begin(crowd, np.random.default_rng(5))
+    num_of_last = num_heard = 0
+    for _ in range(9):
+        answers, propensities = list[Chosen](), list[float]()
+        for session, row in enumerate(crowd.current.tolist()):
+            share = int(crowd.shares[-1, session]) / 100
+            played = asyncio.run(sessions.play(session, int(release.track_ids[row]), share, START_MS))
+            answer = ours.follow("C", 7, row, *played)
+            answers.append(Chosen(answer.row, answer.fallback))
+            propensities.append(answer.propensity)
+            num_of_last += answer.row in release.lists["C"][row]
+        tracks = theirs.recommend(crowd)
+        assert [answer.row for answer in answers] == tracks.tolist()
+        assert propensities == pytest.approx(theirs.propensity(crowd, tracks).tolist(), rel=1e-12)
+        assert {answer.fallback for answer in answers} == {None}
+        assert (tracks != crowd.current).all()
+        num_heard += int((crowd.tracks == tracks).any(0).sum())
+        crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
+    assert 0 < num_of_last < 9 * len(crowd), "some come from the list of the last track, others do not"
+    assert (num_heard > 0) == (pick == "uniform" and penalty == 0) or (pick == "uniform" and penalty == 0.5)
+    assert ours.remembers("C")
+
+
+def test_a_session_of_an_older_release_goes_on_without_the_tracks_that_are_gone(tmp_path: Path) -> None:
+    vectors = make_vectors(5)
+    release = make_release(
+        tmp_path,
+        catalog=make_catalog([0, 0, 1, 1, 2]),
+        arms={"C": arm(pick="ranked", context="session", num_lists=3)},
+        lists={"C": lists_of([[1, 2], [2, 3], [3, 4], [], []])},
+        vectors={"C": vectors},
+    )
+    query = vectors.query(np.array([[0, -1, 1]]), np.array([[0.5, 0.9, 1.0]], np.float32))
+    best = max((1, 2, 3), key=lambda row: float(vectors.items[row] @ query[0]) if row != 1 else -np.inf)
+    answer = recommender(release).follow("C", 7, 0, [101, 999, 100], [1.0, 0.9, 0.5])
+    assert answer == (best, None, 1.0)
+    assert recommender(release).choose("C", 7, 3, [103]) == Chosen(2, "artist"), "no list: a fallback as ever"
+    assert recommender(release).follow("C", 7, 0, [100]).row in (1, 2), "the list of the first track"
 
 
 def test_a_uniform_arm_with_a_gap_repeats_tracks_but_not_the_artists_of_the_last_ones(tmp_path: Path) -> None:

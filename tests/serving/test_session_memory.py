@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.serving.session_memory import MappedSessions
+from src.serving.redis_store import _played
+from src.serving.session_memory import MappedSessions, Noted, Played
 from tests.serving.conftest import START_MS
 
 IDLE_S = 10
@@ -117,7 +118,7 @@ def test_users_are_spread_over_buckets(tmp_path: Path, stride: int) -> None:
 def test_memory_is_bounded(tmp_path: Path) -> None:
     sessions = make(tmp_path, capacity=64, max_tracks=4, idle_s=3600)
     size = (tmp_path / "sessions.bin").stat().st_size
-    assert size == 64 * (3 + 4) * 8
+    assert size <= 4096 + 64 * (128 + 4 * 12), "the bytes of a session do not depend on what is played"
     assert (tmp_path / "sessions.bin").stat().st_blocks * 512 >= size, "no holes: a write would fail"
 
     async def crowd() -> None:
@@ -126,6 +127,49 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
 
     asyncio.run(crowd())
     assert (tmp_path / "sessions.bin").stat().st_size == size
+
+
+def test_shares_and_the_last_answer_are_kept_until_the_next_track(tmp_path: Path) -> None:
+    sessions, answer = make(tmp_path, max_tracks=3), Noted(700, 0.25, True, "0123456789ab")
+
+    async def look(user: int, now_ms: int = START_MS) -> tuple[Played, Noted] | None:
+        return await sessions.look(user, now_ms)
+
+    async def run() -> None:
+        for number in range(5):
+            played = await sessions.play(1, 500 + number, number / 8, START_MS)
+        assert played == ([502, 503, 504], [0.25, 0.375, 0.5])
+        assert await look(1) is None, "nothing is noted"
+        await sessions.note(2, answer)
+        assert await look(2) is None, "no session"
+        await sessions.note(1, answer)
+        assert await look(1) == (played, answer)
+        assert await make(tmp_path, max_tracks=3).look(1, START_MS) == (played, answer), "another worker has it too"
+        assert await look(1, START_MS + IDLE_S * 1000) is None, "the session has ended"
+        await sessions.play(1, 600, 1.0, START_MS)
+        assert await look(1) is None
+        await sessions.note(1, answer)
+        await sessions.end(1)
+        assert await look(1) is None
+
+    asyncio.run(run())
+
+
+def test_a_file_of_another_layout_is_replaced_although_it_has_the_same_size(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.bin"
+    make(tmp_path)
+    path.write_bytes(b"\x01" * path.stat().st_size)
+    assert play(make(tmp_path), int.from_bytes(b"\x01" * 8, "little"), 500) == [500]
+    path.write_bytes(b"")
+    assert play(make(tmp_path), 1, 501) == [501]
+    assert play(make(tmp_path), 1, 502) == [501, 502]
+
+
+def test_entries_of_redis_with_and_without_a_share() -> None:
+    played = _played([b"500", b"-7 0.25", b"501 nan", b"502 1e-05", b"503 ", b"x 1", b"9" * 20])
+    assert played.tracks == [500, -7, 501, 502]
+    assert [played.shares[1], played.shares[3]] == [0.25, 1e-05]
+    assert np.isnan([played.shares[0], played.shares[2]]).all()
 
 
 def test_a_file_with_other_limits_is_replaced(tmp_path: Path) -> None:
