@@ -329,7 +329,7 @@ class Ranker(Protocol):
     Attributes:
         scorer: the trained head; None for a baseline, which has no vectors.
         loss: the loss that the head was trained with; None for a baseline.
-        context: which query vector a history gives.
+        context: which query vector a history gives, and how tracks already heard are ranked.
     """
 
     if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
