@@ -27,8 +27,8 @@ _PIECE_BYTES = 8 * 1024 * 1024
 _MOST_PIECES = 10_000
 _MOST_CONNECTIONS = 64
 
-# A restart of Redis closes the connections of a pool. With protocol 3, which would be the default, redis-py 8 hands them
-# out without a check. What the check of protocol 2 misses fails at once, and one retry replaces the connection. Timeouts
+# A restart of Redis closes the connections of a pool. With protocol 3, its default, redis-py 8 hands them out without a
+# check. With protocol 2 it checks them; what that misses fails at once, and one retry replaces the connection. Timeouts
 # are not retried: a Redis that hangs would delay a request twice.
 _PROTOCOL = 2
 _LOST = (redis.ConnectionError,)

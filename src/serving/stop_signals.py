@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT (Ctrl-C) before a supervisor handles them: they interrupt the start, or wait for the supervisor."""
+"""SIGTERM and SIGINT (Ctrl-C) before a supervisor handles them: they interrupt the start, or wait for it."""
 
 import contextlib
 import signal

@@ -13,20 +13,25 @@ from src.serving.worker_table import WorkerTable
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_only_the_first_signal_interrupts(number: signal.Signals) -> None:
-    reached = []
-    with stop_signals_recorded():
-        with pytest.raises(KeyboardInterrupt), interruptible():
+    reached: list[str] = []
+
+    def clean_up_after_a_signal() -> None:
+        with interruptible():
             try:
                 signal.raise_signal(number)
             finally:
                 signal.raise_signal(number)
                 reached.append("the end of what cleans up")
+
+    with stop_signals_recorded():
+        with pytest.raises(KeyboardInterrupt):
+            clean_up_after_a_signal()
         assert received_signals() == [number, number]
     assert reached == ["the end of what cleans up"]
 
 
 def test_a_recorded_signal_interrupts_what_can_be_interrupted_at_once() -> None:
-    reached = []
+    reached: list[str] = []
     with stop_signals_recorded():
         signal.raise_signal(signal.SIGTERM)
         reached.append("the end of what cannot be interrupted")
@@ -57,7 +62,7 @@ def test_a_forked_process_records_as_well() -> None:
 
 
 def test_a_supervisor_stops_by_a_signal_that_arrived_before_it_ran() -> None:
-    started = []
+    started: list[int] = []
     table = WorkerTable(1, reset_after_s=60)
     supervisor = Supervisor(started.append, table, max_pause_s=5, stop_s=4, on_death=lambda _: None)
     with stop_signals_recorded():
