@@ -100,8 +100,12 @@ class Trial:
         """Rank the queries by a model of ours."""
         import torch
 
+        from src.histories import Histories
+
         with torch.inference_mode():
-            return np.asarray(ranker.ranks(self.queries.previous, self.queries.following, lambda _: None))
+            return np.asarray(
+                ranker.ranks(Histories.of_tracks(self.queries.previous), self.queries.following, lambda _: None)
+            )
 
     def ranks_by_vectors(
         self, *, query_rows: np.ndarray, queries: np.ndarray, item_rows: np.ndarray, items: np.ndarray
@@ -116,6 +120,8 @@ class Trial:
             item_rows: rows of the tracks that have an item vector.
             items: their item vectors.
         """
+        from hydra.utils import instantiate
+
         from src.models.baselines.module import Baseline
 
         asked = np.isin(query_rows, self.queries.previous)
@@ -129,7 +135,10 @@ class Trial:
             item_rows=item_rows,
             items=items,
         )
-        baseline = Baseline(vocabulary=self.vocabulary, model=lambda _: nearest, monitor="val/ndcg_at_10")
+        context = instantiate(self.config.context, _convert_="all")
+        baseline = Baseline(
+            vocabulary=self.vocabulary, model=lambda _: nearest, context=context, monitor="val/ndcg_at_10"
+        )
         baseline.on_train_start()
         return self.ranks_by(baseline)
 

@@ -95,6 +95,7 @@ class RankingMetrics(Callback):
             for name in metrics:
                 interval = MeanInterval.of_clusters(metrics[name].to_numpy(), queries.session, LEVEL)
                 means[f"{name}_half_width"] = interval.upper - interval.mean
+        means |= ranking.by_position(metrics, queries.length)
         means[f"coverage_at_{self._list_length}"] = covered
         for floor, floor_ranks in self._floors(queries):
             floor_means = ranking.accuracy(floor_ranks).mean()
@@ -105,7 +106,7 @@ class RankingMetrics(Callback):
 
     def _rank(self, pl_module: LightningModule, queries: Pairs, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
         with torch.inference_mode(), progress(f"ranking {stage} queries", len(queries)) as advance:
-            ranks = ranker_of(pl_module).ranks(queries.previous, queries.following, advance)
+            ranks = ranker_of(pl_module).ranks(self._context.datamodule.histories(queries), queries.following, advance)
         return ranks, ranking.accuracy(ranks)
 
     def _floors(self, queries: Pairs) -> Iterator[tuple[str, np.ndarray]]:
@@ -133,6 +134,7 @@ class RankingMetrics(Callback):
     def _write(self, queries: Pairs, ranks: np.ndarray, per_query: pd.DataFrame) -> None:
         ids = self._vocabulary.catalog.track_ids
         head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
+        head["position"] = queries.length
         frame = pd.concat([pd.DataFrame({**head, "rank": ranks}), per_query], axis=1)
         write_whole(self._queries_path, lambda partial: frame.to_parquet(partial, index=False))
 

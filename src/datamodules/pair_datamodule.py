@@ -1,6 +1,6 @@
 """The `LightningDataModule`: reads the files of a source and builds batches of pairs.
 
-B pairs in a batch, P pairs in a split, S sessions.
+B pairs in a batch, P pairs in a split, S sessions, H tracks of a history.
 """
 
 import hashlib
@@ -29,26 +29,37 @@ from src.datamodules.splits import SPLITS, split_pairs, split_sessions
 from src.datamodules.table import Reading, read_table
 from src.datamodules.table_settings import check_choice, table_settings
 from src.errors import InputError, check_flag, check_number
+from src.histories import Histories
 from src.models.contracts import PairBatch
 
 
 class PairDataset(Dataset[PairBatch]):
-    """Pairs as four tensors. An index tensor selects a batch.
+    """Pairs as tensors. An index tensor selects a batch, whose histories are looked up in the events of the sessions.
 
     Args:
         pairs: the pairs.
+        histories: what was heard before the next track of each pair.
+        max_length: number of tracks of a history that a batch has (H), at least 0.
     """
 
-    def __init__(self, pairs: Pairs) -> None:
-        self._columns = PairBatch(
-            previous=torch.from_numpy(pairs.previous),
-            following=torch.from_numpy(pairs.following),
-            played_ratio=torch.from_numpy(pairs.played_ratio),
-            listener=torch.from_numpy(pairs.listener),
-        )
+    def __init__(self, pairs: Pairs, histories: Histories, max_length: int) -> None:
+        columns = (pairs.previous, pairs.following, pairs.played_ratio, pairs.listener)
+        self._columns = tuple(torch.from_numpy(column) for column in columns)
+        self._last, self._length = torch.from_numpy(histories.last), torch.from_numpy(histories.length)
+        self._tracks, self._shares = torch.from_numpy(histories.tracks), torch.from_numpy(histories.played_ratio)
+        self._age = torch.arange(max_length)
 
     def __getitem__(self, index: Int64[Tensor, "B"]) -> PairBatch:
-        return PairBatch(*(column.index_select(0, index) for column in self._columns))
+        previous, following, played_ratio, listener = (column.index_select(0, index) for column in self._columns)
+        batch = PairBatch.without_history(previous, following, played_ratio, listener)
+        if not len(self._age):
+            return batch
+        is_missing = self._length.index_select(0, index)[:, None] <= self._age
+        event = (self._last.index_select(0, index)[:, None] - self._age).masked_fill_(is_missing, 0)
+        rows, shares = self._tracks.take(event), self._shares.take(event)
+        return batch._replace(
+            history=rows.masked_fill_(is_missing, -1), history_share=shares.masked_fill_(is_missing, torch.nan)
+        )
 
 
 class BatchSampler(Sampler[Tensor]):
@@ -111,6 +122,7 @@ class PairDataModule(LightningDataModule):
         window: largest distance for `pairing=window`, at least 1.
         split: `time`, `session` or `pair`; see `split_sessions` and `split_pairs`. `auto`: `time` for a source with a
             clock, otherwise `session`.
+        history: largest number of tracks of the session that a batch has for each pair, at least 0. `context=` sets it.
         split_seed: seed of `split=session|pair`, in [0, 2³²). It is separate from `seed`, therefore runs with different
             seeds have the same test set.
         session_gap_minutes: a longer pause ends a session, in minutes, above 0.
@@ -154,6 +166,7 @@ class PairDataModule(LightningDataModule):
         policies: Mapping[str, Any],
         pairing: str,
         window: int,
+        history: int,
         split: str,
         split_seed: int,
         session_gap_minutes: float,
@@ -166,6 +179,7 @@ class PairDataModule(LightningDataModule):
         super().__init__()
         check_choice("datamodule.split", split, ("auto", "time", "session", "pair"))
         check_number("batch_size", batch_size, whole=True, least=1)
+        check_number("datamodule.history", history, whole=True, least=0, hint="0 for one previous track")
         check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
         check_number("split_seed", split_seed, whole=True, least=0, most=2**32 - 1)
         check_flag("datamodule.rejected_text", rejected_text)
@@ -189,6 +203,7 @@ class PairDataModule(LightningDataModule):
         self._max_rejected = max_rejected
         self._rejections = Rejections(path=Path(rejected_path), with_text=rejected_text)
         self._pairing, self._window, self._session_gap_minutes = pairing, window, session_gap_minutes
+        self._history = history
         self._split, self._split_seed = split, split_seed
         self._batch_size, self._seed = batch_size, seed
         self._summary: pd.DataFrame | None = None
@@ -354,6 +369,24 @@ class PairDataModule(LightningDataModule):
         assert self._summary is not None, "summary() before setup()"
         return self._summary
 
+    def histories(self, pairs: Pairs) -> Histories:
+        """Look up what was heard before the next track of each pair. Call it after `setup`.
+
+        Args:
+            pairs: pairs of this source.
+
+        Returns:
+            The histories; their events are those of all sessions and are not copied.
+        """
+        listens = self.sessions.listens
+        return Histories(
+            tracks=listens.track,
+            played_ratio=listens.played_ratio,
+            last=pairs.last,
+            length=pairs.length,
+            previous=pairs.previous,
+        )
+
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
         return remarks_on(
@@ -412,7 +445,7 @@ class PairDataModule(LightningDataModule):
     def _loader(self, name: str, seed: int | None) -> DataLoader[PairBatch]:
         pairs = self.pairs[name]
         return DataLoader(
-            PairDataset(pairs),
+            PairDataset(pairs, self.histories(pairs), self._history),
             batch_size=None,  # the sampler yields complete batches
             collate_fn=_identity,
             sampler=BatchSampler(num_pairs=len(pairs), batch_size=self._batch_size, seed=seed),

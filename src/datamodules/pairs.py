@@ -27,6 +27,10 @@ class Pairs:
         previous: row of the previous track.
         following: row of the next track.
         played_ratio: share of `following` that was played, in [0, 1]; NaN where the source does not report it.
+        last: number of the event that is the newest before `following`: with `pairing=window` that of `previous`,
+            otherwise the one directly before.
+        length: number of events of the session up to `last`, with it. With `split=pair` these events may occur in pairs
+            of other splits, because what was heard before a track is known when it is chosen.
     """
 
     session: Int64[np.ndarray, "P"]
@@ -34,6 +38,8 @@ class Pairs:
     previous: Int64[np.ndarray, "P"]
     following: Int64[np.ndarray, "P"]
     played_ratio: Float32[np.ndarray, "P"]
+    last: Int64[np.ndarray, "P"]
+    length: Int64[np.ndarray, "P"]
 
     def __len__(self) -> int:
         return len(self.previous)
@@ -53,6 +59,8 @@ class Pairs:
             previous=self.previous[chosen],
             following=self.following[chosen],
             played_ratio=self.played_ratio[chosen],
+            last=self.last[chosen],
+            length=self.length[chosen],
         )
 
     def as_listens(self) -> Listens:
@@ -90,12 +98,15 @@ def make_pairs(sessions: Sessions, *, pairing: str, window: int) -> Pairs:
     listens = sessions.listens
     previous, following = _paired_events(sessions.place, pairing, window)
     session = listens.session[following]
+    last = previous if pairing == "window" else following - 1
     return Pairs(
         session=session,
         listener=sessions.listener[session],
         previous=listens.track[previous],
         following=listens.track[following],
         played_ratio=listens.played_ratio[following],
+        last=last,
+        length=sessions.place[last] + 1,
     )
 
 

@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.histories import Histories
 from src.models.contracts import Ranker
 from tests.conftest import NUM_RING_TRACKS, build_datamodule
 from tests.contracts.building import fit, make_ranker, names, recipe_of
@@ -22,14 +23,19 @@ ROWS = np.arange(NUM_RING_TRACKS)
 
 @pytest.fixture(scope="module")
 def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataModule:
-    datamodule = build_datamodule(ring_logs, tmp_path_factory.mktemp("contracts"), batch_size=512)
+    datamodule = build_datamodule(ring_logs, tmp_path_factory.mktemp("contracts"), batch_size=512, history=4)
     datamodule.setup()
     return datamodule
 
 
-@pytest.fixture(scope="module", params=[*HEADS, *BASELINES])
+CONTEXTS = [(name, "last") for name in [*HEADS, *BASELINES]]
+CONTEXTS += [(name, "session") for name in ("convex", "contextual", "rules", "neighbours", "popular")]
+
+
+@pytest.fixture(scope="module", params=CONTEXTS, ids="-".join)
 def ranker(request: pytest.FixtureRequest, ring: PairDataModule) -> Ranker:
-    made = make_ranker(request.param, ring.vocabulary)
+    name, context = request.param
+    made = make_ranker(name, ring.vocabulary, context)
     assert isinstance(made, LightningModule)
     fit(made, ring, epochs=1)
     made.eval()
@@ -71,7 +77,7 @@ def test_a_list_of_one_is_the_head_of_a_longer_one(ranker: Ranker) -> None:
 
 def test_ranks_say_where_the_candidates_of_a_list_stand(ranker: Ranker) -> None:
     rows, _ = ranker.top(ROWS, NUM_RING_TRACKS - 1, nothing)
-    ranks = ranker.ranks(np.repeat(ROWS, rows.shape[1]), rows.ravel(), nothing).reshape(rows.shape)
+    ranks = ranker.ranks(Histories.of_tracks(np.repeat(ROWS, rows.shape[1])), rows.ravel(), nothing).reshape(rows.shape)
     assert (np.diff(ranks) >= 0).all()
     assert ranks.sum(1).tolist() == [sum(range(1, NUM_RING_TRACKS))] * NUM_RING_TRACKS
 
@@ -83,13 +89,25 @@ def test_progress_counts_every_query_once(ranker: Ranker) -> None:
         return sum(done)
 
     assert counted(lambda on_block: ranker.top(ROWS, K, on_block)) == NUM_RING_TRACKS
-    assert counted(lambda on_block: ranker.ranks(ROWS, np.roll(ROWS, 1), on_block)) == NUM_RING_TRACKS
+    assert (
+        counted(lambda on_block: ranker.ranks(Histories.of_tracks(ROWS), np.roll(ROWS, 1), on_block)) == NUM_RING_TRACKS
+    )
     assert counted(lambda on_block: ranker.approximate_top(ROWS, K, 0.9, on_block)) >= NUM_RING_TRACKS
 
 
 def test_nothing_is_asked_of_no_queries(ranker: Ranker) -> None:
     nobody = ROWS[:0]
-    assert len(ranker.ranks(nobody, nobody, nothing)) == 0
+    assert len(ranker.ranks(Histories.of_tracks(nobody), nobody, nothing)) == 0
+
+
+def test_ranks_of_sessions_do_not_depend_on_the_other_queries(ranker: Ranker, ring: PairDataModule) -> None:
+    pairs = ring.pairs["test"]
+    pairs = pairs.where(pairs.previous != pairs.following)
+    histories = ring.histories(pairs)
+    ranks = ranker.ranks(histories, pairs.following, nothing)
+    assert ((ranks >= 1) & (ranks < NUM_RING_TRACKS)).all()
+    some = np.arange(len(pairs)) % 5 == 3
+    np.testing.assert_array_equal(ranker.ranks(histories.where(some), pairs.following[some], nothing), ranks[some])
 
 
 def test_approximate_lists_hold_the_share_of_the_exact_ones_that_they_report(ranker: Ranker) -> None:

@@ -72,6 +72,29 @@ def test_each_epoch_shows_every_training_pair_once_in_another_order(ring: PairDa
     assert sorted(map(tuple, epochs[1].T.tolist())) == stored
 
 
+def test_a_batch_has_the_newest_tracks_of_each_session(
+    datamodule_of: Callable[..., PairDataModule], ring_logs: Path
+) -> None:
+    datamodule = datamodule_of(ring_logs, history=3)
+    datamodule.setup()
+    for name, loader in (("train", datamodule.train_dataloader()), ("test", datamodule.test_dataloader())):
+        batches = list(loader)
+        rows, shares = datamodule.histories(datamodule.pairs[name]).newest(3)
+        if name == "test":
+            assert torch.cat([batch.history for batch in batches]).tolist() == rows.tolist()
+            ours = torch.cat([batch.history_share for batch in batches]).numpy()
+            np.testing.assert_array_equal(ours, shares)
+            assert (rows == -1).any()
+        for batch in batches:
+            assert torch.equal(batch.history[:, 0], batch.previous)
+            assert (batch.history_share.isnan() == (batch.history == -1)).all()
+
+
+def test_without_a_context_a_batch_has_no_histories(ring: PairDataModule) -> None:
+    batch = next(iter(ring.train_dataloader()))
+    assert batch.history.shape == batch.history_share.shape == (len(batch.previous), 0)
+
+
 def test_validation_and_test_come_in_the_order_of_time(ring: PairDataModule) -> None:
     for name, loader in (("val", ring.val_dataloader()), ("test", ring.test_dataloader())):
         following = torch.cat([batch.following for batch in loader])

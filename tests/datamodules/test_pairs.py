@@ -1,6 +1,5 @@
 """Sessions and pairs compared with slow loops and with SQL."""
 
-import itertools
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -178,6 +177,31 @@ def test_duckdb_and_spark_read_the_sql_alike(path: Path) -> None:
     assert duckdb == spark
 
 
+@settings(max_examples=30)
+@given(lines=small_logs(), pairing=st.sampled_from(PAIRINGS), window=st.integers(1, 4))
+def test_the_history_of_a_pair_is_what_the_session_has_before_it(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], pairing: str, window: int
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    write_tracks(folder, range(5))
+    write_lines(folder / "logs" / "data.json", lines)
+    sessions, _ = our_pairs(folder, pairing, window)
+    pairs, listens = make_pairs(sessions, pairing=pairing, window=window), sessions.listens
+    of_session = [np.flatnonzero(listens.session == session) for session in range(len(sessions))]
+    expected = []  # events of the history, oldest first, and the next track
+    for events in of_session:
+        for place in range(1, len(events)):
+            distances = range(min(window, place), 0, -1) if pairing == "window" else [1]
+            expected += [(events[: place - distance + 1].tolist(), events[place]) for distance in distances]
+    assert len(pairs) == len(expected)
+    for pair, (history, following) in enumerate(expected):
+        first = pairs.last[pair] - pairs.length[pair] + 1
+        assert list(range(first, pairs.last[pair] + 1)) == history
+        assert pairs.following[pair] == listens.track[following]
+        paired = history[0] if pairing == "first" else history[-1]
+        assert pairs.previous[pair] == listens.track[paired]
+
+
 def test_chosen_pairs_keep_their_columns_together() -> None:
     numbers = np.arange(6)
     pairs = Pairs(
@@ -186,11 +210,15 @@ def test_chosen_pairs_keep_their_columns_together() -> None:
         previous=numbers * 2,
         following=numbers * 3,
         played_ratio=numbers.astype(np.float32),
+        last=numbers * 5,
+        length=numbers * 6,
     )
     chosen = pairs.where(numbers % 2 == 1)
     assert len(chosen) == 3
-    rows = zip(chosen.session, chosen.listener, chosen.previous, chosen.following, chosen.played_ratio, strict=True)
-    assert list(itertools.chain(*rows)) == [1, 4, 2, 3, 1, 3, 12, 6, 9, 3, 5, 20, 10, 15, 5]
+    columns = chosen.session, chosen.listener, chosen.previous, chosen.following, chosen.played_ratio
+    rows = zip(*columns, chosen.last, chosen.length, strict=True)
+    expected = [[1, 4, 2, 3, 1, 5, 6], [3, 12, 6, 9, 3, 15, 18], [5, 20, 10, 15, 5, 25, 30]]
+    assert list(map(list, rows)) == expected
 
 
 @pytest.mark.parametrize(

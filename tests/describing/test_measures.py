@@ -132,7 +132,8 @@ def pairs_of(previous: list[int], following: list[int], shares: list[float]) -> 
     some = np.zeros(len(previous), np.int64)
     tracks = (np.array(column, np.int64) for column in (previous, following))
     pair = dict(zip(("previous", "following"), tracks, strict=True))
-    return Pairs(session=some, listener=some, played_ratio=np.array(shares, np.float32), **pair)
+    shares_played = np.array(shares, np.float32)
+    return Pairs(session=some, listener=some, played_ratio=shares_played, last=some, length=some, **pair)
 
 
 def splits_of(test: Pairs, plays: list[int], mean: float | None) -> Splits:

@@ -78,7 +78,10 @@ def _batches(folder: Path) -> "list[PairBatch]":
 
     previous, following, share, _ = (torch.from_numpy(column) for column in load_columns(folder))
     columns = (previous, following, share, torch.zeros_like(previous))
-    return [PairBatch(*parts) for parts in zip(*(column.split(BATCH_SIZE) for column in columns), strict=True)]
+    return [
+        PairBatch.without_history(*parts)
+        for parts in zip(*(column.split(BATCH_SIZE) for column in columns), strict=True)
+    ]
 
 
 def _vectors() -> "Scorer":

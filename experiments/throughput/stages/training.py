@@ -6,6 +6,7 @@ updates the tables.
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,6 +92,8 @@ def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRan
         previous=previous,
         following=following,
         played_ratio=played_ratio,
+        last=2 * np.arange(len(previous)),
+        length=np.ones_like(previous),
     )
     no_names = [np.full(size, "", object) for size in (num_tracks, artist_of.max() + 1)]
     previous_counts, next_counts = (np.bincount(rows, minlength=num_tracks) for rows in (previous, following))
@@ -114,6 +117,7 @@ def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRan
         replace(ranker)
     datamodule = instantiate(config.datamodule, _convert_="all")
     datamodule.pairs = {"train": pairs}  # set here, therefore no source is read
+    datamodule.sessions = SimpleNamespace(listens=vocabulary.listens)
 
     def work() -> float:
         progress = TrainingProgress(RunContext(datamodule=datamodule), monitor="val/loss", mode="min", max_epochs=1)

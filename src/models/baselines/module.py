@@ -3,6 +3,7 @@
 N tracks in the catalogue, Q queries, K candidates of a list, B queries in a block.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,9 +17,14 @@ from torch.optim import Optimizer
 
 from src.catalog import Listens, Vocabulary
 from src.errors import InputError, build, check_number
+from src.histories import Histories
 from src.models.baselines.counting import no_scores
-from src.models.contracts import OnBlock
+from src.models.contracts import Context, OnBlock
+from src.models.retrieval.heard import ranks_of_scores
 from src.models.retrieval.sparse import mean_ranks, top_k
+
+PART = "track"
+"""Name of the one part that a session weights: scores have no tracks and artists of their own."""
 
 
 @runtime_checkable
@@ -52,6 +58,8 @@ class Baseline(LightningModule):
     Args:
         vocabulary: the catalogue and what the training data shows of it.
         model: factory of the model; takes the vocabulary.
+        context: factory of the context; takes the vocabulary and the names of parts. With a session, the scores of its
+            tracks, each divided by their sum, are added with the weights of the context.
         monitor: name of the metric that chooses the best epoch.
 
     Raises:
@@ -63,11 +71,13 @@ class Baseline(LightningModule):
         *,
         vocabulary: Vocabulary,
         model: Callable[[Vocabulary], Counter],
+        context: Callable[..., Context],
         monitor: str,
     ) -> None:
         super().__init__()
         self.scorer = self.loss = None
         self.automatic_optimization = False
+        self.context: Context = build("context", lambda v: context(v, [PART], learns=False), vocabulary)
         self._model = build("model", model, vocabulary)
         if not isinstance(self._model, Counter):
             raise InputError(
@@ -84,22 +94,32 @@ class Baseline(LightningModule):
         self._counts = self._model.count(self._vocabulary.listens)
 
     def ranks(
-        self, previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"], on_block: OnBlock
+        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock
     ) -> Float64[np.ndarray, "Q"]:
-        """Rank the track that followed each query among all tracks except the query.
+        """Rank the track that followed each history among all tracks except `histories.previous`.
 
         Args:
-            previous: rows of the queries.
+            histories: what was heard before.
             following: rows of the tracks that followed.
             on_block: reports progress.
 
         Returns:
-            Rank of each `following`, at least 1; see `retrieval.sparse.mean_ranks`.
+            Rank of each `following`, at least 1; see `retrieval.sparse.mean_ranks` and `retrieval.heard`.
         """
+        puts_last = self.context.repeats.penalty() == math.inf
+        if not self.context.is_last or puts_last:
+            return ranks_of_scores(
+                scores=lambda first, end: self._scores_of(histories.part(first, end)),
+                plays=self._model.order,
+                previous=histories.previous,
+                following=following,
+                heard=histories.newest(self.context.max_length if puts_last else 0)[0],
+                on_block=on_block,
+            )
         return mean_ranks(
             scores=self._scores,
             plays=self._model.order,
-            previous=previous,
+            previous=histories.previous,
             following=following,
             on_block=on_block,
         )
@@ -144,6 +164,20 @@ class Baseline(LightningModule):
         if weight := self._model.artist_weight:
             scores = csr_array(scores + weight * _same_artist(self._vocabulary.catalog.artist_of, rows))
         return scores
+
+    def _scores_of(self, histories: Histories) -> csr_array:
+        """The scores of all tracks for each history."""
+        if self.context.is_last:
+            return self._scores(histories.previous)
+        rows, shares = histories.newest(self.context.max_length)
+        line, age = (rows >= 0).nonzero()
+        distinct, place = np.unique(rows[line, age], return_inverse=True)
+        weight = self.context.weights(PART, torch.from_numpy(age), torch.from_numpy(shares[line, age])).numpy()
+        weights = csr_array((weight, (line, place)), shape=(len(rows), len(distinct)))
+        scores = self._scores(distinct)
+        total = scores.sum(1)
+        scores.data /= np.repeat(total, np.diff(scores.indptr))  # a row with entries has a positive sum
+        return csr_array(weights @ scores)
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return the scores for a checkpoint. They are not a buffer because their size is not known in advance.
