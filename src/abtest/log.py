@@ -60,7 +60,8 @@ def read_users(
         experiment: name of the experiment; None if the log has only one.
         max_rejected: accepted share of lines that are not events, in [0, 1].
         interleaved: policy for sessions of one user at the same time; see `separate`.
-        session_gap_minutes: longest pause that a session of a user with interleaved sessions may have, in minutes.
+        session_gap_minutes: longest pause in a session, in minutes. Only a pause before a `next` ends a session: a
+            `last` ends the session before it, whenever it comes.
         unfinished: what happens to sessions without a `last`, one of `UNFINISHED`.
         any_arms: read all lines, of any experiment and arm; for a period before the experiment.
         called: key of the command line that names the folder, for messages.
@@ -194,7 +195,7 @@ def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, in
 def _sessions_of(
     lines: Lines, num_arms: int, *, interleaved: str, gap_ms: int | float
 ) -> tuple[Sessions, Any, dict[str, int]]:
-    """Cut the lines of each user into sessions, after each `last`; then apply the rules of GUARDS.
+    """Cut the lines of each user into sessions, after each `last` and at long pauses; then apply the rules of GUARDS.
 
     Returns:
         The sessions without a fault, the number of users of each arm before anything is left out, and the faults.
@@ -212,7 +213,8 @@ def _sessions_of(
     starts_user = _changes(lines["user_id"])
     is_out_of_order = ~_changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)
 
-    begins = starts_user | np.roll(lines["is_last"], 1)
+    pauses = np.diff(lines["timestamp"], prepend=lines["timestamp"][:1])
+    begins = starts_user | np.roll(lines["is_last"], 1) | ((pauses > gap_ms) & ~lines["is_last"])
     lines, begins, num_interleaved = separate(lines, begins, policy=interleaved, gap_ms=gap_ms)
     start = np.flatnonzero(begins)
     tracks = np.diff(start, append=len(begins))
