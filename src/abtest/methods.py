@@ -15,7 +15,7 @@ def methods(analysis: Analysis, treatment: str) -> list[Method]:
         treatment: name of the arm.
 
     Returns:
-        A row for each method, the one of the verdict first; methods that gave no number are left out.
+        A row for each method, the one of the verdict first; other methods that gave no number are left out.
     """
     settings, unfinished = analysis.settings, analysis.unfinished[treatment]
     effect = analysis.effect(treatment, settings.primary)
@@ -85,7 +85,7 @@ def methods(analysis: Analysis, treatment: str) -> list[Method]:
                 lower_percent=unfinished.lower_percent,
                 upper_percent=unfinished.upper_percent,
                 meaning="the same, if those of one arm had become as long as the longest session of the log: those of "
-                "the control for the lower bound, those of the treatment for the upper bound",
+                "one arm for the lower bound (of time the control), those of the other for the upper bound",
             ),
         ]
-    return [row for row in rows if np.isfinite(row.lower_percent)]
+    return [row for row in rows if row is rows[0] or np.isfinite(row.lower_percent)]

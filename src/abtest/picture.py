@@ -75,7 +75,7 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
                 place,
                 "o",
                 color=colour,
-                mfc=colour if effect.is_good or effect.is_bad else "white",
+                mfc=colour if (effect.is_good or effect.is_bad) and not analysis.withholds(treatment) else "white",
                 ms=7,
             )
             if np.isfinite(effect.margin):
@@ -83,10 +83,10 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
                 axis.plot(margin, place, "|", color=palette.RED, ms=14, mew=2)
             axis.annotate(
                 f"{effect.effect_percent:+.1f}",
-                (effect.relative_upper_percent, place),
-                xytext=(5, 0),
+                (effect.effect_percent, place),
+                xytext=(0, 6),
                 textcoords="offset points",
-                va="center",
+                ha="center",
                 fontsize=8,
                 color=colour,
             )

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from src.abtest.metrics import LOWER_IS_BETTER
+from src.abtest.metrics import is_better
 from src.abtest.settings import AnalysisSettings
 from src.abtest.slices import Slice
 from src.abtest.unfinished import Unfinished, count_unfinished
@@ -108,7 +108,7 @@ class Effect:
     @property
     def is_better(self) -> bool:
         """Whether the treatment mean is the better one, significantly or not."""
-        return (self.effect_percent > 0) != (self.metric in LOWER_IS_BETTER)
+        return is_better(self.metric, self.control_mean, self.treatment_mean)
 
     @property
     def is_good(self) -> bool:
@@ -192,6 +192,14 @@ class Analysis:
         worst = one.lower_percent if effect.effect_percent > 0 else -one.upper_percent
         return not (effect.decision in ("better", "worse") and worst > 0)
 
+    def withholds(self, treatment: str) -> bool:
+        """Whether the verdict on a treatment is withheld.
+
+        Args:
+            treatment: name of the arm.
+        """
+        return self.is_withheld or self.depends_on_unfinished(treatment)
+
     def effect(self, treatment: str, metric: str) -> Effect:
         """The effect of one treatment on one metric.
 
@@ -208,7 +216,7 @@ class Analysis:
             "experiment": users.experiment,
             "primary": self.settings.primary,
             "verdicts": self.verdicts,
-            "withheld": self.is_withheld or any(self.depends_on_unfinished(arm) for arm in users.arms[1:]),
+            "withheld": any(self.withholds(arm) for arm in users.arms[1:]),
             "users": {arm: int((users.arm_of == number).sum()) for number, arm in enumerate(users.arms)},
             "sessions": {arm: int(users.sessions[users.arm_of == n].sum()) for n, arm in enumerate(users.arms)},
             "events": users.num_events,

@@ -86,6 +86,13 @@ def test_an_arm_with_one_user_is_rejected() -> None:
         analyse(users_of([1.0, 2.0, 3.0], [0, 0, 1]), settings())
 
 
+def test_a_primary_metric_that_the_log_does_not_have_is_rejected() -> None:
+    with pytest.raises(
+        InputError, match=r"analysis\.primary=fallback_percent: the log has no fallbacks; choose another"
+    ):
+        analyse(users_of([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1]), settings(primary="fallback_percent"))
+
+
 def test_with_the_users_needed_the_detectable_effect_is_the_one_asked_for() -> None:
     rng = np.random.default_rng(1)
     analysis = analyse(users_of(rng.normal(4, 3, 1000), np.arange(1000) % 2), settings())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from src.abtest.analysis import analyse
+from src.abtest.doubts import doubts
 from src.abtest.log import read_users
 from src.abtest.result import Analysis
 from src.abtest.users import Users
@@ -82,6 +83,16 @@ def test_fallbacks_are_compared_in_percentage_points_because_the_control_may_hav
         assert effect.effect_percent == pytest.approx(users.fallbacks[users.arm_of == 1].mean())
         assert effect.unit == "points"
         assert ("all guardrails hold" in analysis.verdicts["T1"]) == (decision == "holds")
+
+
+def test_a_treatment_that_always_falls_back_breaks_the_guardrail_although_no_value_varies() -> None:
+    users = experiment(np.random.default_rng(9), 1.0)
+    given = 100 * users.arm_of
+    users = replace(users, fallbacks=given, each=replace(users.each, fallbacks=given))
+    analysis = run(users, {"fallback_percent": 1})
+    assert analysis.effect("T1", "fallback_percent").decision == "broken"
+    assert "guardrail fallback_percent is broken: +100.0 points –, margin 1 points" in analysis.verdicts["T1"]
+    assert "T1: guardrail fallback_percent is broken." in doubts(analysis)
 
 
 def test_fallbacks_are_read_from_the_log(tmp_path: Path) -> None:

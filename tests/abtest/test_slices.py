@@ -126,6 +126,20 @@ def test_a_segment_with_the_other_sign_is_noticed() -> None:
     )
 
 
+def test_a_user_with_a_wrong_clock_costs_one_day_and_not_all_days_between() -> None:
+    users = experiment(np.random.default_rng(10), (0.0,) * DAYS)
+    far = np.where(users.each.user_ids == 0, 10**15, users.each.started_ms)
+    assert list(rows(run(users_of_sessions(replace(users.each, started_ms=far))), "day")) == ["1", "2", "3", "4"]
+
+
+def test_a_day_with_few_users_leaves_no_split_of_two_days() -> None:
+    users = experiment(np.random.default_rng(11), (0.0,) * DAYS)
+    each = users.each
+    two = each.where((each.started_ms < DAY_MS) | ((each.started_ms < 2 * DAY_MS) & (each.user_ids < 40)))
+    assert len(np.unique(two.started_ms // DAY_MS)) == 2
+    assert not rows(run(users_of_sessions(two)), "day")
+
+
 def test_slices_can_be_switched_off_and_a_log_of_one_day_has_no_days() -> None:
     users = experiment(np.random.default_rng(9), (0.0,) * DAYS)
     assert run(users, slices=False).slices == []
