@@ -37,7 +37,12 @@ def exposures(analysis: Analysis) -> dict[str, list[str]]:
 
 
 def split_sentence(analysis: Analysis) -> str:
-    """Whether the split of the users over the arms agrees with the plan."""
+    """What the arms are, if that is known, and whether the split of the users over them agrees with the plan."""
+    arms = ", ".join(f"{arm} is {name}" for arm, name in analysis.recommenders.items())
+    return f"{arms}. {_split_test(analysis)}" if arms else _split_test(analysis)
+
+
+def _split_test(analysis: Analysis) -> str:
     if not analysis.settings.sample_ratio:
         return "The split of the users is not tested, because analysis.sample_ratio=false."
     state = "differs from" if analysis.is_withheld else "agrees with"

@@ -1,6 +1,6 @@
 """The result of an A/B analysis: the effects, and the content of `abtest.json`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from src.abtest.metrics import is_better
@@ -159,6 +159,7 @@ class Analysis:
             name of the treatment; empty for a log of one day.
         verdicts: one sentence for each treatment, by its name.
         methods: the effect on the primary metric by every method, by the name of the treatment.
+        recommenders: what each arm is, by its name; empty for a log, which does not say it.
     """
 
     users: Users
@@ -171,6 +172,7 @@ class Analysis:
     changes: dict[str, PercentDifference]
     verdicts: dict[str, str]
     methods: dict[str, list[Method]]
+    recommenders: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_withheld(self) -> bool:
@@ -214,6 +216,7 @@ class Analysis:
         users = self.users
         return {
             "experiment": users.experiment,
+            "recommenders": self.recommenders,
             "primary": self.settings.primary,
             "verdicts": self.verdicts,
             "withheld": any(self.withholds(arm) for arm in users.arms[1:]),

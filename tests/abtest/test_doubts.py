@@ -8,6 +8,7 @@ import pytest
 
 from src.abtest.analysis import analyse
 from src.abtest.doubts import doubts, exposures, split_sentence
+from src.abtest.report import markdown
 from src.abtest.slices import DAY_MS
 from src.abtest.users import Users, sums_of_users
 from tests.abtest.users import settings, users_of
@@ -66,6 +67,15 @@ def test_each_check_finds_its_fault(change: Any, check: str, sentence: str) -> N
     first, *_, made, _ = found(change(clean()))
     assert sentence in first
     assert check not in made
+
+
+def test_the_users_of_arms_that_were_simulated_are_introduced_by_what_the_arms_are() -> None:
+    analysis = replace(analyse(clean(), settings()), recommenders={"C": "random", "T1": "run:1234"})
+    assert split_sentence(analysis).startswith(
+        "C is random, T1 is run:1234. The split of the users over the arms agrees"
+    )
+    assert "C is random, T1 is run:1234. " in markdown(analysis, {})
+    assert analysis.record()["recommenders"] == analysis.recommenders
 
 
 def test_days_without_a_session_are_counted() -> None:
