@@ -78,14 +78,7 @@ def read_users(
     if unfinished not in UNFINISHED:
         raise InputError(f"unfinished must be one of {', '.join(UNFINISHED)}, got {unfinished!r}")
     where = f"{called}={folder}"
-    if not folder.is_dir():
-        raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
-    paths = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
-    files = sorted(path for path in map(Path, paths) if path.is_file())
-    if not files:
-        raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
-    for path in files:
-        check_whole(path, has_lines=True)
+    files = event_files(folder, where)
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
         num_lines, num_rejected = _read_lines(database, files, where, max_rejected)
@@ -121,6 +114,30 @@ def read_users(
         num_events=num_lines,
         **sums_of_users(counted),
     )
+
+
+def event_files(folder: Path, where: str) -> list[Path]:
+    """Every `data.json*` in a folder and below it.
+
+    Args:
+        folder: the folder.
+        where: its setting and value, for messages.
+
+    Returns:
+        The files, sorted; each is complete.
+
+    Raises:
+        InputError: there is none, or one is not complete.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
+    paths = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
+    files = sorted(path for path in map(Path, paths) if path.is_file())
+    if not files:
+        raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
+    for path in files:
+        check_whole(path, has_lines=True)
+    return files
 
 
 _IS_EVENT = """COALESCE(is_last IS NOT NULL AND timestamp IS NOT NULL AND user_id IS NOT NULL AND track IS NOT NULL
