@@ -65,6 +65,16 @@ def test_the_rate_of_false_alarms_of_the_test_of_dropping_is_its_level() -> None
     assert within_four_standard_errors(sum(p_value < 0.05 for p_value in tests), 0.05, 250)
 
 
+def test_the_share_of_unfinished_sessions_is_tested_and_not_their_number() -> None:
+    """Users of the treatment have twice as many sessions, and the same share of them is cut off."""
+    logged, _ = cut_off(np.random.default_rng(11), lift=0.0, hazard=(0.05, 0.05), each=8)
+    each = logged.each
+    fewer = users_of_sessions(each.where((each.arm_of == 1) | (np.arange(len(each)) % 2 == 0)))
+    num = [int((~fewer.each.is_finished & (fewer.each.arm_of == arm)).sum()) for arm in (0, 1)]
+    assert num[1] > 1.5 * num[0]
+    assert run(fewer).unfinished["T1"].p_value > 0.05
+
+
 def test_a_treatment_that_loses_its_long_sessions_is_noticed_and_the_verdict_is_withheld() -> None:
     """The censoring rule is broken: both arms are the same, and a fault of the treatment cuts off long sessions."""
     analysis = run(cut_off(np.random.default_rng(3), lift=0.0, hazard=(0.001, 0.1))[0])
