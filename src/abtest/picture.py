@@ -99,9 +99,9 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
     names = [f"{name}\n({families[name]})" for name in metrics]
     axis.set_yticks(-np.arange(len(metrics)), [name.replace("_", " ") for name in names])
     axis.set_ylim(-len(metrics) + 0.4, 0.6)
-    level = f"{100 * (1 - analysis.settings.alpha):g} %"
+    level = f"{100 * (1 - analysis.settings.alpha):g} %{', higher in families' * analysis.settings.correction}"
     axis.set_xlabel(
-        f"effect in % of the mean of {analysis.users.arms[0]}, with its {level} interval;\n"
+        f"effect in % of the mean of {analysis.users.arms[0]}, with its interval ({level});\n"
         "filled: significant, or a guardrail that holds or is broken"
     )
     tidy(axis, hide=("top", "right", "left"), grid="x", size=None)
