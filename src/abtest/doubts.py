@@ -168,8 +168,8 @@ def _length(analysis: Analysis) -> list[str]:
     busy = np.unique((users.each.started_ms - users.first_ms) // DAY_MS)
     num_days = int(busy.max(initial=-1)) + 1  # without the last day, which may have only ends of sessions
     idle = [
-        f"On {num_days - len(busy):,} of the first {num_days:,} days of the log no session began. Check that no part of "
-        "the log is missing."
+        f"On {num_days - len(busy):,} of the first {num_days:,} days of the log no session began. Check that no part "
+        "of the log is missing."
     ] * (len(busy) < num_days)
     if days >= SHORT_DAYS:
         return idle
