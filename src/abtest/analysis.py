@@ -25,7 +25,7 @@ from src.abtest.metrics import (
 from src.abtest.result import Analysis, Effect
 from src.abtest.settings import AnalysisSettings
 from src.abtest.slices import changes, slices
-from src.abtest.unfinished import compare_unfinished
+from src.abtest.unfinished import compare_unfinished, count_unfinished
 from src.abtest.users import Users
 from src.abtest.verdict import verdict
 from src.errors import InputError
@@ -55,8 +55,11 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
     counts = np.bincount(users.arm_of, minlength=len(users.arms))
     for arm, count in zip(users.arms, counts.tolist(), strict=True):
         if count < 2:
+            num_cut_off = count_unfinished(users)[arm]
+            hint = f" with a finished session ({num_cut_off:,} have no `last`; unfinished=keep counts them)"
             raise InputError(
-                f"arm {arm} of experiment {users.experiment} has {count} user{'s' * (count != 1)}; "
+                f"arm {arm} of experiment {users.experiment} has {count} user{'s' * (count != 1)}"
+                f"{hint * (num_cut_off > 0 and not users.keeps_unfinished)}; "
                 "a comparison needs at least two users in each arm"
             )
     planned = settings.shares(users.arms)

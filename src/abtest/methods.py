@@ -8,6 +8,8 @@ from src.abtest.result import Analysis, Method
 
 _NONE = float("nan")
 
+_UNCORRECTED = ", and it has no correction for several treatments"
+
 
 def methods(analysis: Analysis, treatment: str) -> list[Method]:
     """The rows of the table of methods.
@@ -17,14 +19,17 @@ def methods(analysis: Analysis, treatment: str) -> list[Method]:
         treatment: name of the arm.
 
     Returns:
-        A row for each method, the one of the verdict first; other methods that gave no number are left out.
+        A row for each method, the one of the verdict first; other methods that gave no number are left out. Each
+        interval excludes 0 exactly if the p-value of its row is below alpha.
     """
     settings, unfinished = analysis.settings, analysis.unfinished[treatment]
     effect = analysis.effect(treatment, settings.primary)
+    factor = float(settings.alpha) / (1 - effect.level)  # p-values agree with the intervals, if there are several arms
+    p_value = effect.p_value if np.isnan(effect.holm_p_value) else effect.holm_p_value
     rows = [
         _method(
             "mean of users",
-            (effect.effect_percent, effect.relative_lower_percent, effect.relative_upper_percent, effect.p_value),
+            (effect.effect_percent, effect.relative_lower_percent, effect.relative_upper_percent, p_value),
             "the verdict: the difference of the user means with Fieller's interval, which accounts for the "
             "uncertainty of the control mean",
         ),
@@ -32,7 +37,7 @@ def methods(analysis: Analysis, treatment: str) -> list[Method]:
             "the sheet",
             (effect.effect_percent, effect.lower_percent, effect.upper_percent, effect.p_value),
             "the interval of the sheet of 2023 (Welch), which treats the control mean as a constant: it is too "
-            "narrow if there is an effect",
+            f"narrow if there is an effect{_UNCORRECTED * (len(analysis.users.arms) > 2)}",
         ),
         _method(
             "ratio of sums",
@@ -40,7 +45,7 @@ def methods(analysis: Analysis, treatment: str) -> list[Method]:
                 effect.ratio_effect_percent,
                 effect.ratio_lower_percent,
                 effect.ratio_upper_percent,
-                effect.ratio_p_value,
+                _at_most_1(factor * effect.ratio_p_value),
             ),
             "all time over all sessions, or the like (delta method): users with many sessions count more. It "
             "differs from the mean of users if these users react differently",
@@ -51,7 +56,7 @@ def methods(analysis: Analysis, treatment: str) -> list[Method]:
                 effect.cuped_effect_percent,
                 effect.cuped_lower_percent,
                 effect.cuped_upper_percent,
-                effect.cuped_p_value,
+                _at_most_1(factor * effect.cuped_p_value),
             ),
             "subtracts what each user's behaviour before the experiment predicts; it removes "
             f"{effect.cuped_variance_saved_percent:.0f} % of the variance",
@@ -72,7 +77,7 @@ def methods(analysis: Analysis, treatment: str) -> list[Method]:
         rows += [
             _method(
                 "unfinished kept",
-                astuple(unfinished.kept),
+                (*astuple(unfinished.kept)[:3], _at_most_1(factor * unfinished.kept.p_value)),
                 "sessions without a `last` count with the length that they have in the log",
             ),
             _method(
@@ -96,3 +101,8 @@ def _method(method: str, numbers: tuple[float, float, float, float], meaning: st
         p_value=p_value,
         meaning=meaning,
     )
+
+
+def _at_most_1(p_value: float) -> float:
+    """A corrected p-value; NaN stays NaN."""
+    return float(np.minimum(p_value, 1.0))

@@ -3,6 +3,7 @@
 import json
 import math
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from src.abtest.users import Users
 from src.errors import InputError
 from src.statistics.design import minimal_detectable_effect
 from src.statistics.intervals import GroupSummary
-from tests.abtest.users import pre_period, settings, users_of
+from tests.abtest.users import pre_period, settings, users_of, users_of_sessions
 from tests.statistics.rates import skewed, within_four_standard_errors
 
 READING: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0, "unfinished": "drop"}
@@ -84,6 +85,16 @@ def test_an_arm_with_one_user_is_rejected() -> None:
         InputError, match="arm T1 of experiment TEST has 1 user; a comparison needs at least two users in each arm"
     ):
         analyse(users_of([1.0, 2.0, 3.0], [0, 0, 1]), settings())
+
+
+def test_an_arm_without_a_finished_session_is_rejected_and_its_unfinished_ones_are_counted() -> None:
+    users = users_of([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1])
+    each = replace(users.each, is_finished=users.arm_of == 0)
+    message = (
+        r"T1 of experiment TEST has 0 users with a finished session \(2 have no `last`; unfinished=keep counts them"
+    )
+    with pytest.raises(InputError, match=message):
+        analyse(users_of_sessions(each), settings())
 
 
 def test_a_primary_metric_that_the_log_does_not_have_is_rejected() -> None:

@@ -14,7 +14,7 @@ from src.abtest.metrics import METRICS
 from src.abtest.result import Analysis
 from src.abtest.users import Users
 from src.statistics.holm import holm, holm_alphas
-from tests.abtest.users import settings, users_of
+from tests.abtest.users import pre_period, settings, users_of
 from tests.statistics.rates import skewed, within_four_standard_errors
 
 PRIMARY, SECONDARY = (
@@ -86,6 +86,22 @@ def test_intervals_and_p_values_agree(lifts: tuple[float, ...]) -> None:
                 assert effect.holm_significant == excludes_0 == (effect.holm_p_value < 0.05)
                 outcomes.add((effect.family, excludes_0))
     assert len(outcomes) == 4, "both families have effects that are significant and effects that are not"
+
+
+def test_the_p_values_of_all_methods_agree_with_their_intervals_if_there_are_several_treatments() -> None:
+    rng, outcomes = np.random.default_rng(8), set()
+    for _ in range(60):
+        users = experiment(rng, (0.2, 0.1, 0.0))
+        analysis = analyse(
+            users, settings(bootstrap_rounds=0, slices=False), pre_period(experiment(rng, (0.0, 0.0, 0.0)))
+        )
+        for rows in analysis.methods.values():
+            for row in rows:
+                excludes_0 = row.lower_percent > 0 or row.upper_percent < 0
+                assert np.isnan(row.p_value) or excludes_0 == (row.p_value < 0.05), row
+                outcomes.add((row.method, excludes_0))
+    assert {("ratio of sums", True), ("CUPED", True), ("mean of users", False)} <= outcomes
+    assert "no correction for several treatments" in analysis.methods["T1"][1].meaning
 
 
 def test_without_an_effect_any_false_alarm_of_both_families_is_as_rare_as_alpha_and_only_with_the_gate() -> None:

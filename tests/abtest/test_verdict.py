@@ -24,6 +24,14 @@ def test_the_verdict_is_withheld_if_the_split_of_users_differs_from_the_plan() -
     assert not as_planned.is_withheld
 
 
+def test_a_split_that_the_exclusions_make_unequal_is_noticed() -> None:
+    """All users of the log are split as planned; the faults of the treatment leave fewer of it to compare."""
+    users = users_of(np.random.default_rng(0).exponential(size=2000), np.arange(2000) < 850)
+    analysis = analyse(replace(users, exposed=np.array([1150, 1150])), settings())
+    assert analysis.exposure_p_value == 1
+    assert analysis.verdicts["T1"].startswith("withheld: the split of the users over the arms differs from the plan")
+
+
 def test_the_effects_of_a_withheld_verdict_are_not_emphasised() -> None:
     arm_of = np.arange(3000) < 1800
     users = users_of(np.random.default_rng(0).exponential(size=3000) * (1 + arm_of), arm_of)
