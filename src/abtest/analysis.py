@@ -4,7 +4,7 @@ The unit is the user: each metric has one value per user. The intervals and test
 of the verdict is in `verdict.py`.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -73,11 +73,8 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
             "with log.with_fallback=true of serve.py"
         )
     values = {metric: metric_values(users, metric) for metric in metrics}
-    groups = {
-        (arm, metric): GroupSummary.of(values[metric][users.arm_of == number])
-        for number, arm in enumerate(users.arms)
-        for metric in metrics
-    }
+    own = {arm: np.flatnonzero(users.arm_of == number) for number, arm in enumerate(users.arms)}
+    groups = {(arm, metric): GroupSummary.of(values[metric][own[arm]]) for arm in users.arms for metric in metrics}
     decisions = decide(
         {
             (arm, metric): p_value_of(metric, groups[users.arms[0], metric], groups[arm, metric], settings)
@@ -169,7 +166,7 @@ def _compare(
         tested=decision.tested,
         holm_p_value=decision.holm_p_value,
         holm_significant=decision.significant if settings.correction else None,
-        **asdict(sheet),
+        **vars(sheet),
     )
     if unit:
         return effect
