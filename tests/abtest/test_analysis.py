@@ -19,7 +19,7 @@ from src.errors import InputError
 from src.statistics.design import minimal_detectable_effect
 from src.statistics.intervals import GroupSummary
 from tests.abtest.users import pre_period, settings, users_of, users_of_sessions
-from tests.statistics.rates import skewed, within_four_standard_errors
+from tests.statistics.rates import repeat, skewed, within_four_standard_errors
 
 READING: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0, "unfinished": "drop"}
 
@@ -150,10 +150,10 @@ def simulate_experiments(lift: float, num: int, **changes: Any) -> list[Analysis
     rng = np.random.default_rng(7)
     arm_of = np.arange(num) % 2
     short = settings(bootstrap_rounds=0, sizing=False, slices=False, always_valid_percent=None, **changes)
-    return [
-        analyse(users_of(skewed(rng, num) * np.where(arm_of, 1 + lift, 1.0), arm_of), short)
-        for _ in range(NUM_EXPERIMENTS)
-    ]
+    return repeat(
+        NUM_EXPERIMENTS,
+        lambda: analyse(users_of(skewed(rng, num) * np.where(arm_of, 1 + lift, 1.0), arm_of), short),
+    )
 
 
 def primary(analysis: Analysis) -> Effect:

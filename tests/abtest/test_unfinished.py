@@ -13,7 +13,7 @@ from src.abtest.users import Sessions, Users, sums_of_users
 from src.statistics.intervals import GroupSummary, fieller
 from src.terminal.numbers import interval
 from tests.abtest.users import settings, users_of_sessions
-from tests.statistics.rates import within_four_standard_errors
+from tests.statistics.rates import repeat, within_four_standard_errors
 
 
 def cut_off(
@@ -61,7 +61,7 @@ def test_leaving_unfinished_sessions_out_is_biased_against_the_better_arm_and_th
 
 def test_the_rate_of_false_alarms_of_the_test_of_dropping_is_its_level() -> None:
     rng = np.random.default_rng(2)
-    tests = [run(cut_off(rng, lift=0.0, hazard=(0.05, 0.05))[0]).unfinished["T1"].p_value for _ in range(250)]
+    tests = repeat(250, lambda: run(cut_off(rng, lift=0.0, hazard=(0.05, 0.05))[0]).unfinished["T1"].p_value)
     assert within_four_standard_errors(sum(p_value < 0.05 for p_value in tests), 0.05, 250)
 
 
