@@ -1,5 +1,6 @@
 """From event logs to a verdict: the effect of each treatment with its interval, and checks of the experiment."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,9 @@ def abtest(config: DictConfig) -> None:
         users = read_users(logs, experiment=experiment, **reading)
     with console.status("comparing"):
         analysis = analyse(users, settings, pre_period)
+        if arms is not None:
+            names_of_arms = {arm: names[role] or "" for arm, role in (("C", "control"), ("T1", "treatment"))}
+            analysis = replace(analysis, recommenders=names_of_arms)
         write_report(analysis, run_dir, provenance())
     attach_abtest(analysis.record(), run_dir, names)
     console.print(users_table(exposures(analysis)))
