@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.abtest.behaviours import LogFolder
 from src.abtest.decisions import read_decisions
 from src.abtest.off_policy import EstimateSettings, OffPolicy, OffPolicyLog
 from src.callbacks.context import RunContext
-from src.datamodules.splits import SHARES
 from src.errors import InputError, check_number
 from src.recommendations import PICKS
 from src.terminal.console import console
@@ -17,7 +15,7 @@ from src.terminal.numbers import interval
 
 
 class OffPolicyEstimates(Callback):
-    """Logs `offline/…` of the latest tenth of the sessions, which the model has not seen.
+    """Logs `offline/…` of the sessions that start after all those of training and validation.
 
     It prints one line: the estimates, or why there are none. Sources without event logs are passed over.
 
@@ -74,8 +72,13 @@ class OffPolicyEstimates(Callback):
         path = self._path
         folder = LogFolder.open(path / "logs" if (path / "logs").is_dir() else path, path / "tracks.json")
         sessions = read_decisions(folder.logs, folder.catalog)
-        number, first_of_test = np.arange(len(sessions)), round(sum(SHARES[:-1]) * len(sessions))
-        earlier, later = sessions.where(number < first_of_test), sessions.where(number >= first_of_test)
+        is_test = sessions.started_ms > self._context.datamodule.seen_until_ms
+        if not is_test.any():
+            raise InputError(
+                f"logs={folder.logs}: none of the {len(sessions):,} sessions that an estimate can use is in the test "
+                "set, the latest tenth of all; write the latest logs with propensities"
+            )
+        earlier, later = sessions.where(~is_test), sessions.where(is_test)
         candidate = folder.candidate(
             "lists", pick=self._pick, artist_gap=self._artist_gap, file=self._context.recommendations
         )
