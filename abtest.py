@@ -32,11 +32,11 @@ def abtest(config: DictConfig) -> None:
 
     run_dir = Path(config.run_dir)
     check_flag("plan", config.plan)
-    if config.plan:
-        _plan(config, run_dir)
-        return
     if config.candidate is not None:
         _estimate(config, run_dir)
+        return
+    if config.plan:
+        _plan(config, run_dir)
         return
     refuse_used_folder(run_dir, "abtest.json")
     settings = instantiate(config.analysis, _convert_="all")
@@ -145,11 +145,13 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     refuse_used_folder(run_dir, "estimate.json")
     given = OmegaConf.to_container(config.candidate) if OmegaConf.is_config(config.candidate) else config.candidate
     others = {name: config[name] for name in ("control", "treatment", "pre")}
+    others |= {"experiment": config.experiment_name, "plan": True if config.plan else None}
     candidate = candidate_of(given, logs=config.logs, others=others, locate=locate_recommendations)
     settings = instantiate(config.estimate, _convert_="all")
     with console.status("reading logs"):
         folder = LogFolder.open(Path(str(config.logs)), Path(str(config.tracks)) if config.tracks else None)
-        log = OffPolicyLog(read_decisions(folder.logs, folder.catalog), folder)
+        decisions = read_decisions(folder.logs, folder.catalog, max_rejected=config.max_rejected)
+        log = OffPolicyLog(decisions, folder)
     with console.status("estimating"):
         behaviour = folder.candidate(
             candidate.name, pick=candidate.pick, artist_gap=candidate.artist_gap, file=candidate.file

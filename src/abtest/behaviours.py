@@ -51,6 +51,8 @@ class LogFolder:
         Raises:
             InputError: there is no catalogue, or it cannot be read.
         """
+        if not logs.is_dir():
+            raise InputError(f"logs={logs}: no such folder; name a folder with data.json files in it or below it")
         beside = (logs, *logs.absolute().parents[:2])
         if tracks is None:
             tracks = next((path for folder in beside if (path := folder / "tracks.json").is_file()), None)

@@ -17,6 +17,9 @@ from src.terminal.numbers import interval, number
 HEAD = ("name", "how", "first step", "interval", "session", "interval")
 """Columns of the table."""
 
+MANY_LEFT_OUT = 0.01
+"""Share of the sessions of a log; if more are left out, the reader is warned."""
+
 
 def estimate_rows(found: OffPolicy, log: OffPolicyLog, candidate: str) -> list[Sequence[str]]:
     """The candidate, and the arms of the log as they were.
@@ -111,6 +114,13 @@ def remarks(found: OffPolicy) -> list[str]:
         lines.append(f"Left out, because a propensity is not that of its release: {found.different:,} sessions.")
     if text := left_out_text(found.left_out):
         lines.append(f"Left out: {text}.")
+    if found.share_left_out > MANY_LEFT_OUT:
+        lines.append(
+            f"{found.share_left_out:.1%} of the {found.num_read:,} sessions of the log are left out. If they differ "
+            "from the others, for example because long sessions are left out more often, the estimates are biased."
+        )
+    if found.lines_rejected:
+        lines.append(f"Left out: {found.lines_rejected:,} lines that are not events.")
     return lines
 
 

@@ -4,6 +4,7 @@ S sessions, A settings (an arm of a release), K tracks that the candidate may pi
 """
 
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,14 @@ class EstimateSettings:
     min_session_weight: int | float
 
     def __post_init__(self) -> None:
-        check_number("estimate.clip", self.clip, least=1)
-        check_number("estimate.min_effective_sample_size", self.min_effective_sample_size, least=2)
-        check_number("estimate.max_without_support", self.max_without_support, least=0, most=1)
-        check_number("estimate.min_session_weight", self.min_session_weight, least=0, most=1)
+        for name, least, most in (
+            ("clip", 1, inf),
+            ("min_effective_sample_size", 2, inf),
+            ("max_without_support", 0, 1),
+            ("min_session_weight", 0, 1),
+        ):
+            hint = f"train.py calls it callbacks.off_policy.settings.{name}"
+            check_number(f"estimate.{name}", getattr(self, name), least=least, most=most, hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,8 @@ class OffPolicy:
         arms_left_out: texts of `experiments` of arms whose recommender is not known.
         different: sessions left out because a propensity is not that of the release.
         left_out: sessions that were left out by the reader, by reason.
+        num_read: sessions of the whole log, with those that were left out.
+        lines_rejected: lines of the log that are not events.
         is_mixture: whether the weights are of the mixture of all arms; if not, of the arm of each session alone.
     """
 
@@ -81,7 +88,14 @@ class OffPolicy:
     arms_left_out: list[str]
     different: int
     left_out: dict[str, int]
+    num_read: int
+    lines_rejected: int
     is_mixture: bool
+
+    @property
+    def share_left_out(self) -> float:
+        """Share of the sessions of the log that the reader left out."""
+        return sum(self.left_out.values()) / self.num_read
 
     def metrics(self) -> dict[str, float]:
         """The numbers by their names in MLflow and `metrics.json`."""
@@ -214,6 +228,8 @@ class OffPolicyLog:
             arms_left_out=self.arms_left_out,
             different=self.different,
             left_out=sessions.left_out,
+            num_read=sessions.num_sessions,
+            lines_rejected=sessions.lines_rejected,
             is_mixture=self.is_mixture,
         )
 

@@ -111,6 +111,8 @@ def test_logs_without_a_catalogue_are_refused(world: World, tmp_path: Path) -> N
     shutil.move(tmp_path / "run" / "logs", tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"no tracks.json in it or beside it; name the catalogue, tracks=<file>"):
         LogFolder.open(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"logs=.*: no such folder; name a folder with data.json files"):
+        LogFolder.open(tmp_path / "nowhere")
     found = LogFolder.open(tmp_path / "elsewhere", tmp_path / "run" / "tracks.json")
     assert len(found.catalog) == len(world.catalog)
     assert found.popular.tolist() == world.top_tracks.tolist()
