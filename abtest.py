@@ -140,7 +140,7 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
     from src.terminal.tables import rows_table
-    from src.tracking.recommenders import locate_recommendations
+    from src.tracking.recommenders import attach_estimate, locate_recommendations
 
     refuse_used_folder(run_dir, "estimate.json")
     given = OmegaConf.to_container(config.candidate) if OmegaConf.is_config(config.candidate) else config.candidate
@@ -161,7 +161,10 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
         write_estimate(found, rows, run_dir, given, provenance())
     console.print(rows_table(HEAD, rows, title="Estimates from the log"), "")
     console.print(*(f"- {line}" for line in remarks(found)), "", sep="\n", markup=False)
-    for name, line in (("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))):
+    lines = [("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))]
+    if attach_estimate(found.metrics(), run_dir, candidate.name, logs=folder.logs, pick=candidate.pick):
+        lines.append(("next", "python compare.py"))
+    for name, line in lines:
         console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
 
