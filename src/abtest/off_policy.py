@@ -3,6 +3,7 @@
 S sessions, A settings (an arm of a release), K tracks that the candidate may pick.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
@@ -331,22 +332,26 @@ class OffPolicyLog:
 
     def _session(self, candidate: Behaviour, clip: float) -> tuple[Estimate, float]:
         """Mean time per session, with the share of the first track, and the mean weight at the end."""
+        weights = np.ones(len(self.decisions))
+        estimate = per_decision(self._steps(candidate, weights), self.decisions.users, LEVEL, clip)
+        return estimate, float(np.minimum(weights, clip).mean())
+
+    def _steps(
+        self, candidate: Behaviour, weights: Float64[np.ndarray, "S"]
+    ) -> Iterator[tuple[Float64[np.ndarray, "S"], Float64[np.ndarray, "S"]]]:
+        """Weights and rewards of each step; `weights` begins with 1 and is changed in place."""
         sessions = self.decisions
-        num, num_steps = len(sessions), int(sessions.lengths.max())
-        weights, rewards = np.ones((num_steps, num)), np.zeros((num_steps, num))
-        rewards[0] = sessions.shares[sessions.first]
-        of_candidate, of_arms = np.zeros(num), self._log_shares()
-        for step in range(1, num_steps):
-            weights[step] = weights[step - 1]
-            goes_on = sessions.lengths > step
-            rewards[step, goes_on] = sessions.shares[sessions.first[goes_on] + step]
+        yield weights, sessions.shares[sessions.first]
+        of_candidate, of_arms = np.zeros(len(sessions)), self._log_shares()
+        for step in range(1, int(sessions.lengths.max())):
+            goes_on, rewards = sessions.lengths > step, np.zeros(len(sessions))
+            rewards[goes_on] = sessions.shares[sessions.first[goes_on] + step]
             active = np.flatnonzero(goes_on & np.isfinite(of_candidate))
             for part in np.array_split(active, -(-len(active) // _CHUNK) or 1):
                 if len(part):
                     self._advance(candidate, step, part, of_candidate, of_arms)
-            weights[step, active] = np.exp(of_candidate[active] - np.logaddexp.reduce(of_arms[active], axis=1))
-        estimate = per_decision(weights, rewards, sessions.users, LEVEL, clip)
-        return estimate, float(np.minimum(weights[-1], clip).mean())
+            weights[active] = np.exp(of_candidate[active] - np.logaddexp.reduce(of_arms[active], axis=1))
+            yield weights, rewards
 
     def _log_shares(self) -> Float64[np.ndarray, "S A"]:
         """Logarithm of the share of each arm among the sessions of the release; −∞ for arms of other releases."""
