@@ -17,6 +17,9 @@ from src.terminal.numbers import interval, number
 HEAD = ("name", "how", "first step", "interval", "session", "interval")
 """Columns of the table."""
 
+FEW = 30
+"""Effective sample size below which intervals held the truth in 91 to 93 % of logs (experiments/off_policy)."""
+
 MANY_LEFT_OUT = 0.01
 """Share of the sessions of a log; if more are left out, the reader is warned."""
 
@@ -97,6 +100,11 @@ def remarks(found: OffPolicy) -> list[str]:
         "session, by per-decision weights. Intervals have level 95 %.",
         "A candidate that was trained on these sessions looks better than it is; use logs that it has not seen.",
     ]
+    if found.first_step_snips.effective_sample_size < FEW:
+        lines.append(
+            f"With an effective sample size below {FEW}, fewer than 95 % of the intervals hold the truth, and some "
+            "miss it by several times their width. Use more sessions before you rely on this estimate."
+        )
     if found.session_snips is None:
         lines.append(
             "The session is not estimated, because the log has too few sessions like those of the candidate (mean "

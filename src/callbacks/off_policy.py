@@ -6,7 +6,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.abtest.behaviours import LogFolder
 from src.abtest.decisions import read_decisions
-from src.abtest.estimate_report import MANY_LEFT_OUT
+from src.abtest.estimate_report import FEW, MANY_LEFT_OUT
 from src.abtest.off_policy import EstimateSettings, OffPolicy, OffPolicyLog
 from src.callbacks.context import RunContext
 from src.errors import InputError, check_number
@@ -107,11 +107,14 @@ def summary(found: OffPolicy) -> str:
     of_session = f"session not estimated, because its mean weight is {found.session_mean_weight:.2f}"
     if session is not None:
         of_session = f"session {session.value:.2f} {interval(session.lower, session.upper, '.2f')}"
+    few = ""
+    if first.effective_sample_size < FEW:
+        few = f", fewer than {FEW}: the intervals may be much too narrow"
     left_out = ""
     if found.share_left_out > MANY_LEFT_OUT:
         left_out = f"; {found.share_left_out:.1%} of the sessions of the log are left out"
     return (
         f"first step {robust.value:.3f} {interval(robust.lower, robust.upper, '.3f')} (doubly robust), "
         f"{first.value:.3f} {interval(first.lower, first.upper, '.3f')} (SNIPS); "
-        f"{of_session}; {found.num_sessions:,} test sessions, worth {first.effective_sample_size:.0f}{left_out}"
+        f"{of_session}; {found.num_sessions:,} test sessions, worth {first.effective_sample_size:.0f}{few}{left_out}"
     )

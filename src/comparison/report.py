@@ -186,7 +186,7 @@ def _about_runs(comparison: Comparison) -> list[str]:
         few = [
             f"{setup.name} {setup.means[metric].num} of {len(setup.runs)}"
             for setup in setups
-            if setup.means[metric].num < len(setup.runs) and not metric.startswith(("ab/", "estimate/"))
+            if setup.means[metric].num < len(setup.runs) and not metric.startswith(("ab/", "estimate/", "offline/"))
         ]
         if few:
             notes.append(f"{metric} is the mean over the runs that have it: {listed(few)}.")
