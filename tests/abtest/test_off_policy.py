@@ -290,7 +290,7 @@ def test_the_report_says_what_was_left_out(mixed: Path, tmp_path: Path) -> None:
     assert found.share_left_out == pytest.approx(1 - found.num_sessions / found.num_read)
     assert found.share_left_out > 0.03
     *others, share, num_lines = remarks(found)
-    assert share.startswith(f"{found.share_left_out:.1%} of the {found.num_read:,} sessions of the log are left out. If")
+    assert share.startswith(f"{found.share_left_out:.1%} of the {found.num_read:,} sessions of the log are left")
     assert num_lines == "Left out: 1 lines that are not events."
     assert not any("below 30" in line for line in others)
     few = replace(found, first_step_snips=replace(found.first_step_snips, effective_sample_size=16.0))

@@ -172,7 +172,7 @@ def test_damaged_neighbours_are_computed_again(world: World, tmp_path: Path, dam
         "not a number of a track": (number_of, neighbours + len(world.catalog)),
     }
     if damage in wrong:
-        np.savez(path, **dict(zip(("number_of", "neighbours"), wrong[damage], strict=True)))
+        np.savez(path, number_of=wrong[damage][0], neighbours=wrong[damage][1])
     else:
         path.write_bytes(right[: len(right) // 2] if damage == "cut off" else b"")
     again = dataclasses.replace(world)
