@@ -68,7 +68,7 @@ LOGS = {2_000: 40, 20_000: 20, 100_000: 3}
 """Number of logs of mixed traffic of each size, in sessions."""
 SERVED_LOGS = {20_000: 5}
 """The same of a service that has lists."""
-FAIR_LOGS = {2_000: 40, 20_000: 10}
+FAIR_LOGS = {2_000: 40, 20_000: 8}
 """The same of mixed traffic in the other world."""
 ESTIMATES = ("first_step_snips", "first_step_dr", "session_snips")
 COLUMNS = ["sessions", "log", "model", "pick", "refused", "effective", "session_weight", *(

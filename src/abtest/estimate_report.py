@@ -18,7 +18,7 @@ HEAD = ("name", "how", "first step", "interval", "session", "interval")
 """Columns of the table."""
 
 FEW = 30
-"""Effective sample size below which intervals held the truth in 91 to 93 % of logs (experiments/off_policy)."""
+"""Effective sample size below which intervals held the truth in 91 to 94 % of logs (experiments/off_policy)."""
 
 MANY_LEFT_OUT = 0.01
 """Share of the sessions of a log; if more are left out, the reader is warned."""
