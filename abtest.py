@@ -33,11 +33,11 @@ def abtest(config: DictConfig) -> None:
 
     run_dir = Path(config.run_dir)
     check_flag("plan", config.plan)
-    if config.plan:
-        _plan(config, run_dir)
-        return
     if config.candidate is not None:
         _estimate(config, run_dir)
+        return
+    if config.plan:
+        _plan(config, run_dir)
         return
     refuse_used_folder(run_dir, "abtest.json")
     settings = instantiate(config.analysis, _convert_="all")
@@ -144,16 +144,18 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
     from src.terminal.tables import rows_table
-    from src.tracking.recommenders import locate_recommendations
+    from src.tracking.recommenders import attach_estimate, locate_recommendations
 
     refuse_used_folder(run_dir, "estimate.json")
     given = OmegaConf.to_container(config.candidate) if OmegaConf.is_config(config.candidate) else config.candidate
     others = {name: config[name] for name in ("control", "treatment", "pre")}
+    others |= {"experiment": config.experiment_name, "plan": True if config.plan else None}
     candidate = candidate_of(given, logs=config.logs, others=others, locate=locate_recommendations)
     settings = instantiate(config.estimate, _convert_="all")
     with console.status("reading logs"):
         folder = LogFolder.open(Path(str(config.logs)), Path(str(config.tracks)) if config.tracks else None)
-        log = OffPolicyLog(read_decisions(folder.logs, folder.catalog), folder)
+        decisions = read_decisions(folder.logs, folder.catalog, max_rejected=config.max_rejected)
+        log = OffPolicyLog(decisions, folder)
     with console.status("estimating"):
         behaviour = folder.candidate(
             candidate.name, pick=candidate.pick, artist_gap=candidate.artist_gap, file=candidate.file
@@ -163,7 +165,10 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
         write_estimate(found, rows, run_dir, given, provenance())
     console.print(rows_table(HEAD, rows, title="Estimates from the log"), "")
     console.print(*(f"- {line}" for line in remarks(found)), "", sep="\n", markup=False)
-    for name, line in (("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))):
+    lines = [("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))]
+    if attach_estimate(found.metrics(), run_dir, candidate.name, logs=folder.logs, pick=candidate.pick):
+        lines.append(("next", "python compare.py"))
+    for name, line in lines:
         console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
 

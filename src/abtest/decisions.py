@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float64, Int64
 from src.catalog import Catalog
 from src.datamodules.compressed import check_whole
 from src.datamodules.interleaved import separate
-from src.errors import InputError
+from src.errors import InputError, check_number
 from src.runs.cores import duckdb_settings
 
 _COLUMNS = (
@@ -56,6 +56,7 @@ class Decisions:
         propensities: probability with which each track was recommended; NaN for the first track of a session.
         left_out: number of sessions that were left out for each reason of LEFT_OUT.
         num_sessions: number of sessions of the log, with those that were left out.
+        lines_rejected: number of lines that are not events.
     """
 
     users: Int64[np.ndarray, "V"]
@@ -69,6 +70,7 @@ class Decisions:
     propensities: Float64[np.ndarray, "E"]
     left_out: dict[str, int]
     num_sessions: int
+    lines_rejected: int
 
     def __len__(self) -> int:
         return len(self.users)
@@ -84,19 +86,22 @@ class Decisions:
         return Decisions(**columns | {name: columns[name][chosen] for name in of_sessions})
 
 
-def read_decisions(folder: Path, catalog: Catalog) -> Decisions:
+def read_decisions(folder: Path, catalog: Catalog, *, max_rejected: int | float) -> Decisions:
     """Read every `data.json*` in a folder and below it.
 
     Args:
         folder: the folder.
         catalog: the catalogue that the track ids belong to.
+        max_rejected: accepted share of lines that are not events, in [0, 1]. A session with such a line is left out,
+            and long sessions are more likely to have one; the sessions that are left are too short.
 
     Returns:
         The sessions that can be used.
 
     Raises:
-        InputError: there are no logs, they cannot be read, or no line has a propensity.
+        InputError: there are no logs, they cannot be read, too many lines are not events, or no line has a propensity.
     """
+    check_number("max_rejected", max_rejected, least=0, most=1)
     files, where = _files(folder), f"logs={folder}"
     for path in files:
         check_whole(path, has_lines=True)
@@ -107,13 +112,22 @@ def read_decisions(folder: Path, catalog: Catalog) -> Decisions:
             known = database.execute(_ANY_PROPENSITY, {"files": names}).fetchone()
             if known == (0,):
                 raise InputError(
-                    f"{where}: no propensity in the first {_FIRST_LINES:,} lines; an estimate needs logs that were "
-                    "written with log.with_propensity=true"
+                    f"{where}: no line has a propensity; an estimate needs logs that were written with "
+                    "log.with_propensity=true (datamodule.prepare.log.with_propensity=true)"
                 )
-            lines = database.execute(_QUERY, {"files": names}).fetchnumpy()
+            database.execute(_READ_LINES, {"files": names})
+            counts = database.execute("SELECT count(*), count(*) FILTER (NOT is_event) FROM lines").fetchone()
+            lines = database.execute(_SORTED).fetchnumpy()
         except duckdb.Error as error:
             raise InputError(f"{where}: cannot read the logs: {' '.join(str(error).split())[:300]}") from None
-    return _sessions({name: np.asarray(column) for name, column in lines.items()}, catalog)
+    assert counts is not None
+    num_lines, num_rejected = counts
+    if num_rejected > max_rejected * num_lines:
+        raise InputError(
+            f"{where}: {num_rejected} of {num_lines} lines are not events, more than max_rejected={max_rejected:g} "
+            'allows; an event is {"message": "next" | "last", "timestamp", "user", "track", "time", …}'
+        )
+    return _sessions({name: np.asarray(column) for name, column in lines.items()}, catalog, num_rejected)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -127,26 +141,27 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-_FIRST_LINES = 20_000
-"""Lines that are searched for a propensity before the whole log is read."""
-
 _READ = f"""read_json($files, format = 'newline_delimited', columns = {_COLUMNS}, ignore_errors = true,
     maximum_object_size = 16777216)"""
 
-_ANY_PROPENSITY = f"SELECT count(propensity) FROM (SELECT propensity FROM {_READ} LIMIT {_FIRST_LINES})"
+_ANY_PROPENSITY = f"SELECT count(*) FROM (SELECT 1 FROM {_READ} WHERE propensity IS NOT NULL LIMIT 1)"
+"""Reads no further than to the first propensity."""
 
-_QUERY = f"""
+_READ_LINES = f"""
+    CREATE TABLE lines AS
     SELECT user AS user_id, timestamp, message = 'last' AS is_last, track, time,
         CASE message WHEN 'next' THEN COALESCE(recommendation, -1) ELSE -1 END AS recommendation,
         COALESCE(experiments, '') AS experiments, COALESCE(propensity, 'nan'::DOUBLE) AS propensity,
-        COALESCE(release, '') AS release
-    FROM (SELECT *, row_number() OVER () AS position FROM {_READ})
-    WHERE message IN ('next', 'last') AND timestamp IS NOT NULL AND user IS NOT NULL AND track IS NOT NULL
-        AND isfinite(time)
-    ORDER BY user, timestamp, position"""
+        COALESCE(release, '') AS release,
+        COALESCE(message IN ('next', 'last') AND timestamp IS NOT NULL AND user IS NOT NULL AND track IS NOT NULL
+            AND isfinite(time), FALSE) AS is_event
+    FROM {_READ}"""
+
+_SORTED = """
+    SELECT * EXCLUDE (is_event) FROM lines WHERE is_event ORDER BY user_id, timestamp, rowid"""
 
 
-def _sessions(lines: dict[str, np.ndarray], catalog: Catalog) -> Decisions:
+def _sessions(lines: dict[str, np.ndarray], catalog: Catalog, lines_rejected: int) -> Decisions:
     """Cut the lines of each user after each `last`, and leave out sessions by LEFT_OUT."""
     user = lines["user_id"]
     begins = np.concatenate([[True], (user[1:] != user[:-1]) | lines["is_last"][:-1]])
@@ -187,6 +202,7 @@ def _sessions(lines: dict[str, np.ndarray], catalog: Catalog) -> Decisions:
         propensities=propensities,
         left_out=left_out,
         num_sessions=len(first),
+        lines_rejected=lines_rejected,
     )
 
 

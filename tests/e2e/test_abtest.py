@@ -122,6 +122,18 @@ def test_the_result_of_two_runs_is_attached_to_them_in_mlflow(tmp_path: Path) ->
         assert data.metrics[f"ab/mean_time_per_session_{role}_mean"] == record["effects"][0][f"{role}_mean"]
         assert data.tags["ab_role"] == role
         assert {Path(file.path).name for file in client.list_artifacts(ids[model], "abtest")} == REPORT
+    mixed = "arms={C: random, T1: random, T2: sticky_artist, T3: popular}"
+    simulate(tmp_path, *SMALL, mixed, "sessions=3000", "hydra.run.dir=mixed")
+    loose = "estimate.min_effective_sample_size=2"
+    done = abtest(tmp_path, "logs=mixed/logs", f"candidate={short}", loose, "hydra.run.dir=estimate")
+    assert done.stdout.splitlines()[-1] == "next         python compare.py"
+    estimate = json.loads((tmp_path / "estimate" / "estimate.json").read_text())
+    data = client.get_run(ids["artist"]).data
+    assert data.metrics["estimate/first_step_dr"] == estimate["offline/first_step_dr"]
+    assert (data.tags["estimate_logs"], data.tags["estimate_pick"]) == (str(tmp_path / "mixed" / "logs"), "uniform")
+    attached = {Path(file.path).name for file in client.list_artifacts(ids["artist"], "estimate")}
+    assert attached == {"estimate.json", "estimate.md"}
+    assert "estimate/first_step_dr" not in client.get_run(ids["track"]).data.metrics
 
 
 @pytest.mark.parametrize(
