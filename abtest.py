@@ -12,6 +12,9 @@ from src.terminal.console import console
 from src.terminal.entry import verb
 from src.terminal.words import experiment_as_name
 
+_USUAL = {"interleaved": "separate", "unfinished": "drop"}
+"""How an estimate reads sessions; other values of these settings are refused beside `candidate`."""
+
 
 @verb("abtest", rewrite=experiment_as_name, sweepers=[Sweep])
 def abtest(config: DictConfig) -> None:
@@ -22,7 +25,7 @@ def abtest(config: DictConfig) -> None:
     from src.abtest.doubts import doubts, exposures, split_sentence
     from src.abtest.log import read_users
     from src.abtest.report import FILES, details, explain_columns, write_report
-    from src.abtest.sources import arms_to_play
+    from src.abtest.sources import arms_to_play, check_effect
     from src.recommender_names import parse_name, recommender_name
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
@@ -36,6 +39,7 @@ def abtest(config: DictConfig) -> None:
     if config.candidate is not None:
         _estimate(config, run_dir)
         return
+    check_effect(config.effect, is_plan=config.plan)
     if config.plan:
         _plan(config, run_dir)
         return
@@ -149,12 +153,14 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     refuse_used_folder(run_dir, "estimate.json")
     given = OmegaConf.to_container(config.candidate) if OmegaConf.is_config(config.candidate) else config.candidate
     others = {name: config[name] for name in ("control", "treatment", "pre")}
-    others |= {"experiment": config.experiment_name, "plan": True if config.plan else None}
+    others |= {"experiment": config.experiment_name, "plan": True if config.plan else None, "effect": config.effect}
+    others |= {name: None if config[name] == usual else config[name] for name, usual in _USUAL.items()}
     candidate = candidate_of(given, logs=config.logs, others=others, locate=locate_recommendations)
     settings = instantiate(config.estimate, _convert_="all")
+    reading = {name: config[name] for name in ("max_rejected", "session_gap_minutes")}
     with console.status("reading logs"):
         folder = LogFolder.open(Path(str(config.logs)), Path(str(config.tracks)) if config.tracks else None)
-        decisions = read_decisions(folder.logs, folder.catalog, max_rejected=config.max_rejected)
+        decisions = read_decisions(folder.logs, folder.catalog, **reading)
         log = OffPolicyLog(decisions, folder)
     with console.status("estimating"):
         behaviour = folder.candidate(

@@ -163,7 +163,9 @@ def estimate(models: Path, sessions: int, log: int, served: bool) -> list[dict[s
     with tempfile.TemporaryDirectory() as name:
         simulate(world_of(models), arms, Path(name), sessions, log, write_logs=True)
         folder = LogFolder.open(Path(name) / "logs")
-        known = OffPolicyLog(read_decisions(folder.logs, folder.catalog, max_rejected=0.0), folder)
+        known = OffPolicyLog(
+            read_decisions(folder.logs, folder.catalog, max_rejected=0.0, session_gap_minutes=30), folder
+        )
     for model, pick in CANDIDATES:
         row: dict[str, Any] = {"sessions": sessions, "log": log, "model": model, "pick": pick, "refused": ""}
         file = lists_of(models, model) if pick else None

@@ -14,8 +14,8 @@ import duckdb
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from src.abtest.log import check_session_gap, event_files
 from src.catalog import Catalog
-from src.datamodules.compressed import check_whole
 from src.datamodules.interleaved import separate
 from src.errors import InputError, check_number
 from src.runs.cores import duckdb_settings
@@ -24,9 +24,6 @@ _COLUMNS = (
     "{message: 'VARCHAR', timestamp: 'BIGINT', user: 'BIGINT', track: 'BIGINT', time: 'DOUBLE', "
     "recommendation: 'BIGINT', experiments: 'VARCHAR', propensity: 'DOUBLE', release: 'VARCHAR'}"
 )
-
-_GAP_MS = 30 * 60_000
-"""Longest pause in a session of a user with several sessions at the same time."""
 
 LEFT_OUT = {
     "without_end": "sessions without a `last` event",
@@ -86,7 +83,9 @@ class Decisions:
         return Decisions(**columns | {name: columns[name][chosen] for name in of_sessions})
 
 
-def read_decisions(folder: Path, catalog: Catalog, *, max_rejected: int | float) -> Decisions:
+def read_decisions(
+    folder: Path, catalog: Catalog, *, max_rejected: int | float, session_gap_minutes: int | float
+) -> Decisions:
     """Read every `data.json*` in a folder and below it.
 
     Args:
@@ -94,6 +93,7 @@ def read_decisions(folder: Path, catalog: Catalog, *, max_rejected: int | float)
         catalog: the catalogue that the track ids belong to.
         max_rejected: accepted share of lines that are not events, in [0, 1]. A session with such a line is left out,
             and long sessions are more likely to have one; the sessions that are left are too short.
+        session_gap_minutes: longest pause in a session, in minutes; a longer one before a `next` ends it.
 
     Returns:
         The sessions that can be used.
@@ -102,10 +102,9 @@ def read_decisions(folder: Path, catalog: Catalog, *, max_rejected: int | float)
         InputError: there are no logs, they cannot be read, too many lines are not events, or no line has a propensity.
     """
     check_number("max_rejected", max_rejected, least=0, most=1)
-    files, where = _files(folder), f"logs={folder}"
-    for path in files:
-        check_whole(path, has_lines=True)
-    names = [glob.escape(str(file)) for file in files]
+    check_session_gap(session_gap_minutes)
+    where = f"logs={folder}"
+    names = [glob.escape(str(file)) for file in event_files(folder, where)]
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
         try:
@@ -127,18 +126,8 @@ def read_decisions(folder: Path, catalog: Catalog, *, max_rejected: int | float)
             f"{where}: {num_rejected} of {num_lines} lines are not events, more than max_rejected={max_rejected:g} "
             'allows; an event is {"message": "next" | "last", "timestamp", "user", "track", "time", …}'
         )
-    return _sessions({name: np.asarray(column) for name, column in lines.items()}, catalog, num_rejected)
-
-
-def _files(folder: Path) -> list[Path]:
-    where = f"logs={folder}"
-    if not folder.is_dir():
-        raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
-    paths = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
-    files = sorted(path for path in map(Path, paths) if path.is_file())
-    if not files:
-        raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
-    return files
+    lines = {name: np.asarray(column) for name, column in lines.items()}
+    return _sessions(lines, catalog, num_rejected, gap_ms=session_gap_minutes * 60_000)
 
 
 _READ = f"""read_json($files, format = 'newline_delimited', columns = {_COLUMNS}, ignore_errors = true,
@@ -161,14 +150,14 @@ _SORTED = """
     SELECT * EXCLUDE (is_event) FROM lines WHERE is_event ORDER BY user_id, timestamp, rowid"""
 
 
-def _sessions(lines: dict[str, np.ndarray], catalog: Catalog, lines_rejected: int) -> Decisions:
-    """Cut the lines of each user after each `last`, and leave out sessions by LEFT_OUT."""
-    user = lines["user_id"]
-    begins = np.concatenate([[True], (user[1:] != user[:-1]) | lines["is_last"][:-1]])
+def _sessions(lines: dict[str, np.ndarray], catalog: Catalog, lines_rejected: int, *, gap_ms: int | float) -> Decisions:
+    """Cut the lines of each user after each `last` and at long pauses, and leave out sessions by LEFT_OUT."""
+    user, is_late = lines["user_id"], (np.diff(lines["timestamp"]) > gap_ms) & ~lines["is_last"][1:]
+    begins = np.concatenate([[True], (user[1:] != user[:-1]) | lines["is_last"][:-1] | is_late])
     texts = np.char.add(np.char.add(lines["experiments"].astype(str), "\n"), lines["release"].astype(str))
     settings, lines["setting"] = np.unique(texts, return_inverse=True)
     del lines["experiments"], lines["release"]
-    lines, begins, _ = separate(lines, begins, policy="separate", gap_ms=_GAP_MS)
+    lines, begins, _ = separate(lines, begins, policy="separate", gap_ms=gap_ms)
     first = np.flatnonzero(begins)
     lengths = np.diff(first, append=len(begins))
     is_first, is_end = begins, np.append(begins[1:], True)

@@ -74,7 +74,7 @@ def read_users(
     """
     check_number("max_rejected", max_rejected, least=0, most=1)
     check_policy("interleaved", interleaved)
-    check_number("session_gap_minutes", session_gap_minutes, above=0, most=1e9, hint="30 is usual")
+    check_session_gap(session_gap_minutes)
     if unfinished not in UNFINISHED:
         raise InputError(f"unfinished must be one of {', '.join(UNFINISHED)}, got {unfinished!r}")
     where = f"{called}={folder}"
@@ -114,6 +114,15 @@ def read_users(
         num_events=num_lines,
         **sums_of_users(counted),
     )
+
+
+def check_session_gap(minutes: int | float) -> None:
+    """Refuse a longest pause that is out of range.
+
+    Raises:
+        InputError: it is.
+    """
+    check_number("session_gap_minutes", minutes, above=0, most=1e9, hint="30 is usual")
 
 
 def event_files(folder: Path, where: str) -> list[Path]:

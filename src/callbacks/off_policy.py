@@ -23,6 +23,7 @@ class OffPolicyEstimates(Callback):
     Args:
         context: of the run; has the file of recommendations.
         split: how the sessions were divided; only `time` says which sessions the model has not seen.
+        session_gap_minutes: longest pause in a session, in minutes, as in the pairs.
         pick: how a track is picked from its list.
         artist_gap: number of previous tracks whose artists are avoided.
         settings: when an estimate is made, and how.
@@ -36,6 +37,7 @@ class OffPolicyEstimates(Callback):
         context: RunContext,
         *,
         split: str,
+        session_gap_minutes: int | float,
         pick: str,
         artist_gap: int,
         settings: EstimateSettings,
@@ -43,7 +45,7 @@ class OffPolicyEstimates(Callback):
         if pick not in PICKS:
             raise InputError(f"callbacks.off_policy.pick must be one of {', '.join(PICKS)}, got {pick!r}")
         check_number("callbacks.off_policy.artist_gap", artist_gap, whole=True, least=0, most=1000)
-        self._context, self._split = context, split
+        self._context, self._split, self._gap_minutes = context, split, session_gap_minutes
         self._pick, self._artist_gap, self._settings = pick, artist_gap, settings
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
@@ -73,7 +75,7 @@ class OffPolicyEstimates(Callback):
         path = self._path
         folder = LogFolder.open(path / "logs" if (path / "logs").is_dir() else path, path / "tracks.json")
         # the datamodule has refused logs with too many lines that are not events
-        sessions = read_decisions(folder.logs, folder.catalog, max_rejected=1.0)
+        sessions = read_decisions(folder.logs, folder.catalog, max_rejected=1.0, session_gap_minutes=self._gap_minutes)
         is_test = sessions.started_ms > self._context.datamodule.seen_until_ms
         if not is_test.any():
             raise InputError(

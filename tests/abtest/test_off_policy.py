@@ -243,7 +243,7 @@ def test_a_log_without_a_session_that_can_be_used_is_refused(mixed: Path, tmp_pa
         lambda number, line: line if number % 2 else re.sub(r'"time": [\d.]+', '"time": 2', line),
     )
     folder = opened(mixed)[0]
-    decisions = read_decisions(some / "logs", folder.catalog, max_rejected=0.0)
+    decisions = read_decisions(some / "logs", folder.catalog, max_rejected=0.0, session_gap_minutes=30)
     with pytest.raises(InputError, match=r"none of 1500 sessions can be used: [\d,]+ sessions with a share below 0"):
         OffPolicyLog(decisions.where(np.zeros(len(decisions), bool)), folder)
 
@@ -285,7 +285,7 @@ def test_the_report_says_what_was_left_out(mixed: Path, tmp_path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*(line for n, line in enumerate(lines) if n % 100), "x"]) + "\n", encoding="utf-8")
     folder = LogFolder.open(tmp_path / "run" / "logs")
-    log = OffPolicyLog(read_decisions(folder.logs, folder.catalog, max_rejected=0.01), folder)
+    log = OffPolicyLog(read_decisions(folder.logs, folder.catalog, max_rejected=0.01, session_gap_minutes=30), folder)
     found = log.estimate(folder.candidate("popular", pick="uniform", artist_gap=0, file=None), settings())
     assert found.share_left_out == pytest.approx(1 - found.num_sessions / found.num_read)
     assert found.share_left_out > 0.03

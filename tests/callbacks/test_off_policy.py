@@ -55,7 +55,10 @@ def test_the_latest_tenth_of_the_sessions_is_estimated(
     assert line.count("\n") == 1
     assert re.search(r"300 test sessions, worth \d+, fewer than 30: the intervals may be much too narrow$", line)
     metrics, folder = context.history.test, opened(run)[0]
-    sessions, number = read_decisions(folder.logs, folder.catalog, max_rejected=0.0), np.arange(3000)
+    sessions, number = (
+        read_decisions(folder.logs, folder.catalog, max_rejected=0.0, session_gap_minutes=30),
+        np.arange(3000),
+    )
     assert (np.diff(sessions.started_ms[2698:2702]) > 0).all(), "no other session starts when the first one does"
     log = OffPolicyLog(sessions.where(number >= 2700), folder, sessions.where(number < 2700))
     candidate = folder.candidate("lists", pick="uniform", artist_gap=0, file=run / "recommendations.jsonl")
