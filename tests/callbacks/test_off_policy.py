@@ -32,7 +32,7 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def printed(context: RunContext, capsys: pytest.CaptureFixture[str], **changes: Any) -> str:
     usual: dict[str, Any] = {
-        "split": "time", "pick": "uniform", "artist_gap": 0, "settings": settings(),
+        "split": "time", "session_gap_minutes": 30, "pick": "uniform", "artist_gap": 0, "settings": settings(),
     }  # fmt: skip
     callback = OffPolicyEstimates(context, **{**usual, **changes})
     callback.on_test_end(Trainer(logger=False, enable_checkpointing=False), LightningModule())
