@@ -90,7 +90,7 @@ class RankingMetrics(Callback):
         ranks, metrics = self._rank(pl_module, queries, "test")
         beyond, covered = self._beyond_accuracy(pl_module, queries)
         per_query = pd.concat([metrics, beyond], axis=1)
-        means = {name: float(mean) for name, mean in per_query.mean().items()}
+        means = {str(name): float(mean) for name, mean in per_query.mean().items()}
         if num_sessions > 1:
             for name in metrics:
                 interval = MeanInterval.of_clusters(metrics[name].to_numpy(), queries.session, LEVEL)

@@ -135,7 +135,7 @@ class LastTrack(nn.Module):
         if repeats != "always" and not max_length:
             raise InputError(
                 f"context.repeats={repeats} needs the tracks of the session, and context.max_length is 0; "
-                "use context.max_length=50"
+                "use context.max_length=20"
             )
         self.max_length = max_length
         self.repeats = Repeats(repeats, vocabulary, most=repeats_up_to, learns=learns)
