@@ -126,8 +126,8 @@ def read_decisions(
             f"{where}: {num_rejected} of {num_lines} lines are not events, more than max_rejected={max_rejected:g} "
             'allows; an event is {"message": "next" | "last", "timestamp", "user", "track", "time", …}'
         )
-    lines = {name: np.asarray(column) for name, column in lines.items()}
-    return _sessions(lines, catalog, num_rejected, gap_ms=session_gap_minutes * 60_000)
+    columns = {name: np.asarray(column) for name, column in lines.items()}
+    return _sessions(columns, catalog, num_rejected, gap_ms=session_gap_minutes * 60_000)
 
 
 _READ = f"""read_json($files, format = 'newline_delimited', columns = {_COLUMNS}, ignore_errors = true,
