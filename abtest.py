@@ -1,5 +1,6 @@
 """From event logs to a verdict: the effect of each treatment with its interval, and checks of the experiment."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from src.terminal.console import console
 from src.terminal.entry import verb
 from src.terminal.words import experiment_as_name
 
+_USUAL = {"interleaved": "separate", "unfinished": "drop"}
+"""How an estimate reads sessions; other values of these settings are refused beside `candidate`."""
+
 
 @verb("abtest", rewrite=experiment_as_name, sweepers=[Sweep])
 def abtest(config: DictConfig) -> None:
@@ -21,7 +25,7 @@ def abtest(config: DictConfig) -> None:
     from src.abtest.doubts import doubts, exposures, split_sentence
     from src.abtest.log import read_users
     from src.abtest.report import FILES, details, explain_columns, write_report
-    from src.abtest.sources import arms_to_play
+    from src.abtest.sources import arms_to_play, check_effect
     from src.recommender_names import parse_name, recommender_name
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
@@ -32,11 +36,12 @@ def abtest(config: DictConfig) -> None:
 
     run_dir = Path(config.run_dir)
     check_flag("plan", config.plan)
-    if config.plan:
-        _plan(config, run_dir)
-        return
     if config.candidate is not None:
         _estimate(config, run_dir)
+        return
+    check_effect(config.effect, is_plan=config.plan)
+    if config.plan:
+        _plan(config, run_dir)
         return
     refuse_used_folder(run_dir, "abtest.json")
     settings = instantiate(config.analysis, _convert_="all")
@@ -80,6 +85,9 @@ def abtest(config: DictConfig) -> None:
         users = read_users(logs, experiment=experiment, **reading)
     with console.status("comparing"):
         analysis = analyse(users, settings, pre_period)
+        if arms is not None:
+            names_of_arms = {arm: names[role] or "" for arm, role in (("C", "control"), ("T1", "treatment"))}
+            analysis = replace(analysis, recommenders=names_of_arms)
         write_report(analysis, run_dir, provenance())
     attach_abtest(analysis.record(), run_dir, names)
     console.print(users_table(exposures(analysis)))
@@ -140,16 +148,20 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
     from src.terminal.tables import rows_table
-    from src.tracking.recommenders import locate_recommendations
+    from src.tracking.recommenders import attach_estimate, locate_recommendations
 
     refuse_used_folder(run_dir, "estimate.json")
     given = OmegaConf.to_container(config.candidate) if OmegaConf.is_config(config.candidate) else config.candidate
     others = {name: config[name] for name in ("control", "treatment", "pre")}
+    others |= {"experiment": config.experiment_name, "plan": True if config.plan else None, "effect": config.effect}
+    others |= {name: None if config[name] == usual else config[name] for name, usual in _USUAL.items()}
     candidate = candidate_of(given, logs=config.logs, others=others, locate=locate_recommendations)
     settings = instantiate(config.estimate, _convert_="all")
+    reading = {name: config[name] for name in ("max_rejected", "session_gap_minutes")}
     with console.status("reading logs"):
         folder = LogFolder.open(Path(str(config.logs)), Path(str(config.tracks)) if config.tracks else None)
-        log = OffPolicyLog(read_decisions(folder.logs, folder.catalog), folder)
+        decisions = read_decisions(folder.logs, folder.catalog, **reading)
+        log = OffPolicyLog(decisions, folder)
     with console.status("estimating"):
         behaviour = folder.candidate(
             candidate.name, pick=candidate.pick, artist_gap=candidate.artist_gap, file=candidate.file
@@ -159,7 +171,10 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
         write_estimate(found, rows, run_dir, given, provenance())
     console.print(rows_table(HEAD, rows, title="Estimates from the log"), "")
     console.print(*(f"- {line}" for line in remarks(found)), "", sep="\n", markup=False)
-    for name, line in (("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))):
+    lines = [("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))]
+    if attach_estimate(found.metrics(), run_dir, candidate.name, logs=folder.logs, pick=candidate.pick):
+        lines.append(("next", "python compare.py"))
+    for name, line in lines:
         console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
 

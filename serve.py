@@ -44,22 +44,22 @@ def serve(config: DictConfig) -> None:
 def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
     from src.runs.folder import refuse_used_folder
     from src.serving.server import run
-    from src.serving.starting import prepare_service
+    from src.serving.starting import prepared_service
 
     remedy = "choose another folder with run_dir=<folder>"  # which wins over hydra.run.dir=
     refuse_used_folder(Path(given["run_dir"]).absolute(), "serve.json", remedy)
     busy = partial(console.status, "loading recommendations")
-    settings, release = prepare_service(given, request, warn=_warn, busy=busy)
-    show = partial(console.print, soft_wrap=True, markup=False, highlight=False)
-    show(f"experiment   {release.experiment}")
-    for name, arm in release.arms.items():
-        picks = f"pick={arm.pick}, artist_gap={arm.artist_gap}"
-        picks += f", context=session of the last {arm.num_lists} lists" * arm.is_of_session
-        how = f"{picks}{', lists of users' * (arm.policy == 'user_lists')}" if arm.has_lists else _WITHOUT_LISTS
-        show(f"arm {name:<8} {arm.recommender}, {how}")
-    show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
-    show(f"run folder   {settings.run_dir}")
-    run(settings, show)
+    with prepared_service(given, request, warn=_warn, busy=busy) as (settings, release):
+        show = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+        show(f"experiment   {release.experiment}")
+        for name, arm in release.arms.items():
+            picks = f"pick={arm.pick}, artist_gap={arm.artist_gap}"
+            picks += f", context=session of the last {arm.num_lists} lists" * arm.is_of_session
+            how = f"{picks}{', lists of users' * (arm.policy == 'user_lists')}" if arm.has_lists else _WITHOUT_LISTS
+            show(f"arm {name:<8} {arm.recommender}, {how}")
+        show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
+        show(f"run folder   {settings.run_dir}")
+        run(settings, show)
 
 
 def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:

@@ -4,17 +4,28 @@ The unit is the user: each metric has one value per user. The intervals and test
 of the verdict is in `verdict.py`.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 
 from src.abtest.families import Decision, decide, p_value_of
 from src.abtest.methods import methods
-from src.abtest.metrics import IN_POINTS, LOWER_IS_BETTER, METRICS, Values, metric_values, metrics_of, parts
+from src.abtest.metrics import (
+    IN_POINTS,
+    LOWER_IS_BETTER,
+    METRICS,
+    Values,
+    difference,
+    is_better,
+    metric_values,
+    metrics_of,
+    parts,
+    unit_of,
+)
 from src.abtest.result import Analysis, Effect
 from src.abtest.settings import AnalysisSettings
 from src.abtest.slices import changes, slices
-from src.abtest.unfinished import compare_unfinished
+from src.abtest.unfinished import compare_unfinished, count_unfinished
 from src.abtest.users import Users
 from src.abtest.verdict import verdict
 from src.errors import InputError
@@ -38,14 +49,17 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
         One effect for each metric and treatment, and a verdict for each treatment.
 
     Raises:
-        InputError: an arm has fewer than two users, `split` does not fit the arms, or `pre_period` overlaps the
-            experiment or has none of its users.
+        InputError: an arm has fewer than two users, `split` does not fit the arms, the log has no values of the primary
+            metric, or `pre_period` overlaps the experiment or has none of its users.
     """
     counts = np.bincount(users.arm_of, minlength=len(users.arms))
     for arm, count in zip(users.arms, counts.tolist(), strict=True):
         if count < 2:
+            num_cut_off = count_unfinished(users)[arm]
+            hint = f" with a finished session ({num_cut_off:,} have no `last`; unfinished=keep counts them)"
             raise InputError(
-                f"arm {arm} of experiment {users.experiment} has {count} user{'s' * (count != 1)}; "
+                f"arm {arm} of experiment {users.experiment} has {count} user{'s' * (count != 1)}"
+                f"{hint * (num_cut_off > 0 and not users.keeps_unfinished)}; "
                 "a comparison needs at least two users in each arm"
             )
     planned = settings.shares(users.arms)
@@ -53,12 +67,14 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
         _check_pre_period(users, pre_period)
     treatments = list(enumerate(users.arms[1:], start=1))
     metrics = metrics_of(users)
+    if settings.primary not in metrics:
+        raise InputError(
+            f"analysis.primary={settings.primary}: the log has no fallbacks; choose another metric, or write them "
+            "with log.with_fallback=true of serve.py"
+        )
     values = {metric: metric_values(users, metric) for metric in metrics}
-    groups = {
-        (arm, metric): GroupSummary.of(values[metric][users.arm_of == number])
-        for number, arm in enumerate(users.arms)
-        for metric in metrics
-    }
+    own = {arm: np.flatnonzero(users.arm_of == number) for number, arm in enumerate(users.arms)}
+    groups = {(arm, metric): GroupSummary.of(values[metric][own[arm]]) for arm in users.arms for metric in metrics}
     decisions = decide(
         {
             (arm, metric): p_value_of(metric, groups[users.arms[0], metric], groups[arm, metric], settings)
@@ -74,7 +90,7 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
         for number, arm in treatments:
             samples, decision = (groups[users.arms[0], metric], groups[arm, metric]), decisions[arm, metric]
             effect = _compare(arm, metric, samples, decision, settings)
-            if settings.bootstrap_rounds and metric == settings.primary:
+            if settings.bootstrap_rounds and metric == settings.primary and metric not in IN_POINTS:
                 effect = _with_bootstrap(effect, users, values[metric], number, settings, rng)
             if METRICS[metric][1] and metric not in IN_POINTS:
                 effect = _with_ratio(effect, users, number)
@@ -131,14 +147,14 @@ def _compare(
 ) -> Effect:
     unit = 1.0 if metric in IN_POINTS else None
     sheet = welch(*samples, float(settings.alpha), unit)
-    relative = welch(*samples, decision.alpha, unit) if unit else fieller(*samples, decision.alpha)
+    relative = difference(metric, *samples, decision.alpha)
     effect = Effect(
         treatment=treatment,
         metric=metric,
         family=decision.family,
         margin=decision.margin,
-        unit="points" if unit else "%",
-        decision=_word(metric, decision, relative),
+        unit=unit_of(metric),
+        decision=_word(metric, decision, samples, relative),
         control_users=samples[0].num,
         treatment_users=samples[1].num,
         control_mean=samples[0].mean,
@@ -150,7 +166,7 @@ def _compare(
         tested=decision.tested,
         holm_p_value=decision.holm_p_value,
         holm_significant=decision.significant if settings.correction else None,
-        **asdict(sheet),
+        **vars(sheet),
     )
     if unit:
         return effect
@@ -168,18 +184,21 @@ def _compare(
     return effect
 
 
-def _word(metric: str, decision: Decision, difference: PercentDifference) -> str:
+def _word(
+    metric: str, decision: Decision, samples: tuple[GroupSummary, GroupSummary], effect: PercentDifference
+) -> str:
     sign = -1 if metric in LOWER_IS_BETTER else 1
-    if np.isnan(difference.p_value):
-        return "no test"
+    if np.isnan(effect.p_value):  # no value varies: a guardrail can still be far beyond its margin
+        is_broken = decision.family == "guardrail" and sign * effect.effect_percent < -decision.margin
+        return "broken" if is_broken else "no test"
     if decision.family == "guardrail":
-        best = max(sign * difference.lower_percent, sign * difference.upper_percent)
+        best = max(sign * effect.lower_percent, sign * effect.upper_percent)
         return "holds" if decision.significant else "broken" if best < -decision.margin else "not shown"
     if not decision.tested:
         return "not tested"
     if not decision.significant:
         return "not significant"
-    return "better" if sign * difference.effect_percent > 0 else "worse"
+    return "better" if is_better(metric, samples[0].mean, samples[1].mean) else "worse"
 
 
 def _with_bootstrap(

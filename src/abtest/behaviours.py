@@ -31,12 +31,14 @@ class LogFolder:
         catalog: the catalogue of the tracks.
         popular: distinct rows of the most played tracks; may be empty.
         releases: file `release.json` of each release, by its version.
+        is_served: whether a service wrote the logs; its fallbacks are others than those of the simulator.
     """
 
     logs: Path
     catalog: Catalog
     popular: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     releases: Mapping[str, Path]
+    is_served: bool = False
 
     @classmethod
     def open(cls, logs: Path, tracks: Path | None = None) -> "LogFolder":
@@ -49,6 +51,8 @@ class LogFolder:
         Raises:
             InputError: there is no catalogue, or it cannot be read.
         """
+        if not logs.is_dir():
+            raise InputError(f"logs={logs}: no such folder; name a folder with data.json files in it or below it")
         beside = (logs, *logs.absolute().parents[:2])
         if tracks is None:
             tracks = next((path for folder in beside if (path := folder / "tracks.json").is_file()), None)
@@ -56,15 +60,16 @@ class LogFolder:
             raise InputError(f"logs={logs}: no tracks.json in it or beside it; name the catalogue, tracks=<file>")
         catalog, top_file = read_catalog(tracks), tracks.with_name("top_tracks.json")
         popular = read_top_tracks(top_file, catalog) if top_file.is_file() else np.empty(0, np.int64)
-        found = [
-            *logs.rglob("release.json"),
-            *(path for folder in beside for path in folder.glob("store/*/release.json")),
-        ]
+        simulated = list(logs.rglob("release.json"))
+        served = sorted(path for folder in beside for path in folder.glob("store/*/release.json"))
+        if not len(popular) and served:
+            popular = _popular_of(served[-1].parent, _rows_of(served[-1].parent, catalog))
         return cls(
             logs=logs,
             catalog=catalog,
-            popular=np.array(list(dict.fromkeys(popular.tolist())), np.int64),
-            releases={str(version): path for path in found if (version := _json(path).get("version"))},
+            popular=_distinct(popular),
+            releases={str(version): path for path in (*simulated, *served) if (version := _json(path).get("version"))},
+            is_served=bool(served),
         )
 
     def behaviour(self, experiments: str, release: str) -> Behaviour | None:
@@ -86,7 +91,8 @@ class LogFolder:
         return self._served(path.parent, str(arm), given)
 
     def candidate(self, name: str, *, pick: str, artist_gap: int, file: Path | None) -> Behaviour:
-        """The recommender that is estimated. If its list has no track left, any track is drawn, as in the simulator.
+        """The recommender that is estimated. If its list has no track left, it does what the writer of the logs does:
+        a service uses its fallbacks, and the simulator draws any track.
 
         Args:
             name: `random`, `popular`, `sticky_artist`, or any other name of a recommender with lists.
@@ -95,13 +101,19 @@ class LogFolder:
             file: its lists; None without.
 
         Raises:
-            InputError: the lists cannot be read, or are for another catalogue.
+            InputError: the lists cannot be read, or are for another catalogue; or the most played tracks are not known.
         """
+        if name == "popular" and file is None and not len(self.popular):
+            raise InputError(
+                f"candidate=popular: logs={self.logs} have no top_tracks.json beside the catalogue; copy it there, or "
+                "name a catalogue that has one: tracks=<path>/tracks.json"
+            )
+        fallbacks = _SERVICE if self.is_served else _SIMULATOR
         if file is None:
-            return self._make({"policy": name, "pick": "uniform", "artist_gap": 0}, None, **_SIMULATOR)
+            return self._make({"policy": name, "pick": "uniform", "artist_gap": 0}, None, **fallbacks)
         given = Recommendations.read(file, self.catalog)
         policy = "lists" if given.users is None else "user_lists"
-        return self._make({"policy": policy, "pick": pick, "artist_gap": artist_gap}, given, **_SIMULATOR)
+        return self._make({"policy": policy, "pick": pick, "artist_gap": artist_gap}, given, **fallbacks)
 
     def _simulated(self, given: Mapping[str, Any]) -> Behaviour | None:
         if given["policy"] == "popular":
@@ -114,8 +126,7 @@ class LogFolder:
         return self._make(given, Recommendations.read(file, self.catalog), **_SIMULATOR)
 
     def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour:
-        rows = np.append(self.catalog.rows_of(np.load(folder / "track_ids.npy", allow_pickle=False)), -1)
-        popular, known = np.load(folder / "top_tracks.npy", allow_pickle=False), None
+        rows, known = _rows_of(folder, self.catalog), None
         if (file := folder / f"lists_{arm}.npy").is_file():
             known, users = rows[np.load(file, allow_pickle=False)], None
             if (of_users := folder / f"users_{arm}.npy").is_file():
@@ -125,8 +136,7 @@ class LogFolder:
                 by_row[rows[:-1]] = known
                 known = by_row
             known = Recommendations(rows=known, scores=np.full(known.shape, np.nan, np.float32), users=users)
-        top = np.array(list(dict.fromkeys(rows[popular].tolist())), np.int64)
-        return self._make(given, known, popular=top, **_SERVICE)
+        return self._make(given, known, popular=_distinct(_popular_of(folder, rows)), **_SERVICE)
 
     def _make(
         self,
@@ -150,6 +160,20 @@ class LogFolder:
             fallbacks=tuple(source for source in fallbacks if lists is not None),
             draws=draws,
         )
+
+
+def _rows_of(release: Path, catalog: Catalog) -> np.ndarray:
+    """Row in a catalogue of each track of a release of the service, and −1 for its −1."""
+    return np.append(catalog.rows_of(np.load(release / "track_ids.npy", allow_pickle=False)), -1)
+
+
+def _popular_of(release: Path, rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows[np.load(release / "top_tracks.npy", allow_pickle=False)])
+
+
+def _distinct(rows: np.ndarray) -> np.ndarray:
+    """Each row once, in the order of the first; −1, a track that the catalogue does not have, is left out."""
+    return np.array([row for row in dict.fromkeys(rows.tolist()) if row >= 0], np.int64)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -14,19 +14,16 @@ import duckdb
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from src.abtest.log import check_session_gap, event_files
 from src.catalog import Catalog
-from src.datamodules.compressed import check_whole
 from src.datamodules.interleaved import separate
-from src.errors import InputError
+from src.errors import InputError, check_number
 from src.runs.cores import duckdb_settings
 
 _COLUMNS = (
     "{message: 'VARCHAR', timestamp: 'BIGINT', user: 'BIGINT', track: 'BIGINT', time: 'DOUBLE', "
     "recommendation: 'BIGINT', experiments: 'VARCHAR', propensity: 'DOUBLE', release: 'VARCHAR'}"
 )
-
-_GAP_MS = 30 * 60_000
-"""Longest pause in a session of a user with several sessions at the same time."""
 
 LEFT_OUT = {
     "without_end": "sessions without a `last` event",
@@ -56,6 +53,7 @@ class Decisions:
         propensities: probability with which each track was recommended; NaN for the first track of a session.
         left_out: number of sessions that were left out for each reason of LEFT_OUT.
         num_sessions: number of sessions of the log, with those that were left out.
+        lines_rejected: number of lines that are not events.
     """
 
     users: Int64[np.ndarray, "V"]
@@ -69,6 +67,7 @@ class Decisions:
     propensities: Float64[np.ndarray, "E"]
     left_out: dict[str, int]
     num_sessions: int
+    lines_rejected: int
 
     def __len__(self) -> int:
         return len(self.users)
@@ -84,76 +83,81 @@ class Decisions:
         return Decisions(**columns | {name: columns[name][chosen] for name in of_sessions})
 
 
-def read_decisions(folder: Path, catalog: Catalog) -> Decisions:
+def read_decisions(
+    folder: Path, catalog: Catalog, *, max_rejected: int | float, session_gap_minutes: int | float
+) -> Decisions:
     """Read every `data.json*` in a folder and below it.
 
     Args:
         folder: the folder.
         catalog: the catalogue that the track ids belong to.
+        max_rejected: accepted share of lines that are not events, in [0, 1]. A session with such a line is left out,
+            and long sessions are more likely to have one; the sessions that are left are too short.
+        session_gap_minutes: longest pause in a session, in minutes; a longer one before a `next` ends it.
 
     Returns:
         The sessions that can be used.
 
     Raises:
-        InputError: there are no logs, they cannot be read, or no line has a propensity.
+        InputError: there are no logs, they cannot be read, too many lines are not events, or no line has a propensity.
     """
-    files, where = _files(folder), f"logs={folder}"
-    for path in files:
-        check_whole(path, has_lines=True)
-    names = [glob.escape(str(file)) for file in files]
+    check_number("max_rejected", max_rejected, least=0, most=1)
+    check_session_gap(session_gap_minutes)
+    where = f"logs={folder}"
+    names = [glob.escape(str(file)) for file in event_files(folder, where)]
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
         try:
             known = database.execute(_ANY_PROPENSITY, {"files": names}).fetchone()
             if known == (0,):
                 raise InputError(
-                    f"{where}: no propensity in the first {_FIRST_LINES:,} lines; an estimate needs logs that were "
-                    "written with log.with_propensity=true"
+                    f"{where}: no line has a propensity; an estimate needs logs that were written with "
+                    "log.with_propensity=true (datamodule.prepare.log.with_propensity=true)"
                 )
-            lines = database.execute(_QUERY, {"files": names}).fetchnumpy()
+            database.execute(_READ_LINES, {"files": names})
+            counts = database.execute("SELECT count(*), count(*) FILTER (NOT is_event) FROM lines").fetchone()
+            lines = database.execute(_SORTED).fetchnumpy()
         except duckdb.Error as error:
             raise InputError(f"{where}: cannot read the logs: {' '.join(str(error).split())[:300]}") from None
-    return _sessions({name: np.asarray(column) for name, column in lines.items()}, catalog)
+    assert counts is not None
+    num_lines, num_rejected = counts
+    if num_rejected > max_rejected * num_lines:
+        raise InputError(
+            f"{where}: {num_rejected} of {num_lines} lines are not events, more than max_rejected={max_rejected:g} "
+            'allows; an event is {"message": "next" | "last", "timestamp", "user", "track", "time", …}'
+        )
+    columns = {name: np.asarray(column) for name, column in lines.items()}
+    return _sessions(columns, catalog, num_rejected, gap_ms=session_gap_minutes * 60_000)
 
-
-def _files(folder: Path) -> list[Path]:
-    where = f"logs={folder}"
-    if not folder.is_dir():
-        raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
-    paths = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
-    files = sorted(path for path in map(Path, paths) if path.is_file())
-    if not files:
-        raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
-    return files
-
-
-_FIRST_LINES = 20_000
-"""Lines that are searched for a propensity before the whole log is read."""
 
 _READ = f"""read_json($files, format = 'newline_delimited', columns = {_COLUMNS}, ignore_errors = true,
     maximum_object_size = 16777216)"""
 
-_ANY_PROPENSITY = f"SELECT count(propensity) FROM (SELECT propensity FROM {_READ} LIMIT {_FIRST_LINES})"
+_ANY_PROPENSITY = f"SELECT count(*) FROM (SELECT 1 FROM {_READ} WHERE propensity IS NOT NULL LIMIT 1)"
+"""Reads no further than to the first propensity."""
 
-_QUERY = f"""
+_READ_LINES = f"""
+    CREATE TABLE lines AS
     SELECT user AS user_id, timestamp, message = 'last' AS is_last, track, time,
         CASE message WHEN 'next' THEN COALESCE(recommendation, -1) ELSE -1 END AS recommendation,
         COALESCE(experiments, '') AS experiments, COALESCE(propensity, 'nan'::DOUBLE) AS propensity,
-        COALESCE(release, '') AS release
-    FROM (SELECT *, row_number() OVER () AS position FROM {_READ})
-    WHERE message IN ('next', 'last') AND timestamp IS NOT NULL AND user IS NOT NULL AND track IS NOT NULL
-        AND isfinite(time)
-    ORDER BY user, timestamp, position"""
+        COALESCE(release, '') AS release,
+        COALESCE(message IN ('next', 'last') AND timestamp IS NOT NULL AND user IS NOT NULL AND track IS NOT NULL
+            AND isfinite(time), FALSE) AS is_event
+    FROM {_READ}"""
+
+_SORTED = """
+    SELECT * EXCLUDE (is_event) FROM lines WHERE is_event ORDER BY user_id, timestamp, rowid"""
 
 
-def _sessions(lines: dict[str, np.ndarray], catalog: Catalog) -> Decisions:
-    """Cut the lines of each user after each `last`, and leave out sessions by LEFT_OUT."""
-    user = lines["user_id"]
-    begins = np.concatenate([[True], (user[1:] != user[:-1]) | lines["is_last"][:-1]])
+def _sessions(lines: dict[str, np.ndarray], catalog: Catalog, lines_rejected: int, *, gap_ms: int | float) -> Decisions:
+    """Cut the lines of each user after each `last` and at long pauses, and leave out sessions by LEFT_OUT."""
+    user, is_late = lines["user_id"], (np.diff(lines["timestamp"]) > gap_ms) & ~lines["is_last"][1:]
+    begins = np.concatenate([[True], (user[1:] != user[:-1]) | lines["is_last"][:-1] | is_late])
     texts = np.char.add(np.char.add(lines["experiments"].astype(str), "\n"), lines["release"].astype(str))
     settings, lines["setting"] = np.unique(texts, return_inverse=True)
     del lines["experiments"], lines["release"]
-    lines, begins, _ = separate(lines, begins, policy="separate", gap_ms=_GAP_MS)
+    lines, begins, _ = separate(lines, begins, policy="separate", gap_ms=gap_ms)
     first = np.flatnonzero(begins)
     lengths = np.diff(first, append=len(begins))
     is_first, is_end = begins, np.append(begins[1:], True)
@@ -187,6 +191,7 @@ def _sessions(lines: dict[str, np.ndarray], catalog: Catalog) -> Decisions:
         propensities=propensities,
         left_out=left_out,
         num_sessions=len(first),
+        lines_rejected=lines_rejected,
     )
 
 

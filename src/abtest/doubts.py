@@ -4,6 +4,7 @@ import numpy as np
 
 from src.abtest.log import GUARDS
 from src.abtest.result import SRM_ALPHA, Analysis
+from src.abtest.slices import DAY_MS
 from src.abtest.unfinished import count_unfinished
 from src.terminal.numbers import interval, p_value
 
@@ -36,7 +37,12 @@ def exposures(analysis: Analysis) -> dict[str, list[str]]:
 
 
 def split_sentence(analysis: Analysis) -> str:
-    """Whether the split of the users over the arms agrees with the plan."""
+    """What the arms are, if that is known, and whether the split of the users over them agrees with the plan."""
+    arms = ", ".join(f"{arm} is {name}" for arm, name in analysis.recommenders.items())
+    return f"{arms}. {_split_test(analysis)}" if arms else _split_test(analysis)
+
+
+def _split_test(analysis: Analysis) -> str:
     if not analysis.settings.sample_ratio:
         return "The split of the users is not tested, because analysis.sample_ratio=false."
     state = "differs from" if analysis.is_withheld else "agrees with"
@@ -101,9 +107,9 @@ def _unfinished(analysis: Analysis) -> list[str]:
     tests = ", ".join(f"{arm} {p_value(one.p_value)}" for arm, one in analysis.unfinished.items())
     differ = any(one.p_value < SRM_ALPHA for one in analysis.unfinished.values())
     return [
-        f"Sessions without a `last`: {shares}. The arms {'differ' if differ else 'do not differ significantly'} in "
-        f"their share (p: {tests}). Long sessions are cut off more often than short ones; the table of methods shows "
-        "what these sessions could change."
+        f"Sessions without a `last`: {shares}. The arms {'differ' if differ else 'do not differ'} in their share at "
+        f"the level {SRM_ALPHA:g} (p: {tests}). Long sessions are cut off more often than short ones; the table of "
+        "methods shows what these sessions could change."
     ]
 
 
@@ -111,7 +117,7 @@ def _other_methods(analysis: Analysis, treatment: str) -> list[str]:
     """Methods that disagree with the verdict on whether there is an effect."""
     primary, *others = analysis.methods[treatment]
     lines = []
-    for row in others:
+    for row in others if np.isfinite(primary.lower_percent) else []:
         if (row.lower_percent > 0, row.upper_percent < 0) != (primary.lower_percent > 0, primary.upper_percent < 0):
             bounds = interval(row.lower_percent, row.upper_percent, "+.1f")
             lines.append(
@@ -157,13 +163,21 @@ def _guardrails(analysis: Analysis) -> list[str]:
 
 
 def _length(analysis: Analysis) -> list[str]:
-    days = (analysis.users.last_ms - analysis.users.first_ms) / 86_400_000
+    users = analysis.users
+    days = (users.last_ms - users.first_ms) / DAY_MS
+    busy = np.unique((users.each.started_ms - users.first_ms) // DAY_MS)
+    num_days = int(busy.max(initial=-1)) + 1  # without the last day, which may have only ends of sessions
+    idle = [
+        f"On {num_days - len(busy):,} of the first {num_days:,} days of the log no session began. Check that no part "
+        "of the log is missing."
+    ] * (len(busy) < num_days)
     if days >= SHORT_DAYS:
-        return []
+        return idle
     length = "less than a day" if days < 1 else f"{days:.1f} days"
     return [
+        *idle,
         f"The log covers {length}. Less than a week does not show whether weekdays differ, or whether the effect fades "
-        "when it is no longer new."
+        "when it is no longer new.",
     ]
 
 

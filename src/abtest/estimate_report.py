@@ -17,6 +17,12 @@ from src.terminal.numbers import interval, number
 HEAD = ("name", "how", "first step", "interval", "session", "interval")
 """Columns of the table."""
 
+FEW = 30
+"""Effective sample size below which intervals held the truth in 91 to 94 % of logs (experiments/off_policy)."""
+
+MANY_LEFT_OUT = 0.01
+"""Share of the sessions of a log; if more are left out, the reader is warned."""
+
 
 def estimate_rows(found: OffPolicy, log: OffPolicyLog, candidate: str) -> list[Sequence[str]]:
     """The candidate, and the arms of the log as they were.
@@ -94,6 +100,11 @@ def remarks(found: OffPolicy) -> list[str]:
         "session, by per-decision weights. Intervals have level 95 %.",
         "A candidate that was trained on these sessions looks better than it is; use logs that it has not seen.",
     ]
+    if found.first_step_snips.effective_sample_size < FEW:
+        lines.append(
+            f"With an effective sample size below {FEW}, fewer than 95 % of the intervals hold the truth, and some "
+            "miss it by several times their width. Use more sessions before you rely on this estimate."
+        )
     if found.session_snips is None:
         lines.append(
             "The session is not estimated, because the log has too few sessions like those of the candidate (mean "
@@ -111,6 +122,13 @@ def remarks(found: OffPolicy) -> list[str]:
         lines.append(f"Left out, because a propensity is not that of its release: {found.different:,} sessions.")
     if text := left_out_text(found.left_out):
         lines.append(f"Left out: {text}.")
+    if found.share_left_out > MANY_LEFT_OUT:
+        lines.append(
+            f"{found.share_left_out:.1%} of the {found.num_read:,} sessions of the log are left out. If they differ "
+            "from the others, for example because long sessions are left out more often, the estimates are biased."
+        )
+    if found.lines_rejected:
+        lines.append(f"Left out: {found.lines_rejected:,} lines that are not events.")
     return lines
 
 

@@ -60,7 +60,8 @@ def read_users(
         experiment: name of the experiment; None if the log has only one.
         max_rejected: accepted share of lines that are not events, in [0, 1].
         interleaved: policy for sessions of one user at the same time; see `separate`.
-        session_gap_minutes: longest pause that a session of a user with interleaved sessions may have, in minutes.
+        session_gap_minutes: longest pause in a session, in minutes. Only a pause before a `next` ends a session: a
+            `last` ends the session before it, whenever it comes.
         unfinished: what happens to sessions without a `last`, one of `UNFINISHED`.
         any_arms: read all lines, of any experiment and arm; for a period before the experiment.
         called: key of the command line that names the folder, for messages.
@@ -73,18 +74,11 @@ def read_users(
     """
     check_number("max_rejected", max_rejected, least=0, most=1)
     check_policy("interleaved", interleaved)
-    check_number("session_gap_minutes", session_gap_minutes, above=0, most=1e9, hint="30 is usual")
+    check_session_gap(session_gap_minutes)
     if unfinished not in UNFINISHED:
         raise InputError(f"unfinished must be one of {', '.join(UNFINISHED)}, got {unfinished!r}")
     where = f"{called}={folder}"
-    if not folder.is_dir():
-        raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
-    paths = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
-    files = sorted(path for path in map(Path, paths) if path.is_file())
-    if not files:
-        raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
-    for path in files:
-        check_whole(path, has_lines=True)
+    files = event_files(folder, where)
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
         num_lines, num_rejected = _read_lines(database, files, where, max_rejected)
@@ -120,6 +114,39 @@ def read_users(
         num_events=num_lines,
         **sums_of_users(counted),
     )
+
+
+def check_session_gap(minutes: int | float) -> None:
+    """Refuse a longest pause that is out of range.
+
+    Raises:
+        InputError: it is.
+    """
+    check_number("session_gap_minutes", minutes, above=0, most=1e9, hint="30 is usual")
+
+
+def event_files(folder: Path, where: str) -> list[Path]:
+    """Every `data.json*` in a folder and below it.
+
+    Args:
+        folder: the folder.
+        where: its setting and value, for messages.
+
+    Returns:
+        The files, sorted; each is complete.
+
+    Raises:
+        InputError: there is none, or one is not complete.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
+    paths = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
+    files = sorted(path for path in map(Path, paths) if path.is_file())
+    if not files:
+        raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
+    for path in files:
+        check_whole(path, has_lines=True)
+    return files
 
 
 _IS_EVENT = """COALESCE(is_last IS NOT NULL AND timestamp IS NOT NULL AND user_id IS NOT NULL AND track IS NOT NULL
@@ -194,7 +221,7 @@ def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, in
 def _sessions_of(
     lines: Lines, num_arms: int, *, interleaved: str, gap_ms: int | float
 ) -> tuple[Sessions, Any, dict[str, int]]:
-    """Cut the lines of each user into sessions, after each `last`; then apply the rules of GUARDS.
+    """Cut the lines of each user into sessions, after each `last` and at long pauses; then apply the rules of GUARDS.
 
     Returns:
         The sessions without a fault, the number of users of each arm before anything is left out, and the faults.
@@ -212,7 +239,8 @@ def _sessions_of(
     starts_user = _changes(lines["user_id"])
     is_out_of_order = ~_changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)
 
-    begins = starts_user | np.roll(lines["is_last"], 1)
+    pauses = np.diff(lines["timestamp"], prepend=lines["timestamp"][:1])
+    begins = starts_user | np.roll(lines["is_last"], 1) | ((pauses > gap_ms) & ~lines["is_last"])
     lines, begins, num_interleaved = separate(lines, begins, policy=interleaved, gap_ms=gap_ms)
     start = np.flatnonzero(begins)
     tracks = np.diff(start, append=len(begins))

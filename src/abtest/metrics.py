@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from src.abtest.users import Users
+from src.statistics.intervals import GroupSummary, PercentDifference, fieller, welch
 
 METRICS = {
     "mean_time_per_session": ("time", "sessions"),
@@ -23,6 +24,17 @@ IN_POINTS = ("fallback_percent",)
 
 Values = Float64[np.ndarray, "U"]
 """One value for each user."""
+
+
+def is_better(metric: str, control_mean: float, treatment_mean: float) -> bool:
+    """Whether the treatment mean is the better one; a relative effect would not say it of a control mean of 0.
+
+    Args:
+        metric: one of METRICS.
+        control_mean: mean over the users of the control.
+        treatment_mean: mean over the users of the treatment.
+    """
+    return (treatment_mean > control_mean) != (metric in LOWER_IS_BETTER)
 
 
 def metrics_of(users: Users) -> list[str]:
@@ -48,6 +60,23 @@ def metric_values(users: Users, metric: str) -> Values:
     """
     above, below = parts(users, metric)
     return np.asarray(above / below * (100 if metric in IN_POINTS else 1), np.float64)
+
+
+def difference(metric: str, control: GroupSummary, treatment: GroupSummary, alpha: float) -> PercentDifference:
+    """The effect on a metric: Fieller's interval of the relative difference, or Welch's in points for IN_POINTS.
+
+    Args:
+        metric: one of METRICS.
+        control: summary of the control group.
+        treatment: summary of the treatment group.
+        alpha: the interval has level 1 − alpha; in (0, 1).
+    """
+    return welch(control, treatment, alpha, 1.0) if metric in IN_POINTS else fieller(control, treatment, alpha)
+
+
+def unit_of(metric: str) -> str:
+    """Unit of the effect on a metric: `%`, or `points` for a metric of IN_POINTS."""
+    return "points" if metric in IN_POINTS else "%"
 
 
 def parts(users: Users, metric: str) -> tuple[Values, Values]:

@@ -3,7 +3,9 @@
 S sessions, A settings (an arm of a release), K tracks that the candidate may pick.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -49,10 +51,14 @@ class EstimateSettings:
     min_session_weight: int | float
 
     def __post_init__(self) -> None:
-        check_number("estimate.clip", self.clip, least=1)
-        check_number("estimate.min_effective_sample_size", self.min_effective_sample_size, least=2)
-        check_number("estimate.max_without_support", self.max_without_support, least=0, most=1)
-        check_number("estimate.min_session_weight", self.min_session_weight, least=0, most=1)
+        for name, least, most in (
+            ("clip", 1, inf),
+            ("min_effective_sample_size", 2, inf),
+            ("max_without_support", 0, 1),
+            ("min_session_weight", 0, 1),
+        ):
+            hint = f"train.py calls it callbacks.off_policy.settings.{name}"
+            check_number(f"estimate.{name}", getattr(self, name), least=least, most=most, hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +75,8 @@ class OffPolicy:
         arms_left_out: texts of `experiments` of arms whose recommender is not known.
         different: sessions left out because a propensity is not that of the release.
         left_out: sessions that were left out by the reader, by reason.
+        num_read: sessions of the whole log, with those that were left out.
+        lines_rejected: lines of the log that are not events.
         is_mixture: whether the weights are of the mixture of all arms; if not, of the arm of each session alone.
     """
 
@@ -81,7 +89,14 @@ class OffPolicy:
     arms_left_out: list[str]
     different: int
     left_out: dict[str, int]
+    num_read: int
+    lines_rejected: int
     is_mixture: bool
+
+    @property
+    def share_left_out(self) -> float:
+        """Share of the sessions of the log that the reader left out."""
+        return sum(self.left_out.values()) / self.num_read
 
     def metrics(self) -> dict[str, float]:
         """The numbers by their names in MLflow and `metrics.json`."""
@@ -214,6 +229,8 @@ class OffPolicyLog:
             arms_left_out=self.arms_left_out,
             different=self.different,
             left_out=sessions.left_out,
+            num_read=sessions.num_sessions,
+            lines_rejected=sessions.lines_rejected,
             is_mixture=self.is_mixture,
         )
 
@@ -315,22 +332,26 @@ class OffPolicyLog:
 
     def _session(self, candidate: Behaviour, clip: float) -> tuple[Estimate, float]:
         """Mean time per session, with the share of the first track, and the mean weight at the end."""
+        weights = np.ones(len(self.decisions))
+        estimate = per_decision(self._steps(candidate, weights), self.decisions.users, LEVEL, clip)
+        return estimate, float(np.minimum(weights, clip).mean())
+
+    def _steps(
+        self, candidate: Behaviour, weights: Float64[np.ndarray, "S"]
+    ) -> Iterator[tuple[Float64[np.ndarray, "S"], Float64[np.ndarray, "S"]]]:
+        """Weights and rewards of each step; `weights` begins with 1 and is changed in place."""
         sessions = self.decisions
-        num, num_steps = len(sessions), int(sessions.lengths.max())
-        weights, rewards = np.ones((num_steps, num)), np.zeros((num_steps, num))
-        rewards[0] = sessions.shares[sessions.first]
-        of_candidate, of_arms = np.zeros(num), self._log_shares()
-        for step in range(1, num_steps):
-            weights[step] = weights[step - 1]
-            goes_on = sessions.lengths > step
-            rewards[step, goes_on] = sessions.shares[sessions.first[goes_on] + step]
+        yield weights, sessions.shares[sessions.first]
+        of_candidate, of_arms = np.zeros(len(sessions)), self._log_shares()
+        for step in range(1, int(sessions.lengths.max())):
+            goes_on, rewards = sessions.lengths > step, np.zeros(len(sessions))
+            rewards[goes_on] = sessions.shares[sessions.first[goes_on] + step]
             active = np.flatnonzero(goes_on & np.isfinite(of_candidate))
             for part in np.array_split(active, -(-len(active) // _CHUNK) or 1):
                 if len(part):
                     self._advance(candidate, step, part, of_candidate, of_arms)
-            weights[step, active] = np.exp(of_candidate[active] - np.logaddexp.reduce(of_arms[active], axis=1))
-        estimate = per_decision(weights, rewards, sessions.users, LEVEL, clip)
-        return estimate, float(np.minimum(weights[-1], clip).mean())
+            weights[active] = np.exp(of_candidate[active] - np.logaddexp.reduce(of_arms[active], axis=1))
+            yield weights, rewards
 
     def _log_shares(self) -> Float64[np.ndarray, "S A"]:
         """Logarithm of the share of each arm among the sessions of the release; −∞ for arms of other releases."""

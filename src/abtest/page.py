@@ -6,14 +6,17 @@ import html
 from markdown_it import MarkdownIt
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+:root { color-scheme: light dark; --line: light-dark(#d9d9d9, #444); --shade: light-dark(#f4f6f8, #26292d); }
+body { font: 16px/1.5 system-ui, sans-serif; color: light-dark(#222, #e4e4e4); background: light-dark(#fff, #16181b);
+  max-width: 62rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: break-word; }
+div { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; }
-th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #d9d9d9; text-align: left; }
-th { background: #f4f6f8; }
+th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid var(--line); text-align: left; }
+th { background: var(--shade); }
 th[style], td[style] { white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-img { max-width: 100%; } code { background: #f4f6f8; padding: 0 0.2rem; }
+img { max-width: 100%; background: #fff; } code { background: var(--shade); padding: 0 0.2rem; }
 """
 
 
@@ -29,9 +32,11 @@ def html_page(markdown: str, title: str, pictures: dict[str, bytes]) -> str:
         The text of the HTML file.
     """
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    body = body.replace("<table>", "<div><table>").replace("</table>", "</table></div>")  # wide ones scroll on a phone
     for name, content in pictures.items():
         body = body.replace(f'src="{name}"', f'src="data:image/png;base64,{base64.b64encode(content).decode()}"')
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{html.escape(title)}</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )

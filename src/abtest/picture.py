@@ -75,7 +75,7 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
                 place,
                 "o",
                 color=colour,
-                mfc=colour if effect.is_good or effect.is_bad else "white",
+                mfc=colour if (effect.is_good or effect.is_bad) and not analysis.withholds(treatment) else "white",
                 ms=7,
             )
             if np.isfinite(effect.margin):
@@ -83,10 +83,10 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
                 axis.plot(margin, place, "|", color=palette.RED, ms=14, mew=2)
             axis.annotate(
                 f"{effect.effect_percent:+.1f}",
-                (effect.relative_upper_percent, place),
-                xytext=(5, 0),
+                (effect.effect_percent, place),
+                xytext=(0, 6),
                 textcoords="offset points",
-                va="center",
+                ha="center",
                 fontsize=8,
                 color=colour,
             )
@@ -99,9 +99,9 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
     names = [f"{name}\n({families[name]})" for name in metrics]
     axis.set_yticks(-np.arange(len(metrics)), [name.replace("_", " ") for name in names])
     axis.set_ylim(-len(metrics) + 0.4, 0.6)
-    level = f"{100 * (1 - analysis.settings.alpha):g} %"
+    level = f"{100 * (1 - analysis.settings.alpha):g} %{', higher in families' * analysis.settings.correction}"
     axis.set_xlabel(
-        f"effect in % of the mean of {analysis.users.arms[0]}, with its {level} interval;\n"
+        f"effect in % of the mean of {analysis.users.arms[0]}, with its interval ({level});\n"
         "filled: significant, or a guardrail that holds or is broken"
     )
     tidy(axis, hide=("top", "right", "left"), grid="x", size=None)

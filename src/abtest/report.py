@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from src.abtest.doubts import doubts, exposures, split_sentence
-from src.abtest.metrics import IN_POINTS
+from src.abtest.metrics import IN_POINTS, unit_of
 from src.abtest.page import html_page
 from src.abtest.picture import draw
 from src.abtest.result import Analysis, Effect
@@ -52,7 +52,9 @@ def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
     lines += ["", "## Verdict", ""]
     lines += [f"- **{arm}**: {verdict}" for arm, verdict in analysis.verdicts.items()]
     lines += ["", "## Effects", ""]
-    lines += [*table(list(explained), [_row(effect) for effect in analysis.effects], "llrrrrrl")]
+    lines += [
+        *table(list(explained), [_row(one, analysis.withholds(one.treatment)) for one in analysis.effects], "llrrrrrl")
+    ]
     lines += ["", "## What could be wrong", "", *(f"- {sentence}" for sentence in doubts(analysis))]
     lines += ["", "![effects](abtest.png)"]
     lines += ["", *_methods(analysis)]
@@ -67,9 +69,9 @@ def _title(analysis: Analysis) -> str:
     return f"A/B test {analysis.users.experiment}"
 
 
-def _row(effect: Effect) -> list[str]:
+def _row(effect: Effect, withheld: bool) -> list[str]:
     margin = f", margin {effect.margin:g} {effect.unit}" if effect.family == "guardrail" else ""
-    bold = "**" if effect.is_good or effect.is_bad else ""
+    bold = "**" if (effect.is_good or effect.is_bad) and not withheld else ""
     return [
         escape(effect.treatment),
         f"{effect.metric} ({effect.family}{margin})",
@@ -99,10 +101,15 @@ def _methods(analysis: Analysis) -> list[str]:
     return [
         f"## {analysis.settings.primary} by other methods",
         "",
-        *table(["arm", "method", "effect in %", "interval", "p"], shown, "llrrr"),
+        *table(["arm", "method", _effect_in(analysis), "interval", "p"], shown, "llrrr"),
         "",
         *(f"- {method}: {meaning}." for method, meaning in meanings.items()),
     ]
+
+
+def _effect_in(analysis: Analysis) -> str:
+    """Name of a column of effects on the primary metric."""
+    return f"effect in {unit_of(analysis.settings.primary)}"
 
 
 def _slices(analysis: Analysis) -> list[str]:
@@ -122,7 +129,7 @@ def _slices(analysis: Analysis) -> list[str]:
         ]
         for one in analysis.slices
     ]
-    head = ["arm", "split by", "part", "control users", "treatment users", "effect in %", "interval", "p"]
+    head = ["arm", "split by", "part", "control users", "treatment users", _effect_in(analysis), "interval", "p"]
     changed = [
         f"- {arm}: from the first half of the days to the second half, the effect changes by {one.effect_percent:+.1f} "
         f"points {interval(one.lower_percent, one.upper_percent, '+.1f')} (p = {p_value(one.p_value)})."

@@ -1,9 +1,9 @@
 """The result of an A/B analysis: the effects, and the content of `abtest.json`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from src.abtest.metrics import LOWER_IS_BETTER
+from src.abtest.metrics import is_better
 from src.abtest.settings import AnalysisSettings
 from src.abtest.slices import Slice
 from src.abtest.unfinished import Unfinished, count_unfinished
@@ -108,7 +108,7 @@ class Effect:
     @property
     def is_better(self) -> bool:
         """Whether the treatment mean is the better one, significantly or not."""
-        return (self.effect_percent > 0) != (self.metric in LOWER_IS_BETTER)
+        return is_better(self.metric, self.control_mean, self.treatment_mean)
 
     @property
     def is_good(self) -> bool:
@@ -159,6 +159,7 @@ class Analysis:
             name of the treatment; empty for a log of one day.
         verdicts: one sentence for each treatment, by its name.
         methods: the effect on the primary metric by every method, by the name of the treatment.
+        recommenders: what each arm is, by its name; empty for a log, which does not say it.
     """
 
     users: Users
@@ -171,6 +172,7 @@ class Analysis:
     changes: dict[str, PercentDifference]
     verdicts: dict[str, str]
     methods: dict[str, list[Method]]
+    recommenders: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_withheld(self) -> bool:
@@ -192,6 +194,14 @@ class Analysis:
         worst = one.lower_percent if effect.effect_percent > 0 else -one.upper_percent
         return not (effect.decision in ("better", "worse") and worst > 0)
 
+    def withholds(self, treatment: str) -> bool:
+        """Whether the verdict on a treatment is withheld.
+
+        Args:
+            treatment: name of the arm.
+        """
+        return self.is_withheld or self.depends_on_unfinished(treatment)
+
     def effect(self, treatment: str, metric: str) -> Effect:
         """The effect of one treatment on one metric.
 
@@ -206,9 +216,10 @@ class Analysis:
         users = self.users
         return {
             "experiment": users.experiment,
+            "recommenders": self.recommenders,
             "primary": self.settings.primary,
             "verdicts": self.verdicts,
-            "withheld": self.is_withheld or any(self.depends_on_unfinished(arm) for arm in users.arms[1:]),
+            "withheld": any(self.withholds(arm) for arm in users.arms[1:]),
             "users": {arm: int((users.arm_of == number).sum()) for number, arm in enumerate(users.arms)},
             "sessions": {arm: int(users.sessions[users.arm_of == n].sum()) for n, arm in enumerate(users.arms)},
             "events": users.num_events,

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from src.abtest.metrics import metric_values
+from src.abtest.metrics import IN_POINTS, difference, metric_values
 from src.abtest.users import Sessions, Users
 from src.statistics.change import change_of_effect
 from src.statistics.holm import holm, holm_alphas
-from src.statistics.intervals import GroupSummary, PercentDifference, fieller, ratio_p_value
+from src.statistics.intervals import GroupSummary, PercentDifference, ratio_p_value
 
 DAY_MS = 86_400_000
 
@@ -60,7 +60,8 @@ def slices(users: Users, metric: str, alpha: float, pre_period: Users | None) ->
         pre_period: what each user did before the experiment; None if it is not known.
 
     Returns:
-        A row for each split, part and treatment with at least LEAST_USERS users in both arms.
+        A row for each split, part and treatment with at least LEAST_USERS users in both arms; none for a split with one
+        such part.
     """
     sessions = users.counted
     splits = {
@@ -72,7 +73,8 @@ def slices(users: Users, metric: str, alpha: float, pre_period: Users | None) ->
     for split, parts in splits.items():
         held = {part: mask for part, mask in parts.items() if mask.any()}
         if len(held) > 1:
-            found += _compare(users, metric, alpha, split, held)
+            rows = _compare(users, metric, alpha, split, held)
+            found += rows if len({row.part for row in rows}) > 1 else []  # one part alone is no split
     return found
 
 
@@ -85,11 +87,12 @@ def changes(users: Users, metric: str, alpha: float) -> dict[str, PercentDiffere
         alpha: intervals have level 1 − alpha.
 
     Returns:
-        For each treatment; empty if the log has less than two days, or a half has too few users.
+        For each treatment; empty if the log has less than two days, a half has too few users, or the metric is in
+        points.
     """
     sessions = users.counted
     day = _day_of(users, sessions)
-    if not len(day) or day.max() < 1:
+    if not len(day) or day.max() < 1 or metric in IN_POINTS:
         return {}
     values = np.full((2, len(users)), np.nan)
     for half in (0, 1):
@@ -112,7 +115,7 @@ def _day_of(users: Users, sessions: Sessions) -> Int64[np.ndarray, "S"]:
 
 def _days(users: Users, sessions: Sessions) -> Mapping[str, Mask]:
     day = _day_of(users, sessions)
-    return {str(number + 1): day == number for number in range(int(day.max(initial=-1)) + 1)}
+    return {str(number + 1): day == number for number in np.unique(day).tolist()}  # a wrong clock gives days far away
 
 
 def _first_sessions(sessions: Sessions) -> Mapping[str, Mask]:
@@ -159,7 +162,7 @@ def _compare(users: Users, metric: str, alpha: float, split: str, parts: Mapping
     for (arm, part), (control, treatment), p_value, level in zip(
         rows, groups, holm(p_values), holm_alphas(p_values, alpha), strict=True
     ):
-        difference = fieller(control, treatment, level)
+        effect = difference(metric, control, treatment, level)
         found.append(
             Slice(
                 treatment=arm,
@@ -167,9 +170,9 @@ def _compare(users: Users, metric: str, alpha: float, split: str, parts: Mapping
                 part=part,
                 control_users=control.num,
                 treatment_users=treatment.num,
-                effect_percent=difference.effect_percent,
-                lower_percent=difference.lower_percent,
-                upper_percent=difference.upper_percent,
+                effect_percent=effect.effect_percent,
+                lower_percent=effect.lower_percent,
+                upper_percent=effect.upper_percent,
                 holm_p_value=p_value,
                 significant=bool(p_value < alpha),
             )

@@ -34,6 +34,24 @@ def check_plan(logs: str | None, given: Mapping[str, Any]) -> None:
         )
 
 
+def check_effect(effect: float | None, *, is_plan: bool) -> None:
+    """Refuse an effect without a plan, and a plan without an effect.
+
+    Args:
+        effect: in percent of the control mean; None if it is not given.
+        is_plan: whether a test is planned.
+
+    Raises:
+        InputError: one is given without the other.
+    """
+    if is_plan and effect is None:
+        raise InputError(
+            "plan=true needs effect=<percent>, the smallest effect that the test must detect; effect=5 is usual"
+        )
+    if effect is not None and not is_plan:
+        raise InputError(f"effect={effect} is for a plan, and this is an analysis; remove it, or add plan=true")
+
+
 def arms_to_play(logs: str | None, given: Mapping[str, Any]) -> dict[str, Any] | None:
     """The arms that have to be simulated before the analysis.
 

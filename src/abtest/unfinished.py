@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.abtest.metrics import metric_values
+from src.abtest.metrics import difference, metric_values
 from src.abtest.users import Sessions, Users, sums_of_users
-from src.statistics.intervals import GroupSummary, PercentDifference, fieller, welch
+from src.statistics.intervals import GroupSummary, PercentDifference, welch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +20,9 @@ class Unfinished:
     Args:
         p_value: of the test that the arms have the same share of unfinished sessions; NaN if none has any.
         kept: the effect if these sessions had ended where the log ends; None if there are none.
-        lower_percent: lower bound of the effect if those of the control had become as long as possible.
-        upper_percent: upper bound of the effect if those of the treatment had become as long as possible.
+        lower_percent: lower bound of the effect if those of one arm had become as long as possible: of a metric that
+            grows with the session, those of the control.
+        upper_percent: upper bound of the effect if those of the other arm had.
     """
 
     p_value: float
@@ -58,11 +59,16 @@ def compare_unfinished(users: Users, metric: str, number: int, alpha: float) -> 
         GroupSummary.of_ratio(num_cut_off[own], everyone["sessions"][own].astype(np.float64))
         for own in (everyone["arm_of"] == 0, everyone["arm_of"] == number)
     )
+    kept, *extremes = (  # of latency and fallbacks, either arm can give the lower effect
+        _difference(users, sessions, metric, number, alpha)
+        for sessions in (each, each.extended(0), each.extended(number))
+    )
+    low, high = sorted(extremes, key=lambda one: one.effect_percent)
     return Unfinished(
         p_value=welch(control, treatment, alpha).p_value,
-        kept=_difference(users, each, metric, number, alpha),
-        lower_percent=_difference(users, each.extended(0), metric, number, alpha).lower_percent,
-        upper_percent=_difference(users, each.extended(number), metric, number, alpha).upper_percent,
+        kept=kept,
+        lower_percent=low.lower_percent,
+        upper_percent=high.upper_percent,
     )
 
 
@@ -70,4 +76,4 @@ def _difference(users: Users, sessions: Sessions, metric: str, number: int, alph
     changed = users.of(sessions)
     values = metric_values(changed, metric)
     control, treatment = (GroupSummary.of(values[changed.arm_of == arm]) for arm in (0, number))
-    return fieller(control, treatment, alpha)
+    return difference(metric, control, treatment, alpha)

@@ -48,14 +48,20 @@ class Sessions:
     def extended(self, arm: int) -> "Sessions":
         """The sessions, if each unfinished one of an arm had become as long as the longest finished one of any arm.
 
+        Latency and fallbacks of a track stay those of the session.
+
         Args:
             arm: number of the arm.
         """
         lasted, longer = self.where(self.is_finished), ~self.is_finished & (self.arm_of == arm)
+        tracks = np.where(longer, np.maximum(self.tracks, lasted.tracks.max(initial=0)), self.tracks)
+        growth = tracks / self.tracks
         return replace(
             self,
-            tracks=np.where(longer, np.maximum(self.tracks, lasted.tracks.max(initial=0)), self.tracks),
+            tracks=tracks,
             time=np.where(longer, np.maximum(self.time, lasted.time.max(initial=0.0)), self.time),
+            latency_ms=self.latency_ms * growth,
+            fallbacks=np.rint(self.fallbacks * growth).astype(np.int64),
         )
 
 

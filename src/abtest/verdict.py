@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from src.abtest.result import Analysis
+from src.abtest.result import Analysis, Effect
 from src.terminal.numbers import interval
 
 
@@ -14,12 +14,11 @@ def verdict(analysis: Analysis, treatment: str) -> str:
         treatment: name of the arm.
 
     Returns:
-        One sentence that begins with `better`, `worse`, `no significant difference` or `withheld`.
+        One sentence that begins with `better`, `worse`, `no significant difference`, `no test` or `withheld`.
     """
     effect, settings = analysis.effect(treatment, analysis.settings.primary), analysis.settings
     control = analysis.users.arms[0]
-    bounds = interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.1f")
-    size = f"{settings.primary} {effect.effect_percent:+.1f} % {bounds}"
+    size = f"{settings.primary} {_size(effect, control)}"
     if analysis.is_withheld:
         p_value = min(analysis.sample_ratio_p_value, analysis.exposure_p_value)
         return (
@@ -31,8 +30,13 @@ def verdict(analysis: Analysis, treatment: str) -> str:
         between = interval(unfinished.lower_percent, unfinished.upper_percent, "+.1f")
         return (
             f"withheld: the arms differ in their sessions without a `last` (p = {unfinished.p_value:.2g}), and the "
-            f"effect depends on how these would have ended: {size} without them, between {between} with them"
+            f"effect depends on how these would have ended: {size} "
+            f"{'as long as they are in the log' if analysis.users.keeps_unfinished else 'without them'}, between "
+            f"{between} if they had gone on"
         )
+    if effect.decision == "no test":
+        sentence = f"no test of the difference from {control}: no value of {settings.primary} varies"
+        return sentence + _guardrails(analysis, treatment)
     if effect.decision in ("better", "worse"):
         return f"{effect.decision} than {control}: {size}{_guardrails(analysis, treatment)}"
     sentence = f"no significant difference from {control}: {size}"
@@ -44,6 +48,14 @@ def verdict(analysis: Analysis, treatment: str) -> str:
     return sentence + _guardrails(analysis, treatment)
 
 
+def _size(effect: Effect, control: str) -> str:
+    """The effect with its interval; where the control mean is 0, both means, because there is no percent of 0."""
+    if not np.isfinite(effect.effect_percent):
+        return f"{effect.control_mean:.4g} in {control}, {effect.treatment_mean:.4g} in {effect.treatment}"
+    bounds = interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.1f")
+    return f"{effect.effect_percent:+.1f} {effect.unit} {bounds}"
+
+
 def _guardrails(analysis: Analysis, treatment: str) -> str:
     """What follows in the sentence: that all guardrails hold, or each that does not."""
     tested = [
@@ -53,8 +65,8 @@ def _guardrails(analysis: Analysis, treatment: str) -> str:
     ]
     words = {"broken": "is broken", "not shown": "is not shown to hold"}
     failed = [
-        f"; guardrail {one.metric} {words[one.decision]}: {one.effect_percent:+.1f} {one.unit} "
-        f"{interval(one.relative_lower_percent, one.relative_upper_percent, '+.1f')}, margin {one.margin:g} {one.unit}"
+        f"; guardrail {one.metric} {words[one.decision]}: {_size(one, analysis.users.arms[0])}, margin "
+        f"{one.margin:g} {one.unit}"
         for one in tested
         if one.decision != "holds"
     ]

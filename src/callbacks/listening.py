@@ -20,8 +20,8 @@ from src.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL
 from src.recommendations import check_k
 from src.runs.atomic import write_record, write_whole
 from src.session_vectors import SessionVectors
-from src.simulation.listening import Heard, ListeningTest, Recommend, from_lists, references
-from src.simulation.mixed_logs import MixedLogs, code_digest
+from src.simulation.listening import Heard, ListeningTest, Recommend, check_neighbours, from_lists, references
+from src.simulation.mixed_logs import MixedLogs, code_digest, keep_interest_neighbours
 from src.simulation.session_lists import from_session
 from src.simulation.world import World
 from src.statistics.intervals import MeanInterval
@@ -77,6 +77,9 @@ class Listening(Callback):
             check_k(k, len(context.datamodule.catalog))
             self._rows = _rows_in(world, context.datamodule.catalog)
             self._test = ListeningTest(world, sessions=sessions, seed=seed, hits=hits)
+            check_neighbours(neighbours)
+            if world_of(context.datamodule) is world:
+                keep_interest_neighbours(world, Path(context.datamodule.path).parent)
 
     @property
     def has_world(self) -> bool:

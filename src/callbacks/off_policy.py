@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.abtest.behaviours import LogFolder
 from src.abtest.decisions import read_decisions
+from src.abtest.estimate_report import FEW, MANY_LEFT_OUT
 from src.abtest.off_policy import EstimateSettings, OffPolicy, OffPolicyLog
 from src.callbacks.context import RunContext
-from src.datamodules.splits import SHARES
 from src.errors import InputError, check_number
 from src.recommendations import PICKS
 from src.terminal.console import console
@@ -17,13 +16,14 @@ from src.terminal.numbers import interval
 
 
 class OffPolicyEstimates(Callback):
-    """Logs `offline/…` of the latest tenth of the sessions, which the model has not seen.
+    """Logs `offline/…` of the sessions that start after all those of training and validation.
 
     It prints one line: the estimates, or why there are none. Sources without event logs are passed over.
 
     Args:
         context: of the run; has the file of recommendations.
         split: how the sessions were divided; only `time` says which sessions the model has not seen.
+        session_gap_minutes: longest pause in a session, in minutes, as in the pairs.
         pick: how a track is picked from its list.
         artist_gap: number of previous tracks whose artists are avoided.
         settings: when an estimate is made, and how.
@@ -37,6 +37,7 @@ class OffPolicyEstimates(Callback):
         context: RunContext,
         *,
         split: str,
+        session_gap_minutes: int | float,
         pick: str,
         artist_gap: int,
         settings: EstimateSettings,
@@ -44,7 +45,7 @@ class OffPolicyEstimates(Callback):
         if pick not in PICKS:
             raise InputError(f"callbacks.off_policy.pick must be one of {', '.join(PICKS)}, got {pick!r}")
         check_number("callbacks.off_policy.artist_gap", artist_gap, whole=True, least=0, most=1000)
-        self._context, self._split = context, split
+        self._context, self._split, self._gap_minutes = context, split, session_gap_minutes
         self._pick, self._artist_gap, self._settings = pick, artist_gap, settings
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
@@ -78,9 +79,15 @@ class OffPolicyEstimates(Callback):
             )
         path = self._path
         folder = LogFolder.open(path / "logs" if (path / "logs").is_dir() else path, path / "tracks.json")
-        sessions = read_decisions(folder.logs, folder.catalog)
-        number, first_of_test = np.arange(len(sessions)), round(sum(SHARES[:-1]) * len(sessions))
-        earlier, later = sessions.where(number < first_of_test), sessions.where(number >= first_of_test)
+        # the datamodule has refused logs with too many lines that are not events
+        sessions = read_decisions(folder.logs, folder.catalog, max_rejected=1.0, session_gap_minutes=self._gap_minutes)
+        is_test = sessions.started_ms > self._context.datamodule.seen_until_ms
+        if not is_test.any():
+            raise InputError(
+                f"logs={folder.logs}: none of the {len(sessions):,} sessions that an estimate can use is in the test "
+                "set, the latest tenth of all; write the latest logs with propensities"
+            )
+        earlier, later = sessions.where(~is_test), sessions.where(is_test)
         candidate = folder.candidate(
             "lists", pick=self._pick, artist_gap=self._artist_gap, file=self._context.recommendations
         )
@@ -107,8 +114,14 @@ def summary(found: OffPolicy) -> str:
     of_session = f"session not estimated, because its mean weight is {found.session_mean_weight:.2f}"
     if session is not None:
         of_session = f"session {session.value:.2f} {interval(session.lower, session.upper, '.2f')}"
+    few = ""
+    if first.effective_sample_size < FEW:
+        few = f", fewer than {FEW}: the intervals may be much too narrow"
+    left_out = ""
+    if found.share_left_out > MANY_LEFT_OUT:
+        left_out = f"; {found.share_left_out:.1%} of the sessions of the log are left out"
     return (
         f"first step {robust.value:.3f} {interval(robust.lower, robust.upper, '.3f')} (doubly robust), "
         f"{first.value:.3f} {interval(first.lower, first.upper, '.3f')} (SNIPS); "
-        f"{of_session}; {found.num_sessions:,} test sessions, worth {first.effective_sample_size:.0f}"
+        f"{of_session}; {found.num_sessions:,} test sessions, worth {first.effective_sample_size:.0f}{few}{left_out}"
     )

@@ -32,6 +32,10 @@ TESTED = ("recall_at_1", "recall_at_10", "recall_at_50", "ndcg_at_10", "mrr")
 """The metrics with one value per query, which two set-ups can be tested on. Higher is better."""
 
 
+ESTIMATES = ("estimate/first_step_dr", "estimate/session_snips")
+"""What `abtest.py candidate=run:<id>` estimated of a run."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """One tracked run.
@@ -268,7 +272,7 @@ def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[st
         select: the validation metric that chooses the best set-up.
         mode: `max` or `min`: which mean of `select` is best.
         metrics: metrics to show. Those of TESTED, named `test/<name>`, are also tested. Effects of A/B tests
-            (`ab/…_effect_percent`) are always shown where a run has them.
+            (`ab/…_effect_percent`) and estimates from other logs (ESTIMATES) are always shown where a run has them.
         level: confidence level of the intervals, in [0.5, 0.9999].
 
     Returns:
@@ -281,9 +285,11 @@ def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[st
     _check(runs, select, mode, level)
     known = {name for run in runs for name, value in run.metrics.items() if np.isfinite(value)}
     effects = sorted(name for name in known if re.fullmatch("ab/.*_effect_percent", name))
-    requested = list(dict.fromkeys([select, *metrics, *effects]))
+    requested = list(dict.fromkeys([select, *metrics, *effects, *(name for name in ESTIMATES if name in known)]))
     if not any(name.startswith("online/") for name in known):  # logs of no world
         requested = [name for name in requested if not name.startswith("online/")]
+    # what cannot be estimated from the logs of the runs is not missing
+    requested = [name for name in requested if name in known or not name.startswith("offline/")]
     shown = tuple(name for name in requested if name in known)
     setups = sorted((_setup(own, shown, level) for own in _by_setup(runs)), key=lambda one: _rank(one, select, mode))
     tested = [name for name in shown if name.removeprefix("test/") in TESTED and name.startswith("test/")]
@@ -326,6 +332,11 @@ def _check(runs: Sequence[Run], select: str, mode: str, level: int | float) -> N
     if select.startswith("test/"):
         raise InputError(
             f"select={select} is a test metric; only validation chooses the best set-up; use select=val/<metric>"
+        )
+    if select.startswith("offline/"):
+        raise InputError(
+            f"select={select} is estimated from the test logs; only validation chooses the best set-up; use "
+            "select=val/<metric>"
         )
     if select == TIME:
         raise InputError(

@@ -186,7 +186,7 @@ def _about_runs(comparison: Comparison) -> list[str]:
         few = [
             f"{setup.name} {setup.means[metric].num} of {len(setup.runs)}"
             for setup in setups
-            if setup.means[metric].num < len(setup.runs) and not metric.startswith("ab/")
+            if setup.means[metric].num < len(setup.runs) and not metric.startswith(("ab/", "estimate/", "offline/"))
         ]
         if few:
             notes.append(f"{metric} is the mean over the runs that have it: {listed(few)}.")
@@ -194,6 +194,13 @@ def _about_runs(comparison: Comparison) -> list[str]:
         notes.append(f"No run has {', '.join(comparison.missing)}.")
     if any(metric.startswith("ab/") for metric in comparison.metrics):
         notes.append("ab/ is the A/B test of each run against the control of that test; controls may differ.")
+    if any(metric.startswith("offline/") for metric in comparison.metrics):
+        notes.append(
+            "offline/ is estimated from the test logs; the interval of each run, which ± does not include, is in its "
+            "offline/…_lower and offline/…_upper."
+        )
+    if any(metric.startswith("estimate/") for metric in comparison.metrics):
+        notes.append("estimate/ is what abtest.py candidate= estimated of each run; its logs may differ.")
     without = [
         f"{setup.name} {len(setup.runs) - len(setup.runs_with_queries)} of {len(setup.runs)}"
         for setup in setups

@@ -241,6 +241,15 @@ class PairDataModule(LightningDataModule):
         self._assign(sessions)
         self._summary = self._summarise()
 
+    @property
+    def seen_until_ms(self) -> int:
+        """Latest start of a session that is not in the test set; for `split=time`, whose test sessions start later.
+
+        In milliseconds since 1970.
+        """
+        starts = self.sessions.timestamp[self.sessions.place == 0]
+        return int(starts[self._part_of_session != SPLITS.index("test")].max())
+
     def _assign(self, sessions: Sessions) -> None:
         """Split the sessions, or the pairs, and apply what is computed from training data alone."""
         num_tracks, is_longest = len(self.catalog), self.reading.share == "longest"

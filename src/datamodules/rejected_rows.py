@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from src.datamodules.raw_rows import Dialect, RawRows
+from src.datamodules.dialects import Dialect
+from src.datamodules.raw_rows import RawRows
 from src.errors import InputError
 from src.runs.atomic import write_whole
 

@@ -11,7 +11,8 @@ import duckdb
 
 from src.catalog import Catalog
 from src.datamodules.files import find_files, has_files
-from src.datamodules.raw_rows import are_whole, open_rows, run
+from src.datamodules.queries import are_whole, run
+from src.datamodules.raw_rows import open_rows
 from src.datamodules.row_sql import Cells, artist_of, whole
 from src.datamodules.table_settings import TableSettings
 from src.datamodules.units import MS_OF, unit_of_duration

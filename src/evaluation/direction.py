@@ -15,9 +15,11 @@ _BETTER: Mapping[str, str] = {
     "fit_seconds": "min",
     "mean_time_per_session": "max",
     "val_mean_time_per_session": "max",
+    "first_step_dr": "max",
+    "session_snips": "max",
 }
 """By the last part of a metric's name, without `_at_<k>`. Other metrics have no direction: floors, coverage,
-popularity, and effects of A/B tests, because their controls differ."""
+popularity, and effects of A/B tests and estimates of `abtest.py`, because their controls and logs differ."""
 
 
 def direction(metric: str) -> str | None:
@@ -32,6 +34,8 @@ def direction(metric: str) -> str | None:
     >>> direction("test/ndcg_at_10"), direction("val/mse"), direction("test/coverage_at_10")
     ('max', 'min', None)
     """
+    if metric.startswith("estimate/"):
+        return None
     return _BETTER.get(re.sub(r"_at_\d+$", "", metric.rsplit("/")[-1]))
 
 

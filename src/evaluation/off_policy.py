@@ -1,13 +1,14 @@
 """Estimates of a recommender from the log of others: self-normalised importance sampling and doubly robust.
 
 The weight of a decision is the probability with which the candidate picks the logged track, divided by the probability
-with which it was picked when the log was written. S sessions, H steps (recommendations of a session), N tracks.
+with which it was picked when the log was written. S sessions, N tracks.
 
 Intervals are clustered by user, because the sessions of one user are not independent. A small log misses the rarest and
 largest weights, and a variance computed from it alone is too small. Therefore the variance is scaled to the expected
 square of the weights, where that is known, and the degrees of freedom are those of the effective sample size.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,8 +125,7 @@ def doubly_robust(
 
 
 def per_decision(
-    weights: Float64[np.ndarray, "H S"],
-    rewards: Float64[np.ndarray, "H S"],
+    steps: Iterable[tuple[Float64[np.ndarray, "S"], Float64[np.ndarray, "S"]]],
     cluster: Int64[np.ndarray, "S"],
     level: float,
     clip: float,
@@ -133,9 +133,9 @@ def per_decision(
     """Per-decision importance sampling of a session, self-normalised at each step: `Σ_t Σ_i w_ti·r_ti / Σ_i w_ti`.
 
     Args:
-        weights: product of the weights of all decisions of the session up to this step, at least 0; a session that has
-            ended keeps its last one.
-        rewards: of each step; 0 after the end of the session.
+        steps: weights and rewards of each step, which are not kept, because one session can have thousands of steps.
+            The weight is the product of the weights of all decisions of the session up to this step, at least 0; a
+            session that has ended keeps its last one. The reward is 0 after the end of the session.
         cluster: number of the user of each session.
         level: of the interval, in (0, 1).
         clip: larger weights are reduced to it. It bounds the variance, and biases the estimate towards the log.
@@ -145,13 +145,16 @@ def per_decision(
 
     Source: Precup, Sutton & Singh 2000, with the weights of Ionides 2008.
     """
-    clipped = np.minimum(weights, clip)
-    totals = clipped.sum(1)
-    if not (totals > 0).all():
-        return Estimate(value=np.nan, lower=np.nan, upper=np.nan, effective_sample_size=0.0)
-    of_step = (clipped * rewards).sum(1) / totals
-    influence = (clipped * (rewards - of_step[:, None]) / (totals / len(cluster))[:, None]).sum(0)
-    return _with_interval(float(of_step.sum()), influence, clipped[-1], cluster, level)
+    value, influence, clipped = 0.0, np.zeros(len(cluster)), np.ones(len(cluster))
+    for weights, rewards in steps:
+        clipped = np.minimum(weights, clip)
+        total = float(clipped.sum())
+        if not total > 0:
+            return Estimate(value=np.nan, lower=np.nan, upper=np.nan, effective_sample_size=0.0)
+        of_step = float(clipped @ rewards) / total
+        value += of_step
+        influence += clipped * (rewards - of_step) / (total / len(cluster))
+    return _with_interval(value, influence, clipped, cluster, level)
 
 
 def _with_interval(

@@ -15,6 +15,9 @@ from typing import Any, cast
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from src.errors import InputError, check_number
 from src.serving.release import HEAD, Release, check_head, read_head
@@ -24,6 +27,14 @@ from src.serving.session_memory import Noted, Played, SessionMemory, check_limit
 _PIECE_BYTES = 8 * 1024 * 1024
 _MOST_PIECES = 10_000
 _MOST_CONNECTIONS = 64
+
+# A restart of Redis closes the connections of a pool. With protocol 3, its default, redis-py 8 hands them out without a
+# check. With protocol 2 it checks them; what that misses fails at once, and one retry replaces the connection. Timeouts
+# are not retried: a Redis that hangs would delay a request twice.
+_PROTOCOL = 2
+_LOST = (redis.ConnectionError,)
+_LOST_BY_UVLOOP: Any = (*_LOST, RuntimeError)
+"""Exceptions when a connection is lost; uvloop raises RuntimeError for one that was reset while idle."""
 
 UNREACHABLE = (redis.RedisError, OSError)
 """Exceptions of redis-py when Redis does not answer."""
@@ -48,7 +59,13 @@ class RedisStore:
         self.where, self.local = _without_password(url), local
         self._prefix, self._keep = f"{name}:", keep
         try:
-            self._redis = redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+            self._redis = redis.Redis.from_url(
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                protocol=_PROTOCOL,
+                retry=Retry(NoBackoff(), 1, supported_errors=_LOST),
+            )
         except ValueError as error:
             raise InputError(f"store.url={self.where!r} is not an address of Redis: {error}") from None
 
@@ -198,18 +215,19 @@ class RedisSessions:
             timeout=timeout_s,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
+            protocol=_PROTOCOL,
+            retry=AsyncRetry(NoBackoff(), 1, supported_errors=_LOST_BY_UVLOOP),
         )
         self._redis: Any = redis.asyncio.Redis.from_pool(pool)
         self._prefix, self._answers, self._local = f"{name}:session:", f"{name}:answer:", local
         self._max_tracks, self._idle_ms, self._pause_s = max_tracks, int(idle_s * 1000), timeout_s
         self._problem: str | None = None
-        self._paused_until_s = 0.0
+        self._paused_until_s = self._recent_until_s = 0.0
 
     @property
     def problem(self) -> str | None:
         """Why sessions are not shared; None if no recent request failed, because only a request finds out."""
-        is_recent = time.monotonic() < self._paused_until_s + self._pause_s
-        return self._problem if is_recent else None
+        return self._problem if time.monotonic() < self._recent_until_s else None
 
     async def play(self, user: int, track: int, share: float, now_ms: int) -> Played:
         """Add a track to the session of a user; returns all of the session in order, this track last."""
@@ -271,15 +289,21 @@ class RedisSessions:
         if now_s < self._paused_until_s:
             return False
         if self._problem is not None:
-            self._paused_until_s = now_s + self._pause_s
+            self._pause(now_s, is_recent=self.problem is not None)
         return True
+
+    def _pause(self, now_s: float, *, is_recent: bool) -> None:
+        """Ask no more for a while; a recent problem remains one until the next request has an answer."""
+        self._paused_until_s = now_s + self._pause_s
+        if is_recent:
+            self._recent_until_s = self._paused_until_s + self._pause_s
 
     def _mark_available(self) -> None:
         self._problem, self._paused_until_s = None, 0.0
 
     def _mark_unavailable(self, error: Exception) -> None:
         self._problem = f"sessions are not shared: Redis does not answer ({error})"
-        self._paused_until_s = time.monotonic() + self._pause_s
+        self._pause(time.monotonic(), is_recent=True)
 
 
 _PLAY = re.compile(rb"(-?[0-9]{1,19})(?: (nan|[0-9.e-]{1,32}))?")

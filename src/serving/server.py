@@ -212,6 +212,7 @@ async def _answer(service: "src.serving.app.ServiceApp", settings: ServiceSettin
 
 def _write_catalogue(settings: ServiceSettings) -> None:
     """Write the catalogue into the run folder, because training the next model needs logs and catalogue."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which ends it with the service
     release = make_stores(settings).local.open()
     path = Path(settings.run_dir, "tracks.json")
     try:

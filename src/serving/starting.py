@@ -1,9 +1,10 @@
 """Before a service runs: check the settings, and load the release in a separate process."""
 
+import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from multiprocessing import get_context
@@ -14,13 +15,17 @@ from src.serving.loading import ReleaseRequest, Warn, load_to_serve
 from src.serving.release import Release
 from src.serving.server import import_service
 from src.serving.settings import ServiceSettings, address_of, check_token, free_port
+from src.serving.stop_signals import interruptible, stop_signals_recorded
 from src.serving.stores import make_stores
 
 
-def prepare_service(
+@contextlib.contextmanager
+def prepared_service(
     given: Mapping[str, Any], request: ReleaseRequest, *, warn: Warn, busy: Callable[[], AbstractContextManager[object]]
-) -> tuple[ServiceSettings, Release]:
+) -> Iterator[tuple[ServiceSettings, Release]]:
     """Check the settings, load the release, and write `serve.json`; if this fails, a store that it created is removed.
+
+    SIGTERM and SIGINT interrupt the loading. Within the block they wait for the supervisor, which then stops at once.
 
     Args:
         given: the composed config.
@@ -28,26 +33,28 @@ def prepare_service(
         warn: prints a warning; it is called in another process and must therefore be a function of a module.
         busy: shows that work is in progress.
 
-    Returns:
+    Yields:
         The settings, and the release that will be served.
 
     Raises:
         InputError: a setting is out of range, or there is nothing to serve.
+        KeyboardInterrupt: a signal arrived before everything was loaded.
     """
     check_token()
     host = address_of(given["host"])
     settings = ServiceSettings.of({**given, "host": host}, port=free_port(host, given["port"]))
     store = make_stores(settings).local
     had_store = store.folder.exists()
-    try:
-        _load_and_import(request, settings, warn=warn, busy=busy)
-    except BaseException:
-        if not had_store:
-            shutil.rmtree(store.folder, ignore_errors=True)
-        raise
-    release = store.open()
-    settings.write()
-    return settings, release
+    with stop_signals_recorded():
+        try:
+            _load_and_import(request, settings, warn=warn, busy=busy)
+        except BaseException:
+            if not had_store:
+                shutil.rmtree(store.folder, ignore_errors=True)
+            raise
+        release = store.open()
+        settings.write()
+        yield settings, release
 
 
 def _load_and_import(
@@ -59,25 +66,24 @@ def _load_and_import(
 ) -> None:
     """Load in a separate process, whose libraries and memory the service does not keep; import the service meanwhile.
 
-    SIGTERM stops both.
+    A signal interrupts both; the loading process has ended when this function ends.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as loader:
-        process = loader.submit(os.getpid).result()
-
-        def stop(*_: object) -> None:
-            os.kill(process, signal.SIGINT)  # as Ctrl-C reaches both processes
-            raise KeyboardInterrupt
-
-        before = signal.signal(signal.SIGTERM, stop)
-        loading = loader.submit(_load_elsewhere, request, settings, warn)
-        with busy():
-            import_service()
-            loading.result()
-    signal.signal(signal.SIGTERM, before)
+        process = loader.submit(os.getpid).result()  # forked while signals are recorded: none ends it before its work
+        try:
+            with interruptible(), busy():
+                loading = loader.submit(_load_elsewhere, request, settings, warn)
+                import_service()
+                loading.result()
+        except KeyboardInterrupt:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGINT)  # as Ctrl-C reaches both processes
+            raise
 
 
 def _load_elsewhere(request: ReleaseRequest, settings: ServiceSettings, warn: Warn) -> None:
     try:
-        load_to_serve(request, settings, warn)
+        with interruptible():
+            load_to_serve(request, settings, warn)
     except KeyboardInterrupt:  # the waiting process is interrupted as well and prints it
         raise InputError("interrupted") from None

@@ -15,6 +15,7 @@ from multiprocessing.context import ForkProcess
 from typing import NamedTuple
 
 from src.errors import InputError
+from src.serving.stop_signals import STOP_SIGNALS, received_signals
 from src.serving.worker_table import WorkerTable, exit_cause, worker_name
 
 START_ATTEMPTS = 4
@@ -27,8 +28,7 @@ _TICK_S = 0.05
 _IDLE_S = 1.0
 """Seconds between two looks at workers that run; a death or a signal ends the wait at once."""
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_SIGNALS = (*_STOP_SIGNALS, signal.SIGHUP)
+_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 
 _log = logging.getLogger("segue.serving")
 
@@ -98,7 +98,7 @@ class Supervisor:
         with self._signals() as wake:
             self._start_at_s = dict.fromkeys(range(len(self._table)), time.monotonic())
             try:
-                while not set(self._received) & set(_STOP_SIGNALS):
+                while not set(self._received) & set(STOP_SIGNALS):
                     self._start_due()
                     is_idle = is_announced and self._renewing is None
                     self._wait(wake, _IDLE_S if is_idle else _TICK_S)
@@ -214,6 +214,7 @@ class Supervisor:
         before = {number: signal.getsignal(number) for number in _SIGNALS}
         for number in _SIGNALS:
             signal.signal(number, lambda received, _: self._received.append(received))
+        self._received += received_signals()  # during the start
         old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         try:
             yield reader
@@ -227,7 +228,7 @@ class Supervisor:
 
 def _run_worker(work: Callable[[int], None], worker: int, mask: set[signal.Signals]) -> None:
     signal.set_wakeup_fd(-1)
-    for number in _STOP_SIGNALS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor restarts the workers one after another
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -201,20 +201,29 @@ def encode(events: Events, experiments: Sequence[str], *, release: str | None) -
             events.shares,
         ),
         pc.if_else(pa.array(is_next), _text(events.following), "null"),
-        _take([f', "experiments": {of_arm}' for of_arm in experiments], events.arms),
-        "}\n" if release is None else _propensity_keys(events, is_next, release),
+        _ends(events, is_next, experiments, release),
         "",  # the separator
     )
     return bytes(lines.buffers()[2])  # all lines, concatenated
 
 
-def _propensity_keys(events: Events, is_next: Bool[np.ndarray, "E"], release: str) -> pa.StringArray:
-    """The end of each line. Probabilities are few and repeat, therefore each distinct one becomes text once."""
-    known = pa.array(events.propensities, mask=np.isnan(events.propensities)).dictionary_encode()
-    texts = [f', "propensity": {value}, "release": {json.dumps(release)}}}\n' for value in known.dictionary.to_pylist()]
-    unknown = f', "propensity": null, "release": {json.dumps(release)}}}\n'
-    keys = pc.fill_null(pa.array(texts, pa.string()).take(known.indices), unknown)
-    return pc.if_else(pa.array(is_next), keys, "}\n")
+def _ends(
+    events: Events, is_next: Bool[np.ndarray, "E"], experiments: Sequence[str], release: str | None
+) -> pa.StringArray:
+    """The end of each line. Arms and probabilities are few and repeat, therefore each distinct end is made once."""
+    texts, which = ["}\n"], np.zeros(len(events), np.int64)
+    if release is not None:
+        known = pa.array(events.propensities, mask=np.isnan(events.propensities) | ~is_next).dictionary_encode()
+        values = ["null", *map(str, known.dictionary.to_pylist())]
+        texts += [f', "propensity": {value}, "release": {json.dumps(release)}}}\n' for value in values]
+        which = np.where(is_next, known.indices.fill_null(-1).to_numpy() + 2, 0)
+    which = events.arms * len(texts) + which
+    is_used = np.zeros(len(experiments) * len(texts), bool)
+    is_used[which] = True
+    used = np.flatnonzero(is_used)
+    pairs = zip((used // len(texts)).tolist(), (used % len(texts)).tolist(), strict=True)
+    ends = [f', "experiments": {experiments[arm]}{texts[number]}' for arm, number in pairs]
+    return _take(ends, (is_used.cumsum() - 1)[which])
 
 
 def _text(column: Int64[np.ndarray, "E"]) -> pa.StringArray:
@@ -222,4 +231,4 @@ def _text(column: Int64[np.ndarray, "E"]) -> pa.StringArray:
 
 
 def _take(words: Sequence[str], which: Int64[np.ndarray, "E"] | UInt8[np.ndarray, "E"]) -> pa.StringArray:
-    return pa.array(words).take(pa.array(which))
+    return pa.array(words, pa.string()).take(pa.array(which))

@@ -150,6 +150,18 @@ def from_lists(lists: Int64[np.ndarray, "N K"]) -> Recommend:
     return recommend
 
 
+def check_neighbours(neighbours: int) -> None:
+    """Refuse a number of tracks from which `true_neighbours` cannot recommend.
+
+    Args:
+        neighbours: the number.
+
+    Raises:
+        InputError: it is out of range.
+    """
+    check_number("callbacks.listening.neighbours", neighbours, whole=True, least=1, most=10_000)
+
+
 def references(world: World, *, hits: int, neighbours: int) -> Mapping[str, Recommend]:
     """What a recommender is compared with: `random` and `popular` as floors, `true_neighbours`, which knows
     the true affinity of every two tracks but is no upper bound.
@@ -162,7 +174,7 @@ def references(world: World, *, hits: int, neighbours: int) -> Mapping[str, Reco
     Raises:
         InputError: `neighbours` is out of range.
     """
-    check_number("callbacks.listening.neighbours", neighbours, whole=True, least=1, most=10_000)
+    check_neighbours(neighbours)
     num_tracks = len(world.catalog)
     top, num_kept = world.top_tracks[:hits], min(neighbours, num_tracks - 1)
     nearest_to = np.full((num_tracks, max(num_kept, 1)), -1, np.int64)

@@ -4,16 +4,19 @@ import ast
 import hashlib
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
 from src.errors import InputError, check_flag, check_number
 from src.recommender_names import recommender_name
+from src.runs.atomic import write_whole
 from src.runs.provenance import ROOT
 from src.simulation.arm_policies import make_policies, template_name
 from src.simulation.experiment import ArmReport, run_experiment
@@ -112,6 +115,8 @@ class MixedLogs:
         return complete
 
     def _simulate(self, folder: Path) -> None:
+        keep_interest_neighbours(self.world, folder.parent)
+
         @contextmanager
         def one_bar(planned: Mapping[str, int]) -> Iterator[ArmReport]:
             with self._progress("simulating logs", sum(planned.values())) as advance:
@@ -130,6 +135,29 @@ class MixedLogs:
             progress=one_bar,
             **self._settings,
         )
+
+
+def keep_interest_neighbours(world: World, folder: Path) -> None:
+    """Give a world its `interest_neighbours`: read them, or compute and write them for later runs.
+
+    Args:
+        world: the world.
+        folder: parent folder of simulated logs; has a file for each world. A damaged file is written again.
+    """
+    digest = f"{world.digest()}-{code_digest({'src.simulation.world'})[:8]}"
+    path, num_tracks = folder / f"interest_neighbours-{digest}.npz", len(world.catalog)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            number_of, neighbours = kept["number_of"], kept["neighbours"]
+        if number_of.shape != (num_tracks,) or number_of.max() != len(neighbours) - 1 or neighbours.min() < 0:
+            raise ValueError("of another world")
+        if neighbours.max() >= num_tracks:
+            raise ValueError("of another world")
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
+        number_of, neighbours = world.interest_neighbours
+        with suppress(OSError):  # without the file they are computed again
+            write_whole(path, lambda partial: np.savez(partial, number_of=number_of, neighbours=neighbours))
+    vars(world)["interest_neighbours"] = number_of, neighbours  # where the cached property keeps its value
 
 
 def _code_digest(templates: Mapping[str, partial[Any]]) -> str:

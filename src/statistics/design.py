@@ -2,7 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy import special, stats
+from scipy import special  # scipy.stats.chisquare gives the same p-value and takes 100 times as long
 
 from src.statistics.intervals import GroupSummary
 
@@ -17,7 +17,8 @@ def sample_ratio(counts: Int64[np.ndarray, "A"], planned: Float64[np.ndarray, "A
     Returns:
         The p-value of the chi-square test, in [0, 1].
     """
-    return float(stats.chisquare(counts, counts.sum() * planned / planned.sum()).pvalue)
+    expected = counts.sum() * planned / planned.sum()
+    return float(special.chdtrc(len(counts) - 1, ((counts - expected) ** 2 / expected).sum()))
 
 
 def minimal_detectable_effect(control: GroupSummary, treatment: GroupSummary, alpha: float, power: float) -> float:

@@ -305,7 +305,7 @@ def bootstrap(
         rng: draws the resamples.
 
     Returns:
-        Lower and upper bound of the effect in percent.
+        Lower and upper bound of the effect in percent; NaN if the control mean is 0.
     """
     means = []
     for values in (control, treatment):
@@ -317,5 +317,5 @@ def bootstrap(
         means.append(np.concatenate(resampled))
     with np.errstate(divide="ignore", invalid="ignore"):
         effects = 100 * (means[1] / means[0] - 1)
-    lower, upper = np.quantile(effects, [alpha / 2, 1 - alpha / 2])
+        lower, upper = np.quantile(effects, [alpha / 2, 1 - alpha / 2])
     return float(lower), float(upper)

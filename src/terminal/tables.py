@@ -92,7 +92,7 @@ def effects_table(record: Mapping[str, Any]) -> Table:
             f"[{weight}default]{effect['metric'].replace('_', ' ')}[/]{role}",
             plain(effect["control_mean"]),
             plain(effect["treatment_mean"]),
-            "–" if missing else f"[{weight}{colour}]{number(effect['effect_percent'], '+.1f')}[/]\n\\{bounds}",
+            "–" if missing else f"[{weight}{colour}]{number(effect['effect_percent'], '+.1f')}[/]\n{escape(bounds)}",
             f"[{colour}]{effect['decision']}[/]" + (f"\n\\[{p_value(p)}]" if math.isfinite(p) else ""),
         )
     return table
@@ -121,12 +121,13 @@ def methods_table(record: Mapping[str, Any]) -> Table:
     """
     title = escape(f"{record['primary'].replace('_', ' ')} by other methods")
     table = Table("arm", "method", title=title, title_justify="left", caption_justify="left")
-    for column in ("effect in %", "interval", "p"):
+    unit = next(effect["unit"] for effect in record["effects"] if effect["metric"] == record["primary"])
+    for column in (f"effect in {unit}", "interval", "p"):
         table.add_column(column, justify="right", no_wrap=True)
     for arm, rows in record["methods"].items():
         for row in rows:
             bounds = interval(row["lower_percent"], row["upper_percent"], "+.1f")
-            cells = (f"{number(row['effect_percent'], '+.1f')}", f"\\{bounds}", p_value(row["p_value"]))
+            cells = (f"{number(row['effect_percent'], '+.1f')}", escape(bounds), p_value(row["p_value"]))
             table.add_row(escape(arm), row["method"], *cells)
     return table
 

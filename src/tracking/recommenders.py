@@ -1,4 +1,4 @@
-"""Recommenders that are runs or registered models: their files, and attaching the result of an A/B test to them."""
+"""Recommenders that are runs or registered models: their files, and attaching what they were found to do to them."""
 
 import math
 from collections.abc import Mapping
@@ -57,6 +57,38 @@ def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, s
             _attach(record, folder, role, run_id)
         except InputError as error:
             console.print(f"the result is not attached to {name}: {error}", soft_wrap=True, markup=False)
+
+
+def attach_estimate(metrics: Mapping[str, float], folder: Path, name: str, *, logs: Path, pick: str) -> bool:
+    """Give an off-policy estimate to the MLflow run that was its candidate: the report and `estimate/<metric>`.
+
+    They are not `offline/<metric>`, which `train.py` estimated from the test logs of the run.
+
+    Args:
+        metrics: the estimates, named `offline/<metric>`.
+        folder: of the report.
+        name: of the candidate; one that names a run or its folder is a run.
+        logs: that the estimates are from.
+        pick: how the candidate picks from its lists.
+
+    Returns:
+        Whether the candidate is a run that has them now.
+    """
+    try:
+        if (run_id := _run_id_of(name)) is None:
+            return False
+        with client_of(existing_store()) as client:
+            for metric, value in metrics.items():
+                if math.isfinite(value):
+                    client.log_metric(run_id, metric.replace("offline/", "estimate/", 1), value)
+            client.set_tag(run_id, "estimate_logs", str(logs.absolute()))
+            client.set_tag(run_id, "estimate_pick", pick)
+            for file in ("estimate.json", "estimate.md"):
+                client.log_artifact(run_id, str(folder / file), "estimate")
+    except InputError as error:
+        console.print(f"the estimate is not attached to {name}: {error}", soft_wrap=True, markup=False)
+        return False
+    return True
 
 
 def _run_id_of(name: str) -> str | None:

@@ -48,7 +48,9 @@ def lists(world: World, path: Path, pick: str = "uniform", artist_gap: int = 0) 
 
 def opened(run: Path) -> tuple[LogFolder, OffPolicyLog]:
     folder = LogFolder.open(run / "logs")
-    return folder, OffPolicyLog(read_decisions(folder.logs, folder.catalog), folder)
+    return folder, OffPolicyLog(
+        read_decisions(folder.logs, folder.catalog, max_rejected=0.0, session_gap_minutes=30), folder
+    )
 
 
 def settings(**changes: Any) -> EstimateSettings:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from src.abtest.users import Users
 from src.errors import InputError
 from src.statistics.design import minimal_detectable_effect
 from src.statistics.intervals import GroupSummary
-from tests.abtest.users import pre_period, settings, users_of
-from tests.statistics.rates import skewed, within_four_standard_errors
+from tests.abtest.users import pre_period, settings, users_of, users_of_sessions
+from tests.statistics.rates import repeat, skewed, within_four_standard_errors
 
 READING: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0, "unfinished": "drop"}
 
@@ -86,6 +87,23 @@ def test_an_arm_with_one_user_is_rejected() -> None:
         analyse(users_of([1.0, 2.0, 3.0], [0, 0, 1]), settings())
 
 
+def test_an_arm_without_a_finished_session_is_rejected_and_its_unfinished_ones_are_counted() -> None:
+    users = users_of([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1])
+    each = replace(users.each, is_finished=users.arm_of == 0)
+    message = (
+        r"T1 of experiment TEST has 0 users with a finished session \(2 have no `last`; unfinished=keep counts them"
+    )
+    with pytest.raises(InputError, match=message):
+        analyse(users_of_sessions(each), settings())
+
+
+def test_a_primary_metric_that_the_log_does_not_have_is_rejected() -> None:
+    with pytest.raises(
+        InputError, match=r"analysis\.primary=fallback_percent: the log has no fallbacks; choose another"
+    ):
+        analyse(users_of([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1]), settings(primary="fallback_percent"))
+
+
 def test_with_the_users_needed_the_detectable_effect_is_the_one_asked_for() -> None:
     rng = np.random.default_rng(1)
     analysis = analyse(users_of(rng.normal(4, 3, 1000), np.arange(1000) % 2), settings())
@@ -132,10 +150,10 @@ def simulate_experiments(lift: float, num: int, **changes: Any) -> list[Analysis
     rng = np.random.default_rng(7)
     arm_of = np.arange(num) % 2
     short = settings(bootstrap_rounds=0, sizing=False, slices=False, always_valid_percent=None, **changes)
-    return [
-        analyse(users_of(skewed(rng, num) * np.where(arm_of, 1 + lift, 1.0), arm_of), short)
-        for _ in range(NUM_EXPERIMENTS)
-    ]
+    return repeat(
+        NUM_EXPERIMENTS,
+        lambda: analyse(users_of(skewed(rng, num) * np.where(arm_of, 1 + lift, 1.0), arm_of), short),
+    )
 
 
 def primary(analysis: Analysis) -> Effect:

@@ -85,6 +85,25 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
                 answer = ours.follow(name, user, row, [100 + row])
                 assert choices.of(np.array([[answer.row]]))[0, 0] == pytest.approx(answer.propensity)
     assert folder.behaviour(text("T9"), release.version) is None
+    assert folder.popular.tolist() == folder.catalog.rows_of(np.array([102, 104])).tolist()
+    of_tracks_file = tmp_path / "recommendations.jsonl"
+    rows = np.full((6, 3), -1, np.int64)
+    rows[0] = 1, 2, -1
+    Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32)).write(
+        of_tracks_file, folder.catalog, format="botify"
+    )
+    candidate = folder.candidate("lists", pick="ranked", artist_gap=0, file=of_tracks_file)
+    assert (candidate.fallbacks, candidate.draws) == (("artist", "popular"), 20), "as in the service"
+
+
+def test_popular_is_no_candidate_without_the_most_played_tracks(world: World, tmp_path: Path) -> None:
+    """It would be `random` under another name."""
+    simulate(world, tmp_path / "run", {"C": Random(world=world)}, sessions=20)
+    (tmp_path / "run" / "top_tracks.json").unlink()
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    with pytest.raises(InputError, match=r"candidate=popular: logs=.* have no top_tracks.json beside the catalogue"):
+        folder.candidate("popular", pick="uniform", artist_gap=0, file=None)
+    assert folder.candidate("random", pick="uniform", artist_gap=0, file=None).fallbacks == ()
 
 
 def test_logs_without_a_catalogue_are_refused(world: World, tmp_path: Path) -> None:
@@ -92,6 +111,8 @@ def test_logs_without_a_catalogue_are_refused(world: World, tmp_path: Path) -> N
     shutil.move(tmp_path / "run" / "logs", tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"no tracks.json in it or beside it; name the catalogue, tracks=<file>"):
         LogFolder.open(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"logs=.*: no such folder; name a folder with data.json files"):
+        LogFolder.open(tmp_path / "nowhere")
     found = LogFolder.open(tmp_path / "elsewhere", tmp_path / "run" / "tracks.json")
     assert len(found.catalog) == len(world.catalog)
     assert found.popular.tolist() == world.top_tracks.tolist()

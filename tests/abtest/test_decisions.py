@@ -29,7 +29,7 @@ def session(
 
 def read(folder: Path, lines: list[dict[str, Any] | str]) -> Decisions:
     write_lines(folder / "data.json", lines)
-    return read_decisions(folder, CATALOG)
+    return read_decisions(folder, CATALOG, max_rejected=0.01, session_gap_minutes=30)
 
 
 def test_a_propensity_belongs_to_the_track_that_is_played_next(tmp_path: Path) -> None:
@@ -88,16 +88,44 @@ def test_sessions_of_a_user_at_the_same_time_are_separated(tmp_path: Path) -> No
     assert not any(found.left_out.values())
 
 
+def test_a_session_whose_end_was_lost_does_not_lengthen_the_next_one(tmp_path: Path) -> None:
+    hour = 3_600_000
+    found = read(tmp_path, [*session(1, 0)[:2], *session(1, hour)])
+    assert (found.num_sessions, found.left_out["without_end"], found.left_out["ignored_recommendations"]) == (2, 1, 0)
+    assert found.started_ms.tolist() == [hour]
+
+
 @pytest.mark.parametrize(
     ("folder", "lines", "message"),
     [
         ("nowhere", [], "no such folder; name a folder with data.json files"),
         ("", None, "no data.json in it or below it"),
-        ("", [event(1, 0, 100), event(1, 1, 101, 1.0, "last")], "no propensity in the first 20,000 lines; an estimate"),
+        ("", [event(1, 0, 100), event(1, 1, 101, 1.0, "last")], "no line has a propensity; an estimate needs logs"),
     ],
 )
 def test_logs_without_propensities_are_refused(tmp_path: Path, folder: str, lines: Any, message: str) -> None:
     if lines is not None:
         write_lines(tmp_path / "data.json", lines)
     with pytest.raises(InputError, match=message):
-        read_decisions(tmp_path / folder, CATALOG)
+        read_decisions(tmp_path / folder, CATALOG, max_rejected=0.01, session_gap_minutes=30)
+
+
+def test_lines_that_are_not_events_are_counted_and_too_many_are_refused(tmp_path: Path) -> None:
+    lines = [line for user in range(40) for line in session(user, 10 * user)]
+    damaged = [*lines, '{"message": "next", "timest']
+    found = read(tmp_path, damaged)
+    assert (found.lines_rejected, len(found)) == (1, 40)
+    with pytest.raises(InputError, match=r"logs=.*: 2 of 122 lines are not events, more than max_rejected=0.01 allows"):
+        read(tmp_path, [*damaged, event(1, 0, 100) | {"message": "pause"}])
+    with pytest.raises(InputError, match="max_rejected must be a number of at least 0 and at most 1, got 2"):
+        read_decisions(tmp_path, CATALOG, max_rejected=2, session_gap_minutes=30)
+
+
+def test_propensities_may_begin_anywhere_in_the_log(tmp_path: Path) -> None:
+    old = [line for user in range(7000) for line in session(user, 10 * user)]
+    for line in old:
+        assert isinstance(line, dict)
+        line.pop("propensity", None)
+    found = read(tmp_path, [*old, *session(9000, 10**6)])
+    assert found.users.tolist() == [9000]
+    assert found.left_out["without_propensity"] == 7000

@@ -8,6 +8,8 @@ import pytest
 
 from src.abtest.analysis import analyse
 from src.abtest.doubts import doubts, exposures, split_sentence
+from src.abtest.report import markdown
+from src.abtest.slices import DAY_MS
 from src.abtest.users import Users, sums_of_users
 from tests.abtest.users import settings, users_of
 
@@ -65,6 +67,37 @@ def test_each_check_finds_its_fault(change: Any, check: str, sentence: str) -> N
     first, *_, made, _ = found(change(clean()))
     assert sentence in first
     assert check not in made
+
+
+def test_the_users_of_arms_that_were_simulated_are_introduced_by_what_the_arms_are() -> None:
+    analysis = replace(analyse(clean(), settings()), recommenders={"C": "random", "T1": "run:1234"})
+    assert split_sentence(analysis).startswith(
+        "C is random, T1 is run:1234. The split of the users over the arms agrees"
+    )
+    assert "C is random, T1 is run:1234. " in markdown(analysis, {})
+    assert analysis.record()["recommenders"] == analysis.recommenders
+
+
+def test_days_without_a_session_are_counted() -> None:
+    """Sessions begin on days 1, 2 and 5 of five days."""
+    users = clean()
+    day = np.array([0, 1, 4])[np.arange(2000) % 3] * DAY_MS
+    users = replace(
+        users, each=replace(users.each, started_ms=users.first_ms + day), last_ms=users.first_ms + 4 * DAY_MS + 9
+    )
+    words = "On 2 of the first 5 days of the log no session began. Check that no part of the log is missing."
+    assert words in found(users)
+    full = replace(users.each, started_ms=users.first_ms + np.arange(2000) % 5 * DAY_MS)
+    assert not any("no session began" in line for line in found(replace(users, each=full)))
+
+
+@pytest.mark.parametrize(("sessions_without_last", "words"), [(9, "differ in"), (1, "do not differ in")])
+def test_the_level_of_the_test_of_unfinished_sessions_is_named(sessions_without_last: int, words: str) -> None:
+    users = clean()
+    is_cut = (np.arange(2000) % 200 < 2 * sessions_without_last) & (users.arm_of == 1)
+    each = replace(users.each, is_finished=~is_cut)
+    line = found(replace(users, each=each, **sums_of_users(each.where(each.is_finished))))[0]
+    assert f"The arms {words} their share at the level 0.001 (p: T1 " in line
 
 
 def test_a_method_that_disagrees_with_the_verdict_is_named() -> None:

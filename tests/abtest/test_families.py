@@ -14,8 +14,8 @@ from src.abtest.metrics import METRICS
 from src.abtest.result import Analysis
 from src.abtest.users import Users
 from src.statistics.holm import holm, holm_alphas
-from tests.abtest.users import settings, users_of
-from tests.statistics.rates import skewed, within_four_standard_errors
+from tests.abtest.users import pre_period, settings, users_of
+from tests.statistics.rates import repeat, skewed, within_four_standard_errors
 
 PRIMARY, SECONDARY = (
     "mean_time_per_session",
@@ -88,12 +88,24 @@ def test_intervals_and_p_values_agree(lifts: tuple[float, ...]) -> None:
     assert len(outcomes) == 4, "both families have effects that are significant and effects that are not"
 
 
+def test_the_p_values_of_all_methods_agree_with_their_intervals_if_there_are_several_treatments() -> None:
+    rng, outcomes, options = np.random.default_rng(8), set(), settings(bootstrap_rounds=0, slices=False)
+    lifts, before = (0.2, 0.1, 0.0), (0.0, 0.0, 0.0)
+    for analysis in repeat(60, lambda: analyse(experiment(rng, lifts), options, pre_period(experiment(rng, before)))):
+        for rows in analysis.methods.values():
+            for row in rows:
+                excludes_0 = row.lower_percent > 0 or row.upper_percent < 0
+                assert np.isnan(row.p_value) or excludes_0 == (row.p_value < 0.05), row
+                outcomes.add((row.method, excludes_0))
+    assert {("ratio of sums", True), ("CUPED", True), ("mean of users", False)} <= outcomes
+    assert "no correction for several treatments" in analysis.methods["T1"][1].meaning
+
+
 def test_without_an_effect_any_false_alarm_of_both_families_is_as_rare_as_alpha_and_only_with_the_gate() -> None:
     """The gate is broken on purpose: each family alone keeps its level, but not both together."""
     rng, num = np.random.default_rng(6), 800
     alarms, alarms_without_gate = 0, 0
-    for _ in range(num):
-        effects = run(experiment(rng, (0.0,))).effects
+    for effects in repeat(num, lambda: run(experiment(rng, (0.0,))).effects):
         alarms += any(effect.is_good or effect.is_bad for effect in effects)
         primary, *secondary = [effect.p_value for effect in effects]
         alarms_without_gate += primary < 0.05 or min(holm(secondary)) < 0.05

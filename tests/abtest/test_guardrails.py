@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from src.abtest.analysis import analyse
+from src.abtest.doubts import doubts
 from src.abtest.log import read_users
 from src.abtest.result import Analysis
 from src.abtest.users import Users
@@ -15,7 +16,7 @@ from src.statistics.holm import holm
 from src.terminal.tables import effects_table
 from tests.abtest.test_log import CLEAN, READING, log
 from tests.abtest.users import settings, users_of
-from tests.statistics.rates import within_four_standard_errors
+from tests.statistics.rates import repeat, within_four_standard_errors
 
 LATENCY = "mean_request_latency"
 
@@ -84,6 +85,16 @@ def test_fallbacks_are_compared_in_percentage_points_because_the_control_may_hav
         assert ("all guardrails hold" in analysis.verdicts["T1"]) == (decision == "holds")
 
 
+def test_a_treatment_that_always_falls_back_breaks_the_guardrail_although_no_value_varies() -> None:
+    users = experiment(np.random.default_rng(9), 1.0)
+    given = 100 * users.arm_of
+    users = replace(users, fallbacks=given, each=replace(users.each, fallbacks=given))
+    analysis = run(users, {"fallback_percent": 1})
+    assert analysis.effect("T1", "fallback_percent").decision == "broken"
+    assert "guardrail fallback_percent is broken: +100.0 points –, margin 1 points" in analysis.verdicts["T1"]
+    assert "T1: guardrail fallback_percent is broken." in doubts(analysis)
+
+
 def test_fallbacks_are_read_from_the_log(tmp_path: Path) -> None:
     lines = [{**line, "fallback": "popular" if line["user"] == 3 else None} for line in CLEAN if isinstance(line, dict)]
     users = read_users(log(tmp_path, list(lines)), experiment="TEST", max_rejected=0.0, **READING)
@@ -108,10 +119,8 @@ def test_guardrails_are_a_family_of_their_own() -> None:
 
 def test_a_metric_at_its_margin_passes_as_often_as_the_level_says() -> None:
     rng, num = np.random.default_rng(6), 400
-    passed = sum(
-        run(experiment(rng, 1.1, 100), {LATENCY: 10}).effect("T1", LATENCY).decision == "holds" for _ in range(num)
-    )
-    assert within_four_standard_errors(passed, 0.025, num)
+    decisions = repeat(num, lambda: run(experiment(rng, 1.1, 100), {LATENCY: 10}).effect("T1", LATENCY).decision)
+    assert within_four_standard_errors(decisions.count("holds"), 0.025, num)
 
 
 def test_the_primary_metric_is_no_guardrail() -> None:

@@ -119,6 +119,26 @@ def test_sessions_without_an_end_are_left_out_or_kept(tmp_path: Path) -> None:
         assert len(users.each) == 6
 
 
+def test_a_session_without_an_end_is_not_joined_to_the_next_one_of_its_user(tmp_path: Path) -> None:
+    """User 1 has a session without a `last`; the next one begins just after the longest pause, or just before it."""
+    unfinished, gap_ms = session(1, 100, (1.0, 0.25, 1.0))[:2], 30 * 60_000
+    for pause, lengths, time in ((gap_ms + 1, [2, 2, 2], [1.5, 1.25, 0.75]), (gap_ms, [2, 4], [1.5, 2.0])):
+        folder = log(tmp_path / str(pause), [*CLEAN, *unfinished, *session(1, 101 + pause, (0.5, 0.25))])
+        users = read_users(folder, experiment="TEST", max_rejected=0.0, **READING)
+        own = users.each.where(users.each.user_ids == 1)
+        assert (own.tracks.tolist(), own.time.tolist()) == (lengths, time)
+        assert users.guards["sessions_without_end"] == len(lengths) - 2
+        assert own.is_finished.tolist() == [True, False, True] if len(lengths) == 3 else [True, True]
+
+
+def test_a_last_ends_its_session_after_any_pause(tmp_path: Path) -> None:
+    late = {**event(1, 10_000_000, 101, 0.5, "last"), "experiments": {"TEST": "C"}}
+    folder = log(tmp_path, [*CLEAN, *session(1, 100, (1.0, 0.5))[:1], late])
+    users = read_users(folder, experiment="TEST", max_rejected=0.0, **READING)
+    assert users.sessions.tolist() == [2, 1, 1, 1]
+    assert not any(users.guards.values())
+
+
 def test_users_are_counted_in_each_arm_before_anything_is_left_out(tmp_path: Path) -> None:
     """User 5 is in two arms, user 6 has only a fault, user 7 only an unfinished session; none of them is compared."""
     more = [*session(5, 0), *session(5, 100, arm="T1"), *session(6, 0, (0.5,)), *session(7, 0, arm="T1")[:1]]

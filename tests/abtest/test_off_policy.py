@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 from collections import defaultdict
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from src.abtest.behaviours import LogFolder
 from src.abtest.decisions import read_decisions
 from src.abtest.estimate_report import HEAD, arm_names, estimate_rows, remarks, write_estimate
 from src.abtest.off_policy import LEVEL, OffPolicyLog
@@ -240,7 +243,7 @@ def test_a_log_without_a_session_that_can_be_used_is_refused(mixed: Path, tmp_pa
         lambda number, line: line if number % 2 else re.sub(r'"time": [\d.]+', '"time": 2', line),
     )
     folder = opened(mixed)[0]
-    decisions = read_decisions(some / "logs", folder.catalog)
+    decisions = read_decisions(some / "logs", folder.catalog, max_rejected=0.0, session_gap_minutes=30)
     with pytest.raises(InputError, match=r"none of 1500 sessions can be used: [\d,]+ sessions with a share below 0"):
         OffPolicyLog(decisions.where(np.zeros(len(decisions), bool)), folder)
 
@@ -276,10 +279,31 @@ def test_the_report_has_the_candidate_and_the_arms_of_the_log(mixed: Path, tmp_p
     assert "- command: test" in text
 
 
+def test_the_report_says_what_was_left_out(mixed: Path, tmp_path: Path) -> None:
+    shutil.copytree(mixed, tmp_path / "run")
+    path = tmp_path / "run" / "logs" / "day-1" / "data.json"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*(line for n, line in enumerate(lines) if n % 100), "x"]) + "\n", encoding="utf-8")
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    log = OffPolicyLog(read_decisions(folder.logs, folder.catalog, max_rejected=0.01, session_gap_minutes=30), folder)
+    found = log.estimate(folder.candidate("popular", pick="uniform", artist_gap=0, file=None), settings())
+    assert found.share_left_out == pytest.approx(1 - found.num_sessions / found.num_read)
+    assert found.share_left_out > 0.03
+    *others, share, num_lines = remarks(found)
+    assert share.startswith(f"{found.share_left_out:.1%} of the {found.num_read:,} sessions of the log are left")
+    assert num_lines == "Left out: 1 lines that are not events."
+    assert not any("below 30" in line for line in others)
+    few = replace(found, first_step_snips=replace(found.first_step_snips, effective_sample_size=16.0))
+    assert any(line.startswith("With an effective sample size below 30, fewer than 95 %") for line in remarks(few))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"clip": 0.5}, "estimate.clip must be a number of at least 1"),
+        (
+            {"clip": 0.5},
+            "estimate.clip must be .* at least 1, got 0.5; train.py calls it callbacks.off_policy.settings.clip",
+        ),
         ({"min_effective_sample_size": 1}, "estimate.min_effective_sample_size must be a number of at least 2"),
         ({"max_without_support": 2}, "estimate.max_without_support must be a number of at least 0 and at most 1"),
         ({"min_session_weight": -1}, "estimate.min_session_weight must be a number of at least 0 and at most 1"),

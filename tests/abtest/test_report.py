@@ -95,6 +95,9 @@ def test_the_html_page_has_the_text_and_the_picture_and_needs_no_other_file(anal
     assert page.count("<table>") == 3
     assert page.count('src="data:image/png;base64,') == page.count("<img") == 1
     assert not re.search(r'(src|href)="(?!data:)', page)
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    assert page.count("<div><table>") == page.count("</table></div>") == 3, "on a phone, a table scrolls by itself"
+    assert "color-scheme: light dark" in page
 
 
 def test_details_name_the_effects_that_are_detected(analysis: Analysis) -> None:

@@ -16,6 +16,7 @@ from src.abtest.result import Analysis
 from src.abtest.slices import DAY_MS
 from src.abtest.users import Sessions, Users
 from tests.abtest.users import pre_period, settings, users_of_sessions
+from tests.statistics.rates import repeat
 
 DAYS = 4
 
@@ -68,7 +69,8 @@ def test_each_day_has_its_effect_and_a_fading_effect_is_noticed(tmp_path: Path) 
 
 def test_an_effect_that_stays_is_no_novelty_as_often_as_the_level_says() -> None:
     rng = np.random.default_rng(2)
-    alarms = sum(run(experiment(rng, (0.5,) * DAYS, 120)).changes["T1"].p_value < 0.05 for _ in range(80))
+    p_values = repeat(80, lambda: run(experiment(rng, (0.5,) * DAYS, 120)).changes["T1"].p_value)
+    alarms = sum(p_value < 0.05 for p_value in p_values)
     assert alarms <= 80 * 0.05 + 4 * (80 * 0.05 * 0.95) ** 0.5
 
 
@@ -124,6 +126,20 @@ def test_a_segment_with_the_other_sign_is_noticed() -> None:
     assert any(
         line.startswith("T1: in the segment session = first of a user the effect has the other") for line in lines
     )
+
+
+def test_a_user_with_a_wrong_clock_costs_one_day_and_not_all_days_between() -> None:
+    users = experiment(np.random.default_rng(10), (0.0,) * DAYS)
+    far = np.where(users.each.user_ids == 0, 10**15, users.each.started_ms)
+    assert list(rows(run(users_of_sessions(replace(users.each, started_ms=far))), "day")) == ["1", "2", "3", "4"]
+
+
+def test_a_day_with_few_users_leaves_no_split_of_two_days() -> None:
+    users = experiment(np.random.default_rng(11), (0.0,) * DAYS)
+    each = users.each
+    two = each.where((each.started_ms < DAY_MS) | ((each.started_ms < 2 * DAY_MS) & (each.user_ids < 40)))
+    assert len(np.unique(two.started_ms // DAY_MS)) == 2
+    assert not rows(run(users_of_sessions(two)), "day")
 
 
 def test_slices_can_be_switched_off_and_a_log_of_one_day_has_no_days() -> None:

@@ -46,6 +46,7 @@ def test_a_candidate_is_named_as_the_arms_of_the_simulator() -> None:
     ("given", "changes", "message"),
     [
         ("popular", {"logs": None}, "candidate=popular needs the logs of other recommenders: logs=<folder>"),
+        ("popular", {"plan": True}, "candidate=popular is estimated from logs= alone; leave out plan="),
         ("popular", {"pre": "x"}, "candidate=popular is estimated from logs= alone; leave out pre="),
         (7, {}, "candidate must name a recommender, got 7"),
         ("oracle", {}, "candidate: 'oracle' is not a recommender; choose one of popular, random, sticky_artist"),

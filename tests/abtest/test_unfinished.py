@@ -1,5 +1,6 @@
 """Sessions without a `last`: the bias of leaving them out, the bounds, and the verdict that does not rest on them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 from src.abtest.analysis import analyse
 from src.abtest.doubts import doubts
 from src.abtest.result import Analysis
-from src.abtest.users import Sessions, Users
+from src.abtest.users import Sessions, Users, sums_of_users
 from src.statistics.intervals import GroupSummary, fieller
+from src.terminal.numbers import interval
 from tests.abtest.users import settings, users_of_sessions
-from tests.statistics.rates import within_four_standard_errors
+from tests.statistics.rates import repeat, within_four_standard_errors
 
 
 def cut_off(
@@ -59,8 +61,18 @@ def test_leaving_unfinished_sessions_out_is_biased_against_the_better_arm_and_th
 
 def test_the_rate_of_false_alarms_of_the_test_of_dropping_is_its_level() -> None:
     rng = np.random.default_rng(2)
-    tests = [run(cut_off(rng, lift=0.0, hazard=(0.05, 0.05))[0]).unfinished["T1"].p_value for _ in range(250)]
+    tests = repeat(250, lambda: run(cut_off(rng, lift=0.0, hazard=(0.05, 0.05))[0]).unfinished["T1"].p_value)
     assert within_four_standard_errors(sum(p_value < 0.05 for p_value in tests), 0.05, 250)
+
+
+def test_the_share_of_unfinished_sessions_is_tested_and_not_their_number() -> None:
+    """Users of the treatment have twice as many sessions, and the same share of them is cut off."""
+    logged, _ = cut_off(np.random.default_rng(11), lift=0.0, hazard=(0.05, 0.05), each=8)
+    each = logged.each
+    fewer = users_of_sessions(each.where((each.arm_of == 1) | (np.arange(len(each)) % 2 == 0)))
+    num = [int((~fewer.each.is_finished & (fewer.each.arm_of == arm)).sum()) for arm in (0, 1)]
+    assert num[1] > 1.5 * num[0]
+    assert run(fewer).unfinished["T1"].p_value > 0.05
 
 
 def test_a_treatment_that_loses_its_long_sessions_is_noticed_and_the_verdict_is_withheld() -> None:
@@ -89,6 +101,33 @@ def test_without_unfinished_sessions_there_is_no_test_and_no_row() -> None:
     assert np.isnan(analysis.unfinished["T1"].p_value)
     assert "unfinished kept" not in [row.method for row in analysis.methods["T1"]]
     assert not any("without a `last`" in line for line in doubts(analysis))
+
+
+def test_what_the_numbers_did_with_unfinished_sessions_is_in_the_withheld_verdict() -> None:
+    dropped = cut_off(np.random.default_rng(3), lift=0.0, hazard=(0.001, 0.1))[0]
+    kept = replace(dropped, keeps_unfinished=True, **sums_of_users(dropped.each))
+    for users, words in ((dropped, "without them"), (kept, "as long as they are in the log")):
+        one = run(users).unfinished["T1"]
+        between = interval(one.lower_percent, one.upper_percent, "+.1f")
+        assert run(users).verdicts["T1"].endswith(f"] {words}, between {between} if they had gone on")
+
+
+@pytest.mark.parametrize("metric", ["mean_request_latency", "fallback_percent"])
+def test_longer_sessions_have_the_same_latency_and_fallbacks_per_track(metric: str) -> None:
+    """Every track of a user has one latency, and every second track is a fallback: no length changes that."""
+    logged, _ = cut_off(np.random.default_rng(8), lift=0.0, hazard=(0.03, 0.03))
+    num, arm_of = len(logged.each), logged.each.arm_of
+    tracks = np.random.default_rng(9).integers(1, 20, num) * 2
+    latency = np.random.default_rng(10).gamma(4.0, 1.0, 600)[logged.each.user_ids]
+    each = replace(logged.each, tracks=tracks, latency_ms=latency * tracks, fallbacks=np.where(arm_of, tracks // 2, 0))
+    unfinished = run(users_of_sessions(each), primary=metric).unfinished["T1"]
+    assert unfinished.kept is not None
+    bounds = [unfinished.lower_percent, unfinished.upper_percent]
+    if metric == "fallback_percent":
+        assert unfinished.kept.effect_percent == pytest.approx(50), "points, because the control has none"
+    else:
+        assert bounds == pytest.approx([unfinished.kept.lower_percent, unfinished.kept.upper_percent])
+        assert bounds[0] < bounds[1]
 
 
 def test_the_bounds_equal_those_of_a_log_where_the_sessions_of_one_arm_go_on() -> None:

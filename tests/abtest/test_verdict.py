@@ -5,7 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from src.abtest.analysis import analyse
+from src.abtest.doubts import doubts
+from src.abtest.report import markdown
 from src.terminal.numbers import interval
+from src.terminal.tables import methods_table
 from tests.abtest.users import settings, users_of
 
 
@@ -19,6 +22,23 @@ def test_the_verdict_is_withheld_if_the_split_of_users_differs_from_the_plan() -
     assert analysis.verdicts["T1"].endswith("is not valid")
     as_planned = analyse(users_of(rng.exponential(size=3000), np.arange(3000) < 1800), settings(split=[2.0, 3.0]))
     assert not as_planned.is_withheld
+
+
+def test_a_split_that_the_exclusions_make_unequal_is_noticed() -> None:
+    """All users of the log are split as planned; the faults of the treatment leave fewer of it to compare."""
+    users = users_of(np.random.default_rng(0).exponential(size=2000), np.arange(2000) < 850)
+    analysis = analyse(replace(users, exposed=np.array([1150, 1150])), settings())
+    assert analysis.exposure_p_value == 1
+    assert analysis.verdicts["T1"].startswith("withheld: the split of the users over the arms differs from the plan")
+
+
+def test_the_effects_of_a_withheld_verdict_are_not_emphasised() -> None:
+    arm_of = np.arange(3000) < 1800
+    users = users_of(np.random.default_rng(0).exponential(size=3000) * (1 + arm_of), arm_of)
+    withheld, shown = (markdown(analyse(users, settings(split=split)), {}) for split in (None, [2.0, 3.0]))
+    assert "| better |" in withheld
+    assert "| **better** |" not in withheld
+    assert "| **better** |" in shown
 
 
 def test_a_split_that_only_the_exclusions_repair_is_noticed() -> None:
@@ -37,6 +57,24 @@ def test_the_verdict_is_worded_from_fiellers_interval_and_not_from_the_sheets() 
     effect, sentence = analysis.effect("T1", "mean_time_per_session"), analysis.verdicts["T1"]
     assert sentence.endswith(interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.1f"))
     assert interval(effect.lower_percent, effect.upper_percent, "+.1f") not in sentence
+
+
+def test_a_treatment_is_better_than_a_control_whose_mean_is_0_although_there_is_no_percent_of_0() -> None:
+    arm_of = np.arange(400) % 2
+    analysis = analyse(users_of(np.random.default_rng(7).random(400) * arm_of, arm_of), settings())
+    treatment = analysis.effect("T1", "mean_time_per_session").treatment_mean
+    assert analysis.verdicts["T1"] == f"better than C: mean_time_per_session 0 in C, {treatment:.4g} in T1"
+    assert all(effect["better"] for effect in analysis.record()["effects"] if effect["decision"] == "better")
+    assert [row.method for row in analysis.methods["T1"]] == ["mean of users"]
+    assert not any("disagrees" in line for line in doubts(analysis))
+
+
+def test_a_primary_metric_whose_values_do_not_vary_has_no_test() -> None:
+    users = users_of(np.random.default_rng(8).random(400), np.arange(400) % 2)
+    analysis = analyse(users, settings(primary="mean_request_latency"))
+    assert analysis.verdicts["T1"] == "no test of the difference from C: no value of mean_request_latency varies"
+    assert doubts(analysis)
+    assert [str(cell) for cell in methods_table(analysis.record()).columns[3].cells] == ["–"]
 
 
 def test_a_higher_latency_is_worse() -> None:

@@ -32,7 +32,7 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def printed(context: RunContext, capsys: pytest.CaptureFixture[str], **changes: Any) -> str:
     usual: dict[str, Any] = {
-        "split": "time", "pick": "uniform", "artist_gap": 0, "settings": settings(),
+        "split": "time", "session_gap_minutes": 30, "pick": "uniform", "artist_gap": 0, "settings": settings(),
     }  # fmt: skip
     callback = OffPolicyEstimates(context, **{**usual, **changes})
     callback.on_test_end(Trainer(logger=False, enable_checkpointing=False), LightningModule())
@@ -40,7 +40,10 @@ def printed(context: RunContext, capsys: pytest.CaptureFixture[str], **changes: 
 
 
 def context_of(make: Callable[..., PairDataModule], run: Path, lists: Path | None) -> RunContext:
-    return RunContext(datamodule=make(run), recommendations=lists)
+    datamodule = make(run)
+    if (run / "tracks.json").is_file():
+        datamodule.setup()
+    return RunContext(datamodule=datamodule, recommendations=lists)
 
 
 def test_the_latest_tenth_of_the_sessions_is_estimated(
@@ -50,14 +53,32 @@ def test_the_latest_tenth_of_the_sessions_is_estimated(
     line = printed(context, capsys)
     assert line.startswith("off-policy   first step 0.")
     assert line.count("\n") == 1
-    assert "300 test sessions, worth" in line
+    assert re.search(r"300 test sessions, worth \d+, fewer than 30: the intervals may be much too narrow$", line)
     metrics, folder = context.history.test, opened(run)[0]
-    sessions, number = read_decisions(folder.logs, folder.catalog), np.arange(3000)
+    sessions, number = (
+        read_decisions(folder.logs, folder.catalog, max_rejected=0.0, session_gap_minutes=30),
+        np.arange(3000),
+    )
+    assert (np.diff(sessions.started_ms[2698:2702]) > 0).all(), "no other session starts when the first one does"
     log = OffPolicyLog(sessions.where(number >= 2700), folder, sessions.where(number < 2700))
     candidate = folder.candidate("lists", pick="uniform", artist_gap=0, file=run / "recommendations.jsonl")
     assert metrics == log.estimate(candidate, settings()).metrics()
     assert {"offline/first_step_snips", "offline/first_step_dr_lower", "offline/share_without_support"} <= set(metrics)
     assert "estimates" in context.clock.seconds
+
+
+def test_only_sessions_that_the_model_has_not_seen_are_estimated(
+    world: World, tmp_path: Path, datamodule_of: Callable[..., PairDataModule], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last day has no propensities; the test set, the latest tenth of all sessions, begins with it."""
+    arms = {"C": Random(world=world), "T1": Popular(num_tracks=100, world=world)}
+    simulate(world, tmp_path / "one", arms, sessions=900)
+    simulate(world, tmp_path / "two", arms, sessions=100, after=tmp_path / "one", with_propensity=False)
+    lists = neighbours(world, tmp_path / "recommendations.jsonl")
+    context = context_of(datamodule_of, tmp_path / "two", lists)
+    line = printed(context, capsys)
+    assert re.match(r"off-policy   not estimated: .* none of the 900 sessions that an estimate can use is in the", line)
+    assert context.history.test == {}
 
 
 def test_the_session_is_printed_where_it_is_reliable(
@@ -71,14 +92,16 @@ def test_the_session_is_printed_where_it_is_reliable(
     assert "offline/session_snips" not in context.history.test
     every_track = neighbours(world, run.with_name("every.jsonl"), num=len(world.catalog) - 1)
     context = context_of(datamodule_of, run, every_track)
-    assert re.search(r"; session \d\.\d\d \[", printed(context, capsys))
+    line = printed(context, capsys)
+    assert re.search(r"; session \d\.\d\d \[", line)
+    assert "too narrow" not in line
     assert "offline/session_snips_lower" in context.history.test
 
 
 @pytest.mark.parametrize(
     ("folder", "changes", "message"),
     [
-        ("old", {}, "off-policy   not estimated: logs=.* no propensity in the first"),
+        ("old", {}, "off-policy   not estimated: logs=.* no line has a propensity"),
         (
             "run",
             {"split": "session"},

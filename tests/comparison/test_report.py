@@ -188,6 +188,10 @@ def test_a_complete_comparison_has_no_notes_about_missing_values(three: Comparis
         ),
         ([run("a", values=[1.0, 1.0]), run("b", values=[0.0, 0.0])], "the difference is the same in every session"),
         ([run("a", more={"ab/time_effect_percent": 1.0}), run("b")], "ab/ is the A/B test of each run"),
+        (
+            [run("a", more={"estimate/first_step_dr": 1.0}), run("b")],
+            "estimate/ is what abtest.py candidate= estimated",
+        ),
     ],
 )
 def test_the_reason_of_a_missing_value_is_reported(runs: list[Run], sentence: str) -> None:

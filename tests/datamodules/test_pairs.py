@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -68,10 +68,32 @@ def our_pairs(
     return sessions, list(zip(*columns, strict=True))
 
 
+class RealSet(NamedTuple):
+    """Sessions of a real set, and what the SQL that a cluster would run gives: keys of sessions, pairs by pairing.
+
+    A pair is the number of its session, both tracks and the share.
+    """
+
+    sessions: Sessions
+    keys: list[tuple[str]]
+    pairs: dict[str, list[tuple[int, int, int, float | None]]]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("botify", "botify-2023"), ("yes", "yes-small"), ("polimi", "polimi-2018"), ("situnes", "situnes")],
+    ids=lambda param: param[0],
+)
+def real_set(request: pytest.FixtureRequest, real_data: Path) -> RealSet:
+    reader, name = request.param
+    with opened(reader, real_data / name) as source:
+        sessions = cut_sessions(source, session_gap_minutes=5.0, policies=KEEP_ALL)
+        return RealSet(sessions, *sql_pairs(source.database, 3, 5.0))
+
+
 def sql_pairs(
-    database: duckdb.DuckDBPyConnection, pairing: str, window: int, gap_minutes: float
-) -> tuple[list[tuple[str]], list[tuple[int, int, int, float | None]]]:
-    """The SQL that a cluster would run: keys of the sessions, and the pairs with the number of their session."""
+    database: duckdb.DuckDBPyConnection, window: int, gap_minutes: float
+) -> tuple[list[tuple[str]], dict[str, list[tuple[int, int, int, float | None]]]]:
     folder = ROOT / "src" / "datamodules" / "sql"
     gap = round(gap_minutes * 60_000)
     database.execute(f"CREATE TABLE settings AS SELECT {gap}::BIGINT AS session_gap_ms, {window} AS pair_window")
@@ -82,27 +104,22 @@ def sql_pairs(
                min(user_id) || '/' || min(session_of_user) AS key
         FROM listens GROUP BY session, started""")
     keys = database.execute("SELECT key FROM sessions ORDER BY nth").fetchall()
-    pairs = database.execute(f"""
-        SELECT nth, previous, following, CAST(played_ratio AS FLOAT)
-        FROM ({(folder / f"pairs_{pairing}.sql").read_text()}) JOIN sessions USING (session)
-        ORDER BY nth, place, previous_place""").fetchall()
+    pairs = {
+        pairing: database.execute(f"""
+            SELECT nth, previous, following, CAST(played_ratio AS FLOAT)
+            FROM ({(folder / f"pairs_{pairing}.sql").read_text()}) JOIN sessions USING (session)
+            ORDER BY nth, place, previous_place""").fetchall()
+        for pairing in PAIRINGS
+    }
     return keys, pairs
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
-@pytest.mark.parametrize(
-    ("reader", "folder"),
-    [("botify", "botify-2023"), ("yes", "yes-small"), ("polimi", "polimi-2018"), ("situnes", "situnes")],
-)
-def test_pairs_of_the_real_sets_are_those_of_the_sql(real_data: Path, reader: str, folder: str, pairing: str) -> None:
-    path = real_data / folder
-    with opened(reader, path) as source:
-        sessions = cut_sessions(source, session_gap_minutes=5.0, policies=KEEP_ALL)
-        keys, expected = sql_pairs(source.database, pairing, 3, 5.0)
-    pairs = make_pairs(sessions, pairing=pairing, window=3)
-    assert sessions.key.tolist() == [key for (key,) in keys]
+def test_pairs_of_the_real_sets_are_those_of_the_sql(real_set: RealSet, pairing: str) -> None:
+    pairs = make_pairs(real_set.sessions, pairing=pairing, window=3)
+    assert real_set.sessions.key.tolist() == [key for (key,) in real_set.keys]
     columns = pairs.session, pairs.previous, pairs.following, pairs.played_ratio
-    for ours, theirs in zip(columns, zip(*expected, strict=True), strict=True):
+    for ours, theirs in zip(columns, zip(*real_set.pairs[pairing], strict=True), strict=True):
         np.testing.assert_array_equal(ours, np.array(theirs, ours.dtype))
 
 

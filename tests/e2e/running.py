@@ -130,6 +130,10 @@ class Running:
         """All events of all logs; fails where one is torn."""
         return read_lines(self.run / "logs")
 
+    def num_whole_lines(self) -> int:
+        """Events so far, while the service writes: half of a write may be visible for a moment."""
+        return sum(path.read_bytes().count(b"\n") for path in (self.run / "logs").rglob("data.json*"))
+
     def said(self) -> str:
         return self.output.read_text()
 

@@ -122,6 +122,18 @@ def test_the_result_of_two_runs_is_attached_to_them_in_mlflow(tmp_path: Path) ->
         assert data.metrics[f"ab/mean_time_per_session_{role}_mean"] == record["effects"][0][f"{role}_mean"]
         assert data.tags["ab_role"] == role
         assert {Path(file.path).name for file in client.list_artifacts(ids[model], "abtest")} == REPORT
+    mixed = "arms={C: random, T1: random, T2: sticky_artist, T3: popular}"
+    simulate(tmp_path, *SMALL, mixed, "sessions=3000", "hydra.run.dir=mixed")
+    loose = "estimate.min_effective_sample_size=2"
+    done = abtest(tmp_path, "logs=mixed/logs", f"candidate={short}", loose, "hydra.run.dir=estimate")
+    assert done.stdout.splitlines()[-1] == "next         python compare.py"
+    estimate = json.loads((tmp_path / "estimate" / "estimate.json").read_text())
+    data = client.get_run(ids["artist"]).data
+    assert data.metrics["estimate/first_step_dr"] == estimate["offline/first_step_dr"]
+    assert (data.tags["estimate_logs"], data.tags["estimate_pick"]) == (str(tmp_path / "mixed" / "logs"), "uniform")
+    attached = {Path(file.path).name for file in client.list_artifacts(ids["artist"], "estimate")}
+    assert attached == {"estimate.json", "estimate.md"}
+    assert "estimate/first_step_dr" not in client.get_run(ids["track"]).data.metrics
 
 
 @pytest.mark.parametrize(
@@ -130,7 +142,9 @@ def test_the_result_of_two_runs_is_attached_to_them_in_mlflow(tmp_path: Path) ->
         (["logs=nowhere"], "logs=nowhere: no such folder"),
         ([], "give either logs=<folder>, or both control= and treatment= to simulate them first"),
         (["plan=5"], "plan must be true or false, got 5"),
-        (["plan=true"], "a plan needs logs=<folder> with a log of the past, and no recommenders"),
+        (["plan=true", "logs=before"], "plan=true needs effect=<percent>"),
+        (["logs=before", "effect=5"], "effect=5 is for a plan, and this is an analysis"),
+        (["plan=true", "effect=5"], "a plan needs logs=<folder> with a log of the past, and no recommenders"),
         (["plan=true", "logs=before", "effect=0"], "effect must be a number above 0"),
         (["control=random"], "give either logs=<folder>, or both"),
         (["logs=.", "control=random", "treatment=popular"], "give either logs=<folder>, or both"),

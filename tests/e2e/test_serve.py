@@ -309,6 +309,8 @@ def test_a_worker_killed_ten_times_under_load_does_not_end_the_service(tmp_path:
             for number in range(1, 11):
                 os.kill(dying, signal.SIGKILL)
                 traffic.wait_for(20)
+                # until the supervisor, which a busy machine may delay, knows of it
+                wait_until(lambda: running.said().count(" died by SIGKILL") == number, "the death")  # noqa: B023
                 if number > 1:  # a single death is over once the worker is back
                     health[running.health()] += 1
                 dying = new_worker(running, {steady, dying})
@@ -816,9 +818,6 @@ def test_health_recovers_with_redis_without_any_request(replicas: Replicas) -> N
 
 
 def test_many_requests_at_once_share_the_connections_to_redis(replicas: Replicas) -> None:
-    with crowd(replicas.one.port, connections=300, first_user=550_000) as traffic:
-        traffic.wait_for(1000)  # replaces connections to a Redis that an earlier test restarted
-    wait_until(lambda: all(replicas.one.health() == "ok" for _ in range(20)), "health ok of all workers")
     with crowd(replicas.one.port, connections=300, first_user=600_000) as traffic:
         seen = Counter(replicas.one.health() for _ in range(20))
         traffic.wait_for(1000)
@@ -894,7 +893,7 @@ def test_nginx_skips_a_replica_that_was_killed(tmp_path: Path, lists: Lists) -> 
                 one.process.wait()
                 traffic.wait_for(500)
                 again = stack.enter_context(serving(tmp_path, *server.words, f"port={one.port}", run="again"))
-                wait_until(lambda: len(again.lines()) > 100, "the replica is asked again")
+                wait_until(lambda: again.num_whole_lines() > 100, "the replica is asked again")
         finally:
             front.send_signal(signal.SIGTERM)
             front.wait(10)

@@ -103,7 +103,7 @@ def botify() -> Iterator[str]:
     Botify.calls, Botify.answer, Botify.status = [], None, 200
     server = ThreadingHTTPServer(("127.0.0.1", 0), Botify)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

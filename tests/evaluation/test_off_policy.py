@@ -1,6 +1,7 @@
 """Estimates, compared with sb-obp, with slow loops, and with the truth of small problems."""
 
 import json
+import tracemalloc
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def test_equal_weights_give_the_mean_and_the_usual_interval() -> None:
 
 def test_without_a_weight_there_is_no_estimate() -> None:
     nothing, users = np.zeros(3), np.arange(3)
-    of_sessions = per_decision(np.zeros((2, 3)), np.zeros((2, 3)), users, 0.95, 10.0)
+    of_sessions = per_decision(zip(np.zeros((2, 3)), np.zeros((2, 3)), strict=True), users, 0.95, 10.0)
     for found in (snips(nothing, nothing, users, 0.95), of_sessions):
         assert np.isnan(found.value)
         assert found.effective_sample_size == 0
@@ -104,10 +105,21 @@ def slow_per_decision(weights: Any, rewards: Any, clip: float) -> float:
 def test_a_session_is_the_sum_of_its_steps(clip: float) -> None:
     rng = np.random.default_rng(3)
     weights, rewards = rng.exponential(2.0, (4, 30)), rng.random((4, 30))
-    found = per_decision(weights, rewards, np.arange(30), 0.95, clip)
+    found = per_decision(zip(weights, rewards, strict=True), np.arange(30), 0.95, clip)
     assert found.value == pytest.approx(slow_per_decision(weights, rewards, clip))
-    one_step = per_decision(weights[:1], rewards[:1], np.arange(30), 0.95, 1e9)
+    one_step = per_decision([(weights[0], rewards[0])], np.arange(30), 0.95, 1e9)
     assert one_step == snips(weights[0], rewards[0], np.arange(30), 0.95)
+
+
+def test_a_very_long_session_takes_no_memory_for_each_of_its_steps() -> None:
+    num_steps, num = 500, 1000
+    steps = ((np.ones(num), np.full(num, 0.5)) for _ in range(num_steps))
+    tracemalloc.start()
+    found = per_decision(steps, np.arange(num), 0.95, 10.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.value == pytest.approx(num_steps / 2)
+    assert peak < 8 * num_steps * num / 10
 
 
 def test_intervals_hold_the_truth_as_often_as_they_promise() -> None:

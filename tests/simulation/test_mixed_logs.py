@@ -1,5 +1,6 @@
 """Simulated logs for training: written once, reused, and never mixed with logs of the user."""
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -8,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from src.errors import InputError
 from src.simulation import mixed_logs
-from src.simulation.mixed_logs import MixedLogs, code_digest
+from src.simulation import world as world_module
+from src.simulation.mixed_logs import MixedLogs, code_digest, keep_interest_neighbours
 from src.simulation.policies import Popular, Random, StickyArtist
 from src.simulation.world import World
 from tests.conftest import ROOT
@@ -140,3 +143,41 @@ def test_a_stored_model_is_rejected_as_a_recommender(world: World) -> None:
         match="run:abc: simulated logs for training can use the recommenders of the world only; name one of conf/arm",
     ):
         logs_of(world, arms={"C": "run:abc"})
+
+
+def test_the_neighbours_of_interests_are_computed_once_for_all_runs(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number_of, neighbours = dataclasses.replace(world).interest_neighbours
+    logs_of(dataclasses.replace(world))(tmp_path / "logs")
+    [path] = (tmp_path / "logs").glob("interest_neighbours-*.npz")
+    before = path.read_bytes()
+    monkeypatch.setattr(world_module, "nearest", lambda *_: pytest.fail("computed again"))
+    kept = dataclasses.replace(world)
+    keep_interest_neighbours(kept, tmp_path / "logs")
+    assert (kept.interest_neighbours[0] == number_of).all()
+    assert (kept.interest_neighbours[1] == neighbours).all()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "objects", "of another world", "not a number of a track"])
+def test_damaged_neighbours_are_computed_again(world: World, tmp_path: Path, damage: str) -> None:
+    fresh = dataclasses.replace(world)
+    keep_interest_neighbours(fresh, tmp_path)
+    [path] = tmp_path.iterdir()
+    right, (number_of, neighbours) = path.read_bytes(), fresh.interest_neighbours
+    wrong = {
+        "objects": (number_of.astype(object), neighbours),
+        "of another world": (number_of[1:], neighbours),
+        "not a number of a track": (number_of, neighbours + len(world.catalog)),
+    }
+    if damage in wrong:
+        np.savez(path, number_of=wrong[damage][0], neighbours=wrong[damage][1])
+    else:
+        path.write_bytes(right[: len(right) // 2] if damage == "cut off" else b"")
+    again = dataclasses.replace(world)
+    keep_interest_neighbours(again, tmp_path)
+    assert (again.interest_neighbours[1] == neighbours).all()
+    with np.load(path, allow_pickle=False) as kept:
+        assert (kept["neighbours"] == neighbours).all()
+    assert list(tmp_path.iterdir()) == [path]

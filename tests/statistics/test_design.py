@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.stats.power import tt_ind_solve_power
 
 from src.statistics.design import minimal_detectable_effect, sample_ratio
@@ -16,6 +17,14 @@ def test_the_detectable_effect_equals_that_of_statsmodels() -> None:
     detectable = minimal_detectable_effect(sample, sample, 0.05, 0.8)
     needed = tt_ind_solve_power(nobs1=500, alpha=0.05, power=0.8) * 3 / 4 * 100
     assert detectable == pytest.approx(needed, rel=2e-3)
+
+
+def test_the_p_value_of_the_sample_ratio_test_equals_that_of_scipy() -> None:
+    rng = np.random.default_rng(10)
+    for num_arms in (2, 3, 5):
+        counts, planned = rng.integers(900, 1100, num_arms), rng.uniform(0.9, 1.1, num_arms)
+        expected = counts.sum() * planned / planned.sum()
+        assert sample_ratio(counts, planned) == pytest.approx(stats.chisquare(counts, expected).pvalue, rel=1e-12)
 
 
 def test_the_power_at_the_detectable_effect_is_the_nominal_one() -> None:

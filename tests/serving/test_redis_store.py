@@ -1,0 +1,138 @@
+"""Connections to Redis: a restart closes them, and the next request must not notice it."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from src.serving.redis_store import RedisSessions, RedisStore
+from src.serving.release_store import FolderStore, StoreUnreachableError
+from src.serving.session_memory import MappedSessions
+from tests.e2e.running import Redis, redis_server
+
+LIMITS: dict[str, Any] = {"capacity": 4096, "max_tracks": 16, "idle_s": 60}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Redis]:
+    with redis_server(tmp_path / "redis") as running:
+        yield running
+
+
+def run(work: Callable[[RedisSessions], Awaitable[None]], folder: Path, port: int, *, timeout_s: float = 5) -> None:
+    """Do something with sessions, on the event loop that the service uses."""
+
+    async def start() -> None:
+        local = MappedSessions(folder / "sessions.bin", **LIMITS)
+        sessions = RedisSessions(
+            url=f"redis://127.0.0.1:{port}", name="test", local=local, timeout_s=timeout_s, **LIMITS
+        )
+        try:
+            await work(sessions)
+        finally:
+            await sessions.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(start())
+
+
+async def play_at_once(sessions: RedisSessions, users: range, track: int) -> list[list[int]]:
+    return list(await asyncio.gather(*(sessions.play(user, track, 0) for user in users)))
+
+
+def open_connections(sessions: RedisSessions) -> list[Any]:
+    return list(sessions._redis.connection_pool._available_connections)
+
+
+@pytest.mark.parametrize("when", ["seen by the event loop", "unseen", "in flight", "reset"])
+def test_the_requests_after_a_restart_of_redis_share_their_sessions(tmp_path: Path, server: Redis, when: str) -> None:
+    users = range(40)
+
+    async def work(sessions: RedisSessions) -> None:
+        await play_at_once(sessions, users, 1)
+        assert len(open_connections(sessions)) == len(users)
+        assert server.process is not None
+        in_flight = None
+        if when in ("in flight", "reset"):
+            os.kill(server.process.pid, signal.SIGSTOP)
+        if when == "in flight":
+            in_flight = asyncio.create_task(play_at_once(sessions, users, 2))
+            await asyncio.sleep(0.1)  # until Redis has received what it will not answer
+        if when == "reset":  # the kernel resets connections with bytes that were not read
+            for connection in open_connections(sessions):
+                connection._writer.write(b"PING\r\n")
+            await asyncio.sleep(0.1)
+        server.stop()
+        if when in ("seen by the event loop", "reset"):
+            await asyncio.sleep(0.1)
+        server.start()
+        if in_flight is not None:
+            assert await in_flight == [[2]] * len(users)
+        else:
+            assert await sessions.play(0, 2, 0) == [2], "Redis is empty; the sessions of this machine are not"
+            assert sessions.problem is None
+            assert await play_at_once(sessions, users[1:], 2) == [[2]] * (len(users) - 1)
+        assert sessions.problem is None
+        assert await sessions.play(0, 3, 0) == [2, 3]
+
+    run(work, tmp_path, server.port)
+
+
+def test_health_reports_a_redis_that_is_down_and_no_problem_once_it_answers(tmp_path: Path, server: Redis) -> None:
+    async def work(sessions: RedisSessions) -> None:
+        await sessions.play(1, 1, 0)
+        server.stop()
+        assert await sessions.play(1, 2, 0) == [2]
+        assert "Redis does not answer" in str(sessions.problem)
+        server.start()
+        while sessions.problem is not None:  # no request finds out
+            await asyncio.sleep(0.05)
+        asking = asyncio.create_task(sessions.play(1, 3, 0))
+        await asyncio.sleep(0)  # it has begun to ask; that is no news of Redis
+        assert sessions.problem is None
+        assert await asking == [3]
+        assert sessions.problem is None
+
+    run(work, tmp_path, server.port, timeout_s=0.2)
+
+
+def test_a_redis_that_hangs_is_asked_once_and_reported_until_it_answers(tmp_path: Path) -> None:
+    connections = []
+
+    async def work(sessions: RedisSessions) -> None:
+        held = await asyncio.start_server(lambda reader, writer: connections.append((reader, writer)), "127.0.0.1", 0)
+        sessions._redis.connection_pool.connection_kwargs["port"] = held.sockets[0].getsockname()[1]
+        assert await sessions.play(1, 1, 0) == [1]
+        assert len(connections) == 1
+        assert "Timeout" in str(sessions.problem)
+        await asyncio.sleep(0.25)
+        asking = asyncio.create_task(sessions.play(1, 2, 0))
+        await asyncio.sleep(0.1)
+        assert "Timeout" in str(sessions.problem), "while the next request waits"
+        assert await asking == [1, 2]
+        assert len(connections) == 2
+        for _, writer in connections:
+            writer.close()
+        held.close()
+
+    run(work, tmp_path, 1, timeout_s=0.2)
+
+
+def test_the_first_look_for_a_release_after_a_restart_of_redis_reaches_it(tmp_path: Path, server: Redis) -> None:
+    local = FolderStore(tmp_path / "store", keep=2)
+    store = RedisStore(url=f"redis://127.0.0.1:{server.port}", name="test", local=local, keep=2, timeout_s=5)
+    assert store.index().versions == []
+    server.stop()
+    server.start()
+    assert store.index().versions == []
+    server.stop()
+    started_s = time.monotonic()
+    with pytest.raises(StoreUnreachableError, match="does not answer as it should"):
+        store.index()
+    assert time.monotonic() - started_s < 4, "a refused connection waits for no timeout"

@@ -1,0 +1,72 @@
+"""A signal during the start interrupts the loading; one that arrives later stops the service as soon as it runs."""
+
+import os
+import signal
+from multiprocessing import get_context
+
+import pytest
+
+from src.serving.stop_signals import STOP_SIGNALS, interruptible, received_signals, stop_signals_recorded
+from src.serving.supervisor import Supervisor
+from src.serving.worker_table import WorkerTable
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_only_the_first_signal_interrupts(number: signal.Signals) -> None:
+    reached: list[str] = []
+
+    def clean_up_after_a_signal() -> None:
+        with interruptible():
+            try:
+                signal.raise_signal(number)
+            finally:
+                signal.raise_signal(number)
+                reached.append("the end of what cleans up")
+
+    with stop_signals_recorded():
+        with pytest.raises(KeyboardInterrupt):
+            clean_up_after_a_signal()
+        assert received_signals() == [number, number]
+    assert reached == ["the end of what cleans up"]
+
+
+def test_a_recorded_signal_interrupts_what_can_be_interrupted_at_once() -> None:
+    reached: list[str] = []
+    with stop_signals_recorded():
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("the end of what cannot be interrupted")
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            reached.append("never")
+    assert reached == ["the end of what cannot be interrupted"]
+
+
+def test_the_handlers_before_are_restored_and_nothing_stays_recorded() -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    for _ in range(2):
+        with stop_signals_recorded():
+            assert received_signals() == []
+            signal.raise_signal(signal.SIGTERM)
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_a_forked_process_records_as_well() -> None:
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os._exit(len(received_signals()))
+
+    with stop_signals_recorded():
+        process = get_context("fork").Process(target=work)
+        process.start()
+        process.join(10)
+    assert process.exitcode == 1
+
+
+def test_a_supervisor_stops_by_a_signal_that_arrived_before_it_ran() -> None:
+    started: list[int] = []
+    table = WorkerTable(1, reset_after_s=60)
+    supervisor = Supervisor(started.append, table, max_pause_s=5, stop_s=4, on_death=lambda _: None)
+    with stop_signals_recorded():
+        signal.raise_signal(signal.SIGTERM)
+        supervisor.run(lambda: pytest.fail("no worker starts"))
+    assert table.num_ready == 0
+    assert started == []
