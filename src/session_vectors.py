@@ -104,7 +104,7 @@ class SessionVectors:
     @property
     def max_length(self) -> int:
         """Number of newest tracks that count (H)."""
-        return self.age_weights.shape[1]
+        return int(self.age_weights.shape[1])
 
     @cached_property
     def _columns(self) -> "_Columns":
@@ -450,7 +450,7 @@ def _largest(scores: Float32[np.ndarray, "S C"], k: int) -> Int64[np.ndarray, "S
     whole = whole ^ ((whole >> 31) & np.int32(0x7FFFFFFF))  # and now negative ones too
     keys = (whole.astype(np.int64) << bits) | np.arange(width - 1, -1, -1)
     keys.sort(axis=1)
-    return width - 1 - (keys[:, : -k - 1 : -1] & ((1 << bits) - 1))
+    return np.asarray(width - 1 - (keys[:, : -k - 1 : -1] & ((1 << bits) - 1)))
 
 
 def parts_of(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:

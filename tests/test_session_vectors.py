@@ -47,7 +47,8 @@ def slow_query(vectors: SessionVectors, rows: list[int], shares: list[float]) ->
         size = math.sqrt(sum(number**2 for number in summed)) / length
         line += summed if math.isnan(length) or not size else [number / size**power for number in summed]
         first = end
-    return line + vectors.queries[rows[0], first:].tolist()
+    constant: list[float] = vectors.queries[rows[0], first:].tolist()
+    return line + constant
 
 
 histories = st.lists(

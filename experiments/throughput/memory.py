@@ -43,11 +43,11 @@ def mapped(folder: Path) -> Play:
     memory = MappedSessions(folder / "sessions.bin", capacity=CAPACITY, max_tracks=MAX_TRACKS, idle_s=IDLE_S)
 
     def play(user: int, track: int) -> list[int]:
-        call = memory.play(user, track, time.time_ns() // 1_000_000)
+        call = memory.play(user, track, 1.0, time.time_ns() // 1_000_000)
         try:
             call.send(None)
         except StopIteration as answer:
-            return list(answer.value)
+            return list(answer.value.tracks)
         raise AssertionError("the call must not wait")
 
     return play

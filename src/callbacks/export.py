@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from src.callbacks.context import RunContext, ranker_of
 from src.catalog import Vocabulary
 from src.catalog_files import write_top_tracks
-from src.errors import InputError, check_flag, check_number
+from src.errors import InputError, check_number
 from src.models.contracts import Context, Scorer
 from src.recommendations import FORMATS, Recommendations, check_k
 from src.session_vectors import FILE, SessionVectors
@@ -65,7 +65,6 @@ class Export(Callback):
         check_number("callbacks.export.recall", recall, above=0, most=1)
         if format not in FORMATS:
             raise InputError(f"callbacks.export.format must be one of {', '.join(FORMATS)}, got {format!r}")
-        check_flag("callbacks.export.vectors", vectors)
         self._context, self._path, self._k, self._recall = context, Path(path), k, recall
         self._with_vectors = vectors
         self._format = format

@@ -36,8 +36,8 @@ _KINDS = {"random": "floor", "popular": "floor", "true_neighbours": "reference"}
 class Listening(Callback):
     """Logs `online/…` after the test, and after each epoch if `monitor=online`; does nothing without a world.
 
-    Every run of a world plays the same sessions with the same random numbers. A track of a list is drawn uniformly. With
-    `context=session` it is drawn from as many tracks, those that are best for the session.
+    Every run of a world plays the same sessions with the same random numbers. A track of a list is drawn uniformly.
+    With `context=session` it is drawn from as many tracks, those that are best for the session.
 
     Args:
         context: of the run; the lists that `Export` made are played.

@@ -90,7 +90,7 @@ class SessionLists(Lists):
         at = np.stack([np.full(len(crowd), len(crowd.tracks)), crowd.current.astype(np.int64)], 1)
         remembers = len(self._known) > crowd.place.max(initial=-1)
         if remembers and (self._known_at[crowd.place] == at).all():
-            return self._known[crowd.place]
+            return np.asarray(self._known[crowd.place])
         found = session_candidates(
             self._vectors,
             self._lists,

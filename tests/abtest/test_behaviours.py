@@ -12,10 +12,12 @@ from src.catalog_files import write_catalog
 from src.errors import InputError
 from src.recommendations import Recommendations
 from src.serving.recommender import Recommender
+from src.session_vectors import FILE
 from src.simulation.policies import Oracle, Popular, Random, StickyArtist
+from src.simulation.session_lists import SessionLists
 from src.simulation.world import World
 from tests.abtest.played import lists, neighbours, simulate
-from tests.conftest import make_catalog
+from tests.conftest import make_catalog, make_vectors
 from tests.serving.conftest import arm, lists_of, lists_of_users, make_release
 
 
@@ -52,6 +54,17 @@ def test_a_release_of_the_simulator_describes_its_arms(world: World, tmp_path: P
     assert folder.behaviour(text("T3"), release) is None
 
 
+def test_what_the_session_answers_is_not_known_from_a_log(world: World, tmp_path: Path) -> None:
+    file = neighbours(world, tmp_path / "recommendations.jsonl")
+    make_vectors(len(world.catalog)).write(tmp_path / FILE, world.catalog)
+    session = SessionLists(path=str(file), pick="ranked", artist_gap=0, num_lists=2, world=world)
+    simulate(world, tmp_path / "run", {"C": session, "T1": lists(world, file)}, sessions=40)
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    [release] = folder.releases
+    assert folder.behaviour(text("C"), release) is None
+    assert folder.behaviour(text("T1"), release) is not None
+
+
 def test_the_logs_of_a_continued_run_have_the_releases_of_all_days(world: World, tmp_path: Path) -> None:
     simulate(world, tmp_path / "one", {"C": Random(world=world)}, sessions=20)
     simulate(world, tmp_path / "two", {"C": StickyArtist(world=world)}, sessions=20, after=tmp_path / "one")
@@ -65,9 +78,15 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
     catalog = make_catalog([0, 1, 0, 2, 1, 0])
     of_tracks, of_users = lists_of([[1, 2], [3], [], [5, 0, 1], [2], [4]]), lists_of_users({5: [3, 1], 8: [0]})
     arms = {"C": arm("lists", "weighted", 1), "T1": arm("user_lists"), "T2": arm("popular"), "T3": arm("sticky_artist")}
+    session = {"T4": arm("lists", context="session", num_lists=2)}
     store = tmp_path / "run" / "store"
     release = make_release(
-        store / "new", catalog=catalog, arms=arms, lists={"C": of_tracks, "T1": of_users}, top_tracks=[2, 2, 4]
+        store / "new",
+        catalog=catalog,
+        arms=arms | session,
+        lists={"C": of_tracks, "T1": of_users, "T4": of_tracks},
+        vectors={"T4": make_vectors(6)},
+        top_tracks=[2, 2, 4],
     )
     (store / "new").rename(store / release.version)
     (tmp_path / "run" / "logs").mkdir()
@@ -84,6 +103,7 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
             for _ in range(20):
                 answer = ours.follow(name, user, row, [100 + row])
                 assert choices.of(np.array([[answer.row]]))[0, 0] == pytest.approx(answer.propensity)
+    assert folder.behaviour(text("T4"), release.version) is None, "it answers from the session"
     assert folder.behaviour(text("T9"), release.version) is None
     assert folder.popular.tolist() == folder.catalog.rows_of(np.array([102, 104])).tolist()
     of_tracks_file = tmp_path / "recommendations.jsonl"

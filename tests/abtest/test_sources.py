@@ -7,6 +7,7 @@ import pytest
 
 from src.abtest.sources import Candidate, arms_to_play, candidate_of
 from src.errors import InputError
+from tests.conftest import make_catalog, make_vectors
 
 
 def test_arms_are_played_only_if_no_logs_are_given() -> None:
@@ -40,6 +41,19 @@ def test_a_candidate_is_named_as_the_arms_of_the_simulator() -> None:
     given = {"recommender": "a/recommendations.jsonl", "pick": "ranked", "artist_gap": 3}
     file = Path("a/recommendations.jsonl")
     assert candidate(given) == Candidate(name="a/recommendations.jsonl", pick="ranked", artist_gap=3, file=file)
+
+
+def test_a_candidate_that_answers_from_the_session_is_refused(tmp_path: Path) -> None:
+    name = str(tmp_path / "recommendations.jsonl")
+    make_vectors(3).write(tmp_path / "vectors.npz", make_catalog([0, 1, 2]))
+    for given in (name, {"recommender": name, "context": "session"}):
+        with pytest.raises(
+            InputError, match=r"answers from the session \(context=session\), which is not esti"
+        ):
+            candidate(given)
+    assert candidate({"recommender": name, "context": "last"}).file == Path(name)
+    with pytest.raises(InputError, match="candidate: context must be one of last, session, got 'all'"):
+        candidate({"recommender": name, "context": "all"})
 
 
 @pytest.mark.parametrize(

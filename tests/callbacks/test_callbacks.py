@@ -22,6 +22,7 @@ from src.evaluation import ranking
 from src.models.retrieval.approximate import approximate_top_k
 from src.models.retrieval.exact import top_k
 from src.recommendations import Recommendations
+from src.session_vectors import FILE, SessionVectors
 from src.statistics.intervals import MeanInterval
 from tests.callbacks.test_pictures import ranker, trainer_of
 from tests.conftest import NUM_RING_TRACKS, event, make_vocabulary, write_lines, write_tracks
@@ -200,6 +201,28 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
         recall = context.history.test["export/recall_at_5"]
         assert 0.9 <= recall <= 1
         trainer.loggers[0].log_metrics.assert_called_once_with({"export/recall_at_5": pytest.approx(recall)})
+
+
+@pytest.mark.parametrize("with_vectors", [True, False])
+def test_the_vectors_of_a_head_are_written_beside_the_lists(
+    ring: PairDataModule, tmp_path: Path, with_vectors: bool
+) -> None:
+    context, trainer = RunContext(datamodule=ring), create_autospec(Trainer, instance=True, loggers=[])
+    model = ranker(ring)
+    export_of(context, tmp_path, vectors=with_vectors).on_test_end(trainer, model)
+    assert (tmp_path / FILE).exists() == with_vectors
+    assert (context.vectors is not None) == with_vectors
+    if with_vectors:
+        vectors = SessionVectors.read(tmp_path / FILE, ring.catalog)
+        lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
+        scores = vectors.scores(vectors.queries, lists.rows.astype(np.int32))
+        np.testing.assert_allclose(scores, lists.scores, atol=1e-5)
+
+
+def test_a_baseline_has_no_vectors_and_its_file_is_the_same(ring: PairDataModule, tmp_path: Path) -> None:
+    context, trainer = RunContext(datamodule=ring), create_autospec(Trainer, instance=True, loggers=[])
+    export_of(context, tmp_path).on_test_end(trainer, FixedVectors(torch.eye(NUM_RING_TRACKS), ring))
+    assert (context.vectors, (tmp_path / FILE).exists()) == (None, False)
 
 
 @pytest.mark.parametrize(("name", "key"), [("botify", "track"), ("botify_2026", "item_id")])

@@ -20,11 +20,13 @@ from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.evaluation.online import TIME, VAL_TIME
 from src.simulation.listening import ListeningTest, from_lists
+from src.simulation.session_lists import SessionLists, recommended
 from src.simulation.world import World
 from src.statistics.intervals import MeanInterval
 from tests.callbacks.test_callbacks import export_of
 from tests.callbacks.test_pictures import MONITOR, ranker
 from tests.conftest import ROOT, build_datamodule
+from tests.models.plain import LAST_TRACK, SESSION
 from tests.simulation.test_mixed_logs import logs_of
 
 SESSIONS = 600
@@ -40,11 +42,21 @@ def simulated(world: World, tmp_path_factory: pytest.TempPathFactory) -> PairDat
 
 
 def partial_of(run: Path, **changes: Any) -> Callable[[RunContext], Listening]:
-    usual: dict[str, Any] = {"world": None, "sessions": SESSIONS, "seed": 1, "k": 5, "hits": 20, "neighbours": 8}
+    usual: dict[str, Any] = {
+        "world": None,
+        "sessions": SESSIONS,
+        "seed": 1,
+        "k": 5,
+        "num_lists": 3,
+        "hits": 20,
+        "neighbours": 8,
+    }
     return partial(Listening, **{**usual, "path": str(run / "listening.parquet"), "monitor": MONITOR, **changes})
 
 
-def after_test(datamodule: PairDataModule, run: Path, *, export: bool = True, **changes: Any) -> RunContext:
+def after_test(
+    datamodule: PairDataModule, run: Path, *, export: bool = True, context_of: Any = LAST_TRACK, **changes: Any
+) -> RunContext:
     """The context after the test of a model without training."""
     context = RunContext(datamodule=datamodule)
     chosen = {
@@ -54,7 +66,7 @@ def after_test(datamodule: PairDataModule, run: Path, *, export: bool = True, **
     callbacks = build_callbacks(chosen, context, monitor=MONITOR, trial=None)
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     Trainer(accelerator="cpu", logger=False, callbacks=callbacks, **quiet).test(
-        ranker(datamodule), datamodule, verbose=False
+        ranker(datamodule, context=context_of), datamodule, verbose=False
     )
     return context
 
@@ -77,6 +89,27 @@ def test_a_run_logs_the_mean_over_reported_listeners_with_references(
     assert floors[0] < floors[2]
     assert {f"online/{name}" for name in ("coverage", "share_of_hits", "share_of_same_artist")} <= metrics.keys()
     assert context.clock.seconds["listening"] > 0
+
+
+def test_a_run_with_the_session_is_played_as_simulate_would(
+    simulated: PairDataModule, world: World, tmp_path: Path
+) -> None:
+    session = partial(SESSION, decay=0.7, skipped=-0.2, repeats="never")
+    folder = Path(simulated.path).parent
+    data = build_datamodule(folder, tmp_path, prepare=logs_of(world, sessions=400), history=4)
+    data.prepare_data()
+    data.setup()
+    context = after_test(data, tmp_path, context_of=session)
+    policy = recommended(
+        path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, context=None, num_lists=3, world=world
+    )
+    assert isinstance(policy, SessionLists)
+    heard = ListeningTest(world, sessions=SESSIONS, seed=1, hits=20).play(policy.choose, "test")
+    assert context.history.metrics()[TIME] == pytest.approx(heard.time.mean(), abs=1e-12)
+    without = after_test(data, tmp_path, export=False, context_of=session).history.metrics()
+    assert without == context.history.metrics()
+    last = after_test(simulated, tmp_path).history.metrics()
+    assert last[TIME] != context.history.metrics()[TIME]
 
 
 def test_without_an_export_the_same_lists_are_made_for_it(simulated: PairDataModule, tmp_path: Path) -> None:
@@ -172,6 +205,8 @@ def test_the_references_are_the_recommenders_that_simulate_plays() -> None:
     assert settings["hits"] == conf("arm/popular.yaml")["num_tracks"]
     assert settings["neighbours"] == conf("arm/true_neighbours.yaml")["num_tracks"]
     assert conf("arm/recommendations.yaml")["pick"] == "uniform"
+    num_lists = [conf(name)["num_lists"] for name in ("arm/recommendations.yaml", "serve.yaml")]
+    assert num_lists == [settings["num_lists"]] * 2
 
 
 def test_values_of_two_models_pair(simulated: PairDataModule, world: World, tmp_path: Path) -> None:

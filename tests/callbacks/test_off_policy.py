@@ -18,6 +18,7 @@ from src.errors import InputError
 from src.simulation.policies import Popular, Random, StickyArtist
 from src.simulation.world import World
 from tests.abtest.played import neighbours, opened, settings, simulate
+from tests.conftest import make_vectors
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,16 @@ def context_of(make: Callable[..., PairDataModule], run: Path, lists: Path | Non
     if (run / "tracks.json").is_file():
         datamodule.setup()
     return RunContext(datamodule=datamodule, recommendations=lists)
+
+
+def test_a_run_with_the_session_is_not_estimated(
+    run: Path, datamodule_of: Callable[..., PairDataModule], capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = context_of(datamodule_of, run, run / "recommendations.jsonl")
+    context.vectors = make_vectors(len(context.datamodule.catalog))
+    assert "not estimated: context=session is not estimated from a log; play such runs" in printed(context, capsys)
+    context.vectors = make_vectors(len(context.datamodule.catalog), context="last")
+    assert "not estimated" not in printed(context, capsys)
 
 
 def test_the_latest_tenth_of_the_sessions_is_estimated(

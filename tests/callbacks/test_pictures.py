@@ -44,13 +44,15 @@ LOSSES: dict[str, Any] = {
 ALL = {"learning_curve.png", "calibration.png", "scores.png", "popularity.png", "artists.png"}
 
 
-def ranker(datamodule: PairDataModule, scorer: str = "learned", loss: str = "bce") -> PairRanker:
+def ranker(
+    datamodule: PairDataModule, scorer: str = "learned", loss: str = "bce", context: Any = LAST_TRACK
+) -> PairRanker:
     torch.manual_seed(0)
     return PairRanker(
         vocabulary=datamodule.vocabulary,
         scorer=SCORERS[scorer],
         loss=LOSSES[loss],
-        context=LAST_TRACK,
+        context=context,
         optimizer=partial(torch.optim.Adam, lr=0.02),
         scheduler=None,
         monitor=MONITOR,

@@ -12,7 +12,8 @@ from src.catalog_files import write_top_tracks
 from src.errors import InputError
 from src.serving.prepared_release import PreparedRelease, prepare_release
 from src.serving.release import Arm, Release
-from tests.conftest import make_catalog, write_lines, write_tracks
+from src.session_vectors import FILE
+from tests.conftest import make_catalog, make_vectors, write_lines, write_tracks
 from tests.serving.conftest import lists_of
 
 ARTISTS = [0, 0, 1]
@@ -89,6 +90,53 @@ def test_an_artist_gap_larger_than_max_tracks_is_refused(file: str) -> None:
     for arms in ({"C": file}, {"C": {"recommender": file, "artist_gap": 6}}):
         with pytest.raises(InputError, match=message):
             ready(arms, artist_gap=6, max_tracks=5)
+
+
+def test_an_arm_is_served_with_the_session_if_its_run_was_trained_so(file: str) -> None:
+    make_vectors(3).write(Path(file).with_name(FILE), make_catalog(ARTISTS))
+    arms = {"C": file, "T1": {"recommender": file, "context": "last"}, "T2": {"recommender": file, "num_lists": 2}}
+    prepared = ready(arms | {"T3": "random"}, max_tracks=4)
+    assert [(arm.context, arm.num_lists) for arm in prepared.arms.values()] == [
+        ("session", 4), ("last", 1), ("session", 2), ("last", 1),
+    ]  # fmt: skip
+    assert sorted(prepared.vectors) == ["C", "T2"]
+    prepared = ready({"C": file, "T1": {"recommender": file, "context": "session"}}, context="last")
+    assert list(prepared.vectors) == ["T1"]
+
+
+@pytest.mark.parametrize(
+    ("arm", "changes", "message"),
+    [
+        ({"context": "all"}, {}, "recommendations: context must be one of last, session, got 'all'"),
+        ({"context": "last", "num_lists": 2}, {}, "recommendations: num_lists=2 applies to context=session alone"),
+        ({"num_lists": 0}, {}, "num_lists must be a whole number of at least 1 and at most 20, got 0"),
+        (
+            {},
+            {"max_tracks": 3},
+            "context=session of this run looks at the last 4 tracks, and 3 are remembered; set",
+        ),
+    ],
+)
+def test_a_session_that_cannot_be_served_is_refused(
+    file: str, arm: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    make_vectors(3).write(Path(file).with_name(FILE), make_catalog(ARTISTS))
+    with pytest.raises(InputError, match=message):
+        ready({"C": {"recommender": file, **arm}}, **changes)
+
+
+def test_words_and_lists_of_users_have_no_session(file: str) -> None:
+    with pytest.raises(InputError, match="context=session applies to lists, and random has none; leave it out"):
+        ready({"C": {"recommender": "random", "context": "session"}}, world=small_world)
+    with pytest.raises(InputError, match="context=session applies to lists, and no arm has any; leave it out"):
+        ready({"C": "random"}, world=small_world, context="session")
+    make_vectors(3).write(Path(file).with_name(FILE), make_catalog(ARTISTS))
+    users = Path(file).with_name("users.json")
+    write_lines(users, [{"user": 7, "tracks": [100, 102]}])
+    given = {"C": file, "T1": str(users)}
+    assert [arm.context for arm in ready(given).arms.values()] == ["session", "last"]
+    with pytest.raises(InputError, match=r"arms.T1: context=session needs lists of tracks, and .* has lists of users"):
+        ready({**given, "T1": {"recommender": str(users), "context": "session"}})
 
 
 def test_a_run_or_model_is_located(file: str) -> None:

@@ -13,7 +13,7 @@ import uvloop
 
 from src.serving.redis_store import RedisSessions, RedisStore
 from src.serving.release_store import FolderStore, StoreUnreachableError
-from src.serving.session_memory import MappedSessions
+from src.serving.session_memory import MappedSessions, Noted
 from tests.e2e.running import Redis, redis_server
 
 LIMITS: dict[str, Any] = {"capacity": 4096, "max_tracks": 16, "idle_s": 60}
@@ -43,7 +43,8 @@ def run(work: Callable[[RedisSessions], Awaitable[None]], folder: Path, port: in
 
 
 async def play_at_once(sessions: RedisSessions, users: range, track: int) -> list[list[int]]:
-    return list(await asyncio.gather(*(sessions.play(user, track, 0) for user in users)))
+    played = await asyncio.gather(*(sessions.play(user, track, 0.5, 0) for user in users))
+    return [session.tracks for session in played]
 
 
 def open_connections(sessions: RedisSessions) -> list[Any]:
@@ -75,28 +76,53 @@ def test_the_requests_after_a_restart_of_redis_share_their_sessions(tmp_path: Pa
         if in_flight is not None:
             assert await in_flight == [[2]] * len(users)
         else:
-            assert await sessions.play(0, 2, 0) == [2], "Redis is empty; the sessions of this machine are not"
+            assert (await sessions.play(0, 2, 0.5, 0)).tracks == [2], (
+                "Redis is empty; the sessions of this machine are not"
+            )
             assert sessions.problem is None
             assert await play_at_once(sessions, users[1:], 2) == [[2]] * (len(users) - 1)
         assert sessions.problem is None
-        assert await sessions.play(0, 3, 0) == [2, 3]
+        assert (await sessions.play(0, 3, 0.5, 0)).tracks == [2, 3]
+
+    run(work, tmp_path, server.port)
+
+
+def test_shares_and_the_last_answer_are_shared_until_the_next_track(tmp_path: Path, server: Redis) -> None:
+    answer = Noted(700, 0.25, False, "0123456789ab")
+
+    async def work(sessions: RedisSessions) -> None:
+        await sessions.play(1, 500, 0.5, 9)
+        played = await sessions.play(1, 501, 1.0, 9)
+        assert played == ([500, 501], [0.5, 1.0])
+        assert await sessions.look(1, 9) is None
+        await sessions.note(1, answer)
+        assert await sessions.look(1, 9) == (played, answer)
+        await sessions.play(1, 502, 0.0, 9)
+        assert await sessions.look(1, 9) is None
+        await sessions.note(1, answer)
+        await sessions.end(1)
+        assert await sessions.look(1, 9) is None
+        server.stop()
+        played = await sessions.play(1, 600, 0.25, 9)
+        await sessions.note(1, answer)
+        assert await sessions.look(1, 9) == (played, answer) == (([600], [0.25]), answer)
 
     run(work, tmp_path, server.port)
 
 
 def test_health_reports_a_redis_that_is_down_and_no_problem_once_it_answers(tmp_path: Path, server: Redis) -> None:
     async def work(sessions: RedisSessions) -> None:
-        await sessions.play(1, 1, 0)
+        await sessions.play(1, 1, 0.5, 0)
         server.stop()
-        assert await sessions.play(1, 2, 0) == [2]
+        assert (await sessions.play(1, 2, 0.5, 0)).tracks == [2]
         assert "Redis does not answer" in str(sessions.problem)
         server.start()
         while sessions.problem is not None:  # no request finds out
             await asyncio.sleep(0.05)
-        asking = asyncio.create_task(sessions.play(1, 3, 0))
+        asking = asyncio.create_task(sessions.play(1, 3, 0.5, 0))
         await asyncio.sleep(0)  # it has begun to ask; that is no news of Redis
         assert sessions.problem is None
-        assert await asking == [3]
+        assert (await asking).tracks == [3]
         assert sessions.problem is None
 
     run(work, tmp_path, server.port, timeout_s=0.2)
@@ -108,14 +134,14 @@ def test_a_redis_that_hangs_is_asked_once_and_reported_until_it_answers(tmp_path
     async def work(sessions: RedisSessions) -> None:
         held = await asyncio.start_server(lambda reader, writer: connections.append((reader, writer)), "127.0.0.1", 0)
         sessions._redis.connection_pool.connection_kwargs["port"] = held.sockets[0].getsockname()[1]
-        assert await sessions.play(1, 1, 0) == [1]
+        assert (await sessions.play(1, 1, 0.5, 0)).tracks == [1]
         assert len(connections) == 1
         assert "Timeout" in str(sessions.problem)
         await asyncio.sleep(0.25)
-        asking = asyncio.create_task(sessions.play(1, 2, 0))
+        asking = asyncio.create_task(sessions.play(1, 2, 0.5, 0))
         await asyncio.sleep(0.1)
         assert "Timeout" in str(sessions.problem), "while the next request waits"
-        assert await asking == [1, 2]
+        assert (await asking).tracks == [1, 2]
         assert len(connections) == 2
         for _, writer in connections:
             writer.close()

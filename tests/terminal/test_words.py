@@ -1,11 +1,18 @@
 import pytest
 
 from src.errors import InputError
-from src.terminal.words import as_plain_text, commands_of, experiment_as_name, refuse_placeholders
+from src.terminal.words import (
+    as_plain_text,
+    commands_of,
+    context_as_value,
+    experiment_as_name,
+    refuse_placeholders,
+)
 
 
 def test_the_experiment_of_a_log_is_no_file_of_conf() -> None:
     assert experiment_as_name(["experiment=A", "my.experiment=B"]) == ["experiment_name=A", "my.experiment=B"]
+    assert context_as_value(["context=last", "my.context=B"]) == ["arm_context=last", "my.context=B"]
 
 
 def test_a_command_is_a_value() -> None:

@@ -1,0 +1,99 @@
+"""Lists with the session as the query: the policy and its settings. `tests/serving` compares it with the service."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from src.errors import InputError
+from src.session_vectors import FILE
+from src.simulation.arm_policies import make_policies
+from src.simulation.listener import listen, start
+from src.simulation.policies import Lists
+from src.simulation.session_lists import SessionLists, recommended
+from src.simulation.world import World
+from tests.conftest import make_catalog, make_vectors, write_lines
+from tests.simulation.test_policies import crowd_of, lists_file
+
+SETTINGS: dict[str, Any] = {"pick": "uniform", "artist_gap": 0, "context": None, "num_lists": 3}
+
+
+def policy(world: World, folder: Path, **changes: Any) -> Lists:
+    return recommended(path=str(folder / "r.jsonl"), world=world, **SETTINGS | changes)
+
+
+@pytest.fixture
+def folder(world: World, tmp_path: Path) -> Path:
+    lists_file(world, tmp_path / "r.jsonl", num_kept=6)
+    make_vectors(len(world.catalog)).write(tmp_path / FILE, world.catalog)
+    return tmp_path
+
+
+def test_the_run_decides_the_context_unless_the_arm_does(world: World, folder: Path) -> None:
+    arms = {
+        "C": str(folder / "r.jsonl"),
+        "T1": {"recommender": str(folder / "r.jsonl"), "context": "last"},
+        "T2": {"recommender": str(folder / "r.jsonl"), "context": "session", "num_lists": 2, "pick": "ranked"},
+    }
+    templates = {"recommendations": partial(recommended, **SETTINGS)}
+    made = make_policies(arms, templates=templates, world=world, locate=Path)
+    assert [type(one) for one in made.values()] == [SessionLists, Lists, SessionLists]
+    described = [made[arm].describe() for arm in ("C", "T2")]
+    assert [one["policy"] for one in described] == ["session_lists"] * 2
+    assert [one["num_lists"] for one in described] == [3, 2]
+    assert described[0]["vectors"] == described[1]["vectors"]
+    assert "vectors" not in made["T1"].describe()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_lists": 0}, "recommendations.num_lists must be a whole number of at least 1 and at most 20, got 0"),
+        ({"context": "all"}, "recommendations: context must be one of last, session, got 'all'"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(world: World, folder: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        policy(world, folder, **changes)
+
+
+def test_lists_of_users_have_no_session(world: World, folder: Path) -> None:
+    track, user = int(world.catalog.track_ids[0]), int(world.listeners.user_ids[0])
+    write_lines(folder / "r.jsonl", [{"user": user, "tracks": [track]}])
+    assert type(policy(world, folder)) is Lists
+    with pytest.raises(InputError, match=r"context=session needs lists of tracks, and .* has lists of users"):
+        policy(world, folder, context="session")
+
+
+def test_vectors_of_another_catalogue_are_refused(world: World, folder: Path) -> None:
+    make_vectors(2).write(folder / FILE, make_catalog([0, 1]))
+    with pytest.raises(InputError, match="has vectors of 2 tracks, and the catalogue has 400"):
+        policy(world, folder)
+
+
+@pytest.mark.parametrize("pick", ["ranked", "weighted", "uniform"])
+def test_propensities_are_those_of_a_policy_that_did_not_recommend(world: World, folder: Path, pick: str) -> None:
+    """What is remembered from `recommend` is what is found without it, also for parts of a crowd."""
+    crowd, rng = crowd_of(world, 60)
+    played, fresh = (policy(world, folder, pick=pick) for _ in range(2))
+    played.begin(crowd, rng)
+    for _ in range(4):
+        half = len(crowd) // 2
+        tracks = np.concatenate([played.recommend(crowd.part(0, half)), played.recommend(crowd.part(half, len(crowd)))])
+        assert (played.propensity(crowd, tracks) == fresh.propensity(crowd, tracks)).all()
+        assert (played.propensity(crowd, tracks) > 0).all()
+        crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
+        crowd = crowd.where(np.arange(len(crowd)) % 9 != 1)  # some sessions have ended
+
+
+def test_the_choice_depends_on_the_session_and_not_on_the_others(world: World, folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    crowd = start(world, rng.integers(60, size=50), rng.random(50), rng.random(50))
+    one = policy(world, folder, pick="ranked")
+    for _ in range(3):
+        together = one.choose(crowd, rng.random(50))
+        alone = [one.choose(crowd.part(place, place + 1), rng.random(1))[0] for place in range(50)]
+        assert together.tolist() == alone
+        crowd = listen(world, crowd, np.maximum(together, 0), np.ones(50))
