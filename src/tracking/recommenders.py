@@ -1,5 +1,6 @@
 """Recommenders that are runs or registered models: their files, and attaching what they were found to do to them."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from src.terminal.console import console
 from src.tracking.named_runs import find_run
 from src.tracking.store import client_of, existing_store, fetch
 
+BESIDE = ("vectors.npz", "top_tracks.json")
+"""What `serve.py` and `simulate.py` look for beside the recommendations of a run."""
+
 _EFFECT = {
     "effect_percent": "effect_percent",
     "lower_percent": "relative_lower_percent",
@@ -20,7 +24,7 @@ _EFFECT = {
 
 
 def locate_recommendations(name: str) -> Path:
-    """The `recommendations.jsonl` of `run:<start of a run id>` or `model:<registered name>@<alias>`.
+    """The `recommendations.jsonl`, and what a service needs beside it, of `run:<start of a run id>` or `model:<registered name>@<alias>`.
 
     The store is the one that MLflow's own `MLFLOW_TRACKING_URI` names, by default the one of this folder.
 
@@ -35,7 +39,12 @@ def locate_recommendations(name: str) -> Path:
                 run_id = str(client.get_model_version_by_alias(model, alias).run_id)
         else:
             run_id = str(find_run(name, uri).run_id)
-        return fetch(uri, run_id, "recommendations.jsonl")
+        lists = fetch(uri, run_id, "recommendations.jsonl")
+        for beside in BESIDE:  # a run may lack them; where files are on this machine, they are in the same folder
+            if not lists.with_name(beside).exists():
+                with contextlib.suppress(InputError, OSError):
+                    fetch(uri, run_id, beside, into=lists.parent)
+        return lists
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
 

@@ -293,8 +293,8 @@ def mark(tracking_uri: str, run_id: str, tag: str) -> None:
         client.set_tag(run_id, tag, "true")
 
 
-def fetch(tracking_uri: str, run_id: str, path: str) -> Path:
-    """A file of a run; it is downloaded where it is not on this machine.
+def fetch(tracking_uri: str, run_id: str, path: str, *, into: Path | None = None) -> Path:
+    """A file of a run; it is downloaded where it is not on this machine, into a new folder or into `into`.
 
     Raises:
         InputError: the run or the file is not there.
@@ -310,4 +310,8 @@ def fetch(tracking_uri: str, run_id: str, path: str) -> Path:
                     f"run {run_id} has no {path}; it has not finished, or its files in {here.parent} were deleted"
                 )
             return here
-        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=tracking_uri))
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                run_id=run_id, artifact_path=path, tracking_uri=tracking_uri, dst_path=into and str(into)
+            )
+        )
