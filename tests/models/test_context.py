@@ -177,7 +177,7 @@ def test_the_share_of_repeats_chooses_the_rule_and_says_so(most: float, learns: 
 
 
 def test_a_loss_that_compares_no_candidates_learns_no_penalty() -> None:
-    with pytest.raises(InputError, match="context.repeats=penalty is learned by loss=softmax alone; use it, or never"):
+    with pytest.raises(InputError, match=r"context.repeats=penalty is learned by loss=softmax alone; use it, or never"):
         session(repeats="penalty").repeats.without_penalty()
     known = {**vars(example_vocabulary()), "listens": listens([[1, 2, 1, 3]])}
     repeats = Repeats("auto", type(example_vocabulary())(**known), most=0.1, learns=True)
