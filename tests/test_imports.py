@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-NOUNS = {"errors", "catalog", "catalog_files", "histories", "recommendations", "recommender_names", "assignment"}
+NOUNS = {"errors", "catalog", "catalog_files", "histories", "recommendations", "recommender_names", "assignment", "session_vectors"}
 """The modules that lie in `src/` itself."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assignment": {"errors"},
     "recommendations": {"errors", "catalog", "runs"},
     "catalog_files": {"errors", "catalog", "runs"},
+    "session_vectors": {"errors", "catalog", "runs"},
     "runs": {"errors"},
     "statistics": {"errors"},
     "evaluation": {"errors", "recommendations", "statistics"},
@@ -59,6 +60,7 @@ FOREIGN = {
     "catalog": HEAVY,
     "histories": HEAVY | {"pandas"},
     "recommendations": HEAVY,
+    "session_vectors": HEAVY | {"pandas"},
     "assignment": HEAVY | {"pandas"},
     "runs": HEAVY,
     "statistics": HEAVY,
