@@ -12,7 +12,16 @@ import pytest
 
 from tests.conftest import ROOT
 
-NOUNS = {"errors", "catalog", "catalog_files", "histories", "recommendations", "recommender_names", "assignment", "session_vectors"}
+NOUNS = {
+    "errors",
+    "catalog",
+    "catalog_files",
+    "histories",
+    "recommendations",
+    "recommender_names",
+    "assignment",
+    "session_vectors",
+}
 """The modules that lie in `src/` itself."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),

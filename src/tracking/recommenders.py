@@ -24,7 +24,7 @@ _EFFECT = {
 
 
 def locate_recommendations(name: str) -> Path:
-    """The `recommendations.jsonl`, and what a service needs beside it, of `run:<start of a run id>` or `model:<registered name>@<alias>`.
+    """The `recommendations.jsonl` of `run:<start of a run id>` or `model:<name>@<alias>`, with what is beside it.
 
     The store is the one that MLflow's own `MLFLOW_TRACKING_URI` names, by default the one of this folder.
 

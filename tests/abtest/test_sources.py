@@ -47,9 +47,7 @@ def test_a_candidate_that_answers_from_the_session_is_refused(tmp_path: Path) ->
     name = str(tmp_path / "recommendations.jsonl")
     make_vectors(3).write(tmp_path / "vectors.npz", make_catalog([0, 1, 2]))
     for given in (name, {"recommender": name, "context": "session"}):
-        with pytest.raises(
-            InputError, match=r"answers from the session \(context=session\), which is not esti"
-        ):
+        with pytest.raises(InputError, match=r"answers from the session \(context=session\), which is not esti"):
             candidate(given)
     assert candidate({"recommender": name, "context": "last"}).file == Path(name)
     with pytest.raises(InputError, match="candidate: context must be one of last, session, got 'all'"):
