@@ -398,7 +398,7 @@ def union(lists: Int32[np.ndarray, "N K"], recent: Int64[np.ndarray, "S n"]) -> 
 
 
 def context_of(where: str, given: object, lists: Path) -> str:
-    """Decide whether lists are served with the session: as they are told, otherwise as their run was trained.
+    """Decide whether lists are served with the session: as the setting says, otherwise as their run was trained.
 
     Args:
         where: the setting that names the lists.

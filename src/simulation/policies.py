@@ -210,7 +210,7 @@ class Lists(Policy):
         check_number("recommendations.artist_gap", artist_gap, whole=True, least=0, most=1000, hint=hint)
         if pick not in PICKS:
             raise InputError(f"pick must be one of {', '.join(PICKS)}, got {pick!r}")
-        self._pick, self._artist_gap, self._file = pick, artist_gap, str(Path(path).absolute())
+        self.how, self._artist_gap, self._file = pick, artist_gap, str(Path(path).absolute())
         given, users = Recommendations.read(Path(path), world.catalog), world.listeners.user_ids
         if given.users is not None and not np.isin(users, given.users).any():
             raise InputError(
@@ -219,14 +219,14 @@ class Lists(Policy):
             )
         self._digest = file_digest(Path(path))
         self.is_of_users = given.users is not None
-        self._lists = (given.of_users(users) if self.is_of_users else given.rows).astype(np.int32)
+        self.lists = (given.of_users(users) if self.is_of_users else given.rows).astype(np.int32)
 
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
         """Recommend the next track of each session."""
         tracks = self.choose(crowd, self.rng.random(len(crowd)))
         without_track = np.flatnonzero(tracks < 0)
         tracks[without_track] = self._any_track(len(without_track))
-        if self._pick != "uniform":
+        if self.how != "uniform":
             for _ in range(_MAX_DRAWS):
                 repeated = without_track[(crowd.tracks[:, without_track] == tracks[without_track]).any(0)]
                 if not len(repeated):
@@ -246,14 +246,14 @@ class Lists(Policy):
             Row of one track for each session, shape `[S]`; -1 where the list has none left.
         """
         candidates, available = self._open(crowd)
-        places = pick(self._pick, available, draws)
+        places = pick(self.how, available, draws)
         return np.where(places < 0, -1, candidates[np.arange(len(crowd)), places]).astype(np.int64)
 
     def _open(self, crowd: Crowd) -> tuple[Int32[np.ndarray, "S K"], Bool[np.ndarray, "S K"]]:
         """The candidates of each session, and which of their places may be picked."""
         candidates = self._candidates(crowd)
         available = candidates >= 0
-        if self._pick != "uniform":
+        if self.how != "uniform":
             for played in crowd.tracks:
                 available &= candidates != played[:, None]
         if self._artist_gap:
@@ -266,25 +266,25 @@ class Lists(Policy):
 
     def _candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
         """The list of each session, best first."""
-        return np.asarray(self._lists[crowd.users if self.is_of_users else crowd.current])
+        return np.asarray(self.lists[crowd.users if self.is_of_users else crowd.current])
 
     def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:
         """Compute the probability of given tracks."""
         candidates, available = self._open(crowd)
         is_chosen = available & (candidates == tracks[:, None])
-        probability = pick_probability(self._pick, available, np.where(is_chosen.any(1), is_chosen.argmax(1), -1))
+        probability = pick_probability(self.how, available, np.where(is_chosen.any(1), is_chosen.argmax(1), -1))
         if len(empty := np.flatnonzero(~available.any(1))):
             num_tracks, played = len(self.world.catalog), np.sort(crowd.tracks[:, empty], axis=0)
             num_heard = 1 + (np.diff(played, axis=0) != 0).sum(0)
             is_heard = (played == tracks[empty]).any(0)
             redrawn = redraw_probability(num_tracks, num_heard, is_heard, _MAX_DRAWS + 1)
-            probability[empty] = 1 / num_tracks if self._pick == "uniform" else redrawn
+            probability[empty] = 1 / num_tracks if self.how == "uniform" else redrawn
         return probability
 
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations; `file` is where the lists were, `lists` is a digest of that file."""
         policy = "user_lists" if self.is_of_users else "lists"
-        how = {"pick": self._pick, "artist_gap": self._artist_gap}
+        how = {"pick": self.how, "artist_gap": self._artist_gap}
         return {"policy": policy, **how, "file": self._file, "lists": self._digest}
 
 

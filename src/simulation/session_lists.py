@@ -29,7 +29,7 @@ def recommended(*, path: str, pick: str, artist_gap: int, context: str | None, n
         path: a `recommendations.jsonl`.
         pick: see `Lists`.
         artist_gap: see `Lists`.
-        context: `last` or `session`; None for that of the training run, which its `vectors.npz` beside the file tells.
+        context: `last` or `session`; None for that of the training run, which is in its `vectors.npz` beside the file.
         num_lists: see `SessionLists`.
         world: the world whose tracks are recommended.
 
@@ -70,7 +70,7 @@ class SessionLists(Lists):
         file = Path(path).with_name(FILE)
         self._vectors, self._num_lists = SessionVectors.read(file, world.catalog), num_lists
         self._vectors_digest = file_digest(file)
-        self._num_kept = 1 if pick == "ranked" and not artist_gap else self._lists.shape[1]
+        self._num_kept = 1 if pick == "ranked" and not artist_gap else self.lists.shape[1]
         self._known = np.empty((0, self._num_kept), np.int32)
         self._known_at = np.empty((0, 2), np.int64)
 
@@ -93,10 +93,10 @@ class SessionLists(Lists):
             return np.asarray(self._known[crowd.place])
         found = session_candidates(
             self._vectors,
-            self._lists,
+            self.lists,
             crowd,
             num_lists=self._num_lists,
-            may_repeat=self._pick == "uniform",
+            may_repeat=self.how == "uniform",
             k=self._num_kept,
         )
         if remembers and found.shape[1] == self._num_kept:
