@@ -2,7 +2,7 @@
 
 1. 120 draws from the box below, each in one world; those near the targets in three worlds (seeds 0, 1, 2). The arms
    are random, sticky, popular and near_hits, which takes the place of contextual: it knows which hits are near.
-2. 60 draws around the best of these, in the same way.
+2. 40 draws around the best of these, in the same way.
 3. The best two in full: mixed traffic of 200,000 sessions, a contextual model (32 wide) and its arm, in three worlds.
 
 Each candidate is a row of search.csv beside this file; a stopped search goes on where it was. The last line printed is
@@ -26,7 +26,7 @@ from src.simulation.policies import Policy, Popular, Random, StickyArtist
 from src.simulation.world import Taste, World, generate
 
 RESULTS = Path(__file__).parent / "search.csv"
-SEEDS, DRAWS, NEARBY, SURVIVORS = (0, 1, 2), 120, 60, 2
+SEEDS, DRAWS, NEARBY, SURVIVORS = (0, 1, 2), 120, 40, 2
 LISTENERS, FULL_LISTENERS, CHEAP_SESSIONS, FULL_SESSIONS = 1_500, 10_000, 6_000, 10_000
 BOX = {
     "length": (3.7, 4.6),
@@ -170,7 +170,9 @@ def main() -> None:
                 record.add(f"full {place}", seed, parameters, in_full(parameters, seed))
     table = pd.DataFrame(record.rows)
     measures = list(table.columns[table.columns.get_loc("worlds") :])
-    means = [distance(table.loc[table["stage"] == f"full {place}", measures].mean().to_dict()) for place in range(SURVIVORS)]
+    means = [
+        distance(table.loc[table["stage"] == f"full {place}", measures].mean().to_dict()) for place in range(SURVIVORS)
+    ]
     print("distances over three worlds", np.round(means, 2), "choice", survivors[int(np.argmin(means))])
 
 
