@@ -6,6 +6,7 @@ V sessions, E plays of a track, N tracks, U listeners.
 import json
 import os
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Sessions:
 def simulate(world: World, policy: Policy, *, sessions: int, seed: int) -> Sessions:
     """Play a recommender to the listeners of a world, each listener equally often."""
     users = np.arange(sessions) % len(world.listeners)
-    parts = []
+    parts: list[Plays] = []
     for number, part in enumerate(np.array_split(users, -(-sessions // TOGETHER))):
         task = Task(arm=0, users=part, num_visits=np.ones_like(part), waves=range(1), seed=seed, key=(number,))
         parts += play(world, policy, [task], keep_events=True, with_propensity=False)
@@ -80,26 +81,28 @@ def real_sessions() -> dict[str, Sessions]:
     folder = DATA / "botify-2023"
     tracks = pd.read_json(folder / "tracks.json", lines=True).set_index("track").sort_index()
     users = pd.read_json(folder / "users.json", lines=True).set_index("user").sort_index()
-    artist_of = pd.factorize(tracks["artist"])[0]
+    interests = np.array(users["interests"].tolist())
     lines = map(json.loads, (folder / "logs" / "replica-1" / "data.json").open(encoding="utf-8"))
-    events = pd.DataFrame(sorted(lines, key=lambda line: (line["user"], line["timestamp"])))
-    events["arm"] = [next(iter(arms.values())) for arms in events["experiments"]]
-    ends = (events["message"] == "last").to_numpy()
-    events["session"] = ends.cumsum() - ends
-    sessions = {}
-    for arm, own in events.groupby("arm"):
-        by_session = own.groupby("session")
-        complete = by_session["message"].transform("last") == "last"
-        own = own[complete]
-        sessions[str(arm)] = Sessions(
-            users=users.index.get_indexer(own.groupby("session")["user"].first()),
-            lengths=own.groupby("session").size().to_numpy(),
-            tracks=tracks.index.get_indexer(own["track"]),
-            shares=own["time"].to_numpy(float),
-            artist_of=artist_of,
-            interests=tracks.index.get_indexer(np.concatenate(users["interests"].tolist())).reshape(len(users), -1),
+    by_session: dict[str, list[list[dict[str, Any]]]] = {}
+    for _, own in groupby(sorted(lines, key=lambda line: (line["user"], line["timestamp"])), lambda line: line["user"]):
+        events: list[dict[str, Any]] = []
+        for event in own:
+            events.append(event)
+            if event["message"] == "last":
+                by_session.setdefault(next(iter(event["experiments"].values())), []).append(events)
+                events = []
+    track_ids, user_ids = tracks.index.to_numpy(), users.index.to_numpy()
+    return {
+        arm: Sessions(
+            users=np.searchsorted(user_ids, [events[0]["user"] for events in sessions]),
+            lengths=np.array([len(events) for events in sessions]),
+            tracks=np.searchsorted(track_ids, [event["track"] for events in sessions for event in events]),
+            shares=np.array([float(event["time"]) for events in sessions for event in events]),
+            artist_of=np.asarray(pd.factorize(tracks["artist"])[0]),
+            interests=np.searchsorted(track_ids, interests),
         )
-    return sessions
+        for arm, sessions in sorted(by_session.items())
+    }
 
 
 def _previous(session: Array, key: Array) -> Array:

@@ -5,6 +5,7 @@ M neighbours of an interest.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -110,7 +111,8 @@ class Taste:
     artist, in few dimensions that all artists share; a vector of the artist; and a vector of the track. Popular artists
     have similar styles: the mean of the first number of a style grows with the fame of the artist. They have longer
     embeddings too, therefore their tracks are loved or refused more decidedly. Fame is the standardised logarithm of
-    popularity.
+    popularity. In order of fame, artists come in pairs with opposite styles: the few most popular ones have in common
+    what `mainstream` gives them, and not what a seed happens to draw.
 
     Args:
         length: length of the embeddings of an artist of average fame, at least 0.
@@ -166,6 +168,8 @@ class Taste:
             Shape `[N, D]`; the first `style_dim` columns are the style.
         """
         styles = rng.normal(size=(len(artist_fame), self.style_dim))
+        by_fame = np.argsort(-artist_fame, kind="stable")[: len(artist_fame) // 2 * 2]
+        styles[by_fame[1::2]] = -styles[by_fame[::2]]
         styles[:, 0] += self.mainstream * artist_fame
         styles *= (self.style / self.style_dim) ** 0.5
         artists = rng.normal(scale=self._scale(1 - self.style - self.track), size=(len(artist_fame), self.own_dim))
@@ -177,7 +181,7 @@ class Taste:
 
     def _scale(self, share: float) -> float:
         """Standard deviation of the numbers of a vector whose squared length is a share of that of the direction."""
-        return (max(share, 0.0) / self.own_dim) ** 0.5
+        return math.sqrt(max(share, 0.0) / self.own_dim)
 
 
 def standardised(values: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:

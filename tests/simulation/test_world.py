@@ -79,7 +79,17 @@ def test_the_cosine_within_an_artist_is_the_share_that_its_tracks_have_in_common
     artist_of = np.repeat(np.arange(300), 2)
     unit = taste.embed(artist_of, artist_fame=np.zeros(300), rng=np.random.default_rng(1)) / taste.length
     assert (unit[::2] * unit[1::2]).sum(1).mean() == pytest.approx(1 - track, abs=0.02)
-    assert (unit[:-2:2] * unit[2::2]).sum(1).mean() == pytest.approx(0, abs=0.03)
+    assert (unit[:-4:2] * unit[4::2]).sum(1).mean() == pytest.approx(0, abs=0.03)
+
+
+def test_two_artists_next_to_each_other_by_fame_have_opposite_styles() -> None:
+    taste = replace(TASTE, mainstream=0, style=0.6, track=0.4)  # artists have no vector of their own
+    fame = np.array([0.5, -1.0, 2.0, 1.0, -3.0])
+    styles = taste.embed(np.arange(5), artist_fame=fame, rng=np.random.default_rng(3))[:, :3]
+    styles /= np.linalg.norm(styles, axis=1, keepdims=True)
+    assert styles[2] @ styles[3] == pytest.approx(-1, abs=1e-5)
+    assert styles[0] @ styles[1] == pytest.approx(-1, abs=1e-5)
+    assert abs(styles[4] @ styles[1]) < 0.99
 
 
 def test_popular_artists_have_similar_styles() -> None:
