@@ -195,7 +195,16 @@ def ring_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-TASTE = Taste(length=3.2, length_by_fame=0.1, style=0.4, track=0.3, mainstream=0.6, style_dim=3, own_dim=6)
+TASTE = Taste(
+    length=3.2,
+    length_by_fame=0.1,
+    length_spread=0.0,
+    style=0.4,
+    track=0.3,
+    mainstream=0.6,
+    style_dim=3,
+    own_dim=6,
+)
 
 
 @pytest.fixture(scope="session")

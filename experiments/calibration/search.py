@@ -1,13 +1,12 @@
 """Choose the parameters of the published world: python experiments/calibration/search.py
 
 1. 60 draws from the box below, each in one world; those near the targets in three worlds (seeds 0, 1, 2).
-2. 12 draws around the best of these.
-3. 8 draws, each around the best so far.
+2. 24 draws, each around the best so far.
 
 The arms are random, sticky, popular and near_hits, which takes the place of contextual because it needs no training: it
-knows which hits are near. ladder.py trains contextual. Each candidate is a row of search.csv beside this file; a
-stopped search goes on where it was. The last line printed is the choice for conf/taste/published.yaml. The fresh seeds
-of ladder.py and its held-out arms are not used.
+knows which hits are near. Its repeats are not compared. ladder.py trains contextual. Each candidate is a row of
+search.csv beside this file; a stopped search goes on where it was. The last line printed is the choice for
+conf/taste/published.yaml. The fresh seeds of ladder.py and its held-out arms are not used.
 """
 
 import sys
@@ -25,13 +24,14 @@ from src.simulation.policies import Policy, Popular, Random, StickyArtist
 from src.simulation.world import Taste, World, generate
 
 RESULTS = Path(__file__).parent / "search.csv"
-SEEDS, DRAWS, NEARBY, NEARER = (0, 1, 2), 60, 12, 8
+SEEDS, DRAWS, NEARBY = (0, 1, 2), 60, 24
 LISTENERS, PLAYED = 1_500, 6_000
 BOX = {
     "length": (3.9, 4.5),
     "length_by_fame": (0.08, 0.18),
+    "length_spread": (0.0, 0.2),
     "style": (0.22, 0.5),
-    "track": (0.25, 0.42),
+    "track": (0.15, 0.4),
     "mainstream": (0.4, 0.7),
 }
 STYLE_DIMS, OWN_DIMS = (4, 5, 6), (20, 30, 40, 60)
@@ -79,7 +79,9 @@ def distance(measured: dict[str, float]) -> float:
 
     It is near the largest one and takes account of the others.
     """
-    offs = np.array([target.off(measured[f"{target.arm} {target.measure}"]) for target in CHOSEN_BY])
+    offs = np.array(
+        [target.off(measured[f"{target.arm} {target.measure}"]) for target in CHOSEN_BY if target.measure != "repeats"]
+    )
     return float((offs**8).mean() ** 0.125)
 
 
@@ -123,11 +125,12 @@ def draw(rng: np.random.Generator) -> dict[str, Any]:
     return {**numbers, "style_dim": int(rng.choice(STYLE_DIMS)), "own_dim": int(rng.choice(OWN_DIMS))}
 
 
-def draw_near(best: dict[str, Any], rng: np.random.Generator, spread: float) -> dict[str, Any]:
-    """Parameters near the best ones; the standard deviation is a part of the box."""
-    numbers = {name: round(best[name] + float(rng.normal()) * (b - a) * spread, 3) for name, (a, b) in BOX.items()}
-    style_dim = best["style_dim"] + int(rng.integers(-1, 2))
-    return {**numbers, "style_dim": max(2, style_dim), "own_dim": int(rng.choice(OWN_DIMS))}
+def draw_near(best: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """Parameters near the best ones; the standard deviation is a tenth of the box."""
+    moved = {name: best[name] + float(rng.normal()) * (high - low) / 10 for name, (low, high) in BOX.items()}
+    numbers = {name: max(0.0, round(value, 3)) for name, value in moved.items()}
+    style_dim = max(2, best["style_dim"] + int(rng.integers(-1, 2)))
+    return {**numbers, "style_dim": style_dim, "own_dim": int(rng.choice(OWN_DIMS))}
 
 
 class Record:
@@ -148,11 +151,10 @@ class Record:
         """Whether a candidate was measured."""
         return any(row["stage"] == stage and row["number"] == number for row in self.rows)
 
-    def best(self, stages: tuple[str, ...], num: int) -> list[dict[str, Any]]:
-        """Parameters of the candidates with the smallest distance over all worlds."""
-        rows = [row for row in self.rows if row["stage"] in stages and row["worlds"] == len(SEEDS)]
-        rows.sort(key=lambda row: row["distance"])
-        return [{name: row[name] for name in Taste.__dataclass_fields__} for row in rows[:num]]
+    def best(self) -> dict[str, Any]:
+        """Parameters of the candidate with the smallest distance over all worlds."""
+        best = min((row for row in self.rows if row["worlds"] == len(SEEDS)), key=lambda row: float(row["distance"]))
+        return {name: best[name] for name in Taste.__dataclass_fields__}
 
 
 def main() -> None:
@@ -161,16 +163,11 @@ def main() -> None:
     for number, parameters in enumerate([draw(rng) for _ in range(DRAWS)]):
         if not record.has("box", number):
             record.add("box", number, parameters, cheaply(parameters))
-    best = record.best(("box",), 1)[0]
-    for number, parameters in enumerate([draw_near(best, rng, 1 / 12) for _ in range(NEARBY)]):
+    for number in range(NEARBY):
         if not record.has("near", number):
+            parameters = draw_near(record.best(), np.random.default_rng([1, number]))
             record.add("near", number, parameters, cheaply(parameters))
-    for number in range(NEARER):
-        if not record.has("nearer", number):
-            best = record.best(("box", "near", "nearer"), 1)[0]
-            parameters = draw_near(best, np.random.default_rng([1, number]), 1 / 8)
-            record.add("nearer", number, parameters, cheaply(parameters))
-    print("choice", record.best(("box", "near", "nearer"), 1)[0])
+    print("choice", record.best())
 
 
 if __name__ == "__main__":

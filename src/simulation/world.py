@@ -117,6 +117,7 @@ class Taste:
     Args:
         length: length of the embeddings of an artist of average fame, at least 0.
         length_by_fame: increase of the logarithm of the length for one standard deviation of fame, 0 to 1.
+        length_spread: standard deviation of the rest of the logarithm of the length of artists, 0 to 1.
         style: share of the style in the square of the length, in [0, 1].
         track: share of the vector of the track, in (0, 1]; the rest is the vector of the artist. Tracks of one artist
             have a mean cosine of 1 - track.
@@ -130,6 +131,7 @@ class Taste:
 
     length: int | float
     length_by_fame: int | float
+    length_spread: int | float
     style: int | float
     track: int | float
     mainstream: int | float
@@ -138,8 +140,8 @@ class Taste:
 
     def __post_init__(self) -> None:
         check_number("world.taste.length", self.length, least=0, most=1000)
-        check_number("world.taste.length_by_fame", self.length_by_fame, least=0, most=1)
-        check_number("world.taste.style", self.style, least=0, most=1)
+        for name in ("length_by_fame", "length_spread", "style"):
+            check_number(f"world.taste.{name}", getattr(self, name), least=0, most=1)
         check_number("world.taste.track", self.track, above=0, most=1)
         if self.style + self.track > 1:
             raise InputError(
@@ -175,7 +177,8 @@ class Taste:
         artists = rng.normal(scale=self._scale(1 - self.style - self.track), size=(len(artist_fame), self.own_dim))
         tracks = rng.normal(scale=self._scale(self.track), size=(len(artist_of), self.own_dim))
         directions = np.column_stack([styles[artist_of], artists[artist_of] + tracks])
-        lengths = self.length * np.exp(self.length_by_fame * artist_fame)[artist_of]
+        log_lengths = self.length_by_fame * artist_fame + rng.normal(scale=self.length_spread, size=len(artist_fame))
+        lengths = self.length * np.exp(log_lengths)[artist_of]
         directions *= (lengths / np.linalg.norm(directions, axis=1))[:, None]
         return directions.astype(np.float32)
 

@@ -73,6 +73,17 @@ def test_the_length_of_an_embedding_is_that_of_its_artist_and_grows_with_fame() 
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(expected, rel=1e-5)
 
 
+def test_lengths_of_artists_have_the_given_spread() -> None:
+    taste = replace(TASTE, length=4.0, length_by_fame=0.0, length_spread=0.3)
+    artist_of = np.repeat(np.arange(3000), 2)
+    log_lengths = np.log(
+        np.linalg.norm(taste.embed(artist_of, artist_fame=np.zeros(3000), rng=np.random.default_rng(0)), axis=1)
+    )
+    assert log_lengths[::2] == pytest.approx(log_lengths[1::2], abs=1e-5)
+    assert log_lengths.mean() == pytest.approx(np.log(4), abs=0.02)
+    assert log_lengths.std() == pytest.approx(0.3, abs=0.02)
+
+
 @pytest.mark.parametrize(("style", "track"), [(0.4, 0.3), (0.0, 0.1), (0.7, 0.3)])
 def test_the_cosine_within_an_artist_is_the_share_that_its_tracks_have_in_common(style: float, track: float) -> None:
     taste = replace(TASTE, style=style, track=track, mainstream=0, style_dim=60, own_dim=60)
@@ -116,6 +127,7 @@ def test_an_embedding_has_the_columns_of_style_and_own_vector() -> None:
         ({"track": 0}, "world.taste.track must be a number above 0"),
         ({"length": -1}, "world.taste.length must be a number of at least 0"),
         ({"length_by_fame": 2}, "world.taste.length_by_fame must be a number of at least 0 and at most 1"),
+        ({"length_spread": -0.1}, "world.taste.length_spread must be a number of at least 0 and at most 1"),
         ({"style": 1.5}, "world.taste.style must be a number of at least 0 and at most 1"),
         ({"mainstream": -1}, "world.taste.mainstream must be a number of at least 0"),
         ({"style_dim": 0}, "world.taste.style_dim must be a whole number of at least 1"),
