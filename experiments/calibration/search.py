@@ -1,7 +1,7 @@
 """Choose the parameters of the published world: python experiments/calibration/search.py
 
-1. 60 draws from the box below, each in one world; those near the targets in three worlds (seeds 0, 1, 2).
-2. 24 draws, each around the best so far.
+1. 40 draws from the box below, each in one world; those near the targets in three worlds (seeds 0, 1, 2).
+2. 28 draws, each around the best so far.
 
 The arms are random, sticky, popular and near_hits, which takes the place of contextual because it needs no training: it
 knows which hits are near. Its repeats are not compared. ladder.py trains contextual. Each candidate is a row of
@@ -24,7 +24,7 @@ from src.simulation.policies import Policy, Popular, Random, StickyArtist
 from src.simulation.world import Taste, World, generate
 
 RESULTS = Path(__file__).parent / "search.csv"
-SEEDS, DRAWS, NEARBY = (0, 1, 2), 60, 24
+SEEDS, DRAWS, NEARBY = (0, 1, 2), 40, 28
 LISTENERS, PLAYED = 1_500, 6_000
 BOX = {
     "length": (3.9, 4.5),
