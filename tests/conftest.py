@@ -196,7 +196,7 @@ def ring_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TASTE = Taste(
-    length=3.0,
+    length=3.2,
     length_by_fame=0.1,
     length_spread=0.0,
     style=0.4,

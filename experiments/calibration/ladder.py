@@ -99,13 +99,15 @@ def target_rows(frame: pd.DataFrame) -> list[list[str]]:
         if not len(value):
             continue
         chosen, fresh = value.reindex(SEEDS).mean(), value.reindex(FRESH_SEEDS).mean()
-        of_seeds = [_cell(target, float(value[seed])) if seed in value else "" for seed in FRESH_SEEDS]
+        of_seeds = [_cell(target, float(value.get(seed, np.nan))) for seed in FRESH_SEEDS]
         published = f"{target.low:g}" if target.low == target.high else f"{target.low:g}–{target.high:g}"
         rows.append([target.arm, target.measure, published, _cell(target, chosen), _cell(target, fresh), *of_seeds])
     return rows
 
 
 def _cell(target: Target, value: float) -> str:
+    if np.isnan(value):
+        return ""
     return f"{value:.2f}" if target.off(value) <= 1 else f"**{value:.2f}**"
 
 
