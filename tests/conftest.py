@@ -214,7 +214,16 @@ def ring_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-TASTE = Taste(num_genres=6, dim=5, base=0.3, charm=0.2, reach=9.0, genre=0.7, artist=0.6, track=0.3, mainstream=1.0)
+TASTE = Taste(
+    length=3.2,
+    length_by_fame=0.1,
+    length_spread=0.0,
+    style=0.4,
+    track=0.3,
+    mainstream=0.6,
+    style_dim=3,
+    own_dim=6,
+)
 
 
 @pytest.fixture(scope="session")

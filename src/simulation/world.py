@@ -5,6 +5,7 @@ M neighbours of an interest.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float32, Float64, Int32, Int64
 
 from src.catalog import Catalog
-from src.errors import check_number
+from src.errors import InputError, check_number
 from src.simulation.names import artist_names, track_titles
 from src.simulation.neighbours import nearest
 
@@ -104,75 +105,86 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class Taste:
-    """Parameters of the generated true embeddings: `affinity(i, j) = reach · cos(i, j) + appeal_i · appeal_j`.
+    """Parameters of the generated true embeddings; the affinity of two tracks is the inner product of theirs.
 
-    The direction of a track is the sum of three Gaussian vectors: one of its genre, one of its artist and one of its
-    own. Popular artists concentrate in some genres: the weight of a genre for an artist is `exp(mainstream · fame of
-    the artist · a standard normal number of the genre)`. The appeal of a track is `base + charm · fame of the track`,
-    therefore listeners with unpopular interests have a low affinity to popular tracks. Fame is the standardised
-    logarithm of popularity.
+    An embedding is a length times a direction. The direction is the sum of three Gaussian vectors: the *style* of the
+    artist, in few dimensions that all artists share; a vector of the artist; and a vector of the track. Popular artists
+    have similar styles: the mean of the first number of a style grows with the fame of the artist. They have longer
+    embeddings too, therefore their tracks are loved or refused more decidedly. Fame is the standardised logarithm of
+    popularity. In order of fame, artists come in pairs with opposite styles: the few most popular ones have in common
+    what `mainstream` gives them, and not what a seed happens to draw.
 
     Args:
-        num_genres: number of genres, 1 to 10,000.
-        dim: width of the directions (D); each embedding has one more number, the appeal.
-        base: appeal of a track of average fame.
-        charm: increase of the appeal for one standard deviation of fame, at least 0.
-        reach: affinity of a track with itself without the appeal, at least 0.
-        genre: weight of the vector of the genre, at least 0.
-        artist: weight of the vector of the artist, at least 0.
-        track: weight of the vector of the track, above 0.
-        mainstream: how strongly popular artists concentrate in the same genres, at least 0.
+        length: length of the embeddings of an artist of average fame, at least 0.
+        length_by_fame: increase of the logarithm of the length for one standard deviation of fame, 0 to 1.
+        length_spread: standard deviation of the rest of the logarithm of the length of artists, 0 to 1.
+        style: share of the style in the square of the length, in [0, 1].
+        track: share of the vector of the track, in (0, 1]; the rest is the vector of the artist. Tracks of one artist
+            have a mean cosine of 1 - track.
+        mainstream: shift of the style for one standard deviation of fame, in standard deviations of styles, at least 0.
+        style_dim: dimensions of the style, 1 to 10,000.
+        own_dim: dimensions of the vectors of artists and tracks, 1 to 10,000.
 
     Raises:
         InputError: a parameter is out of range.
     """
 
-    num_genres: int
-    dim: int
-    base: int | float
-    charm: int | float
-    reach: int | float
-    genre: int | float
-    artist: int | float
+    length: int | float
+    length_by_fame: int | float
+    length_spread: int | float
+    style: int | float
     track: int | float
     mainstream: int | float
+    style_dim: int
+    own_dim: int
 
     def __post_init__(self) -> None:
-        check_number("world.taste.num_genres", self.num_genres, whole=True, least=1, most=10_000)
-        check_number("world.taste.dim", self.dim, whole=True, least=1, most=10_000)
-        check_number("world.taste.base", self.base, least=-100, most=100)
-        for name in ("charm", "reach", "genre", "artist", "mainstream"):
-            check_number(f"world.taste.{name}", getattr(self, name), least=0, most=1000)
-        check_number("world.taste.track", self.track, above=0, most=1000)
+        check_number("world.taste.length", self.length, least=0, most=1000)
+        for name in ("length_by_fame", "length_spread", "style"):
+            check_number(f"world.taste.{name}", getattr(self, name), least=0, most=1)
+        check_number("world.taste.track", self.track, above=0, most=1)
+        if self.style + self.track > 1:
+            raise InputError(
+                f"world.taste.style={self.style} and world.taste.track={self.track} are shares of one whole; their sum "
+                "must be at most 1, make one of them smaller"
+            )
+        check_number("world.taste.mainstream", self.mainstream, least=0, most=1000)
+        check_number("world.taste.style_dim", self.style_dim, whole=True, least=1, most=10_000)
+        check_number("world.taste.own_dim", self.own_dim, whole=True, least=1, most=10_000)
 
     def embed(
         self,
         artist_of: Int64[np.ndarray, "N"],
         *,
         artist_fame: Float64[np.ndarray, "A"],
-        track_fame: Float64[np.ndarray, "N"],
         rng: np.random.Generator,
-    ) -> Float32[np.ndarray, "N D1"]:
+    ) -> Float32[np.ndarray, "N D"]:
         """Generate the true embeddings of a catalogue.
 
         Args:
             artist_of: row of the artist of each track, shape `[N]`.
             artist_fame: standardised fame of each artist, shape `[A]`.
-            track_fame: standardised fame of each track, shape `[N]`.
             rng: draws the vectors.
 
         Returns:
-            Shape `[N, D1]` with D1 = D + 1; the last column is the appeal.
+            Shape `[N, D]`; the first `style_dim` columns are the style.
         """
-        weights = np.exp(self.mainstream * np.outer(artist_fame, rng.normal(size=self.num_genres)))
-        shares = (weights / weights.sum(1, keepdims=True)).cumsum(1)
-        genre_of = (shares[:, :-1] < rng.random((len(artist_fame), 1))).sum(1)
-        sizes = (self.num_genres, len(artist_fame), len(artist_of))
-        genres, artists, tracks = (rng.normal(size=(size, self.dim)) for size in sizes)
-        directions = (self.genre * genres[genre_of] + self.artist * artists)[artist_of] + self.track * tracks
-        directions *= self.reach**0.5 / np.linalg.norm(directions, axis=1, keepdims=True)
-        appeal = self.base + self.charm * track_fame
-        return np.column_stack([directions, appeal]).astype(np.float32)
+        styles = rng.normal(size=(len(artist_fame), self.style_dim))
+        by_fame = np.argsort(-artist_fame, kind="stable")[: len(artist_fame) // 2 * 2]
+        styles[by_fame[1::2]] = -styles[by_fame[::2]]
+        styles[:, 0] += self.mainstream * artist_fame
+        styles *= (self.style / self.style_dim) ** 0.5
+        artists = rng.normal(scale=self._scale(1 - self.style - self.track), size=(len(artist_fame), self.own_dim))
+        tracks = rng.normal(scale=self._scale(self.track), size=(len(artist_of), self.own_dim))
+        directions = np.column_stack([styles[artist_of], artists[artist_of] + tracks])
+        log_lengths = self.length_by_fame * artist_fame + rng.normal(scale=self.length_spread, size=len(artist_fame))
+        lengths = self.length * np.exp(log_lengths)[artist_of]
+        directions *= (lengths / np.linalg.norm(directions, axis=1))[:, None]
+        return directions.astype(np.float32)
+
+    def _scale(self, share: float) -> float:
+        """Standard deviation of the numbers of a vector whose squared length is a share of that of the direction."""
+        return math.sqrt(max(share, 0.0) / self.own_dim)
 
 
 def standardised(values: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
@@ -232,9 +244,7 @@ def generate(
     return World(
         catalog=catalog,
         top_tracks=np.argsort(-popularity, kind="stable"),
-        embeddings=taste.embed(
-            artist_of, artist_fame=standardised(artist_fame), track_fame=standardised(track_fame), rng=taste_rng
-        ),
+        embeddings=taste.embed(artist_of, artist_fame=standardised(artist_fame), rng=taste_rng),
         listeners=_population(num_listeners, num_interests, popularity / popularity.sum(), listeners_rng),
     )
 

@@ -87,7 +87,6 @@ def read_world(*, path: str, seed: int, taste: Taste) -> World:
         embeddings = taste.embed(
             catalog.artist_of,
             artist_fame=standardised(np.log1p(of_artists)),
-            track_fame=standardised(np.log1p(loved)),
             rng=np.random.default_rng(seed),
         )
     if (folder / "top_tracks.json").exists():

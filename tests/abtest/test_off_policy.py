@@ -37,7 +37,7 @@ def mixed(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
         StickyArtist(world=world),
         Popular(num_tracks=100, world=world),
     ]
-    simulate(world, run, dict(zip(MIXED, policies, strict=True)))
+    simulate(world, run, dict(zip(MIXED, policies, strict=True)), seed=2)
     neighbours(world, run / "candidate.jsonl")
     return run
 

@@ -169,7 +169,7 @@ def test_a_service_that_does_not_run_ends_the_run_with_one_line(tmp_path: Path) 
         (["log.with_propensity=no"], "log.with_propensity must be true or false, got 'no'"),
         (["arms={C: 'run:abc:'}"], "run:abc:: there is no MLflow store"),
         (["world=files", "world.path=nowhere"], "cannot read nowhere/tracks.json"),
-        (["world.taste.dim=0"], "world.taste.dim must be a whole number of at least 1"),
+        (["world.taste.style_dim=0"], "world.taste.style_dim must be a whole number of at least 1"),
         (["sesions=5"], "did you mean sessions?"),
         (["experiment="], "experiment is empty"),
         (["first_day=2026-13-01"], "first_day must be a date"),

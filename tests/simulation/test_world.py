@@ -1,6 +1,7 @@
 """Worlds that are generated from a seed, and worlds that are read from files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,79 @@ def test_popular_tracks_are_interests_of_more_listeners(world: World) -> None:
     assert sorted(world.top_tracks.tolist()) == list(range(400))
 
 
-def test_directions_have_norm_root_of_reach_and_appeal_grows_with_popularity(world: World) -> None:
-    directions, appeal = world.embeddings[:, :-1], world.embeddings[:, -1]
-    assert np.linalg.norm(directions, axis=1) == pytest.approx(np.full(400, TASTE.reach**0.5), abs=1e-4)
-    assert appeal[world.top_tracks[:40]].mean() > appeal[world.top_tracks[-40:]].mean()
+def test_the_length_of_an_embedding_is_that_of_its_artist_and_grows_with_fame() -> None:
+    taste = replace(TASTE, length=4.0, length_by_fame=0.2)
+    fame = np.array([-1.0, 0.0, 2.0])
+    artist_of = np.repeat([0, 1, 2], 5)
+    embeddings = taste.embed(artist_of, artist_fame=fame, rng=np.random.default_rng(0))
+    expected = 4 * np.exp(0.2 * fame)[artist_of]
+    assert np.linalg.norm(embeddings, axis=1) == pytest.approx(expected, rel=1e-5)
+
+
+def test_lengths_of_artists_have_the_given_spread() -> None:
+    taste = replace(TASTE, length=4.0, length_by_fame=0.0, length_spread=0.3)
+    artist_of = np.repeat(np.arange(3000), 2)
+    log_lengths = np.log(
+        np.linalg.norm(taste.embed(artist_of, artist_fame=np.zeros(3000), rng=np.random.default_rng(0)), axis=1)
+    )
+    assert log_lengths[::2] == pytest.approx(log_lengths[1::2], abs=1e-5)
+    assert log_lengths.mean() == pytest.approx(np.log(4), abs=0.02)
+    assert log_lengths.std() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize(("style", "track"), [(0.4, 0.3), (0.0, 0.1), (0.7, 0.3)])
+def test_the_cosine_within_an_artist_is_the_share_that_its_tracks_have_in_common(style: float, track: float) -> None:
+    taste = replace(TASTE, style=style, track=track, mainstream=0, style_dim=60, own_dim=60)
+    artist_of = np.repeat(np.arange(300), 2)
+    unit = taste.embed(artist_of, artist_fame=np.zeros(300), rng=np.random.default_rng(1)) / taste.length
+    assert (unit[::2] * unit[1::2]).sum(1).mean() == pytest.approx(1 - track, abs=0.02)
+    assert (unit[:-4:2] * unit[4::2]).sum(1).mean() == pytest.approx(0, abs=0.03)
+
+
+def test_two_artists_next_to_each_other_by_fame_have_opposite_styles() -> None:
+    taste = replace(TASTE, mainstream=0, style=0.6, track=0.4)  # artists have no vector of their own
+    fame = np.array([0.5, -1.0, 2.0, 1.0, -3.0])
+    styles = taste.embed(np.arange(5), artist_fame=fame, rng=np.random.default_rng(3))[:, :3]
+    styles /= np.linalg.norm(styles, axis=1, keepdims=True)
+    assert styles[2] @ styles[3] == pytest.approx(-1, abs=1e-5)
+    assert styles[0] @ styles[1] == pytest.approx(-1, abs=1e-5)
+    assert abs(styles[4] @ styles[1]) < 0.99
+
+
+def test_popular_artists_have_similar_styles() -> None:
+    taste = replace(TASTE, mainstream=1.0, style=0.9, track=0.05)
+    fame = np.repeat([-2.0, 2.0], 400)
+    styles = taste.embed(np.arange(800), artist_fame=fame, rng=np.random.default_rng(2))[:, 0]
+    assert (styles[400:] > 0).mean() > 0.95
+    assert (styles[:400] < 0).mean() > 0.95
+
+
+def test_an_embedding_has_the_columns_of_style_and_own_vector() -> None:
+    embeddings = TASTE.embed(np.zeros(4, np.int64), artist_fame=np.zeros(1), rng=np.random.default_rng(3))
+    assert embeddings.shape == (4, 9)
+    assert (embeddings[:, :3] / np.linalg.norm(embeddings[:, :3], axis=1, keepdims=True)).std(0).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"style": 0.8},
+            "world.taste.style=0.8 and world.taste.track=0.3 are shares of one whole; their sum must be at",
+        ),
+        ({"track": 0}, "world.taste.track must be a number above 0"),
+        ({"length": -1}, "world.taste.length must be a number of at least 0"),
+        ({"length_by_fame": 2}, "world.taste.length_by_fame must be a number of at least 0 and at most 1"),
+        ({"length_spread": -0.1}, "world.taste.length_spread must be a number of at least 0 and at most 1"),
+        ({"style": 1.5}, "world.taste.style must be a number of at least 0 and at most 1"),
+        ({"mainstream": -1}, "world.taste.mainstream must be a number of at least 0"),
+        ({"style_dim": 0}, "world.taste.style_dim must be a whole number of at least 1"),
+        ({"own_dim": 0}, "world.taste.own_dim must be a whole number of at least 1"),
+    ],
+)
+def test_a_taste_out_of_range_is_rejected(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(TASTE, **change)
 
 
 def test_tracks_of_the_same_artist_have_a_higher_affinity(world: World) -> None:
