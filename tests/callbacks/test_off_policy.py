@@ -54,7 +54,7 @@ def test_a_run_with_the_session_is_not_estimated(
     context.vectors = make_vectors(len(context.datamodule.catalog))
     assert "not estimated: context=session is not estimated from a log; play such runs" in printed(context, capsys)
     context.vectors = make_vectors(len(context.datamodule.catalog), context="last")
-    assert "not estimated" not in printed(context, capsys)
+    assert "context=session" not in printed(context, capsys)
 
 
 def test_the_latest_tenth_of_the_sessions_is_estimated(
