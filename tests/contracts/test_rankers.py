@@ -16,7 +16,7 @@ from tests.conftest import NUM_RING_TRACKS, build_datamodule
 from tests.contracts.building import fit, make_ranker, names, recipe_of
 from tests.contracts.test_heads import HEADS
 
-BASELINES = ["als", "bpr", "item2vec", "neighbours", "popular", "rules", "sticky"]
+BASELINES = ["als", "bpr", "ease", "item2vec", "neighbours", "popular", "rules", "slist", "stan", "sticky", "vsknn", "vstan"]
 K = 7
 ROWS = np.arange(NUM_RING_TRACKS)
 

@@ -21,6 +21,8 @@ from src.models.baselines.counting import no_scores
 from src.models.contracts import OnBlock
 from src.models.retrieval.sparse import mean_ranks, top_k
 
+_QUERIES_AT_ONCE = 512
+
 
 @runtime_checkable
 class Counter(Protocol):
@@ -43,6 +45,23 @@ class Counter(Protocol):
 
         Returns:
             Scores of candidates (columns) for queries (rows), N × N; positive where there is one.
+        """
+        ...
+
+
+@runtime_checkable
+class SessionCounter(Protocol):
+    """A `Counter` that scores by the whole history itself. What it counts need not be a matrix of pairs of tracks."""
+
+    def scores(self, counts: csr_array, histories: Histories) -> csr_array:
+        """Score the candidates of a block of queries.
+
+        Args:
+            counts: what `count` returned.
+            histories: what was heard before each query.
+
+        Returns:
+            Scores, B × N; positive where there is one. They include those by artists.
         """
         ...
 
@@ -97,6 +116,8 @@ class Baseline(LightningModule):
         Returns:
             Rank of each `following`, at least 1; see `retrieval.sparse.mean_ranks`.
         """
+        if isinstance(self._model, SessionCounter):
+            return self._ranks_of_sessions(self._model, histories, following, on_block)
         return mean_ranks(
             scores=self._scores,
             plays=self._model.order,
@@ -104,6 +125,25 @@ class Baseline(LightningModule):
             following=following,
             on_block=on_block,
         )
+
+    def _ranks_of_sessions(
+        self, model: SessionCounter, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock
+    ) -> Float64[np.ndarray, "Q"]:
+        ranks = [np.empty(0)]
+        for start in range(0, len(histories), _QUERIES_AT_ONCE):
+            part = histories.part(start, start + _QUERIES_AT_ONCE)
+            scores = model.scores(self._counts, part)
+            ranks.append(
+                mean_ranks(
+                    scores=lambda _, scores=scores: scores,
+                    plays=self._model.order,
+                    previous=part.previous,
+                    following=following[start : start + _QUERIES_AT_ONCE],
+                    on_block=on_block,
+                    block=_QUERIES_AT_ONCE,
+                )
+            )
+        return np.concatenate(ranks)
 
     def top(
         self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock
@@ -141,6 +181,8 @@ class Baseline(LightningModule):
         return *self.top(query_rows, k, on_block), None
 
     def _scores(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
+        if isinstance(self._model, SessionCounter):
+            return self._model.scores(self._counts, Histories.of_tracks(rows))
         scores = csr_array(self._counts[rows])
         if weight := self._model.artist_weight:
             scores = csr_array(scores + weight * _same_artist(self._vocabulary.catalog.artist_of, rows))
@@ -162,7 +204,7 @@ class Baseline(LightningModule):
             state: what `get_extra_state` returned.
         """
         parts = tuple(state[name].numpy(force=True) for name in ("scores", "columns", "starts"))
-        self._counts = csr_array(parts, shape=self._counts.shape)
+        self._counts = csr_array(parts, shape=(len(parts[2]) - 1, self._counts.shape[1]))
 
     def configure_optimizers(self) -> Optimizer:
         """Build an optimizer of an unused number: Lightning saves no checkpoint of a model that has taken no step.
