@@ -7,6 +7,7 @@ a block.
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import spotrf, spotri
 from scipy.sparse import csr_array, diags_array
 
 from src.catalog import Listens, Vocabulary
@@ -141,15 +142,15 @@ class Slist:
             wanted = wanted + (1 - float(self._share)) * _product(before, after, of_row)
             gram += (1 - float(self._share)) * _product(before, before, of_row)
         gram[np.diag_indices(len(gram))] += self._regularization
-        factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
-        if self._share == 1:
-            inverse = cho_solve(factor, np.eye(len(tracks), dtype=np.float32), overwrite_b=True, check_finite=False)
+        if self._share < 1:
+            factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+            solved = cho_solve(factor, wanted, overwrite_b=True, check_finite=False)
+        else:
+            inverse = _inverted(gram)
             diagonal = np.diag(inverse).copy()
             is_bound = 1 - self._regularization * diagonal > self._self_weight
             solved = -inverse * np.where(is_bound, (1 - self._self_weight) / diagonal, self._regularization)
             solved[np.diag_indices(len(solved))] += 1
-        else:
-            solved = cho_solve(factor, wanted, check_finite=False)
         return _largest(solved, tracks, self.num_tracks, self._num_neighbours)
 
     def _cut(
@@ -230,6 +231,14 @@ def _product(left: csr_array, right: csr_array, weights: np.ndarray) -> Float32[
     """`leftᵀ · diag(weights) · right`, dense."""
     dense: np.ndarray = csr_array((diags_array(weights) @ left).T @ right).astype(np.float32).toarray()
     return dense
+
+
+def _inverted(gram: Float32[np.ndarray, "M M"]) -> Float32[np.ndarray, "M M"]:
+    """The inverse of a positive definite matrix, with half of the operations that solving for the identity takes."""
+    factor, _ = spotrf(gram, lower=1, overwrite_a=1)
+    lower, _ = spotri(factor, lower=1, overwrite_c=1)
+    inverse: np.ndarray = np.tril(lower) + np.tril(lower, -1).T
+    return inverse
 
 
 def _largest(
