@@ -153,7 +153,9 @@ def main() -> None:
     best.model.torch_model.load_state_dict(best.state)
     rows, items = tracks_of(best.model)
     parts = [name.removeprefix("history_") for name in given if name.startswith("history_")]
-    queries = {f"queries_{part}": encode(best.model, given[f"history_{part}"], settings["max_length"]) for part in parts}
+    queries = {
+        f"queries_{part}": encode(best.model, given[f"history_{part}"], settings["max_length"]) for part in parts
+    }
     np.savez(folder / "vectors.npz", item_rows=rows, items=items, **queries)
     (folder / "seconds.json").write_text(json.dumps({"fit": seconds, "epoch": best.epoch_of_best}), encoding="utf-8")
 

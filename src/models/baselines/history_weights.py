@@ -47,16 +47,19 @@ def decayed(age: Int64[np.ndarray, "*n"], length: Int64[np.ndarray, "*n"], decay
     Returns:
         Weights above 0.
     """
+    weights: np.ndarray
     if decay is None:
-        return np.ones(age.shape)
-    if decay == "linear":
-        return 1 - age / length
-    if decay == "inverse":
-        return 1 / (1 + age)
-    return np.exp(-np.minimum(age / float(decay), 500.0))  # never 0: a product of sparse matrices drops zeros
+        weights = np.ones(age.shape)
+    elif decay == "linear":
+        weights = 1 - age / length
+    elif decay == "inverse":
+        weights = 1 / (1 + age)
+    else:
+        weights = np.exp(-np.minimum(age / float(decay), 500.0))  # never 0: products of sparse matrices drop zeros
+    return weights
 
 
-def largest_distance(decay: int | float | None, most: int) -> int:
+def largest_distance(decay: Decay, most: int) -> int:
     """Find the largest distance whose weight exp(−distance/decay) is at least SMALLEST_WEIGHT.
 
     Args:

@@ -13,6 +13,7 @@ from scipy.sparse import csr_array, diags_array
 from src.catalog import Listens, Vocabulary
 from src.errors import InputError, check_flag, check_number
 from src.histories import Histories
+from src.models.baselines.counting import no_scores
 from src.models.baselines.history_weights import (
     Decay,
     artist_scores,
@@ -79,8 +80,8 @@ class Slist:
         self_weight: int | float,
         regularization: int | float,
         normalise: bool,
-        place_decay: int | float | None,
-        recency: int | float | None,
+        place_decay: Decay,
+        recency: Decay,
         query_decay: Decay,
         min_plays: int,
         max_tracks: int,
@@ -123,14 +124,14 @@ class Slist:
         [tracks] = (np.bincount(played.track, minlength=self.num_tracks) >= self._min_plays).nonzero()
         played = played.where(np.isin(played.track, tracks))
         if len(tracks) < 2:
-            return csr_array((self.num_tracks, self.num_tracks), dtype=np.float32)
+            return no_scores(self.num_tracks)
         _, session, length = np.unique(played.session, return_inverse=True, return_counts=True)
         column = np.searchsorted(tracks, played.track)
         weights = np.ones(len(length))
         if self._recency is not None:
             weights = np.exp((np.arange(len(length)) - len(length) + 1) / float(self._recency))
         shape = len(length), len(tracks)
-        gram = np.zeros((len(tracks), len(tracks)), np.float32)
+        gram: np.ndarray = np.zeros((len(tracks), len(tracks)), np.float32)
         wanted = gram
         if self._share:
             whole = _rows(session, column, np.ones(len(column)), shape, self._normalise, once=True)
@@ -173,11 +174,11 @@ class Slist:
         shape = int((length - 1).sum()), num
         if not shape[0]:
             return csr_array(shape), csr_array(shape)
-        before, after = (
-            _rows(*(np.concatenate(part) for part in zip(*parts[name], strict=True)), shape, self._normalise)
-            for name in ("before", "after")
-        )
-        return before, after
+        tables = []
+        for name in ("before", "after"):
+            row, track, weights = (np.concatenate(part) for part in zip(*parts[name], strict=True))
+            tables.append(_rows(row, track, weights, shape, self._normalise))
+        return tables[0], tables[1]
 
     def scores(self, counts: csr_array, histories: Histories) -> csr_array:
         """Score the candidates of a block of queries.
@@ -205,8 +206,8 @@ def _check_size(plays: Int64[np.ndarray, "N"], min_plays: int, max_tracks: int) 
     enough = int(np.sort(plays)[-max_tracks - 1]) + 1
     raise InputError(
         f"{num:,} tracks have model.min_plays={min_plays} plays or more, and the dense inverse takes at most "
-        f"model.max_tracks={max_tracks:,}; use model.min_plays={enough}, or more max_tracks if {4 * 3 * num**2 / 1e9:.0f} "
-        "GB of memory are free"
+        f"model.max_tracks={max_tracks:,}; use model.min_plays={enough}, or a larger max_tracks with "
+        f"{12 * num**2 / 1e9:.0f} GB of free memory"
     )
 
 

@@ -4,6 +4,7 @@ N tracks in the catalogue, Q queries, K candidates of a list, B queries in a blo
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -132,10 +133,9 @@ class Baseline(LightningModule):
         ranks = [np.empty(0)]
         for start in range(0, len(histories), _QUERIES_AT_ONCE):
             part = histories.part(start, start + _QUERIES_AT_ONCE)
-            scores = model.scores(self._counts, part)
             ranks.append(
                 mean_ranks(
-                    scores=lambda _, scores=scores: scores,
+                    scores=partial(_scores_of_block, model.scores(self._counts, part)),
                     plays=self._model.order,
                     previous=part.previous,
                     following=following[start : start + _QUERIES_AT_ONCE],
@@ -237,6 +237,10 @@ class Baseline(LightningModule):
         Args:
             batch: ignored.
         """
+
+
+def _scores_of_block(scores: csr_array, _: Int64[np.ndarray, "B"]) -> csr_array:
+    return scores
 
 
 def _same_artist(artist_of: Int64[np.ndarray, "N"], rows: Int64[np.ndarray, "B"]) -> csr_array:

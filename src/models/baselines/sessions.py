@@ -22,7 +22,7 @@ from src.models.baselines.history_weights import (
 )
 
 _LONGEST = 1000
-"""Places of a session that are used, the newest ones. A place is an exponent of 2 below, which must stay below 1,023."""
+"""Places of a session that are used, the newest ones. A place is an exponent of 2 below; it must stay below 1,023."""
 
 
 class SessionNeighbours:
@@ -76,8 +76,8 @@ class SessionNeighbours:
         sample_size: int,
         position_decay: Decay,
         length_power: int | float,
-        recency: int | float | None,
-        place_decay: int | float | None,
+        recency: Decay,
+        place_decay: Decay,
         match_decay: Decay,
         idf: int | float,
         max_length: int,
@@ -157,8 +157,8 @@ class SessionNeighbours:
     ) -> csr_array:
         """Similarity of each query to its neighbours, B × P (or B × S without `place_decay`)."""
         similar = _sorted(queries @ sessions.has)
-        line, session, value = np.repeat(np.arange(len(rows)), np.diff(similar.indptr)), similar.indices, similar.data
-        value = value * sessions.sizes[session] ** -float(self._length_power)
+        line, session = np.repeat(np.arange(len(rows)), np.diff(similar.indptr)), similar.indices.astype(np.int64)
+        value = similar.data * sessions.sizes[session] ** -float(self._length_power)
         if self._recency is not None:
             value = value * np.exp((session - len(sessions.sizes) + 1) / float(self._recency))
         from_newest = similar.indptr[1:][line] - 1 - np.arange(len(line))  # sessions of a line ascend
@@ -189,7 +189,7 @@ class _Sessions:
         votes: what a track gets from a session, S × N; with `place_decay` from a place of it, P × N.
     """
 
-    def __init__(self, counts: csr_array, place_decay: int | float | None) -> None:
+    def __init__(self, counts: csr_array, place_decay: Decay) -> None:
         self.counts = counts
         num_sessions, num_tracks = counts.shape
         session, track = np.repeat(np.arange(num_sessions), np.diff(counts.indptr)), counts.indices.astype(np.int64)
@@ -208,7 +208,8 @@ class _Sessions:
 
     def places_of(self, session: Int64[np.ndarray, "E"], place: Int64[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
         """The row of `votes` of a place of a session."""
-        return np.searchsorted(self._keys, session.astype(np.int64) * (_LONGEST + 1) + place)
+        row: np.ndarray = np.searchsorted(self._keys, session * (_LONGEST + 1) + place)
+        return row
 
 
 def _votes(
@@ -216,9 +217,9 @@ def _votes(
     track: Int64[np.ndarray, "P"],
     place: Int64[np.ndarray, "P"],
     num_tracks: int,
-    decay: int | float,
+    decay: str | int | float,
 ) -> csr_array:
-    """exp(−|distance|/decay) from each place to each place of the same session, as P × N. Places ascend in a session."""
+    """exp(−|distance|/decay) from each place to each place of its session, as P × N. Places ascend in a session."""
     at = np.arange(len(session))
     parts = [(at, track, np.ones(len(at)))]
     for step in range(1, largest_distance(decay, _LONGEST) + 1):
@@ -239,4 +240,5 @@ def _sorted(table: csr_array) -> csr_array:
 
 def _exponents(sums: Float64[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
     """The largest exponent of each sum of distinct powers of 2."""
-    return np.frexp(sums)[1].astype(np.int64) - 1
+    exponents: np.ndarray = np.frexp(sums)[1].astype(np.int64) - 1
+    return exponents
