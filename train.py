@@ -82,12 +82,13 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
     from src.runs.resume import named_run
 
     hydra = HydraConfig.get()
-    model, recipe = (hydra.runtime.choices[group] for group in ("model", "recipe"))
+    model, recipe, context = (hydra.runtime.choices[group] for group in ("model", "recipe", "context"))
     check_recipe(config, model=model, recipe=recipe)
     setup = setup_name(
         model=model,
         recipe=named_recipe(hydra.overrides.task, recipe),
         alpha=config.model.get("alpha"),
+        context=context,
         overrides=hydra.overrides.task,
         swept=config.swept,
     )
@@ -155,6 +156,8 @@ def _run(
     for line in datamodule.remarks():
         console.print(line, soft_wrap=True, markup=False)
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+    if line := model.context.repeats.describe():
+        console.print(line, soft_wrap=True, markup=False)
     context = RunContext(datamodule=datamodule, clock=clock)
     chosen = instantiate(config.callbacks, _convert_="all")
     callbacks = build_callbacks(chosen, context, monitor=config.monitor.metric, trial=config.trial)

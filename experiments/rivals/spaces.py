@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from src.runs.provenance import ROOT
 
 ARTISTS = [0.0, 0.03, 0.1, 0.3, 1.0, 3.0]
 """Weights of the same artist, so that rivals know what convex knows; 0 is the method of the papers."""
@@ -82,12 +81,20 @@ _SEQUENCE: Mapping[str, Any] = {
     "lr": Log(low=5e-4, high=1e-2),
     "max_length": [20, 50],
 }
-_HAS_CONTEXT = (ROOT / "conf" / "context").exists()
-_LAST = ("context=last",) if _HAS_CONTEXT else ()
-
 MODELS: Mapping[str, Model] = {
-    "popular": Model(words=("model=popular", *_LAST)),
-    "rules, last track": Model(words=("model=rules", *_LAST), space=_RULES),
+    "popular": Model(words=("model=popular",)),
+    "rules, last track": Model(words=("model=rules"), space=_RULES),
+    "rules, session": Model(words=("model=rules", "context=session"), space={**_RULES, "context.decay": (0.3, 1.0)}),
+    "item-kNN, session": Model(
+        words=("model=neighbours", "context=session"),
+        space={
+            "model.shrinkage": Log(low=0.1, high=100),
+            "model.norm_power": (0.0, 1.0),
+            "model.length_power": (0.0, 1.0),
+            "model.artist_weight": SMALL_ARTISTS,
+            "context.decay": (0.3, 1.0),
+        },
+    ),
     "VSKNN": Model(
         words=("model=vsknn",),
         space={
@@ -139,23 +146,10 @@ MODELS: Mapping[str, Model] = {
     ),
     "SASRec": Model(kind="rectools", words=("model=popular",), space=_SEQUENCE, is_random=True),
     "convex, last track": Model(
-        kind="head", words=("model=convex", *_LAST), space=_CONVEX, of_data=_RANKS, is_ours=True, is_random=True
+        kind="head", words=("model=convex"), space=_CONVEX, of_data=_RANKS, is_ours=True, is_random=True
     ),
 }
 """Models by name. The settings that `conf/` has are the first trial of each."""
-if _HAS_CONTEXT:
-    MODELS = {
-        **MODELS,
-        "rules, session": Model(words=("model=rules", "context=session"), space=_RULES),
-        "convex, session": Model(
-            kind="head",
-            words=("model=convex", "context=session"),
-            space=_CONVEX,
-            of_data=_RANKS,
-            is_ours=True,
-            is_random=True,
-        ),
-    }
 
 
 def settings_of(data: str, model: str, trial: int) -> tuple[str, ...]:

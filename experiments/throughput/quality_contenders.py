@@ -120,6 +120,8 @@ class Trial:
             item_rows: rows of the tracks that have an item vector.
             items: their item vectors.
         """
+        from hydra.utils import instantiate
+
         from src.models.baselines.module import Baseline
 
         asked = np.isin(query_rows, self.queries.previous)
@@ -133,7 +135,10 @@ class Trial:
             item_rows=item_rows,
             items=items,
         )
-        baseline = Baseline(vocabulary=self.vocabulary, model=lambda _: nearest, monitor="val/ndcg_at_10")
+        context = instantiate(self.config.context, _convert_="all")
+        baseline = Baseline(
+            vocabulary=self.vocabulary, model=lambda _: nearest, context=context, monitor="val/ndcg_at_10"
+        )
         baseline.on_train_start()
         return self.ranks_by(baseline)
 

@@ -61,6 +61,34 @@ class PairBatch(NamedTuple):
         return cls(previous, following, played_ratio, listener, no_rows, no_shares)
 
 
+class QueryPart(NamedTuple):
+    """Neighbouring columns of a query vector that are summed over a session with weights of their own.
+
+    Attributes:
+        columns: which columns. The parts of a vector begin at its first column and follow one another.
+        length: length of this part for a track that is known; None where tracks have different lengths.
+    """
+
+    columns: slice
+    length: Float[Tensor, ""] | float | None
+
+
+class Queries(NamedTuple):
+    """The query vectors of a batch.
+
+    Attributes:
+        vectors: the vectors; pairs with the same query may share one.
+        of_pair: place of each pair's query among them.
+        previous: row of the track that is never a candidate of a query.
+        heard: rows of the tracks already heard, to which the rule of `context.repeats` applies; -1 where there is none.
+    """
+
+    vectors: Float[Tensor, "Q V"]
+    of_pair: Int64[Tensor, "B"]
+    previous: Int64[Tensor, "Q"]
+    heard: Int64[Tensor, "Q H"]
+
+
 @runtime_checkable
 class Scorer(Protocol):
     """A head: it gives each track a query vector and an item vector, and their inner product is the score of a pair.
@@ -108,6 +136,14 @@ class Scorer(Protocol):
         """
         ...
 
+    def query_parts(self) -> Mapping[str, QueryPart]:
+        """Name the parts of a query vector, such as tracks and artists; a session weights each by itself.
+
+        Returns:
+            The parts in the order of their columns. Columns after the last part are constant.
+        """
+        ...
+
     def query_vectors(self) -> Float[Tensor, "N V"]:
         """Compute the query vector of every track.
 
@@ -141,16 +177,110 @@ class Scorer(Protocol):
         ...
 
 
+class HeardRule(Protocol):
+    """How tracks already heard are ranked."""
+
+    def penalty(self) -> Float[Tensor, ""] | float:
+        """Return what is subtracted from the score of such a track.
+
+        Returns:
+            0 for nothing; infinity if such tracks come after all others and are no negatives in training.
+        """
+        ...
+
+    def describe(self) -> str | None:
+        """One line about a rule that was chosen by the data; None otherwise.
+
+        Returns:
+            The line.
+        """
+        ...
+
+
+@runtime_checkable
+class Context(Protocol):
+    """Which query vector a history gives. A context is an `nn.Module`.
+
+    Attributes:
+        is_last: whether one previous track is all that a query needs.
+        max_length: number of newest tracks of a session that it looks at.
+        repeats: how tracks already heard are ranked.
+    """
+
+    if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
+        is_last: bool
+        max_length: int
+
+        @property
+        def repeats(self) -> HeardRule:
+            """The rule."""
+            ...
+
+    def queries(
+        self,
+        scorer: Scorer,
+        previous: Int64[Tensor, "B"],
+        history: Int64[Tensor, "B H"],
+        share: Float[Tensor, "B H"],
+    ) -> Queries:
+        """Compute query vectors.
+
+        Args:
+            scorer: the head.
+            previous: row of the previous track of each pair.
+            history: rows of the tracks heard, newest first; -1 where a session is shorter.
+            share: share of each that was played; NaN where unknown.
+
+        Returns:
+            The vectors, and what a query may not recommend.
+        """
+        ...
+
+    def weights(self, part: str, age: Int64[Tensor, "*E"], share: Float[Tensor, "*E"]) -> Float[Tensor, "*E"]:
+        """Compute the weights of tracks of a history.
+
+        Args:
+            part: name of a part of the query vector.
+            age: how many tracks each is back, 0 for the newest.
+            share: share of each that was played; NaN where unknown.
+
+        Returns:
+            The weights.
+        """
+        ...
+
+    def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
+        """Compute the score of each pair.
+
+        Args:
+            scorer: the head.
+            batch: the pairs.
+
+        Returns:
+            One score for each pair.
+        """
+        ...
+
+    def logged(self) -> Mapping[str, float]:
+        """Report numbers that are logged after each epoch, such as the decay.
+
+        Returns:
+            Values by name.
+        """
+        ...
+
+
 @runtime_checkable
 class Loss(Protocol):
     """How the scores of a head are compared with what listeners did. A loss is an `nn.Module`."""
 
-    def __call__(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
+    def __call__(self, scorer: Scorer, batch: PairBatch, context: "Context") -> Float[Tensor, ""]:
         """Compute the loss of a batch.
 
         Args:
             scorer: the head.
             batch: the pairs; a loss reads the columns that it needs.
+            context: which query vector a history gives.
 
         Returns:
             The loss.

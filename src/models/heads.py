@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from src.catalog import Vocabulary
 from src.errors import InputError, check_flag, check_number
+from src.models.contracts import QueryPart
 
 BIAS_UNIT = 0.1
 """Score that one unit of an item bias adds. With 1, one step of Adam would change a bias more than any cosine, and the
@@ -154,6 +155,15 @@ class Head(nn.Module, ABC):
         """
         score: Tensor = torch.linalg.vecdot(self.query(previous), self.item(following))
         return score
+
+    def query_parts(self) -> Mapping[str, QueryPart]:
+        """Name the parts of a query vector. A head with several tables, or with a constant column, overrides it.
+
+        Returns:
+            The whole vector as one part, `track`.
+        """
+        width = self.query(self._rows()[:1]).shape[1]
+        return {"track": QueryPart(slice(0, width), None)}
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
         """Compute the query vector of every track.
@@ -298,6 +308,19 @@ class CosineMix(Head):
         """
         return _with_bias(self._directions(rows, in_second_place=True), self.item_bias, rows)
 
+    def query_parts(self) -> Mapping[str, QueryPart]:
+        """Name the parts of a query vector: `track` of length √α and `artist` of length √(1−α), where there are such.
+
+        Returns:
+            The parts.
+        """
+        alpha, parts, start = self.alpha(), {}, 0
+        for name, table, share in (("track", self.track, alpha), ("artist", self.artist, 1 - alpha)):
+            if table is not None:
+                end = start + table.embedding_dim
+                parts[name], start = QueryPart(slice(start, end), share**0.5), end
+        return parts
+
     def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B W"]:
         alpha = self.alpha()
         parts = []
@@ -404,6 +427,14 @@ class TwoTableDot(Head):
             One query vector for each row.
         """
         return _with_ones(self.track_dropout(self.dropout(self.context(rows))), self.item_bias)
+
+    def query_parts(self) -> Mapping[str, QueryPart]:
+        """Name the one part of a query vector, whose length differs from track to track.
+
+        Returns:
+            The part `track`.
+        """
+        return {"track": QueryPart(slice(0, self.context.embedding_dim), None)}
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Look up track embeddings; the item bias is appended where there is one.

@@ -1,10 +1,11 @@
 """Losses: how scores are compared with what listeners played.
 
-B pairs in a batch, P validation pairs, V width of a vector, Q distinct queries, K distinct candidates.
-The contract of a loss is in
-`contracts.py`. Shares played are in [0, 1], NaN if unknown.
+B pairs in a batch, P validation pairs, V width of a vector, Q distinct queries, K distinct candidates, H tracks of a
+history, M masked pairs of a query and a candidate. The contract of a loss is in `contracts.py`. Shares played are in
+[0, 1], NaN if unknown.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from src.catalog import Vocabulary
 from src.errors import InputError, check_number
-from src.models.contracts import PairBatch, Scorer
+from src.models.context import heard_before
+from src.models.contracts import Context, PairBatch, Queries, Scorer
 from src.models.heads import Biases
 
 
@@ -41,9 +43,9 @@ class MSELoss(nn.Module):
         super().__init__()
         _needs_shares(vocabulary, "mse")
 
-    def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
+    def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 if there are none."""
-        error = scorer(batch.previous, batch.following) - batch.played_ratio.nan_to_num()
+        error = context.score(scorer, batch) - batch.played_ratio.nan_to_num()
         return _mean_where_known(error**2, batch.played_ratio)
 
     def predict(
@@ -106,9 +108,9 @@ class BCELoss(nn.Module):
             return self._logit(score, 0.0)
         return self._logit(score, self.listener_bias(listener)) * self.shrink[listener]
 
-    def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
+    def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Mean over the pairs with a known share; 0 if there are none. In training it includes the listeners' prior."""
-        score, listener = scorer(batch.previous, batch.following), batch.listener
+        score, listener = context.score(scorer, batch), batch.listener
         if self.training and self.listener_bias is not None:
             of_listener = self.listener_bias(listener)
             logit, prior = self._logit(score, of_listener), self.pull[listener] * of_listener**2
@@ -142,7 +144,9 @@ class SoftmaxLoss(nn.Module):
     A batch of more than `candidates` pairs is cut into parts of nearly equal size, and the candidates of a pair are the
     next tracks of its part: a batch of 8192 with 1024 candidates has 8 million logits instead of 67 million. Within a
     part each distinct track is computed once, with one draw of its dropout. A candidate that equals the pair's own next
-    track or its query is masked (an accidental hit). `logq` subtracts the logarithm of a candidate's share of the
+    track or its query is masked (an accidental hit). The rule of `context.repeats` applies to tracks already heard:
+    with `never` they are masked too, and a pair whose next track was heard has no weight; a penalty lowers their
+    logits. `logq` subtracts the logarithm of a candidate's share of the
     training pairs from its logit, because popular tracks are in a batch more often than in the catalogue. The weight of
     a pair is its share played, 1 if unknown, and 0 if a track follows itself, because a track is never its own
     candidate.
@@ -181,22 +185,34 @@ class SoftmaxLoss(nn.Module):
         for name, value in (("level", level), ("slope", 0.0), ("centre", 0.0)):
             self.register_buffer(name, torch.tensor(value))
 
-    def forward(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, ""]:
+    def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Weighted mean over the pairs."""
         weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
+        if context.repeats.penalty() == math.inf:
+            weight = weight * ~heard_before(batch.history, batch.following)
         weight = weight / weight.sum().clamp(min=1e-9)
         num_parts = -(-len(weight) // (self._candidates or len(weight)))
-        parts = zip(*(column.tensor_split(num_parts) for column in (*batch[:2], weight)), strict=True)
-        return torch.stack([self._sum(scorer, *part) for part in parts]).sum()
+        columns = (batch.previous, batch.history, batch.history_share, batch.following, weight)
+        parts = zip(*(column.tensor_split(num_parts) for column in columns), strict=True)
+        return torch.stack([self._sum(scorer, context, *part) for part in parts]).sum()
 
     def _sum(
-        self, scorer: Scorer, previous: Int[Tensor, "B"], following: Int[Tensor, "B"], weight: Float[Tensor, "B"]
+        self,
+        scorer: Scorer,
+        context: Context,
+        previous: Int[Tensor, "B"],
+        history: Int[Tensor, "B H"],
+        share: Float[Tensor, "B H"],
+        following: Int[Tensor, "B"],
+        weight: Float[Tensor, "B"],
     ) -> Float[Tensor, ""]:
-        pairs = distinct_pairs(previous, following)
+        queries, penalty = context.queries(scorer, previous, history, share), context.repeats.penalty()
+        pairs = candidates_of(queries, following, scorer.num_tracks, with_heard=not _is_zero(penalty))
         return _weighted_softmax(
-            scorer.query(pairs.queries),
+            queries.vectors,
             scorer.item(pairs.items),
             -self.log_q[pairs.items],
+            torch.as_tensor(penalty, device=weight.device),
             pairs,
             weight,
             self.temperature,
@@ -242,13 +258,19 @@ class _WeightedSoftmax(torch.autograd.Function):
         query: Float[Tensor, "Q V"],
         item: Float[Tensor, "K V"],
         bias: Float[Tensor, "K"],
-        pairs: "DistinctPairs",
+        penalty: Float[Tensor, ""],
+        pairs: "Candidates",
         weight: Float[Tensor, "B"],
         temperature: float,
     ) -> Float[Tensor, ""]:
         copies, own = pairs.copies.to(bias.dtype), (pairs.query_of, pairs.item_of)
         # only the product may be in half precision: a rounded bias would favour the same tracks in every batch
         logits = (query @ item.T).to(bias.dtype).mul_(1 / temperature).add_(bias + copies.log())
+        heard = pairs.heard
+        if penalty.isfinite():
+            logits[heard] -= penalty / temperature  # each place occurs once
+        else:
+            logits[heard] = -torch.inf
         logits[pairs.same] = -torch.inf
         num_copies = copies[pairs.item_of]
         target = logits[own] - num_copies.log()
@@ -258,61 +280,75 @@ class _WeightedSoftmax(torch.autograd.Function):
         log_sum = (largest - share.amax(dim=1).log())[pairs.query_of]
         in_all, once = share[own], 1 / num_copies
         total = (1 - in_all).clamp_(min=0) + in_all * once  # of the shares of a pair's candidates
-        if any(ctx.needs_input_grad[:2]):
+        if any(ctx.needs_input_grad[:4]):
             weight_of_share = torch.where(weight > 0, weight / total, 0.0)
             per_query = torch.zeros_like(largest).index_add_(0, pairs.query_of, weight_of_share)
             gradient = share.mul_(per_query[:, None])
             gradient.index_put_(own, weight_of_share * in_all * (once - 1) - weight, accumulate=True)
             gradient.mul_(1 / temperature)
-            ctx.save_for_backward(gradient @ item, gradient.T @ query)
+            ctx.save_for_backward(gradient @ item, gradient.T @ query, -gradient[heard].sum())
         loss = log_sum + total.log() - target
         return torch.where(weight > 0, loss * weight, 0.0).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
-        of_query, of_item = ctx.saved_tensors
-        return gradient * of_query, gradient * of_item, None, None, None, None
+        of_query, of_item, of_penalty = ctx.saved_tensors
+        return gradient * of_query, gradient * of_item, None, gradient * of_penalty, None, None, None
 
 
 _weighted_softmax: Callable[..., Tensor] = _WeightedSoftmax.apply
 
 
-class DistinctPairs(NamedTuple):
-    """The distinct queries and candidates of B pairs.
+class Candidates(NamedTuple):
+    """The distinct candidates of B pairs, and which of them are masked for which query.
 
     Attributes:
-        queries: rows of the distinct previous tracks, ascending.
         items: rows of the distinct next tracks, ascending.
-        query_of: place of each pair's previous track in `queries`.
+        query_of: place of each pair's query among the query vectors.
         item_of: place of each pair's next track in `items`.
         copies: how many pairs have each candidate as their next track.
-        same: places in `queries` and in `items` of the tracks that are in both.
+        same: places of queries and of candidates that are the same track.
+        heard: places of queries and of candidates that the listener has heard, each once.
     """
 
-    queries: Int64[Tensor, "Q"]
     items: Int64[Tensor, "K"]
     query_of: Int64[Tensor, "B"]
     item_of: Int64[Tensor, "B"]
     copies: Int64[Tensor, "K"]
     same: tuple[Int64[Tensor, "S"], Int64[Tensor, "S"]]
+    heard: tuple[Int64[Tensor, "M"], Int64[Tensor, "M"]]
 
 
-def distinct_pairs(previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> DistinctPairs:
-    """Find the distinct queries and candidates of pairs.
+def candidates_of(
+    queries: Queries, following: Int[Tensor, "B"], num_tracks: int, *, with_heard: bool = False
+) -> Candidates:
+    """Find the distinct candidates of pairs.
 
     Args:
-        previous: row of the previous track of each pair.
+        queries: the queries of the pairs.
         following: row of the next track of each pair.
+        num_tracks: number of tracks in the catalogue (N).
+        with_heard: whether to look for tracks already heard.
 
     Returns:
         The distinct rows, and for each pair its places among them.
     """
-    queries, query_of = previous.unique(return_inverse=True)
     items, item_of, copies = following.unique(return_inverse=True, return_counts=True)
-    place = torch.searchsorted(items, queries).clamp_(max=len(items) - 1)
-    is_item = items[place] == queries
-    return DistinctPairs(queries, items, query_of, item_of, copies, (is_item.nonzero()[:, 0], place[is_item]))
+    place_of = items.new_full((num_tracks + 1,), -1)  # the last one is that of the row -1
+    place_of[items] = torch.arange(len(items), device=items.device)
+    place = place_of[queries.previous]
+    is_item = place >= 0
+    same = (is_item.nonzero()[:, 0], place[is_item])
+    place = place_of[queries.heard if with_heard else queries.heard[:, :0]]
+    line, _ = (place >= 0).nonzero(as_tuple=True)
+    once = (line * len(items) + place[place >= 0]).unique()
+    heard = (once // len(items), once % len(items))
+    return Candidates(items, queries.of_pair, item_of, copies, same, heard)
+
+
+def _is_zero(penalty: Tensor | float) -> bool:
+    return isinstance(penalty, float) and penalty == 0
 
 
 def _mean_where_known(value: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:

@@ -1,9 +1,9 @@
 """The `LightningModule` of every head: a scorer, a loss and an optimizer, and the regression metrics.
 
-B pairs in a batch, P pairs in a split, Q queries, K candidates of a list.
+B pairs in a batch, P pairs in a split, Q queries, K candidates of a list, V width of a query vector.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from src.catalog import Vocabulary
 from src.errors import InputError, build
 from src.histories import Histories
-from src.models.contracts import Loss, OnBlock, PairBatch, Scorer
+from src.models.context import as_number
+from src.models.contracts import Context, Loss, OnBlock, PairBatch, Queries, Scorer
 from src.models.retrieval.approximate import approximate_top_k
 from src.models.retrieval.exact import mean_ranks, top_k
+from src.models.retrieval.heard import ranks_of_vectors
 
 
 class PairRanker(LightningModule):
@@ -33,6 +35,7 @@ class PairRanker(LightningModule):
         vocabulary: the catalogue and what the training pairs show of it.
         scorer: factory of the scorer; takes the vocabulary.
         loss: factory of the loss; takes the vocabulary.
+        context: factory of the context; takes the vocabulary and the names of the parts of a query vector.
         optimizer: factory of the optimizer; takes parameter groups. Weight decay applies to embeddings only.
         scheduler: factory of the scheduler, or None; takes the optimizer. It is stepped after each epoch.
         monitor: name of the metric that a scheduler such as `ReduceLROnPlateau` reads.
@@ -47,6 +50,7 @@ class PairRanker(LightningModule):
         vocabulary: Vocabulary,
         scorer: Callable[[Vocabulary], Scorer],
         loss: Callable[[Vocabulary], Loss],
+        context: Callable[..., Context],
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler] | None,
         monitor: str,
@@ -59,6 +63,7 @@ class PairRanker(LightningModule):
                 "of a baseline names recipe=counting, therefore remove recipe= and experiment="
             )
         self.loss: Loss = build("loss", loss, vocabulary)
+        self.context = _build_context(context, vocabulary, list(self.scorer.query_parts()))
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
         self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -86,7 +91,7 @@ class PairRanker(LightningModule):
         Returns:
             The loss.
         """
-        loss = self.loss(self.scorer, batch)
+        loss = self.loss(self.scorer, batch, self.context)
         self._trained.append((loss.detach(), len(batch[0])))  # Lightning's own mean takes as long as half a step
         return loss
 
@@ -147,15 +152,31 @@ class PairRanker(LightningModule):
             on_block: reports progress.
 
         Returns:
-            Rank of each `following`, at least 1; see `retrieval.exact.mean_ranks`.
+            Rank of each `following`, at least 1; see `retrieval.exact.mean_ranks` and `retrieval.heard`.
         """
-        return mean_ranks(
-            queries=self.scorer.query_vectors(),
+        penalty = self.context.repeats.penalty()
+        following_rows = torch.from_numpy(following).to(self.device)
+        if self.context.is_last and isinstance(penalty, float) and penalty == 0:
+            return mean_ranks(
+                queries=self.scorer.query_vectors(),
+                items=self.scorer.item_vectors(),
+                previous=torch.from_numpy(histories.previous).to(self.device),
+                following=following_rows,
+                on_block=on_block,
+            )
+        return ranks_of_vectors(
+            queries=lambda first, end: self._queries(histories.part(first, end)),
             items=self.scorer.item_vectors(),
-            previous=torch.from_numpy(histories.previous).to(self.device),
-            following=torch.from_numpy(following).to(self.device),
+            following=following_rows,
+            penalty=as_number(penalty),
             on_block=on_block,
         )
+
+    def _queries(self, histories: Histories) -> Queries:
+        """The query vectors of histories, one for each."""
+        rows, shares = histories.newest(max(1, self.context.max_length))
+        tensors = (torch.from_numpy(column).to(self.device) for column in (histories.previous, rows, shares))
+        return self.context.queries(self.scorer, *tensors)
 
     def top(
         self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock
@@ -205,10 +226,11 @@ class PairRanker(LightningModule):
         )
 
     def _evaluate(self, stage: str, batch: PairBatch) -> None:
-        self.log(f"{stage}/loss", self.loss(self.scorer, batch), batch_size=len(batch.previous))
+        self.log(f"{stage}/loss", self.loss(self.scorer, batch, self.context), batch_size=len(batch.previous))
         known = ~batch.played_ratio.isnan()
-        score = self.scorer(batch.previous[known], batch.following[known])
-        self._evaluated.append((score, batch.played_ratio[known], batch.listener[known]))
+        rated = PairBatch(*(column[known] for column in batch))
+        score = self.context.score(self.scorer, rated)
+        self._evaluated.append((score, rated.played_ratio, rated.listener))
 
     def _known_pairs(self) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Int64[Tensor, "P"]]:
         """Return score, share and listener of all pairs with a known share since the last call."""
@@ -217,7 +239,8 @@ class PairRanker(LightningModule):
         return torch.cat(scores), torch.cat(shares), torch.cat(listeners)
 
     def _log_scorer(self) -> None:
-        self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in self.scorer.logged().items()})
+        values = {**self.scorer.logged(), **self.context.logged()}
+        self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
 
     def _log_regression(
         self, stage: str, score: Float[Tensor, "P"], share: Float[Tensor, "P"], listener: Int64[Tensor, "P"]
@@ -255,6 +278,10 @@ class PairRanker(LightningModule):
             return optimizer
         scheduler = build("scheduler", self._scheduler, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self._monitor}}
+
+
+def _build_context(factory: Callable[..., Context], vocabulary: Vocabulary, parts: Sequence[str]) -> Context:
+    return build("context", lambda words: factory(words, parts, learns=True), vocabulary)
 
 
 def _uses_sparse_gradients(optimizer: Any) -> bool:

@@ -232,7 +232,13 @@ def digest(config: dict[str, Any]) -> str:
 
 
 def setup_name(
-    *, model: str, alpha: float | str | None, recipe: str | None, overrides: Sequence[str], swept: Sequence[str]
+    *,
+    model: str,
+    alpha: float | str | None,
+    recipe: str | None,
+    context: str,
+    overrides: Sequence[str],
+    swept: Sequence[str],
 ) -> str:
     """A name that distinguishes the set-ups of a sweep: `convex α=0.9`, or `track loss=bce lr=0.01`.
 
@@ -240,14 +246,16 @@ def setup_name(
         model: name of the model.
         alpha: its alpha, where it has one.
         recipe: name of the recipe, if it is not the one that the source names.
+        context: name of the context; it is not shown if it is `last`.
         overrides: of the command line, all of them.
         swept: the keys that a sweep gives several values.
     """
     parts = [model, f"α={short(alpha)}" if alpha is not None else "", recipe or ""]
+    parts.append("" if context == "last" else f"context={context}")
     for word in overrides:
         key, _, value = word.partition("=")
         key = key.lstrip("+~")
-        if key in swept and key not in ("model", "model.alpha", "experiment", "recipe", "seed"):
+        if key in swept and key not in ("model", "model.alpha", "experiment", "recipe", "context", "seed"):
             parts.append(f"{key.rpartition('.')[2]}={short(value)}")
     name = " ".join(part for part in parts if part)
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

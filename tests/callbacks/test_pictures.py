@@ -25,7 +25,7 @@ from src.models.pair_ranker import PairRanker
 from src.plots import artist_map
 from src.plots import run as drawing
 from tests.conftest import event, make_vocabulary, write_lines, write_tracks
-from tests.models.plain import COSINES, DOT
+from tests.models.plain import COSINES, DOT, LAST_TRACK
 
 Make = Callable[..., PairDataModule]
 MONITOR = "val/loss"
@@ -50,6 +50,7 @@ def ranker(datamodule: PairDataModule, scorer: str = "learned", loss: str = "bce
         vocabulary=datamodule.vocabulary,
         scorer=SCORERS[scorer],
         loss=LOSSES[loss],
+        context=LAST_TRACK,
         optimizer=partial(torch.optim.Adam, lr=0.02),
         scheduler=None,
         monitor=MONITOR,
@@ -58,7 +59,7 @@ def ranker(datamodule: PairDataModule, scorer: str = "learned", loss: str = "bce
 
 def baseline(datamodule: PairDataModule) -> Baseline:
     model = partial(Popular, half_life=None, artist_weight=1.0)
-    return Baseline(vocabulary=datamodule.vocabulary, model=model, monitor="val/mrr")
+    return Baseline(vocabulary=datamodule.vocabulary, model=model, context=LAST_TRACK, monitor="val/mrr")
 
 
 def trainer_of(

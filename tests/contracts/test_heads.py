@@ -9,6 +9,7 @@ from src.catalog import Vocabulary
 from src.models.contracts import PairBatch, Scorer
 from tests.conftest import make_vocabulary
 from tests.contracts.building import make_head, make_loss, names, recipe_of
+from tests.models.plain import LAST
 
 HEADS = ["track", "artist", "mean", "convex", "contextual"]
 RECIPES = {"shares": "bce", "playlists": "softmax", "published": "mse"}
@@ -82,7 +83,7 @@ def test_in_training_every_parameter_gets_a_gradient_from_the_loss_of_its_recipe
     previous, following = every_pair()
     shares = torch.rand(len(previous), generator=torch.Generator().manual_seed(0))
     batch = PairBatch.without_history(previous, following, shares, torch.zeros_like(previous))
-    make_loss(RECIPES[recipe], make_vocabulary(ARTISTS))(head, batch).backward()
+    make_loss(RECIPES[recipe], make_vocabulary(ARTISTS))(head, batch, LAST).backward()
     for name, parameter in module(head).named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name

@@ -8,7 +8,7 @@ from src.errors import InputError
 from src.models.contracts import Loss, PairBatch, Scorer
 from tests.conftest import make_vocabulary
 from tests.contracts.building import make_loss, names
-from tests.models.plain import COSINES
+from tests.models.plain import COSINES, LAST
 
 LOSSES = ["bce", "mse", "softmax"]
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3])
@@ -41,7 +41,7 @@ def test_it_keeps_the_contract(loss: Loss) -> None:
 
 
 def test_it_is_one_finite_number_that_moves_the_scorer(loss: Loss, scorer: Scorer) -> None:
-    value = loss(scorer, BATCH)
+    value = loss(scorer, BATCH, LAST)
     assert value.shape == ()
     assert value.isfinite()
     value.backward()
@@ -51,22 +51,22 @@ def test_it_is_one_finite_number_that_moves_the_scorer(loss: Loss, scorer: Score
 
 def test_the_order_of_a_batch_does_not_matter(loss: Loss, scorer: Scorer) -> None:
     turned = PairBatch(*(column.flip(0) for column in BATCH))
-    torch.testing.assert_close(loss(scorer, turned), loss(scorer, BATCH))
+    torch.testing.assert_close(loss(scorer, turned, LAST), loss(scorer, BATCH, LAST))
 
 
 def test_a_batch_without_shares_has_a_finite_loss(loss: Loss, scorer: Scorer) -> None:
     unknown = BATCH._replace(played_ratio=torch.full_like(BATCH.played_ratio, torch.nan))
-    assert loss(scorer, unknown).isfinite()
+    assert loss(scorer, unknown, LAST).isfinite()
 
 
 def test_a_step_down_its_gradient_makes_it_smaller(loss: Loss, scorer: Scorer) -> None:
     assert isinstance(scorer, nn.Module)
     assert isinstance(loss, nn.Module)
     optimizer = torch.optim.SGD([*scorer.parameters(), *loss.parameters()], lr=1e-3)
-    before = loss(scorer, BATCH)
+    before = loss(scorer, BATCH, LAST)
     before.backward()
     optimizer.step()
-    assert loss(scorer, BATCH) < before
+    assert loss(scorer, BATCH, LAST) < before
 
 
 def test_once_calibrated_it_predicts_a_number_for_each_score(loss: Loss, scorer: Scorer) -> None:

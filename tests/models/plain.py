@@ -1,11 +1,21 @@
-"""Scorers without dropout, bias and offsets; a test sets what it needs."""
+"""Scorers without dropout, bias and offsets, and contexts without learned numbers; a test sets what it needs."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from src.catalog import example_vocabulary
+from src.models.context import LastTrack, Session
 from src.models.heads import CosineMix, TwoTableDot
 
 _BARE: dict[str, Any] = {"init_std": 0.1, "item_bias": False, "dropout": 0.0, "track_dropout": 0.0}
 COSINES: Callable[..., CosineMix] = partial(CosineMix, fixed_alpha=None, order_std=0.0, **_BARE)
 DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, alpha=None, **_BARE)
+
+_CANDIDATES: dict[str, Any] = {"repeats": "always", "repeats_up_to": 0.0}
+LAST_TRACK: Callable[..., LastTrack] = partial(LastTrack, max_length=0, **_CANDIDATES)
+"""Factory of `context=last`."""
+SESSION: Callable[..., Session] = partial(
+    Session, max_length=4, decay=0.5, first_decay=0.8, skipped=1.0, normalise=0.0, **_CANDIDATES
+)
+LAST = LAST_TRACK(example_vocabulary(), ["track"], learns=True)

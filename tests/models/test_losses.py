@@ -11,9 +11,9 @@ from torch import Tensor
 from src.errors import InputError
 from src.models.contracts import PairBatch
 from src.models.heads import CosineMix, TwoTableDot
-from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, distinct_pairs
+from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, candidates_of
 from tests.conftest import make_vocabulary
-from tests.models.plain import COSINES, DOT
+from tests.models.plain import COSINES, DOT, LAST
 
 NEXT_COUNTS = [5, 1, 2, 0, 9, 3]
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS)
@@ -39,7 +39,7 @@ def test_mse_is_the_mean_squared_difference_of_score_and_share(scorer: CosineMix
     loss = MSELoss(VOCABULARY)
     scores = scorer(previous, following)
     expected = sum((float(s) - float(y)) ** 2 for s, y in zip(scores.detach(), share, strict=True)) / 4
-    assert loss(scorer, BATCH).item() == pytest.approx(expected, rel=1e-5)
+    assert loss(scorer, BATCH, LAST).item() == pytest.approx(expected, rel=1e-5)
     assert torch.equal(loss.predict(scores, listener), scores)
 
 
@@ -51,7 +51,7 @@ def test_bce_is_the_cross_entropy_of_the_predicted_share(scorer: CosineMix) -> N
     for score, y in zip(scorer(previous, following).tolist(), share.tolist(), strict=True):
         p = 1 / (1 + math.exp(-(3 * score + bias)))
         expected -= (y * math.log(p) + (1 - y) * math.log(1 - p)) / 4
-    assert loss(scorer, BATCH).item() == pytest.approx(expected, rel=1e-5)
+    assert loss(scorer, BATCH, LAST).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_score_of_nothing_predicts_the_mean_share() -> None:
@@ -79,8 +79,8 @@ def test_a_listener_is_predicted_by_a_bias_of_their_own(scorer: CosineMix) -> No
             one = (y * math.log(p) + (1 - y) * math.log(1 - p)) / 4
             expected, predicted = (expected - one, predicted) if z == logit else (expected, predicted - one)
         prior += (0.5, -2.0, 7.0)[who] ** 2 / 2 / spread**2 / (8, 1, 1)[who] / 4
-    assert loss(scorer, BATCH).item() == pytest.approx(expected + prior, rel=1e-5)
-    assert loss.eval()(scorer, BATCH).item() == pytest.approx(predicted, rel=1e-5)
+    assert loss(scorer, BATCH, LAST).item() == pytest.approx(expected + prior, rel=1e-5)
+    assert loss.eval()(scorer, BATCH, LAST).item() == pytest.approx(predicted, rel=1e-5)
 
 
 def test_what_is_predicted_of_someone_unknown_is_the_mean_over_all_listeners() -> None:
@@ -107,7 +107,7 @@ def test_listeners_who_differ_do_not_bend_the_scores() -> None:
         optimizer = torch.optim.Adam([*scorer.parameters(), *loss.parameters()], lr=0.02)
         for _ in range(1000):
             optimizer.zero_grad()
-            loss(scorer, PairBatch.without_history(previous, following, share, listener)).backward()
+            loss(scorer, PairBatch.without_history(previous, following, share, listener), LAST).backward()
             optimizer.step()
         first, second = scorer(torch.tensor([0, 2]), torch.tensor([1, 3])).tolist()
         gaps.append(loss.log_scale.exp().item() * (first - second))
@@ -117,7 +117,7 @@ def test_listeners_who_differ_do_not_bend_the_scores() -> None:
 
 def test_a_listener_whom_training_does_not_show_has_no_bias(scorer: CosineMix) -> None:
     loss = BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)
-    loss(scorer, BATCH._replace(listener=torch.tensor([0, 0, 1, 1]))).backward()
+    loss(scorer, BATCH._replace(listener=torch.tensor([0, 0, 1, 1])), LAST).backward()
     assert loss.listener_bias is not None
     assert loss.listener_bias.weight.grad is not None
     assert (loss.listener_bias.weight.grad[:, 0] == 0).tolist() == [False, False, True]
@@ -151,7 +151,7 @@ def test_softmax_is_the_weighted_mean_of_the_loops(scorer: CosineMix, logq: floa
     loss = SoftmaxLoss(without_shares, temperature=0.2, logq=logq, candidates=None)
     for previous in (BATCH.previous, torch.tensor([2, 1, 4, 2])):  # the second has a track after itself
         batch = BATCH._replace(previous=previous, played_ratio=shares)
-        assert loss(scorer, batch).item() == pytest.approx(softmax_by_loops(scorer, batch, 0.2, logq), rel=1e-4)
+        assert loss(scorer, batch, LAST).item() == pytest.approx(softmax_by_loops(scorer, batch, 0.2, logq), rel=1e-4)
 
 
 def masks(previous: Tensor, following: Tensor) -> Tensor:
@@ -162,11 +162,12 @@ def masks(previous: Tensor, following: Tensor) -> Tensor:
 @given(rows=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
 def test_distinct_tracks_give_back_the_pairs(rows: list[tuple[int, int]]) -> None:
     previous, following = torch.tensor(rows).T
-    pairs = distinct_pairs(previous, following)
-    assert torch.equal(pairs.queries[pairs.query_of], previous)
+    queries = LAST.queries(two_tables(), previous, previous.new_empty(len(previous), 0), torch.empty(len(previous), 0))
+    pairs = candidates_of(queries, following, 6)
+    assert torch.equal(queries.previous[pairs.query_of], previous)
     assert torch.equal(pairs.items[pairs.item_of], following)
     assert pairs.copies.tolist() == [following.tolist().count(item) for item in pairs.items.tolist()]
-    same = [(pairs.queries[q].item(), pairs.items[i].item()) for q, i in zip(*pairs.same, strict=True)]
+    same = [(queries.previous[q].item(), pairs.items[i].item()) for q, i in zip(*pairs.same, strict=True)]
     assert same == [(row, row) for row in sorted({*previous.tolist()} & {*following.tolist()})]
 
 
@@ -204,7 +205,7 @@ def test_softmax_and_its_gradients_are_those_of_the_plain_formula(batch: PairBat
     loss, scorer = SoftmaxLoss(VOCABULARY, temperature=temperature, logq=1.0, candidates=None).double(), two_tables()
     batch = batch._replace(played_ratio=batch.played_ratio.double())
     values, gradients = [], []
-    for value in (loss(scorer, batch), plain_softmax(loss, scorer, batch)):
+    for value in (loss(scorer, batch, LAST), plain_softmax(loss, scorer, batch)):
         values.append(value.detach())
         gradients.append(torch.cat(torch.autograd.grad(3 * value, list(scorer.parameters()))))
     torch.testing.assert_close(values[0], values[1], rtol=1e-10, atol=1e-10)
@@ -217,7 +218,7 @@ def test_gradients_of_softmax_are_those_of_finite_differences(batch: PairBatch) 
     batch = batch._replace(played_ratio=batch.played_ratio.double())
 
     parameters = tuple(scorer.parameters())  # gradcheck moves them in place
-    assert torch.autograd.gradcheck(lambda *_: loss(scorer, batch), parameters)
+    assert torch.autograd.gradcheck(lambda *_: loss(scorer, batch, LAST), parameters)
 
 
 @pytest.mark.parametrize("batch", SOFTMAX_BATCHES.values(), ids=SOFTMAX_BATCHES.keys())
@@ -226,7 +227,7 @@ def test_softmax_with_products_in_bfloat16_is_near_that_in_float32(batch: PairBa
     values, gradients = [], []
     for is_half in (True, False):
         with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
-            value = loss(scorer, batch)
+            value = loss(scorer, batch, LAST)
         values.append(value.detach())
         gradients.append(torch.cat(torch.autograd.grad(value, list(scorer.parameters()))))
     torch.testing.assert_close(values[0], values[1], rtol=0.02, atol=0.02)
@@ -240,8 +241,10 @@ def test_fewer_candidates_are_the_loss_of_parts_of_the_batch(scorer: CosineMix, 
     whole, weight = SoftmaxLoss(VOCABULARY, **settings, candidates=None), batch.played_ratio
     num_parts = {2: 2, 3: 2, 4: 1, 100: 1}[candidates]
     parts = [PairBatch(*columns) for columns in zip(*(column.chunk(num_parts) for column in batch), strict=True)]
-    expected = sum(whole(scorer, part) * part.played_ratio.sum() for part in parts) / weight.sum()
-    torch.testing.assert_close(SoftmaxLoss(VOCABULARY, **settings, candidates=candidates)(scorer, batch), expected)
+    expected = sum(whole(scorer, part, LAST) * part.played_ratio.sum() for part in parts) / weight.sum()
+    torch.testing.assert_close(
+        SoftmaxLoss(VOCABULARY, **settings, candidates=candidates)(scorer, batch, LAST), expected
+    )
 
 
 def test_softmax_predicts_by_the_slope_that_held_out_pairs_show() -> None:
@@ -285,10 +288,10 @@ def test_pairs_without_a_share_teach_nothing(scorer: CosineMix, loss: MSELoss | 
     some = torch.tensor([1.0, torch.nan, 0.5, torch.nan])
     known = torch.tensor([0, 2])
     torch.testing.assert_close(
-        loss(scorer, BATCH._replace(played_ratio=some)),
-        loss(scorer, PairBatch(*(column[known] for column in BATCH._replace(played_ratio=some)))),
+        loss(scorer, BATCH._replace(played_ratio=some), LAST),
+        loss(scorer, PairBatch(*(column[known] for column in BATCH._replace(played_ratio=some))), LAST),
     )
-    none = loss(scorer, BATCH._replace(played_ratio=UNKNOWN))
+    none = loss(scorer, BATCH._replace(played_ratio=UNKNOWN), LAST)
     none.backward()
     assert none.item() == 0
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in scorer.parameters())

@@ -14,7 +14,7 @@ from src.models.pair_ranker import PairRanker
 from src.models.retrieval.exact import top_k
 from tests.conftest import NUM_RING_TRACKS
 from tests.contracts.building import fit
-from tests.models.plain import COSINES, DOT
+from tests.models.plain import COSINES, DOT, LAST_TRACK
 
 CONVEX = partial(COSINES, alpha=0.9, dim=32)
 CONTEXTUAL = partial(DOT, dim=32)
@@ -34,6 +34,7 @@ def ranker(datamodule: PairDataModule, **changes: Any) -> PairRanker:
     usual: dict[str, Any] = {
         "scorer": CONVEX,
         "loss": BCE,
+        "context": LAST_TRACK,
         "optimizer": partial(torch.optim.Adam, lr=0.02),
         "scheduler": None,
         "monitor": "val/loss",

@@ -19,7 +19,7 @@ from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
 from src.models.row_adam import RowAdam
 from tests.conftest import make_vocabulary
-from tests.models.plain import COSINES, DOT
+from tests.models.plain import COSINES, DOT, LAST, LAST_TRACK
 
 ROW_ADAM = partial(RowAdam, lr=0.02, beta2=0.999, eps=1e-8, weight_decay=0.0)
 NUM_TRACKS, NUM_LISTENERS = 200, 30
@@ -48,6 +48,7 @@ def ranker(scorer: str, loss: str, optimizer: Callable[..., Any]) -> PairRanker:
         vocabulary=VOCABULARY,
         scorer=SCORERS[scorer],
         loss=LOSSES[loss],
+        context=LAST_TRACK,
         optimizer=optimizer,
         scheduler=None,
         monitor="val/loss",
@@ -69,7 +70,7 @@ def trained(model: PairRanker, optimizer: Any, num_steps: int = 60) -> dict[str,
     for step, batch in enumerate(batches(num_steps)):
         optimizer.param_groups[0]["lr"] = 0.02 / (1 + step // 20)  # a scheduler's doing
         optimizer.zero_grad()
-        model.loss(model.scorer, batch).backward()
+        model.loss(model.scorer, batch, LAST).backward()
         optimizer.step()
     return {name: weights.clone() for name, weights in model.state_dict().items()}
 
@@ -159,6 +160,7 @@ def test_training_ends_with_the_loss_of_adam_within_the_variation_of_seeds(
                 vocabulary=datamodule.vocabulary,
                 scorer=SCORERS[scorer],
                 loss=LOSSES["bce"],
+                context=LAST_TRACK,
                 optimizer=optimizer,
                 scheduler=None,
                 monitor="val/loss",
@@ -189,6 +191,7 @@ def test_clipping_gradients_is_refused_before_training_with_the_remedy(
         vocabulary=datamodule.vocabulary,
         scorer=SCORERS["convex"],
         loss=MSELoss,
+        context=LAST_TRACK,
         optimizer=ROW_ADAM,
         scheduler=None,
         monitor="val/loss",

@@ -29,13 +29,20 @@ from src.runs.provenance import provenance
 def test_a_set_up_is_named_by_what_tells_it_apart_in_its_sweep(
     name: str, model: str, alpha: float | str | None, recipe: str | None, overrides: list[str], swept: list[str]
 ) -> None:
-    assert setup_name(model=model, alpha=alpha, recipe=recipe, overrides=overrides, swept=swept) == name
+    setup = {"model": model, "alpha": alpha, "recipe": recipe, "overrides": overrides, "swept": swept}
+    assert setup_name(**setup, context="last") == name  # type: ignore[arg-type]  # parameters of the test
+
+
+def test_the_context_is_named_where_it_is_not_one_previous_track() -> None:
+    words, swept = ["context=session", "context.decay=0.5"], ["context", "context.decay"]
+    name = setup_name(model="rules", alpha=None, recipe=None, context="session", overrides=words, swept=swept)
+    assert name == "rules context=session decay=0.5"
 
 
 def test_a_name_ends_somewhere() -> None:
     words = [f"a.{letter}={'x' * 30}" for letter in "abcdef"]
     keys = [word.partition("=")[0] for word in words]
-    name = setup_name(model="convex", alpha=0.9, recipe=None, overrides=words, swept=keys)
+    name = setup_name(model="convex", alpha=0.9, recipe=None, context="last", overrides=words, swept=keys)
     assert len(name) == 100
     assert name.endswith("…")
 

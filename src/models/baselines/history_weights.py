@@ -4,11 +4,10 @@ N tracks in the catalogue, B queries in a block, H tracks of a history, A artist
 """
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 from scipy.sparse import csr_array
 
 from src.errors import InputError, check_number
-from src.histories import Histories
 
 Decay = str | int | float | None
 """`linear` for 1 − age/length, `inverse` for 1/(1 + age), a number λ for exp(−age/λ), None for 1."""
@@ -72,25 +71,24 @@ def largest_distance(decay: Decay, most: int) -> int:
     return most if decay is None else min(most, int(-float(decay) * np.log(SMALLEST_WEIGHT)))
 
 
-def history_rows(
-    histories: Histories, max_length: int, least_played: float
+def played_rows(
+    rows: Int64[np.ndarray, "B H"], shares: Float32[np.ndarray, "B H"], least_played: float
 ) -> tuple[Int64[np.ndarray, "B H"], Int64[np.ndarray, "B H"], Int64[np.ndarray, "B H"]]:
-    """Look up the tracks of histories that count.
+    """Leave out the tracks of histories that do not count.
 
     Args:
-        histories: the histories.
-        max_length: largest number of tracks.
+        rows: rows of the tracks, newest first; -1 where there is none.
+        shares: share of each that was played; NaN where unknown.
         least_played: a track with a smaller share played does not count, unless this is true of all.
 
     Returns:
-        Rows of the tracks, newest first, -1 where there is none; their ages; and the length of each history.
+        Rows of the tracks that count, otherwise -1; their ages; and the length of each history.
     """
-    rows, shares = histories.newest(min(max_length, int(histories.length.max(initial=0))))
     played = (rows >= 0) & ~(shares < np.float32(least_played))
-    rows = np.where(played | ~played.any(1, keepdims=True), rows, -1)
+    counting = np.where(played | ~played.any(1, keepdims=True), rows, -1)
     age = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
-    length = np.broadcast_to(np.minimum(histories.length, max_length)[:, None], rows.shape)
-    return rows, age, length
+    length = np.broadcast_to((rows >= 0).sum(1)[:, None], rows.shape)
+    return counting, age, length
 
 
 def query_matrix(
@@ -129,22 +127,3 @@ def artist_scores(queries: csr_array, artist_of: Int64[np.ndarray, "N"], artist_
     num_tracks = len(artist_of)
     by_artist = csr_array((np.ones(num_tracks), (np.arange(num_tracks), artist_of)))
     return csr_array(artist_weight * (csr_array(queries @ by_artist) @ by_artist.T.tocsr()))
-
-
-def without(scores: csr_array, rows: Int64[np.ndarray, "B H"]) -> csr_array:
-    """Remove the scores of the tracks of histories, so that they come after every track that has a score.
-
-    Args:
-        scores: B × N.
-        rows: rows of the tracks; -1 where there is none.
-
-    Returns:
-        The scores that remain.
-    """
-    num_tracks = scores.shape[1]
-    line = np.repeat(np.arange(len(rows)), np.diff(scores.indptr))
-    at, place = (rows >= 0).nonzero()
-    heard = np.isin(line * num_tracks + scores.indices, at * num_tracks + rows[at, place])
-    kept = csr_array((np.where(heard, 0, scores.data), scores.indices, scores.indptr), shape=scores.shape)
-    kept.eliminate_zeros()
-    return kept

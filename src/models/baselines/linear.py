@@ -12,17 +12,15 @@ from scipy.sparse import csr_array, diags_array
 
 from src.catalog import Listens, Vocabulary
 from src.errors import InputError, check_flag, check_number
-from src.histories import Histories
 from src.models.baselines.counting import no_scores
 from src.models.baselines.history_weights import (
     Decay,
     artist_scores,
     check_decay,
     decayed,
-    history_rows,
     largest_distance,
+    played_rows,
     query_matrix,
-    without,
 )
 
 _ROWS_AT_ONCE = 1024
@@ -57,8 +55,6 @@ class Slist:
         query_decay: of the tracks of the session so far, in places; None if all have the weight 1.
         min_plays: tracks with fewer plays in training are not in the model, at least 1.
         max_tracks: largest number of tracks in the model, because memory grows with its square.
-        max_length: number of newest tracks of the session so far that are used, at least 1.
-        remind: whether tracks that were heard in the session keep their scores.
         least_played: events with a smaller share played are dropped, in [0, 1].
         artist_weight: added for each track by an artist of the session, times `query_decay`, at least 0.
 
@@ -85,14 +81,11 @@ class Slist:
         query_decay: Decay,
         min_plays: int,
         max_tracks: int,
-        max_length: int,
-        remind: bool,
         least_played: int | float,
         artist_weight: int | float,
     ) -> None:
         for name, value in {"num_neighbours": num_neighbours, "min_plays": min_plays, "max_tracks": max_tracks}.items():
             check_number(name, value, whole=True, least=1)
-        check_number("max_length", max_length, whole=True, least=1, hint="1 uses the last track alone")
         check_number("share", share, least=0, most=1, hint="1 is SLIS, 0 is SLIT")
         check_number("self_weight", self_weight, least=0, most=1, hint="0 is EASE")
         check_number("regularization", regularization, above=0)
@@ -100,16 +93,15 @@ class Slist:
         check_decay("recency", recency)
         check_decay("query_decay", query_decay)
         check_number("least_played", least_played, least=0, most=1)
-        check_flag("remind", remind)
         check_flag("normalise", normalise)
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
         self._artist_of = vocabulary.catalog.artist_of
         _check_size(vocabulary.plays, min_plays, max_tracks)
-        self._num_neighbours, self._min_plays, self._max_length = num_neighbours, min_plays, max_length
+        self._num_neighbours, self._min_plays = num_neighbours, min_plays
         self._share, self._self_weight, self._regularization = share, self_weight, regularization
         self._normalise, self._place_decay, self._recency = normalise, place_decay, recency
-        self._query_decay, self._remind, self._least_played = query_decay, remind, least_played
+        self._query_decay, self._least_played = query_decay, least_played
 
     def count(self, listens: Listens) -> csr_array:
         """Solve for the weights.
@@ -180,23 +172,26 @@ class Slist:
             tables.append(_rows(row, track, weights, shape, self._normalise))
         return tables[0], tables[1]
 
-    def scores(self, counts: csr_array, histories: Histories) -> csr_array:
+    def scores(
+        self, counts: csr_array, rows: Int64[np.ndarray, "B H"], shares: Float32[np.ndarray, "B H"]
+    ) -> csr_array:
         """Score the candidates of a block of queries.
 
         Args:
             counts: what `count` returned.
-            histories: what was heard before.
+            rows: rows of the tracks heard, newest first; -1 where a session is shorter.
+            shares: share of each that was played; NaN where unknown.
 
         Returns:
             Scores, B × N; positive where there is one.
         """
-        rows, age, length = history_rows(histories, self._max_length, float(self._least_played))
+        rows, age, length = played_rows(rows, shares, float(self._least_played))
         weights = decayed(age, length, self._query_decay)
         queries = query_matrix(rows, weights, self.num_tracks, newest_only=False)
         scores = csr_array(queries @ counts)
         if self.artist_weight:
             scores = csr_array(scores + artist_scores(queries, self._artist_of, self.artist_weight))
-        return scores if self._remind else without(scores, rows)
+        return scores
 
 
 def _check_size(plays: Int64[np.ndarray, "N"], min_plays: int, max_tracks: int) -> None:

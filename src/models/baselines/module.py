@@ -3,8 +3,8 @@
 N tracks in the catalogue, Q queries, K candidates of a list, B queries in a block.
 """
 
+import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,10 +19,12 @@ from src.catalog import Listens, Vocabulary
 from src.errors import InputError, build, check_number
 from src.histories import Histories
 from src.models.baselines.counting import no_scores
-from src.models.contracts import OnBlock
+from src.models.contracts import Context, OnBlock
+from src.models.retrieval.heard import ranks_of_scores
 from src.models.retrieval.sparse import mean_ranks, top_k
 
-_QUERIES_AT_ONCE = 512
+PART = "track"
+"""Name of the one part that a session weights: scores have no tracks and artists of their own."""
 
 
 @runtime_checkable
@@ -52,14 +54,17 @@ class Counter(Protocol):
 
 @runtime_checkable
 class SessionCounter(Protocol):
-    """A `Counter` that scores by the whole history itself. What it counts need not be a matrix of pairs of tracks."""
+    """A `Counter` that weights the tracks of a session itself. What it counts need not be a matrix of pairs."""
 
-    def scores(self, counts: csr_array, histories: Histories) -> csr_array:
+    def scores(
+        self, counts: csr_array, rows: Int64[np.ndarray, "B H"], shares: Float32[np.ndarray, "B H"]
+    ) -> csr_array:
         """Score the candidates of a block of queries.
 
         Args:
             counts: what `count` returned.
-            histories: what was heard before each query.
+            rows: rows of the tracks heard, newest first; -1 where a session is shorter.
+            shares: share of each that was played; NaN where unknown.
 
         Returns:
             Scores, B × N; positive where there is one. They include those by artists.
@@ -73,6 +78,8 @@ class Baseline(LightningModule):
     Args:
         vocabulary: the catalogue and what the training data shows of it.
         model: factory of the model; takes the vocabulary.
+        context: factory of the context; takes the vocabulary and the names of parts. With a session, the scores of its
+            tracks, each divided by their sum, are added with the weights of the context.
         monitor: name of the metric that chooses the best epoch.
 
     Raises:
@@ -84,11 +91,13 @@ class Baseline(LightningModule):
         *,
         vocabulary: Vocabulary,
         model: Callable[[Vocabulary], Counter],
+        context: Callable[..., Context],
         monitor: str,
     ) -> None:
         super().__init__()
         self.scorer = self.loss = None
         self.automatic_optimization = False
+        self.context: Context = build("context", lambda v: context(v, [PART], learns=False), vocabulary)
         self._model = build("model", model, vocabulary)
         if not isinstance(self._model, Counter):
             raise InputError(
@@ -115,10 +124,18 @@ class Baseline(LightningModule):
             on_block: reports progress.
 
         Returns:
-            Rank of each `following`, at least 1; see `retrieval.sparse.mean_ranks`.
+            Rank of each `following`, at least 1; see `retrieval.sparse.mean_ranks` and `retrieval.heard`.
         """
-        if isinstance(self._model, SessionCounter):
-            return self._ranks_of_sessions(self._model, histories, following, on_block)
+        puts_last = self.context.repeats.penalty() == math.inf
+        if not self.context.is_last or puts_last or isinstance(self._model, SessionCounter):
+            return ranks_of_scores(
+                scores=lambda first, end: self._scores_of(histories.part(first, end)),
+                plays=self._model.order,
+                previous=histories.previous,
+                following=following,
+                heard=histories.newest(self.context.max_length if puts_last else 0)[0],
+                on_block=on_block,
+            )
         return mean_ranks(
             scores=self._scores,
             plays=self._model.order,
@@ -126,24 +143,6 @@ class Baseline(LightningModule):
             following=following,
             on_block=on_block,
         )
-
-    def _ranks_of_sessions(
-        self, model: SessionCounter, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock
-    ) -> Float64[np.ndarray, "Q"]:
-        ranks = [np.empty(0)]
-        for start in range(0, len(histories), _QUERIES_AT_ONCE):
-            part = histories.part(start, start + _QUERIES_AT_ONCE)
-            ranks.append(
-                mean_ranks(
-                    scores=partial(_scores_of_block, model.scores(self._counts, part)),
-                    plays=self._model.order,
-                    previous=part.previous,
-                    following=following[start : start + _QUERIES_AT_ONCE],
-                    on_block=on_block,
-                    block=_QUERIES_AT_ONCE,
-                )
-            )
-        return np.concatenate(ranks)
 
     def top(
         self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock
@@ -182,11 +181,30 @@ class Baseline(LightningModule):
 
     def _scores(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
         if isinstance(self._model, SessionCounter):
-            return self._model.scores(self._counts, Histories.of_tracks(rows))
+            return self._scores_of(Histories.of_tracks(rows))
         scores = csr_array(self._counts[rows])
         if weight := self._model.artist_weight:
             scores = csr_array(scores + weight * _same_artist(self._vocabulary.catalog.artist_of, rows))
         return scores
+
+    def _scores_of(self, histories: Histories) -> csr_array:
+        """The scores of all tracks for each history."""
+        model = self._model
+        if self.context.is_last and not isinstance(model, SessionCounter):
+            return self._scores(histories.previous)
+        if self.context.is_last:
+            histories = Histories.of_tracks(histories.previous)
+        rows, shares = histories.newest(1 if self.context.is_last else self.context.max_length)
+        if isinstance(model, SessionCounter):
+            return model.scores(self._counts, rows, shares)
+        line, age = (rows >= 0).nonzero()
+        distinct, place = np.unique(rows[line, age], return_inverse=True)
+        weight = self.context.weights(PART, torch.from_numpy(age), torch.from_numpy(shares[line, age])).numpy()
+        weights = csr_array((weight, (line, place)), shape=(len(rows), len(distinct)))
+        scores = self._scores(distinct)
+        total = scores.sum(1)
+        scores.data /= np.repeat(total, np.diff(scores.indptr))  # a row with entries has a positive sum
+        return csr_array(weights @ scores)
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return the scores for a checkpoint. They are not a buffer because their size is not known in advance.
@@ -237,10 +255,6 @@ class Baseline(LightningModule):
         Args:
             batch: ignored.
         """
-
-
-def _scores_of_block(scores: csr_array, _: Int64[np.ndarray, "B"]) -> csr_array:
-    return scores
 
 
 def _same_artist(artist_of: Int64[np.ndarray, "N"], rows: Int64[np.ndarray, "B"]) -> csr_array:

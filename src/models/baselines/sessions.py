@@ -4,21 +4,19 @@ N tracks in the catalogue, S training sessions, P places (a track in a session),
 """
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 from scipy.sparse import csr_array
 
 from src.catalog import Listens, Vocabulary
-from src.errors import check_flag, check_number
-from src.histories import Histories
+from src.errors import check_number
 from src.models.baselines.history_weights import (
     Decay,
     artist_scores,
     check_decay,
     decayed,
-    history_rows,
     largest_distance,
+    played_rows,
     query_matrix,
-    without,
 )
 
 _LONGEST = 1000
@@ -53,8 +51,6 @@ class SessionNeighbours:
         place_decay: λ3, in places of the neighbour; None if all its tracks get the same vote.
         match_decay: w2, `linear`, `inverse` or λ for exp(−a/λ); None for 1.
         idf: extra weight of rare tracks, at least 0.
-        max_length: number of newest tracks of the session so far that are used, at least 1.
-        remind: whether tracks that were heard in the session keep their scores.
         least_played: events with a smaller share played are dropped, in [0, 1], because these methods have no weights.
         artist_weight: added for each track by an artist of the session, times w1 of the artist's tracks, at least 0.
 
@@ -80,14 +76,11 @@ class SessionNeighbours:
         place_decay: Decay,
         match_decay: Decay,
         idf: int | float,
-        max_length: int,
-        remind: bool,
         least_played: int | float,
         artist_weight: int | float,
     ) -> None:
         for name, value in {"num_neighbours": num_neighbours, "sample_size": sample_size}.items():
             check_number(name, value, whole=True, least=1)
-        check_number("max_length", max_length, whole=True, least=1, most=_LONGEST, hint="1 uses the last track alone")
         check_decay("position_decay", position_decay, words=("linear",))
         check_decay("match_decay", match_decay, words=("linear", "inverse"))
         check_decay("recency", recency)
@@ -95,14 +88,13 @@ class SessionNeighbours:
         check_number("length_power", length_power, least=0, most=1, hint="0.5 is the cosine, 0 the bare sum")
         check_number("idf", idf, least=0, hint="0 switches it off")
         check_number("least_played", least_played, least=0, most=1)
-        check_flag("remind", remind)
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
         self._artist_of = vocabulary.catalog.artist_of
-        self._num_neighbours, self._sample_size, self._max_length = num_neighbours, sample_size, max_length
+        self._num_neighbours, self._sample_size = num_neighbours, sample_size
         self._position_decay, self._match_decay, self._place_decay = position_decay, match_decay, place_decay
         self._length_power, self._recency, self._idf = length_power, recency, idf
-        self._remind, self._least_played = remind, least_played
+        self._least_played = least_played
         self._sessions: _Sessions | None = None
 
     def count(self, listens: Listens) -> csr_array:
@@ -124,19 +116,22 @@ class SessionNeighbours:
         last = (place[newest] + 1).astype(np.float32)
         return csr_array((last, (session[newest], track[newest])), shape=(len(length), self.num_tracks))
 
-    def scores(self, counts: csr_array, histories: Histories) -> csr_array:
+    def scores(
+        self, counts: csr_array, rows: Int64[np.ndarray, "B H"], shares: Float32[np.ndarray, "B H"]
+    ) -> csr_array:
         """Score the candidates of a block of queries.
 
         Args:
             counts: what `count` returned.
-            histories: what was heard before.
+            rows: rows of the tracks heard, newest first; -1 where a session is shorter.
+            shares: share of each that was played; NaN where unknown.
 
         Returns:
             Scores, B × N; positive where there is one.
         """
         if self._sessions is None or self._sessions.counts is not counts:
             self._sessions = _Sessions(counts, self._place_decay)
-        rows, age, length = history_rows(histories, self._max_length, float(self._least_played))
+        rows, age, length = played_rows(rows, shares, float(self._least_played))
         weights = decayed(age, length, self._position_decay)
         queries = query_matrix(rows, weights, self.num_tracks, newest_only=True)
         voters = self._voters(self._sessions, rows, age, length, queries)
@@ -145,7 +140,7 @@ class SessionNeighbours:
             scores.data *= 1 + float(self._idf) * self._sessions.idf[scores.indices]
         if self.artist_weight:
             scores = csr_array(scores + artist_scores(queries, self._artist_of, self.artist_weight))
-        return scores if self._remind else without(scores, rows)
+        return scores
 
     def _voters(
         self,

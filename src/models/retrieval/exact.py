@@ -86,7 +86,7 @@ def search_lists(
         InputError: `k` is not in [1, N-1], or a vector is not finite.
     """
     check_k(k, len(items))
-    _refuse_non_finite(queries, items)
+    refuse_non_finite(queries, items)
     # Candidates are sorted in the order that decides ties: a lower place wins.
     order = torch.from_numpy(np.lexsort((np.arange(len(items)), -plays))).to(items.device)
     # Unknown tracks share the vector of their artist: each distinct query is searched once. One more candidate is
@@ -132,7 +132,7 @@ def exact_search(candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor
     return search
 
 
-def _refuse_non_finite(*tables: Tensor) -> None:
+def refuse_non_finite(*tables: Tensor) -> None:
     """Refuse NaN and infinity. A comparison with NaN is false, therefore NaN would rank first."""
     if not all(bound.isfinite() for table in tables for bound in table.aminmax()):
         raise InputError("training diverged: vectors are not finite and cannot be ranked; lower optimizer.lr")
@@ -242,7 +242,7 @@ def mean_ranks(
     Raises:
         InputError: a vector is not finite.
     """
-    _refuse_non_finite(queries, items)
+    refuse_non_finite(queries, items)
     if not len(previous):
         return np.empty(0)
     # Queries of the same track share a line of scores. Lines are sorted by their number of queries, most first. In a

@@ -24,7 +24,7 @@ from src.models.baselines.counting import Neighbours, Popular, Rules
 from src.models.baselines.module import Baseline
 from src.models.baselines.vectors import Als, Bpr, Item2Vec
 from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
-from tests.models.plain import COSINES
+from tests.models.plain import COSINES, LAST_TRACK
 
 NUM_TRACKS = 6
 Sessions = list[list[tuple[int, float]]]
@@ -130,7 +130,7 @@ def fitted(model: Callable[..., Any], artists: Sequence[int], sessions: Sessions
     plays = np.bincount(listens.track, minlength=len(artists))
     nobody = [0] * len(artists)
     vocabulary = make_vocabulary(artists, listens=listens, previous_counts=nobody, next_counts=plays)
-    baseline = Baseline(vocabulary=vocabulary, model=model, monitor="val/mrr")
+    baseline = Baseline(vocabulary=vocabulary, model=model, context=LAST_TRACK, monitor="val/mrr")
     baseline.on_train_start()
     return baseline
 
@@ -211,7 +211,7 @@ def ring(datamodule_of: Callable[..., PairDataModule], ring_logs: Path) -> PairD
     ],
 )
 def test_neighbours_on_the_ring_are_recommended_first(ring: PairDataModule, name: str, steps: set[int]) -> None:
-    model = Baseline(vocabulary=ring.vocabulary, model=MODELS[name], monitor="val/mrr")
+    model = Baseline(vocabulary=ring.vocabulary, model=MODELS[name], context=LAST_TRACK, monitor="val/mrr")
     model.on_train_start()
     rows = np.arange(NUM_RING_TRACKS)
     apart = (np.array(lists(model, 1))[:, 0] - rows + 30) % NUM_RING_TRACKS - 30
@@ -233,7 +233,10 @@ def test_a_checkpoint_restores_the_counts(ring: PairDataModule, tmp_path: Path, 
             callbacks=[ModelCheckpoint(dirpath=tmp_path, filename="best", save_last=True)],
         )
 
-    models = [Baseline(vocabulary=ring.vocabulary, model=MODELS[name], monitor="val/mrr") for _ in range(3)]
+    models = [
+        Baseline(vocabulary=ring.vocabulary, model=MODELS[name], context=LAST_TRACK, monitor="val/mrr")
+        for _ in range(3)
+    ]
     trainer().fit(models[0], ring)
     torch.load(tmp_path / "last.ckpt", weights_only=True)
     trainer().test(models[1], ring, ckpt_path=tmp_path / "best.ckpt", weights_only=True, verbose=False)
@@ -378,13 +381,15 @@ def test_skipped_tracks_are_not_words_and_without_words_there_are_no_vectors() -
 )
 def test_impossible_settings_are_refused(model: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Baseline(vocabulary=VOCABULARY, model=model, monitor="val/mrr")
+        Baseline(vocabulary=VOCABULARY, model=model, context=LAST_TRACK, monitor="val/mrr")
 
 
 @pytest.mark.parametrize("monitor", ["val/loss", "val/mse", "val/mae"])
 def test_a_monitor_that_needs_a_loss_is_refused(monitor: str) -> None:
-    with pytest.raises(InputError, match=f"monitor.metric={monitor} cannot be computed.*use monitor=ndcg"):
-        Baseline(vocabulary=VOCABULARY, model=MODELS["popular"], monitor=monitor)
+    with pytest.raises(
+        InputError, match=f"monitor.metric={monitor} cannot be computed.*use context=LAST_TRACK, monitor=ndcg"
+    ):
+        Baseline(vocabulary=VOCABULARY, model=MODELS["popular"], context=LAST_TRACK, monitor=monitor)
 
 
 @pytest.mark.parametrize(
@@ -406,4 +411,4 @@ def test_without_its_package_the_error_says_how_to_install_it(
 def test_a_model_that_counts_nothing_is_refused() -> None:
     head: Any = partial(COSINES, alpha=0.5, dim=4)
     with pytest.raises(InputError, match="the model is a CosineMix, which counts nothing; remove recipe=counting"):
-        Baseline(vocabulary=VOCABULARY, model=head, monitor="val/mrr")
+        Baseline(vocabulary=VOCABULARY, model=head, context=LAST_TRACK, monitor="val/mrr")

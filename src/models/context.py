@@ -1,0 +1,375 @@
+"""Context: which query vector a history gives, and how tracks already heard are ranked.
+
+B histories, U distinct tracks in them, H tracks of a history, Q query vectors, V width of a query vector, N tracks in
+the catalogue. Scores are dimensionless.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from src.catalog import Listens, Vocabulary
+from src.errors import InputError, check_number
+from src.models.contracts import PairBatch, Queries, Scorer
+
+REPEATS = ("never", "always", "penalty", "auto")
+"""Whether tracks already heard are recommended again; see `Repeats`."""
+
+
+class Repeats(nn.Module):
+    """One rule for tracks already heard: in the softmax, in ranks, and where a track is picked.
+
+    Args:
+        rule: `always` (they are candidates like all others), `never` (they come after all others, and are no negatives
+            in training), `penalty` (a learned number is subtracted from their scores), or `auto`.
+        vocabulary: the training sessions.
+        most: with `auto`, `never` is chosen up to this share of repeats among the training targets, in [0, 1], and
+            above it `penalty`.
+        learns: whether a penalty can be learned. Baselines cannot: above the share they get `always`.
+
+    Raises:
+        InputError: the rule is unknown, or needs what is missing.
+    """
+
+    def __init__(self, rule: str, vocabulary: Vocabulary, *, most: int | float, learns: bool) -> None:
+        super().__init__()
+        if rule not in REPEATS:
+            raise InputError(f"context.repeats must be one of {', '.join(REPEATS)}, got {rule!r}")
+        check_number("context.repeats_up_to", most, least=0, most=1, hint="it is a share of the training targets")
+        if rule == "penalty" and not learns:
+            raise InputError(
+                "context.repeats=penalty is learned by gradient descent, and this model has none; use never or always"
+            )
+        self.share = None
+        if rule == "auto":
+            self.share = share_of_repeats(vocabulary.listens)
+            rule = "never" if self.share <= most else "penalty" if learns else "always"
+        self.rule = rule
+        self.log_penalty = nn.Parameter(torch.zeros(())) if rule == "penalty" else None
+
+    def penalty(self) -> Float[Tensor, ""] | float:
+        """Return what is subtracted from the score of a track already heard.
+
+        Returns:
+            0 for `always`, infinity for `never`, and the learned penalty otherwise.
+        """
+        if self.log_penalty is not None:
+            return F.softplus(self.log_penalty)
+        return math.inf if self.rule == "never" else 0.0
+
+    def describe(self) -> str | None:
+        """One line about what `auto` chose; None if nothing was chosen.
+
+        Returns:
+            The line.
+        """
+        if self.share is None:
+            return None
+        return f"repeats      {self.share:.1%} of training targets were heard before in their session: {self.rule}"
+
+    def logged(self) -> Mapping[str, float]:
+        """Report the share of repeats and the penalty, where there are such numbers.
+
+        Returns:
+            Values by name.
+        """
+        values = {} if self.share is None else {"repeats_share": self.share}
+        if self.log_penalty is not None:
+            values["heard_penalty"] = as_number(self.penalty())
+        return values
+
+
+def share_of_repeats(listens: Listens) -> float:
+    """Share of the events after the first of a session that repeat a track of it, other than the track directly before.
+
+    Args:
+        listens: the events.
+
+    Returns:
+        The share, in [0, 1].
+    """
+    session, track = listens.session, listens.track
+    is_target = np.append(False, session[1:] == session[:-1])[: len(session)]
+    is_next = is_target & (np.append(-1, track[:-1])[: len(track)] != track)
+    order = np.lexsort((np.arange(len(track)), track, session))
+    is_again = np.zeros(len(track), bool)
+    same = (session[order][1:] == session[order][:-1]) & (track[order][1:] == track[order][:-1])
+    is_again[order[1:][same]] = True
+    return float((is_again & is_next).sum() / max(1, is_next.sum()))
+
+
+class LastTrack(nn.Module):
+    """One previous track: the query vector of a history is that of the track it is paired with.
+
+    Args:
+        vocabulary: the training sessions.
+        parts: names of the parts of a query vector.
+        max_length: number of tracks of a history that are looked up (H). `repeats` other than `always` needs them.
+        repeats: `always`, `never`, `penalty` or `auto`; see `Repeats`.
+        repeats_up_to: share of repeats up to which `auto` is `never`.
+        learns: whether the model is trained by gradient descent.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    is_last = True
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        parts: Sequence[str],  # noqa: ARG002 - every context gets them
+        *,
+        max_length: int,
+        repeats: str,
+        repeats_up_to: int | float,
+        learns: bool,
+    ) -> None:
+        super().__init__()
+        check_number("context.max_length", max_length, whole=True, least=0)
+        if repeats != "always" and not max_length:
+            raise InputError(
+                f"context.repeats={repeats} needs the tracks of the session, and context.max_length is 0; "
+                "use context.max_length=50"
+            )
+        self.max_length = max_length
+        self.repeats = Repeats(repeats, vocabulary, most=repeats_up_to, learns=learns)
+
+    def queries(
+        self,
+        scorer: Scorer,
+        previous: Int64[Tensor, "B"],
+        history: Int64[Tensor, "B H"],
+        share: Float[Tensor, "B H"],  # noqa: ARG002 - how much was played of the track does not matter
+    ) -> Queries:
+        """Compute the query vector of `previous`, once for each distinct track if nothing else distinguishes pairs."""
+        if history.shape[1]:
+            return Queries(scorer.query(previous), _places(previous), previous, history)
+        rows, of_pair = previous.unique(return_inverse=True)
+        return Queries(scorer.query(rows), of_pair, rows, rows.new_empty(len(rows), 0))
+
+    def weights(
+        self,
+        part: str,  # noqa: ARG002 - all parts are those of one track
+        age: Int64[Tensor, "*E"],
+        share: Float[Tensor, "*E"],
+    ) -> Float[Tensor, "*E"]:
+        """Weight 1 for the newest track and 0 for all others."""
+        return (age == 0).to(share.dtype)
+
+    def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
+        """Compute the score of each pair."""
+        return scorer(batch.previous, batch.following)
+
+    def logged(self) -> Mapping[str, float]:
+        """Report the numbers of `repeats`."""
+        return self.repeats.logged()
+
+
+class Session(nn.Module):
+    """The session so far: the query vector of a history is a weighted sum of the query vectors of its tracks.
+
+    `q = Σ_k decay^k · g(share_k) · query(track_k)`, where k = 0 is the newest track. The decay is one number for each
+    part of the query vector, such as tracks and artists. `g(share) = skipped + (1 − skipped)·share`, and 1 where the
+    share is unknown: a track that was skipped counts `skipped`, which may be negative. A part of unit length is then
+    divided by its length to the power of `normalise`: 0 is the plain sum, whose scores grow with the session, 1 the
+    direction alone. Numbers outside the parts, such as the constant of an item bias, are those of the newest track.
+
+    With `decay=0 skipped=1` it is the model of one previous track.
+
+    Args:
+        vocabulary: the training sessions.
+        parts: names of the parts of a query vector.
+        max_length: number of newest tracks that count (H), at least 1.
+        decay: factor for each track further back, in [0, 1], or `learned`; one value for all parts or one for each.
+        first_decay: value of a learned decay before training, in (0, 1).
+        skipped: weight of a track of which nothing was played, in [-1, 1], or `learned` (starts at 1).
+        normalise: power of the length, in [0, 1], or `learned` (starts at ½).
+        repeats: `always`, `never`, `penalty` or `auto`; see `Repeats`.
+        repeats_up_to: share of repeats up to which `auto` is `never`.
+        learns: whether the model is trained by gradient descent. Otherwise nothing may be `learned`.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    is_last = False
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        parts: Sequence[str],
+        *,
+        max_length: int,
+        decay: int | float | str | Mapping[str, int | float | str],
+        first_decay: int | float,
+        skipped: int | float | str,
+        normalise: int | float | str,
+        repeats: str,
+        repeats_up_to: int | float,
+        learns: bool,
+    ) -> None:
+        super().__init__()
+        check_number("context.max_length", max_length, whole=True, least=1, hint="context=last is one previous track")
+        check_number("context.first_decay", first_decay, above=0, most=1 - 1e-6, hint="0.8 is usual")
+        self.max_length = max_length
+        decays = decay if isinstance(decay, Mapping) else dict.fromkeys(parts, decay)
+        if missing := [part for part in parts if part not in decays]:
+            raise InputError(f"context.decay has no value for {missing[0]}; give one for each of {', '.join(parts)}")
+        names = [("decay", value) for value in decays.values()]
+        for name, value in (*names, ("skipped", skipped), ("normalise", normalise)):
+            if value == "learned":
+                if not learns:
+                    raise InputError(
+                        f"context.{name}=learned needs gradient descent, which this model has not; give a number"
+                    )
+                continue
+            least = -1 if name == "skipped" else 0
+            check_number(f"context.{name}", value, least=least, most=1, hint="or it is learned")
+        self._decay = {part: None if decays[part] == "learned" else float(decays[part]) for part in parts}
+        self.decay_logit = nn.ParameterDict(
+            {part: _logit(first_decay) for part, value in self._decay.items() if value is None}
+        )
+        self._skipped = None if skipped == "learned" else float(skipped)
+        self.skipped_atanh = None
+        if skipped == "learned" and vocabulary.mean_played_ratio is not None:
+            self.skipped_atanh = nn.Parameter(torch.tensor(0.9).atanh())
+        self._power = None if normalise == "learned" else float(normalise)
+        self.power_logit = nn.ParameterDict({part: _logit(0.5) for part in parts} if self._power is None else {})
+        self.repeats = Repeats(repeats, vocabulary, most=repeats_up_to, learns=learns)
+
+    def decay(self, part: str) -> Float[Tensor, ""] | float:
+        """Return the factor for each track further back.
+
+        Args:
+            part: name of a part of the query vector.
+
+        Returns:
+            The factor, in [0, 1]; a tensor where it is learned.
+        """
+        fixed = self._decay[part]
+        return torch.sigmoid(self.decay_logit[part]) if fixed is None else fixed
+
+    def skipped(self) -> Float[Tensor, ""] | float:
+        """Return the weight of a track of which nothing was played.
+
+        Returns:
+            The weight, in [-1, 1]; 1 where it is learned and no share is known.
+        """
+        if self.skipped_atanh is not None:
+            return torch.tanh(self.skipped_atanh)
+        return 1.0 if self._skipped is None else self._skipped
+
+    def power(self, part: str) -> Float[Tensor, ""] | float:
+        """Return the power of the length that a part is divided by.
+
+        Args:
+            part: name of a part of the query vector.
+
+        Returns:
+            The power, in [0, 1].
+        """
+        return torch.sigmoid(self.power_logit[part]) if self._power is None else self._power
+
+    def weights(self, part: str, age: Int64[Tensor, "*E"], share: Float[Tensor, "*E"]) -> Float[Tensor, "*E"]:
+        """Compute the weight of tracks in the sum.
+
+        Args:
+            part: name of a part of the query vector.
+            age: how many tracks each is back, 0 for the newest.
+            share: share of each that was played; NaN where unknown.
+
+        Returns:
+            The weights.
+        """
+        age_weight = torch.as_tensor(self.decay(part), device=age.device) ** age
+        skipped = self.skipped()
+        if isinstance(skipped, float) and skipped == 1:
+            return age_weight.expand(share.shape)
+        return age_weight * torch.where(share.isnan(), 1.0, skipped + (1 - skipped) * share.nan_to_num())
+
+    def queries(
+        self,
+        scorer: Scorer,
+        previous: Int64[Tensor, "B"],
+        history: Int64[Tensor, "B H"],
+        share: Float[Tensor, "B H"],
+    ) -> Queries:
+        """Compute one query vector for each history. The vector of each distinct track is computed once."""
+        is_there = history >= 0
+        rows, place = history[is_there].unique(return_inverse=True)
+        vectors, length = scorer.query(rows), is_there.sum(1)
+        start = length.cumsum(0) - length
+        age = torch.arange(history.shape[1], device=history.device).expand(history.shape)[is_there]
+        played, pieces, end = share[is_there], [], 0
+        for name, part in scorer.query_parts().items():
+            weight = self.weights(name, age, played)
+            table = vectors[:, part.columns]
+            summed = F.embedding_bag(place, table, start, mode="sum", per_sample_weights=weight.to(table.dtype))
+            pieces.append(self._normalised(name, summed, part.length))
+            end = part.columns.stop
+        pieces.append(vectors[:, end:][place[start]])
+        return Queries(torch.cat(pieces, dim=1), _places(previous), previous, history)
+
+    def _normalised(
+        self, part: str, summed: Float[Tensor, "B W"], length: Float[Tensor, ""] | float | None
+    ) -> Float[Tensor, "B W"]:
+        power = self.power(part)
+        if length is None or (isinstance(power, float) and power == 0):
+            return summed
+        # the square of the length, relative to that of one track; a sum of unknown tracks stays 0
+        squared = (summed * summed).sum(1, keepdim=True) / length**2
+        return summed * (squared + 1e-6) ** (-power / 2)
+
+    def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
+        """Compute the score of each pair."""
+        queries = self.queries(scorer, batch.previous, batch.history, batch.history_share)
+        score: Tensor = torch.linalg.vecdot(queries.vectors[queries.of_pair], scorer.item(batch.following))
+        return score
+
+    def logged(self) -> Mapping[str, float]:
+        """Report decays, powers and the weight of a skipped track, and the numbers of `repeats`."""
+        values = {f"decay_{part}": as_number(self.decay(part)) for part in self._decay}
+        if self._power is None:
+            values |= {f"normalise_{part}": as_number(self.power(part)) for part in self._decay}
+        if self.skipped_atanh is not None:
+            values["skipped"] = as_number(self.skipped())
+        return {**values, **self.repeats.logged()}
+
+
+def as_number(value: Float[Tensor, ""] | float) -> float:
+    """The value of a tensor or a number.
+
+    Args:
+        value: a number that may be learned.
+
+    Returns:
+        Its value.
+    """
+    return value if isinstance(value, float) else value.item()
+
+
+def heard_before(history: Int64[Tensor, "B H"], following: Int64[Tensor, "B"]) -> Bool[Tensor, "B"]:
+    """Whether the next track of each pair is in its history.
+
+    Args:
+        history: rows of the tracks heard; -1 where there is none.
+        following: row of the next track of each pair.
+
+    Returns:
+        True for each pair whose next track was heard before.
+    """
+    return (history == following[:, None]).any(1)
+
+
+def _places(previous: Int64[Tensor, "B"]) -> Int64[Tensor, "B"]:
+    return torch.arange(len(previous), device=previous.device)
+
+
+def _logit(value: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(math.log(value / (1 - value))))

@@ -1,0 +1,97 @@
+"""Ranks by histories: those of slow loops, with heard tracks as candidates, lowered, or last."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_array
+
+from src.models.contracts import Queries
+from src.models.retrieval.heard import demote, ranks_of_scores, ranks_of_vectors
+
+NUM_TRACKS, NUM_QUERIES, LENGTH = 9, 40, 3
+
+
+def mean_rank(keys: Sequence[tuple[float, ...]], target: int, excluded: int) -> float:
+    """Rank by keys, the highest first; equal keys share the mean of their ranks."""
+    others = [key for row, key in enumerate(keys) if row not in (target, excluded)]
+    above, equal = (sum(test) for test in zip(*[(k > keys[target], k == keys[target]) for k in others], strict=True))
+    return 1 + float(above) + float(equal) / 2
+
+
+@pytest.fixture
+def questions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Histories, newest first and of different lengths, and a next track, which some have heard."""
+    rng = np.random.default_rng(0)
+    heard = rng.integers(NUM_TRACKS, size=(NUM_QUERIES, LENGTH))
+    heard[np.arange(LENGTH) >= rng.integers(1, LENGTH + 1, NUM_QUERIES)[:, None]] = -1
+    following = (heard[:, 0] + rng.integers(1, NUM_TRACKS, NUM_QUERIES)) % NUM_TRACKS
+    assert (heard == following[:, None]).any(1).sum() > 3
+    return heard, heard[:, 0], following
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.5, math.inf])
+def test_ranks_of_vectors_are_those_of_loops(questions: tuple[np.ndarray, ...], penalty: float) -> None:
+    heard, previous, following = questions
+    rng = np.random.default_rng(1)
+    queries, items = rng.integers(-2, 3, (NUM_QUERIES, 4)), rng.integers(-2, 3, (NUM_TRACKS, 4))
+
+    def part(first: int, end: int) -> Queries:
+        vectors = torch.from_numpy(queries[first:end]).float()
+        rows, tracks = (torch.from_numpy(column[first:end]) for column in (heard, previous))
+        return Queries(vectors, torch.arange(end - first), tracks, rows)
+
+    done: list[int] = []
+    ranks = ranks_of_vectors(
+        queries=part,
+        items=torch.from_numpy(items).float(),
+        following=torch.from_numpy(following),
+        penalty=penalty,
+        on_block=done.append,
+    )
+    assert sum(done) == NUM_QUERIES
+    for query in range(NUM_QUERIES):
+        scores = queries[query] @ items.T
+        keys = []
+        for row, score in enumerate(scores.tolist()):
+            is_heard = row in heard[query]
+            keys.append((not is_heard, score) if penalty == math.inf else (score - penalty * is_heard,))
+        assert ranks[query] == mean_rank(keys, following[query], previous[query])
+
+
+@pytest.mark.parametrize("put_last", [False, True])
+def test_ranks_of_scores_are_those_of_loops(questions: tuple[np.ndarray, ...], put_last: bool) -> None:
+    heard, previous, following = questions
+    rng = np.random.default_rng(2)
+    table = rng.integers(3, size=(NUM_QUERIES, NUM_TRACKS)).astype(np.float32)
+    plays = rng.integers(3, size=NUM_TRACKS)
+    ranks = ranks_of_scores(
+        scores=lambda first, end: csr_array(table[first:end]),
+        plays=plays,
+        previous=previous,
+        following=following,
+        heard=heard if put_last else heard[:, :0],
+    )
+    for query in range(NUM_QUERIES):
+        keys = [(not (put_last and row in heard[query]), table[query, row], plays[row]) for row in range(NUM_TRACKS)]
+        assert ranks[query] == mean_rank(keys, following[query], previous[query])
+
+
+def test_tracks_already_heard_come_below_all_others_in_their_own_order() -> None:
+    scores = torch.tensor([[3.0, 1.0, 2.0, 5.0], [0.0, 1.0, 2.0, 3.0]])
+    heard = torch.tensor([[3, 0, 3], [-1, -1, -1]])
+    lowered = demote(scores.clone(), heard, math.inf)
+    assert lowered[0].argsort(descending=True).tolist() == [2, 1, 3, 0]
+    assert torch.equal(lowered[1], scores[1])
+    assert demote(scores.clone(), heard, 1.0)[0].tolist() == [2.0, 1.0, 2.0, 4.0]
+
+
+def test_no_queries_have_no_ranks() -> None:
+    nobody = np.empty(0, np.int64)
+    items = torch.zeros(3, 2)
+    none = ranks_of_vectors(
+        queries=lambda *_: pytest.fail("nothing is asked"), items=items, following=torch.from_numpy(nobody), penalty=0.0
+    )
+    assert len(none) == 0

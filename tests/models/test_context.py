@@ -1,0 +1,230 @@
+"""Contexts: the query vector of a history against a slow loop, and the rule for tracks already heard."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from src.catalog import Listens, example_vocabulary
+from src.errors import InputError
+from src.models.context import LastTrack, Repeats, Session, heard_before, share_of_repeats
+from src.models.contracts import Context, PairBatch
+from src.models.heads import CosineMix, TwoTableDot
+from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from tests.conftest import make_vocabulary
+from tests.models.plain import COSINES, DOT, LAST, LAST_TRACK, SESSION
+
+VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3, 3, 4])
+PARTS = ["track", "artist"]
+HISTORY = torch.tensor([[2, 5, 1, -1], [0, -1, -1, -1], [3, 3, 0, 7], [6, 1, -1, -1]])
+SHARE = torch.tensor(
+    [[0.5, torch.nan, 0.0, torch.nan], [0.25] + [torch.nan] * 3, [1.0, 0.0, 0.5, 0.1], [0.0, 1.0, 0, 0]]
+)
+SHARE = SHARE.masked_fill(HISTORY < 0, torch.nan)
+BATCH = PairBatch(
+    previous=HISTORY[:, 0],
+    following=torch.tensor([4, 2, 0, 1]),
+    played_ratio=torch.tensor([1.0, 0.5, 0.25, 0.75]),
+    listener=torch.tensor([0, 0, 1, 1]),
+    history=HISTORY,
+    history_share=SHARE,
+)
+
+
+def session(**changes: Any) -> Session:
+    return SESSION(VOCABULARY, PARTS, learns=True, **changes)
+
+
+@pytest.fixture
+def scorer() -> CosineMix:
+    torch.manual_seed(0)
+    scorer = COSINES(VOCABULARY, alpha="learned", dim=5, item_bias=True)
+    with torch.no_grad():
+        scorer.track.weight[1] = 0  # type: ignore[union-attr]  # a track of which nothing is known
+    return scorer
+
+
+def query_by_loops(scorer: CosineMix, decays: dict[str, float], skipped: float, power: float) -> Tensor:
+    """The formula of `Session`, pair by pair and track by track."""
+    alpha, lines = scorer.logged()["alpha"], []
+    for rows, shares in zip(HISTORY.tolist(), SHARE.tolist(), strict=True):
+        line = []
+        for part, table, length in (("track", scorer.track, alpha**0.5), ("artist", scorer.artist, (1 - alpha) ** 0.5)):
+            assert table is not None
+            weights, total = table.weight.detach(), torch.zeros(5)
+            for age, (row, share) in enumerate(zip(rows, shares, strict=True)):
+                if row < 0:
+                    continue
+                embedding = weights[row if part == "track" else int(scorer.artist_of[row])]
+                unit = embedding / max(float(embedding.norm()), 1e-12)
+                played = 1.0 if math.isnan(share) else skipped + (1 - skipped) * share
+                total = total + decays[part] ** age * played * length * unit
+            size = float(total.norm()) / length
+            line.append(total / (size**power if size else 1))
+        lines.append(torch.cat([*line, torch.ones(1)]))
+    return torch.stack(lines)
+
+
+@pytest.mark.parametrize(("skipped", "power"), [(1.0, 0.0), (-0.5, 0.0), (0.25, 1.0), (1.0, 0.4)])
+def test_the_query_of_a_session_is_that_of_slow_loops(scorer: CosineMix, skipped: float, power: float) -> None:
+    decays = {"track": 0.7, "artist": 0.25}
+    context = session(decay=decays, skipped=skipped, normalise=power)
+    queries = context.queries(scorer, BATCH.previous, HISTORY, SHARE)
+    expected = query_by_loops(scorer, decays, skipped, power)
+    torch.testing.assert_close(queries.vectors, expected, atol=2e-5, rtol=1e-4)
+    assert queries.of_pair.tolist() == [0, 1, 2, 3]
+    score = torch.linalg.vecdot(expected, scorer.item(BATCH.following))
+    torch.testing.assert_close(context.score(scorer, BATCH), score, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("head", [COSINES, DOT])
+def test_without_weight_for_earlier_tracks_it_is_the_last_track_to_the_digit(head: Any) -> None:
+    settings = {"alpha": 0.7} if head is COSINES else {}
+    scorer = head(VOCABULARY, dim=5, **settings)
+    context = SESSION(VOCABULARY, list(scorer.query_parts()), learns=True, decay=0.0)
+    vectors = context.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors
+    assert torch.equal(vectors, scorer.query(BATCH.previous))
+
+
+@pytest.mark.parametrize("loss", [MSELoss, SoftmaxLoss], ids=["mse", "softmax"])
+def test_without_weight_for_earlier_tracks_the_loss_is_that_of_the_last_track(scorer: CosineMix, loss: Any) -> None:
+    made = loss(VOCABULARY) if loss is MSELoss else loss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
+    torch.testing.assert_close(made(scorer, BATCH, session(decay=0.0)), made(scorer, BATCH, LAST))
+
+
+@pytest.mark.parametrize("repeats", ["always", "never", "penalty"])
+def test_gradients_of_all_that_is_learned_are_those_of_finite_differences(repeats: str) -> None:
+    torch.manual_seed(3)
+    scorer = COSINES(VOCABULARY, alpha="learned", dim=3).double()
+    learned = {"decay": "learned", "skipped": "learned", "normalise": "learned", "repeats": repeats}
+    context = session(**learned).double()
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.7, logq=0.5, candidates=None).double()
+    batch = BATCH._replace(played_ratio=BATCH.played_ratio.double(), history_share=SHARE.double())
+    parameters = [p for module in (scorer, context) for p in module.parameters()]
+    assert len(parameters) == 3 + 2 + 1 + 2 + (repeats == "penalty")
+    assert torch.autograd.gradcheck(lambda *_: loss(scorer, batch, context), parameters, eps=1e-5, atol=1e-4)
+
+
+def test_the_shares_of_bce_are_learned_from_the_session(scorer: CosineMix) -> None:
+    context = session(decay="learned", skipped="learned", normalise="learned")
+    BCELoss(VOCABULARY, scale=1.0, listener_spread=1.0)(scorer, BATCH, context).backward()
+    for name, parameter in context.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs() > 0, name
+
+
+def plain_softmax(scorer: CosineMix, context: Session, heard: float) -> float:
+    """Mean cross entropy of each pair against the other next tracks, pair by pair."""
+    vectors, items = context.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors, scorer.item(BATCH.following)
+    total, weights = 0.0, 0.0
+    for pair, rows in enumerate(HISTORY.tolist()):
+        logits = []
+        for other, row in enumerate(BATCH.following.tolist()):
+            logit = (vectors[pair] @ items[other]).item() - heard * (row in rows)
+            if other == pair or row != rows[0]:
+                logits.append((logit / 0.5, other))
+        own = next(logit for logit, other in logits if other == pair)
+        weight = float(BATCH.played_ratio[pair]) * (heard < 1e6 or BATCH.following[pair].item() not in rows)
+        total += weight * (math.log(sum(math.exp(logit) for logit, _ in logits)) - own) if weight else 0.0
+        weights += weight
+    return total / weights
+
+
+@pytest.mark.parametrize(("repeats", "heard"), [("always", 0.0), ("penalty", math.log(2)), ("never", 1e9)])
+def test_the_softmax_treats_heard_tracks_by_the_rule(scorer: CosineMix, repeats: str, heard: float) -> None:
+    context = session(repeats=repeats)
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.5, logq=0.0, candidates=None)
+    assert loss(scorer, BATCH, context).item() == pytest.approx(plain_softmax(scorer, context, heard), rel=1e-4)
+
+
+def test_one_previous_track_can_leave_out_heard_tracks_too(scorer: CosineMix) -> None:
+    context = LAST_TRACK(VOCABULARY, PARTS, learns=True, max_length=4, repeats="never")
+    queries = context.queries(scorer, BATCH.previous, HISTORY, SHARE)
+    assert torch.equal(queries.vectors, scorer.query(BATCH.previous))
+    assert torch.equal(queries.heard, HISTORY)
+    assert heard_before(HISTORY, BATCH.following).tolist() == [False, False, True, True]
+
+
+def listens(sessions: list[list[int]]) -> Listens:
+    session = np.repeat(np.arange(len(sessions)), [len(tracks) for tracks in sessions])
+    track = np.array([track for tracks in sessions for track in tracks], np.int64)
+    return Listens(session=session, track=track, played_ratio=np.full(len(track), np.nan, np.float32))
+
+
+def test_a_repeat_is_a_track_heard_before_but_not_the_one_directly_before() -> None:
+    assert share_of_repeats(listens([[1, 2, 1, 3], [1, 4]])) == 1 / 4
+    assert share_of_repeats(listens([[1, 1, 2, 1], [5]])) == 1 / 2  # the second track is no target
+    assert share_of_repeats(listens([[3]])) == 0
+
+
+@pytest.mark.parametrize(
+    ("most", "learns", "rule"), [(0.25, True, "never"), (0.24, True, "penalty"), (0.24, False, "always")]
+)
+def test_the_share_of_repeats_chooses_the_rule_and_says_so(most: float, learns: bool, rule: str) -> None:
+    vocabulary = example_vocabulary()
+    known = {**vars(vocabulary), "listens": listens([[1, 0, 1, 0, 1], [0]])}
+    known["listens"] = listens([[1, 2, 1, 3], [1, 4]])
+    repeats = Repeats("auto", type(vocabulary)(**known), most=most, learns=learns)
+    assert repeats.rule == rule
+    assert repeats.describe() == f"repeats      25.0% of training targets were heard before in their session: {rule}"
+    assert repeats.logged()["repeats_share"] == 0.25
+    assert {"never": math.inf, "always": 0.0}.get(rule, pytest.approx(math.log(2))) == torch.as_tensor(
+        repeats.penalty()
+    ).item()
+
+
+def test_contexts_keep_their_contract() -> None:
+    for context in (LAST, session()):
+        assert isinstance(context, Context)
+        assert isinstance(context, nn.Module)
+        assert all(math.isfinite(value) for value in context.logged().values())
+    assert session(decay="learned").logged() == {
+        "decay_track": pytest.approx(0.8),
+        "decay_artist": pytest.approx(0.8),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"decay": 1.5}, r"context.decay must be a number of at least 0 and at most 1, got 1.5; or it is learned"),
+        (
+            {"decay": "none"},
+            r"context.decay must be a number of at least 0 and at most 1, got 'none'; or it is learned",
+        ),
+        ({"decay": {"track": 0.5}}, "context.decay has no value for artist; give one for each of track, artist"),
+        ({"skipped": -2}, "context.skipped must be a number of at least -1 and at most 1, got -2; or it is learned"),
+        ({"normalise": 2}, "context.normalise must be a number of at least 0 and at most 1, got 2; or it is learned"),
+        ({"max_length": 0}, "context.max_length must be a whole number of at least 1, got 0; context=last is one"),
+        ({"first_decay": 1}, "context.first_decay must be a number above 0 and at most"),
+        ({"repeats": "once"}, "context.repeats must be one of never, always, penalty, auto, got 'once'"),
+        ({"repeats": "penalty", "learns": False}, "context.repeats=penalty is learned by gradient descent"),
+        ({"repeats_up_to": 2}, "context.repeats_up_to must be a number of at least 0 and at most 1, got 2"),
+        ({"decay": "learned", "learns": False}, "context.decay=learned needs gradient descent, which this model has"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_the_remedy(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SESSION(VOCABULARY, PARTS, **{"learns": True, **change})
+
+
+def test_leaving_out_heard_tracks_without_looking_at_the_session_is_refused() -> None:
+    message = (
+        "context.repeats=never needs the tracks of the session, and context.max_length is 0; use context.max_length"
+    )
+    with pytest.raises(InputError, match=message):
+        LAST_TRACK(VOCABULARY, PARTS, learns=True, repeats="never")
+
+
+def test_a_head_of_one_table_is_one_part_and_has_no_length_to_divide_by() -> None:
+    scorer = DOT(VOCABULARY, dim=5, item_bias=True)
+    assert isinstance(scorer, TwoTableDot)
+    whole = SESSION(VOCABULARY, ["track"], learns=True, normalise=1.0)
+    plain = SESSION(VOCABULARY, ["track"], learns=True, normalise=0.0)
+    ours, theirs = (c.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors for c in (whole, plain))
+    assert torch.equal(ours, theirs)
+    assert (ours[:, -1] == 1).all()
+    assert isinstance(LAST, LastTrack)
