@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-
 ARTISTS = [0.0, 0.03, 0.1, 0.3, 1.0, 3.0]
 """Weights of the same artist, so that rivals know what convex knows; 0 is the method of the papers."""
 SMALL_ARTISTS = [0.0, 0.001, 0.003, 0.01, 0.03, 0.1]
@@ -83,7 +82,7 @@ _SEQUENCE: Mapping[str, Any] = {
 }
 MODELS: Mapping[str, Model] = {
     "popular": Model(words=("model=popular",)),
-    "rules, last track": Model(words=("model=rules"), space=_RULES),
+    "rules, last track": Model(words=("model=rules", "context=last"), space=_RULES),
     "rules, session": Model(words=("model=rules", "context=session"), space={**_RULES, "context.decay": (0.3, 1.0)}),
     "item-kNN, session": Model(
         words=("model=neighbours", "context=session"),
@@ -145,8 +144,21 @@ MODELS: Mapping[str, Model] = {
         of_data=_LINEAR,
     ),
     "SASRec": Model(kind="rectools", words=("model=popular",), space=_SEQUENCE, is_random=True),
+    "convex, session": Model(
+        kind="head",
+        words=("model=convex", "context=session"),
+        space={**_CONVEX, "context.normalise": ["learned", 0.0, 0.5, 1.0]},
+        of_data=_RANKS,
+        is_ours=True,
+        is_random=True,
+    ),
     "convex, last track": Model(
-        kind="head", words=("model=convex"), space=_CONVEX, of_data=_RANKS, is_ours=True, is_random=True
+        kind="head",
+        words=("model=convex", "context=last"),
+        space=_CONVEX,
+        of_data=_RANKS,
+        is_ours=True,
+        is_random=True,
     ),
 }
 """Models by name. The settings that `conf/` has are the first trial of each."""

@@ -1,6 +1,6 @@
 """EASE and SLIST against the normal equations of the papers, solved by loops, and where the best answer is certain."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import exp
 from typing import Any
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from src.errors import InputError
 from src.models.baselines.linear import Slist
 from src.models.baselines.module import Baseline
+from src.models.contracts import Context
 from tests.conftest import make_listens, make_vocabulary
-from tests.models.baselines.test_sessions import histories_of
+from tests.models.baselines.test_sessions import NEVER_AGAIN, WHOLE_SESSION, histories_of
 
 NUM_TRACKS = 5
 EASE: dict[str, Any] = {
@@ -28,8 +29,6 @@ EASE: dict[str, Any] = {
     "query_decay": None,
     "min_plays": 1,
     "max_tracks": 100,
-    "max_length": 50,
-    "remind": True,
     "least_played": 0.5,
     "artist_weight": 0.0,
 }
@@ -38,13 +37,15 @@ Sessions = list[list[int]]
 sessions_drawn = st.lists(st.lists(st.integers(0, NUM_TRACKS - 1), min_size=1, max_size=6), min_size=1, max_size=6)
 
 
-def fitted(sessions: Sequence[Sequence[int]], settings: dict[str, Any]) -> Baseline:
+def fitted(
+    sessions: Sequence[Sequence[int]], settings: dict[str, Any], context: Callable[..., Context] = WHOLE_SESSION
+) -> Baseline:
     listens = make_listens([[(track, float("nan")) for track in session] for session in sessions])
     plays = np.bincount(listens.track, minlength=NUM_TRACKS)
     vocabulary = make_vocabulary(
         range(NUM_TRACKS), listens=listens, previous_counts=[0] * NUM_TRACKS, next_counts=plays
     )
-    baseline = Baseline(vocabulary=vocabulary, model=partial(Slist, **settings), monitor="val/mrr")
+    baseline = Baseline(vocabulary=vocabulary, model=partial(Slist, **settings), context=context, monitor="val/mrr")
     baseline.on_train_start()
     return baseline
 
@@ -119,9 +120,7 @@ def test_the_bound_of_the_diagonal_between_ease_and_none() -> None:
 
 def test_the_weights_are_summed_over_the_session_and_fall_with_age() -> None:
     baseline = fitted([[0, 1, 2], [0, 3], [1, 2, 4], [0, 1]], SLIST)
-    model, weights = baseline._model, baseline._counts.toarray()
-    assert isinstance(model, Slist)
-    found = model.scores(baseline._counts, histories_of([[3, 1, 0, 1]])).toarray()
+    weights, found = baseline._counts.toarray(), baseline._scores_of(histories_of([[3, 1, 0, 1]])).toarray()
     expected = weights[1] * (1 + exp(-2 / 2.0)) + weights[0] * exp(-1 / 2.0) + weights[3] * exp(-3 / 2.0)
     np.testing.assert_allclose(found[0], expected, rtol=1e-5)
 
@@ -129,7 +128,7 @@ def test_the_weights_are_summed_over_the_session_and_fall_with_age() -> None:
 @pytest.mark.parametrize("settings", [EASE, SLIST], ids=["ease", "slist"])
 def test_a_track_that_always_follows_two_others_is_found(settings: dict[str, Any]) -> None:
     sessions = [[0, 1, 4]] * 4 + [[0, 2], [1, 3]]
-    baseline = fitted(sessions, {**settings, "remind": False})
+    baseline = fitted(sessions, settings, NEVER_AGAIN)
     assert baseline.ranks(histories_of([[0, 1]]), np.array([4]), lambda _: None).tolist() == [1]
 
 
@@ -163,7 +162,6 @@ def test_too_many_tracks_are_refused_with_a_setting_that_fits() -> None:
         ({"num_neighbours": 0}, "num_neighbours must be a whole number of at least 1, got 0"),
         ({"place_decay": "linear"}, "place_decay must be null or a number λ above 0 .* got 'linear'"),
         ({"query_decay": -1}, "query_decay must be a number above 0, got -1; null switches it off"),
-        ({"max_length": 0}, "max_length must be .* got 0"),
     ],
 )
 def test_impossible_settings_are_refused(changed: dict[str, Any], message: str) -> None:

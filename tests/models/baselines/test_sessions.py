@@ -1,7 +1,7 @@
 """Session-based neighbours against slow loops from the formulas of the papers, and where the best answer is certain."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import exp, log, sqrt
 from typing import Any
@@ -15,10 +15,14 @@ from src.errors import InputError
 from src.histories import Histories
 from src.models.baselines.module import Baseline
 from src.models.baselines.sessions import SessionNeighbours
+from src.models.contracts import Context
 from tests.conftest import make_listens, make_vocabulary
+from tests.models.plain import LAST_TRACK, SESSION
 
 NUM_TRACKS = 6
 ALL = 1000
+WHOLE_SESSION = partial(SESSION, max_length=50)
+NEVER_AGAIN = partial(WHOLE_SESSION, repeats="never")
 BARE: dict[str, Any] = {
     "num_neighbours": ALL,
     "sample_size": ALL,
@@ -28,8 +32,6 @@ BARE: dict[str, Any] = {
     "place_decay": None,
     "match_decay": None,
     "idf": 0.0,
-    "max_length": 50,
-    "remind": True,
     "least_played": 0.5,
     "artist_weight": 0.0,
 }
@@ -53,22 +55,24 @@ def histories_of(heard: Sequence[Sequence[int]], shares: Sequence[Sequence[float
 
 
 def fitted(
-    sessions: Sequence[Sequence[int]], settings: dict[str, Any], artists: Sequence[int] | None = None
+    sessions: Sequence[Sequence[int]],
+    settings: dict[str, Any],
+    *,
+    artists: Sequence[int] | None = None,
+    context: Callable[..., Context] = WHOLE_SESSION,
 ) -> Baseline:
     listens = make_listens([[(track, float("nan")) for track in session] for session in sessions])
     artists = range(NUM_TRACKS) if artists is None else artists
     plays = np.bincount(listens.track, minlength=NUM_TRACKS)
     vocabulary = make_vocabulary(artists, listens=listens, previous_counts=[0] * NUM_TRACKS, next_counts=plays)
-    baseline = Baseline(vocabulary=vocabulary, model=partial(SessionNeighbours, **settings), monitor="val/mrr")
+    model = partial(SessionNeighbours, **settings)
+    baseline = Baseline(vocabulary=vocabulary, model=model, context=context, monitor="val/mrr")
     baseline.on_train_start()
     return baseline
 
 
 def scores(sessions: Sequence[Sequence[int]], settings: dict[str, Any], heard: Sequence[Sequence[int]]) -> np.ndarray:
-    baseline = fitted(sessions, settings)
-    model = baseline._model
-    assert isinstance(model, SessionNeighbours)
-    table: np.ndarray = model.scores(baseline._counts, histories_of(heard)).toarray()
+    table: np.ndarray = fitted(sessions, settings)._scores_of(histories_of(heard)).toarray()
     return table
 
 
@@ -148,41 +152,40 @@ def test_scores_are_those_of_the_loops(
 def test_the_session_decides_where_the_last_track_alone_cannot() -> None:
     sessions = [[0, 2, 4], [0, 2, 4], [1, 2, 5], [1, 2, 5]]
     for settings in (VSKNN, STAN, VSTAN):
-        baseline = fitted(sessions, {**settings, "recency": None, "remind": False})
+        baseline = fitted(sessions, {**settings, "recency": None}, context=NEVER_AGAIN)
         heard = histories_of([[0, 2], [1, 2]])
         assert baseline.ranks(heard, np.array([4, 5]), lambda _: None).tolist() == [1, 1]
         assert (baseline.ranks(heard, np.array([5, 4]), lambda _: None) > 1).all()
 
 
-@pytest.mark.parametrize(("remind", "rank"), [(True, 1.0), (False, 2.0)])
-def test_tracks_of_the_session_come_last_unless_they_may_be_repeated(remind: bool, rank: float) -> None:
+@pytest.mark.parametrize(("context", "rank"), [(WHOLE_SESSION, 1.0), (NEVER_AGAIN, 5.0)])
+def test_tracks_of_the_session_come_last_unless_they_may_be_repeated(
+    context: Callable[..., Context], rank: float
+) -> None:
     sessions = [[0, 1], [0, 1], [0, 1, 2]]
-    baseline = fitted(sessions, {**BARE, "remind": remind})
+    baseline = fitted(sessions, BARE, context=context)
     assert baseline.ranks(histories_of([[0, 1]]), np.array([0]), lambda _: None).tolist() == [rank]
 
 
 def test_a_track_that_was_skipped_does_not_count_unless_all_were() -> None:
-    sessions = [[0, 2], [1, 3]]
-    baseline = fitted(sessions, BARE)
-    model = baseline._model
-    assert isinstance(model, SessionNeighbours)
+    baseline = fitted([[0, 2], [1, 3]], BARE)
     heard = histories_of([[0, 1], [0, 1]], shares=[[1.0, 0.1], [0.1, 0.1]])
-    table = model.scores(baseline._counts, heard).toarray()
+    table = baseline._scores_of(heard).toarray()
     assert table[0].nonzero()[0].tolist() == [0, 2]
     assert table[1].nonzero()[0].tolist() == [0, 1, 2, 3]
 
 
-def test_only_the_newest_tracks_are_used() -> None:
-    found = scores([[0, 1], [2, 3]], {**BARE, "max_length": 1}, [[0, 2]])
-    assert found.nonzero()[1].tolist() == [2, 3]
+@pytest.mark.parametrize("context", [LAST_TRACK, partial(WHOLE_SESSION, max_length=1)])
+def test_only_the_tracks_of_the_context_are_used(context: Callable[..., Context]) -> None:
+    baseline, heard = fitted([[0, 1], [2, 3]], BARE, context=context), histories_of([[0, 2]])
+    assert baseline._scores_of(heard).toarray().nonzero()[1].tolist() == [2, 3]
+    assert baseline.ranks(heard, np.array([3]), lambda _: None).tolist() == [1]
 
 
 def test_the_artists_of_the_session_add_to_the_scores() -> None:
     sessions = [[0, 1], [2, 3]]
     baseline = fitted(sessions, {**BARE, "artist_weight": 0.5}, artists=[0, 1, 2, 2, 0, 0])
-    model = baseline._model
-    assert isinstance(model, SessionNeighbours)
-    assert model.scores(baseline._counts, histories_of([[2, 0]])).toarray().tolist() == [[1.5, 1, 1.5, 1.5, 0.5, 0.5]]
+    assert baseline._scores_of(histories_of([[2, 0]])).toarray().tolist() == [[1.5, 1, 1.5, 1.5, 0.5, 0.5]]
 
 
 def test_lists_are_those_of_a_history_of_one_track() -> None:
@@ -209,7 +212,6 @@ def test_the_votes_of_a_long_session_do_not_overflow() -> None:
     [
         ({"num_neighbours": 0}, "num_neighbours must be a whole number of at least 1, got 0"),
         ({"sample_size": 0}, "sample_size must be a whole number of at least 1, got 0"),
-        ({"max_length": 0}, "max_length must be a whole number .* got 0; 1 uses the last track alone"),
         ({"position_decay": "cubic"}, "position_decay must be linear, null or a number λ above 0 .* got 'cubic'"),
         ({"match_decay": 0}, "match_decay must be a number above 0, got 0; null switches it off"),
         ({"place_decay": "linear"}, "place_decay must be null or a number λ above 0 .* got 'linear'"),
