@@ -6,7 +6,10 @@ import venv
 
 from src.runs.provenance import ROOT
 
-PACKAGES = {"rectools": ["rectools[torch]", "pandas<3"]}
+PACKAGES = {
+    "rectools": ["rectools[torch]", "pandas<3"],
+    "recbole": ["recbole", "pandas<3", "numpy<2", "scipy<1.14", "torch<2.6"],  # RecBole 1.2.1 uses names of NumPy 1
+}
 """What is installed for each library."""
 
 

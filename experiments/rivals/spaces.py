@@ -72,7 +72,7 @@ _RULES: Mapping[str, Any] = {
     "model.reverse_weight": (0.0, 1.0),
     "model.artist_weight": ARTISTS,
 }
-_SEQUENCE: Mapping[str, Any] = {
+_ATTENTION: Mapping[str, Any] = {
     "dim": [64, 128, 256],
     "blocks": [1, 2],
     "heads": [1, 2],
@@ -80,6 +80,15 @@ _SEQUENCE: Mapping[str, Any] = {
     "lr": Log(low=5e-4, high=1e-2),
     "max_length": [20, 50],
 }
+_RECURRENT: Mapping[str, Any] = {
+    "dim": [64, 128, 256],
+    "hidden": [64, 128, 256],
+    "layers": [1, 2],
+    "dropout": [0.0, 0.1, 0.2, 0.35, 0.5],
+    "lr": Log(low=5e-4, high=1e-2),
+    "max_length": [20, 50],
+}
+
 MODELS: Mapping[str, Model] = {
     "popular": Model(words=("model=popular",)),
     "rules, last track": Model(words=("model=rules", "context=last"), space=_RULES),
@@ -143,7 +152,8 @@ MODELS: Mapping[str, Model] = {
         },
         of_data=_LINEAR,
     ),
-    "SASRec": Model(kind="rectools", words=("model=popular",), space=_SEQUENCE, is_random=True),
+    "SASRec": Model(kind="rectools", space=_ATTENTION, is_random=True),
+    "GRU4Rec": Model(kind="recbole", space=_RECURRENT, is_random=True),
     "convex, session": Model(
         kind="head",
         words=("model=convex", "context=session"),
