@@ -64,7 +64,6 @@ _CONVEX: Mapping[str, Any] = {
     "optimizer.lr": Log(low=0.003, high=0.03),
 }
 _RANKS = {"world": ("loss=softmax", "monitor=ndcg")}
-_TRACKS = ("context.max_length=30",)
 _VOTES = {"model.num_neighbours": [50, 100, 200, 500, 1000, 1500], "model.sample_size": [500, 1000, 2500, 5000, 10000]}
 _LINEAR = {"polimi": ("model.min_plays=2",)}  # 12,565 tracks were played once or more, 8,874 twice or more
 _RULES: Mapping[str, Any] = {
@@ -93,11 +92,9 @@ _RECURRENT: Mapping[str, Any] = {
 MODELS: Mapping[str, Model] = {
     "popular": Model(words=("model=popular",)),
     "rules, last track": Model(words=("model=rules", "context=last"), space=_RULES),
-    "rules, session": Model(
-        words=("model=rules", "context=session", *_TRACKS), space={**_RULES, "context.decay": (0.3, 1.0)}
-    ),
+    "rules, session": Model(words=("model=rules", "context=session"), space={**_RULES, "context.decay": (0.3, 1.0)}),
     "item-kNN, session": Model(
-        words=("model=neighbours", "context=session", *_TRACKS),
+        words=("model=neighbours", "context=session"),
         space={
             "model.shrinkage": Log(low=0.1, high=100),
             "model.norm_power": (0.0, 1.0),
@@ -107,7 +104,7 @@ MODELS: Mapping[str, Model] = {
         },
     ),
     "VSKNN": Model(
-        words=("model=vsknn", *_TRACKS),
+        words=("model=vsknn",),
         space={
             **_VOTES,
             "model.position_decay": ["linear", 1.0, 2.0, 4.0, 8.0, "null"],
@@ -117,7 +114,7 @@ MODELS: Mapping[str, Model] = {
         },
     ),
     "STAN": Model(
-        words=("model=stan", *_TRACKS),
+        words=("model=stan",),
         space={
             **_VOTES,
             "model.position_decay": DECAYS,
@@ -127,7 +124,7 @@ MODELS: Mapping[str, Model] = {
         },
     ),
     "VSTAN": Model(
-        words=("model=vstan", *_TRACKS),
+        words=("model=vstan",),
         space={
             **_VOTES,
             "model.position_decay": DECAYS,
@@ -139,12 +136,12 @@ MODELS: Mapping[str, Model] = {
         },
     ),
     "EASE": Model(
-        words=("model=ease", *_TRACKS),
+        words=("model=ease",),
         space={"model.regularization": Log(low=10, high=3000), "model.artist_weight": SMALL_ARTISTS},
         of_data=_LINEAR,
     ),
     "SLIST": Model(
-        words=("model=slist", *_TRACKS),
+        words=("model=slist",),
         space={
             "model.share": [0.2, 0.4, 0.6, 0.8],
             "model.regularization": Log(low=1, high=1000),

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from src.callbacks.context import RunContext, ranker_of
 from src.evaluation import ranking
-from src.models.contracts import Loss, Ranker, Scorer
+from src.histories import Histories
+from src.models.contracts import Context, Loss, PairBatch, Ranker, Scorer
 from src.plots import artist_map
 from src.plots import run as plots
 from src.terminal.progress import progress
@@ -56,7 +57,7 @@ class Pictures(Callback):
                 path = self._file("learning_curve.png")
                 plots.draw_learning_curve(epochs, monitor=self._monitor, mode=self._mode, path=path)
             advance(1)
-            self._draw_scores(ranker.scorer, ranker.loss, device)
+            self._draw_scores(ranker.scorer, ranker.context, ranker.loss, device)
             advance(1)
             self._draw_artists(ranker.scorer)
             advance(1)
@@ -67,13 +68,18 @@ class Pictures(Callback):
         self._context.pictures.append(path)
         return path
 
-    def _draw_scores(self, scorer: Scorer, loss: Loss | None, device: torch.device) -> None:
+    def _draw_scores(self, scorer: Scorer, context: Context, loss: Loss | None, device: torch.device) -> None:
         rng, pairs = np.random.default_rng(self._seed), self._test
         if len(pairs) > MAX_PAIRS:
             chosen = np.zeros(len(pairs), bool)
             chosen[rng.permutation(len(pairs))[:MAX_PAIRS]] = True
             pairs = pairs.where(chosen)
-        scores = _scores(scorer, pairs.previous, pairs.following, device)
+        histories = self._context.datamodule.histories(pairs)
+
+        def score(following: Int64[np.ndarray, "P"]) -> Float32[Tensor, "P"]:
+            return _scores(scorer, context, histories, following, device)
+
+        scores = score(pairs.following)
         if loss is not None:
             predicted = loss.predict(scores, torch.from_numpy(pairs.listener).to(device)).cpu().numpy()
             known = ~np.isnan(pairs.played_ratio) & np.isfinite(predicted)  # NaN where no training pair has a share
@@ -87,7 +93,7 @@ class Pictures(Callback):
         plots.draw_scores(
             liked=of_pairs[liked],
             skipped=of_pairs[skipped],
-            random=_scores(scorer, pairs.previous, random, device).cpu().numpy(),
+            random=score(random).cpu().numpy(),
             path=self._file("scores.png"),
         )
 
@@ -131,7 +137,17 @@ def mean_of_tracks(scorer: Scorer, artist_of: Int64[Tensor, "N"]) -> Float[Tenso
 
 
 def _scores(
-    scorer: Scorer, previous: Int64[np.ndarray, "P"], following: Int64[np.ndarray, "P"], device: torch.device
+    scorer: Scorer,
+    context: Context,
+    histories: Histories,
+    following: Int64[np.ndarray, "P"],
+    device: torch.device,
 ) -> Float32[Tensor, "P"]:
-    blocks = zip(*(torch.from_numpy(rows).split(_BLOCK) for rows in (previous, following)), strict=True)
-    return torch.cat([scorer(*(rows.to(device) for rows in block)) for block in blocks])
+    scores = []
+    for start in range(0, len(following), _BLOCK):
+        part, candidates = histories.part(start, start + _BLOCK), following[start : start + _BLOCK]
+        rows, shares = part.newest(context.max_length)
+        unknown, nobody = np.full(len(part), np.nan, np.float32), np.zeros(len(part), np.int64)
+        columns = (part.previous, candidates, unknown, nobody, rows, shares)
+        scores.append(context.score(scorer, PairBatch(*(torch.from_numpy(column).to(device) for column in columns))))
+    return torch.cat(scores)

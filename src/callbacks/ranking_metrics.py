@@ -90,11 +90,12 @@ class RankingMetrics(Callback):
         ranks, metrics = self._rank(pl_module, queries, "test")
         beyond, covered = self._beyond_accuracy(pl_module, queries)
         per_query = pd.concat([metrics, beyond], axis=1)
-        means = {name: float(mean) for name, mean in per_query.mean().items()}
+        means = {str(name): float(mean) for name, mean in per_query.mean().items()}
         if num_sessions > 1:
             for name in metrics:
                 interval = MeanInterval.of_clusters(metrics[name].to_numpy(), queries.session, LEVEL)
                 means[f"{name}_half_width"] = interval.upper - interval.mean
+        means |= ranking.by_position(metrics, queries.length)
         means[f"coverage_at_{self._list_length}"] = covered
         for floor, floor_ranks in self._floors(queries):
             floor_means = ranking.accuracy(floor_ranks).mean()
@@ -133,6 +134,7 @@ class RankingMetrics(Callback):
     def _write(self, queries: Pairs, ranks: np.ndarray, per_query: pd.DataFrame) -> None:
         ids = self._vocabulary.catalog.track_ids
         head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
+        head["position"] = queries.length
         frame = pd.concat([pd.DataFrame({**head, "rank": ranks}), per_query], axis=1)
         write_whole(self._queries_path, lambda partial: frame.to_parquet(partial, index=False))
 

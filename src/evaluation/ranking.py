@@ -12,6 +12,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
 from scipy.stats import rankdata
 
+POSITIONS = {"1": (1, 1), "2_to_4": (2, 4), "5_or_more": (5, np.inf)}
+"""Groups of queries by the number of tracks heard before the next one."""
 LIKED = 0.8
 """A test pair is a query if at least this share of its next track was played, or if the share is unknown."""
 
@@ -123,6 +125,25 @@ def accuracy(ranks: Float64[np.ndarray, "Q"]) -> pd.DataFrame:
             "mrr": reciprocal_rank(ranks),
         }
     )
+
+
+def by_position(metrics: pd.DataFrame, position: Int64[np.ndarray, "Q"]) -> dict[str, float]:
+    """Compute the means of recall@10 and NDCG@10 by the number of tracks heard before.
+
+    Args:
+        metrics: what `accuracy` returned.
+        position: number of tracks of the session before the next track, at least 1.
+
+    Returns:
+        Means by name, such as `recall_at_10_position_1`, for each group of POSITIONS that has queries.
+    """
+    means = {}
+    for group, (least, most) in POSITIONS.items():
+        chosen = (position >= least) & (position <= most)
+        if chosen.any():
+            for name in ("recall_at_10", "ndcg_at_10"):
+                means[f"{name}_position_{group}"] = float(metrics[name].to_numpy()[chosen].mean())
+    return means
 
 
 def coverage(lists: Int64[np.ndarray, "L K"], num_tracks: int) -> float:

@@ -135,7 +135,7 @@ class LastTrack(nn.Module):
         if repeats != "always" and not max_length:
             raise InputError(
                 f"context.repeats={repeats} needs the tracks of the session, and context.max_length is 0; "
-                "use context.max_length=50"
+                "use context.max_length=20"
             )
         self.max_length = max_length
         self.repeats = Repeats(repeats, vocabulary, most=repeats_up_to, learns=learns)
@@ -189,7 +189,8 @@ class Session(nn.Module):
         decay: factor for each track further back, in [0, 1], or `learned`; one value for all parts or one for each.
         first_decay: value of a learned decay before training, in (0, 1).
         skipped: weight of a track of which nothing was played, in [-1, 1], or `learned` (starts at 1).
-        normalise: power of the length, in [0, 1], or `learned` (starts at ½).
+        normalise: power of the length, in [0, 1], or `learned`.
+        first_normalise: value of a learned power before training, in (0, 1).
         repeats: `always`, `never`, `penalty` or `auto`; see `Repeats`.
         repeats_up_to: share of repeats up to which `auto` is `never`.
         learns: whether the model is trained by gradient descent. Otherwise nothing may be `learned`.
@@ -210,6 +211,7 @@ class Session(nn.Module):
         first_decay: int | float,
         skipped: int | float | str,
         normalise: int | float | str,
+        first_normalise: int | float,
         repeats: str,
         repeats_up_to: int | float,
         learns: bool,
@@ -217,6 +219,8 @@ class Session(nn.Module):
         super().__init__()
         check_number("context.max_length", max_length, whole=True, least=1, hint="context=last is one previous track")
         check_number("context.first_decay", first_decay, above=0, most=1 - 1e-6, hint="0.8 is usual")
+        hint = "0.1 begins near the plain sum"
+        check_number("context.first_normalise", first_normalise, above=0, most=1 - 1e-6, hint=hint)
         self.max_length = max_length
         decays = decay if isinstance(decay, Mapping) else dict.fromkeys(parts, decay)
         if missing := [part for part in parts if part not in decays]:
@@ -240,7 +244,9 @@ class Session(nn.Module):
         if skipped == "learned" and vocabulary.mean_played_ratio is not None:
             self.skipped_atanh = nn.Parameter(torch.tensor(0.9).atanh())
         self._power = None if normalise == "learned" else float(normalise)
-        self.power_logit = nn.ParameterDict({part: _logit(0.5) for part in parts} if self._power is None else {})
+        self.power_logit = nn.ParameterDict(
+            {part: _logit(first_normalise) for part in parts} if self._power is None else {}
+        )
         self.repeats = Repeats(repeats, vocabulary, most=repeats_up_to, learns=learns)
 
     def decay(self, part: str) -> Float[Tensor, ""] | float:
@@ -300,7 +306,16 @@ class Session(nn.Module):
         history: Int64[Tensor, "B H"],
         share: Float[Tensor, "B H"],
     ) -> Queries:
-        """Compute one query vector for each history. The vector of each distinct track is computed once."""
+        """Compute one query vector for each history. The vector of each distinct track is computed once.
+
+        Raises:
+            InputError: the batches have no histories.
+        """
+        if not history.shape[1]:
+            raise InputError(
+                "datamodule.history=0 leaves no tracks for context=session; leave datamodule.history out, then "
+                "context.max_length sets it"
+            )
         is_there = history >= 0
         rows, place = history[is_there].unique(return_inverse=True)
         vectors, length = scorer.query(rows), is_there.sum(1)

@@ -318,11 +318,13 @@ class Ranker(Protocol):
     Attributes:
         scorer: the trained head; None for a baseline, which has no vectors.
         loss: the loss that the head was trained with; None for a baseline.
+        context: which query vector a history gives, and how tracks already heard are ranked.
     """
 
     if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
         scorer: Scorer | None
         loss: Loss | None
+        context: Context
 
     def ranks(
         self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock

@@ -44,12 +44,12 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> Group:
     """The test metrics of a run, each beside its floors: `test/mse` beside `test/mse_mean_floor`, and so on.
 
     Metrics with the same floors share a table; a caption says what each floor is. Where a metric has an interval, a
-    column has half its width.
+    column has half its width. Metrics by position are in `metrics.json` alone.
     """
     test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
     by_floors: dict[tuple[str, ...], list[str]] = {}
     for name in test:
-        if not name.endswith(("_floor", _HALF_WIDTH)):
+        if not name.endswith(("_floor", _HALF_WIDTH)) and "_position_" not in name:
             floors = tuple(floor for floor in _FLOORS if f"{name}_{floor}_floor" in test)
             by_floors.setdefault(floors, []).append(name)
     tables: list[Table] = []

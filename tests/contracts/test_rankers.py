@@ -16,21 +16,39 @@ from tests.conftest import NUM_RING_TRACKS, build_datamodule
 from tests.contracts.building import fit, make_ranker, names, recipe_of
 from tests.contracts.test_heads import HEADS
 
-BASELINES = ["als", "bpr", "ease", "item2vec", "neighbours", "popular", "rules", "slist", "stan", "sticky", "vsknn", "vstan"]
+BASELINES = [
+    "als",
+    "bpr",
+    "ease",
+    "item2vec",
+    "neighbours",
+    "popular",
+    "rules",
+    "slist",
+    "stan",
+    "sticky",
+    "vsknn",
+    "vstan",
+]
 K = 7
 ROWS = np.arange(NUM_RING_TRACKS)
 
 
 @pytest.fixture(scope="module")
 def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataModule:
-    datamodule = build_datamodule(ring_logs, tmp_path_factory.mktemp("contracts"), batch_size=512)
+    datamodule = build_datamodule(ring_logs, tmp_path_factory.mktemp("contracts"), batch_size=512, history=4)
     datamodule.setup()
     return datamodule
 
 
-@pytest.fixture(scope="module", params=[*HEADS, *BASELINES])
+CONTEXTS = [(name, "last") for name in [*HEADS, *BASELINES]]
+CONTEXTS += [(name, "session") for name in ("convex", "contextual", "rules", "neighbours", "popular", "vstan", "slist")]
+
+
+@pytest.fixture(scope="module", params=CONTEXTS, ids="-".join)
 def ranker(request: pytest.FixtureRequest, ring: PairDataModule) -> Ranker:
-    made = make_ranker(request.param, ring.vocabulary)
+    name, context = request.param
+    made = make_ranker(name, ring.vocabulary, context)
     assert isinstance(made, LightningModule)
     fit(made, ring, epochs=1)
     made.eval()
@@ -93,6 +111,16 @@ def test_progress_counts_every_query_once(ranker: Ranker) -> None:
 def test_nothing_is_asked_of_no_queries(ranker: Ranker) -> None:
     nobody = ROWS[:0]
     assert len(ranker.ranks(Histories.of_tracks(nobody), nobody, nothing)) == 0
+
+
+def test_ranks_of_sessions_do_not_depend_on_the_other_queries(ranker: Ranker, ring: PairDataModule) -> None:
+    pairs = ring.pairs["test"]
+    pairs = pairs.where(pairs.previous != pairs.following)
+    histories = ring.histories(pairs)
+    ranks = ranker.ranks(histories, pairs.following, nothing)
+    assert ((ranks >= 1) & (ranks < NUM_RING_TRACKS)).all()
+    some = np.arange(len(pairs)) % 5 == 3
+    np.testing.assert_array_equal(ranker.ranks(histories.where(some), pairs.following[some], nothing), ranks[some])
 
 
 def test_approximate_lists_hold_the_share_of_the_exact_ones_that_they_report(ranker: Ranker) -> None:

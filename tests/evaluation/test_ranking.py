@@ -76,3 +76,20 @@ def test_same_artist_is_a_share_of_each_list() -> None:
 def test_popularity_rank_is_the_mean_rank_with_ties_shared() -> None:
     plays = np.array([9, 5, 5, 0])  # ranks 1, 2½, 2½, 4
     assert ranking.popularity_rank(np.array([[0, 1], [2, 3]]), plays).tolist() == [1.75, 3.25]
+
+
+def test_means_by_position_are_those_of_their_queries() -> None:
+    metrics = ranking.accuracy(np.array([1.0, 20.0, 3.0, 1.0, 30.0]))
+    means = ranking.by_position(metrics, np.array([1, 1, 4, 5, 90]))
+    assert means == {
+        "recall_at_10_position_1": 1 / 2,
+        "ndcg_at_10_position_1": 1 / 2,
+        "recall_at_10_position_2_to_4": 1.0,
+        "ndcg_at_10_position_2_to_4": 1 / 2,
+        "recall_at_10_position_5_or_more": 1 / 2,
+        "ndcg_at_10_position_5_or_more": 1 / 2,
+    }
+    assert set(ranking.by_position(metrics, np.full(5, 3))) == {
+        "recall_at_10_position_2_to_4",
+        "ndcg_at_10_position_2_to_4",
+    }

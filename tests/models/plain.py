@@ -16,6 +16,6 @@ _CANDIDATES: dict[str, Any] = {"repeats": "always", "repeats_up_to": 0.0}
 LAST_TRACK: Callable[..., LastTrack] = partial(LastTrack, max_length=0, **_CANDIDATES)
 """Factory of `context=last`."""
 SESSION: Callable[..., Session] = partial(
-    Session, max_length=4, decay=0.5, first_decay=0.8, skipped=1.0, normalise=0.0, **_CANDIDATES
+    Session, max_length=4, decay=0.5, first_decay=0.8, skipped=1.0, normalise=0.0, first_normalise=0.3, **_CANDIDATES
 )
 LAST = LAST_TRACK(example_vocabulary(), ["track"], learns=True)

@@ -200,6 +200,7 @@ def test_contexts_keep_their_contract() -> None:
         ({"normalise": 2}, "context.normalise must be a number of at least 0 and at most 1, got 2; or it is learned"),
         ({"max_length": 0}, "context.max_length must be a whole number of at least 1, got 0; context=last is one"),
         ({"first_decay": 1}, "context.first_decay must be a number above 0 and at most"),
+        ({"first_normalise": 0}, "context.first_normalise must be a number above 0 and at most"),
         ({"repeats": "once"}, "context.repeats must be one of never, always, penalty, auto, got 'once'"),
         ({"repeats": "penalty", "learns": False}, "context.repeats=penalty is learned by gradient descent"),
         ({"repeats_up_to": 2}, "context.repeats_up_to must be a number of at least 0 and at most 1, got 2"),
@@ -209,6 +210,12 @@ def test_contexts_keep_their_contract() -> None:
 def test_a_wrong_setting_is_refused_with_the_remedy(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SESSION(VOCABULARY, PARTS, **{"learns": True, **change})
+
+
+def test_batches_without_histories_are_refused_with_the_remedy(scorer: CosineMix) -> None:
+    batch = PairBatch.without_history(*BATCH[:4])
+    with pytest.raises(InputError, match=r"datamodule\.history=0 leaves no tracks for context=session; leave"):
+        session().score(scorer, batch)
 
 
 def test_leaving_out_heard_tracks_without_looking_at_the_session_is_refused() -> None:
