@@ -136,7 +136,7 @@ def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, te
         folder = Path(name)
         listens = datamodule.vocabulary.listens
         played = listens.where(~(listens.played_ratio < np.float32(0.5)))
-        arrays = {"session": played.session, "track": played.track}
+        arrays: dict[str, Any] = {"session": played.session, "track": played.track}
         for part in names:
             histories = datamodule.histories(queries[part])
             arrays[f"history_{part}"] = histories.newest(int(histories.length.max()))[0]
@@ -210,7 +210,7 @@ def ranks_by_vectors(
 
 def means(ranks: np.ndarray) -> dict[str, float]:
     """The mean of each ranking metric."""
-    return {name: float(value) for name, value in accuracy(ranks).mean().items()}
+    return {str(name): float(value) for name, value in accuracy(ranks).mean().items()}
 
 
 def run(command: Sequence[str]) -> None:

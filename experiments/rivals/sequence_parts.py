@@ -106,7 +106,7 @@ class Task:
             items: their vectors.
         """
         seconds = time.perf_counter() - self._started - self._paused
-        named = {f"queries_{part}": vectors for part, vectors in queries.items()}
-        np.savez(self.folder / "vectors.npz", item_rows=item_rows, items=items, **named)
+        arrays: dict[str, Any] = {f"queries_{part}": vectors for part, vectors in queries.items()}
+        np.savez(self.folder / "vectors.npz", **{**arrays, "item_rows": item_rows, "items": items})
         record = {"fit": seconds, "epoch": self.epoch_of_best}
         (self.folder / "seconds.json").write_text(json.dumps(record), encoding="utf-8")

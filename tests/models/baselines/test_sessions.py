@@ -127,7 +127,11 @@ def stan(sessions: Sessions, heard: list[int], sample_size: int, num_neighbours:
     return result
 
 
-ORACLES = {"vsknn": (VSKNN, vsknn), "stan": (STAN, partial(stan, v=False)), "vstan": (VSTAN, partial(stan, v=True))}
+ORACLES: dict[str, tuple[dict[str, Any], Callable[..., dict[int, float]]]] = {
+    "vsknn": (VSKNN, vsknn),
+    "stan": (STAN, partial(stan, v=False)),
+    "vstan": (VSTAN, partial(stan, v=True)),
+}
 
 
 @pytest.mark.parametrize("name", ORACLES)
