@@ -68,7 +68,7 @@ def test_a_recipe_for_another_kind_of_model_is_refused(words: tuple[str, ...], l
         instantiate(composed(*words).ranker, _convert_="all")(vocabulary=make_vocabulary([0, 0, 1]))
 
 
-RECIPES = {"botify": "shares", "simulated": "shares", "situnes": "shares", "yes": "playlists", "polimi": "playlists"}
+RECIPES = {"botify": "shares", "simulated": "shares", "situnes": "shares", "yes": "radio", "polimi": "playlists"}
 
 
 @pytest.mark.parametrize(("source", "recipe"), RECIPES.items())
