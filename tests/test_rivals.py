@@ -47,6 +47,10 @@ def test_a_stopped_study_goes_on_with_the_missing_pieces(tmp_path: Path, monkeyp
         study.append({**line, "settings": f"dim={number}"})
     assert [key[2:] for key in left()] == [("final", "1"), ("final", "2")]
     assert study.chosen("yes", "SASRec") == ("dim=1",)
+    for number, settings in (("1", "dim=1"), ("2", "dim=0")):
+        line = {**dict.fromkeys(study.COLUMNS, ""), "data": "yes", "model": "SASRec", "part": "final"}
+        study.append({**line, "number": number, "settings": settings})
+    assert [key[2:] for key in left()] == [("final", "2")]  # of a trial that is not the best any more
 
 
 def test_ranks_by_vectors_are_those_of_sorting() -> None:

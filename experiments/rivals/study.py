@@ -85,7 +85,10 @@ def append(line: dict[str, str]) -> None:
 
 
 def missing(data: str, model: str, *, trials: int, seeds: int) -> Iterator[Piece]:
-    """The pieces of a model that the file does not have: trials first, final runs when all trials are there."""
+    """The pieces of a model that the file does not have: trials first, final runs when all trials are there.
+
+    A final run is repeated where a later trial is better than the one that it is of.
+    """
     num_trials = trials if MODELS[model].space else 1
     for part, numbers in (
         (TRIAL, range(num_trials)),
@@ -93,7 +96,9 @@ def missing(data: str, model: str, *, trials: int, seeds: int) -> Iterator[Piece
     ):
         for number in numbers:
             piece = Piece(data=data, model=model, part=part, number=number)
-            if piece.key not in known():
+            line = known().get(piece.key)
+            is_stale = line is not None and part == FINAL and line["settings"].split() != [*chosen(data, model)]
+            if line is None or is_stale:
                 yield piece
 
 
