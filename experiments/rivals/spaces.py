@@ -144,6 +144,7 @@ MODELS: Mapping[str, Model] = {
         words=("model=slist",),
         space={
             "model.share": [0.2, 0.4, 0.6, 0.8],
+            "model.self_weight": ["null", 0.0],
             "model.regularization": Log(low=1, high=1000),
             "model.normalise": ["true", "false"],
             "model.place_decay": DECAYS,

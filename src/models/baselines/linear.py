@@ -6,7 +6,7 @@ a block.
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_solve
 from scipy.linalg.lapack import spotrf, spotri
 from scipy.sparse import csr_array, diags_array
 
@@ -35,10 +35,10 @@ class Slist:
 
     `share·‖X − XW‖² + (1 − share)·‖Z − YW‖² + regularization·‖W‖²`
 
-    where a row counts exp(−age/recency). The solution is `W = P·(share·XᵀX + (1 − share)·YᵀZ)` with
-    `P = (share·XᵀX + (1 − share)·YᵀY + regularization·I)⁻¹`. With `share=1` the diagonal of W is at most
-    `self_weight`, therefore `W = I − P·diag(γ)`, where γ is `(1 − self_weight)/P_ii`, or `regularization` where the
-    diagonal is below the bound without it. EASE is `share=1 self_weight=0` without decays.
+    where a row counts exp(−age/recency), and the diagonal of W is at most `self_weight`. The solution is
+    `W = P·(share·XᵀX + (1 − share)·YᵀZ − diag(γ))` with `P = (share·XᵀX + (1 − share)·YᵀY + regularization·I)⁻¹`. Here
+    γ is 0 where the diagonal is below the bound without it, and otherwise what puts it there. EASE is `share=1
+    self_weight=0` without decays.
 
     The score of a track is the sum of its weights over the tracks of the session so far, each times
     exp(−age/query_decay).
@@ -47,7 +47,7 @@ class Slist:
         vocabulary: the catalogue and what the training data shows of it.
         num_neighbours: number of largest positive weights that are kept for each track, at least 1.
         share: of the first term, in [0, 1].
-        self_weight: bound of the diagonal for `share=1`, in [0, 1].
+        self_weight: bound of the diagonal, in [0, 1]; None if there is none, as in the code of the paper for share < 1.
         regularization: above 0.
         normalise: whether each row of X, Y and Z has the sum 1.
         place_decay: of the tracks before and after a cut, in places; None if all have the weight 1.
@@ -73,7 +73,7 @@ class Slist:
         *,
         num_neighbours: int,
         share: int | float,
-        self_weight: int | float,
+        self_weight: int | float | None,
         regularization: int | float,
         normalise: bool,
         place_decay: Decay,
@@ -87,7 +87,8 @@ class Slist:
         for name, value in {"num_neighbours": num_neighbours, "min_plays": min_plays, "max_tracks": max_tracks}.items():
             check_number(name, value, whole=True, least=1)
         check_number("share", share, least=0, most=1, hint="1 is SLIS, 0 is SLIT")
-        check_number("self_weight", self_weight, least=0, most=1, hint="0 is EASE")
+        if self_weight is not None:
+            check_number("self_weight", self_weight, least=0, most=1, hint="0 is EASE, null is no bound")
         check_number("regularization", regularization, above=0)
         check_decay("place_decay", place_decay)
         check_decay("recency", recency)
@@ -135,15 +136,17 @@ class Slist:
             wanted = wanted + (1 - float(self._share)) * _product(before, after, of_row)
             gram += (1 - float(self._share)) * _product(before, before, of_row)
         gram[np.diag_indices(len(gram))] += self._regularization
-        if self._share < 1:
-            factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
-            solved = cho_solve(factor, wanted, overwrite_b=True, check_finite=False)
-        else:
-            inverse = _inverted(gram)
-            diagonal = np.diag(inverse).copy()
-            is_bound = 1 - self._regularization * diagonal > self._self_weight
-            solved = -inverse * np.where(is_bound, (1 - self._self_weight) / diagonal, self._regularization)
+        factor, _ = spotrf(gram, lower=1, overwrite_a=1)
+        inverse = _inverted(factor) if self._share == 1 or self._self_weight is not None else None
+        if self._share == 1:  # P·XᵀX = I − regularization·P
+            assert inverse is not None
+            solved = -np.float32(self._regularization) * inverse
             solved[np.diag_indices(len(solved))] += 1
+        else:
+            solved = cho_solve((factor, True), wanted, overwrite_b=True, check_finite=False)
+        if self._self_weight is not None:
+            assert inverse is not None
+            solved -= inverse * ((np.diag(solved) - self._self_weight).clip(0) / np.diag(inverse))
         return _largest(solved, tracks, self.num_tracks, self._num_neighbours)
 
     def _cut(
@@ -229,10 +232,9 @@ def _product(left: csr_array, right: csr_array, weights: np.ndarray) -> Float32[
     return dense
 
 
-def _inverted(gram: Float32[np.ndarray, "M M"]) -> Float32[np.ndarray, "M M"]:
-    """The inverse of a positive definite matrix, with half of the operations that solving for the identity takes."""
-    factor, _ = spotrf(gram, lower=1, overwrite_a=1)
-    lower, _ = spotri(factor, lower=1, overwrite_c=1)
+def _inverted(factor: Float32[np.ndarray, "M M"]) -> Float32[np.ndarray, "M M"]:
+    """The inverse of the matrix that has this lower Cholesky factor."""
+    lower, _ = spotri(factor, lower=1)
     inverse: np.ndarray = np.tril(lower) + np.tril(lower, -1).T
     return inverse
 

@@ -32,7 +32,15 @@ EASE: dict[str, Any] = {
     "least_played": 0.5,
     "artist_weight": 0.0,
 }
-SLIST = {**EASE, "share": 0.4, "normalise": True, "place_decay": 1.5, "recency": 4.0, "query_decay": 2.0}
+SLIST = {
+    **EASE,
+    "share": 0.4,
+    "self_weight": None,
+    "normalise": True,
+    "place_decay": 1.5,
+    "recency": 4.0,
+    "query_decay": 2.0,
+}
 Sessions = list[list[int]]
 sessions_drawn = st.lists(st.lists(st.integers(0, NUM_TRACKS - 1), min_size=1, max_size=6), min_size=1, max_size=6)
 
@@ -77,9 +85,9 @@ def test_ease_is_the_reconstruction_without_a_diagonal(sessions: Sessions, regul
     np.testing.assert_allclose(found, positive_off_diagonal(expected), atol=2e-5)
 
 
-@given(sessions=sessions_drawn, share=st.sampled_from([0.0, 0.4]), normalise=st.booleans())
-def test_slist_solves_the_normal_equations_of_its_rows(sessions: Sessions, share: float, normalise: bool) -> None:
-    left, right = [], []
+def rows_of(sessions: Sessions, share: float, *, normalise: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides of SLIST: whole sessions, then each cut with the tracks before it and after it."""
+    left, right = [np.zeros(NUM_TRACKS)], [np.zeros(NUM_TRACKS)]
 
     def scaled(row: np.ndarray) -> np.ndarray:
         return row / row.sum() if normalise else row
@@ -97,7 +105,12 @@ def test_slist_solves_the_normal_equations_of_its_rows(sessions: Sessions, share
                 after[track] += exp(-distance / 1.5)
             left.append(root * (1 - share) ** 0.5 * scaled(before))
             right.append(root * (1 - share) ** 0.5 * scaled(after))
-    y, z = np.array(left), np.array(right)
+    return np.array(left), np.array(right)
+
+
+@given(sessions=sessions_drawn, share=st.sampled_from([0.0, 0.4]), normalise=st.booleans())
+def test_slist_solves_the_normal_equations_of_its_rows(sessions: Sessions, share: float, normalise: bool) -> None:
+    y, z = rows_of(sessions, share, normalise=normalise)
     expected = np.linalg.solve(y.T @ y + 2.0 * np.eye(NUM_TRACKS), y.T @ z)
     settings = {**SLIST, "share": share, "normalise": normalise}
     if len({track for session in sessions for track in session}) > 1:
@@ -116,6 +129,23 @@ def test_the_bound_of_the_diagonal_between_ease_and_none() -> None:
     gamma = [2.0 if 1 - 2.0 * p <= bound else (1 - bound) / p for p in np.diag(inverse)]
     between = fitted(sessions, {**EASE, "self_weight": bound})._counts.toarray()
     np.testing.assert_allclose(between, positive_off_diagonal(np.eye(NUM_TRACKS) - inverse * gamma), atol=1e-5)
+
+
+def test_the_bound_of_the_diagonal_is_met_where_it_binds() -> None:
+    """Karush-Kuhn-Tucker: a column that is not bound is that of the free solution, and a bound one has its diagonal."""
+    sessions = [[0, 1, 2, 3], [0, 1], [1, 2, 3], [3, 4, 0], [0, 4, 0]]
+    free = fitted(sessions, SLIST)._counts.toarray()
+    assert np.abs(free - fitted(sessions, {**SLIST, "self_weight": 1.0})._counts.toarray()).max() < 1e-6
+    bound = fitted(sessions, {**SLIST, "self_weight": 0.0})._counts.toarray()
+    y, z = rows_of(sessions, 0.4, normalise=True)
+    gram, target = y.T @ y + 2.0 * np.eye(NUM_TRACKS), y.T @ z
+    expected = np.zeros((NUM_TRACKS, NUM_TRACKS))
+    for column in range(NUM_TRACKS):  # without its own row the diagonal is 0, which is the bound
+        others = [track for track in range(NUM_TRACKS) if track != column]
+        whole = np.linalg.solve(gram, target[:, column])
+        part = np.linalg.solve(gram[np.ix_(others, others)], target[others, column])
+        expected[others, column] = part if whole[column] > 0 else whole[others]
+    np.testing.assert_allclose(bound, positive_off_diagonal(expected), atol=2e-5)
 
 
 def test_the_weights_are_summed_over_the_session_and_fall_with_age() -> None:
@@ -157,7 +187,7 @@ def test_too_many_tracks_are_refused_with_a_setting_that_fits() -> None:
     ("changed", "message"),
     [
         ({"share": 2}, "share must be .* got 2; 1 is SLIS, 0 is SLIT"),
-        ({"self_weight": -1}, "self_weight must be .* got -1; 0 is EASE"),
+        ({"self_weight": -1}, "self_weight must be .* got -1; 0 is EASE, null is no bound"),
         ({"regularization": 0}, "regularization must be a number above 0, got 0"),
         ({"num_neighbours": 0}, "num_neighbours must be a whole number of at least 1, got 0"),
         ({"place_decay": "linear"}, "place_decay must be null or a number λ above 0 .* got 'linear'"),
