@@ -62,6 +62,17 @@ class Repeats(nn.Module):
             return F.softplus(self.log_penalty)
         return math.inf if self.rule == "never" else 0.0
 
+    def without_penalty(self) -> None:
+        """Give up a penalty, because the loss compares no candidates and cannot learn it: `auto` is then `always`.
+
+        Raises:
+            InputError: the penalty was asked for.
+        """
+        if self.rule == "penalty" and self.share is None:
+            raise InputError("context.repeats=penalty is learned by loss=softmax alone; use it, or never or always")
+        if self.rule == "penalty":
+            self.rule, self.log_penalty = "always", None
+
     def describe(self) -> str | None:
         """One line about what `auto` chose; None if nothing was chosen.
 

@@ -188,6 +188,14 @@ class HeardRule(Protocol):
         """
         ...
 
+    def without_penalty(self) -> None:
+        """Give up a learned penalty, because the loss cannot learn it.
+
+        Raises:
+            InputError: the penalty was asked for.
+        """
+        ...
+
     def describe(self) -> str | None:
         """One line about a rule that was chosen by the data; None otherwise.
 
@@ -272,7 +280,14 @@ class Context(Protocol):
 
 @runtime_checkable
 class Loss(Protocol):
-    """How the scores of a head are compared with what listeners did. A loss is an `nn.Module`."""
+    """How the scores of a head are compared with what listeners did. A loss is an `nn.Module`.
+
+    Attributes:
+        compares_candidates: whether the next track is compared with other candidates, some of them heard before.
+    """
+
+    if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
+        compares_candidates: bool
 
     def __call__(self, scorer: Scorer, batch: PairBatch, context: "Context") -> Float[Tensor, ""]:
         """Compute the loss of a batch.

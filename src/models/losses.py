@@ -39,6 +39,8 @@ class MSELoss(nn.Module):
         InputError: the training pairs have no shares.
     """
 
+    compares_candidates = False
+
     def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__()
         _needs_shares(vocabulary, "mse")
@@ -78,6 +80,7 @@ class BCELoss(nn.Module):
         InputError: the training pairs have no shares, or an argument is out of range.
     """
 
+    compares_candidates = False
     pull: Tensor
     shrink: Tensor
 
@@ -167,6 +170,7 @@ class SoftmaxLoss(nn.Module):
         Yi et al., Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019.
     """
 
+    compares_candidates = True
     log_q: Tensor
     level: Tensor
     slope: Tensor

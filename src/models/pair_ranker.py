@@ -64,6 +64,8 @@ class PairRanker(LightningModule):
             )
         self.loss: Loss = build("loss", loss, vocabulary)
         self.context = _build_context(context, vocabulary, list(self.scorer.query_parts()))
+        if not self.loss.compares_candidates:
+            self.context.repeats.without_penalty()
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
         self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []

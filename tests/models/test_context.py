@@ -176,6 +176,17 @@ def test_the_share_of_repeats_chooses_the_rule_and_says_so(most: float, learns: 
     ).item()
 
 
+def test_a_loss_that_compares_no_candidates_learns_no_penalty() -> None:
+    with pytest.raises(InputError, match=r"context.repeats=penalty is learned by loss=softmax alone; use it, or never"):
+        session(repeats="penalty").repeats.without_penalty()
+    known = {**vars(example_vocabulary()), "listens": listens([[1, 2, 1, 3]])}
+    repeats = Repeats("auto", type(example_vocabulary())(**known), most=0.1, learns=True)
+    assert repeats.rule == "penalty"
+    repeats.without_penalty()
+    assert (repeats.rule, repeats.penalty()) == ("always", 0.0)
+    assert not list(repeats.parameters())
+
+
 def test_contexts_keep_their_contract() -> None:
     for context in (LAST, session()):
         assert isinstance(context, Context)

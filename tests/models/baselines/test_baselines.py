@@ -21,10 +21,10 @@ from src.errors import InputError
 from src.histories import Histories
 from src.models.baselines import counting as baselines
 from src.models.baselines.counting import Neighbours, Popular, Rules
-from src.models.baselines.module import Baseline
+from src.models.baselines.module import PART, Baseline
 from src.models.baselines.vectors import Als, Bpr, Item2Vec
 from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
-from tests.models.plain import COSINES, LAST_TRACK
+from tests.models.plain import COSINES, LAST_TRACK, SESSION
 
 NUM_TRACKS = 6
 Sessions = list[list[tuple[int, float]]]
@@ -133,6 +133,23 @@ def fitted(model: Callable[..., Any], artists: Sequence[int], sessions: Sessions
     baseline = Baseline(vocabulary=vocabulary, model=model, context=LAST_TRACK, monitor="val/mrr")
     baseline.on_train_start()
     return baseline
+
+
+def test_a_session_adds_the_scores_of_its_tracks_each_divided_by_their_sum() -> None:
+    sessions: Sessions = [[(0, 1.0), (1, 1.0)]] * 3 + [[(0, 1.0), (2, 1.0)], [(3, 1.0), (2, 1.0)], [(3, 1.0), (4, 1.0)]]
+    baseline = fitted(partial(Rules, **MARKOV), [0, 1, 2, 3, 4], sessions)
+    baseline.context = SESSION(baseline._vocabulary, [PART], learns=False, decay=0.5)
+    tracks = np.array([0, 3])  # 3 is the newer one
+    histories = Histories(
+        tracks=tracks,
+        played_ratio=np.full(2, np.nan, np.float32),
+        last=np.array([1, 0]),
+        length=np.array([2, 1]),
+        previous=np.array([3, 0]),
+    )
+    expected = [[0, 0.5 * 0.75, 0.5 + 0.5 * 0.25, 0, 0.5], [0, 0.75, 0.25, 0, 0]]
+    np.testing.assert_allclose(baseline._scores_of(histories).toarray(), expected, rtol=1e-6)
+    assert baseline.ranks(histories, np.array([1, 2]), lambda _: None).tolist() == [3, 2]
 
 
 def lists(model: Baseline, k: int) -> list[list[int]]:
