@@ -45,7 +45,7 @@ from src.terminal.console import console
 from src.terminal.markdown import table as markdown_table
 
 HERE = Path(__file__).parent
-CHOSEN = ROOT / "experiments" / "rivals" / "results.csv"
+CHOSEN = Path(__file__).with_name("quality_settings.csv")
 RESULTS = ROOT / "outputs" / "quality.jsonl"
 OURS, SASREC = "Segue", "SASRec"
 SHARE = 0.95

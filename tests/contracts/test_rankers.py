@@ -16,7 +16,21 @@ from tests.conftest import NUM_RING_TRACKS, build_datamodule
 from tests.contracts.building import fit, make_ranker, names, recipe_of
 from tests.contracts.test_heads import HEADS
 
-BASELINES = ["als", "bpr", "item2vec", "neighbours", "popular", "rules", "share_means", "sticky"]
+BASELINES = [
+    "als",
+    "bpr",
+    "ease",
+    "item2vec",
+    "neighbours",
+    "popular",
+    "rules",
+    "share_means",
+    "slist",
+    "stan",
+    "sticky",
+    "vsknn",
+    "vstan",
+]
 K = 7
 ROWS = np.arange(NUM_RING_TRACKS)
 
@@ -29,7 +43,7 @@ def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataM
 
 
 CONTEXTS = [(name, "last") for name in [*HEADS, *BASELINES]]
-CONTEXTS += [(name, "session") for name in ("convex", "contextual", "rules", "neighbours", "popular")]
+CONTEXTS += [(name, "session") for name in ("convex", "contextual", "rules", "neighbours", "popular", "vstan", "slist")]
 
 
 @pytest.fixture(scope="module", params=CONTEXTS, ids="-".join)

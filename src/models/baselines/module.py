@@ -52,6 +52,26 @@ class Counter(Protocol):
         ...
 
 
+@runtime_checkable
+class SessionCounter(Protocol):
+    """A `Counter` that weights the tracks of a session itself. What it counts need not be a matrix of pairs."""
+
+    def scores(
+        self, counts: csr_array, rows: Int64[np.ndarray, "B H"], shares: Float32[np.ndarray, "B H"]
+    ) -> csr_array:
+        """Score the candidates of a block of queries.
+
+        Args:
+            counts: what `count` returned.
+            rows: rows of the tracks heard, newest first; -1 where a session is shorter.
+            shares: share of each that was played; NaN where unknown.
+
+        Returns:
+            Scores, B × N; positive where there is one. They include those by artists.
+        """
+        ...
+
+
 class Baseline(LightningModule):
     """Reads the training sessions once. It has no loss, no gradients and no predicted share.
 
@@ -107,7 +127,7 @@ class Baseline(LightningModule):
             Rank of each `following`, at least 1; see `retrieval.sparse.mean_ranks` and `retrieval.heard`.
         """
         puts_last = self.context.repeats.penalty() == math.inf
-        if not self.context.is_last or puts_last:
+        if not self.context.is_last or puts_last or isinstance(self._model, SessionCounter):
             return ranks_of_scores(
                 scores=lambda first, end: self._scores_of(histories.part(first, end)),
                 plays=self._model.order,
@@ -160,6 +180,8 @@ class Baseline(LightningModule):
         return *self.top(query_rows, k, on_block), None
 
     def _scores(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
+        if isinstance(self._model, SessionCounter):
+            return self._scores_of(Histories.of_tracks(rows))
         scores = csr_array(self._counts[rows])
         if weight := self._model.artist_weight:
             scores = csr_array(scores + weight * _same_artist(self._vocabulary.catalog.artist_of, rows))
@@ -167,9 +189,14 @@ class Baseline(LightningModule):
 
     def _scores_of(self, histories: Histories) -> csr_array:
         """The scores of all tracks for each history."""
-        if self.context.is_last:
+        model = self._model
+        if self.context.is_last and not isinstance(model, SessionCounter):
             return self._scores(histories.previous)
-        rows, shares = histories.newest(self.context.max_length)
+        if self.context.is_last:
+            histories = Histories.of_tracks(histories.previous)
+        rows, shares = histories.newest(1 if self.context.is_last else self.context.max_length)
+        if isinstance(model, SessionCounter):
+            return model.scores(self._counts, rows, shares)
         line, age = (rows >= 0).nonzero()
         distinct, place = np.unique(rows[line, age], return_inverse=True)
         weight = self.context.weights(PART, torch.from_numpy(age), torch.from_numpy(shares[line, age])).numpy()
@@ -195,7 +222,7 @@ class Baseline(LightningModule):
             state: what `get_extra_state` returned.
         """
         parts = tuple(state[name].numpy(force=True) for name in ("scores", "columns", "starts"))
-        self._counts = csr_array(parts, shape=self._counts.shape)
+        self._counts = csr_array(parts, shape=(len(parts[2]) - 1, self._counts.shape[1]))
 
     def configure_optimizers(self) -> Optimizer:
         """Build an optimizer of an unused number: Lightning saves no checkpoint of a model that has taken no step.

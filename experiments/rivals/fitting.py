@@ -1,0 +1,226 @@
+"""How a piece of `study.py` is fitted: in this process, by `train.py`, or in the Python of another library.
+
+Q queries.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from experiments.rivals.environments import python_of
+from experiments.rivals.spaces import DATA, Model
+from src.callbacks.context import RunContext
+from src.datamodules.pair_datamodule import PairDataModule
+from src.datamodules.pairs import Pairs
+from src.evaluation.ranking import accuracy
+from src.runs.provenance import ROOT
+
+OUTPUTS = ROOT / "outputs" / "rivals"
+QUIET = (
+    "logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null",
+    "callbacks.export=null", "callbacks.resume=null", "callbacks.checkpoint.save_last=false",
+)  # fmt: skip
+"""Leaves out what the study does not read."""
+ALL_QUERIES = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What came of a piece.
+
+    Args:
+        val: mean of each ranking metric over all validation queries.
+        ranks: rank of each test query; None for a trial, which does not read the test set.
+        fit_s: time of fitting; with `train.py`, of the epochs.
+        query_ms: time of ranking one query over the whole catalogue, in ms; NaN where not measured.
+    """
+
+    val: dict[str, float]
+    ranks: np.ndarray | None
+    fit_s: float
+    query_ms: float
+
+
+@cache
+def the_data(data: str) -> tuple[PairDataModule, dict[str, Pairs]]:
+    """A data set and its queries for validation and test."""
+    words = [*DATA[data], "model=popular"]
+    with tempfile.TemporaryDirectory() as folder:
+        config = composed([*words, f"callbacks.ranking.max_val_queries={ALL_QUERIES}"], Path(folder))
+        datamodule = instantiate(config.datamodule, _convert_="all")
+        datamodule.prepare_data()
+        datamodule.setup()
+        ranking = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule))
+    return datamodule, ranking.queries
+
+
+def composed(words: Sequence[str], run_dir: Path) -> Any:
+    """The config of `python train.py <words>`."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        return compose("train", overrides=[*words, f"run_dir={run_dir}"])
+
+
+def fit(data: str, model: Model, settings: Sequence[str], *, seed: int, tests: bool) -> Fitted:
+    """Fit a model and rank the queries.
+
+    Args:
+        data: name of the data.
+        model: the model.
+        settings: its settings, `name=value`.
+        seed: of the run.
+        tests: whether the test queries are ranked too.
+
+    Returns:
+        The metrics, and the ranks of the test queries.
+    """
+    words = [*DATA[data], *model.words, *model.of_data.get(data, ())]
+    if model.kind == "counting":
+        return _count([*words, *settings, f"seed={seed}"], data, tests=tests)
+    if model.kind == "head":
+        return _train([*words, *settings, f"seed={seed}"], data, tests=tests)
+    return _sequence(model.kind, data, settings, seed=seed, tests=tests)
+
+
+def _count(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
+    datamodule, queries = the_data(data)
+    with tempfile.TemporaryDirectory() as folder:
+        ranker = instantiate(composed(words, Path(folder)).ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+    started = time.perf_counter()
+    ranker.on_train_start()  # counts
+    counted = time.perf_counter()
+    ranks = {
+        name: ranker.ranks(datamodule.histories(queries[name]), queries[name].following, lambda _: None)
+        for name in (("val", "test") if tests else ("val",))
+    }
+    query_ms = 1e3 * (time.perf_counter() - counted) / sum(map(len, ranks.values()))
+    return Fitted(val=means(ranks["val"]), ranks=ranks.get("test"), fit_s=counted - started, query_ms=query_ms)
+
+
+def _train(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
+    _, queries = the_data(data)
+    largest = [f"callbacks.ranking.max_val_queries={ALL_QUERIES}"]
+    if not tests:
+        largest.append("callbacks.ranking.max_test_queries=1")
+    with tempfile.TemporaryDirectory() as folder:
+        run([sys.executable, "train.py", *QUIET, *words, *largest, f"hydra.run.dir={folder}/run"])
+        metrics = json.loads((Path(folder) / "run" / "metrics.json").read_text(encoding="utf-8"))
+        ranks = None
+        if tests:
+            table = pd.read_parquet(Path(folder) / "run" / "test_queries.parquet")
+            assert np.array_equal(table["session"], queries["test"].session)  # the same queries in the same order
+            ranks = table["rank"].to_numpy()
+    val = {name.removeprefix("val/"): value for name, value in metrics.items() if name.startswith("val/")}
+    return Fitted(val=val, ranks=ranks, fit_s=metrics["fit_seconds"], query_ms=float("nan"))
+
+
+def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, tests: bool) -> Fitted:
+    """Train a model of another library on our sessions in its own Python, and rank our queries by its vectors."""
+    datamodule, queries = the_data(data)
+    python = python_of(library)
+    names = ("val", "test") if tests else ("val",)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        listens = datamodule.vocabulary.listens
+        played = listens.where(~(listens.played_ratio < np.float32(0.5)))
+        arrays: dict[str, Any] = {"session": played.session, "track": played.track}
+        for part in names:
+            histories = datamodule.histories(queries[part])
+            arrays[f"history_{part}"] = histories.newest(int(histories.length.max()))[0]
+            arrays[f"previous_{part}"], arrays[f"following_{part}"] = histories.previous, queries[part].following
+        np.savez(folder / "sessions.npz", **arrays)
+        own = dict(setting.split("=") for setting in settings)
+        (folder / "settings.json").write_text(json.dumps({**own, "seed": seed}), encoding="utf-8")
+        run([python, str(Path(__file__).with_name(f"{library}_model.py")), str(folder)])
+        with np.load(folder / "vectors.npz") as file:
+            vectors = dict(file)
+        seconds = json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
+        started = time.perf_counter()
+        ranks = {
+            part: ranks_by_vectors(
+                vectors[f"queries_{part}"],
+                items=vectors["items"],
+                item_rows=vectors["item_rows"],
+                heard=arrays[f"history_{part}"],
+                previous=arrays[f"previous_{part}"],
+                following=arrays[f"following_{part}"],
+                plays=datamodule.vocabulary.plays,
+            )
+            for part in names
+        }
+    query_ms = 1e3 * (time.perf_counter() - started) / sum(map(len, ranks.values()))
+    return Fitted(val=means(ranks["val"]), ranks=ranks.get("test"), fit_s=seconds["fit"], query_ms=query_ms)
+
+
+def ranks_by_vectors(
+    queries: np.ndarray,
+    *,
+    items: np.ndarray,
+    item_rows: np.ndarray,
+    heard: np.ndarray,
+    previous: np.ndarray,
+    following: np.ndarray,
+    plays: np.ndarray,
+    block: int = 512,
+) -> np.ndarray:
+    """Rank by inner products with the rules of the baselines.
+
+    Tracks without a vector come after all others, by plays; tracks that were heard come last. Candidates that tie share
+    the mean of the ranks they occupy. `previous` is no candidate.
+
+    Args:
+        queries: a vector for each query; all 0 where the model knows no track of the session.
+        items: a vector for each track that the model knows.
+        item_rows: rows of these tracks.
+        heard: rows of the tracks of each session, -1 where there is none.
+        previous: row that is no candidate.
+        following: row that is ranked.
+        plays: plays of each track in training.
+        block: number of queries ranked at once.
+    """
+    ranks = np.empty(len(queries))
+    base = plays / (plays.max() + 1) - 2e6  # float64: plays stay distinct
+    for start in range(0, len(queries), block):
+        part = slice(start, start + block)
+        scores = np.tile(base, (len(queries[part]), 1))
+        scores[:, item_rows] = queries[part] @ items.T
+        unknown = ~queries[part].any(1)
+        scores[unknown] = base
+        line, place = (heard[part] >= 0).nonzero()
+        scores[line, heard[part][line, place]] = base[heard[part][line, place]] - 1e6
+        lines = np.arange(len(scores))
+        of_target = scores[lines, following[part]][:, None].copy()
+        scores[lines, previous[part]] = -np.inf
+        ranks[part] = (scores > of_target).sum(1) + ((scores == of_target).sum(1) + 1) / 2
+    return ranks
+
+
+def means(ranks: np.ndarray) -> dict[str, float]:
+    """The mean of each ranking metric."""
+    return {str(name): float(value) for name, value in accuracy(ranks).mean().items()}
+
+
+def run(command: Sequence[str]) -> None:
+    """Run a process in one thread; its output is shown only if it fails."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    with contextlib.suppress(KeyboardInterrupt):
+        done = subprocess.run(
+            list(command), cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        return
+    raise SystemExit(130)

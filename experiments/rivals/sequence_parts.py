@@ -1,0 +1,112 @@
+"""What the scripts for other libraries share. It runs in their Python, therefore it imports numpy and torch alone.
+
+Q queries, M tracks that a model knows, V width of a vector, H tracks of a history.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+MAX_EPOCHS, PATIENCE = 30, 3
+"""Training ends after so many epochs, or when the best epoch is so many epochs ago."""
+QUERIES_AT_ONCE = 512
+
+
+class Task:
+    """What `fitting.py` left in a folder, the best epoch so far, and the clock.
+
+    Args:
+        defaults: settings of the first trial by name; others get their types from them.
+    """
+
+    def __init__(self, defaults: dict[str, Any]) -> None:
+        torch.set_num_threads(1)
+        self.folder = Path(sys.argv[1])
+        with np.load(self.folder / "sessions.npz") as file:
+            self.given: dict[str, np.ndarray] = dict(file)
+        own = json.loads((self.folder / "settings.json").read_text(encoding="utf-8"))
+        self.seed = int(own.pop("seed"))
+        self.settings = {name: type(value)(own.get(name, value)) for name, value in defaults.items()}
+        self.parts = [name.removeprefix("history_") for name in self.given if name.startswith("history_")]
+        self.best, self.epoch_of_best, self.epoch = -1.0, 0, 0
+        self.state: dict[str, torch.Tensor] = {}
+        self._started, self._paused = time.perf_counter(), 0.0
+
+    def is_finished(
+        self, network: torch.nn.Module, queries: np.ndarray, item_rows: np.ndarray, items: np.ndarray, started: float
+    ) -> bool:
+        """Compare an epoch with the best, and keep its weights if it is better.
+
+        Args:
+            network: whose weights are kept.
+            queries: vectors of the validation queries.
+            item_rows: rows of the tracks that the model knows.
+            items: their vectors.
+            started: time at which the evaluation began; it does not count as training.
+        """
+        value = self._ndcg(queries, item_rows, items)
+        self.epoch += 1
+        if value > self.best:
+            self.best, self.epoch_of_best = value, self.epoch
+            self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        self._paused += time.perf_counter() - started
+        return self.epoch - self.epoch_of_best >= PATIENCE or self.epoch >= MAX_EPOCHS
+
+    def _ndcg(self, queries: np.ndarray, item_rows: np.ndarray, items: np.ndarray) -> float:
+        """ndcg@10 of the validation queries; tracks that were heard are no candidates."""
+        heard, following = self.given["history_val"], self.given["following_val"]
+        place = np.full(1 + max(int(heard.max()), int(following.max()), int(item_rows.max())), -1)
+        place[item_rows] = np.arange(len(item_rows))
+        total = 0.0
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            part = slice(start, start + QUERIES_AT_ONCE)
+            scores = torch.from_numpy(queries[part]) @ torch.from_numpy(items).T
+            line, nth = (heard[part] >= 0).nonzero()
+            places = place[heard[part][line, nth]]
+            scores[line[places >= 0], places[places >= 0]] = -torch.inf
+            target = place[following[part]]
+            of_target = scores[np.arange(len(scores)), target.clip(0)]
+            rank = 1 + (scores > of_target[:, None]).sum(1).numpy()
+            found = (target >= 0) & (rank <= 10) & np.isfinite(of_target.numpy())
+            total += float((found / np.log2(1 + rank)).sum())
+        return total / len(queries)
+
+    def padded(self, part: str, inner: np.ndarray) -> np.ndarray:
+        """The newest tracks of histories, newest first, as numbers of the library; 0 after the last.
+
+        Tracks that the model does not know are skipped.
+
+        Args:
+            part: `val` or `test`.
+            inner: number of each row in the library; 0 where the model does not know it.
+        """
+        history = self.given[f"history_{part}"]
+        known = np.where(history >= 0, inner[history], 0)
+        order = np.argsort(known == 0, axis=1, kind="stable")
+        known = np.take_along_axis(known, order, axis=1)[:, : self.settings["max_length"]]
+        return np.pad(known, ((0, 0), (0, self.settings["max_length"] - known.shape[1])))
+
+    def num_rows(self) -> int:
+        """One more than the largest row that occurs."""
+        return 1 + max(
+            int(self.given["track"].max()), *(int(self.given[f"history_{part}"].max()) for part in self.parts)
+        )
+
+    def write(self, queries: dict[str, np.ndarray], item_rows: np.ndarray, items: np.ndarray) -> None:
+        """Write the vectors of the best epoch, and the training time.
+
+        Args:
+            queries: vectors of the queries of each part.
+            item_rows: rows of the tracks that the model knows.
+            items: their vectors.
+        """
+        seconds = time.perf_counter() - self._started - self._paused
+        arrays: dict[str, Any] = {f"queries_{part}": vectors for part, vectors in queries.items()}
+        np.savez(self.folder / "vectors.npz", **{**arrays, "item_rows": item_rows, "items": items})
+        record = {"fit": seconds, "epoch": self.epoch_of_best}
+        (self.folder / "seconds.json").write_text(json.dumps(record), encoding="utf-8")

@@ -1,0 +1,156 @@
+"""Ours and rivals with the same context: python experiments/rivals/study.py
+
+Each model is tuned with the same number of trials on validation ndcg@10. The first trial has the settings of `conf/`,
+the others are drawn at random from `spaces.py`. The chosen settings are trained with several seeds, where something is
+random, and the test queries are ranked once. Every trial and every final run is a *piece*: one line of `pieces.csv`.
+A stopped study continues with the pieces that the file does not have.
+"""
+
+import argparse
+import csv
+import io
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from experiments.rivals import tables
+from experiments.rivals.fitting import OUTPUTS, fit
+from experiments.rivals.spaces import DATA, MODELS, settings_of
+from src.runs.atomic import write_whole
+from src.runs.provenance import git_state
+from src.terminal.quiet import silence_libraries
+
+HERE = Path(__file__).parent
+PIECES = HERE / "pieces.csv"
+COLUMNS = ("data", "model", "part", "number", "val_ndcg_at_10", "fit_s", "query_ms", "settings", "commit")
+FINAL, TRIAL = "final", "trial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A trial, or a final run.
+
+    Args:
+        data: name of the data.
+        model: name of the model.
+        part: `trial` or `final`.
+        number: of the trial, or the seed.
+    """
+
+    data: str
+    model: str
+    part: str
+    number: int
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What makes it the same piece in the file."""
+        return self.data, self.model, self.part, str(self.number)
+
+    @property
+    def ranks_path(self) -> Path:
+        """Where the ranks of the test queries of a final run are."""
+        name = f"{self.data}_{self.model}_{self.number}".replace(", ", "-").replace(" ", "-")
+        return OUTPUTS / "ranks" / f"{name}.npy"
+
+
+def known() -> dict[tuple[str, ...], dict[str, str]]:
+    """The lines of the file by key."""
+    if not PIECES.exists():
+        return {}
+    with PIECES.open(encoding="utf-8", newline="") as file:
+        return {tuple(line[name] for name in COLUMNS[:4]): line for line in csv.DictReader(file)}
+
+
+def append(line: dict[str, str]) -> None:
+    """Append a line in one write, therefore several processes can share the file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    if not PIECES.exists():
+        writer.writeheader()
+    writer.writerow(line)
+    descriptor = os.open(PIECES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, text.getvalue().encode())
+    finally:
+        os.close(descriptor)
+
+
+def missing(data: str, model: str, *, trials: int, seeds: int) -> Iterator[Piece]:
+    """The pieces of a model that the file does not have: trials first, final runs when all trials are there.
+
+    A final run is repeated where a later trial is better than the one that it is of.
+    """
+    num_trials = trials if MODELS[model].space else 1
+    for part, numbers in (
+        (TRIAL, range(num_trials)),
+        (FINAL, range(1, 1 + (seeds if MODELS[model].is_random else 1))),
+    ):
+        for number in numbers:
+            piece = Piece(data=data, model=model, part=part, number=number)
+            line = known().get(piece.key)
+            is_stale = line is not None and part == FINAL and line["settings"].split() != [*chosen(data, model)]
+            if line is None or is_stale:
+                yield piece
+
+
+def chosen(data: str, model: str) -> tuple[str, ...]:
+    """The settings with the best validation metric among the trials of a model."""
+    trials = [line for key, line in known().items() if key[:3] == (data, model, TRIAL)]
+    best = max(trials, key=lambda line: float(line["val_ndcg_at_10"]))
+    return tuple(best["settings"].split())
+
+
+def run(piece: Piece) -> None:
+    """Fit a piece and append its line."""
+    is_final = piece.part == FINAL
+    settings = chosen(piece.data, piece.model) if is_final else settings_of(piece.data, piece.model, piece.number)
+    model = MODELS[piece.model]
+    fitted = fit(piece.data, model, settings, seed=piece.number if is_final else 1, tests=is_final)
+    if fitted.ranks is not None:
+        piece.ranks_path.parent.mkdir(parents=True, exist_ok=True)
+        ranks = fitted.ranks
+        write_whole(piece.ranks_path, lambda partial: _save(partial, ranks))
+    values = (fitted.val["ndcg_at_10"], fitted.fit_s, fitted.query_ms)
+    numbers = [f"{value:.6g}" for value in values]
+    append(dict(zip(COLUMNS, [*piece.key, *numbers, " ".join(settings), git_state()["git_commit"][:9]], strict=True)))
+
+
+def _save(path: Path, ranks: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, ranks)
+
+
+def main() -> None:
+    """Run the missing pieces and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", choices=[*DATA], default=[*DATA])
+    parser.add_argument("--only", nargs="+", choices=[*MODELS], default=[*MODELS], metavar="MODEL")
+    parser.add_argument("--trials", type=int, default=8, help="trials of each model (default: 8)")
+    parser.add_argument("--seeds", type=int, default=5, help="final runs of a model with randomness (default: 5)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
+    parser.add_argument("--tables", action="store_true", help="only write the tables of the pieces that are there")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    silence_libraries()
+    end = time.monotonic() + 60 * options.minutes
+    wanted = [(data, model) for model in options.only for data in options.data]
+    for data, model in [] if options.tables else wanted:
+        for piece in missing(data, model, trials=options.trials, seeds=options.seeds):
+            if time.monotonic() > end:
+                break
+            run(piece)
+            print(" ".join(piece.key), known()[piece.key]["val_ndcg_at_10"], flush=True)
+    tables.write(HERE, known(), OUTPUTS / "ranks")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Tables of `study.py`: every model, by position in the session and by its length, and the paired tests.
+
+R runs, Q test queries.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from experiments.rivals.fitting import the_data
+from experiments.rivals.spaces import DATA, MODELS
+from src.evaluation.ranking import ndcg_at, recall_at
+from src.runs.atomic import write_record, write_whole
+from src.runs.provenance import provenance
+from src.statistics.holm import holm
+from src.statistics.intervals import MeanInterval
+from src.statistics.paired import QueryScores, paired_difference
+from src.terminal.markdown import table
+from src.terminal.numbers import p_value
+
+LEVEL = 0.95
+METRICS = {"recall@10": recall_at, "ndcg@10": ndcg_at}
+POSITIONS = {"1 heard": (1, 1), "2 to 4": (2, 4), "5 or more": (5, 10**9)}
+"""Number of tracks heard before the next one."""
+LENGTHS = {"2 to 5 tracks": (2, 5), "6 to 15": (6, 15), "16 or more": (16, 10**9)}
+"""Number of tracks of the whole session."""
+Lines = Mapping[tuple[str, ...], Mapping[str, str]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result:
+    """The final runs of a model.
+
+    Args:
+        val: validation ndcg@10 of the chosen trial.
+        trials: number of trials.
+        values: of each metric, for each run and query, R × Q.
+        fit_s: mean of the runs.
+        query_ms: mean of the runs.
+    """
+
+    val: float
+    trials: int
+    values: dict[str, np.ndarray]
+    fit_s: float
+    query_ms: float
+
+
+def results(data: str, lines: Lines, ranks: Path) -> dict[str, Result]:
+    """The models that have final runs on a data set."""
+    found = {}
+    for model in MODELS:
+        runs = {key[3]: line for key, line in lines.items() if key[:3] == (data, model, "final")}
+        trials = [float(line["val_ndcg_at_10"]) for key, line in lines.items() if key[:3] == (data, model, "trial")]
+        name = f"{data}_{model}".replace(", ", "-").replace(" ", "-")
+        paths = [ranks / f"{name}_{number}.npy" for number in runs]
+        if not runs or not all(path.exists() for path in paths):
+            continue
+        of_runs = np.stack([np.load(path) for path in paths])
+        found[model] = Result(
+            val=max(trials),
+            trials=len(trials),
+            values={metric: np.stack([of(run, 10) for run in of_runs]) for metric, of in METRICS.items()},
+            fit_s=float(np.mean([float(line["fit_s"]) for line in runs.values()])),
+            query_ms=float(np.mean([float(line["query_ms"]) for line in runs.values()])),
+        )
+    return found
+
+
+def write(folder: Path, lines: Lines, ranks: Path) -> None:
+    """Write `results.md` and `provenance.json`.
+
+    Args:
+        folder: of the study.
+        lines: of `pieces.csv`.
+        ranks: folder of the ranks of the test queries.
+    """
+    of_data = {data: found for data in DATA if (found := results(data, lines, ranks))}
+    text, tests = list[str](), list[tuple[list[str], float]]()
+    for data, found in of_data.items():
+        datamodule, queries = the_data(data)
+        session, position = queries["test"].session, queries["test"].length
+        length = np.bincount(datamodule.sessions.listens.session)[session]
+        text += [f"## {data}", "", f"{len(session):,} test queries of {len(np.unique(session)):,} sessions.", ""]
+        text += [*_main(found, session), "", "ndcg@10 by the number of tracks heard, and by the length of the session:"]
+        text += ["", *_slices(found, position, length), ""]
+        tests += _tests(data, found, session)
+    if tests:
+        corrected = holm([p for _, p in tests])
+        cells = [[*row, p_value(p)] for (row, _), p in zip(tests, corrected, strict=True)]
+        head = ["data", "ours", "best rival", "metric", "ours − rival", "from", "to (95 %)", "Holm's p"]
+        text += ["## Ours and the rival that validates best", "", *table(head, cells, "llllrrrr"), ""]
+    body = "\n".join(text)
+    write_whole(folder / "results.md", lambda partial: partial.write_text(body, encoding="utf-8"))
+    write_record(provenance(), folder / "provenance.json")
+
+
+def _main(found: Mapping[str, Result], session: np.ndarray) -> list[str]:
+    cells = []
+    for model, result in sorted(found.items(), key=lambda item: -item[1].val):
+        row = [model, str(result.trials), str(len(result.values["ndcg@10"])), f"{result.val:.4f}"]
+        for values in result.values.values():
+            interval = MeanInterval.of_clusters(values.mean(0), session, LEVEL)
+            row += [f"{interval.mean:.4f}", f"{interval.upper - interval.mean:.4f}"]
+        query = "" if np.isnan(result.query_ms) else f"{result.query_ms:.2f}"
+        cells.append([*row, f"{result.fit_s:.1f}", query])
+    head = ["model", "trials", "runs", "val ndcg@10", "recall@10", "±", "ndcg@10", "±", "fit, s", "query, ms"]
+    return table(head, cells, "lrrrrrrrrr")
+
+
+def _slices(found: Mapping[str, Result], position: np.ndarray, length: np.ndarray) -> list[str]:
+    parts = [(position >= low) & (position <= high) for low, high in POSITIONS.values()]
+    parts += [(length >= low) & (length <= high) for low, high in LENGTHS.values()]
+    cells = [["queries", *(str(int(part.sum())) for part in parts)]]
+    for model, result in sorted(found.items(), key=lambda item: -item[1].val):
+        values = result.values["ndcg@10"].mean(0)
+        cells.append([model, *(f"{values[part].mean():.4f}" if part.any() else "" for part in parts)])
+    return table(["model", *POSITIONS, *LENGTHS], cells, "l" + "r" * len(parts))
+
+
+def _tests(data: str, found: Mapping[str, Result], session: np.ndarray) -> list[tuple[list[str], float]]:
+    rivals = {model: result for model, result in found.items() if not MODELS[model].is_ours}
+    if not rivals:
+        return []
+    best = max(rivals, key=lambda model: rivals[model].val)
+    _, numbered = np.unique(session, return_inverse=True)
+    tests = []
+    for model in (model for model in found if MODELS[model].is_ours):
+        for metric in METRICS:
+            ours, theirs = (QueryScores.of(of.values[metric], numbered) for of in (found[model], rivals[best]))
+            one = paired_difference(ours, theirs, LEVEL)
+            row = [data, model, best, metric, *(f"{x:+.4f}" for x in (one.difference, one.lower, one.upper))]
+            tests.append((row, one.p_value))
+    return tests

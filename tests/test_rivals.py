@@ -1,0 +1,76 @@
+"""The study of rivals: trials, the file of pieces, and ranks by vectors of other libraries."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.rivals import study
+from experiments.rivals.fitting import ranks_by_vectors
+from experiments.rivals.spaces import DATA, MODELS, Log, settings_of
+from tests.contracts.building import composed
+
+IN_PROCESS = [name for name, model in MODELS.items() if model.kind in ("counting", "head")]
+
+
+@pytest.mark.parametrize("name", IN_PROCESS)
+def test_the_words_of_every_trial_compose(name: str) -> None:
+    model, data = MODELS[name], next(iter(MODELS[name].of_data), "yes")
+    words = [*DATA[data], *model.words, *model.of_data.get(data, ()), *settings_of(data, name, 1)]
+    assert composed(*words).model._target_
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_trials_are_drawn_from_the_space_and_are_the_same_in_every_process(name: str) -> None:
+    assert settings_of("yes", name, 0) == ()
+    drawn = dict(setting.split("=") for setting in settings_of("yes", name, 3))
+    assert dict(setting.split("=") for setting in settings_of("yes", name, 3)) == drawn
+    assert drawn.keys() == MODELS[name].space.keys()
+    for key, choices in MODELS[name].space.items():
+        if isinstance(choices, list):
+            assert drawn[key] in map(str, choices)
+        else:
+            low, high = (choices.low, choices.high) if isinstance(choices, Log) else choices
+            assert 0.999 * low <= float(drawn[key]) <= 1.001 * high
+
+
+def test_a_stopped_study_goes_on_with_the_missing_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "PIECES", tmp_path / "pieces.csv")
+
+    def left() -> list[tuple[str, ...]]:
+        return [piece.key for piece in study.missing("yes", "SASRec", trials=2, seeds=2)]
+
+    assert [key[2:] for key in left()] == [("trial", "0"), ("trial", "1"), ("final", "1"), ("final", "2")]
+    for number, value in (("0", "0.1"), ("1", "0.3")):
+        line = dict.fromkeys(study.COLUMNS, "")
+        line |= {"data": "yes", "model": "SASRec", "part": "trial", "number": number, "val_ndcg_at_10": value}
+        study.append({**line, "settings": f"dim={number}"})
+    assert [key[2:] for key in left()] == [("final", "1"), ("final", "2")]
+    assert study.chosen("yes", "SASRec") == ("dim=1",)
+    for number, settings in (("1", "dim=1"), ("2", "dim=0")):
+        line = {**dict.fromkeys(study.COLUMNS, ""), "data": "yes", "model": "SASRec", "part": "final"}
+        study.append({**line, "number": number, "settings": settings})
+    assert [key[2:] for key in left()] == [("final", "2")]  # of a trial that is not the best any more
+
+
+def test_ranks_by_vectors_are_those_of_sorting() -> None:
+    """Known tracks by score, then unknown ones by plays, then those that were heard; `previous` is left out."""
+    plays = np.array([5, 1, 9, 3, 7, 2])
+    item_rows, items = np.array([0, 1, 2]), np.array([[1.0, 0.0], [0.5, 0.0], [0.9, 0.0]])
+    queries = np.array([[1.0, 0.0], [0.0, 0.0]])
+    heard, previous = np.array([[5, 2, -1], [5, -1, -1]]), np.array([5, 5])
+    orders = [[0, 1, 4, 3, 2], [2, 4, 0, 3, 1]]
+    for line, order in enumerate(orders):
+        for rank, following in enumerate(order, start=1):
+            both = np.array([following, following])
+            ranks = ranks_by_vectors(
+                queries,
+                items=items,
+                item_rows=item_rows,
+                heard=heard,
+                previous=previous,
+                following=both,
+                plays=plays,
+                block=1,
+            )
+            assert ranks[line] == rank
