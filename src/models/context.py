@@ -314,6 +314,26 @@ class Session(nn.Module):
             return age_weight.expand(share.shape)
         return age_weight * torch.where(share.isnan(), 1.0, skipped + (1 - skipped) * share.nan_to_num())
 
+    def _slopes(
+        self, part: str, age: Int64[Tensor, "E"], share: Float[Tensor, "E"]
+    ) -> list[tuple[Float[Tensor, ""], Float[Tensor, "E"]]]:
+        """The learned numbers of `weights`, each with the derivative of the weights.
+
+        The gradient of a number then needs one more sum. The gradient of every single weight takes five times as long.
+        """
+        if not torch.is_grad_enabled():
+            return []
+        decay, skipped = self.decay(part), self.skipped()
+        slopes = []
+        with torch.no_grad():
+            if isinstance(decay, Tensor):
+                of_share = torch.where(share.isnan(), 1.0, skipped + (1 - skipped) * share.nan_to_num())
+                slopes.append((decay, age * decay ** (age - 1).clamp(min=0) * of_share))
+            if isinstance(skipped, Tensor):
+                age_weight = torch.as_tensor(decay, device=age.device) ** age
+                slopes.append((skipped, age_weight * torch.where(share.isnan(), 0.0, 1 - share.nan_to_num())))
+        return slopes
+
     def queries(
         self,
         scorer: Scorer,
@@ -338,9 +358,10 @@ class Session(nn.Module):
         age = torch.arange(history.shape[1], device=history.device).expand(history.shape)[is_there]
         played, pieces, end = share[is_there], [], 0
         for name, part in scorer.query_parts().items():
-            weight = self.weights(name, age, played)
-            table = vectors[:, part.columns]
-            summed = F.embedding_bag(place, table, start, mode="sum", per_sample_weights=weight.to(table.dtype))
+            table = vectors[:, part.columns].contiguous()
+            summed = _weighted_sum(place, start, table, self.weights(name, age, played).detach())
+            for number, slope in self._slopes(name, age, played):
+                summed = summed + (number - number.detach()) * _weighted_sum(place, start, table.detach(), slope)
             pieces.append(self._normalised(name, summed, part.length))
             end = part.columns.stop
         pieces.append(vectors[:, end:][place[start]])
@@ -395,6 +416,12 @@ def heard_before(history: Int64[Tensor, "B H"], following: Int64[Tensor, "B"]) -
         True for each pair whose next track was heard before.
     """
     return (history == following[:, None]).any(1)
+
+
+def _weighted_sum(
+    place: Int64[Tensor, "E"], start: Int64[Tensor, "B"], table: Float[Tensor, "U W"], weight: Float[Tensor, "E"]
+) -> Float[Tensor, "B W"]:
+    return F.embedding_bag(place, table, start, mode="sum", per_sample_weights=weight.to(table.dtype))
 
 
 def _places(previous: Int64[Tensor, "B"]) -> Int64[Tensor, "B"]:
