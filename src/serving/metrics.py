@@ -4,11 +4,11 @@ The environment variable `PROMETHEUS_MULTIPROC_DIR` must name a folder before th
 """
 
 import logging
-import struct
-import time
+import os
 from collections import Counter as Counted
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -21,8 +21,6 @@ from src.serving.worker_table import WorkerTable
 _log = logging.getLogger("segue.serving")
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
-
-_READ_PAUSES_S = (0.001, 0.01, 0.05)
 
 name_files_by_worker()
 
@@ -111,17 +109,11 @@ class _WorkerFiles(Collector):
     """What the workers have counted in their files."""
 
     def collect(self) -> Iterable[Metric]:
-        for pause_s in _READ_PAUSES_S:
-            try:
-                return _read_files()
-            except struct.error:  # a worker that starts has created a file and not filled it yet
-                time.sleep(pause_s)
-        return _read_files()
-
-
-def _read_files() -> Iterable[Metric]:
-    metrics: Iterable[Metric] = MultiProcessCollector(None).collect()
-    return metrics
+        # a worker that starts creates its files empty, and one that is killed in that moment leaves them so
+        files = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db")
+        filled = sorted(str(path) for path in files if path.stat().st_size)
+        metrics: Iterable[Metric] = MultiProcessCollector.merge(filled, accumulate=True)
+        return metrics
 
 
 class _WorkerMetrics(Collector):

@@ -30,7 +30,8 @@ RING = ("datamodule.pairing=consecutive", "trainer.max_epochs=6")
 """What is loved on the ring is the next track."""
 VOLATILE = ("mlflow_run_id", "fit_seconds")
 FILES = {
-    *("config.yaml", "metrics.json", "recommendations.jsonl", "run.json", "test_queries.parquet", "top_tracks.json")
+    *("config.yaml", "metrics.json", "recommendations.jsonl", "run.json", "test_queries.parquet", "top_tracks.json"),
+    "vectors.npz",
 }
 PLOTS = {"artists.png", "calibration.png", "learning_curve.png", "popularity.png", "scores.png"}
 DIRTY = {"uncommitted.diff"}
@@ -433,7 +434,7 @@ def test_help_is_readable_and_needs_no_heavy_import(tmp_path: Path) -> None:
     done = train(tmp_path, "--help")
     for word in (
         "datamodule.path=<folder>",
-        "model: als, artist, bpr, contextual, convex, item2vec",
+        "model: als, artist, bpr, contextual, convex, ease",
         "experiment=published",
     ):
         assert word in done.stdout
