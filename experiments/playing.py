@@ -1,0 +1,196 @@
+"""What several studies do: train a model on simulated logs, and play its lists to the listeners of the same world.
+
+A study has many *pieces*; each is trained and played once, and its lines are appended to a CSV file. A stopped study
+continues with the pieces that the file does not have.
+"""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from src.runs.provenance import ROOT, git_state
+from src.simulation.listening import Heard, ListeningTest
+from src.simulation.policies import Lists
+from src.simulation.world import World
+from src.statistics.intervals import MeanInterval
+from src.terminal.progress import progress
+
+QUICK = (
+    "logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null",
+    "callbacks.ranking.max_val_queries=500", "callbacks.ranking.max_test_queries=2000",
+    "callbacks.checkpoint.save_last=false", "callbacks.resume=null",
+)  # fmt: skip
+"""Leaves out what no study reads."""
+PICKS: Mapping[str, tuple[str, int]] = {
+    "uniform": ("uniform", 0),
+    "weighted": ("weighted", 0),
+    "ranked": ("ranked", 0),
+    "ranked, gap 3": ("ranked", 3),
+}
+"""How a track is chosen from a list: the rule, and `artist_gap`."""
+SESSIONS = 100_000
+"""Sessions of a listening test, half of them of listeners kept for validation."""
+LEVEL = 0.95
+"""Of the intervals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A model to train and to play.
+
+    Args:
+        part: of the study.
+        model: name in the tables.
+        words: of `train.py`, which make this model.
+        world: seed of the world.
+        sessions: number of sessions of the logs.
+        seed: of training.
+        picks: names of PICKS.
+        listeners: `test`, or `val` for choosing.
+    """
+
+    part: str
+    model: str
+    words: tuple[str, ...]
+    world: int
+    sessions: int
+    seed: int
+    picks: tuple[str, ...]
+    listeners: str = "test"
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes it the same piece in a CSV file."""
+        return self.part, self.model, str(self.world), str(self.sessions), str(self.seed)
+
+
+COLUMNS = (
+    "part", "model", "world", "sessions", "seed", "pick", "time", "lower", "upper", "coverage", "hits", "same_artist",
+    "fallbacks", "train_s", "commit",
+)  # fmt: skip
+
+
+def world_words(seed: int) -> tuple[str, ...]:
+    """The words of a world of published size."""
+    return "world=published", f"world.seed={seed}"
+
+
+@cache
+def the_world(seed: int) -> World:
+    """A world of published size."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        world: World = instantiate(compose("simulate", list(world_words(seed))).world, _convert_="all")
+    return world
+
+
+@cache
+def the_test(seed: int) -> ListeningTest:
+    """The sessions that every recommender of a world is played to."""
+    return ListeningTest(the_world(seed), sessions=SESSIONS, seed=1, hits=100)
+
+
+def train(piece: Piece, folder: Path) -> float:
+    """Train the model of a piece, unless its folder has the recommendations.
+
+    Returns:
+        Seconds of the run, start-up and reading the logs included; NaN if it was there.
+    """
+    if (folder / "metrics.json").exists():
+        return float("nan")
+    shutil.rmtree(folder, ignore_errors=True)
+    words = ["datamodule=simulated", f"datamodule.prepare.sessions={piece.sessions}", *world_words(piece.world)]
+    command = [sys.executable, "train.py", *words, f"seed={piece.seed}", f"hydra.run.dir={folder}", *QUICK]
+    started = time.perf_counter()
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    done = subprocess.run(
+        [*command, *piece.words], cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command + list(piece.words))}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return time.perf_counter() - started
+
+
+def play(piece: Piece, folder: Path, pick: str) -> Heard:
+    """What the listeners of its world hear from the lists of a piece."""
+    rule, gap = PICKS[pick]
+    world = the_world(piece.world)
+    lists = Lists(path=str(folder / "recommendations.jsonl"), pick=rule, artist_gap=gap, world=world)
+    return the_test(piece.world).play(lists.choose, piece.listeners)
+
+
+def run_piece(piece: Piece, runs: Path) -> list[dict[str, Any]]:
+    """Train and play one piece; its run folder is deleted when it has been played.
+
+    Returns:
+        A line for each picking.
+    """
+    folder = runs / re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(piece.key))
+    seconds, lines = train(piece, folder), list[dict[str, Any]]()
+    for pick in piece.picks:
+        heard = play(piece, folder, pick)
+        interval = MeanInterval.of(heard.time, LEVEL)
+        shares = heard.coverage, heard.share_of_hits, heard.share_of_same_artist
+        numbers = (interval.mean, interval.lower, interval.upper, *shares)
+        values = [*piece.key, pick, *(f"{number:.6g}" for number in numbers), heard.fallbacks, f"{seconds:.0f}"]
+        lines.append(dict(zip(COLUMNS, [*values, git_state()["git_commit"][:9]], strict=True)))
+    shutil.rmtree(folder)
+    return lines
+
+
+def known(path: Path) -> list[dict[str, str]]:
+    """The lines that a CSV file has."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def run_missing(pieces: Iterable[Piece], *, path: Path, runs: Path, workers: int, minutes: float) -> bool:
+    """Run the pieces that a CSV file does not have, in the given order.
+
+    Args:
+        pieces: of the study.
+        path: the CSV file, to which the lines of each piece are appended together.
+        runs: parent of the run folders.
+        workers: number of processes.
+        minutes: no piece is started after this time.
+
+    Returns:
+        Whether the file now has all pieces.
+    """
+    done = {tuple(line[name] for name in COLUMNS[:5]) for line in known(path)}
+    todo = [piece for piece in pieces if piece.key not in done]
+    end = time.monotonic() + 60 * minutes
+    with ProcessPoolExecutor(workers) as pool, progress(path.parent.name, len(todo)) as advance:
+        futures = {pool.submit(_before, end, run_piece, piece, runs): piece for piece in todo}
+        for future in as_completed(futures):
+            if lines := future.result():
+                _append(path, lines)
+                advance(1)
+    return {piece.key for piece in todo} <= {tuple(line[name] for name in COLUMNS[:5]) for line in known(path)}
+
+
+def _before(end: float, run: Callable[..., list[dict[str, Any]]], *given: Any) -> list[dict[str, Any]]:
+    return run(*given) if time.monotonic() < end else []
+
+
+def _append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    is_new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerows(lines)
