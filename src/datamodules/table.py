@@ -28,9 +28,6 @@ from src.runs.cores import duckdb_settings
 MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""
 
-_MAX_ROWS = 2**40
-"""More rows than all files have together."""
-
 _MANY_NOT_UTF_8 = 0.01
 """Share of lines that are not UTF-8 above which a file is read as Latin-1."""
 
@@ -150,6 +147,8 @@ def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnecti
     with tempfile.TemporaryDirectory(prefix="segue-") as folder, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{folder}/spill'; SET memory_limit = '{MEMORY}'")
         database.execute(f"SET TimeZone = '{settings.zone}'")
+        # DuckDB makes a join of a long IN list, and threads then insert the rows of a file out of order
+        database.execute("SET disabled_optimizers = 'in_clause'")
         try:
             yield database, Path(folder)
         except RuntimeError as error:
@@ -175,10 +174,8 @@ def _parse(database: duckdb.DuckDBPyConnection, opened: OpenedTable) -> None:
         if opened.settings.sql.texts and "datamodule" not in str(error):
             raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
         raise
-    # threads read small files side by side, and their rows may be inserted in another order than that of the files
-    place = "row * 1048576 + place" if has_items else f"CAST(file AS BIGINT) * {_MAX_ROWS} + rowid"
-    number = "row, {}({}) AS position" if has_items else "rowid AS row, {}({}) AS position"
-    number = number.format("-" if opened.settings.files.newest_first else "", place)
+    number = "row, {}(row * 1048576 + place) AS position" if has_items else "rowid AS row, {}rowid AS position"
+    number = number.format("-" if opened.settings.files.newest_first else "")
     database.execute(f"""CREATE OR REPLACE VIEW numbered AS
         SELECT {number}, * {"EXCLUDE (row, place)" if has_items else ""} FROM parsed WHERE NOT is_blank""")
 
