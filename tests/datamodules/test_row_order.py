@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.datamodules.reading import opened
 
-NUM_ROWS = 300_000
+NUM_ROWS = 500_000
 
 
 def test_the_rows_of_a_large_file_keep_their_order(tmp_path: Path) -> None:
