@@ -74,8 +74,9 @@ class SessionVectors:
 
     The query of a session is the sum of the query vectors of its tracks, each part with weights of its own:
     `q = Σ_k age_weight_k · g(share_k) · query(track_k)`, k = 0 the newest, `g(s) = skipped + (1 − skipped)·s`, and 1
-    where the share is unknown. A part with a length is divided by (its length / the length for one track)^power.
-    Columns after the last part are those of the newest track.
+    where the share is unknown. A part with a length is divided by (its length / the length for one track)^power; 10⁻⁶
+    is added to the square of that ratio, so that tracks which cancel do not divide by 0. Columns after the last part
+    are those of the newest track.
 
     Args:
         queries: query vector of each track.
