@@ -158,7 +158,13 @@ def known(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def run_missing(pieces: Iterable[Piece], *, path: Path, runs: Path, workers: int, minutes: float) -> bool:
+RunPiece = Callable[[Piece, Path], list[dict[str, Any]]]
+"""Trains and plays a piece below a folder; a line for each thing that was played, which begins with the key."""
+
+
+def run_missing(
+    pieces: Iterable[Piece], *, path: Path, runs: Path, workers: int, minutes: float, run: RunPiece = run_piece
+) -> bool:
     """Run the pieces that a CSV file does not have, in the given order.
 
     Args:
@@ -167,6 +173,7 @@ def run_missing(pieces: Iterable[Piece], *, path: Path, runs: Path, workers: int
         runs: parent of the run folders.
         workers: number of processes.
         minutes: no piece is started after this time.
+        run: what is done for each piece.
 
     Returns:
         Whether the file now has all pieces.
@@ -175,7 +182,7 @@ def run_missing(pieces: Iterable[Piece], *, path: Path, runs: Path, workers: int
     todo = [piece for piece in pieces if piece.key not in done]
     end = time.monotonic() + 60 * minutes
     with ProcessPoolExecutor(workers) as pool, progress(path.parent.name, len(todo)) as advance:
-        futures = {pool.submit(_before, end, run_piece, piece, runs): piece for piece in todo}
+        futures = {pool.submit(_before, end, run, piece, runs): piece for piece in todo}
         for future in as_completed(futures):
             if lines := future.result():
                 _append(path, lines)
@@ -190,7 +197,7 @@ def _before(end: float, run: Callable[..., list[dict[str, Any]]], *given: Any) -
 def _append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         if is_new:
             writer.writeheader()
         writer.writerows(lines)
