@@ -5,6 +5,7 @@ continues with the pieces that the file does not have.
 """
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -30,7 +31,7 @@ from src.terminal.progress import progress
 
 QUICK = (
     "logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null",
-    "callbacks.ranking.max_val_queries=500", "callbacks.ranking.max_test_queries=2000",
+    "callbacks.ranking.max_val_queries=2000", "callbacks.ranking.max_test_queries=2000",
     "callbacks.checkpoint.save_last=false", "callbacks.resume=null",
 )  # fmt: skip
 """Leaves out what no study reads."""
@@ -43,6 +44,8 @@ PICKS: Mapping[str, tuple[str, int]] = {
 """How a track is chosen from a list: the rule, and `artist_gap`."""
 SESSIONS = 100_000
 """Sessions of a listening test, half of them of listeners kept for validation."""
+VALIDATION = ("val/loss", "val/mse", "val/ndcg_at_10")
+"""What a training says about itself from the logs alone; baselines have no loss."""
 LEVEL = 0.95
 """Of the intervals."""
 
@@ -79,7 +82,7 @@ class Piece:
 
 COLUMNS = (
     "part", "model", "world", "sessions", "seed", "pick", "time", "lower", "upper", "coverage", "hits", "same_artist",
-    "fallbacks", "train_s", "commit",
+    "fallbacks", "val_loss", "val_mse", "val_ndcg_at_10", "train_s", "commit",
 )  # fmt: skip
 
 
@@ -139,13 +142,17 @@ def run_piece(piece: Piece, runs: Path) -> list[dict[str, Any]]:
     """
     folder = runs / re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(piece.key))
     seconds, lines = train(piece, folder), list[dict[str, Any]]()
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    validation = [f"{metrics[name]:.6g}" if name in metrics else "" for name in VALIDATION]
     for pick in piece.picks:
         heard = play(piece, folder, pick)
         interval = MeanInterval.of(heard.time, LEVEL)
         shares = heard.coverage, heard.share_of_hits, heard.share_of_same_artist
         numbers = (interval.mean, interval.lower, interval.upper, *shares)
-        values = [*piece.key, pick, *(f"{number:.6g}" for number in numbers), heard.fallbacks, f"{seconds:.0f}"]
-        lines.append(dict(zip(COLUMNS, [*values, git_state()["git_commit"][:9]], strict=True)))
+        values = [*piece.key, pick, *(f"{number:.6g}" for number in numbers), heard.fallbacks]
+        lines.append(
+            dict(zip(COLUMNS, [*values, *validation, f"{seconds:.0f}", git_state()["git_commit"][:9]], strict=True))
+        )
     shutil.rmtree(folder)
     return lines
 
