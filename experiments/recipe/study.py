@@ -1,11 +1,11 @@
 """Which settings of the default recipe validate best on logs alone, and do listeners agree?
 
-    python experiments/online/recipe.py                    the missing pieces, then recipe.md and recipe.png
-    python experiments/online/recipe.py --minutes 30       starts no piece after half an hour; the next call continues
+    python experiments/recipe/study.py                    the missing pieces, then results.md and results.png
+    python experiments/recipe/study.py --minutes 30       starts no piece after half an hour; the next call continues
 
 Each setting differs from the default in one thing. It is trained on logs of the world of seed 0, where validation
 chooses, and played to listeners of that world who were kept for validation, to see whether validation is right. The
-chosen setting and the default are then trained and played in worlds that chose nothing. One line of recipe.csv is one
+chosen setting and the default are then trained and played in worlds that chose nothing. One line of results.csv is one
 training.
 """
 
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
@@ -25,8 +26,8 @@ from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import table
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "recipe.csv"
-WORLD, FRESH, SEEDS, SESSIONS = 0, (11, 12, 13, 14, 15), (1, 2), 20_000
+RESULTS = HERE / "results.csv"
+WORLD, FRESH, SEEDS, SESSIONS = 0, (11, 12, 13, 14, 15), (1, 2, 3), 20_000
 DEFAULT = "default"
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     DEFAULT: (),
@@ -53,6 +54,8 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "consecutive pairs": ("datamodule.pairing=consecutive",),
 }
 """Settings by name, one change each."""
+NEAR = 0.3
+"""Settings whose time is at most this much below the best are trained with all seeds."""
 OTHER_PAIRS = ("consecutive pairs",)
 """They validate on other pairs, therefore their metrics are not comparable with those of the rest."""
 METRICS = {"val_loss": -1, "val_mse": -1, "val_ndcg_at_10": 1}
@@ -61,15 +64,25 @@ METRICS = {"val_loss": -1, "val_mse": -1, "val_ndcg_at_10": 1}
 
 def trials() -> Iterator[Piece]:
     """Each setting in the world that chooses."""
-    for seed in SEEDS:
-        for name, words in SETTINGS.items():
-            yield piece("trial", name, words, WORLD, seed, "val")
+    for name, words in SETTINGS.items():
+        yield piece("trial", name, words, WORLD, SEEDS[0], "val")
+
+
+def again() -> Iterator[Piece]:
+    """The default, and the settings that are near the best or that a metric of validation chooses, with other seeds."""
+    first = of_settings()
+    near = first.index[first.time > first.time.max() - NEAR]
+    by_metric = [(sign * first[metric]).idxmax() for metric, sign in METRICS.items()]
+    for seed in SEEDS[1:]:
+        for name in dict.fromkeys([DEFAULT, *near, *by_metric]):
+            yield piece("trial", name, SETTINGS[name], WORLD, seed, "val")
 
 
 def fresh() -> Iterator[Piece]:
     """The default, the setting that validates best, and the one that listeners of the choosing world like best."""
-    means = of_settings()
-    names = dict.fromkeys([DEFAULT, str(means.val_mse.idxmin()), str(means.time.idxmax())])
+    tried = lines_of("trial").groupby("model").time.agg(["mean", "count"])
+    liked = tried["mean"][tried["count"] == len(SEEDS)].idxmax()
+    names = dict.fromkeys([DEFAULT, str(of_settings().val_mse.idxmin()), str(liked)])
     for world in FRESH:
         for name in names:
             yield piece("fresh", name, SETTINGS[name], world, 1, "test")
@@ -92,23 +105,26 @@ def lines_of(part: str) -> pd.DataFrame:
 
 
 def of_settings() -> pd.DataFrame:
-    """Means over the seeds, a row for each setting whose validation is comparable."""
+    """A row for each setting whose validation is comparable, with the first seed, which all have."""
     frame = lines_of("trial")
+    frame = frame[frame.seed == SEEDS[0]]
     means = frame.groupby("model")[["time", "coverage", "hits", *METRICS]].mean()
     return means.drop(index=[name for name in OTHER_PAIRS if name in means.index])
 
 
 def report() -> None:
-    """Write recipe.md and recipe.png."""
-    everything = lines_of("trial").groupby("model")[["time", "coverage", "hits", *METRICS]]
-    means, spread, comparable = everything.mean(), everything["time"].std(), of_settings()
-    lines = ["# Results", "", "Written by `python experiments/online/recipe.py`.", ""]
-    lines += [f"## {len(means)} settings in one world, {len(SEEDS)} seeds", ""]
+    """Write results.md and results.png."""
+    of_seeds, comparable = lines_of("trial").groupby("model"), of_settings()
+    means = of_seeds[["time", "coverage", "hits", *METRICS]].mean()
+    spread, count = of_seeds["time"].std(), of_seeds["time"].count()
+    lines = ["# Results", "", "Written by `python experiments/recipe/study.py`.", ""]
+    lines += [f"## {len(means)} settings in one world", ""]
     rows: list[list[str]] = []
     for name, line in means.sort_values("time", ascending=False).iterrows():
         validation = ["", "", ""] if name in OTHER_PAIRS else [f"{line[metric]:.4f}" for metric in METRICS]
         gain = f"{line['time'] - means['time'][DEFAULT]:+.2f}"
-        rows.append([str(name), *validation, f"{line.time:.2f}", gain, f"{spread[name]:.2f}", f"{line.coverage:.2f}"])
+        seeds = ["" if np.isnan(spread[name]) else f"{spread[name]:.2f}", str(count[name])]
+        rows.append([str(name), *validation, f"{line.time:.2f}", gain, *seeds, f"{line.coverage:.2f}"])
     head = [
         "setting",
         "val/loss",
@@ -117,21 +133,23 @@ def report() -> None:
         "time per session",
         "minus default",
         "sd of seeds",
+        "seeds",
         "coverage",
     ]
-    lines += [*table(head, rows, "lrrrrrrr"), "", "## Is validation right?", ""]
+    lines += [*table(head, rows, "lrrrrrrrr"), "", "## Is validation right?", ""]
+    times = comparable["time"]
     same_loss = comparable.drop(index=["mse"], errors="ignore")
     rows = []
     for metric, sign in METRICS.items():
         of = same_loss if metric == "val_loss" else comparable
-        agreed = kendalltau(sign * of[metric], of.time)
+        agreed = kendalltau(sign * of[metric], times[of.index])
         best = (sign * of[metric]).idxmax()
         rows.append([metric.replace("_", "/", 1), f"{agreed.statistic:.2f}", f"{agreed.pvalue:.3f}", str(best)])
     lines += [*table(["metric", "Kendall's τ with the time", "p", "it chooses"], rows, "lrrl"), ""]
     lines += ["## Worlds that chose nothing", "", *of_worlds(), ""]
-    write_whole(HERE / "recipe.md", lambda partial: partial.write_text("\n".join(lines), encoding="utf-8"))
+    write_whole(HERE / "results.md", lambda partial: partial.write_text("\n".join(lines), encoding="utf-8"))
     draw(comparable)
-    write_record(provenance(), HERE / "recipe_provenance.json")
+    write_record(provenance(), HERE / "provenance.json")
 
 
 def of_worlds() -> list[str]:
@@ -160,25 +178,25 @@ def draw(means: pd.DataFrame) -> None:
         axes.annotate(str(name), (line.val_mse, line.time), (4, 3), textcoords="offset points", fontsize=7)
     axes.set(xlabel="val/mse, from logs alone", ylabel="mean time per session, in tracks")
     axes.grid(alpha=0.3)
-    write_whole(HERE / "recipe.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+    write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
 
 
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["trial", "fresh", "report"])
-    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "online_recipe", help="folder of the runs")
+    parser.add_argument("--only", choices=["trial", "again", "fresh", "report"])
+    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "recipe", help="folder of the runs")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
     given = parser.parse_args()
-    for name, pieces in {"trial": trials, "fresh": fresh}.items():
+    for name, pieces in {"trial": trials, "again": again, "fresh": fresh}.items():
         if given.only in (None, name):
             run_missing(
                 pieces(), path=RESULTS, runs=given.runs.absolute(), workers=given.workers, minutes=given.minutes
             )
     if known(RESULTS):
         report()
-        print(f"results      {HERE / 'recipe.md'}")
+        print(f"results      {HERE / 'results.md'}")
 
 
 if __name__ == "__main__":
