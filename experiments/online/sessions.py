@@ -26,14 +26,12 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import LEVEL, Piece, known, run_missing, the_test, the_world, train
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, git_state, provenance
+from src.runs.provenance import ROOT, git_state
 from src.session_vectors import FILE, SessionVectors
 from src.simulation.listening import Heard
 from src.simulation.policies import Lists
 from src.simulation.session_lists import SessionLists
 from src.statistics.intervals import MeanInterval
-from src.terminal.markdown import table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "sessions.csv"
