@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,8 @@ PICKS: Mapping[str, tuple[str, int]] = {
     "ranked, gap 10": ("ranked", 10),
 }
 """How a track is chosen: the rule, and `artist_gap`."""
+SHORT = ("ranked", "ranked, gap 3", "ranked, gap 10")
+"""Those of a session query, which never repeat a track; the list of the last track is played under all."""
 HEADS: Mapping[str, tuple[str, ...]] = {
     "convex (default)": (),
     "convex α = 0.9": ("model.alpha=0.9",),
@@ -56,11 +58,8 @@ HEADS: Mapping[str, tuple[str, ...]] = {
 DEFAULT = "convex (default)"
 TRIALS: Mapping[str, tuple[str, ...]] = {
     "recipe": (),
-    "skipped 0": ("context.skipped=0",),
     "heard never": ("context.repeats=never",),
-    "track_dropout 0.4": ("model.track_dropout=0.4",),
-    "dim 64": ("model.dim=64",),
-    "decay 0.9": ("context.decay=0.9",),
+    "decay 1": ("context.decay=1",),
 }
 """Settings of context=session that are tried for the default head."""
 LAST, QUERY, SESSION = "last", "last, session query", "session"
@@ -86,9 +85,9 @@ class Way:
     skipped: float | None = None
 
 
-def ways_of(context: str, **more: Any) -> list[Way]:
+def ways_of(context: str, picks: Iterable[str], **more: Any) -> list[Way]:
     """A way for each picking."""
-    return [Way(context=context, pick=pick, **more) for pick in PICKS]
+    return [Way(context=context, pick=pick, **more) for pick in picks]
 
 
 def grid() -> list[Way]:
@@ -98,7 +97,7 @@ def grid() -> list[Way]:
         for decay in (0.7, 0.8, 0.9, 1.0)
         for skipped in (1.0, 0.0, -0.3, -0.6)
     ]
-    return [*ways_of(LAST), *queries]
+    return [*ways_of(LAST, PICKS), *queries]
 
 
 def lists_of(way: Way, folder: Path, world: int) -> Lists:
@@ -183,7 +182,8 @@ def chosen() -> tuple[str, tuple[Way, ...]]:
     session = best(tuned[tuned.model.str.startswith("session")])
     base = Way(context=LAST, pick=str(last["pick"]))
     numbers = {"decay": float(query["decay"]), "skipped": float(query["skipped"])}
-    ways = [base, *(way for way in ways_of(LAST) if way != base), *ways_of(QUERY, **numbers), *ways_of(SESSION)]
+    others = [way for way in ways_of(LAST, PICKS) if way != base]
+    ways = [base, *others, *ways_of(QUERY, SHORT, **numbers), *ways_of(SESSION, SHORT)]
     return str(session["model"]).removeprefix("session, "), tuple(ways)
 
 
@@ -199,10 +199,8 @@ def frame() -> pd.DataFrame:
 def tuning() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
     """The default head: session queries of the model trained without, and settings of the model trained with it."""
     yield piece("tune", "last", HEADS[DEFAULT], TUNED), tuple(grid())
-    more = tuple(Way(context=SESSION, pick="ranked", num_lists=num) for num in (1, 2, 10, 20))
     for name, words in TRIALS.items():
-        ways = (*ways_of(SESSION), *(more if name == "recipe" else ()))
-        yield piece("tune", f"session, {name}", (*HEADS[DEFAULT], *words), TUNED), ways
+        yield piece("tune", f"session, {name}", (*HEADS[DEFAULT], *words), TUNED), tuple(ways_of(SESSION, SHORT))
 
 
 def fresh() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
