@@ -36,7 +36,7 @@ class AttributeFacts:
     commonest_share: float | None = None
 
 
-def facts_of(attributes: Mapping[str, Attribute]) -> list[AttributeFacts]:
+def measure_attributes(attributes: Mapping[str, Attribute]) -> list[AttributeFacts]:
     """Measure attributes.
 
     Args:
