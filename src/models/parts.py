@@ -4,7 +4,7 @@ B tracks, N tracks in the catalogue, K values, D width of an embedding, W width 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -177,6 +177,54 @@ class Projection(Part):
         if in_second_place and self.offset is not None:
             found = found + self.offset
         return (found * known[:, None]).unflatten(0, rows.shape)
+
+
+UNKNOWN = ("zero", "renormalise", "learned")
+"""What the known parts of a track do where others are unknown; see `Unknown`."""
+
+
+class Unknown(nn.Module):
+    """What the known parts of a track do where others are unknown.
+
+    `zero`: nothing. The unknown part adds 0 to the score, which is that of a cosine of 0. `renormalise`: their shares
+    are divided by their sum, as if the unknown part had the mean of their cosines. `learned`: they are multiplied by a
+    factor for each unknown part, which begins at 1. It learns where `track_dropout` leaves out tracks.
+
+    Args:
+        rule: one of UNKNOWN.
+        key: name of the setting, for messages.
+        num_parts: number of parts (E).
+
+    Raises:
+        InputError: there is no such rule.
+    """
+
+    def __init__(self, rule: str, *, key: str, num_parts: int) -> None:
+        super().__init__()
+        if rule not in UNKNOWN:
+            raise InputError(f"{key} must be one of {', '.join(UNKNOWN)}, got {rule!r}")
+        self.rule = rule
+        self.log_factor = nn.Parameter(torch.zeros(num_parts)) if rule == "learned" else None
+
+    def forward(
+        self, units: Sequence[Float[Tensor, "B D"]], shares: Sequence[Float[Tensor, ""] | float]
+    ) -> Float[Tensor, "B 1"] | float:
+        """Compute what the directions of tracks are multiplied by.
+
+        Args:
+            units: the unit vectors of each part, zero where it is unknown.
+            shares: the share of each part.
+
+        Returns:
+            One factor for each track; 1 for those of which every part is known.
+        """
+        if self.rule == "zero":
+            return 1.0
+        known = torch.stack([(unit != 0).any(-1) for unit in units], dim=-1).to(units[0].dtype)
+        if self.log_factor is not None:
+            return ((1 - known) @ self.log_factor).exp()[..., None]
+        shares_of_known = known @ torch.stack([torch.as_tensor(share, device=known.device) for share in shares]).to(known)
+        return 1 / shares_of_known.clamp(min=1e-6)[..., None]
 
 
 def _standard(vectors: Vectors, seen: Bool[np.ndarray, "N"]) -> tuple[Float[np.ndarray, "W"], Float[np.ndarray, "W"]]:
