@@ -5,6 +5,7 @@ continues with the pieces that the file does not have.
 """
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -30,7 +31,7 @@ from src.terminal.progress import progress
 
 QUICK = (
     "logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null",
-    "callbacks.ranking.max_val_queries=500", "callbacks.ranking.max_test_queries=2000",
+    "callbacks.ranking.max_val_queries=2000", "callbacks.ranking.max_test_queries=2000",
     "callbacks.checkpoint.save_last=false", "callbacks.resume=null",
 )  # fmt: skip
 """Leaves out what no study reads."""
@@ -43,6 +44,8 @@ PICKS: Mapping[str, tuple[str, int]] = {
 """How a track is chosen from a list: the rule, and `artist_gap`."""
 SESSIONS = 100_000
 """Sessions of a listening test, half of them of listeners kept for validation."""
+VALIDATION = ("val/loss", "val/mse", "val/ndcg_at_10")
+"""What a training says about itself from the logs alone; baselines have no loss."""
 LEVEL = 0.95
 """Of the intervals."""
 
@@ -79,7 +82,7 @@ class Piece:
 
 COLUMNS = (
     "part", "model", "world", "sessions", "seed", "pick", "time", "lower", "upper", "coverage", "hits", "same_artist",
-    "fallbacks", "train_s", "commit",
+    "fallbacks", "val_loss", "val_mse", "val_ndcg_at_10", "train_s", "commit",
 )  # fmt: skip
 
 
@@ -102,8 +105,12 @@ def the_test(seed: int) -> ListeningTest:
     return ListeningTest(the_world(seed), sessions=SESSIONS, seed=1, hits=100)
 
 
-def train(piece: Piece, folder: Path) -> float:
-    """Train the model of a piece, unless its folder has the recommendations.
+def train(words: Sequence[str], folder: Path) -> float:
+    """Train a model, unless its folder has the recommendations.
+
+    Args:
+        words: of `train.py`, which make the data and the model.
+        folder: the run folder.
 
     Returns:
         Seconds of the run, start-up and reading the logs included; NaN if it was there.
@@ -111,15 +118,12 @@ def train(piece: Piece, folder: Path) -> float:
     if (folder / "metrics.json").exists():
         return float("nan")
     shutil.rmtree(folder, ignore_errors=True)
-    words = ["datamodule=simulated", f"datamodule.prepare.sessions={piece.sessions}", *world_words(piece.world)]
-    command = [sys.executable, "train.py", *words, f"seed={piece.seed}", f"hydra.run.dir={folder}", *QUICK]
+    command = [sys.executable, "train.py", *words, f"hydra.run.dir={folder}", *QUICK]
     started = time.perf_counter()
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run(
-        [*command, *piece.words], cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command + list(piece.words))}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return time.perf_counter() - started
 
 
@@ -138,14 +142,19 @@ def run_piece(piece: Piece, runs: Path) -> list[dict[str, Any]]:
         A line for each picking.
     """
     folder = runs / re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(piece.key))
-    seconds, lines = train(piece, folder), list[dict[str, Any]]()
+    data = ("datamodule=simulated", f"datamodule.prepare.sessions={piece.sessions}", *world_words(piece.world))
+    seconds, lines = train((*data, *piece.words, f"seed={piece.seed}"), folder), list[dict[str, Any]]()
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    validation = [f"{metrics[name]:.6g}" if name in metrics else "" for name in VALIDATION]
     for pick in piece.picks:
         heard = play(piece, folder, pick)
         interval = MeanInterval.of(heard.time, LEVEL)
         shares = heard.coverage, heard.share_of_hits, heard.share_of_same_artist
         numbers = (interval.mean, interval.lower, interval.upper, *shares)
-        values = [*piece.key, pick, *(f"{number:.6g}" for number in numbers), heard.fallbacks, f"{seconds:.0f}"]
-        lines.append(dict(zip(COLUMNS, [*values, git_state()["git_commit"][:9]], strict=True)))
+        values = [*piece.key, pick, *(f"{number:.6g}" for number in numbers), heard.fallbacks]
+        lines.append(
+            dict(zip(COLUMNS, [*values, *validation, f"{seconds:.0f}", git_state()["git_commit"][:9]], strict=True))
+        )
     shutil.rmtree(folder)
     return lines
 
@@ -169,11 +178,11 @@ def run_missing(
 
     Args:
         pieces: of the study.
-        path: the CSV file, to which the lines of each piece are appended together.
+        path: the CSV file, to which the lines of each piece are appended; they begin with its key.
         runs: parent of the run folders.
         workers: number of processes.
         minutes: no piece is started after this time.
-        run: what is done for each piece.
+        run: runs a piece with a parent of run folders, and returns its lines.
 
     Returns:
         Whether the file now has all pieces.

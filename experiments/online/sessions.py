@@ -25,15 +25,13 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.playing import LEVEL, Piece, known, run_missing, the_test, the_world, train
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, git_state, provenance
+from experiments.playing import LEVEL, Piece, known, run_missing, the_test, the_world, train, world_words
+from src.runs.provenance import ROOT, git_state
 from src.session_vectors import FILE, SessionVectors
 from src.simulation.listening import Heard
 from src.simulation.policies import Lists
 from src.simulation.session_lists import SessionLists
 from src.statistics.intervals import MeanInterval
-from src.terminal.markdown import table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "sessions.csv"
@@ -143,7 +141,8 @@ def run_piece(ways: tuple[Way, ...], piece: Piece, runs: Path) -> list[dict[str,
     folder, seconds = runs / re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(piece.key)), dict[str, float]()
     for context in sorted({way.context.split(",")[0] for way in ways}):
         words = piece.words if context == SESSION else HEADS.get(piece.model, HEADS[DEFAULT])
-        seconds[context] = train(replace(piece, words=(f"context={context}", *words)), folder / context)
+        data = ("datamodule=simulated", f"datamodule.prepare.sessions={piece.sessions}", *world_words(piece.world))
+        seconds[context] = train((*data, f"context={context}", *words, f"seed={piece.seed}"), folder / context)
     heard, lines = [play(way, folder, piece) for way in ways], list[dict[str, Any]]()
     for way, one in zip(ways, heard, strict=True):
         interval = MeanInterval.of(one.time, LEVEL)

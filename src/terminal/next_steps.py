@@ -9,7 +9,14 @@ from omegaconf import DictConfig
 
 from src.runs.folder import short_run_name
 from src.terminal.console import console
-from src.terminal.training_tables import ExampleTrack, examples_table, listening_table, metrics_tables, phases_table
+from src.terminal.training_tables import (
+    ExampleTrack,
+    examples_table,
+    listening_table,
+    metrics_tables,
+    newness_table,
+    phases_table,
+)
 
 _STORE = "sqlite:///mlflow.db"
 """Where runs are looked for, unless `MLFLOW_TRACKING_URI` names another store."""
@@ -59,8 +66,9 @@ def show_training(
         seconds: of each phase of the run.
     """
     console.print(metrics_tables(metrics, title=run.config.run_name))
-    if (listening := listening_table(metrics)) is not None:
-        console.print(listening)
+    for table in (newness_table(metrics), listening_table(metrics)):
+        if table is not None:
+            console.print(table)
     for line in why_below_popular(run):
         console.print(line, soft_wrap=line.startswith(" "), markup=False)
     if examples and not run.is_job:

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from src.errors import InputError
@@ -222,6 +222,7 @@ def mean_ranks(
     following: Int64[Tensor, "Q"],
     on_block: Callable[[int], None] = lambda _: None,
     block: int = 512,
+    among: Bool[Tensor, "N"] | None = None,
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` among all candidates of its `previous`, by inner product.
 
@@ -235,6 +236,7 @@ def mean_ranks(
         following: rows of the tracks that followed; each differs from its query.
         on_block: called with the number of queries done after each block.
         block: number of queries scored at once.
+        among: True for each track that is a candidate; None for all tracks.
 
     Returns:
         Rank of each `following`, in [1, N-1].
@@ -257,6 +259,8 @@ def mean_ranks(
     for chunk in most_queries_first.split(block):
         scores = torch.mm(queries[lines[chunk]], items.T, out=buffer[: len(chunk)])
         scores.scatter_(1, lines[chunk, None], -torch.inf)
+        if among is not None:
+            scores.masked_fill_(~among, -torch.inf)
         for nth, num_lines in enumerate(_lines_per_round(num_queries[chunk])):
             query = by_line[first[chunk[:num_lines]] + nth]
             target_score = scores[:num_lines].gather(1, following[query, None])
