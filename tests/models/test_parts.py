@@ -181,8 +181,10 @@ def test_a_prior_gives_a_new_track_the_vector_and_the_bias_that_its_other_parts_
     with torch.no_grad():
         head.item_bias.weight[:5] = 1.0
         head.prior.item_bias.weight.normal_()  # type: ignore[union-attr]
-    units = [slow_vectors(head, 5)[name] for name in ("artist", "tags")]
-    others = np.concatenate([unit / max(np.linalg.norm(unit), 1e-12) for unit in units])
+    assert head.artist is not None
+    row = torch.tensor([5])
+    units = [part.vectors(row, in_second_place=True)[0].detach().double() for part in (head.artist, *head.others)]
+    others = np.concatenate([unit / max(unit.norm(), 1e-12) for unit in units])
     predicted = head.prior.vector.weight.detach().double().numpy() @ others
     item = head.item(torch.tensor([5]))[0].detach().double().numpy()
     np.testing.assert_allclose(item[:4], predicted / np.linalg.norm(predicted) / 3**0.5, atol=1e-6)
