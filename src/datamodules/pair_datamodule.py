@@ -118,6 +118,8 @@ class PairDataModule(LightningDataModule):
         optional: columns that files may lack.
         catalogue: a file of tracks; see `CatalogueSettings`.
         sql: SQL for special layouts; see `SqlSettings`.
+        attributes: what else is known of the tracks: a kind, or settings, for each name; see `AttributeSettings`.
+        attribute_defaults: value of each setting that an attribute does not give.
         policies: which events are left out; see `Policies`.
         pairing: `consecutive`, `first` or `window`; see `make_pairs`.
         window: largest distance for `pairing=window`, at least 1.
@@ -170,6 +172,8 @@ class PairDataModule(LightningDataModule):
         optional: Sequence[str],
         catalogue: Mapping[str, Any] | None,
         sql: Mapping[str, Any],
+        attributes: Any,
+        attribute_defaults: Mapping[str, Any],
         policies: Mapping[str, Any],
         pairing: str,
         window: int,
@@ -208,6 +212,8 @@ class PairDataModule(LightningDataModule):
             optional=optional,
             catalogue=catalogue,
             sql=sql,
+            attributes=attributes,
+            attribute_defaults=attribute_defaults,
         )
         self._policies = Policies.from_config(policies)
         self._max_rejected = max_rejected

@@ -35,6 +35,7 @@ def cosine_mix(
         vocabulary,
         alpha=alpha,
         fixed_alpha=fixed_alpha,
+        parts=None,
         dim=5,
         init_std=0.1,
         item_bias=item_bias,
@@ -258,7 +259,7 @@ def test_a_dropped_track_is_scored_by_its_artist(order_std: float) -> None:
     with torch.no_grad():
         left_out.get_parameter("track.weight").zero_()
         if order_std:
-            left_out.get_parameter("track_offset.weight").zero_()
+            left_out.get_parameter("track.offset.weight").zero_()
         kept = [whole(previous, following), left_out(previous, following)]
         of_pairs = torch.stack([scorer(previous, following) for _ in range(400)])
         of_vectors = torch.stack(
@@ -311,7 +312,7 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as where a user meets it
-    usual: dict[str, Any] = {"alpha": 0.5, "fixed_alpha": None, "dim": 5, "init_std": 0.1}
+    usual: dict[str, Any] = {"alpha": 0.5, "fixed_alpha": None, "parts": None, "dim": 5, "init_std": 0.1}
     usual |= {"item_bias": False, "dropout": 0.0, "track_dropout": 0.0, "order_std": 0.0}
     with pytest.raises(InputError, match=message):
         CosineMix(make_vocabulary(ARTISTS), **{**usual, **change})
