@@ -104,7 +104,7 @@ def test_the_recipe_of_a_source_decides_what_the_data_say() -> None:
         "src.models.losses.SoftmaxLoss",
     )
     assert (shares.model.dim, playlists.model.dim) == (32, 128)
-    assert (shares.model.item_bias, playlists.model.item_bias) == (False, True)
+    assert (shares.model.shrinkage, playlists.model.shrinkage) == (0.5, 0.0)
     assert (shares.model.track_dropout, playlists.model.track_dropout) == (0.2, 0.0)
     assert (shares.monitor.metric, playlists.monitor.metric) == ("val/loss", "val/ndcg_at_10")
 

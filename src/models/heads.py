@@ -355,14 +355,15 @@ class CosineMix(Head):
         return mixed if bias is None else torch.cat([mixed, BIAS_UNIT * bias[:, None]], dim=-1)
 
     def query_parts(self) -> Mapping[str, QueryPart]:
-        """Name the parts of a query vector, such as `track` of length √α and `artist` of length √(1−α).
+        """Name the parts of a query vector: without shrinkage `track` of length √α and `artist` of length √(1−α).
 
         Returns:
             The parts.
         """
         parts, start = {}, 0
         for name, share in zip(self._names, self.shares(), strict=True):
-            parts[name] = QueryPart(slice(start, start + self._dim), share**0.5)
+            length = None if self._squared else share**0.5  # shrunk vectors have lengths of their own
+            parts[name] = QueryPart(slice(start, start + self._dim), length)
             start += self._dim
         return parts
 

@@ -27,7 +27,7 @@ HEADS = {
     "0.9": ("model=convex", "model.alpha=0.9"),
 }
 RECIPES = {
-    "shares": ("recipe=shares",),
+    "shares": ("recipe=shares", "model.shrinkage=0", "model.item_bias=false", "model.init_std=0.1"),
     "session": ("recipe=radio", "context=session"),
 }
 NUM_TRACKS, NUM_PAIRS, NUM_STEPS = 40, 64, 12
