@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from src.catalog import Vocabulary
 from src.errors import InputError, check_flag, check_number
 from src.models.contracts import QueryPart
-from src.models.parts import Part, build_part, draw
+from src.models.parts import Part, Prior, Unknown, build_part, draw
 
 BIAS_UNIT = 0.1
 """Score that one unit of an item bias adds. With 1, one step of Adam would change a bias more than any cosine, and the
@@ -217,6 +217,10 @@ class CosineMix(Head):
             in `parts` it must be `learned` or None, which then means nothing, or the weight of the tracks.
         fixed_alpha: the alpha that defines this model, such as 1 for `model=track`; None if any alpha is allowed.
         parts: names of the parts, whose shares are then learned, or the share of each; None for track and artist.
+        unknown: what the known parts of a track do where others are unknown, as `query` and as `item`; see `Unknown`.
+            Only with `parts`, otherwise `zero`.
+        prior: whether the vector of a track is the sum of its own embedding and of what its other parts predict, and
+            likewise its item bias. An unknown track then has a vector too. Only with `parts`.
         dim: width of an embedding (D), at least 1.
         init_std: standard deviation of the initial embeddings, above 0. It does not change the initial cosines, but it
             changes how much one optimizer step rotates a vector.
@@ -240,6 +244,8 @@ class CosineMix(Head):
         alpha: float | str | None,
         fixed_alpha: float | None,
         parts: Mapping[str, float] | Sequence[str] | None,
+        unknown: Mapping[str, str],
+        prior: bool,
         dim: int,
         init_std: float,
         item_bias: bool,
@@ -275,15 +281,24 @@ class CosineMix(Head):
             )
         # alpha = 0 has no tracks to drop and alpha = 1 no artists to replace them; a sweep over alpha includes both
         self.track_dropout = RowDropout(track_dropout if self.track is not None and num > 1 else 0.0)
+        check_flag("model.prior", prior)
+        has_prior = prior and self._has_parts and self.track is not None and num > 1
+        self.prior = None
+        if has_prior:
+            self.prior = Prior(dim * (num - 1), dim=dim, init_std=init_std, item_bias=self.item_bias is not None)
+        self.unknown_query, self.unknown_item = (
+            Unknown(unknown[side] if self._has_parts else "zero", key=f"model.unknown.{side}", num_parts=num)
+            for side in ("query", "item")
+        )
 
-    def _mixed(self) -> Iterator[tuple[Part, nn.Module, Float[Tensor, ""] | float]]:
-        """Each part, what leaves out some of its vectors in training, and its share, in the order of the columns."""
+    def _parts(self) -> Iterator[tuple[Part, nn.Module]]:
+        """Each part, and what leaves out some of its vectors in training, in the order of the columns."""
         others, nothing = iter(self.others), nn.Identity()
-        for name, share in zip(self._names, self.shares(), strict=True):
+        for name in self._names:
             if name == "track":
-                yield self.track, self.track_dropout, share
+                yield self.track, self.track_dropout
             else:
-                yield self.artist if name == "artist" else next(others), nothing, share
+                yield self.artist if name == "artist" else next(others), nothing
 
     def alpha(self) -> Float[Tensor, ""] | float:
         """Return the share of the track cosine.
@@ -317,7 +332,8 @@ class CosineMix(Head):
         Returns:
             One query vector for each row.
         """
-        return _with_ones(self._directions(rows, in_second_place=False), self.item_bias)
+        units, _ = self._units(rows, in_second_place=False)
+        return _with_ones(self._mix(units, self.unknown_query), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Compute the same vectors as `query`, with offsets where there are any; the item bias is appended.
@@ -328,7 +344,9 @@ class CosineMix(Head):
         Returns:
             One item vector for each row.
         """
-        return _with_bias(self._directions(rows, in_second_place=True), self.item_bias, rows)
+        units, bias = self._units(rows, in_second_place=True)
+        mixed = self._mix(units, self.unknown_item)
+        return mixed if bias is None else torch.cat([mixed, BIAS_UNIT * bias[:, None]], dim=-1)
 
     def query_parts(self) -> Mapping[str, QueryPart]:
         """Name the parts of a query vector, such as `track` of length √α and `artist` of length √(1−α).
@@ -342,12 +360,26 @@ class CosineMix(Head):
             start += self._dim
         return parts
 
-    def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B W"]:
-        directions = []
-        for part, left_out, share in self._mixed():
-            vectors = part.vectors(rows, in_second_place=in_second_place)
-            directions.append(self.dropout(_unit(left_out(vectors))) * share**0.5)
-        return torch.cat(directions, dim=-1)
+    def _units(
+        self, rows: Int[Tensor, "B"], *, in_second_place: bool
+    ) -> tuple[list[Float[Tensor, "B D"]], Float[Tensor, "B"] | None]:
+        """The unit vectors of each part; and the item bias, in the second place and where there is one."""
+        has_bias = in_second_place and self.item_bias is not None
+        bias = self.item_bias(rows) if has_bias else None
+        found = [(part.vectors(rows, in_second_place=in_second_place), left_out) for part, left_out in self._parts()]
+        if self.prior is None:
+            return [_unit(left_out(vectors)) for vectors, left_out in found], bias
+        vectors, place = [vectors for vectors, _ in found], self._names.index("track")
+        kept = self.track_dropout(torch.ones_like(vectors[place][:, :1]))
+        units = [_unit(vector) for vector in vectors[:place] + vectors[place + 1 :]]
+        of_track, of_bias = self.prior(units)
+        units.insert(place, _unit(vectors[place] * kept + of_track))
+        return units, bias if bias is None or of_bias is None else bias * kept[:, 0] + of_bias
+
+    def _mix(self, units: Sequence[Float[Tensor, "B D"]], unknown: Unknown) -> Float[Tensor, "B W"]:
+        shares = self.shares()
+        mixed = torch.cat([self.dropout(unit) * share**0.5 for unit, share in zip(units, shares, strict=True)], dim=-1)
+        return mixed if unknown.rule == "zero" else mixed * unknown(units, shares)
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Compute the score of each pair.
@@ -357,10 +389,12 @@ class CosineMix(Head):
             following: rows of the next tracks.
 
         Returns:
-            One score for each pair, in [-1, 1] without an item bias.
+            One score for each pair, in [-1, 1] without an item bias (and with `unknown=zero`).
         """
+        if self.prior is not None or {self.unknown_query.rule, self.unknown_item.rule} != {"zero"}:
+            return super().forward(previous, following)
         score = torch.zeros(len(previous), device=previous.device)
-        for part, left_out, share in self._mixed():
+        for (part, left_out), share in zip(self._parts(), self.shares(), strict=True):
             first, second = part.pair(previous, following)
             score = score + share * _cosine(left_out(first), left_out(second), self.dropout)
         return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
