@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -86,6 +87,14 @@ def test_playlists_and_radio_have_the_session_and_one_word_names_the_last_track(
     source: str, words: tuple[str, ...], context: str
 ) -> None:
     assert composed(f"datamodule={source}", *words).context._target_ == f"src.models.context.{context}"
+
+
+@pytest.mark.parametrize("source", RECIPES)
+def test_each_source_can_be_described_without_what_only_training_needs(source: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("describe", ["run_dir=x", f"datamodule={source}"])
+    assert config.get("context") is None
+    assert config.datamodule.history == 0
 
 
 @pytest.mark.parametrize(("source", "recipe"), RECIPES.items())
