@@ -332,7 +332,7 @@ def _places(
 
 
 def _check(name: str, attribute: Attribute, *, most_shared: int | float, source: str) -> None:
-    """Refuse an attribute that tells nothing, or that has numbers that are none.
+    """Refuse an attribute that no track has, or whose numbers are not finite.
 
     Raises:
         InputError: no track has it, too many tracks share a value, or a number is NaN or infinite.
