@@ -36,7 +36,7 @@ from src.terminal.quiet import silence_libraries
 
 HERE = Path(__file__).parent
 RANKS = ROOT / "outputs" / "attributes"
-DATA = ("datamodule=yes", "datamodule.cold_share=0.1", "model=convex", "model.dim=64")
+DATA = ("datamodule=yes", "datamodule.cold_share=0.1", "context=last", "model=convex", "model.dim=64")
 EPOCHS = 8
 PARTS = "model.parts=[track,artist,tags]"
 SETUPS: Mapping[str, tuple[str, ...]] = {
