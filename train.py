@@ -37,11 +37,13 @@ def _is_job() -> bool:
 
 @verb("train", rewrite=_words, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
-    """Fit, test the best checkpoint, export and log; or resume a run that was stopped.
+    """Fit, test the best checkpoint, export and log; or resume a run that was stopped, or add new tracks to one.
 
     Returns:
         The best value of the monitored metric, for a search.
     """
+    if config.add is not None or config.catalogue is not None:
+        return _add(config)
     from src.runs.folder import lock_folder, refuse_used_folder, short_run_name
     from src.runs.resume import run_to_resume
 
@@ -64,6 +66,24 @@ def train(config: DictConfig) -> float:
         refuse_used_folder(Path(config.run_dir))
     with lock_folder(Path(config.run_dir), is_resumed=previous is not None):
         return _run(config, datamodule, previous, setup, clock)
+
+
+def _add(config: DictConfig) -> float:
+    """Add the new tracks of a catalogue to a finished run."""
+    from dataclasses import asdict
+
+    from src.errors import InputError
+    from src.terminal.next_steps import show_added
+
+    if _is_job():
+        raise InputError("add= adds tracks to one run; leave out -m")
+    silence_libraries()
+    with console.status("adding tracks"), quick_imports():
+        from src.additions.run import add_tracks
+
+        added = add_tracks(config, HydraConfig.get().overrides.task)
+    show_added(asdict(added), config.run_dir)
+    return float("nan")
 
 
 def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.playing import LEVEL, Piece, known, run_missing, the_test, the_world, train
+from experiments.playing import LEVEL, Piece, known, run_missing, the_test, the_world, train, world_words
 from src.runs.provenance import ROOT, git_state
 from src.session_vectors import FILE, SessionVectors
 from src.simulation.listening import Heard
@@ -45,6 +45,8 @@ PICKS: Mapping[str, tuple[str, int]] = {
     "ranked, gap 10": ("ranked", 10),
 }
 """How a track is chosen: the rule, and `artist_gap`."""
+SHORT = ("ranked", "ranked, gap 3", "ranked, gap 10")
+"""Those of a session query, which never repeat a track; the list of the last track is played under all."""
 HEADS: Mapping[str, tuple[str, ...]] = {
     "convex (default)": (),
     "convex α = 0.9": ("model.alpha=0.9",),
@@ -56,13 +58,9 @@ HEADS: Mapping[str, tuple[str, ...]] = {
 DEFAULT = "convex (default)"
 TRIALS: Mapping[str, tuple[str, ...]] = {
     "recipe": (),
-    "skipped 0": ("context.skipped=0",),
-    "heard never": ("context.repeats=never",),
-    "track_dropout 0.4": ("model.track_dropout=0.4",),
-    "dim 64": ("model.dim=64",),
-    "decay 0.9": ("context.decay=0.9",),
+    "fixed": ("context.decay=1", "context.skipped=-0.6", "context.normalise=0"),
 }
-"""Settings of context=session that are tried for the default head."""
+"""Settings of context=session that are tried for the default head; `fixed` are the best ones of a session query."""
 LAST, QUERY, SESSION = "last", "last, session query", "session"
 """The contexts of the table: `QUERY` is the session query of a model that was trained with `context=last`."""
 
@@ -86,9 +84,9 @@ class Way:
     skipped: float | None = None
 
 
-def ways_of(context: str, **more: Any) -> list[Way]:
+def ways_of(context: str, picks: Iterable[str], **more: Any) -> list[Way]:
     """A way for each picking."""
-    return [Way(context=context, pick=pick, **more) for pick in PICKS]
+    return [Way(context=context, pick=pick, **more) for pick in picks]
 
 
 def grid() -> list[Way]:
@@ -98,7 +96,7 @@ def grid() -> list[Way]:
         for decay in (0.7, 0.8, 0.9, 1.0)
         for skipped in (1.0, 0.0, -0.3, -0.6)
     ]
-    return [*ways_of(LAST), *queries]
+    return [*ways_of(LAST, PICKS), *queries]
 
 
 def lists_of(way: Way, folder: Path, world: int) -> Lists:
@@ -143,7 +141,8 @@ def run_piece(ways: tuple[Way, ...], piece: Piece, runs: Path) -> list[dict[str,
     folder, seconds = runs / re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(piece.key)), dict[str, float]()
     for context in sorted({way.context.split(",")[0] for way in ways}):
         words = piece.words if context == SESSION else HEADS.get(piece.model, HEADS[DEFAULT])
-        seconds[context] = train(replace(piece, words=(f"context={context}", *words)), folder / context)
+        data = ("datamodule=simulated", f"datamodule.prepare.sessions={piece.sessions}", *world_words(piece.world))
+        seconds[context] = train((*data, f"context={context}", *words, f"seed={piece.seed}"), folder / context)
     heard, lines = [play(way, folder, piece) for way in ways], list[dict[str, Any]]()
     for way, one in zip(ways, heard, strict=True):
         interval = MeanInterval.of(one.time, LEVEL)
@@ -183,7 +182,8 @@ def chosen() -> tuple[str, tuple[Way, ...]]:
     session = best(tuned[tuned.model.str.startswith("session")])
     base = Way(context=LAST, pick=str(last["pick"]))
     numbers = {"decay": float(query["decay"]), "skipped": float(query["skipped"])}
-    ways = [base, *(way for way in ways_of(LAST) if way != base), *ways_of(QUERY, **numbers), *ways_of(SESSION)]
+    others = [way for way in ways_of(LAST, PICKS) if way != base]
+    ways = [base, *others, *ways_of(QUERY, SHORT, **numbers), *ways_of(SESSION, SHORT)]
     return str(session["model"]).removeprefix("session, "), tuple(ways)
 
 
@@ -199,10 +199,8 @@ def frame() -> pd.DataFrame:
 def tuning() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
     """The default head: session queries of the model trained without, and settings of the model trained with it."""
     yield piece("tune", "last", HEADS[DEFAULT], TUNED), tuple(grid())
-    more = tuple(Way(context=SESSION, pick="ranked", num_lists=num) for num in (1, 2, 10, 20))
     for name, words in TRIALS.items():
-        ways = (*ways_of(SESSION), *(more if name == "recipe" else ()))
-        yield piece("tune", f"session, {name}", (*HEADS[DEFAULT], *words), TUNED), ways
+        yield piece("tune", f"session, {name}", (*HEADS[DEFAULT], *words), TUNED), tuple(ways_of(SESSION, SHORT))
 
 
 def fresh() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
@@ -211,6 +209,69 @@ def fresh() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
     for model, words in HEADS.items():
         for world in FRESH:
             yield piece("fresh", model, (*words, *TRIALS[setting]), world), ways
+
+
+def report() -> None:
+    """Write sessions.md, and sessions.png if a fresh world is there."""
+    lines = frame()
+    main = lines[lines.part == "fresh"]
+    text = ["# The session in fresh worlds", "", "Written by `python experiments/online/sessions.py`.", ""]
+    for model, own in main.groupby("model", sort=False):
+        text += [f"## {model}, {own.world.nunique()} fresh worlds, {SESSIONS:,} sessions of mixed traffic", ""]
+        text += [*by_way(own), ""]
+    if main.empty:
+        text += ["No fresh world has been read yet.", ""]
+    text += ["## Settings, in the world of seed 0, listeners kept for validation", "", *settings(lines), ""]
+    write_whole(HERE / "sessions.md", lambda partial: partial.write_text("\n".join(text), encoding="utf-8"))
+    if not main.empty:
+        draw(main[main.model == DEFAULT])
+    write_record(provenance(), HERE / "sessions_provenance.json")
+
+
+def by_way(own: pd.DataFrame) -> list[str]:
+    """Mean time of each way, and its gain over `context=last` with the picking that is best for it in these worlds.
+
+    A gain is a mean over worlds of the relative difference; its interval is Student's, a value for each world.
+    """
+    time = own.pivot_table(index=["context", "pick"], columns="world", values="time")
+    base = time.loc[LAST].mean(1).idxmax()
+    rows = []
+    for (context, pick), times in time.iterrows():
+        gain = MeanInterval.of(100 * (times / time.loc[(LAST, base)] - 1).to_numpy(), LEVEL)
+        numbers = [f"{value:+.1f}" for value in (gain.mean, gain.lower, gain.upper)]
+        rows.append([str(context), str(pick), f"{times.mean():.2f}", *numbers])
+    rows.sort(key=lambda cells: -float(cells[2]))
+    head = ["context", "pick", "time per session", f"over last, {base}, %", "lower", "upper"]
+    return table(head, rows, "llrrrr")
+
+
+def settings(lines: pd.DataFrame) -> list[str]:
+    """What was tried; gains are over the list of the last track, uniform, for the model trained without sessions."""
+    tuned = lines[lines.part == "tune"]
+    rows = [
+        [
+            line.model, line.context, line.pick,
+            *("" if np.isnan(value) else f"{value:g}" for value in (line.decay, line.skipped)),
+            f"{line.time:.2f}", f"{line.lower:.2f}", f"{line.upper:.2f}",
+        ]
+        for line in tuned.itertuples()
+    ]  # fmt: skip
+    return table(["model", "context", "pick", "decay", "skipped", "time", "lower", "upper"], rows, "lllrrrrr")
+
+
+def draw(main: pd.DataFrame) -> None:
+    """A row for each way: its mean over the worlds, and each world."""
+    from matplotlib.figure import Figure
+
+    named = main.assign(way=main.context + ": " + main["pick"])
+    means = named.groupby("way").time.mean().sort_values()
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(means, means.index, "o")
+    axes.plot(named.time, named.way, "|", color="grey", label="each world")
+    axes.set(xlabel="mean time per session, in tracks", title=f"{DEFAULT}, {main.world.nunique()} fresh worlds")
+    axes.grid(axis="x", alpha=0.3)
+    write_whole(HERE / "sessions.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
 
 
 def main() -> None:
@@ -236,6 +297,9 @@ def main() -> None:
         )
         if not is_whole:
             break
+    if known(RESULTS):
+        report()
+        print(f"results      {HERE / 'sessions.md'}")
 
 
 def _run(ways: Mapping[tuple[str, ...], tuple[Way, ...]], one: Piece, runs: Path) -> list[dict[str, Any]]:

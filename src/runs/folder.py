@@ -24,7 +24,7 @@ LAYOUT = 2
 """Version of the names in a config. A run with other names cannot be composed again, and is not resumed."""
 
 _RECORD = "run.json"
-_OF_THE_RUN = ("run_dir", "run_name", "resume", "parent_run_id", "swept", "trial", "logger")
+_OF_THE_RUN = ("run_dir", "run_name", "resume", "add", "catalogue", "parent_run_id", "swept", "trial", "logger")
 """Keys of a config that do not change the results of a run."""
 
 

@@ -78,6 +78,25 @@ def show_training(
     console.print(next_steps(run), soft_wrap=True, markup=False)
 
 
+def show_added(counts: Mapping[str, Any], run_dir: str) -> None:
+    """Print what `train.py add=` has added, and what comes next.
+
+    Args:
+        counts: what `additions.json` has.
+        run_dir: where it is.
+    """
+    of_all = f"{counts['num_changed_lists']:,} of {counts['num_tracks']:,}"
+    known = f"{counts['num_by_known_artists']:,} by known artists; about {counts['num_unknown']:,} nothing is known"
+    lines = {
+        "added": f"{counts['num_added']:,} tracks to {counts['num_tracks']:,}: {known}",
+        "lists": f"{of_all} have new tracks; {counts['num_listed']:,} of the new tracks are in one",
+        "run folder": run_dir,
+        "next": f"python serve.py load store.folder=<run folder of the service>/store recommendations={run_dir}",
+    }
+    for name, line in lines.items():
+        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
+
+
 def next_steps(run: FinishedRun) -> str:
     """Lines for a person: what the run is called, where it is, and what to type next."""
     config = run.config

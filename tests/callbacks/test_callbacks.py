@@ -279,7 +279,7 @@ def test_the_format_names_the_key_of_the_track(ring: PairDataModule, tmp_path: P
     trainer = create_autospec(Trainer, instance=True, loggers=[])
     export_of(ring, tmp_path, format=name).on_test_end(trainer, model)
     keys = [list(json.loads(line)) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    assert keys == [["artist", "title", key, "recommendations", "scores"]] * NUM_RING_TRACKS
+    assert keys == [["artist", "title", key, "recommendations", "scores", "plays"]] * NUM_RING_TRACKS
 
 
 def test_an_unknown_format_is_refused(ring: PairDataModule, tmp_path: Path) -> None:

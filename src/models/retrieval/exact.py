@@ -1,7 +1,7 @@
 """Exact search over the whole catalogue by inner product: the best candidates, and the rank of a given one.
 
-N tracks in the catalogue, Q queries, U distinct queries, K candidates of a list, V width of a vector, B queries in a
-block, G groups of S candidates. The query itself is never a candidate.
+N tracks in the catalogue, M tracks with a query vector, Q queries, U distinct queries, K candidates of a list, V width
+of a vector, B queries in a block, G groups of S candidates. The query itself is never a candidate.
 """
 
 import math
@@ -22,7 +22,7 @@ TIE = 1e-6
 
 def top_k(
     *,
-    queries: Float[Tensor, "N V"],
+    queries: Float[Tensor, "M V"],
     items: Float[Tensor, "N V"],
     query_rows: Int64[Tensor, "Q"],
     k: int,
@@ -36,7 +36,7 @@ def top_k(
     track with the lower row. An unknown query track therefore gets the most popular tracks.
 
     Args:
-        queries: query vector of every track.
+        queries: query vector of every track, and of more tracks (M) that are no candidates.
         items: candidate vector of every track.
         query_rows: rows to build lists for.
         k: length of each list, 1 <= k < N.
@@ -59,7 +59,7 @@ candidates in units of 10^-SCORE_DECIMALS, and the places of these candidates. E
 
 
 def search_lists(
-    queries: Float[Tensor, "N V"],
+    queries: Float[Tensor, "M V"],
     items: Float[Tensor, "N V"],
     query_rows: Int64[Tensor, "Q"],
     k: int,
@@ -70,7 +70,7 @@ def search_lists(
     """Build lists like those of `top_k` with a given search.
 
     Args:
-        queries: query vector of every track.
+        queries: query vector of every track, and of more tracks (M) that are no candidates.
         items: candidate vector of every track.
         query_rows: rows to build lists for.
         k: length of each list, 1 <= k < N.
