@@ -254,5 +254,5 @@ def test_a_prior_that_is_used_instead_leaves_known_tracks_alone() -> None:
     known, new = torch.arange(5), torch.tensor([5])
     assert torch.equal(instead.item(known), none.item(known))
     torch.testing.assert_close(instead.item(new), added.item(new))
-    with pytest.raises(InputError, match="model.prior must be null or one of added, instead, got 'yes'"):
+    with pytest.raises(InputError, match=r"model.prior must be null or one of added, instead, got 'yes'"):
         mix(prior="yes")
