@@ -19,6 +19,8 @@ from src.errors import InputError, check_flag, check_number
 from src.models.contracts import QueryPart
 from src.models.parts import Part, Prior, Unknown, build_part, draw
 
+PRIORS = ("added", "instead")
+"""How what the other parts of a track predict is used; see `CosineMix`."""
 BIAS_UNIT = 0.1
 """Score that one unit of an item bias adds. With 1, one step of Adam would change a bias more than any cosine, and the
 model would learn popularity before anything else."""
@@ -220,8 +222,8 @@ class CosineMix(Head):
         parts: names of the parts, whose shares are then learned, or the share of each; None for track and artist.
         unknown: what the known parts of a track do where others are unknown, as `query` and as `item`; see `Unknown`.
             Only with `parts`, otherwise `zero`.
-        prior: whether the vector of a track is the sum of its own embedding and of what its other parts predict, and
-            likewise its item bias. An unknown track then has a vector too. Only with `parts`.
+        prior: what the other parts of a track predict for its vector and its item bias is `added` to its own, or used
+            `instead` of them where they are unknown; None: not at all. Only with `parts`.
         dim: width of an embedding (D), at least 1.
         init_std: standard deviation of the initial embeddings, above 0. It does not change the initial cosines, but it
             changes how much one optimizer step rotates a vector.
@@ -248,7 +250,7 @@ class CosineMix(Head):
         fixed_alpha: float | None,
         parts: Mapping[str, float] | Sequence[str] | None,
         unknown: Mapping[str, str],
-        prior: bool,
+        prior: str | None,
         dim: int,
         init_std: float,
         item_bias: bool,
@@ -287,10 +289,10 @@ class CosineMix(Head):
             )
         # alpha = 0 has no tracks to drop and alpha = 1 no artists to replace them; a sweep over alpha includes both
         self.track_dropout = RowDropout(track_dropout if self.track is not None and num > 1 else 0.0)
-        check_flag("model.prior", prior)
-        has_prior = prior and self._has_parts and self.track is not None and num > 1
-        self.prior = None
-        if has_prior:
+        if prior not in (None, *PRIORS):
+            raise InputError(f"model.prior must be null or one of {', '.join(PRIORS)}, got {prior!r}")
+        self.prior, self._is_added = None, prior == "added"
+        if prior and self._has_parts and self.track is not None and num > 1:
             self.prior = Prior(dim * (num - 1), dim=dim, init_std=init_std, item_bias=self.item_bias is not None)
         self.unknown_query, self.unknown_item = (
             Unknown(unknown[side] if self._has_parts else "zero", key=f"model.unknown.{side}", num_parts=num)
@@ -380,8 +382,12 @@ class CosineMix(Head):
         kept = self.track_dropout(torch.ones_like(vectors[place][:, :1]))
         units = [_unit(vector, self._squared) for vector in vectors[:place] + vectors[place + 1 :]]
         of_track, of_bias = self.prior(units)
-        units.insert(place, _unit(vectors[place] * kept + of_track, self._squared))
-        return units, bias if bias is None or of_bias is None else bias * kept[:, 0] + of_bias
+        own = vectors[place] * kept
+        used = 1.0 if self._is_added else (own == 0).all(-1, keepdim=True).to(own.dtype)
+        units.insert(place, _unit(own + used * of_track, self._squared))
+        if bias is not None and of_bias is not None:
+            bias = bias * kept[:, 0] + (of_bias if self._is_added else used[:, 0] * of_bias)
+        return units, bias
 
     def _mix(self, units: Sequence[Float[Tensor, "B D"]], unknown: Unknown) -> Float[Tensor, "B W"]:
         shares = self.shares()

@@ -39,7 +39,7 @@ def cosine_mix(
         fixed_alpha=fixed_alpha,
         parts=None,
         unknown=ZERO,
-        prior=False,
+        prior=None,
         dim=5,
         init_std=0.1,
         item_bias=item_bias,
@@ -324,7 +324,7 @@ def test_impossible_settings_are_refused(change: dict[str, Any], message: str, m
         "fixed_alpha": None,
         "parts": None,
         "unknown": ZERO,
-        "prior": False,
+        "prior": None,
         "dim": 5,
         "init_std": 0.1,
     }

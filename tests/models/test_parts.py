@@ -175,7 +175,7 @@ def test_weights_may_miss_one_by_a_millionth() -> None:
 
 
 def test_a_prior_gives_a_new_track_the_vector_and_the_bias_that_its_other_parts_predict() -> None:
-    head = mix(parts=["track", "artist", "tags"], prior=True, item_bias=True)
+    head = mix(parts=["track", "artist", "tags"], prior="added", item_bias=True)
     assert head.prior is not None
     assert head.item_bias is not None
     with torch.no_grad():
@@ -196,9 +196,9 @@ def test_a_prior_gives_a_new_track_the_vector_and_the_bias_that_its_other_parts_
 
 
 def test_a_dropped_track_has_the_vector_of_a_new_one() -> None:
-    head = mix(parts=["track", "artist", "tags"], prior=True, item_bias=True, track_dropout=0.9).train()
+    head = mix(parts=["track", "artist", "tags"], prior="added", item_bias=True, track_dropout=0.9).train()
     new, others = (
-        mix(parts=["track", "artist", "tags"], prior=True, item_bias=True),
+        mix(parts=["track", "artist", "tags"], prior="added", item_bias=True),
         torch.zeros(200, dtype=torch.int64),
     )
     with torch.no_grad():
@@ -237,8 +237,22 @@ def test_a_learned_factor_begins_at_one_and_learns_where_a_part_is_unknown() -> 
 def test_without_parts_neither_prior_nor_rule_changes_the_published_head() -> None:
     torch.manual_seed(0)
     rules = {"query": "renormalise", "item": "learned"}
-    head = COSINES(vocabulary(), alpha=0.9, dim=4, prior=True, unknown=rules)
+    head = COSINES(vocabulary(), alpha=0.9, dim=4, prior="added", unknown=rules)
     torch.manual_seed(0)
     published = COSINES(vocabulary(), alpha=0.9, dim=4)
     assert torch.equal(head.query_vectors(), published.query_vectors())
     assert dict(head.state_dict()).keys() == dict(published.state_dict()).keys()
+
+
+def test_a_prior_that_is_used_instead_leaves_known_tracks_alone() -> None:
+    settings: dict[str, Any] = {"parts": ["track", "artist", "tags"], "item_bias": True}
+    added, instead, none = (mix(**settings, prior=prior) for prior in ("added", "instead", None))
+    for head in (added, instead):
+        assert head.prior is not None
+        with torch.no_grad():
+            head.prior.item_bias.weight.fill_(1.0)  # type: ignore[union-attr]
+    known, new = torch.arange(5), torch.tensor([5])
+    assert torch.equal(instead.item(known), none.item(known))
+    torch.testing.assert_close(instead.item(new), added.item(new))
+    with pytest.raises(InputError, match=r"model.prior must be null or one of added, instead, got 'yes'"):
+        mix(prior="yes")
