@@ -108,6 +108,7 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
         model=model,
         recipe=named_recipe(hydra.overrides.task, recipe),
         alpha=config.model.get("alpha"),
+        parts=config.model.get("parts"),
         context=context,
         overrides=hydra.overrides.task,
         swept=config.swept,
@@ -136,7 +137,9 @@ def _check_settings(config: DictConfig) -> None:
         if name in trainer:
             hint = "a run is trained, validated and tested"
             check_number(f"trainer.{name}", trainer[name], above=0, hint=hint)
-    instantiate(config.ranker, _convert_="all")(vocabulary=example_vocabulary())
+    instantiate(config.ranker, _convert_="all")(
+        vocabulary=example_vocabulary(config.datamodule.get("attributes") or ())
+    )
     check_monitor_mode(config.monitor.metric, config.monitor.mode)
 
 

@@ -4,15 +4,15 @@ N tracks in the catalogue, A artists, L listeners, E events. A *row* is a place 
 rows everywhere; raw ids are only in files that people and services read.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from src.attributes import Attribute
+from src.attributes import Attribute, Values
 from src.errors import InputError
 
 if TYPE_CHECKING:
@@ -198,9 +198,18 @@ class Vocabulary:
     mean_played_ratio: float | None
 
 
-def example_vocabulary() -> Vocabulary:
-    """Two tracks, one pair, one listener: enough to build a model, and to see whether its settings are accepted."""
+def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
+    """Two tracks, one pair, one listener: enough to build a model, and to see whether its settings are accepted.
+
+    Args:
+        attributes: names of attributes that the tracks have.
+
+    Returns:
+        The vocabulary.
+    """
     catalog = Catalog.from_columns([1, 2], ["One", "Two"], ["Ann", "Bob"], source="example")
+    known = {str(name): Values.from_lists([["one"], ["two"]]) for name in attributes}
+    catalog = replace(catalog, attributes=known)
     ones = np.ones(2, np.int64)
     listens = Listens(session=ones * 0, track=np.arange(2), played_ratio=np.ones(2, np.float32))
     return Vocabulary(

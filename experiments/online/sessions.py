@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.playing import LEVEL, Piece, known, run_missing, the_test, the_world, train
+from experiments.playing import LEVEL, Piece, known, run_missing, the_test, the_world, train, world_words
 from src.runs.provenance import ROOT, git_state
 from src.session_vectors import FILE, SessionVectors
 from src.simulation.listening import Heard
@@ -58,10 +58,9 @@ HEADS: Mapping[str, tuple[str, ...]] = {
 DEFAULT = "convex (default)"
 TRIALS: Mapping[str, tuple[str, ...]] = {
     "recipe": (),
-    "heard never": ("context.repeats=never",),
-    "decay 1": ("context.decay=1",),
+    "fixed": ("context.decay=1", "context.skipped=-0.6", "context.normalise=0"),
 }
-"""Settings of context=session that are tried for the default head."""
+"""Settings of context=session that are tried for the default head; `fixed` are the best ones of a session query."""
 LAST, QUERY, SESSION = "last", "last, session query", "session"
 """The contexts of the table: `QUERY` is the session query of a model that was trained with `context=last`."""
 
@@ -142,7 +141,8 @@ def run_piece(ways: tuple[Way, ...], piece: Piece, runs: Path) -> list[dict[str,
     folder, seconds = runs / re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(piece.key)), dict[str, float]()
     for context in sorted({way.context.split(",")[0] for way in ways}):
         words = piece.words if context == SESSION else HEADS.get(piece.model, HEADS[DEFAULT])
-        seconds[context] = train(replace(piece, words=(f"context={context}", *words)), folder / context)
+        data = ("datamodule=simulated", f"datamodule.prepare.sessions={piece.sessions}", *world_words(piece.world))
+        seconds[context] = train((*data, f"context={context}", *words, f"seed={piece.seed}"), folder / context)
     heard, lines = [play(way, folder, piece) for way in ways], list[dict[str, Any]]()
     for way, one in zip(ways, heard, strict=True):
         interval = MeanInterval.of(one.time, LEVEL)
@@ -211,6 +211,69 @@ def fresh() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
             yield piece("fresh", model, (*words, *TRIALS[setting]), world), ways
 
 
+def report() -> None:
+    """Write sessions.md, and sessions.png if a fresh world is there."""
+    lines = frame()
+    main = lines[lines.part == "fresh"]
+    text = ["# The session in fresh worlds", "", "Written by `python experiments/online/sessions.py`.", ""]
+    for model, own in main.groupby("model", sort=False):
+        text += [f"## {model}, {own.world.nunique()} fresh worlds, {SESSIONS:,} sessions of mixed traffic", ""]
+        text += [*by_way(own), ""]
+    if main.empty:
+        text += ["No fresh world has been read yet.", ""]
+    text += ["## Settings, in the world of seed 0, listeners kept for validation", "", *settings(lines), ""]
+    write_whole(HERE / "sessions.md", lambda partial: partial.write_text("\n".join(text), encoding="utf-8"))
+    if not main.empty:
+        draw(main[main.model == DEFAULT])
+    write_record(provenance(), HERE / "sessions_provenance.json")
+
+
+def by_way(own: pd.DataFrame) -> list[str]:
+    """Mean time of each way, and its gain over `context=last` with the picking that is best for it in these worlds.
+
+    A gain is a mean over worlds of the relative difference; its interval is Student's, a value for each world.
+    """
+    time = own.pivot_table(index=["context", "pick"], columns="world", values="time")
+    base = time.loc[LAST].mean(1).idxmax()
+    rows = []
+    for (context, pick), times in time.iterrows():
+        gain = MeanInterval.of(100 * (times / time.loc[(LAST, base)] - 1).to_numpy(), LEVEL)
+        numbers = [f"{value:+.1f}" for value in (gain.mean, gain.lower, gain.upper)]
+        rows.append([str(context), str(pick), f"{times.mean():.2f}", *numbers])
+    rows.sort(key=lambda cells: -float(cells[2]))
+    head = ["context", "pick", "time per session", f"over last, {base}, %", "lower", "upper"]
+    return table(head, rows, "llrrrr")
+
+
+def settings(lines: pd.DataFrame) -> list[str]:
+    """What was tried; gains are over the list of the last track, uniform, for the model trained without sessions."""
+    tuned = lines[lines.part == "tune"]
+    rows = [
+        [
+            line.model, line.context, line.pick,
+            *("" if np.isnan(value) else f"{value:g}" for value in (line.decay, line.skipped)),
+            f"{line.time:.2f}", f"{line.lower:.2f}", f"{line.upper:.2f}",
+        ]
+        for line in tuned.itertuples()
+    ]  # fmt: skip
+    return table(["model", "context", "pick", "decay", "skipped", "time", "lower", "upper"], rows, "lllrrrrr")
+
+
+def draw(main: pd.DataFrame) -> None:
+    """A row for each way: its mean over the worlds, and each world."""
+    from matplotlib.figure import Figure
+
+    named = main.assign(way=main.context + ": " + main["pick"])
+    means = named.groupby("way").time.mean().sort_values()
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(means, means.index, "o")
+    axes.plot(named.time, named.way, "|", color="grey", label="each world")
+    axes.set(xlabel="mean time per session, in tracks", title=f"{DEFAULT}, {main.world.nunique()} fresh worlds")
+    axes.grid(axis="x", alpha=0.3)
+    write_whole(HERE / "sessions.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+
+
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -234,6 +297,9 @@ def main() -> None:
         )
         if not is_whole:
             break
+    if known(RESULTS):
+        report()
+        print(f"results      {HERE / 'sessions.md'}")
 
 
 def _run(ways: Mapping[tuple[str, ...], tuple[Way, ...]], one: Piece, runs: Path) -> list[dict[str, Any]]:

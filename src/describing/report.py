@@ -309,7 +309,7 @@ def _attributes(facts: Facts) -> list[RenderableType]:
     table = _table("attribute", "kind", *right[:5], "commonest value", right[5], right=right)
     for one in facts.attributes:
         values = (one.num_values, one.values_per_track, one.width)
-        shown = ("" if value is None else plain(value) for value in values)
+        shown = ("" if value is None else plain(float(value)) for value in values)
         share = "" if one.commonest_share is None else percent(one.commonest_share)
         table.add_row(
             one.name, one.kind, percent(one.coverage), percent(one.nothing), *shown, Text(one.commonest or ""), share

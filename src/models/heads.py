@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from src.catalog import Vocabulary
 from src.errors import InputError, check_flag, check_number
 from src.models.contracts import QueryPart
-from src.models.parts import Part, build_part, draw
+from src.models.parts import Part, Prior, Unknown, build_part, draw
 
 BIAS_UNIT = 0.1
 """Score that one unit of an item bias adds. With 1, one step of Adam would change a bias more than any cosine, and the
@@ -207,9 +207,10 @@ class CosineMix(Head):
     """Convex combination of the cosines of several parts: of the tracks, their artists, and other attributes.
 
     `score = Σ_e α_e·cos(e_prev, e_next)`, where the α_e are at least 0 and sum to 1. Without `parts` these are track
-    and artist: `α·cos(track_prev, track_next) + (1−α)·cos(artist_prev, artist_next)`. Both places of a pair use the
-    same tables. A track or a value that occurs in no training pair has the zero vector. An unknown track is therefore
-    scored by its artist and its other attributes, and if these are unknown too, all its scores are 0.
+    and artist: `α·cos(track_prev, track_next) + (1−α)·cos(artist_prev, artist_next)`. With `shrinkage` the cosines of
+    what was rarely seen are smaller. Both places of a pair use the same tables. A track or a value that occurs in no
+    training pair has the zero vector. An unknown track is therefore scored by its artist and its other attributes, and
+    if these are unknown too, all its scores are 0.
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.
@@ -217,6 +218,10 @@ class CosineMix(Head):
             in `parts` it must be `learned` or None, which then means nothing, or the weight of the tracks.
         fixed_alpha: the alpha that defines this model, such as 1 for `model=track`; None if any alpha is allowed.
         parts: names of the parts, whose shares are then learned, or the share of each; None for track and artist.
+        unknown: what the known parts of a track do where others are unknown, as `query` and as `item`; see `Unknown`.
+            Only with `parts`, otherwise `zero`.
+        prior: whether the vector of a track is the sum of its own embedding and of what its other parts predict, and
+            likewise its item bias. An unknown track then has a vector too. Only with `parts`.
         dim: width of an embedding (D), at least 1.
         init_std: standard deviation of the initial embeddings, above 0. It does not change the initial cosines, but it
             changes how much one optimizer step rotates a vector.
@@ -228,6 +233,8 @@ class CosineMix(Head):
         order_std: standard deviation of the initial offsets that are added to embeddings in the second place of a
             pair, at least 0. Use it for sources where `a, b` and `b, a` differ. With 0 there are no offsets and the
             score is symmetric.
+        shrinkage: length h, at least 0: an embedding v is divided by √(|v|² + h²). The embedding of a track that
+            training shows rarely stays short, therefore its cosines count less. With 0 all cosines count alike.
 
     Raises:
         InputError: an argument is out of range, or the data lack a part.
@@ -240,15 +247,20 @@ class CosineMix(Head):
         alpha: float | str | None,
         fixed_alpha: float | None,
         parts: Mapping[str, float] | Sequence[str] | None,
+        unknown: Mapping[str, str],
+        prior: bool,
         dim: int,
         init_std: float,
         item_bias: bool,
         dropout: int | float,
         track_dropout: int | float,
         order_std: int | float,
+        shrinkage: int | float,
     ) -> None:
         super().__init__(len(vocabulary.catalog))
         check_number("order_std", order_std, least=0)
+        check_number("shrinkage", shrinkage, least=0, hint="0 gives cosines")
+        self._squared = float(shrinkage) ** 2
         check_number("dim", dim, whole=True, least=1)
         shares = _shares_of(alpha, fixed_alpha, parts)
         self._fixed = None if any(share is None for share in shares.values()) else [s for s in shares.values() if s]
@@ -275,15 +287,24 @@ class CosineMix(Head):
             )
         # alpha = 0 has no tracks to drop and alpha = 1 no artists to replace them; a sweep over alpha includes both
         self.track_dropout = RowDropout(track_dropout if self.track is not None and num > 1 else 0.0)
+        check_flag("model.prior", prior)
+        has_prior = prior and self._has_parts and self.track is not None and num > 1
+        self.prior = None
+        if has_prior:
+            self.prior = Prior(dim * (num - 1), dim=dim, init_std=init_std, item_bias=self.item_bias is not None)
+        self.unknown_query, self.unknown_item = (
+            Unknown(unknown[side] if self._has_parts else "zero", key=f"model.unknown.{side}", num_parts=num)
+            for side in ("query", "item")
+        )
 
-    def _mixed(self) -> Iterator[tuple[Part, nn.Module, Float[Tensor, ""] | float]]:
-        """Each part, what leaves out some of its vectors in training, and its share, in the order of the columns."""
+    def _parts(self) -> Iterator[tuple[Part, nn.Module]]:
+        """Each part, and what leaves out some of its vectors in training, in the order of the columns."""
         others, nothing = iter(self.others), nn.Identity()
-        for name, share in zip(self._names, self.shares(), strict=True):
+        for name in self._names:
             if name == "track":
-                yield self.track, self.track_dropout, share
+                yield self.track, self.track_dropout
             else:
-                yield self.artist if name == "artist" else next(others), nothing, share
+                yield self.artist if name == "artist" else next(others), nothing
 
     def alpha(self) -> Float[Tensor, ""] | float:
         """Return the share of the track cosine.
@@ -309,7 +330,7 @@ class CosineMix(Head):
         return [*shares, rest]
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means unit length; a 1 is appended where there is an item bias.
+        """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means `v/√(|v|² + h²)`, and 1 where there is an item bias.
 
         Args:
             rows: rows of the tracks.
@@ -317,7 +338,8 @@ class CosineMix(Head):
         Returns:
             One query vector for each row.
         """
-        return _with_ones(self._directions(rows, in_second_place=False), self.item_bias)
+        units, _ = self._units(rows, in_second_place=False)
+        return _with_ones(self._mix(units, self.unknown_query), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Compute the same vectors as `query`, with offsets where there are any; the item bias is appended.
@@ -328,7 +350,9 @@ class CosineMix(Head):
         Returns:
             One item vector for each row.
         """
-        return _with_bias(self._directions(rows, in_second_place=True), self.item_bias, rows)
+        units, bias = self._units(rows, in_second_place=True)
+        mixed = self._mix(units, self.unknown_item)
+        return mixed if bias is None else torch.cat([mixed, BIAS_UNIT * bias[:, None]], dim=-1)
 
     def query_parts(self) -> Mapping[str, QueryPart]:
         """Name the parts of a query vector, such as `track` of length √α and `artist` of length √(1−α).
@@ -342,12 +366,26 @@ class CosineMix(Head):
             start += self._dim
         return parts
 
-    def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B W"]:
-        directions = []
-        for part, left_out, share in self._mixed():
-            vectors = part.vectors(rows, in_second_place=in_second_place)
-            directions.append(self.dropout(_unit(left_out(vectors))) * share**0.5)
-        return torch.cat(directions, dim=-1)
+    def _units(
+        self, rows: Int[Tensor, "B"], *, in_second_place: bool
+    ) -> tuple[list[Float[Tensor, "B D"]], Float[Tensor, "B"] | None]:
+        """The unit vectors of each part; and the item bias, in the second place and where there is one."""
+        has_bias = in_second_place and self.item_bias is not None
+        bias = self.item_bias(rows) if has_bias else None
+        found = [(part.vectors(rows, in_second_place=in_second_place), left_out) for part, left_out in self._parts()]
+        if self.prior is None:
+            return [_unit(left_out(vectors), self._squared) for vectors, left_out in found], bias
+        vectors, place = [vectors for vectors, _ in found], self._names.index("track")
+        kept = self.track_dropout(torch.ones_like(vectors[place][:, :1]))
+        units = [_unit(vector, self._squared) for vector in vectors[:place] + vectors[place + 1 :]]
+        of_track, of_bias = self.prior(units)
+        units.insert(place, _unit(vectors[place] * kept + of_track, self._squared))
+        return units, bias if bias is None or of_bias is None else bias * kept[:, 0] + of_bias
+
+    def _mix(self, units: Sequence[Float[Tensor, "B D"]], unknown: Unknown) -> Float[Tensor, "B W"]:
+        shares = self.shares()
+        mixed = torch.cat([self.dropout(unit) * share**0.5 for unit, share in zip(units, shares, strict=True)], dim=-1)
+        return mixed if unknown.rule == "zero" else mixed * unknown(units, shares)
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Compute the score of each pair.
@@ -357,12 +395,14 @@ class CosineMix(Head):
             following: rows of the next tracks.
 
         Returns:
-            One score for each pair, in [-1, 1] without an item bias.
+            One score for each pair, in [-1, 1] without an item bias (and with `unknown=zero`).
         """
+        if self.prior is not None or {self.unknown_query.rule, self.unknown_item.rule} != {"zero"}:
+            return super().forward(previous, following)
         score = torch.zeros(len(previous), device=previous.device)
-        for part, left_out, share in self._mixed():
+        for (part, left_out), share in zip(self._parts(), self.shares(), strict=True):
             first, second = part.pair(previous, following)
-            score = score + share * _cosine(left_out(first), left_out(second), self.dropout)
+            score = score + share * _cosine(left_out(first), left_out(second), self.dropout, self._squared)
         return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
 
     def artist_vectors(self) -> Float[Tensor, "A D"] | None:
@@ -371,7 +411,7 @@ class CosineMix(Head):
         Returns:
             Artist vectors; None for `model=track`, which has no artists.
         """
-        return None if self.artist is None else _unit(self.artist.weight)
+        return None if self.artist is None else _unit(self.artist.weight, self._squared)
 
     def logged(self) -> Mapping[str, float]:
         """Report the share of the track cosine, and with `parts` that of each part.
@@ -526,32 +566,35 @@ def _with_bias(vectors: Float[Tensor, "B W"], bias: Biases | None, rows: Int[Ten
 
 
 class _Unit(torch.autograd.Function):
-    """Vectors divided by their lengths; zero stays zero. `F.normalize` takes eight times as long in training."""
+    """Vectors divided by √(|v|² + h²); zero stays zero. `F.normalize` takes eight times as long in training."""
 
     @staticmethod
-    def forward(ctx: Any, vectors: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        one_over_length = (vectors * vectors).sum(dim=-1, keepdim=True).clamp_(min=1e-24).rsqrt_()
+    def forward(ctx: Any, vectors: Float[Tensor, "B D"], squared: float) -> Float[Tensor, "B D"]:
+        one_over_length = (vectors * vectors).sum(dim=-1, keepdim=True).add_(squared).clamp_(min=1e-24).rsqrt_()
         unit = vectors * one_over_length
         ctx.save_for_backward(unit, one_over_length)
         return unit
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    def backward(ctx: Any, gradient: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B D"], None]:
         unit, one_over_length = ctx.saved_tensors
         along = (unit * gradient).sum(dim=-1, keepdim=True)
-        return torch.addcmul(gradient, unit, along, value=-1).mul_(one_over_length)
+        return torch.addcmul(gradient, unit, along, value=-1).mul_(one_over_length), None
 
 
-_unit: Callable[[Tensor], Tensor] = _Unit.apply
+_unit: Callable[[Tensor, float], Tensor] = _Unit.apply
 
 
-def _cosine(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: Dropout) -> Float[Tensor, "B"]:
-    """Cosine of each pair, 0 where a vector is zero. Takes half the time of normalising both vectors first."""
+def _cosine(
+    first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: Dropout, squared: float
+) -> Float[Tensor, "B"]:
+    """The product of the vectors of `_unit`, of each pair. Takes half the time of dividing both vectors first."""
     dot = torch.linalg.vecdot
     with torch.autocast(first.device.type, enabled=False):  # these squares are too small for half precision
         dropped = dot(dropout(first), dropout(second))
-        cosine: Tensor = dropped * (dot(first, first) * dot(second, second)).clamp(min=1e-24).rsqrt()
+        lengths = (dot(first, first) + squared) * (dot(second, second) + squared)
+        cosine: Tensor = dropped * lengths.clamp(min=1e-24).rsqrt()
     return cosine
 
 

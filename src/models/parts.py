@@ -179,6 +179,42 @@ class Projection(Part):
         return (found * known[:, None]).unflatten(0, rows.shape)
 
 
+class Prior(nn.Module):
+    """Predicts from the other parts of a track what is learned of the track itself: its vector and its item bias.
+
+    Args:
+        width: numbers of the other parts together.
+        dim: width of the vector of a track (D).
+        init_std: standard deviation of the initial numbers of a vector, above 0.
+        item_bias: whether there are item biases.
+
+    Source:
+        Volkovs, Yu and Poutanen, DropoutNet: addressing cold start in recommender systems, NeurIPS 2017; Kula, Metadata
+        embeddings for user and item cold-start recommendations, CBRecSys 2015, which adds both as here.
+    """
+
+    def __init__(self, width: int, *, dim: int, init_std: float, item_bias: bool) -> None:
+        super().__init__()
+        self.vector = nn.Linear(width, dim, bias=False)
+        nn.init.normal_(self.vector.weight, std=init_std)
+        self.item_bias = nn.Linear(width, 1) if item_bias else None
+        if self.item_bias is not None:
+            nn.init.zeros_(self.item_bias.weight)
+            nn.init.zeros_(self.item_bias.bias)
+
+    def forward(self, units: Sequence[Float[Tensor, "B D"]]) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B"] | None]:
+        """Predict the vector and the item bias of tracks.
+
+        Args:
+            units: the unit vectors of each other part.
+
+        Returns:
+            The vectors, zero where all other parts are unknown, and the biases, where there are any.
+        """
+        others = torch.cat(list(units), dim=-1)
+        return self.vector(others), None if self.item_bias is None else self.item_bias(others)[..., 0]
+
+
 UNKNOWN = ("zero", "renormalise", "learned")
 """What the known parts of a track do where others are unknown; see `Unknown`."""
 
@@ -223,8 +259,8 @@ class Unknown(nn.Module):
         known = torch.stack([(unit != 0).any(-1) for unit in units], dim=-1).to(units[0].dtype)
         if self.log_factor is not None:
             return ((1 - known) @ self.log_factor).exp()[..., None]
-        shares_of_known = known @ torch.stack([torch.as_tensor(share, device=known.device) for share in shares]).to(known)
-        return 1 / shares_of_known.clamp(min=1e-6)[..., None]
+        of_parts = torch.stack([torch.as_tensor(share, device=known.device) for share in shares])
+        return 1 / (known @ of_parts.to(known)).clamp(min=1e-6)[..., None]
 
 
 def _standard(vectors: Vectors, seen: Bool[np.ndarray, "N"]) -> tuple[Float[np.ndarray, "W"], Float[np.ndarray, "W"]]:

@@ -172,3 +172,73 @@ def test_impossible_parts_are_refused(changes: dict[str, Any], message: str, mon
 
 def test_weights_may_miss_one_by_a_millionth() -> None:
     mix(parts={"track": 0.3333333, "artist": 0.3333333, "tags": 0.3333333})
+
+
+def test_a_prior_gives_a_new_track_the_vector_and_the_bias_that_its_other_parts_predict() -> None:
+    head = mix(parts=["track", "artist", "tags"], prior=True, item_bias=True)
+    assert head.prior is not None
+    assert head.item_bias is not None
+    with torch.no_grad():
+        head.item_bias.weight[:5] = 1.0
+        head.prior.item_bias.weight.normal_()  # type: ignore[union-attr]
+    assert head.artist is not None
+    row = torch.tensor([5])
+    units = [part.vectors(row, in_second_place=True)[0].detach().double() for part in (head.artist, *head.others)]
+    others = np.concatenate([unit / max(unit.norm(), 1e-12) for unit in units])
+    predicted = head.prior.vector.weight.detach().double().numpy() @ others
+    item = head.item(torch.tensor([5]))[0].detach().double().numpy()
+    np.testing.assert_allclose(item[:4], predicted / np.linalg.norm(predicted) / 3**0.5, atol=1e-6)
+    bias = head.prior.item_bias.weight.detach().double().numpy()[0] @ others  # type: ignore[union-attr]
+    assert item[-1] == pytest.approx(0.1 * bias, abs=1e-6)
+    rows = torch.cartesian_prod(torch.arange(6), torch.arange(6))
+    expected = (head.query_vectors() @ head.item_vectors().T).flatten()
+    torch.testing.assert_close(head(*rows.T), expected)
+
+
+def test_a_dropped_track_has_the_vector_of_a_new_one() -> None:
+    head = mix(parts=["track", "artist", "tags"], prior=True, item_bias=True, track_dropout=0.9).train()
+    new, others = (
+        mix(parts=["track", "artist", "tags"], prior=True, item_bias=True),
+        torch.zeros(200, dtype=torch.int64),
+    )
+    with torch.no_grad():
+        new.track.weight.zero_()  # type: ignore[union-attr]
+    found = head.item(others)
+    is_dropped = torch.isclose(found, new.item(others), atol=1e-6).all(dim=1)
+    assert 150 < is_dropped.sum() < 200
+
+
+def test_renormalised_shares_of_the_known_parts_sum_to_one_in_the_place_that_is_asked_for() -> None:
+    parts = {"track": 0.5, "artist": 0.3, "tags": 0.2}
+    zero = mix(parts=parts)
+    for side, rule in (("query", "zero"), ("item", "renormalise")):
+        head = mix(parts=parts, unknown={"query": "zero", "item": "renormalise"})
+        expected = zero.query_vectors() if side == "query" else zero.item_vectors()
+        factors = torch.ones(6, 1)
+        if rule == "renormalise":  # the third track has no tags, the last is new and of a new artist
+            factors[2], factors[5] = 1 / 0.8, 1 / 0.2
+        found = head.query_vectors() if side == "query" else head.item_vectors()
+        torch.testing.assert_close(found, expected * factors, atol=1e-6, rtol=1e-5)
+
+
+def test_a_learned_factor_begins_at_one_and_learns_where_a_part_is_unknown() -> None:
+    parts = {"track": 0.5, "artist": 0.3, "tags": 0.2}
+    head = mix(parts=parts, unknown={"query": "learned", "item": "zero"})
+    torch.testing.assert_close(head.query_vectors(), mix(parts=parts).query_vectors())
+    head(torch.tensor([2, 1]), torch.tensor([3, 3])).sum().backward()
+    factor = head.unknown_query.log_factor
+    assert factor is not None
+    assert factor.grad is not None
+    assert (factor.grad != 0).tolist() == [False, False, True]
+    with pytest.raises(InputError, match=r"model.unknown.item must be one of zero, renormalise, learned, got 'nil'"):
+        mix(unknown={"query": "zero", "item": "nil"})
+
+
+def test_without_parts_neither_prior_nor_rule_changes_the_published_head() -> None:
+    torch.manual_seed(0)
+    rules = {"query": "renormalise", "item": "learned"}
+    head = COSINES(vocabulary(), alpha=0.9, dim=4, prior=True, unknown=rules)
+    torch.manual_seed(0)
+    published = COSINES(vocabulary(), alpha=0.9, dim=4)
+    assert torch.equal(head.query_vectors(), published.query_vectors())
+    assert dict(head.state_dict()).keys() == dict(published.state_dict()).keys()
