@@ -167,14 +167,12 @@ def known(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+RunPiece = Callable[[Piece, Path], list[dict[str, Any]]]
+"""Trains and plays a piece below a folder; a line for each thing that was played, which begins with the key."""
+
+
 def run_missing(
-    pieces: Iterable[Piece],
-    *,
-    path: Path,
-    runs: Path,
-    workers: int,
-    minutes: float,
-    run: Callable[[Piece, Path], list[dict[str, Any]]] = run_piece,
+    pieces: Iterable[Piece], *, path: Path, runs: Path, workers: int, minutes: float, run: RunPiece = run_piece
 ) -> bool:
     """Run the pieces that a CSV file does not have, in the given order.
 

@@ -6,6 +6,7 @@ Q queries.
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -128,41 +129,51 @@ def _train(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
 
 
 def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, tests: bool) -> Fitted:
-    """Train a model of another library on our sessions in its own Python, and rank our queries by its vectors."""
+    """Train a model of another library on our sessions in its own Python, and rank our queries by its vectors.
+
+    The vectors are kept: the final run with the seed of the chosen trial need not train again.
+    """
     datamodule, queries = the_data(data)
-    python = python_of(library)
-    names = ("val", "test") if tests else ("val",)
+    listens = datamodule.vocabulary.listens
+    played = listens.where(~(listens.played_ratio < np.float32(0.5)))
+    arrays: dict[str, Any] = {"session": played.session, "track": played.track}
+    for part in ("val", "test"):
+        histories = datamodule.histories(queries[part])
+        arrays[f"history_{part}"] = histories.newest(int(histories.length.max()))[0]
+        arrays[f"previous_{part}"], arrays[f"following_{part}"] = histories.previous, queries[part].following
+    kept = OUTPUTS / "vectors" / f"{'_'.join([data, library, *settings, f'seed={seed}'])}.npz"
+    if not kept.exists():
+        _keep_vectors(kept, library, arrays, {**dict(setting.split("=") for setting in settings), "seed": seed})
+    with np.load(kept) as file:
+        vectors = dict(file)
+    started = time.perf_counter()
+    ranks = {
+        part: ranks_by_vectors(
+            vectors[f"queries_{part}"],
+            items=vectors["items"],
+            item_rows=vectors["item_rows"],
+            heard=arrays[f"history_{part}"],
+            previous=arrays[f"previous_{part}"],
+            following=arrays[f"following_{part}"],
+            plays=datamodule.vocabulary.plays,
+        )
+        for part in (("val", "test") if tests else ("val",))
+    }
+    query_ms = 1e3 * (time.perf_counter() - started) / sum(map(len, ranks.values()))
+    return Fitted(
+        val=means(ranks["val"]), ranks=ranks.get("test"), fit_s=float(vectors["fit_s"]), query_ms=query_ms
+    )
+
+
+def _keep_vectors(path: Path, library: str, arrays: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Train in the Python of a library and write its vectors and the training time to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        listens = datamodule.vocabulary.listens
-        played = listens.where(~(listens.played_ratio < np.float32(0.5)))
-        arrays: dict[str, Any] = {"session": played.session, "track": played.track}
-        for part in names:
-            histories = datamodule.histories(queries[part])
-            arrays[f"history_{part}"] = histories.newest(int(histories.length.max()))[0]
-            arrays[f"previous_{part}"], arrays[f"following_{part}"] = histories.previous, queries[part].following
         np.savez(folder / "sessions.npz", **arrays)
-        own = dict(setting.split("=") for setting in settings)
-        (folder / "settings.json").write_text(json.dumps({**own, "seed": seed}), encoding="utf-8")
-        run([python, str(Path(__file__).with_name(f"{library}_model.py")), str(folder)])
-        with np.load(folder / "vectors.npz") as file:
-            vectors = dict(file)
-        seconds = json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
-        started = time.perf_counter()
-        ranks = {
-            part: ranks_by_vectors(
-                vectors[f"queries_{part}"],
-                items=vectors["items"],
-                item_rows=vectors["item_rows"],
-                heard=arrays[f"history_{part}"],
-                previous=arrays[f"previous_{part}"],
-                following=arrays[f"following_{part}"],
-                plays=datamodule.vocabulary.plays,
-            )
-            for part in names
-        }
-    query_ms = 1e3 * (time.perf_counter() - started) / sum(map(len, ranks.values()))
-    return Fitted(val=means(ranks["val"]), ranks=ranks.get("test"), fit_s=seconds["fit"], query_ms=query_ms)
+        (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+        run([python_of(library), str(Path(__file__).with_name(f"{library}_model.py")), str(folder)], folder)
+        shutil.move(folder / "vectors.npz", path)
 
 
 def ranks_by_vectors(
@@ -213,12 +224,12 @@ def means(ranks: np.ndarray) -> dict[str, float]:
     return {str(name): float(value) for name, value in accuracy(ranks).mean().items()}
 
 
-def run(command: Sequence[str]) -> None:
-    """Run a process in one thread; its output is shown only if it fails."""
+def run(command: Sequence[str], cwd: Path = ROOT) -> None:
+    """Run a process in one thread; its output is shown only if it fails. RecBole writes into the working directory."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     with contextlib.suppress(KeyboardInterrupt):
         done = subprocess.run(
-            list(command), cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False
+            list(command), cwd=cwd, env={**os.environ, **threads}, capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")

@@ -107,6 +107,4 @@ class Task:
         """
         seconds = time.perf_counter() - self._started - self._paused
         arrays: dict[str, Any] = {f"queries_{part}": vectors for part, vectors in queries.items()}
-        np.savez(self.folder / "vectors.npz", **{**arrays, "item_rows": item_rows, "items": items})
-        record = {"fit": seconds, "epoch": self.epoch_of_best}
-        (self.folder / "seconds.json").write_text(json.dumps(record), encoding="utf-8")
+        np.savez(self.folder / "vectors.npz", **arrays, item_rows=item_rows, items=items, fit_s=seconds)

@@ -85,9 +85,9 @@ def append(line: dict[str, str]) -> None:
 
 
 def missing(data: str, model: str, *, trials: int, seeds: int) -> Iterator[Piece]:
-    """The pieces of a model that the file does not have: trials first, final runs when all trials are there.
+    """The pieces of a model that are not there: trials first, final runs when all trials are there.
 
-    A final run is repeated where a later trial is better than the one that it is of.
+    A final run is repeated where a later trial is better than the one that it is of, and where its ranks are gone.
     """
     num_trials = trials if MODELS[model].space else 1
     for part, numbers in (
@@ -97,8 +97,7 @@ def missing(data: str, model: str, *, trials: int, seeds: int) -> Iterator[Piece
         for number in numbers:
             piece = Piece(data=data, model=model, part=part, number=number)
             line = known().get(piece.key)
-            is_stale = line is not None and part == FINAL and line["settings"].split() != [*chosen(data, model)]
-            if line is None or is_stale:
+            if line is None or (part == FINAL and _is_stale(piece, line)):
                 yield piece
 
 
@@ -107,6 +106,12 @@ def chosen(data: str, model: str) -> tuple[str, ...]:
     trials = [line for key, line in known().items() if key[:3] == (data, model, TRIAL)]
     best = max(trials, key=lambda line: float(line["val_ndcg_at_10"]))
     return tuple(best["settings"].split())
+
+
+def _is_stale(piece: Piece, line: dict[str, str]) -> bool:
+    """Whether a final run is not that of the best trial, or its ranks are not on this machine."""
+    of_best = tuple(line["settings"].split()) == chosen(piece.data, piece.model)
+    return not (of_best and piece.ranks_path.exists())
 
 
 def run(piece: Piece) -> None:

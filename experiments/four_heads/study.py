@@ -1,0 +1,179 @@
+"""Does the report of 2023 hold: is convex (α = 0.9) the best of four heads, and 16 % better than contextual?
+
+    python experiments/four_heads/study.py                     the missing pieces, then results.md and results.png
+    python experiments/four_heads/study.py --minutes 60        starts no piece after an hour; the next call continues
+    python experiments/four_heads/study.py --only report       only results.md and results.png
+
+Five models by the published recipe, trained on three amounts of mixed traffic in three worlds that were not used to
+calibrate the world, five seeds each; then α from 0.1 to 0.8. All models of a world are played to the same listeners,
+uniform picking. One line of results.csv is one training. The pieces are in the order of their seeds.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.playing import LEVEL, Piece, known, run_missing
+from src.runs.atomic import write_record, write_whole
+from src.runs.provenance import ROOT, provenance
+from src.statistics.intervals import MeanInterval
+from src.terminal.markdown import table
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.csv"
+WORLDS, SEEDS = (11, 12, 13), (1, 2, 3, 4, 5)
+SESSIONS = (20_000, 50_000, 200_000)
+MODELS = ("contextual", "track", "artist", "mean", "convex")
+ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)
+"""Those that no head is named for; 0, 0.5, 0.9 and 1 are artist, mean, convex and track."""
+OF_HEADS = {"artist": 0.0, "mean": 0.5, "convex": 0.9, "track": 1.0}
+ALPHA_SESSIONS = 50_000
+
+
+def heads() -> Iterator[Piece]:
+    """The five models; with few sessions first."""
+    for seed in SEEDS:
+        for sessions in SESSIONS:
+            for world in WORLDS:
+                for model in MODELS:
+                    yield piece("heads", model, (f"model={model}",), world, sessions, seed)
+
+
+def alphas() -> Iterator[Piece]:
+    """The values between the heads."""
+    for seed in SEEDS:
+        for world in WORLDS:
+            for alpha in ALPHAS:
+                words = ("model=convex", f"model.alpha={alpha}")
+                yield piece("alpha", f"convex {alpha}", words, world, ALPHA_SESSIONS, seed)
+
+
+def piece(part: str, model: str, words: tuple[str, ...], world: int, sessions: int, seed: int) -> Piece:
+    """A training by the published recipe, uniform picking."""
+    return Piece(
+        part=part, model=model, words=("experiment=published", *words), world=world, sessions=sessions, seed=seed,
+        picks=("uniform",),
+    )  # fmt: skip
+
+
+def lines_of() -> pd.DataFrame:
+    """The lines that are there, with numbers as numbers."""
+    frame = pd.DataFrame(known(RESULTS))
+    numeric = ["world", "sessions", "seed", "time", "coverage", "hits", "same_artist", "train_s"]
+    frame[numeric] = frame[numeric].apply(pd.to_numeric)
+    return frame
+
+
+def over_contextual(frame: pd.DataFrame) -> pd.DataFrame:
+    """Gain of each training over contextual in the same world, with the same sessions and the same seed, in percent."""
+    place = ["world", "sessions", "seed"]
+    rival = frame[frame.model == "contextual"].set_index(place).time.rename("rival")
+    both = frame.join(rival, on=place, how="inner")
+    return both.assign(gain=100 * (both.time / both.rival - 1))
+
+
+def report() -> None:
+    """Write results.md and results.png."""
+    frame = lines_of()
+    gains = over_contextual(frame[frame.part == "heads"])
+    lines = ["# Results", "", "Written by `python experiments/four_heads/study.py`.", "", "## Five models", ""]
+    rows: list[list[str]] = []
+    for (sessions, model), one in gains.groupby(["sessions", "model"]):
+        of_worlds = one.groupby("world").gain.mean()
+        interval = MeanInterval.of(of_worlds.to_numpy(), LEVEL)
+        shown = [f"{interval.mean:+.0f}", f"{interval.lower:+.0f}", f"{interval.upper:+.0f}"]
+        row = [f"{sessions:,}", str(model), str(len(one)), f"{one.time.mean():.2f}"]
+        rows.append([*row, *(["", "", ""] if model == "contextual" else shown), f"{one.coverage.mean():.3f}"])
+    head = ["sessions", "model", "trainings", "time per session", "over contextual, %", "lower", "upper", "coverage"]
+    lines += [*table(head, rows, "rlrrrrrr"), "", "Intervals: Student's, a value for each world.", ""]
+    lines += ["## Each world", "", *each_world(gains), "", "## α", "", *of_alpha(frame), ""]
+    write_whole(HERE / "results.md", lambda partial: partial.write_text("\n".join(lines), encoding="utf-8"))
+    draw(frame)
+    write_record(provenance(), HERE / "provenance.json")
+
+
+def each_world(gains: pd.DataFrame) -> list[str]:
+    """Time of each model in each world, and the best of the four heads."""
+    rows: list[list[str]] = []
+    for (sessions, world), one in gains.groupby(["sessions", "world"]):
+        means = one.groupby("model").time.mean().reindex(MODELS)
+        of_heads = means.drop("contextual")
+        rows.append([f"{sessions:,}", str(world), *(f"{mean:.2f}" for mean in means), str(of_heads.idxmax())])
+    return table(["sessions", "world.seed", *MODELS, "best head"], rows, "rrrrrrrl")
+
+
+def alpha_curve(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean time for each α (rows) and world (columns)."""
+    few = frame[frame.sessions == ALPHA_SESSIONS]
+    inner = few[few.part == "alpha"]
+    values = pd.concat(
+        [
+            inner.assign(alpha=inner.model.str.removeprefix("convex ").astype(float)),
+            few[few.model.isin(OF_HEADS)].assign(alpha=lambda one: one.model.map(OF_HEADS)),
+        ]
+    )
+    return values.pivot_table(index="alpha", columns="world", values="time")
+
+
+def of_alpha(frame: pd.DataFrame) -> list[str]:
+    """The α curve, with 50,000 sessions."""
+    curve = alpha_curve(frame)
+    rows = [
+        [f"{alpha:.1f}", *("–" if np.isnan(value) else f"{value:.2f}" for value in line)]
+        for alpha, line in zip(curve.index, curve.to_numpy(), strict=True)
+    ]
+    return table(["α", *(f"world.seed={world}" for world in curve)], rows, "r" + "r" * len(curve.columns))
+
+
+def draw(frame: pd.DataFrame) -> None:
+    """Time over the amount of traffic, each model a line and each world a dot; and the α curve."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    of_heads = frame[frame.part == "heads"]
+    for model in MODELS:
+        of_worlds = of_heads[of_heads.model == model].groupby(["sessions", "world"], as_index=False).time.mean()
+        mean = of_worlds.groupby("sessions").time.mean()
+        [line] = left.plot(mean.index, mean, label=model)
+        left.plot(of_worlds.sessions, of_worlds.time, "o", color=line.get_color(), markersize=3)
+    left.set(xscale="log", xlabel="sessions that are learned from", ylabel="mean time per session, in tracks")
+    left.legend()
+    curve = alpha_curve(frame)
+    for world in curve:
+        right.plot(curve.index, curve[world], "o-", markersize=3, label=f"world.seed={world}")
+    right.set(xlabel="α, share of the track cosine", title=f"{ALPHA_SESSIONS:,} sessions")
+    if len(curve):
+        right.legend()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=["heads", "alpha", "report"])
+    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "four_heads", help="folder of the runs")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="only the first seeds")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
+    given = parser.parse_args()
+    for name, pieces in {"heads": heads, "alpha": alphas}.items():
+        if given.only in (None, name):
+            pieces_of_seeds = [one for one in pieces() if one.seed in SEEDS[: given.seeds]]
+            run_missing(
+                pieces_of_seeds, path=RESULTS, runs=given.runs.absolute(), workers=given.workers, minutes=given.minutes
+            )
+    if known(RESULTS):
+        report()
+        print(f"results      {HERE / 'results.md'}")
+
+
+if __name__ == "__main__":
+    main()
