@@ -42,6 +42,7 @@ def serve(config: DictConfig) -> None:
 
 
 def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
+    from src.room.gate import open_gate
     from src.runs.folder import refuse_used_folder
     from src.serving.server import run
     from src.serving.starting import prepared_service
@@ -60,7 +61,7 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
             show(f"arm {name:<8} {arm.recommender}, {how}")
         show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
         show(f"run folder   {settings.run_dir}")
-        run(settings, show)
+        run(settings, show, open_gate)
 
 
 def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:

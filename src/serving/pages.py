@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
+from src.serving.docs_page import DOCS, POLICY
 from src.serving.explanation import explain
 from src.serving.log_writer import now_ms
 from src.serving.metrics import exposition
@@ -38,7 +39,12 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
         event_paths: OpenAPI description of `/next` and `/last`.
     """
     app = _Pages(
-        title="Segue", summary="Recommends the next track.", version=state.release.version, redirect_slashes=False
+        title="Segue",
+        summary="Recommends the next track.",
+        version=state.release.version,
+        redirect_slashes=False,
+        docs_url=None,  # those of FastAPI load their scripts from a public host
+        redoc_url=None,
     )
     app.event_paths = event_paths
     Id = Annotated[int, Path(gt=-(2**63), lt=2**63)]  # noqa: N806 - a type
@@ -62,6 +68,10 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
     async def root() -> dict[str, str]:
         """The service is running."""
         return {"status": "alive", "message": "Segue: POST /next/<user> answers the next track; see /docs"}
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(DOCS, headers={"content-security-policy": POLICY})
 
     @app.get("/track/{track}")
     async def track_record(track: Id) -> dict[str, Any]:

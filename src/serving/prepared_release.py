@@ -22,7 +22,11 @@ _WORDS = sorted(set(POLICIES) - set(LISTS))
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PreparedRelease:
-    """The checked contents of a release; see `write_release`."""
+    """The checked contents of a release; see `write_release`.
+
+    Args:
+        files: the file of each arm that has lists; the release records where it was, for the listening room.
+    """
 
     experiment: str
     arms: Mapping[str, Arm]
@@ -30,11 +34,13 @@ class PreparedRelease:
     top_tracks: Int64[np.ndarray, "P"]
     lists: Mapping[str, Recommendations]
     vectors: Mapping[str, SessionVectors]
+    files: Mapping[str, Path]
 
     def write(self, folder: Path, *, provenance: Mapping[str, str]) -> str:
         """Write the release; returns its version."""
-        parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return write_release(folder, **parts, provenance=provenance)
+        parts = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "files"}
+        origins = {f"lists_{arm}": str(file.absolute()) for arm, file in self.files.items()}
+        return write_release(folder, **parts, provenance={**provenance, **origins})
 
 
 def prepare_release(
@@ -117,7 +123,13 @@ def prepare_release(
         if checked[arm].is_of_session
     }
     return PreparedRelease(
-        experiment=experiment, arms=checked, catalog=catalog, top_tracks=top_tracks, lists=lists, vectors=vectors
+        experiment=experiment,
+        arms=checked,
+        catalog=catalog,
+        top_tracks=top_tracks,
+        lists=lists,
+        vectors=vectors,
+        files=files,
     )
 
 

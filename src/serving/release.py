@@ -217,6 +217,7 @@ class Release:
         head = read_head(folder)
         self.version: str = head["version"]
         self.experiment: str = head["experiment"]
+        self.provenance: dict[str, str] = dict(head.get("provenance", {}))
         try:
             self.arms: dict[str, Arm] = {arm: Arm(**given) for arm, given in head["arms"].items()}
             arrays = {name: _mapped(folder / f"{name}.npy", given) for name, given in head["arrays"].items()}
@@ -289,6 +290,10 @@ class Release:
         """Raw ids that the first arm with lists of tracks recommends after a track, best first; empty without any."""
         lists = next(iter(self.lists.values()), None)
         return [] if lists is None else self.track_ids[lists[row][lists[row] >= 0]].tolist()
+
+    def scores(self, arm: str) -> Float32[np.ndarray, "N K"] | None:
+        """Scores of the lists of an arm, NaN where a list has none; None if the file has none, or lists of users."""
+        return self._scores.get(arm)
 
     def recommended(self, arm: str, row: int) -> list[dict[str, Any]]:
         """The list of an arm after a track, best first: records of tracks, with scores if the file has them."""
