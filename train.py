@@ -37,11 +37,13 @@ def _is_job() -> bool:
 
 @verb("train", rewrite=_words, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
-    """Fit, test the best checkpoint, export and log; or resume a run that was stopped.
+    """Fit, test the best checkpoint, export and log; or resume a run that was stopped, or add new tracks to one.
 
     Returns:
         The best value of the monitored metric, for a search.
     """
+    if config.add is not None or config.catalogue is not None:
+        return _add(config)
     from src.runs.folder import lock_folder, refuse_used_folder, short_run_name
     from src.runs.resume import run_to_resume
 
@@ -66,6 +68,24 @@ def train(config: DictConfig) -> float:
         return _run(config, datamodule, previous, setup, clock)
 
 
+def _add(config: DictConfig) -> float:
+    """Add the new tracks of a catalogue to a finished run."""
+    from dataclasses import asdict
+
+    from src.errors import InputError
+    from src.terminal.next_steps import show_added
+
+    if _is_job():
+        raise InputError("add= adds tracks to one run; leave out -m")
+    silence_libraries()
+    with console.status("adding tracks"), quick_imports():
+        from src.additions.run import add_tracks
+
+        added = add_tracks(config, HydraConfig.get().overrides.task)
+    show_added(asdict(added), config.run_dir)
+    return float("nan")
+
+
 def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
     """Refuse what is known to be wrong from the config alone, before data are read, which may take minutes.
 
@@ -88,6 +108,7 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
         model=model,
         recipe=named_recipe(hydra.overrides.task, recipe),
         alpha=config.model.get("alpha"),
+        parts=config.model.get("parts"),
         context=context,
         overrides=hydra.overrides.task,
         swept=config.swept,
@@ -116,7 +137,9 @@ def _check_settings(config: DictConfig) -> None:
         if name in trainer:
             hint = "a run is trained, validated and tested"
             check_number(f"trainer.{name}", trainer[name], above=0, hint=hint)
-    instantiate(config.ranker, _convert_="all")(vocabulary=example_vocabulary())
+    instantiate(config.ranker, _convert_="all")(
+        vocabulary=example_vocabulary(config.datamodule.get("attributes") or ())
+    )
     check_monitor_mode(config.monitor.metric, config.monitor.mode)
 
 

@@ -5,6 +5,7 @@ continues with the pieces that the file does not have.
 """
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -30,7 +31,7 @@ from src.terminal.progress import progress
 
 QUICK = (
     "logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null",
-    "callbacks.ranking.max_val_queries=500", "callbacks.ranking.max_test_queries=2000",
+    "callbacks.ranking.max_val_queries=2000", "callbacks.ranking.max_test_queries=2000",
     "callbacks.checkpoint.save_last=false", "callbacks.resume=null",
 )  # fmt: skip
 """Leaves out what no study reads."""
@@ -43,6 +44,8 @@ PICKS: Mapping[str, tuple[str, int]] = {
 """How a track is chosen from a list: the rule, and `artist_gap`."""
 SESSIONS = 100_000
 """Sessions of a listening test, half of them of listeners kept for validation."""
+VALIDATION = ("val/loss", "val/mse", "val/ndcg_at_10")
+"""What a training says about itself from the logs alone; baselines have no loss."""
 LEVEL = 0.95
 """Of the intervals."""
 
@@ -79,7 +82,7 @@ class Piece:
 
 COLUMNS = (
     "part", "model", "world", "sessions", "seed", "pick", "time", "lower", "upper", "coverage", "hits", "same_artist",
-    "fallbacks", "train_s", "commit",
+    "fallbacks", "val_loss", "val_mse", "val_ndcg_at_10", "train_s", "commit",
 )  # fmt: skip
 
 
@@ -102,8 +105,12 @@ def the_test(seed: int) -> ListeningTest:
     return ListeningTest(the_world(seed), sessions=SESSIONS, seed=1, hits=100)
 
 
-def train(piece: Piece, folder: Path) -> float:
-    """Train the model of a piece, unless its folder has the recommendations.
+def train(words: Sequence[str], folder: Path) -> float:
+    """Train a model, unless its folder has the recommendations.
+
+    Args:
+        words: of `train.py`, which make the data and the model.
+        folder: the run folder.
 
     Returns:
         Seconds of the run, start-up and reading the logs included; NaN if it was there.
@@ -111,15 +118,12 @@ def train(piece: Piece, folder: Path) -> float:
     if (folder / "metrics.json").exists():
         return float("nan")
     shutil.rmtree(folder, ignore_errors=True)
-    words = ["datamodule=simulated", f"datamodule.prepare.sessions={piece.sessions}", *world_words(piece.world)]
-    command = [sys.executable, "train.py", *words, f"seed={piece.seed}", f"hydra.run.dir={folder}", *QUICK]
+    command = [sys.executable, "train.py", *words, f"hydra.run.dir={folder}", *QUICK]
     started = time.perf_counter()
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run(
-        [*command, *piece.words], cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command + list(piece.words))}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return time.perf_counter() - started
 
 
@@ -138,14 +142,19 @@ def run_piece(piece: Piece, runs: Path) -> list[dict[str, Any]]:
         A line for each picking.
     """
     folder = runs / re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(piece.key))
-    seconds, lines = train(piece, folder), list[dict[str, Any]]()
+    data = ("datamodule=simulated", f"datamodule.prepare.sessions={piece.sessions}", *world_words(piece.world))
+    seconds, lines = train((*data, *piece.words, f"seed={piece.seed}"), folder), list[dict[str, Any]]()
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    validation = [f"{metrics[name]:.6g}" if name in metrics else "" for name in VALIDATION]
     for pick in piece.picks:
         heard = play(piece, folder, pick)
         interval = MeanInterval.of(heard.time, LEVEL)
         shares = heard.coverage, heard.share_of_hits, heard.share_of_same_artist
         numbers = (interval.mean, interval.lower, interval.upper, *shares)
-        values = [*piece.key, pick, *(f"{number:.6g}" for number in numbers), heard.fallbacks, f"{seconds:.0f}"]
-        lines.append(dict(zip(COLUMNS, [*values, git_state()["git_commit"][:9]], strict=True)))
+        values = [*piece.key, pick, *(f"{number:.6g}" for number in numbers), heard.fallbacks]
+        lines.append(
+            dict(zip(COLUMNS, [*values, *validation, f"{seconds:.0f}", git_state()["git_commit"][:9]], strict=True))
+        )
     shutil.rmtree(folder)
     return lines
 
@@ -158,15 +167,22 @@ def known(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def run_missing(pieces: Iterable[Piece], *, path: Path, runs: Path, workers: int, minutes: float) -> bool:
+RunPiece = Callable[[Piece, Path], list[dict[str, Any]]]
+"""Trains and plays a piece below a folder; a line for each thing that was played, which begins with the key."""
+
+
+def run_missing(
+    pieces: Iterable[Piece], *, path: Path, runs: Path, workers: int, minutes: float, run: RunPiece = run_piece
+) -> bool:
     """Run the pieces that a CSV file does not have, in the given order.
 
     Args:
         pieces: of the study.
-        path: the CSV file, to which the lines of each piece are appended together.
+        path: the CSV file, to which the lines of each piece are appended; they begin with its key.
         runs: parent of the run folders.
         workers: number of processes.
         minutes: no piece is started after this time.
+        run: runs a piece with a parent of run folders, and returns its lines.
 
     Returns:
         Whether the file now has all pieces.
@@ -175,7 +191,7 @@ def run_missing(pieces: Iterable[Piece], *, path: Path, runs: Path, workers: int
     todo = [piece for piece in pieces if piece.key not in done]
     end = time.monotonic() + 60 * minutes
     with ProcessPoolExecutor(workers) as pool, progress(path.parent.name, len(todo)) as advance:
-        futures = {pool.submit(_before, end, run_piece, piece, runs): piece for piece in todo}
+        futures = {pool.submit(_before, end, run, piece, runs): piece for piece in todo}
         for future in as_completed(futures):
             if lines := future.result():
                 _append(path, lines)
@@ -190,7 +206,7 @@ def _before(end: float, run: Callable[..., list[dict[str, Any]]], *given: Any) -
 def _append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         if is_new:
             writer.writeheader()
         writer.writerows(lines)

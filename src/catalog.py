@@ -4,14 +4,15 @@ N tracks in the catalogue, A artists, L listeners, E events. A *row* is a place 
 rows everywhere; raw ids are only in files that people and services read.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
+from src.attributes import Attribute, Values
 from src.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Catalog:
         artists: name of each artist; empty where unknown.
         source_ids: id of each track in the source, where these ids are no whole numbers; `track_ids` are then numbers
             from 0. None where `track_ids` are the ids of the source, or where it has no ids.
+        attributes: what else is known of the tracks, by name.
     """
 
     track_ids: Int64[np.ndarray, "N"]
@@ -39,6 +41,7 @@ class Catalog:
     artist_of: Int64[np.ndarray, "N"]
     artists: Shaped[np.ndarray, "A"]
     source_ids: Shaped[np.ndarray, "N"] | None = None
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     @classmethod
     def from_frame(cls, frame: "pd.DataFrame", source: str) -> "Catalog":
@@ -195,9 +198,18 @@ class Vocabulary:
     mean_played_ratio: float | None
 
 
-def example_vocabulary() -> Vocabulary:
-    """Two tracks, one pair, one listener: enough to build a model, and to see whether its settings are accepted."""
+def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
+    """Two tracks, one pair, one listener: enough to build a model, and to see whether its settings are accepted.
+
+    Args:
+        attributes: names of attributes that the tracks have.
+
+    Returns:
+        The vocabulary.
+    """
     catalog = Catalog.from_columns([1, 2], ["One", "Two"], ["Ann", "Bob"], source="example")
+    known = {str(name): Values.from_lists([["one"], ["two"]]) for name in attributes}
+    catalog = replace(catalog, attributes=known)
     ones = np.ones(2, np.int64)
     listens = Listens(session=ones * 0, track=np.arange(2), played_ratio=np.ones(2, np.float32))
     return Vocabulary(

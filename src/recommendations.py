@@ -138,11 +138,13 @@ class Recommendations:
         rows: rows of the candidates, in 0..N-1; shorter lists are padded with -1.
         scores: score of each candidate; NaN where there is none.
         users: raw id of the user of each list, ascending; None if row r has the list of row r of the catalogue (Q = N).
+        plays: number of plays of each track in training; None where it is not known.
     """
 
     rows: Int64[np.ndarray, "Q K"]
     scores: Float32[np.ndarray, "Q K"]
     users: Int64[np.ndarray, "Q"] | None = None
+    plays: Int64[np.ndarray, "N"] | None = None
 
     def of_users(self, users: Int64[np.ndarray, "U"]) -> Int64[np.ndarray, "U K"]:
         """The lists of some users. They must be lists of users.
@@ -160,9 +162,9 @@ class Recommendations:
     def write(self, path: Path, catalog: Catalog, *, format: str) -> None:
         """Write JSON lines in a format of botify, with names and scores added. They must be lists of tracks.
 
-        One line for each track: `{"artist", "title", "track", "recommendations": [raw ids, best first], "scores"}`;
-        `botify_2026` has `item_id` for `track`. If the ids of the source are no whole numbers, `id` has that of the
-        track. The file appears under its name only when it is complete.
+        One line for each track: `{"artist", "title", "track", "recommendations": [raw ids, best first], "scores",
+        "plays"}`; `botify_2026` has `item_id` for `track`. If the ids of the source are no whole numbers, `id` has that
+        of the track. The file appears under its name only when it is complete.
 
         Args:
             path: the file to write.
@@ -184,6 +186,8 @@ class Recommendations:
                     scores = self.scores[row, :length].astype(np.float64)
                     if not np.isnan(scores).any():
                         line["scores"] = scores.round(SCORE_DECIMALS).tolist()
+                    if self.plays is not None:
+                        line["plays"] = int(self.plays[row])
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
         write_whole(path, write)
@@ -239,7 +243,11 @@ class Recommendations:
         rows = np.full((len(catalog), line_rows.shape[1]), -1, np.int64)
         scores = np.full(rows.shape, np.nan, np.float32)
         rows[query_rows], scores[query_rows] = line_rows, line_scores
-        return cls(rows=rows, scores=scores)
+        plays = None
+        if len(lists) == len(catalog) and all("plays" in line for line in lists.values()):
+            plays = np.empty(len(catalog), np.int64)
+            plays[query_rows] = [line["plays"] for line in lists.values()]
+        return cls(rows=rows, scores=scores, plays=plays)
 
     @classmethod
     def _of_users(cls, lists: "_Lists", catalog: Catalog, path: Path) -> "Recommendations":
@@ -326,6 +334,7 @@ class _Rest(TypedDict):
     scores: NotRequired[list[Annotated[float, Field(gt=-1e30, lt=1e30)]] | None]
     title: NotRequired[Any]
     artist: NotRequired[Any]
+    plays: NotRequired[Annotated[int, Field(ge=0, lt=2**63)]]
 
 
 class _Line(_Rest):
@@ -368,6 +377,7 @@ class _Form:
         return {
             self.candidates: f'"{self.candidates}" must be a list of track ids',
             "scores": '"scores" must be one finite number for each recommendation',
+            "plays": '"plays" must be a whole number of at least 0',
         }.get(key, f'expected an object with a whole number under "{self.key}"')
 
 

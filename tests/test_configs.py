@@ -71,6 +71,23 @@ def test_a_recipe_for_another_kind_of_model_is_refused(words: tuple[str, ...], l
 RECIPES = {"botify": "shares", "simulated": "shares", "situnes": "shares", "yes": "radio", "polimi": "playlists"}
 
 
+@pytest.mark.parametrize(
+    ("source", "words", "context"),
+    [
+        *[(source, (), "Session" if source in ("yes", "polimi") else "LastTrack") for source in RECIPES],
+        ("yes", ("context=last",), "LastTrack"),
+        ("yes", ("model=rules",), "Session"),
+        ("yes", ("model=vstan",), "Session"),
+        ("simulated", ("experiment=published",), "LastTrack"),
+        ("simulated", ("context=session",), "Session"),
+    ],
+)
+def test_playlists_and_radio_have_the_session_and_one_word_names_the_last_track(
+    source: str, words: tuple[str, ...], context: str
+) -> None:
+    assert composed(f"datamodule={source}", *words).context._target_ == f"src.models.context.{context}"
+
+
 @pytest.mark.parametrize(("source", "recipe"), RECIPES.items())
 def test_each_source_names_its_recipe_and_one_word_names_another(source: str, recipe: str) -> None:
     assert composed(f"datamodule={source}").recipe.name == recipe

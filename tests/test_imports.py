@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 
 NOUNS = {
     "errors",
+    "attributes",
     "catalog",
     "catalog_files",
     "histories",
@@ -25,7 +26,8 @@ NOUNS = {
 """The modules that lie in `src/` itself."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "catalog": {"errors"},
+    "attributes": set(),
+    "catalog": {"errors", "attributes"},
     "histories": set(),
     "recommender_names": {"errors"},
     "assignment": {"errors"},
@@ -61,6 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sweeps",
         "describing",
     },
+    "additions": NOUNS | {"runs", "models", "tracking"},
 }
 OF_MODELS_FOR_DATA = "src.models.contracts"
 """All that `datamodules` may import of `models`."""

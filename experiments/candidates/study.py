@@ -65,7 +65,7 @@ def run(setting: Sequence[str], *, threads: int = 1, epochs: int = 50) -> dict[s
     """
     values = dict(zip(SETTING, setting, strict=True))
     with tempfile.TemporaryDirectory() as folder:
-        words = [f"datamodule={values['data']}", f"datamodule.batch_size={values['batch_size']}"]
+        words = [f"datamodule={values['data']}", "context=last", f"datamodule.batch_size={values['batch_size']}"]
         words += [f"loss.candidates={values['candidates']}", f"optimizer.lr={values['lr']}"]
         words += [f"trainer.precision={values['precision']}", f"seed={values['seed']}", f"trainer.max_epochs={epochs}"]
         done = subprocess.run(

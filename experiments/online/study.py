@@ -4,7 +4,7 @@
     python experiments/online/study.py --minutes 60        starts no piece after an hour; the next call continues
     python experiments/online/study.py --only report       only results.md and results.png
 
-Each recommender is trained on 200,000 sessions of mixed traffic of a world and played to the same listeners of that
+Each recommender is trained on 50,000 sessions of mixed traffic of a world and played to the same listeners of that
 world under four pickings. The worlds of FRESH were not used to calibrate the world or to choose a setting. Settings
 of the others were chosen in the world of TUNED (part `tune`, four trials each, uniform picking, listeners kept for
 validation); the default and the published recipe are played as they are. Part `traffic` varies the number of sessions.
@@ -30,8 +30,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
 TUNED, FRESH = 0, (11, 12, 13, 14, 15)
 """Seed of the world in which settings are chosen, and of those that are reported."""
-SESSIONS, TUNING_SESSIONS = 200_000, 50_000
-TRAFFIC = (5_000, 20_000, 50_000, 500_000)
+SESSIONS, TUNING_SESSIONS = 50_000, 20_000
+TRAFFIC = (5_000, 20_000, 200_000, 500_000)
 """Further amounts of traffic, in the first of the fresh worlds."""
 PUBLISHED = ("experiment=published",)
 TRIALS: Mapping[str, tuple[tuple[str, ...], ...]] = {

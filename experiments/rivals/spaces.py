@@ -90,7 +90,7 @@ _RECURRENT: Mapping[str, Any] = {
 }
 
 MODELS: Mapping[str, Model] = {
-    "popular": Model(words=("model=popular",)),
+    "popular": Model(words=("model=popular", "context=last")),
     "rules, last track": Model(words=("model=rules", "context=last"), space=_RULES),
     "rules, session": Model(words=("model=rules", "context=session"), space={**_RULES, "context.decay": (0.3, 1.0)}),
     "item-kNN, session": Model(

@@ -73,7 +73,8 @@ def generate(folder: Path, *, num_playlists: int, seed: int) -> None:
 
 def measure(data: Path, run: Path, checkout: Path, words: list[str]) -> dict[str, Any]:
     """Seconds of each phase of a run, its processor time and its peak memory."""
-    command = ["train.py", "datamodule=polimi", f"datamodule.path={data}", "model=convex", "trainer.max_epochs=1"]
+    command = ["train.py", "datamodule=polimi", "context=last", f"datamodule.path={data}", "model=convex"]
+    command += ["trainer.max_epochs=1"]
     logger = f"logger.tracking_uri=sqlite:///{run.parent}/mlflow.db"
     started = time.time()
     subprocess.run([sys.executable, *command, logger, f"hydra.run.dir={run}", *words], cwd=checkout, check=True)

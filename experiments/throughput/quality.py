@@ -70,8 +70,8 @@ class Contender:
 
 
 DATA = {
-    "yes": ["datamodule=yes"],
-    "polimi": ["datamodule=polimi"],
+    "yes": ["datamodule=yes", "context=last"],
+    "polimi": ["datamodule=polimi", "context=last"],
     "world": ["datamodule=simulated"],
 }
 """Words for `train.py` by name of the data."""

@@ -81,7 +81,8 @@ class Export(Callback):
                 rows, scores, share_found = ranker.approximate_top(query_rows, self._k, self._recall, advance)
             else:
                 rows, scores = ranker.top(query_rows, self._k, advance)
-            Recommendations(rows=rows, scores=scores).write(self._path, vocabulary.catalog, format=self._format)
+            lists = Recommendations(rows=rows, scores=scores, plays=vocabulary.plays)
+            lists.write(self._path, vocabulary.catalog, format=self._format)
         self._context.recommendations, self._context.lists = self._path, rows
         self._context.examples = example_tracks(vocabulary, rows)
         if self._with_vectors and ranker.scorer is not None:

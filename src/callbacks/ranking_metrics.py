@@ -75,8 +75,8 @@ class RankingMetrics(Callback):
         """Log `val/<metric>`."""
         queries = self.queries["val"]
         if len(queries):
-            _, metrics = self._rank(pl_module, queries, "val")
-            means = metrics.mean()
+            ranks, metrics = self._rank(pl_module, queries, "val")
+            means = pd.concat([metrics, self._by_newness(pl_module, queries, ranks)], axis=1).mean().dropna()
             pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=len(queries))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
@@ -89,12 +89,16 @@ class RankingMetrics(Callback):
             return
         ranks, metrics = self._rank(pl_module, queries, "test")
         beyond, covered = self._beyond_accuracy(pl_module, queries)
-        per_query = pd.concat([metrics, beyond], axis=1)
-        means = {str(name): float(mean) for name, mean in per_query.mean().items()}
-        if num_sessions > 1:
-            for name in metrics:
-                interval = MeanInterval.of_clusters(metrics[name].to_numpy(), queries.session, LEVEL)
+        by_newness = self._by_newness(pl_module, queries, ranks)
+        per_query = pd.concat([metrics, by_newness, beyond], axis=1)
+        means = {str(name): float(mean) for name, mean in per_query.mean().dropna().items()}
+        for name in [*metrics, *by_newness]:
+            values = per_query[name].to_numpy()
+            counts = np.isfinite(values)
+            if len(np.unique(queries.session[counts])) > 1:
+                interval = MeanInterval.of_clusters(values[counts], queries.session[counts], LEVEL)
                 means[f"{name}_half_width"] = interval.upper - interval.mean
+        means |= self._sizes_of_groups(by_newness)
         means |= ranking.by_position(metrics, queries.length)
         means[f"coverage_at_{self._list_length}"] = covered
         for floor, floor_ranks in self._floors(queries):
@@ -108,6 +112,27 @@ class RankingMetrics(Callback):
         with torch.inference_mode(), progress(f"ranking {stage} queries", len(queries)) as advance:
             ranks = ranker_of(pl_module).ranks(self._context.datamodule.histories(queries), queries.following, advance)
         return ranks, ranking.accuracy(ranks)
+
+    def _by_newness(self, pl_module: LightningModule, queries: Pairs, ranks: np.ndarray) -> pd.DataFrame:
+        """The metrics of queries with and without new tracks; no columns where no query has a new track."""
+        is_new = self._context.datamodule.new_tracks
+        previous_is_new, next_is_new = is_new[queries.previous], is_new[queries.following]
+        if not (previous_is_new | next_is_new).any():
+            return pd.DataFrame(index=range(len(queries)))
+        of_new = queries.where(next_is_new)
+        with torch.inference_mode():
+            histories = self._context.datamodule.histories(of_new)
+            among = ranker_of(pl_module).ranks(histories, of_new.following, lambda _: None, among=is_new)
+        return ranking.by_newness(ranks, among, previous_is_new=previous_is_new, next_is_new=next_is_new)
+
+    def _sizes_of_groups(self, by_newness: pd.DataFrame) -> dict[str, float]:
+        """How many tracks are new, and how many queries are in each group."""
+        if by_newness.empty:
+            return {}
+        is_new = self._context.datamodule.new_tracks
+        sizes = {"new_tracks": is_new.sum()}
+        sizes |= {f"{group}_queries": by_newness[f"{group}_recall_at_10"].notna().sum() for group in ranking.NEWNESS}
+        return {f"num_{name}": float(size) for name, size in sizes.items()}
 
     def _floors(self, queries: Pairs) -> Iterator[tuple[str, np.ndarray]]:
         """Ranks by plays alone, and by how often the training pairs had the one after the other."""

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64, Int64
 
 from src.comparison.listening import is_paired, listening_scores
 from src.comparison.verdict import BEATS, NOT_DISTINGUISHABLE, WORSE, Heard, disagreement, verdict
 from src.errors import InputError, check_number
 from src.evaluation.direction import direction
 from src.evaluation.online import TIME, VAL_TIME
+from src.evaluation.ranking import BY_NEWNESS
 from src.statistics.holm import holm
 from src.statistics.intervals import MeanInterval
 from src.statistics.paired import PairedDifference, QueryScores, paired_difference
@@ -29,8 +31,12 @@ QUERY = ("session", "previous", "following")
 """The columns that identify a test query."""
 
 TESTED = ("recall_at_1", "recall_at_10", "recall_at_50", "ndcg_at_10", "mrr")
-"""The metrics with one value per query, which two set-ups can be tested on. Higher is better."""
+"""The metrics with one value per query, which two set-ups can be tested on. Higher is better. Those of BY_NEWNESS are
+tested too, where the test queries have new tracks."""
 
+
+_OF_NEW_TRACKS = ("test/warm_", "test/cold_")
+"""Beginnings of the names of metrics that a run has only where its test queries have new tracks."""
 
 ESTIMATES = ("estimate/first_step_dr", "estimate/session_snips")
 """What `abtest.py candidate=run:<id>` estimated of a run."""
@@ -46,7 +52,8 @@ class Run:
         seed: seed of the run.
         metrics: final values by name, such as `test/ndcg_at_10` or `fit_seconds`; a value that is not finite counts
             as missing.
-        queries: the run's `test_queries.parquet` with at least the columns QUERY and TESTED, or None.
+        queries: the run's `test_queries.parquet` with at least the columns QUERY and TESTED, or None. Columns of
+            BY_NEWNESS are NaN where a query is not in the group.
         listening: the run's listening test (`LISTENERS_FILE`), or None.
         history: learning curves by metric, as pairs of epoch (counted from 0) and value.
         alpha: share of the track cosine in [0, 1]; None for a model that has none.
@@ -271,8 +278,9 @@ def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[st
         runs: runs of all set-ups, in any order.
         select: the validation metric that chooses the best set-up.
         mode: `max` or `min`: which mean of `select` is best.
-        metrics: metrics to show. Those of TESTED, named `test/<name>`, are also tested. Effects of A/B tests
-            (`ab/…_effect_percent`) and estimates from other logs (ESTIMATES) are always shown where a run has them.
+        metrics: metrics to show. Those of TESTED and BY_NEWNESS, named `test/<name>`, are also tested. Effects of A/B
+            tests (`ab/…_effect_percent`) and estimates from other logs (ESTIMATES) are always shown where a run has
+            them.
         level: confidence level of the intervals, in [0.5, 0.9999].
 
     Returns:
@@ -289,10 +297,10 @@ def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[st
     if not any(name.startswith("online/") for name in known):  # logs of no world
         requested = [name for name in requested if not name.startswith("online/")]
     # what cannot be estimated from the logs of the runs is not missing
-    requested = [name for name in requested if name in known or not name.startswith("offline/")]
+    requested = [name for name in requested if name in known or not name.startswith(("offline/", *_OF_NEW_TRACKS))]
     shown = tuple(name for name in requested if name in known)
     setups = sorted((_setup(own, shown, level) for own in _by_setup(runs)), key=lambda one: _rank(one, select, mode))
-    tested = [name for name in shown if name.removeprefix("test/") in TESTED and name.startswith("test/")]
+    tested = [name for name in shown if name in (f"test/{one}" for one in (*TESTED, *BY_NEWNESS))]
     scores, num_queries, num_sessions = _query_scores(setups, tested)
     listened = listening_scores(
         {setup.name: [run.listening for run in setup.runs if run.listening is not None] for setup in setups}
@@ -394,10 +402,18 @@ def _query_scores(
     scores: dict[str, dict[str, QueryScores]] = {metric: {} for metric in metrics}
     for metric in metrics:
         for setup in setups:
-            values = [own[metric.removeprefix("test/")].to_numpy(np.float64) for _, own in setup.runs_with_queries]
+            name = metric.removeprefix("test/")
+            values = [own[name].to_numpy(np.float64) for _, own in setup.runs_with_queries if name in own]
             if values:
-                scores[metric][setup.name] = QueryScores.of(np.stack(values), session.astype(np.int64))
+                scores[metric][setup.name] = _scores_of_group(np.stack(values), session)
     return scores, len(queries), len(sessions)
+
+
+def _scores_of_group(values: Float64[np.ndarray, "R Q"], session: Int64[np.ndarray, "Q"]) -> QueryScores:
+    """The scores of the queries that have a value; the groups of BY_NEWNESS depend on the data alone."""
+    has_value = np.isfinite(values).all(0)
+    _, of_group = np.unique(session[has_value], return_inverse=True)
+    return QueryScores.of(values[:, has_value], of_group.astype(np.int64))
 
 
 def differences_from_first(scores: Mapping[str, QueryScores], metric: str, level: float) -> list[Difference]:

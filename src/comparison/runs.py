@@ -14,6 +14,7 @@ import pandas as pd
 from src.comparison.analysis import QUERY, TESTED, Comparison, Run
 from src.errors import InputError
 from src.evaluation.online import LISTENERS_FILE, TIME
+from src.evaluation.ranking import BY_NEWNESS
 from src.runs.folder import short
 from src.tracking.named_runs import find_run
 from src.tracking.store import INTERRUPTED, KIND, PRUNED, client_of, describe, fetch, find_runs, log_to_run
@@ -198,8 +199,8 @@ def _world(run: Any) -> tuple[str, ...] | None:
 
 def _queries(run: Any, tracking_uri: str) -> pd.DataFrame | None:
     try:
-        path = fetch(tracking_uri, run.info.run_id, "test_queries.parquet")
-        return pd.read_parquet(path, columns=[*QUERY, *TESTED])
+        queries = pd.read_parquet(fetch(tracking_uri, run.info.run_id, "test_queries.parquet"))
+        return queries[[*QUERY, *TESTED, *queries.columns.intersection(BY_NEWNESS)]]
     except InputError:
         return None
 

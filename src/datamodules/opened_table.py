@@ -26,12 +26,23 @@ _SAMPLE = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedTable:
-    """The rows of a source before they are read: `relation` has them with all derived columns."""
+    """The rows of a source before they are read: `relation` has them with all derived columns.
+
+    Args:
+        rows: the rows of its files.
+        cells: their cells.
+        plan: what is read.
+        settings: of the table.
+        folder: the folder of the source, or its file.
+        has_catalogue: whether a file has the tracks.
+    """
 
     rows: RawRows
     cells: Cells
     plan: Plan
     settings: TableSettings
+    folder: Path
+    has_catalogue: bool
 
     def relation(self) -> str:
         """SQL of the rows with all derived columns."""
@@ -48,9 +59,11 @@ def open_table(
     """
     files = find_files(path, settings.files, unpacked=folder / "unpacked")
     archive = folder / "unpacked"
-    tracks = read_track_file(database, settings, archive if archive.is_dir() else Path(path))
+    place = archive if archive.is_dir() else Path(path)
+    tracks = read_track_file(database, settings, place)
     rows = open_rows(database, files, settings.files, key="datamodule.files", optional=settings.optional)
-    of_files = [path for path in settings.columns.values() if path and path not in (*settings.sql.columns, *_OF_ITEMS)]
+    columns = [*settings.columns.values(), *(a.column for a in settings.attributes.values() if a.file is None)]
+    of_files = [path for path in columns if path and path not in (*settings.sql.columns, *_OF_ITEMS)]
     find_late_keys(database, rows, [*settings.optional, *of_files])
     refuse_private(rows.columns, settings.sql.texts)
     rows.use_in_sql(settings.sql.texts)
@@ -81,7 +94,9 @@ def open_table(
             )
         rule = {"min_seconds": min_seconds_rule(min_seconds, plan, cells)}
         plan = replace(plan, drop={**plan.drop, **rule})
-    return tracks, OpenedTable(rows=rows, cells=cells, plan=plan, settings=settings)
+    return tracks, OpenedTable(
+        rows=rows, cells=cells, plan=plan, settings=settings, folder=place, has_catalogue=tracks is not None
+    )
 
 
 def _with_derived(relation: str, settings: TableSettings) -> str:

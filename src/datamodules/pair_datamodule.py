@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int8, Int64
+from jaxtyping import Bool, Int8, Int64
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.catalog import Catalog, Vocabulary
 from src.datamodules.longest_plays import longest_plays, shares_of_longest
+from src.datamodules.new_tracks import check_cold_settings, hidden_tracks
 from src.datamodules.pairs import Pairs, make_pairs
 from src.datamodules.policies import Policies
 from src.datamodules.rejected_rows import Rejections
@@ -117,6 +118,8 @@ class PairDataModule(LightningDataModule):
         optional: columns that files may lack.
         catalogue: a file of tracks; see `CatalogueSettings`.
         sql: SQL for special layouts; see `SqlSettings`.
+        attributes: what else is known of the tracks: a kind, or settings, for each name; see `AttributeSettings`.
+        attribute_defaults: value of each setting that an attribute does not give.
         policies: which events are left out; see `Policies`.
         pairing: `consecutive`, `first` or `window`; see `make_pairs`.
         window: largest distance for `pairing=window`, at least 1.
@@ -125,6 +128,10 @@ class PairDataModule(LightningDataModule):
         history: largest number of tracks of the session that a batch has for each pair, at least 0. `context=` sets it.
         split_seed: seed of `split=session|pair`, in [0, 2³²). It is separate from `seed`, therefore runs with different
             seeds have the same test set.
+        cold_share: share of the tracks played in training that are hidden from it, in [0, 0.9]; 0 hides none. Their
+            events are left out of the training sessions, as in a log from before their release. Validation and test
+            keep them.
+        cold_seed: decides which tracks are hidden, in [0, 2³²). Runs with different seeds hide the same ones.
         session_gap_minutes: a longer pause ends a session, in minutes, above 0.
         max_rejected: largest share of rows that may be rejected, in [0, 1].
         rejected_path: file that rejected rows are written to.
@@ -136,7 +143,8 @@ class PairDataModule(LightningDataModule):
         InputError: an argument is out of range.
 
     `prepared_by` is `prepare`. `prepare_data` and `setup` set `path`, `reading` (what was read), `catalog`, `sessions`,
-    `vocabulary` and `pairs` (one `Pairs` for each name in SPLITS).
+    `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
+    but training does not, because it is hidden or is first heard in validation or test.
     """
 
     reading: Reading
@@ -144,6 +152,7 @@ class PairDataModule(LightningDataModule):
     sessions: Sessions
     vocabulary: Vocabulary
     pairs: dict[str, Pairs]
+    new_tracks: Bool[np.ndarray, "N"]
 
     def __init__(
         self,
@@ -163,12 +172,16 @@ class PairDataModule(LightningDataModule):
         optional: Sequence[str],
         catalogue: Mapping[str, Any] | None,
         sql: Mapping[str, Any],
+        attributes: Any,
+        attribute_defaults: Mapping[str, Any],
         policies: Mapping[str, Any],
         pairing: str,
         window: int,
         history: int,
         split: str,
         split_seed: int,
+        cold_share: int | float,
+        cold_seed: int,
         session_gap_minutes: float,
         max_rejected: float,
         rejected_path: str,
@@ -182,6 +195,7 @@ class PairDataModule(LightningDataModule):
         check_number("datamodule.history", history, whole=True, least=0, hint="0 for one previous track")
         check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
         check_number("split_seed", split_seed, whole=True, least=0, most=2**32 - 1)
+        check_cold_settings(cold_share=cold_share, cold_seed=cold_seed, split=split)
         check_flag("datamodule.rejected_text", rejected_text)
         self.path, self.prepared_by, self._prepare = str(path), prepare, prepare
         self._settings = table_settings(
@@ -198,6 +212,8 @@ class PairDataModule(LightningDataModule):
             optional=optional,
             catalogue=catalogue,
             sql=sql,
+            attributes=attributes,
+            attribute_defaults=attribute_defaults,
         )
         self._policies = Policies.from_config(policies)
         self._max_rejected = max_rejected
@@ -205,6 +221,7 @@ class PairDataModule(LightningDataModule):
         self._pairing, self._window, self._session_gap_minutes = pairing, window, session_gap_minutes
         self._history = history
         self._split, self._split_seed = split, split_seed
+        self._cold_share, self._cold_seed = cold_share, cold_seed
         self._batch_size, self._seed = batch_size, seed
         self._summary: pd.DataFrame | None = None
         self._digest: str | None = None
@@ -256,6 +273,7 @@ class PairDataModule(LightningDataModule):
         split = self._split
         if split == "auto":
             split = "time" if sessions.has_clock else "session"
+        hidden = np.zeros(num_tracks, bool)
         self._by_pair = split == "pair"
         if self._by_pair:
             pairs = make_pairs(sessions, pairing=self._pairing, window=self._window)
@@ -272,6 +290,9 @@ class PairDataModule(LightningDataModule):
         else:
             self._part_of_session = split_sessions(sessions, split=split, seed=self._split_seed)
             sessions, self._part_of_session = self._after_split(sessions, self._part_of_session)
+            if self._cold_share:
+                hidden = self._to_hide(sessions, self._part_of_session)
+                sessions, self._part_of_session = self._without(sessions, self._part_of_session, hidden)
             pairs = make_pairs(sessions, pairing=self._pairing, window=self._window)
             part_of_pair = self._part_of_session[pairs.session]
             kept = np.ones(len(pairs), bool)
@@ -293,6 +314,7 @@ class PairDataModule(LightningDataModule):
                 f"{self.path} are too few for split={split}; {self._remedy_of_few()}"
             )
         self.vocabulary = self._vocabulary()
+        self.new_tracks = self._new_tracks(hidden)
 
     def _remedy_of_few(self) -> str:
         """What to do about too few pairs: name columns that were not found, or add data."""
@@ -320,6 +342,27 @@ class PairDataModule(LightningDataModule):
             part = part[np.unique(listens.session[~left_out])]
             sessions = sessions.without(left_out, "min_count")
         return sessions, part
+
+    def _to_hide(self, sessions: Sessions, part: Int8[np.ndarray, "S"]) -> Bool[np.ndarray, "N"]:
+        """Which tracks are hidden from training."""
+        played = sessions.listens.track[part[sessions.listens.session] == 0]
+        plays = np.bincount(played, minlength=len(self.catalog))
+        return hidden_tracks(self.catalog, plays, cold_share=self._cold_share, cold_seed=self._cold_seed)
+
+    @staticmethod
+    def _without(
+        sessions: Sessions, part: Int8[np.ndarray, "S"], hidden: Bool[np.ndarray, "N"]
+    ) -> tuple[Sessions, Int8[np.ndarray, "S_kept"]]:
+        """The sessions without the training plays of some tracks, as if these had not been released yet."""
+        listens = sessions.listens
+        left_out = hidden[listens.track] & (part[listens.session] == 0)
+        return sessions.without(left_out, "cold_share"), part[np.unique(listens.session[~left_out])]
+
+    def _new_tracks(self, hidden: Bool[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
+        """The tracks that are played or hidden, and that training does not know."""
+        words = self.vocabulary
+        known = words.plays + words.previous_counts + words.next_counts > 0
+        return (hidden | (np.bincount(self.sessions.listens.track, minlength=len(known)) > 0)) & ~known
 
     def _vocabulary(self) -> Vocabulary:
         train, num_tracks = self.pairs["train"], len(self.catalog)

@@ -82,6 +82,13 @@ class Cells:
             return f"TRY(json_extract_string(line, '${_sql(keys)}'))"
         return f"CAST({self._plain(path)[0]} AS VARCHAR)"
 
+    def whole_text(self, path: str) -> str:
+        """The value as text, NULL where it is empty; a list is a JSON array."""
+        plain, type_ = ("", "VARCHAR") if self.rows.is_json and path not in self._derived else self._plain(path)
+        if type_.endswith("]"):
+            return f"CAST(to_json({plain}) AS VARCHAR)"
+        return self.shown(path) if self.rows.is_json and path not in self._derived else self.text(path)
+
     def reread(self, path: str, type_: str) -> str:
         """The value as another type, also of a JSON value that `fields` has as some type; slow."""
         if path in self._derived or not self.rows.is_json:

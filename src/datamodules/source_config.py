@@ -36,6 +36,6 @@ def settings_of(name: str, changes: Mapping[str, Any] | None = None) -> TableSet
     from omegaconf import OmegaConf
 
     config: Any = OmegaConf.merge(source_config(name), dict(changes or {}))
-    keys = [*_KEYS, "unknown_shares", "optional", "catalogue", "sql"]
+    keys = [*_KEYS, "unknown_shares", "optional", "catalogue", "sql", "attributes", "attribute_defaults"]
     chosen: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
     return table_settings(**chosen)

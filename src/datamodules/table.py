@@ -14,6 +14,7 @@ import duckdb
 import numpy as np
 
 from src.catalog import Catalog
+from src.datamodules.attribute_files import attribute_columns, read_attributes
 from src.datamodules.mapping import is_private
 from src.datamodules.opened_table import OpenedTable, open_table
 from src.datamodules.queries import are_whole, count, run
@@ -161,6 +162,9 @@ def _parse(database: duckdb.DuckDBPyConnection, opened: OpenedTable) -> None:
     """Create the table `parsed`, and the view `numbered` of its rows that are not blank, with row and position."""
     rows, has_items = opened.rows, opened.settings.sql.each is not None
     select = parse_select(opened.plan, opened.cells, opened.settings)
+    if not opened.has_catalogue:
+        settings = opened.settings
+        select += attribute_columns(settings.attributes, rows, opened.cells, derived=settings.sql.columns)
     blank = ["has_no_item"] if has_items else []
     if rows.files.format in ("jsonl", "lines"):
         blank.append("line IS NULL")
@@ -200,7 +204,7 @@ def _events(
 ) -> SourceEvents:
     plan, rows, settings = opened.plan, opened.rows, opened.settings
     if tracks is None:
-        tracks = tracks_of_events(database, has_ids="track" in plan.mapping)
+        tracks = tracks_of_events(database, settings.attributes, has_ids="track" in plan.mapping)
     elif settings.catalogue is not None and settings.catalogue.unknown == "add":
         tracks = tracks.add_unknown(database)
     _validate(database, opened, tracks)
@@ -223,9 +227,10 @@ def _events(
     user_names = _name_users(database)
     _make_view(database, has_recommendations="recommendation" in plan.mapping, has_names=user_names is not None)
     dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
+    attributes = read_attributes(database, settings.attributes, opened.folder, source=tracks.shown or str(path))
     return SourceEvents(
         database=database,
-        catalog=tracks.catalog(database),
+        catalog=replace(tracks.catalog(database), attributes=attributes),
         user_names=user_names,
         reading=Reading(
             columns=plan.mapping,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from zoneinfo import available_timezones
 
+from src.datamodules.attribute_settings import AttributeSettings, attribute_settings
 from src.datamodules.files import FileSettings, refuse_unknown
 from src.datamodules.mapping import ROLES
 from src.datamodules.units import unit_of_duration, unit_of_ratio, unit_of_time
@@ -85,6 +86,7 @@ class TableSettings:
         optional: columns that files may lack; they are empty then.
         catalogue: a file of tracks; None if the events have all that is known of them.
         sql: expressions for special layouts.
+        attributes: what else is known of the tracks, by name.
     """
 
     files: FileSettings
@@ -100,6 +102,7 @@ class TableSettings:
     optional: Sequence[str]
     catalogue: CatalogueSettings | None
     sql: SqlSettings
+    attributes: Mapping[str, AttributeSettings]
 
     def __post_init__(self) -> None:
         refuse_unknown(self.columns, ROLES, key="datamodule.columns")
@@ -123,6 +126,8 @@ def table_settings(
     files: Mapping[str, Any],
     catalogue: Mapping[str, Any] | None,
     sql: Mapping[str, Any],
+    attributes: Any,
+    attribute_defaults: Mapping[str, Any],
     **settings: Any,
 ) -> TableSettings:
     """Check all settings of a source.
@@ -131,6 +136,8 @@ def table_settings(
         files: see `FileSettings`.
         catalogue: see `CatalogueSettings`.
         sql: see `SqlSettings`.
+        attributes: see `attribute_settings`, like the next.
+        attribute_defaults: value of each setting that an attribute does not give.
         settings: the other arguments of `TableSettings`.
 
     Raises:
@@ -142,6 +149,7 @@ def table_settings(
         files=FileSettings.from_config(files, key="datamodule.files"),
         catalogue=catalogue_settings(catalogue),
         sql=sql_settings(sql),
+        attributes=attribute_settings(attributes, attribute_defaults),
         **settings,
     )
 

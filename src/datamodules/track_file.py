@@ -1,15 +1,18 @@
 """The catalogue of a source: from a file of tracks, or from the events.
 
 N tracks. Both create the table `catalogue` (`row` in 0..N-1, `track` as in parsed rows, `title`, `artist`,
-`duration_ms`).
+`duration_ms`, and the texts of attributes).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
 from src.catalog import Catalog
+from src.datamodules.attribute_files import attribute_columns, column_of
+from src.datamodules.attribute_settings import AttributeSettings
 from src.datamodules.files import find_files, has_files
 from src.datamodules.queries import are_whole, run
 from src.datamodules.raw_rows import open_rows
@@ -36,8 +39,9 @@ class Tracks:
     def add_unknown(self, database: duckdb.DuckDBPyConnection) -> "Tracks":
         """Add the tracks of the events that the file does not have, in the order in which they first occur."""
         database.execute("""
-            INSERT INTO catalogue
-            SELECT (SELECT count(*) FROM catalogue) + row_number() OVER (ORDER BY first) - 1, track, title, artist, NULL
+            INSERT INTO catalogue BY NAME
+            SELECT (SELECT count(*) FROM catalogue) + row_number() OVER (ORDER BY first) - 1 AS row,
+                   track, title, artist
             FROM (SELECT track, min(position) AS first, arg_min(title, position) AS title,
                          arg_min(artist, position) AS artist
                   FROM numbered WHERE reason IS NULL AND dropped IS NULL GROUP BY track)
@@ -113,6 +117,7 @@ def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings
         SELECT {number} AS number, CAST({text} AS VARCHAR) AS text, {title} AS title,
                {artist_of(mapping.get("artist"), cells, settings)} AS artist, {duration} AS duration_ms,
                {"fields IS NULL" if rows.is_json else "FALSE"} AS is_damaged
+               {attribute_columns(settings.attributes, rows, cells, derived=given.sql)}
         FROM (SELECT *{derived} FROM ({rows.relation()}))
         {"WHERE line IS NOT NULL" if files.format in ("jsonl", "lines") else ""}"""
     try:
@@ -157,8 +162,8 @@ def _number_tracks(
     first = f"WHERE rowid IN (SELECT min(rowid) FROM track_file GROUP BY {column})" if is_first else ""
     database.execute(f"""
         CREATE OR REPLACE TABLE catalogue AS
-        SELECT row_number() OVER (ORDER BY place) - 1 AS row, track, title, artist, duration_ms
-        FROM (SELECT {column} AS track, rowid AS place, title, artist, duration_ms FROM track_file {first});
+        SELECT row_number() OVER (ORDER BY place) - 1 AS row, * EXCLUDE (place)
+        FROM (SELECT {column} AS track, rowid AS place, * EXCLUDE (number, text, is_damaged) FROM track_file {first});
         DROP TABLE track_file""")
     twice = database.execute("SELECT track FROM catalogue GROUP BY track HAVING count(*) > 1 LIMIT 1").fetchone()
     if twice is not None:
@@ -166,21 +171,28 @@ def _number_tracks(
     return Tracks(shown=shown, ids=ids, has_durations=has_durations)
 
 
-def tracks_of_events(database: duckdb.DuckDBPyConnection, *, has_ids: bool) -> Tracks:
+def tracks_of_events(
+    database: duckdb.DuckDBPyConnection, attributes: Mapping[str, AttributeSettings], *, has_ids: bool
+) -> Tracks:
     """Make the catalogue of the tracks that occur in the events, in the order in which they first occur.
 
-    Title and artist are those of the first event that has them.
+    Title, artist and attributes are those of the first event that has them.
 
     Args:
         database: has the view `numbered`; gets the table `catalogue`.
+        attributes: those of them that have no file of their own are columns of `numbered`.
         has_ids: whether the source has ids of tracks.
     """
-    database.execute("""
+    columns = [column_of(name) for name, settings in attributes.items() if settings.file is None]
+    firsts = "".join(f", arg_min({name}, position) FILTER ({name} IS NOT NULL) AS {name}" for name in columns)
+    names = "".join(f", {name}" for name in columns)
+    database.execute(f"""
         CREATE OR REPLACE TABLE catalogue AS
         SELECT row_number() OVER (ORDER BY first) - 1 AS row, track, title, artist, CAST(NULL AS DOUBLE) AS duration_ms
+               {names}
         FROM (SELECT track, min(position) AS first,
                      arg_min(title, position) FILTER (title IS NOT NULL) AS title,
-                     arg_min(artist, position) FILTER (artist IS NOT NULL) AS artist
+                     arg_min(artist, position) FILTER (artist IS NOT NULL) AS artist {firsts}
               FROM numbered WHERE reason IS NULL AND dropped IS NULL GROUP BY track)""")
     ids = "none"
     if has_ids:

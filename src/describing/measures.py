@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from src.catalog import Catalog
+from src.describing.attributes import AttributeFacts, measure_attributes
 from src.describing.clock import Clock, measure_clock
 from src.describing.examples import ExampleSession, first_sessions, title_of
 from src.describing.floors import HeldOut, measure_test
@@ -127,6 +128,7 @@ class Facts:
         pairs_of_track: training pairs of a track, over tracks that have any; None without splits.
         repeats: how often tracks are repeated.
         popularity: how unequal the plays of tracks are.
+        attributes: what else is known of the tracks of the catalogue.
         shares: shares played; None where none is known.
         clock: times; None where the source has no clock.
         splits: the content of each split; None where there are too few pairs.
@@ -155,6 +157,7 @@ class Facts:
     pairs_of_track: Spread | None
     repeats: Repeats
     popularity: Popularity
+    attributes: list[AttributeFacts]
     shares: Shares | None
     clock: Clock | None
     splits: dict[str, dict[str, int | None]] | None
@@ -209,6 +212,7 @@ def measure(material: Material, *, max_test_queries: int | None, num_sessions: i
         pairs_of_track=None if splits is None else _pairs_of_track(splits),
         repeats=_repeats(listens.session, listener, listens.track, sessions.place > 0, num_tracks=len(catalog)),
         popularity=_popularity(plays, catalog),
+        attributes=measure_attributes(catalog.attributes),
         shares=_shares(listens.played_ratio),
         clock=measure_clock(sessions, listener) if sessions.has_clock else None,
         splits=None if splits is None else {name: dict(counts) for name, counts in splits.counts.items()},

@@ -97,6 +97,7 @@ def printed(facts: Facts, warnings: Sequence[DataWarning], material: Material, t
         Tables and lines.
     """
     parts: list[RenderableType] = [*_reading(material), _numbers(facts, material.reading.share, title), _spreads(facts)]
+    parts += _attributes(facts)
     parts += [_session(session, number) for number, session in enumerate(facts.first_sessions, start=1)]
     parts += [Text(remark) for remark in material.remarks]
     parts.append(_warnings(warnings))
@@ -299,6 +300,21 @@ def _spreads(facts: Facts) -> Group:
             values = (spread.least, spread.median, spread.mean, spread.high, spread.most)
             table.add_row(name, *map(plain, values))
     return _titled("distributions", table)
+
+
+def _attributes(facts: Facts) -> list[RenderableType]:
+    if not facts.attributes:
+        return []
+    right = ("tracks with it", "with nothing", "values", "of a track", "numbers", "share of the catalogue")
+    table = _table("attribute", "kind", *right[:5], "commonest value", right[5], right=right)
+    for one in facts.attributes:
+        values = (one.num_values, one.values_per_track, one.width)
+        shown = ("" if value is None else plain(float(value)) for value in values)
+        share = "" if one.commonest_share is None else percent(one.commonest_share)
+        table.add_row(
+            one.name, one.kind, percent(one.coverage), percent(one.nothing), *shown, Text(one.commonest or ""), share
+        )
+    return [_titled("attributes of the tracks", table)]
 
 
 def _session(session: ExampleSession, number: int) -> Group:

@@ -18,8 +18,9 @@ _BETTER: Mapping[str, str] = {
     "first_step_dr": "max",
     "session_snips": "max",
 }
-"""By the last part of a metric's name, without `_at_<k>`. Other metrics have no direction: floors, coverage,
-popularity, and effects of A/B tests and estimates of `abtest.py`, because their controls and logs differ."""
+"""By the last part of a metric's name, without `warm_`, `cold_…_` and `_at_<k>`. Other metrics have no direction:
+floors, coverage, popularity, and effects of A/B tests and estimates of `abtest.py`, because their controls and logs
+differ."""
 
 
 def direction(metric: str) -> str | None:
@@ -36,7 +37,7 @@ def direction(metric: str) -> str | None:
     """
     if metric.startswith("estimate/"):
         return None
-    return _BETTER.get(re.sub(r"_at_\d+$", "", metric.rsplit("/")[-1]))
+    return _BETTER.get(re.sub(r"^(warm|cold_[a-z]+)_|_at_\d+$", "", metric.rsplit("/")[-1]))
 
 
 def check_monitor_mode(metric: str, mode: str) -> None:

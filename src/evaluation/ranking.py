@@ -7,6 +7,8 @@ all tracks of the catalogue except the query. Ranks start at 1. Candidates that 
 occupy, therefore a rank may end in ½.
 """
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
@@ -14,6 +16,11 @@ from scipy.stats import rankdata
 
 POSITIONS = {"1": (1, 1), "2_to_4": (2, 4), "5_or_more": (5, np.inf)}
 """Groups of queries by the number of tracks heard before the next one."""
+NEWNESS = ("warm", "cold_previous", "cold_next", "cold_among")
+"""Groups of queries by whether training knows both tracks: it does; the previous one is new; the next one is new,
+ranked among all candidates, and among the new ones. A query whose two tracks are new is in the last three."""
+BY_NEWNESS = tuple(f"{group}_{name}_at_{k}" for group in NEWNESS for name, k in product(("recall", "ndcg"), (10, 100)))
+"""Names of the metrics by newness."""
 LIKED = 0.8
 """A test pair is a query if at least this share of its next track was played, or if the share is unknown."""
 
@@ -144,6 +151,35 @@ def by_position(metrics: pd.DataFrame, position: Int64[np.ndarray, "Q"]) -> dict
             for name in ("recall_at_10", "ndcg_at_10"):
                 means[f"{name}_position_{group}"] = float(metrics[name].to_numpy()[chosen].mean())
     return means
+
+
+def by_newness(
+    ranks: Float64[np.ndarray, "Q"],
+    ranks_among_new: Float64[np.ndarray, "C"],
+    *,
+    previous_is_new: Bool[np.ndarray, "Q"],
+    next_is_new: Bool[np.ndarray, "Q"],
+) -> pd.DataFrame:
+    """Compute recall and NDCG at 10 and at 100 of the queries with new tracks, and of the others.
+
+    Args:
+        ranks: rank of the relevant candidate of each query among all candidates, at least 1.
+        ranks_among_new: its rank among the new candidates, of the C queries whose relevant candidate is new.
+        previous_is_new: whether the previous track of each query is new.
+        next_is_new: whether its relevant candidate is.
+
+    Returns:
+        One line for each query and a column for each name of BY_NEWNESS; NaN where a query is not in the group.
+    """
+    among = np.full(len(ranks), np.nan)
+    among[next_is_new] = ranks_among_new
+    groups = (~(previous_is_new | next_is_new), previous_is_new, next_is_new, next_is_new)
+    columns = []
+    for group, chosen in zip(NEWNESS, groups, strict=True):
+        of_group = np.where(chosen, among if group == "cold_among" else ranks, 1.0)
+        for metric, k in product((recall_at, ndcg_at), (10, 100)):
+            columns.append(np.where(chosen, metric(of_group, k), np.nan))
+    return pd.DataFrame(dict(zip(BY_NEWNESS, columns, strict=True)))
 
 
 def coverage(lists: Int64[np.ndarray, "L K"], num_tracks: int) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from src.catalog import Listens, Vocabulary
 from src.errors import InputError, check_number
 from src.models.contracts import PairBatch, Queries, Scorer
+from src.session_vectors import MAX_LENGTH
 
 REPEATS = ("never", "always", "penalty", "auto")
 """Whether tracks already heard are recommended again; see `Repeats`."""
@@ -142,7 +143,7 @@ class LastTrack(nn.Module):
         learns: bool,
     ) -> None:
         super().__init__()
-        check_number("context.max_length", max_length, whole=True, least=0)
+        check_number("context.max_length", max_length, whole=True, least=0, most=MAX_LENGTH)
         if repeats != "always" and not max_length:
             raise InputError(
                 f"context.repeats={repeats} needs the tracks of the session, and context.max_length is 0; "
@@ -200,7 +201,7 @@ class Session(nn.Module):
     Args:
         vocabulary: the training sessions.
         parts: names of the parts of a query vector.
-        max_length: number of newest tracks that count (H), at least 1.
+        max_length: number of newest tracks that count (H), 1 to 1000.
         decay: factor for each track further back, in [0, 1], or `learned`; one value for all parts or one for each.
         first_decay: value of a learned decay before training, in (0, 1).
         skipped: weight of a track of which nothing was played, in [-1, 1], or `learned` (starts at 1).
@@ -232,7 +233,8 @@ class Session(nn.Module):
         learns: bool,
     ) -> None:
         super().__init__()
-        check_number("context.max_length", max_length, whole=True, least=1, hint="context=last is one previous track")
+        hint = "context=last is one previous track"
+        check_number("context.max_length", max_length, whole=True, least=1, most=MAX_LENGTH, hint=hint)
         check_number("context.first_decay", first_decay, above=0, most=1 - 1e-6, hint="0.8 is usual")
         hint = "0.1 begins near the plain sum"
         check_number("context.first_normalise", first_normalise, above=0, most=1 - 1e-6, hint=hint)

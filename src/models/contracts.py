@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 from torch import Tensor
 
 from src.histories import Histories
@@ -353,7 +353,12 @@ class Ranker(Protocol):
         context: Context
 
     def ranks(
-        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock
+        self,
+        histories: Histories,
+        following: Int64[np.ndarray, "Q"],
+        on_block: OnBlock,
+        *,
+        among: Bool[np.ndarray, "N"] | None = None,
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the track that followed each history among all tracks except `histories.previous`.
 
@@ -361,6 +366,7 @@ class Ranker(Protocol):
             histories: what was heard before. A model of one previous track uses `histories.previous` alone.
             following: rows of the tracks that followed.
             on_block: reports progress.
+            among: True for each track that is a candidate, with all of `following`; None for all tracks.
 
         Returns:
             Rank of each `following`, at least 1. Candidates that tie share the mean of the ranks they occupy.

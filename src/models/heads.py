@@ -4,8 +4,9 @@ B pairs, N tracks in the catalogue, A artists, V width of a query or item vector
 an embedding. Scores are dimensionless. `Head` is the base class of every head.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from src.catalog import Vocabulary
 from src.errors import InputError, check_flag, check_number
 from src.models.contracts import QueryPart
+from src.models.parts import Part, Prior, Unknown, build_part, draw
 
 BIAS_UNIT = 0.1
 """Score that one unit of an item bias adds. With 1, one step of Adam would change a bias more than any cosine, and the
@@ -202,17 +204,23 @@ class Head(nn.Module, ABC):
 
 
 class CosineMix(Head):
-    """Convex combination of the track cosine and the artist cosine.
+    """Convex combination of the cosines of several parts: of the tracks, their artists, and other attributes.
 
-    `score = α·cos(track_prev, track_next) + (1−α)·cos(artist_prev, artist_next)`. There is one table of tracks and one
-    of artists, and both places of a pair use the same tables. A track or artist that occurs in no training pair has
-    the zero vector. An unknown track is therefore scored by its artist alone, and if its artist is unknown too, all its
-    scores are 0.
+    `score = Σ_e α_e·cos(e_prev, e_next)`, where the α_e are at least 0 and sum to 1. Without `parts` these are track
+    and artist: `α·cos(track_prev, track_next) + (1−α)·cos(artist_prev, artist_next)`. Both places of a pair use the
+    same tables. A track or a value that occurs in no training pair has the zero vector. An unknown track is therefore
+    scored by its artist and its other attributes, and if these are unknown too, all its scores are 0.
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.
-        alpha: share of the track cosine, in [0, 1], or `learned` (starts at ½).
+        alpha: share of the track cosine, in [0, 1], or `learned` (starts at the same share for each part). With weights
+            in `parts` it must be `learned` or None, which then means nothing, or the weight of the tracks.
         fixed_alpha: the alpha that defines this model, such as 1 for `model=track`; None if any alpha is allowed.
+        parts: names of the parts, whose shares are then learned, or the share of each; None for track and artist.
+        unknown: what the known parts of a track do where others are unknown, as `query` and as `item`; see `Unknown`.
+            Only with `parts`, otherwise `zero`.
+        prior: whether the vector of a track is the sum of its own embedding and of what its other parts predict, and
+            likewise its item bias. An unknown track then has a vector too. Only with `parts`.
         dim: width of an embedding (D), at least 1.
         init_std: standard deviation of the initial embeddings, above 0. It does not change the initial cosines, but it
             changes how much one optimizer step rotates a vector.
@@ -220,23 +228,24 @@ class CosineMix(Head):
             follows any track.
         dropout: share of the numbers of each unit vector that are set to zero in a training step, in [0, 0.9].
         track_dropout: share of the tracks, in both places of a pair, that a training step treats as unseen, in
-            [0, 0.9]. These tracks are then scored by their artists. No effect where `alpha` is 0 or 1.
+            [0, 0.9]. These tracks are then scored by their other parts. No effect where `alpha` is 0 or 1.
         order_std: standard deviation of the initial offsets that are added to embeddings in the second place of a
             pair, at least 0. Use it for sources where `a, b` and `b, a` differ. With 0 there are no offsets and the
             score is symmetric.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: an argument is out of range, or the data lack a part.
     """
-
-    artist_of: Tensor
 
     def __init__(
         self,
         vocabulary: Vocabulary,
         *,
-        alpha: float | str,
+        alpha: float | str | None,
         fixed_alpha: float | None,
+        parts: Mapping[str, float] | Sequence[str] | None,
+        unknown: Mapping[str, str],
+        prior: bool,
         dim: int,
         init_std: float,
         item_bias: bool,
@@ -247,26 +256,21 @@ class CosineMix(Head):
         super().__init__(len(vocabulary.catalog))
         check_number("order_std", order_std, least=0)
         check_number("dim", dim, whole=True, least=1)
-        if isinstance(alpha, bool) or not (alpha == "learned" or (isinstance(alpha, int | float) and 0 <= alpha <= 1)):
-            raise InputError(
-                f"alpha must lie in [0, 1] or be learned, got {alpha}; use model=artist for 0, model=track for 1"
-            )
-        if fixed_alpha is not None and alpha != fixed_alpha:
-            raise InputError(
-                f"alpha={alpha} contradicts this model, which is alpha={fixed_alpha} by definition; "
-                f"use model=convex model.alpha={alpha}"
-            )
-        self.alpha_logit = nn.Parameter(torch.zeros(())) if alpha == "learned" else None
-        self._alpha = 0.5 if alpha == "learned" else float(alpha)
-        catalog = vocabulary.catalog
+        shares = _shares_of(alpha, fixed_alpha, parts)
+        self._fixed = None if any(share is None for share in shares.values()) else [s for s in shares.values() if s]
+        self._names = [name for name, share in shares.items() if share is None or share > 0]
+        self._dim, num = dim, len(self._names)
+        self.alpha_logit = None
+        if self._fixed is None:  # of equal shares: the first has 1/num, the second 1/(num − 1) of the rest, …
+            self.alpha_logit = nn.Parameter(-torch.arange(num - 1, 0, -1).float().log())
+        self._has_parts = parts is not None
         seen = torch.from_numpy(vocabulary.previous_counts + vocabulary.next_counts > 0)
-        self.register_buffer("artist_of", torch.from_numpy(catalog.artist_of))
-        seen_artists = torch.zeros(catalog.num_artists, dtype=torch.bool)
-        seen_artists[self.artist_of[seen]] = True
-        self.track = None if alpha == 0 else _table(seen, dim, init_std)
-        self.artist = None if alpha == 1 else _table(seen_artists, dim, init_std)
-        self.track_offset = _table(seen, dim, order_std) if order_std and alpha != 0 else None
-        self.artist_offset = _table(seen_artists, dim, order_std) if order_std and alpha != 1 else None
+        built = {name: build_part(name, vocabulary.catalog, seen, dim=dim, init_std=init_std) for name in self._names}
+        if order_std:
+            for part in built.values():
+                part.add_offset(order_std)
+        self.track, self.artist = built.get("track"), built.get("artist")
+        self.others = nn.ModuleList(part for name, part in built.items() if name not in ("track", "artist"))
         self.item_bias = _item_bias(vocabulary, item_bias)
         self.dropout = Dropout(dropout)
         check_number("track_dropout", track_dropout, least=0, most=0.9, hint="0 switches it off")
@@ -276,7 +280,25 @@ class CosineMix(Head):
                 "both tracks and artists; remove track_dropout"
             )
         # alpha = 0 has no tracks to drop and alpha = 1 no artists to replace them; a sweep over alpha includes both
-        self.track_dropout = RowDropout(track_dropout if self.track is not None and self.artist is not None else 0.0)
+        self.track_dropout = RowDropout(track_dropout if self.track is not None and num > 1 else 0.0)
+        check_flag("model.prior", prior)
+        has_prior = prior and self._has_parts and self.track is not None and num > 1
+        self.prior = None
+        if has_prior:
+            self.prior = Prior(dim * (num - 1), dim=dim, init_std=init_std, item_bias=self.item_bias is not None)
+        self.unknown_query, self.unknown_item = (
+            Unknown(unknown[side] if self._has_parts else "zero", key=f"model.unknown.{side}", num_parts=num)
+            for side in ("query", "item")
+        )
+
+    def _parts(self) -> Iterator[tuple[Part, nn.Module]]:
+        """Each part, and what leaves out some of its vectors in training, in the order of the columns."""
+        others, nothing = iter(self.others), nn.Identity()
+        for name in self._names:
+            if name == "track":
+                yield self.track, self.track_dropout
+            else:
+                yield self.artist if name == "artist" else next(others), nothing
 
     def alpha(self) -> Float[Tensor, ""] | float:
         """Return the share of the track cosine.
@@ -284,7 +306,22 @@ class CosineMix(Head):
         Returns:
             Alpha, in [0, 1]; a tensor where it is learned.
         """
-        return self._alpha if self.alpha_logit is None else torch.sigmoid(self.alpha_logit)
+        return dict(zip(self._names, self.shares(), strict=True)).get("track", 0.0)
+
+    def shares(self) -> list[Float[Tensor, ""] | float]:
+        """Return the share of each part.
+
+        Returns:
+            Numbers of at least 0 that sum to 1; tensors where they are learned.
+        """
+        if self._fixed is not None:
+            return list(self._fixed)
+        first, *others = torch.sigmoid(self.alpha_logit).unbind()
+        shares, rest = [first], 1 - first
+        for of_rest in others:
+            shares.append(rest * of_rest)
+            rest = rest - shares[-1]
+        return [*shares, rest]
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means unit length; a 1 is appended where there is an item bias.
@@ -295,7 +332,8 @@ class CosineMix(Head):
         Returns:
             One query vector for each row.
         """
-        return _with_ones(self._directions(rows, in_second_place=False), self.item_bias)
+        units, _ = self._units(rows, in_second_place=False)
+        return _with_ones(self._mix(units, self.unknown_query), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Compute the same vectors as `query`, with offsets where there are any; the item bias is appended.
@@ -306,32 +344,42 @@ class CosineMix(Head):
         Returns:
             One item vector for each row.
         """
-        return _with_bias(self._directions(rows, in_second_place=True), self.item_bias, rows)
+        units, bias = self._units(rows, in_second_place=True)
+        mixed = self._mix(units, self.unknown_item)
+        return mixed if bias is None else torch.cat([mixed, BIAS_UNIT * bias[:, None]], dim=-1)
 
     def query_parts(self) -> Mapping[str, QueryPart]:
-        """Name the parts of a query vector: `track` of length √α and `artist` of length √(1−α), where there are such.
+        """Name the parts of a query vector, such as `track` of length √α and `artist` of length √(1−α).
 
         Returns:
             The parts.
         """
-        alpha, parts, start = self.alpha(), {}, 0
-        for name, table, share in (("track", self.track, alpha), ("artist", self.artist, 1 - alpha)):
-            if table is not None:
-                end = start + table.embedding_dim
-                parts[name], start = QueryPart(slice(start, end), share**0.5), end
+        parts, start = {}, 0
+        for name, share in zip(self._names, self.shares(), strict=True):
+            parts[name] = QueryPart(slice(start, start + self._dim), share**0.5)
+            start += self._dim
         return parts
 
-    def _directions(self, rows: Int[Tensor, "B"], *, in_second_place: bool) -> Float[Tensor, "B W"]:
-        alpha = self.alpha()
-        parts = []
-        for table, offset, left_out, places, share in (
-            (self.track, self.track_offset, self.track_dropout, rows, alpha),
-            (self.artist, self.artist_offset, nn.Identity(), self.artist_of[rows], 1 - alpha),
-        ):
-            if table is not None:
-                embedded = table(places) if offset is None or not in_second_place else table(places) + offset(places)
-                parts.append(self.dropout(_unit(left_out(embedded))) * share**0.5)
-        return torch.cat(parts, dim=-1)
+    def _units(
+        self, rows: Int[Tensor, "B"], *, in_second_place: bool
+    ) -> tuple[list[Float[Tensor, "B D"]], Float[Tensor, "B"] | None]:
+        """The unit vectors of each part; and the item bias, in the second place and where there is one."""
+        has_bias = in_second_place and self.item_bias is not None
+        bias = self.item_bias(rows) if has_bias else None
+        found = [(part.vectors(rows, in_second_place=in_second_place), left_out) for part, left_out in self._parts()]
+        if self.prior is None:
+            return [_unit(left_out(vectors)) for vectors, left_out in found], bias
+        vectors, place = [vectors for vectors, _ in found], self._names.index("track")
+        kept = self.track_dropout(torch.ones_like(vectors[place][:, :1]))
+        units = [_unit(vector) for vector in vectors[:place] + vectors[place + 1 :]]
+        of_track, of_bias = self.prior(units)
+        units.insert(place, _unit(vectors[place] * kept + of_track))
+        return units, bias if bias is None or of_bias is None else bias * kept[:, 0] + of_bias
+
+    def _mix(self, units: Sequence[Float[Tensor, "B D"]], unknown: Unknown) -> Float[Tensor, "B W"]:
+        shares = self.shares()
+        mixed = torch.cat([self.dropout(unit) * share**0.5 for unit, share in zip(units, shares, strict=True)], dim=-1)
+        return mixed if unknown.rule == "zero" else mixed * unknown(units, shares)
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Compute the score of each pair.
@@ -341,18 +389,14 @@ class CosineMix(Head):
             following: rows of the next tracks.
 
         Returns:
-            One score for each pair, in [-1, 1] without an item bias.
+            One score for each pair, in [-1, 1] without an item bias (and with `unknown=zero`).
         """
-        pairs, alpha = torch.stack([previous, following]), self.alpha()
+        if self.prior is not None or {self.unknown_query.rule, self.unknown_item.rule} != {"zero"}:
+            return super().forward(previous, following)
         score = torch.zeros(len(previous), device=previous.device)
-        for table, offset, left_out, rows, share in (
-            (self.track, self.track_offset, self.track_dropout, pairs, alpha),
-            (self.artist, self.artist_offset, nn.Identity(), self.artist_of[pairs], 1 - alpha),
-        ):
-            if table is not None:
-                first, second = table(rows).unbind()
-                second = second if offset is None else second + offset(rows[1])
-                score = score + share * _cosine(left_out(first), left_out(second), self.dropout)
+        for (part, left_out), share in zip(self._parts(), self.shares(), strict=True):
+            first, second = part.pair(previous, following)
+            score = score + share * _cosine(left_out(first), left_out(second), self.dropout)
         return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
 
     def artist_vectors(self) -> Float[Tensor, "A D"] | None:
@@ -364,13 +408,63 @@ class CosineMix(Head):
         return None if self.artist is None else _unit(self.artist.weight)
 
     def logged(self) -> Mapping[str, float]:
-        """Report the share of the track cosine.
+        """Report the share of the track cosine, and with `parts` that of each part.
 
         Returns:
-            The value under the name `alpha`.
+            `alpha`, or `share_<part>` for each part.
         """
-        alpha = self.alpha()
-        return {"alpha": alpha if isinstance(alpha, float) else alpha.item()}
+        if not self._has_parts:
+            return {"alpha": _number(self.alpha())}
+        return {f"share_{name}": _number(share) for name, share in zip(self._names, self.shares(), strict=True)}
+
+
+def _shares_of(
+    alpha: float | str | None, fixed_alpha: float | None, parts: Mapping[str, float] | Sequence[str] | None
+) -> dict[str, float | None]:
+    """The share of each part; None where all shares are learned.
+
+    Raises:
+        InputError: they are out of range, do not sum to 1, or contradict one another.
+    """
+    is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if parts is None:
+        if not (alpha == "learned" or (is_number and 0 <= alpha <= 1)):
+            raise InputError(
+                f"alpha must lie in [0, 1] or be learned, got {alpha}; use model=artist for 0, model=track for 1"
+            )
+        if fixed_alpha is not None and alpha != fixed_alpha:
+            raise InputError(
+                f"alpha={alpha} contradicts this model, which is alpha={fixed_alpha} by definition; "
+                f"use model=convex model.alpha={alpha}"
+            )
+        return {"track": None, "artist": None} if alpha == "learned" else {"track": alpha, "artist": 1 - alpha}
+    if fixed_alpha is not None:
+        raise InputError(f"model.parts contradicts this model, which is alpha={fixed_alpha}; use model=convex with it")
+    if isinstance(parts, str) or not isinstance(parts, Mapping | Sequence) or len(parts) < 2:
+        raise InputError(
+            f"model.parts must be weights such as {{track: 0.6, artist: 0.4}}, or a list of at least two parts whose "
+            f"weights are learned, got {parts!r}"
+        )
+    names = list(map(str, parts))
+    if not isinstance(parts, Mapping):
+        if len(set(names)) < len(names):
+            raise InputError(f"model.parts={names} names a part twice; name each once")
+        if alpha != "learned":
+            raise InputError(
+                f"model.alpha={alpha} contradicts model.parts={names}, a list, whose weights are learned; give "
+                "model.alpha=learned, or the weight of each part"
+            )
+        return dict.fromkeys(names)
+    for name, weight in parts.items():
+        check_number(f"model.parts.{name}", weight, least=0, most=1, hint="0 leaves the part out")
+    total = math.fsum(parts.values())
+    if abs(total - 1) > 1e-6:
+        raise InputError(f"the weights of model.parts must sum to 1, got {total:.9g}; change one of them")
+    if is_number and alpha != parts.get("track", 0):
+        raise InputError(
+            f"model.alpha={alpha} contradicts model.parts, where the tracks have {parts.get('track', 0)}; leave out one"
+        )
+    return {str(name): weight for name, weight in parts.items()}
 
 
 class TwoTableDot(Head):
@@ -448,6 +542,10 @@ class TwoTableDot(Head):
         return _with_bias(self.track_dropout(self.dropout(self.track(rows))), self.item_bias, rows)
 
 
+def _number(value: Float[Tensor, ""] | float) -> float:
+    return value.item() if isinstance(value, Tensor) else float(value)
+
+
 def _item_bias(vocabulary: Vocabulary, enabled: bool) -> Biases | None:
     check_flag("item_bias", enabled)
     return Biases(len(vocabulary.catalog)) if enabled else None
@@ -492,10 +590,6 @@ def _cosine(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: 
 
 
 def _table(seen: Tensor, dim: int, init_std: float) -> nn.Embedding:
-    """Embeddings drawn from N(0, init_std²); an unseen row is zero, and no gradient changes it."""
-    check_number("init_std", init_std, above=0)
     table = nn.Embedding(len(seen), dim)
-    with torch.no_grad():
-        table.weight.normal_(std=init_std)
-        table.weight[~seen] = 0
+    draw(table, seen, init_std)
     return table

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -144,7 +144,12 @@ class PairRanker(LightningModule):
         self._log_scorer()
 
     def ranks(
-        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock
+        self,
+        histories: Histories,
+        following: Int64[np.ndarray, "Q"],
+        on_block: OnBlock,
+        *,
+        among: Bool[np.ndarray, "N"] | None = None,
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the track that followed each history among all tracks except `histories.previous`.
 
@@ -152,12 +157,14 @@ class PairRanker(LightningModule):
             histories: what was heard before.
             following: rows of the tracks that followed.
             on_block: reports progress.
+            among: True for each track that is a candidate; None for all tracks.
 
         Returns:
             Rank of each `following`, at least 1; see `retrieval.exact.mean_ranks` and `retrieval.heard`.
         """
         penalty = self.context.repeats.penalty()
         following_rows = torch.from_numpy(following).to(self.device)
+        candidates = None if among is None else torch.from_numpy(among).to(self.device)
         if self.context.is_last and isinstance(penalty, float) and penalty == 0:
             return mean_ranks(
                 queries=self.scorer.query_vectors(),
@@ -165,6 +172,7 @@ class PairRanker(LightningModule):
                 previous=torch.from_numpy(histories.previous).to(self.device),
                 following=following_rows,
                 on_block=on_block,
+                among=candidates,
             )
         return ranks_of_vectors(
             queries=lambda first, end: self._queries(histories.part(first, end)),
@@ -172,6 +180,7 @@ class PairRanker(LightningModule):
             following=following_rows,
             penalty=as_number(penalty),
             on_block=on_block,
+            among=candidates,
         )
 
     def _queries(self, histories: Histories) -> Queries:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ LAYOUT = 2
 """Version of the names in a config. A run with other names cannot be composed again, and is not resumed."""
 
 _RECORD = "run.json"
-_OF_THE_RUN = ("run_dir", "run_name", "resume", "parent_run_id", "swept", "trial", "logger")
+_OF_THE_RUN = ("run_dir", "run_name", "resume", "add", "catalogue", "parent_run_id", "swept", "trial", "logger")
 """Keys of a config that do not change the results of a run."""
 
 
@@ -218,7 +218,7 @@ def parameters(config: DictConfig) -> dict[str, Any]:
         if name.partition(".")[0] not in _OF_THE_RUN
         and (not name.startswith("recipe.") or name == "recipe.name")
         and not (name.startswith("datamodule.") and values[name] in (None, {}, [], "auto"))
-        and not name.startswith(("datamodule.sql.", "datamodule.catalogue.sql."))
+        and not name.startswith(("datamodule.sql.", "datamodule.catalogue.sql.", "datamodule.attribute_defaults."))
     }
 
 
@@ -235,6 +235,7 @@ def setup_name(
     *,
     model: str,
     alpha: float | str | None,
+    parts: Mapping[str, float] | Sequence[str] | None = None,
     recipe: str | None,
     context: str,
     overrides: Sequence[str],
@@ -245,19 +246,32 @@ def setup_name(
     Args:
         model: name of the model.
         alpha: its alpha, where it has one.
+        parts: its parts, where they are named: they are shown instead of alpha.
         recipe: name of the recipe, if it is not the one that the source names.
         context: name of the context; it is not shown if it is `last`.
         overrides: of the command line, all of them.
         swept: the keys that a sweep gives several values.
     """
-    parts = [model, f"α={short(alpha)}" if alpha is not None else "", recipe or ""]
-    parts.append("" if context == "last" else f"context={context}")
+    mix = f"α={short(alpha)}" if alpha is not None else ""
+    if isinstance(parts, Mapping):
+        mix = " ".join(f"{part}={short(weight)}" for part, weight in parts.items())
+    elif parts is not None:
+        mix = "+".join(map(str, parts))
+    words = [model, mix, recipe or "", "" if context == "last" else f"context={context}"]
     for word in overrides:
         key, _, value = word.partition("=")
         key = key.lstrip("+~")
-        if key in swept and key not in ("model", "model.alpha", "experiment", "recipe", "context", "seed"):
-            parts.append(f"{key.rpartition('.')[2]}={short(value)}")
-    name = " ".join(part for part in parts if part)
+        if key in swept and key not in (
+            "model",
+            "model.alpha",
+            "model.parts",
+            "experiment",
+            "recipe",
+            "context",
+            "seed",
+        ):
+            words.append(f"{key.rpartition('.')[2]}={short(value)}")
+    name = " ".join(filter(None, words))
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 

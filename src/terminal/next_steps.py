@@ -9,7 +9,14 @@ from omegaconf import DictConfig
 
 from src.runs.folder import short_run_name
 from src.terminal.console import console
-from src.terminal.training_tables import ExampleTrack, examples_table, listening_table, metrics_tables, phases_table
+from src.terminal.training_tables import (
+    ExampleTrack,
+    examples_table,
+    listening_table,
+    metrics_tables,
+    newness_table,
+    phases_table,
+)
 
 _STORE = "sqlite:///mlflow.db"
 """Where runs are looked for, unless `MLFLOW_TRACKING_URI` names another store."""
@@ -59,8 +66,9 @@ def show_training(
         seconds: of each phase of the run.
     """
     console.print(metrics_tables(metrics, title=run.config.run_name))
-    if (listening := listening_table(metrics)) is not None:
-        console.print(listening)
+    for table in (newness_table(metrics), listening_table(metrics)):
+        if table is not None:
+            console.print(table)
     for line in why_below_popular(run):
         console.print(line, soft_wrap=line.startswith(" "), markup=False)
     if examples and not run.is_job:
@@ -68,6 +76,25 @@ def show_training(
     if not run.is_job:
         console.print(phases_table(seconds))
     console.print(next_steps(run), soft_wrap=True, markup=False)
+
+
+def show_added(counts: Mapping[str, Any], run_dir: str) -> None:
+    """Print what `train.py add=` has added, and what comes next.
+
+    Args:
+        counts: what `additions.json` has.
+        run_dir: where it is.
+    """
+    of_all = f"{counts['num_changed_lists']:,} of {counts['num_tracks']:,}"
+    known = f"{counts['num_by_known_artists']:,} by known artists; about {counts['num_unknown']:,} nothing is known"
+    lines = {
+        "added": f"{counts['num_added']:,} tracks to {counts['num_tracks']:,}: {known}",
+        "lists": f"{of_all} have new tracks; {counts['num_listed']:,} of the new tracks are in one",
+        "run folder": run_dir,
+        "next": f"python serve.py load store.folder=<run folder of the service>/store recommendations={run_dir}",
+    }
+    for name, line in lines.items():
+        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
 
 def next_steps(run: FinishedRun) -> str:

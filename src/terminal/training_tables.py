@@ -44,12 +44,12 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> Group:
     """The test metrics of a run, each beside its floors: `test/mse` beside `test/mse_mean_floor`, and so on.
 
     Metrics with the same floors share a table; a caption says what each floor is. Where a metric has an interval, a
-    column has half its width. Metrics by position are in `metrics.json` alone.
+    column has half its width. Metrics by position are in `metrics.json` alone, those of new tracks in `newness_table`.
     """
     test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
     by_floors: dict[tuple[str, ...], list[str]] = {}
     for name in test:
-        if not name.endswith(("_floor", _HALF_WIDTH)) and "_position_" not in name:
+        if not name.endswith(("_floor", _HALF_WIDTH)) and not re.search("_position_|^(num_)?(warm|cold|new)_", name):
             floors = tuple(floor for floor in _FLOORS if f"{name}_{floor}_floor" in test)
             by_floors.setdefault(floors, []).append(name)
     tables: list[Table] = []
@@ -74,6 +74,37 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> Group:
         table.caption = "\n".join(captions) or None
         tables.append(table)
     return Group(*tables)
+
+
+_NEWNESS = {
+    "warm": "both tracks are known",
+    "cold_previous": "the last track is new",
+    "cold_next": "the next track is new, ranked among all",
+    "cold_among": "the same, ranked among new tracks",
+}
+"""What each line of the table of new tracks is."""
+
+
+def newness_table(metrics: Mapping[str, Any]) -> Table | None:
+    """The test metrics of queries with new tracks, and of the others; None where no query has one.
+
+    Args:
+        metrics: of the run, by name.
+    """
+    if "test/num_new_tracks" not in metrics:
+        return None
+    table = Table(title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    table.add_column("new tracks", min_width=max(map(len, _NEWNESS)))
+    names = [f"{name}@{k}" for name in ("recall", "ndcg") for k in (10, 100)]
+    for column in ("queries", *names):
+        table.add_column(column, justify="right", no_wrap=True)
+    for group in _NEWNESS:
+        if f"test/{group}_recall_at_10" in metrics:
+            values = [plain(metrics[f"test/{group}_{name.replace('@', '_at_')}"]) for name in names]
+            table.add_row(group, f"{int(metrics[f'test/num_{group}_queries']):,}", *values)
+    captions = [f"new: not played in training; {int(metrics['test/num_new_tracks']):,} such tracks"]
+    table.caption = "\n".join([*captions, *(f"{group}: {meaning}" for group, meaning in _NEWNESS.items())])
+    return table
 
 
 _LISTENING = {

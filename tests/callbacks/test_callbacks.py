@@ -24,7 +24,7 @@ from src.models.retrieval.exact import top_k
 from src.recommendations import Recommendations
 from src.session_vectors import FILE, SessionVectors
 from src.statistics.intervals import MeanInterval
-from tests.callbacks.test_pictures import ranker, trainer_of
+from tests.callbacks.test_pictures import baseline, ranker, trainer_of
 from tests.conftest import NUM_RING_TRACKS, event, make_vocabulary, write_lines, write_tracks
 
 Make = Callable[..., PairDataModule]
@@ -115,6 +115,54 @@ def test_sums_are_over_all_test_pairs_and_ranks_over_the_sample(ring: PairDataMo
         assert whole[f"test/{name}"] == part[f"test/{name}"]
     chosen = written[0]["session"].isin(written[1]["session"])
     pd.testing.assert_frame_equal(written[0][chosen].reset_index(drop=True), written[1])
+
+
+@pytest.mark.parametrize("make", [ranker, baseline])
+def test_queries_with_new_tracks_are_measured_apart(
+    datamodule_of: Make, ring_logs: Path, tmp_path: Path, make: Callable[[PairDataModule], LightningModule]
+) -> None:
+    """The oracle: scores of every pair of tracks, sorted in a loop."""
+    cold = datamodule_of(ring_logs, cold_share=0.3)
+    cold.setup()
+    trainer, _ = trainer_of(cold, tmp_path)
+    model = make(cold)
+    [validated] = trainer.validate(model, cold, verbose=False)
+    assert {f"val/{name}" for name in ranking.BY_NEWNESS} <= set(validated)
+    [metrics] = trainer.test(model, cold, verbose=False)
+    is_new, queries = cold.new_tracks, pd.read_parquet(tmp_path / "queries.parquet")
+    assert metrics["test/num_new_tracks"] == is_new.sum() == round(0.3 * NUM_RING_TRACKS)
+    rows = cold.catalog.rows_of
+    previous, following = rows(queries["previous"].to_numpy()), rows(queries["following"].to_numpy())
+    groups = {
+        "warm": ~is_new[previous] & ~is_new[following],
+        "cold_previous": is_new[previous],
+        "cold_next": is_new[following],
+        "cold_among": is_new[following],
+    }
+    with torch.inference_mode():
+        lists, scores = ranker_of(model).top(np.arange(NUM_RING_TRACKS), NUM_RING_TRACKS - 1, lambda _: None)
+    plays = cold.vocabulary.plays if make is baseline else np.zeros(NUM_RING_TRACKS)
+    for group, chosen in groups.items():
+        assert metrics[f"test/num_{group}_queries"] == chosen.sum() > 0
+        hits = []
+        for query, target in zip(previous[chosen].tolist(), following[chosen].tolist(), strict=True):
+            score = dict(zip(lists[query].tolist(), scores[query].tolist(), strict=True))
+            if group == "cold_among":
+                score = {row: value for row, value in score.items() if is_new[row]}
+            key = {row: (round(value, 6), plays[row]) for row, value in score.items()}
+            above = sum(value > key[target] for value in key.values())
+            tied = sum(value == key[target] for value in key.values())
+            hits.append(above + (1 + tied) / 2 <= 10)
+        assert queries[f"{group}_recall_at_10"].notna().to_numpy().tolist() == chosen.tolist()
+        assert metrics[f"test/{group}_recall_at_10"] == pytest.approx(np.mean(hits), abs=0.02), group
+        assert f"test/{group}_recall_at_10_half_width" in metrics
+
+
+def test_a_log_without_new_tracks_has_no_metrics_of_them(ring: PairDataModule, tmp_path: Path) -> None:
+    trainer, _ = trainer_of(ring, tmp_path)
+    [metrics] = trainer.test(ranker(ring), ring, verbose=False)
+    assert not any("cold" in name or "warm" in name or "new_tracks" in name for name in metrics)
+    assert not pd.read_parquet(tmp_path / "queries.parquet").columns.intersection(ranking.BY_NEWNESS).size
 
 
 @pytest.mark.parametrize("wrong", [0, -50_000])
@@ -231,7 +279,7 @@ def test_the_format_names_the_key_of_the_track(ring: PairDataModule, tmp_path: P
     trainer = create_autospec(Trainer, instance=True, loggers=[])
     export_of(ring, tmp_path, format=name).on_test_end(trainer, model)
     keys = [list(json.loads(line)) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    assert keys == [["artist", "title", key, "recommendations", "scores"]] * NUM_RING_TRACKS
+    assert keys == [["artist", "title", key, "recommendations", "scores", "plays"]] * NUM_RING_TRACKS
 
 
 def test_an_unknown_format_is_refused(ring: PairDataModule, tmp_path: Path) -> None:

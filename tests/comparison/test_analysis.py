@@ -277,3 +277,35 @@ def test_false_alarms_between_equal_set_ups_keep_their_level_though_validation_p
         too_many += min(holm([one.p_value for one in tests])) < 1 - LEVEL
     assert alarms / num < 0.05 + 4 * (0.05 * 0.95 / num) ** 0.5
     assert too_many / num > 0.05 + 4 * (0.05 * 0.95 / num) ** 0.5  # why the correction is over all pairs
+
+
+COLD = "test/cold_next_recall_at_10"
+
+
+def with_new_tracks(runs: Sequence[Run], is_new: np.ndarray) -> list[Run]:
+    """The same runs, where some queries have a new track as the next one."""
+    changed = []
+    for one in runs:
+        assert one.queries is not None
+        values = np.where(is_new, one.queries["recall_at_10"], np.nan)
+        queries = one.queries.assign(cold_next_recall_at_10=values)
+        changed.append(replace(one, queries=queries, metrics={**one.metrics, COLD: float(np.nanmean(values))}))
+    return changed
+
+
+def test_queries_with_new_tracks_are_compared_as_if_there_were_no_others() -> None:
+    runs, is_new = simulated_setups(3, np.random.default_rng(11)), np.arange(60) % 4 == 1
+    result = compared(with_new_tracks(runs, is_new), metrics=[NDCG, COLD])
+    alone = [replace(one, queries=one.queries[is_new]) for one in runs if one.queries is not None]
+    for ours, theirs in zip(result.differences[2:], compared(alone).differences, strict=True):
+        assert (ours.metric, ours.setup) == (COLD, theirs.setup)
+        assert ours.difference == pytest.approx(theirs.difference)
+        assert ours.p_value == pytest.approx(theirs.p_value)
+        assert ours.holm_p_value == pytest.approx(theirs.holm_p_value)
+    assert result.better(COLD) == "max"
+
+
+def test_metrics_of_new_tracks_are_not_missing_where_no_query_has_one() -> None:
+    result = compared(simulated_setups(2, np.random.default_rng(12)), metrics=[NDCG, COLD, "test/odd"])
+    assert result.metrics == ("val/ndcg_at_10", NDCG)
+    assert result.missing == ("test/odd",)

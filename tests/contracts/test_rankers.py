@@ -96,6 +96,19 @@ def test_ranks_say_where_the_candidates_of_a_list_stand(ranker: Ranker) -> None:
     assert ranks.sum(1).tolist() == [sum(range(1, NUM_RING_TRACKS))] * NUM_RING_TRACKS
 
 
+def test_ranks_among_some_tracks_are_those_of_the_lists_without_the_others(ranker: Ranker) -> None:
+    among = ROWS % 4 == 1
+    rows, _ = ranker.top(ROWS, NUM_RING_TRACKS - 1, nothing)
+    queries = np.repeat(ROWS, rows.shape[1])[among[rows.ravel()]]
+    ranks = ranker.ranks(Histories.of_tracks(queries), rows[among[rows]], nothing, among=among)
+    for query in ROWS.tolist():
+        of_query = ranks[queries == query]
+        num = int(among.sum()) - int(among[query])
+        assert (np.diff(of_query) >= 0).all()
+        assert len(of_query) == num
+        assert of_query.sum() == num * (num + 1) / 2
+
+
 def test_progress_counts_every_query_once(ranker: Ranker) -> None:
     def counted(ask: Callable[[Callable[[int], None]], object]) -> int:
         done: list[int] = []

@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from rich.console import Console
 
+from src.attributes import Values, Vectors
 from src.datamodules.pair_datamodule import PairDataModule
 from src.describing.joining import material_of
 from src.describing.material import Material
@@ -72,6 +73,21 @@ def test_the_numbers_are_printed_with_what_they_are() -> None:
     assert "session 1 as it was read: listener 1, 5 plays" in text
     assert "and 1 more" in text
     assert "warnings     none: nothing reaches its threshold" in text
+
+
+def test_attributes_are_reported_with_their_coverage() -> None:
+    material = material_of_plays(USUAL)
+    num = len(material.catalog)
+    tags = Values.from_lists([["rock", "old"], ["rock"], *[[]] * (num - 2)])
+    year = Vectors.from_numbers([None, *[1990.0] * (num - 1)])
+    catalog = replace(material.catalog, attributes={"tags": tags, "year": year})
+    lines = [line.split() for line in shown(replace(material, catalog=catalog)).splitlines()]
+    [of_tags], [of_year] = ([line for line in lines if line[:1] == [name]] for name in ("tags", "year"))
+    share = f"{200 / num:.2g}"
+    assert of_tags[:3] == ["tags", "values", share]
+    assert of_tags[-5:] == ["2", "1.5", "rock", share, "%"]
+    assert of_year[:2] == ["year", "number"]
+    assert of_year[-1] == "1"
 
 
 def test_rejected_and_dropped_rows_and_the_mapping_are_printed() -> None:

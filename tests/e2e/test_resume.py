@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.test_train import VOLATILE, command, metrics_of, quick, train
 
 LONG = ("trainer.max_epochs=8", "callbacks.early_stopping.patience=3", "callbacks.plots=null")
-HARD = (*LONG, "scheduler=plateau", "scheduler.patience=0", "model.alpha=learned", "logger=mlflow")
+HARD = (*LONG, "scheduler=plateau", "scheduler.patience=0", "model.alpha=learned", "context=session", "logger=mlflow")
 
 
 def words(logs: Path, *more: str) -> list[str]:

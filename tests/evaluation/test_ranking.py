@@ -93,3 +93,44 @@ def test_means_by_position_are_those_of_their_queries() -> None:
         "recall_at_10_position_2_to_4",
         "ndcg_at_10_position_2_to_4",
     }
+
+
+def test_metrics_by_newness_are_those_of_their_queries() -> None:
+    """Both known; the last track new; the next one new; both new."""
+    frame = ranking.by_newness(
+        np.array([3.0, 1.0, 50.0, 200.0]),
+        np.array([1.0, 11.0]),
+        previous_is_new=np.array([False, True, False, True]),
+        next_is_new=np.array([False, False, True, True]),
+    )
+    assert tuple(frame) == ranking.BY_NEWNESS
+    assert len(frame) == 4
+    expected = {
+        "warm_recall_at_10": [1, np.nan, np.nan, np.nan],
+        "warm_ndcg_at_10": [1 / 2, np.nan, np.nan, np.nan],
+        "cold_previous_recall_at_100": [np.nan, 1, np.nan, 0],
+        "cold_next_recall_at_10": [np.nan, np.nan, 0, 0],
+        "cold_next_recall_at_100": [np.nan, np.nan, 1, 0],
+        "cold_next_ndcg_at_100": [np.nan, np.nan, 1 / np.log2(51), 0],
+        "cold_among_recall_at_10": [np.nan, np.nan, 1, 0],
+        "cold_among_ndcg_at_100": [np.nan, np.nan, 1, 1 / np.log2(12)],
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(frame[name], values)
+
+
+@given(ranks=ranks, data=st.data())
+def test_the_groups_by_newness_hold_every_query_and_overlap_where_both_tracks_are_new(
+    ranks: np.ndarray, data: st.DataObject
+) -> None:
+    flags = st.lists(st.booleans(), min_size=len(ranks), max_size=len(ranks)).map(np.array)
+    previous, following = data.draw(flags), data.draw(flags)
+    frame = (
+        ranking.by_newness(ranks, ranks[following], previous_is_new=previous, next_is_new=following)
+        .filter(like="recall_at_10")
+        .notna()
+    )
+    warm, of_previous, of_next = (frame[f"{group}_recall_at_10"].to_numpy() for group in ranking.NEWNESS[:3])
+    assert (warm | of_previous | of_next).all()
+    assert not (warm & (of_previous | of_next)).any()
+    assert ((of_previous & of_next) == (previous & following)).all()

@@ -13,6 +13,7 @@ from torch import Tensor
 from src.errors import InputError
 from src.models.heads import BIAS_UNIT, CosineMix, Dropout, TwoTableDot, _unit
 from tests.conftest import make_vocabulary
+from tests.models.plain import ZERO
 
 ARTISTS = [0, 0, 1, 1, 2, 3]
 Scorer = CosineMix | TwoTableDot
@@ -35,6 +36,9 @@ def cosine_mix(
         vocabulary,
         alpha=alpha,
         fixed_alpha=fixed_alpha,
+        parts=None,
+        unknown=ZERO,
+        prior=False,
         dim=5,
         init_std=0.1,
         item_bias=item_bias,
@@ -258,7 +262,7 @@ def test_a_dropped_track_is_scored_by_its_artist(order_std: float) -> None:
     with torch.no_grad():
         left_out.get_parameter("track.weight").zero_()
         if order_std:
-            left_out.get_parameter("track_offset.weight").zero_()
+            left_out.get_parameter("track.offset.weight").zero_()
         kept = [whole(previous, following), left_out(previous, following)]
         of_pairs = torch.stack([scorer(previous, following) for _ in range(400)])
         of_vectors = torch.stack(
@@ -311,7 +315,15 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as where a user meets it
-    usual: dict[str, Any] = {"alpha": 0.5, "fixed_alpha": None, "dim": 5, "init_std": 0.1}
+    usual: dict[str, Any] = {
+        "alpha": 0.5,
+        "fixed_alpha": None,
+        "parts": None,
+        "unknown": ZERO,
+        "prior": False,
+        "dim": 5,
+        "init_std": 0.1,
+    }
     usual |= {"item_bias": False, "dropout": 0.0, "track_dropout": 0.0, "order_std": 0.0}
     with pytest.raises(InputError, match=message):
         CosineMix(make_vocabulary(ARTISTS), **{**usual, **change})

@@ -33,6 +33,13 @@ def test_a_set_up_is_named_by_what_tells_it_apart_in_its_sweep(
     assert setup_name(**setup, context="last") == name  # type: ignore[arg-type]  # parameters of the test
 
 
+def test_parts_are_named_in_place_of_alpha() -> None:
+    setup = {"model": "convex", "alpha": "learned", "recipe": None, "overrides": [], "swept": [], "context": "last"}
+    shares = {"track": 0.6, "tags": 0.4}
+    assert setup_name(**setup, parts=shares) == "convex track=0.6 tags=0.4"  # type: ignore[arg-type]
+    assert setup_name(**setup, parts=["track", "tags"]) == "convex track+tags"  # type: ignore[arg-type]
+
+
 def test_the_context_is_named_where_it_is_not_one_previous_track() -> None:
     words, swept = ["context=session", "context.decay=0.5"], ["context", "context.decay"]
     name = setup_name(model="rules", alpha=None, recipe=None, context="session", overrides=words, swept=swept)

@@ -11,6 +11,7 @@ from src.terminal.training_tables import (
     examples_table,
     listening_table,
     metrics_tables,
+    newness_table,
     phases_table,
 )
 
@@ -93,6 +94,36 @@ def test_the_seconds_of_each_phase_are_shown_with_their_sum() -> None:
     assert "training 1,234.5 the epochs" in rows
     assert "pictures 0.0 plots/" in rows
     assert "all 1,237.8 from the command on" in rows
+
+
+NEWNESS = {
+    **{
+        f"test/{group}_{name}_at_{k}": 0.25
+        for group in ("warm", "cold_previous", "cold_next", "cold_among")
+        for name in ("recall", "ndcg")
+        for k in (10, 100)
+    },
+    **{f"test/num_{group}_queries": 1234.0 for group in ("warm", "cold_previous", "cold_next", "cold_among")},
+    "test/cold_among_recall_at_10_half_width": 0.01,
+    "test/num_new_tracks": 3168.0,
+}
+
+
+def test_queries_with_new_tracks_have_a_table_of_their_own_which_fits() -> None:
+    shown = newness_table({**METRICS, **NEWNESS})
+    assert shown is not None
+    lines = text_of(shown)
+    rows = [" ".join(line.split()) for line in lines]
+    assert "new tracks queries recall@10 recall@100 ndcg@10 ndcg@100" in rows
+    for group in ("warm", "cold_previous", "cold_next", "cold_among"):
+        assert f"{group} 1,234 0.25 0.25 0.25 0.25" in rows
+    assert "new: not played in training; 3,168 such tracks" in rows
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(text_of(metrics_tables({**METRICS, **NEWNESS}, title="")))
+    assert "cold" not in text
+    assert "warm" not in text
+    assert "new_tracks" not in text
+    assert newness_table(METRICS) is None
 
 
 ONLINE = {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NUM_TRACKS, NUM_ARTISTS, NUM_PAIRS, BATCH_SIZE = 3168, 1326, 108_000, 1024
 WIDTH, TEMPERATURE = 256, 0.15
-WORDS = ["datamodule=yes", "model=convex", f"datamodule.batch_size={BATCH_SIZE}"]
+WORDS = ["datamodule=yes", "context=last", "model=convex", f"datamodule.batch_size={BATCH_SIZE}"]
 
 
 def make(folder: Path, small: bool) -> None:

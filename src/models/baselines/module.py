@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from pytorch_lightning import LightningModule
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -114,7 +114,12 @@ class Baseline(LightningModule):
         self._counts = self._model.count(self._vocabulary.listens)
 
     def ranks(
-        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock
+        self,
+        histories: Histories,
+        following: Int64[np.ndarray, "Q"],
+        on_block: OnBlock,
+        *,
+        among: Bool[np.ndarray, "N"] | None = None,
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the track that followed each history among all tracks except `histories.previous`.
 
@@ -122,12 +127,14 @@ class Baseline(LightningModule):
             histories: what was heard before.
             following: rows of the tracks that followed.
             on_block: reports progress.
+            among: True for each track that is a candidate; None for all tracks.
 
         Returns:
             Rank of each `following`, at least 1; see `retrieval.sparse.mean_ranks` and `retrieval.heard`.
         """
         puts_last = self.context.repeats.penalty() == math.inf
-        if not self.context.is_last or puts_last or isinstance(self._model, SessionCounter):
+        is_dense = among is not None or not self.context.is_last or puts_last
+        if is_dense or isinstance(self._model, SessionCounter):
             return ranks_of_scores(
                 scores=lambda first, end: self._scores_of(histories.part(first, end)),
                 plays=self._model.order,
@@ -135,6 +142,7 @@ class Baseline(LightningModule):
                 following=following,
                 heard=histories.newest(self.context.max_length if puts_last else 0)[0],
                 on_block=on_block,
+                among=among,
             )
         return mean_ranks(
             scores=self._scores,

@@ -1,7 +1,7 @@
 """Exact search over the whole catalogue by inner product: the best candidates, and the rank of a given one.
 
-N tracks in the catalogue, Q queries, U distinct queries, K candidates of a list, V width of a vector, B queries in a
-block, G groups of S candidates. The query itself is never a candidate.
+N tracks in the catalogue, M tracks with a query vector, Q queries, U distinct queries, K candidates of a list, V width
+of a vector, B queries in a block, G groups of S candidates. The query itself is never a candidate.
 """
 
 import math
@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from src.errors import InputError
@@ -22,7 +22,7 @@ TIE = 1e-6
 
 def top_k(
     *,
-    queries: Float[Tensor, "N V"],
+    queries: Float[Tensor, "M V"],
     items: Float[Tensor, "N V"],
     query_rows: Int64[Tensor, "Q"],
     k: int,
@@ -36,7 +36,7 @@ def top_k(
     track with the lower row. An unknown query track therefore gets the most popular tracks.
 
     Args:
-        queries: query vector of every track.
+        queries: query vector of every track, and of more tracks (M) that are no candidates.
         items: candidate vector of every track.
         query_rows: rows to build lists for.
         k: length of each list, 1 <= k < N.
@@ -59,7 +59,7 @@ candidates in units of 10^-SCORE_DECIMALS, and the places of these candidates. E
 
 
 def search_lists(
-    queries: Float[Tensor, "N V"],
+    queries: Float[Tensor, "M V"],
     items: Float[Tensor, "N V"],
     query_rows: Int64[Tensor, "Q"],
     k: int,
@@ -70,7 +70,7 @@ def search_lists(
     """Build lists like those of `top_k` with a given search.
 
     Args:
-        queries: query vector of every track.
+        queries: query vector of every track, and of more tracks (M) that are no candidates.
         items: candidate vector of every track.
         query_rows: rows to build lists for.
         k: length of each list, 1 <= k < N.
@@ -222,6 +222,7 @@ def mean_ranks(
     following: Int64[Tensor, "Q"],
     on_block: Callable[[int], None] = lambda _: None,
     block: int = 512,
+    among: Bool[Tensor, "N"] | None = None,
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` among all candidates of its `previous`, by inner product.
 
@@ -235,6 +236,7 @@ def mean_ranks(
         following: rows of the tracks that followed; each differs from its query.
         on_block: called with the number of queries done after each block.
         block: number of queries scored at once.
+        among: True for each track that is a candidate; None for all tracks.
 
     Returns:
         Rank of each `following`, in [1, N-1].
@@ -257,6 +259,8 @@ def mean_ranks(
     for chunk in most_queries_first.split(block):
         scores = torch.mm(queries[lines[chunk]], items.T, out=buffer[: len(chunk)])
         scores.scatter_(1, lines[chunk, None], -torch.inf)
+        if among is not None:
+            scores.masked_fill_(~among, -torch.inf)
         for nth, num_lines in enumerate(_lines_per_round(num_queries[chunk])):
             query = by_line[first[chunk[:num_lines]] + nth]
             target_score = scores[:num_lines].gather(1, following[query, None])

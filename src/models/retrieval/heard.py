@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -48,6 +48,7 @@ def ranks_of_vectors(
     following: Int64[Tensor, "Q"],
     penalty: float,
     on_block: Callable[[int], None] = lambda _: None,
+    among: Bool[Tensor, "N"] | None = None,
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` among all candidates of its query, by inner product.
 
@@ -59,6 +60,7 @@ def ranks_of_vectors(
         following: rows of the tracks that followed; each differs from the `previous` of its query.
         penalty: subtracted from the scores of tracks already heard; infinity puts them last.
         on_block: called with the number of queries done after each block.
+        among: True for each track that is a candidate; None for all tracks.
 
     Returns:
         Rank of each `following`, in [1, N-1].
@@ -73,6 +75,8 @@ def ranks_of_vectors(
         refuse_non_finite(of_block.vectors, items)
         scores = demote((of_block.vectors @ items.T)[of_block.of_pair], of_block.heard, penalty)
         scores.scatter_(1, of_block.previous[of_block.of_pair][:, None], -torch.inf)
+        if among is not None:
+            scores.masked_fill_(~among, -torch.inf)
         target_score = scores.gather(1, target)
         margin = TIE * target_score.abs().clamp(min=1)
         above = (scores > target_score + margin).sum(1)
@@ -90,6 +94,7 @@ def ranks_of_scores(
     following: Int64[np.ndarray, "Q"],
     heard: Int64[np.ndarray, "Q H"],
     on_block: Callable[[int], None] = lambda _: None,
+    among: Bool[np.ndarray, "N"] | None = None,
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` among all candidates of its query, by sparse scores, then by plays.
 
@@ -102,6 +107,7 @@ def ranks_of_scores(
         following: rows of the tracks that followed; each differs from `previous`.
         heard: rows of the tracks that come after all others; -1 where there is none.
         on_block: called with the number of queries done after each block.
+        among: True for each track that is a candidate; None for all tracks.
 
     Returns:
         Rank of each `following`, in [1, N-1].
@@ -122,6 +128,8 @@ def ranks_of_scores(
         equal &= is_heard == is_target_heard
         for flags in (better, equal):
             flags[lines, previous[start:end]] = False
+            if among is not None:
+                flags &= among
         ranks.append(better.sum(1) + (1 + equal.sum(1)) / 2)
         on_block(len(target))
     return np.concatenate(ranks)

@@ -40,6 +40,23 @@ def test_a_rank_is_the_mean_place_among_its_ties(tables: tuple[Tensor, Tensor], 
 
 
 @given(tables=vectors(), block=st.integers(1, 20), data=st.data())
+def test_a_rank_among_some_tracks_is_that_of_the_scores_of_these_tracks(
+    tables: tuple[Tensor, Tensor], block: int, data: st.DataObject
+) -> None:
+    queries, items = tables
+    candidates = data.draw(st.sets(st.integers(0, len(items) - 1), min_size=2))
+    among = torch.tensor([row in candidates for row in range(len(items))])
+    pairs = [(q, t) for q, t in itertools.product(range(len(items)), candidates) if q != t]
+    previous, following = torch.tensor(pairs).T
+    ranks = mean_ranks(queries=queries, items=items, previous=previous, following=following, block=block, among=among)
+    for (query, target), rank in zip(pairs, ranks, strict=True):
+        scores = {c: float(queries[query] @ items[c]) for c in candidates if c != query}
+        above = sum(score > scores[target] for score in scores.values())
+        tied = sum(score == scores[target] for score in scores.values())
+        assert rank == sum(range(above + 1, above + tied + 1)) / tied
+
+
+@given(tables=vectors(), block=st.integers(1, 20), data=st.data())
 def test_top_k_is_the_first_part_of_the_sorted_catalogue(
     tables: tuple[Tensor, Tensor], block: int, data: st.DataObject
 ) -> None:

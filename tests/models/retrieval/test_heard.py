@@ -14,9 +14,13 @@ from src.models.retrieval.heard import demote, ranks_of_scores, ranks_of_vectors
 NUM_TRACKS, NUM_QUERIES, LENGTH = 9, 40, 3
 
 
-def mean_rank(keys: Sequence[tuple[float, ...]], target: int, excluded: int) -> float:
+AMONG = np.arange(NUM_TRACKS) % 3 > 0
+
+
+def mean_rank(keys: Sequence[tuple[float, ...]], target: int, excluded: int, among: np.ndarray | None = None) -> float:
     """Rank by keys, the highest first; equal keys share the mean of their ranks."""
-    others = [key for row, key in enumerate(keys) if row not in (target, excluded)]
+    rows = range(len(keys)) if among is None else np.flatnonzero(among)
+    others = [keys[row] for row in rows if row not in (target, excluded)]
     above, equal = (sum(test) for test in zip(*[(k > keys[target], k == keys[target]) for k in others], strict=True))
     return 1 + float(above) + float(equal) / 2
 
@@ -32,9 +36,14 @@ def questions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return heard, heard[:, 0], following
 
 
+@pytest.mark.parametrize("among", [None, AMONG], ids=["all", "some"])
 @pytest.mark.parametrize("penalty", [0.0, 1.5, math.inf])
-def test_ranks_of_vectors_are_those_of_loops(questions: tuple[np.ndarray, ...], penalty: float) -> None:
+def test_ranks_of_vectors_are_those_of_loops(
+    questions: tuple[np.ndarray, ...], penalty: float, among: np.ndarray | None
+) -> None:
     heard, previous, following = questions
+    if among is not None:
+        following = candidates_after(previous, among)
     rng = np.random.default_rng(1)
     queries, items = rng.integers(-2, 3, (NUM_QUERIES, 4)), rng.integers(-2, 3, (NUM_TRACKS, 4))
 
@@ -50,6 +59,7 @@ def test_ranks_of_vectors_are_those_of_loops(questions: tuple[np.ndarray, ...], 
         following=torch.from_numpy(following),
         penalty=penalty,
         on_block=done.append,
+        among=None if among is None else torch.from_numpy(among),
     )
     assert sum(done) == NUM_QUERIES
     for query in range(NUM_QUERIES):
@@ -58,12 +68,24 @@ def test_ranks_of_vectors_are_those_of_loops(questions: tuple[np.ndarray, ...], 
         for row, score in enumerate(scores.tolist()):
             is_heard = row in heard[query]
             keys.append((not is_heard, score) if penalty == math.inf else (score - penalty * is_heard,))
-        assert ranks[query] == mean_rank(keys, following[query], previous[query])
+        assert ranks[query] == mean_rank(keys, following[query], previous[query], among)
 
 
+def candidates_after(previous: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """A candidate for each query that is not the query itself."""
+    rows = np.flatnonzero(among)
+    drawn = rows[np.random.default_rng(3).integers(len(rows), size=len(previous))]
+    return np.where(drawn == previous, rows[(rows.searchsorted(drawn) + 1) % len(rows)], drawn)
+
+
+@pytest.mark.parametrize("among", [None, AMONG], ids=["all", "some"])
 @pytest.mark.parametrize("put_last", [False, True])
-def test_ranks_of_scores_are_those_of_loops(questions: tuple[np.ndarray, ...], put_last: bool) -> None:
+def test_ranks_of_scores_are_those_of_loops(
+    questions: tuple[np.ndarray, ...], put_last: bool, among: np.ndarray | None
+) -> None:
     heard, previous, following = questions
+    if among is not None:
+        following = candidates_after(previous, among)
     rng = np.random.default_rng(2)
     table = rng.integers(3, size=(NUM_QUERIES, NUM_TRACKS)).astype(np.float32)
     plays = rng.integers(3, size=NUM_TRACKS)
@@ -73,10 +95,11 @@ def test_ranks_of_scores_are_those_of_loops(questions: tuple[np.ndarray, ...], p
         previous=previous,
         following=following,
         heard=heard if put_last else heard[:, :0],
+        among=among,
     )
     for query in range(NUM_QUERIES):
         keys = [(not (put_last and row in heard[query]), table[query, row], plays[row]) for row in range(NUM_TRACKS)]
-        assert ranks[query] == mean_rank(keys, following[query], previous[query])
+        assert ranks[query] == mean_rank(keys, following[query], previous[query], among)
 
 
 def test_tracks_already_heard_come_below_all_others_in_their_own_order() -> None:

@@ -1,12 +1,12 @@
 """Does the report of 2023 hold: is convex (α = 0.9) the best of four heads, and 16 % better than contextual?
 
-    python experiments/online/heads.py                     the missing pieces, then heads.md and heads.png
-    python experiments/online/heads.py --minutes 60        starts no piece after an hour; the next call continues
-    python experiments/online/heads.py --only report       only heads.md and heads.png
+    python experiments/four_heads/study.py                     the missing pieces, then results.md and results.png
+    python experiments/four_heads/study.py --minutes 60        starts no piece after an hour; the next call continues
+    python experiments/four_heads/study.py --only report       only results.md and results.png
 
 Five models by the published recipe, trained on three amounts of mixed traffic in three worlds that were not used to
 calibrate the world, five seeds each; then α from 0.1 to 0.8. All models of a world are played to the same listeners,
-uniform picking. One line of heads.csv is one training. The pieces are in the order of their seeds.
+uniform picking. One line of results.csv is one training. The pieces are in the order of their seeds.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import table
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "heads.csv"
+RESULTS = HERE / "results.csv"
 WORLDS, SEEDS = (11, 12, 13), (1, 2, 3, 4, 5)
 SESSIONS = (20_000, 50_000, 200_000)
 MODELS = ("contextual", "track", "artist", "mean", "convex")
@@ -78,10 +78,10 @@ def over_contextual(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def report() -> None:
-    """Write heads.md and heads.png."""
+    """Write results.md and results.png."""
     frame = lines_of()
     gains = over_contextual(frame[frame.part == "heads"])
-    lines = ["# Results", "", "Written by `python experiments/online/heads.py`.", "", "## Five models", ""]
+    lines = ["# Results", "", "Written by `python experiments/four_heads/study.py`.", "", "## Five models", ""]
     rows: list[list[str]] = []
     for (sessions, model), one in gains.groupby(["sessions", "model"]):
         of_worlds = one.groupby("world").gain.mean()
@@ -92,9 +92,9 @@ def report() -> None:
     head = ["sessions", "model", "trainings", "time per session", "over contextual, %", "lower", "upper", "coverage"]
     lines += [*table(head, rows, "rlrrrrrr"), "", "Intervals: Student's, a value for each world.", ""]
     lines += ["## Each world", "", *each_world(gains), "", "## α", "", *of_alpha(frame), ""]
-    write_whole(HERE / "heads.md", lambda partial: partial.write_text("\n".join(lines), encoding="utf-8"))
+    write_whole(HERE / "results.md", lambda partial: partial.write_text("\n".join(lines), encoding="utf-8"))
     draw(frame)
-    write_record(provenance(), HERE / "heads_provenance.json")
+    write_record(provenance(), HERE / "provenance.json")
 
 
 def each_world(gains: pd.DataFrame) -> list[str]:
@@ -152,14 +152,14 @@ def draw(frame: pd.DataFrame) -> None:
         right.legend()
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    write_whole(HERE / "heads.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+    write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
 
 
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["heads", "alpha", "report"])
-    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "online_heads", help="folder of the runs")
+    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "four_heads", help="folder of the runs")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="only the first seeds")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
@@ -172,7 +172,7 @@ def main() -> None:
             )
     if known(RESULTS):
         report()
-        print(f"results      {HERE / 'heads.md'}")
+        print(f"results      {HERE / 'results.md'}")
 
 
 if __name__ == "__main__":

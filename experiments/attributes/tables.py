@@ -1,0 +1,130 @@
+"""The tables and the picture of `study.py`, from its pieces."""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from src.plots.axes import tidy
+from src.plots.palette import SETUPS as COLOURS
+from src.runs.atomic import write_record, write_whole
+from src.runs.provenance import provenance
+from src.statistics.holm import holm
+from src.statistics.paired import PairedDifference, QueryScores, paired_difference
+
+PIECES = Path(__file__).parent / "pieces.csv"
+METRICS = ("recall_at_10", "recall_at_100", "ndcg_at_10", "ndcg_at_100")
+SHOWN = (
+    ("warm_recall_at_10", "warm_ndcg_at_10"),
+    ("cold_previous_recall_at_10", "cold_previous_recall_at_100"),
+    ("cold_next_recall_at_10", "cold_next_recall_at_100"),
+    ("cold_among_recall_at_10", "cold_among_recall_at_100"),
+)
+"""Metrics of the tables."""
+TITLES = (
+    "warm: recall@10", "ndcg@10", "last new: recall@10", "@100", "next new: recall@10", "@100",
+    "among new: recall@10", "@100",
+)  # fmt: skip
+BASE = "track, artist"
+LEVEL = 0.95
+
+
+def known() -> dict[tuple[str, ...], dict[str, str]]:
+    """The lines of the file by part, set-up and seed."""
+    if not PIECES.exists():
+        return {}
+    with PIECES.open(encoding="utf-8", newline="") as file:
+        return {(line["part"], line["setup"], line["seed"]): line for line in csv.DictReader(file)}
+
+
+def name_of(setup: str) -> str:
+    """Name of the files of a set-up."""
+    return re.sub(r"[^a-z0-9.]+", "-", setup)
+
+
+def write(folder: Path, ranks: Path) -> None:
+    """Write `results.md`, `results.png` and `provenance.json`."""
+    names = [name for pair in SHOWN for name in pair]
+    parts = {part: _means(part, names) for part in ("val", "test")}
+    lines = []
+    for part, title in (("val", "Validation, which chooses"), ("test", "Test, read once")):
+        if parts[part]:
+            lines += [f"## {title}", "", *_table(("set-up", "seeds", *TITLES), _rows(parts[part])), ""]
+    differences = _differences(ranks, names)
+    if differences:
+        head = ("metric", "difference", "lower", "upper", "p (Holm)")
+        lines += ["## Test: difference to track, artist", "", *_table(head, differences), ""]
+    write_whole(folder / "results.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
+    write_record(provenance(), folder / "provenance.json")
+    if parts["val"]:
+        write_whole(folder / "results.png", lambda path: _draw(parts["val"], path))
+
+
+def _means(part: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Metrics of each seed, by set-up."""
+    found: dict[str, list[list[float]]] = {}
+    for (of_part, setup, _), line in known().items():
+        if of_part == part:
+            found.setdefault(setup, []).append([float(line[name]) for name in names])
+    return {setup: np.array(rows) for setup, rows in found.items()}
+
+
+def _rows(means: Mapping[str, np.ndarray]) -> list[list[str]]:
+    return [[setup, str(len(rows)), *(f"{value:.4f}" for value in rows.mean(0))] for setup, rows in means.items()]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = ["---", *["--:"] * (len(head) - 1)]
+    return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
+
+
+def _differences(ranks: Path, names: Sequence[str]) -> list[list[str]]:
+    """The chosen set-up less that of tracks and artists, paired by query."""
+    setups = sorted({setup for part, setup, _ in known() if part == "test"} - {BASE})
+    tests: list[tuple[str, PairedDifference]] = []
+    for setup in setups:
+        for name in names:
+            sides = [_scores(ranks, one, name) for one in (setup, BASE)]
+            if all(side is not None for side in sides):
+                tests.append((f"{setup}: {name}", paired_difference(*sides, LEVEL)))  # type: ignore[arg-type]
+    p_values = holm([test.p_value for _, test in tests]) if tests else []
+    return [
+        [name, f"{test.difference:+.4f}", f"{test.lower:+.4f}", f"{test.upper:+.4f}", f"{p:.2g}"]
+        for (name, test), p in zip(tests, p_values, strict=True)
+    ]
+
+
+def _scores(ranks: Path, setup: str, name: str) -> QueryScores | None:
+    values, sessions = [], None
+    for path in sorted(ranks.glob(f"{name_of(setup)}_*.npz")):
+        with np.load(path) as file:
+            chosen = np.isfinite(file[name])
+            values.append(file[name][chosen].astype(np.float64))
+            _, sessions = np.unique(file["session"][chosen], return_inverse=True)
+    return None if sessions is None else QueryScores.of(np.array(values), sessions)
+
+
+def _draw(means: Mapping[str, np.ndarray], path: Path) -> None:
+    """What each set-up gains for new tracks, over what it costs for known ones."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = [name for pair in SHOWN for name in pair]
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), constrained_layout=True)
+    warm = names.index("warm_recall_at_10")
+    shown = ("cold_previous_recall_at_10", "cold_next_recall_at_100", "cold_among_recall_at_10")
+    titles = ("last track new: recall@10", "next track new: recall@100", "next track new, among new: recall@10")
+    for axis, name, title in zip(axes, shown, titles, strict=True):
+        for colour, (setup, rows) in zip(COLOURS, means.items(), strict=False):
+            mean = rows.mean(0)
+            axis.plot(mean[warm], mean[names.index(name)], "o", color=colour, label=setup)
+        axis.set_title(title, fontsize=10, loc="left")
+        tidy(axis, grid="both", xlabel="both tracks known: recall@10")
+    axes[0].set_ylabel("validation", fontsize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,310 @@
+"""What does the session bring in fresh worlds, over the last track with the same model and its best picking?
+
+    python experiments/online/sessions.py                  the missing pieces, then sessions.md and sessions.png
+    python experiments/online/sessions.py --minutes 30     starts no piece after half an hour; the next call continues
+    python experiments/online/sessions.py --only report    only sessions.md and sessions.png
+
+Each head is trained twice on the same logs, with context=last and with context=session, and its lists are played in
+three ways: the list of the last track; the best of the lists for a session query, although the model was trained
+without sessions; the same for the model that was trained with them. Settings were chosen in the world of TUNED, by the
+listeners kept for validation. One line of sessions.csv is one way in one world.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.playing import LEVEL, Piece, known, run_missing, the_test, the_world, train, world_words
+from src.runs.provenance import ROOT, git_state
+from src.session_vectors import FILE, SessionVectors
+from src.simulation.listening import Heard
+from src.simulation.policies import Lists
+from src.simulation.session_lists import SessionLists
+from src.statistics.intervals import MeanInterval
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "sessions.csv"
+TUNED, FRESH, SESSIONS = 0, (11, 12, 13, 14, 15), 50_000
+"""Seed of the world in which settings are chosen, of those that are reported, and sessions of their logs."""
+PICKS: Mapping[str, tuple[str, int]] = {
+    "uniform": ("uniform", 0),
+    "weighted": ("weighted", 0),
+    "ranked": ("ranked", 0),
+    "ranked, gap 3": ("ranked", 3),
+    "ranked, gap 10": ("ranked", 10),
+}
+"""How a track is chosen: the rule, and `artist_gap`."""
+SHORT = ("ranked", "ranked, gap 3", "ranked, gap 10")
+"""Those of a session query, which never repeat a track; the list of the last track is played under all."""
+HEADS: Mapping[str, tuple[str, ...]] = {
+    "convex (default)": (),
+    "convex α = 0.9": ("model.alpha=0.9",),
+    "mean": ("model=mean",),
+    "artist": ("model=artist", "model.track_dropout=0"),
+    "track": ("model=track", "model.track_dropout=0"),
+    "contextual, softmax": ("model=contextual", "loss=softmax", "model.item_bias=true"),
+}
+DEFAULT = "convex (default)"
+TRIALS: Mapping[str, tuple[str, ...]] = {
+    "recipe": (),
+    "fixed": ("context.decay=1", "context.skipped=-0.6", "context.normalise=0"),
+}
+"""Settings of context=session that are tried for the default head; `fixed` are the best ones of a session query."""
+LAST, QUERY, SESSION = "last", "last, session query", "session"
+"""The contexts of the table: `QUERY` is the session query of a model that was trained with `context=last`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """A way to play a trained model.
+
+    Args:
+        context: LAST, QUERY or SESSION.
+        pick: name in PICKS.
+        num_lists: number of last tracks whose lists are searched.
+        decay: factor for each track further back, of QUERY.
+        skipped: weight of a track of which nothing was played, of QUERY.
+    """
+
+    context: str
+    pick: str
+    num_lists: int = 4
+    decay: float | None = None
+    skipped: float | None = None
+
+
+def ways_of(context: str, picks: Iterable[str], **more: Any) -> list[Way]:
+    """A way for each picking."""
+    return [Way(context=context, pick=pick, **more) for pick in picks]
+
+
+def grid() -> list[Way]:
+    """The ways of a model that was trained with `context=last`: its lists, and session queries."""
+    queries = [
+        Way(context=QUERY, pick="ranked", decay=decay, skipped=skipped)
+        for decay in (0.7, 0.8, 0.9, 1.0)
+        for skipped in (1.0, 0.0, -0.3, -0.6)
+    ]
+    return [*ways_of(LAST, PICKS), *queries]
+
+
+def lists_of(way: Way, folder: Path, world: int) -> Lists:
+    """The policy of a way."""
+    path, (rule, gap) = str(folder / "recommendations.jsonl"), PICKS[way.pick]
+    given: dict[str, Any] = {"path": path, "pick": rule, "artist_gap": gap, "world": the_world(world)}
+    return Lists(**given) if way.context == LAST else SessionLists(**given, num_lists=way.num_lists)
+
+
+def with_query(way: Way, folder: Path, world: int) -> Path:
+    """A folder with the lists of a run and the vectors of a session query of fixed numbers."""
+    made = folder / "query"
+    made.mkdir(exist_ok=True)
+    catalog = the_world(world).catalog
+    vectors = SessionVectors.read(folder / FILE, catalog)
+    assert way.decay is not None
+    assert way.skipped is not None
+    ages = np.tile(np.float32(way.decay) ** np.arange(20, dtype=np.float32), (len(vectors.parts), 1))
+    changed = replace(vectors, age_weights=ages, skipped=way.skipped, powers=np.zeros_like(vectors.powers))
+    changed.write(made / FILE, catalog)
+    if not (made / "recommendations.jsonl").exists():
+        os.link(folder / "recommendations.jsonl", made / "recommendations.jsonl")
+    return made
+
+
+def play(way: Way, folder: Path, piece: Piece) -> Heard:
+    """What the listeners of a world hear."""
+    run = folder / ("session" if way.context == SESSION else "last")
+    if way.context == QUERY:
+        run = with_query(way, run, piece.world)
+    return the_test(piece.world).play(lists_of(way, run, piece.world).choose, piece.listeners)
+
+
+def run_piece(ways: tuple[Way, ...], piece: Piece, runs: Path) -> list[dict[str, Any]]:
+    """Train a head with each context that is played, and play it; gains are over the first of the ways.
+
+    The settings of TRIALS are those of `context=session` alone.
+
+    Returns:
+        A line for each way.
+    """
+    folder, seconds = runs / re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(piece.key)), dict[str, float]()
+    for context in sorted({way.context.split(",")[0] for way in ways}):
+        words = piece.words if context == SESSION else HEADS.get(piece.model, HEADS[DEFAULT])
+        data = ("datamodule=simulated", f"datamodule.prepare.sessions={piece.sessions}", *world_words(piece.world))
+        seconds[context] = train((*data, f"context={context}", *words, f"seed={piece.seed}"), folder / context)
+    heard, lines = [play(way, folder, piece) for way in ways], list[dict[str, Any]]()
+    for way, one in zip(ways, heard, strict=True):
+        interval = MeanInterval.of(one.time, LEVEL)
+        gain = MeanInterval.of(one.time - heard[0].time, LEVEL)  # the same listeners in the same order
+        numbers = (interval.mean, interval.lower, interval.upper, gain.mean, gain.lower, gain.upper)
+        shares = (one.coverage, one.share_of_hits, one.share_of_same_artist)
+        values = [*piece.key, *vars(way).values(), *(f"{number:.6g}" for number in (*numbers, *shares))]
+        more = [one.fallbacks, f"{seconds[way.context.split(',')[0]]:.0f}", git_state()["git_commit"][:9]]
+        lines.append(dict(zip(COLUMNS, [*values, *more], strict=True)))
+    shutil.rmtree(folder)
+    return lines
+
+
+COLUMNS = (
+    "part", "model", "world", "sessions", "seed", "context", "pick", "num_lists", "decay", "skipped", "time", "lower",
+    "upper", "gain", "gain_lower", "gain_upper", "coverage", "hits", "same_artist", "fallbacks", "train_s", "commit",
+)  # fmt: skip
+
+
+def piece(part: str, model: str, words: tuple[str, ...], world: int) -> Piece:
+    """A head in a world."""
+    return Piece(
+        part=part, model=model, words=words, world=world, sessions=SESSIONS, seed=1, picks=(),
+        listeners="val" if part == "tune" else "test",
+    )  # fmt: skip
+
+
+def best(lines: pd.DataFrame) -> dict[str, Any]:
+    """The line with the longest time."""
+    return dict(lines.loc[lines.time.idxmax()])
+
+
+def chosen() -> tuple[str, tuple[Way, ...]]:
+    """Name of the best setting of `context=session`, and the ways that are reported: the first is the base of gains."""
+    tuned = frame()[lambda lines: lines.part == "tune"]
+    last, query = (best(tuned[tuned.context == context]) for context in (LAST, QUERY))
+    session = best(tuned[tuned.model.str.startswith("session")])
+    base = Way(context=LAST, pick=str(last["pick"]))
+    numbers = {"decay": float(query["decay"]), "skipped": float(query["skipped"])}
+    others = [way for way in ways_of(LAST, PICKS) if way != base]
+    ways = [base, *others, *ways_of(QUERY, SHORT, **numbers), *ways_of(SESSION, SHORT)]
+    return str(session["model"]).removeprefix("session, "), tuple(ways)
+
+
+def frame() -> pd.DataFrame:
+    """The lines that are there, with numbers as numbers."""
+    lines = pd.DataFrame(known(RESULTS), columns=COLUMNS)
+    names = ["part", "model", "context", "pick", "commit"]
+    numeric = [name for name in COLUMNS if name not in names]
+    lines[numeric] = lines[numeric].apply(pd.to_numeric, errors="coerce")
+    return lines
+
+
+def tuning() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
+    """The default head: session queries of the model trained without, and settings of the model trained with it."""
+    yield piece("tune", "last", HEADS[DEFAULT], TUNED), tuple(grid())
+    for name, words in TRIALS.items():
+        yield piece("tune", f"session, {name}", (*HEADS[DEFAULT], *words), TUNED), tuple(ways_of(SESSION, SHORT))
+
+
+def fresh() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
+    """All heads, the default first, in each fresh world."""
+    setting, ways = chosen()
+    for model, words in HEADS.items():
+        for world in FRESH:
+            yield piece("fresh", model, (*words, *TRIALS[setting]), world), ways
+
+
+def report() -> None:
+    """Write sessions.md, and sessions.png if a fresh world is there."""
+    lines = frame()
+    main = lines[lines.part == "fresh"]
+    text = ["# The session in fresh worlds", "", "Written by `python experiments/online/sessions.py`.", ""]
+    for model, own in main.groupby("model", sort=False):
+        text += [f"## {model}, {own.world.nunique()} fresh worlds, {SESSIONS:,} sessions of mixed traffic", ""]
+        text += [*by_way(own), ""]
+    if main.empty:
+        text += ["No fresh world has been read yet.", ""]
+    text += ["## Settings, in the world of seed 0, listeners kept for validation", "", *settings(lines), ""]
+    write_whole(HERE / "sessions.md", lambda partial: partial.write_text("\n".join(text), encoding="utf-8"))
+    if not main.empty:
+        draw(main[main.model == DEFAULT])
+    write_record(provenance(), HERE / "sessions_provenance.json")
+
+
+def by_way(own: pd.DataFrame) -> list[str]:
+    """Mean time of each way, and its gain over `context=last` with the picking that is best for it in these worlds.
+
+    A gain is a mean over worlds of the relative difference; its interval is Student's, a value for each world.
+    """
+    time = own.pivot_table(index=["context", "pick"], columns="world", values="time")
+    base = time.loc[LAST].mean(1).idxmax()
+    rows = []
+    for (context, pick), times in time.iterrows():
+        gain = MeanInterval.of(100 * (times / time.loc[(LAST, base)] - 1).to_numpy(), LEVEL)
+        numbers = [f"{value:+.1f}" for value in (gain.mean, gain.lower, gain.upper)]
+        rows.append([str(context), str(pick), f"{times.mean():.2f}", *numbers])
+    rows.sort(key=lambda cells: -float(cells[2]))
+    head = ["context", "pick", "time per session", f"over last, {base}, %", "lower", "upper"]
+    return table(head, rows, "llrrrr")
+
+
+def settings(lines: pd.DataFrame) -> list[str]:
+    """What was tried; gains are over the list of the last track, uniform, for the model trained without sessions."""
+    tuned = lines[lines.part == "tune"]
+    rows = [
+        [
+            line.model, line.context, line.pick,
+            *("" if np.isnan(value) else f"{value:g}" for value in (line.decay, line.skipped)),
+            f"{line.time:.2f}", f"{line.lower:.2f}", f"{line.upper:.2f}",
+        ]
+        for line in tuned.itertuples()
+    ]  # fmt: skip
+    return table(["model", "context", "pick", "decay", "skipped", "time", "lower", "upper"], rows, "lllrrrrr")
+
+
+def draw(main: pd.DataFrame) -> None:
+    """A row for each way: its mean over the worlds, and each world."""
+    from matplotlib.figure import Figure
+
+    named = main.assign(way=main.context + ": " + main["pick"])
+    means = named.groupby("way").time.mean().sort_values()
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(means, means.index, "o")
+    axes.plot(named.time, named.way, "|", color="grey", label="each world")
+    axes.set(xlabel="mean time per session, in tracks", title=f"{DEFAULT}, {main.world.nunique()} fresh worlds")
+    axes.grid(axis="x", alpha=0.3)
+    write_whole(HERE / "sessions.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=["tune", "fresh", "report"])
+    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "online-sessions", help="folder of the runs")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
+    given = parser.parse_args()
+    for name, pieces in {"tune": tuning, "fresh": fresh}.items():
+        if given.only not in (None, name):
+            continue
+        found = list(pieces())
+        ways = {one.key: its for one, its in found}
+        is_whole = run_missing(
+            [one for one, _ in found],
+            path=RESULTS,
+            runs=given.runs.absolute(),
+            workers=given.workers,
+            minutes=given.minutes,
+            run=partial(_run, ways),
+        )
+        if not is_whole:
+            break
+    if known(RESULTS):
+        report()
+        print(f"results      {HERE / 'sessions.md'}")
+
+
+def _run(ways: Mapping[tuple[str, ...], tuple[Way, ...]], one: Piece, runs: Path) -> list[dict[str, Any]]:
+    return run_piece(ways[one.key], one, runs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,341 @@
+"""Parts of a head: one attribute of the tracks as vectors, whose cosine a head can mix with others.
+
+B tracks, N tracks in the catalogue, K values, D width of an embedding, W width of a given vector.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor, nn
+
+from src.attributes import Attribute, Values, Vectors
+from src.catalog import Catalog
+from src.errors import InputError, check_number
+
+_BLOCK = 2**14
+"""Vectors that are read at once from a memory-mapped file."""
+
+
+class Part(nn.Module, ABC):
+    """Vectors of one attribute. A track has the zero vector where training shows nothing of its attribute."""
+
+    @abstractmethod
+    def add_offset(self, order_std: float) -> None:
+        """Add an offset to the vectors of tracks in the second place of a pair.
+
+        Args:
+            order_std: standard deviation of the initial offsets, above 0.
+        """
+
+    @abstractmethod
+    def vectors(self, rows: Int[Tensor, "*B"], *, in_second_place: bool) -> Float[Tensor, "*B D"]:
+        """Compute vectors of tracks, not of unit length.
+
+        Args:
+            rows: rows of the tracks, in 0..N-1.
+            in_second_place: whether the tracks are in the second place of a pair.
+
+        Returns:
+            One vector for each row.
+        """
+
+    def pair(
+        self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
+        """Compute the vectors of both tracks of pairs. A part may override it to be faster.
+
+        Args:
+            previous: rows of the tracks in the first place.
+            following: rows of the tracks in the second place.
+
+        Returns:
+            The vectors in the first place, and those in the second.
+        """
+        return self.vectors(previous, in_second_place=False), self.vectors(following, in_second_place=True)
+
+
+class Lookup(nn.Embedding, Part):
+    """One embedding for each value, of which each track has exactly one: the track itself, or its artist.
+
+    Args:
+        of: row of the value of each track; None where the tracks are the values.
+        seen: whether training pairs show the value.
+        dim: width of an embedding (D).
+        init_std: standard deviation of the initial embeddings, above 0.
+    """
+
+    of: Tensor | None
+
+    def __init__(self, of: Int64[Tensor, "N"] | None, seen: Bool[Tensor, "K"], *, dim: int, init_std: float) -> None:
+        super().__init__(len(seen), dim)
+        self.register_buffer("of", of, persistent=False)
+        draw(self, seen, init_std)
+        self.offset: nn.Embedding | None = None
+
+    def add_offset(self, order_std: float) -> None:
+        """Add an offset for each value that is seen."""
+        self.offset = _offsets(self, order_std)
+
+    def vectors(self, rows: Int[Tensor, "*B"], *, in_second_place: bool) -> Float[Tensor, "*B D"]:
+        """Look up the embeddings of the values of the tracks."""
+        values = rows if self.of is None else self.of[rows]
+        found: Tensor = self(values)
+        return found + self.offset(values) if in_second_place and self.offset is not None else found
+
+    def pair(
+        self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
+        """Look up the embeddings of both places at once, whose gradient is then summed at once."""
+        rows = torch.stack([previous, following])
+        values = rows if self.of is None else self.of[rows]
+        first, second = self(values).unbind()
+        return first, second if self.offset is None else second + self.offset(values[1])
+
+
+class Bag(nn.Embedding, Part):
+    """The mean of the embeddings of the values that a track has, without those that training pairs do not show.
+
+    Args:
+        values: the attribute.
+        seen: whether training pairs show the track.
+        dim: width of an embedding (D).
+        init_std: standard deviation of the initial embeddings, above 0.
+    """
+
+    starts: Tensor
+    counts: Tensor
+    values: Tensor
+
+    def __init__(self, values: Values, seen: Bool[Tensor, "N"], *, dim: int, init_std: float) -> None:
+        super().__init__(len(values.names), dim)
+        track = np.repeat(np.arange(len(seen)), values.counts)
+        shown = np.zeros(len(values.names), bool)
+        shown[values.values[seen.numpy()[track]]] = True
+        kept = shown[values.values]
+        counts = np.bincount(track[kept], minlength=len(seen))
+        for name, array in (("counts", counts), ("starts", counts.cumsum() - counts), ("values", values.values[kept])):
+            self.register_buffer(name, torch.from_numpy(array), persistent=False)
+        draw(self, torch.from_numpy(shown), init_std)
+        self.offset: nn.Embedding | None = None
+
+    def add_offset(self, order_std: float) -> None:
+        """Add an offset for each value that is seen."""
+        self.offset = _offsets(self, order_std)
+
+    def vectors(self, rows: Int[Tensor, "*B"], *, in_second_place: bool) -> Float[Tensor, "*B D"]:
+        """Average the embeddings of the values of the tracks."""
+        flat = rows.flatten()
+        counts = self.counts[flat]
+        first = counts.cumsum(0) - counts
+        places = torch.arange(int(counts.sum()), device=rows.device)
+        values = self.values[places + (self.starts[flat] - first).repeat_interleave(counts)]
+        found = F.embedding_bag(values, self.weight, first, mode="mean", sparse=self.sparse)
+        if in_second_place and self.offset is not None:
+            offset = self.offset
+            found = found + F.embedding_bag(values, offset.weight, first, mode="mean", sparse=offset.sparse)
+        return found.unflatten(0, rows.shape)
+
+
+class Projection(Part):
+    """A linear map of given vectors, whose columns are standardised on the tracks that training pairs show.
+
+    Args:
+        vectors: the attribute.
+        seen: whether training pairs show the track.
+        dim: width of the result (D).
+        init_std: standard deviation of the initial numbers of the result, above 0.
+    """
+
+    mean: Tensor
+    one_over_std: Tensor
+
+    def __init__(self, vectors: Vectors, seen: Bool[Tensor, "N"], *, dim: int, init_std: float) -> None:
+        super().__init__()
+        check_number("init_std", init_std, above=0)
+        self._vectors = vectors
+        for name, array in zip(("mean", "one_over_std"), _standard(vectors, seen.numpy()), strict=True):
+            self.register_buffer(name, torch.from_numpy(array))
+        width = vectors.data.shape[1]
+        self.weight = nn.Parameter(torch.empty(dim, width).normal_(std=init_std / width**0.5))
+        self.bias = nn.Parameter(torch.empty(dim).normal_(std=init_std))
+        self.offset: nn.Parameter | None = None
+
+    def add_offset(self, order_std: float) -> None:
+        """Add one offset for all tracks."""
+        self.offset = nn.Parameter(torch.empty_like(self.bias).normal_(std=order_std))
+
+    def vectors(self, rows: Int[Tensor, "*B"], *, in_second_place: bool) -> Float[Tensor, "*B D"]:
+        """Project the vectors of the tracks."""
+        flat = rows.flatten().cpu().numpy()
+        given = torch.from_numpy(self._vectors.take(flat)).to(rows.device)
+        known = torch.from_numpy(self._vectors.known[flat]).to(rows.device)
+        found = F.linear((given - self.mean) * self.one_over_std, self.weight, self.bias)
+        if in_second_place and self.offset is not None:
+            found = found + self.offset
+        return (found * known[:, None]).unflatten(0, rows.shape)
+
+
+class Prior(nn.Module):
+    """Predicts from the other parts of a track what is learned of the track itself: its vector and its item bias.
+
+    Args:
+        width: numbers of the other parts together.
+        dim: width of the vector of a track (D).
+        init_std: standard deviation of the initial numbers of a vector, above 0.
+        item_bias: whether there are item biases.
+
+    Source:
+        Volkovs, Yu and Poutanen, DropoutNet: addressing cold start in recommender systems, NeurIPS 2017; Kula, Metadata
+        embeddings for user and item cold-start recommendations, CBRecSys 2015, which adds both as here.
+    """
+
+    def __init__(self, width: int, *, dim: int, init_std: float, item_bias: bool) -> None:
+        super().__init__()
+        self.vector = nn.Linear(width, dim, bias=False)
+        nn.init.normal_(self.vector.weight, std=init_std)
+        self.item_bias = nn.Linear(width, 1) if item_bias else None
+        if self.item_bias is not None:
+            nn.init.zeros_(self.item_bias.weight)
+            nn.init.zeros_(self.item_bias.bias)
+
+    def forward(self, units: Sequence[Float[Tensor, "B D"]]) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B"] | None]:
+        """Predict the vector and the item bias of tracks.
+
+        Args:
+            units: the unit vectors of each other part.
+
+        Returns:
+            The vectors, zero where all other parts are unknown, and the biases, where there are any.
+        """
+        others = torch.cat(list(units), dim=-1)
+        return self.vector(others), None if self.item_bias is None else self.item_bias(others)[..., 0]
+
+
+UNKNOWN = ("zero", "renormalise", "learned")
+"""What the known parts of a track do where others are unknown; see `Unknown`."""
+
+
+class Unknown(nn.Module):
+    """What the known parts of a track do where others are unknown.
+
+    `zero`: nothing. The unknown part adds 0 to the score, which is that of a cosine of 0. `renormalise`: their shares
+    are divided by their sum, as if the unknown part had the mean of their cosines. `learned`: they are multiplied by a
+    factor for each unknown part, which begins at 1. It learns where `track_dropout` leaves out tracks.
+
+    Args:
+        rule: one of UNKNOWN.
+        key: name of the setting, for messages.
+        num_parts: number of parts (E).
+
+    Raises:
+        InputError: there is no such rule.
+    """
+
+    def __init__(self, rule: str, *, key: str, num_parts: int) -> None:
+        super().__init__()
+        if rule not in UNKNOWN:
+            raise InputError(f"{key} must be one of {', '.join(UNKNOWN)}, got {rule!r}")
+        self.rule = rule
+        self.log_factor = nn.Parameter(torch.zeros(num_parts)) if rule == "learned" else None
+
+    def forward(
+        self, units: Sequence[Float[Tensor, "B D"]], shares: Sequence[Float[Tensor, ""] | float]
+    ) -> Float[Tensor, "B 1"] | float:
+        """Compute what the directions of tracks are multiplied by.
+
+        Args:
+            units: the unit vectors of each part, zero where it is unknown.
+            shares: the share of each part.
+
+        Returns:
+            One factor for each track; 1 for those of which every part is known.
+        """
+        if self.rule == "zero":
+            return 1.0
+        known = torch.stack([(unit != 0).any(-1) for unit in units], dim=-1).to(units[0].dtype)
+        if self.log_factor is not None:
+            return ((1 - known) @ self.log_factor).exp()[..., None]
+        of_parts = torch.stack([torch.as_tensor(share, device=known.device) for share in shares])
+        return 1 / (known @ of_parts.to(known)).clamp(min=1e-6)[..., None]
+
+
+def _standard(vectors: Vectors, seen: Bool[np.ndarray, "N"]) -> tuple[Float[np.ndarray, "W"], Float[np.ndarray, "W"]]:
+    """Mean and one over the standard deviation of each column, of the tracks that training pairs show."""
+    rows = np.flatnonzero(seen & vectors.known)
+    total, squares = np.zeros((2, vectors.data.shape[1]))
+    for part in np.array_split(rows, -(-len(rows) // _BLOCK)) if len(rows) else ():
+        block = vectors.take(part).astype(np.float64)
+        total += block.sum(0)
+        squares += (block**2).sum(0)
+    mean = total / max(1, len(rows))
+    spread = np.sqrt(np.maximum(squares / max(1, len(rows)) - mean**2, 0))
+    one_over = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-6 * np.maximum(1, np.abs(mean)))
+    return mean.astype(np.float32), one_over.astype(np.float32)
+
+
+def build_part(name: str, catalog: Catalog, seen: Bool[Tensor, "N"], *, dim: int, init_std: float) -> Part:
+    """Build the part of an attribute, of the tracks, or of the artists.
+
+    Args:
+        name: `track`, `artist`, or the name of an attribute.
+        catalog: the catalogue.
+        seen: whether training pairs show the track.
+        dim: width of an embedding (D).
+        init_std: standard deviation of the initial embeddings, above 0.
+
+    Returns:
+        The part.
+
+    Raises:
+        InputError: the catalogue has no such attribute.
+    """
+    if name == "track":
+        return Lookup(None, seen, dim=dim, init_std=init_std)
+    if name == "artist":
+        artist_of = torch.from_numpy(catalog.artist_of)
+        seen_artists = torch.zeros(catalog.num_artists, dtype=torch.bool)
+        seen_artists[artist_of[seen]] = True
+        return Lookup(artist_of, seen_artists, dim=dim, init_std=init_std)
+    attribute = _attribute(name, catalog.attributes)
+    if isinstance(attribute, Values):
+        return Bag(attribute, seen, dim=dim, init_std=init_std)
+    return Projection(attribute, seen, dim=dim, init_std=init_std)
+
+
+def _attribute(name: str, attributes: Mapping[str, Attribute]) -> Attribute:
+    if hasattr(nn.ParameterDict, name):
+        raise InputError(f"model.parts: torch uses the name {name!r} itself; call the attribute otherwise")
+    if name not in attributes:
+        has = f"it has {', '.join(attributes)}" if attributes else "it has none"
+        raise InputError(
+            f"model.parts: the data have no attribute {name!r} beside track and artist, {has}; give "
+            f"datamodule.attributes, or leave out {name}"
+        )
+    return attributes[name]
+
+
+def draw(table: nn.Embedding, seen: Bool[Tensor, "K"], std: float) -> None:
+    """Draw embeddings from N(0, std²); an unseen row is zero, and no gradient changes it.
+
+    Args:
+        table: the embeddings.
+        seen: whether training pairs show the value of each row.
+        std: standard deviation, above 0.
+
+    Raises:
+        InputError: the standard deviation is not above 0.
+    """
+    check_number("init_std", std, above=0)
+    with torch.no_grad():
+        table.weight.normal_(std=std)
+        table.weight[~seen] = 0
+
+
+def _offsets(table: nn.Embedding, std: float) -> nn.Embedding:
+    offsets = nn.Embedding(table.num_embeddings, table.embedding_dim)
+    draw(offsets, (table.weight != 0).any(1), std)
+    return offsets

@@ -1,0 +1,68 @@
+"""Which catalogues fit a run, and what of it stays the same."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.additions.catalogue import extended_catalogue
+from src.catalog import Catalog
+from src.errors import InputError
+
+OLD = Catalog.from_columns([7, 3, 5], ["A", None, "C"], ["Ann", None, "Bob"], source="run")
+Line = tuple[int | str, str | None, str | None]
+LINES: list[Line] = [(3, None, None), (9, "New", "Bob"), (5, "C", "Bob"), (7, "A", "Ann"), (1, None, "Eve")]
+
+
+def written(folder: Path, lines: Sequence[Line]) -> Path:
+    path = folder / "new.json"
+    texts = [json.dumps({"track": track, "title": title, "artist": artist}) for track, title, artist in lines]
+    path.write_text("\n".join(texts) + "\n")
+    return path
+
+
+def test_tracks_and_artists_of_the_run_keep_their_rows_and_new_ones_follow(tmp_path: Path) -> None:
+    lines: list[Line] = [*LINES, (2, "X", "Eve"), (8, "Y", None), (10, "Z", None)]
+    catalog = extended_catalogue(OLD, written(tmp_path, lines))
+    assert catalog.track_ids.tolist() == [7, 3, 5, 9, 1, 2, 8, 10]
+    assert catalog.titles.tolist() == ["A", "", "C", "New", "", "X", "Y", "Z"]
+    assert catalog.artist_of[:3].tolist() == OLD.artist_of.tolist() == [0, 2, 1]
+    assert catalog.artist_of[3:].tolist() == [1, 3, 3, 4, 5]
+    assert catalog.artists.tolist() == ["Ann", "Bob", "", "Eve", "", ""]
+
+
+def test_ids_of_the_source_may_be_texts(tmp_path: Path) -> None:
+    old = replace(OLD, source_ids=np.array(["x", "y", "z"], object), track_ids=np.arange(3))
+    lines: list[Line] = [("z", "C", "Bob"), ("w", "New", "Bob"), ("y", None, None), ("x", "A", "Ann")]
+    catalog = extended_catalogue(old, written(tmp_path, lines))
+    assert catalog.source_ids is not None
+    assert catalog.source_ids.tolist() == ["x", "y", "z", "w"]
+    assert catalog.track_ids.tolist() == [0, 1, 2, 3]
+    with pytest.raises(InputError, match=r'line 1: expected .*"track": text'):
+        extended_catalogue(old, written(tmp_path, LINES))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (LINES[1:], r"lacks 1 of the 3 tracks of the run, for example 3; give a catalogue with all of them"),
+        ([*LINES, (5, "C", "Bob")], r"line 6: track 5 occurs twice; every id must be unique"),
+        ([*LINES[:3], (7, "A", "Bob")], r"track 7 is by 'Bob', and by 'Ann' in the run; correct it, or train a run"),
+        ([(3, None, "Eve"), *LINES[1:]], r"track 3 is by 'Eve', and by 'nobody' in the run"),
+        ([LINES[0], *LINES[2:4]], r"has the 3 tracks of the run and no new one; add new tracks to it"),
+        ([*LINES, ("2", "X", None)], r'line 6: expected {"artist": text, "title": text, "track": whole number}'),
+        ([*LINES, (2, "X", 4)], r"line 6: expected"),
+    ],
+    ids=["lacks", "twice", "artist", "artist of nobody", "nothing new", "text id", "artist is a number"],
+)
+def test_a_catalogue_that_does_not_fit_is_one_line(tmp_path: Path, lines: list[Line], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        extended_catalogue(OLD, written(tmp_path, lines))
+
+
+def test_a_catalogue_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"catalogue=.*none.json: there is no such file; name a tracks.json"):
+        extended_catalogue(OLD, tmp_path / "none.json")

@@ -1,0 +1,205 @@
+"""New tracks for finished runs of every head, whose files are as a training run leaves them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from src.additions.run import add_tracks
+from src.callbacks.export import session_vectors
+from src.catalog import Catalog
+from src.catalog_files import read_catalog, write_catalog, write_top_tracks
+from src.errors import InputError
+from src.models.retrieval.exact import top_k
+from src.recommendations import Recommendations
+from src.runs.folder import as_dict
+from src.session_vectors import FILE, SessionVectors
+from tests.conftest import make_vocabulary
+from tests.contracts.building import composed
+from tests.contracts.test_heads import HEADS
+from tests.models.plain import LAST_TRACK
+
+NUM, K = 30, 5
+MODEL = ("model.dim=4", "recipe=playlists")
+PLAYS = np.arange(NUM) % 7
+Config = Callable[..., Any]
+
+
+def finished_run(folder: Path, model: str) -> Path:
+    """The files of a run whose last two tracks, of an artist of their own, are not played in training."""
+    from hydra.utils import instantiate
+
+    counts = (np.arange(NUM) < NUM - 2).astype(int)
+    vocabulary = make_vocabulary(np.arange(NUM) // 2, previous_counts=counts, next_counts=counts)
+    config = composed(f"model={model}", *MODEL)
+    torch.manual_seed(0)
+    scorer = instantiate(config.model, _convert_="all")(vocabulary).eval()
+    with torch.no_grad():
+        for name, parameter in scorer.named_parameters():
+            if "item_bias" in name:
+                parameter[: NUM - 2].normal_()
+    (folder / "checkpoints").mkdir(parents=True)
+    numbers = {f"scorer.{name}": tensor for name, tensor in scorer.state_dict().items()}
+    torch.save({"state_dict": {**numbers, "loss.level": torch.zeros(())}}, folder / "checkpoints" / "best.ckpt")
+    with torch.inference_mode():
+        queries, items = scorer.query_vectors(), scorer.item_vectors()
+    rows, scores = top_k(queries=queries, items=items, query_rows=torch.arange(NUM), k=K, plays=PLAYS)
+    lists = Recommendations(rows=rows, scores=scores, plays=PLAYS)
+    lists.write(folder / "recommendations.jsonl", vocabulary.catalog, format="botify")
+    session_vectors(scorer, LAST_TRACK(vocabulary, list(scorer.query_parts()), learns=True)).write(
+        folder / FILE, vocabulary.catalog
+    )
+    write_top_tracks(vocabulary.catalog.track_ids[:3], folder / "top_tracks.json")
+    hydra_free = {name: value for name, value in config.items() if name != "hydra"}
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(as_dict(OmegaConf.create(hydra_free))))
+    return folder
+
+
+def new_catalogue(path: Path) -> Path:
+    """The tracks of the run, two new ones of known artists, one of an unplayed one, one of nobody that is known."""
+    catalog = make_vocabulary(np.arange(NUM) // 2).catalog
+    old = zip(
+        catalog.track_ids.tolist(), catalog.titles.tolist(), (f"Artist {n // 2}" for n in range(NUM)), strict=True
+    )
+    lines = [
+        *old,
+        (900, "W", "Artist 3"),
+        (901, "X", "Artist 0"),
+        (902, "Y", f"Artist {NUM // 2 - 1}"),
+        (903, "Z", "?"),
+    ]
+    write_catalog(Catalog.from_columns(*zip(*lines, strict=True), source="test"), path)
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    def make(add: object, catalogue: object = None) -> Any:
+        given = {"add": add, "catalogue": catalogue, "run_dir": str(tmp_path / "added"), "logger": None}
+        return OmegaConf.create({name: None if value is None else str(value) for name, value in given.items()})
+
+    return make
+
+
+@pytest.mark.parametrize("model", HEADS)
+def test_lists_have_the_new_tracks_and_old_scores_do_not_change(tmp_path: Path, config: Config, model: str) -> None:
+    run, catalogue = finished_run(tmp_path / "run", model), new_catalogue(tmp_path / "new.json")
+    added = add_tracks(config(run, catalogue), [])
+    folder = tmp_path / "added"
+    catalog = read_catalog(folder / "tracks.json")
+    assert catalog.track_ids.tolist() == [*range(100, 100 + NUM), 900, 901, 902, 903]
+    before = [json.loads(line) for line in (run / "recommendations.jsonl").read_text().splitlines()]
+    after = [json.loads(line) for line in (folder / "recommendations.jsonl").read_text().splitlines()]
+    assert [line["plays"] for line in after] == [*PLAYS.tolist(), 0, 0, 0, 0]
+    num_changed = 0
+    for old, now in zip(before, after, strict=False):
+        assert (old["track"], old["artist"], old["title"]) == (now["track"], now["artist"], now["title"])
+        pairs = list(zip(now["recommendations"], now["scores"], strict=True))
+        assert [pair for pair in pairs if pair[0] < 900] == list(
+            zip(old["recommendations"], old["scores"], strict=True)
+        )
+        num_changed += len(pairs) > K
+    vectors = SessionVectors.read(folder / FILE, catalog)
+    of_run = SessionVectors.read(run / FILE, read_catalog_of(run))
+    assert (vectors.queries[:NUM] == of_run.queries).all()
+    assert (vectors.items[:NUM] == of_run.items).all()
+    scores = vectors.queries.astype(np.float64) @ vectors.items.T.astype(np.float64)
+    lists = Recommendations.read(folder / "recommendations.jsonl", catalog)
+    for query in range(NUM + 4):
+        rows = lists.rows[query][lists.rows[query] >= 0]
+        np.testing.assert_allclose(lists.scores[query, : len(rows)], scores[query, rows], atol=2e-6)
+        outside = np.setdiff1d(np.arange(NUM + 4), [*rows, query])
+        assert scores[query, outside].max() <= scores[query, rows].min() + 2e-6
+    assert (added.num_tracks, added.num_added, added.num_by_known_artists) == (NUM, 4, 3)
+    assert added.num_unknown == (4 if model in ("track", "contextual") else 2)
+    assert added.num_changed_lists == num_changed
+    assert json.loads((folder / "additions.json").read_text())["num_added"] == 4
+    assert (folder / "top_tracks.json").read_bytes() == (run / "top_tracks.json").read_bytes()
+    if model not in ("track", "contextual"):  # 900 has the vector of its artist alone
+        artist = slice(*((4, 8) if model in ("convex", "mean") else (0, 4)))
+        row = int(catalog.rows_of(np.array([900]))[0])
+        np.testing.assert_allclose(vectors.items[row, artist], vectors.items[6, artist], atol=1e-6)
+
+
+def read_catalog_of(run: Path) -> Catalog:
+    return Recommendations.read_with_catalog(run / "recommendations.jsonl")[1]
+
+
+def test_a_release_of_the_folder_serves_the_new_tracks(tmp_path: Path, config: Config) -> None:
+    from src.serving.prepared_release import prepare_release
+    from src.serving.release import Release
+
+    run, catalogue = finished_run(tmp_path / "run", "convex"), new_catalogue(tmp_path / "new.json")
+    add_tracks(config(run, catalogue), [])
+    prepared = prepare_release(
+        {"C": str(tmp_path / "added")},
+        experiment="T",
+        pick="uniform",
+        artist_gap=0,
+        context=None,
+        num_lists=1,
+        max_tracks=128,
+        tracks=None,
+        world=lambda: None,
+        locate=Path,
+    )
+    (tmp_path / "release").mkdir()
+    prepared.write(tmp_path / "release", provenance={})
+    release = Release(tmp_path / "release")
+    assert release.track(release.row_of(900)) == {"artist": "Artist 3", "title": "W", "track": 900}
+    assert len(release.recommended("C", release.row_of(900))) >= K
+
+
+def test_what_cannot_get_new_tracks_is_one_line(tmp_path: Path, config: Config) -> None:
+    run, catalogue = finished_run(tmp_path / "run", "convex"), new_catalogue(tmp_path / "new.json")
+    (tmp_path / "empty").mkdir()
+
+    def message(given: Any, words: list[str] | None = None) -> str:
+        with pytest.raises(InputError) as caught:
+            add_tracks(given, words or [])
+        assert not (tmp_path / "added").exists()
+        return str(caught.value)
+
+    assert "there is no folder" in message(config(tmp_path / "none", catalogue))
+    assert "no run of train.py is there" in message(config(tmp_path / "empty", catalogue))
+    assert message(config(None, catalogue)).endswith("goes with add=<run>, the run that gets its new tracks")
+    assert "needs catalogue=<tracks.json>" in message(config(run))
+    assert "model=track has no effect with add=" in message(config(run, catalogue), ["add=x", "model=track"])
+    lists = run / "recommendations.jsonl"
+    text = lists.read_text()
+    lists.write_text("".join(line.replace('"plays"', '"older"') + "\n" for line in text.splitlines()))
+    assert "no scores or no plays, which runs of older versions lack" in message(config(run, catalogue))
+    lists.write_text(text)
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    saved = torch.load(checkpoint, weights_only=True)
+    changed = {
+        name: tensor + 1 if name.endswith("track.weight") else tensor for name, tensor in saved["state_dict"].items()
+    }
+    torch.save({"state_dict": changed}, checkpoint)
+    assert "are of different weights" in message(config(run, catalogue))
+    torch.save({"state_dict": {}}, checkpoint)
+    assert "does not fit its config.yaml" in message(config(run, catalogue))
+    checkpoint.write_bytes(b"no checkpoint")
+    assert "cannot read" in message(config(run, catalogue))
+    checkpoint.unlink()
+    assert "has no checkpoints/best.ckpt; it has not finished" in message(config(run, catalogue))
+    given = OmegaConf.load(run / "config.yaml")
+    given.recipe.name = "counting"
+    OmegaConf.save(given, run / "config.yaml")
+    assert "is a baseline, which has no vectors" in message(config(run, catalogue))
+
+
+def test_a_folder_with_added_tracks_gets_no_more(tmp_path: Path, config: Config) -> None:
+    run, catalogue = finished_run(tmp_path / "run", "artist"), new_catalogue(tmp_path / "new.json")
+    add_tracks(config(run, catalogue), [])
+    with pytest.raises(InputError, match=r"holds a run already"):
+        add_tracks(config(run, catalogue), [])
+    again = config(tmp_path / "added", catalogue)
+    again.run_dir = str(tmp_path / "third")
+    with pytest.raises(InputError, match=r"was not trained, but has tracks that were added to a run; name that run"):
+        add_tracks(again, [])

@@ -1,0 +1,244 @@
+"""A head of several parts: each part against a slow loop, and the settings of the mix."""
+
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.attributes import Attribute, Values, Vectors
+from src.catalog import Vocabulary
+from src.errors import InputError
+from src.models.contracts import PairBatch
+from src.models.heads import CosineMix
+from src.models.losses import SoftmaxLoss
+from tests.conftest import make_vocabulary
+from tests.models.plain import COSINES, LAST
+
+ARTISTS = [0, 0, 1, 1, 2, 3]
+SEEN = [1, 2, 1, 1, 3, 0]
+"""Training pairs do not show the last track."""
+TAGS = Values.from_lists([["a", "b"], ["b"], [], ["c", "a", "d"], ["d"], ["a", "z"]])
+YEAR = Vectors.from_numbers([1990.0, 2000.0, None, 2010.0, 2005.0, 1980.0])
+AUDIO = Vectors(
+    data=np.random.default_rng(0).standard_normal((5, 3)).astype(np.float16),
+    places=np.array([4, 3, 2, 1, -1, 0]),
+    is_scaled=False,
+)
+PARTS = {"track": 0.4, "artist": 0.3, "tags": 0.1, "year": 0.1, "audio": 0.1}
+
+
+def vocabulary() -> Vocabulary:
+    found = make_vocabulary(ARTISTS, previous_counts=SEEN, next_counts=SEEN)
+    attributes: dict[str, Attribute] = {"tags": TAGS, "year": YEAR, "audio": AUDIO}
+    object.__setattr__(found.catalog, "attributes", attributes)
+    return found
+
+
+def mix(**changes: Any) -> CosineMix:
+    torch.manual_seed(0)
+    return COSINES(vocabulary(), **{"alpha": "learned", "parts": PARTS, "dim": 4} | changes).eval()
+
+
+def slow_vectors(head: CosineMix, row: int) -> dict[str, np.ndarray]:
+    """The vector of each part of a track, from the tables alone."""
+    _, year, audio = head.others
+    parts = dict(zip(PARTS, [head.track, head.artist, *head.others], strict=True))
+    tables = {name: part.weight.detach().double().numpy() for name, part in parts.items()}
+    zero = np.zeros(4)
+    seen = [r for r in range(6) if SEEN[r]]
+    shown = {tag for r in seen for tag in TAGS.lists()[r]}
+    of_tags = [tables["tags"][list(TAGS.names).index(tag)] for tag in TAGS.lists()[row] if tag in shown]
+    vectors = {
+        "track": tables["track"][row] if SEEN[row] else zero,
+        "artist": tables["artist"][ARTISTS[row]],
+        "tags": np.mean(of_tags, axis=0) if of_tags else zero,
+    }
+    for name, attribute, part in (("year", YEAR, year), ("audio", AUDIO, audio)):
+        given_of = {r: attribute.data[attribute.places[r]].astype(float) for r in range(6) if attribute.places[r] >= 0}
+        known = np.array([given_of[r] for r in seen if r in given_of])
+        bias = part.bias.detach().double().numpy()
+        vectors[name] = zero
+        if row in given_of:
+            vectors[name] = tables[name] @ ((given_of[row] - known.mean(0)) / known.std(0)) + bias
+    return vectors
+
+
+def test_the_score_is_the_mix_of_the_cosines_of_slow_loops() -> None:
+    head = mix()
+    scores = (head.query_vectors() @ head.item_vectors().T).detach().numpy()
+    for previous in range(6):
+        for following in range(6):
+            first, second = slow_vectors(head, previous), slow_vectors(head, following)
+            lengths = {name: np.linalg.norm(first[name]) * np.linalg.norm(second[name]) for name in PARTS}
+            expected = sum(
+                share * first[name] @ second[name] / lengths[name] for name, share in PARTS.items() if lengths[name] > 0
+            )
+            assert scores[previous, following] == pytest.approx(expected, abs=2e-6), (previous, following)
+
+
+def test_a_new_track_without_a_known_artist_is_scored_by_its_attributes() -> None:
+    head = mix()
+    assert head.track is not None
+    assert (head.track.weight[5] == 0).all()
+    new = head(torch.tensor([5]), torch.tensor([0])).item()
+    assert new != 0
+    for part in head.others:
+        with torch.no_grad():
+            for parameter in part.parameters():
+                parameter.zero_()
+    assert head(torch.tensor([5]), torch.tensor([0])).item() == 0
+
+
+@pytest.mark.parametrize("order_std", [0.0, 0.1])
+def test_pairs_and_vectors_give_the_same_scores(order_std: float) -> None:
+    head = mix(parts=["tags", "track", "audio"], order_std=order_std)
+    rows = torch.cartesian_prod(torch.arange(6), torch.arange(6))
+    expected = (head.query_vectors() @ head.item_vectors().T).flatten()
+    torch.testing.assert_close(head(*rows.T), expected, atol=1e-6, rtol=1e-5)
+    is_symmetric = torch.allclose(expected, head(*rows.flip(1).T), atol=1e-6)
+    assert is_symmetric == (order_std == 0)
+
+
+@given(st.lists(st.floats(-20, 20), min_size=1, max_size=4))
+def test_learned_shares_are_on_the_simplex(logits: list[float]) -> None:
+    names = ["track", "artist", "tags", "year", "audio"][: len(logits) + 1]
+    head = mix(parts=names)
+    assert list(head.logged().values()) == pytest.approx([1 / len(names)] * len(names))
+    assert head.alpha_logit is not None
+    head.alpha_logit.data = torch.tensor(logits)
+    shares = list(head.logged().values())
+    assert min(shares) >= 0
+    assert sum(shares) == pytest.approx(1, abs=1e-6)
+
+
+def test_every_part_is_trained_and_what_training_never_shows_stays_zero() -> None:
+    head = mix(parts=["track", "artist", "tags", "year", "audio"], order_std=0.1).train()
+    previous, following = torch.cartesian_prod(torch.arange(5), torch.arange(5)).T
+    head(previous, following).square().sum().backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+    tags = head.others[0]
+    assert (tags.weight[list(TAGS.names).index("z")] == 0).all()
+    assert len(TAGS.names) == 5
+
+
+def test_a_track_that_training_does_not_show_is_no_negative() -> None:
+    head = mix().train()
+    batch_rows = torch.tensor([0, 1, 2, 3])
+    batch = PairBatch.without_history(batch_rows, batch_rows + 1, torch.ones(4), torch.zeros(4, dtype=torch.int64))
+    loss = SoftmaxLoss(vocabulary(), temperature=0.1, logq=1.0, candidates=None)
+    asked: list[int] = []
+    whole = head.item
+    head.item = lambda rows: asked.extend(rows.tolist()) or whole(rows)  # type: ignore[method-assign]
+    loss(head, batch, LAST)
+    assert sorted(asked) == [1, 2, 3, 4]
+
+
+def test_a_share_of_zero_leaves_the_part_out_and_corners_are_the_published_heads() -> None:
+    torch.manual_seed(0)
+    corner = COSINES(vocabulary(), alpha="learned", parts={"track": 0.9, "artist": 0.1, "tags": 0.0}, dim=4)
+    torch.manual_seed(0)
+    published = COSINES(vocabulary(), alpha=0.9, dim=4)
+    assert list(corner.query_parts()) == ["track", "artist"]
+    torch.testing.assert_close(corner.query_vectors(), published.query_vectors(), rtol=1e-6, atol=1e-7)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"parts": {"track": 0.6, "artist": 0.3}}, r"weights of model.parts must sum to 1, got 0.9; change"),
+    ({"parts": {"track": 0.6, "genre": 0.4}}, r"no attribute 'genre' .*it has tags, year, audio; give datamodule.attr"),
+    ({"parts": {"track": 0.6, "artist": 0.4}, "alpha": 0.9}, r"model.alpha=0.9 contradicts model.parts, where.*0.6"),
+    ({"parts": ["track", "artist"], "alpha": 0.9}, r"model.alpha=0.9 contradicts .* a list, whose weights are learned"),
+    ({"parts": ["track", "track"]}, r"names a part twice"),
+    ({"parts": "track"}, r"must be weights such as .* got 'track'"),
+    ({"parts": ["track"]}, r"must be weights such as"),
+    ({"parts": {"track": -0.1, "artist": 1.1}}, r"model.parts.track must be a number of at least 0"),
+    ({"parts": {"track": True, "artist": 0}}, r"model.parts.track must be a number of at least 0"),
+    ({"parts": PARTS, "fixed_alpha": 1.0}, r"model.parts contradicts this model, which is alpha=1.0; use model=convex"),
+    ({"parts": ["track", "values"]}, r"torch uses the name 'values' itself"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_impossible_parts_are_refused(changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as where a user meets it
+    with pytest.raises(InputError, match=message):
+        mix(**changes)
+
+
+def test_weights_may_miss_one_by_a_millionth() -> None:
+    mix(parts={"track": 0.3333333, "artist": 0.3333333, "tags": 0.3333333})
+
+
+def test_a_prior_gives_a_new_track_the_vector_and_the_bias_that_its_other_parts_predict() -> None:
+    head = mix(parts=["track", "artist", "tags"], prior=True, item_bias=True)
+    assert head.prior is not None
+    assert head.item_bias is not None
+    with torch.no_grad():
+        head.item_bias.weight[:5] = 1.0
+        head.prior.item_bias.weight.normal_()  # type: ignore[union-attr]
+    assert head.artist is not None
+    row = torch.tensor([5])
+    units = [part.vectors(row, in_second_place=True)[0].detach().double() for part in (head.artist, *head.others)]
+    others = np.concatenate([unit / max(unit.norm(), 1e-12) for unit in units])
+    predicted = head.prior.vector.weight.detach().double().numpy() @ others
+    item = head.item(torch.tensor([5]))[0].detach().double().numpy()
+    np.testing.assert_allclose(item[:4], predicted / np.linalg.norm(predicted) / 3**0.5, atol=1e-6)
+    bias = head.prior.item_bias.weight.detach().double().numpy()[0] @ others  # type: ignore[union-attr]
+    assert item[-1] == pytest.approx(0.1 * bias, abs=1e-6)
+    rows = torch.cartesian_prod(torch.arange(6), torch.arange(6))
+    expected = (head.query_vectors() @ head.item_vectors().T).flatten()
+    torch.testing.assert_close(head(*rows.T), expected)
+
+
+def test_a_dropped_track_has_the_vector_of_a_new_one() -> None:
+    head = mix(parts=["track", "artist", "tags"], prior=True, item_bias=True, track_dropout=0.9).train()
+    new, others = (
+        mix(parts=["track", "artist", "tags"], prior=True, item_bias=True),
+        torch.zeros(200, dtype=torch.int64),
+    )
+    with torch.no_grad():
+        new.track.weight.zero_()  # type: ignore[union-attr]
+    found = head.item(others)
+    is_dropped = torch.isclose(found, new.item(others), atol=1e-6).all(dim=1)
+    assert 150 < is_dropped.sum() < 200
+
+
+def test_renormalised_shares_of_the_known_parts_sum_to_one_in_the_place_that_is_asked_for() -> None:
+    parts = {"track": 0.5, "artist": 0.3, "tags": 0.2}
+    zero = mix(parts=parts)
+    for side, rule in (("query", "zero"), ("item", "renormalise")):
+        head = mix(parts=parts, unknown={"query": "zero", "item": "renormalise"})
+        expected = zero.query_vectors() if side == "query" else zero.item_vectors()
+        factors = torch.ones(6, 1)
+        if rule == "renormalise":  # the third track has no tags, the last is new and of a new artist
+            factors[2], factors[5] = 1 / 0.8, 1 / 0.2
+        found = head.query_vectors() if side == "query" else head.item_vectors()
+        torch.testing.assert_close(found, expected * factors, atol=1e-6, rtol=1e-5)
+
+
+def test_a_learned_factor_begins_at_one_and_learns_where_a_part_is_unknown() -> None:
+    parts = {"track": 0.5, "artist": 0.3, "tags": 0.2}
+    head = mix(parts=parts, unknown={"query": "learned", "item": "zero"})
+    torch.testing.assert_close(head.query_vectors(), mix(parts=parts).query_vectors())
+    head(torch.tensor([2, 1]), torch.tensor([3, 3])).sum().backward()
+    factor = head.unknown_query.log_factor
+    assert factor is not None
+    assert factor.grad is not None
+    assert (factor.grad != 0).tolist() == [False, False, True]
+    with pytest.raises(InputError, match=r"model.unknown.item must be one of zero, renormalise, learned, got 'nil'"):
+        mix(unknown={"query": "zero", "item": "nil"})
+
+
+def test_without_parts_neither_prior_nor_rule_changes_the_published_head() -> None:
+    torch.manual_seed(0)
+    rules = {"query": "renormalise", "item": "learned"}
+    head = COSINES(vocabulary(), alpha=0.9, dim=4, prior=True, unknown=rules)
+    torch.manual_seed(0)
+    published = COSINES(vocabulary(), alpha=0.9, dim=4)
+    assert torch.equal(head.query_vectors(), published.query_vectors())
+    assert dict(head.state_dict()).keys() == dict(published.state_dict()).keys()
