@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from src.attributes import Attribute, Values, Vectors
 from src.catalog import Vocabulary
@@ -15,6 +16,7 @@ from src.errors import InputError
 from src.models.contracts import PairBatch
 from src.models.heads import CosineMix
 from src.models.losses import SoftmaxLoss
+from src.models.parts import Bag, Projection
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, LAST
 
@@ -46,8 +48,10 @@ def mix(**changes: Any) -> CosineMix:
 def slow_vectors(head: CosineMix, row: int) -> dict[str, np.ndarray]:
     """The vector of each part of a track, from the tables alone."""
     _, year, audio = head.others
-    parts = dict(zip(PARTS, [head.track, head.artist, *head.others], strict=True))
-    tables = {name: part.weight.detach().double().numpy() for name, part in parts.items()}
+    assert isinstance(year, Projection)
+    assert isinstance(audio, Projection)
+    parts = zip(PARTS, [head.track, head.artist, *head.others], strict=True)
+    tables = {name: part.state_dict()["weight"].double().numpy() for name, part in parts if part is not None}
     zero = np.zeros(4)
     seen = [r for r in range(6) if SEEN[r]]
     shown = {tag for r in seen for tag in TAGS.lists()[r]}
@@ -123,6 +127,7 @@ def test_every_part_is_trained_and_what_training_never_shows_stays_zero() -> Non
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
     tags = head.others[0]
+    assert isinstance(tags, Bag)
     assert (tags.weight[list(TAGS.names).index("z")] == 0).all()
     assert len(TAGS.names) == 5
 
@@ -134,7 +139,12 @@ def test_a_track_that_training_does_not_show_is_no_negative() -> None:
     loss = SoftmaxLoss(vocabulary(), temperature=0.1, logq=1.0, candidates=None)
     asked: list[int] = []
     whole = head.item
-    head.item = lambda rows: asked.extend(rows.tolist()) or whole(rows)  # type: ignore[method-assign]
+
+    def item(rows: Tensor) -> Tensor:
+        asked.extend(rows.tolist())
+        return whole(rows)
+
+    head.item = item  # type: ignore[method-assign]
     loss(head, batch, LAST)
     assert sorted(asked) == [1, 2, 3, 4]
 

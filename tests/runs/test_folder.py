@@ -44,8 +44,8 @@ def test_parts_are_named_in_place_of_alpha() -> None:
         "context": "last",
     }
     shares = {"track": 0.6, "tags": 0.4}
-    assert setup_name(**setup, parts=shares) == "convex track=0.6 tags=0.4"  # type: ignore[arg-type]
-    assert setup_name(**setup, parts=["track", "tags"]) == "convex track+tags"  # type: ignore[arg-type]
+    assert setup_name(**setup, parts=shares) == "convex track=0.6 tags=0.4"
+    assert setup_name(**setup, parts=["track", "tags"]) == "convex track+tags"
 
 
 def test_the_context_is_named_where_it_is_not_one_previous_track() -> None:
