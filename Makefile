@@ -1,4 +1,4 @@
-.PHONY: setup owned train test bench lint format docs lock ui docs-screenshots
+.PHONY: setup owned train test bench lint format docs lock ui vendor docs-screenshots
 .DELETE_ON_ERROR:
 SHELL := bash
 
@@ -85,6 +85,9 @@ RUNS_PAGE := http://127.0.0.1:5000/\#/experiments/1/runs?workflowType=machine_le
 
 ui: $(READY)      ## the MLflow UI on the runs of this folder
 	@case "$(STORE)" in http*) echo "open $(STORE) in a browser";; *) echo "training runs: $(RUNS_PAGE), or as train.py printed it"; MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri $(STORE) $(ARGS);; esac
+
+vendor: $(READY)   ## fetches the libraries of the page at /room from npm, with the versions of src/room/vendoring.py
+	$(BIN)/python -m src.room.vendoring
 
 docs-screenshots: $(READY)   ## needs Chromium, and a sweep that compare.py has looked at
 	$(BIN)/python docs/screenshots.py $(ARGS)

@@ -42,6 +42,7 @@ def serve(config: DictConfig) -> None:
 
 
 def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
+    from src.room.gate import open_gate
     from src.runs.folder import refuse_used_folder
     from src.serving.server import run
     from src.serving.starting import prepared_service
@@ -54,12 +55,13 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
         show(f"experiment   {release.experiment}")
         for name, arm in release.arms.items():
             picks = f"pick={arm.pick}, artist_gap={arm.artist_gap}"
+            picks += f", exploration={arm.exploration:g}" if arm.exploration else ""
             picks += f", context=session of the last {arm.num_lists} lists" * arm.is_of_session
             how = f"{picks}{', lists of users' * (arm.policy == 'user_lists')}" if arm.has_lists else _WITHOUT_LISTS
             show(f"arm {name:<8} {arm.recommender}, {how}")
         show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
         show(f"run folder   {settings.run_dir}")
-        run(settings, show)
+        run(settings, show, open_gate)
 
 
 def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:

@@ -1,6 +1,6 @@
-"""The files of a catalogue, in the formats of botify: `tracks.json` and `top_tracks.json`.
+"""The files of a catalogue: `tracks.json` and `top_tracks.json` in the formats of botify, and `plays.npz`.
 
-P popular tracks.
+N tracks of the catalogue, P popular tracks.
 """
 
 import json
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeGuard
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int64
@@ -15,6 +16,9 @@ from jaxtyping import Int64
 from src.catalog import Catalog
 from src.errors import InputError
 from src.runs.atomic import write_whole
+
+PLAYS = "plays.npz"
+"""Name of the file that a training run writes beside its `recommendations.jsonl`: the plays of each track."""
 
 
 def write_catalog(catalog: Catalog, path: Path) -> None:
@@ -88,6 +92,40 @@ def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
     if (rows < 0).any():
         raise InputError(f"{path}: track {ids[int((rows < 0).argmax())]} is not in the catalogue of the same folder")
     return rows
+
+
+def write_plays(catalog: Catalog, plays: Int64[np.ndarray, "N"], path: Path) -> None:
+    """Write how often each track was played in training: the arrays `track_ids` and `plays`.
+
+    Args:
+        catalog: the catalogue.
+        plays: number of training events of each track.
+        path: the file; its name ends in `.npz`.
+    """
+    write_whole(path, lambda partial: np.savez(partial, allow_pickle=False, track_ids=catalog.track_ids, plays=plays))
+
+
+def read_plays(path: Path, catalog: Catalog) -> Int64[np.ndarray, "N"]:
+    """Read how often each track of a catalogue was played in training; 0 for a track that the file does not have.
+
+    Args:
+        path: the file.
+        catalog: the catalogue.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            ids, given = file["track_ids"].astype(np.int64), file["plays"].astype(np.int64)
+    except (OSError, ValueError, LookupError, EOFError, BadZipFile) as error:
+        raise InputError(f"cannot read {path}: {error}; train again") from None
+    if ids.shape != given.shape or ids.ndim != 1:
+        raise InputError(f"{path} is damaged: it must have a number of plays for each track; train again")
+    rows = catalog.rows_of(ids)
+    plays = np.zeros(len(catalog), np.int64)
+    plays[rows[rows >= 0]] = given[rows >= 0]
+    return plays
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

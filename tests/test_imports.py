@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracking": {"errors", "runs", "terminal", "recommender_names"},
     "plots": NOUNS | {"runs", "terminal"},
     "abtest": NOUNS | {"runs", "statistics", "evaluation", "datamodules", "terminal", "plots"},
+    "room": NOUNS | {"runs", "statistics", "serving", "abtest", "tracking"},
     "comparison": NOUNS | {"runs", "statistics", "evaluation", "terminal", "tracking", "plots"},
     "describing": NOUNS | {"runs", "evaluation", "models", "datamodules", "terminal", "plots"},
     "sweeps": {"errors", "runs", "terminal", "tracking", "plots"},
@@ -84,6 +85,7 @@ FOREIGN = {
     "describing": HEAVY,
     "simulation": HEAVY | {"hydra", "omegaconf"},
     "serving": HEAVY | {"hydra", "omegaconf", "pandas"},
+    "room": HEAVY | {"hydra", "pandas"},
 }
 """What a room must not bring in, because who uses it does not have it or cannot wait for it."""
 

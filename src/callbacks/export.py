@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.callbacks.context import RunContext, ranker_of
 from src.catalog import Vocabulary
-from src.catalog_files import write_top_tracks
+from src.catalog_files import PLAYS, write_plays, write_top_tracks
 from src.errors import InputError, check_number
 from src.models.contracts import Context, Scorer
 from src.recommendations import FORMATS, Recommendations, check_k
@@ -28,8 +28,8 @@ INDEXES = ("auto", "exact", "approximate")
 
 
 class Export(Callback):
-    """Writes `recommendations.jsonl`; beside it `top_tracks.json`, from which a service fills up, and `vectors.npz` of
-    a head, with which a session can be the query.
+    """Writes `recommendations.jsonl`; beside it `top_tracks.json`, from which a service fills up, `plays.npz` with
+    the plays of each track, and `vectors.npz` of a head, with which a session can be the query.
 
     Args:
         context: of the run; the file of recommendations is handed on in it.
@@ -91,6 +91,7 @@ class Export(Callback):
         if share_found is not None:
             self._report(trainer, share_found)
         most_played = _by_plays(vocabulary)[:NUM_TOP_TRACKS]
+        write_plays(vocabulary.catalog, vocabulary.plays, self._path.with_name(PLAYS))
         write_top_tracks(vocabulary.catalog.track_ids[most_played], self._path.with_name("top_tracks.json"))
         self._context.clock.end("lists")
 

@@ -7,7 +7,7 @@ an embedding. Scores are dimensionless. `Head` is the base class of every head.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int, Int64
@@ -209,9 +209,10 @@ class CosineMix(Head):
     """Convex combination of the cosines of several parts: of the tracks, their artists, and other attributes.
 
     `score = Σ_e α_e·cos(e_prev, e_next)`, where the α_e are at least 0 and sum to 1. Without `parts` these are track
-    and artist: `α·cos(track_prev, track_next) + (1−α)·cos(artist_prev, artist_next)`. Both places of a pair use the
-    same tables. A track or a value that occurs in no training pair has the zero vector. An unknown track is therefore
-    scored by its artist and its other attributes, and if these are unknown too, all its scores are 0.
+    and artist: `α·cos(track_prev, track_next) + (1−α)·cos(artist_prev, artist_next)`. With `shrinkage` the cosines of
+    what was rarely seen are smaller. Both places of a pair use the same tables. A track or a value that occurs in no
+    training pair has the zero vector. An unknown track is therefore scored by its artist and its other attributes, and
+    if these are unknown too, all its scores are 0.
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.
@@ -234,6 +235,8 @@ class CosineMix(Head):
         order_std: standard deviation of the initial offsets that are added to embeddings in the second place of a
             pair, at least 0. Use it for sources where `a, b` and `b, a` differ. With 0 there are no offsets and the
             score is symmetric.
+        shrinkage: length h, at least 0: an embedding v is divided by √(|v|² + h²). The embedding of a track that
+            training shows rarely stays short, therefore its cosines count less. With 0 all cosines count alike.
 
     Raises:
         InputError: an argument is out of range, or the data lack a part.
@@ -254,9 +257,12 @@ class CosineMix(Head):
         dropout: int | float,
         track_dropout: int | float,
         order_std: int | float,
+        shrinkage: int | float,
     ) -> None:
         super().__init__(len(vocabulary.catalog))
         check_number("order_std", order_std, least=0)
+        check_number("shrinkage", shrinkage, least=0, hint="0 gives cosines")
+        self._squared = float(shrinkage) ** 2
         check_number("dim", dim, whole=True, least=1)
         shares = _shares_of(alpha, fixed_alpha, parts)
         self._fixed = None if any(share is None for share in shares.values()) else [s for s in shares.values() if s]
@@ -271,7 +277,7 @@ class CosineMix(Head):
         if order_std:
             for part in built.values():
                 part.add_offset(order_std)
-        self.track, self.artist = _lookup(built.get("track")), _lookup(built.get("artist"))
+        self.track, self.artist = (cast("Lookup | None", built.get(name)) for name in ("track", "artist"))
         self.others = nn.ModuleList(part for name, part in built.items() if name not in ("track", "artist"))
         self.item_bias = _item_bias(vocabulary, item_bias)
         self.dropout = Dropout(dropout)
@@ -300,11 +306,15 @@ class CosineMix(Head):
 
     def _parts(self) -> Iterator[tuple[Part, nn.Module]]:
         """Each part, and what leaves out some of its vectors in training, in the order of the columns."""
-        own, others, nothing = {"track": self.track, "artist": self.artist}, iter(self.others), nn.Identity()
+        others, nothing = iter(self.others), nn.Identity()
         for name in self._names:
-            part = own[name] if name in own else next(others)
-            assert isinstance(part, Part)
-            yield part, self.track_dropout if name == "track" else nothing
+            if name == "track":
+                assert self.track is not None
+                yield self.track, self.track_dropout
+            else:
+                part = self.artist if name == "artist" else next(others)
+                assert isinstance(part, Part)
+                yield part, nothing
 
     def alpha(self) -> Float[Tensor, ""] | float:
         """Return the share of the track cosine.
@@ -331,7 +341,7 @@ class CosineMix(Head):
         return [*shares, rest]
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means unit length; a 1 is appended where there is an item bias.
+        """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means `v/√(|v|² + h²)`, and 1 where there is an item bias.
 
         Args:
             rows: rows of the tracks.
@@ -356,14 +366,15 @@ class CosineMix(Head):
         return mixed if bias is None else torch.cat([mixed, BIAS_UNIT * bias[:, None]], dim=-1)
 
     def query_parts(self) -> Mapping[str, QueryPart]:
-        """Name the parts of a query vector, such as `track` of length √α and `artist` of length √(1−α).
+        """Name the parts of a query vector: without shrinkage `track` of length √α and `artist` of length √(1−α).
 
         Returns:
             The parts.
         """
         parts, start = {}, 0
         for name, share in zip(self._names, self.shares(), strict=True):
-            parts[name] = QueryPart(slice(start, start + self._dim), share**0.5)
+            length = None if self._squared else share**0.5  # shrunk vectors have lengths of their own
+            parts[name] = QueryPart(slice(start, start + self._dim), length)
             start += self._dim
         return parts
 
@@ -374,14 +385,14 @@ class CosineMix(Head):
         bias = self.item_bias(rows) if in_second_place and self.item_bias is not None else None
         found = [(part.vectors(rows, in_second_place=in_second_place), left_out) for part, left_out in self._parts()]
         if self.prior is None:
-            return [_unit(left_out(vectors)) for vectors, left_out in found], bias
+            return [_unit(left_out(vectors), self._squared) for vectors, left_out in found], bias
         vectors, place = [vectors for vectors, _ in found], self._names.index("track")
         kept = self.track_dropout(torch.ones_like(vectors[place][:, :1]))
-        units = [_unit(vector) for vector in vectors[:place] + vectors[place + 1 :]]
+        units = [_unit(vector, self._squared) for vector in vectors[:place] + vectors[place + 1 :]]
         of_track, of_bias = self.prior(units)
         own = vectors[place] * kept
         used = torch.ones_like(kept) if self._is_added else (own == 0).all(-1, keepdim=True).to(own.dtype)
-        units.insert(place, _unit(own + used * of_track))
+        units.insert(place, _unit(own + used * of_track, self._squared))
         if bias is not None and of_bias is not None:
             bias = bias * kept[:, 0] + used[:, 0] * of_bias
         return units, bias
@@ -406,7 +417,7 @@ class CosineMix(Head):
         score = torch.zeros(len(previous), device=previous.device)
         for (part, left_out), share in zip(self._parts(), self.shares(), strict=True):
             first, second = part.pair(previous, following)
-            score = score + share * _cosine(left_out(first), left_out(second), self.dropout)
+            score = score + share * _cosine(left_out(first), left_out(second), self.dropout, self._squared)
         return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
 
     def artist_vectors(self) -> Float[Tensor, "A D"] | None:
@@ -415,7 +426,7 @@ class CosineMix(Head):
         Returns:
             Artist vectors; None for `model=track`, which has no artists.
         """
-        return None if self.artist is None else _unit(self.artist.weight)
+        return None if self.artist is None else _unit(self.artist.weight, self._squared)
 
     def logged(self) -> Mapping[str, float]:
         """Report the share of the track cosine, and with `parts` that of each part.
@@ -438,7 +449,7 @@ def _shares_of(
     """
     number = alpha if isinstance(alpha, int | float) and not isinstance(alpha, bool) else None
     if parts is None:
-        if alpha != "learned" and (number is None or not 0 <= number <= 1):
+        if not (alpha == "learned" or (number is not None and 0 <= number <= 1)):
             raise InputError(
                 f"alpha must lie in [0, 1] or be learned, got {alpha}; use model=artist for 0, model=track for 1"
             )
@@ -470,7 +481,7 @@ def _shares_of(
     total = math.fsum(parts.values())
     if abs(total - 1) > 1e-6:
         raise InputError(f"the weights of model.parts must sum to 1, got {total:.9g}; change one of them")
-    if number is not None and number != parts.get("track", 0):
+    if number is not None and alpha != parts.get("track", 0):
         raise InputError(
             f"model.alpha={alpha} contradicts model.parts, where the tracks have {parts.get('track', 0)}; leave out one"
         )
@@ -552,11 +563,6 @@ class TwoTableDot(Head):
         return _with_bias(self.track_dropout(self.dropout(self.track(rows))), self.item_bias, rows)
 
 
-def _lookup(part: Part | None) -> Lookup | None:
-    assert part is None or isinstance(part, Lookup)
-    return part
-
-
 def _number(value: Float[Tensor, ""] | float) -> float:
     return value.item() if isinstance(value, Tensor) else float(value)
 
@@ -575,32 +581,35 @@ def _with_bias(vectors: Float[Tensor, "B W"], bias: Biases | None, rows: Int[Ten
 
 
 class _Unit(torch.autograd.Function):
-    """Vectors divided by their lengths; zero stays zero. `F.normalize` takes eight times as long in training."""
+    """Vectors divided by √(|v|² + h²); zero stays zero. `F.normalize` takes eight times as long in training."""
 
     @staticmethod
-    def forward(ctx: Any, vectors: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        one_over_length = (vectors * vectors).sum(dim=-1, keepdim=True).clamp_(min=1e-24).rsqrt_()
+    def forward(ctx: Any, vectors: Float[Tensor, "B D"], squared: float) -> Float[Tensor, "B D"]:
+        one_over_length = (vectors * vectors).sum(dim=-1, keepdim=True).add_(squared).clamp_(min=1e-24).rsqrt_()
         unit = vectors * one_over_length
         ctx.save_for_backward(unit, one_over_length)
         return unit
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    def backward(ctx: Any, gradient: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B D"], None]:
         unit, one_over_length = ctx.saved_tensors
         along = (unit * gradient).sum(dim=-1, keepdim=True)
-        return torch.addcmul(gradient, unit, along, value=-1).mul_(one_over_length)
+        return torch.addcmul(gradient, unit, along, value=-1).mul_(one_over_length), None
 
 
-_unit: Callable[[Tensor], Tensor] = _Unit.apply
+_unit: Callable[[Tensor, float], Tensor] = _Unit.apply
 
 
-def _cosine(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: Dropout) -> Float[Tensor, "B"]:
-    """Cosine of each pair, 0 where a vector is zero. Takes half the time of normalising both vectors first."""
+def _cosine(
+    first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: Dropout, squared: float
+) -> Float[Tensor, "B"]:
+    """The product of the vectors of `_unit`, of each pair. Takes half the time of dividing both vectors first."""
     dot = torch.linalg.vecdot
     with torch.autocast(first.device.type, enabled=False):  # these squares are too small for half precision
         dropped = dot(dropout(first), dropout(second))
-        cosine: Tensor = dropped * (dot(first, first) * dot(second, second)).clamp(min=1e-24).rsqrt()
+        lengths = (dot(first, first) + squared) * (dot(second, second) + squared)
+        cosine: Tensor = dropped * lengths.clamp(min=1e-24).rsqrt()
     return cosine
 
 

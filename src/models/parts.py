@@ -137,8 +137,8 @@ class Bag(nn.Embedding, Part):
         if in_second_place and self.offset is not None:
             offset = self.offset
             found = found + F.embedding_bag(values, offset.weight, first, mode="mean", sparse=offset.sparse)
-        shaped: Tensor = found.unflatten(0, rows.shape)
-        return shaped
+        made: Tensor = found.unflatten(0, rows.shape)
+        return made
 
 
 class Projection(Part):
@@ -177,8 +177,8 @@ class Projection(Part):
         found = F.linear((given - self.mean) * self.one_over_std, self.weight, self.bias)
         if in_second_place and self.offset is not None:
             found = found + self.offset
-        shaped: Tensor = (found * known[:, None]).unflatten(0, rows.shape)
-        return shaped
+        made: Tensor = (found * known[:, None]).unflatten(0, rows.shape)
+        return made
 
 
 class Prior(nn.Module):

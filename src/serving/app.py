@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -67,6 +67,27 @@ class Refusal(Exception):  # noqa: N818 - it is an answer
         self.status, self.reason, self.headers = status, reason, dict(headers)
 
 
+@runtime_checkable
+class Room(Protocol):
+    """What answers the paths of the listening room, an ASGI application; `src/room` has one."""
+
+    def is_open(self, path: str) -> bool:
+        """Whether a path needs no token."""
+        ...
+
+    def answers(self, path: str) -> bool:
+        """Whether a path belongs to the room."""
+        ...
+
+    async def close(self) -> None:
+        """End what it has started."""
+        ...
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        ...
+
+
 class ServiceApp:
     """The service as an ASGI application.
 
@@ -81,6 +102,7 @@ class ServiceApp:
         rate_limit: limits the requests of a client, if given.
         with_fallback: whether lines of the event log have the source of an answer that no list gave.
         with_propensity: whether `next` lines have the probability of their recommendation, and the release.
+        room: answers `/room`, if there is one.
     """
 
     def __init__(
@@ -96,6 +118,7 @@ class ServiceApp:
         rate_limit: RateLimit | None,
         with_fallback: bool,
         with_propensity: bool,
+        room: "Room | None" = None,
     ) -> None:
         self.state, self._metrics = state, metrics
         self._upkeep, self._closing = list(upkeep), list(closing)
@@ -104,7 +127,7 @@ class ServiceApp:
         self._rate_limit = rate_limit
         self._with_fallback, self._with_propensity = with_fallback, with_propensity
         self._strict, self._lenient = TypeAdapter(PlayedTrack), TypeAdapter(_PlayedTrackInOtherTypes)
-        self._pages = make_pages(state, event_paths=_event_paths())
+        self._pages, self._room = make_pages(state, event_paths=_event_paths()), room
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, or run the startup and shutdown of a worker."""
@@ -136,7 +159,7 @@ class ServiceApp:
 
     def _admit(self, scope: Message, path: str) -> None:
         """Check the token and the rate limit."""
-        if path in ("/health", "/health/live"):
+        if path in ("/health", "/health/live") or (self._room is not None and self._room.is_open(path)):
             return
         if self._token is not None:
             header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
@@ -253,7 +276,8 @@ class ServiceApp:
             await send(message)
 
         try:
-            await self._pages(scope, receive, send_and_note)
+            answers = self._room if self._room is not None and self._room.answers(scope["path"]) else self._pages
+            await answers(scope, receive, send_and_note)
         except Exception:
             if not status:
                 raise

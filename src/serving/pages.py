@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
+from src.serving.docs_page import DOCS, POLICY
 from src.serving.explanation import explain
 from src.serving.log_writer import now_ms
 from src.serving.metrics import exposition
@@ -38,7 +39,12 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
         event_paths: OpenAPI description of `/next` and `/last`.
     """
     app = _Pages(
-        title="Segue", summary="Recommends the next track.", version=state.release.version, redirect_slashes=False
+        title="Segue",
+        summary="Recommends the next track.",
+        version=state.release.version,
+        redirect_slashes=False,
+        docs_url=None,  # those of FastAPI load their scripts from a public host
+        redoc_url=None,
     )
     app.event_paths = event_paths
     Id = Annotated[int, Path(gt=-(2**63), lt=2**63)]  # noqa: N806 - a type
@@ -62,6 +68,10 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
     async def root() -> dict[str, str]:
         """The service is running."""
         return {"status": "alive", "message": "Segue: POST /next/<user> answers the next track; see /docs"}
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(DOCS, headers={"content-security-policy": POLICY})
 
     @app.get("/track/{track}")
     async def track_record(track: Id) -> dict[str, Any]:
@@ -89,6 +99,7 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
             name: {"recommender": arm.recommender, "policy": arm.policy}
             | ({"pick": arm.pick, "artist_gap": arm.artist_gap} if arm.has_lists else {})
             | ({"context": arm.context, "num_lists": arm.num_lists} if arm.is_of_session else {})
+            | (_exploration(release, name) if arm.exploration else {})
             for name, arm in release.arms.items()
         }
         return {"experiment": release.experiment, "arms": arms, "version": release.version, "tracks": len(release)}
@@ -130,6 +141,13 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
         return PlainTextResponse(exposition(state.workers), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def _exploration(release: Release, arm: str) -> dict[str, Any]:
+    """How an arm explores, and how many tracks are new."""
+    given = release.arms[arm]
+    num = {"exploration_plays": given.exploration_plays, "new_tracks": len(release.new[arm])}
+    return {"exploration": given.exploration, **num}
 
 
 def _row(release: Release, track: int) -> int:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import src.serving.app
     import src.serving.metrics  # both are imported by `import_service`, once the metrics have their folder
 
+    OpenRoom = Callable[[ServiceSettings], src.serving.app.Room | None]
+
 _metrics_folders: list[tempfile.TemporaryDirectory[str]] = []  # each is removed when this process ends
 
 _REPORT_S = 60
@@ -56,12 +58,13 @@ def import_service() -> None:
 
 
 def make_service(
-    settings: ServiceSettings, *, worker: int, workers: WorkerTable, supervisor: int
+    settings: ServiceSettings, open_room: "OpenRoom", *, worker: int, workers: WorkerTable, supervisor: int
 ) -> "src.serving.app.ServiceApp":
     """Build the application of one worker, in the process of that worker.
 
     Args:
         settings: how to serve.
+        open_room: opens the listening room in this worker.
         worker: number of the worker, from 0.
         workers: the state of all workers; this one is set ready when it starts to answer.
         supervisor: process id of the supervisor; the worker stops when that process has ended.
@@ -101,26 +104,29 @@ def make_service(
     gc.freeze()  # what exists now stays; without this each full collection delays the answers by 30 ms
     fetch = None if shared is None else shared.fetch
     follow = functools.partial(follow_store, state, store, fetch, poll_s=settings.poll_s, rng=rng)
+    room = open_room(settings)
     return ServiceApp(
         state=state,
         metrics=metrics,
         upkeep=[log.run, observe, follow],
-        closing=[log.close, *close_sessions],
+        closing=[log.close, *close_sessions, *([] if room is None else [room.close])],
         max_body_bytes=limits["max_body_bytes"],
         body_timeout_s=limits["body_timeout_s"],
         token=os.environ.get(TOKEN) or None,
         rate_limit=settings.rate_limit(),
         with_fallback=settings.log["with_fallback"],
         with_propensity=settings.log["with_propensity"],
+        room=room,
     )
 
 
-def run(settings: ServiceSettings, show: Callable[[str], None]) -> None:
+def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "OpenRoom") -> None:
     """Run the workers until SIGTERM or Ctrl-C, then stop them and print what the service has done.
 
     Args:
         settings: how to serve.
         show: prints a line: the address when the service is ready, and counts when it has stopped.
+        open_room: opens the listening room in a worker; returns None where it is switched off.
 
     Raises:
         InputError: another program listens at the port, or no worker could start.
@@ -133,7 +139,7 @@ def run(settings: ServiceSettings, show: Callable[[str], None]) -> None:
     started_s = time.monotonic()
     workers = WorkerTable(settings.workers, reset_after_s=settings.restart["reset_after_s"])
     supervisor = Supervisor(
-        functools.partial(_run_worker, settings, workers, os.getpid()),
+        functools.partial(_run_worker, settings, workers, open_room, os.getpid()),
         workers,
         max_pause_s=settings.restart["max_pause_s"],
         stop_s=_STOP_S,
@@ -150,6 +156,8 @@ def run(settings: ServiceSettings, show: Callable[[str], None]) -> None:
         of = "" if num_ready == len(workers) else f" of {len(workers)}"
         noun = "worker" if len(workers) == 1 else "workers"
         show(f"serving      {where} ({num_ready}{of} {noun}), documentation: {where}/docs")
+        if settings.room["enabled"]:
+            show(f"room         {where}/room")
         show(f"event logs   {settings.run_dir}/logs")
         show("stop         Ctrl-C, or SIGTERM")
         return True
@@ -161,12 +169,14 @@ def run(settings: ServiceSettings, show: Callable[[str], None]) -> None:
     show(f"stopped      {closing_line(totals(), num_restarts, time.monotonic() - started_s)}")
 
 
-def _run_worker(settings: ServiceSettings, workers: WorkerTable, supervisor: int, worker: int) -> None:
+def _run_worker(
+    settings: ServiceSettings, workers: WorkerTable, open_room: "OpenRoom", supervisor: int, worker: int
+) -> None:
     from src.serving.prometheus_parts import count_as
 
     count_as(worker_name(worker))
     try:
-        service = make_service(settings, worker=worker, workers=workers, supervisor=supervisor)
+        service = make_service(settings, open_room, worker=worker, workers=workers, supervisor=supervisor)
     except InputError as error:
         _log.error("%s cannot start: %s", worker_name(worker), error)
         sys.exit(2)

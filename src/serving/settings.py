@@ -41,6 +41,7 @@ class ServiceSettings:
     log: dict[str, Any]
     limits: dict[str, Any]
     restart: dict[str, Any]
+    room: dict[str, Any]
 
     def __post_init__(self) -> None:
         check_number("workers", self.workers, whole=True, least=1, most=256)
@@ -56,6 +57,9 @@ class ServiceSettings:
         check_number("restart.max_pause_s", self.restart["max_pause_s"], least=0.1, most=5)
         check_number("restart.reset_after_s", self.restart["reset_after_s"], above=0)
         self.rate_limit()
+        check_flag("room.enabled", self.room["enabled"])
+        check_recommenders(self.room["recommenders"])
+        check_link(self.room["mlflow"])
         for name in KEYS:
             check_flag(f"log.{name}", self.log[name])
         check_log(**self.log_settings())
@@ -92,6 +96,7 @@ class ServiceSettings:
             log=given["log"],
             limits=given["limits"],
             restart=given["restart"],
+            room=given["room"],
         )
 
     def log_settings(self) -> dict[str, Any]:
@@ -117,6 +122,28 @@ def check_name(name: object) -> None:
     """
     if not is_version(name):
         raise InputError(f"store.name must be a word of letters and digits, got {name!r}")
+
+
+def check_recommenders(given: object) -> None:
+    """Refuse what is no list of recommenders for the room.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(given, list) or not all(isinstance(name, str) and name for name in given) or len(given) > 20:
+        raise InputError(f"room.recommenders must be a list of at most 20 names, such as [run:<id>], got {given!r}")
+
+
+def check_link(given: object) -> None:
+    """Refuse an address of MLflow that a page cannot link to.
+
+    Raises:
+        InputError: it does not begin with http:// or https://.
+    """
+    if given is not None and not (isinstance(given, str) and given.startswith(("http://", "https://"))):
+        raise InputError(
+            f"room.mlflow must be the address of an MLflow UI, such as http://127.0.0.1:5000, got {given!r}"
+        )
 
 
 def free_port(host: str, port: int) -> int:

@@ -12,8 +12,8 @@ from src.terminal.console import console
 from src.tracking.named_runs import find_run
 from src.tracking.store import client_of, existing_store, fetch
 
-BESIDE = ("vectors.npz", "top_tracks.json")
-"""What `serve.py` and `simulate.py` look for beside the recommendations of a run."""
+BESIDE = ("vectors.npz", "top_tracks.json", "plays.npz")
+"""What `serve.py`, its page and `simulate.py` look for beside the recommendations of a run."""
 
 _EFFECT = {
     "effect_percent": "effect_percent",

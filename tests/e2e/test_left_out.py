@@ -11,7 +11,7 @@ from tests.e2e.test_train import DIRTY, FILES, PLOTS, metrics_of, quick, train
 NAMES = [name for name in yaml.safe_load((ROOT / "conf/callbacks/default.yaml").read_text()) if name != "defaults"]
 LACKS = {
     "ranking": {"test_queries.parquet", "plots/popularity.png"},
-    "export": {"recommendations.jsonl", "top_tracks.json", "vectors.npz"},
+    "export": {"recommendations.jsonl", "top_tracks.json", "plays.npz", "vectors.npz"},
     "plots": {f"plots/{name}" for name in PLOTS},
     "checkpoint": {"checkpoints/best.ckpt", "checkpoints/last.ckpt"},
 }

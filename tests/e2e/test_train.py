@@ -31,7 +31,7 @@ RING = ("datamodule.pairing=consecutive", "trainer.max_epochs=6")
 VOLATILE = ("mlflow_run_id", "fit_seconds")
 FILES = {
     *("config.yaml", "metrics.json", "recommendations.jsonl", "run.json", "test_queries.parquet", "top_tracks.json"),
-    "vectors.npz",
+    *("plays.npz", "vectors.npz"),
 }
 PLOTS = {"artists.png", "calibration.png", "learning_curve.png", "popularity.png", "scores.png"}
 DIRTY = {"uncommitted.diff"}

@@ -35,8 +35,14 @@ def test_a_set_up_is_named_by_what_tells_it_apart_in_its_sweep(
 
 
 def test_parts_are_named_in_place_of_alpha() -> None:
-    setup: dict[str, Any] = {"model": "convex", "alpha": "learned", "recipe": None, "context": "last"}
-    setup |= {"overrides": [], "swept": []}
+    setup: dict[str, Any] = {
+        "model": "convex",
+        "alpha": "learned",
+        "recipe": None,
+        "overrides": [],
+        "swept": [],
+        "context": "last",
+    }
     shares = {"track": 0.6, "tags": 0.4}
     assert setup_name(**setup, parts=shares) == "convex track=0.6 tags=0.4"
     assert setup_name(**setup, parts=["track", "tags"]) == "convex track+tags"

@@ -1,0 +1,1 @@
+"""The listening room: the page at `/room` where people look at what the models would play."""

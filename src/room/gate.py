@@ -1,0 +1,234 @@
+"""What each worker does for the room: it sends the files of the page, and hands questions on to the desk.
+
+The *desk* (`desk.py`) is a process of its own, which every worker of a service shares. Nothing of the room is computed
+in a worker, therefore `/next` does not wait for it. The gate starts the desk when somebody opens the page; a service
+whose room nobody visits has no such process.
+
+A question is one connection to the socket of the desk: a line of JSON `{"path", "query", "body"}` goes there, a line
+`{"status", "type"}` and then the body come back.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from src.serving.settings import TOKEN, ServiceSettings
+
+if TYPE_CHECKING:
+    from src.serving.app import Message, Receive, Send
+
+PAGE = "/room"
+"""Where the page is."""
+
+QUESTIONS = f"{PAGE}/api/"
+"""Where the questions to the desk are."""
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Content security policy: only files of this service, no inline script or style, no code from strings."""
+
+_HEADERS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+_KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+}
+_STATIC = Path(__file__).parent / "static"
+_ROOT = Path(__file__).parents[2]
+
+MAX_BYTES = 65536
+"""Size of a question, in bytes."""
+
+_START_S = 60.0
+"""Seconds within which the desk must listen after its start."""
+
+_ANSWER_S = 60.0
+"""Seconds within which the desk must answer."""
+
+
+class File:
+    """A file of the page, kept in memory.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.body = path.read_bytes()
+        self.etag = f'"{hashlib.blake2b(self.body, digest_size=8).hexdigest()}"'
+        self.kind = _KINDS.get(path.suffix, "text/plain; charset=utf-8")
+
+
+class DeskError(Exception):
+    """The desk does not answer."""
+
+
+class Gate:
+    """The room as an ASGI application, in a worker.
+
+    Args:
+        socket: where the desk listens.
+        run_dir: run folder of the service, which names everything else to the desk.
+        has_token: whether the service requires a token.
+    """
+
+    def __init__(self, socket: Path, run_dir: Path, *, has_token: bool) -> None:
+        self._socket, self._run_dir, self._has_token = socket, run_dir, has_token
+        self._files = {
+            f"{PAGE}/{path.relative_to(_STATIC)}": File(path) for path in _STATIC.rglob("*") if path.is_file()
+        }
+        self._files[PAGE] = self._files[f"{PAGE}/"] = self._files.pop(f"{PAGE}/index.html")
+        self._desk: subprocess.Popen[bytes] | None = None
+        self._starting = asyncio.Lock()
+
+    def is_open(self, path: str) -> bool:
+        """Whether a path needs no token: the files of the page, which hold nothing of this service.
+
+        A browser cannot send a header when it opens a page. The page asks for the token and sends it with each
+        question.
+        """
+        return path in self._files
+
+    def answers(self, path: str) -> bool:
+        """Whether a path belongs to the room."""
+        return path == PAGE or path.startswith(f"{PAGE}/")
+
+    async def __call__(self, scope: "Message", receive: "Receive", send: "Send") -> None:
+        """Answer one request."""
+        path, method = scope["path"], scope["method"]
+        if (file := self._files.get(path)) is not None:
+            if method != "GET":
+                await _send(send, 405, b'{"reason": "this page accepts GET only"}', [(b"allow", b"GET, HEAD")])
+                return
+            if path in (PAGE, f"{PAGE}/"):  # the desk starts while the browser fetches the rest of the page
+                self._spawn()
+            given = next((value for name, value in scope["headers"] if name == b"if-none-match"), b"")
+            fresh = given.decode("latin-1") == file.etag
+            kind = [(b"content-type", file.kind.encode()), (b"etag", file.etag.encode())]
+            await _send(
+                send, 304 if fresh else 200, b"" if fresh else file.body, [*kind, (b"cache-control", b"no-cache")]
+            )
+        elif path.startswith(QUESTIONS):
+            await self._hand_on(path.removeprefix(QUESTIONS), scope, receive, send)
+        else:
+            await _send(send, 404, b'{"reason": "the room has no such page; it begins at /room"}')
+
+    async def close(self) -> None:
+        """Stop the desk, if this worker started it."""
+        if self._desk is not None and self._desk.poll() is None:
+            self._desk.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.get_running_loop().run_in_executor(None, self._desk.wait, 2)
+
+    async def _hand_on(self, name: str, scope: "Message", receive: "Receive", send: "Send") -> None:
+        body = bytearray()
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if message["type"] == "http.disconnect" or len(body) > MAX_BYTES:
+                await _send(send, 413, b'{"reason": "the question is too long"}')
+                return
+            if not message.get("more_body"):
+                break
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        try:
+            given = json.loads(body) if body else None
+            question = {"path": name, "method": scope["method"], "query": query, "body": given}
+        except (ValueError, RecursionError):
+            await _send(send, 400, b'{"reason": "the body must be JSON"}')
+            return
+        question["has_token"] = self._has_token
+        try:
+            status, kind, answer = await self._ask(question)
+        except DeskError as error:
+            status, kind, answer = 503, "application/json", json.dumps({"reason": str(error)}).encode()
+        await _send(send, status, answer, [(b"content-type", kind.encode()), (b"cache-control", b"no-store")])
+
+    async def _ask(self, question: Mapping[str, Any]) -> tuple[int, str, bytes]:
+        reader, writer = await self._connect()
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                writer.write(json.dumps(question).encode() + b"\n")
+                await writer.drain()
+                head = json.loads(await reader.readline() or b"null")
+                if head is None:
+                    raise DeskError("the room's process ended while it worked on this; try again")
+                return head["status"], head["type"], await reader.read()
+        except (OSError, TimeoutError) as error:
+            raise DeskError(f"the room's process does not answer ({type(error).__name__}); try again") from None
+        finally:
+            writer.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the desk, which is started if there is none."""
+        with contextlib.suppress(OSError):
+            return await asyncio.open_unix_connection(str(self._socket))
+        async with self._starting:
+            self._spawn()
+            deadline_s = time.monotonic() + _START_S
+            while time.monotonic() < deadline_s:
+                with contextlib.suppress(OSError):
+                    return await asyncio.open_unix_connection(str(self._socket))
+                if self._desk is not None and self._desk.poll() not in (None, 0):  # 0: another worker has started one
+                    raise DeskError("the room's process could not start; the log of the service says why")
+                await asyncio.sleep(0.05)
+        raise DeskError("the room's process did not start in time; try again")
+
+    def _spawn(self) -> None:
+        if self._desk is not None and self._desk.poll() is None:
+            return
+        words = [sys.executable, "-m", "src.room.desk", str(self._run_dir), str(self._socket), str(os.getpid())]
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        environment = {name: value for name, value in os.environ.items() if name != TOKEN} | threads
+        environment["PYTHONPATH"] = str(_ROOT)
+        # a group of its own, which Ctrl-C does not reach; in a session of its own, its low priority would not count
+        self._desk = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, process_group=0)
+
+
+def open_gate(settings: ServiceSettings) -> Gate | None:
+    """The gate of a worker; None where the room is switched off.
+
+    Args:
+        settings: of the service.
+    """
+    if not settings.room["enabled"]:
+        return None
+    return Gate(socket_of(Path(settings.run_dir)), Path(settings.run_dir), has_token=bool(os.environ.get(TOKEN)))
+
+
+def socket_of(run_dir: Path) -> Path:
+    """Where the desk of a service listens. The path is short, because that of a socket may have 107 bytes."""
+    name = hashlib.blake2b(str(run_dir).encode(), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir(), f"segue-room-{os.getuid()}-{name}", "desk")
+
+
+async def _send(send: "Send", status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    kind = [] if headers and any(name == b"content-type" for name, _ in headers) else [_JSON]
+    length = [(b"content-length", b"%d" % len(body))] if status != 304 else []
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [*kind, *length, *_HEADERS, *(headers or [])]}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+_JSON = (b"content-type", b"application/json")

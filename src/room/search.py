@@ -1,0 +1,175 @@
+"""Search of tracks by title and artist, as one types: tolerant of typos, in any script.
+
+N tracks of the catalogue. SQLite's full-text index knows which tracks have which trigrams (three letters in a row).
+Tracks are stored in the order of their plays, so that the first matches are the most played ones. Two steps:
+
+1. tracks that have a word beginning with each word of the query;
+2. if there is none: tracks that share the rarest trigrams with the query, judged by the edit distance between each word
+   of the query and the beginnings of the words of the track (rapidfuzz).
+
+A letter of a script without spaces (Chinese, Japanese) is a word of its own, therefore one letter is enough.
+"""
+
+import re
+import sqlite3
+import unicodedata
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cdist
+
+_WORD = re.compile(r"[^\W_]+")
+_ALONE = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
+_ACCENTS = re.compile("[\u0300-\u036f]")
+_APOSTROPHES = re.compile("['\u2019\u2018`\u00b4]")
+
+MAX_WORDS = 8
+"""Words of a query that count."""
+
+_MAX_LETTERS = 32
+_NUM_EXACT, _NUM_SIMILAR = 60, 200  # candidates whose texts are compared, of each step
+_LEAST_SIMILAR = 0.6
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in the form in which they are compared: small letters without accents.
+
+    Args:
+        text: a title, a name or a query.
+    """
+    small = _APOSTROPHES.sub("", text.casefold())
+    if not small.isascii():
+        bare = _ACCENTS.sub("", unicodedata.normalize("NFKD", small))
+        small = _ALONE.sub(r" \1 ", unicodedata.normalize("NFC", bare))
+    return _WORD.findall(small)
+
+
+def trigrams_of(word: str) -> list[str]:
+    """The trigrams by which a word is found as the beginning of a word, each once.
+
+    Args:
+        word: one word, as `words_of` gives it.
+    """
+    padded = f"  {word}"
+    return list(dict.fromkeys(padded[place : place + 3] for place in range(len(padded) - 2)))
+
+
+class TitleIndex:
+    """An index of all tracks, in a file.
+
+    Args:
+        path: a file that `build_index` wrote.
+        text_of: title and artist of the track in a row.
+    """
+
+    def __init__(self, path: Path, text_of: Callable[[int], str]) -> None:
+        self._database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
+        self._text_of = text_of
+        (rows,) = self._database.execute("SELECT rows FROM popular").fetchone()
+        self._by_plays: Int64[np.ndarray, N] = np.frombuffer(rows, np.int64)
+        self._num_with = dict(self._database.execute("SELECT term, doc FROM frequent"))
+
+    def find(self, query: str, num: int) -> list[int]:
+        """The best matches of a query.
+
+        Args:
+            query: what was typed.
+            num: how many at most.
+
+        Returns:
+            Rows of tracks, the best match first; of equal ones the most played first.
+        """
+        words = [word[:_MAX_LETTERS] for word in words_of(query)[:MAX_WORDS]]
+        if not words:
+            return []
+        found = self._judged(words, self._with_all(words), 1.0)
+        if not found:
+            found = self._judged(words, self._with_some(words), _LEAST_SIMILAR)
+        return [int(self._by_plays[place]) for place in found[:num]]
+
+    def _with_all(self, words: list[str]) -> list[int]:
+        """Places of tracks that have all trigrams of the words, the most played first."""
+        terms = list(dict.fromkeys(term for word in words for term in trigrams_of(word)))
+        if any(term not in self._num_with for term in terms):
+            return []
+        terms = sorted(terms, key=self._num_with.__getitem__)
+        query = " AND ".join(map(_quoted, terms))
+        found = self._database.execute("SELECT rowid FROM texts WHERE texts MATCH ? LIMIT ?", (query, _NUM_EXACT))
+        return [place for (place,) in found]
+
+    def _with_some(self, words: list[str]) -> list[int]:
+        """Places of the tracks that share most with the words, rare trigrams counting more."""
+        terms = {term for word in words for term in trigrams_of(word)} & self._num_with.keys()
+        parts: list[np.ndarray] = []
+        weights: list[np.ndarray] = []
+        spent = 0
+        most = 10_000 + len(self._by_plays) // 50  # tracks that are looked at
+        for term in sorted(terms, key=lambda term: (self._num_with[term], term)):
+            spent += self._num_with[term]
+            if parts and spent > most:
+                break
+            found = self._database.execute(
+                "SELECT rowid FROM texts WHERE texts MATCH ? LIMIT ?", (_quoted(term), most)
+            ).fetchall()
+            parts.append(np.fromiter((place for (place,) in found), np.int64, len(found)))
+            weights.append(np.full(len(found), np.log(1 + len(self._by_plays) / self._num_with[term])))
+        if not parts:
+            return []
+        places, of = np.unique(np.concatenate(parts), return_inverse=True)
+        shared = np.bincount(of, np.concatenate(weights))
+        best = np.lexsort((places, -shared.round(6)))[:_NUM_SIMILAR]
+        return [int(place) for place in places[best]]
+
+    def _judged(self, words: list[str], places: Iterable[int], least: float) -> list[int]:
+        """The places whose texts are similar enough, the most similar first."""
+        places = list(places)
+        if not places:
+            return []
+        texts = [words_of(self._text_of(int(self._by_plays[place]))) or [""] for place in places]
+        starts = np.cumsum([0, *map(len, texts[:-1])])
+        all_words = [word for text in texts for word in text]
+        total = np.zeros(len(places))
+        for word in words:
+            heads = [other[: len(word)] for other in all_words]
+            one = cdist([word], heads, scorer=Levenshtein.normalized_similarity, dtype=np.float32)[0]
+            total += len(word) * np.maximum.reduceat(one, starts)
+        similar = total / sum(map(len, words))
+        num_letters = np.add.reduceat(np.fromiter(map(len, all_words), np.int64), starts)
+        is_whole = np.abs(num_letters - sum(map(len, words))) == 0
+        order = np.lexsort((np.array(places), ~is_whole, -similar.round(2)))
+        return [places[place] for place in order.tolist() if similar[place] >= least - 1e-6]
+
+
+def build_index(path: Path, texts: Iterable[str], by_plays: Int64[np.ndarray, "N"]) -> None:
+    """Write the index of all tracks; the file appears under its name only when it is complete.
+
+    Args:
+        path: the file.
+        texts: title and artist of each track, in the order of `by_plays`.
+        by_plays: rows of all tracks, the most played first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    with sqlite3.connect(partial) as database:
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute(
+            "CREATE VIRTUAL TABLE texts USING fts5"
+            "(text, content = '', detail = none, columnsize = 0, tokenize = 'trigram case_sensitive 1')"
+        )
+        rows = ((place, "  ".join(["", *words_of(text)])) for place, text in enumerate(texts))
+        database.executemany("INSERT INTO texts(rowid, text) VALUES (?, ?)", rows)
+        database.execute("CREATE VIRTUAL TABLE terms USING fts5vocab(texts, row)")
+        database.execute("CREATE TABLE frequent AS SELECT term, doc FROM terms")
+        database.execute("CREATE TABLE popular (rows BLOB)")
+        database.execute("INSERT INTO popular VALUES (?)", (by_plays.astype(np.int64).tobytes(),))
+    database.close()
+    partial.replace(path)
+
+
+def _quoted(term: str) -> str:
+    return '"' + term.replace('"', '""') + '"'

@@ -1,0 +1,323 @@
+"""What the room shows of one release: its recommenders, their lists and vectors, and the plays of each track.
+
+N tracks of the catalogue in the order of the release, K candidates of a list, W width of a vector.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int32, Int64
+
+from src.catalog import Catalog
+from src.catalog_files import PLAYS, read_plays
+from src.errors import InputError
+from src.recommendations import Recommendations
+from src.recommender_names import parse_name
+from src.serving.release import Arm, Release
+from src.session_vectors import FILE, SessionVectors, parts_of
+
+MAX_SHOWN = 50
+"""Largest number of next tracks that are shown of a recommender."""
+
+_DECIMALS = 6  # scores are compared with these, as in recommendations.jsonl
+_NOT_SHOWN = ("parent_run_id=", "swept=", "hydra", "run_dir=", "logger", "trainer", "datamodule", "callbacks")
+_SPARE = 200  # candidates beyond those shown that are scored in double precision
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Player:
+    """A recommender that the room can show.
+
+    Args:
+        key: how the page names it: the arm, or `R1`, `R2`, …
+        label: what it is in a word or two: of a run what its command line chose, such as `convex`.
+        recommender: its name on the command line.
+        policy: one of `serving.release.POLICIES`.
+        arm: how it picks; None for a recommender that is no arm.
+        lists: rows of the list of each track, best first, -1 fills up; None where it has no lists of tracks.
+        scores: score of each of them; None where the file has none.
+        vectors: of its run; None where this machine has none.
+        problem: why it cannot be shown completely; empty if it can.
+    """
+
+    key: str
+    label: str
+    recommender: str
+    policy: str
+    arm: Arm | None
+    lists: Int32[np.ndarray, "N K"] | None
+    scores: np.ndarray | None
+    vectors: SessionVectors | None
+    problem: str
+
+    @property
+    def alpha(self) -> float | None:
+        """The share of the track cosine that the run was trained with; None where there is nothing to vary."""
+        if self.vectors is None or self.vectors.parts != ("track", "artist") or np.isnan(self.vectors.lengths).any():
+            return None
+        alpha = float(self.vectors.lengths[0]) ** 2
+        return alpha if 0 < alpha < 1 else None
+
+    def shares(self, alpha: float | None) -> Float64[np.ndarray, "P"]:
+        """What each part of a score is multiplied by at another alpha than that of the training run."""
+        assert self.vectors is not None
+        trained = self.alpha
+        if alpha is None or trained is None:
+            return np.ones(len(self.vectors.parts))
+        return np.array([alpha / trained, (1 - alpha) / (1 - trained)])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Shown:
+    """The next tracks of a recommender after a track.
+
+    Args:
+        rows: rows of the tracks, best first.
+        scores: score of each; None where there are none.
+        is_reranked: whether the whole catalogue was ranked with another alpha.
+    """
+
+    rows: Sequence[int]
+    scores: Sequence[float | None]
+    is_reranked: bool
+
+
+class Shelf:
+    """What the room shows of a release.
+
+    Args:
+        release: the release.
+        recommenders: names of recommenders that are shown beside the arms.
+        locate: finds the `recommendations.jsonl` of a run or a model.
+    """
+
+    def __init__(self, release: Release, recommenders: Sequence[str], locate: Callable[[str], Path]) -> None:
+        self.release = release
+        self.catalog = _catalog_of(release)
+        self._locate = locate
+        self._plays: Int64[np.ndarray, N] | None = None
+        players = [self._player_of_arm(key, arm) for key, arm in release.arms.items()]
+        players += [self._player_of_name(f"R{place}", name) for place, name in enumerate(recommenders, start=1)]
+        self.players: dict[str, Player] = {player.key: player for player in players}
+        self.by_plays = self._popular_first()
+
+    def __len__(self) -> int:
+        return len(self.release)
+
+    def plays_of(self, row: int) -> int | None:
+        """Plays of a track in training; None where no run on this machine says it."""
+        return None if self._plays is None else int(self._plays[row])
+
+    @property
+    def popularity(self) -> Float64[np.ndarray, "N"]:
+        """Popularity of each track in [0, 1]: its place by plays, 1 for the most played."""
+        places = np.empty(len(self), np.float64)
+        places[self.by_plays] = np.linspace(1, 0, len(self))
+        return places
+
+    @property
+    def knows_plays(self) -> bool:
+        """Whether the plays of tracks are known."""
+        return self._plays is not None
+
+    def record(self, row: int) -> dict[str, Any]:
+        """A track as JSON: `track`, `title`, `artist`, `plays`."""
+        return {**self.release.track(row), "plays": self.plays_of(row)}
+
+    def text_of(self, row: int) -> str:
+        """Title and artist, for the search."""
+        record = self.release.track(row)
+        return f"{record['title']} {record['artist'] or ''}"
+
+    def following(self, key: str, row: int, *, num: int, alpha: float | None) -> Shown:
+        """The next tracks of a recommender after a track.
+
+        Without `alpha` they are those that it serves. With it the whole catalogue is ranked by
+        `α·cos(tracks) + (1 − α)·cos(artists)`, plus the bias of the candidate where the run has one.
+
+        Args:
+            key: of the recommender.
+            row: row of the track.
+            num: how many at most.
+            alpha: share of the track cosine, in [0, 1]; only for recommenders that have one.
+        """
+        player = self.players[key]
+        if alpha is not None and player.alpha is not None:
+            rows, scores = self._ranked(player, row, num, alpha)
+            return Shown(rows=rows, scores=scores, is_reranked=True)
+        if player.lists is not None:
+            rows = [found for found in player.lists[row].tolist() if found >= 0][:num]
+            given = player.scores[row, : len(rows)].tolist() if player.scores is not None else [np.nan] * len(rows)
+            return Shown(rows=rows, scores=[None if np.isnan(one) else one for one in given], is_reranked=False)
+        if player.policy == "popular":
+            rows = [found for found in dict.fromkeys(self.release.top_tracks.tolist()) if found != row][:num]
+        elif player.policy == "sticky_artist":
+            own = self.release.artist_tracks(row)
+            rows = sorted(own[own != row].tolist(), key=lambda other: -(self.plays_of(other) or 0))[:num]
+        else:
+            rows = []
+        return Shown(rows=rows, scores=[None] * len(rows), is_reranked=False)
+
+    def parts(self, key: str, row: int, candidate: int) -> dict[str, float] | None:
+        """The cosines behind a score, by part; inner products where a part has no fixed length; None without vectors.
+
+        Args:
+            key: of the recommender.
+            row: row of the track.
+            candidate: row of the next track.
+        """
+        vectors = self.players[key].vectors
+        if vectors is None:
+            return None
+        _, products, rest = vectors.products(np.array([row]), np.array([np.nan], np.float32), candidate)
+        has_length = vectors.lengths > 0  # not where it is NaN
+        names = [part if fixed else "product" for part, fixed in zip(vectors.parts, has_length, strict=True)]
+        lengths = np.where(has_length, vectors.lengths, 1)
+        found = parts_of(names, (products[:, 0] / lengths**2).tolist())
+        return found | ({"bias": round(rest, _DECIMALS)} if rest else {})
+
+    def _ranked(self, player: Player, row: int, num: int, alpha: float) -> tuple[list[int], list[float | None]]:
+        vectors = player.vectors
+        assert vectors is not None
+        weights, _, _ = vectors.products(np.array([row]), np.array([np.nan], np.float32), row)
+        factors = np.ones(vectors.queries.shape[1])
+        factors[: vectors.ends[-1]] = np.repeat(weights[:, 0] * player.shares(alpha), np.diff(vectors.ends, prepend=0))
+        query = vectors.queries[row] * factors
+        rough = vectors.items @ query.astype(np.float32)
+        rough[row] = -np.inf
+        kept = min(num + _SPARE, len(rough) - 1)
+        best = np.argpartition(-rough, kept)[:kept]
+        scores = (vectors.items[best].astype(np.float64) @ query).round(_DECIMALS)
+        plays = np.zeros(len(best)) if self._plays is None else self._plays[best]
+        order = np.lexsort((best, -plays, -scores))[:num]
+        return best[order].tolist(), scores[order].tolist()
+
+    def _player_of_arm(self, key: str, arm: Arm) -> Player:
+        file, problem = None, ""
+        if arm.policy == "lists":
+            recorded = Path(self.release.provenance.get(f"lists_{key}", ""))
+            file, problem = (recorded, "") if recorded.is_file() else self._found(arm.recommender)
+        elif arm.policy == "user_lists":
+            problem = "its lists belong to users; the room shows nothing of single users"
+        vectors = self.release.vectors.get(key)
+        if vectors is None and file is not None:
+            vectors, problem = self._vectors(file)
+        self._read_plays(file)
+        lists = self.release.lists.get(key)
+        return Player(
+            key=key,
+            label=label_of(arm.recommender, file),
+            recommender=arm.recommender,
+            policy=arm.policy,
+            arm=arm,
+            lists=lists,
+            scores=self.release.scores(key),
+            vectors=vectors,
+            problem=problem,
+        )
+
+    def _player_of_name(self, key: str, name: str) -> Player:
+        file, problem = self._found(name)
+        lists = scores = vectors = None
+        if file is not None:
+            try:
+                given = Recommendations.read(file, self.catalog)
+                if given.users is None:
+                    lists, scores = given.rows.astype(np.int32), given.scores
+                    vectors, problem = self._vectors(file)
+                else:
+                    problem = "its lists belong to users; the room shows nothing of single users"
+            except InputError as error:
+                problem = str(error)
+        self._read_plays(file)
+        return Player(
+            key=key,
+            label=label_of(name, file),
+            recommender=name,
+            policy="lists",
+            arm=None,
+            lists=lists,
+            scores=scores,
+            vectors=vectors,
+            problem=problem,
+        )
+
+    def _found(self, name: str) -> tuple[Path | None, str]:
+        named = parse_name(name)
+        try:
+            file = self._locate(named.name) if named.kind == "stored" else Path(named.name)
+        except InputError as error:
+            return None, str(error)
+        return (file, "") if file.is_file() else (None, f"{name} is not on this machine any more")
+
+    def _vectors(self, file: Path) -> tuple[SessionVectors | None, str]:
+        path = file.with_name(FILE)
+        if not path.is_file():
+            return None, "its run has no vectors, therefore no cosines and no α"
+        try:
+            return SessionVectors.read(path, self.catalog), ""
+        except InputError as error:
+            return None, str(error)
+
+    def _read_plays(self, file: Path | None) -> None:
+        if self._plays is None and file is not None and file.with_name(PLAYS).is_file():
+            self._plays = read_plays(file.with_name(PLAYS), self.catalog)
+
+    def _popular_first(self) -> Int64[np.ndarray, "N"]:
+        if self._plays is not None:
+            return np.argsort(-self._plays, kind="stable")
+        top = np.fromiter(dict.fromkeys(self.release.top_tracks.tolist()), np.int64)
+        return np.concatenate([top, np.setdiff1d(np.arange(len(self)), top)])
+
+
+def _catalog_of(release: Release) -> Catalog:
+    """The catalogue of a release, in its order."""
+    records = [release.track(row) for row in range(len(release))]
+    artists = np.full(int(release.artist_of.max(initial=-1)) + 1, "", object)
+    artists[release.artist_of] = [record["artist"] or "" for record in records]
+    return Catalog(
+        track_ids=np.asarray(release.track_ids),
+        titles=np.array([record["title"] for record in records], object),
+        artist_of=release.artist_of.astype(np.int64),
+        artists=artists,
+    )
+
+
+def label_of(name: str, file: Path | None) -> str:
+    """What a recommender is, in a word or two.
+
+    Args:
+        name: on the command line.
+        file: its recommendations, if they are on this machine; the `run.json` beside them has the choices of its run.
+    """
+    if file is not None:
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            words = json.loads(file.with_name("run.json").read_bytes())["overrides"]
+            chosen = [word.removeprefix("model=") for word in words if not word.startswith(_NOT_SHOWN)]
+            if chosen:
+                return " ".join(chosen)
+    return name
+
+
+def alphas_of(given: str) -> Mapping[str, float]:
+    """The alpha of each recommender in a link, such as `C:0.5,T1:1`.
+
+    Raises:
+        InputError: one is no number from 0 to 1.
+    """
+    found = {}
+    for entry in filter(None, given.split(",")):
+        key, _, value = entry.partition(":")
+        try:
+            alpha = float(value)
+        except ValueError:
+            alpha = -1.0
+        if not 0 <= alpha <= 1:
+            raise InputError(f"alpha of {key} must lie in [0, 1], got {value!r}; leave it out for that of the run")
+        found[key] = alpha
+    return found

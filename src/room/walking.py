@@ -1,0 +1,169 @@
+"""A walk: what an arm would play next, with the session so far and its own policy, and why."""
+
+import secrets
+from typing import Any
+
+import numpy as np
+
+from src.errors import InputError
+from src.room.shelf import Shelf
+from src.serving.explanation import explain
+from src.serving.recommender import Recommender
+from src.serving.session_memory import Noted, Played
+
+MAX_TRACKS = 128
+"""Tracks of a session that the room sends."""
+
+FIRST_USER = 9 * 10**17
+"""Listeners of the room have ids from here on, where no real users are expected."""
+
+_ORDINALS = {1: "st", 2: "nd", 3: "rd"}
+
+
+def new_listener(recommender: Recommender, arm: str) -> int:
+    """An id of a listener of an arm, who has not been there before.
+
+    Args:
+        recommender: which decides the arm of a user.
+        arm: name of the arm.
+    """
+    while True:
+        user = FIRST_USER + secrets.randbelow(10**17)
+        if recommender.arm_of(user) == arm:
+            return user
+
+
+def checked_session(shelf: Shelf, tracks: Any, shares: Any) -> Played:
+    """A session that the page sent.
+
+    Args:
+        shelf: which knows the tracks.
+        tracks: raw ids, the last track last.
+        shares: share of each that was played, in [0, 1].
+
+    Raises:
+        InputError: it is empty or too long, a track is unknown, or a share is out of range.
+    """
+    is_right = (
+        isinstance(tracks, list)
+        and isinstance(shares, list)
+        and 0 < len(tracks) == len(shares) <= MAX_TRACKS
+        and all(isinstance(track, int) and not isinstance(track, bool) for track in tracks)
+        and all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares)
+    )
+    if not is_right:
+        raise InputError(f"a walk has 1 to {MAX_TRACKS} tracks, with a share from 0 to 1 for each; start a new walk")
+    if unknown := [track for track in tracks if not -(2**63) <= track < 2**63 or shelf.release.row_of(track) < 0]:
+        raise InputError(f"track {unknown[0]} is not in this catalogue; start a new walk")
+    return Played(tracks, [float(share) for share in shares])
+
+
+def step(shelf: Shelf, recommender: Recommender, arm: str, user: int, played: Played) -> dict[str, Any]:
+    """The next track of a walk, drawn as `/next` would draw it, and why. Nothing of it is logged.
+
+    Args:
+        shelf: what the room knows of the release.
+        recommender: answers from the release.
+        arm: name of the arm.
+        user: raw id of the listener.
+        played: the session so far.
+    """
+    row = shelf.release.row_of(played.tracks[-1])
+    following, fallback, propensity = recommender.follow(arm, user, row, played.tracks, played.shares)
+    return why(shelf, recommender, arm, played, int(shelf.release.track_ids[following]), propensity, fallback)
+
+
+def why(
+    shelf: Shelf,
+    recommender: Recommender,
+    arm: str,
+    played: Played,
+    track: int,
+    propensity: float | None,
+    fallback: str | None,
+) -> dict[str, Any]:
+    """Why a track followed a session, as JSON.
+
+    Args:
+        shelf: what the room knows of the release.
+        recommender: answers from the release.
+        arm: name of the arm.
+        played: the session before the track.
+        track: raw id of the track.
+        propensity: probability with which it was picked; None where it is not known.
+        fallback: the source of a fallback, if it was one and that is known.
+    """
+    release, given = shelf.release, shelf.release.arms[arm]
+    row, last = release.row_of(track), release.row_of(played.tracks[-1])
+    found: dict[str, Any] = {
+        **shelf.record(row),
+        "propensity": propensity,
+        "fallback": fallback,
+        "parts": shelf.parts(arm, last, row),
+        "parts_are": "cosines",
+        "session": [],
+        "rank": None,
+        "candidates": None,
+    }
+    if given.is_of_session:
+        noted = Noted(track, propensity or 0.0, fallback is not None, release.version)
+        whole = explain(recommender, arm, 0, played, noted)
+        heaviest = sorted(whole["session"], key=lambda one: -_pull(one))[:3]
+        found |= {
+            "rank": whole["rank"],
+            "candidates": whole["candidates"],
+            "score": whole["score"],
+            "parts": whole["parts"],
+            "parts_are": "sums",
+            "session": [
+                {**shelf.record(release.row_of(one["track"])), "pull": round(_pull(one), 4)}
+                for one in heaviest
+                if release.row_of(one["track"]) >= 0
+            ],
+        }
+    elif arm in release.lists:
+        rows = release.lists[arm][last]
+        place = np.flatnonzero(rows == row)
+        found |= {"rank": int(place[0]) + 1 if len(place) else None, "candidates": int((rows >= 0).sum())}
+    return found | {"sentence": _sentence(shelf, arm, played, found)}
+
+
+def _pull(one: dict[str, Any]) -> float:
+    """What a track of the session adds to the score."""
+    return float(sum(one["weights"][part] * one["products"][part] for part in one["weights"]))
+
+
+def _sentence(shelf: Shelf, arm: str, played: Played, found: dict[str, Any]) -> str:
+    given = shelf.release.arms[arm]
+    last = shelf.release.track(shelf.release.row_of(played.tracks[-1]))
+    after = f"“{last['title'] or last['track']}”"
+    if found["fallback"] or (given.has_lists and found["rank"] is None):
+        sources = {"artist": f"another track by {last['artist']}", "popular": "a popular track", "random": "any track"}
+        source = sources.get(found["fallback"] or "", "another track")
+        return f"The list after {after} had no track left that may be played, therefore a fallback: {source}."
+    if given.policy == "random":
+        return f"Any of {len(shelf):,} tracks, each with the same probability."
+    if given.policy == "popular":
+        return "One of the most played tracks, each with the same probability."
+    if given.policy == "sticky_artist":
+        return f"Another track by {last['artist'] or 'the same artist'}, each with the same probability."
+    place = f"{_ordinal(found['rank'])} of {found['candidates']}"
+    if given.is_of_session:
+        query = "this track" if len(played.tracks) == 1 else f"the session of {len(played.tracks)} tracks"
+        head = f"{place} candidates for {query}"
+    else:
+        head = f"{place} in the list after {after}"
+    if given.pick == "ranked" and found["rank"] > 1:
+        gap = f", or their artist came within the last {given.artist_gap}" if given.artist_gap else ""
+        return f"{head}: those before it were heard{gap}."
+    how = {
+        "ranked": "the best is taken",
+        "weighted": "better places are drawn more often",
+        "uniform": "each place is drawn with the same probability",
+    }[given.pick]
+    return f"{head}; {how}."
+
+
+def _ordinal(place: int) -> str:
+    ending = "th" if 10 <= place % 100 <= 20 else _ORDINALS.get(place % 10, "th")
+    return f"{place}{ending}"

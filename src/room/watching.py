@@ -1,0 +1,150 @@
+"""The experiment as its log has it now: the numbers of `abtest.py`, and how they came about over time.
+
+The analysis runs in a process of its own. Where an arm has fewer users than `LEAST_USERS`, only the number of users is
+shown, because a mean of few users would show what single users did.
+"""
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from src.abtest.analysis import analyse
+from src.abtest.doubts import exposures, split_sentence
+from src.abtest.log import read_users
+from src.abtest.metrics import IN_POINTS, difference, metric_values
+from src.abtest.result import Analysis
+from src.abtest.settings import AnalysisSettings
+from src.abtest.slices import LEAST_USERS
+from src.abtest.users import Users
+from src.errors import InputError
+from src.statistics.design import sample_ratio
+from src.statistics.intervals import GroupSummary, always_valid
+
+NUM_POINTS = 40
+"""Times at which the interval of the primary metric is computed."""
+
+_CONF = Path(__file__).parents[2] / "conf" / "abtest.yaml"
+_READING = ("max_rejected", "interleaved", "session_gap_minutes", "unfinished")
+_KEYS = ("treatment", "metric", "family", "unit", "decision", "control_mean", "treatment_mean", "effect_percent")
+_INTERVALS = ("relative_lower_percent", "relative_upper_percent", "always_valid_lower_percent")
+_REST = ("always_valid_upper_percent", "margin", "p_value", "holm_p_value", "level")
+
+
+def watch(logs: Path, experiment: str, arms: dict[str, str]) -> dict[str, Any]:
+    """Analyse the event log of a service.
+
+    Args:
+        logs: folder of the event logs.
+        experiment: name of the experiment.
+        arms: recommender of each arm of the release that is served.
+
+    Returns:
+        As JSON: `state` is `alone` (one arm), `quiet` (no events), `early` (too few users) or `running`; then what that
+        state shows.
+    """
+    started_s = time.monotonic()
+    found: dict[str, Any] = {"experiment": experiment, "arms": arms, "least_users": LEAST_USERS}
+    if len(arms) < 2:
+        return found | {"state": "alone"}
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(_CONF), resolve=False)
+    settings = AnalysisSettings(**{**_settings(defaults), "seed": defaults["seed"]})
+    found["primary"] = settings.primary
+    files = [path for path in logs.rglob("data.json*") if path.stat().st_size] if logs.is_dir() else []
+    if not files:
+        return found | {"state": "quiet"}
+    try:
+        users = read_users(logs, experiment=experiment, **{name: defaults[name] for name in _READING})
+    except InputError as error:
+        if "only one arm" in str(error) or "is not in" in str(error) or "no line is an event" in str(error):
+            return found | {"state": "quiet", "reason": str(error)}
+        raise
+    planned = settings.shares(users.arms)
+    counts = np.bincount(users.arm_of, minlength=len(users.arms))
+    found |= {
+        "names": users.arms,
+        "exposed": users.exposed.tolist(),
+        "planned": planned.tolist(),
+        "counted": counts.tolist(),
+        "events": users.num_events,
+        "first_ms": users.first_ms,
+        "last_ms": users.last_ms,
+        "exposure_p_value": _number(sample_ratio(users.exposed, planned)),
+    }
+    if counts.min() < LEAST_USERS:
+        return found | {"state": "early"}
+    analysis = analyse(users, settings)
+    return found | {
+        "state": "running",
+        "split": split_sentence(analysis),
+        "exposures": {name: list(map(str, column)) for name, column in exposures(analysis).items()},
+        "withheld": any(analysis.withholds(arm) for arm in users.arms[1:]),
+        "verdicts": analysis.verdicts,
+        "effects": [_of_effect(effect) for effect in analysis.effects],
+        "days": [
+            {name: _number(value) for name, value in asdict(one).items()}
+            for one in analysis.slices
+            if one.split == "day"
+        ],
+        "course": course(analysis),
+        "took_s": round(time.monotonic() - started_s, 3),
+    }
+
+
+def course(analysis: Analysis) -> dict[str, Any]:
+    """The primary metric as it would have been read at times in the past, with its always-valid interval.
+
+    The last point is what the analysis says now; the level is the one of the analysis.
+
+    Args:
+        analysis: of the whole log.
+
+    Returns:
+        Times in milliseconds since 1970, and for each treatment the effect and the bounds in percent; None where there
+        were too few users.
+    """
+    users, settings = analysis.users, analysis.settings
+    times = np.linspace(users.first_ms, users.last_ms + 1, NUM_POINTS + 1)[1:]
+    curves: dict[str, dict[str, list[float | None]]] = {
+        arm: {"effect": [], "lower": [], "upper": []} for arm in users.arms[1:]
+    }
+    counted = users.counted
+    for cut in times:
+        until = users if cut == times[-1] else users.of(counted.where(counted.started_ms < cut))
+        for number, arm in enumerate(users.arms[1:], start=1):
+            point = _point(until, analysis, number, arm)
+            for name, value in zip(("effect", "lower", "upper"), point, strict=True):
+                curves[arm][name].append(_number(value))
+    return {"times_ms": times.round().tolist(), "metric": settings.primary, "arms": curves}
+
+
+def _point(users: Users, analysis: Analysis, number: int, arm: str) -> tuple[float, float, float]:
+    settings, metric = analysis.settings, analysis.settings.primary
+    values = metric_values(users, metric)
+    own = values[users.arm_of == 0], values[users.arm_of == number]
+    none = (math.nan, math.nan, math.nan)
+    if min(map(len, own)) < LEAST_USERS or metric in IN_POINTS or settings.always_valid_percent is None:
+        return none
+    samples = GroupSummary.of(own[0]), GroupSummary.of(own[1])
+    alpha = 1 - analysis.effect(arm, metric).level
+    lower, upper = always_valid(*samples, alpha, float(settings.always_valid_percent))
+    return difference(metric, *samples, alpha).effect_percent, lower, upper
+
+
+def _settings(defaults: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in defaults["analysis"].items() if name not in ("_target_", "seed")}
+
+
+def _of_effect(effect: Any) -> dict[str, Any]:
+    return {name: _number(getattr(effect, name)) for name in (*_KEYS, *_INTERVALS, *_REST)}
+
+
+def _number(value: Any) -> Any:
+    """A value as JSON has it: None for numbers that are not finite."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

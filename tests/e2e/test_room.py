@@ -1,0 +1,224 @@
+"""The listening room in a real browser: each view, as a person uses it, in one session.
+
+Needs Playwright and axe-core (both in the development requirements) and Debian's Chromium.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; run make setup")
+axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed; run make setup")
+pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make setup")
+
+from src.catalog import Catalog  # noqa: E402 - after the checks of what is installed
+from src.catalog_files import write_plays, write_top_tracks  # noqa: E402
+from src.recommendations import Recommendations  # noqa: E402
+from src.session_vectors import SessionVectors  # noqa: E402
+from tests.e2e.running import Running, serving  # noqa: E402
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; apt-get install chromium")
+
+NUM_TRACKS, NUM_ARTISTS, ALPHA = 300, 40, 0.4
+NAMED = {0: ("Yesterday", "The Beatles"), 1: ("Группа крови", "Кино"), 2: ("群青日和", "東京事変")}
+SOFTWARE_GL = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+
+
+def unit(table: Any) -> Any:
+    return table / np.linalg.norm(table, axis=1, keepdims=True)
+
+
+def write_run(folder: Path) -> tuple[Any, Any]:
+    """A run of a convex head; returns the cosines of tracks and of artists."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    artist_of = rng.integers(0, NUM_ARTISTS, NUM_TRACKS)
+    titles = [NAMED.get(row, (f"Song {row}", ""))[0] for row in range(NUM_TRACKS)]
+    artists = [NAMED.get(row, ("", f"Band {artist}"))[1] for row, artist in enumerate(artist_of)]
+    catalog = Catalog.from_columns(list(range(NUM_TRACKS)), titles, artists, source="test")
+    tracks, of_artist = unit(rng.standard_normal((NUM_TRACKS, 8))), unit(rng.standard_normal((catalog.num_artists, 8)))
+    of_artist = of_artist[catalog.artist_of]
+    both = np.hstack([tracks * ALPHA**0.5, of_artist * (1 - ALPHA) ** 0.5]).astype(np.float32)
+    SessionVectors(
+        queries=both,
+        items=both,
+        parts=("track", "artist"),
+        ends=np.array([8, 16]),
+        lengths=np.array([ALPHA**0.5, (1 - ALPHA) ** 0.5], np.float32),
+        powers=np.zeros(2, np.float32),
+        age_weights=np.array([[1, 0.5, 0.2]] * 2, np.float32),
+        skipped=-0.5,
+        penalty=np.inf,
+        context="session",
+    ).write(folder / "vectors.npz", catalog)
+    scores = both @ both.T
+    np.fill_diagonal(scores, -np.inf)
+    best = np.argsort(-scores, axis=1)[:, :20]
+    lists = Recommendations(rows=best, scores=np.take_along_axis(scores, best, 1))
+    lists.write(folder / "recommendations.jsonl", catalog, format="botify")
+    plays = np.arange(NUM_TRACKS)[::-1].copy()
+    write_plays(catalog, plays, folder / "plays.npz")
+    write_top_tracks(catalog.track_ids[:50], folder / "top_tracks.json")
+    return tracks @ tracks.T, of_artist @ of_artist.T
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=list(SOFTWARE_GL))
+        yield found
+        found.close()
+
+
+def listen(port: int, num_users: int) -> None:
+    """Users who hear three tracks each."""
+    connection = HTTPConnection("127.0.0.1", port)
+    rng = np.random.default_rng(0)
+    for user in range(num_users):
+        track = 7
+        for call in ("next", "next", "last"):
+            body = json.dumps({"track": track, "time": round(float(rng.random()), 3)})
+            connection.request("POST", f"/{call}/{user}", body)
+            track = json.loads(connection.getresponse().read()).get("track", track)
+    connection.close()
+
+
+def serious(page: Any) -> list[str]:
+    """What axe-core finds that is serious."""
+    found = page.evaluate("() => axe.run({ resultTypes: ['violations'] })")
+    return [
+        f"{page.url}: {one['id']}: {[node['html'][:100] for node in one['nodes']][:3]}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def test_a_person_uses_every_view(tmp_path: Path, browser: Any) -> None:
+    track_cosines, artist_cosines = write_run(tmp_path / "run0")
+    lists = tmp_path / "run0" / "recommendations.jsonl"
+    arm = f'recommender: "{lists}", pick: ranked'
+    arms = f"arms={{C: {{{arm}, context: last}}, T1: {{{arm}}}}}"
+    with serving(tmp_path, arms) as service:
+        listen(service.port, 150)
+        _use(service, browser, track_cosines, artist_cosines)
+
+
+def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any) -> None:
+    context = browser.new_context(viewport={"width": 1300, "height": 850}, color_scheme="light")
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    faults: list[str] = []
+    hosts: set[str] = set()
+    sizes: list[int] = []
+    page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+    page.on("response", lambda answer: sizes.append(int(answer.headers.get("content-length", 0))))
+    room = f"http://127.0.0.1:{service.port}/room"
+    page.goto(room)
+    field = page.get_by_role("combobox")
+    field.wait_for()
+    assert sum(sizes) < 300_000
+
+    # search: typos, three scripts, keyboard
+    for typed, expected in (("yestreday", "Yesterday"), ("групп кро", "Группа крови"), ("群青", "群青日和")):
+        field.fill(typed)
+        page.get_by_role("option", name=expected).first.wait_for()
+    field.press("Enter")
+    page.get_by_role("heading", name="群青日和").wait_for()
+    page.locator(".tracks li").first.wait_for()
+
+    # α ranks as a direct calculation does
+    alpha = 0.85
+    scores = (alpha * track_cosines + (1 - alpha) * artist_cosines)[2].round(6)
+    scores[2] = -np.inf
+    column = page.get_by_role("article", name="T1")
+    column.get_by_role("slider").fill(str(alpha))
+    best = int(np.argmax(scores))
+    column.locator(".tracks li").nth(0).get_by_text(NAMED.get(best, (f"Song {best}",))[0], exact=True).wait_for()
+    order = [int(one.get_attribute("href").split("t=")[1].split("&")[0]) for one in column.locator(".tracks a").all()]
+    assert order == np.argsort(-scores)[:15].tolist()
+    assert f"a=T1:{alpha}" in page.url
+    shared = page.url
+
+    # a walk of ten, with a skip; then as a listener
+    page.get_by_role("link", name="Walk from here").click()
+    page.get_by_role("button", name="Skip").click()
+    page.get_by_role("button", name="Play on").click()
+    page.get_by_text("Ten tracks.").wait_for()
+    assert page.locator(".walk-step").count() == 11
+    assert page.locator(".why").last.inner_text().endswith(".")
+    num_events = len(service.lines())
+    page.get_by_role("checkbox").check()
+    page.get_by_role("button", name="Play", exact=True).or_(
+        page.get_by_role("button", name="▶ Play", exact=True)
+    ).click()
+    page.locator(".walk-step").nth(1).wait_for()
+    assert len(service.lines()) == num_events + 1
+    assert service.lines()[-1]["user"] >= 9 * 10**17 or any(one["user"] >= 9 * 10**17 for one in service.lines())
+
+    # the map: lasso, then click
+    page.get_by_role("link", name="Map", exact=True).click()
+    canvas = page.locator("canvas")
+    canvas.wait_for()
+    page.wait_for_timeout(300)
+    page.get_by_role("button", name="Lasso").click()
+    frame = canvas.bounding_box()
+    middle = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+    reach = 0.3 * min(frame["width"], frame["height"])
+    page.mouse.move(middle[0] - reach, middle[1] - reach)
+    page.mouse.down()
+    for corner in ((1, -1), (1, 1), (-1, 1), (-1, -1)):
+        page.mouse.move(middle[0] + reach * corner[0], middle[1] + reach * corner[1], steps=4)
+    page.mouse.up()
+    page.locator(".map-list .tracks li").first.wait_for()
+    page.get_by_role("button", name="Lasso").click()
+    page.mouse.move(*middle)
+    for step in range(200):  # until a point is under the mouse
+        page.mouse.move(middle[0] + (step % 20 - 10) * 8, middle[1] + (step // 20 - 5) * 8)
+        if page.locator(".map-tip").count():
+            break
+    tip = page.locator(".map-tip b")
+    tip.wait_for()
+    name = tip.inner_text()
+    page.mouse.down()
+    page.mouse.up()
+    page.get_by_role("heading", name=name, exact=True).wait_for()
+
+    # the experiment, and the runs
+    page.get_by_role("link", name="Experiment", exact=True).click()
+    page.get_by_role("heading", name="Verdict").wait_for()
+    page.locator(".plot canvas").wait_for()
+    text = page.locator("main").inner_text()
+    assert "151 users" in text
+    assert "mean time per session" in text
+    page.get_by_role("link", name="Runs", exact=True).click()
+    page.get_by_role("heading", name="No comparison yet").wait_for()
+
+    # nothing serious for people with impairments, in light and dark
+    source = Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+    problems: list[str] = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for address, ready in (
+            (shared, ".tracks li"),
+            (f"{room}#/walk?t=2", ".walk-step"),
+            (f"{room}#/map", "canvas"),
+            (f"{room}#/experiment", ".verdict"),
+            (f"{room}#/runs", ".notice"),
+        ):
+            page.goto(address)
+            page.locator(ready).first.wait_for()
+            page.evaluate(source)
+            problems += serious(page)
+    assert problems == []
+    assert faults == []
+    assert hosts == {f"127.0.0.1:{service.port}"}
+    context.close()

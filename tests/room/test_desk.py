@@ -1,0 +1,86 @@
+"""The desk: its answers, and its process."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make setup")
+
+from src.room.desk import Desk
+from src.serving.release import Release
+from src.serving.release_store import FolderStore
+from tests.room.conftest import locate
+
+
+def run_folder(release: Release, folder: Path) -> Path:
+    """A run folder of a service whose release is the one of the fixture."""
+    source = folder / "release"
+    store = FolderStore(folder / "store", keep=2)
+
+    def write(target: Path) -> str:
+        for path in source.iterdir():
+            (target / path.name).write_bytes(path.read_bytes())
+        return release.version
+
+    store.load(write)
+    settings: dict[str, Any] = {
+        "store": {"folder": str(folder / "store"), "keep": 2, "kind": "embedded"},
+        "room": {"enabled": True, "recommenders": [], "mlflow": None},
+        "log": {"with_fallback": False},
+    }
+    (folder / "serve.json").write_text(json.dumps(settings))
+    return folder
+
+
+async def ask(desk: Desk, path: str, *, body: Any = None, method: str = "GET", **query: str) -> tuple[int, Any]:
+    question = {"path": path, "method": method, "query": query, "body": body, "has_token": False}
+    status, kind, answer = await desk.answer(question)
+    return status, json.loads(answer) if kind == "application/json" else answer
+
+
+def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    desk = Desk(run_folder(release, tmp_path), locate)
+
+    async def here(work: Any, *given: Any) -> Any:
+        return work(*given)
+
+    monkeypatch.setattr(desk, "_apart", here)
+
+    async def work() -> None:
+        status, state = await ask(desk, "state")
+        assert (status, state["tracks"], [one["key"] for one in state["players"]]) == (200, 10, ["C", "T1", "T2", "T3"])
+        assert state["examples"][0]["track"] == 101
+        while (found := (await ask(desk, "search", q="title 7"))[1])["is_building"]:
+            await asyncio.sleep(0.01)
+        assert found["found"][0]["track"] == 107
+        assert (await ask(desk, "search", q="104"))[1]["found"][0]["track"] == 104
+        status, compared = await ask(desk, "compare", track="100", players="C,T3", alpha="C:1", num="3")
+        assert (status, [len(one["items"]) for one in compared["columns"]]) == (200, [3, 0])
+        status, _ = await ask(desk, "compare", track="9", players="C")
+        assert status == 404
+        for wrong in ({"players": "X"}, {"players": "C,C,C,C,C"}, {"num": "0"}, {"alpha": "C:2"}):
+            assert (await ask(desk, "compare", **{"track": "100", **wrong}))[0] == 400
+        status, step = await ask(desk, "step", body={"arm": "C", "tracks": [100], "shares": [1]})
+        assert status == 200
+        given = {"arm": "C", "tracks": [100], "shares": [1], "track": step["track"]}
+        assert (await ask(desk, "why", body=given))[1]["sentence"] == step["sentence"]
+        assert (await ask(desk, "step", body={"arm": "X", "tracks": [100], "shares": [1]}))[0] == 400
+        assert (await ask(desk, "listener", arm="T1"))[0] == 200
+        assert (await ask(desk, "row", track="103"))[1] == {"row": 3}
+        points = np.frombuffer((await ask(desk, "map"))[1], "<f4").reshape(-1, 10)
+        assert points.shape == (5, 10)  # place, popularity, and two arms with lists
+        assert points[2].argmax() == 1
+        assert (await ask(desk, "tracks", body=[3, 1, 99]))[1]["found"][0]["track"] == 101
+        assert (await ask(desk, "experiment"))[1]["state"] == "quiet"
+        runs = (await ask(desk, "runs"))[1]
+        assert (runs["comparison"], runs["may_serve"]) == (None, False)
+        assert (await ask(desk, "serve", body={"run": "abcdef12"}, method="POST"))[0] == 400
+        assert (await ask(desk, "picture"))[0] == 404
+        assert (await ask(desk, "nothing"))[0] == 404
+
+    asyncio.run(work())

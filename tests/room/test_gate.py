@@ -1,0 +1,119 @@
+"""What a worker does for the room: the files of the page, the token, and questions to the desk."""
+
+import asyncio
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from src.room.gate import MAX_BYTES, Gate
+from src.room.vendoring import FOLDER, LIBRARIES
+from src.serving.release import Release
+from tests.conftest import ROOT
+from tests.serving.test_app import Running, drive
+
+STATIC = ROOT / "src" / "room" / "static"
+
+
+def gate(folder: Path, **changes: Any) -> Gate:
+    made = Gate(folder / "desk", folder, has_token=changes.get("has_token", False))
+    made._spawn = lambda: None  # type: ignore[method-assign] # no process in these tests
+    return made
+
+
+async def fake_desk(folder: Path, asked: list[Any]) -> asyncio.Server:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(json.loads(await reader.readline()))
+        writer.write(b'{"status": 200, "type": "application/json"}\n{"ok": true}')
+        writer.close()
+
+    return await asyncio.start_unix_server(talk, str(folder / "desk"))
+
+
+def test_the_page_and_its_files_are_sent_with_a_strict_policy(release: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        for path in ("/room", "/room/", "/room/app.js", "/room/vendor/preact.mjs", "/room/room.css"):
+            answer = await service.ask("GET", path)
+            assert answer.status == 200
+            policy = dict(one.strip().split(" ", 1) for one in answer.headers["content-security-policy"].split(";"))
+            assert policy["default-src"] == "'none'"
+            assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+            assert "unsafe" not in answer.headers["content-security-policy"]
+            again = await service.ask("GET", path, headers={"if-none-match": answer.headers["etag"]})
+            assert (again.status, again.body) == (304, b"")
+        assert (await service.ask("HEAD", "/room")).status == 200
+        assert (await service.ask("POST", "/room")).status == 405
+        assert (await service.ask("GET", "/room/nothing")).status == 404
+        assert (await service.ask("GET", "/rooms")).status == 404
+
+    drive(release, tmp_path, work, room=gate(tmp_path))
+
+
+def test_with_a_token_the_files_are_open_and_every_question_needs_it(release: Release, tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    async def work(service: Running) -> None:
+        async with await fake_desk(tmp_path, asked):
+            assert (await service.ask("GET", "/room")).status == 200
+            assert (await service.ask("GET", "/room/app.js")).status == 200
+            for path in ("/room/api/state", "/room/nothing", "/room/api/../app.js"):
+                assert (await service.ask("GET", path)).status == 401
+            given = {"authorization": "Bearer secret"}
+            answer = await service.ask("GET", "/room/api/state", headers=given)
+            assert (answer.status, answer.json()) == (200, {"ok": True})
+            body = b'{"a": [1]}'
+            await service.ask("POST", "/room/api/step", body, headers=given)
+
+    drive(release, tmp_path, work, room=gate(tmp_path, has_token=True), token="secret")
+    assert asked[0] == {"path": "state", "method": "GET", "query": {}, "body": None, "has_token": True}
+    assert asked[1]["body"] == {"a": [1]}
+
+
+def test_questions_that_cannot_be_asked_are_refused(release: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        assert (await service.ask("POST", "/room/api/step", b"{")).status == 400
+        assert (await service.ask("POST", "/room/api/step", b"1" * (MAX_BYTES + 1))).status == 413
+
+        async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        async with await asyncio.start_unix_server(hang_up, str(tmp_path / "desk")):
+            answer = await service.ask("GET", "/room/api/state")
+        assert (answer.status, "try again" in answer.json()["reason"]) == (503, True)
+        assert (await service.ask("POST", "/next/1", b'{"track": 100, "time": 1}')).status == 200
+
+    drive(release, tmp_path, work, room=gate(tmp_path))
+
+
+def test_without_a_room_there_is_no_page(release: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        assert (await service.ask("GET", "/room")).status == 404
+        assert (await service.ask("GET", "/room/api/state")).status == 404
+
+    drive(release, tmp_path, work)
+
+
+def test_vendored_files_are_those_that_were_fetched() -> None:
+    record = json.loads((FOLDER / "vendor.json").read_text())
+    assert record.keys() == LIBRARIES.keys()
+    for name, (version, files) in LIBRARIES.items():
+        assert record[name]["version"] == version
+        assert record[name]["license"] in ("MIT", "Apache-2.0")
+        assert (FOLDER / f"{name}.LICENSE").stat().st_size > 500
+        assert record[name]["sha256"] == {
+            file: hashlib.sha256((FOLDER / file).read_bytes()).hexdigest() for file in files.values()
+        }
+
+
+def test_the_page_names_no_other_host_and_every_file_that_it_imports_exists() -> None:
+    for path in STATIC.rglob("*"):
+        if not path.is_file() or path.suffix in (".LICENSE", ".json"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        if path.parent == STATIC:
+            hosts = set(re.findall(r"https?://[\w.:]+", text)) - {"http://www.w3.org", "http://127.0.0.1:5000"}
+            assert not hosts, path
+            assert not re.search(r"\beval\(|new Function|innerHTML|\son\w+=\"", text), path
+        for name in re.findall(r'(?:from|import\()\s*"(/room/[^"]+)"', text):
+            assert (STATIC / name.removeprefix("/room/")).is_file(), name
