@@ -160,9 +160,7 @@ def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, te
         for part in (("val", "test") if tests else ("val",))
     }
     query_ms = 1e3 * (time.perf_counter() - started) / sum(map(len, ranks.values()))
-    return Fitted(
-        val=means(ranks["val"]), ranks=ranks.get("test"), fit_s=float(vectors["fit_s"]), query_ms=query_ms
-    )
+    return Fitted(val=means(ranks["val"]), ranks=ranks.get("test"), fit_s=float(vectors["fit_s"]), query_ms=query_ms)
 
 
 def _keep_vectors(path: Path, library: str, arrays: dict[str, Any], settings: dict[str, Any]) -> None:
