@@ -55,6 +55,7 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
         show(f"experiment   {release.experiment}")
         for name, arm in release.arms.items():
             picks = f"pick={arm.pick}, artist_gap={arm.artist_gap}"
+            picks += f", exploration={arm.exploration:g}" if arm.exploration else ""
             picks += f", context=session of the last {arm.num_lists} lists" * arm.is_of_session
             how = f"{picks}{', lists of users' * (arm.policy == 'user_lists')}" if arm.has_lists else _WITHOUT_LISTS
             show(f"arm {name:<8} {arm.recommender}, {how}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int, Int64
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic needs it before Python 3.12
 
@@ -102,6 +102,91 @@ def _weights(how: str, open_places: Bool[np.ndarray, "S K"]) -> Float64[np.ndarr
     if how == "ranked":
         return np.asarray(open_places & (open_places.cumsum(1) == 1), np.float64)
     return open_places / np.arange(1, open_places.shape[1] + 1) if how == "weighted" else open_places.astype(np.float64)
+
+
+def check_exploration(exploration: object, exploration_plays: object, *, prefix: str = "") -> None:
+    """Refuse settings of exploration that are out of range.
+
+    Args:
+        exploration: share of the picks that are among new tracks.
+        exploration_plays: tracks with fewer plays in training are new.
+        prefix: of their names in messages.
+
+    Raises:
+        InputError: one is out of range.
+    """
+    check_number(f"{prefix}exploration", exploration, least=0, most=0.5, hint="0 switches it off, 0.05 is usual")
+    check_number(f"{prefix}exploration_plays", exploration_plays, whole=True, least=1, hint="1 for tracks never played")
+
+
+def new_rows(plays: Int64[np.ndarray, "N"] | None, exploration_plays: int, where: str) -> Int64[np.ndarray, "M"]:
+    """The tracks that exploration picks from.
+
+    Args:
+        plays: number of plays of each track in training; None where the lists do not say.
+        exploration_plays: tracks with fewer are new.
+        where: names the lists in the message.
+
+    Returns:
+        Their rows, ascending.
+
+    Raises:
+        InputError: the plays are not known.
+    """
+    if plays is None:
+        raise InputError(
+            f"{where}: exploration needs to know which tracks are new, and its lines have no plays, as those of older "
+            "versions and lists of users; train again, or leave exploration= out"
+        )
+    return np.flatnonzero(plays < exploration_plays)
+
+
+def split_draws(
+    draws: Float64[np.ndarray, "S"], exploration: float
+) -> tuple[Bool[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
+    """Decide which picks explore. The service and the simulator both use it.
+
+    Args:
+        draws: one random number for each session, uniform in [0, 1).
+        exploration: share of the picks that explore, in (0, 1).
+
+    Returns:
+        Whether each does, and a number for its pick: uniform in [0, 1), and independent of it.
+    """
+    explores = draws < exploration
+    rest = np.where(explores, draws / exploration, (draws - exploration) / (1 - exploration))
+    return explores, np.minimum(rest, _BELOW_ONE)
+
+
+_BELOW_ONE = np.nextafter(1.0, 0.0)
+
+
+def open_new(
+    new: Int64[np.ndarray, "M"],
+    avoided: Int64[np.ndarray, "S T"],
+    artist_of: Int[np.ndarray, "N"],
+    recent_artists: Int[np.ndarray, "S G"],
+) -> Bool[np.ndarray, "S M"]:
+    """Which new tracks may be picked where a list has none. The service and the simulator both use it.
+
+    Args:
+        new: rows of the new tracks, ascending.
+        avoided: rows that a session must not get: those it has played, or its last one; -1 for none.
+        artist_of: row of the artist of each track.
+        recent_artists: artists that are avoided as long as there are others.
+
+    Returns:
+        True for each new track of each session that may be picked.
+    """
+    found = np.zeros((len(avoided), len(new) + 1), bool)
+    places = new.searchsorted(avoided).clip(max=max(len(new) - 1, 0))
+    is_new = (new[places] == avoided) if len(new) else np.zeros(avoided.shape, bool)
+    np.put_along_axis(found, np.where(is_new, places, len(new)), True, axis=1)
+    is_open = ~found[:, :-1]
+    spaced = is_open.copy()
+    for artists in recent_artists.T:
+        spaced &= artist_of[new] != artists[:, None]
+    return np.where(spaced.any(1, keepdims=True), spaced, is_open)
 
 
 def redraw_probability(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -88,6 +89,14 @@ def test_playlists_and_radio_have_the_session_and_one_word_names_the_last_track(
     assert composed(f"datamodule={source}", *words).context._target_ == f"src.models.context.{context}"
 
 
+@pytest.mark.parametrize("source", RECIPES)
+def test_each_source_can_be_described_without_what_only_training_needs(source: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("describe", ["run_dir=x", f"datamodule={source}"])
+    assert config.get("context") is None
+    assert config.datamodule.history == 0
+
+
 @pytest.mark.parametrize(("source", "recipe"), RECIPES.items())
 def test_each_source_names_its_recipe_and_one_word_names_another(source: str, recipe: str) -> None:
     assert composed(f"datamodule={source}").recipe.name == recipe
@@ -104,7 +113,7 @@ def test_the_recipe_of_a_source_decides_what_the_data_say() -> None:
         "src.models.losses.SoftmaxLoss",
     )
     assert (shares.model.dim, playlists.model.dim) == (32, 128)
-    assert (shares.model.item_bias, playlists.model.item_bias) == (False, True)
+    assert (shares.model.shrinkage, playlists.model.shrinkage) == (0.5, 0.0)
     assert (shares.model.track_dropout, playlists.model.track_dropout) == (0.2, 0.0)
     assert (shares.monitor.metric, playlists.monitor.metric) == ("val/loss", "val/ndcg_at_10")
 

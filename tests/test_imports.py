@@ -64,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sweeps",
         "describing",
     },
-    "additions": NOUNS | {"runs", "models", "tracking"},
+    "additions": NOUNS | {"runs", "models", "datamodules", "tracking"},
 }
 OF_MODELS_FOR_DATA = "src.models.contracts"
 """All that `datamodules` may import of `models`."""

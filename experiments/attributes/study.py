@@ -36,26 +36,33 @@ from src.terminal.quiet import silence_libraries
 
 HERE = Path(__file__).parent
 RANKS = ROOT / "outputs" / "attributes"
-DATA = ("datamodule=yes", "datamodule.cold_share=0.1", "model=convex", "model.dim=64")
+DATA = ("datamodule=yes", "datamodule.cold_share=0.1", "context=last", "model=convex", "model.dim=64")
 EPOCHS = 8
 PARTS = "model.parts=[track,artist,tags]"
 SETUPS: Mapping[str, tuple[str, ...]] = {
     "track, artist": (),
-    "tags": (PARTS, "model.prior=false"),
-    "tags, dropout 0.2": (PARTS, "model.prior=false", "model.track_dropout=0.2"),
+    "tags": (PARTS, "model.prior=null"),
+    "tags, dropout 0.2": (PARTS, "model.prior=null", "model.track_dropout=0.2"),
     "tags, renormalised item": (
-        PARTS, "model.prior=false", "model.track_dropout=0.2", "model.unknown.item=renormalise",
+        PARTS, "model.prior=null", "model.track_dropout=0.2", "model.unknown.item=renormalise",
     ),
     "tags, renormalised query": (
-        PARTS, "model.prior=false", "model.track_dropout=0.2", "model.unknown.query=renormalise",
+        PARTS, "model.prior=null", "model.track_dropout=0.2", "model.unknown.query=renormalise",
     ),
     "tags, learned factors": (
-        PARTS, "model.prior=false", "model.track_dropout=0.2", "model.unknown={query: learned, item: learned}",
+        PARTS, "model.prior=null", "model.track_dropout=0.2", "model.unknown={query: learned, item: learned}",
     ),
-    "artist, prior, dropout 0.1": ("model.parts=[track,artist]", "model.prior=true", "model.track_dropout=0.1"),
-    "tags, prior, dropout 0.03": (PARTS, "model.prior=true", "model.track_dropout=0.03"),
-    "tags, prior, dropout 0.1": (PARTS, "model.prior=true", "model.track_dropout=0.1"),
-    "tags, prior, dropout 0.2": (PARTS, "model.prior=true", "model.track_dropout=0.2"),
+    "artist, prior, dropout 0.1": ("model.parts=[track,artist]", "model.prior=added", "model.track_dropout=0.1"),
+    "tags, prior": (PARTS, "model.prior=added"),
+    "tags, prior, even shares": (
+        "model.parts={track: 0.4, artist: 0.4, tags: 0.2}", "model.alpha=null", "model.prior=added",
+        "model.track_dropout=0.03",
+    ),
+    "tags, prior instead, dropout 0.1": (PARTS, "model.prior=instead", "model.track_dropout=0.1"),
+    "tags, prior, numbers 0.3": (PARTS, "model.prior=added", "model.track_dropout=0.03", "model.dropout=0.3"),
+    "tags, prior, dropout 0.03": (PARTS, "model.prior=added", "model.track_dropout=0.03"),
+    "tags, prior, dropout 0.1": (PARTS, "model.prior=added", "model.track_dropout=0.1"),
+    "tags, prior, dropout 0.2": (PARTS, "model.prior=added", "model.track_dropout=0.2"),
 }  # fmt: skip
 """Words of `train.py` by the name of the set-up."""
 OF_QUERIES = tuple(f"{group}_{metric}" for group in NEWNESS for metric in tables.METRICS)
@@ -88,7 +95,8 @@ def train(setup: str, seed: int) -> PairRanker:
     ranker.train()
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(pairs)).split(size):
-            batch = PairBatch.without_history(*(column[rows] for column in columns), torch.zeros_like(rows))
+            previous, following, share = (column[rows] for column in columns)
+            batch = PairBatch.without_history(previous, following, share, torch.zeros_like(rows))
             optimizer.zero_grad()
             ranker.loss(ranker.scorer, batch, ranker.context).backward()
             optimizer.step()
@@ -128,7 +136,7 @@ def run(part: str, setup: str, seed: int) -> None:
 
 def _save(path: Path, values: Mapping[str, np.ndarray]) -> None:
     with path.open("wb") as file:
-        np.savez_compressed(file, **{name: column.astype(np.float32) for name, column in values.items()})
+        np.savez_compressed(file, allow_pickle=False, **{name: np.float32(column) for name, column in values.items()})
 
 
 def append(values: list[str]) -> None:

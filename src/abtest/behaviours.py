@@ -12,7 +12,7 @@ from src.catalog import Catalog
 from src.catalog_files import read_catalog, read_top_tracks
 from src.errors import InputError
 from src.evaluation.choices import KINDS, Behaviour
-from src.recommendations import Recommendations, file_digest
+from src.recommendations import Recommendations, file_digest, new_rows
 
 _NUM_POPULAR = 100
 """Most played tracks among which `popular` chooses."""
@@ -123,7 +123,9 @@ class LogFolder:
         file = Path(given["file"])
         if not file.is_file() or file_digest(file) != given["lists"]:
             return None
-        return self._make(given, Recommendations.read(file, self.catalog), **_SIMULATOR)
+        lists = Recommendations.read(file, self.catalog)
+        new = new_rows(lists.plays, given["exploration_plays"], str(file)) if given.get("exploration") else None
+        return self._make(given, lists, new=new, **_SIMULATOR)
 
     def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour:
         rows, known = _rows_of(folder, self.catalog), None
@@ -136,7 +138,9 @@ class LogFolder:
                 by_row[rows[:-1]] = known
                 known = by_row
             known = Recommendations(rows=known, scores=np.full(known.shape, np.nan, np.float32), users=users)
-        return self._make(given, known, popular=_distinct(_popular_of(folder, rows)), **_SERVICE)
+        new = folder / f"new_{arm}.npy"
+        explored = np.sort(rows[np.load(new, allow_pickle=False)]) if new.is_file() else None
+        return self._make(given, known, popular=_distinct(_popular_of(folder, rows)), new=explored, **_SERVICE)
 
     def _make(
         self,
@@ -146,6 +150,7 @@ class LogFolder:
         fallbacks: tuple[str, ...],
         draws: int,
         popular: np.ndarray | None = None,
+        new: np.ndarray | None = None,
         num_popular: int = _NUM_POPULAR,
     ) -> Behaviour:
         top = self.popular if popular is None else popular
@@ -159,6 +164,8 @@ class LogFolder:
             popular=top[:num_popular],
             fallbacks=tuple(source for source in fallbacks if lists is not None),
             draws=draws,
+            exploration=float(given.get("exploration", 0.0)),
+            new=np.empty(0, np.int64) if new is None else np.asarray(new, np.int64),
         )
 
 

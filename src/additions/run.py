@@ -1,7 +1,7 @@
 """From a finished run and a catalogue to a run folder whose lists have the new tracks."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from src.additions.catalogue import extended_catalogue
 from src.additions.head import extended_scorer, read_checkpoint
 from src.additions.lists import with_new_tracks
+from src.attributes import Attribute
 from src.catalog import Catalog
 from src.catalog_files import write_catalog
+from src.datamodules.attribute_files import attributes_of_catalogue
+from src.datamodules.attribute_settings import RESERVED, attribute_settings
 from src.errors import InputError
 from src.models.contracts import Scorer
 from src.recommendations import Recommendations
@@ -88,6 +91,7 @@ def add_tracks(config: DictConfig, words: Sequence[str], on_block: Callable[[int
     _check_run(files, given, lists)
     catalog = extended_catalogue(_with_source_ids(old, files.path(_LISTS)), Path(str(config.catalogue)))
     num_old = len(old)
+    catalog = replace(catalog, attributes=_attributes(given, catalog, Path(str(config.catalogue))))
     scorer = extended_scorer(_builder(given), read_checkpoint(files.path(_CHECKPOINT)), catalog, num_old)
     with torch.inference_mode():
         queries, items = scorer.query_vectors().float(), scorer.item_vectors().float()
@@ -172,6 +176,21 @@ def _with_source_ids(old: Catalog, path: Path) -> Catalog:
     with path.open(encoding="utf-8") as file:
         ids = [json.loads(line).get("id") for line in file]
     return old if None in ids else replace(old, source_ids=np.array(ids, object))
+
+
+def _attributes(given: DictConfig, catalog: Catalog, path: Path) -> Mapping[str, Attribute]:
+    """The attributes that are parts of the model of the run; their values are in the same order as in the run.
+
+    Raises:
+        InputError: the file of the catalogue lacks one, or it is damaged.
+    """
+    names = [str(name) for name in given.model.get("parts") or () if name not in RESERVED]
+    if not names:
+        return {}
+    of_run = {name: given.datamodule.attributes[name] for name in names}
+    settings = attribute_settings(OmegaConf.to_container(OmegaConf.create(of_run)), given.datamodule.attribute_defaults)
+    ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids
+    return attributes_of_catalogue(path, ids.tolist(), settings)
 
 
 def _builder(given: DictConfig) -> Any:

@@ -4,7 +4,8 @@ N tracks, R rows of a file, W width of a vector. A *text* of an attribute is wha
 separator or as a JSON array, a number, or a JSON array of numbers. NULL is unknown.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from src.attributes import Attribute, Values, Vectors
+from src.catalog_files import read_lines
 from src.datamodules.attribute_settings import AttributeSettings
 from src.datamodules.files import Files, find_files
 from src.datamodules.queries import quoted_name, quoted_text, run
@@ -93,6 +95,40 @@ def read_attributes(
                 found[name] = _from_file(database, name, settings, path)
         _check(name, found[name], most_shared=settings.most_shared, source=shown)
     return found
+
+
+def attributes_of_catalogue(
+    path: Path, ids: Sequence[int | str], attributes: Mapping[str, AttributeSettings]
+) -> dict[str, Attribute]:
+    """Read attributes of the tracks of a `tracks.json` in another order than that of its lines.
+
+    Args:
+        path: the file; `track` is the id of a line. Files of attributes are in the same folder.
+        ids: the ids of the tracks, in the order of their rows; the file has all of them.
+        attributes: the settings by name.
+
+    Returns:
+        The attributes by name.
+
+    Raises:
+        InputError: see `read_attributes`.
+    """
+    records = {record.get("track"): record for _, record in read_lines(path)}
+    table: dict[str, np.ndarray] = {"row": np.arange(len(ids)), "track": np.array([str(one) for one in ids], object)}
+    for name, settings in attributes.items():
+        if settings.file is None:
+            texts = [_text_of(records[one].get(settings.column)) for one in ids]
+            table[f"attribute {name}"] = np.array(texts, object)
+    with duckdb.connect() as database:
+        database.register("columns", table)
+        types = ", ".join(f"CAST({quoted_name(name)} AS VARCHAR) AS {quoted_name(name)}" for name in list(table)[1:])
+        database.execute(f"CREATE TABLE catalogue AS SELECT row, {types} FROM columns")
+        return read_attributes(database, attributes, path, source=str(path))
+
+
+def _text_of(value: object) -> str | None:
+    """A JSON value as the cell of an attribute."""
+    return value if isinstance(value, str | None) else json.dumps(value)
 
 
 def _from_file(database: duckdb.DuckDBPyConnection, name: str, settings: AttributeSettings, path: Path) -> Attribute:
@@ -332,7 +368,7 @@ def _places(
 
 
 def _check(name: str, attribute: Attribute, *, most_shared: int | float, source: str) -> None:
-    """Refuse an attribute that tells nothing, or that has numbers that are none.
+    """Refuse an attribute that no track has, or whose numbers are not finite.
 
     Raises:
         InputError: no track has it, too many tracks share a value, or a number is NaN or infinite.

@@ -5,12 +5,12 @@ N tracks of the catalogue, U users with a list. The rules are those of the servi
 the simulator (`simulation/policies.py`); tests compare them with both.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 
-from src.recommendations import pick_probabilities, redraw_probability
+from src.recommendations import open_new, pick_probabilities, redraw_probability
 
 KINDS = ("lists", "user_lists", "random", "popular", "sticky_artist")
 """The policies whose choices are known."""
@@ -82,6 +82,8 @@ class Behaviour:
         fallbacks: `artist` and `popular`, in the order in which they replace a list without a track left; after them
             any track is drawn.
         draws: how often any track is drawn at most until it is one that the session has not played.
+        exploration: share of the picks from lists that are among new tracks.
+        new: rows of the new tracks, ascending.
     """
 
     policy: str
@@ -93,6 +95,8 @@ class Behaviour:
     popular: Int64[np.ndarray, "P"]
     fallbacks: tuple[str, ...]
     draws: int
+    exploration: float = 0.0
+    new: Int64[np.ndarray, "E"] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def choices(self, users: Int64[np.ndarray, "S"], played: Int64[np.ndarray, "S T"]) -> Choices:
         """Compute the probabilities at some decisions.
@@ -120,6 +124,8 @@ class Behaviour:
             part = np.full((num, tracks.shape[1]), -1), np.zeros((num, tracks.shape[1]))
             part[0][some], part[1][some] = tracks, pick_probabilities(how, is_open)
             parts.append(part)
+            if source == "list" and self.exploration:
+                parts.append(self._explored(part, is_open, played))
             open_decisions = some[~is_open.any(1)]
         rest = np.zeros(num)
         rest[open_decisions] = 1.0
@@ -131,6 +137,25 @@ class Behaviour:
             draws=self.draws,
             num_tracks=len(self.artist_of),
         )
+
+    def _explored(
+        self,
+        part: tuple[Int64[np.ndarray, "S k"], Float64[np.ndarray, "S k"]],
+        is_open: Bool[np.ndarray, "S k"],
+        played: Int64[np.ndarray, "S T"],
+    ) -> tuple[Int64[np.ndarray, "S E"], Float64[np.ndarray, "S E"]]:
+        """Add exploration to the probabilities of lists, in place; returns those of the new tracks outside them."""
+        tracks, probabilities = part
+        is_new = is_open & np.isin(tracks, self.new)
+        avoided = played[:, -1:] if self.pick == "uniform" else played
+        recent = self.artist_of[played[:, max(0, played.shape[1] - self.artist_gap) :]]
+        others = open_new(self.new, avoided, self.artist_of, recent)
+        has_new = np.asarray(is_new.any(1))
+        others &= np.asarray(is_open.any(1) & ~has_new)[:, None]
+        explores = has_new | others.any(1)
+        probabilities[explores] *= 1 - self.exploration
+        probabilities += self.exploration * pick_probabilities(self.pick, is_new)
+        return np.tile(self.new, (len(played), 1)), self.exploration * pick_probabilities("uniform", others)
 
     def _source(
         self, source: str, users: Int64[np.ndarray, "S"], played: Int64[np.ndarray, "S T"]

@@ -7,7 +7,7 @@ an embedding. Scores are dimensionless. `Head` is the base class of every head.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int, Int64
@@ -17,8 +17,10 @@ from torch.autograd.function import once_differentiable
 from src.catalog import Vocabulary
 from src.errors import InputError, check_flag, check_number
 from src.models.contracts import QueryPart
-from src.models.parts import Part, Prior, Unknown, build_part, draw
+from src.models.parts import Lookup, Part, Prior, Unknown, build_part, draw
 
+PRIORS = ("added", "instead")
+"""How what the other parts of a track predict is used; see `CosineMix`."""
 BIAS_UNIT = 0.1
 """Score that one unit of an item bias adds. With 1, one step of Adam would change a bias more than any cosine, and the
 model would learn popularity before anything else."""
@@ -207,9 +209,10 @@ class CosineMix(Head):
     """Convex combination of the cosines of several parts: of the tracks, their artists, and other attributes.
 
     `score = Σ_e α_e·cos(e_prev, e_next)`, where the α_e are at least 0 and sum to 1. Without `parts` these are track
-    and artist: `α·cos(track_prev, track_next) + (1−α)·cos(artist_prev, artist_next)`. Both places of a pair use the
-    same tables. A track or a value that occurs in no training pair has the zero vector. An unknown track is therefore
-    scored by its artist and its other attributes, and if these are unknown too, all its scores are 0.
+    and artist: `α·cos(track_prev, track_next) + (1−α)·cos(artist_prev, artist_next)`. With `shrinkage` the cosines of
+    what was rarely seen are smaller. Both places of a pair use the same tables. A track or a value that occurs in no
+    training pair has the zero vector. An unknown track is therefore scored by its artist and its other attributes, and
+    if these are unknown too, all its scores are 0.
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.
@@ -219,8 +222,8 @@ class CosineMix(Head):
         parts: names of the parts, whose shares are then learned, or the share of each; None for track and artist.
         unknown: what the known parts of a track do where others are unknown, as `query` and as `item`; see `Unknown`.
             Only with `parts`, otherwise `zero`.
-        prior: whether the vector of a track is the sum of its own embedding and of what its other parts predict, and
-            likewise its item bias. An unknown track then has a vector too. Only with `parts`.
+        prior: what the other parts of a track predict for its vector and its item bias is `added` to its own, or used
+            `instead` of them where they are unknown, which needs `track_dropout`; None: not at all. Only with `parts`.
         dim: width of an embedding (D), at least 1.
         init_std: standard deviation of the initial embeddings, above 0. It does not change the initial cosines, but it
             changes how much one optimizer step rotates a vector.
@@ -232,6 +235,8 @@ class CosineMix(Head):
         order_std: standard deviation of the initial offsets that are added to embeddings in the second place of a
             pair, at least 0. Use it for sources where `a, b` and `b, a` differ. With 0 there are no offsets and the
             score is symmetric.
+        shrinkage: length h, at least 0: an embedding v is divided by √(|v|² + h²). The embedding of a track that
+            training shows rarely stays short, therefore its cosines count less. With 0 all cosines count alike.
 
     Raises:
         InputError: an argument is out of range, or the data lack a part.
@@ -245,16 +250,19 @@ class CosineMix(Head):
         fixed_alpha: float | None,
         parts: Mapping[str, float] | Sequence[str] | None,
         unknown: Mapping[str, str],
-        prior: bool,
+        prior: str | None,
         dim: int,
         init_std: float,
         item_bias: bool,
         dropout: int | float,
         track_dropout: int | float,
         order_std: int | float,
+        shrinkage: int | float,
     ) -> None:
         super().__init__(len(vocabulary.catalog))
         check_number("order_std", order_std, least=0)
+        check_number("shrinkage", shrinkage, least=0, hint="0 gives cosines")
+        self._squared = float(shrinkage) ** 2
         check_number("dim", dim, whole=True, least=1)
         shares = _shares_of(alpha, fixed_alpha, parts)
         self._fixed = None if any(share is None for share in shares.values()) else [s for s in shares.values() if s]
@@ -269,7 +277,7 @@ class CosineMix(Head):
         if order_std:
             for part in built.values():
                 part.add_offset(order_std)
-        self.track, self.artist = built.get("track"), built.get("artist")
+        self.track, self.artist = (cast("Lookup | None", built.get(name)) for name in ("track", "artist"))
         self.others = nn.ModuleList(part for name, part in built.items() if name not in ("track", "artist"))
         self.item_bias = _item_bias(vocabulary, item_bias)
         self.dropout = Dropout(dropout)
@@ -281,10 +289,15 @@ class CosineMix(Head):
             )
         # alpha = 0 has no tracks to drop and alpha = 1 no artists to replace them; a sweep over alpha includes both
         self.track_dropout = RowDropout(track_dropout if self.track is not None and num > 1 else 0.0)
-        check_flag("model.prior", prior)
-        has_prior = prior and self._has_parts and self.track is not None and num > 1
-        self.prior = None
-        if has_prior:
+        if prior not in (None, *PRIORS):
+            raise InputError(f"model.prior must be null or one of {', '.join(PRIORS)}, got {prior!r}")
+        if self._has_parts and prior == "instead" and not self.track_dropout.share:
+            raise InputError(
+                "model.prior=instead learns from the tracks that training treats as unseen, and model.track_dropout=0 "
+                "leaves none; use model.track_dropout=0.1, or model.prior=added"
+            )
+        self.prior, self._is_added = None, prior == "added"
+        if prior and self._has_parts and self.track is not None and num > 1:
             self.prior = Prior(dim * (num - 1), dim=dim, init_std=init_std, item_bias=self.item_bias is not None)
         self.unknown_query, self.unknown_item = (
             Unknown(unknown[side] if self._has_parts else "zero", key=f"model.unknown.{side}", num_parts=num)
@@ -296,9 +309,12 @@ class CosineMix(Head):
         others, nothing = iter(self.others), nn.Identity()
         for name in self._names:
             if name == "track":
+                assert self.track is not None
                 yield self.track, self.track_dropout
             else:
-                yield self.artist if name == "artist" else next(others), nothing
+                part = self.artist if name == "artist" else next(others)
+                assert isinstance(part, Part)
+                yield part, nothing
 
     def alpha(self) -> Float[Tensor, ""] | float:
         """Return the share of the track cosine.
@@ -316,6 +332,7 @@ class CosineMix(Head):
         """
         if self._fixed is not None:
             return list(self._fixed)
+        assert self.alpha_logit is not None
         first, *others = torch.sigmoid(self.alpha_logit).unbind()
         shares, rest = [first], 1 - first
         for of_rest in others:
@@ -324,7 +341,7 @@ class CosineMix(Head):
         return [*shares, rest]
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means unit length; a 1 is appended where there is an item bias.
+        """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means `v/√(|v|² + h²)`, and 1 where there is an item bias.
 
         Args:
             rows: rows of the tracks.
@@ -349,14 +366,15 @@ class CosineMix(Head):
         return mixed if bias is None else torch.cat([mixed, BIAS_UNIT * bias[:, None]], dim=-1)
 
     def query_parts(self) -> Mapping[str, QueryPart]:
-        """Name the parts of a query vector, such as `track` of length √α and `artist` of length √(1−α).
+        """Name the parts of a query vector: without shrinkage `track` of length √α and `artist` of length √(1−α).
 
         Returns:
             The parts.
         """
         parts, start = {}, 0
         for name, share in zip(self._names, self.shares(), strict=True):
-            parts[name] = QueryPart(slice(start, start + self._dim), share**0.5)
+            length = None if self._squared else share**0.5  # shrunk vectors have lengths of their own
+            parts[name] = QueryPart(slice(start, start + self._dim), length)
             start += self._dim
         return parts
 
@@ -364,17 +382,20 @@ class CosineMix(Head):
         self, rows: Int[Tensor, "B"], *, in_second_place: bool
     ) -> tuple[list[Float[Tensor, "B D"]], Float[Tensor, "B"] | None]:
         """The unit vectors of each part; and the item bias, in the second place and where there is one."""
-        has_bias = in_second_place and self.item_bias is not None
-        bias = self.item_bias(rows) if has_bias else None
+        bias = self.item_bias(rows) if in_second_place and self.item_bias is not None else None
         found = [(part.vectors(rows, in_second_place=in_second_place), left_out) for part, left_out in self._parts()]
         if self.prior is None:
-            return [_unit(left_out(vectors)) for vectors, left_out in found], bias
+            return [_unit(left_out(vectors), self._squared) for vectors, left_out in found], bias
         vectors, place = [vectors for vectors, _ in found], self._names.index("track")
         kept = self.track_dropout(torch.ones_like(vectors[place][:, :1]))
-        units = [_unit(vector) for vector in vectors[:place] + vectors[place + 1 :]]
+        units = [_unit(vector, self._squared) for vector in vectors[:place] + vectors[place + 1 :]]
         of_track, of_bias = self.prior(units)
-        units.insert(place, _unit(vectors[place] * kept + of_track))
-        return units, bias if bias is None or of_bias is None else bias * kept[:, 0] + of_bias
+        own = vectors[place] * kept
+        used = torch.ones_like(kept) if self._is_added else (own == 0).all(-1, keepdim=True).to(own.dtype)
+        units.insert(place, _unit(own + used * of_track, self._squared))
+        if bias is not None and of_bias is not None:
+            bias = bias * kept[:, 0] + used[:, 0] * of_bias
+        return units, bias
 
     def _mix(self, units: Sequence[Float[Tensor, "B D"]], unknown: Unknown) -> Float[Tensor, "B W"]:
         shares = self.shares()
@@ -396,7 +417,7 @@ class CosineMix(Head):
         score = torch.zeros(len(previous), device=previous.device)
         for (part, left_out), share in zip(self._parts(), self.shares(), strict=True):
             first, second = part.pair(previous, following)
-            score = score + share * _cosine(left_out(first), left_out(second), self.dropout)
+            score = score + share * _cosine(left_out(first), left_out(second), self.dropout, self._squared)
         return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
 
     def artist_vectors(self) -> Float[Tensor, "A D"] | None:
@@ -405,7 +426,7 @@ class CosineMix(Head):
         Returns:
             Artist vectors; None for `model=track`, which has no artists.
         """
-        return None if self.artist is None else _unit(self.artist.weight)
+        return None if self.artist is None else _unit(self.artist.weight, self._squared)
 
     def logged(self) -> Mapping[str, float]:
         """Report the share of the track cosine, and with `parts` that of each part.
@@ -426,9 +447,9 @@ def _shares_of(
     Raises:
         InputError: they are out of range, do not sum to 1, or contradict one another.
     """
-    is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    number = alpha if isinstance(alpha, int | float) and not isinstance(alpha, bool) else None
     if parts is None:
-        if not (alpha == "learned" or (is_number and 0 <= alpha <= 1)):
+        if not (alpha == "learned" or (number is not None and 0 <= number <= 1)):
             raise InputError(
                 f"alpha must lie in [0, 1] or be learned, got {alpha}; use model=artist for 0, model=track for 1"
             )
@@ -437,7 +458,7 @@ def _shares_of(
                 f"alpha={alpha} contradicts this model, which is alpha={fixed_alpha} by definition; "
                 f"use model=convex model.alpha={alpha}"
             )
-        return {"track": None, "artist": None} if alpha == "learned" else {"track": alpha, "artist": 1 - alpha}
+        return {"track": None, "artist": None} if number is None else {"track": number, "artist": 1 - number}
     if fixed_alpha is not None:
         raise InputError(f"model.parts contradicts this model, which is alpha={fixed_alpha}; use model=convex with it")
     if isinstance(parts, str) or not isinstance(parts, Mapping | Sequence) or len(parts) < 2:
@@ -460,7 +481,7 @@ def _shares_of(
     total = math.fsum(parts.values())
     if abs(total - 1) > 1e-6:
         raise InputError(f"the weights of model.parts must sum to 1, got {total:.9g}; change one of them")
-    if is_number and alpha != parts.get("track", 0):
+    if number is not None and alpha != parts.get("track", 0):
         raise InputError(
             f"model.alpha={alpha} contradicts model.parts, where the tracks have {parts.get('track', 0)}; leave out one"
         )
@@ -560,32 +581,35 @@ def _with_bias(vectors: Float[Tensor, "B W"], bias: Biases | None, rows: Int[Ten
 
 
 class _Unit(torch.autograd.Function):
-    """Vectors divided by their lengths; zero stays zero. `F.normalize` takes eight times as long in training."""
+    """Vectors divided by √(|v|² + h²); zero stays zero. `F.normalize` takes eight times as long in training."""
 
     @staticmethod
-    def forward(ctx: Any, vectors: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        one_over_length = (vectors * vectors).sum(dim=-1, keepdim=True).clamp_(min=1e-24).rsqrt_()
+    def forward(ctx: Any, vectors: Float[Tensor, "B D"], squared: float) -> Float[Tensor, "B D"]:
+        one_over_length = (vectors * vectors).sum(dim=-1, keepdim=True).add_(squared).clamp_(min=1e-24).rsqrt_()
         unit = vectors * one_over_length
         ctx.save_for_backward(unit, one_over_length)
         return unit
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    def backward(ctx: Any, gradient: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B D"], None]:
         unit, one_over_length = ctx.saved_tensors
         along = (unit * gradient).sum(dim=-1, keepdim=True)
-        return torch.addcmul(gradient, unit, along, value=-1).mul_(one_over_length)
+        return torch.addcmul(gradient, unit, along, value=-1).mul_(one_over_length), None
 
 
-_unit: Callable[[Tensor], Tensor] = _Unit.apply
+_unit: Callable[[Tensor, float], Tensor] = _Unit.apply
 
 
-def _cosine(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: Dropout) -> Float[Tensor, "B"]:
-    """Cosine of each pair, 0 where a vector is zero. Takes half the time of normalising both vectors first."""
+def _cosine(
+    first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: Dropout, squared: float
+) -> Float[Tensor, "B"]:
+    """The product of the vectors of `_unit`, of each pair. Takes half the time of dividing both vectors first."""
     dot = torch.linalg.vecdot
     with torch.autocast(first.device.type, enabled=False):  # these squares are too small for half precision
         dropped = dot(dropout(first), dropout(second))
-        cosine: Tensor = dropped * (dot(first, first) * dot(second, second)).clamp(min=1e-24).rsqrt()
+        lengths = (dot(first, first) + squared) * (dot(second, second) + squared)
+        cosine: Tensor = dropped * lengths.clamp(min=1e-24).rsqrt()
     return cosine
 
 

@@ -29,6 +29,8 @@ class ReleaseRequest:
         experiment: name of the experiment.
         pick: how arms without a `pick` of their own pick from their lists.
         artist_gap: gap of arms without one of their own.
+        exploration: share of the picks among new tracks, of arms without one of their own.
+        exploration_plays: tracks with fewer plays in training are new, for arms without one of their own.
         context: `last` or `session` for arms without one of their own; None for that of their training run.
         num_lists: number of last tracks whose lists are searched with `session`.
         max_tracks: number of tracks of a session that are remembered.
@@ -50,6 +52,8 @@ class ReleaseRequest:
     world: Callable[[], Any]
     locate: Callable[[str], Path]
     provenance: Callable[[], Mapping[str, str]]
+    exploration: float = 0.0
+    exploration_plays: int = 1
 
     @classmethod
     def of(
@@ -67,6 +71,8 @@ class ReleaseRequest:
             experiment="" if given["experiment_name"] is None else str(given["experiment_name"]),
             pick=given["pick"],
             artist_gap=given["artist_gap"],
+            exploration=given["exploration"],
+            exploration_plays=given["exploration_plays"],
             context=given["arm_context"],
             num_lists=given["num_lists"],
             max_tracks=given["sessions"]["max_tracks"],
@@ -96,6 +102,8 @@ class ReleaseRequest:
             experiment=self.experiment,
             pick=self.pick,
             artist_gap=self.artist_gap,
+            exploration=self.exploration,
+            exploration_plays=self.exploration_plays,
             context=self.context,
             num_lists=self.num_lists,
             max_tracks=self.max_tracks,

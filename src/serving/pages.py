@@ -99,6 +99,7 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
             name: {"recommender": arm.recommender, "policy": arm.policy}
             | ({"pick": arm.pick, "artist_gap": arm.artist_gap} if arm.has_lists else {})
             | ({"context": arm.context, "num_lists": arm.num_lists} if arm.is_of_session else {})
+            | (_exploration(release, name) if arm.exploration else {})
             for name, arm in release.arms.items()
         }
         return {"experiment": release.experiment, "arms": arms, "version": release.version, "tracks": len(release)}
@@ -140,6 +141,13 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
         return PlainTextResponse(exposition(state.workers), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def _exploration(release: Release, arm: str) -> dict[str, Any]:
+    """How an arm explores, and how many tracks are new."""
+    given = release.arms[arm]
+    num = {"exploration_plays": given.exploration_plays, "new_tracks": len(release.new[arm])}
+    return {"exploration": given.exploration, **num}
 
 
 def _row(release: Release, track: int) -> int:

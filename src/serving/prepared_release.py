@@ -12,7 +12,7 @@ from src.assignment import check_arms
 from src.catalog import Catalog
 from src.catalog_files import read_catalog, read_top_tracks
 from src.errors import InputError
-from src.recommendations import Recommendations, has_lists_of_users
+from src.recommendations import Recommendations, check_exploration, has_lists_of_users, new_rows
 from src.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
 from src.serving.release import LISTS, POLICIES, Arm, write_release
 from src.session_vectors import FILE, SessionVectors, context_of
@@ -49,6 +49,8 @@ def prepare_release(
     experiment: str,
     pick: str,
     artist_gap: int,
+    exploration: float = 0.0,
+    exploration_plays: int = 1,
     context: str | None,
     num_lists: int,
     max_tracks: int,
@@ -63,10 +65,12 @@ def prepare_release(
 
     Args:
         arms: for each arm the name of a recommender, or a mapping with `recommender` and optionally `pick`,
-            `artist_gap`, `context` and `num_lists`.
+            `artist_gap`, `exploration`, `exploration_plays`, `context` and `num_lists`.
         experiment: name of the experiment.
         pick: how arms without a `pick` of their own pick from their lists.
         artist_gap: gap of arms without one of their own.
+        exploration: share of the picks among new tracks, for arms without one of their own.
+        exploration_plays: tracks with fewer plays in training are new, for arms without one of their own.
         context: `last` or `session` for arms without one of their own; None for that of their training run.
         num_lists: number of last tracks whose lists are searched with `session`, for arms without one of their own.
         max_tracks: number of tracks of a session that are remembered; no `artist_gap` can be larger.
@@ -87,6 +91,7 @@ def prepare_release(
     checked: dict[str, Arm] = {}
     files: dict[str, Path] = {}
     defaults = {"pick": pick, "artist_gap": artist_gap, "context": context, "num_lists": num_lists}
+    defaults |= {"exploration": exploration, "exploration_plays": exploration_plays}
     for arm in check_arms(arms):
         where = _where(arm, arms)
         checked[arm], file = _arm(where, arms[arm], defaults, locate)
@@ -97,7 +102,7 @@ def prepare_release(
             )
         if file is not None:
             files[arm] = file
-    if not files and (setting := _pick_setting({**defaults, "num_lists": None})):
+    if not files and (setting := _pick_setting({**defaults, "num_lists": None, "exploration_plays": None})):
         raise InputError(f"{setting} applies to lists, and no arm has any; leave it out, or give an arm {FILES}")
     catalog, top_tracks, lists = _catalogue(files, tracks, world)
     if not len(top_tracks) and any(arm.policy == "popular" for arm in checked.values()):
@@ -109,6 +114,9 @@ def prepare_release(
             raise InputError(
                 f"{_where(arm, arms)}: context=session needs lists of tracks, and {files[arm]} has lists of users"
             )
+    for arm, file in files.items():
+        if checked[arm].exploration:
+            new_rows(lists[arm].plays, checked[arm].exploration_plays, f"{_where(arm, arms)}: {file}")
     vectors = {
         arm: _vectors(_where(arm, arms), file.with_name(FILE), catalog, checked[arm], max_tracks)
         for arm, file in files.items()
@@ -156,6 +164,8 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
         raise InputError(f"{where}: {wrong[0]!r} is not a setting of an arm; its settings are {known}")
     settings = {**defaults, **own}
     how = {"pick": str(settings["pick"]), "artist_gap": settings["artist_gap"]}
+    explores = {key: settings[key] for key in ("exploration", "exploration_plays")}
+    check_exploration(**explores)
     named = parse_name(name)
     if named.kind == "word":
         if name not in _WORDS:
@@ -170,12 +180,14 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
     if found == "last" and "num_lists" in own:
         raise InputError(f"{where}: num_lists={own['num_lists']} applies to context=session alone; leave it out")
     how |= {"context": found, "num_lists": settings["num_lists"]} if found == "session" else {}
+    how |= explores if explores["exploration"] else {}
     return Arm(recommender=name, policy="lists", **how), file
 
 
 def _pick_setting(settings: Mapping[str, Any]) -> str:
     """The first setting of how to pick that is not the default, as it is typed; empty where there is none."""
     defaults = {"pick": "uniform", "artist_gap": 0, "context": None, "num_lists": None}
+    defaults |= {"exploration": 0, "exploration_plays": None}
     return next((f"{key}={settings[key]}" for key in defaults if settings.get(key, defaults[key]) != defaults[key]), "")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from src.assignment import salt_of, treatment
-from src.recommendations import pick, pick_probability, redraw_probability
+from src.recommendations import open_new, pick, pick_probability, redraw_probability, split_draws
 from src.serving.release import LISTS, Arm, Release
 from src.session_vectors import Candidates, union
 
@@ -65,7 +65,9 @@ class Recommender:
             for arm, given in release.arms.items()
         }
         self._num_kept = {  # as many as a list has; the best one suffices where it is always picked
-            arm: 1 if given.pick == "ranked" and not given.artist_gap else release.lists[arm].shape[1]
+            arm: 1
+            if given.pick == "ranked" and not (given.artist_gap or given.exploration)
+            else release.lists[arm].shape[1]
             for arm, given in release.arms.items()
             if given.is_of_session
         }
@@ -101,11 +103,12 @@ class Recommender:
         if given.has_lists:
             if given.is_of_session:
                 candidates = self.candidates(arm, *self.newest_first(session, shares), self._num_kept[arm]).rows[0]
-                if len(candidates) == 1 and candidates[0] >= 0:
+                if len(candidates) == 1 and candidates[0] >= 0 and not given.exploration:
                     return Next(int(candidates[0]), None, 1.0)
             else:
                 candidates = self.release.candidates(arm, user, row)
-            following, propensity = self._from_list(candidates, given, heard, session)
+            choose = self._exploring if given.exploration else self._from_list
+            following, propensity = choose(candidates, arm, heard, session, row)
             if following >= 0:
                 return Next(following, None, propensity)
         for source in _SOURCES[given.policy]:
@@ -158,24 +161,66 @@ class Recommender:
     def _from_list(
         self,
         candidates: Int32[np.ndarray, "K"],
+        arm: str,
+        heard: Int64[np.ndarray, "n"],
+        session: Int64[np.ndarray, "m"],
+        row: int,  # noqa: ARG002 - `_exploring` needs it
+    ) -> tuple[int, float]:
+        """Row of a candidate and its probability; -1 if none is left."""
+        given = self.release.arms[arm]
+        if given.pick == "uniform" and not given.artist_gap:  # a short list is padded at its end
+            return self._draw(candidates if candidates[-1] >= 0 else candidates[candidates >= 0])
+        is_open = self._open(candidates, given, heard, session)
+        places = pick(given.pick, is_open[None], np.array([self._rng.random()]))
+        if places[0] < 0:
+            return -1, 0.0
+        is_certain = given.pick == "ranked"
+        propensity = 1.0 if is_certain else float(pick_probability(given.pick, is_open[None], places)[0])
+        return int(candidates[places[0]]), propensity
+
+    def _exploring(
+        self,
+        candidates: Int32[np.ndarray, "K"],
+        arm: str,
+        heard: Int64[np.ndarray, "n"],
+        session: Int64[np.ndarray, "m"],
+        row: int,
+    ) -> tuple[int, float]:
+        """As `_from_list`, but a share of the picks is among new tracks: those of the list, or all if it has none."""
+        given, new = self.release.arms[arm], self.release.new[arm]
+        is_open = self._open(candidates, given, heard, session)
+        if not is_open.any():
+            return -1, 0.0
+        explores, draws = split_draws(np.array([self._rng.random()]), given.exploration)
+        is_new = is_open & np.isin(candidates, new)
+        if is_new.any():
+            places = pick(given.pick, (is_new if explores[0] else is_open)[None], draws)
+            usual, explored = (pick_probability(given.pick, flags[None], places)[0] for flags in (is_open, is_new))
+            return int(candidates[places[0]]), float((1 - given.exploration) * usual + given.exploration * explored)
+        avoided = self._rows_of(heard) if len(heard) else np.array([row])
+        artists = self._artists_of(session[-given.artist_gap :]) if given.artist_gap else _NO_TRACKS
+        others = open_new(new, avoided[None], self.release.artist_of, artists[None])
+        share = given.exploration if others.any() else 0.0
+        if explores[0] and share:
+            place = pick("uniform", others, draws)
+            return int(new[place[0]]), share / int(others.sum())
+        places = pick(given.pick, is_open[None], draws)
+        return int(candidates[places[0]]), (1 - share) * float(pick_probability(given.pick, is_open[None], places)[0])
+
+    def _open(
+        self,
+        candidates: Int32[np.ndarray, "K"],
         arm: Arm,
         heard: Int64[np.ndarray, "n"],
         session: Int64[np.ndarray, "m"],
-    ) -> tuple[int, float]:
-        """Row of a candidate and its probability; -1 if none is left."""
-        if arm.pick == "uniform" and not arm.artist_gap:  # a short list is padded at its end
-            return self._draw(candidates if candidates[-1] >= 0 else candidates[candidates >= 0])
-        is_open = (candidates >= 0) & ~self._is_heard(candidates, heard)
-        if arm.artist_gap:
-            artists = self._artists_of(session[-arm.artist_gap :])
-            is_spaced = is_open & ~(self.release.artist_of[candidates][:, None] == artists).any(1)
-            is_open = is_spaced if is_spaced.any() else is_open
-        places = pick(arm.pick, is_open[None], np.array([self._rng.random()]))
-        if places[0] < 0:
-            return -1, 0.0
-        is_certain = arm.pick == "ranked"
-        propensity = 1.0 if is_certain else float(pick_probability(arm.pick, is_open[None], places)[0])
-        return int(candidates[places[0]]), propensity
+    ) -> Bool[np.ndarray, "K"]:
+        """Which candidates may be picked."""
+        is_open: Bool[np.ndarray, K] = (candidates >= 0) & ~self._is_heard(candidates, heard)
+        if not arm.artist_gap:
+            return is_open
+        artists = self._artists_of(session[-arm.artist_gap :])
+        is_spaced: Bool[np.ndarray, K] = is_open & ~(self.release.artist_of[candidates][:, None] == artists).any(1)
+        return is_spaced if is_spaced.any() else is_open
 
     def _draw(self, tracks: Int32[np.ndarray, "n"]) -> tuple[int, float]:
         """A random one of the rows and its probability; -1 if there is none."""
@@ -187,10 +232,13 @@ class Recommender:
             return np.zeros(len(rows), bool)
         return np.asarray((self.release.track_ids[rows][:, None] == heard).any(1))
 
-    def _artists_of(self, tracks: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "m"]:
-        """Artists of raw ids; ids that are not in this release are left out, because a session may be older."""
+    def _rows_of(self, tracks: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "m"]:
+        """Rows of raw ids; ids that are not in this release are left out, because a session may be older."""
         rows = self.release.track_ids.searchsorted(tracks).clip(max=len(self.release) - 1)
-        return np.asarray(self.release.artist_of[rows[self.release.track_ids[rows] == tracks]])
+        return np.asarray(rows[self.release.track_ids[rows] == tracks])
+
+    def _artists_of(self, tracks: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "m"]:
+        return np.asarray(self.release.artist_of[self._rows_of(tracks)])
 
     def _others(self, row: int) -> Int32[np.ndarray, "n"]:
         tracks = self.release.artist_tracks(row)

@@ -1,7 +1,7 @@
 """A release: everything that a service answers from, as a folder of arrays that are mapped into memory.
 
-N tracks of the catalogue, A artists, K candidates of a list, P popular tracks, Q lists. Rows are in the order of the
-raw ids.
+N tracks of the catalogue, M new ones, A artists, K candidates of a list, P popular tracks, Q lists. Rows are in the
+order of the raw ids.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int32, Int64, UInt8
 
 from src.catalog import Catalog
 from src.errors import InputError, check_number
-from src.recommendations import PICKS, Recommendations
+from src.recommendations import PICKS, Recommendations, check_exploration, new_rows
 from src.session_vectors import CONTEXTS, SessionVectors
 
 HEAD = "release.json"
@@ -44,9 +44,11 @@ class Arm:
         context: `last`: the list of the last track; `session`: the best for the session, of the lists of the last
             tracks. It applies to lists of tracks only.
         num_lists: number of last tracks whose lists are searched, with `session`.
+        exploration: share of the picks that are among new tracks; it applies to lists of tracks only.
+        exploration_plays: tracks with fewer plays in training are new.
 
     Raises:
-        InputError: `pick` or `context` is not one of them, or `artist_gap` or `num_lists` is out of range.
+        InputError: `pick` or `context` is not one of them, or another setting is out of range.
     """
 
     recommender: str
@@ -55,6 +57,8 @@ class Arm:
     artist_gap: int = 0
     context: str = "last"
     num_lists: int = 1
+    exploration: float = 0.0
+    exploration_plays: int = 1
 
     def __post_init__(self) -> None:
         if self.pick not in PICKS:
@@ -64,6 +68,7 @@ class Arm:
         if self.context not in CONTEXTS:
             raise InputError(f"context must be one of {', '.join(CONTEXTS)}, got {self.context!r}")
         check_number("num_lists", self.num_lists, whole=True, least=1, most=MOST_LISTS)
+        check_exploration(self.exploration, self.exploration_plays)
 
     @property
     def has_lists(self) -> bool:
@@ -77,8 +82,9 @@ class Arm:
 
     def record(self) -> dict[str, Any]:
         """As JSON. What older versions do not know is there only where it is used, so that versions stay the same."""
-        given = asdict(self)
-        return given if self.is_of_session else {k: v for k, v in given.items() if k not in ("context", "num_lists")}
+        unused = set() if self.is_of_session else {"context", "num_lists"}
+        unused |= set() if self.exploration else {"exploration", "exploration_plays"}
+        return {key: value for key, value in asdict(self).items() if key not in unused}
 
 
 def write_release(
@@ -123,6 +129,9 @@ def write_release(
         arrays[f"lists_{arm}"] = row_of[recommendations.rows[order]]
         if not np.isnan(recommendations.scores).all():
             arrays[f"scores_{arm}"] = recommendations.scores[order]
+        if arms[arm].exploration:
+            new = new_rows(recommendations.plays, arms[arm].exploration_plays, arms[arm].recommender)
+            arrays[f"new_{arm}"] = np.sort(row_of[new]).astype(np.int64)
     for arm, of_arm in vectors.items():
         arrays |= {f"{name}_{arm}": array for name, array in of_arm.in_order(order).arrays().items()}
     digests = {}
@@ -226,6 +235,9 @@ class Release:
                 arm: (arrays[f"users_{arm}"], arrays[f"lists_{arm}"])
                 for arm, given in self.arms.items()
                 if given.policy == "user_lists"
+            }
+            self.new: dict[str, Int64[np.ndarray, M]] = {
+                arm: arrays[f"new_{arm}"] for arm, given in self.arms.items() if given.exploration
             }
             self._scores: dict[str, Float32[np.ndarray, "N K"]] = {
                 arm: arrays[f"scores_{arm}"] for arm in self.lists if f"scores_{arm}" in arrays

@@ -17,7 +17,18 @@ from jaxtyping import Bool, Float64, Int32, Int64
 from scipy.special import expit
 
 from src.errors import InputError, check_number
-from src.recommendations import PICKS, Recommendations, file_digest, pick, pick_probability, redraw_probability
+from src.recommendations import (
+    PICKS,
+    Recommendations,
+    check_exploration,
+    file_digest,
+    new_rows,
+    open_new,
+    pick,
+    pick_probability,
+    redraw_probability,
+    split_draws,
+)
 from src.simulation.listener import WHOLE, Crowd
 from src.simulation.neighbours import nearest
 from src.simulation.world import World
@@ -196,6 +207,9 @@ class Lists(Policy):
         pick: `uniform` among the K tracks, as in the service of 2023; `ranked` (best first) or `weighted` (by 1 / rank)
             never repeat a track within a session.
         artist_gap: artists of this many last tracks are skipped if the list has tracks of others, 0 to 1000.
+        exploration: share of the picks that are among new tracks, in [0, 0.5]: those of the list, or, where it has none
+            that may be picked, all new tracks, uniformly.
+        exploration_plays: tracks with fewer plays in training are new, at least 1.
         world: the world whose tracks are recommended; the file must be of its catalogue.
 
     Raises:
@@ -204,7 +218,16 @@ class Lists(Policy):
 
     is_stateless = True
 
-    def __init__(self, *, path: str, pick: str, artist_gap: int, world: World) -> None:
+    def __init__(
+        self,
+        *,
+        path: str,
+        pick: str,
+        artist_gap: int,
+        exploration: int | float = 0.0,
+        exploration_plays: int = 1,
+        world: World,
+    ) -> None:
         super().__init__(world=world)
         hint = "0 switches it off"
         check_number("recommendations.artist_gap", artist_gap, whole=True, least=0, most=1000, hint=hint)
@@ -217,6 +240,11 @@ class Lists(Policy):
                 f"{path} has lists of other users, for example {given.users[0]}, and of none of the {len(users)} "
                 "listeners of this world; use lists of its users"
             )
+        check_exploration(exploration, exploration_plays, prefix="recommendations.")
+        self.exploration, self._exploration_plays = exploration, exploration_plays
+        self._new = new_rows(given.plays, exploration_plays, path) if exploration else np.empty(0, np.int64)
+        self._is_new = np.zeros(len(world.catalog) + 1, bool)  # the last one is for -1
+        self._is_new[self._new] = True
         self._digest = file_digest(Path(path))
         self.is_of_users = given.users is not None
         self.lists = (given.of_users(users) if self.is_of_users else given.rows).astype(np.int32)
@@ -246,8 +274,24 @@ class Lists(Policy):
             Row of one track for each session, shape `[S]`; -1 where the list has none left.
         """
         candidates, available = self._open(crowd)
-        places = pick(self.how, available, draws)
-        return np.where(places < 0, -1, candidates[np.arange(len(crowd)), places]).astype(np.int64)
+        if not self.exploration:
+            places = pick(self.how, available, draws)
+            return np.where(places < 0, -1, candidates[np.arange(len(crowd)), places]).astype(np.int64)
+        explores, draws = split_draws(draws, self.exploration)
+        is_new = available & self._is_new[candidates]
+        has_new = is_new.any(1)
+        places = pick(self.how, np.where((explores & has_new)[:, None], is_new, available), draws)
+        tracks = np.where(places < 0, -1, candidates[np.arange(len(crowd)), places]).astype(np.int64)
+        elsewhere = np.flatnonzero(explores & ~has_new & (places >= 0))
+        found = pick("uniform", self._open_new(crowd, elsewhere), draws[elsewhere])
+        tracks[elsewhere[found >= 0]] = self._new[found[found >= 0]]
+        return tracks
+
+    def _open_new(self, crowd: Crowd, which: Int64[np.ndarray, "s"]) -> Bool[np.ndarray, "s M"]:
+        """Which of all new tracks some sessions may get."""
+        played = crowd.tracks[-1:, which] if self.how == "uniform" else crowd.tracks[:, which]
+        recent = crowd.artists[len(crowd.artists) - min(self._artist_gap, len(crowd.artists)) :, which]
+        return open_new(self._new, played.T.astype(np.int64), self.world.catalog.artist_of, recent.T.astype(np.int64))
 
     def _open(self, crowd: Crowd) -> tuple[Int32[np.ndarray, "S K"], Bool[np.ndarray, "S K"]]:
         """The candidates of each session, and which of their places may be picked."""
@@ -279,12 +323,35 @@ class Lists(Policy):
             is_heard = (played == tracks[empty]).any(0)
             redrawn = redraw_probability(num_tracks, num_heard, is_heard, _MAX_DRAWS + 1)
             probability[empty] = 1 / num_tracks if self.how == "uniform" else redrawn
+        if self.exploration:
+            explored = self._explored(crowd, candidates, available, tracks, probability)
+            probability = (1 - self.exploration) * probability + self.exploration * explored
         return probability
+
+    def _explored(
+        self,
+        crowd: Crowd,
+        candidates: Int32[np.ndarray, "S K"],
+        available: Bool[np.ndarray, "S K"],
+        tracks: Int64[np.ndarray, "S"],
+        otherwise: Float64[np.ndarray, "S"],
+    ) -> Float64[np.ndarray, "S"]:
+        """The probability of given tracks where the pick explores; `otherwise` where no new track may be picked."""
+        is_new = available & self._is_new[candidates]
+        is_chosen = is_new & (candidates == tracks[:, None])
+        explored = pick_probability(self.how, is_new, np.where(is_chosen.any(1), is_chosen.argmax(1), -1))
+        elsewhere = np.flatnonzero(available.any(1) & ~is_new.any(1))
+        is_open = self._open_new(crowd, elsewhere)
+        of_all = (is_open & (self._new == tracks[elsewhere, None])).any(1) / np.maximum(is_open.sum(1), 1)
+        explored[elsewhere] = np.where(is_open.any(1), of_all, otherwise[elsewhere])
+        return np.where(available.any(1), explored, otherwise)
 
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations; `file` is where the lists were, `lists` is a digest of that file."""
         policy = "user_lists" if self.is_of_users else "lists"
-        how = {"pick": self.how, "artist_gap": self._artist_gap}
+        how: dict[str, Any] = {"pick": self.how, "artist_gap": self._artist_gap}
+        if self.exploration:
+            how |= {"exploration": self.exploration, "exploration_plays": self._exploration_plays}
         return {"policy": policy, **how, "file": self._file, "lists": self._digest}
 
 

@@ -22,13 +22,25 @@ MOST_LISTS = 20
 """Largest number of last tracks whose lists are searched, as in the service."""
 
 
-def recommended(*, path: str, pick: str, artist_gap: int, context: str | None, num_lists: int, world: World) -> Lists:
+def recommended(
+    *,
+    path: str,
+    pick: str,
+    artist_gap: int,
+    exploration: int | float = 0.0,
+    exploration_plays: int = 1,
+    context: str | None,
+    num_lists: int,
+    world: World,
+) -> Lists:
     """The policy of a recommendations file: lists of the last track, or the session as the query.
 
     Args:
         path: a `recommendations.jsonl`.
         pick: see `Lists`.
         artist_gap: see `Lists`.
+        exploration: see `Lists`.
+        exploration_plays: see `Lists`.
         context: `last` or `session`; None for that of the training run, which is in its `vectors.npz` beside the file.
         num_lists: see `SessionLists`.
         world: the world whose tracks are recommended.
@@ -39,10 +51,12 @@ def recommended(*, path: str, pick: str, artist_gap: int, context: str | None, n
     Raises:
         InputError: the file or its vectors cannot be read, or a setting is out of range.
     """
-    lists = Lists(path=path, pick=pick, artist_gap=artist_gap, world=world)
+    how: dict[str, Any] = {"path": path, "pick": pick, "artist_gap": artist_gap, "world": world}
+    how |= {"exploration": exploration, "exploration_plays": exploration_plays}
+    lists = Lists(**how)
     if context_of("recommendations", context, Path(path)) == "last" or (context is None and lists.is_of_users):
         return lists
-    return SessionLists(path=path, pick=pick, artist_gap=artist_gap, num_lists=num_lists, world=world)
+    return SessionLists(**how, num_lists=num_lists)
 
 
 class SessionLists(Lists):
@@ -55,6 +69,8 @@ class SessionLists(Lists):
         path: a `recommendations.jsonl` with `vectors.npz` beside it.
         pick: see `Lists`.
         artist_gap: see `Lists`.
+        exploration: see `Lists`; the list is that of the K best.
+        exploration_plays: see `Lists`.
         num_lists: number of last tracks whose lists are searched.
         world: the world whose tracks are recommended; both files must be of its catalogue.
 
@@ -62,15 +78,32 @@ class SessionLists(Lists):
         InputError: a file cannot be read, or is for another catalogue, or a setting is out of range.
     """
 
-    def __init__(self, *, path: str, pick: str, artist_gap: int, num_lists: int, world: World) -> None:
-        super().__init__(path=path, pick=pick, artist_gap=artist_gap, world=world)
+    def __init__(
+        self,
+        *,
+        path: str,
+        pick: str,
+        artist_gap: int,
+        exploration: int | float = 0.0,
+        exploration_plays: int = 1,
+        num_lists: int,
+        world: World,
+    ) -> None:
+        super().__init__(
+            path=path,
+            pick=pick,
+            artist_gap=artist_gap,
+            exploration=exploration,
+            exploration_plays=exploration_plays,
+            world=world,
+        )
         check_number("recommendations.num_lists", num_lists, whole=True, least=1, most=MOST_LISTS)
         if self.is_of_users:
             raise InputError(f"context=session needs lists of tracks, and {path} has lists of users")
         file = Path(path).with_name(FILE)
         self._vectors, self._num_lists = SessionVectors.read(file, world.catalog), num_lists
         self._vectors_digest = file_digest(file)
-        self._num_kept = 1 if pick == "ranked" and not artist_gap else self.lists.shape[1]
+        self._num_kept = 1 if pick == "ranked" and not (artist_gap or exploration) else self.lists.shape[1]
         self._known = np.empty((0, self._num_kept), np.int32)
         self._known_at = np.empty((0, 2), np.int64)
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import pytest
 from src.abtest.behaviours import LogFolder
 from src.catalog_files import write_catalog
 from src.errors import InputError
+from src.evaluation.choices import Behaviour
 from src.recommendations import Recommendations
 from src.serving.recommender import Recommender
 from src.session_vectors import FILE
-from src.simulation.policies import Oracle, Popular, Random, StickyArtist
+from src.simulation.policies import Lists, Oracle, Popular, Random, StickyArtist
 from src.simulation.session_lists import SessionLists
 from src.simulation.world import World
 from tests.abtest.played import lists, neighbours, simulate
@@ -52,6 +54,41 @@ def test_a_release_of_the_simulator_describes_its_arms(world: World, tmp_path: P
     assert folder.behaviour(text("T3"), release) is None, "the file is another one now"
     file.unlink()
     assert folder.behaviour(text("T3"), release) is None
+
+
+def test_what_an_arm_explored_is_known_from_the_log(world: World, tmp_path: Path) -> None:
+    """In the log of the simulator and in a release of the service: the same new tracks, and the same probabilities."""
+    rows = (np.arange(len(world.catalog))[:, None] + np.arange(1, 5)) % len(world.catalog)
+    plays = np.where(np.arange(len(world.catalog)) % 7 == 2, 1, 8)
+    given = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32), plays=plays)
+    given.write(tmp_path / "r.jsonl", world.catalog, format="botify")
+    how: dict[str, Any] = {"exploration": 0.2, "exploration_plays": 2}
+    policy = Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, **how, world=world)
+    simulate(world, tmp_path / "run", {"C": policy}, sessions=40)
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    [release] = folder.releases
+    simulated = folder.behaviour(text("C"), release)
+    served = folder_of(tmp_path / "served", world, given, how)
+    for found in (simulated, served):
+        assert found is not None
+        assert (found.exploration, found.new.tolist()) == (0.2, np.flatnonzero(plays == 1).tolist())
+        choices = found.choices(np.zeros(3, np.int64), np.array([[0], [3], [9]]))
+        asked = choices.of(np.tile(np.arange(len(world.catalog)), (3, 1)))
+        assert asked.sum(1) == pytest.approx(1)
+        assert asked[0, 2] == pytest.approx(0.8 / 4 + 0.2)  # the only new one of the list 1, 2, 3, 4
+        assert asked[1, 2] == pytest.approx(0.2 / (plays == 1).sum())  # 4, 5, 6, 7 are not new: any new track
+
+
+def folder_of(folder: Path, world: World, lists: Recommendations, how: dict[str, Any]) -> Behaviour | None:
+    """What a release of the service says of its arm."""
+    store = folder / "store" / "one"
+    store.mkdir(parents=True)
+    make_release(store, catalog=world.catalog, arms={"C": arm("lists", **how)}, lists={"C": lists})
+    write_catalog(world.catalog, folder / "tracks.json")
+    (folder / "logs").mkdir()
+    found = LogFolder.open(folder / "logs")
+    [release] = found.releases
+    return found.behaviour(text("C"), release)
 
 
 def test_what_the_session_answers_is_not_known_from_a_log(world: World, tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from src.additions.run import add_tracks
+from src.attributes import Values
 from src.callbacks.export import session_vectors
 from src.catalog import Catalog
 from src.catalog_files import read_catalog, write_catalog, write_top_tracks
@@ -19,7 +21,7 @@ from src.models.retrieval.exact import top_k
 from src.recommendations import Recommendations
 from src.runs.folder import as_dict
 from src.session_vectors import FILE, SessionVectors
-from tests.conftest import make_vocabulary
+from tests.conftest import make_vocabulary, write_lines
 from tests.contracts.building import composed
 from tests.contracts.test_heads import HEADS
 from tests.models.plain import LAST_TRACK
@@ -30,18 +32,20 @@ PLAYS = np.arange(NUM) % 7
 Config = Callable[..., Any]
 
 
-def finished_run(folder: Path, model: str) -> Path:
+def finished_run(folder: Path, model: str, *words: str, tags: Values | None = None) -> Path:
     """The files of a run whose last two tracks, of an artist of their own, are not played in training."""
     from hydra.utils import instantiate
 
     counts = (np.arange(NUM) < NUM - 2).astype(int)
     vocabulary = make_vocabulary(np.arange(NUM) // 2, previous_counts=counts, next_counts=counts)
-    config = composed(f"model={model}", *MODEL)
+    if tags is not None:
+        vocabulary = replace(vocabulary, catalog=replace(vocabulary.catalog, attributes={"tags": tags}))
+    config = composed(f"model={model}", *MODEL, *words)
     torch.manual_seed(0)
     scorer = instantiate(config.model, _convert_="all")(vocabulary).eval()
     with torch.no_grad():
         for name, parameter in scorer.named_parameters():
-            if "item_bias" in name:
+            if name == "item_bias.weight":
                 parameter[: NUM - 2].normal_()
     (folder / "checkpoints").mkdir(parents=True)
     numbers = {f"scorer.{name}": tensor for name, tensor in scorer.state_dict().items()}
@@ -124,6 +128,42 @@ def test_lists_have_the_new_tracks_and_old_scores_do_not_change(tmp_path: Path, 
         artist = slice(*((4, 8) if model in ("convex", "mean") else (0, 4)))
         row = int(catalog.rows_of(np.array([900]))[0])
         np.testing.assert_allclose(vectors.items[row, artist], vectors.items[6, artist], atol=1e-6)
+
+
+TAGS = [["old", "late"][row % 2 : 1 + row % 3] for row in range(NUM)]
+"""Of the tracks of the run; some have none."""
+
+
+def with_tags(path: Path, tags: list[list[str] | None]) -> Path:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    write_lines(path, (line | {"tags": of_line} for line, of_line in zip(lines, tags, strict=True)))
+    return path
+
+
+def test_new_tracks_of_a_head_with_attributes_have_the_vectors_of_their_values(tmp_path: Path, config: Config) -> None:
+    words = ("model.parts=[track,artist,tags]", "datamodule.attributes={tags: {kind: values, most_shared: 1.0}}")
+    run = finished_run(tmp_path / "run", "convex", *words, tags=Values.from_lists(TAGS))
+    catalogue = new_catalogue(tmp_path / "new.json")
+    with_tags(catalogue, [*TAGS, ["new"], None, ["late", "new"], ["late"]])
+    added = add_tracks(config(run, catalogue), [])
+    assert added.num_unknown == 0  # the last two are of artists without plays, and have a tag that is known
+    catalog = read_catalog(tmp_path / "added" / "tracks.json")
+    vectors = SessionVectors.read(tmp_path / "added" / FILE, catalog)
+    of_run = SessionVectors.read(run / FILE, read_catalog_of(run))
+    assert (vectors.items[:NUM] == of_run.items).all()
+    late = next(row for row in range(NUM) if TAGS[row] == ["late"])
+    tags = slice(8, 12)
+    for row in (NUM + 2, NUM + 3):
+        np.testing.assert_allclose(vectors.items[row, tags], of_run.items[late, tags], atol=1e-6)
+    assert (vectors.items[NUM, tags] == 0).all()
+    with_tags(catalogue, [*TAGS[1:], TAGS[0], *[None] * 4])
+    again = OmegaConf.merge(config(run, catalogue), {"run_dir": str(tmp_path / "again")})
+    assert isinstance(again, DictConfig)
+    with pytest.raises(InputError, match="are of different weights"):
+        add_tracks(again, [])
+    with_tags(catalogue, [None] * (NUM + 4))
+    with pytest.raises(InputError, match=r"gives no track the attribute tags"):
+        add_tracks(again, [])
 
 
 def read_catalog_of(run: Path) -> Catalog:

@@ -77,6 +77,9 @@ STEPS = 9
         "ranked 1",
         "weighted 0",
         "weighted 2",
+        "uniform 0 0.3",
+        "ranked 1 0.2",
+        "weighted 2 0.5",
     ],
 )
 def test_probabilities_are_those_of_the_simulator(world: World, tmp_path: Path, name: str) -> None:
@@ -84,7 +87,8 @@ def test_probabilities_are_those_of_the_simulator(world: World, tmp_path: Path, 
     num_tracks, how = len(world.catalog), name.partition(" ")[0]
     rows = (np.arange(num_tracks)[:, None] + 1 + np.arange(4)) % num_tracks
     rows[::7] = -1
-    Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32)).write(
+    plays = np.where(np.arange(num_tracks) % 11 == 3, 0, 1)
+    Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32), plays=plays).write(
         tmp_path / "r.jsonl", world.catalog, format="botify"
     )
     ours = behaviour(world.catalog.artist_of, how, popular=world.top_tracks[:30])
@@ -96,9 +100,16 @@ def test_probabilities_are_those_of_the_simulator(world: World, tmp_path: Path, 
             "sticky_artist": StickyArtist(world=world),
         }[name]
     else:
-        gap = int(name.split()[1])
-        theirs = Lists(path=str(tmp_path / "r.jsonl"), pick=how, artist_gap=gap, world=world)
-        ours = behaviour(world.catalog.artist_of, pick=how, artist_gap=gap, lists=rows.astype(np.int32))
+        gap, exploration = int(name.split()[1]), float([*name.split(), "0"][2])
+        theirs = Lists(path=str(tmp_path / "r.jsonl"), pick=how, artist_gap=gap, exploration=exploration, world=world)
+        ours = behaviour(
+            world.catalog.artist_of,
+            pick=how,
+            artist_gap=gap,
+            lists=rows.astype(np.int32),
+            exploration=exploration,
+            new=np.flatnonzero(plays == 0),
+        )
     rng = np.random.default_rng(0)
     crowd = start(world, np.arange(40) % len(world.listeners), rng.random(40), rng.random(40))
     theirs.begin(crowd, rng)

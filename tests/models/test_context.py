@@ -58,7 +58,7 @@ def query_by_loops(scorer: CosineMix, decays: dict[str, float], skipped: float, 
             for age, (row, share) in enumerate(zip(rows, shares, strict=True)):
                 if row < 0:
                     continue
-                embedding = weights[row if part == "track" else int(scorer.artist_of[row])]
+                embedding = weights[row if part == "track" else int(VOCABULARY.catalog.artist_of[row])]
                 unit = embedding / max(float(embedding.norm()), 1e-12)
                 played = 1.0 if math.isnan(share) else skipped + (1 - skipped) * share
                 total = total + decays[part] ** age * played * length * unit

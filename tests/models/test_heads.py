@@ -29,6 +29,7 @@ def cosine_mix(
     dropout: float = 0.0,
     track_dropout: float = 0.0,
     order_std: float = 0.0,
+    shrinkage: float = 0.0,
 ) -> CosineMix:
     torch.manual_seed(0)
     vocabulary = make_vocabulary(artists, previous_counts=seen, next_counts=seen)
@@ -38,13 +39,14 @@ def cosine_mix(
         fixed_alpha=fixed_alpha,
         parts=None,
         unknown=ZERO,
-        prior=False,
+        prior=None,
         dim=5,
         init_std=0.1,
         item_bias=item_bias,
         dropout=dropout,
         track_dropout=track_dropout,
         order_std=order_std,
+        shrinkage=shrinkage,
     )
 
 
@@ -77,6 +79,7 @@ SCORERS: dict[str, Callable[[], Scorer]] = {
     "convex": lambda: cosine_mix(0.9),
     "learned": lambda: cosine_mix("learned"),
     "ordered": lambda: cosine_mix(0.9, order_std=0.1),
+    "shrunk": lambda: cosine_mix(0.9, shrinkage=0.5),
     "contextual": lambda: two_tables(),
     "convex with bias": lambda: with_bias(cosine_mix(0.9, item_bias=True)),
     "contextual with bias": lambda: with_bias(two_tables(item_bias=True)),
@@ -311,6 +314,7 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
             "track_dropout=0.3 has no effect in this model, which is alpha=1.0: .* remove track_dropout",
         ),
         ({"dropout": 1.0}, "dropout must be a number of at least 0 and at most 0.9, got 1"),
+        ({"shrinkage": -1}, "shrinkage must be a number of at least 0, got -1; 0 gives cosines"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,18 +324,31 @@ def test_impossible_settings_are_refused(change: dict[str, Any], message: str, m
         "fixed_alpha": None,
         "parts": None,
         "unknown": ZERO,
-        "prior": False,
+        "prior": None,
         "dim": 5,
         "init_std": 0.1,
     }
-    usual |= {"item_bias": False, "dropout": 0.0, "track_dropout": 0.0, "order_std": 0.0}
+    usual |= {"item_bias": False, "dropout": 0.0, "track_dropout": 0.0, "order_std": 0.0, "shrinkage": 0.0}
     with pytest.raises(InputError, match=message):
         CosineMix(make_vocabulary(ARTISTS), **{**usual, **change})
 
 
-def test_unit_vectors_have_the_values_and_gradients_of_the_formula() -> None:
+@pytest.mark.parametrize("shrinkage", [0.0, 0.7])
+def test_unit_vectors_have_the_values_and_gradients_of_the_formula(shrinkage: float) -> None:
     torch.manual_seed(0)
     vectors = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(_unit(vectors), vectors / vectors.norm(dim=1, keepdim=True))
-    assert torch.autograd.gradcheck(_unit, (vectors,))
-    assert (_unit(torch.zeros(2, 3)) == 0).all()
+    lengths = torch.tensor([[(sum(x * x for x in line) + shrinkage**2) ** 0.5] for line in vectors.tolist()])
+    torch.testing.assert_close(_unit(vectors, shrinkage**2), vectors / lengths.double())
+    assert torch.autograd.gradcheck(lambda given: _unit(given, shrinkage**2), (vectors,))
+    assert (_unit(torch.zeros(2, 3), shrinkage**2) == 0).all()
+
+
+def test_shrinkage_makes_short_embeddings_count_less() -> None:
+    scorer = cosine_mix(1.0, shrinkage=0.5)
+    assert scorer.track is not None
+    with torch.no_grad():
+        scorer.track.weight[:] = 0.0
+        scorer.track.weight[:3, 0] = torch.tensor([2.0, 2.0, 0.1])
+    often, rarely = scorer(torch.tensor([0, 0]), torch.tensor([1, 2])).tolist()
+    assert often == pytest.approx(4 / 4.25)
+    assert rarely == pytest.approx(0.2 / (4.25 * 0.26) ** 0.5)

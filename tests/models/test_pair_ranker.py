@@ -122,7 +122,7 @@ def test_weight_decay_applies_to_embeddings_only(ring: PairDataModule) -> None:
     assert {tuple(p.shape) for p in tables["params"]} == {(60, 32), (20, 32)}
     assert others["weight_decay"] == 0
     num_listeners = len(ring.vocabulary.listener_counts)
-    assert {tuple(p.shape) for p in others["params"]} == {(), (num_listeners, 1)}
+    assert {tuple(p.shape) for p in others["params"]} == {(), (1,), (num_listeners, 1)}
     assert len(tables["params"]) + len(others["params"]) == len(list(model.parameters()))
 
 

@@ -27,7 +27,7 @@ HEADS = {
     "0.9": ("model=convex", "model.alpha=0.9"),
 }
 RECIPES = {
-    "shares": ("recipe=shares",),
+    "shares": ("recipe=shares", "model.shrinkage=0", "model.item_bias=false", "model.init_std=0.1"),
     "session": ("recipe=radio", "context=session"),
 }
 NUM_TRACKS, NUM_PAIRS, NUM_STEPS = 40, 64, 12
@@ -47,7 +47,8 @@ def batch(rng: np.random.Generator) -> PairBatch:
     history = np.where(rng.random((NUM_PAIRS, 3)) < 0.8, rng.integers(NUM_TRACKS - 2, size=(NUM_PAIRS, 3)), -1)
     history[:, 0] = previous
     return PairBatch(
-        *(torch.from_numpy(column) for column in (previous, following)),
+        torch.from_numpy(previous),
+        torch.from_numpy(following),
         torch.from_numpy(rng.random(NUM_PAIRS).astype(np.float32)),
         torch.from_numpy(rng.integers(3, size=NUM_PAIRS)),
         torch.from_numpy(history),

@@ -1,5 +1,6 @@
 """From the names of recommenders to a release, or to an error that lists the choices."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from src.catalog_files import write_top_tracks
 from src.errors import InputError
 from src.serving.prepared_release import PreparedRelease, prepare_release
-from src.serving.release import Arm, Release
+from src.serving.release import Arm, Release, read_head
 from src.session_vectors import FILE
 from tests.conftest import make_catalog, make_vectors, write_lines, write_tracks
 from tests.serving.conftest import lists_of
@@ -327,3 +328,53 @@ def test_damaged_top_tracks_are_refused(file: str, text: str, message: str) -> N
     Path(file).with_name("top_tracks.json").write_text(text)
     with pytest.raises(InputError, match=message):
         ready({"C": file})
+
+
+def with_plays(file: str, plays: list[int]) -> str:
+    path = Path(file).with_name("plays.jsonl")
+    lists = replace(lists_of([[1, 2], [2], []]), plays=np.array(plays))
+    lists.write(path, make_catalog(ARTISTS), format="botify")
+    return str(path)
+
+
+def test_an_arm_can_explore_and_its_release_has_the_new_tracks(file: str, tmp_path: Path) -> None:
+    known = with_plays(file, [9, 0, 4])
+    arms = {"C": known, "T1": {"recommender": known, "exploration": 0.1, "exploration_plays": 1}, "T2": "random"}
+    prepared = ready(OmegaConf.create(arms), exploration=0.05, exploration_plays=5)
+    assert [(arm.exploration, arm.exploration_plays) for arm in prepared.arms.values()][:2] == [(0.05, 5), (0.1, 1)]
+    assert prepared.arms["T2"].exploration == 0
+    (tmp_path / "release").mkdir()
+    prepared.write(tmp_path / "release", provenance={})
+    release = Release(tmp_path / "release")
+    assert {arm: rows.tolist() for arm, rows in release.new.items()} == {"C": [1, 2], "T1": [1]}
+    assert release.arms == prepared.arms
+
+
+def test_a_release_without_exploration_is_that_of_older_versions(file: str, tmp_path: Path) -> None:
+    (tmp_path / "release").mkdir()
+    ready({"C": with_plays(file, [9, 0, 4])}).write(tmp_path / "release", provenance={})
+    assert not {"exploration", "exploration_plays"} & set(read_head(tmp_path / "release")["arms"]["C"])
+    assert Release(tmp_path / "release").new == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"exploration": 0.1},
+            r"recommendations: .*exploration needs to know which tracks are new, and its lines have",
+        ),
+        (
+            {"exploration": 0.7},
+            r"exploration must be a number of at least 0 and at most 0.5, got 0.7; 0 switches it off",
+        ),
+        ({"exploration_plays": 0}, r"exploration_plays must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_exploration_that_cannot_be_is_one_line(file: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ready({"C": file}, **settings)
+    with pytest.raises(InputError, match=r"exploration=0.1 applies to lists, and no arm has any"):
+        ready({"C": "random"}, exploration=0.1, world=small_world)
+    with pytest.raises(InputError, match=r"arms.T1: exploration=0.1 applies to lists, and random has none"):
+        ready({"C": file, "T1": {"recommender": "random", "exploration": 0.1}})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -521,6 +521,108 @@ def test_a_propensity_is_the_probability_of_the_rules(
     for _ in range(40):
         answer = ours.follow("C", 7, row, played)
         assert answer.propensity == pytest.approx(expected[answer.row], rel=1e-9)
+
+
+def slow_exploring(release: Release, row: int, played: Sequence[int]) -> dict[int, float]:
+    """The probability of every row under `C` with exploration, written from the rules."""
+    given, usual = release.arms["C"], slow_propensities(release, row, played)
+    if slow_choices(release, row, played)[1] is not None:  # the list has no track left
+        return usual
+    new = set(release.new["C"].tolist())
+    heard = set(played) if given.pick != "uniform" else {int(release.track_ids[row])}
+    artists = dict(zip(release.track_ids.tolist(), release.artist_of.tolist(), strict=True))
+    tired_of = {artists.get(track) for track in list(reversed(played))[: given.artist_gap]}
+    listed = [c for c in release.lists["C"][row].tolist() if c >= 0]
+    left = [c for c in listed if given.pick == "uniform" or int(release.track_ids[c]) not in heard]
+    left = [c for c in left if release.artist_of[c] not in tired_of] or left
+    if in_list := [c for c in left if c in new]:
+        weight = {c: 1 / (1 + listed.index(c)) if given.pick == "weighted" else 1.0 for c in in_list}
+        weight = dict(list(weight.items())[:1]) if given.pick == "ranked" else weight
+    else:
+        others = [c for c in sorted(new) if int(release.track_ids[c]) not in heard]
+        weight = dict.fromkeys([c for c in others if release.artist_of[c] not in tired_of] or others, 1.0)
+    if not weight:
+        return usual
+    return {
+        c: (1 - given.exploration) * usual.get(c, 0.0) + given.exploration * weight.get(c, 0.0) / sum(weight.values())
+        for c in {*usual, *weight}
+    }
+
+
+@settings(max_examples=80)
+@given(situation=situations(), data=st.data())
+def test_a_propensity_with_exploration_is_the_probability_of_the_rules(
+    situation: Situation, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    artist_of, rows, top, pick, artist_gap, row, played = situation
+    plays = np.array(data.draw(st.lists(st.integers(0, 4), min_size=len(rows), max_size=len(rows))))
+    played = [*(track for track in played if track < 100 + len(rows)), 100 + row]
+    release = make_release(
+        tmp_path_factory.mktemp("release"),
+        catalog=make_catalog(artist_of),
+        arms={"C": arm(pick=pick, artist_gap=artist_gap, exploration=0.25, exploration_plays=2)},
+        lists={"C": replace(lists_of(rows), plays=plays)},
+        top_tracks=top,
+    )
+    assert release.new["C"].tolist() == np.flatnonzero(plays < 2).tolist()
+    expected, ours = slow_exploring(release, row, played), recommender(release)
+    assert sum(expected.values()) == pytest.approx(1)
+    for _ in range(40):
+        answer = ours.follow("C", 7, row, played)
+        assert answer.propensity == pytest.approx(expected[answer.row], rel=1e-9)
+
+
+@pytest.mark.parametrize("context", ["last", "session"])
+@pytest.mark.parametrize(("pick", "artist_gap"), [("uniform", 0), ("uniform", 2), ("ranked", 0), ("weighted", 1)])
+def test_exploration_is_that_of_the_simulation(
+    world: World, tmp_path: Path, pick: str, artist_gap: int, context: str
+) -> None:
+    """From the same draws the same tracks with the same propensities; some lists have new tracks and others none."""
+    num, rng = len(world.catalog), np.random.default_rng(3)
+    rows = (np.arange(num)[:, None] + 1 + np.argsort(rng.random((num, num - 1)), axis=1)[:, :12]) % num
+    plays = np.where(np.arange(num) % 23 == 3, 4, 5)
+    lists = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32), plays=plays)
+    lists.write(tmp_path / "r.jsonl", world.catalog, format="botify")
+    vectors = make_vectors(num)
+    vectors.write(tmp_path / FILE, world.catalog)
+    how: dict[str, Any] = {"exploration": 0.4, "exploration_plays": 5}
+    more = {"context": "session", "num_lists": 3} if context == "session" else {}
+    release = make_release(
+        tmp_path / "release",
+        catalog=world.catalog,
+        arms={"C": arm("lists", pick, artist_gap, **how, **more)},
+        lists={"C": lists},
+        vectors={"C": vectors} if more else {},
+    )
+    theirs = recommended(
+        path=str(tmp_path / "r.jsonl"),
+        pick=pick,
+        artist_gap=artist_gap,
+        **how,
+        context=context,
+        num_lists=3,
+        world=world,
+    )
+    ours = recommender(release, seed=5)
+    sessions = MappedSessions(tmp_path / "sessions.bin", capacity=4096, max_tracks=20, idle_s=9)
+    crowd = start(world, np.arange(40), *np.random.default_rng(0).random((2, 40)))
+    theirs.begin(crowd, np.random.default_rng(5))
+    num_new = num_outside = 0
+    for _ in range(7):
+        answers = []
+        for session, row in enumerate(crowd.current.tolist()):
+            share = int(crowd.shares[-1, session]) / 100
+            played = asyncio.run(sessions.play(session, int(release.track_ids[row]), share, START_MS))
+            answers.append(ours.follow("C", 7, row, *(played if ours.remembers("C") else ([], []))))
+        tracks = theirs.recommend(crowd)
+        assert [answer.row for answer in answers] == tracks.tolist()
+        propensities = [answer.propensity for answer in answers]
+        assert propensities == pytest.approx(theirs.propensity(crowd, tracks).tolist(), rel=1e-12)
+        num_new += int((plays[tracks] < 5).sum())
+        num_outside += int((rows[crowd.current] != tracks[:, None]).all(1).sum())
+        crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
+    assert 0.3 * 280 < num_new < 0.6 * 280
+    assert num_outside > 20
 
 
 def p_value_of_propensities(release: Release, row: int, played: Sequence[int], num: int = 4000) -> float:

@@ -37,10 +37,11 @@ def recommended(policy: Policy, crowd: Crowd, rng: np.random.Generator) -> Any:
 
 
 def lists_file(world: World, path: Path, num_kept: int = 4) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """For each track the `num_kept` tracks after it; tracks of the last artist have no list."""
+    """For each track the `num_kept` tracks after it; tracks of the last artist have no list. Every ninth is new."""
     rows = (np.arange(len(world.catalog))[:, None] + 1 + np.arange(num_kept)) % len(world.catalog)
     rows[world.catalog.artist_of == world.catalog.num_artists - 1] = -1
-    text_rows = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
+    plays = np.where(np.arange(len(world.catalog)) % 9 == 4, 2, 3)
+    text_rows = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32), plays=plays)
     text_rows.write(path, world.catalog, format="botify")
     return rows
 
@@ -276,8 +277,11 @@ def propensity_policy(world: World, path: Path, name: str) -> Policy:
         "popular": Popular(num_tracks=7, world=world),
         "true_neighbours": TrueNeighbours(num_tracks=5, world=world),
     }
-    how, _, gap = name.partition(" ")
-    return made.get(name) or Lists(path=str(path), pick=how, artist_gap=int(gap), world=world)
+    if name in made:
+        return made[name]
+    how, gap, *exploration = name.split()
+    more: dict[str, Any] = {"exploration": float(exploration[0]), "exploration_plays": 3} if exploration else {}
+    return Lists(path=str(path), pick=how, artist_gap=int(gap), **more, world=world)
 
 
 def p_value_of_propensities(policy: Policy, crowd: Crowd) -> float:
@@ -298,6 +302,8 @@ STATES = {
     "after five": [1, 2, 3, 4],
     "without a list": [-1],
     "all of the list played": [1, 2, 3, -3],
+    "no new track in the list": [6],
+    "a new track in the list": [2],
 }
 
 
@@ -305,7 +311,7 @@ STATES = {
 @pytest.mark.parametrize(
     "name",
     ["random", "sticky_artist", "popular", "true_neighbours", "uniform 0", "uniform 2", "ranked 0",
-     "weighted 0", "weighted 1"],
+     "weighted 0", "weighted 1", "uniform 0 0.3", "uniform 2 0.5", "ranked 0 0.4", "weighted 1 0.3"],
 )  # fmt: skip
 def test_propensities_are_the_frequencies_of_the_recommendations(
     world: World, tmp_path: Path, name: str, steps: list[int]
@@ -329,3 +335,51 @@ def test_a_wrong_propensity_is_noticed(world: World, tmp_path: Path, monkeypatch
         lambda _how, is_open, places: (places >= 0) / np.maximum(is_open.sum(1), 1),
     )
     assert p_value_of_propensities(policy, crowd) < 1e-4
+
+
+def test_exploration_gives_new_tracks_its_share_of_the_picks(world: World, tmp_path: Path) -> None:
+    """Lists of four have a new track in four of nine places; there the others get less than before."""
+    lists_file(world, tmp_path / "r.jsonl")
+    crowd, _ = crowd_of(world, 20_000)
+    shares = []
+    for exploration in (0.0, 0.2):
+        policy = Lists(
+            path=str(tmp_path / "r.jsonl"),
+            pick="uniform",
+            artist_gap=0,
+            exploration=exploration,
+            exploration_plays=3,
+            world=world,
+        )
+        tracks = recommended(policy, crowd, np.random.default_rng(5))
+        listed = crowd.current < len(world.catalog) - 20
+        shares.append((tracks[listed] % 9 == 4).mean())
+        described = policy.describe()
+        assert described.get("exploration", 0.0) == exploration
+    assert shares[0] == pytest.approx(1 / 9, abs=0.01)
+    assert shares[1] == pytest.approx(0.2 + 0.8 / 9, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"exploration": 0.6}, "recommendations.exploration must be a number of at least 0 and at most 0.5, got 0.6"),
+        ({"exploration": 0.1, "exploration_plays": 0}, "exploration_plays must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_exploration_out_of_range_is_rejected(
+    world: World, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    lists_file(world, tmp_path / "r.jsonl")
+    with pytest.raises(InputError, match=message):
+        Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, **changes, world=world)
+
+
+def test_exploration_needs_to_know_which_tracks_are_new(world: World, tmp_path: Path) -> None:
+    rows = lists_file(world, tmp_path / "r.jsonl")
+    lists = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
+    lists.write(tmp_path / "r.jsonl", world.catalog, format="botify")
+    with pytest.raises(
+        InputError, match=r"exploration needs to know which tracks are new, and its lines have no plays"
+    ):
+        Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, exploration=0.1, world=world)

@@ -1,0 +1,159 @@
+"""What was tried for convex with the session: python experiments/rivals/tried.py --data polimi --epochs 5 svd
+
+Each variant is trained with seed 1 and a learning rate that falls to 0, and ranks all validation queries once, after
+the last epoch. No test query is ranked.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from scipy import sparse
+from scipy.sparse.linalg import svds
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from experiments.rivals.fitting import composed, means, the_data
+from experiments.rivals.spaces import DATA, MODELS
+from src.catalog import Vocabulary
+from src.datamodules.pair_datamodule import BatchSampler, PairDataset
+from src.histories import Histories
+from src.models.pair_ranker import PairRanker
+
+BATCH = 1024
+
+
+def as_it_is(ranker: PairRanker, vocabulary: Vocabulary) -> None:
+    """The recipe, with the other schedule."""
+
+
+def matrix(ranker: PairRanker, vocabulary: Vocabulary, size: float = 0.1) -> None:  # noqa: ARG001
+    """A learned matrix, added to the identity, is multiplied with the sum of a session."""
+    context: Any = ranker.context
+    plain, width = context.queries, max(part.columns.stop for part in ranker.scorer.query_parts().values())
+    context.matrix = nn.Parameter(torch.zeros(width, width))
+
+    def queries(*arguments: Any) -> Any:
+        of_batch = plain(*arguments)
+        summed, rest = of_batch.vectors[:, :width], of_batch.vectors[:, width:]
+        return of_batch._replace(vectors=torch.cat([summed + size * (summed @ context.matrix), rest], 1))
+
+    context.queries = queries
+
+
+def svd(ranker: PairRanker, vocabulary: Vocabulary, window: int = 10) -> None:
+    """Tracks start at the singular vectors of their positive pointwise mutual information in windows of sessions."""
+    listens, size = vocabulary.listens, len(vocabulary.plays)
+    counts = sparse.csr_array((size, size), dtype=np.float32)
+    for distance in range(1, window + 1):
+        same = listens.session[distance:] == listens.session[:-distance]
+        places = listens.track[:-distance][same], listens.track[distance:][same]
+        near = sparse.coo_array((np.full(same.sum(), distance**-0.5, np.float32), places), shape=(size, size)).tocsr()
+        counts = counts + near + near.T
+    total: np.ndarray = np.asarray(counts.sum(1))
+    smoothed = total**0.75 / (total**0.75).sum()
+    pairs = counts.tocoo()
+    row, column = pairs.coords
+    information = np.log(pairs.data / (total[row] * smoothed[column]))
+    kept = (information > 0) & (row != column)
+    positive = sparse.coo_array((information[kept], (row[kept], column[kept])), shape=(size, size)).tocsr()
+    weight = ranker.scorer.track.weight.data  # type: ignore[attr-defined]
+    left, values, _ = svds((positive + positive.T) / 2, k=weight.shape[1], rng=np.random.default_rng(0))
+    vectors = torch.from_numpy((left * values**0.5).astype(np.float32))
+    length = vectors.norm(dim=1, keepdim=True)
+    known = (length[:, 0] > 1e-6) & weight.any(1)
+    weight[known] = (vectors / length * weight[known].norm(dim=1).mean())[known]
+
+
+VARIANTS: dict[str, Callable[[PairRanker, Vocabulary], None]] = {
+    "as it is": as_it_is, "reversed": as_it_is, "matrix": matrix, "svd": svd,
+}  # fmt: skip
+"""What is changed after the model is built. `reversed` also trains on every session backwards."""
+
+
+def both_ways(vocabulary: Vocabulary, max_length: int) -> PairDataset:
+    """The pairs of every training session, forwards and backwards."""
+    listens = vocabulary.listens
+    track = np.concatenate([listens.track, listens.track[::-1]])
+    session = np.concatenate([listens.session, listens.session[::-1] + listens.session.max() + 1])
+    begins = np.append(True, session[1:] != session[:-1])
+    place = np.arange(len(track)) - np.flatnonzero(begins)[begins.cumsum() - 1]
+    following = np.flatnonzero(place)
+    unknown = np.full(len(track), np.nan, np.float32)
+    histories = Histories(
+        tracks=track,
+        played_ratio=unknown,
+        last=following - 1,
+        length=place[following],
+        previous=track[following - 1],
+    )
+    pairs: Any = SimpleNamespace(
+        previous=track[following - 1],
+        following=track[following],
+        played_ratio=unknown[following],
+        listener=np.zeros(len(following), np.int64),
+    )
+    return PairDataset(pairs, histories, max_length)
+
+
+def validate(data: str, variant: str, words: list[str], epochs: int) -> dict[str, float]:
+    """Train a variant and return its validation metrics.
+
+    Args:
+        data: name of the data.
+        variant: name of the variant.
+        words: settings for `train.py`.
+        epochs: after which the learning rate is 0.
+    """
+    datamodule, queries = the_data(data)
+    ours = MODELS["convex, session"]
+    with tempfile.TemporaryDirectory() as folder:
+        config = composed([*DATA[data], *ours.words, *ours.of_data.get(data, ()), *words], Path(folder))
+    torch.manual_seed(1)
+    ranker = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+    VARIANTS[variant](ranker, datamodule.vocabulary)
+    train, optimizer = datamodule.pairs["train"], ranker.configure_optimizers()
+    if variant == "reversed":
+        dataset = both_ways(datamodule.vocabulary, ranker.context.max_length)
+    else:
+        dataset = PairDataset(train, datamodule.histories(train), ranker.context.max_length)
+    batches = BatchSampler(num_pairs=len(dataset._columns[0]), batch_size=BATCH, seed=1)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=epochs * len(batches))
+    for epoch in range(epochs):
+        batches.set_epoch(epoch)
+        for index in batches:
+            optimizer.zero_grad()
+            ranker.loss(ranker.scorer, dataset[index], ranker.context).backward()
+            optimizer.step()
+            falling.step()
+    ranker.eval()
+    with torch.inference_mode():
+        ranks = ranker.ranks(datamodule.histories(queries["val"]), queries["val"].following, lambda _: None)
+    return {**means(ranks), **ranker.scorer.logged(), **ranker.context.logged()}
+
+
+def main() -> None:
+    """Train the variants and print a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="+", choices=[*VARIANTS])
+    parser.add_argument("--data", choices=[*DATA], required=True)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--words", nargs="*", default=[], help="settings for train.py")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for variant in options.variants:
+        metrics = validate(options.data, variant, options.words, options.epochs)
+        numbers = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        print(options.data, variant, *options.words, f"{options.epochs} epochs:", numbers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
