@@ -223,7 +223,7 @@ class CosineMix(Head):
         unknown: what the known parts of a track do where others are unknown, as `query` and as `item`; see `Unknown`.
             Only with `parts`, otherwise `zero`.
         prior: what the other parts of a track predict for its vector and its item bias is `added` to its own, or used
-            `instead` of them where they are unknown; None: not at all. Only with `parts`.
+            `instead` of them where they are unknown, which needs `track_dropout`; None: not at all. Only with `parts`.
         dim: width of an embedding (D), at least 1.
         init_std: standard deviation of the initial embeddings, above 0. It does not change the initial cosines, but it
             changes how much one optimizer step rotates a vector.
@@ -291,6 +291,11 @@ class CosineMix(Head):
         self.track_dropout = RowDropout(track_dropout if self.track is not None and num > 1 else 0.0)
         if prior not in (None, *PRIORS):
             raise InputError(f"model.prior must be null or one of {', '.join(PRIORS)}, got {prior!r}")
+        if self._has_parts and prior == "instead" and not self.track_dropout.share:
+            raise InputError(
+                "model.prior=instead learns from the tracks that training treats as unseen, and model.track_dropout=0 "
+                "leaves none; use model.track_dropout=0.1, or model.prior=added"
+            )
         self.prior, self._is_added = None, prior == "added"
         if prior and self._has_parts and self.track is not None and num > 1:
             self.prior = Prior(dim * (num - 1), dim=dim, init_std=init_std, item_bias=self.item_bias is not None)

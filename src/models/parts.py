@@ -133,7 +133,7 @@ class Bag(nn.Embedding, Part):
         first = counts.cumsum(0) - counts
         places = torch.arange(int(counts.sum()), device=rows.device)
         values = self.values[places + (self.starts[flat] - first).repeat_interleave(counts)]
-        found = F.embedding_bag(values, self.weight, first, mode="mean", sparse=self.sparse)
+        found: Tensor = F.embedding_bag(values, self.weight, first, mode="mean", sparse=self.sparse)
         if in_second_place and self.offset is not None:
             offset = self.offset
             found = found + F.embedding_bag(values, offset.weight, first, mode="mean", sparse=offset.sparse)
