@@ -95,7 +95,8 @@ def train(setup: str, seed: int) -> PairRanker:
     ranker.train()
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(pairs)).split(size):
-            batch = PairBatch.without_history(*(column[rows] for column in columns), torch.zeros_like(rows))
+            previous, following, share = (column[rows] for column in columns)
+            batch = PairBatch.without_history(previous, following, share, torch.zeros_like(rows))
             optimizer.zero_grad()
             ranker.loss(ranker.scorer, batch, ranker.context).backward()
             optimizer.step()
@@ -135,7 +136,7 @@ def run(part: str, setup: str, seed: int) -> None:
 
 def _save(path: Path, values: Mapping[str, np.ndarray]) -> None:
     with path.open("wb") as file:
-        np.savez_compressed(file, **{name: column.astype(np.float32) for name, column in values.items()})
+        np.savez_compressed(file, allow_pickle=False, **{name: np.float32(column) for name, column in values.items()})
 
 
 def append(values: list[str]) -> None:

@@ -86,9 +86,9 @@ def _differences(ranks: Path, names: Sequence[str]) -> list[list[str]]:
     tests: list[tuple[str, PairedDifference]] = []
     for setup in setups:
         for name in names:
-            sides = [_scores(ranks, one, name) for one in (setup, BASE)]
-            if all(side is not None for side in sides):
-                tests.append((f"{setup}: {name}", paired_difference(*sides, LEVEL)))  # type: ignore[arg-type]
+            ours, base = (_scores(ranks, one, name) for one in (setup, BASE))
+            if ours is not None and base is not None:
+                tests.append((f"{setup}: {name}", paired_difference(ours, base, LEVEL)))
     p_values = holm([test.p_value for _, test in tests]) if tests else []
     return [
         [name, f"{test.difference:+.4f}", f"{test.lower:+.4f}", f"{test.upper:+.4f}", f"{p:.2g}"]

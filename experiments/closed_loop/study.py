@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -59,7 +60,8 @@ def week(piece: Piece, runs: Path) -> list[dict[str, Any]]:
         Random(world=world), Random(world=world), StickyArtist(world=world), Popular(num_tracks=100, world=world)
     )  # fmt: skip
     logs = day(world, mixed, "MIXED", folder / "day-1", after=None)
-    explored = the_test(piece.world).play(explorer.choose, "test").time.mean()
+    size = len(world.catalog)
+    explored = the_test(piece.world).play(lambda _, draws: (draws * size).astype(np.int64), "test").time.mean()
     for night in range(1, NIGHTS + 1):
         run = folder / f"night-{night}"
         train(("model=convex", "datamodule=botify", f"datamodule.path={logs}", f"seed={piece.seed}"), run)
@@ -117,7 +119,7 @@ def report() -> None:
 
 def by_night(frame: pd.DataFrame, column: str) -> list[str]:
     """Means over the worlds, a row for each share of exploration."""
-    means = frame.pivot_table(index="part", columns="night", values=column).reindex(EXPLORATION)
+    means = frame.pivot_table(index="part", columns="night", values=column).reindex(list(EXPLORATION))
     week = frame.groupby(["part", "world"])[column].mean().groupby("part").mean()
     rows = [
         [str(share), *(f"{value:.2f}" for value in line), f"{week[share]:.2f}"]

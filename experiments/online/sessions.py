@@ -26,12 +26,14 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import LEVEL, Piece, known, run_missing, the_test, the_world, train, world_words
-from src.runs.provenance import ROOT, git_state
+from src.runs.atomic import write_record, write_whole
+from src.runs.provenance import ROOT, git_state, provenance
 from src.session_vectors import FILE, SessionVectors
 from src.simulation.listening import Heard
 from src.simulation.policies import Lists
 from src.simulation.session_lists import SessionLists
 from src.statistics.intervals import MeanInterval
+from src.terminal.markdown import table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "sessions.csv"
@@ -172,7 +174,7 @@ def piece(part: str, model: str, words: tuple[str, ...], world: int) -> Piece:
 
 def best(lines: pd.DataFrame) -> dict[str, Any]:
     """The line with the longest time."""
-    return dict(lines.loc[lines.time.idxmax()])
+    return {str(name): value for name, value in lines.sort_values("time").iloc[-1].items()}
 
 
 def chosen() -> tuple[str, tuple[Way, ...]]:
@@ -234,12 +236,13 @@ def by_way(own: pd.DataFrame) -> list[str]:
     A gain is a mean over worlds of the relative difference; its interval is Student's, a value for each world.
     """
     time = own.pivot_table(index=["context", "pick"], columns="world", values="time")
-    base = time.loc[LAST].mean(1).idxmax()
-    rows = []
-    for (context, pick), times in time.iterrows():
-        gain = MeanInterval.of(100 * (times / time.loc[(LAST, base)] - 1).to_numpy(), LEVEL)
+    means = time.mean(axis="columns")
+    base = str(means[LAST].idxmax())
+    rows, of_base = list[list[str]](), time.to_numpy()[list(time.index.to_flat_index()).index((LAST, base))]
+    for way, times in zip(time.index.to_flat_index(), time.to_numpy(), strict=True):
+        gain = MeanInterval.of(100 * (times / of_base - 1), LEVEL)
         numbers = [f"{value:+.1f}" for value in (gain.mean, gain.lower, gain.upper)]
-        rows.append([str(context), str(pick), f"{times.mean():.2f}", *numbers])
+        rows.append([*map(str, way), f"{times.mean():.2f}", *numbers])
     rows.sort(key=lambda cells: -float(cells[2]))
     head = ["context", "pick", "time per session", f"over last, {base}, %", "lower", "upper"]
     return table(head, rows, "llrrrr")
@@ -248,14 +251,16 @@ def by_way(own: pd.DataFrame) -> list[str]:
 def settings(lines: pd.DataFrame) -> list[str]:
     """What was tried; gains are over the list of the last track, uniform, for the model trained without sessions."""
     tuned = lines[lines.part == "tune"]
+    names, numbers = tuned[["model", "context", "pick"]], tuned[["decay", "skipped"]]
+    times = tuned[["time", "lower", "upper"]]
     rows = [
         [
-            line.model, line.context, line.pick,
-            *("" if np.isnan(value) else f"{value:g}" for value in (line.decay, line.skipped)),
-            f"{line.time:.2f}", f"{line.lower:.2f}", f"{line.upper:.2f}",
+            *map(str, of),
+            *("" if np.isnan(value) else f"{value:g}" for value in given),
+            *(f"{value:.2f}" for value in found),
         ]
-        for line in tuned.itertuples()
-    ]  # fmt: skip
+        for of, given, found in zip(names.to_numpy(), numbers.to_numpy(), times.to_numpy(), strict=True)
+    ]
     return table(["model", "context", "pick", "decay", "skipped", "time", "lower", "upper"], rows, "lllrrrrr")
 
 

@@ -28,32 +28,46 @@ from src.terminal.markdown import table
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
 WORLD, FRESH, SEEDS, SESSIONS = 0, (11, 12, 13, 14, 15), (1, 2, 3), 20_000
-DEFAULT = "default"
-SETTINGS: Mapping[str, tuple[str, ...]] = {
-    DEFAULT: (),
-    "dim 16": ("model.dim=16",),
-    "dim 64": ("model.dim=64",),
-    "dim 128": ("model.dim=128",),
-    "dropout 0": ("model.dropout=0",),
-    "dropout 0.1": ("model.dropout=0.1",),
-    "dropout 0.4": ("model.dropout=0.4",),
-    "track dropout 0": ("model.track_dropout=0",),
-    "track dropout 0.4": ("model.track_dropout=0.4",),
-    "track dropout 0.6": ("model.track_dropout=0.6",),
-    "initial spread 0.03": ("model.init_std=0.03",),
-    "initial spread 0.3": ("model.init_std=0.3",),
-    "α 0.1": ("model.alpha=0.1",),
-    "α 0.3": ("model.alpha=0.3",),
-    "α 0.5": ("model.alpha=0.5",),
-    "α 0.7": ("model.alpha=0.7",),
-    "α 0.9": ("model.alpha=0.9",),
-    "item bias": ("model.item_bias=true",),
-    "mse": ("loss=mse",),
-    "learning rate × 0.5": ("optimizer.lr=0.005",),
-    "learning rate × 2": ("optimizer.lr=0.02",),
-    "consecutive pairs": ("datamodule.pairing=consecutive",),
+FORMER, DEFAULT = "former default", "default"
+_FORMER = {"model.shrinkage": "0", "model.item_bias": "false", "model.init_std": "0.1"}
+_CHANGES: Mapping[str, Mapping[str, str]] = {
+    FORMER: {},
+    "dim 16": {"model.dim": "16"},
+    "dim 64": {"model.dim": "64"},
+    "dim 128": {"model.dim": "128"},
+    "dropout 0": {"model.dropout": "0"},
+    "dropout 0.1": {"model.dropout": "0.1"},
+    "dropout 0.4": {"model.dropout": "0.4"},
+    "track dropout 0": {"model.track_dropout": "0"},
+    "track dropout 0.4": {"model.track_dropout": "0.4"},
+    "track dropout 0.6": {"model.track_dropout": "0.6"},
+    "initial spread 0.03": {"model.init_std": "0.03"},
+    "initial spread 0.3": {"model.init_std": "0.3"},
+    "α 0.1": {"model.alpha": "0.1"},
+    "α 0.3": {"model.alpha": "0.3"},
+    "α 0.5": {"model.alpha": "0.5"},
+    "α 0.7": {"model.alpha": "0.7"},
+    "α 0.9": {"model.alpha": "0.9"},
+    "item bias": {"model.item_bias": "true"},
+    "mse": {"loss": "mse"},
+    "learning rate × 0.5": {"optimizer.lr": "0.005"},
+    "learning rate × 2": {"optimizer.lr": "0.02"},
+    "consecutive pairs": {"datamodule.pairing": "consecutive"},
+    "α 0.5, dim 64": {"model.alpha": "0.5", "model.dim": "64"},
+    "α 0.5, dropout 0": {"model.alpha": "0.5", "model.dropout": "0"},
+    "α 0.5, dim 64, dropout 0": {"model.alpha": "0.5", "model.dim": "64", "model.dropout": "0"},
+    "dim 64, dropout 0": {"model.dim": "64", "model.dropout": "0"},
+    "track dropout 0.4, dropout 0": {"model.track_dropout": "0.4", "model.dropout": "0"},
+    "α 0.5, dim 64, track dropout 0.4": {"model.alpha": "0.5", "model.dim": "64", "model.track_dropout": "0.4"},
+    "shrinkage 0.5": {"model.shrinkage": "0.5"},
+    "shrinkage 0.5, spread 0.03": {"model.shrinkage": "0.5", "model.init_std": "0.03"},
+    "shrinkage 1, spread 0.03": {"model.shrinkage": "1", "model.init_std": "0.03"},
+    DEFAULT: {"model.shrinkage": "0.5", "model.init_std": "0.03", "model.item_bias": "true"},
 }
-"""Settings by name, one change each."""
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(f"{key}={value}" for key, value in {**_FORMER, **change}.items()) for name, change in _CHANGES.items()
+}
+"""Settings by name: one change of the former default each, combinations of what listeners liked, and shrinkage."""
 NEAR = 0.3
 """Settings whose time is at most this much below the best are trained with all seeds."""
 OTHER_PAIRS = ("consecutive pairs",)
@@ -74,7 +88,7 @@ def again() -> Iterator[Piece]:
     near = first.index[first.time > first.time.max() - NEAR]
     by_metric = [(sign * first[metric]).idxmax() for metric, sign in METRICS.items()]
     for seed in SEEDS[1:]:
-        for name in dict.fromkeys([DEFAULT, *near, *by_metric]):
+        for name in dict.fromkeys([FORMER, *near, *by_metric]):
             yield piece("trial", name, SETTINGS[name], WORLD, seed, "val")
 
 
@@ -82,7 +96,7 @@ def fresh() -> Iterator[Piece]:
     """The default, the setting that validates best, and the one that listeners of the choosing world like best."""
     tried = lines_of("trial").groupby("model").time.agg(["mean", "count"])
     liked = tried["mean"][tried["count"] == len(SEEDS)].idxmax()
-    names = dict.fromkeys([DEFAULT, str(of_settings().val_mse.idxmin()), str(liked)])
+    names = dict.fromkeys([FORMER, DEFAULT, str(of_settings().val_mse.idxmin()), str(liked)])
     for world in FRESH:
         for name in names:
             yield piece("fresh", name, SETTINGS[name], world, 1, "test")
@@ -120,18 +134,19 @@ def report() -> None:
     lines = ["# Results", "", "Written by `python experiments/recipe/study.py`.", ""]
     lines += [f"## {len(means)} settings in one world", ""]
     rows: list[list[str]] = []
-    for name, line in means.sort_values("time", ascending=False).iterrows():
+    for name in map(str, means.sort_values("time", ascending=False).index):
+        line = means.loc[name]
         validation = ["", "", ""] if name in OTHER_PAIRS else [f"{line[metric]:.4f}" for metric in METRICS]
-        gain = f"{line['time'] - means['time'][DEFAULT]:+.2f}"
+        gain = f"{line['time'] - means['time'][FORMER]:+.2f}"
         seeds = ["" if np.isnan(spread[name]) else f"{spread[name]:.2f}", str(count[name])]
-        rows.append([str(name), *validation, f"{line.time:.2f}", gain, *seeds, f"{line.coverage:.2f}"])
+        rows.append([name, *validation, f"{line['time']:.2f}", gain, *seeds, f"{line.coverage:.2f}"])
     head = [
         "setting",
         "val/loss",
         "val/mse",
         "val/ndcg@10",
         "time per session",
-        "minus default",
+        "minus former",
         "sd of seeds",
         "seeds",
         "coverage",
@@ -153,17 +168,17 @@ def report() -> None:
 
 
 def of_worlds() -> list[str]:
-    """Time per session in each fresh world, and the gain over the default with its interval over worlds."""
+    """Time per session in each fresh world, and the gain over the former default with its interval over worlds."""
     times = lines_of("fresh").pivot_table(index="model", columns="world", values="time")
     rows: list[list[str]] = []
     for name, line in times.iterrows():
-        gains = 100 * (line / times.loc[DEFAULT] - 1).to_numpy()
+        gains = 100 * (line / times.loc[FORMER] - 1).to_numpy()
         shown = ["", "", ""]
-        if name != DEFAULT and len(gains) > 1:
+        if name != FORMER and len(gains) > 1:
             interval = MeanInterval.of(gains, LEVEL)
             shown = [f"{interval.mean:+.1f}", f"{interval.lower:+.1f}", f"{interval.upper:+.1f}"]
         rows.append([str(name), *(f"{value:.2f}" for value in line), *shown])
-    head = ["setting", *(f"world.seed={world}" for world in times), "over default, %", "lower", "upper"]
+    head = ["setting", *(f"world.seed={world}" for world in times), "over former default, %", "lower", "upper"]
     return table(head, rows, "l" + "r" * (len(head) - 1))
 
 

@@ -58,14 +58,14 @@ def svd(ranker: PairRanker, vocabulary: Vocabulary, window: int = 10) -> None:
         places = listens.track[:-distance][same], listens.track[distance:][same]
         near = sparse.coo_array((np.full(same.sum(), distance**-0.5, np.float32), places), shape=(size, size)).tocsr()
         counts = counts + near + near.T
-    total = counts.sum(1)
+    total: np.ndarray = np.asarray(counts.sum(1))
     smoothed = total**0.75 / (total**0.75).sum()
     pairs = counts.tocoo()
     row, column = pairs.coords
     information = np.log(pairs.data / (total[row] * smoothed[column]))
     kept = (information > 0) & (row != column)
     positive = sparse.coo_array((information[kept], (row[kept], column[kept])), shape=(size, size)).tocsr()
-    weight = ranker.scorer.track.weight.data  # type: ignore[union-attr, attr-defined]
+    weight = ranker.scorer.track.weight.data  # type: ignore[attr-defined]
     left, values, _ = svds((positive + positive.T) / 2, k=weight.shape[1], rng=np.random.default_rng(0))
     vectors = torch.from_numpy((left * values**0.5).astype(np.float32))
     length = vectors.norm(dim=1, keepdim=True)

@@ -4,6 +4,7 @@ N tracks of the run, M new ones, A artists of the run.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,8 @@ def _read(path: Path, old: Catalog) -> dict[int | str, _Names]:
         raise InputError(f"catalogue={path}: there is no such file; name a tracks.json with all tracks, old and new")
     is_text, given = old.source_ids is not None, dict[int | str, _Names]()
     for where, record in read_lines(path):
-        track, title, artist = record.get("track"), record.get("title"), record.get("artist")
+        track: Any = record.get("track")
+        title, artist = record.get("title"), record.get("artist")
         is_id = isinstance(track, str) and track if is_text else is_whole(track)
         if not is_id or not isinstance(title, str | None) or not isinstance(artist, str | None):
             kind = "text" if is_text else "whole number"

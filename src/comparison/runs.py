@@ -200,7 +200,7 @@ def _world(run: Any) -> tuple[str, ...] | None:
 def _queries(run: Any, tracking_uri: str) -> pd.DataFrame | None:
     try:
         queries = pd.read_parquet(fetch(tracking_uri, run.info.run_id, "test_queries.parquet"))
-        return queries[[*QUERY, *TESTED, *queries.columns.intersection(BY_NEWNESS)]]
+        return queries[[*QUERY, *TESTED, *queries.columns.intersection(list(BY_NEWNESS))]]
     except InputError:
         return None
 

@@ -362,7 +362,8 @@ class PairDataModule(LightningDataModule):
         """The tracks that are played or hidden, and that training does not know."""
         words = self.vocabulary
         known = words.plays + words.previous_counts + words.next_counts > 0
-        return (hidden | (np.bincount(self.sessions.listens.track, minlength=len(known)) > 0)) & ~known
+        is_played: Bool[np.ndarray, N] = np.bincount(self.sessions.listens.track, minlength=len(known)) > 0
+        return np.asarray((hidden | is_played) & ~known)
 
     def _vocabulary(self) -> Vocabulary:
         train, num_tracks = self.pairs["train"], len(self.catalog)

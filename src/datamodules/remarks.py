@@ -82,7 +82,7 @@ def remarks_on(
         )
     if reading.share in _SOURCE_OF_SHARE:
         lines.append(f"share played {_SOURCE_OF_SHARE[reading.share]}")
-    return lines + _on_shares(reading, pairs["train"]) + _on_artists(reading, catalog)
+    return lines + _on_shares(reading, pairs["train"]) + _on_artists(reading, catalog) + _on_attributes(catalog)
 
 
 def _on_shares(reading: Reading, train: Pairs) -> list[str]:
@@ -102,6 +102,11 @@ def _on_shares(reading: Reading, train: Pairs) -> list[str]:
     if (num := len(train.played_ratio) - len(known)) > 0:
         return [f"share played unknown for {num:,} of {len(train.played_ratio):,} training pairs"]
     return []
+
+
+def _on_attributes(catalog: Catalog) -> list[str]:
+    known = [f"{name} of {attribute.known.mean():.0%}" for name, attribute in catalog.attributes.items()]
+    return [f"attributes   {', '.join(known)} of the tracks are known"] if known else []
 
 
 def _on_artists(reading: Reading, catalog: Catalog) -> list[str]:

@@ -150,8 +150,9 @@ class Behaviour:
         avoided = played[:, -1:] if self.pick == "uniform" else played
         recent = self.artist_of[played[:, max(0, played.shape[1] - self.artist_gap) :]]
         others = open_new(self.new, avoided, self.artist_of, recent)
-        others &= (is_open.any(1) & ~is_new.any(1))[:, None]
-        explores = is_new.any(1) | others.any(1)
+        has_new = np.asarray(is_new.any(1))
+        others &= np.asarray(is_open.any(1) & ~has_new)[:, None]
+        explores = has_new | others.any(1)
         probabilities[explores] *= 1 - self.exploration
         probabilities += self.exploration * pick_probabilities(self.pick, is_new)
         return np.tile(self.new, (len(played), 1)), self.exploration * pick_probabilities("uniform", others)

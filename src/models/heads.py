@@ -7,7 +7,7 @@ an embedding. Scores are dimensionless. `Head` is the base class of every head.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int, Int64
@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from src.catalog import Vocabulary
 from src.errors import InputError, check_flag, check_number
 from src.models.contracts import QueryPart
-from src.models.parts import Part, Prior, Unknown, build_part, draw
+from src.models.parts import Lookup, Part, Prior, Unknown, build_part, draw
 
 PRIORS = ("added", "instead")
 """How what the other parts of a track predict is used; see `CosineMix`."""
@@ -223,7 +223,7 @@ class CosineMix(Head):
         unknown: what the known parts of a track do where others are unknown, as `query` and as `item`; see `Unknown`.
             Only with `parts`, otherwise `zero`.
         prior: what the other parts of a track predict for its vector and its item bias is `added` to its own, or used
-            `instead` of them where they are unknown; None: not at all. Only with `parts`.
+            `instead` of them where they are unknown, which needs `track_dropout`; None: not at all. Only with `parts`.
         dim: width of an embedding (D), at least 1.
         init_std: standard deviation of the initial embeddings, above 0. It does not change the initial cosines, but it
             changes how much one optimizer step rotates a vector.
@@ -277,7 +277,7 @@ class CosineMix(Head):
         if order_std:
             for part in built.values():
                 part.add_offset(order_std)
-        self.track, self.artist = built.get("track"), built.get("artist")
+        self.track, self.artist = (cast("Lookup | None", built.get(name)) for name in ("track", "artist"))
         self.others = nn.ModuleList(part for name, part in built.items() if name not in ("track", "artist"))
         self.item_bias = _item_bias(vocabulary, item_bias)
         self.dropout = Dropout(dropout)
@@ -291,6 +291,11 @@ class CosineMix(Head):
         self.track_dropout = RowDropout(track_dropout if self.track is not None and num > 1 else 0.0)
         if prior not in (None, *PRIORS):
             raise InputError(f"model.prior must be null or one of {', '.join(PRIORS)}, got {prior!r}")
+        if self._has_parts and prior == "instead" and not self.track_dropout.share:
+            raise InputError(
+                "model.prior=instead learns from the tracks that training treats as unseen, and model.track_dropout=0 "
+                "leaves none; use model.track_dropout=0.1, or model.prior=added"
+            )
         self.prior, self._is_added = None, prior == "added"
         if prior and self._has_parts and self.track is not None and num > 1:
             self.prior = Prior(dim * (num - 1), dim=dim, init_std=init_std, item_bias=self.item_bias is not None)
@@ -304,9 +309,12 @@ class CosineMix(Head):
         others, nothing = iter(self.others), nn.Identity()
         for name in self._names:
             if name == "track":
+                assert self.track is not None
                 yield self.track, self.track_dropout
             else:
-                yield self.artist if name == "artist" else next(others), nothing
+                part = self.artist if name == "artist" else next(others)
+                assert isinstance(part, Part)
+                yield part, nothing
 
     def alpha(self) -> Float[Tensor, ""] | float:
         """Return the share of the track cosine.
@@ -324,6 +332,7 @@ class CosineMix(Head):
         """
         if self._fixed is not None:
             return list(self._fixed)
+        assert self.alpha_logit is not None
         first, *others = torch.sigmoid(self.alpha_logit).unbind()
         shares, rest = [first], 1 - first
         for of_rest in others:
@@ -373,8 +382,7 @@ class CosineMix(Head):
         self, rows: Int[Tensor, "B"], *, in_second_place: bool
     ) -> tuple[list[Float[Tensor, "B D"]], Float[Tensor, "B"] | None]:
         """The unit vectors of each part; and the item bias, in the second place and where there is one."""
-        has_bias = in_second_place and self.item_bias is not None
-        bias = self.item_bias(rows) if has_bias else None
+        bias = self.item_bias(rows) if in_second_place and self.item_bias is not None else None
         found = [(part.vectors(rows, in_second_place=in_second_place), left_out) for part, left_out in self._parts()]
         if self.prior is None:
             return [_unit(left_out(vectors), self._squared) for vectors, left_out in found], bias
@@ -383,10 +391,10 @@ class CosineMix(Head):
         units = [_unit(vector, self._squared) for vector in vectors[:place] + vectors[place + 1 :]]
         of_track, of_bias = self.prior(units)
         own = vectors[place] * kept
-        used = 1.0 if self._is_added else (own == 0).all(-1, keepdim=True).to(own.dtype)
+        used = torch.ones_like(kept) if self._is_added else (own == 0).all(-1, keepdim=True).to(own.dtype)
         units.insert(place, _unit(own + used * of_track, self._squared))
         if bias is not None and of_bias is not None:
-            bias = bias * kept[:, 0] + (of_bias if self._is_added else used[:, 0] * of_bias)
+            bias = bias * kept[:, 0] + used[:, 0] * of_bias
         return units, bias
 
     def _mix(self, units: Sequence[Float[Tensor, "B D"]], unknown: Unknown) -> Float[Tensor, "B W"]:
@@ -439,9 +447,9 @@ def _shares_of(
     Raises:
         InputError: they are out of range, do not sum to 1, or contradict one another.
     """
-    is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    number = alpha if isinstance(alpha, int | float) and not isinstance(alpha, bool) else None
     if parts is None:
-        if not (alpha == "learned" or (is_number and 0 <= alpha <= 1)):
+        if not (alpha == "learned" or (number is not None and 0 <= number <= 1)):
             raise InputError(
                 f"alpha must lie in [0, 1] or be learned, got {alpha}; use model=artist for 0, model=track for 1"
             )
@@ -450,7 +458,7 @@ def _shares_of(
                 f"alpha={alpha} contradicts this model, which is alpha={fixed_alpha} by definition; "
                 f"use model=convex model.alpha={alpha}"
             )
-        return {"track": None, "artist": None} if alpha == "learned" else {"track": alpha, "artist": 1 - alpha}
+        return {"track": None, "artist": None} if number is None else {"track": number, "artist": 1 - number}
     if fixed_alpha is not None:
         raise InputError(f"model.parts contradicts this model, which is alpha={fixed_alpha}; use model=convex with it")
     if isinstance(parts, str) or not isinstance(parts, Mapping | Sequence) or len(parts) < 2:
@@ -473,7 +481,7 @@ def _shares_of(
     total = math.fsum(parts.values())
     if abs(total - 1) > 1e-6:
         raise InputError(f"the weights of model.parts must sum to 1, got {total:.9g}; change one of them")
-    if is_number and alpha != parts.get("track", 0):
+    if number is not None and alpha != parts.get("track", 0):
         raise InputError(
             f"model.alpha={alpha} contradicts model.parts, where the tracks have {parts.get('track', 0)}; leave out one"
         )

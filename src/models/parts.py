@@ -133,11 +133,12 @@ class Bag(nn.Embedding, Part):
         first = counts.cumsum(0) - counts
         places = torch.arange(int(counts.sum()), device=rows.device)
         values = self.values[places + (self.starts[flat] - first).repeat_interleave(counts)]
-        found = F.embedding_bag(values, self.weight, first, mode="mean", sparse=self.sparse)
+        found: Tensor = F.embedding_bag(values, self.weight, first, mode="mean", sparse=self.sparse)
         if in_second_place and self.offset is not None:
             offset = self.offset
             found = found + F.embedding_bag(values, offset.weight, first, mode="mean", sparse=offset.sparse)
-        return found.unflatten(0, rows.shape)
+        made: Tensor = found.unflatten(0, rows.shape)
+        return made
 
 
 class Projection(Part):
@@ -176,7 +177,8 @@ class Projection(Part):
         found = F.linear((given - self.mean) * self.one_over_std, self.weight, self.bias)
         if in_second_place and self.offset is not None:
             found = found + self.offset
-        return (found * known[:, None]).unflatten(0, rows.shape)
+        made: Tensor = (found * known[:, None]).unflatten(0, rows.shape)
+        return made
 
 
 class Prior(nn.Module):

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import fcntl
 import functools
+import gc
 import json
 import logging
 import os
@@ -135,6 +136,9 @@ class Desk:
         if self._pool is not None:
             for process in list(self._pool._processes.values()):
                 process.terminate()
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+            gc.collect()  # removes its semaphores, which nothing else does before `os._exit`
 
     async def _read(self) -> Stock:
         loop = asyncio.get_running_loop()

@@ -277,12 +277,13 @@ class Shelf:
 
 def _catalog_of(release: Release) -> Catalog:
     """The catalogue of a release, in its order."""
-    records = [release.track(row) for row in range(len(release))]
-    artists = np.full(int(release.artist_of.max(initial=-1)) + 1, "", object)
-    artists[release.artist_of] = [record["artist"] or "" for record in records]
+    titles, artists = np.empty(len(release), object), np.full(len(release.artist_ends), "", object)
+    for row, artist in enumerate(release.artist_of.tolist()):
+        record = release.track(row)
+        titles[row], artists[artist] = record["title"], record["artist"] or ""
     return Catalog(
         track_ids=np.asarray(release.track_ids),
-        titles=np.array([record["title"] for record in records], object),
+        titles=titles,
         artist_of=release.artist_of.astype(np.int64),
         artists=artists,
     )

@@ -154,7 +154,15 @@ def _sentence(shelf: Shelf, arm: str, played: Played, found: dict[str, Any]) -> 
     else:
         head = f"{place} in the list after {after}"
     if given.pick == "ranked" and found["rank"] > 1:
-        gap = f", or their artist came within the last {given.artist_gap}" if given.artist_gap else ""
+        gap = (
+            (
+                ", or are by the artist of the last track"
+                if given.artist_gap == 1
+                else f", or are by an artist of the last {given.artist_gap} tracks"
+            )
+            if given.artist_gap
+            else ""
+        )
         return f"{head}: those before it were heard{gap}."
     how = {
         "ranked": "the best is taken",

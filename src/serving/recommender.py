@@ -215,11 +215,11 @@ class Recommender:
         session: Int64[np.ndarray, "m"],
     ) -> Bool[np.ndarray, "K"]:
         """Which candidates may be picked."""
-        is_open = (candidates >= 0) & ~self._is_heard(candidates, heard)
+        is_open: Bool[np.ndarray, K] = (candidates >= 0) & ~self._is_heard(candidates, heard)
         if not arm.artist_gap:
             return is_open
         artists = self._artists_of(session[-arm.artist_gap :])
-        is_spaced = is_open & ~(self.release.artist_of[candidates][:, None] == artists).any(1)
+        is_spaced: Bool[np.ndarray, K] = is_open & ~(self.release.artist_of[candidates][:, None] == artists).any(1)
         return is_spaced if is_spaced.any() else is_open
 
     def _draw(self, tracks: Int32[np.ndarray, "n"]) -> tuple[int, float]:

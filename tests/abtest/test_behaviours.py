@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_what_an_arm_explored_is_known_from_the_log(world: World, tmp_path: Path
     plays = np.where(np.arange(len(world.catalog)) % 7 == 2, 1, 8)
     given = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32), plays=plays)
     given.write(tmp_path / "r.jsonl", world.catalog, format="botify")
-    how = {"exploration": 0.2, "exploration_plays": 2}
+    how: dict[str, Any] = {"exploration": 0.2, "exploration_plays": 2}
     policy = Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, **how, world=world)
     simulate(world, tmp_path / "run", {"C": policy}, sessions=40)
     folder = LogFolder.open(tmp_path / "run" / "logs")
@@ -78,7 +79,7 @@ def test_what_an_arm_explored_is_known_from_the_log(world: World, tmp_path: Path
         assert asked[1, 2] == pytest.approx(0.2 / (plays == 1).sum())  # 4, 5, 6, 7 are not new: any new track
 
 
-def folder_of(folder: Path, world: World, lists: Recommendations, how: dict[str, float]) -> Behaviour | None:
+def folder_of(folder: Path, world: World, lists: Recommendations, how: dict[str, Any]) -> Behaviour | None:
     """What a release of the service says of its arm."""
     store = folder / "store" / "one"
     store.mkdir(parents=True)

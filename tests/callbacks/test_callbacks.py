@@ -162,7 +162,7 @@ def test_a_log_without_new_tracks_has_no_metrics_of_them(ring: PairDataModule, t
     trainer, _ = trainer_of(ring, tmp_path)
     [metrics] = trainer.test(ranker(ring), ring, verbose=False)
     assert not any("cold" in name or "warm" in name or "new_tracks" in name for name in metrics)
-    assert not pd.read_parquet(tmp_path / "queries.parquet").columns.intersection(ranking.BY_NEWNESS).size
+    assert not pd.read_parquet(tmp_path / "queries.parquet").columns.intersection(list(ranking.BY_NEWNESS)).size
 
 
 @pytest.mark.parametrize("wrong", [0, -50_000])

@@ -1,6 +1,7 @@
 """What every ranker promises: each head once trained, and each baseline. A new baseline: add its name to BASELINES."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule
 
+from src.attributes import Values
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.histories import Histories
@@ -18,9 +20,12 @@ from tests.contracts.test_heads import HEADS
 
 BASELINES = [
     "als",
+    "artist_popular",
+    "attribute_neighbours",
     "bpr",
     "ease",
     "item2vec",
+    "item2vec_artist",
     "neighbours",
     "popular",
     "rules",
@@ -39,6 +44,10 @@ ROWS = np.arange(NUM_RING_TRACKS)
 def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataModule:
     datamodule = build_datamodule(ring_logs, tmp_path_factory.mktemp("contracts"), batch_size=512, history=4)
     datamodule.setup()
+    tags = Values.from_lists([[f"third {row // 20}", f"odd {row % 2}"] for row in range(NUM_RING_TRACKS)])
+    datamodule.vocabulary = replace(
+        datamodule.vocabulary, catalog=replace(datamodule.catalog, attributes={"tags": tags})
+    )
     return datamodule
 
 

@@ -67,7 +67,7 @@ def test_the_tags_of_radio_songs_are_those_of_their_lines(tmp_path: Path) -> Non
 
 
 def test_columns_of_tracks_json_become_attributes_of_every_kind(tmp_path: Path) -> None:
-    tracks = [
+    tracks: list[dict[str, Any]] = [
         {"genre": "jazz", "tags": ["b", "a", "b"], "year": 1999, "audio": [0.5, -1]},
         {"genre": None, "tags": [], "year": None},
         {"genre": "rock", "tags": ["a"], "year": 2001.5, "audio": [1, 2]},

@@ -54,8 +54,8 @@ def test_validation_and_test_keep_the_hidden_tracks(datamodule_of: Make, ring_lo
     for name in ("val", "test"):
         for column in ("previous", "following", "played_ratio", "listener"):
             assert np.array_equal(getattr(whole.pairs[name], column), getattr(cold.pairs[name], column))
-        histories = [one.histories(one.pairs[name]).newest(8)[0] for one in (whole, cold)]
-        assert np.array_equal(*histories)
+        first, second = (one.histories(one.pairs[name]).newest(8)[0] for one in (whole, cold))
+        assert np.array_equal(first, second)
         assert cold.new_tracks[cold.pairs[name].following].any()
     assert whole.digest() != cold.digest()
 

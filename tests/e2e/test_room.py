@@ -219,6 +219,12 @@ def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any
             page.evaluate(source)
             problems += serious(page)
     assert problems == []
+
+    # the page of the endpoints loads nothing from elsewhere either
+    page.goto(room.removesuffix("room") + "docs")
+    page.get_by_text("/track/{track}").click()
+    page.get_by_role("button", name="Try it").locator("visible=true").click()
+    page.get_by_text('"title": "Song 10"').wait_for()
     assert faults == []
     assert hosts == {f"127.0.0.1:{service.port}"}
     context.close()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from src.attributes import Attribute, Values, Vectors
 from src.catalog import Vocabulary
@@ -43,11 +44,16 @@ def mix(**changes: Any) -> CosineMix:
     return COSINES(vocabulary(), **{"alpha": "learned", "parts": PARTS, "dim": 4} | changes).eval()
 
 
+def array_of(part: nn.Module | None, name: str) -> np.ndarray:
+    assert part is not None
+    numbers: np.ndarray = part.get_parameter(name).detach().double().numpy()
+    return numbers
+
+
 def slow_vectors(head: CosineMix, row: int) -> dict[str, np.ndarray]:
     """The vector of each part of a track, from the tables alone."""
-    _, year, audio = head.others
     parts = dict(zip(PARTS, [head.track, head.artist, *head.others], strict=True))
-    tables = {name: part.weight.detach().double().numpy() for name, part in parts.items()}
+    tables = {name: array_of(part, "weight") for name, part in parts.items()}
     zero = np.zeros(4)
     seen = [r for r in range(6) if SEEN[r]]
     shown = {tag for r in seen for tag in TAGS.lists()[r]}
@@ -57,13 +63,13 @@ def slow_vectors(head: CosineMix, row: int) -> dict[str, np.ndarray]:
         "artist": tables["artist"][ARTISTS[row]],
         "tags": np.mean(of_tags, axis=0) if of_tags else zero,
     }
-    for name, attribute, part in (("year", YEAR, year), ("audio", AUDIO, audio)):
+    for name, attribute in (("year", YEAR), ("audio", AUDIO)):
         given_of = {r: attribute.data[attribute.places[r]].astype(float) for r in range(6) if attribute.places[r] >= 0}
         known = np.array([given_of[r] for r in seen if r in given_of])
-        bias = part.bias.detach().double().numpy()
         vectors[name] = zero
         if row in given_of:
-            vectors[name] = tables[name] @ ((given_of[row] - known.mean(0)) / known.std(0)) + bias
+            vectors[name] = tables[name] @ ((given_of[row] - known.mean(0)) / known.std(0))
+            vectors[name] = vectors[name] + array_of(parts[name], "bias")
     return vectors
 
 
@@ -122,8 +128,7 @@ def test_every_part_is_trained_and_what_training_never_shows_stays_zero() -> Non
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
-    tags = head.others[0]
-    assert (tags.weight[list(TAGS.names).index("z")] == 0).all()
+    assert (array_of(head.others[0], "weight")[list(TAGS.names).index("z")] == 0).all()
     assert len(TAGS.names) == 5
 
 
@@ -134,7 +139,12 @@ def test_a_track_that_training_does_not_show_is_no_negative() -> None:
     loss = SoftmaxLoss(vocabulary(), temperature=0.1, logq=1.0, candidates=None)
     asked: list[int] = []
     whole = head.item
-    head.item = lambda rows: asked.extend(rows.tolist()) or whole(rows)  # type: ignore[method-assign]
+
+    def item(rows: torch.Tensor) -> torch.Tensor:
+        asked.extend(rows.tolist())
+        return whole(rows)
+
+    head.item = item  # type: ignore[method-assign]
     loss(head, batch, LAST)
     assert sorted(asked) == [1, 2, 3, 4]
 
@@ -245,7 +255,7 @@ def test_without_parts_neither_prior_nor_rule_changes_the_published_head() -> No
 
 
 def test_a_prior_that_is_used_instead_leaves_known_tracks_alone() -> None:
-    settings: dict[str, Any] = {"parts": ["track", "artist", "tags"], "item_bias": True}
+    settings: dict[str, Any] = {"parts": ["track", "artist", "tags"], "item_bias": True, "track_dropout": 0.1}
     added, instead, none = (mix(**settings, prior=prior) for prior in ("added", "instead", None))
     for head in (added, instead):
         assert head.prior is not None
@@ -256,3 +266,5 @@ def test_a_prior_that_is_used_instead_leaves_known_tracks_alone() -> None:
     torch.testing.assert_close(instead.item(new), added.item(new))
     with pytest.raises(InputError, match=r"model.prior must be null or one of added, instead, got 'yes'"):
         mix(prior="yes")
+    with pytest.raises(InputError, match=r"model.prior=instead learns from the tracks .* use model.track_dropout=0.1"):
+        mix(prior="instead")

@@ -47,7 +47,8 @@ def batch(rng: np.random.Generator) -> PairBatch:
     history = np.where(rng.random((NUM_PAIRS, 3)) < 0.8, rng.integers(NUM_TRACKS - 2, size=(NUM_PAIRS, 3)), -1)
     history[:, 0] = previous
     return PairBatch(
-        *(torch.from_numpy(column) for column in (previous, following)),
+        torch.from_numpy(previous),
+        torch.from_numpy(following),
         torch.from_numpy(rng.random(NUM_PAIRS).astype(np.float32)),
         torch.from_numpy(rng.integers(3, size=NUM_PAIRS)),
         torch.from_numpy(history),

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -34,10 +35,17 @@ def test_a_set_up_is_named_by_what_tells_it_apart_in_its_sweep(
 
 
 def test_parts_are_named_in_place_of_alpha() -> None:
-    setup = {"model": "convex", "alpha": "learned", "recipe": None, "overrides": [], "swept": [], "context": "last"}
+    setup: dict[str, Any] = {
+        "model": "convex",
+        "alpha": "learned",
+        "recipe": None,
+        "overrides": [],
+        "swept": [],
+        "context": "last",
+    }
     shares = {"track": 0.6, "tags": 0.4}
-    assert setup_name(**setup, parts=shares) == "convex track=0.6 tags=0.4"  # type: ignore[arg-type]
-    assert setup_name(**setup, parts=["track", "tags"]) == "convex track+tags"  # type: ignore[arg-type]
+    assert setup_name(**setup, parts=shares) == "convex track=0.6 tags=0.4"
+    assert setup_name(**setup, parts=["track", "tags"]) == "convex track+tags"
 
 
 def test_the_context_is_named_where_it_is_not_one_previous_track() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -585,7 +585,7 @@ def test_exploration_is_that_of_the_simulation(
     lists.write(tmp_path / "r.jsonl", world.catalog, format="botify")
     vectors = make_vectors(num)
     vectors.write(tmp_path / FILE, world.catalog)
-    how = {"exploration": 0.4, "exploration_plays": 5}
+    how: dict[str, Any] = {"exploration": 0.4, "exploration_plays": 5}
     more = {"context": "session", "num_lists": 3} if context == "session" else {}
     release = make_release(
         tmp_path / "release",

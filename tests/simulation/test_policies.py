@@ -280,7 +280,7 @@ def propensity_policy(world: World, path: Path, name: str) -> Policy:
     if name in made:
         return made[name]
     how, gap, *exploration = name.split()
-    more = {"exploration": float(exploration[0]), "exploration_plays": 3} if exploration else {}
+    more: dict[str, Any] = {"exploration": float(exploration[0]), "exploration_plays": 3} if exploration else {}
     return Lists(path=str(path), pick=how, artist_gap=int(gap), **more, world=world)
 
 

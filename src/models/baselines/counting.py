@@ -1,4 +1,4 @@
-"""Baselines that only count: popularity, sequential rules, item neighbours.
+"""Baselines that only count: popularity, sequential rules, item neighbours, neighbours by an attribute.
 
 N tracks in the catalogue, E events, B queries in a block. The weight of an event is the share of the track that was
 played, or 1 where the share is unknown.
@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.sparse import csr_array
 
+from src.attributes import Values
 from src.catalog import Listens, Vocabulary
-from src.errors import check_number
+from src.errors import InputError, check_number
 
 _MAX_SCORES = 2**25
 """Number of scores in memory while the best candidates are selected."""
@@ -54,6 +55,92 @@ class Popular:
             An empty N × N matrix.
         """
         return no_scores(self.num_tracks)
+
+
+class ArtistPopular:
+    """Popularity of the artist: tracks in the order of the plays of all tracks of their artist, then of their own.
+
+    A new track of a popular artist comes before the tracks of less popular ones, whatever the query.
+
+    Args:
+        vocabulary: the catalogue and what the training data shows of it.
+        artist_weight: score of every track by the artist of the query, at least 0. Above 0, the tracks of this artist
+            come first.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, artist_weight: int | float) -> None:
+        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
+        plays, artist_of = vocabulary.plays, vocabulary.catalog.artist_of
+        of_artist = np.bincount(artist_of, plays)[artist_of]
+        self.order = _places(of_artist, plays)
+
+    def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - the plays are in the vocabulary
+        """Return no scores; the order of the plays remains.
+
+        Args:
+            listens: ignored.
+
+        Returns:
+            An empty N × N matrix.
+        """
+        return no_scores(self.num_tracks)
+
+
+class AttributeNeighbours:
+    """The tracks with the most similar values of an attribute, such as tags, whatever was played together.
+
+    The score is the cosine of two tracks, each a vector with `log(N / tracks that have the value)` for each of its
+    values. Plays decide between equal scores.
+
+    Args:
+        vocabulary: the catalogue and what the training data shows of it.
+        attribute: name of an attribute of the catalogue that has values.
+        num_neighbours: number of best candidates that are kept for each track, at least 1.
+        artist_weight: added to the score of every track by the artist of the query, at least 0.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, *, attribute: str, num_neighbours: int, artist_weight: int | float
+    ) -> None:
+        check_number("num_neighbours", num_neighbours, whole=True, least=1)
+        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
+        self.order = vocabulary.plays
+        self._num_neighbours, self._attribute = num_neighbours, attribute
+        self._attributes = vocabulary.catalog.attributes
+
+    def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - attributes do not depend on what was played
+        """Find the best candidates of each track.
+
+        Args:
+            listens: ignored.
+
+        Returns:
+            Scores of the kept candidates (columns) of each query (rows), N × N.
+
+        Raises:
+            InputError: the data have no such attribute.
+        """
+        values = self._attributes.get(self._attribute)
+        if not isinstance(values, Values):
+            has = ", ".join(name for name, one in self._attributes.items() if isinstance(one, Values))
+            raise InputError(
+                f"model.attribute: the data have no attribute {self._attribute!r} with values, they have "
+                f"{has or 'none'}; give datamodule.attributes, or another model.attribute"
+            )
+        rarity = np.log(self.num_tracks / np.maximum(values.tracks_of_values(), 1))
+        track = np.repeat(np.arange(self.num_tracks), values.counts)
+        weight = rarity[values.values]
+        norms = np.sqrt(np.bincount(track, weight**2, self.num_tracks))
+        weight /= np.maximum(norms[track], 1e-12)
+        table = csr_array((weight, (track, values.values)), shape=(self.num_tracks, len(values.names)))
+        by_value = table.T.tocsr()
+        return best_candidates(lambda rows: csr_array(table[rows] @ by_value), self._num_neighbours, order=self.order)
 
 
 class Rules:
@@ -215,8 +302,12 @@ def _recent(vocabulary: Vocabulary, half_life: int | float) -> Int64[np.ndarray,
     """Place of each track in the order of its plays with half-life; plays without it decide ties. Higher is better."""
     sessions, session = np.unique(vocabulary.listens.session, return_inverse=True)
     weights = np.exp2((session - len(sessions) + 1) / half_life)
-    recent_plays = np.bincount(vocabulary.listens.track, weights, len(vocabulary.catalog))
-    _, place = np.unique(np.stack([recent_plays, vocabulary.plays], axis=1), axis=0, return_inverse=True)
+    return _places(np.bincount(vocabulary.listens.track, weights, len(vocabulary.catalog)), vocabulary.plays)
+
+
+def _places(first: Float64[np.ndarray, "N"], second: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+    """Place of each track in the order of one number, and of another where that is equal; higher is better."""
+    _, place = np.unique(np.stack([first, second], axis=1), axis=0, return_inverse=True)
     return place.reshape(-1).astype(np.int64)
 
 

@@ -1,6 +1,6 @@
 """Baselines that learn a vector for each track and recommend the tracks with the nearest vectors.
 
-N tracks in the catalogue, M of them with a vector, D embedding width.
+N tracks in the catalogue, M of them with a vector (R with those of artists), D embedding width.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from scipy.sparse import csr_array, csr_matrix
 from torch.nn.functional import normalize
 
 from src.catalog import Listens, Vocabulary
-from src.errors import InputError, check_number
+from src.errors import InputError, check_flag, check_number
 from src.models.baselines.counting import session_weights
 
 _MAX_SCORES = 2**25
@@ -37,6 +37,7 @@ class Item2Vec:
         epochs: number of passes over the sessions, at least 1.
         lr: initial learning rate, above 0.
         least_played: events with a smaller share played are dropped, in [0, 1], because words have no weights.
+        artist_mean: whether a track without a vector gets the mean of the unit vectors of its artist's tracks.
         artist_weight: added to the score of every track by the artist of the query, at least 0.
         seed: decides the initial vectors and the samples, in [0, 2³²).
 
@@ -62,6 +63,7 @@ class Item2Vec:
         epochs: int,
         lr: int | float,
         least_played: int | float,
+        artist_mean: bool,
         artist_weight: int | float,
         seed: int,
     ) -> None:
@@ -73,6 +75,7 @@ class Item2Vec:
         check_number("subsample", subsample, least=0, most=1, hint="0 switches it off")
         check_number("lr", lr, above=0, hint="0.025 is usual")
         check_number("least_played", least_played, least=0, most=1)
+        check_flag("artist_mean", artist_mean)
         try:
             from gensim.models import Word2Vec
         except ModuleNotFoundError:
@@ -80,6 +83,7 @@ class Item2Vec:
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
         self._num_neighbours, self._least_played = num_neighbours, least_played
+        self._artist_of = vocabulary.catalog.artist_of if artist_mean else None
         self._learn: Callable[[list[list[str]]], Any] = lambda sentences: Word2Vec(
             sentences,
             sg=1,
@@ -110,8 +114,10 @@ class Item2Vec:
         if not words:
             return _nearest(played.track, np.empty((0, 1), np.float32), self.num_tracks, self._num_neighbours)
         vectors = self._learn([words[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]).wv
-        rows = np.array(vectors.index_to_key, np.int64)
-        return _nearest(rows, vectors.get_normed_vectors(), self.num_tracks, self._num_neighbours)
+        rows, units = np.array(vectors.index_to_key, np.int64), vectors.get_normed_vectors()
+        if self._artist_of is not None:
+            rows, units = _with_means(rows, units, self._artist_of)
+        return _nearest(rows, units, self.num_tracks, self._num_neighbours)
 
 
 class Als:
@@ -284,6 +290,19 @@ def _factorised(build: Callable[[], Any], played: csr_array, normalised: bool, n
     if normalised:
         vectors = normalize(torch.from_numpy(vectors)).numpy()
     return _nearest(rows, vectors, num_tracks, num_kept)
+
+
+def _with_means(
+    rows: Int64[np.ndarray, "M"], units: Float32[np.ndarray, "M D"], artist_of: Int64[np.ndarray, "N"]
+) -> tuple[Int64[np.ndarray, "R"], Float32[np.ndarray, "R D"]]:
+    """Give tracks without a vector the mean of their artist, of unit length, where the artist has a vector."""
+    sums = np.zeros((int(artist_of.max()) + 1, units.shape[1]), np.float32)
+    np.add.at(sums, artist_of[rows], units)
+    lengths = np.linalg.norm(sums, axis=1)
+    others = np.setdiff1d(np.arange(len(artist_of)), rows)
+    others = others[lengths[artist_of[others]] > 0]
+    means = sums[artist_of[others]] / lengths[artist_of[others], None]
+    return np.concatenate([rows, others]), np.concatenate([units, means])
 
 
 def _nearest(

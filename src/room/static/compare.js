@@ -94,7 +94,7 @@ export function Compare({ given, room }) {
         return html`<article key=${key} class=${`card column ${colourOf(keys, key)}`} aria-label=${`${key} ${player.recommender}`}>
           <header class="column-head">
             <h2><i class="dot"></i>${key} <span>${labelOf(player)}</span></h2>
-            <p class="faint">${describe(player)}</p>
+            <p class="faint" title=${describe(player)}>${describe(player)}</p>
             <${Alpha} player=${player} value=${alphas[key]} onChange=${(value) => setAlpha(key, value)} />
           </header>
           ${!column
@@ -110,9 +110,9 @@ export function Compare({ given, room }) {
                         <b>${nameOf(item)}</b><span>${artistOf(item)}</span></a>
                       <span class="badges">${mark === "all" && html`<i class="mark mark-all" role="img" aria-label="in all lists" title="in all lists">★</i>`}
                         ${mark === "only" && html`<i class="mark mark-only" role="img" aria-label="only here" title="only here">◇</i>`}
-                        <span class="score">${item.score === null ? "" : item.score.toFixed(3)}</span></span>
-                      <span class="details"><${Bars} parts=${item.parts} />
+                        <span class="score">${item.score === null ? "" : item.score.toFixed(3)}</span>
                         ${room.knows_plays && html`<span class="faint">${plays(item, true)}</span>`}</span>
+                      <span class="details"><${Bars} parts=${item.parts} /></span>
                     </li>`;
                   })}
                 </ol>`

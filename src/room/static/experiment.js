@@ -111,10 +111,10 @@ export function Experiment({ room }) {
   if (!answer) return html`<section class="view">${error ? html`<${Trouble} error=${error} onAgain=${() => setAgain(again + 1)} />` : html`<${Bones} lines=${12} />`}</section>`;
   if (answer.state === "alone")
     return html`<section class="view"><${Notice} title="There is nothing to compare yet">This service has one arm, ${short(Object.values(answer.arms)[0])}. An experiment has two or more:
-      <code class="block">python serve.py 'arms={C: popular, T1: {recommender: "run:<id>", pick: ranked}}'</code><//></section>`;
+      <code class="block">${`python serve.py 'arms={C: popular, T1: {recommender: "run:<id>", pick: ranked}}'`}</code><//></section>`;
   if (answer.state === "quiet")
     return html`<section class="view"><${Notice} title="No listeners yet">The event log of ${answer.experiment} is empty. As soon as requests arrive, this page shows who gets which arm. To try it with simulated listeners:
-      <code class="block">python simulate.py arms.C=${location.origin}</code><//></section>`;
+      <code class="block">${`python simulate.py 'arms={C: "${location.origin}"}'`}</code><//></section>`;
   const keys = room.players.map((player) => player.key);
   const nameOfArm = (arm) => {
     const player = room.players.find((one) => one.key === arm);
@@ -125,7 +125,7 @@ export function Experiment({ room }) {
   const hours = (answer.last_ms - answer.first_ms) / 3600000;
   return html`<section class="view">
     <header class="subject"><div><p class="faint">Experiment</p><h1>${answer.experiment}</h1>
-      <p>${count(total)} users, ${count(answer.events)} events in ${hours < 48 ? `${hours.toFixed(1)} hours` : `${(hours / 24).toFixed(1)} days`}</p></div>
+      <p>${count(total)} users, ${count(answer.events)} events in ${hours < 1 ? `${Math.max(1, Math.round(60 * hours))} minutes` : hours < 48 ? `${hours.toFixed(1)} hours` : `${(hours / 24).toFixed(1)} days`}</p></div>
       <p class="faint">As of ${new Date(answer.computed_ms).toLocaleTimeString("en-GB")}; the numbers are those of <code>abtest.py</code></p></header>
     ${error && html`<p class="said said-error" role="alert">${error.message}</p>`}
     <article class="card">

@@ -15,7 +15,7 @@ void main() {
   float near = 1.0 - smoothstep(0.30, 0.5, length(from));
   if (near < 0.02) discard;
   vec3 colour = shade < 0.5 ? mix(low, middle, shade * 2.0) : mix(middle, high, shade * 2.0 - 1.0);
-  gl_FragColor = vec4(colour, near * (0.55 + 0.45 * shade));
+  gl_FragColor = vec4(colour, near * (0.7 + 0.3 * shade));
 }`;
 
 const inkOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -46,14 +46,14 @@ export function Runs({ room, onRefresh }) {
     ${said && html`<p class=${`said said-${said.kind}`} role="status">${said.text}</p>`}
     <div class="scroll" tabindex="0" role="region" aria-label="Set-ups and their metrics">
       <table class="numbers">
-        <thead><tr><th scope="col">set-up</th>${found.metrics.map((name) => html`<th key=${name} scope="col" class="number" title=${found.better[name] === "max" ? "higher is better" : found.better[name] === "min" ? "lower is better" : "neither is better"}>${name}${name === found.select ? " ●" : ""}</th>`)}<th scope="col"><span class="hidden">serve</span></th></tr></thead>
+        <thead><tr><th scope="col">set-up</th><th scope="col"><span class="hidden">serve</span></th>${found.metrics.map((name) => html`<th key=${name} scope="col" class="number" title=${found.better[name] === "max" ? "higher is better" : found.better[name] === "min" ? "lower is better" : "neither is better"}>${name}${name === found.select ? " ●" : ""}</th>`)}</tr></thead>
         <tbody>${found.setups.map((setup) => html`<tr key=${setup.run}>
           <th scope="row">${setup.setup}<span class="faint"> · ${setup.num_runs} ${setup.num_runs === 1 ? "run" : "runs"}</span></th>
+          <td>${isServed(setup) ? html`<span class="faint">served now</span>` : html`<button class="button button-small" disabled=${!answer.may_serve} title=${answer.why_not} onClick=${() => serve(setup)}>Serve this one</button>`}</td>
           ${found.metrics.map((name) => {
             const cell = setup.metrics[name];
             return html`<td key=${name} class=${`number${cell?.leads && found.better[name] ? " is-best" : ""}`} title=${cell?.lower != null ? `${digits(cell.lower)} to ${digits(cell.upper)}` : ""}>${cell?.mean == null ? "–" : digits(cell.mean)}</td>`;
           })}
-          <td>${isServed(setup) ? html`<span class="faint">served now</span>` : html`<button class="button button-small" disabled=${!answer.may_serve} title=${answer.why_not} onClick=${() => serve(setup)}>Serve this one</button>`}</td>
         </tr>`)}</tbody>
       </table>
     </div>

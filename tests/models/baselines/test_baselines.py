@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from src.attributes import Values
 from src.catalog import Listens
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.histories import Histories
 from src.models.baselines import counting as baselines
-from src.models.baselines.counting import Neighbours, Popular, Rules
+from src.models.baselines.counting import ArtistPopular, AttributeNeighbours, Neighbours, Popular, Rules
 from src.models.baselines.module import PART, Baseline
 from src.models.baselines.shares import ShareMeans
 from src.models.baselines.vectors import Als, Bpr, Item2Vec
@@ -34,7 +35,8 @@ NO_ARTISTS = {"artist_weight": 0.0}
 MARKOV: dict[str, Any] = {"window": 1, "decay": "inverse", "reverse_weight": 0.0, **NO_ARTISTS}
 COSINE: dict[str, Any] = {"shrinkage": 0.0, "norm_power": 1.0, "length_power": 0.0, "num_neighbours": 500, **NO_ARTISTS}
 WORDS = {"dim": 16, "window": 3, "negatives": 5, "negative_exponent": 0.0, "subsample": 0.0, "epochs": 60, "lr": 0.025}
-SKIP_GRAM: dict[str, Any] = {**WORDS, "num_neighbours": 500, "least_played": 0.5, "seed": 1, **NO_ARTISTS}
+SKIP_GRAM: dict[str, Any] = {**WORDS, "num_neighbours": 500, "least_played": 0.5, "artist_mean": False, "seed": 1}
+SKIP_GRAM |= NO_ARTISTS
 NEAR: dict[str, Any] = {"dim": 16, "num_neighbours": 500, "similarity": "cosine", "seed": 1, **NO_ARTISTS}
 LEAST_SQUARES: dict[str, Any] = {**NEAR, "regularization": 0.01, "confidence": 5.0, "epochs": 15}
 PAIRWISE: dict[str, Any] = {**NEAR, "regularization": 0.01, "lr": 0.05, "epochs": 100, "least_played": 0.5}
@@ -462,3 +464,45 @@ def test_a_model_that_counts_nothing_is_refused() -> None:
     head: Any = partial(COSINES, alpha=0.5, dim=4)
     with pytest.raises(InputError, match="the model is a CosineMix, which counts nothing; remove recipe=counting"):
         Baseline(vocabulary=VOCABULARY, model=head, context=LAST_TRACK, monitor="val/mrr")
+
+
+def test_artists_are_ranked_by_the_plays_of_all_their_tracks_and_tracks_by_their_own() -> None:
+    vocabulary = make_vocabulary([0, 0, 1, 1, 2], previous_counts=[5, 0, 2, 4, 3], next_counts=[0] * 5)
+    order = ArtistPopular(vocabulary, artist_weight=0.0).order
+    assert np.argsort(-order, kind="stable").tolist() == [3, 2, 0, 1, 4]  # 6 plays, 5 plays and a new track, 3 plays
+
+
+def test_tracks_with_alike_rare_values_are_neighbours_also_where_they_are_new() -> None:
+    """The oracle: cosines of dictionaries, number by number."""
+    lists = [["a", "b"], ["a", "c"], ["a", "b", "c"], [], ["c"], ["d", "a"]]
+    vocabulary = make_vocabulary(range(6), previous_counts=[0, 9, 3, 2, 1, 0], next_counts=[0] * 6)
+    catalog = replace(vocabulary.catalog, attributes={"tags": Values.from_lists(lists)})
+    vocabulary = replace(vocabulary, catalog=catalog)
+    model = AttributeNeighbours(vocabulary, attribute="tags", num_neighbours=10, artist_weight=0.0)
+    rarity = {tag: np.log(6 / sum(tag in tags for tags in lists)) for tag in "abcd"}
+    expected = np.zeros((6, 6))
+    for one, first in enumerate(lists):
+        for other, second in enumerate(lists):
+            shared = sum(rarity[tag] ** 2 for tag in set(first) & set(second))
+            norms = [sum(rarity[tag] ** 2 for tag in tags) ** 0.5 for tags in (first, second)]
+            if one != other and shared:
+                expected[one, other] = shared / (norms[0] * norms[1])
+    np.testing.assert_allclose(model.count(make_listens([])).toarray(), expected, atol=1e-6)
+    with pytest.raises(
+        InputError, match=r"no attribute 'mood' with values, they have tags; give datamodule.attributes"
+    ):
+        AttributeNeighbours(vocabulary, attribute="mood", num_neighbours=10, artist_weight=0.0).count(make_listens([]))
+
+
+def test_a_new_track_has_the_mean_vector_of_its_artist() -> None:
+    """Sessions play 0, 1 and 2 together, and 3, 4 together; 5 is new and by the artist of 3 and 4, 6 by nobody."""
+    sessions: Sessions = [[(0, 1.0), (1, 1.0), (2, 1.0)], [(3, 1.0), (4, 1.0)]] * 60
+    vocabulary = make_vocabulary([0, 1, 2, 3, 3, 3, 4])
+    with_mean = Item2Vec(vocabulary, **SKIP_GRAM | {"artist_mean": True}).count(make_listens(sessions)).toarray()
+    without = Item2Vec(vocabulary, **SKIP_GRAM).count(make_listens(sessions)).toarray()
+    np.testing.assert_allclose(with_mean[:5, :5], without[:5, :5], atol=1e-6)
+    assert not without[5].any()
+    assert not without[:, 5].any()
+    assert set(np.argsort(-with_mean[5])[:2].tolist()) == {3, 4}
+    assert with_mean[3, 5] > with_mean[0, 5]
+    assert not with_mean[6].any()

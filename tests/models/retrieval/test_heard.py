@@ -1,7 +1,7 @@
 """Ranks by histories: those of slow loops, with heard tracks as candidates, lowered, or last."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ AMONG = np.arange(NUM_TRACKS) % 3 > 0
 
 def mean_rank(keys: Sequence[tuple[float, ...]], target: int, excluded: int, among: np.ndarray | None = None) -> float:
     """Rank by keys, the highest first; equal keys share the mean of their ranks."""
-    rows = range(len(keys)) if among is None else np.flatnonzero(among)
+    rows: Iterable[int] = range(len(keys)) if among is None else np.flatnonzero(among).tolist()
     others = [keys[row] for row in rows if row not in (target, excluded)]
     above, equal = (sum(test) for test in zip(*[(k > keys[target], k == keys[target]) for k in others], strict=True))
     return 1 + float(above) + float(equal) / 2

@@ -1,0 +1,49 @@
+"""The runs of the last comparison, and which of them may be served."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.errors import InputError
+from src.room.sweeps import last_comparison, load_run, side_by_side
+
+
+def comparison(folder: Path, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    mean = {"num_runs": 2, "mean": 0.5, "lower": 0.4, "upper": 0.6, "leads": True}
+    record = {
+        "verdict": "convex is best",
+        "disagreement": None,
+        "select": "val/mrr",
+        "better": {"val/mrr": "max"},
+        "metrics": ["val/mrr", "test/nothing"],
+        "setups": [{"setup": "convex", "run_ids": ["ab" * 16, "cd" * 16], "metrics": {"val/mrr": mean}}],
+    }
+    (folder / "comparison.json").write_text(json.dumps(record | changes))
+    return folder
+
+
+def test_the_newest_comparison_is_shown(tmp_path: Path) -> None:
+    assert last_comparison(tmp_path) is None
+    for place, name in enumerate(("b", "a")):
+        os.utime(comparison(tmp_path / name) / "comparison.json", (place, place))
+    assert last_comparison(tmp_path) == tmp_path / "a"
+    found = side_by_side(tmp_path / "a")
+    assert found["metrics"] == ["val/mrr"]  # what no set-up has is left out
+    assert (found["setups"][0]["run"], found["setups"][0]["num_runs"]) == ("ab" * 16, 2)
+    assert not found["has_picture"]
+
+
+def test_a_damaged_comparison_is_refused(tmp_path: Path) -> None:
+    comparison(tmp_path / "a", setups=[{}])
+    with pytest.raises(InputError, match=r"cannot be read .*; run python compare.py again"):
+        side_by_side(tmp_path / "a")
+
+
+@pytest.mark.parametrize("run", ["", "../etc", "--help", "abc", "G" * 32, "ab" * 17, "abcdef12 port=1"])
+def test_only_the_id_of_a_run_can_be_served(tmp_path: Path, run: str) -> None:
+    with pytest.raises(InputError, match="run must be an id of 8 to 32 hexadecimal digits"):
+        load_run(run, tmp_path, "TEST")
