@@ -250,7 +250,7 @@ class Session(nn.Module):
             raise InputError(f"context.decay has no value for {missing[0]}; give one for each of {', '.join(parts)}")
         factors: dict[str, Any] = dict.fromkeys(parts, 1.0 if isinstance(earlier, Mapping) else earlier)
         factors |= earlier if isinstance(earlier, Mapping) else {}
-        ranges = [("decay", value, 0, 1) for value in decays.values()]
+        ranges: list[tuple[str, Any, int, float]] = [("decay", value, 0, 1) for value in decays.values()]
         ranges += [("earlier", value, 0, math.inf) for value in factors.values()]
         for name, value, least, most in (*ranges, ("skipped", skipped, -1, 1), ("normalise", normalise, 0, 1)):
             if value == "learned":
