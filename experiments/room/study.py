@@ -81,7 +81,9 @@ def measure_search(num: int, folder: Path) -> dict[str, Any]:
             wall.append(1000 * (time.perf_counter() - start))
             cpu.append(1000 * (time.thread_time() - start_cpu))
         found |= {f"{name}_p95_ms": np.percentile(wall, 95), f"{name}_p95_cpu_ms": np.percentile(cpu, 95)}
-    found["typos_found"] = np.mean([text in [texts[row] for row in index.find(query, 20)] for query, text in wrong])
+    found["typos_found"] = float(
+        np.mean([text in [texts[row] for row in index.find(query, 20)] for query, text in wrong])
+    )
     return {name: round(float(value), 3) for name, value in found.items()}
 
 

@@ -6,6 +6,7 @@ the catalogue. Scores are dimensionless.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -190,11 +191,13 @@ class LastTrack(nn.Module):
 class Session(nn.Module):
     """The session so far: the query vector of a history is a weighted sum of the query vectors of its tracks.
 
-    `q = Σ_k decay^k · g(share_k) · query(track_k)`, where k = 0 is the newest track. The decay is one number for each
-    part of the query vector, such as tracks and artists. `g(share) = skipped + (1 − skipped)·share`, and 1 where the
-    share is unknown: a track that was skipped counts `skipped`, which may be negative. A part of unit length is then
-    divided by its length to the power of `normalise`: 0 is the plain sum, whose scores grow with the session, 1 the
-    direction alone. Numbers outside the parts, such as the constant of an item bias, are those of the newest track.
+    `q = Σ_k w_k · g(share_k) · query(track_k)`, where k = 0 is the newest track, `w_0 = 1`, and further back
+    `w_k = earlier · decay^k`. Decay and earlier are one number for each part of the query vector, such as tracks and
+    artists: the artist of the newest track may say more than all artists before it.
+    `g(share) = skipped + (1 − skipped)·share`, and 1 where the share is unknown: a track that was skipped counts
+    `skipped`, which may be negative. A part of unit length is then divided by its length to the power of `normalise`:
+    0 is the plain sum, whose scores grow with the session, 1 the direction alone. Numbers outside the parts, such as
+    the constant of an item bias, are those of the newest track.
 
     With `decay=0 skipped=1` it is the model of one previous track.
 
@@ -204,6 +207,8 @@ class Session(nn.Module):
         max_length: number of newest tracks that count (H), 1 to 1000.
         decay: factor for each track further back, in [0, 1], or `learned`; one value for all parts or one for each.
         first_decay: value of a learned decay before training, in (0, 1).
+        earlier: factor for all tracks but the newest, at least 0, or `learned` (starts at 1); one value for all parts
+            or by part, 1 for parts that are left out.
         skipped: weight of a track of which nothing was played, in [-1, 1], or `learned` (starts at 1).
         normalise: power of the length, in [0, 1], or `learned`.
         first_normalise: value of a learned power before training, in (0, 1).
@@ -225,6 +230,7 @@ class Session(nn.Module):
         max_length: int,
         decay: int | float | str | Mapping[str, int | float | str],
         first_decay: int | float,
+        earlier: int | float | str | Mapping[str, int | float | str],
         skipped: int | float | str,
         normalise: int | float | str,
         first_normalise: int | float,
@@ -242,19 +248,25 @@ class Session(nn.Module):
         decays = decay if isinstance(decay, Mapping) else dict.fromkeys(parts, decay)
         if missing := [part for part in parts if part not in decays]:
             raise InputError(f"context.decay has no value for {missing[0]}; give one for each of {', '.join(parts)}")
-        names = [("decay", value) for value in decays.values()]
-        for name, value in (*names, ("skipped", skipped), ("normalise", normalise)):
+        factors: dict[str, Any] = dict.fromkeys(parts, 1.0 if isinstance(earlier, Mapping) else earlier)
+        factors |= earlier if isinstance(earlier, Mapping) else {}
+        ranges: list[tuple[str, Any, int, float]] = [("decay", value, 0, 1) for value in decays.values()]
+        ranges += [("earlier", value, 0, math.inf) for value in factors.values()]
+        for name, value, least, most in (*ranges, ("skipped", skipped, -1, 1), ("normalise", normalise, 0, 1)):
             if value == "learned":
                 if not learns:
                     raise InputError(
                         f"context.{name}=learned needs gradient descent, which this model has not; give a number"
                     )
                 continue
-            least = -1 if name == "skipped" else 0
-            check_number(f"context.{name}", value, least=least, most=1, hint="or it is learned")
+            check_number(f"context.{name}", value, least=least, most=most, hint="or it is learned")
         self._decay = {part: None if decays[part] == "learned" else float(decays[part]) for part in parts}
         self.decay_logit = nn.ParameterDict(
             {part: _logit(first_decay) for part, value in self._decay.items() if value is None}
+        )
+        self._earlier = {part: None if factors[part] == "learned" else float(factors[part]) for part in parts}
+        self.log_earlier = nn.ParameterDict(
+            {part: nn.Parameter(torch.zeros(())) for part, value in self._earlier.items() if value is None}
         )
         self._skipped = None if skipped == "learned" else float(skipped)
         self.skipped_atanh = None
@@ -277,6 +289,18 @@ class Session(nn.Module):
         """
         fixed = self._decay[part]
         return torch.sigmoid(self.decay_logit[part]) if fixed is None else fixed
+
+    def earlier(self, part: str) -> Float[Tensor, ""] | float:
+        """Return the factor for all tracks but the newest.
+
+        Args:
+            part: name of a part of the query vector.
+
+        Returns:
+            The factor, at least 0; a tensor where it is learned.
+        """
+        fixed = self._earlier[part]
+        return torch.exp(self.log_earlier[part]) if fixed is None else fixed
 
     def skipped(self) -> Float[Tensor, ""] | float:
         """Return the weight of a track of which nothing was played.
@@ -311,6 +335,7 @@ class Session(nn.Module):
             The weights.
         """
         age_weight = torch.as_tensor(self.decay(part), device=age.device) ** age
+        age_weight = age_weight * torch.where(age == 0, 1.0, self.earlier(part))
         skipped = self.skipped()
         if isinstance(skipped, float) and skipped == 1:
             return age_weight.expand(share.shape)
@@ -325,15 +350,18 @@ class Session(nn.Module):
         """
         if not torch.is_grad_enabled():
             return []
-        decay, skipped = self.decay(part), self.skipped()
+        decay, earlier, skipped = self.decay(part), self.earlier(part), self.skipped()
         slopes = []
         with torch.no_grad():
+            factor = torch.where(age == 0, 1.0, earlier)
+            age_weight = torch.as_tensor(decay, device=age.device) ** age
+            of_share = torch.where(share.isnan(), 1.0, skipped + (1 - skipped) * share.nan_to_num())
             if isinstance(decay, Tensor):
-                of_share = torch.where(share.isnan(), 1.0, skipped + (1 - skipped) * share.nan_to_num())
-                slopes.append((decay, age * decay ** (age - 1).clamp(min=0) * of_share))
+                slopes.append((decay, age * decay ** (age - 1).clamp(min=0) * factor * of_share))
+            if isinstance(earlier, Tensor):
+                slopes.append((earlier, (age > 0) * age_weight * of_share))
             if isinstance(skipped, Tensor):
-                age_weight = torch.as_tensor(decay, device=age.device) ** age
-                slopes.append((skipped, age_weight * torch.where(share.isnan(), 0.0, 1 - share.nan_to_num())))
+                slopes.append((skipped, age_weight * factor * torch.where(share.isnan(), 0.0, 1 - share.nan_to_num())))
         return slopes
 
     def queries(
@@ -386,8 +414,9 @@ class Session(nn.Module):
         return score
 
     def logged(self) -> Mapping[str, float]:
-        """Report decays, powers and the weight of a skipped track, and the numbers of `repeats`."""
+        """Report what weighs the tracks and the numbers of `repeats`."""
         values = {f"decay_{part}": as_number(self.decay(part)) for part in self._decay}
+        values |= {f"earlier_{part}": as_number(self.earlier(part)) for part in self.log_earlier}
         if self._power is None:
             values |= {f"normalise_{part}": as_number(self.power(part)) for part in self._decay}
         if self.skipped_atanh is not None:

@@ -47,7 +47,9 @@ def scorer() -> CosineMix:
     return scorer
 
 
-def query_by_loops(scorer: CosineMix, decays: dict[str, float], skipped: float, power: float) -> Tensor:
+def query_by_loops(
+    scorer: CosineMix, decays: dict[str, float], earlier: dict[str, float], skipped: float, power: float
+) -> Tensor:
     """The formula of `Session`, pair by pair and track by track."""
     alpha, lines = scorer.logged()["alpha"], []
     for rows, shares in zip(HISTORY.tolist(), SHARE.tolist(), strict=True):
@@ -61,7 +63,8 @@ def query_by_loops(scorer: CosineMix, decays: dict[str, float], skipped: float, 
                 embedding = weights[row if part == "track" else int(VOCABULARY.catalog.artist_of[row])]
                 unit = embedding / max(float(embedding.norm()), 1e-12)
                 played = 1.0 if math.isnan(share) else skipped + (1 - skipped) * share
-                total = total + decays[part] ** age * played * length * unit
+                of_age = earlier[part] * decays[part] ** age if age else 1.0
+                total = total + of_age * played * length * unit
             size = float(total.norm()) / length
             line.append(total / (size**power if size else 1))
         lines.append(torch.cat([*line, torch.ones(1)]))
@@ -70,10 +73,10 @@ def query_by_loops(scorer: CosineMix, decays: dict[str, float], skipped: float, 
 
 @pytest.mark.parametrize(("skipped", "power"), [(1.0, 0.0), (-0.5, 0.0), (0.25, 1.0), (1.0, 0.4)])
 def test_the_query_of_a_session_is_that_of_slow_loops(scorer: CosineMix, skipped: float, power: float) -> None:
-    decays = {"track": 0.7, "artist": 0.25}
-    context = session(decay=decays, skipped=skipped, normalise=power)
+    decays, earlier = {"track": 0.7, "artist": 0.25}, {"track": 0.4, "artist": 1.5}
+    context = session(decay=decays, earlier=earlier, skipped=skipped, normalise=power)
     queries = context.queries(scorer, BATCH.previous, HISTORY, SHARE)
-    expected = query_by_loops(scorer, decays, skipped, power)
+    expected = query_by_loops(scorer, decays, earlier, skipped, power)
     torch.testing.assert_close(queries.vectors, expected, atol=2e-5, rtol=1e-4)
     assert queries.of_pair.tolist() == [0, 1, 2, 3]
     score = torch.linalg.vecdot(expected, scorer.item(BATCH.following))
@@ -99,17 +102,17 @@ def test_without_weight_for_earlier_tracks_the_loss_is_that_of_the_last_track(sc
 def test_gradients_of_all_that_is_learned_are_those_of_finite_differences(repeats: str) -> None:
     torch.manual_seed(3)
     scorer = COSINES(VOCABULARY, alpha="learned", dim=3).double()
-    learned = {"decay": "learned", "skipped": "learned", "normalise": "learned", "repeats": repeats}
+    learned = dict.fromkeys(("decay", "earlier", "skipped", "normalise"), "learned") | {"repeats": repeats}
     context = session(**learned).double()
     loss = SoftmaxLoss(VOCABULARY, temperature=0.7, logq=0.5, candidates=None).double()
     batch = BATCH._replace(played_ratio=BATCH.played_ratio.double(), history_share=SHARE.double())
     parameters = [p for module in (scorer, context) for p in module.parameters()]
-    assert len(parameters) == 3 + 2 + 1 + 2 + (repeats == "penalty")
+    assert len(parameters) == 3 + 2 + 2 + 1 + 2 + (repeats == "penalty")
     assert torch.autograd.gradcheck(lambda *_: loss(scorer, batch, context), parameters, eps=1e-5, atol=1e-4)
 
 
 def test_the_shares_of_bce_are_learned_from_the_session(scorer: CosineMix) -> None:
-    context = session(decay="learned", skipped="learned", normalise="learned")
+    context = session(decay="learned", earlier="learned", skipped="learned", normalise="learned")
     BCELoss(VOCABULARY, scale=1.0, listener_spread=1.0)(scorer, BATCH, context).backward()
     for name, parameter in context.named_parameters():
         assert parameter.grad is not None, name
@@ -187,8 +190,12 @@ def test_a_loss_that_compares_no_candidates_learns_no_penalty() -> None:
     assert not list(repeats.parameters())
 
 
-def test_a_learned_decay_is_logged_for_each_part() -> None:
-    assert session(decay="learned").logged() == {"decay_track": pytest.approx(0.8), "decay_artist": pytest.approx(0.8)}
+def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
+    assert session(decay="learned", earlier={"track": "learned"}).logged() == {
+        "decay_track": pytest.approx(0.8),
+        "decay_artist": pytest.approx(0.8),
+        "earlier_track": 1.0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -200,6 +207,7 @@ def test_a_learned_decay_is_logged_for_each_part() -> None:
             r"context.decay must be a number of at least 0 and at most 1, got 'none'; or it is learned",
         ),
         ({"decay": {"track": 0.5}}, "context.decay has no value for artist; give one for each of track, artist"),
+        ({"earlier": -1}, "context.earlier must be a number of at least 0, got -1; or it is learned"),
         ({"skipped": -2}, "context.skipped must be a number of at least -1 and at most 1, got -2; or it is learned"),
         ({"normalise": 2}, "context.normalise must be a number of at least 0 and at most 1, got 2; or it is learned"),
         (
