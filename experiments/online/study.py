@@ -132,7 +132,7 @@ def report() -> None:
     """Write results.md and results.png."""
     frame = pd.DataFrame(known(RESULTS))
     numeric = ["world", "sessions", "time", "lower", "upper", "coverage", "hits", "same_artist", "train_s"]
-    frame[numeric] = frame[numeric].apply(pd.to_numeric)
+    frame[numeric] = frame[numeric].astype(float)
     main = frame[frame.part == "fresh"]
     whole = [world for world, one in main.groupby("world") if set(TRIALS) <= set(one.model)]
     main = main[main.world.isin(whole)]
@@ -166,7 +166,7 @@ def by_pick(main: pd.DataFrame) -> list[str]:
 def against(main: pd.DataFrame) -> list[str]:
     """Default over each rival in percent, a value for each world: the same picking, and each with its best picking."""
     rows: list[list[str]] = []
-    time = main.set_index(["model", "pick", "world"]).time
+    time = main.set_index(["model", "pick", "world"]).time.sort_index()
     best = main.groupby(["model", "pick"]).time.mean().groupby("model").idxmax().map(lambda pair: pair[1])
     for model in TRIALS:
         if model == DEFAULT:
@@ -191,7 +191,7 @@ def growth(frame: pd.DataFrame) -> list[str]:
         [str(model), *("–" if np.isnan(value) else f"{value:.2f}" for value in line)]
         for model, line in zip(times.index, times.to_numpy(), strict=True)
     ]
-    return table(["recommender", *(f"{size:,}" for size in times)], rows, "l" + "r" * len(times.columns))
+    return table(["recommender", *(f"{int(size):,}" for size in times)], rows, "l" + "r" * len(times.columns))
 
 
 def settings(frame: pd.DataFrame) -> list[str]:
