@@ -36,6 +36,7 @@ def test_trials_are_drawn_from_the_space_and_are_the_same_in_every_process(name:
 
 def test_a_stopped_study_goes_on_with_the_missing_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "PIECES", tmp_path / "pieces.csv")
+    monkeypatch.setattr(study, "OUTPUTS", tmp_path)
 
     def left() -> list[tuple[str, ...]]:
         return [piece.key for piece in study.missing("yes", "SASRec", trials=2, seeds=2)]
@@ -50,6 +51,10 @@ def test_a_stopped_study_goes_on_with_the_missing_pieces(tmp_path: Path, monkeyp
     for number, settings in (("1", "dim=1"), ("2", "dim=0")):
         line = {**dict.fromkeys(study.COLUMNS, ""), "data": "yes", "model": "SASRec", "part": "final"}
         study.append({**line, "number": number, "settings": settings})
+    [first, second] = study.missing("yes", "SASRec", trials=2, seeds=2)  # their ranks are not here
+    for piece in (first, second):
+        piece.ranks_path.parent.mkdir(exist_ok=True)
+        piece.ranks_path.touch()
     assert [key[2:] for key in left()] == [("final", "2")]  # of a trial that is not the best any more
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ class Desk:
     def close(self) -> None:
         """End the processes that compute."""
         if self._pool is not None:
-            for process in list(self._pool._processes.values()):
+            for process in active_children():  # this process has no others
                 process.terminate()
             self._pool.shutdown(cancel_futures=True)
             self._pool = None

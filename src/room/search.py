@@ -21,6 +21,8 @@ from jaxtyping import Int64
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
+from src.runs.atomic import write_whole
+
 _WORD = re.compile(r"[^\W_]+")
 _ALONE = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
 _ACCENTS = re.compile("[\u0300-\u036f]")
@@ -152,9 +154,11 @@ def build_index(path: Path, texts: Iterable[str], by_plays: Int64[np.ndarray, "N
         by_plays: rows of all tracks, the most played first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    with sqlite3.connect(partial) as database:
+    write_whole(path, lambda partial: _write_index(partial, texts, by_plays))
+
+
+def _write_index(path: Path, texts: Iterable[str], by_plays: Int64[np.ndarray, "N"]) -> None:
+    with sqlite3.connect(path) as database:
         database.execute("PRAGMA journal_mode = OFF")
         database.execute("PRAGMA synchronous = OFF")
         database.execute(
@@ -168,7 +172,6 @@ def build_index(path: Path, texts: Iterable[str], by_plays: Int64[np.ndarray, "N
         database.execute("CREATE TABLE popular (rows BLOB)")
         database.execute("INSERT INTO popular VALUES (?)", (by_plays.astype(np.int64).tobytes(),))
     database.close()
-    partial.replace(path)
 
 
 def _quoted(term: str) -> str:

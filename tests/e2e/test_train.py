@@ -314,7 +314,10 @@ def test_ctrl_c_twice_stops_at_once_and_leaves_nothing_half_written(ring_logs: P
 
 
 BAD_INPUT = [
-    (["model=convexx"], "there is no model=convexx; did you mean convex\\? choose one of als, artist, bpr, contextual"),
+    (
+        ["model=convexx"],
+        "there is no model=convexx; did you mean convex\\? choose one of als, artist, .*, bpr, contextual",
+    ),
     (["model.alpha=1.5"], r"alpha must lie in \[0, 1\] or be learned, got 1.5"),
     (["model=track", "model.alpha=0.3"], "alpha=0.3 contradicts .* use model=convex model.alpha=0.3"),
     (["model=contextual", "model.alpha=0.3"], "no artist embeddings; use model=convex model.alpha=0.3"),
@@ -434,7 +437,7 @@ def test_help_is_readable_and_needs_no_heavy_import(tmp_path: Path) -> None:
     done = train(tmp_path, "--help")
     for word in (
         "datamodule.path=<folder>",
-        "model: als, artist, bpr, contextual, convex, ease",
+        "model: als, artist, artist_popular, attribute_neighbours, bpr, contextual, convex, ease",
         "experiment=published",
     ):
         assert word in done.stdout
