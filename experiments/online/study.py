@@ -191,7 +191,11 @@ def growth(frame: pd.DataFrame) -> list[str]:
         [str(model), *("–" if np.isnan(value) else f"{value:.2f}" for value in line)]
         for model, line in zip(times.index, times.to_numpy(), strict=True)
     ]
-    return table(["recommender", *(f"{int(size):,}" for size in times)], rows, "l" + "r" * len(times.columns))
+    return table(
+        ["recommender", *(f"{size:,}" for size in times.columns.astype(int).tolist())],
+        rows,
+        "l" + "r" * len(times.columns),
+    )
 
 
 def settings(frame: pd.DataFrame) -> list[str]:
