@@ -4,6 +4,7 @@ A study has many *pieces*; each is trained and played once, and its lines are ap
 continues with the pieces that the file does not have.
 """
 
+import argparse
 import csv
 import json
 import os
@@ -197,6 +198,40 @@ def run_missing(
                 _append(path, lines)
                 advance(1)
     return {piece.key for piece in todo} <= {tuple(line[name] for name in COLUMNS[:5]) for line in known(path)}
+
+
+def main_of(
+    doc: str | None,
+    *,
+    parts: Mapping[str, Callable[[], Iterable[Piece]]],
+    path: Path,
+    report: Callable[[], None],
+    run: Callable[[Piece, Path], list[dict[str, Any]]] = run_piece,
+) -> None:
+    """The command line of a study: run what is missing, then report.
+
+    Args:
+        doc: what `--help` says.
+        parts: the pieces of each part, in this order; later ones may depend on lines of earlier ones.
+        path: the CSV file.
+        report: writes the tables and pictures beside it.
+        run: runs a piece; see `run_missing`.
+    """
+    folder = path.parent
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=[*parts, "report"])
+    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / folder.name, help="folder of the runs")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
+    given = parser.parse_args()
+    for name, pieces in parts.items():
+        if given.only in (None, name):
+            run_missing(
+                pieces(), path=path, runs=given.runs.absolute(), workers=given.workers, minutes=given.minutes, run=run
+            )
+    if known(path):
+        report()
+        print(f"results      {folder / 'results.md'}")
 
 
 def _before(end: float, run: Callable[..., list[dict[str, Any]]], *given: Any) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ results.csv when its week is over, and a stopped study continues with the other 
 results.png beside this file.
 """
 
-import argparse
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.playing import COLUMNS, LEVEL, Piece, known, play, run_missing, the_test, the_world, train
+from experiments.playing import COLUMNS, LEVEL, Piece, known, main_of, play, the_test, the_world, train
 from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
+from src.runs.provenance import provenance
 from src.simulation.experiment import ArmReport, run_experiment
 from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from src.simulation.world import World
@@ -164,20 +163,5 @@ def draw(frame: pd.DataFrame) -> None:
     write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
 
 
-def main() -> None:
-    """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "closed_loop", help="folder of the runs")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
-    given = parser.parse_args()
-    run_missing(
-        pieces(), path=RESULTS, runs=given.runs.absolute(), workers=given.workers, minutes=given.minutes, run=week
-    )
-    if known(RESULTS):
-        report()
-        print(f"results      {HERE / 'results.md'}")
-
-
 if __name__ == "__main__":
-    main()
+    main_of(__doc__, parts={"week": pieces}, path=RESULTS, report=report, run=week)

@@ -11,7 +11,6 @@ validation); the default and the published recipe are played as they are. Part `
 One line of results.csv is one recommender in one world under one picking.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.playing import LEVEL, PICKS, Piece, known, run_missing
+from experiments.playing import LEVEL, PICKS, Piece, known, main_of
 from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
+from src.runs.provenance import provenance
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import table
 
@@ -230,23 +229,5 @@ def draw(main: pd.DataFrame) -> None:
     write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
 
 
-def main() -> None:
-    """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["tune", "fresh", "traffic", "report"])
-    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "online", help="folder of the runs")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
-    given = parser.parse_args()
-    for name, pieces in {"tune": tuning, "fresh": fresh, "traffic": traffic}.items():
-        if given.only in (None, name):
-            run_missing(
-                pieces(), path=RESULTS, runs=given.runs.absolute(), workers=given.workers, minutes=given.minutes
-            )
-    if known(RESULTS):
-        report()
-        print(f"results      {HERE / 'results.md'}")
-
-
 if __name__ == "__main__":
-    main()
+    main_of(__doc__, parts={"tune": tuning, "fresh": fresh, "traffic": traffic}, path=RESULTS, report=report)

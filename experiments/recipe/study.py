@@ -9,7 +9,6 @@ chosen setting and the default are then trained and played in worlds that chose 
 training.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,9 +18,9 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.playing import LEVEL, Piece, known, run_missing
+from experiments.playing import LEVEL, Piece, known, main_of
 from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
+from src.runs.provenance import provenance
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import table
 
@@ -202,23 +201,5 @@ def draw(means: pd.DataFrame) -> None:
     write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
 
 
-def main() -> None:
-    """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["trial", "again", "fresh", "report"])
-    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "recipe", help="folder of the runs")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
-    given = parser.parse_args()
-    for name, pieces in {"trial": trials, "again": again, "fresh": fresh}.items():
-        if given.only in (None, name):
-            run_missing(
-                pieces(), path=RESULTS, runs=given.runs.absolute(), workers=given.workers, minutes=given.minutes
-            )
-    if known(RESULTS):
-        report()
-        print(f"results      {HERE / 'results.md'}")
-
-
 if __name__ == "__main__":
-    main()
+    main_of(__doc__, parts={"trial": trials, "again": again, "fresh": fresh}, path=RESULTS, report=report)
