@@ -104,7 +104,7 @@ def report() -> None:
     """Write results.md and results.png."""
     frame = pd.DataFrame(known(RESULTS))
     numeric = ["world", "night", "time", "service", "coverage", "hits"]
-    frame[numeric] = frame[numeric].astype(float)
+    frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
     lines = ["# Results", "", "Written by `python experiments/closed_loop/study.py`.", ""]
     for column, title in {
         "time": "Listeners of the model", "service": "All listeners, explorers included", "coverage": "Coverage",

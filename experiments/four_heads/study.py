@@ -65,7 +65,7 @@ def lines_of() -> pd.DataFrame:
     """The lines that are there, with numbers as numbers."""
     frame = pd.DataFrame(known(RESULTS))
     numeric = ["world", "sessions", "seed", "time", "coverage", "hits", "same_artist", "train_s"]
-    frame[numeric] = frame[numeric].astype(float)
+    frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
     return frame
 
 

@@ -131,7 +131,7 @@ def report() -> None:
     """Write results.md and results.png."""
     frame = pd.DataFrame(known(RESULTS))
     numeric = ["world", "sessions", "time", "lower", "upper", "coverage", "hits", "same_artist", "train_s"]
-    frame[numeric] = frame[numeric].astype(float)
+    frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
     main = frame[frame.part == "fresh"]
     whole = [world for world, one in main.groupby("world") if set(TRIALS) <= set(one.model)]
     main = main[main.world.isin(whole)]

@@ -115,7 +115,7 @@ def lines_of(part: str) -> pd.DataFrame:
     """The lines of a part, with numbers as numbers."""
     frame = pd.DataFrame(known(RESULTS))
     numeric = ["world", "seed", "time", "coverage", "hits", *METRICS]
-    frame[numeric] = frame[numeric].astype(float)
+    frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
     return frame[frame.part == part]
 
 
