@@ -101,11 +101,16 @@ def unseen(_: Mapping[str, int]) -> Iterator[ArmReport]:
 
 
 def report() -> None:
-    """Write results.md and results.png."""
+    """Write results.md and results.png of the worlds in which every share of exploration was played."""
     frame = pd.DataFrame(known(RESULTS))
     numeric = ["world", "night", "time", "service", "coverage", "hits"]
     frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
+    whole = [world for world, one in frame.groupby("world") if set(EXPLORATION) <= set(one.part)]
+    if not whole:
+        return
+    frame = frame[frame.world.isin(whole)]
     lines = ["# Results", "", "Written by `python experiments/closed_loop/study.py`.", ""]
+    lines += [f"Worlds with all weeks: {', '.join(map(str, whole))} (`world.seed`).", ""]
     for column, title in {
         "time": "Listeners of the model", "service": "All listeners, explorers included", "coverage": "Coverage",
     }.items():  # fmt: skip
