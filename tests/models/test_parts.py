@@ -144,7 +144,7 @@ def test_a_track_that_training_does_not_show_is_no_negative() -> None:
         asked.extend(rows.tolist())
         return whole(rows)
 
-    head.item = item  # type: ignore[method-assign]
+    head.item = item  # type: ignore[method-assign]  # counts what is asked for
     loss(head, batch, LAST)
     assert sorted(asked) == [1, 2, 3, 4]
 
@@ -190,7 +190,9 @@ def test_a_prior_gives_a_new_track_the_vector_and_the_bias_that_its_other_parts_
     assert head.item_bias is not None
     with torch.no_grad():
         head.item_bias.weight[:5] = 1.0
-        head.prior.item_bias.weight.normal_()  # type: ignore[union-attr]
+        assert head.prior is not None
+        assert head.prior.item_bias is not None
+        head.prior.item_bias.weight.normal_()
     assert head.artist is not None
     row = torch.tensor([5])
     units = [part.vectors(row, in_second_place=True)[0].detach().double() for part in (head.artist, *head.others)]
@@ -198,7 +200,9 @@ def test_a_prior_gives_a_new_track_the_vector_and_the_bias_that_its_other_parts_
     predicted = head.prior.vector.weight.detach().double().numpy() @ others
     item = head.item(torch.tensor([5]))[0].detach().double().numpy()
     np.testing.assert_allclose(item[:4], predicted / np.linalg.norm(predicted) / 3**0.5, atol=1e-6)
-    bias = head.prior.item_bias.weight.detach().double().numpy()[0] @ others  # type: ignore[union-attr]
+    assert head.prior is not None
+    assert head.prior.item_bias is not None
+    bias = head.prior.item_bias.weight.detach().double().numpy()[0] @ others
     assert item[-1] == pytest.approx(0.1 * bias, abs=1e-6)
     rows = torch.cartesian_prod(torch.arange(6), torch.arange(6))
     expected = (head.query_vectors() @ head.item_vectors().T).flatten()
@@ -212,7 +216,8 @@ def test_a_dropped_track_has_the_vector_of_a_new_one() -> None:
         torch.zeros(200, dtype=torch.int64),
     )
     with torch.no_grad():
-        new.track.weight.zero_()  # type: ignore[union-attr]
+        assert new.track is not None
+        new.track.weight.zero_()
     found = head.item(others)
     is_dropped = torch.isclose(found, new.item(others), atol=1e-6).all(dim=1)
     assert 150 < is_dropped.sum() < 200
@@ -260,7 +265,9 @@ def test_a_prior_that_is_used_instead_leaves_known_tracks_alone() -> None:
     for head in (added, instead):
         assert head.prior is not None
         with torch.no_grad():
-            head.prior.item_bias.weight.fill_(1.0)  # type: ignore[union-attr]
+            assert head.prior is not None
+            assert head.prior.item_bias is not None
+            head.prior.item_bias.weight.fill_(1.0)
     known, new = torch.arange(5), torch.tensor([5])
     assert torch.equal(instead.item(known), none.item(known))
     torch.testing.assert_close(instead.item(new), added.item(new))
