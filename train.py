@@ -127,6 +127,7 @@ def _check_settings(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from src.catalog import example_vocabulary
+    from src.datamodules.shard_vocabulary import names_of_attributes
     from src.errors import check_number
     from src.evaluation.direction import check_monitor_mode
 
@@ -137,9 +138,7 @@ def _check_settings(config: DictConfig) -> None:
         if name in trainer:
             hint = "a run is trained, validated and tested"
             check_number(f"trainer.{name}", trainer[name], above=0, hint=hint)
-    instantiate(config.ranker, _convert_="all")(
-        vocabulary=example_vocabulary(config.datamodule.get("attributes") or ())
-    )
+    instantiate(config.ranker, _convert_="all")(vocabulary=example_vocabulary(names_of_attributes(config.datamodule)))
     check_monitor_mode(config.monitor.metric, config.monitor.mode)
 
 
