@@ -81,7 +81,7 @@ def measure_memory(sizes: list[int], folder: Path) -> None:
             measured: dict[str, Any] = {"plays": plays, "stage": stage, **watch(words, work)}
             rows.append(measured)
             print(measured, flush=True)
-        write_whole(path, lambda partial, rows=rows: _write(partial, rows))
+        _write_rows(path, rows)
         file.unlink()
         for used in ("shards", "first", "second", "direct"):
             subprocess.run(["rm", "-rf", used], cwd=work, check=True)
@@ -91,11 +91,14 @@ def measure_memory(sizes: list[int], folder: Path) -> None:
 SHARDS = ("datamodule=shards", "datamodule.path=shards", "datamodule.batch_size=16384")
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_whole(path, write)
 
 
 def measure_window(sessions: int, epochs: int, folder: Path) -> None:
@@ -144,7 +147,7 @@ def measure_window(sessions: int, epochs: int, folder: Path) -> None:
             row = {"window": window, "seed": seed, "epochs": epochs, "pairs": len(data.pairs["train"])}
             rows.append({**row, "loss": float(loss), "ndcg_at_10": float(ndcg)})
             print(rows[-1], flush=True)
-    write_whole(HERE / "window.csv", lambda partial: _write(partial, rows))
+    _write_rows(HERE / "window.csv", rows)
     write_record(provenance(), HERE / "window_provenance.json")
 
 

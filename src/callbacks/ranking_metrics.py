@@ -1,11 +1,13 @@
 """Ranking metrics over the whole catalogue, the same for every model."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 from scipy.sparse import csr_array
 
@@ -162,7 +164,7 @@ class RankingMetrics(Callback):
             )
             of = np.flatnonzero(is_in[queries.previous])
             ranks[of] = mean_ranks(
-                scores=lambda rows, counts=counts: csr_array(counts[rows]),
+                scores=partial(_rows_of, counts),
                 plays=nothing,
                 previous=queries.previous[of],
                 following=queries.following[of],
@@ -219,6 +221,10 @@ def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) 
             f"monitor.metric={monitor} cannot be computed: no validation pair has a share of {ranking.LIKED} or more; "
             f"{other}"
         )
+
+
+def _rows_of(counts: csr_array, rows: Int64[np.ndarray, "B"]) -> csr_array:
+    return csr_array(counts[rows])
 
 
 def _queries_of(pairs: Pairs) -> Pairs:

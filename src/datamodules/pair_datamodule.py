@@ -577,13 +577,18 @@ class PairDataModule(LightningDataModule):
 
     def _loader(self, name: str, seed: int | None) -> DataLoader[PairBatch]:
         pairs = self.pairs[name]
-        in_windows = {"shards": self._shards, "window": self._shuffled_together} if seed is not None else {}
         kind = DataLoader if seed is None else PairLoader
         return kind(
             PairDataset(pairs, self.histories(pairs), self._history),
             batch_size=None,  # the sampler yields complete batches
             collate_fn=_identity,
-            sampler=BatchSampler(num_pairs=len(pairs), batch_size=self._batch_size, seed=seed, **in_windows),
+            sampler=BatchSampler(
+                num_pairs=len(pairs),
+                batch_size=self._batch_size,
+                seed=seed,
+                shards=self._shards,
+                window=self._shuffled_together,
+            ),
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -31,7 +31,7 @@ def shards(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             train(cwd, *words, *QUICK)
         elif "engine=spark" not in line:
             done = run_verb("prepare.py", cwd, *words)
-            assert "next         python train.py datamodule=shards datamodule.path=shards" in done.stdout
+            assert f"next         python train.py datamodule=shards datamodule.path={cwd / 'shards'}" in done.stdout
     return cwd
 
 
