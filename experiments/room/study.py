@@ -104,6 +104,7 @@ def write_run(folder: Path, num: int) -> None:
         parts=("track", "artist"),
         ends=np.array([32, 64]),
         lengths=np.full(2, 0.5**0.5, np.float32),
+        shares=np.full(2, 0.5, np.float32),
         powers=np.zeros(2, np.float32),
         age_weights=np.ones((2, 8), np.float32),
         skipped=0.0,

@@ -58,10 +58,10 @@ class Player:
     @property
     def alpha(self) -> float | None:
         """The share of the track cosine that the run was trained with; None where there is nothing to vary."""
-        if self.vectors is None or self.vectors.parts != ("track", "artist") or np.isnan(self.vectors.lengths).any():
+        if self.vectors is None or self.vectors.parts != ("track", "artist"):
             return None
-        alpha = float(self.vectors.lengths[0]) ** 2
-        return alpha if 0 < alpha < 1 else None
+        alpha = float(self.vectors.shares[0])
+        return alpha if 0 < alpha < 1 else None  # not where it is NaN
 
     def shares(self, alpha: float | None) -> Float64[np.ndarray, "P"]:
         """What each part of a score is multiplied by at another alpha than that of the training run."""
@@ -164,7 +164,9 @@ class Shelf:
         return Shown(rows=rows, scores=[None] * len(rows), is_reranked=False)
 
     def parts(self, key: str, row: int, candidate: int) -> dict[str, float] | None:
-        """The cosines behind a score, by part; inner products where a part has no fixed length; None without vectors.
+        """The cosines behind a score, by part; None without vectors.
+
+        With shrinkage they are smaller for tracks that training shows rarely. A head without shares has inner products.
 
         Args:
             key: of the recommender.
@@ -175,10 +177,9 @@ class Shelf:
         if vectors is None:
             return None
         _, products, rest = vectors.products(np.array([row]), np.array([np.nan], np.float32), candidate)
-        has_length = vectors.lengths > 0  # not where it is NaN
-        names = [part if fixed else "product" for part, fixed in zip(vectors.parts, has_length, strict=True)]
-        lengths = np.where(has_length, vectors.lengths, 1)
-        found = parts_of(names, (products[:, 0] / lengths**2).tolist())
+        has_shares = bool((vectors.shares > 0).all())  # not where they are NaN
+        names = vectors.parts if has_shares or len(vectors.parts) > 1 else ["product"]
+        found = parts_of(names, (products[:, 0] / (vectors.shares if has_shares else 1)).tolist())
         return found | ({"bias": round(rest, _DECIMALS)} if rest else {})
 
     def _ranked(self, player: Player, row: int, num: int, alpha: float) -> tuple[list[int], list[float | None]]:

@@ -35,8 +35,12 @@ def unit(table: Any) -> Any:
     return table / np.linalg.norm(table, axis=1, keepdims=True)
 
 
-def write_run(folder: Path) -> tuple[Any, Any]:
-    """A run of a convex head; returns the cosines of tracks and of artists."""
+def write_run(folder: Path) -> tuple[Any, Any, Any]:
+    """A run as the default recipe exports it, with shrinkage and an item bias.
+
+    Returns:
+        The shrunk cosines of tracks and of artists, and the bias of each track.
+    """
     folder.mkdir()
     rng = np.random.default_rng(0)
     artist_of = rng.integers(0, NUM_ARTISTS, NUM_TRACKS)
@@ -45,20 +49,24 @@ def write_run(folder: Path) -> tuple[Any, Any]:
     catalog = Catalog.from_columns(list(range(NUM_TRACKS)), titles, artists, source="test")
     tracks, of_artist = unit(rng.standard_normal((NUM_TRACKS, 8))), unit(rng.standard_normal((catalog.num_artists, 8)))
     of_artist = of_artist[catalog.artist_of]
-    both = np.hstack([tracks * ALPHA**0.5, of_artist * (1 - ALPHA) ** 0.5]).astype(np.float32)
+    tracks, bias = tracks * rng.uniform(0.4, 1, (NUM_TRACKS, 1)), rng.normal(0, 0.1, NUM_TRACKS)
+    both = np.hstack([tracks * ALPHA**0.5, of_artist * (1 - ALPHA) ** 0.5])
+    queries = np.hstack([both, np.ones((NUM_TRACKS, 1))]).astype(np.float32)
+    items = np.hstack([both, bias[:, None]]).astype(np.float32)
     SessionVectors(
-        queries=both,
-        items=both,
+        queries=queries,
+        items=items,
         parts=("track", "artist"),
         ends=np.array([8, 16]),
-        lengths=np.array([ALPHA**0.5, (1 - ALPHA) ** 0.5], np.float32),
+        lengths=np.full(2, np.nan, np.float32),
+        shares=np.array([ALPHA, 1 - ALPHA], np.float32),
         powers=np.zeros(2, np.float32),
         age_weights=np.array([[1, 0.5, 0.2]] * 2, np.float32),
         skipped=-0.5,
         penalty=np.inf,
         context="session",
     ).write(folder / "vectors.npz", catalog)
-    scores = both @ both.T
+    scores = queries @ items.T
     np.fill_diagonal(scores, -np.inf)
     best = np.argsort(-scores, axis=1)[:, :20]
     lists = Recommendations(rows=best, scores=np.take_along_axis(scores, best, 1))
@@ -66,7 +74,7 @@ def write_run(folder: Path) -> tuple[Any, Any]:
     plays = np.arange(NUM_TRACKS)[::-1].copy()
     write_plays(catalog, plays, folder / "plays.npz")
     write_top_tracks(catalog.track_ids[:50], folder / "top_tracks.json")
-    return tracks @ tracks.T, of_artist @ of_artist.T
+    return tracks @ tracks.T, of_artist @ of_artist.T, bias
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +109,16 @@ def serious(page: Any) -> list[str]:
 
 
 def test_a_person_uses_every_view(tmp_path: Path, browser: Any) -> None:
-    track_cosines, artist_cosines = write_run(tmp_path / "run0")
+    cosines = write_run(tmp_path / "run0")
     lists = tmp_path / "run0" / "recommendations.jsonl"
     arm = f'recommender: "{lists}", pick: ranked'
     arms = f"arms={{C: {{{arm}, context: last}}, T1: {{{arm}}}}}"
     with serving(tmp_path, arms) as service:
         listen(service.port, 150)
-        _use(service, browser, track_cosines, artist_cosines)
+        _use(service, browser, *cosines)
 
 
-def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any) -> None:
+def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any, bias: Any) -> None:
     context = browser.new_context(viewport={"width": 1300, "height": 850}, color_scheme="light")
     page = context.new_page()
     page.set_default_timeout(60_000)
@@ -137,7 +145,7 @@ def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any
 
     # α ranks as a direct calculation does
     alpha = 0.85
-    scores = (alpha * track_cosines + (1 - alpha) * artist_cosines)[2].round(6)
+    scores = (alpha * track_cosines[2] + (1 - alpha) * artist_cosines[2] + bias).round(6)
     scores[2] = -np.inf
     column = page.get_by_role("article", name="T1")
     column.get_by_role("slider").fill(str(alpha))
