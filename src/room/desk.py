@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from src.assignment import GUESTS
 from src.errors import InputError
 from src.room import mapping, sweeps, walking
 from src.room.search import TitleIndex, build_index
@@ -266,7 +267,7 @@ class Desk:
         stock, given = await self._ready(), _body(question)
         played = walking.checked_session(stock.shelf, given.get("tracks"), given.get("shares"))
         arm = _arm(stock, given.get("arm"))
-        return walking.step(stock.shelf, stock.recommender, arm, walking.FIRST_USER, played)
+        return walking.step(stock.shelf, stock.recommender, arm, GUESTS.start, played)
 
     async def _why(self, question: dict[str, Any]) -> dict[str, Any]:
         stock, given = await self._ready(), _body(question)

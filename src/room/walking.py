@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from src.assignment import GUESTS
 from src.errors import InputError
 from src.room.shelf import Shelf
 from src.serving.explanation import explain
@@ -14,21 +15,18 @@ from src.serving.session_memory import Noted, Played
 MAX_TRACKS = 128
 """Tracks of a session that the room sends."""
 
-FIRST_USER = 9 * 10**17
-"""Listeners of the room have ids from here on, where no real users are expected."""
-
 _ORDINALS = {1: "st", 2: "nd", 3: "rd"}
 
 
 def new_listener(recommender: Recommender, arm: str) -> int:
-    """An id of a listener of an arm, who has not been there before.
+    """An id of a guest who is in an arm, and who has not been there before.
 
     Args:
         recommender: which decides the arm of a user.
         arm: name of the arm.
     """
     while True:
-        user = FIRST_USER + secrets.randbelow(10**17)
+        user = GUESTS.start + secrets.randbelow(len(GUESTS))
         if recommender.arm_of(user) == arm:
             return user
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from src.assignment import GUESTS
 from src.errors import InputError
 from src.room import walking
 from src.room.shelf import Shelf
@@ -41,11 +42,12 @@ def test_a_list_is_explained_by_place_and_cosines(shelf: Shelf, recommender: Rec
     assert found["sentence"] == "1st of 4 in the list after “Title 0”; the best is taken."
 
 
-def test_a_listener_of_the_room_is_in_the_arm_and_is_no_real_user(recommender: Recommender) -> None:
+def test_a_listener_of_the_room_is_a_guest_in_the_arm(recommender: Recommender) -> None:
     for arm in ("C", "T3"):
         user = walking.new_listener(recommender, arm)
         assert recommender.arm_of(user) == arm
-        assert walking.FIRST_USER <= user < 10**18
+        assert user in GUESTS
+        assert len(str(user)) <= 18, "the service refuses longer ids"
 
 
 @pytest.mark.parametrize(
