@@ -18,6 +18,7 @@ from src.catalog_files import PLAYS, read_plays
 from src.errors import InputError
 from src.recommendations import Recommendations
 from src.recommender_names import parse_name
+from src.room.previews import Previews
 from src.serving.release import Arm, Release
 from src.session_vectors import FILE, SessionVectors, parts_of
 
@@ -94,10 +95,17 @@ class Shelf:
         release: the release.
         recommenders: names of recommenders that are shown beside the arms.
         locate: finds the `recommendations.jsonl` of a run or a model.
+        previews: of the tracks, if any.
     """
 
-    def __init__(self, release: Release, recommenders: Sequence[str], locate: Callable[[str], Path]) -> None:
-        self.release = release
+    def __init__(
+        self,
+        release: Release,
+        recommenders: Sequence[str],
+        locate: Callable[[str], Path],
+        previews: Previews | None = None,
+    ) -> None:
+        self.release, self.previews = release, previews
         self.catalog = _catalog_of(release)
         self._locate = locate
         self._plays: Int64[np.ndarray, N] | None = None
@@ -126,8 +134,10 @@ class Shelf:
         return self._plays is not None
 
     def record(self, row: int) -> dict[str, Any]:
-        """A track as JSON: `track`, `title`, `artist`, `plays`."""
-        return {**self.release.track(row), "plays": self.plays_of(row)}
+        """A track as JSON: `track`, `title`, `artist`, `plays`, and `audio` where it has a preview."""
+        found = {**self.release.track(row), "plays": self.plays_of(row)}
+        audio = None if self.previews is None else self.previews.of(found["track"])
+        return found | ({"audio": audio} if audio else {})
 
     def text_of(self, row: int) -> str:
         """Title and artist, for the search."""
