@@ -227,6 +227,7 @@ class Desk:
                     "artist_gap": player.arm.artist_gap if player.arm and player.arm.has_lists else None,
                     "context": player.arm.context if player.arm and player.arm.has_lists else None,
                     "is_arm": player.arm is not None,
+                    "has_lists": player.lists is not None,
                     "alpha": None if player.alpha is None else round(player.alpha, 6),
                     "problem": player.problem,
                 }
@@ -319,7 +320,9 @@ class Desk:
         return "application/octet-stream", await asyncio.shield(stock.map)
 
     async def _make_map(self, stock: Stock) -> bytes:
-        """For each track: place (two numbers), popularity, and how many lists of each arm have it, as float32."""
+        """Of each track: place (two numbers), row of its artist, popularity, and how many lists of each recommender
+        have it (0 for none, 1 for the most, on a logarithmic scale), as float32.
+        """
         shelf = stock.shelf
         drawn = [one for one in shelf.players.values() if one.lists is not None or one.vectors is not None]
         drawn.sort(key=lambda one: (one.alpha is None, one.vectors is None))  # at best tracks and artists have a place
@@ -331,7 +334,7 @@ class Desk:
             vectors = None if player.vectors is None else np.asarray(player.vectors.items)
             lists = None if player.lists is None else np.asarray(player.lists)
             await self._apart(mapping.write_layout, path, {"lists": lists, "vectors": vectors})
-        columns = [np.load(path).T, shelf.popularity[None] ** 3]
+        columns = [np.load(path).T, shelf.release.artist_of[None], shelf.popularity[None] ** 3]
         for one in shelf.players.values():
             if one.lists is not None:
                 found = np.bincount(one.lists[one.lists >= 0], minlength=len(shelf))
@@ -376,9 +379,9 @@ class Desk:
     async def _serve_run(self, question: dict[str, Any]) -> dict[str, Any]:
         if not question["has_token"] or self._kind != "embedded" or question["method"] != "POST":
             raise InputError("a run can be served from here only if the service has a token and a store of its own")
-        release = (await self._ready()).shelf.release
-        run = str(_body(question).get("run", ""))
-        load = functools.partial(sweeps.load_run, run, self._store.folder, release.experiment)
+        stock, given = await self._ready(), _body(question)
+        arms = sweeps.arms_with(stock.shelf.release, _arm(stock, given.get("arm")), str(given.get("run", "")))
+        load = functools.partial(sweeps.load, arms, self._store.folder, stock.shelf.release.experiment)
         return {"said": await asyncio.get_running_loop().run_in_executor(None, load)}
 
 
