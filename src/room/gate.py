@@ -142,9 +142,7 @@ class Gate:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 await asyncio.get_running_loop().run_in_executor(None, self._desk.wait, 2)
 
-    async def _send(
-        self, send: "Send", status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()
-    ) -> None:
+    async def _send(self, send: "Send", status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         kind = [] if any(name == b"content-type" for name, _ in headers) else [_JSON]
         length = [(b"content-length", b"%d" % len(body))] if status != 304 else []
         await send(

@@ -6,7 +6,7 @@ N tracks of the catalogue in the order of the release, K candidates of a list, W
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,8 @@ class Shelf:
         self._plays: Int64[np.ndarray, N] | None = None
         players = [self._player_of_arm(key, arm) for key, arm in release.arms.items()]
         players += [self._player_of_name(f"R{place}", name) for place, name in enumerate(recommenders, start=1)]
+        labels = without_common_words([player.label for player in players])
+        players = [replace(player, label=label) for player, label in zip(players, labels, strict=True)]
         self.players: dict[str, Player] = {player.key: player for player in players}
         self.by_plays = self._popular_first()
 
@@ -314,6 +316,20 @@ def label_of(name: str, file: Path | None) -> str:
             if chosen:
                 return " ".join(chosen)
     return name
+
+
+def without_common_words(labels: Sequence[str]) -> list[str]:
+    """Labels without the words that all labels of several words have; they say nothing about the difference.
+
+    Args:
+        labels: such as `convex context=session` and `artist context=session`, which become `convex` and `artist`.
+    """
+    several = [set(label.split()) for label in labels if " " in label]
+    common = set.intersection(*several) if len(several) > 1 else set()
+    return [
+        " ".join(word for word in label.split() if word not in common) or label if " " in label else label
+        for label in labels
+    ]
 
 
 def alphas_of(given: str) -> Mapping[str, float]:

@@ -74,7 +74,9 @@ def step(
     """
     row = shelf.release.row_of(played.tracks[-1])
     following, fallback, propensity = recommender.follow(arm, user, row, played.tracks, played.shares)
-    return why(shelf, recommender, companion, arm, played, int(shelf.release.track_ids[following]), propensity, fallback)
+    return why(
+        shelf, recommender, companion, arm, played, int(shelf.release.track_ids[following]), propensity, fallback
+    )
 
 
 def why(

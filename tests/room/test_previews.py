@@ -77,13 +77,13 @@ def test_what_is_a_host(host: str, expected: bool) -> None:
 def test_settings_that_play_nothing_are_refused(tmp_path: Path) -> None:
     check_audio(None, [])
     check_world(None)
-    with pytest.raises(InputError, match="room.audio plays nothing without room.audio_from"):
+    with pytest.raises(InputError, match=r"room.audio plays nothing without room.audio_from"):
         check_audio(str(catalogue(tmp_path, [])), [])
-    with pytest.raises(InputError, match="there is no file gone.json"):
+    with pytest.raises(InputError, match=r"there is no file gone.json"):
         check_audio("gone.json", ["https://a.example"])
     with pytest.raises(InputError, match=r"room.audio_from: 'https://\*' is neither a folder nor a host such as"):
         check_audio(None, ["https://*"])
-    with pytest.raises(InputError, match="room.audio_from must be a list"):
+    with pytest.raises(InputError, match=r"room.audio_from must be a list"):
         check_audio(None, "https://a.example")
-    with pytest.raises(InputError, match="room.world must be the folder of a run of simulate.py"):
+    with pytest.raises(InputError, match=r"room.world must be the folder of a run of simulate.py"):
         check_world(str(tmp_path))

@@ -11,7 +11,7 @@ import torch
 from src.callbacks.export import session_vectors
 from src.errors import InputError
 from src.models.heads import Biases, CosineMix
-from src.room.shelf import Shelf, alphas_of
+from src.room.shelf import Shelf, alphas_of, without_common_words
 from src.serving.release import Release
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, LAST_TRACK
@@ -102,6 +102,16 @@ def test_plays_and_labels_come_from_the_run(shelf: Shelf) -> None:
     assert shelf.by_plays.tolist()[:3] == [1, 3, 4]
     assert shelf.players["C"].label == "convex seed=2"
     assert shelf.players["T2"].label == "popular"
+
+
+def test_labels_lack_the_words_that_they_all_have() -> None:
+    assert without_common_words(["convex context=session", "artist context=session", "popular"]) == [
+        "convex",
+        "artist",
+        "popular",
+    ]
+    assert without_common_words(["convex seed=2", "popular"]) == ["convex seed=2", "popular"]
+    assert without_common_words(["convex seed=2", "convex seed=2"]) == ["convex seed=2"] * 2
 
 
 def test_an_alpha_that_is_no_share_is_refused() -> None:

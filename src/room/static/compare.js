@@ -73,8 +73,8 @@ export function Compare({ given, room }) {
     </div>
     <header class="subject">
       <div><p class="faint">After</p>
-        <h1>${track ? nameOf(track) : " "}${track && html` <${Listen} key=${track.track} track=${track} />`}</h1>
-        <p>${track ? artistOf(track) : " "}${track && plays(track, room.knows_plays) ? ` · ${plays(track, room.knows_plays)} in training` : ""}</p></div>
+        <h1>${track ? nameOf(track) : " "}</h1>
+        <p>${track ? artistOf(track) : " "}${track && plays(track, room.knows_plays) ? ` · ${plays(track, room.knows_plays)} in training` : ""} ${track && html`<${Listen} key=${track.track} track=${track} />`}</p></div>
       <div class="subject-links">
         <a class="button" href=${addressOf("walk", { t: given.t })}>Walk from here</a>
         <a class="button" href=${addressOf("map", { t: given.t })}>On the map</a>

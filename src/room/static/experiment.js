@@ -131,7 +131,7 @@ export function Experiment({ room }) {
   const hours = (answer.last_ms - answer.first_ms) / 3600000;
   return html`<section class="view">
     <header class="subject"><div><p class="faint">Experiment</p><h1>${answer.experiment}</h1>
-      <p>${count(total)} users, ${count(answer.events)} events in ${hours < 1 ? `${Math.max(1, Math.round(60 * hours))} minutes` : hours < 48 ? `${hours.toFixed(1)} hours` : `${(hours / 24).toFixed(1)} days`}</p></div>
+      <p>${count(total)} users, ${count(answer.events)} events in ${hours < 1 / 30 ? "a minute" : hours < 1 ? `${Math.round(60 * hours)} minutes` : hours < 48 ? `${hours.toFixed(1)} hours` : `${(hours / 24).toFixed(1)} days`}</p></div>
       <p class="faint">As of ${new Date(answer.computed_ms).toLocaleTimeString("en-GB")}; the numbers are those of <code>abtest.py</code></p></header>
     ${error && html`<p class="said said-error" role="alert">${error.message}</p>`}
     <article class="card">

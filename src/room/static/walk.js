@@ -97,9 +97,9 @@ export function Walk({ given, room }) {
           <div class="walk-body">
             <div class="two"><b>${nameOf(step)} <${Listen} key=${step.track} track=${step} /></b><span>${artistOf(step)}${plays(step, room.knows_plays) ? ` · ${plays(step, room.knows_plays)}` : ""}</span></div>
             ${place === 0 ? html`<p class="why">Your choice.</p>` : html`<p class="why">${step.sentence}</p>
-              ${step.listener && html`<p class="listener">The simulated listener ${likes(step.listener.share) ? "plays" : "skips"} it:
+              ${step.listener && step.share !== null && html`<p class="listener">Simulated listener:
                 <meter min="0" max="1" value=${step.listener.share} aria-label="share that the simulated listener plays"></meter>
-                ${Math.round(100 * step.listener.share)} %</p>`}
+                ${likes(step.listener.share) ? "plays" : "skips after"} ${Math.round(100 * step.listener.share)} %</p>`}
               <details class="more"><summary>Why this one?</summary>
                 <p class="faint">${step.parts_are === "sums" ? "What each part adds to its score, over the session:" : `Cosines with the track before:`}</p>
                 ${step.parts ? html`<${Bars} parts=${step.parts} />` : html`<p>No vectors are known of this recommender.</p>`}
@@ -115,7 +115,7 @@ export function Walk({ given, room }) {
         </li>`)}
       </ol>
       ${error && html`<${Trouble} error=${error} />`}
-      ${judged.length > 0 && html`<p class="faint" role="status">You and listener ${judged[0].listener.user} of the simulated world agree on ${agreed} of ${judged.length}. The listener loves your first track.</p>`}
+      ${judged.length > 0 && html`<p class="faint" role="status">You and listener ${judged[0].listener.user} of the simulated world agree on ${agreed} of ${judged.length} tracks. The listener loves the first track, and skips what is less than half played.</p>`}
       <div class="walk-foot">
         ${steps.length > 0 && !isDone && html`<button class="button button-main" disabled=${isBusy} onClick=${() => go(SHARES.play, STEPS)}>${isBusy ? "Playing …" : `Play on, to ${STEPS} tracks`}</button>`}
         ${steps.length > 1 && html`<button class="button" onClick=${stop}>${user ? "End the session" : "Start again"}</button>`}
