@@ -14,7 +14,7 @@ from src.errors import InputError
 from src.serving.settings import is_host
 
 LOCAL = "local"
-"""What stands in place of an address for a preview that the room sends itself."""
+"""Instead of an address, for a preview that the room sends itself."""
 
 MAX_BYTES = 20_000_000
 """Largest preview that the room sends, in bytes."""

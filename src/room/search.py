@@ -129,7 +129,7 @@ class TitleIndex:
         if len(places) > _NUM_SIMILAR:
             is_kept = shared >= np.partition(shared, -_NUM_SIMILAR)[-_NUM_SIMILAR]
             places, shared = places[is_kept], shared[is_kept]
-        return np.asarray(places[np.lexsort((places, -shared))][:_NUM_SIMILAR]).tolist()
+        return list(map(int, places[np.lexsort((places, -shared))[:_NUM_SIMILAR]]))
 
     def _judged(self, words: list[str], places: Iterable[int], least: float) -> list[int]:
         """The places whose texts are similar enough, the most similar first."""

@@ -180,7 +180,7 @@ function Drawn({ kind, data, room, given, colours }) {
   const [here, setHere] = useState(null);
   const { places, values, rows, pointOf } = data; // the row of the track that each point stands for, and the point of each track
   const titleOf = (track) => (kind === "artists" ? artistOf(track) : nameOf(track));
-  const moreOf = (track) => (kind === "artists" ? nameOf(track) : artistOf(track));
+  const moreOf = (track) => (kind === "artists" ? `most played: ${nameOf(track)}` : artistOf(track));
 
   const redraw = () => {
     const now = live.current;
