@@ -320,8 +320,8 @@ class Desk:
         return "application/octet-stream", await asyncio.shield(stock.map)
 
     async def _make_map(self, stock: Stock) -> bytes:
-        """Of each track: place (two numbers), row of its artist, popularity, and how many lists of each recommender
-        have it (0 for none, 1 for the most, on a logarithmic scale), as float32.
+        """Of each track, as float32: place (two numbers), row of its artist, popularity, plays where they are known, and
+        how many lists of each recommender have it. Plays and lists are 0 for none and 1 for the most, logarithmically.
         """
         shelf = stock.shelf
         drawn = [one for one in shelf.players.values() if one.lists is not None or one.vectors is not None]
@@ -335,10 +335,10 @@ class Desk:
             lists = None if player.lists is None else np.asarray(player.lists)
             await self._apart(mapping.write_layout, path, {"lists": lists, "vectors": vectors})
         columns = [np.load(path).T, shelf.release.artist_of[None], shelf.popularity[None] ** 3]
-        for one in shelf.players.values():
-            if one.lists is not None:
-                found = np.bincount(one.lists[one.lists >= 0], minlength=len(shelf))
-                columns.append(np.log1p(found)[None] / max(float(np.log1p(found.max(initial=1))), 1e-9))
+        counts = [] if shelf.plays is None else [shelf.plays]
+        every = [one.lists for one in shelf.players.values() if one.lists is not None]
+        counts += [np.bincount(lists[lists >= 0], minlength=len(shelf)) for lists in every]
+        columns += [np.log1p(count)[None] / np.log1p(count.max(initial=1)) for count in counts]
         return np.concatenate(columns).astype("<f4").tobytes()
 
     async def _experiment(self, _: dict[str, Any]) -> dict[str, Any]:

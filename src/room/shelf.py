@@ -108,7 +108,7 @@ class Shelf:
         self.release, self.previews = release, previews
         self.catalog = _catalog_of(release)
         self._locate = locate
-        self._plays: Int64[np.ndarray, N] | None = None
+        self.plays: Int64[np.ndarray, N] | None = None  # of each track in training, if a run on this machine says it
         players = [self._player_of_arm(key, arm) for key, arm in release.arms.items()]
         players += [self._player_of_name(f"R{place}", name) for place, name in enumerate(recommenders, start=1)]
         labels = without_common_words([player.label for player in players])
@@ -121,7 +121,7 @@ class Shelf:
 
     def plays_of(self, row: int) -> int | None:
         """Plays of a track in training; None where no run on this machine says it."""
-        return None if self._plays is None else int(self._plays[row])
+        return None if self.plays is None else int(self.plays[row])
 
     @property
     def popularity(self) -> Float64[np.ndarray, "N"]:
@@ -133,7 +133,7 @@ class Shelf:
     @property
     def knows_plays(self) -> bool:
         """Whether the plays of tracks are known."""
-        return self._plays is not None
+        return self.plays is not None
 
     def record(self, row: int) -> dict[str, Any]:
         """A track as JSON: `track`, `title`, `artist`, `plays`, and `audio` where it has a preview."""
@@ -206,7 +206,7 @@ class Shelf:
         kept = min(num + _SPARE, len(rough) - 1)
         best = np.argpartition(-rough, kept)[:kept]
         scores = (vectors.items[best].astype(np.float64) @ query).round(_DECIMALS)
-        plays = np.zeros(len(best)) if self._plays is None else self._plays[best]
+        plays = np.zeros(len(best)) if self.plays is None else self.plays[best]
         order = np.lexsort((best, -plays, -scores))[:num]
         return best[order].tolist(), scores[order].tolist()
 
@@ -278,12 +278,12 @@ class Shelf:
             return None, str(error)
 
     def _read_plays(self, file: Path | None) -> None:
-        if self._plays is None and file is not None and file.with_name(PLAYS).is_file():
-            self._plays = read_plays(file.with_name(PLAYS), self.catalog)
+        if self.plays is None and file is not None and file.with_name(PLAYS).is_file():
+            self.plays = read_plays(file.with_name(PLAYS), self.catalog)
 
     def _popular_first(self) -> Int64[np.ndarray, "N"]:
-        if self._plays is not None:
-            return np.argsort(-self._plays, kind="stable")
+        if self.plays is not None:
+            return np.argsort(-self.plays, kind="stable")
         top = np.fromiter(dict.fromkeys(self.release.top_tracks.tolist()), np.int64)
         return np.concatenate([top, np.setdiff1d(np.arange(len(self)), top)])
 

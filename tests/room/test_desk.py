@@ -13,7 +13,7 @@ pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make se
 from src.room.desk import Desk
 from src.serving.release import Release
 from src.serving.release_store import FolderStore
-from tests.room.conftest import ARTIST_OF, locate
+from tests.room.conftest import ARTIST_OF, PLAYS, locate
 
 
 def run_folder(release: Release, folder: Path) -> Path:
@@ -93,7 +93,8 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
         assert (await ask(desk, "listener", arm="T1"))[0] == 200
         assert (await ask(desk, "row", track="103"))[1] == {"row": 3}
         points = np.frombuffer((await ask(desk, "map"))[1], "<f4").reshape(-1, 10)
-        assert points.shape == (6, 10)  # place, artist, popularity, and two arms with lists
+        assert points.shape == (7, 10)  # place, artist, popularity, plays, and two arms with lists
+        assert points[4].tolist() == pytest.approx(np.log1p(PLAYS) / np.log1p(50))
         assert points[2].tolist() == ARTIST_OF
         assert points[3].argmax() == 1
         assert (await ask(desk, "tracks", body=[3, 1, 99]))[1]["found"][0]["track"] == 101

@@ -137,7 +137,7 @@ export function TrackMap({ given, room }) {
   const [error, setError] = useState(null);
   const [again, setAgain] = useState(0);
   const withLists = room.players.filter((player) => player.has_lists);
-  const colours = [["popularity", "popularity"], ...withLists.map((player) => [`in lists of ${player.key}`, `how often ${player.key} ${labelOf(player)} recommends it`])];
+  const colours = [["popularity", "popularity: the place by plays"], ...(room.knows_plays ? [["plays", "plays in training, on a logarithmic scale"]] : []), ...withLists.map((player) => [`in lists of ${player.key}`, `how often ${player.key} ${labelOf(player)} recommends it`])];
   useEffect(() => {
     const stop = new AbortController();
     setError(null);
