@@ -320,8 +320,8 @@ class Desk:
         return "application/octet-stream", await asyncio.shield(stock.map)
 
     async def _make_map(self, stock: Stock) -> bytes:
-        """Of each track, as float32: place (two numbers), row of its artist, popularity, plays where they are known, and
-        how many lists of each recommender have it. Plays and lists are 0 for none and 1 for the most, logarithmically.
+        """Of each track, as float32: place (two numbers), row of its artist, popularity, plays where they are known,
+        and how many lists of each recommender have it. Plays and lists are 0 for none and 1 for the most, as logarithms.
         """
         shelf = stock.shelf
         drawn = [one for one in shelf.players.values() if one.lists is not None or one.vectors is not None]
