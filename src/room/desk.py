@@ -321,7 +321,7 @@ class Desk:
 
     async def _make_map(self, stock: Stock) -> bytes:
         """Of each track, as float32: place (two numbers), row of its artist, popularity, plays where they are known,
-        and how many lists of each recommender have it. Plays and lists are 0 for none and 1 for the most, as logarithms.
+        and how many lists of each recommender have it. The last two are logarithms: 0 for none, 1 for the most.
         """
         shelf = stock.shelf
         drawn = [one for one in shelf.players.values() if one.lists is not None or one.vectors is not None]
