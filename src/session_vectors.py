@@ -38,6 +38,7 @@ _KINDS: dict[str, tuple[str, int]] = {
     "part_names": ("str", 1),
     "part_ends": ("int64", 1),
     "part_lengths": ("float32", 1),
+    "part_shares": ("float32", 1),
     "part_powers": ("float32", 1),
     "age_weights": ("float32", 2),
     "skipped": ("float32", 0),
@@ -84,6 +85,8 @@ class SessionVectors:
         parts: name of each part, such as `track` and `artist`.
         ends: column after the last one of each part.
         lengths: length of each part for one track; NaN where it differs from track to track.
+        shares: share of each part in the score, such as α and 1 − α; queries and items have its square root in them.
+            NaN where the head has no such shares.
         powers: power of the length that each part is divided by, in [0, 1].
         age_weights: weight of each age, the newest track first (H of them).
         skipped: weight of a track of which nothing was played, relative to one played in full, in [-1, 1].
@@ -96,6 +99,7 @@ class SessionVectors:
     parts: tuple[str, ...]
     ends: Int64[np.ndarray, "P"]
     lengths: Float32[np.ndarray, "P"]
+    shares: Float32[np.ndarray, "P"]
     powers: Float32[np.ndarray, "P"]
     age_weights: Float32[np.ndarray, "P H"]
     skipped: float
@@ -258,6 +262,7 @@ class SessionVectors:
             "part_names": np.array(self.parts, np.str_),
             "part_ends": self.ends,
             "part_lengths": self.lengths,
+            "part_shares": self.shares,
             "part_powers": self.powers,
             "age_weights": self.age_weights,
             "skipped": np.array(self.skipped, np.float32),
@@ -277,6 +282,8 @@ class SessionVectors:
         Raises:
             InputError: an array is missing, or has another type, shape or range.
         """
+        if (lengths := arrays.get("part_lengths")) is not None and lengths.dtype == np.float32:
+            arrays = {"part_shares": lengths**2, **arrays}  # older versions wrote no shares
         for name, (kind, dimensions) in _KINDS.items():
             array = arrays.get(name)
             if array is None or array.ndim != dimensions or not array.dtype.name.startswith(kind):
@@ -288,6 +295,7 @@ class SessionVectors:
             "items": queries.shape,
             "part_names": (num_parts,),
             "part_lengths": (num_parts,),
+            "part_shares": (num_parts,),
             "part_powers": (num_parts,),
             "age_weights": (num_parts, arrays["age_weights"].shape[1]),
         }.items():
@@ -309,6 +317,9 @@ class SessionVectors:
                 1 <= length <= MAX_LENGTH and np.isfinite(arrays["age_weights"]).all()
             ),
             "part_powers must be in [0, 1]": bool(((arrays["part_powers"] >= 0) & (arrays["part_powers"] <= 1)).all()),
+            "part_shares must be in [0, 1], or NaN": not (
+                (arrays["part_shares"] < 0) | (arrays["part_shares"] > 1 + _TINY)
+            ).any(),
             "skipped must be in [-1, 1]": -1 <= skipped <= 1,
             "heard_penalty must be at least 0": penalty >= 0,
             f"context must be one of {', '.join(CONTEXTS)}": context in CONTEXTS,
@@ -321,6 +332,7 @@ class SessionVectors:
             parts=tuple(arrays["part_names"].tolist()),
             ends=ends,
             lengths=arrays["part_lengths"],
+            shares=arrays["part_shares"],
             powers=arrays["part_powers"],
             age_weights=arrays["age_weights"],
             skipped=skipped,

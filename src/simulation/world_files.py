@@ -58,7 +58,7 @@ def _records(listeners: Listeners, catalog: Catalog) -> Iterator[dict[str, Any]]
         }
 
 
-def read_world(*, path: str, seed: int, taste: Taste) -> World:
+def read_world(*, path: str, seed: int, taste: Taste | None) -> World:
     """Read a world from files.
 
     Tracks are sorted by id: row r of `tracks.npy` is the embedding of the r-th smallest id. Without `tracks.npy`,
@@ -67,7 +67,7 @@ def read_world(*, path: str, seed: int, taste: Taste) -> World:
     Args:
         path: folder of the files.
         seed: of the generated embeddings, at least 0.
-        taste: parameters of the generated embeddings.
+        taste: parameters of the generated embeddings; None: `tracks.npy` must be there.
 
     Returns:
         The world.
@@ -80,7 +80,7 @@ def read_world(*, path: str, seed: int, taste: Taste) -> World:
     catalog = read_catalog(folder / "tracks.json")
     listeners = _read_listeners(folder / "users.json", catalog)
     loved = np.bincount(listeners.interests[listeners.interests >= 0], minlength=len(catalog))
-    if (folder / "tracks.npy").exists():
+    if taste is None or (folder / "tracks.npy").exists():
         embeddings = _read_embeddings(folder / "tracks.npy", len(catalog))
     else:
         of_artists = np.bincount(catalog.artist_of, weights=loved, minlength=catalog.num_artists)
