@@ -30,7 +30,7 @@ def write_catalog(catalog: Catalog, path: Path, columns: Mapping[str, Sequence[A
         columns: further keys of the objects, each with a JSON value for each track.
     """
     artists = [artist or None for artist in catalog.artists[catalog.artist_of].tolist()]
-    names = {
+    names: dict[str, Sequence[Any]] = {
         "artist": artists,
         "title": catalog.titles.tolist(),
         "track": catalog.track_ids.tolist(),
