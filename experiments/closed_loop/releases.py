@@ -277,7 +277,7 @@ def draw(new: pd.DataFrame) -> None:
             own = new[(new.model == model) & (new.part == f"{share:.0%}")].groupby("age")[["plays", "fair"]].sum()
             axes.plot(own.index, own.plays / own.fair, "o-", label=f"exploration {share:.0%}")
         axes.axhline(1, color="grey", linewidth=0.8)
-        axes.set(xlabel="day after release", title=titles[model], yscale="log")
+        axes.set(xlabel="day after release", title=titles[model], yscale="log", xticks=range(1, DAYS + 1))
         axes.grid(alpha=0.3)
     panels[0].set(ylabel="plays, as a share of fair plays")
     panels[0].legend()
