@@ -27,7 +27,7 @@ _OLDEST_DAYS = 3650
 
 @dataclass(frozen=True, kw_only=True)
 class TrackAttributes:
-    """What the catalogue of a generated world says of its tracks. It tells something of the true embeddings, not all.
+    """What the catalogue of a generated world says of its tracks: a part of the true embeddings, with noise.
 
     A *genre* is a random direction in the space of styles. The mixture of genres of a track is
     `softmax(SHARPNESS · cos(style + noise, genre))`; `genre` in `tracks.json` has the names of those with a share of at
