@@ -55,6 +55,8 @@ class _Columns(NamedTuple):
     weights: Float32[np.ndarray, "H W"]
     by_square: Float32[np.ndarray, "P"]  # what the square of a length is multiplied by; 0 where nothing is divided
     exponents: Float32[np.ndarray, "P"] | None
+    skipped: np.float32
+    not_skipped: np.float32
 
 
 class Candidates(NamedTuple):
@@ -123,14 +125,16 @@ class SessionVectors:
             weights=self.age_weights[part_of].T.copy(),
             by_square=np.where(is_divided, 1 / np.where(is_divided, self.lengths, 1) ** 2, 0).astype(np.float32),
             exponents=np.where(is_divided, -self.powers / 2, 0).astype(np.float32) if is_divided.any() else None,
+            skipped=np.float32(self.skipped),
+            not_skipped=np.float32(1) - np.float32(self.skipped),
         )
 
     def _gained(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S h"]:
         """What the shares make of the weights; 0 where there is no track."""
-        skipped = np.float32(self.skipped)
-        gained = skipped + (1 - skipped) * shares
-        gained[np.isnan(shares)] = 1
-        gained[rows < 0] = 0
+        columns = self._columns
+        gained = columns.skipped + columns.not_skipped * shares
+        np.putmask(gained, np.isnan(shares), 1)
+        np.putmask(gained, rows < 0, 0)
         return gained
 
     def query(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S V"]:
@@ -213,7 +217,7 @@ class SessionVectors:
                 scores -= np.float32(self.penalty) * is_heard
         else:
             is_out |= is_heard
-        scores[is_out] = -np.inf
+        np.putmask(scores, is_out, -np.inf)
         if k == 1:
             places = scores.argmax(1)[:, None]
         else:
@@ -221,7 +225,8 @@ class SessionVectors:
             places = _largest(scores, min(k, scores.shape[1]))
         lines = np.arange(len(scores))[:, None]
         rows, kept = candidates[lines, places], scores[lines, places]
-        return Candidates(np.where(kept == -np.inf, np.int32(-1), rows), kept)
+        np.putmask(rows, kept == -np.inf, -1)
+        return Candidates(rows, kept)
 
     def products(
         self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
@@ -405,8 +410,7 @@ def union(lists: Int32[np.ndarray, "N K"], recent: Int64[np.ndarray, "S n"]) -> 
         Rows of the candidates; -1 for none.
     """
     found = lists.take(recent, axis=0, mode="clip")
-    if (is_missing := recent < 0).any():
-        found[is_missing] = -1
+    found[recent < 0] = -1
     return found.reshape(len(recent), recent.shape[1] * lists.shape[1])
 
 
