@@ -240,7 +240,7 @@ def main_of(
             )
     if known(path):
         report()
-        print(f"results      {folder / 'results.md'}")
+        print(f"results      {path.with_suffix('.md')}")
 
 
 def _before(end: float, run: Callable[..., list[dict[str, Any]]], *given: Any) -> list[dict[str, Any]]:
