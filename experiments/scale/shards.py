@@ -103,6 +103,7 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def measure_window(sessions: int, epochs: int, folder: Path) -> None:
     """Train from the same shards with each window: loss and ranking of validation after the last epoch."""
+    import torch
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
     from pytorch_lightning import Trainer, seed_everything
@@ -142,7 +143,8 @@ def measure_window(sessions: int, epochs: int, folder: Path) -> None:
             trainer.fit(model, data)
             val = data.pairs["val"]
             queries = val.where(ranking.is_query(val.previous, val.following, val.played_ratio))
-            ranks = ranker_of(model).ranks(data.histories(queries), queries.following, lambda _: None)
+            with torch.inference_mode():
+                ranks = ranker_of(model).ranks(data.histories(queries), queries.following, lambda _: None)
             loss, ndcg = trainer.callback_metrics["val/loss"], ranking.accuracy(ranks)["ndcg_at_10"].mean()
             row = {"window": window, "seed": seed, "epochs": epochs, "pairs": len(data.pairs["train"])}
             rows.append({**row, "loss": float(loss), "ndcg_at_10": float(ndcg)})
