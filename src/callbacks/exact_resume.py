@@ -79,6 +79,10 @@ class ExactResume(Callback):
                 trainer.should_stop = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Seed the random numbers of the epoch. Not earlier, because building the batches of a new run draws some."""
+        """Seed the random numbers of the epoch. Not earlier, because building the batches of a new run draws some.
+
+        Each process has its own ones where several train a run.
+        """
         if batch_idx == 0:
-            torch.manual_seed(int(np.random.SeedSequence([self._seed, trainer.current_epoch]).generate_state(1)[0]))
+            entropy = [self._seed, trainer.current_epoch, *[trainer.global_rank] * (trainer.global_rank > 0)]
+            torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))

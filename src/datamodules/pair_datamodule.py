@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.catalog import Catalog, Vocabulary
+from src.datamodules.batch_share import BatchShare
 from src.datamodules.longest_plays import longest_plays, shares_of_longest
 from src.datamodules.new_tracks import check_cold_settings, hidden_tracks
 from src.datamodules.pairs import Pairs, make_pairs
@@ -72,10 +73,13 @@ class BatchSampler(Sampler[Tensor]):
         num_pairs: number of pairs.
         batch_size: number of pairs in a batch; the last batch may be smaller.
         seed: seed of the order; None for no shuffling.
+        share: which pairs of each batch are yielded; None for all.
     """
 
-    def __init__(self, *, num_pairs: int, batch_size: int, seed: int | None = None) -> None:
-        self.num_pairs, self.batch_size, self.seed = num_pairs, batch_size, seed
+    def __init__(
+        self, *, num_pairs: int, batch_size: int, seed: int | None = None, share: BatchShare | None = None
+    ) -> None:
+        self.num_pairs, self.batch_size, self.seed, self.share = num_pairs, batch_size, seed, share
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -95,7 +99,8 @@ class BatchSampler(Sampler[Tensor]):
         else:
             [state] = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
             order = torch.randperm(self.num_pairs, generator=torch.Generator().manual_seed(int(state >> np.uint64(1))))
-        yield from order.split(self.batch_size)
+        for batch in order.split(self.batch_size):
+            yield batch if self.share is None else batch[self.share(len(batch))]
 
 
 class PairDataModule(LightningDataModule):
@@ -144,7 +149,8 @@ class PairDataModule(LightningDataModule):
 
     `prepared_by` is `prepare`. `prepare_data` and `setup` set `path`, `reading` (what was read), `catalog`, `sessions`,
     `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
-    but training does not, because it is hidden or is first heard in validation or test.
+    but training does not, because it is hidden or is first heard in validation or test. `share` says which pairs of a
+    training batch this process has, where several train together.
     """
 
     reading: Reading
@@ -223,6 +229,7 @@ class PairDataModule(LightningDataModule):
         self._split, self._split_seed = split, split_seed
         self._cold_share, self._cold_seed = cold_share, cold_seed
         self._batch_size, self._seed = batch_size, seed
+        self.share: BatchShare | None = None
         self._summary: pd.DataFrame | None = None
         self._digest: str | None = None
 
@@ -477,7 +484,7 @@ class PairDataModule(LightningDataModule):
         Returns:
             Batches in an order that depends on the seed and the epoch.
         """
-        return self._loader("train", self._seed)
+        return self._loader("train", self._seed, self.share)
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
         """Build the loader of the validation pairs.
@@ -495,13 +502,13 @@ class PairDataModule(LightningDataModule):
         """
         return self._loader("test", None)
 
-    def _loader(self, name: str, seed: int | None) -> DataLoader[PairBatch]:
+    def _loader(self, name: str, seed: int | None, share: BatchShare | None = None) -> DataLoader[PairBatch]:
         pairs = self.pairs[name]
         return DataLoader(
             PairDataset(pairs, self.histories(pairs), self._history),
             batch_size=None,  # the sampler yields complete batches
             collate_fn=_identity,
-            sampler=BatchSampler(num_pairs=len(pairs), batch_size=self._batch_size, seed=seed),
+            sampler=BatchSampler(num_pairs=len(pairs), batch_size=self._batch_size, seed=seed, share=share),
             pin_memory=torch.cuda.is_available(),
         )
 

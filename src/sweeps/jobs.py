@@ -33,6 +33,13 @@ from src.terminal.messages import is_interrupt, message, show_error
 Jobs = list[list[str]]
 """Overrides of each job."""
 
+IN_A_MULTIRUN = (
+    "trainer=ddp trains one run in several processes, which a multirun (-m) cannot; leave out -m, or leave out "
+    "trainer=ddp and run several jobs at once with hydra/launcher=joblib"
+)
+
+"""Why `trainer=ddp` is refused."""
+
 VerbTask = Callable[[DictConfig], Any]
 """The function of a verb."""
 
@@ -64,7 +71,12 @@ class Sweep(VerbSweeper):
             hydra_context: Hydra's loaders.
             task_function: the function of the verb.
             config: the config of the command line.
+
+        Raises:
+            InputError: the trainer trains one run in several processes.
         """
+        if OmegaConf.select(config, "trainer.strategy") is not None:
+            raise InputError(IN_A_MULTIRUN)
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context,
