@@ -237,7 +237,7 @@ def _run(
     run_id, checkpoint = (previous.record.mlflow_run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
     if processes.count > 1:
-        datamodule.share = BatchShare(index=processes.index, count=processes.count, groups=model.loss.groups)
+        datamodule.batch_share = BatchShare(index=processes.index, count=processes.count, groups=model.loss.groups)
         processes.check_same("data", data_digest)
         checkpoint = processes.decide("checkpoint", lambda: checkpoint and str(checkpoint))
         processes.wait_for_all()

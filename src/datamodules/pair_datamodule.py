@@ -149,8 +149,8 @@ class PairDataModule(LightningDataModule):
 
     `prepared_by` is `prepare`. `prepare_data` and `setup` set `path`, `reading` (what was read), `catalog`, `sessions`,
     `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
-    but training does not, because it is hidden or is first heard in validation or test. `share` says which pairs of a
-    training batch this process has, where several train together.
+    but training does not, because it is hidden or is first heard in validation or test. `batch_share` says which pairs
+    of a training batch this process has, where several train together.
     """
 
     reading: Reading
@@ -229,7 +229,7 @@ class PairDataModule(LightningDataModule):
         self._split, self._split_seed = split, split_seed
         self._cold_share, self._cold_seed = cold_share, cold_seed
         self._batch_size, self._seed = batch_size, seed
-        self.share: BatchShare | None = None
+        self.batch_share: BatchShare | None = None
         self._summary: pd.DataFrame | None = None
         self._digest: str | None = None
 
@@ -484,7 +484,7 @@ class PairDataModule(LightningDataModule):
         Returns:
             Batches in an order that depends on the seed and the epoch.
         """
-        return self._loader("train", self._seed, self.share)
+        return self._loader("train", self._seed, self.batch_share)
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
         """Build the loader of the validation pairs.

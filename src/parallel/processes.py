@@ -152,13 +152,13 @@ class Processes:
             if self._is_over.wait(_POLL_S):
                 return
         if not self._is_over.wait(_PATIENCE_S):
-            show_error(self._line_of_dead(wait_s=0))
+            show_error(self._line_of_dead(wait_s=0.0))
             _end(self._children)
             os._exit(2)
 
     def _check_children(self) -> None:
         if any(child.poll() for child in self._children):
-            raise InputError(self._line_of_dead(wait_s=0))
+            raise InputError(self._line_of_dead(wait_s=0.0))
 
     def _line_of_dead(self, *, wait_s: float) -> str:
         """Which process died, and why."""

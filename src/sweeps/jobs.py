@@ -178,7 +178,9 @@ class Sweep(VerbSweeper):
             try:
                 return self.launcher.launch([[*job, *common] for job in jobs], initial_job_idx=first)
             except Exception as error:
-                if not isinstance(error, BrokenProcessPool) and not type(error).__module__.startswith("submitit."):
+                if not isinstance(error, BrokenProcessPool) and not type(error).__module__.startswith(
+                    ("submitit.", "ray.")
+                ):
                     raise
                 signal = re.search(r"SIG[A-Z]+", str(error))
                 why = signal[0] if signal else next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
