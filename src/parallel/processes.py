@@ -1,4 +1,4 @@
-"""The processes of one run: who starts them, what the first one tells the others, and what happens when one dies."""
+"""The processes of one run: who starts them, what the first one decides, and what happens when one dies."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The processes of one run: what the first one tells the others, and the line about one that died."""
+"""The processes of one run: what the first one decides, and the line about one that died."""
 
 import os
 import signal
