@@ -70,8 +70,9 @@ def _check_devices(config: DictConfig) -> None:
         hint = "trainer=ddp trains in several processes"
         check_number("trainer.devices", trainer.devices, whole=True, least=1, most=1, hint=hint)
     else:
-        check_number("trainer.devices", trainer.devices, whole=True, least=1)
         check_number("trainer.num_nodes", trainer.num_nodes, whole=True, least=1)
+        least, hint = 2 if trainer.num_nodes == 1 else 1, "leave out trainer=ddp for one process"
+        check_number("trainer.devices", trainer.devices, whole=True, least=least, hint=hint)
 
 
 def _train(
@@ -174,15 +175,17 @@ def _check_settings(config: DictConfig) -> None:
 
 def _check_shared(config: DictConfig, loss: "Loss | None") -> None:
     """Refuse what several processes cannot train together."""
-    from src.errors import InputError
+    from src.errors import InputError, check_number
 
     count, batch_size = config.trainer.devices * config.trainer.num_nodes, config.datamodule.batch_size
+    check_number("batch_size", batch_size, whole=True, least=1)
     if loss is None:
         raise InputError("trainer=ddp divides the pairs of a batch, and a baseline reads no batches; leave it out")
-    if count > (groups := loss.groups(max(1, batch_size))):
+    if count > (groups := loss.groups(batch_size)):
         raise InputError(
-            f"trainer=ddp has {count} processes, and a batch of {batch_size:,} pairs has {groups} groups that can be "
-            f"trained apart; use loss.candidates={max(2, batch_size // count)}, or a larger datamodule.batch_size"
+            f"trainer=ddp has {count} processes, and this loss compares the {batch_size:,} pairs of a batch in "
+            f"{groups} part{'s' * (groups > 1)}, which cannot be divided; use "
+            f"loss.candidates={max(2, batch_size // count)}, or a larger datamodule.batch_size"
         )
 
 

@@ -178,15 +178,15 @@ class Sweep(VerbSweeper):
             try:
                 return self.launcher.launch([[*job, *common] for job in jobs], initial_job_idx=first)
             except Exception as error:
-                if not isinstance(error, BrokenProcessPool) and not type(error).__module__.startswith(
-                    ("submitit.", "ray.")
-                ):
+                of_launcher = type(error).__module__.startswith(("submitit.", "ray."))
+                if not of_launcher and not isinstance(error, BrokenProcessPool):
                     raise
                 signal = re.search(r"SIG[A-Z]+", str(error))
                 why = signal[0] if signal else next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+                others = "the jobs beside it may still run" if of_launcher else "the jobs beside it were stopped"
                 raise InputError(
-                    f"the process of a job died ({why}), and the jobs beside it were stopped; a possible cause is too "
-                    "little memory; run fewer jobs at once, and add resume=true to run only the missing jobs"
+                    f"the process of a job died ({why}), and {others}; a possible cause is too little memory; run "
+                    "fewer jobs at once, and add resume=true to run only the missing jobs"
                 ) from error
 
     @contextmanager
