@@ -155,7 +155,13 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     others = {name: config[name] for name in ("control", "treatment", "pre")}
     others |= {"experiment": config.experiment_name, "plan": True if config.plan else None, "effect": config.effect}
     others |= {name: None if config[name] == usual else config[name] for name, usual in _USUAL.items()}
-    candidate = candidate_of(given, logs=config.logs, others=others, locate=locate_recommendations)
+    candidate = candidate_of(
+        given,
+        logs=config.logs,
+        others=others,
+        locate=locate_recommendations,
+        exploration_plays=config.arm.recommendations.exploration_plays,
+    )
     settings = instantiate(config.estimate, _convert_="all")
     reading = {name: config[name] for name in ("max_rejected", "session_gap_minutes")}
     with console.status("reading logs"):
@@ -164,7 +170,12 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
         log = OffPolicyLog(decisions, folder)
     with console.status("estimating"):
         behaviour = folder.candidate(
-            candidate.name, pick=candidate.pick, artist_gap=candidate.artist_gap, file=candidate.file
+            candidate.name,
+            pick=candidate.pick,
+            artist_gap=candidate.artist_gap,
+            file=candidate.file,
+            exploration=candidate.exploration,
+            exploration_plays=candidate.exploration_plays,
         )
         found = log.estimate(behaviour, settings)
         rows = estimate_rows(found, log, candidate.name)

@@ -41,7 +41,9 @@ def shoot(browser: Any, base: str, name: str, address: str, ready: str, size: di
     page.goto(f"{base}/room#/{address}")
     page.locator(ready).first.wait_for()
     if name.startswith("walk"):
-        page.get_by_role("button", name="Skip").click()
+        page.get_by_role("button", name="Play", exact=False).first.click()
+        page.locator(".walk-step").nth(1).get_by_role("button", name="Skip").click()
+        page.locator(".walk-step").nth(2).wait_for()
         page.get_by_role("button", name="Play on").click()
         page.get_by_text("Ten tracks.").wait_for()
         page.locator("summary").nth(2).click()

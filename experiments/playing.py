@@ -35,7 +35,7 @@ QUICK = (
     "callbacks.ranking.max_val_queries=2000", "callbacks.ranking.max_test_queries=2000",
     "callbacks.checkpoint.save_last=false", "callbacks.resume=null",
 )  # fmt: skip
-"""Leaves out what no study reads."""
+"""Leaves out what no study reads; the words of a piece come after it."""
 PICKS: Mapping[str, tuple[str, int]] = {
     "uniform": ("uniform", 0),
     "weighted": ("weighted", 0),
@@ -119,7 +119,7 @@ def train(words: Sequence[str], folder: Path) -> float:
     if (folder / "metrics.json").exists():
         return float("nan")
     shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "train.py", *words, f"hydra.run.dir={folder}", *QUICK]
+    command = [sys.executable, "train.py", *QUICK, *words, f"hydra.run.dir={folder}"]
     started = time.perf_counter()
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False)
@@ -144,20 +144,29 @@ def run_piece(piece: Piece, runs: Path) -> list[dict[str, Any]]:
     """
     folder = runs / re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(piece.key))
     data = ("datamodule=simulated", f"datamodule.prepare.sessions={piece.sessions}", *world_words(piece.world))
-    seconds, lines = train((*data, *piece.words, f"seed={piece.seed}"), folder), list[dict[str, Any]]()
+    seconds = train((*data, *piece.words, f"seed={piece.seed}"), folder)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     validation = [f"{metrics[name]:.6g}" if name in metrics else "" for name in VALIDATION]
-    for pick in piece.picks:
-        heard = play(piece, folder, pick)
-        interval = MeanInterval.of(heard.time, LEVEL)
-        shares = heard.coverage, heard.share_of_hits, heard.share_of_same_artist
-        numbers = (interval.mean, interval.lower, interval.upper, *shares)
-        values = [*piece.key, pick, *(f"{number:.6g}" for number in numbers), heard.fallbacks]
-        lines.append(
-            dict(zip(COLUMNS, [*values, *validation, f"{seconds:.0f}", git_state()["git_commit"][:9]], strict=True))
-        )
+    lines = [line_of(piece, pick, play(piece, folder, pick), validation, seconds) for pick in piece.picks]
     shutil.rmtree(folder)
     return lines
+
+
+def line_of(piece: Piece, pick: str, heard: Heard, validation: Sequence[str], train_s: float) -> dict[str, Any]:
+    """The line of what was heard under a picking.
+
+    Args:
+        piece: what was played.
+        pick: name of the picking.
+        heard: by the listeners.
+        validation: the numbers of VALIDATION, empty where there is none.
+        train_s: time of the training, in seconds.
+    """
+    interval = MeanInterval.of(heard.time, LEVEL)
+    shares = heard.coverage, heard.share_of_hits, heard.share_of_same_artist
+    numbers = (interval.mean, interval.lower, interval.upper, *shares)
+    values = [*piece.key, pick, *(f"{number:.6g}" for number in numbers), heard.fallbacks, *validation]
+    return dict(zip(COLUMNS, [*values, f"{train_s:.0f}", git_state()["git_commit"][:9]], strict=True))
 
 
 def known(path: Path) -> list[dict[str, str]]:
@@ -231,7 +240,7 @@ def main_of(
             )
     if known(path):
         report()
-        print(f"results      {folder / 'results.md'}")
+        print(f"results      {path.with_suffix('.md')}")
 
 
 def _before(end: float, run: Callable[..., list[dict[str, Any]]], *given: Any) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ N tracks of the catalogue, P popular tracks.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -21,16 +21,22 @@ PLAYS = "plays.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`: the plays of each track."""
 
 
-def write_catalog(catalog: Catalog, path: Path) -> None:
+def write_catalog(catalog: Catalog, path: Path, columns: Mapping[str, Sequence[Any]] | None = None) -> None:
     """Write `tracks.json`: one JSON object `{"artist", "title", "track"}` for each track.
 
     Args:
         catalog: the catalogue.
         path: the file to write.
+        columns: further keys of the objects, each with a JSON value for each track.
     """
-    artists = catalog.artists[catalog.artist_of]
-    columns = zip(artists.tolist(), catalog.titles.tolist(), catalog.track_ids.tolist(), strict=True)
-    write_lines(path, ({"artist": artist or None, "title": title, "track": track} for artist, title, track in columns))
+    artists = [artist or None for artist in catalog.artists[catalog.artist_of].tolist()]
+    names: dict[str, Sequence[Any]] = {
+        "artist": artists,
+        "title": catalog.titles.tolist(),
+        "track": catalog.track_ids.tolist(),
+        **(columns or {}),
+    }
+    write_lines(path, (dict(zip(names, values, strict=True)) for values in zip(*names.values(), strict=True)))
 
 
 def read_catalog(path: Path) -> Catalog:
@@ -56,6 +62,26 @@ def read_catalog(path: Path) -> Catalog:
         records.append((track, title, artist))
     tracks, titles, artists = zip(*sorted(records, key=itemgetter(0)), strict=True) if records else ((), (), ())
     return Catalog.from_columns(tracks, titles, artists, source=str(path))
+
+
+def read_columns(path: Path, names: Iterable[str], catalog: Catalog) -> dict[str, list[Any]]:
+    """Read further keys of the objects in `tracks.json`.
+
+    Args:
+        path: the file that the catalogue was read from.
+        names: the keys.
+        catalog: the catalogue.
+
+    Returns:
+        For each key that an object has, the JSON values in the order of the catalogue; None where there is none.
+    """
+    found: dict[str, list[Any]] = {}
+    wanted = set(names)
+    for _, record in read_lines(path):
+        for name in wanted & record.keys():
+            column = found.setdefault(name, [None] * len(catalog))
+            column[int(catalog.rows_of(np.array(record["track"])))] = record[name]
+    return {name: found[name] for name in names if name in found}
 
 
 def write_top_tracks(track_ids: Int64[np.ndarray, "P"], path: Path) -> None:

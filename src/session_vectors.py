@@ -38,6 +38,7 @@ _KINDS: dict[str, tuple[str, int]] = {
     "part_names": ("str", 1),
     "part_ends": ("int64", 1),
     "part_lengths": ("float32", 1),
+    "part_shares": ("float32", 1),
     "part_powers": ("float32", 1),
     "age_weights": ("float32", 2),
     "skipped": ("float32", 0),
@@ -54,6 +55,8 @@ class _Columns(NamedTuple):
     weights: Float32[np.ndarray, "H W"]
     by_square: Float32[np.ndarray, "P"]  # what the square of a length is multiplied by; 0 where nothing is divided
     exponents: Float32[np.ndarray, "P"] | None
+    skipped: np.float32
+    not_skipped: np.float32
 
 
 class Candidates(NamedTuple):
@@ -84,6 +87,8 @@ class SessionVectors:
         parts: name of each part, such as `track` and `artist`.
         ends: column after the last one of each part.
         lengths: length of each part for one track; NaN where it differs from track to track.
+        shares: share of each part in the score, such as α and 1 − α; queries and items have its square root in them.
+            NaN where the head has no such shares.
         powers: power of the length that each part is divided by, in [0, 1].
         age_weights: weight of each age, the newest track first (H of them).
         skipped: weight of a track of which nothing was played, relative to one played in full, in [-1, 1].
@@ -96,6 +101,7 @@ class SessionVectors:
     parts: tuple[str, ...]
     ends: Int64[np.ndarray, "P"]
     lengths: Float32[np.ndarray, "P"]
+    shares: Float32[np.ndarray, "P"]
     powers: Float32[np.ndarray, "P"]
     age_weights: Float32[np.ndarray, "P H"]
     skipped: float
@@ -119,14 +125,16 @@ class SessionVectors:
             weights=self.age_weights[part_of].T.copy(),
             by_square=np.where(is_divided, 1 / np.where(is_divided, self.lengths, 1) ** 2, 0).astype(np.float32),
             exponents=np.where(is_divided, -self.powers / 2, 0).astype(np.float32) if is_divided.any() else None,
+            skipped=np.float32(self.skipped),
+            not_skipped=np.float32(1) - np.float32(self.skipped),
         )
 
     def _gained(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S h"]:
         """What the shares make of the weights; 0 where there is no track."""
-        skipped = np.float32(self.skipped)
-        gained = skipped + (1 - skipped) * shares
-        gained[np.isnan(shares)] = 1
-        gained[rows < 0] = 0
+        columns = self._columns
+        gained = columns.skipped + columns.not_skipped * shares
+        np.putmask(gained, np.isnan(shares), 1)
+        np.putmask(gained, rows < 0, 0)
         return gained
 
     def query(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S V"]:
@@ -209,7 +217,7 @@ class SessionVectors:
                 scores -= np.float32(self.penalty) * is_heard
         else:
             is_out |= is_heard
-        scores[is_out] = -np.inf
+        np.putmask(scores, is_out, -np.inf)
         if k == 1:
             places = scores.argmax(1)[:, None]
         else:
@@ -217,7 +225,8 @@ class SessionVectors:
             places = _largest(scores, min(k, scores.shape[1]))
         lines = np.arange(len(scores))[:, None]
         rows, kept = candidates[lines, places], scores[lines, places]
-        return Candidates(np.where(kept == -np.inf, np.int32(-1), rows), kept)
+        np.putmask(rows, kept == -np.inf, -1)
+        return Candidates(rows, kept)
 
     def products(
         self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
@@ -258,6 +267,7 @@ class SessionVectors:
             "part_names": np.array(self.parts, np.str_),
             "part_ends": self.ends,
             "part_lengths": self.lengths,
+            "part_shares": self.shares,
             "part_powers": self.powers,
             "age_weights": self.age_weights,
             "skipped": np.array(self.skipped, np.float32),
@@ -277,6 +287,8 @@ class SessionVectors:
         Raises:
             InputError: an array is missing, or has another type, shape or range.
         """
+        if (lengths := arrays.get("part_lengths")) is not None and lengths.dtype == np.float32:
+            arrays = {"part_shares": lengths**2, **arrays}  # older versions wrote no shares
         for name, (kind, dimensions) in _KINDS.items():
             array = arrays.get(name)
             if array is None or array.ndim != dimensions or not array.dtype.name.startswith(kind):
@@ -288,6 +300,7 @@ class SessionVectors:
             "items": queries.shape,
             "part_names": (num_parts,),
             "part_lengths": (num_parts,),
+            "part_shares": (num_parts,),
             "part_powers": (num_parts,),
             "age_weights": (num_parts, arrays["age_weights"].shape[1]),
         }.items():
@@ -309,6 +322,9 @@ class SessionVectors:
                 1 <= length <= MAX_LENGTH and np.isfinite(arrays["age_weights"]).all()
             ),
             "part_powers must be in [0, 1]": bool(((arrays["part_powers"] >= 0) & (arrays["part_powers"] <= 1)).all()),
+            "part_shares must be in [0, 1], or NaN": not (
+                (arrays["part_shares"] < 0) | (arrays["part_shares"] > 1 + _TINY)
+            ).any(),
             "skipped must be in [-1, 1]": -1 <= skipped <= 1,
             "heard_penalty must be at least 0": penalty >= 0,
             f"context must be one of {', '.join(CONTEXTS)}": context in CONTEXTS,
@@ -321,6 +337,7 @@ class SessionVectors:
             parts=tuple(arrays["part_names"].tolist()),
             ends=ends,
             lengths=arrays["part_lengths"],
+            shares=arrays["part_shares"],
             powers=arrays["part_powers"],
             age_weights=arrays["age_weights"],
             skipped=skipped,
@@ -393,8 +410,7 @@ def union(lists: Int32[np.ndarray, "N K"], recent: Int64[np.ndarray, "S n"]) -> 
         Rows of the candidates; -1 for none.
     """
     found = lists.take(recent, axis=0, mode="clip")
-    if (is_missing := recent < 0).any():
-        found[is_missing] = -1
+    found[recent < 0] = -1
     return found.reshape(len(recent), recent.shape[1] * lists.shape[1])
 
 

@@ -142,6 +142,7 @@ def make_vectors(num_tracks: int, seed: int = 0, **changes: Any) -> SessionVecto
         "parts": ("track", "artist"),
         "ends": np.array([3, 5]),
         "lengths": np.array([0.8, np.nan], np.float32),
+        "shares": np.array([0.64, np.nan], np.float32),
         "powers": np.array([0.5, 0.3], np.float32),
         "age_weights": np.array([[1, 0.5, 0.25], [1, 0.9, 0.8]], np.float32),
         "skipped": -0.3,

@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracking": {"errors", "runs", "terminal", "recommender_names"},
     "plots": NOUNS | {"runs", "terminal"},
     "abtest": NOUNS | {"runs", "statistics", "evaluation", "datamodules", "terminal", "plots"},
-    "room": NOUNS | {"runs", "statistics", "serving", "abtest", "tracking"},
+    "room": NOUNS | {"runs", "statistics", "simulation", "serving", "abtest", "tracking"},
     "comparison": NOUNS | {"runs", "statistics", "evaluation", "terminal", "tracking", "plots"},
     "describing": NOUNS | {"runs", "evaluation", "models", "datamodules", "terminal", "plots"},
     "sweeps": {"errors", "runs", "terminal", "tracking", "plots"},

@@ -109,6 +109,12 @@ def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, tmp_path
         assert [row for row in found if row >= 0] == order
 
 
+def test_a_file_without_shares_has_those_of_its_lengths(tmp_path: Path) -> None:
+    arrays = {name: array for name, array in made().arrays().items() if name != "part_shares"}
+    np.savez(tmp_path / FILE, allow_pickle=False, track_ids=CATALOG.track_ids, **arrays)
+    np.testing.assert_array_equal(SessionVectors.read(tmp_path / FILE, CATALOG).shares, made().lengths ** 2)
+
+
 def test_the_context_of_one_track_is_its_query(tmp_path: Path) -> None:
     torch.manual_seed(1)
     scorer = scorers()["convex"]()
@@ -216,6 +222,7 @@ def test_a_file_may_list_the_tracks_in_another_order(tmp_path: Path) -> None:
         ),
         ({"part_ends": np.array([5, 5])}, "is damaged: part_ends must increase up to at most 6"),
         ({"part_powers": np.array([0.5, 2], np.float32)}, r"is damaged: part_powers must be in \[0, 1\]"),
+        ({"part_shares": np.array([0.5, 2], np.float32)}, r"is damaged: part_shares must be in \[0, 1\], or NaN"),
         (
             {"age_weights": np.full((2, 3), np.nan, np.float32)},
             "is damaged: age_weights must be finite and of 1 to 1000",

@@ -1,7 +1,8 @@
 """Attributes and new tracks: python experiments/attributes/study.py
 
 A tenth of the songs of `yes` is hidden from training. Set-ups of the convex head are chosen on validation queries, then
-the chosen one and the head of tracks and artists are trained with several seeds, and the test queries are ranked once.
+the chosen one, the head of tracks and artists and the rivals are trained with several seeds, and the test queries are
+ranked once.
 Every training is a *piece*: one line of `pieces.csv`. A stopped study continues with the pieces that it does not have,
 and several processes can share the file.
 """
@@ -10,13 +11,15 @@ import argparse
 import csv
 import io
 import os
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,17 +29,21 @@ from hydra.utils import instantiate
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.attributes import tables
+from experiments.rivals.environments import python_of
+from src.attributes import Values
 from src.datamodules.pair_datamodule import PairDataModule
 from src.evaluation.ranking import NEWNESS, by_newness
-from src.models.contracts import PairBatch
-from src.models.pair_ranker import PairRanker
+from src.histories import Histories
+from src.models.contracts import OnBlock, PairBatch
+from src.models.retrieval.exact import mean_ranks
 from src.runs.atomic import write_whole
 from src.runs.provenance import ROOT, git_state
 from src.terminal.quiet import silence_libraries
 
 HERE = Path(__file__).parent
 RANKS = ROOT / "outputs" / "attributes"
-DATA = ("datamodule=yes", "datamodule.cold_share=0.1", "context=last", "model=convex", "model.dim=64")
+DATA = ("datamodule=yes", "datamodule.cold_share=0.1", "context=last")
+HEAD = ("model=convex", "model.dim=64")
 EPOCHS = 8
 PARTS = "model.parts=[track,artist,tags]"
 SETUPS: Mapping[str, tuple[str, ...]] = {
@@ -64,9 +71,55 @@ SETUPS: Mapping[str, tuple[str, ...]] = {
     "tags, prior, dropout 0.1": (PARTS, "model.prior=added", "model.track_dropout=0.1"),
     "tags, prior, dropout 0.2": (PARTS, "model.prior=added", "model.track_dropout=0.2"),
 }  # fmt: skip
-"""Words of `train.py` by the name of the set-up."""
+"""Words of `train.py` by the name of the set-up, beside HEAD."""
+LIGHTFM = "LightFM"
+RIVALS: Mapping[str, tuple[str, ...]] = {
+    "popularity of the artist": ("model=artist_popular",),
+    "artist's most played": ("model=sticky",),
+    "tag-kNN": ("model=attribute_neighbours",),
+    "item2vec, mean of the artist": ("model=item2vec_artist",),
+    LIGHTFM: (),
+}
+"""Words of `train.py` of what knows more of a new track than its plays; LightFM has a Python of its own."""
+ROWS = [*SETUPS, *RIVALS]
 OF_QUERIES = tuple(f"{group}_{metric}" for group in NEWNESS for metric in tables.METRICS)
 COLUMNS = ("part", "setup", "seed", *OF_QUERIES, "shares", "train_s", "commit")
+
+
+class Ranks(Protocol):
+    """What ranks the next songs of queries."""
+
+    def ranks(
+        self, histories: Histories, following: np.ndarray, on_block: OnBlock, *, among: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The rank of each next song, as `Ranker.ranks` gives it."""
+        ...
+
+
+class ByVectors:
+    """Ranks by the inner products of vectors of the last song and of the next one.
+
+    Args:
+        queries: a vector for each song as the last one.
+        items: a vector for each song as the next one.
+    """
+
+    def __init__(self, queries: np.ndarray, items: np.ndarray) -> None:
+        self.queries, self.items = torch.from_numpy(queries), torch.from_numpy(items)
+
+    def ranks(
+        self, histories: Histories, following: np.ndarray, on_block: OnBlock, *, among: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The rank of each next song among all, or among some."""
+        previous, next_ones = torch.from_numpy(histories.previous), torch.from_numpy(following)
+        return mean_ranks(
+            queries=self.queries,
+            items=self.items,
+            previous=previous,
+            following=next_ones,
+            on_block=on_block,
+            among=None if among is None else torch.from_numpy(among),
+        )
 
 
 @cache
@@ -79,18 +132,28 @@ def config(*words: str) -> Any:
 @cache
 def the_data() -> PairDataModule:
     """The radio playlists, with the hidden songs."""
-    datamodule: PairDataModule = instantiate(config().datamodule, _convert_="all")
+    datamodule: PairDataModule = instantiate(config(*HEAD).datamodule, _convert_="all")
     datamodule.setup()
     return datamodule
 
 
-def train(setup: str, seed: int) -> PairRanker:
-    """Train a set-up for `EPOCHS` epochs, as `train.py` does without its callbacks."""
+def train(setup: str, seed: int) -> tuple[Ranks, str]:
+    """Train a set-up, as `train.py` does without its callbacks, or a rival.
+
+    Returns:
+        What ranks, and the shares of the parts of a head as text.
+    """
+    if setup == LIGHTFM:
+        return fit_lightfm(seed), ""
     data = the_data()
+    if setup in RIVALS:
+        ranker = instantiate(config(*RIVALS[setup], f"seed={seed}").ranker, _convert_="all")(vocabulary=data.vocabulary)
+        ranker.on_train_start()  # counts
+        return ranker.eval(), ""
     torch.manual_seed(seed)
-    ranker: PairRanker = instantiate(config(*SETUPS[setup]).ranker, _convert_="all")(vocabulary=data.vocabulary)
+    ranker = instantiate(config(*HEAD, *SETUPS[setup]).ranker, _convert_="all")(vocabulary=data.vocabulary)
     optimizer = ranker.configure_optimizers()
-    pairs, size = data.pairs["train"], config().datamodule.batch_size
+    pairs, size = data.pairs["train"], config(*HEAD).datamodule.batch_size
     columns = [torch.from_numpy(column) for column in (pairs.previous, pairs.following, pairs.played_ratio)]
     ranker.train()
     for _ in range(EPOCHS):
@@ -100,10 +163,42 @@ def train(setup: str, seed: int) -> PairRanker:
             optimizer.zero_grad()
             ranker.loss(ranker.scorer, batch, ranker.context).backward()
             optimizer.step()
-    return ranker.eval()
+    return ranker.eval(), " ".join(f"{value:.3f}" for value in ranker.scorer.logged().values())
 
 
-def metrics_of(ranker: PairRanker, split: str) -> dict[str, np.ndarray]:
+def fit_lightfm(seed: int) -> ByVectors:
+    """Fit LightFM on the same pairs with the same artists and tags."""
+    data = the_data()
+    pairs, catalog, tags = data.pairs["train"], data.catalog, data.catalog.attributes["tags"]
+    assert isinstance(tags, Values)
+    num = len(catalog)
+    is_known = np.zeros(num, bool)
+    is_known[pairs.previous] = is_known[pairs.following] = True
+    values = np.split(num + catalog.num_artists + tags.values, tags.offsets[1:-1])
+    rows = [
+        [*([row] if is_known[row] else []), num + int(artist), *of_track.tolist()]
+        for row, (artist, of_track) in enumerate(zip(catalog.artist_of, values, strict=True))
+    ]
+    lengths = np.array([len(row) for row in rows])
+    with tempfile.TemporaryDirectory() as folder:
+        given, found = Path(folder) / "given.npz", Path(folder) / "found.npz"
+        np.savez(
+            given,
+            previous=pairs.previous,
+            following=pairs.following,
+            data=np.repeat(1 / lengths, lengths),
+            columns=np.array([column for row in rows for column in row], np.int64),
+            starts=np.concatenate([[0], lengths.cumsum()]),
+            width=num + catalog.num_artists + len(tags.names),
+            seed=seed,
+        )
+        script = str(HERE / "lightfm_model.py")
+        subprocess.run([python_of("lightfm"), script, str(given), str(found)], check=True)
+        with np.load(found) as file:
+            return ByVectors(file["queries"], file["items"])
+
+
+def metrics_of(ranker: Ranks, split: str) -> dict[str, np.ndarray]:
     """One value for each query of a split, NaN outside the group of a metric."""
     data = the_data()
     pairs = data.pairs[split]
@@ -122,7 +217,7 @@ def metrics_of(ranker: PairRanker, split: str) -> dict[str, np.ndarray]:
 def run(part: str, setup: str, seed: int) -> None:
     """Train a piece and append its line."""
     started = time.perf_counter()
-    ranker = train(setup, seed)
+    ranker, shares = train(setup, seed)
     seconds = time.perf_counter() - started
     values = metrics_of(ranker, "test" if part == "test" else "val")
     if part == "test":
@@ -130,7 +225,6 @@ def run(part: str, setup: str, seed: int) -> None:
         path = RANKS / f"{tables.name_of(setup)}_{seed}.npz"
         write_whole(path, lambda partial: _save(partial, values))
     means = [f"{np.nanmean(values[name]):.6g}" for name in OF_QUERIES]
-    shares = " ".join(f"{value:.3f}" for value in ranker.scorer.logged().values())
     append([part, setup, str(seed), *means, shares, f"{seconds:.0f}", git_state()["git_commit"][:9]])
 
 
@@ -157,7 +251,7 @@ def main() -> None:
     """Run the missing pieces and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("val", "test"), default="val", help="val chooses, test is read once")
-    parser.add_argument("--only", nargs="+", choices=[*SETUPS], metavar="SETUP", default=[*SETUPS])
+    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="SETUP", default=ROWS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="default: 1")
     parser.add_argument("--tables", action="store_true", help="only write the tables of the pieces that are there")
     options = parser.parse_args()
@@ -168,7 +262,7 @@ def main() -> None:
             if (options.part, setup, str(seed)) not in tables.known():
                 run(options.part, setup, seed)
                 print(options.part, setup, seed, tables.known()[options.part, setup, str(seed)], flush=True)
-    tables.write(HERE, RANKS)
+    tables.write(HERE, RANKS, list(RIVALS))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.plots.axes import tidy
+from src.plots.palette import OTHERS
 from src.plots.palette import SETUPS as COLOURS
 from src.runs.atomic import write_record, write_whole
 from src.runs.provenance import provenance
@@ -27,6 +28,8 @@ TITLES = (
     "warm: recall@10", "ndcg@10", "last new: recall@10", "@100", "next new: recall@10", "@100",
     "among new: recall@10", "@100",
 )  # fmt: skip
+TARGETS = ("cold_previous_recall_at_10", "cold_next_recall_at_100", "cold_among_recall_at_10")
+"""Metrics in which a set-up should be better than every rival."""
 BASE = "track, artist"
 LEVEL = 0.95
 
@@ -44,22 +47,29 @@ def name_of(setup: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", setup)
 
 
-def write(folder: Path, ranks: Path) -> None:
-    """Write `results.md`, `results.png` and `provenance.json`."""
+def write(folder: Path, ranks: Path, rivals: Sequence[str]) -> None:
+    """Write `results.md`, `results.png` and `provenance.json`.
+
+    Args:
+        folder: of the files.
+        ranks: folder with the values of the test queries.
+        rivals: names of the lines that are no set-ups of a head.
+    """
     names = [name for pair in SHOWN for name in pair]
     parts = {part: _means(part, names) for part in ("val", "test")}
     lines = []
     for part, title in (("val", "Validation, which chooses"), ("test", "Test, read once")):
         if parts[part]:
             lines += [f"## {title}", "", *_table(("set-up", "seeds", *TITLES), _rows(parts[part])), ""]
-    differences = _differences(ranks, names)
-    if differences:
-        head = ("metric", "difference", "lower", "upper", "p (Holm)")
-        lines += ["## Test: difference to track, artist", "", *_table(head, differences), ""]
+    tested = [setup for setup in parts["test"] if setup not in (BASE, *rivals)]
+    head = ("metric", "difference", "lower", "upper", "p (Holm)")
+    for title, others, of_metrics in (("track, artist", [BASE], names), ("rivals", rivals, TARGETS)):
+        if differences := _differences(ranks, tested, others, of_metrics):
+            lines += [f"## Test: difference to {title}", "", *_table(head, differences), ""]
     write_whole(folder / "results.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
     write_record(provenance(), folder / "provenance.json")
     if parts["val"]:
-        write_whole(folder / "results.png", lambda path: _draw(parts["val"], path))
+        write_whole(folder / "results.png", lambda path: _draw(parts["val"], rivals, path))
 
 
 def _means(part: str, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -80,15 +90,16 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
 
 
-def _differences(ranks: Path, names: Sequence[str]) -> list[list[str]]:
-    """The chosen set-up less that of tracks and artists, paired by query."""
-    setups = sorted({setup for part, setup, _ in known() if part == "test"} - {BASE})
+def _differences(ranks: Path, setups: Sequence[str], others: Sequence[str], names: Sequence[str]) -> list[list[str]]:
+    """Set-ups less others, paired by query; one family of tests."""
     tests: list[tuple[str, PairedDifference]] = []
     for setup in setups:
-        for name in names:
-            ours, base = (_scores(ranks, one, name) for one in (setup, BASE))
-            if ours is not None and base is not None:
-                tests.append((f"{setup}: {name}", paired_difference(ours, base, LEVEL)))
+        for other in others:
+            for name in names:
+                ours, theirs = (_scores(ranks, one, name) for one in (setup, other))
+                if ours is not None and theirs is not None:
+                    title = f"{setup}: {name}" if len(others) == 1 else f"{setup} less {other}: {name}"
+                    tests.append((title, paired_difference(ours, theirs, LEVEL)))
     p_values = holm([test.p_value for _, test in tests]) if tests else []
     return [
         [name, f"{test.difference:+.4f}", f"{test.lower:+.4f}", f"{test.upper:+.4f}", f"{p:.2g}"]
@@ -106,8 +117,8 @@ def _scores(ranks: Path, setup: str, name: str) -> QueryScores | None:
     return None if sessions is None else QueryScores.of(np.array(values), sessions)
 
 
-def _draw(means: Mapping[str, np.ndarray], path: Path) -> None:
-    """What each set-up gains for new tracks, over what it costs for known ones."""
+def _draw(means: Mapping[str, np.ndarray], rivals: Sequence[str], path: Path) -> None:
+    """What each set-up gains for new tracks, over what it costs for known ones; rivals in grey."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -119,9 +130,11 @@ def _draw(means: Mapping[str, np.ndarray], path: Path) -> None:
     shown = ("cold_previous_recall_at_10", "cold_next_recall_at_100", "cold_among_recall_at_10")
     titles = ("last track new: recall@10", "next track new: recall@100", "next track new, among new: recall@10")
     for axis, name, title in zip(axes, shown, titles, strict=True):
-        for colour, (setup, rows) in zip(COLOURS, means.items(), strict=False):
+        colours, markers = iter(COLOURS), iter("xs^vD")
+        for setup, rows in means.items():
             mean = rows.mean(0)
-            axis.plot(mean[warm], mean[names.index(name)], "o", color=colour, label=setup)
+            marker, colour = (next(markers), OTHERS) if setup in rivals else ("o", next(colours, OTHERS))
+            axis.plot(mean[warm], mean[names.index(name)], marker, color=colour, label=setup)
         axis.set_title(title, fontsize=10, loc="left")
         tidy(axis, grid="both", xlabel="both tracks known: recall@10")
     axes[0].set_ylabel("validation", fontsize=9)

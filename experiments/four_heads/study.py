@@ -31,6 +31,8 @@ SESSIONS = (20_000, 50_000, 200_000)
 MODELS = ("contextual", "track", "artist", "mean", "convex")
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)
 """Those that no head is named for; 0, 0.5, 0.9 and 1 are artist, mean, convex and track."""
+RECIPE = ("experiment=published", "callbacks.ranking.max_val_queries=100")
+"""The loss chooses the epoch; ranking 2,000 queries after each one would take longer than training."""
 OF_HEADS = {"artist": 0.0, "mean": 0.5, "convex": 0.9, "track": 1.0}
 ALPHA_SESSIONS = 50_000
 
@@ -56,7 +58,7 @@ def alphas() -> Iterator[Piece]:
 def piece(part: str, model: str, words: tuple[str, ...], world: int, sessions: int, seed: int) -> Piece:
     """A training by the published recipe, uniform picking."""
     return Piece(
-        part=part, model=model, words=("experiment=published", *words), world=world, sessions=sessions, seed=seed,
+        part=part, model=model, words=(*RECIPE, *words), world=world, sessions=sessions, seed=seed,
         picks=("uniform",),
     )  # fmt: skip
 

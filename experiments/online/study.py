@@ -8,20 +8,25 @@ Each recommender is trained on 50,000 sessions of mixed traffic of a world and p
 world under four pickings. The worlds of FRESH were not used to calibrate the world or to choose a setting. Settings
 of the others were chosen in the world of TUNED (part `tune`, four trials each, uniform picking, listeners kept for
 validation); the default and the published recipe are played as they are. Part `traffic` varies the number of sessions.
+Part `reference` plays the lists of the tracks that are nearest by the true embeddings, which no recommender knows.
 One line of results.csv is one recommender in one world under one picking.
 """
 
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.playing import LEVEL, PICKS, Piece, known, main_of
+from experiments.playing import LEVEL, PICKS, VALIDATION, Piece, known, line_of, main_of, play, run_piece, the_world
+from src.recommendations import Recommendations
 from src.runs.atomic import write_record, write_whole
 from src.runs.provenance import provenance
+from src.simulation.neighbours import nearest
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import table
 
@@ -80,6 +85,8 @@ BASE: Mapping[str, tuple[str, ...]] = {
 }
 """What makes each recommender, with the default recipe unless another is named."""
 OURS = ("convex (default)", "convex α = 0.9", "mean", "artist", "track")
+REFERENCE, NEIGHBOURS = "nearest by the true embeddings", 50
+"""Name and list length of the reference, which knows the world."""
 DEFAULT, CONTEXTUAL = "convex (default)", "contextual, published recipe"
 GROWTH = (DEFAULT, "mean", CONTEXTUAL, "rules with artist", "share means of artists", "popular")
 """The recommenders of which the amount of traffic is varied."""
@@ -127,6 +134,32 @@ def traffic() -> Iterator[Piece]:
             )  # fmt: skip
 
 
+def reference() -> Iterator[Piece]:
+    """Lists that no recommender can learn from logs, in each fresh world."""
+    for world in FRESH:
+        yield Piece(part="reference", model=REFERENCE, words=(), world=world, sessions=0, seed=1, picks=tuple(PICKS))
+
+
+def run(piece: Piece, runs: Path) -> list[dict[str, Any]]:
+    """Train and play a piece, or play the lists of the true embeddings.
+
+    Returns:
+        A line for each picking.
+    """
+    if piece.part != "reference":
+        return run_piece(piece, runs)
+    world, folder = the_world(piece.world), runs / f"reference-{piece.world}"
+    rows = nearest(world.embeddings, np.arange(len(world.catalog)), NEIGHBOURS, exclude_self=True)
+    scores = np.einsum("qd,qkd->qk", world.embeddings, world.embeddings[rows])
+    folder.mkdir(parents=True, exist_ok=True)
+    lists = Recommendations(rows=rows, scores=scores.astype(np.float32))
+    lists.write(folder / "recommendations.jsonl", world.catalog, format="botify")
+    unknown = [""] * len(VALIDATION)
+    lines = [line_of(piece, pick, play(piece, folder, pick), unknown, 0.0) for pick in piece.picks]
+    shutil.rmtree(folder)
+    return lines
+
+
 def report() -> None:
     """Write results.md and results.png."""
     frame = pd.DataFrame(known(RESULTS))
@@ -135,10 +168,11 @@ def report() -> None:
     main = frame[frame.part == "fresh"]
     whole = [world for world, one in main.groupby("world") if set(TRIALS) <= set(one.model)]
     main = main[main.world.isin(whole)]
+    of_reference = frame[(frame.part == "reference") & frame.world.isin(whole)]
     lines = ["# Results", "", "Written by `python experiments/online/study.py`.", ""]
     lines += [f"## {len(whole)} fresh worlds, {SESSIONS:,} sessions of mixed traffic", ""]
     if whole:
-        lines += [*by_pick(main), "", "## Against the default", "", *against(main), ""]
+        lines += [*by_pick(pd.concat([main, of_reference])), "", "## Against the default", "", *against(main), ""]
     lines += ["## Amount of traffic", "", *growth(frame), "", "## Settings", "", *settings(frame), ""]
     text = "\n".join(lines)
     write_whole(HERE / "results.md", lambda partial: partial.write_text(text, encoding="utf-8"))
@@ -229,5 +263,7 @@ def draw(main: pd.DataFrame) -> None:
     write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
 
 
+PARTS = {"tune": tuning, "fresh": fresh, "traffic": traffic, "reference": reference}
+
 if __name__ == "__main__":
-    main_of(__doc__, parts={"tune": tuning, "fresh": fresh, "traffic": traffic}, path=RESULTS, report=report)
+    main_of(__doc__, parts=PARTS, path=RESULTS, report=report, run=run)

@@ -1,4 +1,4 @@
-"""Python environments of libraries that cannot be installed beside Segue, because they need an older pandas."""
+"""Python environments of libraries that are not installed beside Segue, such as those that need an older pandas."""
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ from src.runs.provenance import ROOT
 PACKAGES = {
     "rectools": ["rectools[torch]", "pandas<3"],
     "recbole": ["recbole", "pandas<3", "numpy<2", "scipy<1.14", "torch<2.6"],  # RecBole 1.2.1 uses names of NumPy 1
+    "lightfm": ["lightfm-next"],  # the maintained fork; LightFM 1.17 does not build on Python 3.11
 }
 """What is installed for each library."""
 

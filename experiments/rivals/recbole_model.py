@@ -15,8 +15,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.rivals.sequence_parts import MAX_EPOCHS, QUERIES_AT_ONCE, Task
 
-DEFAULTS = {"dim": 64, "hidden": 128, "layers": 1, "dropout": 0.3, "lr": 0.001, "max_length": 50}
-"""Settings of the first trial: those of RecBole."""
+DEFAULTS = {"dim": 128, "hidden": 128, "layers": 1, "dropout": 0.3, "lr": 0.003, "max_length": 20}
+"""Settings of the first trial: those of RecBole, with the width and the number of tracks that convex has, and a rate at
+which it is trained in few epochs."""
 
 
 def write_sessions(task: Task) -> None:

@@ -21,8 +21,8 @@ from rectools.models import SASRecModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.rivals.sequence_parts import MAX_EPOCHS, QUERIES_AT_ONCE, Task
 
-DEFAULTS = {"dim": 128, "blocks": 2, "heads": 1, "dropout": 0.2, "lr": 0.001, "max_length": 50}
-"""Settings of the first trial: RecTools' own, with half of its width."""
+DEFAULTS = {"dim": 128, "blocks": 2, "heads": 1, "dropout": 0.2, "lr": 0.001, "max_length": 20}
+"""Settings of the first trial: RecTools' own, with the width and the number of tracks that convex has."""
 
 
 class Evaluate(Callback):

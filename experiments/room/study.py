@@ -1,6 +1,7 @@
 """How fast is the listening room, and does it slow the service down? python experiments/room/study.py.
 
-Writes results.md and results.json beside this file. `--sizes 50000` leaves out the index of a million titles.
+Writes results.md and results.json beside this file. `--sizes 50000` leaves out the index of a million titles. `--page
+http://127.0.0.1:5001/room` only opens the page of a service that runs, and prints what that took.
 """
 
 import argparse
@@ -104,6 +105,7 @@ def write_run(folder: Path, num: int) -> None:
         parts=("track", "artist"),
         ends=np.array([32, 64]),
         lengths=np.full(2, 0.5**0.5, np.float32),
+        shares=np.full(2, 0.5, np.float32),
         powers=np.zeros(2, np.float32),
         age_weights=np.ones((2, 8), np.float32),
         skipped=0.0,
@@ -276,7 +278,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--page")
     given = parser.parse_args()
+    if given.page:
+        print(json.dumps({**measure_page(given.page), "load_average": round(os.getloadavg()[0], 1)}, indent=1))
+        return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         service = measure_service(50_000, given.rounds, given.seconds, folder / "service")

@@ -90,7 +90,16 @@ class LogFolder:
             return self._simulated(given)
         return self._served(path.parent, str(arm), given)
 
-    def candidate(self, name: str, *, pick: str, artist_gap: int, file: Path | None) -> Behaviour:
+    def candidate(
+        self,
+        name: str,
+        *,
+        pick: str,
+        artist_gap: int,
+        file: Path | None,
+        exploration: int | float = 0.0,
+        exploration_plays: int = 1,
+    ) -> Behaviour:
         """The recommender that is estimated. If its list has no track left, it does what the writer of the logs does:
         a service uses its fallbacks, and the simulator draws any track.
 
@@ -99,9 +108,12 @@ class LogFolder:
             pick: how it picks from its lists.
             artist_gap: number of previous tracks whose artists it avoids.
             file: its lists; None without.
+            exploration: share of its picks from lists that are among new tracks.
+            exploration_plays: tracks with fewer plays in training are new.
 
         Raises:
-            InputError: the lists cannot be read, or are for another catalogue; or the most played tracks are not known.
+            InputError: the lists cannot be read, are for another catalogue, or do not say what is new; or the most
+                played tracks are not known.
         """
         if name == "popular" and file is None and not len(self.popular):
             raise InputError(
@@ -113,7 +125,9 @@ class LogFolder:
             return self._make({"policy": name, "pick": "uniform", "artist_gap": 0}, None, **fallbacks)
         given = Recommendations.read(file, self.catalog)
         policy = "lists" if given.users is None else "user_lists"
-        return self._make({"policy": policy, "pick": pick, "artist_gap": artist_gap}, given, **fallbacks)
+        how = {"policy": policy, "pick": pick, "artist_gap": artist_gap, "exploration": exploration}
+        new = new_rows(given.plays, exploration_plays, str(file)) if exploration else None
+        return self._make(how, given, new=new, **fallbacks)
 
     def _simulated(self, given: Mapping[str, Any]) -> Behaviour | None:
         if given["policy"] == "popular":

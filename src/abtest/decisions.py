@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from src.abtest.log import check_session_gap, event_files
+from src.assignment import GUESTS
 from src.catalog import Catalog
 from src.datamodules.interleaved import separate
 from src.errors import InputError, check_number
@@ -26,6 +27,7 @@ _COLUMNS = (
 )
 
 LEFT_OUT = {
+    "guests": "sessions of guests, who try the service out in the listening room",
     "without_end": "sessions without a `last` event",
     "without_recommendation": "sessions without a recommendation",
     "ignored_recommendations": "sessions in which another track than the recommended one was played",
@@ -166,6 +168,7 @@ def _sessions(lines: dict[str, np.ndarray], catalog: Catalog, lines_rejected: in
     other = np.append(lines["setting"][:-1] != lines["setting"][1:], False) & ~is_end & np.append(is_next[1:], False)
     propensities = np.where(is_first, np.nan, np.roll(np.where(is_next, lines["propensity"], np.nan), 1))
     faults = {
+        "guests": (lines["user_id"][first] >= GUESTS.start) & (lines["user_id"][first] < GUESTS.stop),
         "without_end": ~np.logical_or.reduceat(lines["is_last"], first),
         "without_recommendation": lengths < 2,
         "ignored_recommendations": np.logical_or.reduceat(ignored, first),

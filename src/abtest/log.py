@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from src.abtest.users import Sessions, Users, sums_of_users
+from src.assignment import GUESTS
 from src.datamodules.compressed import check_whole
 from src.datamodules.interleaved import check_policy, separate
 from src.errors import InputError, check_number
@@ -29,6 +30,7 @@ UNFINISHED = ("drop", "keep")
 
 GUARDS = {
     "lines_rejected": "lines that are not events were left out",
+    "lines_of_guests": "lines of guests, who try the service out in the listening room, were left out",
     "lines_of_other_experiments": "lines without this experiment were left out",
     "users_in_two_arms": "users who were in two arms were left out",
     "duplicate_lines": "lines that repeat another line were counted once",
@@ -82,6 +84,7 @@ def read_users(
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
         num_lines, num_rejected = _read_lines(database, files, where, max_rejected)
+        num_guests = _forget_guests(database)
         query = f"SELECT DISTINCT experiments FROM lines WHERE {_IS_EVENT} ORDER BY ALL"
         texts = [str(text) for (text,) in database.execute(query).fetchall()]
         if not texts:
@@ -97,7 +100,8 @@ def read_users(
         lines = _sorted_lines(database, {text: arms.index(arm) for text, arm in arm_of_text.items()})
     guards = {
         "lines_rejected": num_rejected,
-        "lines_of_other_experiments": num_lines - num_rejected - len(lines["arm"]),
+        "lines_of_guests": num_guests,
+        "lines_of_other_experiments": num_lines - num_rejected - num_guests - len(lines["arm"]),
     }
     gap_ms = session_gap_minutes * 60_000
     sessions, exposed, faults = _sessions_of(lines, len(arms), interleaved=interleaved, gap_ms=gap_ms)
@@ -111,7 +115,7 @@ def read_users(
         guards=guards | faults,
         first_ms=int(lines["timestamp"].min(initial=np.iinfo(np.int64).max)),
         last_ms=int(lines["timestamp"].max(initial=0)),
-        num_events=num_lines,
+        num_events=num_lines - num_guests,
         **sums_of_users(counted),
     )
 
@@ -182,6 +186,14 @@ def _read_lines(
             'allows; an event is {"message": "next" | "last", "timestamp", "user", "track", "time", "experiments", …}'
         )
     return num_lines, num_wrong
+
+
+def _forget_guests(database: duckdb.DuckDBPyConnection) -> int:
+    """Remove the events of guests from the table `lines`; return their number."""
+    is_guest = f"user_id BETWEEN {GUESTS.start} AND {GUESTS.stop - 1}"
+    row = database.execute(f"DELETE FROM lines WHERE {_IS_EVENT} AND {is_guest}").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _choose(texts: list[str], where: str, experiment: str | None) -> tuple[str, dict[str, str]]:

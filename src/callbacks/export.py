@@ -131,6 +131,7 @@ def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
         )
         age_weights = [context.weights(part, ages, unknown).float().cpu().numpy() for part in parts]
         lengths = [np.nan if part.length is None else float(part.length) for part in parts.values()]
+        shares = [np.nan if part.share is None else float(part.share) for part in parts.values()]
         powers = [float(context.power(part)) for part in parts]
         skipped = float(context.weights(next(iter(parts)), ages[:1], none))
         penalty = float(context.repeats.penalty())
@@ -142,6 +143,7 @@ def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
         parts=tuple(parts),
         ends=np.array([part.columns.stop for part in parts.values()], np.int64),
         lengths=np.array(lengths, np.float32),
+        shares=np.array(shares, np.float32),
         powers=np.array(powers, np.float32),
         age_weights=np.stack(age_weights),
         skipped=skipped,

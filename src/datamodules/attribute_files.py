@@ -37,18 +37,20 @@ def attribute_columns(
         derived: columns that SQL expressions define.
 
     Returns:
-        The end of a SELECT list, with a comma before each column; see `column_of`.
+        The end of a SELECT list, with a comma before each column; see `column_of`. A column that is not required and
+            missing has no texts.
 
     Raises:
-        InputError: the rows lack a column.
+        InputError: the rows lack a column that is required.
     """
     found = ""
     for name, settings in attributes.items():
         if settings.file is None:
             path = settings.column if settings.column in derived else rows.find(settings.column)
-            if path is None:
+            if path is None and settings.required:
                 raise rows.missing(settings.column, key=f"datamodule.attributes.{name}.column")
-            found += f", {cells.whole_text(path)} AS {column_of(name)}"
+            text = "CAST(NULL AS VARCHAR)" if path is None else cells.whole_text(path)
+            found += f", {text} AS {column_of(name)}"
     return found
 
 
@@ -73,7 +75,7 @@ def read_attributes(
         source: name of the file of the catalogue, for messages.
 
     Returns:
-        The attributes by name, without those whose file is missing and not required.
+        The attributes by name, without those that are not required and whose file, or all of whose texts, are missing.
 
     Raises:
         InputError: a file is missing or damaged, no id or not every entry has a track, or a value is not allowed.
@@ -84,6 +86,9 @@ def read_attributes(
         if settings.file is None:
             shown = source
             found[name] = _from_texts(database, name, settings, "catalogue", column_of(name), shown)
+            if not settings.required and not found[name].known.any():
+                del found[name]
+                continue
         else:
             path = folder / settings.file
             if not settings.required and not path.exists():

@@ -29,7 +29,7 @@ class AttributeSettings:
         ids: for a `.npy` file, the file with the id of each of its rows: one in a line, or `.npy`.
         separator: what separates several values in a text; None: a text is one value, unless it is a JSON array.
         unknown: texts that mean nothing, such as `#`.
-        required: whether the file must exist.
+        required: whether the file must exist, or without a file the column.
         most_shared: largest share of the catalogue that may have the same value, in (0, 1].
     """
 

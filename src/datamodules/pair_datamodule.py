@@ -57,8 +57,8 @@ class PairDataset(Dataset[PairBatch]):
         if not len(self._age):
             return batch
         is_missing = self._length.index_select(0, index)[:, None] <= self._age
-        event = (self._last.index_select(0, index)[:, None] - self._age).masked_fill_(is_missing, 0)
-        rows, shares = self._tracks.take(event), self._shares.take(event)
+        event = (self._last.index_select(0, index)[:, None] - self._age).clamp_(min=0).flatten()
+        rows, shares = (column.index_select(0, event).view_as(is_missing) for column in (self._tracks, self._shares))
         return batch._replace(
             history=rows.masked_fill_(is_missing, -1), history_share=shares.masked_fill_(is_missing, torch.nan)
         )

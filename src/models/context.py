@@ -5,14 +5,15 @@ the catalogue. Scores are dimensionless.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from src.catalog import Listens, Vocabulary
 from src.errors import InputError, check_number
@@ -334,35 +335,39 @@ class Session(nn.Module):
         Returns:
             The weights.
         """
-        age_weight = torch.as_tensor(self.decay(part), device=age.device) ** age
-        age_weight = age_weight * torch.where(age == 0, 1.0, self.earlier(part))
+        return self._of_age(part, age) * self._of_share(share)
+
+    def _of_age(self, part: str, age: Int64[Tensor, "*E"]) -> Float[Tensor, "*E"]:
+        of_age = torch.as_tensor(self.decay(part), device=age.device) ** age
+        return of_age * torch.where(age == 0, 1.0, self.earlier(part))
+
+    def _of_share(self, share: Float[Tensor, "*E"]) -> Float[Tensor, "*E"]:
         skipped = self.skipped()
         if isinstance(skipped, float) and skipped == 1:
-            return age_weight.expand(share.shape)
-        return age_weight * torch.where(share.isnan(), 1.0, skipped + (1 - skipped) * share.nan_to_num())
+            return torch.ones_like(share)
+        return torch.where(share.isnan(), 1.0, skipped + (1 - skipped) * share.nan_to_num())
 
-    def _slopes(
-        self, part: str, age: Int64[Tensor, "E"], share: Float[Tensor, "E"]
-    ) -> list[tuple[Float[Tensor, ""], Float[Tensor, "E"]]]:
-        """The learned numbers of `weights`, each with the derivative of the weights.
+    def _weights_and_slopes(
+        self, part: str, age: Int64[Tensor, "E"], share: Float[Tensor, "E"], max_length: int
+    ) -> tuple[Float[Tensor, "E"], list[tuple[Float[Tensor, ""], Float[Tensor, "E"]]]]:
+        """The weights, and in training the learned numbers in them, each with the derivative of the weights.
 
         The gradient of a number then needs one more sum. The gradient of every single weight takes five times as long.
         """
-        if not torch.is_grad_enabled():
-            return []
         decay, earlier, skipped = self.decay(part), self.earlier(part), self.skipped()
-        slopes = []
+        slopes, ages = [], torch.arange(max_length, device=age.device)
         with torch.no_grad():
-            factor = torch.where(age == 0, 1.0, earlier)
-            age_weight = torch.as_tensor(decay, device=age.device) ** age
-            of_share = torch.where(share.isnan(), 1.0, skipped + (1 - skipped) * share.nan_to_num())
+            of_age, of_share = self._of_age(part, ages)[age], self._of_share(share)
             if isinstance(decay, Tensor):
-                slopes.append((decay, age * decay ** (age - 1).clamp(min=0) * factor * of_share))
+                of_decay = ages * decay ** (ages - 1).clamp(min=0) * torch.where(ages == 0, 1.0, earlier)
+                slopes.append((decay, of_decay[age] * of_share))
             if isinstance(earlier, Tensor):
-                slopes.append((earlier, (age > 0) * age_weight * of_share))
+                of_earlier = (ages > 0) * torch.as_tensor(decay, device=age.device) ** ages
+                slopes.append((earlier, of_earlier[age] * of_share))
             if isinstance(skipped, Tensor):
-                slopes.append((skipped, age_weight * factor * torch.where(share.isnan(), 0.0, 1 - share.nan_to_num())))
-        return slopes
+                slopes.append((skipped, of_age * (1 - share).nan_to_num()))
+            weights = of_age * of_share
+        return weights, slopes if torch.is_grad_enabled() else []
 
     def queries(
         self,
@@ -382,20 +387,27 @@ class Session(nn.Module):
                 "context.max_length sets it"
             )
         is_there = history >= 0
-        rows, place = history[is_there].unique(return_inverse=True)
-        vectors, length = scorer.query(rows), is_there.sum(1)
-        start = length.cumsum(0) - length
-        age = torch.arange(history.shape[1], device=history.device).expand(history.shape)[is_there]
-        played, pieces, end = share[is_there], [], 0
-        for name, part in scorer.query_parts().items():
-            table = vectors[:, part.columns].contiguous()
-            summed = _weighted_sum(place, start, table, self.weights(name, age, played).detach())
-            for number, slope in self._slopes(name, age, played):
-                summed = summed + (number - number.detach()) * _weighted_sum(place, start, table.detach(), slope)
-            pieces.append(self._normalised(name, summed, part.length))
-            end = part.columns.stop
-        pieces.append(vectors[:, end:][place[start]])
-        return Queries(torch.cat(pieces, dim=1), _places(previous), previous, history)
+        events, length = is_there.flatten().nonzero()[:, 0], is_there.sum(1)
+        of_history, age = events // history.shape[1], events % history.shape[1]
+        rows, place = history.flatten().index_select(0, events).unique(return_inverse=True)
+        played = share.flatten().index_select(0, events)
+        vectors, heard = scorer.query(rows), _Heard(place, of_history, start=length.cumsum(0) - length)
+        parts, weights, numbers, slopes = scorer.query_parts(), [], [], []
+        for place_of_part, name in enumerate(parts):
+            weight, learned = self._weights_and_slopes(name, age, played, history.shape[1])
+            weights.append(weight)
+            numbers += [number for number, _ in learned]
+            slopes += [(place_of_part, slope) for _, slope in learned]
+        widths = [part.columns.stop - part.columns.start for part in parts.values()]
+        if rest := vectors.shape[1] - sum(widths):  # columns after the last part are those of the newest track
+            weights.append((age == 0).to(vectors.dtype))
+            widths.append(rest)
+        sums = _weighted_sums(vectors, heard, widths, weights, slopes, *numbers).split(widths, dim=1)
+        pieces = [
+            self._normalised(name, summed, part.length)
+            for summed, (name, part) in zip(sums, parts.items(), strict=False)
+        ]
+        return Queries(torch.cat([*pieces, *sums[len(parts) :]], dim=1), _places(previous), previous, history)
 
     def _normalised(
         self, part: str, summed: Float[Tensor, "B W"], length: Float[Tensor, ""] | float | None
@@ -410,7 +422,7 @@ class Session(nn.Module):
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
         """Compute the score of each pair."""
         queries = self.queries(scorer, batch.previous, batch.history, batch.history_share)
-        score: Tensor = torch.linalg.vecdot(queries.vectors[queries.of_pair], scorer.item(batch.following))
+        score: Tensor = torch.linalg.vecdot(queries.vectors, scorer.item(batch.following))  # one query for each pair
         return score
 
     def logged(self) -> Mapping[str, float]:
@@ -449,10 +461,61 @@ def heard_before(history: Int64[Tensor, "B H"], following: Int64[Tensor, "B"]) -
     return (history == following[:, None]).any(1)
 
 
-def _weighted_sum(
-    place: Int64[Tensor, "E"], start: Int64[Tensor, "B"], table: Float[Tensor, "U W"], weight: Float[Tensor, "E"]
-) -> Float[Tensor, "B W"]:
-    return F.embedding_bag(place, table, start, mode="sum", per_sample_weights=weight.to(table.dtype))
+class _Heard(NamedTuple):
+    """The tracks of histories, one after another.
+
+    Attributes:
+        place: place of each track among the distinct ones.
+        of_history: number of its history.
+        start: the first of each history.
+    """
+
+    place: Int64[Tensor, "E"]
+    of_history: Int64[Tensor, "E"]
+    start: Int64[Tensor, "B"]
+
+    def sum(self, table: Float[Tensor, "U W"], weight: Float[Tensor, "E"]) -> Float[Tensor, "B W"]:
+        """Weighted sum of the rows of a table for each history."""
+        return F.embedding_bag(self.place, table, self.start, mode="sum", per_sample_weights=weight.to(table.dtype))
+
+
+class _WeightedSums(torch.autograd.Function):
+    """Weighted sum of vectors for each history. Each part of a vector has weights, which depend on learned numbers.
+
+    Its gradients are sums too. Those of `embedding_bag` sort the places for each part, which takes ten times as long,
+    and those of single weights take longer still.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        vectors: Float[Tensor, "U V"],
+        heard: _Heard,
+        widths: Sequence[int],
+        weights: Sequence[Float[Tensor, "E"]],
+        slopes: Sequence[tuple[int, Float[Tensor, "E"]]],
+        *_: Float[Tensor, ""],
+    ) -> Float[Tensor, "B V"]:
+        parts = [part.contiguous() for part in vectors.split(widths, dim=1)]
+        ctx.widths, ctx.size, ctx.part_of = widths, vectors.shape, [number for number, _ in slopes]
+        changes = [heard.sum(parts[number], slope) for number, slope in slopes]
+        ctx.save_for_backward(heard.place, heard.of_history, *weights, *changes)
+        return torch.cat([heard.sum(part, weight) for part, weight in zip(parts, weights, strict=True)], dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Float[Tensor, "B V"]) -> tuple[Tensor | None, ...]:
+        place, of_history, *others = ctx.saved_tensors
+        weights, changes = others[: len(ctx.widths)], others[len(ctx.widths) :]
+        of_events, parts = gradient.index_select(0, of_history), gradient.split(ctx.widths, dim=1)
+        for part, weight in zip(of_events.split(ctx.widths, dim=1), weights, strict=True):
+            part.mul_(weight[:, None])
+        of_vectors = gradient.new_zeros(ctx.size).index_add_(0, place, of_events)
+        of_numbers = [(parts[number] * change).sum() for number, change in zip(ctx.part_of, changes, strict=True)]
+        return of_vectors, None, None, None, None, *of_numbers
+
+
+_weighted_sums: Callable[..., Tensor] = _WeightedSums.apply
 
 
 def _places(previous: Int64[Tensor, "B"]) -> Int64[Tensor, "B"]:

@@ -67,10 +67,12 @@ class QueryPart(NamedTuple):
     Attributes:
         columns: which columns. The parts of a vector begin at its first column and follow one another.
         length: length of this part for a track that is known; None where tracks have different lengths.
+        share: the query and the item vectors are multiplied by its square root in this part; None where they are not.
     """
 
     columns: slice
     length: Float[Tensor, ""] | float | None
+    share: Float[Tensor, ""] | float | None
 
 
 class Queries(NamedTuple):

@@ -167,7 +167,7 @@ class Head(nn.Module, ABC):
             The whole vector as one part, `track`.
         """
         width = self.query(self._rows()[:1]).shape[1]
-        return {"track": QueryPart(slice(0, width), None)}
+        return {"track": QueryPart(slice(0, width), None, None)}
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
         """Compute the query vector of every track.
@@ -372,9 +372,10 @@ class CosineMix(Head):
             The parts.
         """
         parts, start = {}, 0
+        is_mix = "renormalise" not in (self.unknown_query.rule, self.unknown_item.rule)  # it divides by the shares
         for name, share in zip(self._names, self.shares(), strict=True):
             length = None if self._squared else share**0.5  # shrunk vectors have lengths of their own
-            parts[name] = QueryPart(slice(start, start + self._dim), length)
+            parts[name] = QueryPart(slice(start, start + self._dim), length, share if is_mix else None)
             start += self._dim
         return parts
 
@@ -549,7 +550,7 @@ class TwoTableDot(Head):
         Returns:
             The part `track`.
         """
-        return {"track": QueryPart(slice(0, self.context.embedding_dim), None)}
+        return {"track": QueryPart(slice(0, self.context.embedding_dim), None, None)}
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Look up track embeddings; the item bias is appended where there is one.

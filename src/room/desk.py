@@ -19,17 +19,23 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.assignment import GUESTS
 from src.errors import InputError
 from src.room import mapping, sweeps, walking
+from src.room.previews import Previews
 from src.room.search import TitleIndex, build_index
 from src.room.shelf import MAX_SHOWN, Shelf, alphas_of
 from src.serving.recommender import Recommender
+from src.serving.release import Release
 from src.serving.release_store import FolderStore
 from src.serving.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from src.room.companion import Companion
 
 IDLE_S = 900
 """Seconds without a question after which the desk ends."""
@@ -58,6 +64,8 @@ class Stock:
 
     shelf: Shelf
     recommender: Recommender
+    companion: "Companion | None"
+    problems: list[str]
     index: TitleIndex | None = None
     indexing: asyncio.Task[None] | None = None
     map: asyncio.Task[bytes] | None = None
@@ -91,6 +99,7 @@ class Desk:
             "listener": self._listener,
             "step": self._step,
             "why": self._why,
+            "audio": self._audio,
             "map": self._map,
             "experiment": self._experiment,
             "runs": self._runs,
@@ -143,10 +152,29 @@ class Desk:
     async def _read(self) -> Stock:
         loop = asyncio.get_running_loop()
         release, _ = await loop.run_in_executor(None, self._store.open_whole)
-        shelf = await loop.run_in_executor(None, Shelf, release, self._settings["recommenders"], self._locate)
-        stock = Stock(shelf, Recommender(release, np.random.default_rng()))
+        stock = await loop.run_in_executor(None, self._open, release)
         stock.indexing = asyncio.ensure_future(self._make_index(stock))
         return stock
+
+    def _open(self, release: Release) -> Stock:
+        given, previews, companion = self._settings, None, None
+        problems: list[str] = []  # they do not close the room
+        if given["audio"] is not None:
+            try:
+                previews = Previews(Path(given["audio"]), given["audio_from"])
+                if previews.num_refused:
+                    problems.append(f"{previews.num_refused:,} previews are missing or not in room.audio_from")
+            except InputError as error:
+                problems.append(str(error))
+        if given["world"] is not None:
+            from src.room.companion import Companion  # imports pandas, which takes a while
+
+            try:
+                companion = Companion(Path(given["world"]), release.track_ids)
+            except InputError as error:
+                problems.append(str(error))
+        shelf = Shelf(release, given["recommenders"], self._locate, previews)
+        return Stock(shelf, Recommender(release, np.random.default_rng()), companion, problems)
 
     async def _make_index(self, stock: Stock) -> None:
         shelf, path = stock.shelf, self._folder / f"titles-{stock.shelf.release.version}.sqlite"
@@ -176,8 +204,8 @@ class Desk:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *given)
 
     async def _state(self, question: dict[str, Any]) -> dict[str, Any]:
-        shelf = (await self._ready()).shelf
-        release = shelf.release
+        stock = await self._ready()
+        shelf, release = stock.shelf, stock.shelf.release
         popular = [shelf.record(int(row)) for row in shelf.by_plays[:300] if release.track(int(row))["title"]]
         by_artist = {track["artist"]: track for track in reversed(popular)}  # the most played one of each artist
         return {
@@ -187,6 +215,7 @@ class Desk:
             "knows_plays": shelf.knows_plays,
             "has_token": question["has_token"],
             "mlflow": self._settings["mlflow"],
+            "problems": stock.problems,
             "examples": [track for track in popular if by_artist[track["artist"]] is track][:6],
             "players": [
                 {
@@ -198,6 +227,7 @@ class Desk:
                     "artist_gap": player.arm.artist_gap if player.arm and player.arm.has_lists else None,
                     "context": player.arm.context if player.arm and player.arm.has_lists else None,
                     "is_arm": player.arm is not None,
+                    "has_lists": player.lists is not None,
                     "alpha": None if player.alpha is None else round(player.alpha, 6),
                     "problem": player.problem,
                 }
@@ -266,14 +296,22 @@ class Desk:
         stock, given = await self._ready(), _body(question)
         played = walking.checked_session(stock.shelf, given.get("tracks"), given.get("shares"))
         arm = _arm(stock, given.get("arm"))
-        return walking.step(stock.shelf, stock.recommender, arm, walking.FIRST_USER, played)
+        return walking.step(stock.shelf, stock.recommender, stock.companion, arm, GUESTS.start, played)
 
     async def _why(self, question: dict[str, Any]) -> dict[str, Any]:
         stock, given = await self._ready(), _body(question)
         played = walking.checked_session(stock.shelf, given.get("tracks"), given.get("shares"))
         following = walking.checked_session(stock.shelf, [given.get("track")], [0]).tracks[0]
         arm = _arm(stock, given.get("arm"))
-        return walking.why(stock.shelf, stock.recommender, arm, played, following, None, None)
+        return walking.why(stock.shelf, stock.recommender, stock.companion, arm, played, following, None, None)
+
+    async def _audio(self, question: dict[str, Any]) -> Answer:
+        shelf = (await self._ready()).shelf
+        track = int(shelf.release.track_ids[_row(shelf, question["query"].get("track"))])
+        found = None if shelf.previews is None else shelf.previews.read(track)
+        if found is None:
+            raise UnknownError(f"track {track} has no preview on this machine")
+        return found
 
     async def _map(self, _: dict[str, Any]) -> Answer:
         stock = await self._ready()
@@ -282,7 +320,9 @@ class Desk:
         return "application/octet-stream", await asyncio.shield(stock.map)
 
     async def _make_map(self, stock: Stock) -> bytes:
-        """For each track: place (two numbers), popularity, and how many lists of each arm have it, as float32."""
+        """Of each track, as float32: place (two numbers), row of its artist, popularity, plays where they are known,
+        and how many lists of each recommender have it. The last two are logarithms: 0 for none, 1 for the most.
+        """
         shelf = stock.shelf
         drawn = [one for one in shelf.players.values() if one.lists is not None or one.vectors is not None]
         drawn.sort(key=lambda one: (one.alpha is None, one.vectors is None))  # at best tracks and artists have a place
@@ -294,11 +334,11 @@ class Desk:
             vectors = None if player.vectors is None else np.asarray(player.vectors.items)
             lists = None if player.lists is None else np.asarray(player.lists)
             await self._apart(mapping.write_layout, path, {"lists": lists, "vectors": vectors})
-        columns = [np.load(path).T, shelf.popularity[None] ** 3]
-        for one in shelf.players.values():
-            if one.lists is not None:
-                found = np.bincount(one.lists[one.lists >= 0], minlength=len(shelf))
-                columns.append(np.log1p(found)[None] / max(float(np.log1p(found.max(initial=1))), 1e-9))
+        columns = [np.load(path).T, shelf.release.artist_of[None], shelf.popularity[None] ** 3]
+        counts = [] if shelf.plays is None else [shelf.plays]
+        every = [one.lists for one in shelf.players.values() if one.lists is not None]
+        counts += [np.bincount(lists[lists >= 0], minlength=len(shelf)) for lists in every]
+        columns += [np.log1p(count)[None] / np.log1p(count.max(initial=1)) for count in counts]
         return np.concatenate(columns).astype("<f4").tobytes()
 
     async def _experiment(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -339,9 +379,9 @@ class Desk:
     async def _serve_run(self, question: dict[str, Any]) -> dict[str, Any]:
         if not question["has_token"] or self._kind != "embedded" or question["method"] != "POST":
             raise InputError("a run can be served from here only if the service has a token and a store of its own")
-        release = (await self._ready()).shelf.release
-        run = str(_body(question).get("run", ""))
-        load = functools.partial(sweeps.load_run, run, self._store.folder, release.experiment)
+        stock, given = await self._ready(), _body(question)
+        arms = sweeps.arms_with(stock.shelf.release, _arm(stock, given.get("arm")), str(given.get("run", "")))
+        load = functools.partial(sweeps.load, arms, self._store.folder, stock.shelf.release.experiment)
         return {"said": await asyncio.get_running_loop().run_in_executor(None, load)}
 
 

@@ -17,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from src.serving.settings import TOKEN, ServiceSettings
+from src.serving.settings import TOKEN, ServiceSettings, is_host
 
 if TYPE_CHECKING:
     from src.serving.app import Message, Receive, Send
@@ -35,12 +35,12 @@ QUESTIONS = f"{PAGE}/api/"
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; media-src 'self' blob:"
 )
-"""Content security policy: only files of this service, no inline script or style, no code from strings."""
+"""Content security policy: only files of this service, no inline script or style, no code from strings. A preview is
+fetched with the token and played as a blob; hosts of previews follow at its end."""
 
 _HEADERS = (
-    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
@@ -90,9 +90,11 @@ class Gate:
         socket: where the desk listens.
         run_dir: run folder of the service, which names everything else to the desk.
         has_token: whether the service requires a token.
+        hosts: from which previews may be played.
     """
 
-    def __init__(self, socket: Path, run_dir: Path, *, has_token: bool) -> None:
+    def __init__(self, socket: Path, run_dir: Path, *, has_token: bool, hosts: Sequence[str] = ()) -> None:
+        self._headers = [(b"content-security-policy", " ".join([POLICY, *hosts]).encode()), *_HEADERS]
         self._socket, self._run_dir, self._has_token = socket, run_dir, has_token
         self._files = {
             f"{PAGE}/{path.relative_to(_STATIC)}": File(path) for path in _STATIC.rglob("*") if path.is_file()
@@ -118,20 +120,20 @@ class Gate:
         path, method = scope["path"], scope["method"]
         if (file := self._files.get(path)) is not None:
             if method != "GET":
-                await _send(send, 405, b'{"reason": "this page accepts GET only"}', [(b"allow", b"GET, HEAD")])
+                await self._send(send, 405, b'{"reason": "this page accepts GET only"}', [(b"allow", b"GET, HEAD")])
                 return
             if path in (PAGE, f"{PAGE}/"):  # the desk starts while the browser fetches the rest of the page
                 self._spawn()
             given = next((value for name, value in scope["headers"] if name == b"if-none-match"), b"")
             fresh = given.decode("latin-1") == file.etag
             kind = [(b"content-type", file.kind.encode()), (b"etag", file.etag.encode())]
-            await _send(
+            await self._send(
                 send, 304 if fresh else 200, b"" if fresh else file.body, [*kind, (b"cache-control", b"no-cache")]
             )
         elif path.startswith(QUESTIONS):
             await self._hand_on(path.removeprefix(QUESTIONS), scope, receive, send)
         else:
-            await _send(send, 404, b'{"reason": "the room has no such page; it begins at /room"}')
+            await self._send(send, 404, b'{"reason": "the room has no such page; it begins at /room"}')
 
     async def close(self) -> None:
         """Stop the desk, if this worker started it."""
@@ -140,13 +142,25 @@ class Gate:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 await asyncio.get_running_loop().run_in_executor(None, self._desk.wait, 2)
 
+    async def _send(self, send: "Send", status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        kind = [] if any(name == b"content-type" for name, _ in headers) else [_JSON]
+        length = [(b"content-length", b"%d" % len(body))] if status != 304 else []
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*kind, *length, *self._headers, *headers],
+            }
+        )
+        await send({"type": "http.response.body", "body": body})
+
     async def _hand_on(self, name: str, scope: "Message", receive: "Receive", send: "Send") -> None:
         body = bytearray()
         while True:
             message = await receive()
             body += message.get("body", b"")
             if message["type"] == "http.disconnect" or len(body) > MAX_BYTES:
-                await _send(send, 413, b'{"reason": "the question is too long"}')
+                await self._send(send, 413, b'{"reason": "the question is too long"}')
                 return
             if not message.get("more_body"):
                 break
@@ -155,14 +169,14 @@ class Gate:
             given = json.loads(body) if body else None
             question = {"path": name, "method": scope["method"], "query": query, "body": given}
         except (ValueError, RecursionError):
-            await _send(send, 400, b'{"reason": "the body must be JSON"}')
+            await self._send(send, 400, b'{"reason": "the body must be JSON"}')
             return
         question["has_token"] = self._has_token
         try:
             status, kind, answer = await self._ask(question)
         except DeskError as error:
             status, kind, answer = 503, "application/json", json.dumps({"reason": str(error)}).encode()
-        await _send(send, status, answer, [(b"content-type", kind.encode()), (b"cache-control", b"no-store")])
+        await self._send(send, status, answer, [(b"content-type", kind.encode()), (b"cache-control", b"no-store")])
 
     async def _ask(self, question: Mapping[str, Any]) -> tuple[int, str, bytes]:
         reader, writer = await self._connect()
@@ -213,22 +227,14 @@ def open_gate(settings: ServiceSettings) -> Gate | None:
     """
     if not settings.room["enabled"]:
         return None
-    return Gate(socket_of(Path(settings.run_dir)), Path(settings.run_dir), has_token=bool(os.environ.get(TOKEN)))
+    run_dir, hosts = Path(settings.run_dir), [one for one in settings.room["audio_from"] if is_host(one)]
+    return Gate(socket_of(run_dir), run_dir, has_token=bool(os.environ.get(TOKEN)), hosts=hosts)
 
 
 def socket_of(run_dir: Path) -> Path:
     """Where the desk of a service listens. The path is short, because that of a socket may have 107 bytes."""
     name = hashlib.blake2b(str(run_dir).encode(), digest_size=8).hexdigest()
     return Path(tempfile.gettempdir(), f"segue-room-{os.getuid()}-{name}", "desk")
-
-
-async def _send(send: "Send", status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
-    kind = [] if headers and any(name == b"content-type" for name, _ in headers) else [_JSON]
-    length = [(b"content-length", b"%d" % len(body))] if status != 304 else []
-    await send(
-        {"type": "http.response.start", "status": status, "headers": [*kind, *length, *_HEADERS, *(headers or [])]}
-    )
-    await send({"type": "http.response.body", "body": body})
 
 
 _JSON = (b"content-type", b"application/json")

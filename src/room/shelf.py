@@ -6,7 +6,7 @@ N tracks of the catalogue in the order of the release, K candidates of a list, W
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from src.catalog_files import PLAYS, read_plays
 from src.errors import InputError
 from src.recommendations import Recommendations
 from src.recommender_names import parse_name
+from src.room.previews import Previews
 from src.serving.release import Arm, Release
 from src.session_vectors import FILE, SessionVectors, parts_of
 
@@ -58,10 +59,10 @@ class Player:
     @property
     def alpha(self) -> float | None:
         """The share of the track cosine that the run was trained with; None where there is nothing to vary."""
-        if self.vectors is None or self.vectors.parts != ("track", "artist") or np.isnan(self.vectors.lengths).any():
+        if self.vectors is None or self.vectors.parts != ("track", "artist"):
             return None
-        alpha = float(self.vectors.lengths[0]) ** 2
-        return alpha if 0 < alpha < 1 else None
+        alpha = float(self.vectors.shares[0])
+        return alpha if 0 < alpha < 1 else None  # not where it is NaN
 
     def shares(self, alpha: float | None) -> Float64[np.ndarray, "P"]:
         """What each part of a score is multiplied by at another alpha than that of the training run."""
@@ -94,15 +95,24 @@ class Shelf:
         release: the release.
         recommenders: names of recommenders that are shown beside the arms.
         locate: finds the `recommendations.jsonl` of a run or a model.
+        previews: of the tracks, if any.
     """
 
-    def __init__(self, release: Release, recommenders: Sequence[str], locate: Callable[[str], Path]) -> None:
-        self.release = release
+    def __init__(
+        self,
+        release: Release,
+        recommenders: Sequence[str],
+        locate: Callable[[str], Path],
+        previews: Previews | None = None,
+    ) -> None:
+        self.release, self.previews = release, previews
         self.catalog = _catalog_of(release)
         self._locate = locate
-        self._plays: Int64[np.ndarray, N] | None = None
+        self.plays: Int64[np.ndarray, N] | None = None  # of each track in training, if a run on this machine says it
         players = [self._player_of_arm(key, arm) for key, arm in release.arms.items()]
         players += [self._player_of_name(f"R{place}", name) for place, name in enumerate(recommenders, start=1)]
+        labels = without_common_words([player.label for player in players])
+        players = [replace(player, label=label) for player, label in zip(players, labels, strict=True)]
         self.players: dict[str, Player] = {player.key: player for player in players}
         self.by_plays = self._popular_first()
 
@@ -111,7 +121,7 @@ class Shelf:
 
     def plays_of(self, row: int) -> int | None:
         """Plays of a track in training; None where no run on this machine says it."""
-        return None if self._plays is None else int(self._plays[row])
+        return None if self.plays is None else int(self.plays[row])
 
     @property
     def popularity(self) -> Float64[np.ndarray, "N"]:
@@ -123,11 +133,13 @@ class Shelf:
     @property
     def knows_plays(self) -> bool:
         """Whether the plays of tracks are known."""
-        return self._plays is not None
+        return self.plays is not None
 
     def record(self, row: int) -> dict[str, Any]:
-        """A track as JSON: `track`, `title`, `artist`, `plays`."""
-        return {**self.release.track(row), "plays": self.plays_of(row)}
+        """A track as JSON: `track`, `title`, `artist`, `plays`, and `audio` where it has a preview."""
+        found = {**self.release.track(row), "plays": self.plays_of(row)}
+        audio = None if self.previews is None else self.previews.of(found["track"])
+        return found | ({"audio": audio} if audio else {})
 
     def text_of(self, row: int) -> str:
         """Title and artist, for the search."""
@@ -164,7 +176,9 @@ class Shelf:
         return Shown(rows=rows, scores=[None] * len(rows), is_reranked=False)
 
     def parts(self, key: str, row: int, candidate: int) -> dict[str, float] | None:
-        """The cosines behind a score, by part; inner products where a part has no fixed length; None without vectors.
+        """The cosines behind a score, by part; None without vectors.
+
+        With shrinkage they are smaller for tracks that training shows rarely. A head without shares has inner products.
 
         Args:
             key: of the recommender.
@@ -175,10 +189,9 @@ class Shelf:
         if vectors is None:
             return None
         _, products, rest = vectors.products(np.array([row]), np.array([np.nan], np.float32), candidate)
-        has_length = vectors.lengths > 0  # not where it is NaN
-        names = [part if fixed else "product" for part, fixed in zip(vectors.parts, has_length, strict=True)]
-        lengths = np.where(has_length, vectors.lengths, 1)
-        found = parts_of(names, (products[:, 0] / lengths**2).tolist())
+        has_shares = bool((vectors.shares > 0).all())  # not where they are NaN
+        names = vectors.parts if has_shares or len(vectors.parts) > 1 else ["product"]
+        found = parts_of(names, (products[:, 0] / (vectors.shares if has_shares else 1)).tolist())
         return found | ({"bias": round(rest, _DECIMALS)} if rest else {})
 
     def _ranked(self, player: Player, row: int, num: int, alpha: float) -> tuple[list[int], list[float | None]]:
@@ -193,7 +206,7 @@ class Shelf:
         kept = min(num + _SPARE, len(rough) - 1)
         best = np.argpartition(-rough, kept)[:kept]
         scores = (vectors.items[best].astype(np.float64) @ query).round(_DECIMALS)
-        plays = np.zeros(len(best)) if self._plays is None else self._plays[best]
+        plays = np.zeros(len(best)) if self.plays is None else self.plays[best]
         order = np.lexsort((best, -plays, -scores))[:num]
         return best[order].tolist(), scores[order].tolist()
 
@@ -265,12 +278,12 @@ class Shelf:
             return None, str(error)
 
     def _read_plays(self, file: Path | None) -> None:
-        if self._plays is None and file is not None and file.with_name(PLAYS).is_file():
-            self._plays = read_plays(file.with_name(PLAYS), self.catalog)
+        if self.plays is None and file is not None and file.with_name(PLAYS).is_file():
+            self.plays = read_plays(file.with_name(PLAYS), self.catalog)
 
     def _popular_first(self) -> Int64[np.ndarray, "N"]:
-        if self._plays is not None:
-            return np.argsort(-self._plays, kind="stable")
+        if self.plays is not None:
+            return np.argsort(-self.plays, kind="stable")
         top = np.fromiter(dict.fromkeys(self.release.top_tracks.tolist()), np.int64)
         return np.concatenate([top, np.setdiff1d(np.arange(len(self)), top)])
 
@@ -303,6 +316,20 @@ def label_of(name: str, file: Path | None) -> str:
             if chosen:
                 return " ".join(chosen)
     return name
+
+
+def without_common_words(labels: Sequence[str]) -> list[str]:
+    """Labels without the words that all labels of several words have; they say nothing about the difference.
+
+    Args:
+        labels: such as `convex context=session` and `artist context=session`, which become `convex` and `artist`.
+    """
+    several = [set(label.split()) for label in labels if " " in label]
+    common = set.intersection(*several) if len(several) > 1 else set()
+    return [
+        " ".join(word for word in label.split() if word not in common) or label if " " in label else label
+        for label in labels
+    ]
 
 
 def alphas_of(given: str) -> Mapping[str, float]:

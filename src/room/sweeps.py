@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
+from src.serving.release import Release
 
 COMPARISONS = Path("outputs/compare")
 """Where `compare.py` writes, from the folder in which the service was started."""
@@ -61,22 +62,54 @@ def side_by_side(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read ({error}); run python compare.py again") from None
 
 
-def load_run(run: str, store: Path, experiment: str) -> str:
-    """Serve a run to all users of a running service; returns what the command printed.
+def arms_with(release: Release, arm: str, run: str) -> str:
+    """The arms of a release with a run in place of one of them, as a word of the command line.
+
+    The run is served as that arm was, with `pick=ranked` where it had no lists. A registered model is named by the file
+    that it had, because its alias may have moved.
 
     Args:
+        release: what is served now.
+        arm: name of the arm that changes.
         run: id of a run.
+
+    Raises:
+        InputError: it is no id.
+    """
+    if not _RUN.fullmatch(run):
+        raise InputError(f"run must be an id of 8 to 32 hexadecimal digits, got {run!r}")
+    arms = []
+    for name, given in release.arms.items():
+        recommender = given.recommender
+        if recommender.startswith("model:"):
+            recommender = release.provenance.get(f"lists_{name}", recommender)
+        settings: dict[str, Any] = {"recommender": f"run:{run}" if name == arm else recommender}
+        if given.has_lists:
+            settings |= {"pick": given.pick, "artist_gap": given.artist_gap}
+            settings |= {"exploration": given.exploration, "exploration_plays": given.exploration_plays}
+            if name != arm and given.policy == "lists":  # the new run has the context with which it was trained
+                settings |= {"context": given.context}
+                settings |= {"num_lists": given.num_lists} if given.is_of_session else {}
+        elif name == arm:
+            settings["pick"] = "ranked"
+        arms.append(f"{name}: {{{', '.join(f'{key}: {json.dumps(value)}' for key, value in settings.items())}}}")
+    return f"arms={{{', '.join(arms)}}}"
+
+
+def load(arms: str, store: Path, experiment: str) -> str:
+    """Load other arms into a running service; returns what the command printed.
+
+    Args:
+        arms: as `arms_with` gives them.
         store: folder of the releases of the service.
         experiment: name of the experiment, which stays.
 
     Raises:
-        InputError: it is no id, or the run cannot be served.
+        InputError: they cannot be served.
     """
-    if not _RUN.fullmatch(run):
-        raise InputError(f"run must be an id of 8 to 32 hexadecimal digits, got {run!r}")
-    words = ["load", f"recommendations=run:{run}", f"store.folder={store}", f"experiment={json.dumps(experiment)}"]
+    words = ["load", arms, f"store.folder={store}", f"experiment={json.dumps(experiment)}"]
     done = subprocess.run(
-        [sys.executable, str(_ROOT / "serve.py"), *words, "pick=ranked"], capture_output=True, text=True, check=False
+        [sys.executable, str(_ROOT / "serve.py"), *words], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise InputError((done.stderr or done.stdout).strip().splitlines()[-1])

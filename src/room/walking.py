@@ -1,34 +1,35 @@
 """A walk: what an arm would play next, with the session so far and its own policy, and why."""
 
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.assignment import GUESTS
 from src.errors import InputError
 from src.room.shelf import Shelf
 from src.serving.explanation import explain
 from src.serving.recommender import Recommender
 from src.serving.session_memory import Noted, Played
 
+if TYPE_CHECKING:
+    from src.room.companion import Companion
+
 MAX_TRACKS = 128
 """Tracks of a session that the room sends."""
-
-FIRST_USER = 9 * 10**17
-"""Listeners of the room have ids from here on, where no real users are expected."""
 
 _ORDINALS = {1: "st", 2: "nd", 3: "rd"}
 
 
 def new_listener(recommender: Recommender, arm: str) -> int:
-    """An id of a listener of an arm, who has not been there before.
+    """An id of a guest who is in an arm, and who has not been there before.
 
     Args:
         recommender: which decides the arm of a user.
         arm: name of the arm.
     """
     while True:
-        user = FIRST_USER + secrets.randbelow(10**17)
+        user = GUESTS.start + secrets.randbelow(len(GUESTS))
         if recommender.arm_of(user) == arm:
             return user
 
@@ -58,24 +59,30 @@ def checked_session(shelf: Shelf, tracks: Any, shares: Any) -> Played:
     return Played(tracks, [float(share) for share in shares])
 
 
-def step(shelf: Shelf, recommender: Recommender, arm: str, user: int, played: Played) -> dict[str, Any]:
+def step(
+    shelf: Shelf, recommender: Recommender, companion: "Companion | None", arm: str, user: int, played: Played
+) -> dict[str, Any]:
     """The next track of a walk, drawn as `/next` would draw it, and why. Nothing of it is logged.
 
     Args:
         shelf: what the room knows of the release.
         recommender: answers from the release.
+        companion: the simulated listener, if there is one.
         arm: name of the arm.
         user: raw id of the listener.
         played: the session so far.
     """
     row = shelf.release.row_of(played.tracks[-1])
     following, fallback, propensity = recommender.follow(arm, user, row, played.tracks, played.shares)
-    return why(shelf, recommender, arm, played, int(shelf.release.track_ids[following]), propensity, fallback)
+    return why(
+        shelf, recommender, companion, arm, played, int(shelf.release.track_ids[following]), propensity, fallback
+    )
 
 
 def why(
     shelf: Shelf,
     recommender: Recommender,
+    companion: "Companion | None",
     arm: str,
     played: Played,
     track: int,
@@ -87,6 +94,7 @@ def why(
     Args:
         shelf: what the room knows of the release.
         recommender: answers from the release.
+        companion: the simulated listener, if there is one.
         arm: name of the arm.
         played: the session before the track.
         track: raw id of the track.
@@ -104,7 +112,11 @@ def why(
         "session": [],
         "rank": None,
         "candidates": None,
+        "listener": None,
     }
+    if companion is not None:
+        rows = [*map(release.row_of, played.tracks), row]
+        found["listener"] = companion.answer(np.array(rows))
     if given.is_of_session:
         noted = Noted(track, propensity or 0.0, fallback is not None, release.version)
         whole = explain(recommender, arm, 0, played, noted)

@@ -26,7 +26,8 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
 
     Returns:
         As JSON: arm and settings, the recommended track, its rank among the candidates, its score by parts, and the
-        tracks of the session, newest first, with their weights and products.
+        tracks of the session, newest first, with their weights and products. If the arm explores, also whether the
+        track is new; one that is not among the candidates, without a rank, was found by exploration.
     """
     release = recommender.release
     given, vectors = release.arms[arm], release.vectors[arm]
@@ -45,6 +46,12 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
         "is_fallback": answer.is_fallback,
         "propensity": answer.propensity,
     }
+    if given.exploration:
+        found |= {
+            "exploration": given.exploration,
+            "exploration_plays": given.exploration_plays,
+            "is_new": bool((release.new[arm] == row).any()),
+        }
     num_candidates = given.num_lists * release.lists[arm].shape[1]
     best = recommender.candidates(arm, rows, shares, num_candidates)
     candidates = best.rows[0][best.rows[0] >= 0]

@@ -131,8 +131,8 @@ class Recommender:
         Returns:
             Rows and shares, newest first.
         """
-        rows = self.release.track_ids.searchsorted(session).clip(max=len(self.release) - 1)
-        rows = np.where(self.release.track_ids[rows] == session, rows, -1)
+        rows = self.release.track_ids.searchsorted(session)
+        np.putmask(rows, self.release.track_ids.take(rows, mode="clip") != session, -1)
         given = np.array(shares, np.float32) if len(shares) else np.full(len(rows), np.nan, np.float32)
         return rows[::-1], given[::-1]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from src.serving.session_memory import check_limits
 SETTINGS = "serve.json"
 TOKEN = "SEGUE_TOKEN"
 REDIS = "SEGUE_REDIS_URL"
+_HOST = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 KEYS = ("with_fallback", "with_propensity")
 """Settings of `log` that decide which keys a line of the event log has."""
 
@@ -60,6 +62,8 @@ class ServiceSettings:
         check_flag("room.enabled", self.room["enabled"])
         check_recommenders(self.room["recommenders"])
         check_link(self.room["mlflow"])
+        check_world(self.room["world"])
+        check_audio(self.room["audio"], self.room["audio_from"])
         for name in KEYS:
             check_flag(f"log.{name}", self.log[name])
         check_log(**self.log_settings())
@@ -144,6 +148,42 @@ def check_link(given: object) -> None:
         raise InputError(
             f"room.mlflow must be the address of an MLflow UI, such as http://127.0.0.1:5000, got {given!r}"
         )
+
+
+def check_world(given: object) -> None:
+    """Refuse what is no folder of a world for the room.
+
+    Raises:
+        InputError: it has no `users.json` and `tracks.npy`.
+    """
+    if given is not None and not all(Path(str(given), name).is_file() for name in ("users.json", "tracks.npy")):
+        raise InputError(
+            f"room.world must be the folder of a run of simulate.py, with users.json and tracks.npy, got {given!r}"
+        )
+
+
+def check_audio(file: object, allowed: object) -> None:
+    """Refuse previews of the room that cannot be played.
+
+    Raises:
+        InputError: the file is missing, or a place that is allowed is neither a folder nor a host.
+    """
+    if not isinstance(allowed, list):
+        raise InputError(f"room.audio_from must be a list such as [previews, https://a.example], got {allowed!r}")
+    for one in allowed:
+        if not isinstance(one, str) or not (is_host(one) or Path(one).is_dir()):
+            raise InputError(
+                f"room.audio_from: {one!r} is neither a folder nor a host such as https://previews.example.com"
+            )
+    if file is not None and not Path(str(file)).is_file():
+        raise InputError(f"room.audio must be a tracks.json with the column `audio`, and there is no file {file}")
+    if file is not None and not allowed:
+        raise InputError("room.audio plays nothing without room.audio_from, such as room.audio_from=[previews]")
+
+
+def is_host(given: str) -> bool:
+    """Whether a text is a scheme and a host, with or without a port, and nothing else."""
+    return _HOST.fullmatch(given) is not None
 
 
 def free_port(host: str, port: int) -> int:

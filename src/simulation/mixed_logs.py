@@ -80,6 +80,9 @@ class MixedLogs:
             "templates": {name: template.keywords for name, template in sorted(used_templates.items())},
             "code": _code_digest(used_templates),
         }
+        if world.attributes:
+            text = json.dumps(dict(world.attributes))
+            self._inputs["attributes"] = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __call__(self, folder: Path) -> Path:
         """Write the logs, unless logs of the same inputs exist.

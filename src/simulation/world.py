@@ -6,8 +6,10 @@ M neighbours of an interest.
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from jaxtyping import Float32, Float64, Int32, Int64
 
 from src.catalog import Catalog
 from src.errors import InputError, check_number
+from src.simulation.attributes import TrackAttributes
 from src.simulation.names import artist_names, track_titles
 from src.simulation.neighbours import nearest
 
@@ -54,12 +57,14 @@ class World:
         top_tracks: rows of tracks, most played first.
         embeddings: true embedding of each track; the inner product of two embeddings is their affinity.
         listeners: the listeners.
+        attributes: what `tracks.json` also says of the tracks: by name, a JSON value for each. No listener knows it.
     """
 
     catalog: Catalog
     top_tracks: Int64[np.ndarray, "P"]
     embeddings: Float32[np.ndarray, "N D"]
     listeners: Listeners
+    attributes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def nearest_to_interests(
         self, interests: Int64[np.ndarray, "S"], places: Int64[np.ndarray, "S"]
@@ -77,7 +82,11 @@ class World:
         return np.asarray(neighbours[number_of.take(interests), places])
 
     def digest(self) -> str:
-        """A digest of the catalogue, the embeddings and the listeners, as sixteen hexadecimal digits."""
+        """A digest of what decides how listeners behave: the catalogue, the embeddings and the listeners.
+
+        Returns:
+            Sixteen hexadecimal digits.
+        """
         sha = hashlib.sha256("\n".join(self.catalog.artists).encode())
         for part in (self.catalog, self, self.listeners):
             for name in part.__dataclass_fields__:
@@ -209,6 +218,7 @@ def generate(
     artist_popularity: int | float,
     track_popularity: int | float,
     taste: Taste,
+    attributes: TrackAttributes | None = None,
 ) -> World:
     """Generate a world. Its distributions are those of the catalogue and the listeners of botify (2023).
 
@@ -220,6 +230,7 @@ def generate(
         artist_popularity: standard deviation of the logarithm of the popularity of artists, 0 to 10.
         track_popularity: standard deviation of the part that a track adds to it, 0 to 10.
         taste: parameters of the true embeddings.
+        attributes: what is known of the tracks. They have random numbers of their own and change nothing else.
 
     Raises:
         InputError: a number is out of range.
@@ -230,9 +241,8 @@ def generate(
     check_number("world.num_interests", num_interests, whole=True, least=1, most=100)
     check_number("world.artist_popularity", artist_popularity, least=0, most=10)
     check_number("world.track_popularity", track_popularity, least=0, most=10)
-    sizes_rng, names_rng, popularity_rng, taste_rng, listeners_rng = map(
-        np.random.default_rng, np.random.SeedSequence(seed).spawn(5)
-    )
+    *seeds, attributes_seed = np.random.SeedSequence(seed).spawn(6)
+    sizes_rng, names_rng, popularity_rng, taste_rng, listeners_rng = map(np.random.default_rng, seeds)
     artist_of = tracks_of_artists(num_tracks, sizes_rng)
     num_artists = int(artist_of.max()) + 1
     frame = pd.DataFrame({"track": np.arange(num_tracks), "title": track_titles(num_tracks, names_rng)})
@@ -240,12 +250,16 @@ def generate(
     artist_fame = artist_popularity * popularity_rng.normal(size=num_artists)
     track_fame = artist_fame[artist_of] + popularity_rng.normal(scale=track_popularity, size=num_tracks)
     popularity = np.exp(track_fame - track_fame.max())
-    catalog = Catalog.from_frame(frame, "the generated catalogue")
+    embeddings = taste.embed(artist_of, artist_fame=standardised(artist_fame), rng=taste_rng)
+    known = (
+        {} if attributes is None else attributes.describe(embeddings, style_dim=taste.style_dim, seed=attributes_seed)
+    )
     return World(
-        catalog=catalog,
+        catalog=Catalog.from_frame(frame, "the generated catalogue"),
         top_tracks=np.argsort(-popularity, kind="stable"),
-        embeddings=taste.embed(artist_of, artist_fame=standardised(artist_fame), rng=taste_rng),
+        embeddings=embeddings,
         listeners=_population(num_listeners, num_interests, popularity / popularity.sum(), listeners_rng),
+        attributes=known,
     )
 
 

@@ -15,6 +15,7 @@ from src.catalog import Catalog
 from src.catalog_files import (
     is_whole,
     read_catalog,
+    read_columns,
     read_lines,
     read_top_tracks,
     write_catalog,
@@ -23,6 +24,7 @@ from src.catalog_files import (
 )
 from src.errors import InputError, check_number
 from src.runs.atomic import write_whole
+from src.simulation.attributes import NAMES
 from src.simulation.world import ARTIST_DISCOUNT, NUM_NEIGHBOURS, SESSION_BUDGET, Listeners, Taste, World, standardised
 
 WORLD_FILES = ("tracks.json", "users.json", "top_tracks.json", "tracks.npy")
@@ -38,7 +40,7 @@ def write_world(world: World, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     catalog, listeners = world.catalog, world.listeners
-    write_catalog(catalog, folder / "tracks.json")
+    write_catalog(catalog, folder / "tracks.json", world.attributes)
     write_whole(folder / "tracks.npy", lambda path: np.save(path, world.embeddings, allow_pickle=False))
     write_top_tracks(catalog.track_ids[world.top_tracks], folder / "top_tracks.json")
     write_lines(folder / "users.json", _records(listeners, catalog))
@@ -58,16 +60,17 @@ def _records(listeners: Listeners, catalog: Catalog) -> Iterator[dict[str, Any]]
         }
 
 
-def read_world(*, path: str, seed: int, taste: Taste) -> World:
+def read_world(*, path: str, seed: int, taste: Taste | None) -> World:
     """Read a world from files.
 
     Tracks are sorted by id: row r of `tracks.npy` is the embedding of the r-th smallest id. Without `tracks.npy`,
     embeddings are generated. Without `top_tracks.json`, tracks are ranked by the number of listeners who love them.
+    `tracks.json` may have the attributes of a generated world; see `TrackAttributes`.
 
     Args:
         path: folder of the files.
         seed: of the generated embeddings, at least 0.
-        taste: parameters of the generated embeddings.
+        taste: parameters of the generated embeddings; None: `tracks.npy` must be there.
 
     Returns:
         The world.
@@ -80,7 +83,7 @@ def read_world(*, path: str, seed: int, taste: Taste) -> World:
     catalog = read_catalog(folder / "tracks.json")
     listeners = _read_listeners(folder / "users.json", catalog)
     loved = np.bincount(listeners.interests[listeners.interests >= 0], minlength=len(catalog))
-    if (folder / "tracks.npy").exists():
+    if taste is None or (folder / "tracks.npy").exists():
         embeddings = _read_embeddings(folder / "tracks.npy", len(catalog))
     else:
         of_artists = np.bincount(catalog.artist_of, weights=loved, minlength=catalog.num_artists)
@@ -93,7 +96,13 @@ def read_world(*, path: str, seed: int, taste: Taste) -> World:
         top_tracks = read_top_tracks(folder / "top_tracks.json", catalog)
     else:
         top_tracks = np.argsort(-loved, kind="stable")
-    return World(catalog=catalog, top_tracks=top_tracks, embeddings=embeddings, listeners=listeners)
+    return World(
+        catalog=catalog,
+        top_tracks=top_tracks,
+        embeddings=embeddings,
+        listeners=listeners,
+        attributes=read_columns(folder / "tracks.json", NAMES, catalog),
+    )
 
 
 def _read_listeners(path: Path, catalog: Catalog) -> Listeners:

@@ -69,7 +69,8 @@ def test_what_an_arm_explored_is_known_from_the_log(world: World, tmp_path: Path
     [release] = folder.releases
     simulated = folder.behaviour(text("C"), release)
     served = folder_of(tmp_path / "served", world, given, how)
-    for found in (simulated, served):
+    candidate = folder.candidate("lists", pick="uniform", artist_gap=0, file=tmp_path / "r.jsonl", **how)
+    for found in (simulated, served, candidate):
         assert found is not None
         assert (found.exploration, found.new.tolist()) == (0.2, np.flatnonzero(plays == 1).tolist())
         choices = found.choices(np.zeros(3, np.int64), np.array([[0], [3], [9]]))
@@ -77,6 +78,14 @@ def test_what_an_arm_explored_is_known_from_the_log(world: World, tmp_path: Path
         assert asked.sum(1) == pytest.approx(1)
         assert asked[0, 2] == pytest.approx(0.8 / 4 + 0.2)  # the only new one of the list 1, 2, 3, 4
         assert asked[1, 2] == pytest.approx(0.2 / (plays == 1).sum())  # 4, 5, 6, 7 are not new: any new track
+
+
+def test_a_candidate_that_explores_needs_to_know_what_is_new(world: World, tmp_path: Path) -> None:
+    file = neighbours(world, tmp_path / "recommendations.jsonl")
+    simulate(world, tmp_path / "run", {"C": Random(world=world)}, sessions=40)
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    with pytest.raises(InputError, match="exploration needs to know which tracks are new"):
+        folder.candidate("lists", pick="uniform", artist_gap=0, file=file, exploration=0.1)
 
 
 def folder_of(folder: Path, world: World, lists: Recommendations, how: dict[str, Any]) -> Behaviour | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from src.abtest.decisions import LEFT_OUT, Decisions, left_out_text, read_decisions
+from src.assignment import GUESTS
 from src.errors import InputError
 from tests.conftest import event, make_catalog, write_lines
 
@@ -58,6 +59,7 @@ def other_track(lines: list[dict[str, Any] | str]) -> list[dict[str, Any] | str]
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
+        (session(GUESTS[7], 0), "guests"),
         (session(9, 0)[:2], "without_end"),
         (session(9, 0)[-1:], "without_recommendation"),
         (other_track(session(9, 0)), "ignored_recommendations"),

@@ -9,6 +9,7 @@ import pytest
 
 from src.abtest.log import read_users
 from src.abtest.unfinished import count_unfinished
+from src.assignment import GUESTS
 from src.errors import InputError
 from tests.conftest import event, write_lines
 
@@ -45,6 +46,7 @@ CLEAN = [*session(1, 0), *session(2, 0), *session(3, 0, arm="T1"), *session(4, 0
         (session(1, 100, (1.0, 0.5, 0.5))[:2], "sessions_without_end", 1, [1, 2, 3, 4]),
         (session(1, -100), "lines_behind_the_clock", 1, [1, 2, 3, 4]),
         (["{", *[*session(1, 100)] * 0], "lines_rejected", 1, [1, 2, 3, 4]),
+        ([*session(GUESTS[0], 0), *session(GUESTS[-1], 0, arm="T1")], "lines_of_guests", 4, [1, 2, 3, 4]),
         ([{**event(9, 0, 100), "experiments": {"OTHER": "C"}}], "lines_of_other_experiments", 1, [1, 2, 3, 4]),
     ],
 )

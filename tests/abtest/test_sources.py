@@ -1,5 +1,6 @@
 """Where the sessions of an A/B test come from."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,11 @@ def test_a_candidate_is_named_as_the_arms_of_the_simulator() -> None:
     assert candidate("1234abcd").file == Path("found/run:1234abcd")
     given = {"recommender": "a/recommendations.jsonl", "pick": "ranked", "artist_gap": 3}
     file = Path("a/recommendations.jsonl")
-    assert candidate(given) == Candidate(name="a/recommendations.jsonl", pick="ranked", artist_gap=3, file=file)
+    expected = Candidate(name="a/recommendations.jsonl", pick="ranked", artist_gap=3, file=file)
+    assert candidate(given) == expected
+    assert candidate(given | {"exploration": 0.1}) == replace(expected, exploration=0.1)
+    explores = {"exploration": 0.1, "exploration_plays": 4}
+    assert candidate(given | explores) == replace(expected, exploration=0.1, exploration_plays=4)
 
 
 def test_a_candidate_that_answers_from_the_session_is_refused(tmp_path: Path) -> None:
@@ -66,6 +71,8 @@ def test_a_candidate_that_answers_from_the_session_is_refused(tmp_path: Path) ->
         ({"recommender": "popular", "pick": "ranked"}, {}, "candidate: pick applies to lists, and popular has none"),
         ({"recommender": "run:1", "depth": 3}, {}, "candidate: 'depth' is not a setting of a candidate; its settings"),
         ({"recommender": "run:1", "pick": "best"}, {}, "candidate: pick must be one of uniform, ranked, weighted"),
+        ({"recommender": "run:1", "exploration": 0.6}, {}, "candidate: exploration must be a number of at least 0 and"),
+        ({"recommender": "popular", "exploration": 0.1}, {}, "candidate: exploration applies to lists, and popular"),
         ({"recommender": "run:1", "artist_gap": -1}, {}, "candidate: artist_gap must be a whole number"),
     ],
 )

@@ -128,6 +128,10 @@ def test_lists_have_the_new_tracks_and_old_scores_do_not_change(tmp_path: Path, 
         artist = slice(*((4, 8) if model in ("convex", "mean") else (0, 4)))
         row = int(catalog.rows_of(np.array([900]))[0])
         np.testing.assert_allclose(vectors.items[row, artist], vectors.items[6, artist], atol=1e-6)
+    if model == "convex":  # about 903 nothing is known: its list has the largest item biases
+        assert vectors.queries[NUM + 3].tolist() == [*[0.0] * 8, 1.0]
+        biases = vectors.items[lists.rows[NUM + 3][:K], -1]
+        assert biases.tolist() == sorted(vectors.items[:, -1].tolist(), reverse=True)[:K]
 
 
 TAGS = [["old", "late"][row % 2 : 1 + row % 3] for row in range(NUM)]

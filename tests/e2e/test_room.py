@@ -4,7 +4,9 @@ Needs Playwright and axe-core (both in the development requirements) and Debian'
 """
 
 import json
+import re
 import shutil
+import wave
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -17,8 +19,9 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed; run make setup")
 pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make setup")
 
-from src.catalog import Catalog  # noqa: E402 - after the checks of what is installed
-from src.catalog_files import write_plays, write_top_tracks  # noqa: E402
+from src.assignment import GUESTS  # noqa: E402 - after the checks of what is installed
+from src.catalog import Catalog  # noqa: E402
+from src.catalog_files import write_catalog, write_plays, write_top_tracks  # noqa: E402
 from src.recommendations import Recommendations  # noqa: E402
 from src.session_vectors import SessionVectors  # noqa: E402
 from tests.e2e.running import Running, serving  # noqa: E402
@@ -35,8 +38,12 @@ def unit(table: Any) -> Any:
     return table / np.linalg.norm(table, axis=1, keepdims=True)
 
 
-def write_run(folder: Path) -> tuple[Any, Any]:
-    """A run of a convex head; returns the cosines of tracks and of artists."""
+def write_run(folder: Path) -> tuple[Any, Any, Any]:
+    """A run as the default recipe exports it, with shrinkage and an item bias.
+
+    Returns:
+        The shrunk cosines of tracks and of artists, and the bias of each track.
+    """
     folder.mkdir()
     rng = np.random.default_rng(0)
     artist_of = rng.integers(0, NUM_ARTISTS, NUM_TRACKS)
@@ -45,20 +52,24 @@ def write_run(folder: Path) -> tuple[Any, Any]:
     catalog = Catalog.from_columns(list(range(NUM_TRACKS)), titles, artists, source="test")
     tracks, of_artist = unit(rng.standard_normal((NUM_TRACKS, 8))), unit(rng.standard_normal((catalog.num_artists, 8)))
     of_artist = of_artist[catalog.artist_of]
-    both = np.hstack([tracks * ALPHA**0.5, of_artist * (1 - ALPHA) ** 0.5]).astype(np.float32)
+    tracks, bias = tracks * rng.uniform(0.4, 1, (NUM_TRACKS, 1)), rng.normal(0, 0.1, NUM_TRACKS)
+    both = np.hstack([tracks * ALPHA**0.5, of_artist * (1 - ALPHA) ** 0.5])
+    queries = np.hstack([both, np.ones((NUM_TRACKS, 1))]).astype(np.float32)
+    items = np.hstack([both, bias[:, None]]).astype(np.float32)
     SessionVectors(
-        queries=both,
-        items=both,
+        queries=queries,
+        items=items,
         parts=("track", "artist"),
         ends=np.array([8, 16]),
-        lengths=np.array([ALPHA**0.5, (1 - ALPHA) ** 0.5], np.float32),
+        lengths=np.full(2, np.nan, np.float32),
+        shares=np.array([ALPHA, 1 - ALPHA], np.float32),
         powers=np.zeros(2, np.float32),
         age_weights=np.array([[1, 0.5, 0.2]] * 2, np.float32),
         skipped=-0.5,
         penalty=np.inf,
         context="session",
     ).write(folder / "vectors.npz", catalog)
-    scores = both @ both.T
+    scores = queries @ items.T
     np.fill_diagonal(scores, -np.inf)
     best = np.argsort(-scores, axis=1)[:, :20]
     lists = Recommendations(rows=best, scores=np.take_along_axis(scores, best, 1))
@@ -66,7 +77,28 @@ def write_run(folder: Path) -> tuple[Any, Any]:
     plays = np.arange(NUM_TRACKS)[::-1].copy()
     write_plays(catalog, plays, folder / "plays.npz")
     write_top_tracks(catalog.track_ids[:50], folder / "top_tracks.json")
-    return tracks @ tracks.T, of_artist @ of_artist.T
+    write_world(folder.parent / "world", catalog, tracks)
+    write_previews(folder.parent)
+    return tracks @ tracks.T, of_artist @ of_artist.T, bias
+
+
+def write_world(folder: Path, catalog: Catalog, tracks: Any) -> None:
+    """The world of the same tracks, with one listener, who loves the tracks that are like track 2."""
+    folder.mkdir()
+    write_catalog(catalog, folder / "tracks.json")
+    np.save(folder / "tracks.npy", (4 * tracks).astype(np.float32))
+    record = {"user": 5, "interests": [2], "consume_bias": 2.0, "consume_sharpness": 1.0, "interest_neighbours": 1}
+    (folder / "users.json").write_text(json.dumps(record | {"session_budget": 5, "artist_discount_gamma": 0.8}))
+
+
+def write_previews(folder: Path) -> None:
+    """Each track has the same second of silence as its preview."""
+    (folder / "previews").mkdir()
+    with wave.open(str(folder / "previews" / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(16000))
+    lines = (json.dumps({"track": track, "audio": "previews/a.wav"}) for track in range(NUM_TRACKS))
+    (folder / "tracks.json").write_text("\n".join(lines))
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +133,21 @@ def serious(page: Any) -> list[str]:
 
 
 def test_a_person_uses_every_view(tmp_path: Path, browser: Any) -> None:
-    track_cosines, artist_cosines = write_run(tmp_path / "run0")
+    cosines = write_run(tmp_path / "run0")
     lists = tmp_path / "run0" / "recommendations.jsonl"
     arm = f'recommender: "{lists}", pick: ranked'
     arms = f"arms={{C: {{{arm}, context: last}}, T1: {{{arm}}}}}"
-    with serving(tmp_path, arms) as service:
+    room = (
+        f"room.world={tmp_path}/world",
+        f"room.audio={tmp_path}/tracks.json",
+        f"room.audio_from=[{tmp_path}/previews]",
+    )
+    with serving(tmp_path, arms, *room) as service:
         listen(service.port, 150)
-        _use(service, browser, track_cosines, artist_cosines)
+        _use(service, browser, *cosines)
 
 
-def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any) -> None:
+def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any, bias: Any) -> None:
     context = browser.new_context(viewport={"width": 1300, "height": 850}, color_scheme="light")
     page = context.new_page()
     page.set_default_timeout(60_000)
@@ -137,7 +174,7 @@ def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any
 
     # α ranks as a direct calculation does
     alpha = 0.85
-    scores = (alpha * track_cosines + (1 - alpha) * artist_cosines)[2].round(6)
+    scores = (alpha * track_cosines[2] + (1 - alpha) * artist_cosines[2] + bias).round(6)
     scores[2] = -np.inf
     column = page.get_by_role("article", name="T1")
     column.get_by_role("slider").fill(str(alpha))
@@ -148,6 +185,13 @@ def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any
     assert f"a=T1:{alpha}" in page.url
     shared = page.url
 
+    # a preview is heard, and stops
+    listen_to = column.get_by_role("button", name="preview of").first
+    listen_to.click()
+    column.locator(".listen[aria-pressed=true]").wait_for()
+    listen_to.click()
+    column.locator(".listen[aria-pressed=false]").first.wait_for()
+
     # a walk of ten, with a skip; then as a listener
     page.get_by_role("link", name="Walk from here").click()
     page.get_by_role("button", name="Skip").click()
@@ -155,6 +199,8 @@ def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any
     page.get_by_text("Ten tracks.").wait_for()
     assert page.locator(".walk-step").count() == 11
     assert page.locator(".why").last.inner_text().endswith(".")
+    assert page.locator(".listener").count() == 9, "the simulated listener answers after the person did"
+    page.get_by_text("of the simulated world agree on").wait_for()
     num_events = len(service.lines())
     page.get_by_role("checkbox").check()
     page.get_by_role("button", name="Play", exact=True).or_(
@@ -162,10 +208,15 @@ def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any
     ).click()
     page.locator(".walk-step").nth(1).wait_for()
     assert len(service.lines()) == num_events + 1
-    assert service.lines()[-1]["user"] >= 9 * 10**17 or any(one["user"] >= 9 * 10**17 for one in service.lines())
+    assert sum(one["user"] in GUESTS for one in service.lines()) == 1
 
-    # the map: lasso, then click
-    page.get_by_role("link", name="Map", exact=True).click()
+    # the map: of artists, then of tracks; lasso, then click
+    page.goto(f"{room}#/map?of=artists")
+    page.get_by_role("heading", name=re.compile(r"^Map \d+ artists")).wait_for()
+    page.locator("canvas").press("Enter")
+    page.get_by_role("heading", name=re.compile(r"^\d+ artists")).wait_for()
+    page.get_by_role("button", name="Tracks", exact=True).click()
+    page.get_by_role("heading", name="Map 300 tracks").wait_for()
     canvas = page.locator("canvas")
     canvas.wait_for()
     page.wait_for_timeout(300)
@@ -197,8 +248,9 @@ def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any
     page.get_by_role("heading", name="Verdict").wait_for()
     page.locator(".plot canvas").wait_for()
     text = page.locator("main").inner_text()
-    assert "151 users" in text
+    assert "150 users" in text, "the guest does not count"
     assert "mean time per session" in text
+    assert re.search(r"50.0 %\s+[\d.]+ ms\s+–", text), "latency of each arm; fallbacks are not in this log"
     page.get_by_role("link", name="Runs", exact=True).click()
     page.get_by_role("heading", name="No comparison yet").wait_for()
 
@@ -211,6 +263,7 @@ def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any
             (shared, ".tracks li"),
             (f"{room}#/walk?t=2", ".walk-step"),
             (f"{room}#/map", "canvas"),
+            (f"{room}#/map?of=artists", "canvas"),
             (f"{room}#/experiment", ".verdict"),
             (f"{room}#/runs", ".notice"),
         ):

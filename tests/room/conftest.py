@@ -31,6 +31,7 @@ def cosine_vectors(alpha: float = ALPHA, seed: int = 0) -> SessionVectors:
         parts=("track", "artist"),
         ends=np.array([4, 7]),
         lengths=np.array([alpha**0.5, (1 - alpha) ** 0.5], np.float32),
+        shares=np.array([alpha, 1 - alpha], np.float32),
         powers=np.zeros(2, np.float32),
         age_weights=np.ones((2, 1), np.float32),
         skipped=1.0,

@@ -13,7 +13,7 @@ pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make se
 from src.room.desk import Desk
 from src.serving.release import Release
 from src.serving.release_store import FolderStore
-from tests.room.conftest import locate
+from tests.room.conftest import ARTIST_OF, PLAYS, locate
 
 
 def run_folder(release: Release, folder: Path) -> Path:
@@ -29,7 +29,7 @@ def run_folder(release: Release, folder: Path) -> Path:
     store.load(write)
     settings: dict[str, Any] = {
         "store": {"folder": str(folder / "store"), "keep": 2, "kind": "embedded"},
-        "room": {"enabled": True, "recommenders": [], "mlflow": None},
+        "room": {"enabled": True, "recommenders": [], "mlflow": None, "world": None, "audio": None, "audio_from": []},
         "log": {"with_fallback": False},
     }
     (folder / "serve.json").write_text(json.dumps(settings))
@@ -40,6 +40,26 @@ async def ask(desk: Desk, path: str, *, body: Any = None, method: str = "GET", *
     question = {"path": path, "method": method, "query": query, "body": body, "has_token": False}
     status, kind, answer = await desk.answer(question)
     return status, json.loads(answer) if kind == "application/json" else answer
+
+
+def test_a_world_and_previews_that_cannot_be_used_are_named_and_do_not_close_the_room(
+    release: Release, tmp_path: Path
+) -> None:
+    folder = run_folder(release, tmp_path)
+    (tmp_path / "tracks.json").write_text('{"track": 101, "audio": "https://other.example/1.mp3"}')
+    settings = json.loads((folder / "serve.json").read_text())
+    settings["room"] |= {"audio": str(tmp_path / "tracks.json"), "audio_from": ["https://a.example"]}
+    settings["room"]["world"] = str(tmp_path)
+    (folder / "serve.json").write_text(json.dumps(settings))
+
+    async def work() -> None:
+        status, state = await ask(Desk(folder, locate), "state")
+        assert status == 200
+        audio, world = state["problems"]
+        assert "none of 1 previews is in room.audio_from=['https://a.example']" in audio
+        assert "has no tracks.npy; name the folder of a run of simulate.py" in world
+
+    asyncio.run(work())
 
 
 def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +74,7 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
     async def work() -> None:
         status, state = await ask(desk, "state")
         assert (status, state["tracks"], [one["key"] for one in state["players"]]) == (200, 10, ["C", "T1", "T2", "T3"])
-        assert state["examples"][0]["track"] == 101
+        assert (state["examples"][0]["track"], state["problems"]) == (101, [])
         while (found := (await ask(desk, "search", q="title 7"))[1])["is_building"]:
             await asyncio.sleep(0.01)
         assert found["found"][0]["track"] == 107
@@ -73,14 +93,17 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
         assert (await ask(desk, "listener", arm="T1"))[0] == 200
         assert (await ask(desk, "row", track="103"))[1] == {"row": 3}
         points = np.frombuffer((await ask(desk, "map"))[1], "<f4").reshape(-1, 10)
-        assert points.shape == (5, 10)  # place, popularity, and two arms with lists
-        assert points[2].argmax() == 1
+        assert points.shape == (7, 10)  # place, artist, popularity, plays, and two arms with lists
+        assert points[4].tolist() == pytest.approx(np.log1p(PLAYS) / np.log1p(50))
+        assert points[2].tolist() == ARTIST_OF
+        assert points[3].argmax() == 1
         assert (await ask(desk, "tracks", body=[3, 1, 99]))[1]["found"][0]["track"] == 101
         assert (await ask(desk, "experiment"))[1]["state"] == "quiet"
         runs = (await ask(desk, "runs"))[1]
         assert (runs["comparison"], runs["may_serve"]) == (None, False)
         assert (await ask(desk, "serve", body={"run": "abcdef12"}, method="POST"))[0] == 400
         assert (await ask(desk, "picture"))[0] == 404
+        assert (await ask(desk, "audio", track="101"))[0] == 404
         assert (await ask(desk, "nothing"))[0] == 404
 
     asyncio.run(work())

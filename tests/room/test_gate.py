@@ -50,6 +50,16 @@ def test_the_page_and_its_files_are_sent_with_a_strict_policy(release: Release, 
     drive(release, tmp_path, work, room=gate(tmp_path))
 
 
+def test_previews_come_from_the_hosts_that_are_allowed_and_nothing_else_does(release: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        policy = (await service.ask("GET", "/room")).headers["content-security-policy"]
+        assert [one for one in policy.split(";") if "example" in one] == [" media-src 'self' blob: https://a.example"]
+
+    room = Gate(tmp_path / "desk", tmp_path, has_token=False, hosts=["https://a.example"])
+    room._spawn = lambda: None  # type: ignore[method-assign] # no process in these tests
+    drive(release, tmp_path, work, room=room)
+
+
 def test_with_a_token_the_files_are_open_and_every_question_needs_it(release: Release, tmp_path: Path) -> None:
     asked: list[Any] = []
 

@@ -1,11 +1,21 @@
 """What the room shows of a release."""
 
+import math
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
+from src.callbacks.export import session_vectors
 from src.errors import InputError
-from src.room.shelf import Shelf, alphas_of
-from tests.room.conftest import ALPHA, ARTIST_OF, PLAYS, cosine_vectors
+from src.models.heads import Biases, CosineMix
+from src.room.shelf import Shelf, alphas_of, without_common_words
+from src.serving.release import Release
+from tests.conftest import make_vocabulary
+from tests.models.plain import COSINES, LAST_TRACK
+from tests.room.conftest import ALPHA, ARTIST_OF, PLAYS, cosine_vectors, locate
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.17, ALPHA, 1.0])
@@ -26,6 +36,38 @@ def test_another_alpha_ranks_the_catalogue_as_the_formula_says(shelf: Shelf, key
         if len({round(score, 5) for score in scores.values()}) == len(scores) or alpha == 0:
             assert list(shown.rows) == expected[:6]
         assert shown.is_reranked
+
+
+@pytest.mark.parametrize("unknown", ["zero", "renormalise"])
+def test_another_alpha_ranks_as_the_head_of_that_alpha_does(release: Release, tmp_path: Path, unknown: str) -> None:
+    """As the default recipe trains it: with shrinkage, an item bias, and an alpha that is learned."""
+    torch.manual_seed(0)
+    vocabulary = make_vocabulary(ARTIST_OF)
+    given: dict[str, Any] = {"parts": ["track", "artist"], "unknown": {"query": "zero", "item": unknown}}
+    head = COSINES(vocabulary, alpha="learned", **given, dim=6, item_bias=True, shrinkage=0.5)
+    assert isinstance(head, CosineMix)
+    assert isinstance(head.item_bias, Biases)
+    assert head.alpha_logit is not None
+    with torch.no_grad():
+        head.item_bias.weight.normal_()
+    context = LAST_TRACK(vocabulary, ["track", "artist"], learns=True)
+    session_vectors(head, context).write(tmp_path / "vectors.npz", vocabulary.catalog)
+    shelf = Shelf(release, [], locate)
+    if unknown == "renormalise":  # the shares are part of the divisor
+        assert shelf.players["C"].alpha is None
+        return
+    assert shelf.players["C"].alpha == pytest.approx(0.5)
+    with torch.no_grad():
+        head.alpha_logit.fill_(math.log(0.8 / 0.2))
+        scores = head.query_vectors() @ head.item_vectors().T
+    scores.fill_diagonal_(-math.inf)
+    for row in range(len(ARTIST_OF)):
+        shown = shelf.following("C", row, num=9, alpha=0.8)
+        assert list(shown.rows) == scores[row].argsort(descending=True)[:9].tolist()
+        assert shown.scores == pytest.approx(scores[row].sort(descending=True).values[:9].tolist(), abs=2e-6)
+        parts = shelf.parts("C", row, shown.rows[0])
+        assert parts is not None
+        assert 0.8 * parts["track"] + 0.2 * parts["artist"] + parts["bias"] == pytest.approx(shown.scores[0], abs=1e-5)
 
 
 def test_without_an_alpha_the_served_list_is_shown(shelf: Shelf) -> None:
@@ -60,6 +102,16 @@ def test_plays_and_labels_come_from_the_run(shelf: Shelf) -> None:
     assert shelf.by_plays.tolist()[:3] == [1, 3, 4]
     assert shelf.players["C"].label == "convex seed=2"
     assert shelf.players["T2"].label == "popular"
+
+
+def test_labels_lack_the_words_that_they_all_have() -> None:
+    assert without_common_words(["convex context=session", "artist context=session", "popular"]) == [
+        "convex",
+        "artist",
+        "popular",
+    ]
+    assert without_common_words(["convex seed=2", "popular"]) == ["convex seed=2", "popular"]
+    assert without_common_words(["convex seed=2", "convex seed=2"]) == ["convex seed=2"] * 2
 
 
 def test_an_alpha_that_is_no_share_is_refused() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from src.assignment import GUESTS
 from src.errors import InputError
 from src.room import walking
 from src.room.shelf import Shelf
@@ -20,7 +21,7 @@ def test_a_step_is_that_of_the_service(shelf: Shelf, recommender: Recommender, a
     played = walking.checked_session(shelf, tracks, shares)
     twin = Recommender(shelf.release, np.random.default_rng(0))
     row, fallback, propensity = twin.follow(arm, 1, shelf.release.row_of(103), tracks, shares)
-    found = walking.step(shelf, recommender, arm, 1, played)
+    found = walking.step(shelf, recommender, None, arm, 1, played)
     assert found["track"] == int(shelf.release.track_ids[row])
     assert (found["propensity"], found["fallback"]) == (propensity, fallback)
     assert found["sentence"].endswith(".")
@@ -28,7 +29,7 @@ def test_a_step_is_that_of_the_service(shelf: Shelf, recommender: Recommender, a
 
 def test_an_explanation_of_a_session_names_the_tracks_that_count_most(shelf: Shelf, recommender: Recommender) -> None:
     played = walking.checked_session(shelf, [100, 103, 107], [1, 1, 1])
-    found = walking.step(shelf, recommender, "T1", 1, played)
+    found = walking.step(shelf, recommender, None, "T1", 1, played)
     assert found["parts_are"] == "sums"
     assert {one["track"] for one in found["session"]} == {103, 107}  # its context has two tracks
     assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
@@ -36,16 +37,17 @@ def test_an_explanation_of_a_session_names_the_tracks_that_count_most(shelf: She
 
 
 def test_a_list_is_explained_by_place_and_cosines(shelf: Shelf, recommender: Recommender) -> None:
-    found = walking.step(shelf, recommender, "C", 1, walking.checked_session(shelf, [100], [1]))
+    found = walking.step(shelf, recommender, None, "C", 1, walking.checked_session(shelf, [100], [1]))
     assert (found["rank"], found["candidates"], found["parts_are"]) == (1, 4, "cosines")
     assert found["sentence"] == "1st of 4 in the list after “Title 0”; the best is taken."
 
 
-def test_a_listener_of_the_room_is_in_the_arm_and_is_no_real_user(recommender: Recommender) -> None:
+def test_a_listener_of_the_room_is_a_guest_in_the_arm(recommender: Recommender) -> None:
     for arm in ("C", "T3"):
         user = walking.new_listener(recommender, arm)
         assert recommender.arm_of(user) == arm
-        assert walking.FIRST_USER <= user < 10**18
+        assert user in GUESTS
+        assert len(str(user)) <= 18, "the service refuses longer ids"
 
 
 @pytest.mark.parametrize(

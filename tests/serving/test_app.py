@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -527,12 +527,13 @@ def test_the_body_of_every_page(ring: Release, tmp_path: Path) -> None:
     drive(ring, tmp_path, work)
 
 
-def session_release(folder: Path) -> Release:
+def session_release(folder: Path, plays: np.ndarray | None = None, **how: Any) -> Release:
+    lists = lists_of([[1, 2, 3], [2, 3, 4], [3, 4, 0], [4, 0, 1], [0, 1, 2]])
     return make_release(
         folder / "release",
         catalog=make_catalog([0, 0, 1, 1, 2]),
-        arms={"C": arm(pick="weighted", context="session", num_lists=2), "T1": arm(pick="ranked")},
-        lists={name: lists_of([[1, 2, 3], [2, 3, 4], [3, 4, 0], [4, 0, 1], [0, 1, 2]]) for name in ("C", "T1")},
+        arms={"C": arm(pick="weighted", context="session", num_lists=2, **how), "T1": arm(pick="ranked")},
+        lists={name: replace(lists, plays=plays) for name in ("C", "T1")},
         vectors={"C": make_vectors(5)},
     )
 
@@ -566,6 +567,31 @@ def test_the_last_answer_is_explained(tmp_path: Path) -> None:
             added = [line["weights"][part] * line["products"][part] for line in found["session"]]
             assert sum(added) == pytest.approx(total, abs=1e-4)
         assert len(service.lines()) == 2, "an explanation is no event"
+
+    drive(release, tmp_path, work)
+
+
+def test_an_explanation_says_what_was_explored(tmp_path: Path) -> None:
+    """Only track 104 is new, and it is in no list of track 100: half of the answers are it, found by exploration."""
+    plays = np.array([9, 9, 9, 9, 0])
+    release = session_release(tmp_path, plays, exploration=0.5, exploration_plays=2)
+
+    async def work(service: Running) -> None:
+        seen = set()
+        for user in range(60):
+            if service.service.state.recommender.arm_of(user) != "C":
+                continue
+            answered = (await service.ask("POST", f"/next/{user}", BODY)).json()["track"]
+            found = (await service.ask("GET", f"/explain/{user}")).json()
+            assert (found["exploration"], found["exploration_plays"]) == (0.5, 2)
+            assert found["is_new"] == (answered == 104)
+            assert (found["rank"] is None) == (answered == 104)
+            assert found["propensity"] == json.loads(service.lines()[-1])["propensity"]
+            if answered == 104:
+                assert found["propensity"] == pytest.approx(0.5)
+            assert not found["is_fallback"]
+            seen.add(found["is_new"])
+        assert seen == {True, False}
 
     drive(release, tmp_path, work)
 

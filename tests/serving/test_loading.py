@@ -93,7 +93,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             "burst": 100,
         },
         "restart": {"max_pause_s": 5.0, "reset_after_s": 30.0},
-        "room": {"enabled": True, "recommenders": [], "mlflow": None},
+        "room": {"enabled": True, "recommenders": [], "mlflow": None, "world": None, "audio": None, "audio_from": []},
     }
 
 

@@ -75,6 +75,7 @@ function App() {
       </span>
     </header>
     <main id="main" tabindex="-1">
+      ${room && room.problems.map((one) => html`<p key=${one} class="said said-error" role="status">${one}</p>`)}
       ${needsToken
         ? html`<${TokenForm} onDone=${() => (setNeedsToken(false), setAgain(again + 1))} />`
         : room && View

@@ -1,5 +1,5 @@
 // Compare: what up to four recommenders would play after a track.
-import { Bars, Bones, Notice, Search, Trouble, addressOf, artistOf, colourOf, count, goTo, html, nameOf, plays, labelOf, useAnswer, useState } from "/room/parts.js";
+import { Bars, Bones, Listen, Notice, Search, Trouble, addressOf, artistOf, colourOf, count, goTo, html, nameOf, plays, labelOf, useAnswer, useState } from "/room/parts.js";
 
 const MOST = 4;
 
@@ -74,7 +74,7 @@ export function Compare({ given, room }) {
     <header class="subject">
       <div><p class="faint">After</p>
         <h1>${track ? nameOf(track) : " "}</h1>
-        <p>${track ? artistOf(track) : " "}${track && plays(track, room.knows_plays) ? ` · ${plays(track, room.knows_plays)} in training` : ""}</p></div>
+        <p>${track ? artistOf(track) : " "}${track && plays(track, room.knows_plays) ? ` · ${plays(track, room.knows_plays)} in training` : ""} ${track && html`<${Listen} key=${track.track} track=${track} />`}</p></div>
       <div class="subject-links">
         <a class="button" href=${addressOf("walk", { t: given.t })}>Walk from here</a>
         <a class="button" href=${addressOf("map", { t: given.t })}>On the map</a>
@@ -108,7 +108,7 @@ export function Compare({ given, room }) {
                       onMouseEnter=${() => setPointed(item.track)} onMouseLeave=${() => setPointed(null)}>
                       <a href=${addressOf("compare", { ...given, t: item.track })} class="two" title="Compare from this track">
                         <b>${nameOf(item)}</b><span>${artistOf(item)}</span></a>
-                      <span class="badges">${mark === "all" && html`<i class="mark mark-all" role="img" aria-label="in all lists" title="in all lists">★</i>`}
+                      <span class="badges"><${Listen} track=${item} />${mark === "all" && html`<i class="mark mark-all" role="img" aria-label="in all lists" title="in all lists">★</i>`}
                         ${mark === "only" && html`<i class="mark mark-only" role="img" aria-label="only here" title="only here">◇</i>`}
                         <span class="score">${item.score === null ? "" : item.score.toFixed(3)}</span>
                         ${room.knows_plays && html`<span class="faint">${plays(item, true)}</span>`}</span>

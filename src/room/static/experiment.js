@@ -122,21 +122,28 @@ export function Experiment({ room }) {
   };
   const total = answer.exposed.reduce((sum, one) => sum + one, 0);
   const isOff = answer.exposure_p_value !== null && answer.exposure_p_value < 0.001;
+  const meanOf = (arm, metric) => {
+    const of = answer.effects?.find((one) => one.metric === metric && (arm === answer.names[0] || one.treatment === arm));
+    return of === undefined ? null : arm === answer.names[0] ? of.control_mean : of.treatment_mean;
+  };
+  const latencyOf = (arm) => ((ms) => (ms === null ? "–" : `${ms < 10 ? ms.toPrecision(2) : ms.toFixed(0)} ms`))(meanOf(arm, "mean_request_latency"));
+  const fallbacksOf = (arm) => ((share) => (share !== null ? `${share.toFixed(1)} %` : answer.with_fallback && answer.effects ? "0 %" : "–"))(meanOf(arm, "fallback_percent"));
   const hours = (answer.last_ms - answer.first_ms) / 3600000;
   return html`<section class="view">
     <header class="subject"><div><p class="faint">Experiment</p><h1>${answer.experiment}</h1>
-      <p>${count(total)} users, ${count(answer.events)} events in ${hours < 1 ? `${Math.max(1, Math.round(60 * hours))} minutes` : hours < 48 ? `${hours.toFixed(1)} hours` : `${(hours / 24).toFixed(1)} days`}</p></div>
+      <p>${count(total)} users, ${count(answer.events)} events in ${hours < 1 / 30 ? "a minute" : hours < 1 ? `${Math.round(60 * hours)} minutes` : hours < 48 ? `${hours.toFixed(1)} hours` : `${(hours / 24).toFixed(1)} days`}</p></div>
       <p class="faint">As of ${new Date(answer.computed_ms).toLocaleTimeString("en-GB")}; the numbers are those of <code>abtest.py</code></p></header>
     ${error && html`<p class="said said-error" role="alert">${error.message}</p>`}
     <article class="card">
       <h2>Who gets which arm</h2>
-      <table class="numbers exposures"><thead><tr><th scope="col">arm</th><th scope="col">recommender</th><th scope="col" class="number">users</th><th scope="col">share, with the plan as a line</th><th scope="col" class="number">share</th><th scope="col" class="number">plan</th></tr></thead>
+      <table class="numbers exposures"><thead><tr><th scope="col">arm</th><th scope="col">recommender</th><th scope="col" class="number">users</th><th scope="col">share, with the plan as a line</th><th scope="col" class="number">share</th><th scope="col" class="number">plan</th><th scope="col" class="number" title="mean time that the service needs for an answer">latency</th><th scope="col" class="number" title="answers that no list gave">fallbacks</th></tr></thead>
         <tbody>${answer.names.map((arm, place) => html`<tr key=${arm}>
           <th scope="row"><i class=${`dot ${colourOf(keys, arm)}`}></i>${arm}</th><td>${nameOfArm(arm)}</td>
           <td class="number">${count(answer.exposed[place])}</td>
           <td><span class="share"><span class=${`share-fill ${colourOf(keys, arm)}`} style=${{ width: `${(100 * answer.exposed[place]) / Math.max(1, total)}%` }}></span>
             <span class="share-plan" style=${{ left: `${100 * answer.planned[place]}%` }}></span></span></td>
-          <td class="number">${((100 * answer.exposed[place]) / Math.max(1, total)).toFixed(1)} %</td><td class="number">${(100 * answer.planned[place]).toFixed(1)} %</td></tr>`)}</tbody></table>
+          <td class="number">${((100 * answer.exposed[place]) / Math.max(1, total)).toFixed(1)} %</td><td class="number">${(100 * answer.planned[place]).toFixed(1)} %</td>
+          <td class="number">${latencyOf(arm)}</td><td class="number">${fallbacksOf(arm)}</td></tr>`)}</tbody></table>
       <p class=${isOff ? "warned" : "faint"}>${answer.split ?? (isOff ? "The split differs from the plan." : `The split agrees with the plan (p = ${pText(answer.exposure_p_value)}).`)}</p>
     </article>
     ${answer.state === "early"

@@ -107,6 +107,22 @@ function makeGrid(places, cells = 96) {
   };
 }
 
+// Artists as points: each in the middle of its tracks, with the largest of their values, for its most played track.
+function artistsOf({ places, values }, owners) {
+  const num = owners.reduce((most, one) => Math.max(most, one), -1) + 1;
+  const [sums, counts] = [new Float32Array(2 * num), new Uint32Array(num)];
+  const [rows, pointOf] = [new Uint32Array(num), Uint32Array.from(owners)];
+  const most = values.map(() => new Float32Array(num));
+  pointOf.forEach((artist, row) => {
+    if (!counts[artist] || values[0][row] > values[0][rows[artist]]) rows[artist] = row;
+    counts[artist] += 1;
+    sums[2 * artist] += places[2 * row];
+    sums[2 * artist + 1] += places[2 * row + 1];
+    values.forEach((value, at) => (most[at][artist] = Math.max(most[at][artist], value[row])));
+  });
+  return { places: sums.map((sum, at) => sum / counts[at >> 1]), values: most, rows, pointOf };
+}
+
 export const isInside = (x, y, loop) => {
   let inside = false;
   for (let i = 0, j = loop.length - 1; i < loop.length; j = i, i += 1) {
@@ -120,8 +136,8 @@ export function TrackMap({ given, room }) {
   const [cloudData, setData] = useState(null);
   const [error, setError] = useState(null);
   const [again, setAgain] = useState(0);
-  const withLists = room.players.filter((player) => player.policy === "lists");
-  const colours = [["popularity", "popularity"], ...withLists.map((player) => [`in lists of ${player.key}`, `how often ${player.key} ${labelOf(player)} recommends it`])];
+  const withLists = room.players.filter((player) => player.has_lists);
+  const colours = [["popularity", "popularity: the place by plays"], ...(room.knows_plays ? [["plays", "plays in training, on a logarithmic scale"]] : []), ...withLists.map((player) => [`in lists of ${player.key}`, `how often ${player.key} ${labelOf(player)} recommends it`])];
   useEffect(() => {
     const stop = new AbortController();
     setError(null);
@@ -133,8 +149,10 @@ export function TrackMap({ given, room }) {
         const places = new Float32Array(2 * num);
         for (let row = 0; row < num; row += 1) [places[2 * row], places[2 * row + 1]] = [all[row], all[num + row]];
         const values = [];
-        for (let at = 2; (at + 1) * num <= all.length; at += 1) values.push(all.slice(at * num, (at + 1) * num));
-        setData({ places, values });
+        for (let at = 3; (at + 1) * num <= all.length; at += 1) values.push(all.slice(at * num, (at + 1) * num));
+        const tracks = { places, values, rows: Uint32Array.from(places.subarray(0, num), (_, row) => row) };
+        tracks.pointOf = tracks.rows;
+        setData({ tracks, artists: artistsOf(tracks, all.subarray(2 * num, 3 * num)) });
       })
       .catch((trouble) => trouble.name !== "AbortError" && setError(trouble));
     return () => stop.abort();
@@ -144,10 +162,11 @@ export function TrackMap({ given, room }) {
       ? html`<${Notice} title="There is no map of this service">${error.message}<//>`
       : html`<${Trouble} error=${error} onAgain=${() => setAgain(again + 1)} />`}</section>`;
   if (!cloudData) return html`<section class="view"><p class="faint" role="status">Drawing a map of ${count(room.tracks)} tracks. The first time takes some seconds.</p><${Bones} lines=${10} /></section>`;
-  return html`<${Drawn} data=${cloudData} room=${room} given=${given} colours=${colours} />`;
+  const kind = given.of === "artists" ? "artists" : "tracks";
+  return html`<${Drawn} key=${kind} kind=${kind} data=${cloudData[kind]} room=${room} given=${given} colours=${colours} />`;
 }
 
-function Drawn({ data, room, given, colours }) {
+function Drawn({ kind, data, room, given, colours }) {
   const canvas = useRef(null);
   const box = useRef(null);
   const live = useRef({ view: { x: 0, y: 0, zoom: 1 }, cloud: null, grid: null, asked: false, loop: null, held: null });
@@ -159,7 +178,9 @@ function Drawn({ data, room, given, colours }) {
   const [rate, setRate] = useState(null);
   const [problem, setProblem] = useState("");
   const [here, setHere] = useState(null);
-  const { places, values } = data;
+  const { places, values, rows, pointOf } = data; // the row of the track that each point stands for, and the point of each track
+  const titleOf = (track) => (kind === "artists" ? artistOf(track) : nameOf(track));
+  const moreOf = (track) => (kind === "artists" ? `most played: ${nameOf(track)}` : artistOf(track));
 
   const redraw = () => {
     const now = live.current;
@@ -224,8 +245,9 @@ function Drawn({ data, room, given, colours }) {
   useEffect(() => {
     if (!given.t) return;
     ask("row", { query: { track: given.t } }).then(({ row }) => {
-      live.current.mine = row;
-      live.current.view = { x: places[2 * row], y: places[2 * row + 1], zoom: 3 };
+      const mine = pointOf[row];
+      live.current.mine = mine;
+      live.current.view = { x: places[2 * mine], y: places[2 * mine + 1], zoom: 3 };
       redraw();
     }, () => {});
   }, [given.t]);
@@ -272,7 +294,7 @@ function Drawn({ data, room, given, colours }) {
         if (row < 0) setHover(null);
         else {
           setHover({ row, at: toPixels(places[2 * row], places[2 * row + 1]), track: null });
-          ask("tracks", { method: "POST", body: [row] }).then(({ found }) => setHover((before) => (before?.row === row ? { ...before, track: found[0] } : before)), () => {});
+          ask("tracks", { method: "POST", body: [rows[row]] }).then(({ found }) => setHover((before) => (before?.row === row ? { ...before, track: found[0] } : before)), () => {});
         }
       }
       return;
@@ -302,27 +324,27 @@ function Drawn({ data, room, given, colours }) {
     if (!held) return;
     if (isLasso && held.moved && loop) {
       const corners = loop.map(([x, y]) => toPlace(x, y));
-      const rows = [];
-      for (let row = 0; row < places.length / 2; row += 1) if (isInside(places[2 * row], places[2 * row + 1], corners)) rows.push(row);
+      const inside = [];
+      for (let row = 0; row < places.length / 2; row += 1) if (isInside(places[2 * row], places[2 * row + 1], corners)) inside.push(row);
       setLoop(null);
-      await show(rows);
+      await show(inside);
     } else if (!held.moved) {
       setLoop(null);
       const row = nearest(px, py);
       if (row >= 0) {
-        const { found } = await ask("tracks", { method: "POST", body: [row] });
+        const { found } = await ask("tracks", { method: "POST", body: [rows[row]] });
         goTo("compare", { t: found[0].track });
       }
     }
   };
-  const show = async (rows) => {
+  const show = async (points) => {
     const popular = values[0];
-    const kept = [...rows].sort((a, b) => popular[b] - popular[a]).slice(0, 5000);
+    const kept = [...points].sort((a, b) => popular[b] - popular[a]).slice(0, 5000).map((point) => rows[point]);
     try {
       const { found } = await ask("tracks", { method: "POST", body: kept });
-      setList({ num: rows.length, found, error: null });
+      setList({ num: points.length, found, error: null });
     } catch (trouble) {
-      setList({ num: rows.length, found: [], error: trouble });
+      setList({ num: points.length, found: [], error: trouble });
     }
   };
   const keys = (event) => {
@@ -335,12 +357,12 @@ function Drawn({ data, room, given, colours }) {
     else if (event.key === "-") return zoomAt(width / 2, height / 2, 1 / 1.3);
     else if (event.key === "0") now.view = { x: 0, y: 0, zoom: 1 };
     else if (event.key === "Enter") {
-      const rows = [];
+      const inView = [];
       for (let row = 0; row < places.length / 2; row += 1) {
         const spot = toPixels(places[2 * row], places[2 * row + 1]);
-        if (spot[0] >= 0 && spot[0] <= width && spot[1] >= 0 && spot[1] <= height) rows.push(row);
+        if (spot[0] >= 0 && spot[0] <= width && spot[1] >= 0 && spot[1] <= height) inView.push(row);
       }
-      show(rows);
+      show(inView);
     } else return undefined;
     event.preventDefault();
     return redraw();
@@ -366,7 +388,9 @@ function Drawn({ data, room, given, colours }) {
   if (problem) return html`<section class="view"><${Notice} title="The map cannot be drawn">${problem}<//></section>`;
   return html`<section class="view view-map">
     <div class="toolbar map-bar">
-      <h1>Map <span class="faint">${count(room.tracks)} tracks, near what follows them</span></h1>
+      <h1>Map <span class="faint">${count(rows.length)} ${kind === "artists" ? "artists, each in the middle of its tracks" : "tracks, near what follows them"}</span></h1>
+      <span class="chips" role="group" aria-label="Points">${["tracks", "artists"].map((one) => html`<button key=${one} class="chip" aria-pressed=${one === kind ? "true" : "false"}
+        onClick=${() => goTo("map", { ...given, of: one === "artists" ? one : "" })}>${one === "artists" ? "Artists" : "Tracks"}</button>`)}</span>
       <label>Colour <select value=${colour} onChange=${(event) => setColour(Number(event.currentTarget.value))}>
         ${colours.map(([name, title], place) => html`<option key=${name} value=${place} title=${title}>${name}</option>`)}</select></label>
       <span class="ramp" aria-hidden="true"><span>less</span><i></i><span>more</span></span>
@@ -376,21 +400,21 @@ function Drawn({ data, room, given, colours }) {
     <div class="map-body">
       <div class="map-box card" ref=${box}>
         <canvas ref=${canvas} tabindex="0" role="application" class=${isLasso ? "is-lasso" : ""}
-          aria-label="map of tracks: arrow keys move, plus and minus zoom, 0 shows all, Enter lists the tracks in view"
+          aria-label=${`map of ${kind}: arrow keys move, plus and minus zoom, 0 shows all, Enter lists the ${kind} in view`}
           onPointerDown=${down} onPointerMove=${move} onPointerUp=${up} onPointerCancel=${() => ((live.current.held = null), fingers.current.clear(), setLoop(null))}
           onPointerLeave=${() => !live.current.held && setHover(null)} onKeyDown=${keys}></canvas>
         ${loop && html`<svg class="loop" aria-hidden="true"><polygon points=${loop.map((one) => one.join(",")).join(" ")} /></svg>`}
         ${here && html`<i class="map-here" style=${{ left: `${here[0]}px`, top: `${here[1]}px` }}></i>`}
-        ${hover?.track && html`<div class="map-tip" style=${{ left: `${hover.at[0]}px`, top: `${hover.at[1]}px` }}><b>${nameOf(hover.track)}</b> ${artistOf(hover.track)}</div>`}
+        ${hover?.track && html`<div class="map-tip" style=${{ left: `${hover.at[0]}px`, top: `${hover.at[1]}px` }}><b>${titleOf(hover.track)}</b> ${moreOf(hover.track)}</div>`}
         <p class="map-foot faint"><button class="link" onClick=${measure}>Frame rate</button>${rate !== null && ` ${rate} frames a second, ${live.current.cloud?.renderer}`}</p>
       </div>
-      <aside class="map-list" aria-label="Tracks in the lasso" aria-live="polite">
+      <aside class="map-list" aria-label=${`${kind} in the lasso`} aria-live="polite">
         ${list === null
-          ? html`<p class="faint">Click a point to compare from it. Draw a lasso around points to list them. With the keyboard: arrows, + and −, then Enter.</p>`
+          ? html`<p class="faint">Click a point to compare from ${kind === "artists" ? "the most played track of the artist" : "it"}. Draw a lasso around points to list them. With the keyboard: arrows, + and −, then Enter.</p>`
           : list.error
             ? html`<${Trouble} error=${list.error} />`
-            : html`<h2>${count(list.num)} ${list.num === 1 ? "track" : "tracks"}${list.num > list.found.length ? html`<span class="faint">, the ${list.found.length} most played</span>` : ""}</h2>
-                <ol class="tracks">${list.found.map((track) => html`<li key=${track.track}><a class="two" href=${addressOf("compare", { t: track.track })}><b>${nameOf(track)}</b><span>${artistOf(track)}</span></a><span class="faint">${plays(track, room.knows_plays)}</span></li>`)}</ol>`}
+            : html`<h2>${count(list.num)} ${list.num === 1 ? kind.slice(0, -1) : kind}${list.num > list.found.length ? html`<span class="faint">, the ${list.found.length} most played</span>` : ""}</h2>
+                <ol class="tracks">${list.found.map((track) => html`<li key=${track.track}><a class="two" href=${addressOf("compare", { t: track.track })}><b>${titleOf(track)}</b><span>${moreOf(track)}</span></a><span class="faint">${plays(track, room.knows_plays)}</span></li>`)}</ol>`}
       </aside>
     </div>
   </section>`;

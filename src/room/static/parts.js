@@ -128,6 +128,44 @@ export const Bars = ({ parts, scale = 1 }) =>
     )}
   </span>`;
 
+// A button that plays the preview of a track. One player for the whole page, therefore only one preview plays.
+const player = new Audio();
+let playing = null;
+const tell = () => window.dispatchEvent(new Event("segue-audio"));
+const hush = () => {
+  playing = null;
+  tell();
+};
+player.onended = hush;
+window.addEventListener("segue-address", () => player.pause());
+player.onpause = () => !player.ended && hush();
+
+async function hear(track) {
+  const isOther = playing !== track.track;
+  player.pause();
+  if (!isOther) return;
+  if (player.src.startsWith("blob:")) URL.revokeObjectURL(player.src);
+  player.src =
+    track.audio === "local" ? URL.createObjectURL(await (await request(`/room/api/audio?track=${track.track}`)).blob()) : track.audio;
+  await player.play();
+  playing = track.track;
+  tell();
+}
+
+export function Listen({ track }) {
+  const [isPlaying, set] = useState(playing === track.track);
+  const [problem, setProblem] = useState("");
+  useEffect(() => {
+    const look = () => set(playing === track.track);
+    window.addEventListener("segue-audio", look);
+    return () => window.removeEventListener("segue-audio", look);
+  }, [track.track]);
+  if (!track.audio) return null;
+  return html`<button class="icon-button listen" aria-pressed=${isPlaying ? "true" : "false"} aria-label=${`preview of ${nameOf(track)}`}
+    title=${problem || (isPlaying ? "Stop" : "Listen")} disabled=${problem !== ""}
+    onClick=${() => hear(track).catch((error) => setProblem(`It cannot be played: ${error.message}`))}>${isPlaying ? "■" : "♪"}</button>`;
+}
+
 // A search field with suggestions (the combobox pattern of WAI-ARIA).
 export function Search({ label, onChoose, knowsPlays, autofocus = false }) {
   const [typed, setTyped] = useState("");

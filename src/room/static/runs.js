@@ -1,5 +1,5 @@
 // Runs: the set-ups of the last comparison side by side.
-import { Bones, Notice, Trouble, ask, html, request, useAnswer, useEffect, useState } from "/room/parts.js";
+import { Bones, Notice, Trouble, ask, html, labelOf, request, useAnswer, useEffect, useState } from "/room/parts.js";
 
 const digits = (value) => (Math.abs(value) >= 1000 ? value.toFixed(0) : value.toPrecision(4).replace(/\.?0+$/, ""));
 
@@ -8,6 +8,9 @@ export function Runs({ room, onRefresh }) {
   const { answer, error } = useAnswer("runs", {}, { again });
   const [said, setSaid] = useState(null);
   const [picture, setPicture] = useState(null);
+  const arms = room.players.filter((player) => player.is_arm);
+  const [chosen, setArm] = useState("");
+  const arm = arms.find((one) => one.key === chosen) ?? arms.at(-1);
   const has = answer?.comparison?.has_picture;
   useEffect(() => {
     if (!has) return undefined;
@@ -26,10 +29,11 @@ export function Runs({ room, onRefresh }) {
     return html`<section class="view"><${Notice} title="No comparison yet">Train some set-ups and compare them, in the folder in which this service was started:
       <code class="block">python train.py -m model=track,artist,convex,contextual</code><code class="block">python compare.py</code><//></section>`;
   const serve = async (setup) => {
-    if (!confirm(`Serve ${setup.setup} (run ${setup.run.slice(0, 8)}) to all users, in place of ${answer.served.join(", ")}?`)) return;
+    const others = arms.filter((one) => one !== arm).map((one) => one.key);
+    if (!confirm(`Serve ${setup.setup} (run ${setup.run.slice(0, 8)}) as ${arm.key}, in place of ${labelOf(arm)}?${others.length ? ` ${others.join(", ")} stay as they are. The experiment goes on: from now on ${arm.key} is another recommender.` : ""}`)) return;
     setSaid({ kind: "wait", text: `Loading ${setup.setup} …` });
     try {
-      const { said: text } = await ask("serve", { method: "POST", body: { run: setup.run } });
+      const { said: text } = await ask("serve", { method: "POST", body: { run: setup.run, arm: arm.key } });
       setSaid({ kind: "done", text });
       setTimeout(() => (setAgain(again + 1), onRefresh()), 2500);
     } catch (trouble) {
@@ -44,12 +48,14 @@ export function Runs({ room, onRefresh }) {
         ? html`<a class="button" href=${room.mlflow} target="_blank" rel="noreferrer">Open MLflow</a>`
         : html`<p class="faint">MLflow: <code>make ui</code>, then <code>room.mlflow=http://127.0.0.1:5000</code> for a link</p>`}</div></header>
     ${said && html`<p class=${`said said-${said.kind}`} role="status">${said.text}</p>`}
+    ${answer.may_serve && arms.length > 1 && html`<p><label>Serve in place of <select value=${arm.key} onChange=${(event) => setArm(event.currentTarget.value)}>
+      ${arms.map((one) => html`<option key=${one.key} value=${one.key}>${one.key} ${labelOf(one)}</option>`)}</select></label></p>`}
     <div class="scroll" tabindex="0" role="region" aria-label="Set-ups and their metrics">
       <table class="numbers">
         <thead><tr><th scope="col">set-up</th><th scope="col"><span class="hidden">serve</span></th>${found.metrics.map((name) => html`<th key=${name} scope="col" class="number" title=${found.better[name] === "max" ? "higher is better" : found.better[name] === "min" ? "lower is better" : "neither is better"}>${name}${name === found.select ? " ●" : ""}</th>`)}</tr></thead>
         <tbody>${found.setups.map((setup) => html`<tr key=${setup.run}>
           <th scope="row">${setup.setup}<span class="faint"> · ${setup.num_runs} ${setup.num_runs === 1 ? "run" : "runs"}</span></th>
-          <td>${isServed(setup) ? html`<span class="faint">served now</span>` : html`<button class="button button-small" disabled=${!answer.may_serve} title=${answer.why_not} onClick=${() => serve(setup)}>Serve this one</button>`}</td>
+          <td>${isServed(setup) ? html`<span class="faint">served now</span>` : html`<button class="button button-small" disabled=${!answer.may_serve} title=${answer.why_not} onClick=${() => serve(setup)}>Serve as ${arm.key}</button>`}</td>
           ${found.metrics.map((name) => {
             const cell = setup.metrics[name];
             return html`<td key=${name} class=${`number${cell?.leads && found.better[name] ? " is-best" : ""}`} title=${cell?.lower != null ? `${digits(cell.lower)} to ${digits(cell.upper)}` : ""}>${cell?.mean == null ? "–" : digits(cell.mean)}</td>`;

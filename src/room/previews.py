@@ -1,0 +1,94 @@
+"""Audio previews: which tracks can be heard, and from where.
+
+The column `audio` of a `tracks.json` has the address of a preview, or a file. Only what lies in the folders and on the
+hosts that the operator allows is played.
+"""
+
+import mimetypes
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from src.catalog_files import is_whole, read_lines
+from src.errors import InputError
+from src.serving.settings import is_host
+
+LOCAL = "local"
+"""Instead of an address, for a preview that the room sends itself."""
+
+MAX_BYTES = 20_000_000
+"""Largest preview that the room sends, in bytes."""
+
+
+class Previews:
+    """The previews of a catalogue.
+
+    Args:
+        file: a `tracks.json` with the column `audio`; files are relative to its folder.
+        allowed: folders of this machine, and hosts such as `https://previews.example.com`.
+
+    Raises:
+        InputError: the file cannot be read, or has no preview that is allowed.
+    """
+
+    def __init__(self, file: Path, allowed: Sequence[str]) -> None:
+        self._hosts = {one for one in allowed if is_host(one)}
+        self._folders = [Path(one).resolve() for one in allowed if not is_host(one)]
+        self._of: dict[int, str | Path] = {}
+        num_given = 0
+        for _, record in read_lines(file):
+            track, audio = record.get("track"), record.get("audio")
+            if is_whole(track) and isinstance(audio, str) and audio:
+                num_given += 1
+                if (found := self._allowed(audio, file.parent)) is not None:
+                    self._of[track] = found
+        if not self._of:
+            raise InputError(
+                f"room.audio={file}: "
+                + (
+                    f"none of {num_given:,} previews is in room.audio_from={list(allowed)}; allow a folder or a host"
+                    if num_given
+                    else 'no track has a preview; a line of it is {"track": 1, …, "audio": "1.mp3"}'
+                )
+            )
+        self.num_refused = num_given - len(self._of)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def of(self, track: int) -> str | None:
+        """Address of the preview of a track, or `LOCAL`; None where it has none.
+
+        Args:
+            track: raw id.
+        """
+        found = self._of.get(track)
+        return LOCAL if isinstance(found, Path) else found
+
+    def read(self, track: int) -> tuple[str, bytes] | None:
+        """Media type and content of a local preview; None where there is none, or where it is too large.
+
+        Args:
+            track: raw id.
+        """
+        found = self._of.get(track)
+        if not isinstance(found, Path) or not self._is_inside(found) or found.stat().st_size > MAX_BYTES:
+            return None
+        return _kind(found) or "", found.read_bytes()
+
+    def _allowed(self, audio: str, folder: Path) -> str | Path | None:
+        if "://" in audio:
+            parts = urlsplit(audio)
+            return audio if f"{parts.scheme}://{parts.netloc}" in self._hosts else None
+        path = folder / audio
+        return path if self._folders and _kind(path) and self._is_inside(path) else None
+
+    def _is_inside(self, path: Path) -> bool:
+        """Whether a file is there and lies in an allowed folder, links followed."""
+        real = path.resolve()
+        return real.is_file() and any(real.is_relative_to(folder) for folder in self._folders)
+
+
+def _kind(path: Path) -> str | None:
+    kind, _ = mimetypes.guess_type(path.name)
+    return kind if kind is not None and kind.startswith("audio/") else None

@@ -1,0 +1,135 @@
+"""What is known of generated tracks besides their artist: genres, an audio vector, a release date.
+
+N tracks, D width of the true embeddings, S dimensions of the style, G genres.
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from src.errors import InputError, check_number
+
+NAMES = ("genre", "audio", "released")
+"""Keys of `tracks.json` that a world may have beside `artist`, `title` and `track`."""
+
+SHARPNESS = 10.0
+"""The mixture of genres of a track is the softmax of this number times the cosines with the genres."""
+
+LEAST_SHARE = 0.2
+"""Genres with a smaller share of the mixture are not written, except the largest."""
+
+_OLDEST_DAYS = 3650
+"""Tracks that are older than the first day were released in this many days before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackAttributes:
+    """What the catalogue of a generated world says of its tracks: a part of the true embeddings, with noise.
+
+    A *genre* is a random direction in the space of styles. The mixture of genres of a track is
+    `softmax(SHARPNESS · cos(style + noise, genre))`; `genre` in `tracks.json` has the names of those with a share of at
+    least LEAST_SHARE, largest first. An *audio vector* is a random projection of the direction of the true embedding,
+    scaled to standard deviation 1, plus noise. The noise is drawn for each track; tracks of one artist therefore differ
+    in both. The share of the variance that is no noise is `1 / (1 + noise²)`.
+
+    Args:
+        genres: number of genres (G), 0 to 1000; 0: tracks have no genre.
+        audio: numbers of an audio vector, 0 to 1000; 0: tracks have none.
+        noise: standard deviation of the noise, in those of what it is added to, 0 to 100.
+        releases: number of random tracks that are released on each of `release_days` days, at least 0; 0: tracks have
+            no release date. The other tracks were released in the ten years before the first day.
+        release_days: number of these days, from the second day on, 1 to 1000.
+        first_day: date of the first day, such as 2026-01-05; needed for releases only.
+
+    Raises:
+        InputError: a number is out of range, or a date is none.
+    """
+
+    genres: int
+    audio: int
+    noise: int | float
+    releases: int
+    release_days: int
+    first_day: str | None
+
+    def __post_init__(self) -> None:
+        for name in ("genres", "audio"):
+            check_number(f"world.attributes.{name}", getattr(self, name), whole=True, least=0, most=1000)
+        check_number("world.attributes.noise", self.noise, least=0, most=100)
+        check_number("world.attributes.releases", self.releases, whole=True, least=0, most=5_000_000)
+        check_number("world.attributes.release_days", self.release_days, whole=True, least=1, most=1000)
+        if self.releases:
+            try:
+                date.fromisoformat(str(self.first_day))
+            except ValueError:
+                raise InputError(
+                    f"world.attributes.releases={self.releases} counts from first_day, which must be a date such as "
+                    f"2026-01-05, got {self.first_day!r}"
+                ) from None
+
+    def describe(
+        self, embeddings: Float[np.ndarray, "N D"], *, style_dim: int, seed: np.random.SeedSequence
+    ) -> dict[str, list[Any]]:
+        """Draw the attributes of all tracks.
+
+        Args:
+            embeddings: the true embeddings.
+            style_dim: number of their first columns that are the style (S), at least 1.
+            seed: of the random numbers; each attribute has its own, therefore it does not depend on the others.
+
+        Returns:
+            By name, a JSON value for each track: a list of names of genres, a list of numbers, a date.
+
+        Raises:
+            InputError: more tracks would be released than there are.
+        """
+        num_tracks = len(embeddings)
+        if self.releases * self.release_days >= num_tracks:
+            raise InputError(
+                f"world.attributes.releases={self.releases} on {self.release_days} days are all of the {num_tracks:,} "
+                "tracks or more; some must be there on the first day, use fewer or a larger world"
+            )
+        rngs = map(np.random.default_rng, seed.spawn(len(NAMES)))
+        draws = zip(NAMES, (self.genres, self.audio, self.releases), rngs, strict=True)
+        found = dict[str, list[Any]]()
+        for name, size, rng in draws:
+            if name == "genre" and size:
+                found[name] = self._genres(_units(embeddings[:, :style_dim]), rng)
+            elif name == "audio" and size:
+                found[name] = self._audio(_units(embeddings), rng)
+            elif name == "released" and size:
+                found[name] = self._dates(num_tracks, rng)
+        return found
+
+    def _genres(self, styles: Float[np.ndarray, "N S"], rng: np.random.Generator) -> list[list[str]]:
+        genres = _units(rng.normal(size=(self.genres, styles.shape[1])))
+        noise = rng.normal(scale=self.noise / styles.shape[1] ** 0.5, size=styles.shape)
+        mixture = np.exp(SHARPNESS * (_units(styles + noise) @ genres.T - 1))
+        mixture /= mixture.sum(1, keepdims=True)
+        order = np.argsort(-mixture, axis=1, kind="stable")
+        num_written = np.maximum((mixture >= LEAST_SHARE).sum(1), 1)
+        return [
+            [f"genre {genre + 1}" for genre in ranked[:num]]
+            for ranked, num in zip(order[:, : num_written.max()].tolist(), num_written.tolist(), strict=True)
+        ]
+
+    def _audio(self, directions: Float[np.ndarray, "N D"], rng: np.random.Generator) -> list[list[float]]:
+        vectors = directions @ rng.normal(size=(directions.shape[1], self.audio))
+        vectors /= vectors.std(0)
+        vectors += rng.normal(scale=self.noise, size=vectors.shape)
+        return [list(map(float, vector)) for vector in vectors.round(3).tolist()]
+
+    def _dates(self, num_tracks: int, rng: np.random.Generator) -> list[str]:
+        days = rng.integers(-_OLDEST_DAYS, 0, size=num_tracks)
+        new = rng.permutation(num_tracks)[: self.releases * self.release_days]
+        days[new] = 1 + np.arange(len(new)) // self.releases
+        first = date.fromisoformat(str(self.first_day))
+        return [(first + timedelta(days=day)).isoformat() for day in days.tolist()]
+
+
+def _units(vectors: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12))
