@@ -121,7 +121,6 @@ def test_approximate_lists_have_the_recall_that_they_report() -> None:
 @pytest.mark.parametrize("num_tracks", [3, 30, 700])
 def test_an_approximate_search_of_all_cells_is_exact(num_tracks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.models.retrieval.approximate.MIN_CELLS_PER_PROBE", 1)
-    monkeypatch.setattr("src.models.retrieval.approximate.MIN_TRACKS_PER_CANDIDATE", 1)
     torch.manual_seed(1)
     table = torch.randint(-9, 10, (num_tracks, 5)).float()
     k = min(20, num_tracks - 1)
