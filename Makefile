@@ -1,4 +1,4 @@
-.PHONY: setup owned train test bench lint format docs lock ui vendor docs-screenshots
+.PHONY: setup owned train test bench spark lint format docs lock ui vendor docs-screenshots
 .DELETE_ON_ERROR:
 SHELL := bash
 
@@ -6,6 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 RIVALS := .venv/.rivals
+SPARK := .venv/.spark
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 # $(call REQUIREMENTS,<expression>): requirements of pyproject.toml, one per line; `project` is its table of that name.
 REQUIREMENTS = $(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*($(1)), sep="\n")'
@@ -52,6 +53,14 @@ $(RIVALS): $(READY)
 	@echo "Installing the rivals of make bench into .venv; this takes a minute"
 	@$(INSTALL) --quiet --constraint .venv/locked.txt --requirement <($(call REQUIREMENTS,project["optional-dependencies"]["bench"]))
 	@touch $(RIVALS)
+
+spark: $(SPARK)   ## the tests of engine=spark, which need Java too
+	$(BIN)/python -m pytest -n 0 tests/datamodules/test_spark.py $(ARGS)
+
+$(SPARK): $(READY)
+	@echo "Installing pyspark (450 MB) into .venv; this takes minutes"
+	@$(INSTALL) --quiet --constraint .venv/locked.txt --requirement <($(call REQUIREMENTS,project["optional-dependencies"]["spark"]))
+	@touch $(SPARK)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ def describe(config: DictConfig) -> None:
     """Read a source as a training would, measure it, warn, write and print."""
     from hydra.utils import instantiate
 
-    from src.datamodules.source_choice import check_source_choice
+    from src.datamodules.source_choice import check_source_choice, refuse_shards
     from src.describing.measures import measure
     from src.describing.report import next_command, printed, write_report
     from src.describing.warnings import find_warnings
@@ -30,6 +30,7 @@ def describe(config: DictConfig) -> None:
 
     run_dir, hydra = Path(config.run_dir), HydraConfig.get()
     refuse_used_folder(run_dir, "describe.json")
+    refuse_shards(hydra.runtime.choices["datamodule"])
     check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
     thresholds = instantiate(config.warnings, _convert_="all")
     material, title, digest = _read(config)

@@ -156,6 +156,7 @@ def _check_settings(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from src.catalog import example_vocabulary
+    from src.datamodules.shard_vocabulary import names_of_attributes
     from src.errors import check_number
     from src.evaluation.direction import check_monitor_mode
 
@@ -166,7 +167,7 @@ def _check_settings(config: DictConfig) -> None:
             hint = "a run is trained, validated and tested"
             check_number(f"trainer.{name}", trainer[name], above=0, hint=hint)
     ranker = instantiate(config.ranker, _convert_="all")(
-        vocabulary=example_vocabulary(config.datamodule.get("attributes") or ())
+        vocabulary=example_vocabulary(names_of_attributes(config.datamodule))
     )
     if trainer.get("strategy") is not None:
         _check_shared(config, ranker.loss)

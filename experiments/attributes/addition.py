@@ -36,7 +36,7 @@ def finished_run(folder: Path) -> Catalog:
     """Write the files of a run of the world of published size, and return its catalogue."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config: Any = compose("train", ["world=published", "model=convex", f"run_dir={folder}"])
-    catalog = instantiate(config.world, _convert_="all").catalog
+    catalog: Catalog = instantiate(config.world, _convert_="all").catalog
     ones, nothing = np.ones(len(catalog), np.int64), np.empty(0, np.int64)
     vocabulary = Vocabulary(
         catalog=catalog, previous_counts=ones, next_counts=ones, plays=ones, listener_counts=ones[:1],

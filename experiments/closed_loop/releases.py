@@ -196,7 +196,8 @@ def alike(world: World, first: str) -> np.ndarray:
     old = np.flatnonzero(is_released(world, first))
     old = old[np.argsort(quality[old], kind="stable")]
     start = np.searchsorted(quality[old], quality) - ALIKE // 2
-    return old[np.clip(start, 0, len(old) - ALIKE)[:, None] + np.arange(ALIKE)]
+    alike: np.ndarray = old[np.clip(start, 0, len(old) - ALIKE)[:, None] + np.arange(ALIKE)]
+    return alike
 
 
 def report() -> None:
@@ -229,7 +230,8 @@ def by_age(new: pd.DataFrame) -> list[str]:
     """Plays over fair plays, by the day after release; all tracks of all worlds together."""
     sums = new.groupby(["model", "part", "age"])[["plays", "fair"]].sum()
     ratio = (sums.plays / sums.fair).unstack()
-    rows = [[*key, *(f"{value:.2f}" for value in ratio.loc[key])] for key in settings()]
+    values = dict(zip(ratio.index, ratio.to_numpy(), strict=True))
+    rows = [[*key, *(f"{value:.2f}" for value in values[key])] for key in settings()]
     return table(
         ["model knows", "exploration", *(f"day {age}" for age in ratio)], rows, "ll" + "r" * len(ratio.columns)
     )
@@ -239,9 +241,9 @@ def reached(new: pd.DataFrame) -> list[str]:
     """Share of the tracks, by the day after release, and the median number of days."""
     sums = new.groupby(["model", "part", "age"])[["reached", "tracks"]].sum()
     share = (sums.reached / sums.tracks).unstack()
-    rows = []
+    of_setting, rows = dict(zip(share.index, share.to_numpy(), strict=True)), list[list[str]]()
     for key in settings():
-        values = share.loc[key].to_numpy()
+        values = of_setting[key]
         enough = np.flatnonzero(values >= 0.5)
         median = str(share.columns[enough[0]]) if len(enough) else f"> {DAYS}"
         rows.append([*key, *(f"{value:.2f}" for value in values), median])

@@ -88,7 +88,8 @@ def report() -> None:
     for (sessions, model), one in gains.groupby(["sessions", "model"]):
         of_worlds = one.groupby("world").gain.mean()
         interval = MeanInterval.of(of_worlds.to_numpy(), LEVEL)
-        shown = [f"{interval.mean:+.0f}", f"{interval.lower:+.0f}", f"{interval.upper:+.0f}"]
+        limits = [f"{interval.lower:+.0f}", f"{interval.upper:+.0f}"] if len(of_worlds) > 1 else ["–", "–"]
+        shown = [f"{interval.mean:+.0f}", *limits]
         row = [f"{sessions:,}", str(model), str(len(one)), f"{one.time.mean():.2f}"]
         rows.append([*row, *(["", "", ""] if model == "contextual" else shown), f"{one.coverage.mean():.3f}"])
     head = ["sessions", "model", "trainings", "time per session", "over contextual, %", "lower", "upper", "coverage"]
@@ -145,6 +146,8 @@ def draw(frame: pd.DataFrame) -> None:
         [line] = left.plot(mean.index, mean, label=model)
         left.plot(of_worlds.sessions, of_worlds.time, "o", color=line.get_color(), markersize=3)
     left.set(xscale="log", xlabel="sessions that are learned from", ylabel="mean time per session, in tracks")
+    left.set_xticks(SESSIONS, [f"{sessions:,}" for sessions in SESSIONS])
+    left.minorticks_off()
     left.legend()
     curve = alpha_curve(frame)
     for world in curve:

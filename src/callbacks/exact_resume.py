@@ -1,5 +1,6 @@
 """Exact resuming: a run that was stopped, even by kill -9, ends with the numbers of one that was not."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from src.errors import InputError
+from src.errors import InputError, check_number
 from src.runs.atomic import write_whole
 
 
@@ -28,9 +29,9 @@ class WholeCheckpoints(TorchCheckpointIO):
 class ExactResume(Callback):
     """Adds to `last.ckpt` what it lacks, so that a resumed run ends with the numbers of one that was never stopped.
 
-    Lightning keeps weights, optimizer, schedulers, epoch and callbacks. What is missing: the random numbers, which are
-    seeded for each epoch; the step of schedulers that watch a metric, which comes after the checkpoint; and that
-    early stopping had ended training.
+    Lightning keeps weights, optimizer, schedulers, epoch, callbacks and, in the middle of an epoch, the place in it.
+    What is missing: the random numbers, which are seeded for each epoch; the step of schedulers that watch a metric,
+    which comes after the checkpoint; and that early stopping had ended training.
 
     Args:
         seed: decides the random numbers of every epoch.
@@ -52,6 +53,10 @@ class ExactResume(Callback):
         metrics = trainer.callback_metrics
         watched = [plan.monitor for plan in trainer.lr_scheduler_configs if plan.reduce_on_plateau]
         checkpoint["segue"] = {"watched": {name: float(metrics[name]) for name in watched if name in metrics}}
+        if not trainer.is_last_batch:
+            checkpoint["segue"] = {"watched": {}, "random": torch.get_rng_state()}
+            if torch.cuda.is_available():
+                checkpoint["segue"]["random_cuda"] = torch.cuda.get_rng_state_all()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         """Keep them until training starts.
@@ -83,6 +88,47 @@ class ExactResume(Callback):
 
         Each process has its own ones where several train a run.
         """
-        if batch_idx == 0:
+        if (state := self._before.pop("random", None)) is not None:  # in the middle of an epoch
+            torch.set_rng_state(state.cpu())
+            if of_cuda := self._before.pop("random_cuda", None):
+                torch.cuda.set_rng_state_all([one.cpu() for one in of_cuda])
+        elif batch_idx == 0:
             entropy = [self._seed, trainer.current_epoch, *[trainer.global_rank] * (trainer.global_rank > 0)]
             torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+
+class EpochCheckpoint(Callback):
+    """Writes `last.ckpt` also in the middle of long epochs, so that a run that was stopped there does not repeat them.
+
+    Several processes that train a run do not: each has random numbers of its own, and the file has those of the first.
+
+    Args:
+        path: where.
+        every_s: time between two of them, in seconds, above 0.
+
+    Raises:
+        InputError: the time is out of range.
+    """
+
+    def __init__(self, *, path: str, every_s: int | float) -> None:
+        check_number("callbacks.epoch_checkpoint.every_s", every_s, above=0, hint="null leaves the callback out")
+        self._path, self._every_s = path, every_s
+        self._written = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Write it if it is time, and the epoch is not over: then another callback writes it."""
+        is_alone = trainer.world_size == 1
+        if is_alone and not trainer.is_last_batch and time.monotonic() - self._written >= self._every_s:
+            trainer.save_checkpoint(self._path)
+            self._written = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Count from here."""
+        self._written = time.monotonic()

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 from scipy.sparse import csr_array
 
 from src.callbacks.context import RankedQueries, RunContext, ranker_of
 from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.pairs import Pairs
+from src.datamodules.pairs import Pairs, slices
 from src.errors import InputError, check_number
 from src.evaluation import ranking
 from src.evaluation.online import VAL_TIME
@@ -26,6 +27,8 @@ from src.terminal.progress import progress
 
 LEVEL = 0.95
 """Confidence level of the intervals of test metrics."""
+_PAIRS_AT_ONCE = 1 << 24
+"""Training pairs that are counted together for a floor, about."""
 
 
 class RankingMetrics(Callback):
@@ -148,13 +151,37 @@ class RankingMetrics(Callback):
 
     def _floors(self, queries: Pairs) -> Iterator[tuple[str, np.ndarray]]:
         """Ranks by plays alone, and by how often the training pairs had the one after the other."""
-        plays, train = self._vocabulary.plays, self._train
-        once = np.ones(len(train), np.float32)
-        counts: csr_array = csr_array((once, (train.previous, train.following)), shape=(len(plays), len(plays)))
-        ranks = partial(mean_ranks, previous=queries.previous, following=queries.following)
-        nothing = np.zeros_like(plays)
-        yield "popular_floor", ranks(scores=lambda rows: csr_array(counts[rows] * 0), plays=plays)
-        yield "counts_floor", ranks(scores=lambda rows: csr_array(counts[rows]), plays=nothing)
+        plays, previous, following = self._vocabulary.plays, queries.previous, queries.following
+        no_scores = csr_array((len(plays), len(plays)), dtype=np.float32)
+        by_plays = mean_ranks(
+            scores=lambda rows: csr_array(no_scores[rows]), plays=plays, previous=previous, following=following
+        )
+        yield "popular_floor", by_plays
+        yield "counts_floor", self._ranks_by_counts(queries)
+
+    def _ranks_by_counts(self, queries: Pairs) -> np.ndarray:
+        """Ranks by the training pairs. Some query tracks at a time, so that their pairs fit into memory."""
+        num_tracks, train = len(self._vocabulary.plays), self._train
+        ranks, nothing = np.empty(len(queries)), np.zeros(num_tracks, np.int64)
+        rows = np.unique(queries.previous)
+        group = np.full(num_tracks, -1)
+        group[rows] = np.cumsum(self._vocabulary.previous_counts[rows]) // _PAIRS_AT_ONCE
+        for number in np.unique(group[rows]):
+            is_in = group == number
+            chosen = [np.flatnonzero(is_in[train.previous[part]]) + part.start for part in slices(len(train))]
+            pairs = np.concatenate(chosen)
+            once = np.ones(len(pairs), np.float32)
+            counts: csr_array = csr_array(
+                (once, (train.previous[pairs], train.following[pairs])), shape=(num_tracks, num_tracks)
+            )
+            of = np.flatnonzero(is_in[queries.previous])
+            ranks[of] = mean_ranks(
+                scores=partial(_rows_of, counts),
+                plays=nothing,
+                previous=queries.previous[of],
+                following=queries.following[of],
+            )
+        return ranks
 
     def _beyond_accuracy(self, pl_module: LightningModule, queries: Pairs) -> tuple[pd.DataFrame, float]:
         catalog, plays = self._vocabulary.catalog, self._vocabulary.plays
@@ -206,6 +233,10 @@ def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) 
             f"monitor.metric={monitor} cannot be computed: no validation pair has a share of {ranking.LIKED} or more; "
             f"{other}"
         )
+
+
+def _rows_of(counts: csr_array, rows: Int64[np.ndarray, "B"]) -> csr_array:
+    return csr_array(counts[rows])
 
 
 def _queries_of(pairs: Pairs) -> Pairs:

@@ -6,6 +6,7 @@ B pairs in a batch, P pairs in a split, S sessions, H tracks of a history.
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,19 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from src.catalog import Catalog, Vocabulary
+from src.catalog import Catalog, Listens, Vocabulary
 from src.datamodules.batch_share import BatchShare
 from src.datamodules.longest_plays import longest_plays, shares_of_longest
 from src.datamodules.new_tracks import check_cold_settings, hidden_tracks
-from src.datamodules.pairs import Pairs, make_pairs
+from src.datamodules.order import epoch_order, in_batches
+from src.datamodules.pair_rules import PairRules
+from src.datamodules.pairs import Pairs, known_shares, make_pairs, slices
 from src.datamodules.policies import Policies
 from src.datamodules.rejected_rows import Rejections
 from src.datamodules.remarks import remarks_on
 from src.datamodules.sessions import Sessions, cut_sessions
 from src.datamodules.splits import SPLITS, split_pairs, split_sessions
-from src.datamodules.table import Reading, read_table
+from src.datamodules.table import Reading, SourceEvents, read_table
 from src.datamodules.table_settings import check_choice, table_settings
 from src.errors import InputError, check_flag, check_number
 from src.histories import Histories
@@ -67,20 +70,33 @@ class PairDataset(Dataset[PairBatch]):
 class BatchSampler(Sampler[Tensor]):
     """Yields one index tensor for each batch, in order or shuffled in every epoch.
 
-    The order depends only on `seed` and the epoch, therefore a run can be resumed in any epoch.
+    The order depends only on `seed` and the epoch, therefore a run can be resumed in any epoch, and in the middle of
+    one.
 
     Args:
         num_pairs: number of pairs.
         batch_size: number of pairs in a batch; the last batch may be smaller.
         seed: seed of the order; None for no shuffling.
+        shards: number of pairs of each shard; see `epoch_order` for this and the next.
+        window: number of pairs that are shuffled together; None for all.
         share: which pairs of each batch are yielded; None for all.
     """
 
     def __init__(
-        self, *, num_pairs: int, batch_size: int, seed: int | None = None, share: BatchShare | None = None
+        self,
+        *,
+        num_pairs: int,
+        batch_size: int,
+        seed: int | None = None,
+        shards: Sequence[int] = (),
+        window: int | None = None,
+        share: BatchShare | None = None,
     ) -> None:
-        self.num_pairs, self.batch_size, self.seed, self.share = num_pairs, batch_size, seed, share
+        self.num_pairs, self.batch_size, self.seed = num_pairs, batch_size, seed
+        self.share = share
+        self._shards, self._window = shards, window
         self.epoch = 0
+        self.num_yielded = self._first = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; Lightning calls it before each epoch.
@@ -90,17 +106,44 @@ class BatchSampler(Sampler[Tensor]):
         """
         self.epoch = epoch
 
+    def begin_at(self, batch: int) -> None:
+        """Let the next iteration begin in the middle of its epoch.
+
+        Args:
+            batch: number of batches that are left out.
+        """
+        self._first = batch
+
     def __len__(self) -> int:
         return -(-self.num_pairs // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
+        first, self._first = self._first, 0
         if self.seed is None:
-            order = torch.arange(self.num_pairs)
+            order = iter(torch.arange(self.num_pairs).split(self.batch_size))
         else:
-            [state] = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
-            order = torch.randperm(self.num_pairs, generator=torch.Generator().manual_seed(int(state >> np.uint64(1))))
-        for batch in order.split(self.batch_size):
-            yield batch if self.share is None else batch[self.share(len(batch))]
+            parts = epoch_order(
+                num_pairs=self.num_pairs, seed=self.seed, epoch=self.epoch, shards=self._shards, window=self._window
+            )
+            order = in_batches(parts, self.batch_size)
+        for number, batch in enumerate(order):
+            if number >= first:
+                self.num_yielded = number + 1
+                yield batch if self.share is None else batch[self.share(len(batch))]
+
+
+class PairLoader(DataLoader[PairBatch]):
+    """The loader of training pairs. Lightning keeps in a checkpoint how many batches of the epoch it has given."""
+
+    sampler: BatchSampler
+
+    def state_dict(self) -> dict[str, int]:
+        """The number of batches of the epoch so far."""
+        return {"batch": self.sampler.num_yielded}
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Begin after as many batches."""
+        self.sampler.begin_at(state_dict["batch"])
 
 
 class PairDataModule(LightningDataModule):
@@ -159,6 +202,12 @@ class PairDataModule(LightningDataModule):
     vocabulary: Vocabulary
     pairs: dict[str, Pairs]
     new_tracks: Bool[np.ndarray, "N"]
+    _by_pair: bool
+    _part_of_session: Int8[np.ndarray, "S"]
+    _shards: Sequence[int] = ()
+    _shuffled_together: int | None = None  # all
+
+    batch_share: BatchShare | None = None
 
     def __init__(
         self,
@@ -229,7 +278,6 @@ class PairDataModule(LightningDataModule):
         self._split, self._split_seed = split, split_seed
         self._cold_share, self._cold_seed = cold_share, cold_seed
         self._batch_size, self._seed = batch_size, seed
-        self.batch_share: BatchShare | None = None
         self._summary: pd.DataFrame | None = None
         self._digest: str | None = None
 
@@ -253,17 +301,39 @@ class PairDataModule(LightningDataModule):
         """
         if self._summary is not None:
             return
-        with read_table(
+        with self.source() as source:
+            self.reading, self.catalog = source.reading, source.catalog
+            sessions = cut_sessions(source, session_gap_minutes=self._session_gap_minutes, policies=self._policies)
+        self._assign(sessions)
+        self._summary = self._summarise()
+
+    def source(self) -> AbstractContextManager[SourceEvents]:
+        """Read the events of the source; `setup` cuts them into sessions.
+
+        Returns:
+            A context that has the events; see `read_table`.
+        """
+        return read_table(
             self.path,
             self._settings,
             min_seconds=self._policies.min_seconds,
             max_rejected=self._max_rejected,
             rejections=self._rejections,
-        ) as source:
-            self.reading, self.catalog = source.reading, source.catalog
-            sessions = cut_sessions(source, session_gap_minutes=self._session_gap_minutes, policies=self._policies)
-        self._assign(sessions)
-        self._summary = self._summarise()
+        )
+
+    @property
+    def rules(self) -> PairRules:
+        """Which pairs the events make, and in which splits."""
+        return PairRules(
+            policies=self._policies,
+            pairing=self._pairing,
+            window=self._window,
+            split=self._split,
+            split_seed=self._split_seed,
+            cold_share=self._cold_share,
+            cold_seed=self._cold_seed,
+            session_gap_minutes=self._session_gap_minutes,
+        )
 
     @property
     def seen_until_ms(self) -> int:
@@ -374,44 +444,53 @@ class PairDataModule(LightningDataModule):
 
     def _vocabulary(self) -> Vocabulary:
         train, num_tracks = self.pairs["train"], len(self.catalog)
-        if self._by_pair:  # a session may have pairs of every split
-            listens = train.as_listens()
-            plays = np.bincount(train.following, minlength=num_tracks)
-        else:
-            listens = self.sessions.listens.where(self._part_of_session[self.sessions.listens.session] == 0)
-            plays = np.bincount(listens.track, minlength=num_tracks)
-        known = ~np.isnan(train.played_ratio)
+        listens = self._training_listens(train)
+        played = train.following if self._by_pair else listens.track
+        listener_counts, mean = known_shares(train, int(self.sessions.listener.max(initial=-1)) + 1)
         return Vocabulary(
             catalog=self.catalog,
             previous_counts=np.bincount(train.previous, minlength=num_tracks),
             next_counts=np.bincount(train.following, minlength=num_tracks),
-            plays=plays,
-            listener_counts=np.bincount(train.listener[known], minlength=self.sessions.listener.max(initial=-1) + 1),
+            plays=np.bincount(played, minlength=num_tracks),
+            listener_counts=listener_counts,
             listens=listens,
-            mean_played_ratio=float(train.played_ratio[known].mean(dtype=np.float64)) if known.any() else None,
+            mean_played_ratio=mean,
         )
 
+    def _training_listens(self, train: Pairs) -> Listens:
+        if self._by_pair:  # a session may have pairs of every split
+            return train.as_listens()
+        return self.sessions.listens.where(self._part_of_session[self.sessions.listens.session] == 0)
+
     def _summarise(self) -> pd.DataFrame:
-        listens, num_tracks = self.sessions.listens, len(self.catalog)
+        num_tracks, plays_of = len(self.catalog), None if self._by_pair else self._plays_by_part()
         rows: dict[str, tuple[int | None, ...]] = {}
         for part, (name, pairs) in enumerate(self.pairs.items()):
-            if self._by_pair:
+            if plays_of is None:
                 num_plays = np.bincount(pairs.previous, minlength=num_tracks)
                 num_plays += np.bincount(pairs.following, minlength=num_tracks)
                 num_events, num_sessions = None, len(np.unique(pairs.session))
             else:
-                chosen = self._part_of_session[listens.session] == part
-                num_plays = np.bincount(listens.track[chosen], minlength=num_tracks)
-                num_events = int(chosen.sum())
+                num_plays, num_events = plays_of[part], int(plays_of[part].sum())
                 num_sessions = int((self._part_of_session == part).sum())
             tracks = np.flatnonzero(num_plays)
             num_artists = len(np.unique(self.catalog.artist_of[tracks]))
             rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None)
         num_pairs = sum(map(len, self.pairs.values()))
         size = (len(self.catalog), self.catalog.num_artists)
-        rows["all"] = (len(listens.track), len(self.sessions), num_pairs, *size, self.reading.num_rejected)
+        num_events = len(self.sessions.listens.track)
+        rows["all"] = (num_events, len(self.sessions), num_pairs, *size, self.reading.num_rejected)
         columns = ["events", "sessions", "pairs", "tracks", "artists", "rejected"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
+
+    def _plays_by_part(self) -> Int64[np.ndarray, "splits N"]:
+        """Number of plays of each track in each split."""
+        listens, num_tracks = self.sessions.listens, len(self.catalog)
+        plays = np.zeros(len(SPLITS) * num_tracks, np.int64)
+        for part in slices(len(listens.track)):
+            place = self._part_of_session[listens.session[part]].astype(np.int64) * num_tracks + listens.track[part]
+            plays += np.bincount(place, minlength=len(plays))
+        return plays.reshape(len(SPLITS), num_tracks)
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -475,7 +554,8 @@ class PairDataModule(LightningDataModule):
             sha.update("\n".join(self.catalog.source_ids.tolist()).encode())
         for pairs in self.pairs.values():
             for column in (pairs.listener, pairs.previous, pairs.following, pairs.played_ratio):
-                sha.update(len(column).to_bytes(8, "little") + column.tobytes())
+                sha.update(len(column).to_bytes(8, "little"))
+                sha.update(np.ascontiguousarray(column).data)
         return sha.hexdigest()[:16]
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
@@ -504,11 +584,19 @@ class PairDataModule(LightningDataModule):
 
     def _loader(self, name: str, seed: int | None, share: BatchShare | None = None) -> DataLoader[PairBatch]:
         pairs = self.pairs[name]
-        return DataLoader(
+        kind = DataLoader if seed is None else PairLoader
+        return kind(
             PairDataset(pairs, self.histories(pairs), self._history),
             batch_size=None,  # the sampler yields complete batches
             collate_fn=_identity,
-            sampler=BatchSampler(num_pairs=len(pairs), batch_size=self._batch_size, seed=seed, share=share),
+            sampler=BatchSampler(
+                num_pairs=len(pairs),
+                batch_size=self._batch_size,
+                seed=seed,
+                shards=self._shards,
+                window=self._shuffled_together,
+                share=share,
+            ),
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -4,6 +4,7 @@ P pairs, S sessions, E events, L listeners. The same rules are in `sql/pairs_*.s
 machine. Tests check that both give the same pairs.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +76,43 @@ class Pairs:
             track=np.stack([self.previous, self.following], 1).ravel(),
             played_ratio=np.stack([unknown, self.played_ratio], 1).ravel(),
         )
+
+
+_AT_ONCE = 1 << 22
+"""Elements of a column that are looked at together, so that columns may be larger than memory."""
+
+
+def slices(length: int) -> Iterator[slice]:
+    """Neighbouring parts of a long column.
+
+    Args:
+        length: of the column.
+
+    Yields:
+        The parts, in order.
+    """
+    for first in range(0, length, _AT_ONCE):
+        yield slice(first, first + _AT_ONCE)
+
+
+def known_shares(pairs: Pairs, num_listeners: int) -> tuple[Int64[np.ndarray, "L"], float | None]:
+    """Count the pairs with a known share.
+
+    Args:
+        pairs: the pairs.
+        num_listeners: number of listeners (L).
+
+    Returns:
+        Number of such pairs of each listener, and the mean of their shares; None where there are none.
+    """
+    counts, total = np.zeros(num_listeners, np.int64), 0.0
+    for part in slices(len(pairs)):
+        share = pairs.played_ratio[part]
+        known = ~np.isnan(share)
+        counts += np.bincount(pairs.listener[part][known], minlength=num_listeners)
+        total += float(share[known].sum(dtype=np.float64))
+    num = int(counts.sum())
+    return counts, total / num if num else None
 
 
 def make_pairs(sessions: Sessions, *, pairing: str, window: int) -> Pairs:

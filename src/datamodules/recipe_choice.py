@@ -1,12 +1,16 @@
-"""Which recipe `datamodule=table` gets: `shares` if its columns give a share played, else `playlists`."""
+"""Which recipe `datamodule=table` gets: `shares` if its columns give a share played, else `playlists`.
+
+`datamodule=shards` gets the recipe that its shards were prepared for.
+"""
 
 from collections.abc import Sequence
 
 _TABLE = "datamodule=table"
+_SHARDS = "datamodule=shards"
 
 
 def choose_recipe(words: Sequence[str]) -> list[str]:
-    """Replace `datamodule=table` by `datamodule=table_playlists` where no share played is known.
+    """Replace `datamodule=table` by `table_playlists` where no share played is known, and name the recipe of shards.
 
     Args:
         words: of the command line of `train.py`. A sweep over settings of the source, and settings that cannot be
@@ -15,6 +19,8 @@ def choose_recipe(words: Sequence[str]) -> list[str]:
     Returns:
         The words.
     """
+    if _SHARDS in words:
+        return _with_recipe_of_shards(words)
     if _TABLE not in words:
         return list(words)
     from src.errors import InputError
@@ -24,6 +30,19 @@ def choose_recipe(words: Sequence[str]) -> list[str]:
     except InputError:
         return list(words)
     return list(words) if has_share else ["datamodule=table_playlists" if word == _TABLE else word for word in words]
+
+
+def _with_recipe_of_shards(words: Sequence[str]) -> list[str]:
+    import json
+    from pathlib import Path
+
+    path = next((word.partition("=")[2] for word in words if word.startswith("datamodule.path=")), "")
+    try:
+        recipe = json.loads(Path(path.strip("'\""), "manifest.json").read_text(encoding="utf-8"))["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return list(words)
+    name = _SHARDS if recipe == "shares" else f"{_SHARDS}_{recipe}"
+    return [name if word == _SHARDS else word for word in words]
 
 
 def _has_share(overrides: Sequence[str]) -> bool:

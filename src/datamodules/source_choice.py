@@ -33,6 +33,19 @@ def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
     )
 
 
+def refuse_shards(datamodule: str) -> None:
+    """Refuse shards where a source is needed.
+
+    Args:
+        datamodule: the file of `conf/datamodule/` that was chosen.
+
+    Raises:
+        InputError: it is one of shards.
+    """
+    if datamodule.startswith("shards"):
+        raise InputError("datamodule=shards has pairs already; give the source that they were prepared from")
+
+
 def sources_of(folder: Path) -> list[str]:
     """Names of the sources whose files of events and of tracks a folder has, in the order of the alphabet.
 

@@ -37,7 +37,7 @@ def split_sessions(sessions: Sessions, *, split: str, seed: int) -> Int8[np.ndar
         hashes = pd.util.hash_array(sessions.key, hash_key=f"{seed:016d}", categorize=False)
         order = np.argsort(hashes, kind="stable")
     parts = np.empty(len(sessions), np.int8)
-    parts[order] = _in_shares(len(sessions))
+    parts[order] = in_shares(len(sessions))
     return parts
 
 
@@ -53,10 +53,17 @@ def split_pairs(num_pairs: int, *, seed: int) -> Int8[np.ndarray, "P"]:
     Returns:
         Place of the split of each pair in SPLITS.
     """
-    return np.random.default_rng(seed).permutation(_in_shares(num_pairs))
+    return np.random.default_rng(seed).permutation(in_shares(num_pairs))
 
 
-def _in_shares(count: int) -> Int8[np.ndarray, "count"]:
-    """`count` labels in the order of SPLITS, in the proportions of SHARES."""
+def in_shares(count: int) -> Int8[np.ndarray, "count"]:
+    """`count` labels in the order of SPLITS, in the proportions of SHARES.
+
+    Args:
+        count: how many.
+
+    Returns:
+        Ascending places in SPLITS.
+    """
     edges = np.round(np.cumsum(SHARES) * count).astype(int)
     return np.repeat(np.arange(len(SPLITS), dtype=np.int8), np.diff(edges, prepend=0))

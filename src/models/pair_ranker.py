@@ -125,9 +125,30 @@ class PairRanker(LightningModule):
             return
         losses, sizes = zip(*self._trained, strict=True)
         self._trained.clear()
-        weights = torch.tensor(sizes, dtype=torch.float64, device=losses[0].device)
-        mean = torch.stack(losses).double() @ weights / weights.sum()
+        device = losses[-1].device  # the first ones may be from a checkpoint
+        weights = torch.tensor(sizes, dtype=torch.float64, device=device)
+        mean = torch.stack([loss.to(device) for loss in losses]).double() @ weights / weights.sum()
         self.log("train/loss", mean, on_step=False, on_epoch=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the losses of the epoch so far, where it is not over.
+
+        Args:
+            checkpoint: gets `epoch_losses`: the loss and the number of pairs of each batch.
+        """
+        if self._trained and not self.trainer.is_last_batch:
+            losses, sizes = zip(*self._trained, strict=True)
+            checkpoint["epoch_losses"] = torch.stack(losses).cpu(), torch.tensor(sizes)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore them.
+
+        Args:
+            checkpoint: what was saved.
+        """
+        if "epoch_losses" in checkpoint:
+            losses, sizes = checkpoint["epoch_losses"]
+            self._trained = list(zip(losses.unbind(), sizes.tolist(), strict=True))
 
     def validation_step(self, batch: PairBatch, _: int) -> None:
         """Log the loss of a batch and keep the scores whose shares are known.

@@ -1,11 +1,10 @@
-"""Sessions and pairs compared with slow loops and with SQL."""
+"""Sessions and pairs compared with slow loops."""
 
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import duckdb
 import numpy as np
 import pytest
 import sqlglot
@@ -68,61 +67,6 @@ def our_pairs(
     return sessions, list(zip(*columns, strict=True))
 
 
-class RealSet(NamedTuple):
-    """Sessions of a real set, and what the SQL that a cluster would run gives: keys of sessions, pairs by pairing.
-
-    A pair is the number of its session, both tracks and the share.
-    """
-
-    sessions: Sessions
-    keys: list[tuple[str]]
-    pairs: dict[str, list[tuple[int, int, int, float | None]]]
-
-
-@pytest.fixture(
-    scope="module",
-    params=[("botify", "botify-2023"), ("yes", "yes-small"), ("polimi", "polimi-2018"), ("situnes", "situnes")],
-    ids=lambda param: param[0],
-)
-def real_set(request: pytest.FixtureRequest, real_data: Path) -> RealSet:
-    reader, name = request.param
-    with opened(reader, real_data / name) as source:
-        sessions = cut_sessions(source, session_gap_minutes=5.0, policies=KEEP_ALL)
-        return RealSet(sessions, *sql_pairs(source.database, 3, 5.0))
-
-
-def sql_pairs(
-    database: duckdb.DuckDBPyConnection, window: int, gap_minutes: float
-) -> tuple[list[tuple[str]], dict[str, list[tuple[int, int, int, float | None]]]]:
-    folder = ROOT / "src" / "datamodules" / "sql"
-    gap = round(gap_minutes * 60_000)
-    database.execute(f"CREATE TABLE settings AS SELECT {gap}::BIGINT AS session_gap_ms, {window} AS pair_window")
-    database.execute(f"CREATE TABLE listens AS {(folder / 'sessions.sql').read_text()}")
-    database.execute("""
-        CREATE TABLE sessions AS
-        SELECT session, row_number() OVER (ORDER BY started, session) - 1 AS nth,
-               min(user_id) || '/' || min(session_of_user) AS key
-        FROM listens GROUP BY session, started""")
-    keys = database.execute("SELECT key FROM sessions ORDER BY nth").fetchall()
-    pairs = {
-        pairing: database.execute(f"""
-            SELECT nth, previous, following, CAST(played_ratio AS FLOAT)
-            FROM ({(folder / f"pairs_{pairing}.sql").read_text()}) JOIN sessions USING (session)
-            ORDER BY nth, place, previous_place""").fetchall()
-        for pairing in PAIRINGS
-    }
-    return keys, pairs
-
-
-@pytest.mark.parametrize("pairing", PAIRINGS)
-def test_pairs_of_the_real_sets_are_those_of_the_sql(real_set: RealSet, pairing: str) -> None:
-    pairs = make_pairs(real_set.sessions, pairing=pairing, window=3)
-    assert real_set.sessions.key.tolist() == [key for (key,) in real_set.keys]
-    columns = pairs.session, pairs.previous, pairs.following, pairs.played_ratio
-    for ours, theirs in zip(columns, zip(*real_set.pairs[pairing], strict=True), strict=True):
-        np.testing.assert_array_equal(ours, np.array(theirs, ours.dtype))
-
-
 def close(ours: list[tuple[int, int, float]], sheet: list[Pair]) -> bool:
     return [pair[:2] for pair in ours] == [pair[1:3] for pair in sheet] and np.allclose(
         [pair[2] for pair in ours], [pair[3] for pair in sheet], atol=1e-6
@@ -174,7 +118,7 @@ def test_pairs_of_any_log_are_those_of_the_loops(
 def test_duckdb_and_spark_read_the_sql_alike(path: Path) -> None:
     # They put NULLs at different ends of an ORDER BY; the columns ordered by here are never partly NULL.
     duckdb, spark = (sqlglot.parse_one(path.read_text(), read=name).sql(name) for name in ("duckdb", "spark"))
-    assert duckdb == spark
+    assert duckdb.replace(" AS REAL)", " AS FLOAT)") == spark  # two names of four bytes
 
 
 @settings(max_examples=30)

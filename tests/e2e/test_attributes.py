@@ -1,6 +1,7 @@
-"""A head of attributes from files to lists. Songs of one tag follow one another, therefore the answer is known."""
+"""A head of attributes from files to lists, and new songs for it. Songs of one tag follow one another."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 from src.catalog import Catalog
 from src.recommendations import Recommendations
-from tests.e2e.running import run_verb
+from tests.conftest import write_lines
+from tests.e2e.running import run_verb, serve, serving, wait_until
 
 NUM_TAGS, SONGS_OF_TAG = 6, 11
 NUM_SONGS = NUM_TAGS * SONGS_OF_TAG
@@ -19,10 +21,9 @@ WORDS = (
 )
 
 
-@pytest.fixture
-def radio(tmp_path: Path) -> Path:
+def write_radio(cwd: Path) -> Path:
     """Playlists of six songs of one tag; every song has an artist of its own."""
-    rng, folder = np.random.default_rng(0), tmp_path / "radio"
+    rng, folder = np.random.default_rng(0), cwd / "radio"
     folder.mkdir()
     (folder / "song_hash.txt").write_text("".join(f"{song}\tSong {song}\tArtist {song}\n" for song in range(NUM_SONGS)))
     (folder / "tags.txt").write_text("".join(f"{song % NUM_TAGS} {NUM_TAGS + song}\n" for song in range(NUM_SONGS)))
@@ -31,11 +32,21 @@ def radio(tmp_path: Path) -> Path:
         chosen = rng.choice(SONGS_OF_TAG, 6, replace=False) * NUM_TAGS + rng.integers(NUM_TAGS)
         playlists.append(" ".join(map(str, chosen)))
     (folder / "train.txt").write_text("0\n0\n" + "\n".join(playlists) + "\n")
-    return tmp_path
+    return cwd
 
 
-def test_a_new_song_is_recommended_and_recommends_by_its_tag(radio: Path) -> None:
-    done = run_verb("train.py", radio, *WORDS, "model.parts=[track,artist,tags]", "model.track_dropout=0.2")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The folder of `radio` and `run`, and what the training printed."""
+    radio = write_radio(tmp_path_factory.mktemp("radio"))
+    words = ("model.parts=[track,artist,tags]", "model.track_dropout=0.2")
+    return radio, run_verb("train.py", radio, *WORDS, *words)
+
+
+def test_a_new_song_is_recommended_and_recommends_by_its_tag(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    radio, done = trained
     assert "attributes   tags of 100% of the tracks are known" in done.stdout
     metrics = json.loads((radio / "run" / "metrics.json").read_text())
     assert sum(metrics[f"share_{part}"] for part in ("track", "artist", "tags")) == pytest.approx(1, abs=1e-6)
@@ -51,7 +62,69 @@ def test_a_new_song_is_recommended_and_recommends_by_its_tag(radio: Path) -> Non
     assert (lists % NUM_TAGS == np.arange(NUM_SONGS)[:, None] % NUM_TAGS).mean() > 0.9
 
 
-def test_a_part_that_the_data_lack_and_a_contradiction_are_one_line(radio: Path) -> None:
+NEW = [900 + tag for tag in range(NUM_TAGS)]
+"""Ids of songs that are added, one for each tag."""
+
+
+def write_new(folder: Path) -> Path:
+    """All songs and the new ones with their tags, as `add=` wants them."""
+    folder.mkdir()
+    songs = [*range(NUM_SONGS), *NEW]
+    lines = [{"artist": f"Artist {song}", "title": f"Song {song}", "track": song} for song in songs]
+    write_lines(folder / "tracks.json", lines)
+    tags = [f"{song % NUM_TAGS} {NUM_TAGS + song}" for song in range(NUM_SONGS)] + [f"{tag}" for tag in range(NUM_TAGS)]
+    write_lines(folder / "tags.txt", tags)
+    return folder / "tracks.json"
+
+
+def test_added_songs_reach_a_running_service_and_change_no_old_score(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    cwd, _ = trained
+    catalogue = write_new(cwd / "friday_files")
+    done = run_verb("train.py", cwd, "add=run", f"catalogue={catalogue}", "hydra.run.dir=friday")
+    assert "6 tracks to 66" in done.stdout
+    before, after = (
+        [json.loads(line) for line in (cwd / run / "recommendations.jsonl").read_text().splitlines()]
+        for run in ("run", "friday")
+    )
+    for old, now in zip(before, after, strict=False):
+        pairs = dict(zip(now["recommendations"], now["scores"], strict=True))
+        kept = {track: score for track, score in pairs.items() if track not in NEW}
+        assert kept == dict(zip(old["recommendations"], old["scores"], strict=True))
+    for tag, line in enumerate(after[NUM_SONGS:]):
+        nearest = np.array(line["recommendations"][: SONGS_OF_TAG - 2])
+        assert (nearest % NUM_TAGS == tag).mean() > 0.8
+    with serving(cwd, f"recommendations={cwd}/run", "context=last", "store.poll_s=0.2", run="service") as running:
+        assert running.next(1, track=NEW[0]).status == 404
+        version = running.version()
+        serve(cwd, "load", "store.folder=service/store", f"recommendations={cwd}/friday", "context=last")
+        wait_until(lambda: running.version() != version, "the new version")
+        answer = running.next(1, track=NEW[0])
+        assert answer.status == 200
+        assert answer.body["track"] in after[NUM_SONGS]["recommendations"]
+
+
+def test_what_cannot_be_added_is_one_line_and_exit_code_2(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    cwd, _ = trained
+    lines = write_new(tmp_path / "files").read_text().splitlines()
+    few = tmp_path / "few.json"
+    few.write_text("\n".join(lines[1:]))
+    for words, message in (
+        (("add=no/run", f"catalogue={few}"), "add=no/run: there is no folder"),
+        (("add=run", f"catalogue={few}"), "lacks 1 of the 66 tracks of the run, for example 0; give a catalogue with"),
+    ):
+        done = run_verb("train.py", cwd, *words, "hydra.run.dir=refused", code=2)
+        [line] = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error:")]
+        assert message in line
+        assert "Traceback" not in done.stdout + done.stderr
+    assert not (cwd / "refused" / "recommendations.jsonl").exists()
+
+
+def test_a_part_that_the_data_lack_and_a_contradiction_are_one_line(tmp_path: Path) -> None:
+    radio = write_radio(tmp_path)
     for words, message in (
         (("model.parts=[track,genre]",), "model.parts: the data have no attribute 'genre' beside track and artist"),
         (("model.parts={track: 0.6, tags: 0.3}",), "the weights of model.parts must sum to 1, got 0.9"),

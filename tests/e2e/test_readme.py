@@ -48,7 +48,7 @@ ONLY_README = [line for line in README if line not in map(without_size_and_folde
 TARGETS = sorted({line.split()[1] for line in README + TUTORIAL if line.startswith("make ")})
 TRAIN = [line for line in ONLY_README if line.startswith("python train.py")]
 SERVED = [line for line in ONLY_README if line.startswith("python serve.py") or PORT in line]
-PLAYED_BY = ("python simulate.py", "python abtest.py", "python describe.py")
+PLAYED_BY = ("python simulate.py", "python abtest.py", "python describe.py", "python prepare.py")
 PLAYED = [line for line in ONLY_README if line.startswith(PLAYED_BY)]
 PLAYED = [line for line in PLAYED if line not in SERVED]
 
@@ -173,7 +173,7 @@ def test_the_tutorial_runs_in_its_order(tmp_path: Path, services: ExitStack) -> 
 def test_the_pages_have_commands_of_every_kind() -> None:
     verbs = {line.split()[1] for line in TUTORIAL if line.startswith("python ")}
     assert verbs == {"train.py", "compare.py", "simulate.py", "abtest.py", "serve.py"}
-    assert {line.split()[1] for line in README if line.startswith("python ")} == {*verbs, "describe.py"}
+    assert {line.split()[1] for line in README if line.startswith("python ")} == {*verbs, "describe.py", "prepare.py"}
     assert len(SERVED) == 3
     assert len(PLAYED) >= 4
     assert len(TRAIN) >= 5

@@ -1,9 +1,10 @@
--- listens (session, place, track, played_ratio) and settings (pair_window)
+-- listens (session, place, timestamp, track, played_ratio) and settings (pair_window)
 --   → pairs: each track with every track at most pair_window places before it in the session.
 SELECT
     second_listen.session,
     second_listen.place,
     first_listen.place AS previous_place,
+    second_listen.timestamp,
     first_listen.track AS previous,
     second_listen.track AS following,
     second_listen.played_ratio

@@ -1,0 +1,96 @@
+"""What an engine makes of a source, beside what the datamodule makes of it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from src.datamodules.engines import ORDER, ROW, DuckDBEngine, Engine
+from src.datamodules.pair_datamodule import PairDataModule
+from src.datamodules.row_steps import Rows, make_rows
+from src.datamodules.splits import SPLITS
+from tests.conftest import event, write_lines, write_tracks
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "first": {"pairing": "first", "policies": {"interleaved": "keep", "duplicates": "drop"}},
+    "window": {"pairing": "window", "window": 2, "policies": {"self_pairs": "drop", "interleaved": "drop"}},
+    "at random": {"split": "session", "split_seed": 3, "policies": {"min_count": 12, "repeats": "drop"}},
+    "by pair": {"split": "pair", "policies": {"min_count": 12, "self_pairs": "drop"}},
+    "rare users": {"policies": {"min_sessions": 6, "longest_session": 9}, "session_gap_minutes": 2.0},
+    "new tracks": {"cold_share": 0.2, "policies": {"min_count": 3}},
+}
+"""Changes of settings under which every step is done."""
+
+
+def write_quirks(folder: Path) -> Path:
+    """A log with sessions at the same time, ignored recommendations, ties, repeated lines, plays of a track twice."""
+    rng = np.random.default_rng(0)
+    write_tracks(folder, range(40))
+    lines: list[dict[str, Any]] = []
+    for user in range(30):
+        clock, waiting = int(rng.integers(0, 10**8)), [100, 101]
+        for _ in range(60):
+            clock += int(rng.choice([0, 1000, 30_000, 200_000, 4_000_000], p=[0.1, 0.5, 0.3, 0.05, 0.05]))
+            lane = int(rng.integers(2)) if user % 2 else 0
+            track = waiting[lane] if rng.random() < 0.9 else int(100 + rng.integers(40))
+            if rng.random() < 0.05 and lines and lines[-1]["user"] == user:
+                lines.append({**lines[-1]})
+                continue
+            waiting[lane] = int(100 + rng.integers(40) * rng.integers(2) // 2)
+            message = "last" if rng.random() < 0.1 else "next"
+            line = event(user * 7 % 31 - 3, clock, track, float(rng.choice([0.0, 0.25, 1.0])), message)
+            lines.append({**line, "recommendation": waiting[lane] if message == "next" else None})
+    order = rng.permutation(len(lines))
+    write_lines(folder / "logs" / "data.json", [lines[n] for n in order])
+    return folder
+
+
+def rows_of(datamodule: PairDataModule, engine: Engine, folder: Path) -> tuple[Rows, pd.DataFrame]:
+    """The rows that an engine makes, and counts of them."""
+    with datamodule.source() as source:
+        rows = make_rows(engine, source, datamodule.rules, folder)
+        if isinstance(engine, DuckDBEngine):
+            return rows, source.database.execute(f"SELECT * FROM rows ORDER BY {ORDER}").to_arrow_table().to_pandas()
+        [path] = engine.write({folder / "rows.parquet": (0, rows.num_sessions)})
+        return rows, pd.read_parquet(path)
+
+
+def check_equal(datamodule: PairDataModule, rows: Rows, frame: pd.DataFrame) -> None:
+    """Compare rows with the sessions and pairs of a datamodule after `setup`."""
+    sessions, listens = datamodule.sessions, datamodule.sessions.listens
+    events = frame[~frame.duplicated(["session", "position"])]
+    assert (rows.num_sessions, rows.num_events) == (len(sessions), len(listens.track))
+    for ours, theirs in (
+        (events.session, listens.session),
+        (events.position, sessions.place),
+        (events.following, listens.track),
+        (events.played_ratio.to_numpy(np.float32), listens.played_ratio),
+        (events.timestamp, sessions.timestamp),
+        (events.listener, sessions.listener[listens.session]),
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    paired = frame[frame.previous.notna()]
+    for part, name in enumerate(SPLITS):
+        chosen, pairs = paired[paired.split == part], datamodule.pairs[name]
+        for column in ("session", "listener", "previous", "following"):
+            np.testing.assert_array_equal(chosen[column], getattr(pairs, column))
+        np.testing.assert_array_equal(chosen.played_ratio.to_numpy(np.float32), pairs.played_ratio)
+        np.testing.assert_array_equal(chosen.previous_position, pairs.length - 1 if _is_near(frame) else 0)
+    assert {**datamodule.reading.dropped, **rows.dropped} == datamodule.dropped
+    assert (rows.num_interleaved, rows.num_tied) == (sessions.num_interleaved, sessions.num_tied)
+    assert rows.num_listeners == sessions.listener.max() + 1
+    assert rows.has_clock == sessions.has_clock
+
+
+def _is_near(frame: pd.DataFrame) -> bool:
+    """Whether some pair has another previous track than the first one of its session: not pairing=first."""
+    return bool((frame.previous_position > 0).any())
+
+
+def schema() -> pa.Schema:
+    """The columns of a shard."""
+    types = {"float": pa.float32(), "int8": pa.int8(), "int32": pa.int32(), "int64": pa.int64()}
+    return pa.schema({name: types[kind] for name, kind in ROW.items()})

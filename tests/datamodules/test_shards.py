@@ -1,0 +1,384 @@
+"""Shards: what is read from them is what the source has, and what is damaged is refused in a line."""
+
+import contextlib
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from src.callbacks.exact_resume import EpochCheckpoint, ExactResume, WholeCheckpoints
+from src.catalog import Listens
+from src.datamodules.engines import DuckDBEngine
+from src.datamodules.manifest import MANIFEST, Manifest
+from src.datamodules.pair_datamodule import PairDataModule
+from src.datamodules.shard_datamodule import ShardDataModule
+from src.errors import InputError
+from src.models.pair_ranker import PairRanker
+from tests.conftest import build_datamodule
+from tests.contracts.building import make_ranker
+from tests.datamodules.preparing import schema
+from tests.datamodules.sharding import read_shards, shards_of
+
+Make = Callable[..., PairDataModule]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "first": {"pairing": "first", "split": "session"},
+    "window": {"pairing": "window", "policies": {"self_pairs": "drop", "min_count": 40}},
+    "by pair": {"split": "pair", "pairing": "first"},
+    "new tracks": {"cold_share": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def shards(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of the ring; tests that change them take a copy."""
+    folder = tmp_path_factory.mktemp("shards")
+    shards_of(build_datamodule(ring_logs, folder), folder)
+    read_shards(folder).setup()
+    return folder
+
+
+@pytest.fixture
+def copied(shards: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(shards, tmp_path / "copy", ignore=shutil.ignore_patterns("columns", ".columns*")))
+
+
+def check_same(ours: Any, theirs: Any) -> None:
+    """All arrays of two records are equal."""
+    for field in fields(theirs):
+        left, right = getattr(ours, field.name), getattr(theirs, field.name)
+        if isinstance(right, np.ndarray):
+            np.testing.assert_array_equal(left, right)
+        elif isinstance(right, Listens):
+            check_same(left, right)
+
+
+@pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)
+def test_what_shards_hold_is_what_the_source_has(
+    datamodule_of: Make, ring_logs: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    source = datamodule_of(ring_logs, **changes)
+    source.setup()
+    shards_of(source, tmp_path / "shards")
+    read = read_shards(tmp_path / "shards", history=3)
+    read.setup()
+    for name, pairs in source.pairs.items():
+        check_same(read.pairs[name], pairs)
+    check_same(read.sessions.listens, source.sessions.listens)
+    np.testing.assert_array_equal(read.sessions.timestamp, source.sessions.timestamp)
+    check_same(read.vocabulary, source.vocabulary)
+    assert read.vocabulary.mean_played_ratio == source.vocabulary.mean_played_ratio
+    check_same(read.catalog, source.catalog)
+    np.testing.assert_array_equal(read.new_tracks, source.new_tracks)
+    assert read.digest() == source.digest()
+    assert read.dropped == source.dropped
+    assert read.summary().equals(source.summary())
+    if changes.get("split") != "pair":
+        assert read.seen_until_ms == source.seen_until_ms
+
+
+def test_only_shards_end_in_parquet_and_nothing_else_is_left(shards: Path) -> None:
+    names = {path.name for path in shards.iterdir()}
+    parquet = {name for name in names if name.endswith(".parquet")}
+    assert parquet == {f"pairs-{n:05d}.parquet" for n in range(7)}
+    assert names - parquet == {MANIFEST, "vocabulary.json", "columns", ".columns.lock"}
+    assert all(pq.read_schema(shards / name).equals(schema()) for name in parquet)
+    manifest = Manifest.read(shards)
+    assert sum(shard.rows for shard in manifest.shards) == manifest.counts["rows"] == 3200
+    assert manifest.pairs == {"train": 2240, "val": 280, "test": 280}
+    for shard in manifest.shards:
+        sessions = pq.read_table(shards / shard.file)["session"].to_numpy()
+        assert (np.bincount(sessions - sessions[0]) == 8).all()  # whole sessions
+
+
+def test_the_same_source_gives_the_same_shards(
+    ring_logs: Path, datamodule_of: Make, shards: Path, tmp_path: Path
+) -> None:
+    manifest, _ = shards_of(datamodule_of(ring_logs), tmp_path / "again")
+    assert manifest.digest == Manifest.read(shards).digest
+
+
+# --- after a kill -----------------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):  # noqa: N818
+    """Stands for a kill."""
+
+
+def test_a_run_that_was_killed_keeps_its_whole_shards(
+    ring_logs: Path, datamodule_of: Make, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, write = tmp_path / "killed", DuckDBEngine.write
+
+    def killed(self: DuckDBEngine, missing: Any) -> Any:
+        for number, path in enumerate(write(self, missing)):
+            if number == 4:
+                path.rename(path.with_name(f".7.partial.{path.name}"))  # half-written
+                raise Killed
+            yield path
+
+    monkeypatch.setattr(DuckDBEngine, "write", killed)
+    with pytest.raises(Killed):
+        shards_of(datamodule_of(ring_logs), folder)
+    monkeypatch.setattr(DuckDBEngine, "write", write)
+    with pytest.raises(InputError, match=r"has no manifest.json, which prepare.py writes last"):
+        read_shards(folder).setup()
+    torn = folder / "pairs-00001.parquet"
+    torn.write_bytes(torn.read_bytes()[:-9])
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("pairs-*.parquet")}
+    manifest, num_kept = shards_of(datamodule_of(ring_logs), folder)
+    assert num_kept == 3
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("pairs-*.parquet")}
+    assert {name for name, when in before.items() if after[name] == when} == {
+        f"pairs-0000{n}.parquet" for n in (0, 2, 3)
+    }
+    assert manifest.digest == Manifest.read(shards).digest
+    assert not list(folder.glob(".*partial*"))
+
+
+def test_shards_of_other_settings_are_not_kept(ring_logs: Path, datamodule_of: Make, tmp_path: Path) -> None:
+    _, num_kept = shards_of(datamodule_of(ring_logs), tmp_path)
+    record = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).unlink()
+    progress = {"version": 1, "settings": "another", "rows": [], "sum": [], "shards": record["shards"]}
+    (tmp_path / "progress.json").write_text(json.dumps(progress))
+    _, again = shards_of(datamodule_of(ring_logs), tmp_path)
+    assert num_kept == again == 0
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def missing(folder: Path) -> None:
+    (folder / "pairs-00002.parquet").unlink()
+
+
+def truncated(folder: Path) -> None:
+    path = folder / "pairs-00002.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def changed(folder: Path) -> None:
+    path = folder / "pairs-00002.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def swap(folder: Path, write: Callable[[Path], None]) -> None:
+    """Another file, and a manifest that says that it is right."""
+    from src.datamodules.engines import sha256
+
+    path, record = folder / "pairs-00002.parquet", json.loads((folder / MANIFEST).read_text())
+    write(path)
+    record["shards"][2] |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    manifest = Manifest(**{**record, "shards": []})
+    from src.datamodules.manifest import Shard
+
+    shards = [Shard(**shard) for shard in record["shards"]]
+    record["digest"] = manifest.digest_of(shards, record["vocabulary"])
+    (folder / MANIFEST).write_text(json.dumps(record))
+
+
+def no_parquet(folder: Path) -> None:
+    def write(path: Path) -> None:
+        path.write_text("nothing")
+
+    swap(folder, write)
+
+
+def other_schema(folder: Path) -> None:
+    def write(path: Path) -> None:
+        table = pq.read_table(path)
+        pq.write_table(table.drop_columns(["listener"]).append_column("user", table["listener"]), path)
+
+    swap(folder, write)
+
+
+def fewer_rows(folder: Path) -> None:
+    swap(folder, lambda path: pq.write_table(pq.read_table(path).slice(0, 8), path))
+
+
+def other_version(folder: Path) -> None:
+    record = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**record, "version": 99}))
+
+
+def torn_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:300])
+
+
+def another_shard_listed(folder: Path) -> None:
+    record = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**record, "shards": record["shards"][:-1]}))
+
+
+def other_vocabulary(folder: Path) -> None:
+    path = folder / "vocabulary.json"
+    path.write_text(path.read_text().replace("Title 1", "Title one"))
+
+
+DAMAGE = {
+    missing: r"shard .*pairs-00002.parquet is missing; copy it again",
+    truncated: r"pairs-00002.parquet has [\d,]+ bytes, and the manifest says [\d,]+; copy it again",
+    changed: r"pairs-00002.parquet has another digest than the manifest says; copy it again",
+    no_parquet: r"pairs-00002.parquet is no Parquet file",
+    other_schema: r"has another schema: listener is missing, user is int64; prepare the data again",
+    fewer_rows: r"pairs-00002.parquet has 8 rows, and the manifest says 464",
+    other_version: r"manifest.json has version 99 of shards, not 1; run prepare.py again",
+    torn_manifest: r"manifest.json is damaged",
+    another_shard_listed: r"manifest.json is damaged",
+    other_vocabulary: r"vocabulary.json has another digest than the manifest says",
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.items(), ids=[damage.__name__ for damage in DAMAGE])
+def test_what_is_damaged_is_refused_in_a_line(copied: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(copied)
+    with pytest.raises(InputError, match=message):
+        read_shards(copied).setup()
+    assert not (copied / "columns").exists()
+    assert not list(copied.glob(".*partial*"))
+
+
+def test_a_shard_that_changes_after_its_columns_were_written_is_noticed(shards: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(shards, tmp_path / "copy"))
+    read_shards(folder).setup()
+    changed(folder)
+    with pytest.raises(InputError, match="has another digest"):
+        read_shards(folder).setup()
+
+
+def test_columns_are_written_once(copied: Path) -> None:
+    read_shards(copied).setup()
+    before = (copied / "columns" / "event-track.bin").stat().st_mtime_ns
+    read_shards(copied).setup()
+    assert (copied / "columns" / "event-track.bin").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": "playlists"}, "recipe=playlists is not the recipe of these shards, shares: leave recipe= out"),
+        ({"window": 0}, "datamodule.window must be a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"path": "/nowhere"}, "datamodule.path=/nowhere has no manifest.json"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(shards: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_shards(shards, **changes).setup()
+
+
+def test_a_baseline_may_have_its_own_recipe(shards: Path) -> None:
+    read_shards(shards, recipe="counting").setup()
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    ring_logs: Path, datamodule_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: DuckDBEngine, __: str, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(DuckDBEngine, "_copy", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        shards_of(datamodule_of(ring_logs), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"progress.json"}
+
+
+def test_the_error_of_a_full_disk_in_duckdb_is_one_of_the_disk(
+    ring_logs: Path, datamodule_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: DuckDBEngine, __: str, ___: str) -> None:
+        raise duckdb.IOException("IO Error: Could not write file: No space left on device")
+
+    monkeypatch.setattr(DuckDBEngine, "table", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        shards_of(datamodule_of(ring_logs), tmp_path)
+    assert error.value.errno == errno.ENOSPC
+
+
+def test_a_source_with_too_few_sessions_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plays.csv"
+    path.write_text("user,time,track\n1,1000000000,1\n1,1000000010,2\n")
+    columns = {"user": "user", "timestamp": "time", "track": "track"}
+    datamodule = build_datamodule(path, tmp_path, source="table", columns=columns)
+    with pytest.raises(InputError, match=r"no pairs left for .*: 1 sessions with 1 pairs in .* are too few"):
+        shards_of(datamodule, tmp_path / "shards")
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+class Fitted(NamedTuple):
+    """Weights and metrics at the end."""
+
+    weights: dict[str, torch.Tensor]
+    metrics: dict[str, float]
+
+
+def fitted(datamodule: PairDataModule, folder: Path, *, stop_at: int | None = None, resume: bool = False) -> Fitted:
+    """Train a small head for two epochs, or until a step, with a checkpoint after every batch."""
+    from pytorch_lightning import Callback, Trainer
+
+    class Stop(Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+            if trainer.global_step == stop_at:
+                raise Killed
+
+    ranker = make_ranker("convex", datamodule.vocabulary, "session")
+    assert isinstance(ranker, PairRanker)
+    last = folder / "last.ckpt"
+    trainer = Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=[ExactResume(seed=1), EpochCheckpoint(path=str(last), every_s=1e-9), Stop()],
+        plugins=[WholeCheckpoints()],
+    )
+    with contextlib.suppress(*[Killed] * (stop_at is not None)):
+        trainer.fit(ranker, datamodule, ckpt_path=last if resume else None, weights_only=True)
+    weights = {name: value.clone() for name, value in ranker.state_dict().items()}
+    return Fitted(weights, {name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def check_equal(ours: Fitted, theirs: Fitted) -> None:
+    assert ours.metrics == theirs.metrics
+    assert {"train/loss", "val/loss"} <= ours.metrics.keys()
+    for name, value in theirs.weights.items():
+        assert torch.equal(ours.weights[name], value), name
+
+
+def windowed(shards: Path, window: int = 10**6) -> ShardDataModule:
+    datamodule = read_shards(shards, history=5, window=window, batch_size=100)
+    datamodule.setup()
+    return datamodule
+
+
+def test_training_from_shards_gives_the_weights_of_training_from_the_source(
+    datamodule_of: Make, ring_logs: Path, shards: Path, tmp_path: Path
+) -> None:
+    source = datamodule_of(ring_logs, history=5, batch_size=100)
+    source.setup()
+    check_equal(fitted(windowed(shards), tmp_path / "a"), fitted(source, tmp_path / "b"))
+
+
+@pytest.mark.parametrize("stop_at", [5, 30])
+def test_resuming_in_the_middle_of_an_epoch_equals_never_stopping(shards: Path, tmp_path: Path, stop_at: int) -> None:
+    whole = fitted(windowed(shards, 700), tmp_path / "whole")
+    fitted(windowed(shards, 700), tmp_path / "stopped", stop_at=stop_at)
+    check_equal(fitted(windowed(shards, 700), tmp_path / "stopped", resume=True), whole)

@@ -1,0 +1,102 @@
+"""Spark gives the rows that arrays give. Skipped where pyspark or Java is missing; `make spark` installs pyspark."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from src.datamodules.manifest import Manifest
+from src.datamodules.pair_datamodule import PairDataModule
+from src.datamodules.shard_writer import Preparation, write_shards
+from src.datamodules.spark_engine import SparkEngine, check_spark
+from src.errors import InputError
+from tests.conftest import build_datamodule
+from tests.datamodules.preparing import SETTINGS, check_equal, rows_of, schema, write_quirks
+from tests.datamodules.sharding import read_shards, shards_of
+
+Make = Callable[..., PairDataModule]
+GIVEN: dict[str, Any] = {
+    "master": "local[2]",
+    "driver_memory": "1g",
+    "executor_memory": "1g",
+    "partitions": 2,
+    "conf": {"spark.ui.enabled": "false", "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false"},
+}
+
+
+@pytest.fixture
+def engine() -> SparkEngine:
+    try:
+        check_spark()
+    except InputError as error:
+        pytest.skip(str(error))
+    return SparkEngine(**GIVEN)
+
+
+@pytest.mark.parametrize("name", ["usual", "window", "at random", "by pair", "new tracks"])
+def test_the_rows_of_a_log_with_every_quirk_are_those_of_arrays(
+    engine: SparkEngine,
+    datamodule_of: Make,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    datamodule = datamodule_of(write_quirks(tmp_path / "logs"), **SETTINGS[name])
+    datamodule.setup()
+    check_equal(datamodule, *rows_of(datamodule, engine, tmp_path / "rows"))
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "changes"),
+    [
+        ("botify", "botify-2023", {"pairing": "first"}),
+        ("situnes", "situnes", {}),
+        ("yes", "yes-small", {"split": "auto"}),
+        ("polimi", "polimi-2018", {"split": "auto", "pairing": "window"}),
+    ],
+)
+def test_the_rows_of_the_real_sets_are_those_of_arrays(
+    engine: SparkEngine, real_data: Path, tmp_path: Path, source: str, name: str, changes: dict[str, Any]
+) -> None:
+    datamodule = build_datamodule(real_data / name, tmp_path, source=source, **changes)
+    datamodule.setup()
+    check_equal(datamodule, *rows_of(datamodule, engine, tmp_path / "rows"))
+
+
+def test_shards_of_spark_hold_what_those_of_duckdb_hold(
+    engine: SparkEngine, ring_logs: Path, datamodule_of: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "spark").mkdir()
+    what = Preparation(recipe="shares", context="last", batch_size=64, source={}, shard_rows=500)
+    manifest, _ = write_shards(datamodule_of(ring_logs), engine, what, tmp_path / "spark")
+    shards_of(datamodule_of(ring_logs), tmp_path / "duckdb")
+    assert {path.name for path in (tmp_path / "spark").iterdir()} == {
+        path.name for path in (tmp_path / "duckdb").iterdir()
+    }
+    assert Manifest.read(tmp_path / "spark").engine == "spark"
+    for shard in manifest.shards:
+        ours, theirs = (pq.read_table(tmp_path / engine / shard.file) for engine in ("spark", "duckdb"))
+        assert ours.schema.equals(schema())
+        assert ours.equals(theirs)
+    read = read_shards(tmp_path / "spark")
+    read.setup()
+
+
+def test_without_java_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(
+        InputError, match="engine=spark needs Java 17 or newer, and there is no java; on Debian: apt-get"
+    ):
+        check_spark()
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    with pytest.raises(InputError, match="JAVA_HOME=/nowhere has none"):
+        check_spark()
+
+
+def test_without_pyspark_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(InputError, match='engine=spark needs pyspark, which is not installed: pip install "pyspark'):
+        SparkEngine(**GIVEN)
