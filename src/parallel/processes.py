@@ -237,7 +237,7 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, is_job: bo
 
 
 def _started_by_others(count: int) -> Processes:
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch's stubs leave it out
 
     index = int(os.environ["RANK"])
     is_server = index == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -257,7 +257,7 @@ def _started_by_others(count: int) -> Processes:
 def _started_here(count: int) -> Processes:
     """Start the other processes with the environment that torchrun would give them."""
     import torch
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch's stubs leave it out
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=_FOREVER)
     num_threads = os.environ.get("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))

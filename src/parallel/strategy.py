@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import torch.distributed as dist
-from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 

@@ -151,7 +151,7 @@ def test_processes_take_the_steps_of_one(group: Group, scorer: Any, loss: str, c
         lambda index: trained(models[index], BatchShare(index=index, count=size, groups=models[index].loss.groups))
     )
     for name, weights in alone.items():
-        torch.testing.assert_close(together[0][name], weights, rtol=2e-4, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(together[0][name], weights, rtol=2e-4, atol=2e-5, msg=f"{name} differs")
         for other in together[1:]:
             assert torch.equal(other[name], together[0][name]), name
 
@@ -163,7 +163,7 @@ def test_what_a_step_sends_does_not_grow_with_the_catalogue(group: Group) -> Non
         def work(index: int) -> int:
             table, scale = nn.Embedding(num_rows, width, sparse=True), nn.Parameter(torch.ones(()))
             (table(rows[index]).sum() * scale).backward()
-            return exchange.exchange_gradients([table.weight, scale])
+            return exchange.exchange_gradients([*table.parameters(), scale])
 
         return group.run(work)
 
