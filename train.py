@@ -24,6 +24,8 @@ from src.tracking.previous_runs import folder_of, join_sweep, same_runs
 
 if TYPE_CHECKING:
     from src.datamodules.pair_datamodule import PairDataModule
+    from src.models.contracts import Loss
+    from src.parallel.processes import Processes
     from src.runs.resume import PreviousRun
 
 
@@ -44,15 +46,42 @@ def train(config: DictConfig) -> float:
     """
     if config.add is not None or config.catalogue is not None:
         return _add(config)
-    from src.runs.folder import lock_folder, refuse_used_folder, short_run_name
-    from src.runs.resume import run_to_resume
+    from src.parallel.processes import processes_of
 
     clock = PhaseClock() if _is_job() else PhaseClock.of_process()
     silence_libraries()
-    with quick_imports():
-        setup, named = _check_before_data(config)
-    clock.end("start")
-    datamodule = _data(config)
+    _check_devices(config)
+    devices, num_machines = config.trainer.devices, config.trainer.get("num_nodes", 1)
+    is_shared = config.trainer.get("strategy") is not None
+    with processes_of(devices=devices, num_machines=num_machines, is_shared=is_shared, is_job=_is_job()) as processes:
+        if not processes.is_first:
+            config.merge_with({"run_dir": processes.new_folder(), "resume": None, "logger": None})
+        with quick_imports():
+            setup, named = _check_before_data(config)
+        clock.end("start")
+        return _train(config, setup, named, clock, processes)
+
+
+def _check_devices(config: DictConfig) -> None:
+    from src.errors import check_number
+
+    trainer = config.trainer
+    if trainer.get("strategy") is None:
+        hint = "trainer=ddp trains in several processes"
+        check_number("trainer.devices", trainer.devices, whole=True, least=1, most=1, hint=hint)
+    else:
+        check_number("trainer.num_nodes", trainer.num_nodes, whole=True, least=1)
+        least, hint = 2 if trainer.num_nodes == 1 else 1, "leave out trainer=ddp for one process"
+        check_number("trainer.devices", trainer.devices, whole=True, least=least, hint=hint)
+
+
+def _train(
+    config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock, processes: "Processes"
+) -> float:
+    from src.runs.folder import lock_folder, refuse_used_folder, short_run_name
+    from src.runs.resume import run_to_resume
+
+    datamodule = _data(config, processes)
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
     previous = run_to_resume(named, same, data=Path(datamodule.path), data_digest=datamodule.digest())
     if previous:
@@ -65,7 +94,7 @@ def train(config: DictConfig) -> float:
     else:
         refuse_used_folder(Path(config.run_dir))
     with lock_folder(Path(config.run_dir), is_resumed=previous is not None):
-        return _run(config, datamodule, previous, setup, clock)
+        return _run(config, datamodule, previous, setup, clock, processes)
 
 
 def _add(config: DictConfig) -> float:
@@ -132,24 +161,43 @@ def _check_settings(config: DictConfig) -> None:
     from src.evaluation.direction import check_monitor_mode
 
     trainer = config.trainer
-    check_number("trainer.devices", trainer.devices, whole=True, least=1, most=1, hint="runs use one device")
     check_number("trainer.max_epochs", trainer.max_epochs, whole=True, least=1)
     for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         if name in trainer:
             hint = "a run is trained, validated and tested"
             check_number(f"trainer.{name}", trainer[name], above=0, hint=hint)
-    instantiate(config.ranker, _convert_="all")(vocabulary=example_vocabulary(names_of_attributes(config.datamodule)))
+    ranker = instantiate(config.ranker, _convert_="all")(
+        vocabulary=example_vocabulary(names_of_attributes(config.datamodule))
+    )
+    if trainer.get("strategy") is not None:
+        _check_shared(config, ranker.loss)
     check_monitor_mode(config.monitor.metric, config.monitor.mode)
 
 
-def _data(config: DictConfig) -> "PairDataModule":
+def _check_shared(config: DictConfig, loss: "Loss | None") -> None:
+    """Refuse what several processes cannot train together."""
+    from src.errors import InputError, check_number
+
+    count, batch_size = config.trainer.devices * config.trainer.num_nodes, config.datamodule.batch_size
+    check_number("batch_size", batch_size, whole=True, least=1)
+    if loss is None:
+        raise InputError("trainer=ddp divides the pairs of a batch, and a baseline reads no batches; leave it out")
+    if count > (groups := loss.groups(batch_size)):
+        raise InputError(
+            f"trainer=ddp has {count} processes, and this loss compares the {batch_size:,} pairs of a batch in "
+            f"{groups} part{'s' * (groups > 1)}, which cannot be divided; use "
+            f"loss.candidates={max(2, batch_size // count)}, or a larger datamodule.batch_size"
+        )
+
+
+def _data(config: DictConfig, processes: "Processes") -> "PairDataModule":
     from hydra.utils import instantiate
 
     folder = Path(str(config.datamodule.path))
     already_there = set(folder.glob("*")) if folder.is_dir() else set()
     with console.status("preparing"):
         datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
-    datamodule.prepare_data()
+    processes.once_per_machine("files", datamodule.prepare_data)
     if config.datamodule.prepare is not None and Path(datamodule.path) != folder:
         done = "read from" if Path(datamodule.path) in already_there else "written to"
         console.print(f"simulated    logs {done} {datamodule.path}", soft_wrap=True, markup=False)
@@ -159,7 +207,12 @@ def _data(config: DictConfig) -> "PairDataModule":
 
 
 def _run(
-    config: DictConfig, datamodule: "PairDataModule", previous: "PreviousRun | None", setup: str, clock: PhaseClock
+    config: DictConfig,
+    datamodule: "PairDataModule",
+    previous: "PreviousRun | None",
+    setup: str,
+    clock: PhaseClock,
+    processes: "Processes",
 ) -> float:
     from hydra.utils import instantiate
     from pytorch_lightning import Trainer, seed_everything
@@ -167,6 +220,7 @@ def _run(
 
     from src.callbacks.assembly import build_callbacks
     from src.callbacks.context import RunContext
+    from src.datamodules.batch_share import BatchShare
     from src.evaluation.online import TIME
     from src.runs.beginning import record_beginning
     from src.tracking.store import runs_page
@@ -184,15 +238,19 @@ def _run(
     chosen = instantiate(config.callbacks, _convert_="all")
     callbacks = build_callbacks(chosen, context, monitor=config.monitor.metric, trial=config.trial)
     clock.end("data")
-    run_id = previous.record.mlflow_run_id if previous else None
-    trainer: Trainer = instantiate(
-        config.trainer,
-        callbacks=callbacks,
-        logger=build_logger(config, run_id) or False,
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        _convert_="all",
-    )
+    run_id, checkpoint = (previous.record.mlflow_run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
+    if processes.count > 1:
+        datamodule.batch_share = BatchShare(index=processes.index, count=processes.count, groups=model.loss.groups)
+        processes.check_same("data", data_digest)
+        checkpoint = processes.decide("checkpoint", lambda: checkpoint and str(checkpoint))
+        processes.wait_for_all()
+    parts = {
+        "callbacks": callbacks,
+        "logger": build_logger(config, run_id) or False,
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+    }
+    trainer: Trainer = instantiate(config.trainer, **parts, _convert_="all")
     if logger := run_logger(trainer):
         source = hydra.runtime.choices["datamodule"].removesuffix("_playlists")
         start_run(logger, config, setup=setup, source=source, data_digest=data_digest)
@@ -206,7 +264,12 @@ def _run(
     )
     clock.end("tracking")
 
-    trainer.fit(model, datamodule, ckpt_path=previous.checkpoint if previous else None, weights_only=True)
+    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
+    processes.leave()
+    if not processes.is_first:
+        return float("nan")
+    if processes.count > 1:
+        trainer = instantiate(config.trainer, **parts, devices=1, num_nodes=1, strategy="auto", _convert_="all")
     if context.is_pruned():  # its test and its recommendations are not needed
         if logger:
             end_pruned(logger)

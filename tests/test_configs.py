@@ -1,6 +1,7 @@
 """Every config composes and builds; what each promises stands in it."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,12 @@ def test_a_token_never_enters_the_record_of_a_run(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SEGUE_TOKEN", "a secret")
     for source in (*SOURCES, "simulated"):
         assert "a secret" not in OmegaConf.to_yaml(composed(f"datamodule={source}").datamodule, resolve=True)
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm", "ray"])
+def test_a_sweep_can_be_given_to_every_launcher_that_is_installed(launcher: str) -> None:
+    plugin = f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher"
+    if find_spec("hydra_plugins") is None or find_spec(plugin) is None:
+        pytest.skip(f"{plugin} is not installed; pip install -e '.[slurm,ray]'")
+    config = composed(f"hydra/launcher={launcher}")
+    assert config.hydra.launcher._target_.startswith(plugin)

@@ -64,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sweeps",
         "describing",
     },
+    "parallel": {"errors", "terminal", "sweeps"},
     "additions": NOUNS | {"runs", "models", "datamodules", "tracking"},
 }
 OF_MODELS_FOR_DATA = "src.models.contracts"

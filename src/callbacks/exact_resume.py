@@ -84,17 +84,23 @@ class ExactResume(Callback):
                 trainer.should_stop = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Seed the random numbers of the epoch. Not earlier, because building the batches of a new run draws some."""
+        """Seed the random numbers of the epoch. Not earlier, because building the batches of a new run draws some.
+
+        Each process has its own ones where several train a run.
+        """
         if (state := self._before.pop("random", None)) is not None:  # in the middle of an epoch
             torch.set_rng_state(state.cpu())
             if of_cuda := self._before.pop("random_cuda", None):
                 torch.cuda.set_rng_state_all([one.cpu() for one in of_cuda])
         elif batch_idx == 0:
-            torch.manual_seed(int(np.random.SeedSequence([self._seed, trainer.current_epoch]).generate_state(1)[0]))
+            entropy = [self._seed, trainer.current_epoch, *[trainer.global_rank] * (trainer.global_rank > 0)]
+            torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 
 class EpochCheckpoint(Callback):
     """Writes `last.ckpt` also in the middle of long epochs, so that a run that was stopped there does not repeat them.
+
+    Several processes that train a run do not: each has random numbers of its own, and the file has those of the first.
 
     Args:
         path: where.
@@ -118,7 +124,8 @@ class EpochCheckpoint(Callback):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Write it if it is time, and the epoch is not over: then another callback writes it."""
-        if not trainer.is_last_batch and time.monotonic() - self._written >= self._every_s:
+        is_alone = trainer.world_size == 1
+        if is_alone and not trainer.is_last_batch and time.monotonic() - self._written >= self._every_s:
             trainer.save_checkpoint(self._path)
             self._written = time.monotonic()
 

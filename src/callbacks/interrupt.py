@@ -17,7 +17,8 @@ from src.tracking.training_run import run_logger
 class Interrupt(Callback):
     """The first Ctrl-C ends training after the current batch; validation, test and export still follow.
 
-    A second Ctrl-C stops immediately. In a multirun the first one does, and ends all jobs.
+    A second Ctrl-C stops immediately. In a multirun the first one does, and ends all jobs; so does it where several
+    processes train a run, which would otherwise wait for each other.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,9 @@ class Interrupt(Callback):
         """Handle SIGINT, where this thread may."""
         in_multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
         if in_multirun or threading.current_thread() is not threading.main_thread():
+            return
+        if trainer.world_size > 1:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lightning's would wait for the other processes
             return
 
         def stop(_: int, __: FrameType | None) -> None:

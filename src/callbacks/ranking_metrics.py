@@ -17,6 +17,8 @@ from src.datamodules.pairs import Pairs, slices
 from src.errors import InputError, check_number
 from src.evaluation import ranking
 from src.evaluation.online import VAL_TIME
+from src.models.contracts import OnBlock
+from src.models.exchange import by_parts
 from src.models.retrieval.sparse import mean_ranks
 from src.recommendations import check_k
 from src.runs.atomic import write_whole
@@ -113,8 +115,19 @@ class RankingMetrics(Callback):
 
     def _rank(self, pl_module: LightningModule, queries: Pairs, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
         with torch.inference_mode(), progress(f"ranking {stage} queries", len(queries)) as advance:
-            ranks = ranker_of(pl_module).ranks(self._context.datamodule.histories(queries), queries.following, advance)
+            ranks = self._ranks(pl_module, queries, advance)
         return ranks, ranking.accuracy(ranks)
+
+    def _ranks(
+        self, pl_module: LightningModule, queries: Pairs, on_block: OnBlock, among: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Rank the queries; processes that train together rank some each."""
+        ranker, histories = ranker_of(pl_module), self._context.datamodule.histories(queries)
+
+        def ranks_of(first: int, end: int) -> np.ndarray:
+            return ranker.ranks(histories.part(first, end), queries.following[first:end], on_block, among=among)
+
+        return by_parts(ranks_of, len(queries))
 
     def _by_newness(self, pl_module: LightningModule, queries: Pairs, ranks: np.ndarray) -> pd.DataFrame:
         """The metrics of queries with and without new tracks; no columns where no query has a new track."""
@@ -124,8 +137,7 @@ class RankingMetrics(Callback):
             return pd.DataFrame(index=range(len(queries)))
         of_new = queries.where(next_is_new)
         with torch.inference_mode():
-            histories = self._context.datamodule.histories(of_new)
-            among = ranker_of(pl_module).ranks(histories, of_new.following, lambda _: None, among=is_new)
+            among = self._ranks(pl_module, of_new, lambda _: None, among=is_new)
         return ranking.by_newness(ranks, among, previous_is_new=previous_is_new, next_is_new=next_is_new)
 
     def _sizes_of_groups(self, by_newness: pd.DataFrame) -> dict[str, float]:

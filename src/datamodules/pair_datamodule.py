@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.catalog import Catalog, Listens, Vocabulary
+from src.datamodules.batch_share import BatchShare
 from src.datamodules.longest_plays import longest_plays, shares_of_longest
 from src.datamodules.new_tracks import check_cold_settings, hidden_tracks
 from src.datamodules.order import epoch_order, in_batches
@@ -78,6 +79,7 @@ class BatchSampler(Sampler[Tensor]):
         seed: seed of the order; None for no shuffling.
         shards: number of pairs of each shard; see `epoch_order` for this and the next.
         window: number of pairs that are shuffled together; None for all.
+        share: which pairs of each batch are yielded; None for all.
     """
 
     def __init__(
@@ -88,8 +90,10 @@ class BatchSampler(Sampler[Tensor]):
         seed: int | None = None,
         shards: Sequence[int] = (),
         window: int | None = None,
+        share: BatchShare | None = None,
     ) -> None:
         self.num_pairs, self.batch_size, self.seed = num_pairs, batch_size, seed
+        self.share = share
         self._shards, self._window = shards, window
         self.epoch = 0
         self.num_yielded = self._first = 0
@@ -125,7 +129,7 @@ class BatchSampler(Sampler[Tensor]):
         for number, batch in enumerate(order):
             if number >= first:
                 self.num_yielded = number + 1
-                yield batch
+                yield batch if self.share is None else batch[self.share(len(batch))]
 
 
 class PairLoader(DataLoader[PairBatch]):
@@ -188,7 +192,8 @@ class PairDataModule(LightningDataModule):
 
     `prepared_by` is `prepare`. `prepare_data` and `setup` set `path`, `reading` (what was read), `catalog`, `sessions`,
     `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
-    but training does not, because it is hidden or is first heard in validation or test.
+    but training does not, because it is hidden or is first heard in validation or test. `batch_share` says which pairs
+    of a training batch this process has, where several train together.
     """
 
     reading: Reading
@@ -201,6 +206,8 @@ class PairDataModule(LightningDataModule):
     _part_of_session: Int8[np.ndarray, "S"]
     _shards: Sequence[int] = ()
     _shuffled_together: int | None = None  # all
+
+    batch_share: BatchShare | None = None
 
     def __init__(
         self,
@@ -557,7 +564,7 @@ class PairDataModule(LightningDataModule):
         Returns:
             Batches in an order that depends on the seed and the epoch.
         """
-        return self._loader("train", self._seed)
+        return self._loader("train", self._seed, self.batch_share)
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
         """Build the loader of the validation pairs.
@@ -575,7 +582,7 @@ class PairDataModule(LightningDataModule):
         """
         return self._loader("test", None)
 
-    def _loader(self, name: str, seed: int | None) -> DataLoader[PairBatch]:
+    def _loader(self, name: str, seed: int | None, share: BatchShare | None = None) -> DataLoader[PairBatch]:
         pairs = self.pairs[name]
         kind = DataLoader if seed is None else PairLoader
         return kind(
@@ -588,6 +595,7 @@ class PairDataModule(LightningDataModule):
                 seed=seed,
                 shards=self._shards,
                 window=self._shuffled_together,
+                share=share,
             ),
             pin_memory=torch.cuda.is_available(),
         )

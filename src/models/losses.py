@@ -50,6 +50,14 @@ class MSELoss(nn.Module):
         error = context.score(scorer, batch) - batch.played_ratio.nan_to_num()
         return _mean_where_known(error**2, batch.played_ratio)
 
+    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:  # noqa: ARG002 - all pairs count alike
+        """Number of pairs whose share is known."""
+        return _num_known(batch.played_ratio)
+
+    def groups(self, num_pairs: int) -> int:
+        """Every pair has a loss of its own."""
+        return num_pairs
+
     def predict(
         self,
         score: Float[Tensor, "B"],
@@ -123,6 +131,14 @@ class BCELoss(nn.Module):
         each = F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior
         return _mean_where_known(each, batch.played_ratio)
 
+    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:  # noqa: ARG002 - all pairs count alike
+        """Number of pairs whose share is known."""
+        return _num_known(batch.played_ratio)
+
+    def groups(self, num_pairs: int) -> int:
+        """Every pair has a loss of its own."""
+        return num_pairs
+
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """`sigmoid(scale·score + bias + bias of the listener)`, averaged over the posterior of that bias.
 
@@ -191,14 +207,19 @@ class SoftmaxLoss(nn.Module):
 
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Weighted mean over the pairs."""
-        weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
-        if context.repeats.penalty() == math.inf:
-            weight = weight * ~heard_before(batch.history, batch.following)
+        weight = _weights(batch, context)
         weight = weight / weight.sum().clamp(min=1e-9)
-        num_parts = -(-len(weight) // (self._candidates or len(weight)))
         columns = (batch.previous, batch.history, batch.history_share, batch.following, weight)
-        parts = zip(*(column.tensor_split(num_parts) for column in columns), strict=True)
+        parts = zip(*(column.tensor_split(self.groups(len(weight))) for column in columns), strict=True)
         return torch.stack([self._sum(scorer, context, *part) for part in parts]).sum()
+
+    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
+        """Sum of the weights of the pairs."""
+        return _weights(batch, context).sum()
+
+    def groups(self, num_pairs: int) -> int:
+        """As few as have at most `candidates` pairs each."""
+        return -(-num_pairs // (self._candidates or num_pairs))
 
     def _sum(
         self,
@@ -355,6 +376,16 @@ def _is_zero(penalty: Tensor | float) -> bool:
     return isinstance(penalty, float) and penalty == 0
 
 
+def _weights(batch: PairBatch, context: Context) -> Float[Tensor, "B"]:
+    weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
+    if context.repeats.penalty() == math.inf:
+        weight = weight * ~heard_before(batch.history, batch.following)
+    return weight
+
+
 def _mean_where_known(value: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:
-    known = ~played_ratio.isnan()
-    return torch.where(known, value, 0.0).sum() / known.sum().clamp(min=1)
+    return torch.where(played_ratio.isnan(), 0.0, value).sum() / _num_known(played_ratio).clamp(min=1)
+
+
+def _num_known(played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:
+    return (~played_ratio.isnan()).sum().to(played_ratio.dtype)

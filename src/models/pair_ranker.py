@@ -19,6 +19,7 @@ from src.errors import InputError, build
 from src.histories import Histories
 from src.models.context import as_number
 from src.models.contracts import Context, Loss, OnBlock, PairBatch, Queries, Scorer
+from src.models.exchange import exchange_gradients, is_shared, part_of_loss
 from src.models.retrieval.approximate import approximate_top_k
 from src.models.retrieval.exact import mean_ranks, top_k
 from src.models.retrieval.heard import ranks_of_vectors
@@ -42,6 +43,8 @@ class PairRanker(LightningModule):
 
     Raises:
         InputError: the scorer, the loss, the optimizer or the scheduler refuses its settings.
+
+    `bytes_sent` counts the bytes of gradients that this process has sent to each process that trains with it.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class PairRanker(LightningModule):
         if not self.loss.compares_candidates:
             self.context.repeats.without_penalty()
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
+        self.bytes_sent = 0
         self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
         self._mean_played_ratio, self._plays = vocabulary.mean_played_ratio, vocabulary.plays
@@ -88,14 +92,32 @@ class PairRanker(LightningModule):
         """Compute the loss of a batch.
 
         Args:
-            batch: the pairs.
+            batch: the pairs; where several processes train together, those of this process, which may be none.
 
         Returns:
-            The loss.
+            The loss, or what this process adds to it.
         """
-        loss = self.loss(self.scorer, batch, self.context)
-        self._trained.append((loss.detach(), len(batch[0])))  # Lightning's own mean takes as long as half a step
+        num_pairs = len(batch.previous)
+        if not is_shared():
+            whole = loss = self.loss(self.scorer, batch, self.context)
+        elif num_pairs:
+            loss, weight = self.loss(self.scorer, batch, self.context), self.loss.weight(batch, self.context)
+            loss, whole, num_pairs = part_of_loss(loss, weight, num_pairs)
+        else:
+            nothing = torch.zeros((), device=self.device, requires_grad=True)
+            loss, whole, num_pairs = part_of_loss(nothing, nothing, 0)
+        self._trained.append((whole.detach(), num_pairs))  # Lightning's own mean takes as long as half a step
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Sum the gradients of all processes that train together.
+
+        Args:
+            optimizer: whose parameters have gradients.
+        """
+        if is_shared():
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            self.bytes_sent += exchange_gradients(parameters)
 
     def on_train_batch_end(self, *_: object) -> None:
         """Log the mean loss of the epoch after its last batch, because callbacks run before `on_train_epoch_end`."""

@@ -33,6 +33,13 @@ from src.terminal.messages import is_interrupt, message, show_error
 Jobs = list[list[str]]
 """Overrides of each job."""
 
+IN_A_MULTIRUN = (
+    "trainer=ddp trains one run in several processes, which a multirun (-m) cannot; leave out -m, or leave out "
+    "trainer=ddp and run several jobs at once with hydra/launcher=joblib"
+)
+
+"""Why `trainer=ddp` is refused."""
+
 VerbTask = Callable[[DictConfig], Any]
 """The function of a verb."""
 
@@ -64,7 +71,12 @@ class Sweep(VerbSweeper):
             hydra_context: Hydra's loaders.
             task_function: the function of the verb.
             config: the config of the command line.
+
+        Raises:
+            InputError: the trainer trains one run in several processes.
         """
+        if OmegaConf.select(config, "trainer.strategy") is not None:
+            raise InputError(IN_A_MULTIRUN)
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context,
@@ -166,13 +178,15 @@ class Sweep(VerbSweeper):
             try:
                 return self.launcher.launch([[*job, *common] for job in jobs], initial_job_idx=first)
             except Exception as error:
-                if not isinstance(error, BrokenProcessPool) and not type(error).__module__.startswith("submitit."):
+                of_launcher = type(error).__module__.startswith(("submitit.", "ray."))
+                if not of_launcher and not isinstance(error, BrokenProcessPool):
                     raise
                 signal = re.search(r"SIG[A-Z]+", str(error))
                 why = signal[0] if signal else next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+                others = "the jobs beside it may still run" if of_launcher else "the jobs beside it were stopped"
                 raise InputError(
-                    f"the process of a job died ({why}), and the jobs beside it were stopped; a possible cause is too "
-                    "little memory; run fewer jobs at once, and add resume=true to run only the missing jobs"
+                    f"the process of a job died ({why}), and {others}; a possible cause is too little memory; run "
+                    "fewer jobs at once, and add resume=true to run only the missing jobs"
                 ) from error
 
     @contextmanager

@@ -7,12 +7,14 @@ import warnings
 def silence_libraries() -> None:
     """Silence what Lightning and MLflow print about themselves on every run; call before they are imported."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)
     # prints a traceback where a store is locked; the run logger reports what a store did not take. A filter, since
     # MLflow sets levels of its own
     logging.getLogger("mlflow.store.db.utils").addFilter(lambda _: False)
     for message in (
         ".*does not have many workers.*",  # batches are cut from tensors, there is nothing for workers to do
         ".*smaller than the logging interval.*",  # metrics are per epoch
+        ".*sync_dist=True.*",  # processes that train together log the same numbers
         ".*LeafSpec.*deprecated.*",  # inside Lightning
     ):
         warnings.filterwarnings("ignore", message=message)

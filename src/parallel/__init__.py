@@ -1,0 +1,1 @@
+"""Training one run in several processes, on one machine or on several."""

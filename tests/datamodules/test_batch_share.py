@@ -1,0 +1,23 @@
+"""The shares of processes: each pair once, and groups whole."""
+
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.datamodules.batch_share import BatchShare
+
+
+@given(num_pairs=st.integers(1, 300), at_most=st.integers(1, 40), count=st.integers(1, 9))
+def test_the_groups_of_the_shares_are_those_of_the_batch(num_pairs: int, at_most: int, count: int) -> None:
+    def groups(num: int) -> int:
+        return -(-num // at_most)
+
+    batch = np.arange(num_pairs)
+    cut = [batch[BatchShare(index=index, count=count, groups=groups)(num_pairs)] for index in range(count)]
+    of_processes = [np.array_split(share, groups(len(share))) for share in cut if len(share)]
+    together = [group.tolist() for share in of_processes for group in share]
+    assert together == [group.tolist() for group in np.array_split(batch, groups(num_pairs))]
+    assert all(one >= other for one, other in pairwise(map(len, [*of_processes, []])))
+    assert max(map(len, of_processes)) - min(map(len, of_processes)) <= 1

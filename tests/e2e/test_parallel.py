@@ -1,0 +1,75 @@
+"""`trainer=ddp`: processes that train one run together."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+
+from tests.conftest import new_store
+from tests.e2e.forks import CHILDREN_TOO
+from tests.e2e.test_resume import words
+from tests.e2e.test_train import FILES, VOLATILE, command, metrics_of, train
+
+RUN = (
+    *("trainer.max_epochs=3", "callbacks.early_stopping=null", "model.dropout=0", "model.track_dropout=0"),
+    *("callbacks.plots=null", "context=session", "logger=mlflow", "loss=bce"),
+)
+
+
+def kill_the_second_process(cwd: Path, *overrides: str) -> str:
+    """kill -9 of the second process after two epochs; what the first one printed."""
+    process = subprocess.Popen(
+        command(*overrides),
+        cwd=cwd,
+        env={**os.environ, **CHILDREN_TOO},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line.startswith("epoch 2/"):
+            name = f"run_name={cwd.name}-two"
+            [second] = [
+                one.pid
+                for one in psutil.process_iter(["cmdline"])
+                if name in (line := " ".join(one.info["cmdline"] or [])) and "segue-processes-" in line
+            ]
+            os.kill(second, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == 2, said
+    return said
+
+
+def test_two_processes_train_the_run_of_one_also_after_one_of_them_died(ring_logs: Path, tmp_path: Path) -> None:
+    new_store(tmp_path)
+    train(tmp_path, *words(ring_logs, *RUN, "hydra.run.dir=one"))
+    two = words(ring_logs, *RUN, "trainer=ddp", "hydra.run.dir=two", f"run_name={tmp_path.name}-two")
+    said = kill_the_second_process(tmp_path, *two)
+    [line] = [line for line in said.splitlines() if "error" in line.lower() or "Traceback" in line]
+    assert line.startswith("error: process 1 of 2 died (SIGKILL; a possible cause is too little memory)")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert [run.info.status for run in client.search_runs(["1"])] == ["FAILED", "FINISHED"]
+
+    done = train(tmp_path, "resume=two", FORKS_FORK_CHILDREN="1")
+    assert "epoch 1/" not in done.stdout
+    assert done.stdout.count("epoch 3/") == 1
+    one, other = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two")
+    assert one.keys() == other.keys()
+    for name in one.keys() - set(VOLATILE):
+        assert other[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), name
+    assert {path.name for path in (tmp_path / "two").iterdir() if path.is_file()} >= FILES
+    [run] = client.search_runs(["1"], filter_string=f"run_name = '{tmp_path.name}-two'")
+    assert run.info.status == "FINISHED"
+    curves = [
+        [point.step for point in client.get_metric_history(metrics["mlflow_run_id"], "train/loss")]
+        for metrics in (one, other)
+    ]
+    assert curves[0] == curves[1]
+    assert not (tmp_path / "outputs").exists()
