@@ -305,7 +305,6 @@ class PairDataModule(LightningDataModule):
             self.reading, self.catalog = source.reading, source.catalog
             sessions = cut_sessions(source, session_gap_minutes=self._session_gap_minutes, policies=self._policies)
         self._assign(sessions)
-        self._summary = self._summarise()
 
     def source(self) -> AbstractContextManager[SourceEvents]:
         """Read the events of the source; `setup` cuts them into sessions.
@@ -390,8 +389,17 @@ class PairDataModule(LightningDataModule):
                 f"no pairs left for {' and '.join(empty)}: {len(sessions)} sessions with {len(pairs)} pairs in "
                 f"{self.path} are too few for split={split}; {self._remedy_of_few()}"
             )
+        self.describe_pairs(hidden)
+
+    def describe_pairs(self, hidden: Bool[np.ndarray, "N"]) -> None:
+        """Set what follows from catalogue, sessions and pairs: `vocabulary`, `new_tracks` and the summary.
+
+        Args:
+            hidden: True for each track that is hidden from training.
+        """
         self.vocabulary = self._vocabulary()
         self.new_tracks = self._new_tracks(hidden)
+        self._summary = self._summarise()
 
     def _remedy_of_few(self) -> str:
         """What to do about too few pairs: name columns that were not found, or add data."""

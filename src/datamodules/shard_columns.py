@@ -5,8 +5,6 @@ P pairs of a split, S sessions, E events.
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from src.datamodules.pairs import Pairs
 from src.datamodules.sessions import Sessions
 from src.datamodules.splits import SPLITS
 from src.errors import InputError
-from src.runs.atomic import write_record
+from src.runs.atomic import write_record, write_whole_folder
 
 _AT_ONCE = 1 << 18
 """Rows that are in memory at once."""
@@ -120,11 +118,9 @@ def _stamp_of(cache: Path) -> dict[str, Any] | None:
 
 
 def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, Any]) -> None:
-    """Write the columns into another folder, then give it its name."""
-    partial = cache.with_name(f".{os.getpid()}.partial.{cache.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    """Write the columns of all shards into a folder."""
+
+    def write(partial: Path) -> None:
         with contextlib.ExitStack() as stack:
             writer = _Writer(partial, stack, manifest)
             for shard in manifest.shards:
@@ -133,10 +129,8 @@ def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, An
                     writer.add(rows)
         writer.check()
         write_record({**stamp, "sizes": writer.sizes}, partial / _RECORD)
-        shutil.rmtree(cache, ignore_errors=True)
-        partial.rename(cache)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    write_whole_folder(cache, write)
 
 
 def _batches(path: Path, shard: Shard) -> Iterator[dict[str, np.ndarray]]:

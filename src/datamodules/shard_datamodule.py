@@ -92,10 +92,8 @@ class ShardDataModule(PairDataModule):
         self.sessions, self.pairs, self._shards = columns.sessions, dict(columns.pairs), columns.shards
         self._part_of_session, self._train, self._by_pair = columns.part, columns.train, manifest.by_pair
         self.reading, self._dropped = Reading(**manifest.reading), dict(manifest.dropped)
-        self.vocabulary = self._vocabulary()
-        self.new_tracks = self._new_tracks(hidden)
         self._manifest = manifest
-        self._summary = self._summarise()
+        self.describe_pairs(hidden)
 
     def _training_listens(self, train: Pairs) -> Listens:
         return self._train if self._train is not None else super()._training_listens(train)

@@ -17,7 +17,7 @@ from src.datamodules.row_steps import Rows, make_rows
 from src.datamodules.shard_vocabulary import write_vocabulary
 from src.datamodules.splits import SPLITS
 from src.errors import InputError
-from src.runs.atomic import write_record
+from src.runs.atomic import remove_partial_files, write_record
 from src.runs.folder import digest
 from src.runs.provenance import provenance
 
@@ -65,8 +65,7 @@ def write_shards(datamodule: PairDataModule, engine: Engine, what: Preparation, 
     """
     staging = folder / _STAGING
     shutil.rmtree(staging, ignore_errors=True)
-    for partial in folder.glob(".*.partial.*"):
-        partial.unlink()
+    remove_partial_files(folder)
     try:
         with datamodule.source() as source:
             rows = make_rows(engine, source, datamodule.rules, staging)

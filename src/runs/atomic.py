@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,25 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole_folder(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a folder of another name, then give it its own. A folder that was there is deleted."""
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        write(partial)
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Delete what a process that was killed has not written to the end. Nobody may be writing into the folder."""
+    for partial in folder.glob(".*.partial.*"):
+        partial.unlink()
 
 
 def _finite(value: Any) -> Any:
