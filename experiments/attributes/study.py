@@ -2,7 +2,7 @@
 
 A tenth of the songs of `yes` is hidden from training. Set-ups of the convex head are chosen on validation queries, then
 the chosen one, the head of tracks and artists and the rivals are trained with several seeds, and the test queries are
-ranked once.
+ranked once. Each piece hides one of three choices of songs.
 Every training is a *piece*: one line of `pieces.csv`. A stopped study continues with the pieces that it does not have,
 and several processes can share the file.
 """
@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,11 +44,19 @@ from src.terminal.quiet import silence_libraries
 HERE = Path(__file__).parent
 RANKS = ROOT / "outputs" / "attributes"
 DATA = ("datamodule=yes", "datamodule.cold_share=0.1", "context=last")
+HIDDEN = (0, 1, 2)
+"""Values of `datamodule.cold_seed`, each of which hides other songs."""
 HEAD = ("model=convex", "model.dim=64")
 EPOCHS = 8
 PARTS = "model.parts=[track,artist,tags]"
+INSTEAD = (PARTS, "model.prior=instead")
+WARMER, WIDER = "loss.temperature=0.2", "model.dim=128"
 SETUPS: Mapping[str, tuple[str, ...]] = {
     "track, artist": (),
+    "track, artist, temperature 0.2": (WARMER,),
+    "track, artist, width 128": (WIDER,),
+    "track, artist, width 128, temperature 0.2": (WIDER, WARMER),
+    "artist, prior, dropout 0.1": ("model.parts=[track,artist]", "model.prior=added", "model.track_dropout=0.1"),
     "tags": (PARTS, "model.prior=null"),
     "tags, dropout 0.2": (PARTS, "model.prior=null", "model.track_dropout=0.2"),
     "tags, renormalised item": (
@@ -59,17 +68,22 @@ SETUPS: Mapping[str, tuple[str, ...]] = {
     "tags, learned factors": (
         PARTS, "model.prior=null", "model.track_dropout=0.2", "model.unknown={query: learned, item: learned}",
     ),
-    "artist, prior, dropout 0.1": ("model.parts=[track,artist]", "model.prior=added", "model.track_dropout=0.1"),
     "tags, prior": (PARTS, "model.prior=added"),
-    "tags, prior, even shares": (
-        "model.parts={track: 0.4, artist: 0.4, tags: 0.2}", "model.alpha=null", "model.prior=added",
-        "model.track_dropout=0.03",
-    ),
-    "tags, prior instead, dropout 0.1": (PARTS, "model.prior=instead", "model.track_dropout=0.1"),
-    "tags, prior, numbers 0.3": (PARTS, "model.prior=added", "model.track_dropout=0.03", "model.dropout=0.3"),
-    "tags, prior, dropout 0.03": (PARTS, "model.prior=added", "model.track_dropout=0.03"),
+    "tags, prior, dropout 0.05": (PARTS, "model.prior=added", "model.track_dropout=0.05"),
     "tags, prior, dropout 0.1": (PARTS, "model.prior=added", "model.track_dropout=0.1"),
-    "tags, prior, dropout 0.2": (PARTS, "model.prior=added", "model.track_dropout=0.2"),
+    "tags, prior, dropout 0.05, temperature 0.2": (PARTS, "model.prior=added", "model.track_dropout=0.05", WARMER),
+    "tags, prior instead, dropout 0.1": (*INSTEAD, "model.track_dropout=0.1"),
+    "tags, prior instead, dropout 0.2": (*INSTEAD, "model.track_dropout=0.2"),
+    "tags, prior instead, dropout 0.1, numbers 0.4": (*INSTEAD, "model.track_dropout=0.1", "model.dropout=0.4"),
+    "tags, prior instead, dropout 0.1, shrinkage 0.2": (*INSTEAD, "model.track_dropout=0.1", "model.shrinkage=0.2"),
+    "tags, prior instead, dropout 0.1, width 128": (*INSTEAD, "model.track_dropout=0.1", WIDER),
+    "tags, prior instead, dropout 0.1, temperature 0.2": (*INSTEAD, "model.track_dropout=0.1", WARMER),
+    "tags, prior instead, dropout 0.1, width 128, temperature 0.2": (
+        *INSTEAD, "model.track_dropout=0.1", WIDER, WARMER,
+    ),
+    "tags, prior instead, dropout 0.1, temperature 0.3": (
+        *INSTEAD, "model.track_dropout=0.1", "loss.temperature=0.3",
+    ),
 }  # fmt: skip
 """Words of `train.py` by the name of the set-up, beside HEAD."""
 LIGHTFM = "LightFM"
@@ -83,7 +97,7 @@ RIVALS: Mapping[str, tuple[str, ...]] = {
 """Words of `train.py` of what knows more of a new track than its plays; LightFM has a Python of its own."""
 ROWS = [*SETUPS, *RIVALS]
 OF_QUERIES = tuple(f"{group}_{metric}" for group in NEWNESS for metric in tables.METRICS)
-COLUMNS = ("part", "setup", "seed", *OF_QUERIES, "shares", "train_s", "commit")
+COLUMNS = ("part", "setup", "hidden", "seed", *OF_QUERIES, "shares", "train_s", "commit")
 
 
 class Ranks(Protocol):
@@ -130,22 +144,22 @@ def config(*words: str) -> Any:
 
 
 @cache
-def the_data() -> PairDataModule:
-    """The radio playlists, with the hidden songs."""
-    datamodule: PairDataModule = instantiate(config(*HEAD).datamodule, _convert_="all")
+def the_data(hidden: int) -> PairDataModule:
+    """The radio playlists without the songs that a value of HIDDEN hides."""
+    of_hidden = config(*HEAD, f"datamodule.cold_seed={hidden}")
+    datamodule: PairDataModule = instantiate(of_hidden.datamodule, _convert_="all")
     datamodule.setup()
     return datamodule
 
 
-def train(setup: str, seed: int) -> tuple[Ranks, str]:
+def train(data: PairDataModule, setup: str, seed: int) -> tuple[Ranks, str]:
     """Train a set-up, as `train.py` does without its callbacks, or a rival.
 
     Returns:
         What ranks, and the shares of the parts of a head as text.
     """
     if setup == LIGHTFM:
-        return fit_lightfm(seed), ""
-    data = the_data()
+        return fit_lightfm(data, seed), ""
     if setup in RIVALS:
         ranker = instantiate(config(*RIVALS[setup], f"seed={seed}").ranker, _convert_="all")(vocabulary=data.vocabulary)
         ranker.on_train_start()  # counts
@@ -166,9 +180,8 @@ def train(setup: str, seed: int) -> tuple[Ranks, str]:
     return ranker.eval(), " ".join(f"{value:.3f}" for value in ranker.scorer.logged().values())
 
 
-def fit_lightfm(seed: int) -> ByVectors:
+def fit_lightfm(data: PairDataModule, seed: int) -> ByVectors:
     """Fit LightFM on the same pairs with the same artists and tags."""
-    data = the_data()
     pairs, catalog, tags = data.pairs["train"], data.catalog, data.catalog.attributes["tags"]
     assert isinstance(tags, Values)
     num = len(catalog)
@@ -198,9 +211,8 @@ def fit_lightfm(seed: int) -> ByVectors:
             return ByVectors(file["queries"], file["items"])
 
 
-def metrics_of(ranker: Ranks, split: str) -> dict[str, np.ndarray]:
+def metrics_of(data: PairDataModule, ranker: Ranks, split: str) -> dict[str, np.ndarray]:
     """One value for each query of a split, NaN outside the group of a metric."""
-    data = the_data()
     pairs = data.pairs[split]
     pairs = pairs.where(pairs.previous != pairs.following)
     previous_is_new, next_is_new = data.new_tracks[pairs.previous], data.new_tracks[pairs.following]
@@ -214,18 +226,18 @@ def metrics_of(ranker: Ranks, split: str) -> dict[str, np.ndarray]:
     return columns
 
 
-def run(part: str, setup: str, seed: int) -> None:
+def run(part: str, setup: str, hidden: int, seed: int) -> None:
     """Train a piece and append its line."""
-    started = time.perf_counter()
-    ranker, shares = train(setup, seed)
+    data, started = the_data(hidden), time.perf_counter()
+    ranker, shares = train(data, setup, seed)
     seconds = time.perf_counter() - started
-    values = metrics_of(ranker, "test" if part == "test" else "val")
+    values = metrics_of(data, ranker, "test" if part == "test" else "val")
     if part == "test":
         RANKS.mkdir(parents=True, exist_ok=True)
-        path = RANKS / f"{tables.name_of(setup)}_{seed}.npz"
+        path = RANKS / f"{tables.name_of(setup)}_{hidden}_{seed}.npz"
         write_whole(path, lambda partial: _save(partial, values))
     means = [f"{np.nanmean(values[name]):.6g}" for name in OF_QUERIES]
-    append([part, setup, str(seed), *means, shares, f"{seconds:.0f}", git_state()["git_commit"][:9]])
+    append([part, setup, str(hidden), str(seed), *means, shares, f"{seconds:.0f}", git_state()["git_commit"][:9]])
 
 
 def _save(path: Path, values: Mapping[str, np.ndarray]) -> None:
@@ -252,16 +264,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("val", "test"), default="val", help="val chooses, test is read once")
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="SETUP", default=ROWS)
+    parser.add_argument("--hidden", type=int, nargs="+", default=HIDDEN, help="datamodule.cold_seed; default: 0 1 2")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="default: 1")
     parser.add_argument("--tables", action="store_true", help="only write the tables of the pieces that are there")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     silence_libraries()
-    for seed in [] if options.tables else options.seeds:
-        for setup in options.only:
-            if (options.part, setup, str(seed)) not in tables.known():
-                run(options.part, setup, seed)
-                print(options.part, setup, seed, tables.known()[options.part, setup, str(seed)], flush=True)
+    pieces = list(product(options.hidden, options.seeds, options.only))
+    for hidden, seed, setup in [] if options.tables else pieces:
+        key = options.part, setup, str(hidden), str(seed)
+        if key not in tables.known():
+            run(options.part, setup, hidden, seed)
+            print(*key, tables.known()[key], flush=True)
     tables.write(HERE, RANKS, list(RIVALS))
 
 

@@ -16,6 +16,7 @@ from src.statistics.holm import holm
 from src.statistics.paired import PairedDifference, QueryScores, paired_difference
 
 PIECES = Path(__file__).parent / "pieces.csv"
+KEY = ("part", "setup", "hidden", "seed")
 METRICS = ("recall_at_10", "recall_at_100", "ndcg_at_10", "ndcg_at_100")
 SHOWN = (
     ("warm_recall_at_10", "warm_ndcg_at_10"),
@@ -35,11 +36,11 @@ LEVEL = 0.95
 
 
 def known() -> dict[tuple[str, ...], dict[str, str]]:
-    """The lines of the file by part, set-up and seed."""
+    """The lines of the file by part, set-up, hidden songs and seed."""
     if not PIECES.exists():
         return {}
     with PIECES.open(encoding="utf-8", newline="") as file:
-        return {(line["part"], line["setup"], line["seed"]): line for line in csv.DictReader(file)}
+        return {tuple(line[name] for name in KEY): line for line in csv.DictReader(file)}
 
 
 def name_of(setup: str) -> str:
@@ -60,7 +61,7 @@ def write(folder: Path, ranks: Path, rivals: Sequence[str]) -> None:
     lines = []
     for part, title in (("val", "Validation, which chooses"), ("test", "Test, read once")):
         if parts[part]:
-            lines += [f"## {title}", "", *_table(("set-up", "seeds", *TITLES), _rows(parts[part])), ""]
+            lines += [f"## {title}", "", *_table(("set-up", "trainings", *TITLES), _rows(parts[part])), ""]
     tested = [setup for setup in parts["test"] if setup not in (BASE, *rivals)]
     head = ("metric", "difference", "lower", "upper", "p (Holm)")
     for title, others, of_metrics in (("track, artist", [BASE], names), ("rivals", rivals, TARGETS)):
@@ -73,9 +74,9 @@ def write(folder: Path, ranks: Path, rivals: Sequence[str]) -> None:
 
 
 def _means(part: str, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Metrics of each seed, by set-up."""
+    """Metrics of each choice of hidden songs and each seed, by set-up."""
     found: dict[str, list[list[float]]] = {}
-    for (of_part, setup, _), line in known().items():
+    for (of_part, setup, *_), line in known().items():
         if of_part == part:
             found.setdefault(setup, []).append([float(line[name]) for name in names])
     return {setup: np.array(rows) for setup, rows in found.items()}
