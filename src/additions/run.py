@@ -200,6 +200,11 @@ def _attributes(given: DictConfig, catalog: Catalog, path: Path) -> Mapping[str,
     names = [str(name) for name in given.model.get("parts") or () if name not in RESERVED]
     if not names:
         return {}
+    if "attributes" not in given.datamodule:
+        raise InputError(
+            f"add= cannot know where {path} has {', '.join(names)}, because the run was trained from shards; train a "
+            "run from the source of the shards"
+        )
     of_run = {name: given.datamodule.attributes[name] for name in names}
     settings = attribute_settings(OmegaConf.to_container(OmegaConf.create(of_run)), given.datamodule.attribute_defaults)
     ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids

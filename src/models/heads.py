@@ -443,8 +443,8 @@ def _unknown_of(rules: Mapping[str, str], num_parts: int, *, has_effect: bool) -
     """The rules of queries and of items; where they have no effect, they are checked alone."""
     if not isinstance(rules, Mapping) or set(rules) != {"query", "item"}:
         raise InputError(
-            f"model.unknown must have a rule for query and one for item, got {rules!r}; give model.unknown.query=<rule> "
-            "or model.unknown.item=<rule>"
+            f"model.unknown must have a rule for query and one for item, got {rules!r}; give "
+            "model.unknown.query=<rule> or model.unknown.item=<rule>"
         )
     query, item = (Unknown(rules[side], key=f"model.unknown.{side}", num_parts=num_parts) for side in ("query", "item"))
     if has_effect:

@@ -166,7 +166,10 @@ def test_new_tracks_of_a_head_with_attributes_have_the_vectors_of_their_values(t
     with pytest.raises(InputError, match=r"new.json: tracks of the run, such as 10\d, have other values of tags than"):
         add_tracks(again, [])
     lines = [json.loads(line) for line in catalogue.read_text().splitlines()]
-    nested = ({**line, "tags": None, "meta": {"tags": tags}} for line, tags in zip(lines, [*TAGS] + [["late"]] * 4))
+    nested = (
+        {**line, "tags": None, "meta": {"tags": tags}}
+        for line, tags in zip(lines, [*TAGS, *[["late"]] * 4], strict=True)
+    )
     write_lines(catalogue, nested)
     given = OmegaConf.load(run / "config.yaml")
     given.datamodule.attributes.tags = {"kind": "values", "column": "meta.tags"}  # most_shared=0.5 is for training
@@ -245,6 +248,16 @@ def test_what_cannot_get_new_tracks_is_one_line(tmp_path: Path, config: Config) 
     given.recipe.name = "counting"
     OmegaConf.save(given, run / "config.yaml")
     assert "is a baseline, which has no vectors" in message(config(run, catalogue))
+
+
+def test_a_run_from_shards_does_not_say_where_its_attributes_are(tmp_path: Path, config: Config) -> None:
+    words = ("model.parts=[track,artist,tags]", "datamodule.attributes={tags: {kind: values, most_shared: 1.0}}")
+    run = finished_run(tmp_path / "run", "convex", *words, tags=Values.from_lists(TAGS))
+    given = OmegaConf.load(run / "config.yaml")
+    del given.datamodule["attributes"]
+    OmegaConf.save(given, run / "config.yaml")
+    with pytest.raises(InputError, match=r"cannot know where .*new.json has tags, because .* from shards; train a run"):
+        add_tracks(config(run, new_catalogue(tmp_path / "new.json")), [])
 
 
 @pytest.mark.parametrize("stage", ["tracks.json", "recommendations.jsonl"])

@@ -162,7 +162,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"parts": {"track": 0.6, "artist": 0.3}}, r"weights of model.parts must sum to 1, got 0.9; change"),
     (
         {"parts": {"track": 0.6, "genre": 0.4}},
-        r"no attribute 'genre' .*they have tags, year, audio; give datamodule.attr",
+        r"no attribute 'genre' .*they have tags, year, audio; give datam",
     ),
     ({"parts": {"track": 0.6, "artist": 0.4}, "alpha": 0.9}, r"model.alpha=0.9 contradicts model.parts, where.*0.6"),
     ({"parts": ["track", "artist"], "alpha": 0.9}, r"model.alpha=0.9 contradicts .* a list, whose weights are learned"),
