@@ -383,9 +383,10 @@ def _ids_of_npy(path: Path, key: str) -> list[str | None]:
             )
         return [str(value) for value in found.tolist()]
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.stat().st_size else []
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}; check {key}.ids") from None
+    return [*text.removesuffix("\n").split("\n")] if text else []
 
 
 def _rows_of_ids(
