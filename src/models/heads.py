@@ -224,6 +224,8 @@ class CosineMix(Head):
             Only with `parts`, otherwise `zero`.
         prior: what the other parts of a track predict for its vector and its item bias is `added` to its own, or used
             `instead` of them where they are unknown, which needs `track_dropout`; None: not at all. Only with `parts`.
+            With `added` the other parts are not changed in order to predict better, therefore known tracks lose
+            nothing; with `instead` they are, and new tracks are ranked better among one another.
         dim: width of an embedding (D), at least 1.
         init_std: standard deviation of the initial embeddings, above 0. It does not change the initial cosines, but it
             changes how much one optimizer step rotates a vector.
@@ -389,7 +391,7 @@ class CosineMix(Head):
         vectors, place = [vectors for vectors, _ in found], self._names.index("track")
         kept = self.track_dropout(torch.ones_like(vectors[place][:, :1]))
         units = [_unit(vector, self._squared) for vector in vectors[:place] + vectors[place + 1 :]]
-        of_track, of_bias = self.prior(units)
+        of_track, of_bias = self.prior([unit.detach() for unit in units] if self._is_added else units)
         own = vectors[place] * kept
         used = torch.ones_like(kept) if self._is_added else (own == 0).all(-1, keepdim=True).to(own.dtype)
         units.insert(place, _unit(own + used * of_track, self._squared))

@@ -283,3 +283,20 @@ def test_a_prior_that_is_used_instead_leaves_known_tracks_alone() -> None:
         mix(prior="yes")
     with pytest.raises(InputError, match=r"model.prior=instead learns from the tracks .* use model.track_dropout=0.1"):
         mix(prior="instead")
+
+
+def test_a_prior_that_is_added_learns_from_the_other_parts_and_does_not_change_them() -> None:
+    weights = {"track": 0.6, "artist": 0.2, "tags": 0.2}
+    gradients: dict[str | None, torch.Tensor] = {}
+    for prior in ("added", "instead", None):
+        head = mix(parts=weights, prior=prior, track_dropout=0.9)
+        torch.manual_seed(0)
+        head.train()(torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5])).sum().backward()
+        assert head.artist is not None
+        assert head.artist.weight.grad is not None
+        gradients[prior] = head.artist.weight.grad
+        if head.prior is not None:
+            assert head.prior.vector.weight.grad is not None
+            assert head.prior.vector.weight.grad.any()
+    torch.testing.assert_close(gradients["added"], gradients[None])
+    assert not torch.allclose(gradients["instead"], gradients["added"])
