@@ -1,12 +1,12 @@
 """Recommendations: for every track, the K tracks that should follow it, best first; or for every user, K tracks.
 
-N tracks in the catalogue, Q lists, K candidates of a list, S sessions, U users. This module does not import torch
-because the service imports it.
+N tracks in the catalogue, Q lists, B lists of a block, K candidates of a list, S sessions, U users. This module does
+not import torch because the service imports it.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -245,11 +245,7 @@ class Recommendations:
         return np.where((self.users[places] == users)[:, None], self.rows[places], -1)
 
     def write(self, path: Path, catalog: Catalog, *, format: str) -> None:
-        """Write JSON lines in a format of botify, with names and scores added. They must be lists of tracks.
-
-        One line for each track: `{"artist", "title", "track", "recommendations": [raw ids, best first], "scores",
-        "plays"}`; `botify_2026` has `item_id` for `track`. If the ids of the source are no whole numbers, `id` has that
-        of the track. The file appears under its name only when it is complete.
+        """Write JSON lines; see `write_lists`. They must be lists of tracks.
 
         Args:
             path: the file to write.
@@ -257,25 +253,7 @@ class Recommendations:
             format: one of `FORMATS`.
         """
         assert self.users is None
-        ids = np.append(catalog.track_ids, -1)[self.rows]
-        artists = catalog.artists[catalog.artist_of]
-        lengths = (self.rows >= 0).sum(1)
-
-        def write(partial: Path) -> None:
-            with partial.open("w", encoding="utf-8") as file:
-                for row, (track, length) in enumerate(zip(catalog.track_ids.tolist(), lengths.tolist(), strict=True)):
-                    line = {"artist": artists[row], "title": catalog.titles[row], FORMATS[format]: track}
-                    if catalog.source_ids is not None:
-                        line["id"] = catalog.source_ids[row]
-                    line["recommendations"] = ids[row, :length].tolist()
-                    scores = self.scores[row, :length].astype(np.float64)
-                    if not np.isnan(scores).any():
-                        line["scores"] = scores.round(SCORE_DECIMALS).tolist()
-                    if self.plays is not None:
-                        line["plays"] = int(self.plays[row])
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-        write_whole(path, write)
+        write_lists(path, catalog, [(self.rows, self.scores)], plays=self.plays, format=format)
 
     @classmethod
     def read(cls, path: Path, catalog: Catalog) -> "Recommendations":
@@ -340,6 +318,55 @@ class Recommendations:
         rows, scores = _padded(lists, catalog, path, np.zeros(len(users), np.int64))
         order = np.argsort(users)
         return cls(rows=rows[order], scores=scores[order], users=users[order])
+
+
+def write_lists(
+    path: Path,
+    catalog: Catalog,
+    blocks: Iterable[tuple[Int64[np.ndarray, "B K"], Float32[np.ndarray, "B K"]]],
+    *,
+    plays: Int64[np.ndarray, "N"] | None,
+    format: str,
+) -> None:
+    """Write lists of tracks as JSON lines in a format of botify, with names and scores added.
+
+    One line for each track: `{"artist", "title", "track", "recommendations": [raw ids, best first], "scores",
+    "plays"}`; `botify_2026` has `item_id` for `track`. If the ids of the source are no whole numbers, `id` has that
+    of the track. The file appears under its name only when it is complete.
+
+    Args:
+        path: the file to write.
+        catalog: the catalogue of the recommendations.
+        blocks: rows and scores of the lists of all tracks in the order of the catalogue, some at a time; see
+            `Recommendations`.
+        plays: number of plays of each track in training; None where it is not known.
+        format: one of `FORMATS`.
+    """
+    ids, artists = np.append(catalog.track_ids, -1), catalog.artists[catalog.artist_of]
+
+    def write(partial: Path) -> None:
+        row = 0
+        with partial.open("w", encoding="utf-8") as file:
+            for rows, scores in blocks:
+                lengths = (rows >= 0).sum(1).tolist()
+                for candidates, of_list, length in zip(ids[rows].tolist(), scores, lengths, strict=True):
+                    line = {
+                        "artist": artists[row],
+                        "title": catalog.titles[row],
+                        FORMATS[format]: int(catalog.track_ids[row]),
+                    }
+                    if catalog.source_ids is not None:
+                        line["id"] = catalog.source_ids[row]
+                    line["recommendations"] = candidates[:length]
+                    own = of_list[:length].astype(np.float64)
+                    if not np.isnan(own).any():
+                        line["scores"] = own.round(SCORE_DECIMALS).tolist()
+                    if plays is not None:
+                        line["plays"] = int(plays[row])
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    row += 1
+
+    write_whole(path, write)
 
 
 def file_digest(path: Path) -> str:
