@@ -143,8 +143,13 @@ class _Division:
     @classmethod
     def read(cls, path: Path) -> "_Division":
         with np.load(path, allow_pickle=False) as arrays:
-            tables = (torch.from_numpy(arrays[name]) for name in ("centroids", "cell_of", "group_of"))
-            return cls(*tables, int(arrays["num_probes"]), float(arrays["recall"]))
+            return cls(
+                centroids=torch.from_numpy(arrays["centroids"]),
+                cell_of=torch.from_numpy(arrays["cell_of"]),
+                group_of=torch.from_numpy(arrays["group_of"]),
+                num_probes=int(arrays["num_probes"]),
+                recall=float(arrays["recall"]),
+            )
 
 
 class _Cells:
@@ -211,7 +216,8 @@ class _Cells:
 
 def _members(cell_of: Int32[Tensor, "N"], num_cells: int) -> tuple[Tensor, ...]:
     """The places in each cell, ascending."""
-    return cell_of.argsort(stable=True).split(torch.bincount(cell_of, minlength=num_cells).tolist())
+    sizes = torch.bincount(cell_of, minlength=num_cells).tolist()
+    return tuple(torch.split(cell_of.argsort(stable=True), sizes))
 
 
 def _divide(candidates: Float[Tensor, "N V"], queries: Float[Tensor, "U V"]) -> _Division:
