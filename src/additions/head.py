@@ -21,7 +21,7 @@ def extended_scorer(
     saved: Mapping[str, Tensor],
     catalog: Catalog,
     num_old: int,
-    plays: Int64[np.ndarray, "M"] | None,
+    plays: Int64[np.ndarray, "M"],
 ) -> Scorer:
     """Build the head for a larger catalogue, and give it the numbers that were learned.
 
@@ -33,7 +33,7 @@ def extended_scorer(
         saved: `state_dict` of the checkpoint.
         catalog: the tracks of the run, then the new ones.
         num_old: number of tracks of the run (M).
-        plays: number of plays of each of them in training; None where it is not known.
+        plays: number of plays of each of them in training.
 
     Returns:
         The head in evaluation mode.
@@ -42,13 +42,12 @@ def extended_scorer(
         InputError: the checkpoint is not one of this head.
     """
     counts = (np.arange(len(catalog)) < num_old).astype(np.int64)
-    all_plays = counts if plays is None else np.concatenate([plays, counts[num_old:]])
     nothing = np.empty(0, np.int64)
     vocabulary = Vocabulary(
         catalog=catalog,
         previous_counts=counts,
         next_counts=counts,
-        plays=all_plays,
+        plays=np.concatenate([plays, counts[num_old:]]),
         listener_counts=np.zeros(1, np.int64),
         listens=Listens(session=nothing, track=nothing, played_ratio=np.empty(0, np.float32)),
         mean_played_ratio=None,

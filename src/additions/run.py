@@ -1,7 +1,8 @@
 """From a finished run and a catalogue to a run folder whose lists have the new tracks."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from src.tracking.store import existing_store, fetch
 
 RECORD = "additions.json"
 """What was added: the file that says that a run folder was not trained."""
-_LISTS, _CHECKPOINT, _TOP = "recommendations.jsonl", "checkpoints/best.ckpt", "top_tracks.json"
+_LISTS, _CHECKPOINT = "recommendations.jsonl", "checkpoints/best.ckpt"
+_TRACKS, _TOP = "tracks.json", "top_tracks.json"
 _KEYS = ("add", "catalogue", "run_dir", "logger.tracking_uri")
 _CLOSE = 1e-4
 """Largest difference of two numbers of a vector of a run, computed twice."""
@@ -95,20 +97,31 @@ def add_tracks(config: DictConfig, words: Sequence[str], on_block: Callable[[int
     scorer = extended_scorer(_builder(given), read_checkpoint(files.path(_CHECKPOINT)), catalog, num_old, lists.plays)
     with torch.inference_mode():
         queries, items = scorer.query_vectors().float(), scorer.item_vectors().float()
-    vectors = _vectors(files, old, queries.numpy(), items.numpy())
+    vectors = _vectors(files, old, queries.numpy(), items.numpy(), catalog, config.catalogue)
     if vectors is not None:  # those of the run, to the last digit
         queries, items = torch.from_numpy(vectors.queries), torch.from_numpy(vectors.items)
     extended = with_new_tracks(lists, queries, items, on_block)
-    with lock_folder(run_dir):
-        extended.write(run_dir / _LISTS, catalog, format=str(given.callbacks.export.format))
-        write_catalog(catalog, run_dir / "tracks.json")
+    added = _count(files, config, catalog, lists, extended, items[num_old:].numpy(), scorer)
+    with lock_folder(run_dir), _all_or_nothing(run_dir):
+        write_catalog(catalog, run_dir / _TRACKS)
         if vectors is not None:
             vectors.write(run_dir / FILE, catalog)
         if (top := files.find(_TOP)) is not None:
             shutil.copyfile(top, run_dir / _TOP)
-        added = _count(files, config, catalog, lists, extended, items[num_old:].numpy(), scorer)
         write_record({**asdict(added), "provenance": provenance()}, run_dir / RECORD)
+        extended.write(run_dir / _LISTS, catalog, format=str(given.callbacks.export.format))
     return added
+
+
+@contextmanager
+def _all_or_nothing(run_dir: Path) -> Iterator[None]:
+    """Remove what was written where not all is. The lists come last: a folder without them is free."""
+    try:
+        yield
+    except BaseException:
+        for name in (_TRACKS, FILE, _TOP, RECORD, _LISTS):
+            (run_dir / name).unlink(missing_ok=True)
+        raise
 
 
 def _check_words(config: DictConfig, words: Sequence[str]) -> None:
@@ -187,6 +200,11 @@ def _attributes(given: DictConfig, catalog: Catalog, path: Path) -> Mapping[str,
     names = [str(name) for name in given.model.get("parts") or () if name not in RESERVED]
     if not names:
         return {}
+    if "attributes" not in given.datamodule:
+        raise InputError(
+            f"add= cannot know where {path} has {', '.join(names)}, because the run was trained from shards; train a "
+            "run from the source of the shards"
+        )
     of_run = {name: given.datamodule.attributes[name] for name in names}
     settings = attribute_settings(OmegaConf.to_container(OmegaConf.create(of_run)), given.datamodule.attribute_defaults)
     ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids
@@ -197,16 +215,29 @@ def _builder(given: DictConfig) -> Any:
     return instantiate(given.model, _convert_="all")
 
 
-def _vectors(files: _FilesOfRun, old: Catalog, queries: np.ndarray, items: np.ndarray) -> SessionVectors | None:
-    """Those of the run, and after them those of the new tracks; None if the run has none."""
+def _vectors(
+    files: _FilesOfRun, old: Catalog, queries: np.ndarray, items: np.ndarray, catalog: Catalog, catalogue: str
+) -> SessionVectors | None:
+    """Those of the run, and after them those of the new tracks; None if the run has none.
+
+    Raises:
+        InputError: those of the run are not those that its checkpoint and the catalogue give.
+    """
     if (path := files.find(FILE)) is None:
         return None
     of_run, num_old = SessionVectors.read(path, old), len(old)
     for ours, theirs in ((queries, of_run.queries), (items, of_run.items)):
-        if ours.shape[1] != theirs.shape[1] or np.abs(ours[:num_old] - theirs).max() > _CLOSE:
+        fits = ours.shape[1] == theirs.shape[1]
+        differs = (np.abs(ours[:num_old] - theirs) > _CLOSE).any(1) if fits else np.ones(num_old, bool)
+        if not differs.any():
+            continue
+        if fits and catalog.attributes:
+            ids = old.track_ids if old.source_ids is None else old.source_ids
             raise InputError(
-                f"add={files.name}: its checkpoint and its {FILE} are of different weights; train it again"
+                f"catalogue={catalogue}: tracks of the run, such as {ids[differs.argmax()]}, have other values of "
+                f"{', '.join(catalog.attributes)} than in the run; correct them, or train a run with this catalogue"
             )
+        raise InputError(f"add={files.name}: its checkpoint and its {FILE} are of different weights; train it again")
     return replace(
         of_run,
         queries=np.concatenate([of_run.queries, queries[num_old:]]),

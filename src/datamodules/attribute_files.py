@@ -6,7 +6,9 @@ separator or as a JSON array, a number, or a JSON array of numbers. NULL is unkn
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -107,6 +109,8 @@ def attributes_of_catalogue(
 ) -> dict[str, Attribute]:
     """Read attributes of the tracks of a `tracks.json` in another order than that of its lines.
 
+    How many tracks share a value is not asked: the model knows the values that it was trained with.
+
     Args:
         path: the file; `track` is the id of a line. Files of attributes are in the same folder.
         ids: the ids of the tracks, in the order of their rows; the file has all of them.
@@ -122,13 +126,24 @@ def attributes_of_catalogue(
     table: dict[str, np.ndarray] = {"row": np.arange(len(ids)), "track": np.array([str(one) for one in ids], object)}
     for name, settings in attributes.items():
         if settings.file is None:
-            texts = [_text_of(records[one].get(settings.column)) for one in ids]
+            texts = [_text_of(_at(records[one], settings.column)) for one in ids]
             table[f"attribute {name}"] = np.array(texts, object)
     with duckdb.connect() as database:
         database.register("columns", table)
         types = ", ".join(f"CAST({quoted_name(name)} AS VARCHAR) AS {quoted_name(name)}" for name in list(table)[1:])
         database.execute(f"CREATE TABLE catalogue AS SELECT row, {types} FROM columns")
-        return read_attributes(database, attributes, path, source=str(path))
+        unbounded = {name: replace(settings, most_shared=1) for name, settings in attributes.items()}
+        return read_attributes(database, unbounded, path, source=str(path))
+
+
+def _at(record: Mapping[str, Any], path: str) -> object:
+    """The value at a path, as `RawRows.find` finds it; None where there is none."""
+    if path in record:
+        return record[path]
+    head, dot, rest = path.partition(".")
+    if dot and isinstance(inner := record.get(head), Mapping):
+        return _at(inner, rest)
+    return next((value for name, value in record.items() if name.lower() == path.lower()), None)
 
 
 def _text_of(value: object) -> str | None:
@@ -196,15 +211,18 @@ def _join(database: duckdb.DuckDBPyConnection, name: str, path: Path, *, has_ids
     matched = rows[rows >= 0]
     if not len(matched):
         first = [track for (track,) in database.execute("SELECT track FROM attribute LIMIT 1").fetchall()]
-        example = f", such as {first[0]}" if first else ""
+        if not first:
+            raise InputError(f"{path} has no entry; check {key}.file, or leave the attribute out")
         setting = "ids" if path.suffix == ".npy" else "track"
         raise InputError(
-            f"{path}: none of its {num_entries:,} ids of tracks{example}, is in the catalogue; check {key}.{setting}"
+            f"{path}: none of its {num_entries:,} ids of tracks, such as {first[0]}, is in the catalogue; check "
+            f"{key}.{setting}"
         )
     if len(np.unique(matched)) < len(matched):
-        query = "SELECT track FROM attribute GROUP BY track HAVING count(*) > 1 ORDER BY min(place) LIMIT 1"
-        twice = database.execute(query).fetchall()
-        raise InputError(f"{path}: track {twice[0][0]} occurs twice; every id must be unique")
+        values, counts = np.unique(matched, return_counts=True)
+        place = int((rows == values[counts > 1][0]).argmax())
+        [(twice,)] = database.execute("SELECT track FROM attribute WHERE place = $place", {"place": place}).fetchall()
+        raise InputError(f"{path}: track {twice} occurs twice; every id must be unique")
     return rows
 
 
@@ -229,6 +247,13 @@ def _from_texts(
         query = f"SELECT {text}, TRY_CAST({text} AS FLOAT[]) FROM {table} ORDER BY row"
         return _vectors(database.execute(query).fetchall(), name, shown)
     split = f"[{text}]"
+    if settings.kind == "value":
+        several = f"SELECT {text} FROM {table} WHERE {text} LIKE '[\"%' AND json_valid({text}) ORDER BY row LIMIT 1"
+        for (written,) in database.execute(several).fetchall():
+            raise InputError(
+                f"{shown}: the {name} of a track must be one value, got {written[:60]!r}; give "
+                f"datamodule.attributes.{name}.kind=values"
+            )
     if settings.kind == "values":
         if settings.separator is not None:
             split = f"string_split({text}, {quoted_text(settings.separator)})"
@@ -313,13 +338,13 @@ def _differing(path: Path, name: str, widths: np.ndarray) -> InputError:
 def _from_npy(database: duckdb.DuckDBPyConnection, name: str, settings: AttributeSettings, path: Path) -> Vectors:
     """Vectors from a memory-mapped file of numpy."""
     key = f"datamodule.attributes.{name}"
-    data = _open_npy(path, key)
+    data = _open_npy(path, f"{key}.file")
     if data.ndim == 1 and settings.kind == "number":
         data = data[:, None]
     if data.ndim != 2 or data.dtype not in (np.float16, np.float32):
         raise InputError(
             f"{path} has the shape {data.shape} and the type {data.dtype}; it must have one row for each track, of "
-            "float16 or float32"
+            f"float16 or float32; convert it, or check {key}.file"
         )
     ids: list[str | None] = [None] * len(data)
     if settings.ids is not None:
@@ -337,19 +362,31 @@ def _open_npy(path: Path, key: str) -> np.ndarray:
     try:
         found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise InputError(f"cannot read {path}: there is no such file; check {key}.file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"cannot read {path}: there is no such file; check {key}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}; check {key}") from None
+    except (ValueError, EOFError):
+        raise InputError(
+            f"cannot read {path}: it is no whole .npy file of numbers or texts; write it with numpy.save, or check "
+            f"{key}"
+        ) from None
     return found
 
 
 def _ids_of_npy(path: Path, key: str) -> list[str | None]:
     if path.suffix == ".npy":
-        return [str(value) for value in _open_npy(path, key).tolist()]
+        found = _open_npy(path, f"{key}.ids")
+        if found.ndim != 1 or found.dtype.kind not in "iuU":
+            raise InputError(
+                f"{path} has the shape {found.shape} and the type {found.dtype}; it must have one id for each row, a "
+                f"whole number or a text; correct it, or check {key}.ids"
+            )
+        return [str(value) for value in found.tolist()]
     try:
-        return list(path.read_text(encoding="utf-8").split("\n")[: -1 if path.stat().st_size else None])
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}; check {key}.ids") from None
+    return [*text.removesuffix("\n").split("\n")] if text else []
 
 
 def _rows_of_ids(
@@ -379,7 +416,7 @@ def _check(name: str, attribute: Attribute, *, most_shared: int | float, source:
         InputError: no track has it, too many tracks share a value, or a number is NaN or infinite.
     """
     key = f"datamodule.attributes.{name}"
-    if not attribute.known.any():
+    if not attribute.known.any() or (isinstance(attribute, Vectors) and not attribute.data.shape[1]):
         raise InputError(f"{source} gives no track the attribute {name}; check {key}, or leave it out")
     if isinstance(attribute, Values):
         tracks = attribute.tracks_of_values()

@@ -46,10 +46,17 @@ def hidden_tracks(
 
     Returns:
         True for each hidden track. Their number is the share, rounded.
+
+    Raises:
+        InputError: the share is not 0, and so small that it hides no track.
     """
     ids = catalog.track_ids.astype(str) if catalog.source_ids is None else catalog.source_ids
     hashes = pd.util.hash_array(np.asarray(ids, object), hash_key=f"{cold_seed:016d}", categorize=False)
     played = np.flatnonzero(plays)
+    if cold_share and not round(cold_share * len(played)):
+        raise InputError(
+            f"datamodule.cold_share={cold_share} hides none of the {len(played):,} tracks that training plays; raise it"
+        )
     chosen = played[np.argsort(hashes[played], kind="stable")[: round(cold_share * len(played))]]
     hidden = np.zeros(len(plays), bool)
     hidden[chosen] = True

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from src.catalog import Vocabulary
 from src.errors import InputError, check_flag, check_number
 from src.models.contracts import QueryPart
-from src.models.parts import Lookup, Part, Prior, Unknown, build_part, build_tracks, draw
+from src.models.parts import Lookup, Part, Prior, Unknown, build_part, build_tracks, check_part, draw
 
 PRIORS = ("added", "instead")
 """How what the other parts of a track predict is used; see `CosineMix`."""
@@ -269,6 +269,8 @@ class CosineMix(Head):
         self._squared = float(shrinkage) ** 2
         check_number("dim", dim, whole=True, least=1)
         shares = _shares_of(alpha, fixed_alpha, parts)
+        for name in shares:
+            check_part(name, vocabulary.catalog)
         self._fixed = None if any(share is None for share in shares.values()) else [s for s in shares.values() if s]
         self._names = [name for name, share in shares.items() if share is None or share > 0]
         self._dim, num = dim, len(self._names)
@@ -308,10 +310,7 @@ class CosineMix(Head):
         self.prior, self._is_added = None, prior == "added"
         if prior and self._has_parts and self.track is not None and num > 1:
             self.prior = Prior(dim * (num - 1), dim=dim, init_std=init_std, item_bias=self.item_bias is not None)
-        self.unknown_query, self.unknown_item = (
-            Unknown(unknown[side] if self._has_parts else "zero", key=f"model.unknown.{side}", num_parts=num)
-            for side in ("query", "item")
-        )
+        self.unknown_query, self.unknown_item = _unknown_of(unknown, num, has_effect=self._has_parts)
 
     def _parts(self) -> Iterator[tuple[Part, nn.Module]]:
         """Each part, and what leaves out some of its vectors in training, in the order of the columns."""
@@ -449,6 +448,19 @@ class CosineMix(Head):
         return {f"share_{name}": _number(share) for name, share in zip(self._names, self.shares(), strict=True)}
 
 
+def _unknown_of(rules: Mapping[str, str], num_parts: int, *, has_effect: bool) -> tuple[Unknown, Unknown]:
+    """The rules of queries and of items; where they have no effect, they are checked alone."""
+    if not isinstance(rules, Mapping) or set(rules) != {"query", "item"}:
+        raise InputError(
+            f"model.unknown must have a rule for query and one for item, got {rules!r}; give "
+            "model.unknown.query=<rule> or model.unknown.item=<rule>"
+        )
+    query, item = (Unknown(rules[side], key=f"model.unknown.{side}", num_parts=num_parts) for side in ("query", "item"))
+    if has_effect:
+        return query, item
+    return Unknown("zero", key="", num_parts=0), Unknown("zero", key="", num_parts=0)
+
+
 def _shares_of(
     alpha: float | str | None, fixed_alpha: float | None, parts: Mapping[str, float] | Sequence[str] | None
 ) -> dict[str, float | None]:
@@ -491,9 +503,10 @@ def _shares_of(
     total = math.fsum(parts.values())
     if abs(total - 1) > 1e-6:
         raise InputError(f"the weights of model.parts must sum to 1, got {total:.9g}; change one of them")
-    if number is not None and alpha != parts.get("track", 0):
+    if alpha not in ("learned", None, parts.get("track", 0)):
         raise InputError(
-            f"model.alpha={alpha} contradicts model.parts, where the tracks have {parts.get('track', 0)}; leave out one"
+            f"model.alpha={alpha} contradicts model.parts, where the tracks have {parts.get('track', 0)}; leave it "
+            "out, or give model.alpha=null"
         )
     return {str(name): weight for name, weight in parts.items()}
 

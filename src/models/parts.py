@@ -4,7 +4,7 @@ B tracks, N tracks in the catalogue, K values, D width of an embedding, W width 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
-from src.attributes import Attribute, Values, Vectors
+from src.attributes import Values, Vectors
 from src.catalog import Catalog
 from src.errors import InputError, check_number
 
@@ -309,7 +309,8 @@ def build_part(name: str, catalog: Catalog, seen: Bool[Tensor, "N"], *, dim: int
         seen_artists = torch.zeros(catalog.num_artists, dtype=torch.bool)
         seen_artists[artist_of[seen]] = True
         return Lookup(artist_of, seen_artists, dim=dim, init_std=init_std)
-    attribute = _attribute(name, catalog.attributes)
+    check_part(name, catalog)
+    attribute = catalog.attributes[name]
     if isinstance(attribute, Values):
         return Bag(attribute, seen, dim=dim, init_std=init_std)
     return Projection(attribute, seen, dim=dim, init_std=init_std)
@@ -342,16 +343,26 @@ def build_tracks(
     return Lookup(of, torch.cat([seen[own], seen.new_zeros(1)]), dim=dim, init_std=init_std, zero=zero)
 
 
-def _attribute(name: str, attributes: Mapping[str, Attribute]) -> Attribute:
+def check_part(name: str, catalog: Catalog) -> None:
+    """Refuse a part that the catalogue lacks.
+
+    Args:
+        name: of the part.
+        catalog: the catalogue.
+
+    Raises:
+        InputError: it is neither `track` nor `artist` nor an attribute.
+    """
+    if name in ("track", "artist"):
+        return
     if hasattr(nn.ParameterDict, name):
         raise InputError(f"model.parts: torch uses the name {name!r} itself; call the attribute otherwise")
-    if name not in attributes:
-        has = f"it has {', '.join(attributes)}" if attributes else "it has none"
+    if name not in (attributes := catalog.attributes):
+        has = f"they have {', '.join(attributes)}" if attributes else "they have none"
         raise InputError(
             f"model.parts: the data have no attribute {name!r} beside track and artist, {has}; give "
             f"datamodule.attributes, or leave out {name}"
         )
-    return attributes[name]
 
 
 def draw(table: nn.Embedding, seen: Bool[Tensor, "K"], std: float) -> None:

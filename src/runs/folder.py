@@ -278,9 +278,9 @@ def setup_name(
 _LONGEST_NAME = 100
 
 
-def short(value: float | str) -> str:
+def short(value: object) -> str:
     """A number with four significant digits."""
     try:
-        return f"{float(value):.4g}"
+        return f"{float(str(value)):.4g}"
     except ValueError:
         return str(value)

@@ -109,6 +109,10 @@ def _run_folders() -> Iterator[Path]:
             yield _path_in(value)
 
 
+_OPEN = ("datamodule.attributes.", "datamodule.sql.")
+"""Beginnings of the keys to which users add keys of their own."""
+
+
 def _line_of_the_config(error: ConfigCompositionException) -> str:
     """The line for words of the command line that the config has no place for."""
     said = str(error)
@@ -123,10 +127,15 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
     missing, node = re.search(r"Could not override '([\w.]+)'", said), getattr(error.__cause__, "parent_node", None)
     if missing is None or node is None:
         return _one_line(said)
-    parent, _, name = missing[1].rpartition(".")
+    key = getattr(error.__cause__, "full_key", None) or missing[1]  # inside of the mapping that was typed
+    parent, _, name = key.rpartition(".")
     settings = sorted(str(key) for key in node if not str(key).startswith("_"))
     if not settings:  # a mapping whose keys the user chooses
         return f"{_typed(missing[1])}: {missing[1]} has no keys yet; write +{missing[1]}=… to add some"
+    if f"{parent}.".startswith(_OPEN):
+        sign = "+" if key == missing[1] else "++"
+        has = f"{parent} has {', '.join(settings)}"
+        return f"{_typed(missing[1])}: {has}, and no {name}; write {sign}{missing[1]}=… to add it"
     where = (_typed(parent) if parent and _typed(parent) != f"{parent}=" else parent) or "the config"
     close = _close(name, settings, prefix=f"{parent}." if parent else "")
     others = close or (f" it has {', '.join(settings)}" if parent else " --help lists all")

@@ -175,9 +175,21 @@ def test_new_tracks_of_a_head_with_attributes_have_the_vectors_of_their_values(t
     with_tags(catalogue, [*TAGS[1:], TAGS[0], *[None] * 4])
     again = OmegaConf.merge(config(run, catalogue), {"run_dir": str(tmp_path / "again")})
     assert isinstance(again, DictConfig)
-    with pytest.raises(InputError, match="are of different weights"):
+    with pytest.raises(InputError, match=r"new.json: tracks of the run, such as 10\d, have other values of tags than"):
         add_tracks(again, [])
+    lines = [json.loads(line) for line in catalogue.read_text().splitlines()]
+    nested = (
+        {**line, "tags": None, "meta": {"tags": tags}}
+        for line, tags in zip(lines, [*TAGS, *[["late"]] * 4], strict=True)
+    )
+    write_lines(catalogue, nested)
+    given = OmegaConf.load(run / "config.yaml")
+    given.datamodule.attributes.tags = {"kind": "values", "column": "meta.tags"}  # most_shared=0.5 is for training
+    OmegaConf.save(given, run / "config.yaml")
+    assert add_tracks(again, []).num_unknown == 0
+    again.run_dir = str(tmp_path / "third")
     with_tags(catalogue, [None] * (NUM + 4))
+    write_lines(catalogue, ({**json.loads(line), "meta": None} for line in catalogue.read_text().splitlines()))
     with pytest.raises(InputError, match=r"gives no track the attribute tags"):
         add_tracks(again, [])
 
@@ -248,6 +260,36 @@ def test_what_cannot_get_new_tracks_is_one_line(tmp_path: Path, config: Config) 
     given.recipe.name = "counting"
     OmegaConf.save(given, run / "config.yaml")
     assert "is a baseline, which has no vectors" in message(config(run, catalogue))
+
+
+def test_a_run_from_shards_does_not_say_where_its_attributes_are(tmp_path: Path, config: Config) -> None:
+    words = ("model.parts=[track,artist,tags]", "datamodule.attributes={tags: {kind: values, most_shared: 1.0}}")
+    run = finished_run(tmp_path / "run", "convex", *words, tags=Values.from_lists(TAGS))
+    given = OmegaConf.load(run / "config.yaml")
+    del given.datamodule["attributes"]
+    OmegaConf.save(given, run / "config.yaml")
+    with pytest.raises(InputError, match=r"cannot know where .*new.json has tags, because .* from shards; train a run"):
+        add_tracks(config(run, new_catalogue(tmp_path / "new.json")), [])
+
+
+@pytest.mark.parametrize("stage", ["tracks.json", "recommendations.jsonl"])
+def test_an_interruption_leaves_nothing_and_the_folder_can_be_used_again(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    run, catalogue = finished_run(tmp_path / "run", "artist"), new_catalogue(tmp_path / "new.json")
+    replace_file = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if target.name == stage:
+            raise KeyboardInterrupt
+        return replace_file(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            add_tracks(config(run, catalogue), [])
+    assert list((tmp_path / "added").iterdir()) == []
+    assert add_tracks(config(run, catalogue), []).num_added == 4
 
 
 def test_a_folder_with_added_tracks_gets_no_more(tmp_path: Path, config: Config) -> None:

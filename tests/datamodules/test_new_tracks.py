@@ -91,6 +91,10 @@ def test_only_played_tracks_are_hidden_and_longer_logs_hide_nearly_the_same() ->
     more[1:200:20] = 1  # 10 of 510
     assert (hidden & hidden_tracks(catalog, more, cold_share=0.1, cold_seed=0)).sum() >= 45
     assert not hidden_tracks(catalog, plays, cold_share=0.0, cold_seed=0).any()
+    with pytest.raises(
+        InputError, match=r"cold_share=0.0009 hides none of the 500 tracks that training plays; raise it"
+    ):
+        hidden_tracks(catalog, plays, cold_share=0.0009, cold_seed=0)
 
 
 def test_without_hiding_the_new_tracks_are_those_first_heard_after_training(

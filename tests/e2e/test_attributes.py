@@ -135,4 +135,4 @@ def test_a_part_that_the_data_lack_and_a_contradiction_are_one_line(tmp_path: Pa
         assert message in line
     (radio / "radio" / "tags.txt").unlink()
     done = run_verb("train.py", radio, *WORDS, "model.parts=[track,tags]", code=2)
-    assert "the data have no attribute 'tags' beside track and artist, it has none" in done.stdout + done.stderr
+    assert "the data have no attribute 'tags' beside track and artist, they have none" in done.stdout + done.stderr

@@ -160,7 +160,10 @@ def test_a_share_of_zero_leaves_the_part_out_and_corners_are_the_published_heads
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"parts": {"track": 0.6, "artist": 0.3}}, r"weights of model.parts must sum to 1, got 0.9; change"),
-    ({"parts": {"track": 0.6, "genre": 0.4}}, r"no attribute 'genre' .*it has tags, year, audio; give datamodule.attr"),
+    (
+        {"parts": {"track": 0.6, "genre": 0.4}},
+        r"no attribute 'genre' .*they have tags, year, audio; give datam",
+    ),
     ({"parts": {"track": 0.6, "artist": 0.4}, "alpha": 0.9}, r"model.alpha=0.9 contradicts model.parts, where.*0.6"),
     ({"parts": ["track", "artist"], "alpha": 0.9}, r"model.alpha=0.9 contradicts .* a list, whose weights are learned"),
     ({"parts": ["track", "track"]}, r"names a part twice"),
@@ -169,6 +172,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"parts": {"track": -0.1, "artist": 1.1}}, r"model.parts.track must be a number of at least 0"),
     ({"parts": {"track": True, "artist": 0}}, r"model.parts.track must be a number of at least 0"),
     ({"parts": PARTS, "fixed_alpha": 1.0}, r"model.parts contradicts this model, which is alpha=1.0; use model=convex"),
+    ({"parts": {"track": 0.9, "artist": 0.1}, "alpha": "foo"}, r"model.alpha=foo contradicts.*give model.alpha=null"),
+    ({"parts": {"track": 0.9, "artist": 0.1, "genre": 0}}, r"no attribute 'genre' "),
+    ({"unknown": "zero"}, r"model.unknown must have a rule for query and one for item, got 'zero'"),
+    ({"unknown": {"query": "zero", "item": "zero", "foo": "zero"}}, r"model.unknown must have a rule"),
+    ({"unknown": {"query": "foo", "item": "zero"}, "parts": None}, r"model.unknown.query must be one of zero, .*'foo'"),
     ({"parts": ["track", "values"]}, r"torch uses the name 'values' itself"),
 ]
 

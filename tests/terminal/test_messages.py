@@ -106,6 +106,16 @@ def test_a_file_that_is_missing_through_a_bug_keeps_its_traceback(
         (["modle=track"], "modle=track: the config has no modle; did you mean model?"),
         (["monitor="], "there is no monitor=; choose one of loss, ndcg, online"),
         (["+model.alpha=1"], "model.alpha=1: the config has model.alpha already; leave out the +"),
+        (
+            ["datamodule=yes", "datamodule.attributes={year: number}"],
+            "datamodule.attributes={year: number}: datamodule.attributes has tags, and no year; write "
+            "++datamodule.attributes=… to add it",
+        ),
+        (
+            ["datamodule=yes", "datamodule.attributes.year=number"],
+            "datamodule.attributes.year=number: datamodule.attributes has tags, and no year; write "
+            "+datamodule.attributes.year=… to add it",
+        ),
         (["zzz=1"], "zzz=1: the config has no zzz; --help lists all"),
         (["model.alhpa=0.3"], "model.alhpa=0.3: model has no alhpa; did you mean model.alpha?"),
         (
