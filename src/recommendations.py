@@ -1,12 +1,14 @@
 """Recommendations: for every track, the K tracks that should follow it, best first; or for every user, K tracks.
 
-N tracks in the catalogue, Q lists, K candidates of a list, S sessions, U users. This module does not import torch
-because the service imports it.
+N tracks in the catalogue, Q lists, B lists of a block, K candidates of a list, S sessions, U users. This module does
+not import torch because the service imports it.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -245,11 +247,7 @@ class Recommendations:
         return np.where((self.users[places] == users)[:, None], self.rows[places], -1)
 
     def write(self, path: Path, catalog: Catalog, *, format: str) -> None:
-        """Write JSON lines in a format of botify, with names and scores added. They must be lists of tracks.
-
-        One line for each track: `{"artist", "title", "track", "recommendations": [raw ids, best first], "scores",
-        "plays"}`; `botify_2026` has `item_id` for `track`. If the ids of the source are no whole numbers, `id` has that
-        of the track. The file appears under its name only when it is complete.
+        """Write JSON lines; see `write_lists`. They must be lists of tracks.
 
         Args:
             path: the file to write.
@@ -257,25 +255,7 @@ class Recommendations:
             format: one of `FORMATS`.
         """
         assert self.users is None
-        ids = np.append(catalog.track_ids, -1)[self.rows]
-        artists = catalog.artists[catalog.artist_of]
-        lengths = (self.rows >= 0).sum(1)
-
-        def write(partial: Path) -> None:
-            with partial.open("w", encoding="utf-8") as file:
-                for row, (track, length) in enumerate(zip(catalog.track_ids.tolist(), lengths.tolist(), strict=True)):
-                    line = {"artist": artists[row], "title": catalog.titles[row], FORMATS[format]: track}
-                    if catalog.source_ids is not None:
-                        line["id"] = catalog.source_ids[row]
-                    line["recommendations"] = ids[row, :length].tolist()
-                    scores = self.scores[row, :length].astype(np.float64)
-                    if not np.isnan(scores).any():
-                        line["scores"] = scores.round(SCORE_DECIMALS).tolist()
-                    if self.plays is not None:
-                        line["plays"] = int(self.plays[row])
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-        write_whole(path, write)
+        write_lists(path, catalog, [(self.rows, self.scores)], plays=self.plays, format=format)
 
     @classmethod
     def read(cls, path: Path, catalog: Catalog) -> "Recommendations":
@@ -291,11 +271,11 @@ class Recommendations:
         Raises:
             InputError: the file is missing or damaged, or belongs to another catalogue. The message names the line.
         """
-        form, lists = _read_lists(path)
+        form, lines = _read_lines(path)
         if form is _OF_USERS:
-            return cls._of_users(lists, catalog, path)
-        recommendations = cls._of_tracks(lists, catalog, path)
-        _check_names(lists, catalog, path)
+            return cls._of_users(lines, catalog, path)
+        recommendations = cls._of_tracks(lines, catalog, path)
+        _check_names(lines, catalog, path)
         return recommendations
 
     @classmethod
@@ -312,34 +292,84 @@ class Recommendations:
             InputError: the file is missing or damaged, has lists of users, or recommends a track that has no line. The
                 message names the line.
         """
-        form, lists = _read_lists(path)
+        form, lines = _read_lines(path)
         if form is _OF_USERS:
             raise InputError(
                 f"{path} has lists of users and therefore no catalogue; name the catalogue: tracks=<path>/tracks.json"
             )
-        titles, artists = ([_name(line.get(key)) for line in lists.values()] for key in ("title", "artist"))
-        catalog = Catalog.from_columns(list(lists), titles, artists, source=str(path))
-        return cls._of_tracks(lists, catalog, path), catalog
+        titles, artists = ([_name(name) for name in names] for names in (lines.titles, lines.artists))
+        catalog = Catalog.from_columns(lines.keys.tolist(), titles, artists, source=str(path))
+        return cls._of_tracks(lines, catalog, path), catalog
 
     @classmethod
-    def _of_tracks(cls, lists: "_Lists", catalog: Catalog, path: Path) -> "Recommendations":
-        query_rows = catalog.rows_of(np.fromiter(lists, np.int64, len(lists)))
-        line_rows, line_scores = _padded(lists, catalog, path, query_rows)
-        rows = np.full((len(catalog), line_rows.shape[1]), -1, np.int64)
-        scores = np.full(rows.shape, np.nan, np.float32)
-        rows[query_rows], scores[query_rows] = line_rows, line_scores
-        plays = None
-        if len(lists) == len(catalog) and all("plays" in line for line in lists.values()):
+    def _of_tracks(cls, lines: "_Lines", catalog: Catalog, path: Path) -> "Recommendations":
+        query_rows = catalog.rows_of(lines.keys)
+        rows, scores = _padded(lines, catalog, path, query_rows)
+        is_whole, plays = len(query_rows) == len(catalog), None
+        if is_whole and (lines.plays >= 0).all():
             plays = np.empty(len(catalog), np.int64)
-            plays[query_rows] = [line["plays"] for line in lists.values()]
-        return cls(rows=rows, scores=scores, plays=plays)
+            plays[query_rows] = lines.plays
+        if is_whole and (query_rows == np.arange(len(catalog))).all():
+            return cls(rows=rows, scores=scores, plays=plays)
+        all_rows = np.full((len(catalog), rows.shape[1]), -1, np.int64)
+        all_scores = np.full(all_rows.shape, np.nan, np.float32)
+        all_rows[query_rows], all_scores[query_rows] = rows, scores
+        return cls(rows=all_rows, scores=all_scores, plays=plays)
 
     @classmethod
-    def _of_users(cls, lists: "_Lists", catalog: Catalog, path: Path) -> "Recommendations":
-        users = np.fromiter(lists, np.int64, len(lists))
-        rows, scores = _padded(lists, catalog, path, np.zeros(len(users), np.int64))
-        order = np.argsort(users)
-        return cls(rows=rows[order], scores=scores[order], users=users[order])
+    def _of_users(cls, lines: "_Lines", catalog: Catalog, path: Path) -> "Recommendations":
+        rows, scores = _padded(lines, catalog, path, np.zeros(len(lines.keys), np.int64))
+        order = np.argsort(lines.keys)
+        return cls(rows=rows[order], scores=scores[order], users=lines.keys[order])
+
+
+def write_lists(
+    path: Path,
+    catalog: Catalog,
+    blocks: Iterable[tuple[Int64[np.ndarray, "B K"], Float32[np.ndarray, "B K"]]],
+    *,
+    plays: Int64[np.ndarray, "N"] | None,
+    format: str,
+) -> None:
+    """Write lists of tracks as JSON lines in a format of botify, with names and scores added.
+
+    One line for each track: `{"artist", "title", "track", "recommendations": [raw ids, best first], "scores",
+    "plays"}`; `botify_2026` has `item_id` for `track`. If the ids of the source are no whole numbers, `id` has that
+    of the track. The file appears under its name only when it is complete.
+
+    Args:
+        path: the file to write.
+        catalog: the catalogue of the recommendations.
+        blocks: rows and scores of the lists of all tracks in the order of the catalogue, some at a time; see
+            `Recommendations`.
+        plays: number of plays of each track in training; None where it is not known.
+        format: one of `FORMATS`.
+    """
+    ids, artists = np.append(catalog.track_ids, -1), catalog.artists[catalog.artist_of]
+
+    def write(partial: Path) -> None:
+        row = 0
+        with partial.open("w", encoding="utf-8") as file:
+            for rows, scores in blocks:
+                lengths = (rows >= 0).sum(1).tolist()
+                for candidates, of_list, length in zip(ids[rows].tolist(), scores, lengths, strict=True):
+                    line = {
+                        "artist": artists[row],
+                        "title": catalog.titles[row],
+                        FORMATS[format]: int(catalog.track_ids[row]),
+                    }
+                    if catalog.source_ids is not None:
+                        line["id"] = catalog.source_ids[row]
+                    line["recommendations"] = candidates[:length]
+                    own = of_list[:length].astype(np.float64)
+                    if not np.isnan(own).any():
+                        line["scores"] = own.round(SCORE_DECIMALS).tolist()
+                    if plays is not None:
+                        line["plays"] = int(plays[row])
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    row += 1
+
+    write_whole(path, write)
 
 
 def file_digest(path: Path) -> str:
@@ -364,49 +394,79 @@ def has_lists_of_users(path: Path) -> bool:
     Raises:
         InputError: the file cannot be read.
     """
-    return _form_of(_read_bytes(path, first_line_only=True)) is _OF_USERS
+    return _form_of(next(_bare_lines(path), b"")) is _OF_USERS
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Lines:
+    """The lines of a file as columns, which need much less memory than objects: n lines with E candidates in all.
+
+    Args:
+        keys: the track or the user that each line is about; all differ.
+        lengths: number of its candidates.
+        ids: raw ids of the candidates of all lines.
+        scores: their scores; NaN in lines without scores.
+        titles: title in each line, of any type; None without one.
+        artists: artist in each line, of any type; None without one.
+        plays: plays in each line; -1 without any.
+    """
+
+    keys: Int64[np.ndarray, "n"]
+    lengths: Int64[np.ndarray, "n"]
+    ids: Int64[np.ndarray, "E"]
+    scores: Float32[np.ndarray, "E"]
+    titles: list[Any]
+    artists: list[Any]
+    plays: Int64[np.ndarray, "n"]
+
+
+_NUM_AT_ONCE = 2**20
+"""Ids whose rows are looked up at once."""
 
 
 def _padded(
-    lists: "_Lists", catalog: Catalog, path: Path, query_rows: Int64[np.ndarray, "n"]
+    lines: _Lines, catalog: Catalog, path: Path, query_rows: Int64[np.ndarray, "n"]
 ) -> tuple[Int64[np.ndarray, "n K"], Float32[np.ndarray, "n K"]]:
     """Candidates and scores of each line; `query_rows` is negative where the track of a line is unknown."""
-    lengths = np.array([len(line["candidates"]) for line in lists.values()])
-    is_filled = np.arange(max(lengths.max(), 1)) < lengths[:, None]
-    ids = np.zeros(is_filled.shape, np.int64)
-    ids[is_filled] = np.concatenate([np.array(line["candidates"], np.int64) for line in lists.values()])
-    candidates = catalog.rows_of(ids)
-    is_unknown = is_filled & (candidates < 0)
-    is_bad_line = (query_rows < 0) | is_unknown.any(1)
-    if is_bad_line.any():
-        number = int(is_bad_line.argmax())
-        unknown = list(lists)[number] if query_rows[number] < 0 else int(ids[number][is_unknown[number]][0])
+    rows, ends = lines.ids, lines.lengths.cumsum()  # rows replace the ids, of which there may be hundreds of millions
+    bad_lines = [(int(number), int(lines.keys[number])) for number in np.flatnonzero(query_rows < 0)[:1]]
+    for start in range(0, len(rows), _NUM_AT_ONCE):
+        some = rows[start : start + _NUM_AT_ONCE]
+        found = catalog.rows_of(some)
+        bad_lines += [
+            (int(ends.searchsorted(start + place, "right")), int(some[place]))
+            for place in np.flatnonzero(found < 0)[:1]
+        ]
+        some[:] = found
+    if bad_lines:
+        number, unknown = min(bad_lines)
         raise InputError(
             f"{path}, line {number + 1}: track {unknown} is not in the catalogue of {len(catalog)} tracks; "
             "use the catalogue that these recommendations were made for"
         )
-    scores = np.full(is_filled.shape, np.nan, np.float32)
-    has_scores = np.array([line.get("scores") is not None for line in lists.values()])
-    if has_scores.any():
-        known_scores = [np.array(line["scores"], np.float32) for line in lists.values() if line.get("scores")]
-        scores[is_filled & has_scores[:, None]] = np.concatenate([np.empty(0, np.float32), *known_scores])
-    return np.where(is_filled, candidates, -1), scores
+    shape = len(ends), max(int(lines.lengths.max()), 1)
+    if len(rows) == shape[0] * shape[1]:
+        return rows.reshape(shape), lines.scores.reshape(shape)
+    is_filled = np.arange(shape[1]) < lines.lengths[:, None]
+    padded, scores = np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)
+    padded[is_filled], scores[is_filled] = rows, lines.scores
+    return padded, scores
 
 
 def _name(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _check_names(lists: "_Lists", catalog: Catalog, path: Path) -> None:
+def _check_names(lines: _Lines, catalog: Catalog, path: Path) -> None:
     """Refuse a file in which a track has another title or artist than in the catalogue."""
-    rows = catalog.rows_of(np.fromiter(lists, np.int64, len(lists)))
+    rows = catalog.rows_of(lines.keys)
     titles, artists = catalog.titles[rows], catalog.artists[catalog.artist_of[rows]]
-    for number, (track, line) in enumerate(lists.items()):
-        in_file, in_catalog = (line.get("title"), line.get("artist")), (titles[number], artists[number])
+    for number, in_file in enumerate(zip(lines.titles, lines.artists, strict=True)):
+        in_catalog = (titles[number], artists[number])
         if any(_name(name) and name != known for name, known in zip(in_file, in_catalog, strict=True)):
             raise InputError(
-                f"{path}, line {number + 1}: track {track} is {in_file[0]!r} by {in_file[1]!r} in this file and "
-                f"{in_catalog[0]!r} by {in_catalog[1]!r} in the catalogue; use the catalogue that these "
+                f"{path}, line {number + 1}: track {lines.keys[number]} is {in_file[0]!r} by {in_file[1]!r} in this "
+                f"file and {in_catalog[0]!r} by {in_catalog[1]!r} in the catalogue; use the catalogue that these "
                 "recommendations were made for"
             )
 
@@ -445,10 +505,6 @@ class _UserLine(_Rest):
     candidates: Annotated[list[_Id], Field(alias="tracks")]
 
 
-_Lists = dict[int, _Line]
-"""The lines of a file by the track or user that they are about."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Form:
     """The keys that all lines of a file have: of what the list is about, and of the list."""
@@ -481,10 +537,10 @@ def _form_of(bare: bytes) -> _Form | None:
     return next((form for form in _FORMS if form.key in line), None) if isinstance(line, Mapping) else None
 
 
-def _read_bytes(path: Path, *, first_line_only: bool = False) -> bytes:
+def _bare_lines(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
-            return file.readline() if first_line_only else file.read()
+            yield from (line.rstrip(b"\r\n") for line in file)
     except OSError as error:
         raise InputError(
             f"cannot read recommendations from {path}: {error.strerror}; if the run folder was deleted, MLflow still "
@@ -492,19 +548,41 @@ def _read_bytes(path: Path, *, first_line_only: bool = False) -> bytes:
         ) from None
 
 
-def _read_lists(path: Path) -> tuple[_Form, _Lists]:
-    bares = _read_bytes(path).splitlines()
-    if not bares:
-        raise InputError(f"{path} is empty: expected one line for each track of the catalogue")
-    form = _form_of(bares[0]) or _OF_TRACKS
-    lists: _Lists = {}
-    for number, bare in enumerate(bares, start=1):
+def _read_lines(path: Path) -> tuple[_Form, _Lines]:
+    form: _Form | None = None
+    keys, lengths, ids, plays, scores = array("q"), array("q"), array("q"), array("q"), array("f")
+    titles: list[Any] = []
+    artists: list[Any] = []
+    known: dict[str, str] = {}  # an artist has many tracks
+    for number, bare in enumerate(_bare_lines(path), start=1):
+        form = form or _form_of(bare) or _OF_TRACKS
         line = _parse(bare, form, f"{path}, line {number}")
-        if line["key"] in lists:
-            name = f"{form.key.removesuffix('_id')} {line['key']}"
-            raise InputError(f"{path}, line {number}: {name} has two lines; give it one list")
-        lists[line["key"]] = line
-    return form, lists
+        keys.append(line["key"])
+        lengths.append(len(line["candidates"]))
+        ids.fromlist(line["candidates"])
+        of_line, artist = line.get("scores"), line.get("artist")
+        scores.fromlist([math.nan] * len(line["candidates"]) if of_line is None else of_line)
+        plays.append(line.get("plays", -1))
+        titles.append(line.get("title"))
+        artists.append(known.setdefault(artist, artist) if isinstance(artist, str) else artist)
+    if form is None:
+        raise InputError(f"{path} is empty: expected one line for each track of the catalogue")
+    lines = _Lines(
+        keys=np.frombuffer(keys, np.int64),
+        lengths=np.frombuffer(lengths, np.int64),
+        ids=np.frombuffer(ids, np.int64),
+        scores=np.frombuffer(scores, np.float32),
+        titles=titles,
+        artists=artists,
+        plays=np.frombuffer(plays, np.int64),
+    )
+    order = np.argsort(lines.keys, kind="stable")
+    is_repeated = lines.keys[order][1:] == lines.keys[order][:-1]
+    if is_repeated.any():
+        number = int(order[1:][is_repeated].min())
+        name = f"{form.key.removesuffix('_id')} {lines.keys[number]}"
+        raise InputError(f"{path}, line {number + 1}: {name} has two lines; give it one list")
+    return form, lines
 
 
 def _parse(bare: bytes, form: _Form, where: str) -> _Line:

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,20 @@ def test_lists_of_users_bring_no_catalogue(tmp_path: Path) -> None:
         InputError, match=r"has lists of users and therefore no catalogue; .* tracks=<path>/tracks.json"
     ):
         Recommendations.read_with_catalog(path)
+
+
+def test_a_file_is_read_without_an_object_for_each_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.recommendations._NUM_AT_ONCE", 1000)
+    num, k = 2000, 50
+    rows = np.add.outer(np.arange(num), np.arange(1, k + 1)) % num
+    lists = Recommendations(rows=rows, scores=np.full((num, k), 0.25, np.float32))
+    lists.write(path := tmp_path / "r.jsonl", make_catalog([0] * num), format="botify")
+    tracemalloc.start()
+    read, _ = Recommendations.read_with_catalog(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (read.rows == rows).all()
+    assert peak < 2 * (read.rows.nbytes + read.scores.nbytes)
 
 
 GOOD = '{"track": 100, "recommendations": [101], "scores": [0.5]}'

@@ -81,7 +81,7 @@ def measure_memory(sizes: list[int], folder: Path) -> None:
             measured: dict[str, Any] = {"plays": plays, "stage": stage, **watch(words, work)}
             rows.append(measured)
             print(measured, flush=True)
-        _write_rows(path, rows)
+        write_rows(path, rows)
         file.unlink()
         for used in ("shards", "first", "second", "direct"):
             subprocess.run(["rm", "-rf", used], cwd=work, check=True)
@@ -91,7 +91,9 @@ def measure_memory(sizes: list[int], folder: Path) -> None:
 SHARDS = ("datamodule=shards", "datamodule.path=shards", "datamodule.batch_size=16384")
 
 
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV."""
+
     def write(partial: Path) -> None:
         with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -149,7 +151,7 @@ def measure_window(sessions: int, epochs: int, folder: Path) -> None:
             row = {"window": window, "seed": seed, "epochs": epochs, "pairs": len(data.pairs["train"])}
             rows.append({**row, "loss": float(loss), "ndcg_at_10": float(ndcg)})
             print(rows[-1], flush=True)
-    _write_rows(HERE / "window.csv", rows)
+    write_rows(HERE / "window.csv", rows)
     write_record(provenance(), HERE / "window_provenance.json")
 
 

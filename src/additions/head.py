@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from src.catalog import Catalog, Listens, Vocabulary
@@ -16,7 +17,11 @@ _PREFIX = "scorer."
 
 
 def extended_scorer(
-    build: Callable[[Vocabulary], Scorer], saved: Mapping[str, Tensor], catalog: Catalog, num_old: int
+    build: Callable[[Vocabulary], Scorer],
+    saved: Mapping[str, Tensor],
+    catalog: Catalog,
+    num_old: int,
+    plays: Int64[np.ndarray, "M"],
 ) -> Scorer:
     """Build the head for a larger catalogue, and give it the numbers that were learned.
 
@@ -27,7 +32,8 @@ def extended_scorer(
         build: factory of the head; takes the vocabulary.
         saved: `state_dict` of the checkpoint.
         catalog: the tracks of the run, then the new ones.
-        num_old: number of tracks of the run.
+        num_old: number of tracks of the run (M).
+        plays: number of plays of each of them in training.
 
     Returns:
         The head in evaluation mode.
@@ -41,7 +47,7 @@ def extended_scorer(
         catalog=catalog,
         previous_counts=counts,
         next_counts=counts,
-        plays=counts,
+        plays=np.concatenate([plays, counts[num_old:]]),
         listener_counts=np.zeros(1, np.int64),
         listens=Listens(session=nothing, track=nothing, played_ratio=np.empty(0, np.float32)),
         mean_played_ratio=None,
@@ -50,7 +56,12 @@ def extended_scorer(
     assert isinstance(scorer, torch.nn.Module)
     for name, tensor in scorer.state_dict().items():
         learned = saved.get(_PREFIX + name)
-        if learned is None or learned.shape[1:] != tensor.shape[1:] or learned.ndim != tensor.ndim:
+        if (
+            learned is None
+            or learned.shape[1:] != tensor.shape[1:]
+            or learned.ndim != tensor.ndim
+            or (tensor.ndim and len(learned) > len(tensor))
+        ):
             raise InputError(f"add=: the checkpoint of the run does not fit its config.yaml ({name}); train it again")
         if tensor.ndim:
             tensor[: len(learned)] = learned

@@ -94,7 +94,8 @@ def add_tracks(config: DictConfig, words: Sequence[str], on_block: Callable[[int
     catalog = extended_catalogue(_with_source_ids(old, files.path(_LISTS)), Path(str(config.catalogue)))
     num_old = len(old)
     catalog = replace(catalog, attributes=_attributes(given, catalog, Path(str(config.catalogue))))
-    scorer = extended_scorer(_builder(given), read_checkpoint(files.path(_CHECKPOINT)), catalog, num_old)
+    assert lists.plays is not None
+    scorer = extended_scorer(_builder(given), read_checkpoint(files.path(_CHECKPOINT)), catalog, num_old, lists.plays)
     with torch.inference_mode():
         queries, items = scorer.query_vectors().float(), scorer.item_vectors().float()
     vectors = _vectors(files, old, queries.numpy(), items.numpy(), catalog, config.catalogue)

@@ -43,7 +43,8 @@ class RunContext:
         history: what was measured.
         test_queries: set by `RankingMetrics` in the test; None without queries.
         recommendations: the file that `Export` wrote.
-        lists: rows of the recommendations of each track, best first, -1 where a list has ended; set by `Export`.
+        lists: reads the rows of the recommendations of each track, best first; set by `Export`, until the test has
+            ended.
         vectors: the vectors of the head; None for a baseline. Set by `Export`.
         examples: some tracks and their best recommendations, for people; set by `Export`.
         pictures: the files that `Pictures` drew.
@@ -55,7 +56,7 @@ class RunContext:
     history: RunHistory = field(default_factory=RunHistory)
     test_queries: RankedQueries | None = None
     recommendations: Path | None = None
-    lists: Int64[np.ndarray, "N K"] | None = None
+    lists: Callable[[], Int64[np.ndarray, "N K"]] | None = None
     vectors: SessionVectors | None = None
     examples: Sequence[ExampleTrack] = ()
     pictures: list[Path] = field(default_factory=list)

@@ -1,5 +1,6 @@
 """After the test: the K next tracks of every track, and the vectors of a head, from the weights under test."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,19 @@ from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from src.callbacks.context import RunContext, ranker_of
+from src.callbacks.list_parts import ListParts
 from src.catalog import Vocabulary
 from src.catalog_files import PLAYS, write_plays, write_top_tracks
 from src.errors import InputError, check_number
 from src.models.contracts import Context, Scorer
-from src.recommendations import FORMATS, Recommendations, check_k
+from src.recommendations import FORMATS, check_k, write_lists
 from src.session_vectors import FILE, SessionVectors
 from src.terminal.console import console
 from src.terminal.progress import progress
 from src.terminal.training_tables import ExampleTrack
 
+PARTS = "lists"
+"""Folder beside the recommendations; it is there until the test has ended."""
 NUM_TOP_TRACKS = 1000
 """Most played tracks of the training data that are written."""
 NUM_EXAMPLES = 10
@@ -68,32 +72,36 @@ class Export(Callback):
         self._context, self._path, self._k, self._recall = context, Path(path), k, recall
         self._with_vectors = vectors
         self._format = format
+        self._parts: ListParts | None = None
         self._approximate = index == "approximate" or (index == "auto" and num_tracks > approximate_above)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export all tracks of the catalogue."""
+        """Export all tracks of the catalogue. Lists that a killed process has found are not searched for again."""
         ranker, vocabulary = ranker_of(pl_module), self._context.datamodule.vocabulary
-        num_tracks = len(vocabulary.catalog)
-        with torch.inference_mode(), progress("exporting recommendations", num_tracks) as advance:
-            query_rows = np.arange(num_tracks)
-            share_found = None
-            if self._approximate:
-                rows, scores, share_found = ranker.approximate_top(query_rows, self._k, self._recall, advance)
-            else:
-                rows, scores = ranker.top(query_rows, self._k, advance)
-            lists = Recommendations(rows=rows, scores=scores, plays=vocabulary.plays)
-            lists.write(self._path, vocabulary.catalog, format=self._format)
-        self._context.recommendations, self._context.lists = self._path, rows
-        self._context.examples = example_tracks(vocabulary, rows)
+        catalog, recall = vocabulary.catalog, self._recall if self._approximate else None
+        with torch.inference_mode(), progress("exporting recommendations", len(catalog)) as advance:
+            parts = ListParts(self._path.with_name(PARTS), f"{ranker.lists_digest()} k={self._k} recall={recall}")
+            search = ranker.lists(self._k, recall=recall, plan=parts.plan)
+            parts.fill(search, advance)
+            write_lists(self._path, catalog, parts.in_order(), plays=vocabulary.plays, format=self._format)
+        self._parts = parts
+        self._context.recommendations, self._context.lists = self._path, parts.rows
+        self._context.examples = example_tracks(vocabulary, lambda rows: parts.of(rows)[0])
         if self._with_vectors and ranker.scorer is not None:
             self._context.vectors = session_vectors(ranker.scorer, ranker.context)
-            self._context.vectors.write(self._path.with_name(FILE), vocabulary.catalog)
-        if share_found is not None:
-            self._report(trainer, share_found)
+            self._context.vectors.write(self._path.with_name(FILE), catalog)
+        if search.recall is not None:
+            self._report(trainer, search.recall)
         most_played = _by_plays(vocabulary)[:NUM_TOP_TRACKS]
-        write_plays(vocabulary.catalog, vocabulary.plays, self._path.with_name(PLAYS))
-        write_top_tracks(vocabulary.catalog.track_ids[most_played], self._path.with_name("top_tracks.json"))
+        write_plays(catalog, vocabulary.plays, self._path.with_name(PLAYS))
+        write_top_tracks(catalog.track_ids[most_played], self._path.with_name("top_tracks.json"))
         self._context.clock.end("lists")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Delete the parts of the lists, once no callback needs them."""
+        if self._parts is not None:
+            self._parts.remove()
+            self._parts = self._context.lists = None
 
     def _report(self, trainer: Trainer, recall: float) -> None:
         name = f"export/recall_at_{self._k}"
@@ -152,31 +160,31 @@ def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
     )
 
 
-def example_tracks(vocabulary: Vocabulary, rows: Int64[np.ndarray, "N K"]) -> list[ExampleTrack]:
+def example_tracks(
+    vocabulary: Vocabulary, lists_of: Callable[[Int64[np.ndarray, "n"]], Int64[np.ndarray, "n K"]]
+) -> list[ExampleTrack]:
     """Ten tracks for people, each with its first recommendations.
 
     They are at places 1, 2, 4, 8, … 512 by plays in training, or 1 to 10 in a catalogue that is smaller than that.
 
     Args:
         vocabulary: the catalogue and its plays.
-        rows: recommendations of each track, best first; -1 where a list has ended.
+        lists_of: recommendations of some tracks, best first; -1 where a list has ended.
     """
     by_plays, catalog = _by_plays(vocabulary), vocabulary.catalog
     places = [2**power for power in range(NUM_EXAMPLES)]
     if places[-1] > len(catalog):
         places = list(range(1, min(NUM_EXAMPLES, len(catalog)) + 1))
+    queries = by_plays[np.array(places) - 1]
+    lists = lists_of(queries)[:, :NUM_FOLLOWING].tolist()
 
     def name(row: int) -> tuple[str, str]:
         title, artist = catalog.titles[row], catalog.artists[catalog.artist_of[row]]
         return (title, artist) if title else (str(catalog.track_ids[row]), "")
 
     return [
-        ExampleTrack(
-            place=place,
-            name=name(query := int(by_plays[place - 1])),
-            following=[name(row) for row in rows[query, :NUM_FOLLOWING].tolist() if row >= 0],
-        )
-        for place in places
+        ExampleTrack(place=place, name=name(query), following=[name(row) for row in rows if row >= 0])
+        for place, query, rows in zip(places, queries.tolist(), lists, strict=True)
     ]
 
 

@@ -97,7 +97,7 @@ class Listening(Callback):
         if self._test is None:
             return
         with console.status("playing to simulated listeners"):
-            lists = self._context.lists if self._context.lists is not None else self._top(pl_module)
+            lists = self._context.lists() if self._context.lists is not None else self._top(pl_module)
             recommend = self._recommend(pl_module, lists)
             heard = {part: self._test.play(recommend, part) for part in ("val", "test")}
             metrics = {**_metrics(heard), **self._references(self._test)}

@@ -6,6 +6,7 @@ test suite for each contract. A new implementation is tested by adding its name 
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 from torch import Tensor
 
 from src.histories import Histories
+from src.models.retrieval.lists import ListSearch
 
 OnBlock = Callable[[int], None]
 """Reports progress: called after each block of queries with the number of queries in that block."""
@@ -416,19 +418,24 @@ class Ranker(Protocol):
         """
         ...
 
-    def approximate_top(
-        self, query_rows: Int64[np.ndarray, "Q"], k: int, recall: float, on_block: OnBlock
-    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"], float | None]:
-        """Find nearly the K best candidates of each query, faster than `top`.
+    def lists(self, k: int, *, recall: float | None, plan: Path | None) -> ListSearch:
+        """Prepare a search for the lists of all tracks: those of `top`, or nearly those, faster.
 
         Args:
-            query_rows: rows of the queries.
             k: length of a list, 1 <= k < N.
-            recall: share of the exact lists to aim at, in (0, 1].
-            on_block: reports progress.
+            recall: share of the exact lists to aim at, in (0, 1]; None for exact lists.
+            plan: file that keeps what was computed to prepare the search, for another process; it must be of the same
+                model with the same arguments. None for no file.
 
         Returns:
-            Rows of the candidates, best first, their scores, and the share of the exact lists that was reached.
-                The share is None where the lists are exact because exact search is fast enough.
+            The search. Its recall is None where the lists are exact, also because exact search is fast enough.
+        """
+        ...
+
+    def lists_digest(self) -> str:
+        """Return a digest of all that the lists depend on.
+
+        Returns:
+            Hexadecimal digits.
         """
         ...

@@ -7,6 +7,7 @@ an embedding. Scores are dimensionless. `Head` is the base class of every head.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from src.catalog import Vocabulary
 from src.errors import InputError, check_flag, check_number
 from src.models.contracts import QueryPart
-from src.models.parts import Lookup, Part, Prior, Unknown, build_part, check_part, draw
+from src.models.parts import Lookup, Part, Prior, Unknown, build_part, build_tracks, check_part, draw
 
 PRIORS = ("added", "instead")
 """How what the other parts of a track predict is used; see `CosineMix`."""
@@ -239,6 +240,8 @@ class CosineMix(Head):
             score is symmetric.
         shrinkage: length h, at least 0: an embedding v is divided by √(|v|² + h²). The embedding of a track that
             training shows rarely stays short, therefore its cosines count less. With 0 all cosines count alike.
+        min_plays: tracks with fewer plays in training have no embedding of their own, but the zero vector, as unknown
+            tracks have, and need no memory for it; at least 1.
 
     Raises:
         InputError: an argument is out of range, or the data lack a part.
@@ -260,6 +263,7 @@ class CosineMix(Head):
         track_dropout: int | float,
         order_std: int | float,
         shrinkage: int | float,
+        min_plays: int,
     ) -> None:
         super().__init__(len(vocabulary.catalog))
         check_number("order_std", order_std, least=0)
@@ -277,7 +281,12 @@ class CosineMix(Head):
             self.alpha_logit = nn.Parameter(-torch.arange(num - 1, 0, -1).float().log())
         self._has_parts = parts is not None
         seen = torch.from_numpy(vocabulary.previous_counts + vocabulary.next_counts > 0)
-        built = {name: build_part(name, vocabulary.catalog, seen, dim=dim, init_std=init_std) for name in self._names}
+        width: dict[str, Any] = {"dim": dim, "init_std": init_std}
+        tracks = partial(build_tracks, torch.from_numpy(vocabulary.plays), seen, min_plays=min_plays, **width)
+        built = {
+            name: tracks() if name == "track" else build_part(name, vocabulary.catalog, seen, **width)
+            for name in self._names
+        }
         if order_std:
             for part in built.values():
                 part.add_offset(order_std)

@@ -4,6 +4,7 @@ B pairs in a batch, P pairs in a split, Q queries, K candidates of a list, V wid
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,10 @@ from src.histories import Histories
 from src.models.context import as_number
 from src.models.contracts import Context, Loss, OnBlock, PairBatch, Queries, Scorer
 from src.models.exchange import exchange_gradients, is_shared, part_of_loss
-from src.models.retrieval.approximate import approximate_top_k
-from src.models.retrieval.exact import mean_ranks, top_k
+from src.models.retrieval.approximate import approximate_lists
+from src.models.retrieval.exact import exact_lists, mean_ranks, top_k
 from src.models.retrieval.heard import ranks_of_vectors
+from src.models.retrieval.lists import ListSearch, digest_of_arrays
 
 
 class PairRanker(LightningModule):
@@ -254,30 +256,33 @@ class PairRanker(LightningModule):
             on_block=on_block,
         )
 
-    def approximate_top(
-        self, query_rows: Int64[np.ndarray, "Q"], k: int, recall: float, on_block: OnBlock
-    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"], float]:
-        """Find nearly the K best candidates of each query, faster than `top`.
+    def lists(self, k: int, *, recall: float | None, plan: Path | None) -> ListSearch:
+        """Prepare a search for the lists of all tracks.
 
         Args:
-            query_rows: rows of the queries.
             k: length of a list, 1 <= k < N.
-            recall: share of the exact lists to aim at, in (0, 1].
-            on_block: reports progress.
+            recall: share of the exact lists to aim at, in (0, 1]; None for exact lists.
+            plan: file of the cells of an approximate search; see `retrieval.approximate.approximate_lists`.
 
         Returns:
-            Rows of the candidates, best first, their scores, and the share of the exact lists that was reached; see
-                `retrieval.approximate.approximate_top_k`.
+            The search.
         """
-        return approximate_top_k(
-            queries=self.scorer.query_vectors(),
-            items=self.scorer.item_vectors(),
-            query_rows=torch.from_numpy(query_rows),
-            k=k,
-            plays=self._plays,
-            recall=recall,
-            on_block=on_block,
+        queries, items = self.scorer.query_vectors(), self.scorer.item_vectors()
+        rows = torch.arange(len(items))
+        if recall is None:
+            return exact_lists(queries=queries, items=items, query_rows=rows, k=k, plays=self._plays)
+        return approximate_lists(
+            queries=queries, items=items, query_rows=rows, k=k, plays=self._plays, recall=recall, plan=plan
         )
+
+    def lists_digest(self) -> str:
+        """Return a digest of the vectors and the plays.
+
+        Returns:
+            Hexadecimal digits.
+        """
+        tables = (self.scorer.query_vectors(), self.scorer.item_vectors())
+        return digest_of_arrays(*(table.cpu().numpy() for table in tables), self._plays)
 
     def _evaluate(self, stage: str, batch: PairBatch) -> None:
         self.log(f"{stage}/loss", self.loss(self.scorer, batch, self.context), batch_size=len(batch.previous))

@@ -66,12 +66,21 @@ class Lookup(nn.Embedding, Part):
         seen: whether training pairs show the value.
         dim: width of an embedding (D).
         init_std: standard deviation of the initial embeddings, above 0.
+        zero: row of a value whose embedding stays zero although training pairs show it; None for none.
     """
 
     of: Tensor | None
 
-    def __init__(self, of: Int64[Tensor, "N"] | None, seen: Bool[Tensor, "K"], *, dim: int, init_std: float) -> None:
-        super().__init__(len(seen), dim)
+    def __init__(
+        self,
+        of: Int64[Tensor, "N"] | None,
+        seen: Bool[Tensor, "K"],
+        *,
+        dim: int,
+        init_std: float,
+        zero: int | None = None,
+    ) -> None:
+        super().__init__(len(seen), dim, padding_idx=zero)
         self.register_buffer("of", of, persistent=False)
         draw(self, seen, init_std)
         self.offset: nn.Embedding | None = None
@@ -280,10 +289,10 @@ def _standard(vectors: Vectors, seen: Bool[np.ndarray, "N"]) -> tuple[Float[np.n
 
 
 def build_part(name: str, catalog: Catalog, seen: Bool[Tensor, "N"], *, dim: int, init_std: float) -> Part:
-    """Build the part of an attribute, of the tracks, or of the artists.
+    """Build the part of an attribute, or of the artists.
 
     Args:
-        name: `track`, `artist`, or the name of an attribute.
+        name: `artist`, or the name of an attribute.
         catalog: the catalogue.
         seen: whether training pairs show the track.
         dim: width of an embedding (D).
@@ -295,8 +304,6 @@ def build_part(name: str, catalog: Catalog, seen: Bool[Tensor, "N"], *, dim: int
     Raises:
         InputError: the catalogue has no such attribute.
     """
-    if name == "track":
-        return Lookup(None, seen, dim=dim, init_std=init_std)
     if name == "artist":
         artist_of = torch.from_numpy(catalog.artist_of)
         seen_artists = torch.zeros(catalog.num_artists, dtype=torch.bool)
@@ -307,6 +314,33 @@ def build_part(name: str, catalog: Catalog, seen: Bool[Tensor, "N"], *, dim: int
     if isinstance(attribute, Values):
         return Bag(attribute, seen, dim=dim, init_std=init_std)
     return Projection(attribute, seen, dim=dim, init_std=init_std)
+
+
+def build_tracks(
+    plays: Int64[Tensor, "N"], seen: Bool[Tensor, "N"], *, min_plays: int, dim: int, init_std: float
+) -> Lookup:
+    """Build the part of the tracks, in which tracks with few plays have no row of their own.
+
+    Args:
+        plays: number of training events of each track.
+        seen: whether training pairs show the track.
+        min_plays: tracks with fewer plays have the zero vector.
+        dim: width of an embedding (D).
+        init_std: standard deviation of the initial embeddings, above 0.
+
+    Returns:
+        The part. Its table has a row for each track with enough plays, in their order, and a row of zeros.
+
+    Raises:
+        InputError: `min_plays` is out of range.
+    """
+    check_number("min_plays", min_plays, whole=True, least=1, hint="1 gives every track a vector of its own")
+    if min_plays == 1:
+        return Lookup(None, seen, dim=dim, init_std=init_std)
+    own = plays >= min_plays
+    zero = int(own.sum())
+    of = torch.where(own, own.cumsum(0) - 1, zero)
+    return Lookup(of, torch.cat([seen[own], seen.new_zeros(1)]), dim=dim, init_std=init_std, zero=zero)
 
 
 def check_part(name: str, catalog: Catalog) -> None:
@@ -349,6 +383,6 @@ def draw(table: nn.Embedding, seen: Bool[Tensor, "K"], std: float) -> None:
 
 
 def _offsets(table: nn.Embedding, std: float) -> nn.Embedding:
-    offsets = nn.Embedding(table.num_embeddings, table.embedding_dim)
+    offsets = nn.Embedding(table.num_embeddings, table.embedding_dim, padding_idx=table.padding_idx)
     draw(offsets, (table.weight != 0).any(1), std)
     return offsets

@@ -126,7 +126,7 @@ def write_release(
         if recommendations.users is not None:
             arrays[f"users_{arm}"], arrays[f"lists_{arm}"] = recommendations.users, row_of[recommendations.rows]
             continue
-        arrays[f"lists_{arm}"] = row_of[recommendations.rows[order]]
+        arrays[f"lists_{arm}"] = _renumbered(recommendations.rows, row_of, order)
         if not np.isnan(recommendations.scores).all():
             arrays[f"scores_{arm}"] = recommendations.scores[order]
         if arms[arm].exploration:
@@ -147,6 +147,20 @@ def write_release(
     head = {"version": version, **contents, "provenance": dict(provenance)}
     (folder / HEAD).write_text(json.dumps(head, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return version
+
+
+_NUM_AT_ONCE = 65_536
+"""Lists whose rows are renumbered at once."""
+
+
+def _renumbered(
+    rows: Int64[np.ndarray, "N K"], row_of: Int32[np.ndarray, "N_1"], order: Int64[np.ndarray, "N"]
+) -> Int32[np.ndarray, "N K"]:
+    """The lists in another order, with the rows of that order."""
+    lists = np.empty(rows.shape, np.int32)
+    for start in range(0, len(order), _NUM_AT_ONCE):
+        lists[start : start + _NUM_AT_ONCE] = row_of[rows[order[start : start + _NUM_AT_ONCE]]]
+    return lists
 
 
 def _version(contents: dict[str, Any]) -> str:

@@ -32,12 +32,16 @@ PLAYS = np.arange(NUM) % 7
 Config = Callable[..., Any]
 
 
-def finished_run(folder: Path, model: str, *words: str, tags: Values | None = None) -> Path:
+def finished_run(
+    folder: Path, model: str, *words: str, tags: Values | None = None, plays: np.ndarray | None = None
+) -> Path:
     """The files of a run whose last two tracks, of an artist of their own, are not played in training."""
     from hydra.utils import instantiate
 
     counts = (np.arange(NUM) < NUM - 2).astype(int)
     vocabulary = make_vocabulary(np.arange(NUM) // 2, previous_counts=counts, next_counts=counts)
+    if plays is not None:
+        vocabulary = replace(vocabulary, plays=plays)
     if tags is not None:
         vocabulary = replace(vocabulary, catalog=replace(vocabulary.catalog, attributes={"tags": tags}))
     config = composed(f"model={model}", *MODEL, *words)
@@ -132,6 +136,14 @@ def test_lists_have_the_new_tracks_and_old_scores_do_not_change(tmp_path: Path, 
         assert vectors.queries[NUM + 3].tolist() == [*[0.0] * 8, 1.0]
         biases = vectors.items[lists.rows[NUM + 3][:K], -1]
         assert biases.tolist() == sorted(vectors.items[:, -1].tolist(), reverse=True)[:K]
+
+
+def test_rare_tracks_without_embeddings_have_none_in_the_larger_catalogue(tmp_path: Path, config: Config) -> None:
+    run = finished_run(tmp_path / "run", "convex", "model.min_plays=3", plays=PLAYS)
+    add_tracks(config(run, new_catalogue(tmp_path / "new.json")), [])
+    vectors = SessionVectors.read(tmp_path / "added" / FILE, read_catalog(tmp_path / "added" / "tracks.json"))
+    has_own = (vectors.items[:, :4] != 0).any(1)
+    assert has_own.tolist() == [*((PLAYS >= 3) & (np.arange(NUM) < NUM - 2)).tolist(), *[False] * 4]
 
 
 TAGS = [["old", "late"][row % 2 : 1 + row % 3] for row in range(NUM)]

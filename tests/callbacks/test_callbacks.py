@@ -19,8 +19,9 @@ from src.catalog import Catalog
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.evaluation import ranking
-from src.models.retrieval.approximate import approximate_top_k
-from src.models.retrieval.exact import top_k
+from src.models.retrieval.approximate import approximate_lists
+from src.models.retrieval.exact import exact_lists, top_k
+from src.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
 from src.recommendations import Recommendations
 from src.session_vectors import FILE, SessionVectors
 from src.statistics.intervals import MeanInterval
@@ -187,7 +188,7 @@ def test_a_ranking_monitor_without_the_callback_that_ranks_is_refused_before_tra
 
 
 def test_a_module_that_is_no_ranker_is_a_bug_in_plain_words() -> None:
-    with pytest.raises(TypeError, match=r"LightningModule is no Ranker .*: no approximate_top, ranks, top"):
+    with pytest.raises(TypeError, match=r"LightningModule is no Ranker .*: no lists, lists_digest, ranks, top"):
         ranker_of(LightningModule())
 
 
@@ -251,6 +252,42 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
         trainer.loggers[0].log_metrics.assert_called_once_with({"export/recall_at_5": pytest.approx(recall)})
 
 
+@pytest.mark.parametrize("index", ["exact", "approximate"])
+def test_an_export_that_was_killed_continues_and_ends_with_the_same_bytes(
+    ring: PairDataModule, tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.callbacks.list_parts.BLOCKS_OF_A_PART", 3)
+    torch.manual_seed(0)
+    trainer = create_autospec(Trainer, instance=True, loggers=[])
+    model, other = (FixedVectors(torch.randn(NUM_RING_TRACKS, 4), ring, block=5) for _ in range(2))
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    export_of(ring, folders[0], index=index).on_test_end(trainer, model)
+
+    with pytest.raises(KeyboardInterrupt):
+        export_of(ring, folders[1], index=index).on_test_end(trainer, model.killed_after(4))
+    assert not (folders[1] / "r.jsonl").exists()
+    assert len(list((folders[1] / "lists").glob("part-*.npy"))) == 1
+    resumed = export_of(ring, folders[1], index=index)
+    with monkeypatch.context() as patch:
+        patch.setattr("src.models.retrieval.approximate._centroids", None)  # the cells are not computed again
+        resumed.on_test_end(trainer, model)
+    assert len(model.searched) == len(set(model.searched)) + 1  # the block that the kill lost
+    assert len(list((folders[1] / "lists").glob("part-*.npy"))) > 2
+    whole, killed = ((folder / "r.jsonl").read_bytes() for folder in folders)
+    assert whole == killed
+
+    resumed.teardown(trainer, model, "test")
+    assert not (folders[1] / "lists").exists()
+    with pytest.raises(KeyboardInterrupt):
+        export_of(ring, folders[1], index=index).on_test_end(trainer, model.killed_after(4))
+    export_of(ring, folders[1], index=index).on_test_end(trainer, other)  # trained further: none of them is used
+    export_of(ring, folders[0], index=index).on_test_end(trainer, other)
+    other_whole, other_killed = ((folder / "r.jsonl").read_bytes() for folder in folders)
+    assert other_whole == other_killed != whole
+
+
 @pytest.mark.parametrize("with_vectors", [True, False])
 def test_the_vectors_of_a_head_are_written_beside_the_lists(
     ring: PairDataModule, tmp_path: Path, with_vectors: bool
@@ -293,7 +330,7 @@ def test_the_tracks_that_people_see_are_at_doubling_places_by_plays() -> None:
     vocabulary = make_vocabulary(range(num_tracks), previous_counts=range(num_tracks))  # the last one is played most
     rows = np.tile(np.arange(7), (num_tracks, 1))
     rows[num_tracks - 2, 3:] = -1
-    examples = example_tracks(vocabulary, rows)
+    examples = example_tracks(vocabulary, rows.__getitem__)
     assert [example.place for example in examples] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
     assert [example.name for example in examples[:3]] == [
         (f"Title {row}", f"Artist {row}") for row in (num_tracks - 1, num_tracks - 2, num_tracks - 4)
@@ -303,14 +340,14 @@ def test_the_tracks_that_people_see_are_at_doubling_places_by_plays() -> None:
 
 
 def test_in_a_small_catalogue_the_tracks_that_people_see_are_the_most_played() -> None:
-    examples = example_tracks(make_vocabulary(range(8)), np.zeros((8, 1), np.int64))
+    examples = example_tracks(make_vocabulary(range(8)), np.zeros((8, 1), np.int64).__getitem__)
     assert [example.place for example in examples] == list(range(1, 9))
 
 
 def test_a_track_without_a_title_is_shown_by_its_id() -> None:
     catalog = Catalog.from_columns([7, 8], [None, "Two"], [None, None], source="tracks.json")
     vocabulary = replace(make_vocabulary(range(2)), catalog=catalog)
-    [first, second] = example_tracks(vocabulary, np.array([[1], [0]]))
+    [first, second] = example_tracks(vocabulary, np.array([[1], [0]]).__getitem__)
     assert (first.name, first.following, second.name) == (("7", ""), [("Two", "")], ("Two", ""))
 
 
@@ -319,9 +356,17 @@ class FixedVectors(LightningModule):
 
     scorer = loss = None
 
-    def __init__(self, table: torch.Tensor, datamodule: PairDataModule) -> None:
+    def __init__(self, table: torch.Tensor, datamodule: PairDataModule, *, block: int = 512) -> None:
         super().__init__()
         self._settings: dict[str, Any] = {"queries": table, "items": table, "plays": datamodule.vocabulary.plays}
+        self._block = block
+        self._kill_after: int | None = None
+        self.searched: list[int] = []
+
+    def killed_after(self, num_blocks: int) -> "FixedVectors":
+        """The next search ends with a kill after some blocks."""
+        self.searched, self._kill_after = [], num_blocks
+        return self
 
     def ranks(self, *_: Any) -> Any:
         raise AssertionError("an export asks for no ranks")
@@ -329,6 +374,18 @@ class FixedVectors(LightningModule):
     def top(self, query_rows: Any, k: int, on_block: Any) -> Any:
         return top_k(**self._settings, query_rows=torch.from_numpy(query_rows), k=k, on_block=on_block)
 
-    def approximate_top(self, query_rows: Any, k: int, recall: float, on_block: Any) -> Any:
-        rows = torch.from_numpy(query_rows)
-        return approximate_top_k(**self._settings, query_rows=rows, k=k, recall=recall, on_block=on_block)
+    def lists(self, k: int, *, recall: float | None, plan: Path | None) -> ListSearch:
+        every = {**self._settings, "query_rows": torch.arange(NUM_RING_TRACKS), "k": k, "block": self._block}
+        search = exact_lists(**every) if recall is None else approximate_lists(**every, recall=recall, plan=plan)
+        kill_after, self._kill_after = self._kill_after, None
+
+        def block(nth: int) -> ListBlock:
+            if kill_after is not None and nth >= kill_after:
+                raise KeyboardInterrupt
+            self.searched.append(nth)
+            return search.block(nth)
+
+        return replace(search, block=block)
+
+    def lists_digest(self) -> str:
+        return digest_of_arrays(self._settings["queries"].numpy())

@@ -128,7 +128,9 @@ def test_progress_counts_every_query_once(ranker: Ranker) -> None:
     assert (
         counted(lambda on_block: ranker.ranks(Histories.of_tracks(ROWS), np.roll(ROWS, 1), on_block)) == NUM_RING_TRACKS
     )
-    assert counted(lambda on_block: ranker.approximate_top(ROWS, K, 0.9, on_block)) >= NUM_RING_TRACKS
+    for recall in (None, 0.9):
+        search = ranker.lists(K, recall=recall, plan=None)
+        assert counted(search.collect) == search.num_queries == NUM_RING_TRACKS
 
 
 def test_nothing_is_asked_of_no_queries(ranker: Ranker) -> None:
@@ -148,7 +150,8 @@ def test_ranks_of_sessions_do_not_depend_on_the_other_queries(ranker: Ranker, ri
 
 def test_approximate_lists_hold_the_share_of_the_exact_ones_that_they_report(ranker: Ranker) -> None:
     exact, _ = ranker.top(ROWS, K, nothing)
-    rows, scores, share = ranker.approximate_top(ROWS, K, 1.0, nothing)
+    search = ranker.lists(K, recall=1.0, plan=None)
+    (rows, scores), share = search.collect(), search.recall
     assert rows.shape == scores.shape == exact.shape
     assert (rows != ROWS[:, None]).all()
     found = np.mean([len(set(ours) & set(best)) / K for ours, best in zip(rows.tolist(), exact.tolist(), strict=True)])
@@ -156,6 +159,17 @@ def test_approximate_lists_hold_the_share_of_the_exact_ones_that_they_report(ran
         assert found == 1
     else:
         assert found - 0.05 <= share <= 1  # ties count as found, and the query itself is among those searched for
+
+
+def test_exact_lists_of_all_tracks_are_their_best_candidates(ranker: Ranker) -> None:
+    search = ranker.lists(K, recall=None, plan=None)
+    assert search.recall is None
+    for ours, expected in zip(search.collect(), ranker.top(ROWS, K, nothing), strict=True):
+        assert np.array_equal(ours, expected)
+
+
+def test_the_digest_of_the_lists_is_the_same_in_each_call(ranker: Ranker) -> None:
+    assert ranker.lists_digest() == ranker.lists_digest()
 
 
 @pytest.mark.parametrize("k", [0, NUM_RING_TRACKS])

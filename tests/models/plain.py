@@ -12,7 +12,7 @@ ZERO = {"query": "zero", "item": "zero"}
 _BARE: dict[str, Any] = {"init_std": 0.1, "item_bias": False, "dropout": 0.0, "track_dropout": 0.0}
 _TWO_PARTS: dict[str, Any] = {"parts": None, "unknown": ZERO, "prior": None}
 COSINES: Callable[..., CosineMix] = partial(
-    CosineMix, fixed_alpha=None, order_std=0.0, shrinkage=0.0, **_TWO_PARTS, **_BARE
+    CosineMix, fixed_alpha=None, order_std=0.0, shrinkage=0.0, min_plays=1, **_TWO_PARTS, **_BARE
 )
 DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, alpha=None, **_BARE)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from src.errors import InputError
 from src.models.heads import BIAS_UNIT, CosineMix, Dropout, TwoTableDot, _unit
+from src.models.row_adam import RowAdam
 from tests.conftest import make_vocabulary
 from tests.models.plain import ZERO
 
@@ -30,6 +31,7 @@ def cosine_mix(
     track_dropout: float = 0.0,
     order_std: float = 0.0,
     shrinkage: float = 0.0,
+    min_plays: int = 1,
 ) -> CosineMix:
     torch.manual_seed(0)
     vocabulary = make_vocabulary(artists, previous_counts=seen, next_counts=seen)
@@ -47,6 +49,7 @@ def cosine_mix(
         track_dropout=track_dropout,
         order_std=order_std,
         shrinkage=shrinkage,
+        min_plays=min_plays,
     )
 
 
@@ -170,6 +173,39 @@ def test_unseen_tracks_stay_zero_in_training() -> None:
         scorer(torch.tensor([0, 1]), torch.tensor([2, 4])).sum().backward()
         optimizer.step()
     assert scorer.query_vectors()[5].abs().sum() == 0
+
+
+@pytest.mark.parametrize("order_std", [0.0, 0.1])
+@pytest.mark.parametrize("optimizer", [partial(RowAdam, beta2=0.999, eps=1e-8), torch.optim.Adam])
+def test_rare_tracks_have_no_row_and_stay_zero_in_training(
+    optimizer: Callable[..., torch.optim.Optimizer], order_std: float
+) -> None:
+    pairs = [3, 1, 4, 2, 0, 1]  # a track is played twice as often
+    scorer = cosine_mix(0.7, seen=pairs, min_plays=4, order_std=order_std, shrinkage=0.5)
+    usual = cosine_mix(0.7, seen=pairs, order_std=order_std, shrinkage=0.5)
+    assert scorer.track is not None
+    assert usual.track is not None
+    assert len(scorer.track.weight) == 3 + 1
+    tables = [embedding for embedding in scorer.modules() if isinstance(embedding, torch.nn.Embedding)]
+    for table in tables:
+        table.sparse = optimizer is not torch.optim.Adam
+    before = scorer.track.weight.clone()
+    steps = optimizer([table.weight for table in tables], lr=0.1, weight_decay=0.01)
+    for _ in range(3):
+        steps.zero_grad()
+        scorer(torch.tensor([0, 1, 3, 5]), torch.tensor([2, 3, 1, 1])).sum().backward()
+        steps.step()
+    assert (scorer.track.weight[:3] != before[:3]).all()
+    with torch.no_grad():
+        for name, numbers in usual.named_parameters():
+            learned = scorer.get_parameter(name)
+            if name.startswith("track."):
+                numbers.zero_()
+                numbers[[0, 2, 3]] = learned[:3]
+            else:
+                numbers.copy_(learned)
+    torch.testing.assert_close(scorer.query_vectors(), usual.query_vectors())
+    torch.testing.assert_close(scorer.item_vectors(), usual.item_vectors())
 
 
 def test_a_track_never_seen_as_context_has_a_zero_context_vector() -> None:
@@ -314,6 +350,10 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
             "track_dropout=0.3 has no effect in this model, which is alpha=1.0: .* remove track_dropout",
         ),
         ({"dropout": 1.0}, "dropout must be a number of at least 0 and at most 0.9, got 1"),
+        (
+            {"min_plays": 0},
+            "min_plays must be a whole number of at least 1, got 0; 1 gives every track a vector",
+        ),
         ({"shrinkage": -1}, "shrinkage must be a number of at least 0, got -1; 0 gives cosines"),
     ],
 )
@@ -328,7 +368,14 @@ def test_impossible_settings_are_refused(change: dict[str, Any], message: str, m
         "dim": 5,
         "init_std": 0.1,
     }
-    usual |= {"item_bias": False, "dropout": 0.0, "track_dropout": 0.0, "order_std": 0.0, "shrinkage": 0.0}
+    usual |= {
+        "item_bias": False,
+        "dropout": 0.0,
+        "track_dropout": 0.0,
+        "order_std": 0.0,
+        "shrinkage": 0.0,
+        "min_plays": 1,
+    }
     with pytest.raises(InputError, match=message):
         CosineMix(make_vocabulary(ARTISTS), **{**usual, **change})
 

@@ -67,11 +67,12 @@ def built(drawn: dict[str, Any]) -> dict[str, Any]:
 
 
 @settings(max_examples=60)
-@given(drawn=materials())
-def test_what_is_written_is_read_back(drawn: dict[str, Any]) -> None:
+@given(drawn=materials(), num_at_once=st.integers(1, 12))
+def test_what_is_written_is_read_back(drawn: dict[str, Any], num_at_once: int) -> None:
     given = built(drawn)
     catalog: Catalog = given["catalog"]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.serving.release._NUM_AT_ONCE", num_at_once)
         version = write_release(Path(folder), **given, provenance={"by": "a test"})
         release = Release(Path(folder))
         assert (release.version, release.experiment, release.arms) == (version, given["experiment"], given["arms"])

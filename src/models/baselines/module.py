@@ -5,6 +5,7 @@ N tracks in the catalogue, Q queries, K candidates of a list, B queries in a blo
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,7 +22,8 @@ from src.histories import Histories
 from src.models.baselines.counting import no_scores
 from src.models.contracts import Context, OnBlock
 from src.models.retrieval.heard import ranks_of_scores
-from src.models.retrieval.sparse import mean_ranks, top_k
+from src.models.retrieval.lists import ListSearch, digest_of_arrays
+from src.models.retrieval.sparse import mean_ranks, sparse_lists, top_k
 
 PART = "track"
 """Name of the one part that a session weights: scores have no tracks and artists of their own."""
@@ -167,25 +169,34 @@ class Baseline(LightningModule):
         """
         return top_k(scores=self._scores, plays=self._model.order, query_rows=query_rows, k=k, on_block=on_block)
 
-    def approximate_top(
+    def lists(
         self,
-        query_rows: Int64[np.ndarray, "Q"],
         k: int,
-        recall: float,  # noqa: ARG002 - a track has few scores, therefore exact lists are fast
-        on_block: OnBlock,
-    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"], None]:
-        """Return the exact lists, because exact search is fast enough.
+        *,
+        recall: float | None,  # noqa: ARG002 - a track has few scores, therefore exact lists are fast
+        plan: Path | None,  # noqa: ARG002
+    ) -> ListSearch:
+        """Prepare a search for the lists of all tracks. They are exact, because exact search is fast enough.
 
         Args:
-            query_rows: rows of the queries.
             k: length of a list, 1 <= k < N.
             recall: ignored.
-            on_block: reports progress.
+            plan: ignored.
 
         Returns:
-            Rows of the candidates, best first, their scores, and None.
+            The search.
         """
-        return *self.top(query_rows, k, on_block), None
+        order = self._model.order
+        return sparse_lists(scores=self._scores, plays=order, query_rows=np.arange(len(order)), k=k)
+
+    def lists_digest(self) -> str:
+        """Return a digest of the scores and of the order of tracks without any.
+
+        Returns:
+            Hexadecimal digits.
+        """
+        counts = self._counts
+        return digest_of_arrays(counts.data, counts.indices, counts.indptr, self._model.order)
 
     def _scores(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
         if isinstance(self._model, SessionCounter):

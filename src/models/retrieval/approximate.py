@@ -1,16 +1,20 @@
 """Approximate search over the whole catalogue by inner product, for catalogues where exact search is too slow.
 
-N tracks in the catalogue, Q queries, U distinct queries, K candidates of a list, V width of a vector.
+N tracks in the catalogue, Q queries, U distinct queries, K candidates of a list, V width of a vector, C cells.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int32, Int64
 from torch import Tensor
 
 from src.models.retrieval.exact import TIE, Searcher, best_of_groups, exact_search, search_lists
+from src.models.retrieval.lists import ListSearch
 from src.recommendations import SCORE_DECIMALS
 
 NUM_SAMPLED = 1000
@@ -36,13 +40,7 @@ def approximate_top_k(
     on_block: Callable[[int], None] = lambda _: None,
     block: int = 512,
 ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"], float]:
-    """Find nearly the K best candidates for each of the `query_rows`, faster than `top_k`.
-
-    The candidates are divided into cells (an inverted file). Queries with the same nearest cell are a group and are
-    searched together: only candidates in the cells nearest to the mean of the group are scored, and the most played.
-    The number of cells that are searched grows until the share `recall` of the exact lists is found for a sample of the
-    queries, or until exact search would be as fast. A candidate that ties with the last one of an exact list counts as
-    found. Runs on the CPU.
+    """Find nearly the K best candidates for each of the `query_rows`, faster than `top_k`; see `approximate_lists`.
 
     Args:
         queries: query vector of every track.
@@ -61,62 +59,170 @@ def approximate_top_k(
     Raises:
         InputError: `k` is not in [1, N-1], or a vector is not finite.
     """
-    measured_recall = []
+    search = approximate_lists(
+        queries=queries, items=items, query_rows=query_rows, k=k, plays=plays, recall=recall, plan=None, block=block
+    )
+    assert search.recall is not None
+    return *search.collect(on_block), search.recall
+
+
+def approximate_lists(
+    *,
+    queries: Float[Tensor, "N V"],
+    items: Float[Tensor, "N V"],
+    query_rows: Int64[Tensor, "Q"],
+    k: int,
+    plays: Int64[np.ndarray, "N"],
+    recall: float,
+    plan: Path | None,
+    block: int = 512,
+) -> ListSearch:
+    """Prepare a search for nearly the K best candidates for each of the `query_rows`.
+
+    The candidates are divided into cells (an inverted file). Queries with the same nearest cell are a group and are
+    searched together: only candidates in the cells nearest to the mean of the group are scored, and the most played.
+    The number of cells that are searched grows until the share `recall` of the exact lists is found for a sample of the
+    queries, or until exact search would be as fast. A candidate that ties with the last one of an exact list counts as
+    found. Runs on the CPU.
+
+    Args:
+        queries: query vector of every track.
+        items: candidate vector of every track.
+        query_rows: rows to build lists for.
+        k: length of each list, 1 <= k < N.
+        plays: popularity of every track.
+        recall: share of the exact lists to aim at, in (0, 1].
+        plan: file of the cells and of how many are searched. It is written; if it is there, it is read instead of being
+            computed again, and must be that of the same arguments. None for no file.
+        block: number of queries searched at once.
+
+    Returns:
+        The search, with the recall of the sample.
+
+    Raises:
+        InputError: `k` is not in [1, N-1], or a vector is not finite.
+    """
 
     def build_search(candidates: Tensor, num: int, distinct: Tensor) -> Searcher:
-        search, share = _tuned_search(candidates, num, distinct, recall, block)
-        measured_recall.append(share)
-        return search
+        if plan is not None and plan.exists():
+            return _Cells(candidates, num, distinct, _Division.read(plan), block).searcher()
+        division = _divide(candidates, distinct)
+        cells = _Cells(candidates, num, distinct, division, block)
+        cells.tune(recall)
+        if plan is not None:
+            division.write(plan)
+        return cells.searcher()
 
-    result = search_lists(queries.cpu(), items.cpu(), query_rows.cpu(), k, plays, on_block, build_search)
-    return *result, measured_recall[0]
+    return search_lists(queries.cpu(), items.cpu(), query_rows.cpu(), k, plays, build_search)
 
 
-def _tuned_search(
-    candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor, "U V"], target: float, block: int
-) -> tuple[Searcher, float]:
-    """Build the search with the fewest cells that reaches the recall `target`, and measure its recall."""
-    # candidates are in the order of plays; at least k of them fill the list where the cells hold too few
-    most_played = torch.arange(max(k, round(SHARE_MOST_PLAYED * len(candidates))))
-    centroids = _centroids(candidates)
-    cell_of, group_of = _nearest(candidates, centroids), _nearest(queries, centroids)
-    in_cell = cell_of.argsort(stable=True).split(torch.bincount(cell_of, minlength=len(centroids)).tolist())
-    groups = group_of.argsort(stable=True).split(torch.bincount(group_of, minlength=len(centroids)).tolist())
-    blocks = [part for group in groups if len(group) for part in group.split(block)]
-    means = torch.stack([queries[part].mean(0) for part in blocks])
+@dataclass(eq=False)
+class _Division:
+    """Cells of candidates and groups of queries, and how many cells are searched for each group.
 
-    def best(nth: int, which: Tensor, num_probes: int) -> tuple[Tensor, Tensor]:
+    Args:
+        centroids: centres of the cells.
+        cell_of: cell of each candidate.
+        group_of: the cell that is nearest to each query.
+        num_probes: number of cells that are searched.
+        recall: share of the exact lists that this finds in the sample.
+    """
+
+    centroids: Float32[Tensor, "C V"]
+    cell_of: Int32[Tensor, "N"]
+    group_of: Int32[Tensor, "U"]
+    num_probes: int = 0
+    recall: float = 0.0
+
+    def write(self, path: Path) -> None:
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(self).items()}
+        partial = path.with_name(f".partial.{path.name}")
+        np.savez(partial, **arrays)
+        partial.replace(path)  # a kill leaves no half of one
+
+    @classmethod
+    def read(cls, path: Path) -> "_Division":
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(
+                centroids=torch.from_numpy(arrays["centroids"]),
+                cell_of=torch.from_numpy(arrays["cell_of"]),
+                group_of=torch.from_numpy(arrays["group_of"]),
+                num_probes=int(arrays["num_probes"]),
+                recall=float(arrays["recall"]),
+            )
+
+
+class _Cells:
+    """Searches for the K best of the candidates in some cells."""
+
+    def __init__(
+        self,
+        candidates: Float[Tensor, "N V"],
+        k: int,
+        queries: Float[Tensor, "U V"],
+        division: _Division,
+        block: int,
+    ) -> None:
+        self._candidates, self._k, self._queries, self._division = candidates, k, queries, division
+        # candidates are in the order of plays; at least k of them fill the list where the cells hold too few
+        self._most_played = torch.arange(max(k, round(SHARE_MOST_PLAYED * len(candidates))))
+        num_cells = len(division.centroids)
+        self._in_cell = _members(division.cell_of, num_cells)
+        groups = _members(division.group_of, num_cells)
+        self._blocks = [part for group in groups if len(group) for part in group.split(block)]
+        self._means = torch.stack([queries[part].mean(0) for part in self._blocks])
+
+    def searcher(self) -> Searcher:
+        """The search in as many cells as the division says."""
+        num_probes = self._division.num_probes
+
+        def search(nth: int) -> tuple[Tensor, Tensor, Tensor]:
+            return self._blocks[nth], *self._best(nth, self._blocks[nth], num_probes)
+
+        return Searcher(len(self._blocks), search, self._division.recall)
+
+    def tune(self, target: float) -> None:
+        """Find the smallest number of cells that reaches the recall `target`, and measure its recall."""
+        candidates, queries, num_cells = self._candidates, self._queries, len(self._division.centroids)
+        sample = torch.arange(len(queries))[:: max(1, len(queries) // NUM_SAMPLED)][:NUM_SAMPLED]
+        of_sample = [(nth, part[torch.isin(part, sample)]) for nth, part in enumerate(self._blocks)]
+        of_sample = [(nth, part) for nth, part in of_sample if len(part)]
+        sampled = queries[torch.cat([part for _, part in of_sample])]
+        exact = exact_search(candidates, self._k, sampled, block=64)
+        last = torch.cat([exact.block(nth)[1][:, -1:] for nth in range(exact.num_blocks)])
+        thresholds = (last - TIE * last.abs().clamp(min=10**SCORE_DECIMALS)).split([len(part) for _, part in of_sample])
+        num_probes, most = min(8, num_cells), max(8, num_cells // MIN_CELLS_PER_PROBE)
+        while True:
+            hits = [
+                (self._best(nth, part, num_probes)[0] >= least).double().mean(1)
+                for (nth, part), least in zip(of_sample, thresholds, strict=True)
+            ]
+            recall = float(torch.cat(hits).mean())
+            if recall >= target or num_probes >= min(most, num_cells):
+                break
+            num_probes = min(2 * num_probes, most)
+        self._division.num_probes, self._division.recall = num_probes, recall
+
+    def _best(self, nth: int, which: Tensor, num_probes: int) -> tuple[Tensor, Tensor]:
         """The best candidates of some queries of block `nth`."""
-        near = (centroids @ means[nth]).topk(num_probes).indices
-        places = torch.cat([most_played, *(in_cell[cell] for cell in near.tolist())]).unique()
+        k, near = self._k, (self._division.centroids @ self._means[nth]).topk(num_probes).indices
+        places = torch.cat([self._most_played, *(self._in_cell[cell] for cell in near.tolist())]).unique()
         group = min(32, max(1, len(places) // k))
         scores = torch.full((len(which), -(-len(places) // group) * group), -torch.inf)
-        torch.mm(queries[which], candidates[places].T, out=scores[:, : len(places)])
+        torch.mm(self._queries[which], self._candidates[places].T, out=scores[:, : len(places)])
         values, found = best_of_groups(scores.view(len(which), -1, group), k)
         return values, places[found]
 
-    sample = torch.arange(len(queries))[:: max(1, len(queries) // NUM_SAMPLED)][:NUM_SAMPLED]
-    of_sample = [(nth, part[torch.isin(part, sample)]) for nth, part in enumerate(blocks)]
-    of_sample = [(nth, part) for nth, part in of_sample if len(part)]
-    sampled = queries[torch.cat([part for _, part in of_sample])]
-    exact = torch.cat([values[:, -1:] for _, values, _ in exact_search(candidates, k, sampled, block=64)(sampled)])
-    thresholds = (exact - TIE * exact.abs().clamp(min=10**SCORE_DECIMALS)).split([len(part) for _, part in of_sample])
-    num_probes, most = min(8, len(centroids)), max(8, len(centroids) // MIN_CELLS_PER_PROBE)
-    while True:
-        hits = [
-            (best(nth, part, num_probes)[0] >= least).double().mean(1)
-            for (nth, part), least in zip(of_sample, thresholds, strict=True)
-        ]
-        recall = float(torch.cat(hits).mean())
-        if recall >= target or num_probes >= min(most, len(centroids)):
-            break
-        num_probes = min(2 * num_probes, most)
 
-    def search(_: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for nth, part in enumerate(blocks):
-            yield part, *best(nth, part, num_probes)
+def _members(cell_of: Int32[Tensor, "N"], num_cells: int) -> tuple[Tensor, ...]:
+    """The places in each cell, ascending."""
+    sizes = torch.bincount(cell_of, minlength=num_cells).tolist()
+    return tuple(torch.split(cell_of.argsort(stable=True), sizes))
 
-    return search, recall
+
+def _divide(candidates: Float[Tensor, "N V"], queries: Float[Tensor, "U V"]) -> _Division:
+    centroids = _centroids(candidates)
+    return _Division(centroids, _nearest(candidates, centroids), _nearest(queries, centroids))
 
 
 def _centroids(vectors: Float[Tensor, "N V"]) -> Float[Tensor, "C V"]:
@@ -130,5 +236,5 @@ def _centroids(vectors: Float[Tensor, "N V"]) -> Float[Tensor, "C V"]:
     return torch.from_numpy(clustering.centroids)
 
 
-def _nearest(vectors: Float[Tensor, "N V"], centroids: Float[Tensor, "C V"]) -> Int64[Tensor, "N"]:
-    return torch.cat([(part @ centroids.T).argmax(1) for part in vectors.split(4096)])
+def _nearest(vectors: Float[Tensor, "N V"], centroids: Float[Tensor, "C V"]) -> Int32[Tensor, "N"]:
+    return torch.cat([(part @ centroids.T).argmax(1).int() for part in vectors.split(4096)])

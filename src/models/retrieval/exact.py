@@ -5,8 +5,9 @@ of a vector, B queries in a block, G groups of S candidates. The query itself is
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from src.errors import InputError
+from src.models.retrieval.lists import ListBlock, ListSearch
 from src.recommendations import SCORE_DECIMALS, check_k
 
 TIE = 1e-6
@@ -50,12 +52,51 @@ def top_k(
     Raises:
         InputError: `k` is not in [1, N-1], or a vector is not finite.
     """
-    return search_lists(queries, items, query_rows, k, plays, on_block, partial(exact_search, block=block))
+    search = exact_lists(queries=queries, items=items, query_rows=query_rows, k=k, plays=plays, block=block)
+    return search.collect(on_block)
 
 
-Searcher = Callable[[Tensor], Iterator[tuple[Tensor, Tensor, Tensor]]]
-"""Takes the query vectors that it was built for. Yields for each block of them: their places, the scores of their best
-candidates in units of 10^-SCORE_DECIMALS, and the places of these candidates. Each query is in one block."""
+def exact_lists(
+    *,
+    queries: Float[Tensor, "M V"],
+    items: Float[Tensor, "N V"],
+    query_rows: Int64[Tensor, "Q"],
+    k: int,
+    plays: Int64[np.ndarray, "N"],
+    block: int = 512,
+) -> ListSearch:
+    """Prepare the search for the lists of `top_k`.
+
+    Args:
+        queries: as for `top_k`, and so are the others.
+        items: candidate vector of every track.
+        query_rows: rows to build lists for.
+        k: length of each list, 1 <= k < N.
+        plays: popularity of every track.
+        block: number of queries scored at once.
+
+    Returns:
+        The search.
+
+    Raises:
+        InputError: `k` is not in [1, N-1], or a vector is not finite.
+    """
+    return search_lists(queries, items, query_rows, k, plays, partial(exact_search, block=block))
+
+
+class Searcher(NamedTuple):
+    """A search that was built for query vectors. Each of them is in one block.
+
+    Attributes:
+        num_blocks: number of blocks.
+        block: searches for a block, given its number from 0. Returns the places of its query vectors, the scores of
+            their best candidates in units of 10^-SCORE_DECIMALS, and the places of these candidates.
+        recall: share of the exact lists that was found for a sample; None where the search is exact.
+    """
+
+    num_blocks: int
+    block: Callable[[int], tuple[Tensor, Tensor, Tensor]]
+    recall: float | None = None
 
 
 def search_lists(
@@ -64,10 +105,9 @@ def search_lists(
     query_rows: Int64[Tensor, "Q"],
     k: int,
     plays: Int64[np.ndarray, "N"],
-    on_block: Callable[[int], None],
     build_search: Callable[[Tensor, int, Tensor], Searcher],
-) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-    """Build lists like those of `top_k` with a given search.
+) -> ListSearch:
+    """Prepare the search for lists like those of `top_k` with a given search.
 
     Args:
         queries: query vector of every track, and of more tracks (M) that are no candidates.
@@ -75,12 +115,11 @@ def search_lists(
         query_rows: rows to build lists for.
         k: length of each list, 1 <= k < N.
         plays: popularity of every track.
-        on_block: called with the number of queries done after each block.
         build_search: builds the search from candidate vectors, the number of candidates to find, and the distinct query
             vectors.
 
     Returns:
-        Rows of the candidates, best first, and their rounded scores.
+        The search for rows of the candidates, best first, and their rounded scores.
 
     Raises:
         InputError: `k` is not in [1, N-1], or a vector is not finite.
@@ -93,18 +132,23 @@ def search_lists(
     # searched because the query itself may be among them.
     distinct, of_distinct = _distinct_lines(queries[query_rows.to(queries.device)])
     search = build_search(items[order], k + 1, distinct)
-    rows = np.empty((len(distinct), k + 1), np.int64)
-    scores = np.empty((len(distinct), k + 1), np.float32)
-    num_queries = np.bincount(of_distinct)
-    for of_block, values, places in search(distinct):
+    own_rows = query_rows.cpu().numpy()
+    by_distinct, num_queries = of_distinct.argsort(kind="stable"), np.bincount(of_distinct)
+    first = num_queries.cumsum() - num_queries
+
+    def block(nth: int) -> ListBlock:
+        of_block, values, candidates = search.block(nth)
         which = of_block.cpu().numpy()
-        rows[which] = order[places].cpu().numpy()
-        scores[which] = (values / 10**SCORE_DECIMALS).cpu().numpy()
-        on_block(int(num_queries[which].sum()))
-    rows, scores = rows[of_distinct], scores[of_distinct]
-    others = rows != query_rows.cpu().numpy()[:, None]
-    others[others.all(1), -1] = False
-    return rows[others].reshape(-1, k), scores[others].reshape(-1, k)
+        of_line = np.repeat(np.arange(len(which)), num_queries[which])
+        starts = first[which] - (num_queries[which].cumsum() - num_queries[which])
+        places = by_distinct[np.arange(len(of_line)) + starts[of_line]]
+        rows = order[candidates].cpu().numpy()[of_line]
+        scores = (values / 10**SCORE_DECIMALS).cpu().numpy()[of_line]
+        others = rows != own_rows[places, None]
+        others[others.all(1), -1] = False
+        return ListBlock(places, rows[others].reshape(-1, k), scores[others].reshape(-1, k))
+
+    return ListSearch(num_queries=len(own_rows), k=k, num_blocks=search.num_blocks, block=block, recall=search.recall)
 
 
 def exact_search(candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor, "U V"], *, block: int) -> Searcher:
@@ -113,7 +157,7 @@ def exact_search(candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor
     Args:
         candidates: candidate vectors.
         k: number of candidates to find for each query.
-        queries: the query vectors that will be searched, or more.
+        queries: the query vectors to search for.
         block: largest number of queries searched at once.
 
     Returns:
@@ -123,13 +167,14 @@ def exact_search(candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor
     group = max(32, 2 ** round(math.log2(len(candidates) / k) / 2))
     padded = -(-len(candidates) // group) * group
     scores = torch.full((min(block, len(queries)), padded), -torch.inf, device=candidates.device)
+    blocks = torch.arange(len(queries), device=queries.device).split(block)
 
-    def search(vectors: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for which in torch.arange(len(vectors), device=vectors.device).split(block):
-            torch.mm(vectors[which], candidates.T, out=scores[: len(which), : len(candidates)])
-            yield which, *best_of_groups(scores[: len(which)].view(len(which), -1, group), k)
+    def search(nth: int) -> tuple[Tensor, Tensor, Tensor]:
+        which = blocks[nth]
+        torch.mm(queries[which], candidates.T, out=scores[: len(which), : len(candidates)])
+        return which, *best_of_groups(scores[: len(which)].view(len(which), -1, group), k)
 
-    return search
+    return Searcher(len(blocks), search)
 
 
 def refuse_non_finite(*tables: Tensor) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from scipy.sparse import csr_array
 
+from src.models.retrieval.lists import ListBlock, ListSearch
 from src.recommendations import check_k
 
 Scores = Callable[[Int64[np.ndarray, "B"]], csr_array]
@@ -43,21 +44,43 @@ def top_k(
     Raises:
         InputError: `k` is not in [1, N-1].
     """
+    return sparse_lists(scores=scores, plays=plays, query_rows=query_rows, k=k, block=block).collect(on_block)
+
+
+def sparse_lists(
+    *, scores: Scores, plays: Int64[np.ndarray, "N"], query_rows: Int64[np.ndarray, "Q"], k: int, block: int = 512
+) -> ListSearch:
+    """Prepare the search for the lists of `top_k`.
+
+    Args:
+        scores: computes the scores of queries.
+        plays: popularity of every track.
+        query_rows: rows to build lists for.
+        k: length of each list, 1 <= k < N.
+        block: number of queries scored at once.
+
+    Returns:
+        The search.
+
+    Raises:
+        InputError: `k` is not in [1, N-1].
+    """
     check_k(k, len(plays))
     by_plays = np.lexsort((np.arange(len(plays)), -plays))
     place = np.empty_like(by_plays)
     place[by_plays] = np.arange(len(plays))
-    rows = np.empty((len(query_rows), k), np.int64)
-    list_scores = np.zeros((len(query_rows), k), np.float32)
-    for start in range(0, len(query_rows), block):
-        query, block_lines = query_rows[start : start + block], slice(start, start + block)
+
+    def search(nth: int) -> ListBlock:
+        start = nth * block
+        query = query_rows[start : start + block]
+        rows, list_scores = np.empty((len(query), k), np.int64), np.zeros((len(query), k), np.float32)
         line, candidate, score = _scored(scores, query)
         best = np.lexsort((place[candidate], -score, line))
         line, candidate, score = line[best], candidate[best], score[best]
-        nth = np.arange(len(line)) - np.searchsorted(line, line)
-        kept = nth < k
-        rows[block_lines][line[kept], nth[kept]] = candidate[kept]
-        list_scores[block_lines][line[kept], nth[kept]] = score[kept]
+        nth_of_line = np.arange(len(line)) - np.searchsorted(line, line)
+        kept = nth_of_line < k
+        rows[line[kept], nth_of_line[kept]] = candidate[kept]
+        list_scores[line[kept], nth_of_line[kept]] = score[kept]
         # A list with n < k scores is filled with the k - n most played tracks that are neither in it nor its query.
         # They are among the first k + 1 tracks by plays.
         free = np.ones((len(query), k + 1), bool)
@@ -67,9 +90,10 @@ def top_k(
         free[popular, place[query[popular]]] = False
         nth_free = free.cumsum(1) - 1 + np.bincount(line, minlength=len(query))[:, None]
         lines, places = (free & (nth_free < k)).nonzero()
-        rows[block_lines][lines, nth_free[lines, places]] = by_plays[places]
-        on_block(len(query))
-    return rows, list_scores
+        rows[lines, nth_free[lines, places]] = by_plays[places]
+        return ListBlock(np.arange(start, start + len(query)), rows, list_scores)
+
+    return ListSearch(num_queries=len(query_rows), k=k, num_blocks=-(-len(query_rows) // block), block=search)
 
 
 def mean_ranks(
