@@ -35,8 +35,8 @@ TESTED = ("recall_at_1", "recall_at_10", "recall_at_50", "ndcg_at_10", "mrr")
 tested too, where the test queries have new tracks."""
 
 
-_OF_NEW_TRACKS = ("test/warm_", "test/cold_")
-"""Beginnings of the names of metrics that a run has only where its test queries have new tracks."""
+_OF_NEW_TRACKS = {f"test/{name}" for name in BY_NEWNESS}
+"""Metrics that a run has only where its test queries have new tracks."""
 
 ESTIMATES = ("estimate/first_step_dr", "estimate/session_snips")
 """What `abtest.py candidate=run:<id>` estimated of a run."""
@@ -297,7 +297,8 @@ def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[st
     if not any(name.startswith("online/") for name in known):  # logs of no world
         requested = [name for name in requested if not name.startswith("online/")]
     # what cannot be estimated from the logs of the runs is not missing
-    requested = [name for name in requested if name in known or not name.startswith(("offline/", *_OF_NEW_TRACKS))]
+    optional = {name for name in requested if name.startswith("offline/")} | _OF_NEW_TRACKS
+    requested = [name for name in requested if name in known or name not in optional]
     shown = tuple(name for name in requested if name in known)
     setups = sorted((_setup(own, shown, level) for own in _by_setup(runs)), key=lambda one: _rank(one, select, mode))
     tested = [name for name in shown if name in (f"test/{one}" for one in (*TESTED, *BY_NEWNESS))]

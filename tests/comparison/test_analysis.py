@@ -306,6 +306,6 @@ def test_queries_with_new_tracks_are_compared_as_if_there_were_no_others() -> No
 
 
 def test_metrics_of_new_tracks_are_not_missing_where_no_query_has_one() -> None:
-    result = compared(simulated_setups(2, np.random.default_rng(12)), metrics=[NDCG, COLD, "test/odd"])
+    result = compared(simulated_setups(2, np.random.default_rng(12)), metrics=[NDCG, COLD, "test/odd", "test/cold_odd"])
     assert result.metrics == ("val/ndcg_at_10", NDCG)
-    assert result.missing == ("test/odd",)
+    assert result.missing == ("test/odd", "test/cold_odd")
