@@ -57,8 +57,9 @@ def export(tracks: int, folder: Path) -> dict[str, float]:
     clock, seconds = time.process_time(), {}
     parts = ListParts(folder / "lists", "study")
     search = approximate_lists(
-        queries=vectors, items=vectors, query_rows=torch.arange(tracks), k=K, plays=plays, recall=0.95, plan=parts.plan
+        queries=vectors, items=vectors, query_rows=torch.arange(tracks), k=K, plays=plays, recall=0.95, plan=None
     )
+    parts.keep_plan(search.plan)
     seconds["prepare"] = time.process_time() - clock
     parts.fill(search, lambda _: None)
     seconds["search"] = time.process_time() - clock - seconds["prepare"]

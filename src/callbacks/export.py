@@ -81,7 +81,8 @@ class Export(Callback):
         catalog, recall = vocabulary.catalog, self._recall if self._approximate else None
         with torch.inference_mode(), progress("exporting recommendations", len(catalog)) as advance:
             parts = ListParts(self._path.with_name(PARTS), f"{ranker.lists_digest()} k={self._k} recall={recall}")
-            search = ranker.lists(self._k, recall=recall, plan=parts.plan)
+            search = ranker.lists(self._k, recall=recall, plan=parts.plan())
+            parts.keep_plan(search.plan)
             parts.fill(search, advance)
             write_lists(self._path, catalog, parts.in_order(), plays=vocabulary.plays, format=self._format)
         self._parts = parts

@@ -4,9 +4,11 @@ N tracks of the catalogue, K candidates of a list, B lists of a block.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
@@ -19,12 +21,13 @@ BLOCKS_OF_A_PART = 128
 """Blocks of a search whose lists are in one file; a block has at most 512 lists."""
 NUM_READ = 65_536
 """Lists that are read at once."""
+PLAN = "plan.npz"
 
 
 class ListParts:
     """A folder with a file for each part of the lists, in the order in which they were found.
 
-    It also has a `plan.npz`, in which a search keeps what was computed to prepare it.
+    It also has a `plan.npz`, with what was computed to prepare the search.
 
     Args:
         folder: the folder; if it has other lists, they are deleted.
@@ -41,10 +44,33 @@ class ListParts:
         self._parts: list[Shaped[np.ndarray, B]] = []
         self._place_of = self._starts = np.empty(0, np.int64)
 
-    @property
-    def plan(self) -> Path:
-        """File for the plan of the search."""
-        return self._folder / "plan.npz"
+    def plan(self) -> dict[str, np.ndarray] | None:
+        """Read the plan of the search.
+
+        Returns:
+            What `keep_plan` kept; None if there is nothing.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self._folder / PLAN
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError, BadZipFile):
+            raise self._damaged(path) from None
+
+    def keep_plan(self, plan: Mapping[str, Any] | None) -> None:
+        """Keep the plan of the search, for a process that continues it.
+
+        Args:
+            plan: arrays by name; None if there is nothing to keep.
+        """
+        path = self._folder / PLAN
+        if plan is not None and not path.exists():
+            write_whole(path, lambda partial: np.savez(partial, allow_pickle=False, **plan))
 
     def fill(self, search: ListSearch, on_block: Callable[[int], None]) -> None:
         """Search for the lists of all parts that are not there.

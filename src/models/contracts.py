@@ -6,7 +6,6 @@ test suite for each contract. A new implementation is tested by adding its name 
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -418,14 +417,14 @@ class Ranker(Protocol):
         """
         ...
 
-    def lists(self, k: int, *, recall: float | None, plan: Path | None) -> ListSearch:
+    def lists(self, k: int, *, recall: float | None, plan: Mapping[str, np.ndarray] | None) -> ListSearch:
         """Prepare a search for the lists of all tracks: those of `top`, or nearly those, faster.
 
         Args:
             k: length of a list, 1 <= k < N.
             recall: share of the exact lists to aim at, in (0, 1]; None for exact lists.
-            plan: file that keeps what was computed to prepare the search, for another process; it must be of the same
-                model with the same arguments. None for no file.
+            plan: that of an earlier search of the same model with the same arguments, which is then not prepared again;
+                None if there is none.
 
         Returns:
             The search. Its recall is None where the lists are exact, also because exact search is fast enough.

@@ -3,8 +3,7 @@
 B pairs in a batch, P pairs in a split, Q queries, K candidates of a list, V width of a query vector.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -256,13 +255,13 @@ class PairRanker(LightningModule):
             on_block=on_block,
         )
 
-    def lists(self, k: int, *, recall: float | None, plan: Path | None) -> ListSearch:
+    def lists(self, k: int, *, recall: float | None, plan: Mapping[str, np.ndarray] | None) -> ListSearch:
         """Prepare a search for the lists of all tracks.
 
         Args:
             k: length of a list, 1 <= k < N.
             recall: share of the exact lists to aim at, in (0, 1]; None for exact lists.
-            plan: file of the cells of an approximate search; see `retrieval.approximate.approximate_lists`.
+            plan: the cells of an approximate search; see `retrieval.approximate.approximate_lists`.
 
         Returns:
             The search.

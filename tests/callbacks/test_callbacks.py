@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -374,7 +374,7 @@ class FixedVectors(LightningModule):
     def top(self, query_rows: Any, k: int, on_block: Any) -> Any:
         return top_k(**self._settings, query_rows=torch.from_numpy(query_rows), k=k, on_block=on_block)
 
-    def lists(self, k: int, *, recall: float | None, plan: Path | None) -> ListSearch:
+    def lists(self, k: int, *, recall: float | None, plan: Mapping[str, np.ndarray] | None) -> ListSearch:
         every = {**self._settings, "query_rows": torch.arange(NUM_RING_TRACKS), "k": k, "block": self._block}
         search = exact_lists(**every) if recall is None else approximate_lists(**every, recall=recall, plan=plan)
         kill_after, self._kill_after = self._kill_after, None

@@ -4,8 +4,7 @@ N tracks in the catalogue, Q queries, K candidates of a list, B queries in a blo
 """
 
 import math
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -174,7 +173,7 @@ class Baseline(LightningModule):
         k: int,
         *,
         recall: float | None,  # noqa: ARG002 - a track has few scores, therefore exact lists are fast
-        plan: Path | None,  # noqa: ARG002
+        plan: Mapping[str, np.ndarray] | None,  # noqa: ARG002
     ) -> ListSearch:
         """Prepare a search for the lists of all tracks. They are exact, because exact search is fast enough.
 

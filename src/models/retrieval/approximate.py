@@ -3,10 +3,8 @@
 N tracks in the catalogue, Q queries, U distinct queries, K candidates of a list, V width of a vector, C cells.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +72,7 @@ def approximate_lists(
     k: int,
     plays: Int64[np.ndarray, "N"],
     recall: float,
-    plan: Path | None,
+    plan: Mapping[str, np.ndarray] | None,
     block: int = 512,
 ) -> ListSearch:
     """Prepare a search for nearly the K best candidates for each of the `query_rows`.
@@ -92,25 +90,22 @@ def approximate_lists(
         k: length of each list, 1 <= k < N.
         plays: popularity of every track.
         recall: share of the exact lists to aim at, in (0, 1].
-        plan: file of the cells and of how many are searched. It is written; if it is there, it is read instead of being
-            computed again, and must be that of the same arguments. None for no file.
+        plan: that of an earlier search with the same arguments: its cells, and how many are searched; None to compute
+            them.
         block: number of queries searched at once.
 
     Returns:
-        The search, with the recall of the sample.
+        The search, with the recall of the sample and its plan.
 
     Raises:
         InputError: `k` is not in [1, N-1], or a vector is not finite.
     """
 
     def build_search(candidates: Tensor, num: int, distinct: Tensor) -> Searcher:
-        if plan is not None and plan.exists():
-            return _Cells(candidates, num, distinct, _Division.read(plan), block).searcher()
-        division = _divide(candidates, distinct)
+        division = _divide(candidates, distinct) if plan is None else _Division.of(plan)
         cells = _Cells(candidates, num, distinct, division, block)
-        cells.tune(recall)
-        if plan is not None:
-            division.write(plan)
+        if plan is None:
+            cells.tune(recall)
         return cells.searcher()
 
     return search_lists(queries.cpu(), items.cpu(), query_rows.cpu(), k, plays, build_search)
@@ -134,22 +129,20 @@ class _Division:
     num_probes: int = 0
     recall: float = 0.0
 
-    def write(self, path: Path) -> None:
-        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(self).items()}
-        partial = path.with_name(f".partial.{path.name}")
-        np.savez(partial, **arrays)
-        partial.replace(path)  # a kill leaves no half of one
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything as arrays by name."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
 
     @classmethod
-    def read(cls, path: Path) -> "_Division":
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(
-                centroids=torch.from_numpy(arrays["centroids"]),
-                cell_of=torch.from_numpy(arrays["cell_of"]),
-                group_of=torch.from_numpy(arrays["group_of"]),
-                num_probes=int(arrays["num_probes"]),
-                recall=float(arrays["recall"]),
-            )
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> "_Division":
+        """The division that these are the arrays of."""
+        return cls(
+            centroids=torch.from_numpy(arrays["centroids"]),
+            cell_of=torch.from_numpy(arrays["cell_of"]),
+            group_of=torch.from_numpy(arrays["group_of"]),
+            num_probes=int(arrays["num_probes"]),
+            recall=float(arrays["recall"]),
+        )
 
 
 class _Cells:
@@ -179,7 +172,7 @@ class _Cells:
         def search(nth: int) -> tuple[Tensor, Tensor, Tensor]:
             return self._blocks[nth], *self._best(nth, self._blocks[nth], num_probes)
 
-        return Searcher(len(self._blocks), search, self._division.recall)
+        return Searcher(len(self._blocks), search, self._division.recall, self._division.arrays())
 
     def tune(self, target: float) -> None:
         """Find the smallest number of cells that reaches the recall `target`, and measure its recall."""

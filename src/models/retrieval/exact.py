@@ -5,7 +5,7 @@ of a vector, B queries in a block, G groups of S candidates. The query itself is
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -92,11 +92,13 @@ class Searcher(NamedTuple):
         block: searches for a block, given its number from 0. Returns the places of its query vectors, the scores of
             their best candidates in units of 10^-SCORE_DECIMALS, and the places of these candidates.
         recall: share of the exact lists that was found for a sample; None where the search is exact.
+        plan: what was computed to prepare the search; None where that is nothing.
     """
 
     num_blocks: int
     block: Callable[[int], tuple[Tensor, Tensor, Tensor]]
     recall: float | None = None
+    plan: Mapping[str, np.ndarray] | None = None
 
 
 def search_lists(
@@ -148,7 +150,14 @@ def search_lists(
         others[others.all(1), -1] = False
         return ListBlock(places, rows[others].reshape(-1, k), scores[others].reshape(-1, k))
 
-    return ListSearch(num_queries=len(own_rows), k=k, num_blocks=search.num_blocks, block=block, recall=search.recall)
+    return ListSearch(
+        num_queries=len(own_rows),
+        k=k,
+        num_blocks=search.num_blocks,
+        block=block,
+        recall=search.recall,
+        plan=search.plan,
+    )
 
 
 def exact_search(candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor, "U V"], *, block: int) -> Searcher:

@@ -4,7 +4,7 @@ Q queries, K candidates of a list, B queries of a block.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,6 +36,8 @@ class ListSearch:
         num_blocks: number of blocks.
         block: searches for the lists of a block, given its number from 0.
         recall: share of the exact lists that was found for a sample, in [0, 1]; None where the lists are exact.
+        plan: arrays by name that were computed to prepare the search, and can prepare it again; None where that is
+            nothing.
     """
 
     num_queries: int
@@ -43,6 +45,7 @@ class ListSearch:
     num_blocks: int
     block: Callable[[int], ListBlock]
     recall: float | None = None
+    plan: Mapping[str, np.ndarray] | None = None
 
     def collect(
         self, on_block: Callable[[int], None] = lambda _: None
