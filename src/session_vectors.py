@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int, Int32, Int64
 
 from src.catalog import Catalog
 from src.errors import InputError
@@ -30,7 +30,8 @@ MAX_LENGTH = 1000
 
 _UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
 _MAX_WIDTH, _MAX_PARTS = 4096, 16
-_BLOCK = 32  # sessions whose candidates are scored together; their item vectors stay in the cache
+_BLOCK = 256  # sessions whose candidates are compared together
+_TOGETHER = 32  # of them scored together; their item vectors stay in the cache
 _TINY = 1e-6  # added to a squared length, as in `models/context.py`
 _KINDS: dict[str, tuple[str, int]] = {
     "queries": ("float32", 2),
@@ -57,18 +58,6 @@ class _Columns(NamedTuple):
     exponents: Float32[np.ndarray, "P"] | None
     skipped: np.float32
     not_skipped: np.float32
-
-
-class Candidates(NamedTuple):
-    """The tracks from which a session query picks.
-
-    Attributes:
-        rows: best first; -1 fills up.
-        scores: of each; −∞ where there is none.
-    """
-
-    rows: Int32[np.ndarray, "S K"]
-    scores: Float32[np.ndarray, "S K"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -167,7 +156,7 @@ class SessionVectors:
         return made, (squared + np.float32(_TINY)) ** columns.exponents
 
     def scores(
-        self, queries: Float32[np.ndarray, "S V"], candidates: Int32[np.ndarray, "S C"]
+        self, queries: Float32[np.ndarray, "S V"], candidates: Int[np.ndarray, "S C"]
     ) -> Float32[np.ndarray, "S C"]:
         """Compute the scores of given candidates. A score depends on its query and its item alone, to the last digit.
 
@@ -179,8 +168,8 @@ class SessionVectors:
             The inner products.
         """
         found = np.empty(candidates.shape, np.float32)
-        for first in range(0, len(queries), _BLOCK):
-            some = slice(first, first + _BLOCK)
+        for first in range(0, len(queries), _TOGETHER):
+            some = slice(first, first + _TOGETHER)
             np.vecdot(self.items.take(candidates[some], axis=0, mode="clip"), queries[some, None], out=found[some])
         return found
 
@@ -188,12 +177,11 @@ class SessionVectors:
         self,
         queries: Float32[np.ndarray, "S V"],
         candidates: Int32[np.ndarray, "S C"],
-        is_heard: Bool[np.ndarray, "S C"],
-        newest: Int64[np.ndarray, "S"],
+        heard: Int32[np.ndarray, "S H"],
         *,
         may_repeat: bool,
         k: int,
-    ) -> Candidates:
+    ) -> Int32[np.ndarray, "S K"]:
         """Find the K best candidates of each session.
 
         Of equal scores the earlier candidate comes first, and a row that occurs several times counts once.
@@ -201,32 +189,57 @@ class SessionVectors:
         Args:
             queries: the query of each session.
             candidates: rows, such as the lists of the last tracks one after another; -1 for none.
-            is_heard: whether the session has heard each of them.
-            newest: row of the newest track of each session, which is never proposed.
-            may_repeat: whether tracks already heard may be proposed, where the rule of the context lets them.
-            k: how many are kept (K).
+            heard: rows of the tracks that each session has heard, newest first; -1 for none. The newest is never
+                proposed.
+            may_repeat: whether other tracks that were heard may be proposed, where the rule of the context lets them.
+            k: how many are kept (K); all candidates, if there are fewer.
 
         Returns:
-            The candidates.
+            Rows, best first; -1 fills up.
         """
-        scores = self.scores(queries, candidates)
-        is_out = candidates < 0
+        best = np.empty((len(queries), min(k, candidates.shape[1])), np.int32)
+        for first in range(0, len(queries), _BLOCK):
+            some = slice(first, first + _BLOCK)
+            best[some] = self._best(queries[some], candidates[some], heard[some], may_repeat, best.shape[1])
+        return best
+
+    def _best(
+        self,
+        queries: Float32[np.ndarray, "S V"],
+        candidates: Int32[np.ndarray, "S C"],
+        heard: Int32[np.ndarray, "S H"],
+        may_repeat: bool,
+        k: int,
+    ) -> Int32[np.ndarray, "S K"]:
+        num, width = candidates.shape
+        bits = max(1, (width - 1).bit_length())
+        rows, is_out = candidates, candidates < 0
+        if k > 1:  # in the order of rows, in which those that occur again follow one another
+            kind = np.int32 if len(self.items) << bits < 2**31 else np.int64
+            keys = candidates.astype(kind)
+            keys <<= bits
+            keys |= np.arange(width, dtype=kind)
+            keys.sort(axis=1)
+            rows, places = keys >> bits, keys & ((1 << bits) - 1)
+            is_out = rows < 0
+            is_out[:, 1:] |= rows[:, 1:] == rows[:, :-1]
+        scores = self.scores(queries, rows)
+        is_heard = (rows[:, None] == heard[:, :, None]).any(1)
         if may_repeat and math.isfinite(self.penalty):
-            is_out |= candidates == newest[:, None]
+            is_out |= rows == heard[:, :1]
             if self.penalty:
                 scores -= np.float32(self.penalty) * is_heard
         else:
             is_out |= is_heard
         np.putmask(scores, is_out, -np.inf)
         if k == 1:
-            places = scores.argmax(1)[:, None]
+            largest = scores.argmax(1)[:, None]
         else:
-            scores[_is_again(candidates)] = -np.inf
-            places = _largest(scores, min(k, scores.shape[1]))
-        lines = np.arange(len(scores))[:, None]
-        rows, kept = candidates[lines, places], scores[lines, places]
-        np.putmask(rows, kept == -np.inf, -1)
-        return Candidates(rows, kept)
+            largest = _largest(scores, places, k)
+        flat = largest + np.arange(0, num * width, width)[:, None]
+        best: Int32[np.ndarray, "S K"] = candidates.ravel().take(flat)
+        np.putmask(best, np.arange(best.shape[1]) >= width - is_out.sum(1)[:, None], -1)
+        return best
 
     def products(
         self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
@@ -446,26 +459,17 @@ def context_of(where: str, given: object, lists: Path) -> str:
     return trained if trained in CONTEXTS else "last"
 
 
-def _is_again(candidates: Int32[np.ndarray, "S C"]) -> Bool[np.ndarray, "S C"]:
-    """Whether a row has occurred before in its line."""
-    width = candidates.shape[1]
-    bits = max(1, (width - 1).bit_length())
-    keys = (candidates.astype(np.int64) << bits) | np.arange(width)
-    keys.sort(axis=1)
-    rows = keys >> bits
-    again = np.zeros(candidates.shape, bool)
-    lines, found = (rows[:, 1:] == rows[:, :-1]).nonzero()
-    again[lines, keys[lines, found + 1] & ((1 << bits) - 1)] = True
-    return again
-
-
-def _largest(scores: Float32[np.ndarray, "S C"], k: int) -> Int64[np.ndarray, "S k"]:
+def _largest(
+    scores: Float32[np.ndarray, "S C"], places: Int[np.ndarray, "S C"], k: int
+) -> Int64[np.ndarray, "S K"]:
     """Places of the largest scores, largest first; of equal ones the first place first."""
     width = scores.shape[1]
     bits = max(1, (width - 1).bit_length())
     whole = (scores + np.float32(0)).view(np.int32)  # −0 becomes 0; as integers, positive numbers have the same order
-    whole = whole ^ ((whole >> 31) & np.int32(0x7FFFFFFF))  # and now negative ones too
-    keys = (whole.astype(np.int64) << bits) | np.arange(width - 1, -1, -1)
+    whole ^= (whole >> 31) & np.int32(0x7FFFFFFF)  # and now negative ones too
+    keys = whole.astype(np.int64)
+    keys <<= bits
+    keys |= width - 1 - places
     keys.sort(axis=1)
     return np.asarray(width - 1 - (keys[:, : -k - 1 : -1] & ((1 << bits) - 1)))
 

@@ -100,9 +100,8 @@ def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, tmp_path
     ours = vectors.query(rows, shares)
     np.testing.assert_allclose(ours, queries.vectors.numpy(), atol=1e-5)
     everything = np.tile(np.arange(NUM, dtype=np.int32), (len(rows), 1))
-    is_heard = (everything[:, :, None] == rows[:, None]).any(2)
-    best = vectors.best(ours, everything, is_heard, rows[:, 0], may_repeat=True, k=NUM)
-    for line, found in enumerate(best.rows.tolist()):
+    best = vectors.best(ours, everything, rows.astype(np.int32), may_repeat=True, k=NUM)
+    for line, found in enumerate(best.tolist()):
         order = [row for row in scores[line].argsort(descending=True).tolist() if row != rows[line, 0]]
         if repeats == "never":
             order = [row for row in order if row not in rows[line]]
@@ -176,13 +175,12 @@ def test_the_best_are_those_of_a_slow_loop_and_equal_ones_keep_their_order(
         vectors.items[:] = vectors.items[np.arange(NUM) // 4]
     queries = vectors.queries[[5, 2]]
     lines = np.array([candidates, candidates[::-1]], np.int32)
-    is_heard = np.isin(lines, heard)
-    newest = np.array([heard[-1], heard[-1]])
-    found = vectors.best(queries, lines, is_heard, newest, may_repeat=may_repeat, k=k)
-    assert found.rows.shape[1] == min(k, len(candidates))
+    newest_first = np.array([heard[::-1], heard[::-1]], np.int32)
+    found = vectors.best(queries, lines, newest_first, may_repeat=may_repeat, k=k)
+    assert found.shape[1] == min(k, len(candidates))
     for line in (0, 1):
         expected = slow_best(vectors, queries[line], lines[line].tolist(), set(heard), heard[-1], may_repeat)
-        rows = found.rows[line].tolist()
+        rows = found[line].tolist()
         assert [row for row in rows if row >= 0] == expected[:k]
         assert rows[len(expected[:k]) :] == [-1] * (len(rows) - len(expected[:k]))
 

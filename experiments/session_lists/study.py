@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from hydra.utils import instantiate
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Float64, Int32, Int64
 from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -66,12 +66,8 @@ def of_queries(data: Any, vectors: SessionVectors, lists: Int32[np.ndarray, "N K
     for num in NUM_LISTS:
         parts = []
         for block in blocks(len(rows)):
-            candidates = union(lists, rows[block, :num])
-            parts.append(
-                vectors.best(
-                    queries[block], candidates, is_heard(candidates, rows[block]), rows[block, 0], may_repeat=False, k=k
-                ).rows
-            )
+            candidates, heard = union(lists, rows[block, :num]), rows[block].astype(np.int32)
+            parts.append(vectors.best(queries[block], candidates, heard, may_repeat=False, k=k))
         found = np.concatenate(parts)
         yield {
             "num_lists": num,
@@ -85,13 +81,6 @@ def of_queries(data: Any, vectors: SessionVectors, lists: Int32[np.ndarray, "N K
 
 def blocks(num: int) -> list[slice]:
     return [slice(first, first + BLOCK) for first in range(0, num, BLOCK)]
-
-
-def is_heard(candidates: Int32[np.ndarray, "Q C"], rows: Int64[np.ndarray, "Q H"]) -> Bool[np.ndarray, "Q C"]:
-    heard = np.zeros(candidates.shape, bool)
-    for played in rows.T:
-        heard |= (candidates == played[:, None]) & (candidates >= 0)
-    return heard
 
 
 def best_of_all(vectors: SessionVectors, queries: Any, rows: Int64[np.ndarray, "Q H"], k: int) -> Any:

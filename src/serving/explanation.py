@@ -54,7 +54,7 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
         }
     num_candidates = given.num_lists * release.lists[arm].shape[1]
     best = recommender.candidates(arm, rows, shares, num_candidates)
-    candidates = best.rows[0][best.rows[0] >= 0]
+    candidates = best[best >= 0]
     rank = np.flatnonzero(candidates == row)
     weights, products, rest = vectors.products(rows, shares, row)
     added = weights * products

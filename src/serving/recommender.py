@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from src.assignment import salt_of, treatment
 from src.recommendations import open_new, pick, pick_probability, redraw_probability, split_draws
 from src.serving.release import LISTS, Arm, Release
-from src.session_vectors import Candidates, union
+from src.session_vectors import union
 
 FALLBACKS = ("artist", "popular", "random")
 """Used in this order where a list has no candidate left: another track of the artist, a popular track, any track."""
@@ -71,7 +71,6 @@ class Recommender:
             for arm, given in release.arms.items()
             if given.is_of_session
         }
-        self._flags = np.zeros(len(release) + 1, bool)  # marks the rows of a session for a moment; the last is for -1
         self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
         """The value of `experiments` in the event log, for each arm."""
         self.version = json.dumps(release.version)
@@ -102,7 +101,7 @@ class Recommender:
         heard = session if given.pick != "uniform" else _NO_TRACKS  # uniform repeats tracks, as the predecessor does
         if given.has_lists:
             if given.is_of_session:
-                candidates = self.candidates(arm, *self.newest_first(session, shares), self._num_kept[arm]).rows[0]
+                candidates = self.candidates(arm, *self.newest_first(session, shares), self._num_kept[arm])
                 if len(candidates) == 1 and candidates[0] >= 0 and not given.exploration:
                     return Next(int(candidates[0]), None, 1.0)
             else:
@@ -138,7 +137,7 @@ class Recommender:
 
     def candidates(
         self, arm: str, rows: Int64[np.ndarray, "n"], shares: Float32[np.ndarray, "n"], num_kept: int
-    ) -> Candidates:
+    ) -> Int32[np.ndarray, "K"]:
         """The best tracks of the lists of the last tracks, for the session.
 
         Args:
@@ -148,15 +147,15 @@ class Recommender:
             num_kept: how many are kept.
 
         Returns:
-            One line of candidates.
+            Rows of the candidates, best first; -1 fills up.
         """
         given, vectors, lists = self.release.arms[arm], self.release.vectors[arm], self.release.lists[arm]
         candidates = union(lists, rows[None, : given.num_lists])
-        self._flags[rows] = True
-        is_heard = self._flags[candidates]
-        self._flags[rows] = False
         query, may_repeat = vectors.query(rows[None], shares[None]), given.pick == "uniform"
-        return vectors.best(query, candidates, is_heard, rows[:1], may_repeat=may_repeat, k=num_kept)
+        best: Int32[np.ndarray, K] = vectors.best(
+            query, candidates, rows[None].astype(np.int32), may_repeat=may_repeat, k=num_kept
+        )[0]
+        return best
 
     def _from_list(
         self,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Float64, Int32, Int64
 
 from src.errors import InputError, check_number
 from src.recommendations import file_digest, pick
@@ -168,10 +168,8 @@ def session_candidates(
     rows = crowd.tracks[: -length - 1 : -1].T.astype(np.int64)
     shares = crowd.shares[: -length - 1 : -1].T.astype(np.float32) / np.float32(WHOLE)
     candidates = union(lists, rows[:, :num_lists])
-    is_heard: Bool[np.ndarray, "S C"] = np.zeros(candidates.shape, bool)
-    for played in crowd.tracks:
-        is_heard |= candidates == played[:, None]
-    return vectors.best(vectors.query(rows, shares), candidates, is_heard, rows[:, 0], may_repeat=may_repeat, k=k).rows
+    heard = crowd.tracks[::-1].T
+    return vectors.best(vectors.query(rows, shares), candidates, heard, may_repeat=may_repeat, k=k)
 
 
 def from_session(vectors: SessionVectors, lists: Int32[np.ndarray, "N L"], *, num_lists: int) -> Recommend:
