@@ -8,7 +8,7 @@ tracks that are kept. This module does not import torch, because the service and
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ _UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, 
 _MAX_WIDTH, _MAX_PARTS = 4096, 16
 _BLOCK = 256  # sessions whose candidates are compared together
 _TOGETHER = 32  # of them scored together; their item vectors stay in the cache
+_INFINITY = 0x7F800000  # ∞ as an integer
 _TINY = 1e-6  # added to a squared length, as in `models/context.py`
 _KINDS: dict[str, tuple[str, int]] = {
     "queries": ("float32", 2),
@@ -121,8 +122,7 @@ class SessionVectors:
     def _gained(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S h"]:
         """What the shares make of the weights; 0 where there is no track."""
         columns = self._columns
-        gained = columns.skipped + columns.not_skipped * shares
-        np.putmask(gained, np.isnan(shares), 1)
+        gained = np.fmin(columns.skipped + columns.not_skipped * shares, np.float32(1))  # 1 where the share is NaN
         np.putmask(gained, rows < 0, 0)
         return gained
 
@@ -197,10 +197,13 @@ class SessionVectors:
         Returns:
             Rows, best first; -1 fills up.
         """
-        best = np.empty((len(queries), min(k, candidates.shape[1])), np.int32)
-        for first in range(0, len(queries), _BLOCK):
-            some = slice(first, first + _BLOCK)
-            best[some] = self._best(queries[some], candidates[some], heard[some], may_repeat, best.shape[1])
+        blocks = [slice(first, first + _BLOCK) for first in range(0, len(queries), _BLOCK)]
+        k = min(k, candidates.shape[1])
+        if len(blocks) == 1:
+            return self._best(queries, candidates, heard, may_repeat, k)
+        best = np.empty((len(queries), k), np.int32)
+        for some in blocks:
+            best[some] = self._best(queries[some], candidates[some], heard[some], may_repeat, k)
         return best
 
     def _best(
@@ -211,35 +214,19 @@ class SessionVectors:
         may_repeat: bool,
         k: int,
     ) -> Int32[np.ndarray, "S K"]:
-        num, width = candidates.shape
-        bits = max(1, (width - 1).bit_length())
-        rows, is_out = candidates, candidates < 0
+        rows = candidates
         if k > 1:  # in the order of rows, in which those that occur again follow one another
-            kind = np.int32 if len(self.items) << bits < 2**31 else np.int64
-            keys = candidates.astype(kind)
-            keys <<= bits
-            keys |= np.arange(width, dtype=kind)
-            keys.sort(axis=1)
-            rows, places = keys >> bits, keys & ((1 << bits) - 1)
-            is_out = rows < 0
-            is_out[:, 1:] |= rows[:, 1:] == rows[:, :-1]
+            rows, places = _in_order(candidates, len(self.items))
         scores = self.scores(queries, rows)
-        is_heard = (rows[:, None] == heard[:, :, None]).any(1)
+        is_out = rows < 0
         if may_repeat and math.isfinite(self.penalty):
             is_out |= rows == heard[:, :1]
             if self.penalty:
-                scores -= np.float32(self.penalty) * is_heard
+                scores -= np.float32(self.penalty) * _are_in(rows, heard)
         else:
-            is_out |= is_heard
+            is_out |= _are_in(rows, heard)
         np.putmask(scores, is_out, -np.inf)
-        if k == 1:
-            largest = scores.argmax(1)[:, None]
-        else:
-            largest = _largest(scores, places, k)
-        flat = largest + np.arange(0, num * width, width)[:, None]
-        best: Int32[np.ndarray, "S K"] = candidates.ravel().take(flat)
-        np.putmask(best, np.arange(best.shape[1]) >= width - is_out.sum(1)[:, None], -1)
-        return best
+        return _first_of(scores, candidates) if k == 1 else _largest(scores, places, candidates, k)
 
     def products(
         self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
@@ -459,19 +446,61 @@ def context_of(where: str, given: object, lists: Path) -> str:
     return trained if trained in CONTEXTS else "last"
 
 
+def _are_in(rows: Int32[np.ndarray, "S C"], others: Int32[np.ndarray, "S H"]) -> Bool[np.ndarray, "S C"]:
+    return np.asarray(np.logical_or.reduce(rows[:, None] == others[:, :, None], axis=1))
+
+
+@cache
+def _places(width: int, kind: type[np.integer[Any]]) -> tuple[int, Int[np.ndarray, "1 C"]]:
+    """How many bits the places of a line need, and these places."""
+    return max(1, (width - 1).bit_length()), np.arange(width, dtype=kind)[None]
+
+
+def _in_order(rows: Int32[np.ndarray, "S C"], num_tracks: int) -> tuple[Int[np.ndarray, "S C"], Int[np.ndarray, "S C"]]:
+    """Each line in ascending order, -1 for a row that occurs again; and the place that each row had, the first one."""
+    bits, places = _places(rows.shape[1], np.int32)
+    if num_tracks << bits >= 2**31:
+        bits, places = _places(rows.shape[1], np.int64)
+    keys = rows.astype(places.dtype)
+    keys <<= bits
+    keys |= places
+    keys.sort(axis=1)
+    ordered = keys >> bits
+    np.putmask(ordered[:, 1:], ordered[:, 1:] == ordered[:, :-1], -1)
+    keys &= (1 << bits) - 1
+    return ordered, keys
+
+
+def _first_of(scores: Float32[np.ndarray, "S C"], rows: Int32[np.ndarray, "S C"]) -> Int32[np.ndarray, "S 1"]:
+    """The row with the largest score, of equal ones the first one; -1 where all are −∞."""
+    flat = scores.argmax(1) + np.arange(0, scores.size, scores.shape[1])
+    first = rows.ravel().take(flat)
+    np.putmask(first, scores.ravel().take(flat) == -np.inf, -1)
+    return first[:, None]
+
+
 def _largest(
-    scores: Float32[np.ndarray, "S C"], places: Int[np.ndarray, "S C"], k: int
-) -> Int64[np.ndarray, "S K"]:
-    """Places of the largest scores, largest first; of equal ones the first place first."""
-    width = scores.shape[1]
-    bits = max(1, (width - 1).bit_length())
-    whole = (scores + np.float32(0)).view(np.int32)  # −0 becomes 0; as integers, positive numbers have the same order
+    scores: Float32[np.ndarray, "S C"], places: Int[np.ndarray, "S C"], rows: Int32[np.ndarray, "S C"], k: int
+) -> Int32[np.ndarray, "S K"]:
+    """The rows with the largest scores, largest first; of equal ones the first place first; -1 for −∞.
+
+    Args:
+        scores: in any order.
+        places: place of the row of each score.
+        rows: in the order of places.
+        k: how many are kept (K).
+    """
+    bits, _ = _places(scores.shape[1], np.int32)
+    whole = (np.float32(0) - scores).view(np.int32)  # without −0; as integers, positive numbers have the same order
     whole ^= (whole >> 31) & np.int32(0x7FFFFFFF)  # and now negative ones too
     keys = whole.astype(np.int64)
     keys <<= bits
-    keys |= width - 1 - places
+    keys |= places
     keys.sort(axis=1)
-    return np.asarray(width - 1 - (keys[:, : -k - 1 : -1] & ((1 << bits) - 1)))
+    keys = keys[:, :k]
+    largest = rows.ravel().take((keys & ((1 << bits) - 1)) + np.arange(0, rows.size, rows.shape[1])[:, None])
+    np.putmask(largest, keys >= _INFINITY << bits, -1)
+    return largest
 
 
 def parts_of(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:

@@ -202,11 +202,16 @@ class ServiceApp:
             session = _NOTHING
             if recommender.remembers(arm):
                 session = await state.sessions.play(user, played.track, played.time, now)
-            following, fallback, propensity = recommender.follow(arm, user, row, session.tracks, session.shares)
+            is_of_session = recommender.release.arms[arm].is_of_session
+            if is_of_session:
+                found = await recommender.ask(arm, row, session)
+            else:
+                found = recommender.follow(arm, user, row, session.tracks)
+            following, fallback, propensity = found
             if fallback:
                 self._metrics.fell_back(arm, fallback)
             track = int(recommender.release.track_ids[following])
-            if recommender.release.arms[arm].is_of_session:
+            if is_of_session:
                 noted = Noted(track, propensity, fallback is not None, recommender.release.version)
                 await state.sessions.note(user, noted)
             recommendation, answer = str(track), b'{"user": %d, "track": %d}' % (user, track)

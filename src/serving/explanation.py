@@ -31,7 +31,8 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
     """
     release = recommender.release
     given, vectors = release.arms[arm], release.vectors[arm]
-    rows, shares = recommender.newest_first(np.array(played.tracks, np.int64), played.shares)
+    sessions = recommender.newest_first([played])
+    rows, shares = sessions.rows[0], sessions.shares[0]
     row = release.row_of(answer.track)
     found: dict[str, Any] = {
         "user": user,
@@ -53,7 +54,7 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
             "is_new": bool((release.new[arm] == row).any()),
         }
     num_candidates = given.num_lists * release.lists[arm].shape[1]
-    best = recommender.candidates(arm, rows, shares, num_candidates)
+    best = recommender.candidates(arm, sessions, num_candidates)[0]
     candidates = best[best >= 0]
     rank = np.flatnonzero(candidates == row)
     weights, products, rest = vectors.products(rows, shares, row)

@@ -1,8 +1,9 @@
 """The next track of a user: the policy of the arm, and the fallbacks.
 
-K candidates of a list, C candidates of several lists.
+K candidates of a list, S sessions, T tracks of the longest of them.
 """
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from src.assignment import salt_of, treatment
 from src.recommendations import open_new, pick, pick_probability, redraw_probability, split_draws
 from src.serving.release import LISTS, Arm, Release
+from src.serving.session_memory import Played
 from src.session_vectors import union
 
 FALLBACKS = ("artist", "popular", "random")
@@ -35,7 +37,7 @@ _POPULAR = 100
 _TRIES = 20
 """Attempts to find any track that the session has not played."""
 
-_NO_TRACKS = np.empty(0, np.int64)
+_NO_TRACKS, _NO_LIST = np.empty(0, np.int64), np.empty(0, np.int32)
 _NO_SHARES: tuple[float, ...] = ()
 
 
@@ -45,6 +47,27 @@ class Next(NamedTuple):
     row: int
     fallback: str | None
     propensity: float
+
+
+class Sessions(NamedTuple):
+    """Sessions as session vectors need them, newest track first.
+
+    Attributes:
+        rows: rows of the tracks; -1 for tracks that the release does not have, and after the oldest one.
+        shares: share of each that was played; NaN where it is unknown.
+        lengths: number of tracks of each session.
+    """
+
+    rows: Int64[np.ndarray, "S T"]
+    shares: Float32[np.ndarray, "S T"]
+    lengths: Int64[np.ndarray, "S"]
+
+
+class _Asked(NamedTuple):
+    arm: str
+    row: int
+    played: Played
+    answer: asyncio.Future[Next]
 
 
 class Recommender:
@@ -71,6 +94,7 @@ class Recommender:
             for arm, given in release.arms.items()
             if given.is_of_session
         }
+        self._asked: list[_Asked] = []
         self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
         """The value of `experiments` in the event log, for each arm."""
         self.version = json.dumps(release.version)
@@ -97,15 +121,50 @@ class Recommender:
             shares: share of each of them that was played, for `context=session`; none where all are unknown.
         """
         given = self.release.arms[arm]
+        if given.is_of_session:
+            sessions = self.newest_first([Played(list(played), list(shares))])
+            return self._next(arm, row, played, self.candidates(arm, sessions, self._num_kept[arm])[0])
+        return self._next(arm, row, played, self.release.candidates(arm, user, row) if given.has_lists else _NO_LIST)
+
+    def ask(self, arm: str, row: int, played: Played) -> asyncio.Future[Next]:
+        """As `follow`, for the requests of one turn of the event loop together, which costs each of them less.
+
+        Args:
+            arm: name of an arm with `context=session`.
+            row: row of the track.
+            played: what the session has played, this track last.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._asked:
+            loop.call_soon(self._answer)
+        answer: asyncio.Future[Next] = loop.create_future()
+        self._asked.append(_Asked(arm, row, played, answer))
+        return answer
+
+    def _answer(self) -> None:
+        asked, self._asked = self._asked, []
+        try:
+            found = {}
+            for arm in {one.arm for one in asked}:
+                sessions = self.newest_first([one.played for one in asked if one.arm == arm])
+                found[arm] = iter(self.candidates(arm, sessions, self._num_kept[arm]))
+            answers = [self._next(one.arm, one.row, one.played.tracks, next(found[one.arm])) for one in asked]
+        except Exception as error:
+            for one in asked:
+                if not one.answer.done():
+                    one.answer.set_exception(error)
+            return
+        for one, answer in zip(asked, answers, strict=True):
+            if not one.answer.done():  # its request was cancelled
+                one.answer.set_result(answer)
+
+    def _next(self, arm: str, row: int, played: Sequence[int], candidates: Int32[np.ndarray, "K"]) -> Next:
+        given = self.release.arms[arm]
         session = np.fromiter(played, np.int64, len(played)) if self._remembers[arm] else _NO_TRACKS
         heard = session if given.pick != "uniform" else _NO_TRACKS  # uniform repeats tracks, as the predecessor does
         if given.has_lists:
-            if given.is_of_session:
-                candidates = self.candidates(arm, *self.newest_first(session, shares), self._num_kept[arm])
-                if len(candidates) == 1 and candidates[0] >= 0 and not given.exploration:
-                    return Next(int(candidates[0]), None, 1.0)
-            else:
-                candidates = self.release.candidates(arm, user, row)
+            if given.is_of_session and len(candidates) == 1 and candidates[0] >= 0 and not given.exploration:
+                return Next(int(candidates[0]), None, 1.0)
             choose = self._exploring if given.exploration else self._from_list
             following, propensity = choose(candidates, arm, heard, session, row)
             if following >= 0:
@@ -118,44 +177,46 @@ class Recommender:
         following, propensity = self._any(heard)
         return Next(following, None if given.policy == "random" else "random", propensity)
 
-    def newest_first(
-        self, session: Int64[np.ndarray, "n"], shares: Sequence[float]
-    ) -> tuple[Int64[np.ndarray, "n"], Float32[np.ndarray, "n"]]:
-        """Rows of a session in the order that session vectors need; -1 for tracks that this release does not have.
+    def newest_first(self, played: Sequence[Played]) -> Sessions:
+        """Sessions in the order that session vectors need.
 
         Args:
-            session: raw ids, the last track last.
-            shares: share of each that was played; none where all are unknown.
-
-        Returns:
-            Rows and shares, newest first.
+            played: what each session has played, at least one track.
         """
-        rows = self.release.track_ids.searchsorted(session)
-        np.putmask(rows, self.release.track_ids.take(rows, mode="clip") != session, -1)
-        given = np.array(shares, np.float32) if len(shares) else np.full(len(rows), np.nan, np.float32)
-        return rows[::-1], given[::-1]
+        lengths = np.array([len(one.tracks) for one in played], np.int64)
+        ids = np.array([track for one in played for track in one.tracks], np.int64)
+        found = self.release.track_ids.searchsorted(ids)
+        np.putmask(found, self.release.track_ids.take(found, mode="clip") != ids, -1)
+        known = [share for one in played for share in one.shares or (np.nan,) * len(one.tracks)]
+        rows = np.full((len(played), lengths.max(initial=0)), -1)
+        shares = np.full(rows.shape, np.nan, np.float32)
+        # the last track of a session is in its first column
+        at = np.arange(0, rows.size, rows.shape[1]) + lengths.cumsum() - 1
+        flat = at.repeat(lengths) - np.arange(len(ids))
+        rows.ravel()[flat], shares.ravel()[flat] = found, known
+        return Sessions(rows, shares, lengths)
 
-    def candidates(
-        self, arm: str, rows: Int64[np.ndarray, "n"], shares: Float32[np.ndarray, "n"], num_kept: int
-    ) -> Int32[np.ndarray, "K"]:
-        """The best tracks of the lists of the last tracks, for the session.
+    def candidates(self, arm: str, sessions: Sessions, num_kept: int) -> Int32[np.ndarray, "S K"]:
+        """The best tracks of the lists of the last tracks, for each session.
 
         Args:
             arm: name of an arm with `context=session`.
-            rows: rows of the session, newest first.
-            shares: share of each that was played.
-            num_kept: how many are kept.
+            sessions: the sessions.
+            num_kept: how many are kept (K).
 
         Returns:
             Rows of the candidates, best first; -1 fills up.
         """
         given, vectors, lists = self.release.arms[arm], self.release.vectors[arm], self.release.lists[arm]
-        candidates = union(lists, rows[None, : given.num_lists])
-        query, may_repeat = vectors.query(rows[None], shares[None]), given.pick == "uniform"
-        best: Int32[np.ndarray, K] = vectors.best(
-            query, candidates, rows[None].astype(np.int32), may_repeat=may_repeat, k=num_kept
-        )[0]
-        return best
+        queries = np.empty((len(sessions.rows), vectors.queries.shape[1]), np.float32)
+        counted = np.minimum(sessions.lengths, vectors.max_length)
+        for length in set(counted.tolist()):  # the last digit of a sum depends on the number of tracks
+            some = np.flatnonzero(counted == length)
+            queries[some] = vectors.query(sessions.rows[some, :length], sessions.shares[some, :length])
+        heard, may_repeat = sessions.rows.astype(np.int32), given.pick == "uniform"
+        return vectors.best(
+            queries, union(lists, sessions.rows[:, : given.num_lists]), heard, may_repeat=may_repeat, k=num_kept
+        )
 
     def _from_list(
         self,

@@ -131,9 +131,7 @@ class MappedSessions:
             at = self._find(bucket, user, 0)
             if at is not None:
                 track, propensity, is_fallback, release = answer
-                _ANSWER.pack_into(
-                    self._bytes, (at + _NOTED) * _WORD, track, propensity, is_fallback, release.encode()
-                )
+                _ANSWER.pack_into(self._bytes, (at + _NOTED) * _WORD, track, propensity, is_fallback, release.encode())
                 self._words[at + _HAS_ANSWER] = True
         finally:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, bucket)

@@ -19,7 +19,7 @@ from src.recommendations import Recommendations
 from src.serving import recommender as recommender_module
 from src.serving.recommender import FALLBACKS, Recommender
 from src.serving.release import LISTS, Release
-from src.serving.session_memory import MappedSessions
+from src.serving.session_memory import MappedSessions, Played
 from src.session_vectors import FILE
 from src.simulation.listener import listen, start
 from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
@@ -421,6 +421,61 @@ def test_a_session_is_answered_as_by_the_simulation(
     assert 0 < num_of_last < 9 * len(crowd), "some come from the list of the last track, others do not"
     assert (num_heard > 0) == (pick == "uniform" and penalty == 0) or (pick == "uniform" and penalty == 0.5)
     assert ours.remembers("C")
+
+
+@pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
+def test_requests_of_one_turn_are_answered_as_one_by_one(tmp_path: Path, pick: str) -> None:
+    """Sessions of different lengths, with tracks that are gone, of two arms; from the same draws the same answers."""
+    num, rng = 60, np.random.default_rng(3)
+    rows = np.argsort(rng.random((num, num)), axis=1)[:, :12]
+    rows = np.where(rows == np.arange(num)[:, None], -1, rows)
+    lists = lists_of([[row for row in line if row >= 0] for line in rows.tolist()])
+    arms = {"C": arm(pick=pick, context="session", num_lists=3), "T1": arm(pick="ranked", context="session")}
+    vectors = make_vectors(num)
+    release = make_release(
+        tmp_path,
+        catalog=make_catalog(np.arange(num) // 3),
+        arms=arms,
+        lists=dict.fromkeys(arms, lists),
+        vectors=dict.fromkeys(arms, vectors),
+    )
+    asked = []
+    for number in range(40):
+        session = rng.integers(num, size=1 + number % 7)
+        tracks = [*np.where(rng.random(len(session)) < 0.2, 999, session + 100).tolist(), int(session[-1]) + 100]
+        shares = [] if number % 5 == 0 else rng.random(len(tracks)).tolist()
+        asked.append(("C" if number % 3 else "T1", int(session[-1]), Played(tracks, shares)))
+
+    async def together(ours: Recommender) -> list[Any]:
+        first = await asyncio.gather(*(ours.ask(*one) for one in asked))
+        return [*first, await ours.ask(*next(one for one in asked if one[0] == "T1"))]
+
+    ours = recommender(release, seed=5)
+    one_by_one = [ours.follow(name, 7, row, *played) for name, row, played in asked]
+    assert asyncio.run(together(recommender(release, seed=5)))[:-1] == one_by_one
+    assert len({answer.row for answer in one_by_one}) > 10
+
+
+def test_a_request_that_is_cancelled_or_fails_leaves_no_other_one_waiting(tmp_path: Path) -> None:
+    release = make_release(
+        tmp_path,
+        catalog=make_catalog([0, 0, 1, 1, 2]),
+        arms={"C": arm(pick="ranked", context="session")},
+        lists={"C": lists_of([[1, 2], [2, 3], [3, 4], [], []])},
+        vectors={"C": make_vectors(5)},
+    )
+
+    async def run() -> None:
+        ours = recommender(release)
+        left, stays = (ours.ask("C", 0, Played([100], [1.0])) for _ in range(2))
+        left.cancel()
+        assert (await stays).row in (1, 2)
+        broken, other = (ours.ask("C", 0, Played(tracks, [])) for tracks in ([], [100]))
+        for answer in (broken, other):
+            with pytest.raises(IndexError):
+                await answer
+
+    asyncio.run(run())
 
 
 def test_a_session_of_an_older_release_goes_on_without_the_tracks_that_are_gone(tmp_path: Path) -> None:
