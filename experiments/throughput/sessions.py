@@ -1,0 +1,222 @@
+"""How fast are sessions as the query: python experiments/throughput/sessions.py [--rounds 5] [--seconds 4]
+
+Measures a service under wrk (apt-get install wrk) at 64 connections, and the simulator, with `pick=uniform` and
+`pick=ranked` in turns. Writes sessions.json and sessions.md into the folder of this file.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.throughput.stages.listeners import make_world
+from src.recommendations import Recommendations
+from src.runs.atomic import write_record
+from src.runs.provenance import ROOT, provenance
+from src.session_vectors import FILE, SessionVectors
+from src.simulation.experiment import run_experiment
+from src.simulation.listener import WHOLE
+from src.simulation.neighbours import nearest
+from src.simulation.session_lists import SessionLists
+from src.simulation.traffic import Day, Players, Plays
+from src.simulation.world import World
+from src.terminal.console import console
+from src.terminal.markdown import table
+
+HERE = Path(__file__).parent
+K, DIM, NUM_LISTS, CONNECTIONS, SESSIONS = 50, 32, 4, 64, 50_000
+PICKS = ("uniform", "ranked")
+WAVE = 2000
+"""Sessions that are requested side by side, track by track."""
+TARGETS = {"requests per second": 8000, "p99, ms": 10, "steps per second": 300_000}
+
+
+def write_model(world: World, folder: Path) -> None:
+    """Lists and vectors of the size that `train.py context=session` exports by default, from the true embeddings."""
+    rng, catalog = np.random.default_rng(0), world.catalog
+    tracks = world.embeddings @ rng.standard_normal((world.embeddings.shape[1], DIM)).astype(np.float32)
+    tracks += 0.3 * tracks.std() * rng.standard_normal(tracks.shape, np.float32)
+    artists = np.zeros((catalog.num_artists, DIM), np.float32)
+    np.add.at(artists, catalog.artist_of, tracks)
+    parts = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (tracks, artists[catalog.artist_of])]
+    both = np.sqrt(np.float32(0.5)) * np.concatenate(parts, axis=1)
+    columns = np.ones((len(both), 1), np.float32), 0.1 * rng.standard_normal((len(both), 1), np.float32)
+    queries, items = (np.concatenate([both, column], axis=1) for column in columns)
+    ages = np.arange(20, dtype=np.float32)
+    vectors = SessionVectors(
+        queries=queries,
+        items=items,
+        parts=("track", "artist"),
+        ends=np.array([DIM, 2 * DIM]),
+        lengths=np.full(2, 0.5**0.5, np.float32),
+        shares=np.full(2, 0.5, np.float32),
+        powers=np.full(2, 0.1, np.float32),
+        age_weights=np.stack([np.float32(0.8) ** ages, np.float32(0.9) ** ages]),
+        skipped=-0.3,
+        penalty=np.inf,
+        context="session",
+    )
+    vectors.write(folder / FILE, catalog)
+    rows = nearest(both, np.arange(len(both)), K, exclude_self=True)
+    lists = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
+    lists.write(folder / "recommendations.jsonl", catalog, format="botify")
+
+
+def policy(world: World, folder: Path, pick: str) -> SessionLists:
+    path = str(folder / "recommendations.jsonl")
+    return SessionLists(path=path, pick=pick, artist_gap=0, num_lists=NUM_LISTS, world=world)
+
+
+def write_requests(world: World, folder: Path, num_sessions: int) -> Path:
+    """What simulated sessions request, track by track of a wave of sessions."""
+    plan = Day.plan(world, day=1, sessions=num_sessions, experiment="LOAD", arms=["C"], seed=1)
+    players = Players(world, [policy(world, folder, "ranked")], workers=1, keep_events=True, with_propensity=False)
+    plays = Plays.join([outcome.plays for outcome in players.play(plan.shards)])
+    session = np.random.default_rng(0).permutation(num_sessions).repeat(plays.lengths)  # else the shortest come first
+    step = np.arange(len(session)) - (plays.lengths.cumsum() - plays.lengths).repeat(plays.lengths)
+    order = np.lexsort((session, step, session // WAVE))
+    columns = session[order], world.catalog.track_ids[plays.tracks[order]], plays.shares[order] / WHOLE
+    file = folder / "requests.txt"
+    file.write_text("".join(f"{one} {track} {share}\n" for one, track, share in zip(*columns, strict=True)))
+    return file
+
+
+@contextmanager
+def service(folder: Path, pick: str) -> Iterator[tuple[str, int, Path]]:
+    """A service with one worker: its address, its process, and the log of the worker."""
+    run = folder / f"serve-{pick}"
+    words = [f"recommendations={folder / 'recommendations.jsonl'}", f"pick={pick}", f"num_lists={NUM_LISTS}", "port=0"]
+    command = [sys.executable, "serve.py", *words, "room.enabled=false", f"hydra.run.dir={run}"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if line.startswith("serving"):
+                    yield line.split()[1], process.pid, run / "logs" / "worker-1"
+                    return
+            raise SystemExit("serve.py did not start; its error is printed above")
+        finally:
+            process.terminate()
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process and of those that it has started."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = [
+        int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
+    ]
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(cpu_s, children))
+
+
+def num_lines(log: Path) -> int:
+    return sum(file.read_bytes().count(b"\n") for file in log.glob("data.json*"))
+
+
+def drive(running: tuple[str, int, Path], requests: Path, *, seconds: int, first_user: int) -> dict[str, float]:
+    """Load one service; every answer must be in its log."""
+    address, pid, log = running
+    lines, used = num_lines(log), cpu_s(pid)
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(HERE / "sessions.lua"), address, "--"]
+    done = subprocess.run([*command, str(requests), str(first_user)], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    used = cpu_s(pid) - used
+    time.sleep(0.5)
+    if found["failed"] or not found["answered"] <= num_lines(log) - lines <= found["sent"]:
+        raise SystemExit(f"answers failed, or are not in the log: {found}, {num_lines(log) - lines} lines")
+    rate = found["answered"] / found["seconds"]
+    values = rate, found["p50_ms"], found["p99_ms"], used / found["answered"] * 1e6
+    return dict(zip(("requests per second", "p50, ms", "p99, ms", "CPU per request, µs"), values, strict=True))
+
+
+def simulate(world: World, recommender: SessionLists, *, write_logs: bool) -> dict[str, float]:
+    """Simulate a day, as simulate.py does."""
+    used = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        record = run_experiment(
+            world=world,
+            policies={"C": recommender},
+            experiment="THROUGHPUT",
+            sessions=SESSIONS,
+            days=1,
+            workers=1,
+            seed=1,
+            first_day="2026-01-05",
+            track_seconds=210.0,
+            folder=Path(folder),
+            write_logs=write_logs,
+            with_propensity=True,
+            after=None,
+            provenance={},
+            progress=lambda _: nullcontext(lambda *_: None),
+        )
+    used, rate = time.process_time() - used, float(record["steps_per_second"])
+    return {"steps per second": rate, "CPU per step, µs": used / (rate * record["seconds"]) * 1e6}
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for key in dict.fromkeys((row["of"], row["pick"]) for row in rows):
+        own = [row["values"] for row in rows if (row["of"], row["pick"]) == key]
+        for name in own[0]:
+            values = [one[name] for one in own]
+            target = f"{TARGETS[name]:,}" if name in TARGETS else ""
+            lines.append([*key, name, f"{median(values):,.1f}", f"{min(values):,.1f}", f"{max(values):,.1f}", target])
+    return "\n".join(table(["of", "pick", "measure", "median", "least", "most", "target"], lines, "lllrrrr")) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="in which each measurement has its turn")
+    parser.add_argument("--seconds", type=int, default=4, help="of load in each")
+    parser.add_argument("--world", default="published", help="small or published")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder for the results")
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is missing: apt-get install wrk")
+    world, rows = make_world(f"world={options.world}"), list[dict[str, Any]]()
+    with tempfile.TemporaryDirectory(prefix="segue-sessions-") as name, ExitStack() as stack:
+        folder = Path(name)
+        write_model(world, folder)
+        requests = write_requests(world, folder, 3000 * options.seconds)
+        services = {pick: stack.enter_context(service(folder, pick)) for pick in PICKS}
+        recommenders = {pick: policy(world, folder, pick) for pick in PICKS}
+
+        def measure(of: str, pick: str, values: dict[str, float]) -> None:
+            rows.append({"of": of, "pick": pick, "values": values})
+            shown = ", ".join(f"{key} {value:,.1f}" for key, value in values.items())
+            console.print(f"{of}, pick={pick}: {shown}", soft_wrap=True, markup=False, highlight=False)
+
+        for number in range(options.rounds + 1):
+            for pick, running in services.items():
+                load = {"seconds": options.seconds if number else 1, "first_user": number * 1_000_000}
+                values = drive(running, requests, **load)
+                if number:  # the first round warms up
+                    measure("/next over HTTP", pick, values)
+        for _ in range(options.rounds):
+            for pick, recommender in recommenders.items():
+                for write_logs in (False, True):
+                    of = "simulator, logs written" if write_logs else "simulator, no logs"
+                    measure(of, pick, simulate(world, recommender, write_logs=write_logs))
+    results = {"rows": rows, "world": options.world, "tracks": len(world.catalog), "provenance": provenance()}
+    write_record(results, options.out / "sessions.json")
+    (options.out / "sessions.md").write_text(report(rows), encoding="utf-8")
+    console.print(report(rows), markup=False, soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
