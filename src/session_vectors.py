@@ -30,8 +30,7 @@ MAX_LENGTH = 1000
 
 _UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
 _MAX_WIDTH, _MAX_PARTS = 4096, 16
-_BLOCK = 256  # sessions whose candidates are compared together
-_TOGETHER = 32  # of them scored together; their item vectors stay in the cache
+_BLOCK = 32  # sessions whose candidates are scored together; their item vectors stay in the cache
 _INFINITY = 0x7F800000  # ∞ as an integer
 _TINY = 1e-6  # added to a squared length, as in `models/context.py`
 _KINDS: dict[str, tuple[str, int]] = {
@@ -168,8 +167,8 @@ class SessionVectors:
             The inner products.
         """
         found = np.empty(candidates.shape, np.float32)
-        for first in range(0, len(queries), _TOGETHER):
-            some = slice(first, first + _TOGETHER)
+        for first in range(0, len(queries), _BLOCK):
+            some = slice(first, first + _BLOCK)
             np.vecdot(self.items.take(candidates[some], axis=0, mode="clip"), queries[some, None], out=found[some])
         return found
 
@@ -197,24 +196,7 @@ class SessionVectors:
         Returns:
             Rows, best first; -1 fills up.
         """
-        blocks = [slice(first, first + _BLOCK) for first in range(0, len(queries), _BLOCK)]
-        k = min(k, candidates.shape[1])
-        if len(blocks) == 1:
-            return self._best(queries, candidates, heard, may_repeat, k)
-        best = np.empty((len(queries), k), np.int32)
-        for some in blocks:
-            best[some] = self._best(queries[some], candidates[some], heard[some], may_repeat, k)
-        return best
-
-    def _best(
-        self,
-        queries: Float32[np.ndarray, "S V"],
-        candidates: Int32[np.ndarray, "S C"],
-        heard: Int32[np.ndarray, "S H"],
-        may_repeat: bool,
-        k: int,
-    ) -> Int32[np.ndarray, "S K"]:
-        rows = candidates
+        rows, k = candidates, min(k, candidates.shape[1])
         if k > 1:  # in the order of rows, in which those that occur again follow one another
             rows, places = _in_order(candidates, len(self.items))
         scores = self.scores(queries, rows)

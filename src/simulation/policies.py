@@ -68,6 +68,13 @@ class Policy(ABC):
         """
         self.rng = rng
 
+    def look(self, crowd: Crowd) -> None:  # noqa: B027 - most policies do not need it
+        """See all sessions of a step, before `recommend` is asked for them or for parts of them.
+
+        Args:
+            crowd: the sessions.
+        """
+
     @abstractmethod
     def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
         """Recommend the next track of each session.

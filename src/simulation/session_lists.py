@@ -22,6 +22,10 @@ MOST_LISTS = 20
 """Largest number of last tracks whose lists are searched, as in the service."""
 
 
+_BLOCK = 256
+"""Sessions whose candidates are searched together: enough for fast arrays, few enough for the cache."""
+
+
 def recommended(
     *,
     path: str,
@@ -115,31 +119,39 @@ class SessionLists(Lists):
             rng: draws the recommendations.
         """
         super().begin(crowd, rng)
-        # what `recommend` has found, which `propensity` needs again: candidates, number of tracks, last track
+        # what `look` has found, for `recommend` and `propensity`: candidates, number of tracks, last track
         self._known = np.empty((len(crowd), self._num_kept), np.int32)
         self._known_at = np.full((len(crowd), 2), -1)
 
+    def look(self, crowd: Crowd) -> None:
+        """Find the candidates of all sessions together, which costs each of them less.
+
+        Args:
+            crowd: all sessions of a step.
+        """
+        self._known[crowd.place], self._known_at[crowd.place] = self._search(crowd), _at(crowd)
+
     def _candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        at = np.stack([np.full(len(crowd), len(crowd.tracks)), crowd.current.astype(np.int64)], 1)
-        remembers = len(self._known) > crowd.place.max(initial=-1)
-        if remembers and (self._known_at[crowd.place] == at).all():
-            return np.asarray(self._known[crowd.place])
-        found = session_candidates(
-            self._vectors,
-            self.lists,
-            crowd,
-            num_lists=self._num_lists,
-            may_repeat=self.how == "uniform",
-            k=self._num_kept,
+        is_there = len(self._known) > crowd.place.max(initial=-1)
+        if is_there and (self._known_at[crowd.place] == _at(crowd)).all():
+            return self._known.take(crowd.place, axis=0)
+        return self._search(crowd)
+
+    def _search(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
+        may_repeat = self.how == "uniform"
+        return session_candidates(
+            self._vectors, self.lists, crowd, num_lists=self._num_lists, may_repeat=may_repeat, k=self._num_kept
         )
-        if remembers and found.shape[1] == self._num_kept:
-            self._known[crowd.place], self._known_at[crowd.place] = found, at
-        return found
 
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations; `lists` and `vectors` are digests of the files."""
         more = {"policy": "session_lists", "num_lists": self._num_lists, "vectors": self._vectors_digest}
         return {**super().describe(), **more}
+
+
+def _at(crowd: Crowd) -> Int64[np.ndarray, "S 2"]:
+    """Number of tracks and last track of each session."""
+    return np.stack([np.full(len(crowd), len(crowd.tracks)), crowd.current.astype(np.int64)], 1)
 
 
 def session_candidates(
@@ -164,12 +176,14 @@ def session_candidates(
     Returns:
         Rows, best first; -1 fills up.
     """
-    length = max(vectors.max_length, num_lists)
-    rows = crowd.tracks[: -length - 1 : -1].T.astype(np.int64)
-    shares = crowd.shares[: -length - 1 : -1].T.astype(np.float32) / np.float32(WHOLE)
-    candidates = union(lists, rows[:, :num_lists])
-    heard = crowd.tracks[::-1].T
-    return vectors.best(vectors.query(rows, shares), candidates, heard, may_repeat=may_repeat, k=k)
+    length, found = max(vectors.max_length, num_lists), list[Int32[np.ndarray, "s K"]]()
+    for first in range(0, max(len(crowd), 1), _BLOCK):
+        some = crowd.part(first, first + _BLOCK)
+        rows = some.tracks[: -length - 1 : -1].T.astype(np.int64)
+        shares = some.shares[: -length - 1 : -1].T.astype(np.float32) / np.float32(WHOLE)
+        queries, candidates = vectors.query(rows, shares), union(lists, rows[:, :num_lists])
+        found.append(vectors.best(queries, candidates, some.tracks[::-1].T, may_repeat=may_repeat, k=k))
+    return np.concatenate(found)
 
 
 def from_session(vectors: SessionVectors, lists: Int32[np.ndarray, "N L"], *, num_lists: int) -> Recommend:

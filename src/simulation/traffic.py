@@ -189,6 +189,7 @@ def play(
         while len(crowd):
             bounds = np.searchsorted(crowd.place, firsts).tolist()
             tracks, boredom_draws = np.empty(len(crowd), np.int64), np.empty(len(crowd))
+            policy.look(crowd)
             for (first, end), listener_rng, policy.rng in zip(
                 pairwise(bounds), listener_rngs, policy_rngs, strict=True
             ):

@@ -9,6 +9,7 @@ import pytest
 
 from src.errors import InputError
 from src.session_vectors import FILE
+from src.simulation import session_lists
 from src.simulation.arm_policies import make_policies
 from src.simulation.listener import listen, start
 from src.simulation.policies import Lists
@@ -74,12 +75,17 @@ def test_vectors_of_another_catalogue_are_refused(world: World, folder: Path) ->
 
 
 @pytest.mark.parametrize("pick", ["ranked", "weighted", "uniform"])
-def test_propensities_are_those_of_a_policy_that_did_not_recommend(world: World, folder: Path, pick: str) -> None:
-    """What is remembered from `recommend` is what is found without it, also for parts of a crowd."""
+def test_propensities_are_those_of_a_policy_that_did_not_recommend(
+    world: World, folder: Path, pick: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `look` has found is what is found without it, also for parts of a crowd and in several blocks."""
+    monkeypatch.setattr(session_lists, "_BLOCK", 25)
     crowd, rng = crowd_of(world, 60)
     played, fresh = (policy(world, folder, pick=pick) for _ in range(2))
     played.begin(crowd, rng)
-    for _ in range(4):
+    for step in range(4):
+        if step % 2 == 0:
+            played.look(crowd)
         half = len(crowd) // 2
         tracks = np.concatenate([played.recommend(crowd.part(0, half)), played.recommend(crowd.part(half, len(crowd)))])
         assert (played.propensity(crowd, tracks) == fresh.propensity(crowd, tracks)).all()
