@@ -10,7 +10,7 @@ import mmap
 import os
 import struct
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from src.errors import InputError, check_number
 
@@ -162,7 +162,7 @@ class MappedSessions:
         words, count, most = self._words, self._words[at + _NUM_TRACKS], self._max_tracks
         first_track, first_share, num = at + _TRACKS, 2 * (at + _TRACKS + most), min(count, most)
         tracks = words[first_track : first_track + num].tolist()
-        shares = self._floats[first_share : first_share + num].tolist()
+        shares: Any = self._floats[first_share : first_share + num].tolist()  # floats; typeshed says int
         oldest = count % most if count > most else 0
         return Played(tracks[oldest:] + tracks[:oldest], shares[oldest:] + shares[:oldest])  # a full session is a ring
 
