@@ -121,7 +121,8 @@ class SessionVectors:
     def _gained(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S h"]:
         """What the shares make of the weights; 0 where there is no track."""
         columns = self._columns
-        gained = np.fmin(columns.skipped + columns.not_skipped * shares, np.float32(1))  # 1 where the share is NaN
+        gained = columns.skipped + columns.not_skipped * shares
+        np.fmin(gained, np.float32(1), out=gained)  # 1 where the share is NaN
         np.putmask(gained, rows < 0, 0)
         return gained
 
@@ -458,7 +459,7 @@ def _first_of(scores: Float32[np.ndarray, "S C"], rows: Int32[np.ndarray, "S C"]
     flat = scores.argmax(1) + np.arange(0, scores.size, scores.shape[1])
     first = rows.ravel().take(flat)
     np.putmask(first, scores.ravel().take(flat) == -np.inf, -1)
-    return first[:, None]
+    return np.asarray(first[:, None])
 
 
 def _largest(
