@@ -68,10 +68,11 @@ CONTEXTS += [(name, "session") for name in ("convex", "contextual", "rules", "ne
 
 @pytest.fixture(scope="module", params=CONTEXTS, ids="-".join)
 def ranker(request: pytest.FixtureRequest, ring: PairDataModule) -> Ranker:
-    return fitted(*request.param, ring)
+    return fitted(request.param, ring)
 
 
-def fitted(name: str, context: str, datamodule: PairDataModule) -> Ranker:
+def fitted(param: tuple[str, str], datamodule: PairDataModule) -> Ranker:
+    name, context = param
     made = make_ranker(name, datamodule.vocabulary, context)
     assert isinstance(made, LightningModule)
     fit(made, datamodule, epochs=1)
@@ -196,7 +197,7 @@ def test_from_shards_it_is_the_same(
     ranker: Ranker, ring: PairDataModule, shards: PairDataModule, request: pytest.FixtureRequest
 ) -> None:
     with torch.inference_mode(mode=False):
-        again = fitted(*request.node.callspec.params["ranker"], shards)
+        again = fitted(request.node.callspec.params["ranker"], shards)
     pairs, same = ring.pairs["test"], shards.pairs["test"]
     ranks = ranker.ranks(ring.histories(pairs), pairs.following, nothing)
     np.testing.assert_array_equal(again.ranks(shards.histories(same), same.following, nothing), ranks)

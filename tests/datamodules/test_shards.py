@@ -17,6 +17,7 @@ import torch
 
 from src.callbacks.exact_resume import EpochCheckpoint, ExactResume, WholeCheckpoints
 from src.catalog import Listens
+from src.datamodules.batch_share import BatchShare
 from src.datamodules.engines import DuckDBEngine
 from src.datamodules.manifest import MANIFEST, Manifest
 from src.datamodules.pair_datamodule import PairDataModule
@@ -327,7 +328,9 @@ class Fitted(NamedTuple):
     metrics: dict[str, float]
 
 
-def fitted(datamodule: PairDataModule, folder: Path, *, stop_at: int | None = None, resume: bool = False) -> Fitted:
+def fitted(
+    datamodule: PairDataModule, folder: Path, *, stop_at: int | None = None, resume: bool = False, **shared: Any
+) -> Fitted:
     """Train a small head for two epochs, or until a step, with a checkpoint after every batch."""
     from pytorch_lightning import Callback, Trainer
 
@@ -349,7 +352,11 @@ def fitted(datamodule: PairDataModule, folder: Path, *, stop_at: int | None = No
         num_sanity_val_steps=0,
         callbacks=[ExactResume(seed=1), EpochCheckpoint(path=str(last), every_s=1e-9), Stop()],
         plugins=[WholeCheckpoints()],
+        **shared,
     )
+    if shared:
+        share = BatchShare(index=trainer.global_rank, count=trainer.world_size, groups=ranker.loss.groups)
+        datamodule.batch_share = share
     with contextlib.suppress(*[Killed] * (stop_at is not None)):
         trainer.fit(ranker, datamodule, ckpt_path=last if resume else None, weights_only=True)
     weights = {name: value.clone() for name, value in ranker.state_dict().items()}

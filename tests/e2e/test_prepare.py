@@ -10,7 +10,6 @@ from filelock import FileLock
 
 from src.datamodules.spark_engine import check_spark
 from src.errors import InputError
-from tests.e2e.forks import CHILDREN_TOO
 from tests.e2e.running import binary, run_verb, serving
 from tests.e2e.test_compare import compare
 from tests.e2e.test_readme import PORT, WORLD, commands
@@ -35,7 +34,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words = [word for word in words if not word.startswith("sessions=")]
         words += SMALL.get(verb, ())
         if verb == "train.py":
-            train(cwd, *words, **CHILDREN_TOO)
+            train(cwd, *words, FORKS_FORK_CHILDREN="1")
         elif verb == "compare.py":
             assert "2 runs" in compare(cwd, *words).stdout
         elif verb == "prepare.py":
