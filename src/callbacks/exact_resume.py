@@ -1,6 +1,7 @@
 """Exact resuming: a run that was stopped, even by kill -9, ends with the numbers of one that was not."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,23 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:  # noqa: ARG002
-        """Write, then rename."""
+        """Write, then rename.
+
+        Raises:
+            OSError: the disk is full, or must not be written to.
+        """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(Path(path), lambda partial: torch.save(checkpoint, partial))
+        write_whole(Path(path), partial(_save, checkpoint))
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:  # torch hides why the file could not be written
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 class ExactResume(Callback):

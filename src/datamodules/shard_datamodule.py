@@ -73,8 +73,8 @@ class ShardDataModule(PairDataModule):
             stage: ignored.
 
         Raises:
-            InputError: the folder has no shards, a file was changed, or they were prepared for another recipe.
-            OSError: the columns cannot be written.
+            InputError: the folder has no shards, a file was changed, or they were prepared for another recipe; or the
+                columns cannot be written.
         """
         if self._summary is not None:
             return
