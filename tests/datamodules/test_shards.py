@@ -306,7 +306,7 @@ def test_columns_for_which_there_is_no_space_are_said_in_a_line_and_leave_nothin
 
     monkeypatch.setattr("src.datamodules.shard_columns._Writer.add", full)
     message = (
-        r"the columns of the shards, 0\.4 MB, cannot be written into .*: No space left on device; .*datamodule.cache="
+        r"the columns of the shards, 0\.3 MB, cannot be written into .*: No space left on device; .*datamodule.cache="
     )
     with pytest.raises(InputError, match=message):
         read_shards(copied).setup()
