@@ -3,7 +3,7 @@
     SEGUE_DATA=<folder> python experiments/scale/min_plays.py    min_plays.csv and min_plays.md
 
 `own`: every track has an embedding. With fewer plays in training than a threshold a track has none (`min_plays`:
-`model.min_plays`), shares one with about nine others (`hashed`: a table of a tenth of their number, `HashedTail` below),
+`model.min_plays`), shares one with about nine others (`hashed`: a table of a tenth of their number, see `HashedTail`),
 or its plays are left out of the data (`min_count`: `datamodule.policies.min_count`, which changes validation too).
 
 Cost: about a minute for each run on an idle core, 42 runs. Runs that the file has are not repeated.
