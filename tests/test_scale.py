@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from experiments.scale import arithmetic, min_plays
 from src.models.parts import Lookup
 from src.models.row_adam import RowAdam
-from tests.conftest import make_vocabulary
+from tests.conftest import ROOT, make_vocabulary
 from tests.contracts.building import composed
 
 
@@ -61,3 +61,9 @@ def test_curves_go_through_the_two_largest_sizes() -> None:
 def test_the_tables_on_disk_are_those_of_the_measured_files() -> None:
     text = (arithmetic.HERE / "arithmetic.md").read_text(encoding="utf-8")
     assert text.splitlines() == arithmetic.tables(arithmetic.measured())
+
+
+def test_the_page_quotes_the_tables() -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    parts = (arithmetic.HERE / "arithmetic.md").read_text(encoding="utf-8").strip().split("\n\n")
+    assert [part for part in parts if part not in page] == []
