@@ -65,5 +65,6 @@ def test_the_tables_on_disk_are_those_of_the_measured_files() -> None:
 
 def test_the_page_quotes_the_tables() -> None:
     page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
-    parts = (arithmetic.HERE / "arithmetic.md").read_text(encoding="utf-8").strip().split("\n\n")
+    texts = [(arithmetic.HERE / name).read_text(encoding="utf-8") for name in ("arithmetic.md", "min_plays.md")]
+    parts = [part for text in texts for part in text.strip().split("\n\n")]
     assert [part for part in parts if part not in page] == []
