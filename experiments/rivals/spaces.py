@@ -59,9 +59,14 @@ DATA: Mapping[str, tuple[str, ...]] = {
 _CONVEX: Mapping[str, Any] = {
     "loss.temperature": Log(low=0.1, high=0.3),
     "model.dim": [64, 128, 256],
-    "model.dropout": (0.0, 0.5),
+    "model.dropout": (0.0, 0.6),
     "model.order_std": [0.0, 0.1],
     "optimizer.lr": Log(low=0.003, high=0.03),
+}
+_SESSION: Mapping[str, Any] = {
+    **_CONVEX,
+    "context.normalise": ["learned", 0.0, 0.5, 1.0],
+    "context.earlier": ["learned", 1.0],
 }
 _RANKS = {"world": ("loss=softmax", "monitor=ndcg")}
 _VOTES = {"model.num_neighbours": [50, 100, 200, 500, 1000, 1500], "model.sample_size": [500, 1000, 2500, 5000, 10000]}
@@ -158,7 +163,7 @@ MODELS: Mapping[str, Model] = {
     "convex, session": Model(
         kind="head",
         words=("model=convex", "context=session"),
-        space={**_CONVEX, "context.normalise": ["learned", 0.0, 0.5, 1.0]},
+        space=_SESSION,
         of_data=_RANKS,
         is_ours=True,
         is_random=True,
