@@ -52,6 +52,7 @@ class Model:
 DATA: Mapping[str, tuple[str, ...]] = {
     "yes": ("datamodule=yes",),
     "polimi": ("datamodule=polimi",),
+    "botify": ("datamodule=botify",),
     "world": ("datamodule=simulated", "world=small"),
 }
 """Words for `train.py` by name of the data."""
@@ -68,7 +69,7 @@ _SESSION: Mapping[str, Any] = {
     "context.normalise": ["learned", 0.0, 0.5, 1.0],
     "context.earlier": ["learned", 1.0],
 }
-_RANKS = {"world": ("loss=softmax", "monitor=ndcg")}
+_RANKS = dict.fromkeys(("botify", "world"), ("loss=softmax", "monitor=ndcg"))
 _VOTES = {"model.num_neighbours": [50, 100, 200, 500, 1000, 1500], "model.sample_size": [500, 1000, 2500, 5000, 10000]}
 _LINEAR = {"polimi": ("model.min_plays=2",)}  # 12,565 tracks were played once or more, 8,874 twice or more
 _RULES: Mapping[str, Any] = {

@@ -105,7 +105,7 @@ def missing(data: str, model: str, *, trials: int, hours: float, seeds: int) -> 
 
 
 def _hours(data: str, model: str) -> float:
-    return sum(float(line["fit_s"]) for key, line in known().items() if key[:3] == (data, model, TRIAL)) / 3600
+    return sum(float(line["fit_s"] or 0) for key, line in known().items() if key[:3] == (data, model, TRIAL)) / 3600
 
 
 def chosen(data: str, model: str) -> tuple[str, ...]:
