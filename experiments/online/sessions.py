@@ -60,9 +60,10 @@ HEADS: Mapping[str, tuple[str, ...]] = {
 DEFAULT = "convex (default)"
 TRIALS: Mapping[str, tuple[str, ...]] = {
     "recipe": (),
-    "fixed": ("context.decay=1", "context.skipped=-0.6", "context.normalise=0"),
+    "fixed": ("context.decay=0.7", "context.skipped=-0.6", "context.normalise=0"),
+    "fixed, skipped -1": ("context.decay=0.5", "context.skipped=-1", "context.normalise=0"),
 }
-"""Settings of context=session that are tried for the default head; `fixed` are the best ones of a session query."""
+"""Settings of context=session that are tried for the default head; those that are fixed are good ones of a session query."""
 LAST, QUERY, SESSION = "last", "last, session query", "session"
 """The contexts of the table: `QUERY` is the session query of a model that was trained with `context=last`."""
 
@@ -95,8 +96,8 @@ def grid() -> list[Way]:
     """The ways of a model that was trained with `context=last`: its lists, and session queries."""
     queries = [
         Way(context=QUERY, pick="ranked", decay=decay, skipped=skipped)
-        for decay in (0.7, 0.8, 0.9, 1.0)
-        for skipped in (1.0, 0.0, -0.3, -0.6)
+        for decay in (0.3, 0.5, 0.7, 0.9)
+        for skipped in (1.0, 0.0, -0.6, -1.0)
     ]
     return [*ways_of(LAST, PICKS), *queries]
 
