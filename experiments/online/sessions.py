@@ -63,7 +63,7 @@ TRIALS: Mapping[str, tuple[str, ...]] = {
     "fixed": ("context.decay=0.7", "context.skipped=-0.6", "context.normalise=0"),
     "fixed, skipped -1": ("context.decay=0.5", "context.skipped=-1", "context.normalise=0"),
 }
-"""Settings of context=session that are tried for the default head; those that are fixed are good ones of a session query."""
+"""Settings of context=session that are tried for the default head; the fixed ones are good for a session query."""
 LAST, QUERY, SESSION = "last", "last, session query", "session"
 """The contexts of the table: `QUERY` is the session query of a model that was trained with `context=last`."""
 
