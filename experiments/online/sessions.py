@@ -60,8 +60,10 @@ HEADS: Mapping[str, tuple[str, ...]] = {
 DEFAULT = "convex (default)"
 TRIALS: Mapping[str, tuple[str, ...]] = {
     "recipe": (),
+    "shrinkage": ("model.shrinkage=0.5",),
     "fixed": ("context.decay=0.7", "context.skipped=-0.6", "context.normalise=0"),
-    "fixed, skipped -1": ("context.decay=0.5", "context.skipped=-1", "context.normalise=0"),
+    "fixed, shrinkage": ("context.decay=0.7", "context.skipped=-0.6", "context.normalise=0", "model.shrinkage=0.5"),
+    "fixed, skipped": ("context.skipped=-0.6", "model.shrinkage=0.5"),
 }
 """Settings of context=session that are tried for the default head; the fixed ones are good for a session query."""
 LAST, QUERY, SESSION = "last", "last, session query", "session"
