@@ -58,12 +58,16 @@ HEADS: Mapping[str, tuple[str, ...]] = {
     "contextual, softmax": ("model=contextual", "loss=softmax", "model.item_bias=true"),
 }
 DEFAULT = "convex (default)"
+_FIXED = ("context.normalise=0", "model.shrinkage=0.5")
 TRIALS: Mapping[str, tuple[str, ...]] = {
     "recipe": (),
     "shrinkage": ("model.shrinkage=0.5",),
     "fixed": ("context.decay=0.7", "context.skipped=-0.6", "context.normalise=0"),
-    "fixed, shrinkage": ("context.decay=0.7", "context.skipped=-0.6", "context.normalise=0", "model.shrinkage=0.5"),
+    "fixed, shrinkage": ("context.decay=0.7", "context.skipped=-0.6", *_FIXED),
     "fixed, skipped": ("context.skipped=-0.6", "model.shrinkage=0.5"),
+    "fixed, decay .5": ("context.decay=0.5", "context.skipped=-0.6", *_FIXED),
+    "fixed, skipped -1": ("context.decay=0.7", "context.skipped=-1", *_FIXED),
+    "fixed, alpha .3": ("context.decay=0.7", "context.skipped=-0.6", "model.alpha=0.3", *_FIXED),
 }
 """Settings of context=session that are tried for the default head; the fixed ones are good for a session query."""
 LAST, QUERY, SESSION = "last", "last, session query", "session"
