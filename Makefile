@@ -55,7 +55,7 @@ $(RIVALS): $(READY)
 	@touch $(RIVALS)
 
 spark: $(SPARK)   ## the tests of engine=spark, which need Java too
-	$(BIN)/python -m pytest -n 0 tests/datamodules/test_spark.py $(ARGS)
+	$(BIN)/python -m pytest -n 0 tests/datamodules/test_spark.py tests/e2e/test_prepare.py $(ARGS)
 
 $(SPARK): $(READY)
 	@echo "Installing pyspark (450 MB) into .venv; this takes minutes"

@@ -27,12 +27,12 @@ def prepare(config: DictConfig) -> None:
     from src.runs.folder import lock_folder, refuse_used_folder
 
     run_dir, hydra = Path(config.run_dir), HydraConfig.get()
-    refuse_used_folder(run_dir, MANIFEST)
     refuse_shards(hydra.runtime.choices["datamodule"])
     check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
     check_number("shard_rows", config.shard_rows, whole=True, least=1)
     engine = instantiate(config.engine, _convert_="all")
     with lock_folder(run_dir), console.status("preparing"):
+        refuse_used_folder(run_dir, MANIFEST)
         datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
         datamodule.prepare_data()
         what = Preparation(

@@ -170,18 +170,20 @@ def _check_settings(config: DictConfig) -> None:
         vocabulary=example_vocabulary(names_of_attributes(config.datamodule))
     )
     if trainer.get("strategy") is not None:
-        _check_shared(config, ranker.loss)
+        _check_shared(config, ranker.loss, config.datamodule.batch_size)
     check_monitor_mode(config.monitor.metric, config.monitor.mode)
 
 
-def _check_shared(config: DictConfig, loss: "Loss | None") -> None:
-    """Refuse what several processes cannot train together."""
+def _check_shared(config: DictConfig, loss: "Loss | None", batch_size: int | None) -> None:
+    """Refuse what several processes cannot train together. The batch size is None where only the shards know it."""
     from src.errors import InputError, check_number
 
-    count, batch_size = config.trainer.devices * config.trainer.num_nodes, config.datamodule.batch_size
-    check_number("batch_size", batch_size, whole=True, least=1)
+    count = config.trainer.devices * config.trainer.num_nodes
     if loss is None:
         raise InputError("trainer=ddp divides the pairs of a batch, and a baseline reads no batches; leave it out")
+    if batch_size is None:
+        return
+    check_number("batch_size", batch_size, whole=True, least=1)
     if count > (groups := loss.groups(batch_size)):
         raise InputError(
             f"trainer=ddp has {count} processes, and this loss compares the {batch_size:,} pairs of a batch in "
@@ -241,6 +243,7 @@ def _run(
     run_id, checkpoint = (previous.record.mlflow_run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
     if processes.count > 1:
+        _check_shared(config, model.loss, datamodule.batch_size)
         datamodule.batch_share = BatchShare(index=processes.index, count=processes.count, groups=model.loss.groups)
         processes.check_same("data", data_digest)
         checkpoint = processes.decide("checkpoint", lambda: checkpoint and str(checkpoint))

@@ -68,4 +68,6 @@ def unknown_recommender(where: str, name: str, words: list[str], others: str) ->
     Returns:
         The message.
     """
+    if Path(name).is_dir():
+        return f"{where}: {name!r} is not a recommender; write ./{name} for the run folder of this name"
     return f"{where}: {name!r} is not a recommender; choose one of {', '.join(sorted(words))}, {others}"

@@ -260,7 +260,7 @@ def build_datamodule(
     for key in ("_target_", "defaults"):
         settings.pop(key, None)
     for name, value in changes.items():
-        settings[name] = {**settings[name], **value} if isinstance(value, dict) else value
+        settings[name] = {**(settings[name] or {}), **value} if isinstance(value, dict) else value
     return kind(**settings)
 
 

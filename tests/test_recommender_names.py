@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from src.recommender_names import RecommenderName, parse_name
+from src.recommender_names import RecommenderName, parse_name, unknown_recommender
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,14 @@ def test_a_bare_run_id_is_the_name_of_a_run() -> None:
 
 def test_a_run_folder_means_the_recommendations_in_it(tmp_path: Path) -> None:
     assert parse_name(str(tmp_path)) == RecommenderName("path", str(tmp_path / "recommendations.jsonl"))
+
+
+def test_a_folder_without_a_slash_is_no_word_and_the_message_says_how_to_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "choose one of popular, a file" in unknown_recommender("arms.C", "model", ["popular"], "a file")
+    (tmp_path / "model").mkdir()
+    message = unknown_recommender("arms.C", "model", ["popular"], "a file")
+    assert message == "arms.C: 'model' is not a recommender; write ./model for the run folder of this name"
+    assert parse_name("./model") == RecommenderName("path", "model/recommendations.jsonl")

@@ -39,19 +39,21 @@ def test_a_stopped_study_goes_on_with_the_missing_pieces(tmp_path: Path, monkeyp
     monkeypatch.setattr(study, "OUTPUTS", tmp_path)
 
     def left() -> list[tuple[str, ...]]:
-        return [piece.key for piece in study.missing("yes", "SASRec", trials=2, seeds=2)]
+        return [piece.key for piece in study.missing("yes", "SASRec", trials=2, hours=1, seeds=2)]
 
     assert [key[2:] for key in left()] == [("trial", "0"), ("trial", "1"), ("final", "1"), ("final", "2")]
     for number, value in (("0", "0.1"), ("1", "0.3")):
         line = dict.fromkeys(study.COLUMNS, "")
         line |= {"data": "yes", "model": "SASRec", "part": "trial", "number": number, "val_ndcg_at_10": value}
-        study.append({**line, "settings": f"dim={number}"})
+        study.append({**line, "settings": f"dim={number}", "fit_s": "1800"})
     assert [key[2:] for key in left()] == [("final", "1"), ("final", "2")]
+    more = study.missing("yes", "SASRec", trials=9, hours=1, seeds=1)
+    assert [piece.part for piece in more] == ["final"]  # the trials took an hour: there is no third one
     assert study.chosen("yes", "SASRec") == ("dim=1",)
     for number, settings in (("1", "dim=1"), ("2", "dim=0")):
         line = {**dict.fromkeys(study.COLUMNS, ""), "data": "yes", "model": "SASRec", "part": "final"}
         study.append({**line, "number": number, "settings": settings})
-    [first, second] = study.missing("yes", "SASRec", trials=2, seeds=2)  # their ranks are not here
+    [first, second] = study.missing("yes", "SASRec", trials=2, hours=1, seeds=2)  # their ranks are not here
     for piece in (first, second):
         piece.ranks_path.parent.mkdir(exist_ok=True)
         piece.ranks_path.touch()

@@ -58,11 +58,19 @@ HEADS: Mapping[str, tuple[str, ...]] = {
     "contextual, softmax": ("model=contextual", "loss=softmax", "model.item_bias=true"),
 }
 DEFAULT = "convex (default)"
+_LEARNED = ("context.trains_on=session", "context.decay=learned", "context.normalise=learned")
+_PLAIN = ("context.trains_on=session", "context.normalise=0")
 TRIALS: Mapping[str, tuple[str, ...]] = {
-    "recipe": (),
-    "fixed": ("context.decay=1", "context.skipped=-0.6", "context.normalise=0"),
+    "recipe": (*_LEARNED, "context.skipped=learned", "model.shrinkage=0"),
+    "shrinkage": (*_LEARNED, "context.skipped=learned"),
+    "fixed": (*_PLAIN, "context.decay=0.7", "context.skipped=-0.6", "model.shrinkage=0"),
+    "fixed, shrinkage": (*_PLAIN, "context.decay=0.7", "context.skipped=-0.6"),
+    "fixed, skipped": (*_LEARNED, "context.skipped=-0.6"),
+    "fixed, decay .5": (*_PLAIN, "context.decay=0.5", "context.skipped=-0.6"),
+    "fixed, skipped -1": (*_PLAIN, "context.decay=0.7", "context.skipped=-1"),
+    "fixed, alpha .3": (*_PLAIN, "context.decay=0.7", "context.skipped=-0.6", "model.alpha=0.3"),
 }
-"""Settings of context=session that are tried for the default head; `fixed` are the best ones of a session query."""
+"""Settings with which the default head is trained with the session; `recipe` was the recipe of shares at that time."""
 LAST, QUERY, SESSION = "last", "last, session query", "session"
 """The contexts of the table: `QUERY` is the session query of a model that was trained with `context=last`."""
 
@@ -95,8 +103,8 @@ def grid() -> list[Way]:
     """The ways of a model that was trained with `context=last`: its lists, and session queries."""
     queries = [
         Way(context=QUERY, pick="ranked", decay=decay, skipped=skipped)
-        for decay in (0.7, 0.8, 0.9, 1.0)
-        for skipped in (1.0, 0.0, -0.3, -0.6)
+        for decay in (0.3, 0.5, 0.7, 0.9)
+        for skipped in (1.0, 0.0, -0.6, -1.0)
     ]
     return [*ways_of(LAST, PICKS), *queries]
 

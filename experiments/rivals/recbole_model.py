@@ -111,7 +111,7 @@ def main() -> None:
     for epoch in range(MAX_EPOCHS):
         trainer.start_epoch, trainer.epochs = epoch, epoch + 1  # one epoch; the optimizer goes on
         trainer.fit(train, saved=False, show_progress=False, verbose=False)
-        started = time.perf_counter()
+        started = time.process_time()
         rows, items, inner = tracks_of(model, dataset, task)
         if task.is_finished(model, encode(model, task, "val", inner), rows, items, started):
             break

@@ -37,7 +37,7 @@ class Evaluate(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
         """Compare the epoch with the best."""
-        started = time.perf_counter()
+        started = time.process_time()
         queries = encode(self.model, self.task, "val")
         trainer.should_stop = self.task.is_finished(self.model.torch_model, queries, *tracks_of(self.model), started)
 

@@ -35,7 +35,7 @@ class Task:
         self.parts = [name.removeprefix("history_") for name in self.given if name.startswith("history_")]
         self.best, self.epoch_of_best, self.epoch = -1.0, 0, 0
         self.state: dict[str, torch.Tensor] = {}
-        self._started, self._paused = time.perf_counter(), 0.0
+        self._started, self._paused = time.process_time(), 0.0
 
     def is_finished(
         self, network: torch.nn.Module, queries: np.ndarray, item_rows: np.ndarray, items: np.ndarray, started: float
@@ -47,14 +47,14 @@ class Task:
             queries: vectors of the validation queries.
             item_rows: rows of the tracks that the model knows.
             items: their vectors.
-            started: time at which the evaluation began; it does not count as training.
+            started: processor time at which the evaluation began; it does not count as training.
         """
         value = self._ndcg(queries, item_rows, items)
         self.epoch += 1
         if value > self.best:
             self.best, self.epoch_of_best = value, self.epoch
             self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-        self._paused += time.perf_counter() - started
+        self._paused += time.process_time() - started
         return self.epoch - self.epoch_of_best >= PATIENCE or self.epoch >= MAX_EPOCHS
 
     def _ndcg(self, queries: np.ndarray, item_rows: np.ndarray, items: np.ndarray) -> float:
@@ -105,6 +105,6 @@ class Task:
             item_rows: rows of the tracks that the model knows.
             items: their vectors.
         """
-        seconds = time.perf_counter() - self._started - self._paused
+        seconds = time.process_time() - self._started - self._paused
         arrays: dict[str, Any] = {f"queries_{part}": vectors for part, vectors in queries.items()}
         np.savez(self.folder / "vectors.npz", **arrays, item_rows=item_rows, items=items, fit_s=seconds)

@@ -52,6 +52,7 @@ class Model:
 DATA: Mapping[str, tuple[str, ...]] = {
     "yes": ("datamodule=yes",),
     "polimi": ("datamodule=polimi",),
+    "botify": ("datamodule=botify",),
     "world": ("datamodule=simulated", "world=small"),
 }
 """Words for `train.py` by name of the data."""
@@ -59,11 +60,16 @@ DATA: Mapping[str, tuple[str, ...]] = {
 _CONVEX: Mapping[str, Any] = {
     "loss.temperature": Log(low=0.1, high=0.3),
     "model.dim": [64, 128, 256],
-    "model.dropout": (0.0, 0.5),
+    "model.dropout": (0.0, 0.6),
     "model.order_std": [0.0, 0.1],
     "optimizer.lr": Log(low=0.003, high=0.03),
 }
-_RANKS = {"world": ("loss=softmax", "monitor=ndcg")}
+_SESSION: Mapping[str, Any] = {
+    **_CONVEX,
+    "context.normalise": ["learned", 0.0, 0.5, 1.0],
+    "context.earlier": ["learned", 1.0],
+}
+_RANKS = dict.fromkeys(("botify", "world"), ("loss=softmax", "monitor=ndcg"))
 _VOTES = {"model.num_neighbours": [50, 100, 200, 500, 1000, 1500], "model.sample_size": [500, 1000, 2500, 5000, 10000]}
 _LINEAR = {"polimi": ("model.min_plays=2",)}  # 12,565 tracks were played once or more, 8,874 twice or more
 _RULES: Mapping[str, Any] = {
@@ -158,7 +164,7 @@ MODELS: Mapping[str, Model] = {
     "convex, session": Model(
         kind="head",
         words=("model=convex", "context=session"),
-        space={**_CONVEX, "context.normalise": ["learned", 0.0, 0.5, 1.0]},
+        space=_SESSION,
         of_data=_RANKS,
         is_ours=True,
         is_random=True,

@@ -84,10 +84,11 @@ def append(line: dict[str, str]) -> None:
         os.close(descriptor)
 
 
-def missing(data: str, model: str, *, trials: int, seeds: int) -> Iterator[Piece]:
-    """The pieces of a model that are not there: trials first, final runs when all trials are there.
+def missing(data: str, model: str, *, trials: int, hours: float, seeds: int) -> Iterator[Piece]:
+    """The pieces of a model that are not there: trials first, final runs when there are no more trials.
 
-    A final run is repeated where a later trial is better than the one that it is of, and where its ranks are gone.
+    A final run is repeated where a later trial is better than the one that it is of, and where its ranks are gone. No
+    trial starts when those of the model have taken `hours` together.
     """
     num_trials = trials if MODELS[model].space else 1
     for part, numbers in (
@@ -97,8 +98,14 @@ def missing(data: str, model: str, *, trials: int, seeds: int) -> Iterator[Piece
         for number in numbers:
             piece = Piece(data=data, model=model, part=part, number=number)
             line = known().get(piece.key)
+            if line is None and part == TRIAL and _hours(data, model) >= hours:
+                continue
             if line is None or (part == FINAL and _is_stale(piece, line)):
                 yield piece
+
+
+def _hours(data: str, model: str) -> float:
+    return sum(float(line["fit_s"] or 0) for key, line in known().items() if key[:3] == (data, model, TRIAL)) / 3600
 
 
 def chosen(data: str, model: str) -> tuple[str, ...]:
@@ -139,7 +146,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", choices=[*DATA], default=[*DATA])
     parser.add_argument("--only", nargs="+", choices=[*MODELS], default=[*MODELS], metavar="MODEL")
-    parser.add_argument("--trials", type=int, default=8, help="trials of each model (default: 8)")
+    parser.add_argument("--trials", type=int, default=30, help="trials of each model (default: 30)")
+    parser.add_argument("--hours", type=float, default=8, help="or so many hours of its training (default: 8)")
     parser.add_argument("--seeds", type=int, default=5, help="final runs of a model with randomness (default: 5)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
     parser.add_argument("--tables", action="store_true", help="only write the tables of the pieces that are there")
@@ -149,7 +157,7 @@ def main() -> None:
     end = time.monotonic() + 60 * options.minutes
     wanted = [(data, model) for model in options.only for data in options.data]
     for data, model in [] if options.tables else wanted:
-        for piece in missing(data, model, trials=options.trials, seeds=options.seeds):
+        for piece in missing(data, model, trials=options.trials, hours=options.hours, seeds=options.seeds):
             if time.monotonic() > end:
                 break
             run(piece)

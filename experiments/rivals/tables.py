@@ -26,6 +26,8 @@ POSITIONS = {"1 heard": (1, 1), "2 to 4": (2, 4), "5 or more": (5, 10**9)}
 """Number of tracks heard before the next one."""
 LENGTHS = {"2 to 5 tracks": (2, 5), "6 to 15": (6, 15), "16 or more": (16, 10**9)}
 """Number of tracks of the whole session."""
+PLAYS = {"0 to 2 plays": (0, 2), "3 to 19": (3, 19), "20 or more": (20, 10**9)}
+"""Plays of a track in training."""
 Lines = Mapping[tuple[str, ...], Mapping[str, str]]
 
 
@@ -83,9 +85,19 @@ def write(folder: Path, lines: Lines, ranks: Path) -> None:
         datamodule, queries = the_data(data)
         session, position = queries["test"].session, queries["test"].length
         length = np.bincount(datamodule.sessions.listens.session)[session]
+        plays = datamodule.vocabulary.plays
         text += [f"## {data}", "", f"{len(session):,} test queries of {len(np.unique(session)):,} sessions.", ""]
         text += [*_main(found, session), "", "ndcg@10 by the number of tracks heard, and by the length of the session:"]
-        text += ["", *_slices(found, position, length), ""]
+        slices = {name: (position >= low) & (position <= high) for name, (low, high) in POSITIONS.items()}
+        slices |= {name: (length >= low) & (length <= high) for name, (low, high) in LENGTHS.items()}
+        text += ["", *_slices(found, slices), ""]
+        text += ["ndcg@10 by plays in training of the newest track, and of the next one:"]
+        slices = {
+            f"{which}: {name}": (plays[rows] >= low) & (plays[rows] <= high)
+            for which, rows in (("newest", queries["test"].previous), ("next", queries["test"].following))
+            for name, (low, high) in PLAYS.items()
+        }
+        text += ["", *_slices(found, slices), ""]
         tests += _tests(data, found, session)
     if tests:
         corrected = holm([p for _, p in tests])
@@ -110,14 +122,12 @@ def _main(found: Mapping[str, Result], session: np.ndarray) -> list[str]:
     return table(head, cells, "lrrrrrrrrr")
 
 
-def _slices(found: Mapping[str, Result], position: np.ndarray, length: np.ndarray) -> list[str]:
-    parts = [(position >= low) & (position <= high) for low, high in POSITIONS.values()]
-    parts += [(length >= low) & (length <= high) for low, high in LENGTHS.values()]
-    cells = [["queries", *(str(int(part.sum())) for part in parts)]]
+def _slices(found: Mapping[str, Result], slices: Mapping[str, np.ndarray]) -> list[str]:
+    cells = [["queries", *(str(int(part.sum())) for part in slices.values())]]
     for model, result in sorted(found.items(), key=lambda item: -item[1].val):
         values = result.values["ndcg@10"].mean(0)
-        cells.append([model, *(f"{values[part].mean():.4f}" if part.any() else "" for part in parts)])
-    return table(["model", *POSITIONS, *LENGTHS], cells, "l" + "r" * len(parts))
+        cells.append([model, *(f"{values[part].mean():.4f}" if part.any() else "" for part in slices.values())])
+    return table(["model", *slices], cells, "l" + "r" * len(slices))
 
 
 def _tests(data: str, found: Mapping[str, Result], session: np.ndarray) -> list[tuple[list[str], float]]:

@@ -1,12 +1,13 @@
 """What was tried for convex with the session: python experiments/rivals/tried.py --data polimi --epochs 5 svd
 
-Each variant is trained with seed 1 and a learning rate that falls to 0, and ranks all validation queries once, after
+Each variant is trained with a learning rate that falls to 0, and ranks all validation queries once, after
 the last epoch. No test query is ranked.
 """
 
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,7 +126,7 @@ def both_ways(vocabulary: Vocabulary, max_length: int) -> PairDataset:
     return PairDataset(pairs, histories, max_length)
 
 
-def validate(data: str, variant: str, words: list[str], epochs: int) -> dict[str, float]:
+def validate(data: str, variant: str, words: list[str], epochs: int, seed: int) -> dict[str, float]:
     """Train a variant and return its validation metrics.
 
     Args:
@@ -133,12 +134,16 @@ def validate(data: str, variant: str, words: list[str], epochs: int) -> dict[str
         variant: name of the variant.
         words: settings for `train.py`.
         epochs: after which the learning rate is 0.
+        seed: of the weights and of the order.
+
+    Returns:
+        The ranking metrics, what the model logs, and `train_s`, the processor time of training in seconds.
     """
     datamodule, queries = the_data(data)
     ours = MODELS["convex, session"]
     with tempfile.TemporaryDirectory() as folder:
         config = composed([*DATA[data], *ours.words, *ours.of_data.get(data, ()), *words], Path(folder))
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     VARIANTS[variant](ranker, datamodule.vocabulary)
     train, optimizer = datamodule.pairs["train"], ranker.configure_optimizers()
@@ -146,8 +151,9 @@ def validate(data: str, variant: str, words: list[str], epochs: int) -> dict[str
         dataset = both_ways(datamodule.vocabulary, ranker.context.max_length)
     else:
         dataset = PairDataset(train, datamodule.histories(train), ranker.context.max_length)
-    batches = BatchSampler(num_pairs=len(dataset._columns[0]), batch_size=BATCH, seed=1)
+    batches = BatchSampler(num_pairs=len(dataset._columns[0]), batch_size=BATCH, seed=seed)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=epochs * len(batches))
+    began = time.process_time()
     for epoch in range(epochs):
         batches.set_epoch(epoch)
         for index in batches:
@@ -155,10 +161,11 @@ def validate(data: str, variant: str, words: list[str], epochs: int) -> dict[str
             ranker.loss(ranker.scorer, dataset[index], ranker.context).backward()
             optimizer.step()
             falling.step()
+    train_s = time.process_time() - began
     ranker.eval()
     with torch.inference_mode():
         ranks = ranker.ranks(datamodule.histories(queries["val"]), queries["val"].following, lambda _: None)
-    return {**means(ranks), **ranker.scorer.logged(), **ranker.context.logged()}
+    return {**means(ranks), **ranker.scorer.logged(), **ranker.context.logged(), "train_s": train_s}
 
 
 def main() -> None:
@@ -167,13 +174,15 @@ def main() -> None:
     parser.add_argument("variants", nargs="+", choices=[*VARIANTS])
     parser.add_argument("--data", choices=[*DATA], required=True)
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--words", nargs="*", default=[], help="settings for train.py")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for variant in options.variants:
-        metrics = validate(options.data, variant, options.words, options.epochs)
+        metrics = validate(options.data, variant, options.words, options.epochs, options.seed)
         numbers = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print(options.data, variant, *options.words, f"{options.epochs} epochs:", numbers, flush=True)
+        how = f"{options.epochs} epochs, seed {options.seed}:"
+        print(options.data, variant, *options.words, how, numbers, flush=True)
 
 
 if __name__ == "__main__":

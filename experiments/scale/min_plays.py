@@ -1,8 +1,12 @@
-"""What does it cost to give rare tracks no embedding (`model.min_plays`)? On the validation sessions of yes.
+"""What does it cost to give rare tracks no embedding, or one that they share? On validation sessions of two sources.
 
     SEGUE_DATA=<folder> python experiments/scale/min_plays.py    min_plays.csv and min_plays.md
 
-Cost: about a minute for each run on an idle core. Runs that the file has are not repeated.
+`own`: every track has an embedding. With fewer plays in training than a threshold a track has none (`min_plays`:
+`model.min_plays`), shares one with about nine others (`hashed`: a table of a tenth of their number, see `HashedTail`),
+or its plays are left out of the data (`min_count`: `datamodule.policies.min_count`, which changes validation too).
+
+Cost: about a minute for each run on an idle core, 48 runs. Runs that the file has are not repeated.
 """
 
 import csv
@@ -14,60 +18,132 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
 from experiments.scale.shards import write_rows
+from src.catalog import Vocabulary
+from src.models.heads import CosineMix
+from src.models.parts import Lookup
 from src.runs.atomic import write_record, write_whole
 from src.runs.provenance import ROOT, provenance
 from src.terminal.markdown import table
 
 HERE = Path(__file__).parent
-MIN_PLAYS, SEEDS = (1, 5, 20), (1, 2)
+SOURCES = {"yes": "datamodule=yes", "world": "datamodule=simulated"}
+VARIANTS = (
+    ("own", 1),
+    ("min_plays", 5),
+    *((kind, least) for least in (20, 50) for kind in ("min_plays", "hashed", "min_count")),
+)
+SEEDS = (1, 2, 3)
 METRICS = ("val/ndcg_at_10", "val/recall_at_10", "val/loss")
 WORDS = (
-    "datamodule=yes",
     "context=last",
     "logger=none",
     "callbacks.plots=null",
     "callbacks.export=null",
+    "callbacks.listening=null",
+    "callbacks.off_policy=null",
     "callbacks.ranking.max_test_queries=1000",
 )
+SHARE = 0.1
+"""Rows of the shared table for each rare track."""
+
+
+class HashedTail(CosineMix):
+    """`CosineMix` in which rare tracks share embeddings: a hash of the track chooses one of a smaller table.
+
+    Args:
+        vocabulary: the catalogue and what the training pairs show of it.
+        tail_plays: tracks with fewer plays in training share.
+        order_std: standard deviation of the initial offsets in the second place of a pair.
+        settings: of `CosineMix`.
+
+    Source:
+        Weinberger et al., Feature hashing for large scale multitask learning, ICML 2009, for the tail alone.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, tail_plays: int, order_std: float, **settings: Any) -> None:
+        super().__init__(vocabulary, order_std=order_std, **settings)
+        seen = torch.from_numpy(vocabulary.previous_counts + vocabulary.next_counts > 0)
+        of, is_shown = hashed_rows(torch.from_numpy(vocabulary.plays), seen, tail_plays)
+        self.track = Lookup(of, is_shown, dim=settings["dim"], init_std=settings["init_std"])
+        if order_std:
+            self.track.add_offset(order_std)
+
+
+def hashed_rows(
+    plays: Int64[Tensor, "N"], seen: Bool[Tensor, "N"], least: int
+) -> tuple[Int64[Tensor, "N"], Bool[Tensor, "K"]]:
+    """The row of each track in a table with a row for each frequent track and a tenth as many rows as rare tracks.
+
+    Returns:
+        The rows, and whether training pairs show a track of each row.
+    """
+    own = plays >= least
+    num_own, num_rare = int(own.sum()), int((~own).sum())
+    num_shared = max(1, round(SHARE * num_rare))
+    hashed = torch.arange(len(plays)) * 2_654_435_761 % 2**32 % num_shared  # Knuth's multiplicative hash
+    of = torch.where(own, own.cumsum(0) - 1, num_own + hashed)
+    shown = torch.zeros(num_own + num_shared, dtype=torch.bool)
+    shown[of[seen]] = True
+    return of, shown
+
+
+def words_of(kind: str, least: int) -> list[str]:
+    """The words of `train.py` for a variant."""
+    hashed = ["model._target_=experiments.scale.min_plays.HashedTail", f"+model.tail_plays={least}"]
+    return {
+        "own": [],
+        "min_plays": [f"model.min_plays={least}"],
+        "hashed": hashed,
+        "min_count": [f"datamodule.policies.min_count={least}"],
+    }[kind]
 
 
 def measure() -> None:
-    """A row for each number and seed: the best epoch of validation, and how many tracks have an embedding."""
-    import torch
-
+    """A row for each source, variant and seed: the best epoch of validation, and how many embeddings there are."""
     path = HERE / "min_plays.csv"
     rows: list[dict[str, Any]] = list(csv.DictReader(path.open())) if path.exists() else []
     for seed in SEEDS:
-        for least in MIN_PLAYS:
-            if any((int(row["min_plays"]), int(row["seed"])) == (least, seed) for row in rows):
-                continue
-            with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-                run = Path(folder) / "run"
-                words = [*WORDS, f"model.min_plays={least}", f"seed={seed}", f"hydra.run.dir={run}"]
-                subprocess.run([sys.executable, str(ROOT / "train.py"), *words], check=True, stdout=subprocess.DEVNULL)
-                metrics = json.loads((run / "metrics.json").read_text())
-                best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True, mmap=True)["state_dict"]
-            known = int((best["scorer.track.weight"] != 0).any(1).sum())
-            rows.append({"min_plays": least, "seed": seed, "embeddings": known, **{n: metrics[n] for n in METRICS}})
-            print(rows[-1], flush=True)
-            write_rows(path, rows)
+        for source, word in SOURCES.items():
+            for kind, least in VARIANTS:
+                name = {"source": source, "kind": kind, "least": str(least), "seed": str(seed)}
+                if any(name.items() <= row.items() for row in rows):
+                    continue
+                rows.append(name | _measured([word, *words_of(kind, least), f"seed={seed}"]))
+                print(rows[-1], flush=True)
+                write_rows(path, rows)
+                report()
     write_record(provenance(), HERE / "min_plays_provenance.json")
+
+
+def _measured(words: list[str]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        run = Path(folder) / "run"
+        done = [sys.executable, str(ROOT / "train.py"), *WORDS, *words, f"hydra.run.dir={run}"]
+        subprocess.run(done, check=True, stdout=subprocess.DEVNULL)
+        metrics = json.loads((run / "metrics.json").read_text())
+        best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True, mmap=True)["state_dict"]
+    known = int((best["scorer.track.weight"] != 0).any(1).sum())
+    return {"embeddings": str(known), **{name: str(metrics[name]) for name in METRICS}}
 
 
 def report() -> None:
     """The table: means of the seeds."""
     rows = list(csv.DictReader((HERE / "min_plays.csv").open()))
     body = []
-    for least in MIN_PLAYS:
-        own = [row for row in rows if int(row["min_plays"]) == least]
-        if own:
-            means = (f"{sum(float(row[name]) for row in own) / len(own):.4f}" for name in METRICS)
-            body.append([str(least), f"{int(own[0]['embeddings']):,}", str(len(own)), *means])
-    lines = table(["min_plays", "tracks with an embedding", "seeds", *METRICS], body, "rrrrrr")
+    for source in SOURCES:
+        for kind, least in VARIANTS:
+            own = [row for row in rows if (row["source"], row["kind"], row["least"]) == (source, kind, str(least))]
+            if own:
+                means = (f"{sum(float(row[name]) for row in own) / len(own):.4f}" for name in METRICS)
+                body.append([source, kind, str(least), f"{int(own[0]['embeddings']):,}", str(len(own)), *means])
+    lines = table(["source", "rare tracks", "plays below", "embeddings", "seeds", *METRICS], body, "llrrrrrr")
     write_whole(HERE / "min_plays.md", lambda partial: partial.write_text("\n".join(lines) + "\n"))
 
 
 if __name__ == "__main__":
     measure()
-    report()

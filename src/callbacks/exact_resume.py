@@ -1,6 +1,7 @@
 """Exact resuming: a run that was stopped, even by kill -9, ends with the numbers of one that was not."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,23 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:  # noqa: ARG002
-        """Write, then rename."""
+        """Write, then rename.
+
+        Raises:
+            OSError: the disk is full, or must not be written to.
+        """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(Path(path), lambda partial: torch.save(checkpoint, partial))
+        write_whole(Path(path), partial(_save, checkpoint))
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:  # torch hides why the file could not be written
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 class ExactResume(Callback):
@@ -86,21 +101,29 @@ class ExactResume(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Seed the random numbers of the epoch. Not earlier, because building the batches of a new run draws some.
 
-        Each process has its own ones where several train a run.
+        Where several processes train a run, each has its own ones, which are seeded for each batch: a checkpoint has
+        the state of the first process alone.
         """
-        if (state := self._before.pop("random", None)) is not None:  # in the middle of an epoch
+        state, of_cuda = (self._before.pop(name, None) for name in ("random", "random_cuda"))
+        entropy = [self._seed, trainer.current_epoch]
+        if trainer.world_size > 1:
+            _seed([*entropy, trainer.global_rank, batch_idx])
+        elif state is not None:  # in the middle of an epoch
             torch.set_rng_state(state.cpu())
-            if of_cuda := self._before.pop("random_cuda", None):
+            if of_cuda:
                 torch.cuda.set_rng_state_all([one.cpu() for one in of_cuda])
         elif batch_idx == 0:
-            entropy = [self._seed, trainer.current_epoch, *[trainer.global_rank] * (trainer.global_rank > 0)]
-            torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+            _seed(entropy)
+
+
+def _seed(entropy: list[int]) -> None:
+    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 
 class EpochCheckpoint(Callback):
     """Writes `last.ckpt` also in the middle of long epochs, so that a run that was stopped there does not repeat them.
 
-    Several processes that train a run do not: each has random numbers of its own, and the file has those of the first.
+    Where several processes train a run, the first one decides when, and all come to the same step.
 
     Args:
         path: where.
@@ -124,8 +147,10 @@ class EpochCheckpoint(Callback):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Write it if it is time, and the epoch is not over: then another callback writes it."""
-        is_alone = trainer.world_size == 1
-        if is_alone and not trainer.is_last_batch and time.monotonic() - self._written >= self._every_s:
+        if trainer.is_last_batch:
+            return
+        is_time = trainer.is_global_zero and time.monotonic() - self._written >= self._every_s
+        if trainer.strategy.reduce_boolean_decision(is_time, all=False):
             trainer.save_checkpoint(self._path)
             self._written = time.monotonic()
 

@@ -57,7 +57,7 @@ class Pictures(Callback):
                 path = self._file("learning_curve.png")
                 plots.draw_learning_curve(epochs, monitor=self._monitor, mode=self._mode, path=path)
             advance(1)
-            self._draw_scores(ranker.scorer, ranker.context, ranker.loss, device)
+            self._draw_scores(ranker.scorer, ranker.context.of_loss, ranker.loss, device)
             advance(1)
             self._draw_artists(ranker.scorer)
             advance(1)

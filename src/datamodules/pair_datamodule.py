@@ -190,10 +190,11 @@ class PairDataModule(LightningDataModule):
     Raises:
         InputError: an argument is out of range.
 
-    `prepared_by` is `prepare`. `prepare_data` and `setup` set `path`, `reading` (what was read), `catalog`, `sessions`,
-    `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
-    but training does not, because it is hidden or is first heard in validation or test. `batch_share` says which pairs
-    of a training batch this process has, where several train together.
+    `prepared_by` is `prepare`, and `batch_size` the number of pairs in a batch. `prepare_data` and `setup` set `path`,
+    `reading` (what was read), `catalog`, `sessions`, `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and
+    `new_tracks`: True for each track that the log plays but training does not, because it is hidden or is first heard
+    in validation or test. `batch_share` says which pairs of a training batch this process has, where several train
+    together.
     """
 
     reading: Reading
@@ -202,6 +203,7 @@ class PairDataModule(LightningDataModule):
     vocabulary: Vocabulary
     pairs: dict[str, Pairs]
     new_tracks: Bool[np.ndarray, "N"]
+    batch_size: int
     _by_pair: bool
     _part_of_session: Int8[np.ndarray, "S"]
     _shards: Sequence[int] = ()
@@ -277,7 +279,7 @@ class PairDataModule(LightningDataModule):
         self._history = history
         self._split, self._split_seed = split, split_seed
         self._cold_share, self._cold_seed = cold_share, cold_seed
-        self._batch_size, self._seed = batch_size, seed
+        self.batch_size, self._seed = batch_size, seed
         self._summary: pd.DataFrame | None = None
         self._digest: str | None = None
 
@@ -599,7 +601,7 @@ class PairDataModule(LightningDataModule):
             collate_fn=_identity,
             sampler=BatchSampler(
                 num_pairs=len(pairs),
-                batch_size=self._batch_size,
+                batch_size=self.batch_size,
                 seed=seed,
                 shards=self._shards,
                 window=self._shuffled_together,

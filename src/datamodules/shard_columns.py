@@ -65,15 +65,21 @@ def map_columns(folder: Path, manifest: Manifest, cache: Path) -> Columns:
         The columns.
 
     Raises:
-        InputError: a shard is missing, was changed, or is no file of the columns of a shard.
-        OSError: the disk is full, or must not be written to.
+        InputError: a shard is missing, was changed, or is no file of the columns of a shard; or the columns cannot be
+            written.
     """
     manifest.check_files(folder)
     stamp = _stamp(folder, manifest)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache.with_name(f".{cache.name}.lock")):
-        if _stamp_of(cache) != stamp:
-            _write(folder, manifest, cache, stamp)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache.with_name(f".{cache.name}.lock")):
+            if _stamp_of(cache) != stamp:
+                _write(folder, manifest, cache, stamp)
+    except OSError as error:
+        raise InputError(
+            f"the columns of the shards, {_num_bytes(manifest) / 1e6:,.1f} MB, cannot be written into {cache}: "
+            f"{error.strerror}; choose another folder with datamodule.cache=<folder>"
+        ) from None
     sizes = json.loads((cache / _RECORD).read_text(encoding="utf-8"))["sizes"]
 
     def mapped(table: str, column: str) -> Any:
@@ -102,6 +108,17 @@ def map_columns(folder: Path, manifest: Manifest, cache: Path) -> Columns:
         pairs={split: Pairs(**{name: mapped(split, name) for name in _PAIR}) for split in SPLITS},
         shards=[shard.pairs["train"] for shard in manifest.shards],
     )
+
+
+def _num_bytes(manifest: Manifest) -> int:
+    """Size of all columns, at most: an event may not be one of training."""
+
+    def of_row(columns: tuple[str, ...]) -> int:
+        return sum(np.dtype(_KINDS.get(name, np.int64)).itemsize for name in columns)
+
+    counts = manifest.counts
+    of_events = counts["events"] * (of_row(_EVENT) + of_row(_TRAIN))
+    return of_events + counts["sessions"] * of_row(_SESSION) + sum(manifest.pairs.values()) * of_row(_PAIR)
 
 
 def _stamp(folder: Path, manifest: Manifest) -> dict[str, Any]:

@@ -73,8 +73,8 @@ class ShardDataModule(PairDataModule):
             stage: ignored.
 
         Raises:
-            InputError: the folder has no shards, a file was changed, or they were prepared for another recipe.
-            OSError: the columns cannot be written.
+            InputError: the folder has no shards, a file was changed, or they were prepared for another recipe; or the
+                columns cannot be written.
         """
         if self._summary is not None:
             return
@@ -85,7 +85,7 @@ class ShardDataModule(PairDataModule):
                 f"recipe={self._recipe} is not the recipe of these shards, {manifest.recipe}: leave recipe= out, or "
                 f"prepare the data with recipe={self._recipe}"
             )
-        self._batch_size = self._given_batch_size or manifest.batch_size
+        self.batch_size = self._given_batch_size or manifest.batch_size
         manifest.check_vocabulary(folder)
         self.catalog, hidden = read_vocabulary(folder)
         columns = map_columns(folder, manifest, Path(self._cache) if self._cache else folder / "columns")

@@ -108,7 +108,9 @@ def write_shards(datamodule: PairDataModule, engine: Engine, what: Preparation, 
                 provenance=provenance(),
             )
             engine.end()
-    except duckdb.Error as error:
+    except (OSError, InputError):
+        raise
+    except Exception as error:  # DuckDB and Java have errors of their own
         if "No space left" in str(error) or "failed to offload" in str(error):
             raise disk_error(error, folder) from None
         raise

@@ -22,6 +22,8 @@ from src.session_vectors import MAX_LENGTH
 
 REPEATS = ("never", "always", "penalty", "auto")
 """Whether tracks already heard are recommended again; see `Repeats`."""
+TRAINS_ON = ("session", "last")
+"""The query that the loss of `Session` sees."""
 
 
 class Repeats(nn.Module):
@@ -154,6 +156,11 @@ class LastTrack(nn.Module):
         self.max_length = max_length
         self.repeats = Repeats(repeats, vocabulary, most=repeats_up_to, learns=learns)
 
+    @property
+    def of_loss(self) -> "LastTrack":
+        """Return itself: the loss sees one previous track too."""
+        return self
+
     def queries(
         self,
         scorer: Scorer,
@@ -200,7 +207,8 @@ class Session(nn.Module):
     0 is the plain sum, whose scores grow with the session, 1 the direction alone. Numbers outside the parts, such as
     the constant of an item bias, are those of the newest track.
 
-    With `decay=0 skipped=1` it is the model of one previous track.
+    With `decay=0 skipped=1` it is the model of one previous track. With `trains_on=last` the loss sees the newest track
+    alone, and the session is the query where tracks are ranked, exported and served.
 
     Args:
         vocabulary: the training sessions.
@@ -213,6 +221,7 @@ class Session(nn.Module):
         skipped: weight of a track of which nothing was played, in [-1, 1], or `learned` (starts at 1).
         normalise: power of the length, in [0, 1], or `learned`.
         first_normalise: value of a learned power before training, in (0, 1).
+        trains_on: `session` or `last`, the query that the loss sees. With `last` nothing may be `learned`.
         repeats: `always`, `never`, `penalty` or `auto`; see `Repeats`.
         repeats_up_to: share of repeats up to which `auto` is `never`.
         learns: whether the model is trained by gradient descent. Otherwise nothing may be `learned`.
@@ -235,6 +244,7 @@ class Session(nn.Module):
         skipped: int | float | str,
         normalise: int | float | str,
         first_normalise: int | float,
+        trains_on: str,
         repeats: str,
         repeats_up_to: int | float,
         learns: bool,
@@ -245,6 +255,8 @@ class Session(nn.Module):
         check_number("context.first_decay", first_decay, above=0, most=1 - 1e-6, hint="0.8 is usual")
         hint = "0.1 begins near the plain sum"
         check_number("context.first_normalise", first_normalise, above=0, most=1 - 1e-6, hint=hint)
+        if trains_on not in TRAINS_ON:
+            raise InputError(f"context.trains_on must be one of {', '.join(TRAINS_ON)}, got {trains_on!r}")
         self.max_length = max_length
         decays = decay if isinstance(decay, Mapping) else dict.fromkeys(parts, decay)
         if missing := [part for part in parts if part not in decays]:
@@ -258,6 +270,11 @@ class Session(nn.Module):
                 if not learns:
                     raise InputError(
                         f"context.{name}=learned needs gradient descent, which this model has not; give a number"
+                    )
+                if trains_on == "last":
+                    raise InputError(
+                        f"context.{name}=learned needs sessions in training, and context.trains_on is last; give a "
+                        "number, or use context.trains_on=session"
                     )
                 continue
             check_number(f"context.{name}", value, least=least, most=most, hint="or it is learned")
@@ -278,6 +295,16 @@ class Session(nn.Module):
             {part: _logit(first_normalise) for part in parts} if self._power is None else {}
         )
         self.repeats = Repeats(repeats, vocabulary, most=repeats_up_to, learns=learns)
+        self._last = None
+        if trains_on == "last":
+            given: dict[str, Any] = {"repeats": repeats, "repeats_up_to": repeats_up_to, "learns": learns}
+            self._last = LastTrack(vocabulary, parts, max_length=max_length, **given)
+            self._last.repeats = self.repeats  # one rule, and one penalty where it is learned
+
+    @property
+    def of_loss(self) -> "Session | LastTrack":
+        """Return the context that the loss sees: itself, or one previous track."""
+        return self if self._last is None else self._last
 
     def decay(self, part: str) -> Float[Tensor, ""] | float:
         """Return the factor for each track further back.

@@ -216,6 +216,7 @@ class Context(Protocol):
         is_last: whether one previous track is all that a query needs.
         max_length: number of newest tracks of a session that it looks at.
         repeats: how tracks already heard are ranked.
+        of_loss: the context that the loss sees, in training and in validation: itself, or one previous track.
     """
 
     if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
@@ -225,6 +226,11 @@ class Context(Protocol):
         @property
         def repeats(self) -> HeardRule:
             """The rule."""
+            ...
+
+        @property
+        def of_loss(self) -> "Context":
+            """The context that the loss sees."""
             ...
 
     def queries(

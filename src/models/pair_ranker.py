@@ -98,11 +98,11 @@ class PairRanker(LightningModule):
         Returns:
             The loss, or what this process adds to it.
         """
-        num_pairs = len(batch.previous)
+        num_pairs, context = len(batch.previous), self.context.of_loss
         if not is_shared():
-            whole = loss = self.loss(self.scorer, batch, self.context)
+            whole = loss = self.loss(self.scorer, batch, context)
         elif num_pairs:
-            loss, weight = self.loss(self.scorer, batch, self.context), self.loss.weight(batch, self.context)
+            loss, weight = self.loss(self.scorer, batch, context), self.loss.weight(batch, context)
             loss, whole, num_pairs = part_of_loss(loss, weight, num_pairs)
         else:
             nothing = torch.zeros((), device=self.device, requires_grad=True)
@@ -284,10 +284,10 @@ class PairRanker(LightningModule):
         return digest_of_arrays(*(table.cpu().numpy() for table in tables), self._plays)
 
     def _evaluate(self, stage: str, batch: PairBatch) -> None:
-        self.log(f"{stage}/loss", self.loss(self.scorer, batch, self.context), batch_size=len(batch.previous))
+        self.log(f"{stage}/loss", self.loss(self.scorer, batch, self.context.of_loss), batch_size=len(batch.previous))
         known = ~batch.played_ratio.isnan()
         rated = PairBatch(*(column[known] for column in batch))
-        score = self.context.score(self.scorer, rated)
+        score = self.context.of_loss.score(self.scorer, rated)
         self._evaluated.append((score, rated.played_ratio, rated.listener))
 
     def _known_pairs(self) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Int64[Tensor, "P"]]:

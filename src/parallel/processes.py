@@ -167,7 +167,7 @@ class Processes:
             if time.monotonic() > deadline:
                 break
             time.sleep(_POLL_S)
-        remedy = "resume=<run folder> continues after the last whole epoch"
+        remedy = "resume=<run folder> continues from its last checkpoint"
         if not dead:
             return (
                 f"process {self.index} of {self.count} lost the connection to another one, which died or cannot be "

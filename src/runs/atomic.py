@@ -16,11 +16,15 @@ def write_record(record: Mapping[str, Any], path: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file of another name, then give it its own."""
+    """Let `write` fill a file of another name, then give it its own. An error of the disk names `path`."""
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")  # keeps its ending, which tells writers the format
     try:
         write(partial)
         partial.replace(path)
+    except OSError as error:
+        if error.errno and error.filename in (None, str(partial)):
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -15,8 +15,11 @@ from tests.conftest import make_vocabulary
 from tests.contracts.building import composed, make_loss, names
 
 CONTEXTS = ["last", "session"]
-RECIPES = {"shares": "bce", "radio": "softmax", "counting": None}
+RECIPES = {"shares": "bce", "shares, learned": "bce", "radio": "softmax", "counting": None}
 """With the loss of each; baselines have none."""
+LEARNED = [f"context.{name}=learned" for name in ("decay", "earlier", "skipped", "normalise")]
+LEARNED += ["context.trains_on=session"]
+"""Settings of a session of which nothing is fixed."""
 ARTISTS = [0, 0, 1, 1, 2, 3, 4]
 VOCABULARY = make_vocabulary(ARTISTS, mean_played_ratio=0.4)
 WIDTH = 3
@@ -29,7 +32,9 @@ sessions = st.lists(st.lists(st.tuples(tracks, shares), min_size=1, max_size=WID
 
 def make_context(name: str, recipe: str) -> tuple[Context, Scorer]:
     """A context from its yaml with a head that is not at its start, so that all that is learned matters."""
-    config = composed(f"context={name}", f"recipe={recipe}", "model=convex")
+    recipe, _, learned = recipe.partition(", ")
+    own = [*LEARNED, "model.shrinkage=0"] if learned and name == "session" else []
+    config = composed(f"context={name}", f"recipe={recipe}", "model=convex", *own)
     head = config if recipe != "counting" else composed("model=convex")
     torch.manual_seed(0)
     scorer: Any = instantiate(head.model, _convert_="all", dim=4, init_std=0.5)(VOCABULARY)
@@ -82,6 +87,7 @@ def test_it_keeps_the_contract(made: tuple[Context, Scorer]) -> None:
     assert isinstance(context.is_last, bool)
     assert context.max_length >= (0 if context.is_last else 1)
     assert context.repeats.penalty() >= 0
+    assert context.of_loss.of_loss is context.of_loss
     assert all(isinstance(value, float) and math.isfinite(value) for value in context.logged().values())
 
 
@@ -163,7 +169,7 @@ def test_all_that_it_learns_gets_a_gradient_from_the_loss_of_the_recipe(name: st
     made_loss = make_loss(str(RECIPES[recipe]), VOCABULARY)
     if not made_loss.compares_candidates:
         context.repeats.without_penalty()
-    made_loss(scorer, batch, context).backward()
+    made_loss(scorer, batch, context.of_loss).backward()
     for parameter_name, parameter in module(context).named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite(), parameter_name

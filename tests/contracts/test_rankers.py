@@ -1,7 +1,8 @@
 """What every ranker promises: each head once trained, and each baseline. A new baseline: add its name to BASELINES."""
 
+import json
+import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule
 
-from src.attributes import Values
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
 from src.histories import Histories
 from src.models.contracts import Ranker
-from tests.conftest import NUM_RING_TRACKS, build_datamodule
+from tests.conftest import NUM_RING_TRACKS, build_datamodule, write_lines
 from tests.contracts.building import fit, make_ranker, names, recipe_of
 from tests.contracts.test_heads import HEADS
+from tests.datamodules.sharding import read_shards, shards_of
 
 BASELINES = [
     "als",
@@ -42,12 +43,22 @@ ROWS = np.arange(NUM_RING_TRACKS)
 
 @pytest.fixture(scope="module")
 def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataModule:
-    datamodule = build_datamodule(ring_logs, tmp_path_factory.mktemp("contracts"), batch_size=512, history=4)
+    folder = Path(shutil.copytree(ring_logs, tmp_path_factory.mktemp("contracts"), dirs_exist_ok=True))
+    tracks = [json.loads(line) for line in (folder / "tracks.json").read_text().splitlines()]
+    tagged = [one | {"tags": [f"third {row // 20}", f"odd {row % 2}"]} for row, one in enumerate(tracks)]
+    write_lines(folder / "tracks.json", tagged)
+    tags = {"tags": {"kind": "values", "most_shared": 1.0}}
+    datamodule = build_datamodule(folder, folder / "out", batch_size=512, history=4, attributes=tags)
     datamodule.setup()
-    tags = Values.from_lists([[f"third {row // 20}", f"odd {row % 2}"] for row in range(NUM_RING_TRACKS)])
-    datamodule.vocabulary = replace(
-        datamodule.vocabulary, catalog=replace(datamodule.catalog, attributes={"tags": tags})
-    )
+    return datamodule
+
+
+@pytest.fixture(scope="module")
+def shards(ring: PairDataModule, tmp_path_factory: pytest.TempPathFactory) -> PairDataModule:
+    folder = tmp_path_factory.mktemp("shards")
+    shards_of(ring, folder)
+    datamodule = read_shards(folder, batch_size=512, history=4)
+    datamodule.setup()
     return datamodule
 
 
@@ -57,10 +68,14 @@ CONTEXTS += [(name, "session") for name in ("convex", "contextual", "rules", "ne
 
 @pytest.fixture(scope="module", params=CONTEXTS, ids="-".join)
 def ranker(request: pytest.FixtureRequest, ring: PairDataModule) -> Ranker:
-    name, context = request.param
-    made = make_ranker(name, ring.vocabulary, context)
+    return fitted(request.param, ring)
+
+
+def fitted(param: tuple[str, str], datamodule: PairDataModule) -> Ranker:
+    name, context = param
+    made = make_ranker(name, datamodule.vocabulary, context)
     assert isinstance(made, LightningModule)
-    fit(made, ring, epochs=1)
+    fit(made, datamodule, epochs=1)
     made.eval()
     return made
 
@@ -176,3 +191,15 @@ def test_the_digest_of_the_lists_is_the_same_in_each_call(ranker: Ranker) -> Non
 def test_a_list_that_the_catalogue_cannot_fill_is_refused(ranker: Ranker, k: int) -> None:
     with pytest.raises(InputError, match="k must"):
         ranker.top(ROWS, k, nothing)
+
+
+def test_from_shards_it_is_the_same(
+    ranker: Ranker, ring: PairDataModule, shards: PairDataModule, request: pytest.FixtureRequest
+) -> None:
+    with torch.inference_mode(mode=False):
+        again = fitted(request.node.callspec.params["ranker"], shards)
+    pairs, same = ring.pairs["test"], shards.pairs["test"]
+    ranks = ranker.ranks(ring.histories(pairs), pairs.following, nothing)
+    np.testing.assert_array_equal(again.ranks(shards.histories(same), same.following, nothing), ranks)
+    for ours, theirs in zip(again.top(ROWS, K, nothing), ranker.top(ROWS, K, nothing), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

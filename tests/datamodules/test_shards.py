@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import fields
@@ -17,6 +18,7 @@ import torch
 
 from src.callbacks.exact_resume import EpochCheckpoint, ExactResume, WholeCheckpoints
 from src.catalog import Listens
+from src.datamodules.batch_share import BatchShare
 from src.datamodules.engines import DuckDBEngine
 from src.datamodules.manifest import MANIFEST, Manifest
 from src.datamodules.pair_datamodule import PairDataModule
@@ -296,6 +298,49 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"progress.json"}
 
 
+def test_columns_for_which_there_is_no_space_are_said_in_a_line_and_leave_nothing(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("src.datamodules.shard_columns._Writer.add", full)
+    message = (
+        r"the columns of the shards, 0\.3 MB, cannot be written into .*: No space left on device; .*datamodule.cache="
+    )
+    with pytest.raises(InputError, match=message):
+        read_shards(copied).setup()
+    assert not (copied / "columns").exists()
+    assert not list(copied.glob(".*partial*"))
+
+
+def test_a_checkpoint_for_which_there_is_no_space_leaves_the_one_before(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "last.ckpt"
+    WholeCheckpoints().save_checkpoint({"step": torch.zeros(3)}, path)
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here, which is a disk without space")
+    (tmp_path / f".{os.getpid()}.partial.last.ckpt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        WholeCheckpoints().save_checkpoint({"step": torch.ones(100_000)}, path)
+    assert torch.equal(torch.load(path, weights_only=True)["step"], torch.zeros(3))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", ["java.io.IOException: No space left on device", "failed to offload data block"])
+def test_the_error_of_a_full_disk_in_java_is_one_of_the_disk(
+    ring_logs: Path, datamodule_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    def full(*_: Any) -> None:
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(DuckDBEngine, "table", full)
+    with pytest.raises(OSError, match=r"No space left on device|failed to offload"):
+        shards_of(datamodule_of(ring_logs), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_error_of_a_full_disk_in_duckdb_is_one_of_the_disk(
     ring_logs: Path, datamodule_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,7 +372,9 @@ class Fitted(NamedTuple):
     metrics: dict[str, float]
 
 
-def fitted(datamodule: PairDataModule, folder: Path, *, stop_at: int | None = None, resume: bool = False) -> Fitted:
+def fitted(
+    datamodule: PairDataModule, folder: Path, *, stop_at: int | None = None, resume: bool = False, **shared: Any
+) -> Fitted:
     """Train a small head for two epochs, or until a step, with a checkpoint after every batch."""
     from pytorch_lightning import Callback, Trainer
 
@@ -349,7 +396,11 @@ def fitted(datamodule: PairDataModule, folder: Path, *, stop_at: int | None = No
         num_sanity_val_steps=0,
         callbacks=[ExactResume(seed=1), EpochCheckpoint(path=str(last), every_s=1e-9), Stop()],
         plugins=[WholeCheckpoints()],
+        **shared,
     )
+    if shared:
+        share = BatchShare(index=trainer.global_rank, count=trainer.world_size, groups=ranker.loss.groups)
+        datamodule.batch_share = share
     with contextlib.suppress(*[Killed] * (stop_at is not None)):
         trainer.fit(ranker, datamodule, ckpt_path=last if resume else None, weights_only=True)
     weights = {name: value.clone() for name, value in ranker.state_dict().items()}

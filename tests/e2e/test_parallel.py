@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import mlflow
 import psutil
 import pytest
 
-from tests.conftest import new_store
-from tests.e2e.forks import CHILDREN_TOO
+from tests.conftest import ROOT, build_datamodule, new_store
+from tests.datamodules.sharding import read_shards, shards_of
+from tests.e2e.forks import CHILDREN_TOO, fork_command
 from tests.e2e.test_resume import words
 from tests.e2e.test_train import FILES, VOLATILE, command, metrics_of, train
 
 RUN = (
     *("trainer.max_epochs=3", "callbacks.early_stopping=null", "model.dropout=0", "model.track_dropout=0"),
     *("callbacks.plots=null", "context=session", "logger=mlflow", "loss=bce"),
+    "callbacks.epoch_checkpoint.every_s=0.01",
 )
 
 
@@ -73,3 +76,28 @@ def test_two_processes_train_the_run_of_one_also_after_one_of_them_died(ring_log
     ]
     assert curves[0] == curves[1]
     assert not (tmp_path / "outputs").exists()
+
+
+def test_two_processes_that_resume_in_the_middle_of_an_epoch_equal_two_that_never_stopped(
+    ring_logs: Path, tmp_path: Path
+) -> None:
+    shards_of(build_datamodule(ring_logs, tmp_path), tmp_path / "shards")
+    read_shards(tmp_path / "shards").setup()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    environment |= {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(
+            fork_command("-m", "tests.e2e.two_fits", str(tmp_path / "shards"), str(tmp_path)),
+            cwd=ROOT,
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said

@@ -19,7 +19,7 @@ DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, alpha=None, **_BARE)
 _CANDIDATES: dict[str, Any] = {"repeats": "always", "repeats_up_to": 0.0}
 LAST_TRACK: Callable[..., LastTrack] = partial(LastTrack, max_length=0, **_CANDIDATES)
 """Factory of `context=last`."""
-_SUM: dict[str, Any] = {"decay": 0.5, "first_decay": 0.8, "earlier": 1.0, "skipped": 1.0}
+_SUM: dict[str, Any] = {"decay": 0.5, "first_decay": 0.8, "earlier": 1.0, "skipped": 1.0, "trains_on": "session"}
 SESSION: Callable[..., Session] = partial(
     Session, max_length=4, normalise=0.0, first_normalise=0.3, **_SUM, **_CANDIDATES
 )

@@ -221,11 +221,28 @@ def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
         ({"repeats": "penalty", "learns": False}, "context.repeats=penalty is learned by gradient descent"),
         ({"repeats_up_to": 2}, "context.repeats_up_to must be a number of at least 0 and at most 1, got 2"),
         ({"decay": "learned", "learns": False}, "context.decay=learned needs gradient descent, which this model has"),
+        ({"trains_on": "first"}, "context.trains_on must be one of session, last, got 'first'"),
+        (
+            {"trains_on": "last", "skipped": "learned"},
+            "context.skipped=learned needs sessions in training, and context.trains_on is last; give a number, or use",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_with_the_remedy(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SESSION(VOCABULARY, PARTS, **{"learns": True, **change})
+
+
+@pytest.mark.parametrize("loss", [MSELoss, SoftmaxLoss], ids=["mse", "softmax"])
+def test_a_session_that_trains_on_the_last_track_has_the_loss_of_the_last_track(scorer: CosineMix, loss: Any) -> None:
+    context, whole = (session(repeats="never", trains_on=query) for query in ("last", "session"))
+    last = LAST_TRACK(VOCABULARY, PARTS, learns=True, max_length=4, repeats="never")
+    made = loss(VOCABULARY) if loss is MSELoss else loss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
+    assert made(scorer, BATCH, context.of_loss) == made(scorer, BATCH, last)
+    assert made(scorer, BATCH, context.of_loss) != made(scorer, BATCH, whole.of_loss)
+    arguments = (scorer, BATCH.previous, HISTORY, SHARE)
+    assert torch.equal(context.queries(*arguments).vectors, whole.queries(*arguments).vectors)
+    assert context.repeats is context.of_loss.repeats
 
 
 def test_batches_without_histories_are_refused_with_the_remedy(scorer: CosineMix) -> None:

@@ -83,8 +83,8 @@ def test_a_process_that_died_is_named_with_the_reason(command: str, why: str, tm
     with pytest.raises(InputError) as raised:
         first.wait_for_all()
     assert str(raised.value) == (
-        f"process 1 of 2 died ({why}), and the others were stopped; resume=<run folder> continues after the last whole "
-        "epoch"
+        f"process 1 of 2 died ({why}), and the others were stopped; resume=<run folder> continues from its last "
+        "checkpoint"
     )
 
 

@@ -52,3 +52,17 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         write_whole(path, fail)
     assert [file.name for file in tmp_path.iterdir()] == ["r.txt"]
     assert path.read_text() == "old"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here, which is a disk without space")
+def test_a_full_disk_is_one_for_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+
+    def to_full_disk(partial: Path) -> None:
+        partial.symlink_to("/dev/full")
+        partial.write_text("half")
+
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_whole(path, to_full_disk)
+    assert raised.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
