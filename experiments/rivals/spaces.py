@@ -161,6 +161,9 @@ MODELS: Mapping[str, Model] = {
     ),
     "SASRec": Model(kind="rectools", space=_ATTENTION, is_random=True),
     "GRU4Rec": Model(kind="recbole", space=_RECURRENT, is_random=True),
+    "convex, default": Model(
+        kind="head", words=("model=convex", "context=session"), of_data=_RANKS, is_ours=True, is_random=True
+    ),
     "convex, session": Model(
         kind="head",
         words=("model=convex", "context=session"),
