@@ -70,6 +70,9 @@ _SESSION: Mapping[str, Any] = {
     "context.earlier": ["learned", 1.0],
 }
 _RANKS = dict.fromkeys(("botify", "world"), ("loss=softmax", "monitor=ndcg"))
+_LEARNED = ("context.trains_on=session", "model.shrinkage=0", "context.decay=learned", "context.skipped=learned")
+_RANKS_SESSION = {data: (*words, *_LEARNED, "context.normalise=learned") for data, words in _RANKS.items()}
+"""The recipe of shares chooses what listeners play; here the next track is ranked."""
 _VOTES = {"model.num_neighbours": [50, 100, 200, 500, 1000, 1500], "model.sample_size": [500, 1000, 2500, 5000, 10000]}
 _LINEAR = {"polimi": ("model.min_plays=2",)}  # 12,565 tracks were played once or more, 8,874 twice or more
 _RULES: Mapping[str, Any] = {
@@ -161,11 +164,14 @@ MODELS: Mapping[str, Model] = {
     ),
     "SASRec": Model(kind="rectools", space=_ATTENTION, is_random=True),
     "GRU4Rec": Model(kind="recbole", space=_RECURRENT, is_random=True),
+    "convex, default": Model(
+        kind="head", words=("model=convex", "context=session"), of_data=_RANKS_SESSION, is_ours=True, is_random=True
+    ),
     "convex, session": Model(
         kind="head",
         words=("model=convex", "context=session"),
         space=_SESSION,
-        of_data=_RANKS,
+        of_data=_RANKS_SESSION,
         is_ours=True,
         is_random=True,
     ),
