@@ -5,10 +5,9 @@ All numbers come from one run. Writes listeners.json, listeners.md and listeners
 
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ import matplotlib as mpl
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.throughput.stages.listeners import loop, make_world
+from experiments.throughput.stages.listeners import loop, make_world, simulated_day
 from src.runs.atomic import write_record
 from src.runs.provenance import provenance
-from src.simulation.experiment import run_experiment
 from src.simulation.policies import Policy, Random
 from src.simulation.policies import RemoteService as Service
 from src.simulation.world import World
@@ -31,24 +29,7 @@ mpl.use("agg")
 
 
 def steps_per_second(world: World, policy: Policy, *, sessions: int, workers: int, logs: bool) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        record = run_experiment(
-            world=world,
-            policies={"C": policy},
-            experiment="THROUGHPUT",
-            sessions=sessions,
-            days=1,
-            workers=workers,
-            seed=1,
-            first_day="2026-01-05",
-            track_seconds=210.0,
-            folder=Path(folder),
-            write_logs=logs,
-            with_propensity=True,
-            after=None,
-            provenance={},
-            progress=lambda _: nullcontext(lambda *_: None),
-        )
+    record = simulated_day(world, policy, sessions=sessions, workers=workers, logs=logs)
     return float(record["steps_per_second"])
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.throughput.stages.listeners import make_world
+from experiments.throughput.stages.listeners import make_world, simulated_day
 from src.recommendations import Recommendations
 from src.runs.atomic import write_record
 from src.runs.provenance import ROOT, provenance
 from src.session_vectors import FILE, SessionVectors
-from src.simulation.experiment import run_experiment
 from src.simulation.listener import WHOLE
 from src.simulation.neighbours import nearest
 from src.simulation.session_lists import SessionLists
@@ -143,24 +142,7 @@ def drive(running: tuple[str, int, Path], requests: Path, *, seconds: int, first
 def simulate(world: World, recommender: SessionLists, *, write_logs: bool) -> dict[str, float]:
     """Simulate a day, as simulate.py does."""
     used = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        record = run_experiment(
-            world=world,
-            policies={"C": recommender},
-            experiment="THROUGHPUT",
-            sessions=SESSIONS,
-            days=1,
-            workers=1,
-            seed=1,
-            first_day="2026-01-05",
-            track_seconds=210.0,
-            folder=Path(folder),
-            write_logs=write_logs,
-            with_propensity=True,
-            after=None,
-            provenance={},
-            progress=lambda _: nullcontext(lambda *_: None),
-        )
+    record = simulated_day(world, recommender, sessions=SESSIONS, workers=1, logs=write_logs)
     used, rate = time.process_time() - used, float(record["steps_per_second"])
     return {"steps per second": rate, "CPU per step, µs": used / (rate * record["seconds"]) * 1e6}
 

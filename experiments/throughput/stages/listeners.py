@@ -1,6 +1,8 @@
 """Steps of simulated listeners: random recommendations, no logs, one process."""
 
 import math
+import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from gymnasium import spaces
 from experiments.throughput.race import Contender, Stage, Work
 
 if TYPE_CHECKING:
+    from src.simulation.policies import Policy
     from src.simulation.world import World
 
 
@@ -30,6 +33,34 @@ def make_world(*overrides: str) -> "World":
 def world_of(small: bool) -> "World":
     """The world of all contenders."""
     return make_world(f"world={'small' if small else 'published'}")
+
+
+def simulated_day(world: "World", policy: "Policy", *, sessions: int, workers: int, logs: bool) -> dict[str, Any]:
+    """A day of one policy as `simulate.py` plays it, with propensities.
+
+    Returns:
+        The record of the experiment, with `steps_per_second` and `seconds`.
+    """
+    from src.simulation.experiment import run_experiment
+
+    with tempfile.TemporaryDirectory() as folder:
+        return run_experiment(
+            world=world,
+            policies={"C": policy},
+            experiment="THROUGHPUT",
+            sessions=sessions,
+            days=1,
+            workers=workers,
+            seed=1,
+            first_day="2026-01-05",
+            track_seconds=210.0,
+            folder=Path(folder),
+            write_logs=logs,
+            with_propensity=True,
+            after=None,
+            provenance={},
+            progress=lambda _: nullcontext(lambda *_: None),
+        )
 
 
 def ours(_: Path, small: bool) -> Work:
