@@ -27,7 +27,7 @@ from src.terminal.progress import progress
 
 LEVEL = 0.95
 """Confidence level of the intervals of test metrics."""
-_PAIRS_AT_ONCE = 1 << 24
+_PAIRS_AT_ONCE = 1 << 22
 """Training pairs that are counted together for a floor, about."""
 
 
@@ -65,16 +65,14 @@ class RankingMetrics(Callback):
         check_k(list_length, len(datamodule.catalog))
         self._list_length, self._queries_path = list_length, Path(queries_path)
         self._vocabulary, self._train = datamodule.vocabulary, datamodule.pairs["train"]
-        self.queries = {name: _queries_of(datamodule.pairs[name]) for name in ("val", "test")}
-        val = self.queries["val"]
-        if len(val) > max_val_queries:
-            chosen = np.zeros(len(val), bool)
-            chosen[np.random.default_rng(seed).permutation(len(val))[:max_val_queries]] = True
-            self.queries["val"] = val.where(chosen)
-        test = self.queries["test"]
-        self._num_all_queries = len(test)
+        val, test = (datamodule.pairs[name] for name in ("val", "test"))
+        of_val, of_test = _places_of_queries(val), _places_of_queries(test)
+        if len(of_val) > max_val_queries:
+            of_val = of_val[np.sort(np.random.default_rng(seed).permutation(len(of_val))[:max_val_queries])]
+        self._num_all_queries = len(of_test)
         if max_test_queries is not None:
-            self.queries["test"] = test.where(ranking.sample_sessions(test.session, max_test_queries))
+            of_test = of_test[ranking.sample_sessions(test.session[of_test], max_test_queries)]
+        self.queries = {"val": val.where(of_val), "test": test.where(of_test)}
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `val/<metric>`."""
@@ -228,7 +226,7 @@ def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) 
             f"monitor.metric={monitor} cannot be computed: callbacks.ranking, which does it, is left out; keep it, "
             f"or, for a model with a loss, {other}"
         )
-    if not len(_queries_of(datamodule.pairs["val"])):
+    if not len(_places_of_queries(datamodule.pairs["val"])):
         raise InputError(
             f"monitor.metric={monitor} cannot be computed: no validation pair has a share of {ranking.LIKED} or more; "
             f"{other}"
@@ -239,5 +237,11 @@ def _rows_of(counts: csr_array, rows: Int64[np.ndarray, "B"]) -> csr_array:
     return csr_array(counts[rows])
 
 
-def _queries_of(pairs: Pairs) -> Pairs:
-    return pairs.where(ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
+def _places_of_queries(pairs: Pairs) -> Int64[np.ndarray, "Q"]:
+    """Which pairs are queries."""
+    found = [
+        np.flatnonzero(ranking.is_query(pairs.previous[part], pairs.following[part], pairs.played_ratio[part]))
+        + part.start
+        for part in slices(len(pairs))
+    ]
+    return np.concatenate([np.empty(0, np.int64), *found])

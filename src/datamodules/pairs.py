@@ -45,11 +45,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.previous)
 
-    def where(self, chosen: Bool[np.ndarray, "P"]) -> "Pairs":
+    def where(self, chosen: Bool[np.ndarray, "P"] | Int64[np.ndarray, "kept"]) -> "Pairs":
         """Select pairs.
 
         Args:
-            chosen: True for each pair to keep.
+            chosen: True for each pair to keep, or their places in ascending order.
 
         Returns:
             The selected pairs in the same order.

@@ -103,7 +103,7 @@ def mean_ranks(
     previous: Int64[np.ndarray, "Q"],
     following: Int64[np.ndarray, "Q"],
     on_block: Callable[[int], None] = lambda _: None,
-    block: int = 512,
+    block: int | None = None,
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` among all candidates of its `previous`.
 
@@ -115,11 +115,12 @@ def mean_ranks(
         previous: rows of the queries.
         following: rows of the tracks that followed; each differs from its query.
         on_block: called with the number of queries done after each block.
-        block: number of queries scored at once.
+        block: number of queries scored at once; None for as many as have four million scores, at most 512.
 
     Returns:
         Rank of each `following`, in [1, N-1].
     """
+    block = block or max(1, min(512, 2**22 // len(plays)))
     sorted_plays = np.sort(plays)
     sides: tuple[tuple[Literal["left", "right"], np.ufunc], ...] = (("right", np.greater), ("left", np.greater_equal))
     ranks = [np.empty(0)]
