@@ -50,7 +50,7 @@ def test_another_alpha_ranks_as_the_head_of_that_alpha_does(release: Release, tm
     assert head.alpha_logit is not None
     with torch.no_grad():
         head.item_bias.weight.normal_()
-    context = LAST_TRACK(vocabulary, ["track", "artist"], learns=True)
+    context = LAST_TRACK(vocabulary, head.query_parts(), learns=True)
     session_vectors(head, context).write(tmp_path / "vectors.npz", vocabulary.catalog)
     shelf = Shelf(release, [], locate)
     if unknown == "renormalise":  # the shares are part of the divisor
