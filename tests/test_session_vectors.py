@@ -17,7 +17,7 @@ from src.callbacks.export import session_vectors
 from src.errors import InputError
 from src.models.contracts import Scorer
 from src.models.retrieval.heard import demote
-from src.session_vectors import FILE, Attention, SessionVectors, context_of, union
+from src.session_vectors import FILE, SessionVectors, context_of, union
 from tests.conftest import make_catalog, make_vectors, make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
 
@@ -29,14 +29,7 @@ VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 2, 3, 3, 3])
 
 
 def made(seed: int = 0, **changes: Any) -> SessionVectors:
-    return make_vectors(NUM, seed, **changes)
-
-
-def with_attention(seed: int = 0) -> SessionVectors:
-    rng, vectors = np.random.default_rng(seed), made(seed)
-    width, ages = int(vectors.ends[-1]), vectors.max_length - 1
-    numbers = (rng.normal(size=size).astype(np.float32) for size in ((width, width), (width, width), ages))
-    return replace(vectors, attention=Attention(*numbers))
+    return make_vectors(NUM, seed, attention=None, **changes)
 
 
 def slow_read(vectors: SessionVectors, rows: list[int], shares: list[float]) -> np.ndarray:
@@ -91,7 +84,7 @@ def test_a_query_is_that_of_slow_loops(sessions: list[list[tuple[int, float]]], 
     columns = [[list(column) for column in zip(*session, strict=True)] for session in sessions]
     expected = np.array([slow_query(vectors, *both) for both in columns])
     np.testing.assert_allclose(queries, expected, atol=2e-5, rtol=1e-4)
-    vectors, end = with_attention(seed), vectors.ends[-1]
+    vectors, end = make_vectors(NUM, seed), vectors.ends[-1]
     expected[:, :end] += [slow_read(vectors, *both) for both in columns]
     asked = vectors.query(rows, shares)
     np.testing.assert_allclose(asked, expected, atol=1e-4, rtol=1e-4)
@@ -211,7 +204,7 @@ def test_the_best_are_those_of_a_slow_loop_and_equal_ones_keep_their_order(
         assert rows[len(expected[:k]) :] == [-1] * (len(rows) - len(expected[:k]))
 
 
-@pytest.mark.parametrize("vectors", [made(), with_attention()], ids=["sum", "attention"])
+@pytest.mark.parametrize("vectors", [made(), make_vectors(NUM)], ids=["sum", "attention"])
 def test_the_products_add_up_to_the_score(vectors: SessionVectors) -> None:
     rows, shares = np.array([3, -1, 5, 6]), np.array([0.2, np.nan, 0.7, 1.0], np.float32)
     score = vectors.scores(vectors.query(rows[None], shares[None]), np.array([[4]], np.int32))[0, 0]
@@ -229,7 +222,7 @@ def test_lists_of_the_last_tracks_follow_one_another() -> None:
 
 
 def test_a_file_may_list_the_tracks_in_another_order(tmp_path: Path) -> None:
-    vectors, order = with_attention(), np.array([3, 1, 0, 2, 8, 7, 6, 5, 4])
+    vectors, order = make_vectors(NUM), np.array([3, 1, 0, 2, 8, 7, 6, 5, 4])
     vectors.write(tmp_path / FILE, CATALOG)
     catalog = replace(CATALOG, track_ids=CATALOG.track_ids[order])
     found = SessionVectors.read(tmp_path / FILE, catalog)
@@ -279,7 +272,7 @@ def test_a_file_may_list_the_tracks_in_another_order(tmp_path: Path) -> None:
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    vectors = with_attention() if any("attention" in name for name in change) else made()
+    vectors = make_vectors(NUM) if any("attention" in name for name in change) else made()
     arrays: dict[str, Any] = {"track_ids": CATALOG.track_ids, **vectors.arrays(), **change}
     np.savez(tmp_path / FILE, **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(InputError, match=message) as refused:
