@@ -305,15 +305,19 @@ class PairRanker(LightningModule):
     ) -> None:
         if self._mean_played_ratio is None or not len(share):
             return
+
+        def mean(values: Float[Tensor, "P"]) -> Float[Tensor, ""]:
+            return values.double().mean()
+
         error = self.loss.predict(score, listener) - share
-        metrics = {"mse": error**2, "mae": error.abs()}
+        metrics = {"mse": mean(error**2), "mae": mean(error.abs())}
         if stage == "test":
             off_mean = share - self._mean_played_ratio
-            metrics["mse_mean_floor"], metrics["mae_mean_floor"] = off_mean**2, off_mean.abs()
+            metrics["mse_mean_floor"], metrics["mae_mean_floor"] = mean(off_mean**2), mean(off_mean.abs())
             # E(U−y)² and E|U−y| for U uniform on [0, 1]
-            metrics["mse_random_floor"] = 1 / 3 - share + share**2
-            metrics["mae_random_floor"] = (share**2 + (1 - share) ** 2) / 2
-        self.log_dict({f"{stage}/{name}": value.double().mean() for name, value in metrics.items()})
+            metrics["mse_random_floor"] = mean(1 / 3 - share + share**2)
+            metrics["mae_random_floor"] = mean((share**2 + (1 - share) ** 2) / 2)
+        self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()})
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and the scheduler. Only embeddings have weight decay.
