@@ -1,6 +1,7 @@
 """What the room shows of a release."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from src.models.heads import Biases, CosineMix
 from src.room.shelf import Shelf, alphas_of, without_common_words
 from src.serving.release import Release
 from tests.conftest import make_vocabulary
-from tests.models.plain import COSINES, LAST_TRACK
+from tests.models.plain import COSINES, LAST_TRACK, SESSION
 from tests.room.conftest import ALPHA, ARTIST_OF, PLAYS, cosine_vectors, locate
 
 
@@ -39,7 +40,10 @@ def test_another_alpha_ranks_the_catalogue_as_the_formula_says(shelf: Shelf, key
 
 
 @pytest.mark.parametrize("unknown", ["zero", "renormalise"])
-def test_another_alpha_ranks_as_the_head_of_that_alpha_does(release: Release, tmp_path: Path, unknown: str) -> None:
+@pytest.mark.parametrize("context", [LAST_TRACK, partial(SESSION, attention=True)], ids=["last", "session"])
+def test_another_alpha_ranks_as_the_head_of_that_alpha_does(
+    release: Release, tmp_path: Path, unknown: str, context: Any
+) -> None:
     """As the default recipe trains it: with shrinkage, an item bias, and an alpha that is learned."""
     torch.manual_seed(0)
     vocabulary = make_vocabulary(ARTIST_OF)
@@ -50,8 +54,8 @@ def test_another_alpha_ranks_as_the_head_of_that_alpha_does(release: Release, tm
     assert head.alpha_logit is not None
     with torch.no_grad():
         head.item_bias.weight.normal_()
-    context = LAST_TRACK(vocabulary, head.query_parts(), learns=True)
-    session_vectors(head, context).write(tmp_path / "vectors.npz", vocabulary.catalog)
+    made = context(vocabulary, head.query_parts(), learns=True)
+    session_vectors(head, made).write(tmp_path / "vectors.npz", vocabulary.catalog)
     shelf = Shelf(release, [], locate)
     if unknown == "renormalise":  # the shares are part of the divisor
         assert shelf.players["C"].alpha is None
