@@ -1,8 +1,8 @@
 """Session vectors: query and item vectors of a trained head, and how a session makes one query vector of them.
 
-S sessions, H tracks of a history, C candidates, N tracks in the catalogue, V width of a vector, P parts of a vector, W
-width of all parts together, E parts of a score, K tracks that are kept. This module does not import torch, because the
-service and the simulator import it. `models/context.py` has the same formula for training; a test compares them.
+S sessions, H tracks of a history, C candidates, N tracks in the catalogue, V width of a vector, P parts of a vector, K
+tracks that are kept. This module does not import torch, because the service and the simulator import it.
+`models/context.py` has the same formula for training; a test compares them.
 """
 
 import math
@@ -32,7 +32,6 @@ _UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, 
 _MAX_WIDTH, _MAX_PARTS = 4096, 16
 _BLOCK = 32  # sessions whose candidates are scored together; their item vectors stay in the cache
 _INFINITY = 0x7F800000  # ∞ as an integer
-_LOWEST = -3e38  # a logit below all others
 _TINY = 1e-6  # added to a squared length, as in `models/context.py`
 _KINDS: dict[str, tuple[str, int]] = {
     "queries": ("float32", 2),
@@ -48,50 +47,6 @@ _KINDS: dict[str, tuple[str, int]] = {
     "context": ("str", 0),
 }
 """The arrays of a file with their kinds and numbers of dimensions; it has `track_ids` too."""
-_OF_ATTENTION: dict[str, tuple[str, int]] = {
-    "attention_asks": ("float32", 2),
-    "attention_reads": ("float32", 2),
-    "attention_ages": ("float32", 1),
-}
-"""Further arrays of a model with attention. A file has all of them or none."""
-
-
-class Attention(NamedTuple):
-    """Which earlier tracks of a session the newest one asks for, and what is read of them; see `models/attention.py`.
-
-    `read = Σ_k a_k · g(share_k) · query(track_k) · R` over the earlier tracks, where `a` is the softmax of
-    `query(track_0) · A · query(track_k) + b_k`. W columns of all parts.
-
-    Attributes:
-        asks: the matrix A.
-        reads: the matrix R.
-        ages: the number b of each age but that of the newest track.
-    """
-
-    asks: Float32[np.ndarray, "W W"]
-    reads: Float32[np.ndarray, "W W"]
-    ages: Float32[np.ndarray, "H_1"]
-
-    def weights(
-        self, vectors: Float32[np.ndarray, "S h W"], rows: Int64[np.ndarray, "S h"], gained: Float32[np.ndarray, "S h"]
-    ) -> Float32[np.ndarray, "S h"]:
-        """Compute `a_k · g(share_k)`, 0 for the newest. Those of a session do not depend on others, to the last digit.
-
-        Args:
-            vectors: query vectors of the tracks of each session, newest first.
-            rows: their rows; -1 where there is none.
-            gained: what their shares make of them.
-        """
-        asked = np.matmul(vectors[:, :1], self.asks)
-        logits = np.matmul(vectors, asked.transpose(0, 2, 1))[..., 0]
-        logits[:, 1:] += self.ages[: rows.shape[1] - 1]
-        is_out = rows < 0
-        is_out[:, 0] = True
-        np.putmask(logits, is_out, np.float32(_LOWEST))
-        weights: np.ndarray = np.exp(logits - logits.max(1, keepdims=True))
-        np.putmask(weights, is_out, 0)
-        weights *= gained / np.maximum(weights.sum(1, keepdims=True), np.float32(_TINY))
-        return weights
 
 
 class _Columns(NamedTuple):
@@ -113,7 +68,7 @@ class SessionVectors:
     `q = Σ_k age_weight_k · g(share_k) · query(track_k)`, k = 0 the newest, `g(s) = skipped + (1 − skipped)·s`, and 1
     where the share is unknown. A part with a length is divided by (its length / the length for one track)^power; 10⁻⁶
     is added to the square of that ratio, so that tracks which cancel do not divide by 0. Columns after the last part
-    are those of the newest track. What `attention` reads is added to the parts.
+    are those of the newest track.
 
     Args:
         queries: query vector of each track.
@@ -128,7 +83,6 @@ class SessionVectors:
         skipped: weight of a track of which nothing was played, relative to one played in full, in [-1, 1].
         penalty: subtracted from the scores of tracks already heard; infinity means that they are never proposed.
         context: one of `CONTEXTS`.
-        attention: what the newest track asks of the session; None without attention.
     """
 
     queries: Float32[np.ndarray, "N V"]
@@ -142,7 +96,6 @@ class SessionVectors:
     skipped: float
     penalty: float
     context: str
-    attention: Attention | None = None
 
     @property
     def max_length(self) -> int:
@@ -183,26 +136,19 @@ class SessionVectors:
         Returns:
             One vector for each session.
         """
-        rows, shares = rows[:, : self.max_length], shares[:, : self.max_length]
-        vectors, gained = self.queries.take(rows, axis=0, mode="clip"), self._gained(rows, shares)
-        made, factors = self._sums(vectors, gained)
-        of_parts = made[:, : self._columns.width]
+        made, factors = self._sums(rows[:, : self.max_length], shares[:, : self.max_length])
         if factors is not None:
-            of_parts *= factors.take(self._columns.part_of, axis=1)
-        if self.attention is not None:
-            heard = vectors[:, :, : self._columns.width]
-            read = np.matmul(self.attention.weights(heard, rows, gained)[:, None], heard)
-            of_parts += np.matmul(read, self.attention.reads)[:, 0]
+            made[:, : self._columns.width] *= factors.take(self._columns.part_of, axis=1)
         return made
 
     def _sums(
-        self, vectors: Float32[np.ndarray, "S h V"], gained: Float32[np.ndarray, "S h"]
+        self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
     ) -> tuple[Float32[np.ndarray, "S V"], Float32[np.ndarray, "S P"] | None]:
         """The weighted sums, and what each part is multiplied by; None where nothing is divided."""
-        columns = self._columns
+        columns, vectors = self._columns, self.queries.take(rows, axis=0, mode="clip")
         made = vectors[:, 0].copy()
-        weighted = vectors[:, :, : columns.width] * columns.weights[: vectors.shape[1]]
-        sums = np.matmul(gained[:, None], weighted)[:, 0]
+        weighted = vectors[:, :, : columns.width] * columns.weights[: rows.shape[1]]
+        sums = np.matmul(self._gained(rows, shares)[:, None], weighted)[:, 0]
         made[:, : columns.width] = sums
         if columns.exponents is None:
             return made, None
@@ -265,14 +211,9 @@ class SessionVectors:
         np.putmask(scores, is_out, -np.inf)
         return _first_of(scores, candidates) if k == 1 else _largest(scores, places, candidates, k)
 
-    @property
-    def explained(self) -> tuple[str, ...]:
-        """Name of each part of a score that `products` returns: those of a vector, and `attention`."""
-        return self.parts if self.attention is None else (*self.parts, "attention")
-
     def products(
         self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
-    ) -> tuple[Float32[np.ndarray, "E m"], Float32[np.ndarray, "E m"], float]:
+    ) -> tuple[Float32[np.ndarray, "P m"], Float32[np.ndarray, "P m"], float]:
         """Explain a score: what each track of a session adds to each part of it.
 
         Args:
@@ -281,23 +222,16 @@ class SessionVectors:
             item: row of the candidate.
 
         Returns:
-            For each of the E names in `explained` the weight of each track, after the division by the length; the
-            products of the query vector of each track and the item vector in each part, for `attention` that of what is
-            read of the track; and what the columns after the last part add. The score is the sum of weights · products,
-            and of the last number.
+            The weight of each track in each part, after the division by the length; the products of the query vector of
+            each track and the item vector in each part; and what the columns after the last part add. The score is the
+            sum of weights · products, and of the last number.
         """
         rows, shares = rows[: self.max_length], shares[: self.max_length]
-        vectors, gained = self.queries.take(rows, axis=0, mode="clip"), self._gained(rows[None], shares[None])
-        weights = self.age_weights[:, : len(rows)] * gained
-        if (factors := self._sums(vectors[None], gained)[1]) is not None:
+        weights = self.age_weights[:, : len(rows)] * self._gained(rows[None], shares[None])
+        if (factors := self._sums(rows[None], shares[None])[1]) is not None:
             weights = weights * factors.T
-        both, starts = vectors * self.items[item], [0, *self.ends.tolist()]
+        both, starts = self.queries.take(rows, axis=0, mode="clip") * self.items[item], [0, *self.ends.tolist()]
         products = np.stack([both[:, first:end].sum(1) for first, end in pairwise(starts)])
-        if self.attention is not None:
-            heard = vectors[:, : starts[-1]]
-            of_attention = self.attention.weights(heard[None], rows[None], gained)
-            weights = np.concatenate([weights, of_attention])
-            products = np.vstack([products, heard @ (self.attention.reads @ self.items[item, : starts[-1]])])
         return weights, np.where(rows >= 0, products, np.float32(0)), float(both[0, starts[-1] :].sum())
 
     def in_order(self, order: Int64[np.ndarray, "N"]) -> "SessionVectors":
@@ -310,7 +244,6 @@ class SessionVectors:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays by name, for `of_arrays`."""
-        of_attention = dict(zip(_OF_ATTENTION, self.attention, strict=True)) if self.attention else {}
         return {
             "queries": self.queries,
             "items": self.items,
@@ -323,7 +256,6 @@ class SessionVectors:
             "skipped": np.array(self.skipped, np.float32),
             "heard_penalty": np.array(self.penalty, np.float32),
             "context": np.array(self.context, np.str_),
-            **of_attention,
         }
 
     @classmethod
@@ -340,8 +272,7 @@ class SessionVectors:
         """
         if (lengths := arrays.get("part_lengths")) is not None and lengths.dtype == np.float32:
             arrays = {"part_shares": lengths**2, **arrays}  # older versions wrote no shares
-        has_attention = any(name in arrays for name in _OF_ATTENTION)
-        for name, (kind, dimensions) in {**_KINDS, **(_OF_ATTENTION if has_attention else {})}.items():
+        for name, (kind, dimensions) in _KINDS.items():
             array = arrays.get(name)
             if array is None or array.ndim != dimensions or not array.dtype.name.startswith(kind):
                 found = "is missing" if array is None else f"is {array.dtype} with {array.ndim} dimensions"
@@ -355,7 +286,6 @@ class SessionVectors:
             "part_shares": (num_parts,),
             "part_powers": (num_parts,),
             "age_weights": (num_parts, arrays["age_weights"].shape[1]),
-            **(_shapes_of_attention(ends, arrays["age_weights"].shape[1]) if has_attention else {}),
         }.items():
             if arrays[name].shape != shape:
                 raise _damaged(where, f"{name} must have the shape {shape}, and has {arrays[name].shape}")
@@ -381,9 +311,6 @@ class SessionVectors:
             "skipped must be in [-1, 1]": -1 <= skipped <= 1,
             "heard_penalty must be at least 0": penalty >= 0,
             f"context must be one of {', '.join(CONTEXTS)}": context in CONTEXTS,
-            "the numbers of attention must be finite": all(
-                np.isfinite(arrays[name]).all() for name in _OF_ATTENTION if has_attention
-            ),
         }
         if wrong := [rule for rule, holds in is_right.items() if not holds]:
             raise _damaged(where, wrong[0])
@@ -399,7 +326,6 @@ class SessionVectors:
             skipped=skipped,
             penalty=penalty,
             context=context,
-            attention=Attention(*(arrays[name] for name in _OF_ATTENTION)) if has_attention else None,
         )
 
     def write(self, path: Path, catalog: Catalog) -> None:
@@ -426,12 +352,10 @@ class SessionVectors:
         try:
             with ZipFile(path) as members:
                 size = sum(member.file_size for member in members.infolist())
-                has_attention = "attention_asks.npy" in members.namelist()
-            of_attention = 8 * _MAX_WIDTH**2 if has_attention else 0
-            if size > (most := 8 * len(catalog) * (_MAX_WIDTH + 1) + of_attention + 2**24):
+            if size > (most := 8 * len(catalog) * (_MAX_WIDTH + 1) + 2**24):
                 raise _damaged(str(path), f"it has {size} bytes, more than the {most} that {len(catalog)} tracks need")
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in ("track_ids", *_KINDS, *_OF_ATTENTION) if name in file}
+                arrays = {name: file[name] for name in ("track_ids", *_KINDS) if name in file}
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from None
         except _UNREADABLE as error:
@@ -452,11 +376,6 @@ class SessionVectors:
             return vectors
         order = np.argsort(ids)
         return vectors.in_order(order[np.searchsorted(ids[order], catalog.track_ids)])
-
-
-def _shapes_of_attention(ends: Int64[np.ndarray, "P"], max_length: int) -> dict[str, tuple[int, ...]]:
-    width = int(ends[-1]) if len(ends) else 0
-    return dict(zip(_OF_ATTENTION, ((width, width), (width, width), (max(0, max_length - 1),)), strict=True))
 
 
 def _damaged(where: str, problem: str) -> InputError:

@@ -24,7 +24,7 @@ from src.catalog import Catalog, Listens, Vocabulary
 from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.source_config import source_config
 from src.errors import InputError
-from src.session_vectors import Attention, SessionVectors
+from src.session_vectors import SessionVectors
 from src.simulation.world import Taste, World, generate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,10 +134,8 @@ def make_vocabulary(
 
 
 def make_vectors(num_tracks: int, seed: int = 0, **changes: Any) -> SessionVectors:
-    """Vectors of two parts and a constant column, whose context is the session, with attention."""
-    rng = np.random.default_rng(seed)
-    queries, items = rng.standard_normal((2, num_tracks, 6)).astype(np.float32)
-    asks, reads = rng.standard_normal((2, 5, 5)).astype(np.float32)
+    """Vectors of two parts and a constant column, whose context is the session."""
+    queries, items = np.random.default_rng(seed).standard_normal((2, num_tracks, 6)).astype(np.float32)
     given: dict[str, Any] = {
         "queries": queries,
         "items": items,
@@ -150,7 +148,6 @@ def make_vectors(num_tracks: int, seed: int = 0, **changes: Any) -> SessionVecto
         "skipped": -0.3,
         "penalty": np.inf,
         "context": "session",
-        "attention": Attention(asks, reads, rng.standard_normal(2).astype(np.float32)),
     }
     return SessionVectors(**given | changes)
 

@@ -29,20 +29,7 @@ VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 2, 3, 3, 3])
 
 
 def made(seed: int = 0, **changes: Any) -> SessionVectors:
-    return make_vectors(NUM, seed, attention=None, **changes)
-
-
-def slow_read(vectors: SessionVectors, rows: list[int], shares: list[float]) -> np.ndarray:
-    """What attention adds to the parts, track by track."""
-    assert vectors.attention is not None
-    asks, reads, ages = vectors.attention
-    queries = vectors.queries[:, : vectors.ends[-1]].astype(np.float64)
-    total, weights = np.zeros(queries.shape[1]), 0.0
-    for age, (row, share) in list(enumerate(zip(rows, shares, strict=True)))[1 : vectors.max_length]:
-        weight = math.exp(queries[rows[0]] @ asks @ queries[row] + ages[age - 1])
-        gained = 1.0 if math.isnan(share) else vectors.skipped + (1 - vectors.skipped) * share
-        total, weights = total + weight * gained * queries[row], weights + weight
-    return total @ reads / weights if weights else total
+    return make_vectors(NUM, seed, **changes)
 
 
 def slow_query(vectors: SessionVectors, rows: list[int], shares: list[float]) -> list[float]:
@@ -81,15 +68,8 @@ def test_a_query_is_that_of_slow_loops(sessions: list[list[tuple[int, float]]], 
     for line, session in enumerate(sessions):
         rows[line, : len(session)], shares[line, : len(session)] = zip(*session, strict=True)
     queries = vectors.query(rows, shares)
-    columns = [[list(column) for column in zip(*session, strict=True)] for session in sessions]
-    expected = np.array([slow_query(vectors, *both) for both in columns])
+    expected = [slow_query(vectors, *map(list, zip(*session, strict=True))) for session in sessions]
     np.testing.assert_allclose(queries, expected, atol=2e-5, rtol=1e-4)
-    vectors, end = make_vectors(NUM, seed), vectors.ends[-1]
-    expected[:, :end] += [slow_read(vectors, *both) for both in columns]
-    asked = vectors.query(rows, shares)
-    np.testing.assert_allclose(asked, expected, atol=1e-4, rtol=1e-4)
-    for line in range(len(sessions)):
-        np.testing.assert_array_equal(vectors.query(rows[[line]], shares[[line]])[0], asked[line])
 
 
 def scorers() -> dict[str, Callable[[], Scorer]]:
@@ -101,13 +81,14 @@ def scorers() -> dict[str, Callable[[], Scorer]]:
 
 @pytest.mark.parametrize("head", ["convex", "contextual"])
 @pytest.mark.parametrize("repeats", ["always", "never", "penalty"])
-@pytest.mark.parametrize("attention", [False, True], ids=["sum", "attention"])
-def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, attention: bool, tmp_path: Path) -> None:
+def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     scorer = scorers()[head]()
-    decays = dict(zip(scorer.query_parts(), (0.9, 0.4), strict=False))
-    numbers: dict[str, Any] = {"decay": decays, "skipped": -0.2, "normalise": 0.7, "attention": attention}
-    context = SESSION(VOCABULARY, scorer.query_parts(), learns=True, max_length=4, repeats=repeats, **numbers)
+    parts = list(scorer.query_parts())
+    decays = dict(zip(parts, (0.9, 0.4), strict=False))
+    context = SESSION(
+        VOCABULARY, parts, learns=True, max_length=4, decay=decays, skipped=-0.2, normalise=0.7, repeats=repeats
+    )
     session_vectors(scorer, context).write(tmp_path / FILE, CATALOG)
     vectors = SessionVectors.read(tmp_path / FILE, CATALOG)
     history = torch.tensor([[2, 5, 1, -1], [0, -1, -1, -1], [3, 3, 0, 7], [6, 1, -1, -1]])
@@ -136,7 +117,7 @@ def test_a_file_without_shares_has_those_of_its_lengths(tmp_path: Path) -> None:
 def test_the_context_of_one_track_is_its_query(tmp_path: Path) -> None:
     torch.manual_seed(1)
     scorer = scorers()["convex"]()
-    vectors = session_vectors(scorer, LAST_TRACK(VOCABULARY, scorer.query_parts(), learns=True))
+    vectors = session_vectors(scorer, LAST_TRACK(VOCABULARY, list(scorer.query_parts()), learns=True))
     assert (vectors.context, vectors.max_length, vectors.penalty) == ("last", 1, 0)
     rows = np.array([[4, 1], [0, -1]])
     ours = vectors.query(rows, np.array([[0.1, 0.3], [0.0, np.nan]], np.float32))
@@ -204,16 +185,13 @@ def test_the_best_are_those_of_a_slow_loop_and_equal_ones_keep_their_order(
         assert rows[len(expected[:k]) :] == [-1] * (len(rows) - len(expected[:k]))
 
 
-@pytest.mark.parametrize("vectors", [made(), make_vectors(NUM)], ids=["sum", "attention"])
-def test_the_products_add_up_to_the_score(vectors: SessionVectors) -> None:
+def test_the_products_add_up_to_the_score() -> None:
+    vectors = made()
     rows, shares = np.array([3, -1, 5, 6]), np.array([0.2, np.nan, 0.7, 1.0], np.float32)
     score = vectors.scores(vectors.query(rows[None], shares[None]), np.array([[4]], np.int32))[0, 0]
     weights, products, rest = vectors.products(rows, shares, 4)
     assert float((weights * products).sum()) + rest == pytest.approx(float(score), abs=1e-5)
-    num_parts = len(vectors.explained)
-    assert weights.shape == products.shape == (num_parts, 3), "the oldest track does not count"
-    assert vectors.explained == ("track", "artist", "attention")[:num_parts]
-    assert not weights[2:, 0].any(), "attention reads earlier tracks"
+    assert weights.shape == products.shape == (2, 3), "the oldest track does not count"
 
 
 def test_lists_of_the_last_tracks_follow_one_another() -> None:
@@ -222,14 +200,10 @@ def test_lists_of_the_last_tracks_follow_one_another() -> None:
 
 
 def test_a_file_may_list_the_tracks_in_another_order(tmp_path: Path) -> None:
-    vectors, order = make_vectors(NUM), np.array([3, 1, 0, 2, 8, 7, 6, 5, 4])
+    vectors, order = made(), np.array([3, 1, 0, 2, 8, 7, 6, 5, 4])
     vectors.write(tmp_path / FILE, CATALOG)
     catalog = replace(CATALOG, track_ids=CATALOG.track_ids[order])
-    found = SessionVectors.read(tmp_path / FILE, catalog)
-    assert (found.items == vectors.items[order]).all()
-    assert found.attention is not None
-    assert vectors.attention is not None
-    assert all((ours == theirs).all() for ours, theirs in zip(found.attention, vectors.attention, strict=True))
+    assert (SessionVectors.read(tmp_path / FILE, catalog).items == vectors.items[order]).all()
 
 
 @pytest.mark.parametrize(
@@ -254,15 +228,6 @@ def test_a_file_may_list_the_tracks_in_another_order(tmp_path: Path) -> None:
         ({"age_weights": np.zeros((2, 0), np.float32)}, "is damaged: age_weights must be finite and of 1 to 1000 ages"),
         ({"skipped": np.array(np.nan, np.float32)}, r"is damaged: skipped must be in \[-1, 1\]"),
         ({"heard_penalty": np.array(-1, np.float32)}, "is damaged: heard_penalty must be at least 0"),
-        ({"attention_ages": None}, "is damaged: attention_ages must be float32 with 1 dimensions, and is missing"),
-        (
-            {"attention_asks": np.zeros((4, 5), np.float32)},
-            r"is damaged: attention_asks must have the shape \(5, 5\), and has \(4, 5\)",
-        ),
-        (
-            {"attention_reads": np.full((5, 5), np.nan, np.float32)},
-            "is damaged: the numbers of attention must be finite",
-        ),
         ({"context": np.array("all")}, "is damaged: context must be one of last, session"),
         ({"items": np.full((NUM, 6), np.inf, np.float32)}, "is damaged: items must be finite"),
         ({"track_ids": np.arange(NUM)}, "has vectors of other tracks than the catalogue of 9 tracks"),
@@ -272,8 +237,7 @@ def test_a_file_may_list_the_tracks_in_another_order(tmp_path: Path) -> None:
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    vectors = make_vectors(NUM) if any("attention" in name for name in change) else made()
-    arrays: dict[str, Any] = {"track_ids": CATALOG.track_ids, **vectors.arrays(), **change}
+    arrays: dict[str, Any] = {"track_ids": CATALOG.track_ids, **made().arrays(), **change}
     np.savez(tmp_path / FILE, **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(InputError, match=message) as refused:
         SessionVectors.read(tmp_path / FILE, CATALOG)

@@ -167,17 +167,9 @@ MODELS: Mapping[str, Model] = {
     "convex, default": Model(
         kind="head", words=("model=convex", "context=session"), of_data=_RANKS_SESSION, is_ours=True, is_random=True
     ),
-    "convex, attention": Model(
-        kind="head",
-        words=("model=convex", "context=session", "context.attention=true"),
-        space=_SESSION,
-        of_data=_RANKS_SESSION,
-        is_ours=True,
-        is_random=True,
-    ),
     "convex, session": Model(
         kind="head",
-        words=("model=convex", "context=session", "context.attention=false"),
+        words=("model=convex", "context=session"),
         space=_SESSION,
         of_data=_RANKS_SESSION,
         is_ours=True,

@@ -28,7 +28,7 @@ LENGTHS = {"2 to 5 tracks": (2, 5), "6 to 15": (6, 15), "16 or more": (16, 10**9
 """Number of tracks of the whole session."""
 PLAYS = {"0 to 2 plays": (0, 2), "3 to 19": (3, 19), "20 or more": (20, 10**9)}
 """Plays of a track in training."""
-GOAL = {(data, "convex, default") for data in ("yes", "polimi")}
+GOAL = {(data, "convex, session") for data in ("yes", "polimi")}
 """Data and set-up of the question. Holm's correction is over these tests, and over all others together."""
 Lines = Mapping[tuple[str, ...], Mapping[str, str]]
 

@@ -50,6 +50,27 @@ def matrix(ranker: PairRanker, vocabulary: Vocabulary, size: float = 0.1) -> Non
     context.queries = queries
 
 
+def attention(ranker: PairRanker, vocabulary: Vocabulary, size: float = 0.1) -> None:  # noqa: ARG001
+    """What one layer of attention reads in the session, asked by the newest track, is added to the sum of a session."""
+    context: Any = ranker.context
+    plain, width = context.queries, max(part.columns.stop for part in ranker.scorer.query_parts().values())
+    context.asks, context.keys, context.reads = (nn.Linear(width, width, bias=False) for _ in range(3))
+    context.of_age = nn.Parameter(torch.zeros(context.max_length))
+
+    def queries(scorer: Any, previous: Any, history: Any, share: Any) -> Any:
+        of_batch = plain(scorer, previous, history, share)
+        rows, place = history.clamp(min=0).unique(return_inverse=True)
+        tracks = scorer.query(rows)[:, :width]
+        keys, values = context.keys(tracks)[place], context.reads(tracks)[place]
+        logits = torch.einsum("bv,bhv->bh", context.asks(tracks)[place[:, 0]], keys) * 8 / width**0.5
+        logits = (logits + context.of_age[: history.shape[1]]).masked_fill(history < 0, -torch.inf)
+        read = torch.einsum("bh,bhv->bv", logits.softmax(1), values)
+        summed, rest = of_batch.vectors[:, :width], of_batch.vectors[:, width:]
+        return of_batch._replace(vectors=torch.cat([summed + size * read, rest], 1))
+
+    context.queries = queries
+
+
 def svd(ranker: PairRanker, vocabulary: Vocabulary, window: int = 10) -> None:
     """Tracks start at the singular vectors of their positive pointwise mutual information in windows of sessions."""
     listens, size = vocabulary.listens, len(vocabulary.plays)
@@ -75,7 +96,7 @@ def svd(ranker: PairRanker, vocabulary: Vocabulary, window: int = 10) -> None:
 
 
 VARIANTS: dict[str, Callable[[PairRanker, Vocabulary], None]] = {
-    "as it is": as_it_is, "reversed": as_it_is, "matrix": matrix, "svd": svd,
+    "as it is": as_it_is, "reversed": as_it_is, "matrix": matrix, "attention": attention, "svd": svd,
 }  # fmt: skip
 """What is changed after the model is built. `reversed` also trains on every session backwards."""
 

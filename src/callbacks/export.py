@@ -15,7 +15,7 @@ from src.catalog_files import PLAYS, write_plays, write_top_tracks
 from src.errors import InputError, check_number
 from src.models.contracts import Context, Scorer
 from src.recommendations import FORMATS, check_k, write_lists
-from src.session_vectors import FILE, Attention, SessionVectors
+from src.session_vectors import FILE, SessionVectors
 from src.terminal.console import console
 from src.terminal.progress import progress
 from src.terminal.training_tables import ExampleTrack
@@ -144,10 +144,6 @@ def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
         powers = [float(context.power(part)) for part in parts]
         skipped = float(context.weights(next(iter(parts)), ages[:1], none))
         penalty = float(context.repeats.penalty())
-        attention = None
-        if (of_context := context.attention) is not None:
-            learned = (of_context.asks, of_context.reads, of_context.ages)
-            attention = Attention(*(values.float().cpu().numpy() for values in learned))
     if not (np.isfinite(queries).all() and np.isfinite(items).all()):
         raise InputError("training diverged: vectors are not finite and cannot be exported; lower optimizer.lr")
     return SessionVectors(
@@ -162,7 +158,6 @@ def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
         skipped=skipped,
         penalty=penalty,
         context="last" if context.is_last else "session",
-        attention=attention,
     )
 
 

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from src.catalog import Listens, Vocabulary
-from src.errors import InputError, check_flag, check_number
-from src.models.attention import Attention
-from src.models.contracts import PairBatch, Queries, QueryPart, Scorer
+from src.errors import InputError, check_number
+from src.models.contracts import PairBatch, Queries, Scorer
 from src.session_vectors import MAX_LENGTH
 
 REPEATS = ("never", "always", "penalty", "auto")
@@ -125,7 +124,7 @@ class LastTrack(nn.Module):
 
     Args:
         vocabulary: the training sessions.
-        parts: the parts of a query vector by name.
+        parts: names of the parts of a query vector.
         max_length: number of tracks of a history that are looked up (H). `repeats` other than `always` needs them.
         repeats: `always`, `never`, `penalty` or `auto`; see `Repeats`.
         repeats_up_to: share of repeats up to which `auto` is `never`.
@@ -136,12 +135,11 @@ class LastTrack(nn.Module):
     """
 
     is_last = True
-    attention = None
 
     def __init__(
         self,
         vocabulary: Vocabulary,
-        parts: Mapping[str, QueryPart],  # noqa: ARG002 - every context gets them
+        parts: Sequence[str],  # noqa: ARG002 - every context gets them
         *,
         max_length: int,
         repeats: str,
@@ -207,15 +205,14 @@ class Session(nn.Module):
     `g(share) = skipped + (1 − skipped)·share`, and 1 where the share is unknown: a track that was skipped counts
     `skipped`, which may be negative. A part of unit length is then divided by its length to the power of `normalise`:
     0 is the plain sum, whose scores grow with the session, 1 the direction alone. Numbers outside the parts, such as
-    the constant of an item bias, are those of the newest track. With `attention` the newest track also asks which of
-    the earlier ones count, and what is read of them is added; see `attention.Attention`.
+    the constant of an item bias, are those of the newest track.
 
     With `decay=0 skipped=1` it is the model of one previous track. With `trains_on=last` the loss sees the newest track
     alone, and the session is the query where tracks are ranked, exported and served.
 
     Args:
         vocabulary: the training sessions.
-        parts: the parts of a query vector by name.
+        parts: names of the parts of a query vector.
         max_length: number of newest tracks that count (H), 1 to 1000.
         decay: factor for each track further back, in [0, 1], or `learned`; one value for all parts or one for each.
         first_decay: value of a learned decay before training, in (0, 1).
@@ -224,13 +221,10 @@ class Session(nn.Module):
         skipped: weight of a track of which nothing was played, in [-1, 1], or `learned` (starts at 1).
         normalise: power of the length, in [0, 1], or `learned`.
         first_normalise: value of a learned power before training, in (0, 1).
-        attention: whether what the newest track asks for is added.
-        trains_on: `session` or `last`, the query that the loss sees. With `last` nothing may be `learned`, and there is
-            no attention.
+        trains_on: `session` or `last`, the query that the loss sees. With `last` nothing may be `learned`.
         repeats: `always`, `never`, `penalty` or `auto`; see `Repeats`.
         repeats_up_to: share of repeats up to which `auto` is `never`.
-        learns: whether the model is trained by gradient descent. Otherwise nothing may be `learned`, and there is no
-            attention.
+        learns: whether the model is trained by gradient descent. Otherwise nothing may be `learned`.
 
     Raises:
         InputError: a setting is out of range.
@@ -241,7 +235,7 @@ class Session(nn.Module):
     def __init__(
         self,
         vocabulary: Vocabulary,
-        parts: Mapping[str, QueryPart],
+        parts: Sequence[str],
         *,
         max_length: int,
         decay: int | float | str | Mapping[str, int | float | str],
@@ -250,7 +244,6 @@ class Session(nn.Module):
         skipped: int | float | str,
         normalise: int | float | str,
         first_normalise: int | float,
-        attention: bool,
         trains_on: str,
         repeats: str,
         repeats_up_to: int | float,
@@ -274,16 +267,17 @@ class Session(nn.Module):
         ranges += [("earlier", value, 0, math.inf) for value in factors.values()]
         for name, value, least, most in (*ranges, ("skipped", skipped, -1, 1), ("normalise", normalise, 0, 1)):
             if value == "learned":
-                _check_learns(f"{name}=learned", learns, trains_on, remedy="give a number")
+                if not learns:
+                    raise InputError(
+                        f"context.{name}=learned needs gradient descent, which this model has not; give a number"
+                    )
+                if trains_on == "last":
+                    raise InputError(
+                        f"context.{name}=learned needs sessions in training, and context.trains_on is last; give a "
+                        "number, or use context.trains_on=session"
+                    )
                 continue
             check_number(f"context.{name}", value, least=least, most=most, hint="or it is learned")
-        check_flag("context.attention", attention)
-        if attention:
-            _check_learns("attention=true", learns, trains_on, remedy="use context.attention=false")
-            hint = "context.attention=true asks for earlier tracks; or use context.attention=false"
-            check_number("context.max_length", max_length, whole=True, least=2, most=MAX_LENGTH, hint=hint)
-        width = max(part.columns.stop for part in parts.values())
-        self.attention = Attention(width, max_length) if attention else None
         self._decay = {part: None if decays[part] == "learned" else float(decays[part]) for part in parts}
         self.decay_logit = nn.ParameterDict(
             {part: _logit(first_decay) for part, value in self._decay.items() if value is None}
@@ -440,12 +434,7 @@ class Session(nn.Module):
             self._normalised(name, summed, part.length)
             for summed, (name, part) in zip(sums, parts.items(), strict=False)
         ]
-        summed = torch.cat([*pieces, *sums[len(parts) :]], dim=1)
-        if self.attention is not None:
-            of_parts = vectors[:, : vectors.shape[1] - rest]
-            place = torch.full_like(history, -1).masked_scatter(is_there, place)
-            summed = summed + F.pad(self.attention(of_parts, place, self._of_share(share)), (0, rest))
-        return Queries(summed, _places(previous), previous, history)
+        return Queries(torch.cat([*pieces, *sums[len(parts) :]], dim=1), _places(previous), previous, history)
 
     def _normalised(
         self, part: str, summed: Float[Tensor, "B W"], length: Float[Tensor, ""] | float | None
@@ -558,16 +547,6 @@ _weighted_sums: Callable[..., Tensor] = _WeightedSums.apply
 
 def _places(previous: Int64[Tensor, "B"]) -> Int64[Tensor, "B"]:
     return torch.arange(len(previous), device=previous.device)
-
-
-def _check_learns(name: str, learns: bool, trains_on: str, *, remedy: str) -> None:
-    if not learns:
-        raise InputError(f"context.{name} needs gradient descent, which this model has not; {remedy}")
-    if trains_on == "last":
-        raise InputError(
-            f"context.{name} needs sessions in training, and context.trains_on is last; {remedy}, or use "
-            "context.trains_on=session"
-        )
 
 
 def _logit(value: float) -> nn.Parameter:

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 from torch import Tensor
 
 from src.histories import Histories
-from src.models.attention import Attention
 from src.models.retrieval.lists import ListSearch
 
 OnBlock = Callable[[int], None]
@@ -218,7 +217,6 @@ class Context(Protocol):
         max_length: number of newest tracks of a session that it looks at.
         repeats: how tracks already heard are ranked.
         of_loss: the context that the loss sees, in training and in validation: itself, or one previous track.
-        attention: what the newest track asks for, which is added to the weighted sum; None where nothing is.
     """
 
     if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
@@ -233,11 +231,6 @@ class Context(Protocol):
         @property
         def of_loss(self) -> "Context":
             """The context that the loss sees."""
-            ...
-
-        @property
-        def attention(self) -> Attention | None:
-            """What the newest track asks for."""
             ...
 
     def queries(

@@ -3,7 +3,7 @@
 B pairs in a batch, P pairs in a split, Q queries, K candidates of a list, V width of a query vector.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from src.catalog import Vocabulary
 from src.errors import InputError, build
 from src.histories import Histories
 from src.models.context import as_number
-from src.models.contracts import Context, Loss, OnBlock, PairBatch, Queries, QueryPart, Scorer
+from src.models.contracts import Context, Loss, OnBlock, PairBatch, Queries, Scorer
 from src.models.exchange import exchange_gradients, is_shared, part_of_loss
 from src.models.retrieval.approximate import approximate_lists
 from src.models.retrieval.exact import exact_lists, mean_ranks, top_k
@@ -37,7 +37,7 @@ class PairRanker(LightningModule):
         vocabulary: the catalogue and what the training pairs show of it.
         scorer: factory of the scorer; takes the vocabulary.
         loss: factory of the loss; takes the vocabulary.
-        context: factory of the context; takes the vocabulary and the parts of a query vector.
+        context: factory of the context; takes the vocabulary and the names of the parts of a query vector.
         optimizer: factory of the optimizer; takes parameter groups. Weight decay applies to embeddings only.
         scheduler: factory of the scheduler, or None; takes the optimizer. It is stepped after each epoch.
         monitor: name of the metric that a scheduler such as `ReduceLROnPlateau` reads.
@@ -67,7 +67,7 @@ class PairRanker(LightningModule):
                 "of a baseline names recipe=counting, therefore remove recipe= and experiment="
             )
         self.loss: Loss = build("loss", loss, vocabulary)
-        self.context = _build_context(context, vocabulary, self.scorer.query_parts())
+        self.context = _build_context(context, vocabulary, list(self.scorer.query_parts()))
         if not self.loss.compares_candidates:
             self.context.repeats.without_penalty()
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
@@ -342,7 +342,7 @@ class PairRanker(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self._monitor}}
 
 
-def _build_context(factory: Callable[..., Context], vocabulary: Vocabulary, parts: Mapping[str, QueryPart]) -> Context:
+def _build_context(factory: Callable[..., Context], vocabulary: Vocabulary, parts: Sequence[str]) -> Context:
     return build("context", lambda words: factory(words, parts, learns=True), vocabulary)
 
 

@@ -191,8 +191,7 @@ class Shelf:
         _, products, rest = vectors.products(np.array([row]), np.array([np.nan], np.float32), candidate)
         has_shares = bool((vectors.shares > 0).all())  # not where they are NaN
         names = vectors.parts if has_shares or len(vectors.parts) > 1 else ["product"]
-        products = products[: len(vectors.parts), 0]  # of one track attention reads nothing
-        found = parts_of(names, (products / (vectors.shares if has_shares else 1)).tolist())
+        found = parts_of(names, (products[:, 0] / (vectors.shares if has_shares else 1)).tolist())
         return found | ({"bias": round(rest, _DECIMALS)} if rest else {})
 
     def _ranked(self, player: Player, row: int, num: int, alpha: float) -> tuple[list[int], list[float | None]]:
@@ -200,8 +199,7 @@ class Shelf:
         assert vectors is not None
         weights, _, _ = vectors.products(np.array([row]), np.array([np.nan], np.float32), row)
         factors = np.ones(vectors.queries.shape[1])
-        of_parts = weights[: len(vectors.parts), 0] * player.shares(alpha)
-        factors[: vectors.ends[-1]] = np.repeat(of_parts, np.diff(vectors.ends, prepend=0))
+        factors[: vectors.ends[-1]] = np.repeat(weights[:, 0] * player.shares(alpha), np.diff(vectors.ends, prepend=0))
         query = vectors.queries[row] * factors
         rough = vectors.items @ query.astype(np.float32)
         rough[row] = -np.inf

@@ -63,15 +63,15 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
         "candidates": len(candidates),
         "rank": int(rank[0]) + 1 if len(rank) else None,
         "score": round(float(added.sum()) + rest, 6),
-        "parts": parts_of(vectors.explained, added.sum(1).tolist()),
+        "parts": parts_of(vectors.parts, added.sum(1).tolist()),
         "rest": round(rest, 6),
         "is_heard": bool((rows == row).any()),
         "session": [
             {
                 "track": track,
                 "time": None if np.isnan(share) else round(float(share), 6),
-                "weights": parts_of(vectors.explained, weights[:, age].tolist()),
-                "products": parts_of(vectors.explained, products[:, age].tolist()),
+                "weights": parts_of(vectors.parts, weights[:, age].tolist()),
+                "products": parts_of(vectors.parts, products[:, age].tolist()),
             }
             for age, (track, share) in enumerate(
                 zip(played.tracks[::-1][: vectors.max_length], shares[: vectors.max_length].tolist(), strict=True)

@@ -59,7 +59,7 @@ def finished_run(
     rows, scores = top_k(queries=queries, items=items, query_rows=torch.arange(NUM), k=K, plays=PLAYS)
     lists = Recommendations(rows=rows, scores=scores, plays=PLAYS)
     lists.write(folder / "recommendations.jsonl", vocabulary.catalog, format="botify")
-    session_vectors(scorer, LAST_TRACK(vocabulary, scorer.query_parts(), learns=True)).write(
+    session_vectors(scorer, LAST_TRACK(vocabulary, list(scorer.query_parts()), learns=True)).write(
         folder / FILE, vocabulary.catalog
     )
     write_top_tracks(vocabulary.catalog.track_ids[:3], folder / "top_tracks.json")

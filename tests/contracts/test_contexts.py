@@ -15,10 +15,10 @@ from tests.conftest import make_vocabulary
 from tests.contracts.building import composed, make_loss, names
 
 CONTEXTS = ["last", "session"]
-RECIPES = {"shares": "bce", "shares, learned": "bce", "radio": "softmax", "playlists": "softmax", "counting": None}
-"""With the loss of each; baselines have none. Radio has attention."""
+RECIPES = {"shares": "bce", "shares, learned": "bce", "radio": "softmax", "counting": None}
+"""With the loss of each; baselines have none."""
 LEARNED = [f"context.{name}=learned" for name in ("decay", "earlier", "skipped", "normalise")]
-LEARNED += ["context.trains_on=session", "context.attention=true"]
+LEARNED += ["context.trains_on=session"]
 """Settings of a session of which nothing is fixed."""
 ARTISTS = [0, 0, 1, 1, 2, 3, 4]
 VOCABULARY = make_vocabulary(ARTISTS, mean_played_ratio=0.4)
@@ -39,7 +39,7 @@ def make_context(name: str, recipe: str) -> tuple[Context, Scorer]:
     torch.manual_seed(0)
     scorer: Any = instantiate(head.model, _convert_="all", dim=4, init_std=0.5)(VOCABULARY)
     factory: Any = instantiate(config.context, _convert_="all")
-    context: Any = factory(VOCABULARY, scorer.query_parts(), learns=recipe != "counting")
+    context: Any = factory(VOCABULARY, list(scorer.query_parts()), learns=recipe != "counting")
     scorer.eval()
     return context, scorer
 
@@ -106,31 +106,15 @@ def test_each_pair_has_a_query_that_may_not_recommend_its_previous_track(
         assert torch.equal(queries.heard[queries.of_pair], batch.history)
 
 
-def read_by_loops(context: Context, of_track: Tensor, history: list[tuple[int, float]]) -> Tensor:
-    """What attention reads of a session, track by track."""
-    assert context.attention is not None
-    asks, reads, ages = (
-        values.detach() for values in (context.attention.asks, context.attention.reads, context.attention.ages)
-    )
-    newest, *earlier = [row for row, _ in history]
-    if not earlier:
-        return torch.zeros(of_track.shape[1])
-    logits = torch.stack([of_track[newest] @ asks @ of_track[row] + ages[age] for age, row in enumerate(earlier)])
-    gains = [context.weights("track", torch.tensor([0]), torch.tensor([share])) for _, share in history[1:]]
-    weights = logits.softmax(0) * torch.cat(gains).detach()
-    return sum((weight * of_track[row] for weight, row in zip(weights, earlier, strict=True)), torch.zeros(1)) @ reads
-
-
 @each
 @settings(max_examples=15)
 @given(histories=sessions)
-def test_a_query_is_the_weighted_sum_that_is_exported_and_what_attention_reads(
+def test_a_query_is_the_weighted_sum_that_is_exported(
     made: tuple[Context, Scorer], histories: list[list[tuple[int, float]]]
 ) -> None:
     context, scorer = made
     batch = batch_of(histories)
     vectors, of_track = vectors_of(made, batch), scorer.query_vectors().detach()
-    summed = torch.zeros(len(histories), max(part.columns.stop for part in scorer.query_parts().values()))
     for name, part in scorer.query_parts().items():
         for pair, history in enumerate(histories):
             total = torch.zeros(part.columns.stop - part.columns.start)
@@ -141,11 +125,8 @@ def test_a_query_is_the_weighted_sum_that_is_exported_and_what_attention_reads(
             if power and part.length is not None:
                 length = torch.as_tensor(part.length).item()
                 total *= (total.norm().item() ** 2 / length**2 + 1e-6) ** (-power / 2)
-            summed[pair, part.columns] = total
-    if context.attention is not None:
-        summed += torch.stack([read_by_loops(context, of_track[:, : summed.shape[1]], one) for one in histories])
+            torch.testing.assert_close(vectors[pair, part.columns], total, atol=1e-4, rtol=1e-4)
     end = part.columns.stop
-    torch.testing.assert_close(vectors[:, :end], summed, atol=1e-4, rtol=1e-4)
     assert torch.equal(vectors[:, end:], of_track[batch.previous, end:])
 
 
@@ -191,8 +172,8 @@ def test_all_that_it_learns_gets_a_gradient_from_the_loss_of_the_recipe(name: st
     made_loss(scorer, batch, context.of_loss).backward()
     for parameter_name, parameter in module(context).named_parameters():
         assert parameter.grad is not None, parameter_name
-        assert parameter.grad.isfinite().all(), parameter_name
-        assert (parameter.grad.abs() > 0).any(), parameter_name
+        assert parameter.grad.isfinite(), parameter_name
+        assert parameter.grad.abs() > 0, parameter_name
 
 
 @pytest.mark.parametrize(("name", "recipe"), list(MADE))

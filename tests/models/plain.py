@@ -6,7 +6,6 @@ from typing import Any
 
 from src.catalog import example_vocabulary
 from src.models.context import LastTrack, Session
-from src.models.contracts import QueryPart
 from src.models.heads import CosineMix, TwoTableDot
 
 ZERO = {"query": "zero", "item": "zero"}
@@ -20,10 +19,8 @@ DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, alpha=None, **_BARE)
 _CANDIDATES: dict[str, Any] = {"repeats": "always", "repeats_up_to": 0.0}
 LAST_TRACK: Callable[..., LastTrack] = partial(LastTrack, max_length=0, **_CANDIDATES)
 """Factory of `context=last`."""
-_SUM: dict[str, Any] = {"decay": 0.5, "first_decay": 0.8, "earlier": 1.0, "skipped": 1.0, "attention": False}
+_SUM: dict[str, Any] = {"decay": 0.5, "first_decay": 0.8, "earlier": 1.0, "skipped": 1.0, "trains_on": "session"}
 SESSION: Callable[..., Session] = partial(
-    Session, max_length=4, normalise=0.0, first_normalise=0.3, trains_on="session", **_SUM, **_CANDIDATES
+    Session, max_length=4, normalise=0.0, first_normalise=0.3, **_SUM, **_CANDIDATES
 )
-TRACK = {"track": QueryPart(slice(0, 1), None, None)}
-"""One part."""
-LAST = LAST_TRACK(example_vocabulary(), TRACK, learns=True)
+LAST = LAST_TRACK(example_vocabulary(), ["track"], learns=True)

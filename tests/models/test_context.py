@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -12,14 +11,14 @@ from torch import Tensor
 from src.catalog import Listens, example_vocabulary
 from src.errors import InputError
 from src.models.context import LastTrack, Repeats, Session, heard_before, share_of_repeats
-from src.models.contracts import PairBatch, QueryPart
+from src.models.contracts import PairBatch
 from src.models.heads import CosineMix, TwoTableDot
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from tests.conftest import make_vocabulary
-from tests.models.plain import COSINES, DOT, LAST, LAST_TRACK, SESSION, TRACK
+from tests.models.plain import COSINES, DOT, LAST, LAST_TRACK, SESSION
 
 VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 3, 3, 4])
-PARTS = {"track": QueryPart(slice(0, 5), None, None), "artist": QueryPart(slice(5, 10), None, None)}
+PARTS = ["track", "artist"]
 HISTORY = torch.tensor([[2, 5, 1, -1], [0, -1, -1, -1], [3, 3, 0, 7], [6, 1, -1, -1]])
 SHARE = torch.tensor(
     [[0.5, torch.nan, 0.0, torch.nan], [0.25] + [torch.nan] * 3, [1.0, 0.0, 0.5, 0.1], [0.0, 1.0, 0, 0]]
@@ -88,7 +87,7 @@ def test_the_query_of_a_session_is_that_of_slow_loops(scorer: CosineMix, skipped
 def test_without_weight_for_earlier_tracks_it_is_the_last_track_to_the_digit(head: Any) -> None:
     settings = {"alpha": 0.7} if head is COSINES else {}
     scorer = head(VOCABULARY, dim=5, **settings)
-    context = SESSION(VOCABULARY, scorer.query_parts(), learns=True, decay=0.0)
+    context = SESSION(VOCABULARY, list(scorer.query_parts()), learns=True, decay=0.0)
     vectors = context.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors
     assert torch.equal(vectors, scorer.query(BATCH.previous))
 
@@ -99,39 +98,16 @@ def test_without_weight_for_earlier_tracks_the_loss_is_that_of_the_last_track(sc
     torch.testing.assert_close(made(scorer, BATCH, session(decay=0.0)), made(scorer, BATCH, LAST))
 
 
-def test_attention_asks_the_earlier_tracks_and_leaves_the_first_track_alone(scorer: CosineMix) -> None:
-    torch.manual_seed(1)
-    plain, asked = session(skipped=-0.5), session(skipped=-0.5, attention=True)
-    assert asked.attention is not None
-    scorer.requires_grad_(False)
-    asked.requires_grad_(False)
-    asked.attention.ages.copy_(torch.tensor([0.5, -1.0, 2.0]))
-    ours, theirs = (context.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors for context in (asked, plain))
-    assert torch.equal(ours[:, 10:], theirs[:, 10:]), "numbers outside the parts are those of the newest track"
-    assert torch.equal(ours[1], theirs[1]), "a session of one track"
-    of_track, expected = scorer.query_vectors()[:, :10], torch.zeros(4, 10)
-    for line, (rows, shares) in enumerate(zip(HISTORY.tolist(), SHARE.tolist(), strict=True)):
-        earlier = [(age, row) for age, row in enumerate(rows) if age and row >= 0]
-        asks, ages = of_track[rows[0]] @ asked.attention.asks, asked.attention.ages
-        weights = [math.exp(asks @ of_track[row] + ages[age - 1]) for age, row in earlier]
-        for weight, (age, row) in zip(weights, earlier, strict=True):
-            gain = 1.0 if math.isnan(shares[age]) else -0.5 + 1.5 * shares[age]
-            expected[line] += weight / sum(weights) * gain * of_track[row] @ asked.attention.reads
-    torch.testing.assert_close(ours[:, :10] - theirs[:, :10], expected, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("attention", [False, True], ids=["sum", "attention"])
 @pytest.mark.parametrize("repeats", ["always", "never", "penalty"])
-def test_gradients_of_all_that_is_learned_are_those_of_finite_differences(repeats: str, attention: bool) -> None:
+def test_gradients_of_all_that_is_learned_are_those_of_finite_differences(repeats: str) -> None:
     torch.manual_seed(3)
     scorer = COSINES(VOCABULARY, alpha="learned", dim=3).double()
-    learned = dict.fromkeys(("decay", "earlier", "skipped", "normalise"), "learned")
-    parts = scorer.query_parts()
-    context = SESSION(VOCABULARY, parts, learns=True, repeats=repeats, attention=attention, **learned).double()
+    learned = dict.fromkeys(("decay", "earlier", "skipped", "normalise"), "learned") | {"repeats": repeats}
+    context = session(**learned).double()
     loss = SoftmaxLoss(VOCABULARY, temperature=0.7, logq=0.5, candidates=None).double()
     batch = BATCH._replace(played_ratio=BATCH.played_ratio.double(), history_share=SHARE.double())
     parameters = [p for module in (scorer, context) for p in module.parameters()]
-    assert len(parameters) == 3 + 2 + 2 + 1 + 2 + (repeats == "penalty") + 3 * attention
+    assert len(parameters) == 3 + 2 + 2 + 1 + 2 + (repeats == "penalty")
     assert torch.autograd.gradcheck(lambda *_: loss(scorer, batch, context), parameters, eps=1e-5, atol=1e-4)
 
 
@@ -245,19 +221,6 @@ def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
         ({"repeats": "penalty", "learns": False}, "context.repeats=penalty is learned by gradient descent"),
         ({"repeats_up_to": 2}, "context.repeats_up_to must be a number of at least 0 and at most 1, got 2"),
         ({"decay": "learned", "learns": False}, "context.decay=learned needs gradient descent, which this model has"),
-        ({"attention": 1}, "context.attention must be true or false, got 1"),
-        (
-            {"attention": True, "learns": False},
-            "context.attention=true needs gradient descent, which this model has not; use context.attention=false",
-        ),
-        (
-            {"attention": True, "trains_on": "last"},
-            "context.attention=true needs sessions in training, and context.trains_on is last; use context.attention=f",
-        ),
-        (
-            {"attention": True, "max_length": 1},
-            "context.max_length must be a whole number of at least 2 and at most 1000, got 1; context.attention=true a",
-        ),
         ({"trains_on": "first"}, "context.trains_on must be one of session, last, got 'first'"),
         (
             {"trains_on": "last", "skipped": "learned"},
@@ -265,10 +228,7 @@ def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
         ),
     ],
 )
-def test_a_wrong_setting_is_refused_with_the_remedy(
-    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as where a user meets it
+def test_a_wrong_setting_is_refused_with_the_remedy(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SESSION(VOCABULARY, PARTS, **{"learns": True, **change})
 
@@ -302,8 +262,8 @@ def test_leaving_out_heard_tracks_without_looking_at_the_session_is_refused() ->
 def test_a_head_of_one_table_is_one_part_and_has_no_length_to_divide_by() -> None:
     scorer = DOT(VOCABULARY, dim=5, item_bias=True)
     assert isinstance(scorer, TwoTableDot)
-    whole = SESSION(VOCABULARY, TRACK, learns=True, normalise=1.0)
-    plain = SESSION(VOCABULARY, TRACK, learns=True, normalise=0.0)
+    whole = SESSION(VOCABULARY, ["track"], learns=True, normalise=1.0)
+    plain = SESSION(VOCABULARY, ["track"], learns=True, normalise=0.0)
     ours, theirs = (c.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors for c in (whole, plain))
     assert torch.equal(ours, theirs)
     assert (ours[:, -1] == 1).all()

@@ -1,7 +1,6 @@
 """What the room shows of a release."""
 
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from src.models.heads import Biases, CosineMix
 from src.room.shelf import Shelf, alphas_of, without_common_words
 from src.serving.release import Release
 from tests.conftest import make_vocabulary
-from tests.models.plain import COSINES, LAST_TRACK, SESSION
+from tests.models.plain import COSINES, LAST_TRACK
 from tests.room.conftest import ALPHA, ARTIST_OF, PLAYS, cosine_vectors, locate
 
 
@@ -40,10 +39,7 @@ def test_another_alpha_ranks_the_catalogue_as_the_formula_says(shelf: Shelf, key
 
 
 @pytest.mark.parametrize("unknown", ["zero", "renormalise"])
-@pytest.mark.parametrize("context", [LAST_TRACK, partial(SESSION, attention=True)], ids=["last", "session"])
-def test_another_alpha_ranks_as_the_head_of_that_alpha_does(
-    release: Release, tmp_path: Path, unknown: str, context: Any
-) -> None:
+def test_another_alpha_ranks_as_the_head_of_that_alpha_does(release: Release, tmp_path: Path, unknown: str) -> None:
     """As the default recipe trains it: with shrinkage, an item bias, and an alpha that is learned."""
     torch.manual_seed(0)
     vocabulary = make_vocabulary(ARTIST_OF)
@@ -54,8 +50,8 @@ def test_another_alpha_ranks_as_the_head_of_that_alpha_does(
     assert head.alpha_logit is not None
     with torch.no_grad():
         head.item_bias.weight.normal_()
-    made = context(vocabulary, head.query_parts(), learns=True)
-    session_vectors(head, made).write(tmp_path / "vectors.npz", vocabulary.catalog)
+    context = LAST_TRACK(vocabulary, ["track", "artist"], learns=True)
+    session_vectors(head, context).write(tmp_path / "vectors.npz", vocabulary.catalog)
     shelf = Shelf(release, [], locate)
     if unknown == "renormalise":  # the shares are part of the divisor
         assert shelf.players["C"].alpha is None

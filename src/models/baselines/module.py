@@ -19,7 +19,7 @@ from src.catalog import Listens, Vocabulary
 from src.errors import InputError, build, check_number
 from src.histories import Histories
 from src.models.baselines.counting import no_scores
-from src.models.contracts import Context, OnBlock, QueryPart
+from src.models.contracts import Context, OnBlock
 from src.models.retrieval.heard import ranks_of_scores
 from src.models.retrieval.lists import ListSearch, digest_of_arrays
 from src.models.retrieval.sparse import mean_ranks, sparse_lists, top_k
@@ -98,8 +98,7 @@ class Baseline(LightningModule):
         super().__init__()
         self.scorer = self.loss = None
         self.automatic_optimization = False
-        part = {PART: QueryPart(slice(0, len(vocabulary.catalog)), None, None)}
-        self.context: Context = build("context", lambda words: context(words, part, learns=False), vocabulary)
+        self.context: Context = build("context", lambda v: context(v, [PART], learns=False), vocabulary)
         self._model = build("model", model, vocabulary)
         if not isinstance(self._model, Counter):
             raise InputError(

@@ -23,11 +23,11 @@ from src.errors import InputError
 from src.histories import Histories
 from src.models.baselines import counting as baselines
 from src.models.baselines.counting import ArtistPopular, AttributeNeighbours, Neighbours, Popular, Rules
-from src.models.baselines.module import Baseline
+from src.models.baselines.module import PART, Baseline
 from src.models.baselines.shares import ShareMeans
 from src.models.baselines.vectors import Als, Bpr, Item2Vec
 from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
-from tests.models.plain import COSINES, LAST_TRACK, SESSION, TRACK
+from tests.models.plain import COSINES, LAST_TRACK, SESSION
 
 NUM_TRACKS = 6
 Sessions = list[list[tuple[int, float]]]
@@ -175,7 +175,7 @@ def fitted(model: Callable[..., Any], artists: Sequence[int], sessions: Sessions
 def test_a_session_adds_the_scores_of_its_tracks_each_divided_by_their_sum() -> None:
     sessions: Sessions = [[(0, 1.0), (1, 1.0)]] * 3 + [[(0, 1.0), (2, 1.0)], [(3, 1.0), (2, 1.0)], [(3, 1.0), (4, 1.0)]]
     baseline = fitted(partial(Rules, **MARKOV), [0, 1, 2, 3, 4], sessions)
-    baseline.context = SESSION(baseline._vocabulary, TRACK, learns=False, decay=0.5)
+    baseline.context = SESSION(baseline._vocabulary, [PART], learns=False, decay=0.5)
     tracks = np.array([0, 3])  # 3 is the newer one
     histories = Histories(
         tracks=tracks,
