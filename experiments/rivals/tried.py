@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from hydra.utils import instantiate
 from scipy import sparse
 from scipy.sparse.linalg import svds
@@ -50,23 +51,24 @@ def matrix(ranker: PairRanker, vocabulary: Vocabulary, size: float = 0.1) -> Non
     context.queries = queries
 
 
-def attention(ranker: PairRanker, vocabulary: Vocabulary, size: float = 0.1) -> None:  # noqa: ARG001
-    """What one layer of attention reads in the session, asked by the newest track, is added to the sum of a session."""
+def attention(ranker: PairRanker, vocabulary: Vocabulary) -> None:  # noqa: ARG001
+    """What one layer of attention reads of the earlier tracks, asked by the newest one, is added to the sum."""
     context: Any = ranker.context
     plain, width = context.queries, max(part.columns.stop for part in ranker.scorer.query_parts().values())
-    context.asks, context.keys, context.reads = (nn.Linear(width, width, bias=False) for _ in range(3))
-    context.of_age = nn.Parameter(torch.zeros(context.max_length))
+    context.asks, context.reads = (nn.Parameter(torch.randn(width, width) / width**0.5) for _ in range(2))
+    context.of_age = nn.Parameter(torch.zeros(context.max_length - 1))
 
     def queries(scorer: Any, previous: Any, history: Any, share: Any) -> Any:
-        of_batch = plain(scorer, previous, history, share)
+        of_batch, earlier = plain(scorer, previous, history, share), history[:, 1:]
         rows, place = history.clamp(min=0).unique(return_inverse=True)
         tracks = scorer.query(rows)[:, :width]
-        keys, values = context.keys(tracks)[place], context.reads(tracks)[place]
-        logits = torch.einsum("bv,bhv->bh", context.asks(tracks)[place[:, 0]], keys) * 8 / width**0.5
-        logits = (logits + context.of_age[: history.shape[1]]).masked_fill(history < 0, -torch.inf)
-        read = torch.einsum("bh,bhv->bv", logits.softmax(1), values)
+        heard = F.embedding(place[:, 1:], tracks)
+        logits = torch.einsum("bv,bhv->bh", 8 * tracks[place[:, 0]] @ context.asks, heard)
+        logits = (logits + context.of_age[: earlier.shape[1]]).masked_fill(earlier < 0, -1e30)
+        weights = logits.softmax(1) * (earlier >= 0)  # none for a session of one track
+        read = torch.einsum("bh,bhv->bv", weights, heard) @ context.reads
         summed, rest = of_batch.vectors[:, :width], of_batch.vectors[:, width:]
-        return of_batch._replace(vectors=torch.cat([summed + size * read, rest], 1))
+        return of_batch._replace(vectors=torch.cat([summed + 0.1 * read, rest], 1))
 
     context.queries = queries
 
