@@ -1,16 +1,22 @@
 """The study of scale: the table that rare tracks share, and the arithmetic beyond what was measured."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.scale import arithmetic, min_plays
+from experiments.scale import arithmetic, engines, min_plays
+from src.datamodules.pair_datamodule import PairDataModule
 from src.models.parts import Lookup
 from src.models.row_adam import RowAdam
 from tests.conftest import ROOT, make_vocabulary
 from tests.contracts.building import composed
+from tests.datamodules.sharding import shards_of
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=200))
@@ -68,3 +74,16 @@ def test_the_page_quotes_the_tables() -> None:
     texts = [(arithmetic.HERE / name).read_text(encoding="utf-8") for name in ("arithmetic.md", "min_plays.md")]
     parts = [part for text in texts for part in text.strip().split("\n\n")]
     assert [part for part in parts if part not in page] == []
+
+
+def test_shards_that_differ_in_the_order_of_two_rows_are_counted(
+    ring_logs: Path, datamodule_of: Callable[..., PairDataModule], tmp_path: Path
+) -> None:
+    for name in ("ours", "theirs"):
+        manifest, _ = shards_of(datamodule_of(ring_logs), tmp_path / name)
+    assert len(manifest.shards) > 1
+    assert engines.differences(tmp_path / "ours", tmp_path / "theirs") == 0
+    shard = tmp_path / "theirs" / manifest.shards[0].file
+    rows = pq.read_table(shard)
+    pq.write_table(rows.take([1, 0, *range(2, len(rows))]), shard)
+    assert engines.differences(tmp_path / "ours", tmp_path / "theirs") == 1
