@@ -147,7 +147,12 @@ def _refuse_another(folder: Path, config: DictConfig) -> None:
     assert isinstance(before, DictConfig)
     was, now = _comparable(before), _comparable(config)
     for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):
-        if was.get(name) != now.get(name):
+        if name not in was:
+            raise InputError(
+                f"resume={folder}: a run is resumed with its own settings, and {name} is none of them (it was added "
+                "now, or the run is of an older version of Segue); start a new run"
+            )
+        if was[name] != now.get(name):
             raise InputError(
                 f"resume={folder}: a run is resumed with its own settings, and {name} was {was.get(name)}, not "
                 f"{now.get(name)}; start a new run for that (what may change: trainer.*, callbacks.*, logger.*)"

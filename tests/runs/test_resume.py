@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -82,6 +83,29 @@ def test_the_run_that_is_named_is_resumed_on_the_same_data_alone(tmp_path: Path)
     assert run_to_resume(named, [], data=Path("data"), data_digest="d0") is named
     with pytest.raises(InputError, match=r"data has other data than it began with; start a new run"):
         run_to_resume(named, [], data=Path("data"), data_digest="d1")
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ({"model": {"dim": 16}}, r"its own settings, and model.dim was 16, not 32; start a new run for that"),
+        (
+            {"model": {}},
+            r"its own settings, and model.dim is none of them \(it was added now, or the run is of an older",
+        ),
+        ({"model": {"dim": 32}, "context": 1}, r"its own settings, and context was 1, not None; start a new run"),
+        ({"model": {"dim": 32}, "trainer": {"max_epochs": 3}}, None),
+    ],
+)
+def test_a_run_with_other_settings_is_refused(tmp_path: Path, before: dict[str, Any], message: str | None) -> None:
+    folder = started(tmp_path / "run")
+    OmegaConf.save(OmegaConf.create(before), folder / "config.yaml")
+    config = OmegaConf.create({"resume": str(folder), "model": {"dim": 32}})
+    if message is None:
+        assert named_run(config) is not None
+        return
+    with pytest.raises(InputError, match=message):
+        named_run(config)
 
 
 @pytest.mark.parametrize(
