@@ -11,6 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -29,6 +30,12 @@ MACHINE = 64e9
 """Bytes of memory of the machine in the table of limits, of which half is for what a row names."""
 WINDOW, BATCH_OF_ORDER = 4_194_304, 32
 """Pairs that are shuffled together, and bytes of memory for each of them (`conf/datamodule/shards.yaml`)."""
+
+STEPS = ("prepare", "search", "write")
+"""Of an export, in `lists.csv`."""
+LEAST_CELLS = 8
+"""Cells that are searched for a query, at least (`models/retrieval/approximate.py`). There are 4·√N, and at most an
+eighth of them is searched."""
 
 Point = tuple[float, float]
 
@@ -90,9 +97,7 @@ def measured() -> dict[str, list[Point]]:
         "pair, s": curve("training, convex", "us", 1e-6),
         "epoch": [(n, n * us * 1e-6) for n, us in curve("training, convex, pairs", "us", 1.0)],
         "export": [(float(row["tracks"]), 1e9 * float(row["GB"])) for row in lists],
-        "export, s": [
-            (float(row["tracks"]), sum(float(row[step]) for step in ("prepare", "search", "write"))) for row in lists
-        ],
+        **{f"{step}, s": [(float(row["tracks"]), float(row[step])) for row in lists] for step in STEPS},
         "service": [
             (float(n), 1e9 * median(float(row["GB"]) for row in served if row["tracks"] == n))
             for n in dict.fromkeys(row["tracks"] for row in served)
@@ -104,6 +109,34 @@ def _rows(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader((HERE / name).read_text(encoding="utf-8").splitlines()))
 
 
+def looked_at(num_tracks: float, *, most: bool) -> float:
+    """Candidates of a query: the most played tracks, one in 128, and those of the cells that are searched.
+
+    Args:
+        num_tracks: N.
+        most: whether an eighth of all cells is searched, as where vectors have no clusters, or few cells.
+    """
+    cells = 4 * math.sqrt(num_tracks)
+    return num_tracks / 128 + num_tracks / cells * max(LEAST_CELLS, most * cells / 8)
+
+
+def export_s(found: dict[str, list[Point]], num_tracks: float, *, most: bool) -> float:
+    """CPU time of an export, from the largest size that was measured, where few cells were searched.
+
+    Preparing compares each track with 4·√N centres, a search looks at the candidates of each track, and writing is
+    linear.
+    """
+    (size, prepare), (_, search), (_, write) = (max(found[f"{step}, s"]) for step in STEPS)
+    growth = num_tracks / size
+    per_query = looked_at(num_tracks, most=most) / looked_at(size, most=False)
+    return prepare * growth * math.sqrt(growth) + search * growth * per_query + write * growth
+
+
+def exports(found: dict[str, list[Point]]) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    """CPU time of an export by tracks, where few cells are searched and where an eighth of them is."""
+    return partial(export_s, found, most=False), partial(export_s, found, most=True)
+
+
 def rest_bytes(found: dict[str, list[Point]]) -> float:
     """Memory of training for each track besides its tables (catalogue, counts, copies at the start), as measured."""
     return slope(found["training, D = 64"]) - table_bytes(64)
@@ -111,7 +144,7 @@ def rest_bytes(found: dict[str, list[Point]]) -> float:
 
 def tables(found: dict[str, list[Point]]) -> list[str]:
     """All tables of the page, as lines of Markdown."""
-    rest, export_s, pair_s = rest_bytes(found), power(found["export, s"]), max(found["pair, s"])[1]
+    rest, pair_s = rest_bytes(found), max(found["pair, s"])[1]
     of_track = {dim: table_bytes(dim) + rest for dim in WIDTHS}
     units = [
         *((f"tables of training, D = {dim}", table_bytes(dim)) for dim in WIDTHS),
@@ -120,11 +153,13 @@ def tables(found: dict[str, list[Point]]) -> list[str]:
         ("service, memory of a worker", slope(found["service"])),
     ]
     lines = table(["for each track", "bytes"], [[name, f"{value:,.0f}"] for name, value in units], "lr")
-    head = ["tracks", *(f"training, D = {dim}, GB" for dim in WIDTHS), "export, GB", "export, CPU hours", "service, GB"]
+    hours = ["export, CPU hours, few cells", "an eighth of the cells"]
+    head = ["tracks", *(f"training, D = {dim}, GB" for dim in WIDTHS), "export, GB", *hours, "service, GB"]
     lines += ["", *table(head, [
         [f"{n:,}", *(_short(n * of_track[dim] / 1e9) for dim in WIDTHS), _short(n * slope(found["export"]) / 1e9),
-         _short(export_s(n) / 3600), _short(n * slope(found["service"]) / 1e9)] for n in TRACKS
-    ], "rrrrrr")]  # fmt: skip
+         *(_short(export_s(found, n, most=most) / 3600) for most in (False, True)),
+         _short(n * slope(found["service"]) / 1e9)] for n in TRACKS
+    ], "rrrrrrr")]  # fmt: skip
     head = ["tracks", *(f"{name}, D = {dim}, MB a step" for name in ("rows", "whole tables") for dim in WIDTHS)]
     lines += ["", *table(head, [
         [f"{n:,}", *(_short(sent_bytes(dim) / 1e6) for dim in WIDTHS),
@@ -135,12 +170,15 @@ def tables(found: dict[str, list[Point]]) -> list[str]:
         [f"{n:,}", _short(n * slope(found["reading"]) / 1e9), _short(min(n, WINDOW) * BATCH_OF_ORDER / 1e9),
          _short(n * column_bytes() / 1e9), _short(n * pair_s / 3600)] for n in EVENTS
     ], "rrrrr")]  # fmt: skip
-    half = MACHINE / 2
+    half, (few, many) = MACHINE / 2, exports(found)
     limits = [
         ("events read by `train.py` from the source", half / slope(found["reading"]), "shards"),
         *((f"tracks with an embedding, D = {dim}", half / of_track[dim], "`model.min_plays`") for dim in WIDTHS),
         ("tracks in one export of lists", half / slope(found["export"]), "a machine with more memory"),
-        ("tracks of an export of 24 hours, on one core", _inverse(export_s, 24 * 3600), "more cores"),
+        *(
+            (f"tracks of an export of 24 hours, on one core, {cells}", _inverse(curve, 24 * 3600), "more cores")
+            for cells, curve in (("few cells", few), ("an eighth of the cells", many))
+        ),
         ("tracks of a service", half / slope(found["service"]), "a machine with more memory"),
         ("pairs of an epoch of 12 hours, on two cores", 12 * 3600 / pair_s, "`trainer=ddp`"),
     ]
@@ -188,15 +226,17 @@ def draw(found: dict[str, list[Point]]) -> None:
         memory.plot([n for n, _ in points], [bytes_ / 1e9 for _, bytes_ in points], "o-", color=colour, label=name)
         memory.plot(sizes, computed, "--", color=colour)
     memory.axhline(MACHINE / 1e9, color=GREY, linewidth=0.8)
-    for name, colour, label, end in (
-        ("export, s", ORANGE, "export, CPU, by tracks", 10**9),
-        ("epoch", BLUE, "an epoch, D = 16, by pairs", 10**10),
+    steps = [sorted(found[f"{step}, s"]) for step in STEPS]
+    of_exports = [(at[0][0], sum(seconds for _, seconds in at)) for at in zip(*steps, strict=True)]
+    for points, colour, label, end, curves in (
+        (of_exports, ORANGE, "export, CPU, by tracks: few cells, or an eighth", 10**9, exports(found)),
+        (sorted(found["epoch"]), BLUE, "an epoch, D = 16, by pairs", 10**10, (power(found["epoch"]),)),
     ):
-        points = sorted(found[name])
         last = points[-1][0]
         sizes = [last * 10 ** (step / 10) for step in range(round(10 * math.log10(end / last)) + 1)]
         time.plot([n for n, _ in points], [s / 3600 for _, s in points], "o-", color=colour, label=label)
-        time.plot(sizes, [power(points)(size) / 3600 for size in sizes], "--", color=colour)
+        for curve in curves:
+            time.plot(sizes, [curve(size) / 3600 for size in sizes], "--", color=colour)
     for axis in (memory, time):
         axis.set(xscale="log", yscale="log")
     tidy(memory, grid="both", legend=True, xlabel="tracks", ylabel="memory, GB; grey: 64 GB")
