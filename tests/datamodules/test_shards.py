@@ -265,6 +265,28 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": {}},
+        {"counts": "many"},
+        {"vocabulary": []},
+        {"reading": {}},
+        {"dropped": None},
+        {"batch_size": 0},
+        {"batch_size": "large"},
+        {"pairs": {}},
+        {"pairs": {"train": 1, "val": 1, "test": 1}},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_does_not_add_up_is_refused(copied: Path, change: dict[str, Any]) -> None:
+    record = json.loads((copied / MANIFEST).read_text())
+    (copied / MANIFEST).write_text(json.dumps({**record, **change}))
+    with pytest.raises(InputError, match=r"manifest.json is damaged; copy it again"):
+        read_shards(copied).setup()
+
+
 @pytest.mark.parametrize(("damage", "message"), DAMAGE.items(), ids=[damage.__name__ for damage in DAMAGE])
 def test_what_is_damaged_is_refused_in_a_line(copied: Path, damage: Callable[[Path], None], message: str) -> None:
     damage(copied)
