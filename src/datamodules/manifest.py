@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from src.datamodules.engines import sha256
+from src.datamodules.splits import SPLITS
+from src.datamodules.table import Reading
 from src.errors import InputError
 from src.runs.atomic import write_record
 
@@ -111,10 +113,25 @@ class Manifest:
             raise InputError(f"{path} has version {found} of shards, not {VERSION}; run prepare.py again")
         try:
             known = {field.name: record[field.name] for field in fields(cls)}
-            shards = [Shard(**shard) for shard in known.pop("shards")]
-        except (KeyError, TypeError):
+            manifest = cls(**{**known, "shards": [Shard(**shard) for shard in known["shards"]]})
+            Reading(**manifest.reading)
+            if not manifest.adds_up():
+                raise _damaged(path)
+        except (KeyError, TypeError, AttributeError):
             raise _damaged(path) from None
-        return cls(**known, shards=shards)
+        return manifest
+
+    def adds_up(self) -> bool:
+        """Whether the numbers are numbers, and those of the shards together are those of the whole."""
+        numbers = {name: sum(shard.pairs[name] for shard in self.shards) for name in SPLITS}
+        wholes = [self.batch_size, *(self.counts[name] for name in _COUNTS), *self.dropped.values()]
+        return (
+            dict(self.pairs) == numbers
+            and self.counts["rows"] == sum(shard.rows for shard in self.shards)
+            and all(isinstance(number, int) and number >= 0 for number in wholes)
+            and self.batch_size > 0
+            and all(isinstance(digest, str) for digest in self.vocabulary.values())
+        )
 
     @staticmethod
     def digest_of(shards: Sequence[Shard], vocabulary: Mapping[str, str]) -> str:
@@ -162,6 +179,7 @@ class Manifest:
                 raise InputError(f"{folder / name} has another digest than the manifest says; {_REMEDY}")
 
 
+_COUNTS = ("rows", "events", "sessions", "listeners", "tracks", "artists")
 _REMEDY = "copy it again, or prepare the data again in another folder"
 
 

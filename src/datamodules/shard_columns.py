@@ -32,6 +32,13 @@ _EVENT = ("session", "track", "played_ratio", "timestamp", "place")
 _SESSION = ("listener", "part")
 _TRAIN = ("session", "track", "played_ratio")
 _PAIR = ("session", "listener", "previous", "following", "played_ratio", "last", "length")
+_TABLES: Mapping[str, tuple[str, ...]] = {
+    "event": _EVENT,
+    "session": _SESSION,
+    "heard": _TRAIN,
+    **dict.fromkeys(SPLITS, _PAIR),
+}
+"""The columns of each table; a file has one."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -59,34 +66,35 @@ def map_columns(folder: Path, manifest: Manifest, cache: Path) -> Columns:
     Args:
         folder: of the shards.
         manifest: of the shards.
-        cache: folder for the columns. Several processes may ask for them at once.
+        cache: folder for the columns; one that is there and has other files is left alone. Several processes may ask
+            for them at once.
 
     Returns:
         The columns.
 
     Raises:
         InputError: a shard is missing, was changed, or is no file of the columns of a shard; or the columns cannot be
-            written.
+            written, or would replace other files.
     """
     manifest.check_files(folder)
     stamp = _stamp(folder, manifest)
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache.with_name(f".{cache.name}.lock")):
-            if _stamp_of(cache) != stamp:
-                _write(folder, manifest, cache, stamp)
-    except OSError as error:
-        raise InputError(
-            f"the columns of the shards, {_num_bytes(manifest) / 1e6:,.1f} MB, cannot be written into {cache}: "
-            f"{error.strerror}; choose another folder with datamodule.cache=<folder>"
-        ) from None
-    sizes = json.loads((cache / _RECORD).read_text(encoding="utf-8"))["sizes"]
+    if (sizes := _sizes_of(cache, stamp)) is None:
+        try:
+            _refuse_other_files(cache)
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(cache.with_name(f".{cache.name}.lock")):
+                if (sizes := _sizes_of(cache, stamp)) is None:
+                    sizes = _write(folder, manifest, cache, stamp)
+        except OSError as error:
+            raise InputError(
+                f"the columns of the shards, {_num_bytes(manifest) / 1e6:,.1f} MB, cannot be written into {cache}: "
+                f"{error.strerror}; choose another folder with datamodule.cache=<folder>"
+            ) from None
 
     def mapped(table: str, column: str) -> Any:
-        path, kind = cache / f"{table}-{column}.bin", np.dtype(_KINDS.get(column, np.int64))
         if not sizes[table]:
-            return np.empty(0, kind)
-        return np.memmap(path, kind, "c", shape=(sizes[table],)).view(np.ndarray)
+            return np.empty(0, _kind(column))
+        return np.memmap(_file(cache, table, column), _kind(column), "c", shape=(sizes[table],)).view(np.ndarray)
 
     listener = mapped("session", "listener")
     sessions = Sessions(
@@ -114,7 +122,7 @@ def _num_bytes(manifest: Manifest) -> int:
     """Size of all columns, at most: an event may not be one of training."""
 
     def of_row(columns: tuple[str, ...]) -> int:
-        return sum(np.dtype(_KINDS.get(name, np.int64)).itemsize for name in columns)
+        return sum(_kind(name).itemsize for name in columns)
 
     counts = manifest.counts
     of_events = counts["events"] * (of_row(_EVENT) + of_row(_TRAIN))
@@ -127,15 +135,37 @@ def _stamp(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return {"digest": manifest.digest, "times": times}
 
 
-def _stamp_of(cache: Path) -> dict[str, Any] | None:
-    with contextlib.suppress(OSError, ValueError, KeyError):
+def _sizes_of(cache: Path, stamp: Mapping[str, Any]) -> dict[str, int] | None:
+    """Rows of each table, if the folder has all columns of these shards; None otherwise."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         record = json.loads((cache / _RECORD).read_text(encoding="utf-8"))
-        return {name: record[name] for name in ("digest", "times")}
+        sizes: dict[str, int] = record["sizes"]
+        files = [(_file(cache, table, name), table, name) for table, names in _TABLES.items() for name in names]
+        is_whole = all(path.stat().st_size == sizes[table] * _kind(name).itemsize for path, table, name in files)
+        if is_whole and {name: record[name] for name in stamp} == stamp:
+            return sizes
     return None
 
 
-def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, Any]) -> None:
-    """Write the columns of all shards into a folder."""
+def _refuse_other_files(cache: Path) -> None:
+    if cache.exists() and not (cache / _RECORD).exists() and any(cache.iterdir()):
+        raise InputError(
+            f"the columns of the shards would replace {cache}, which has other files; choose a new folder with "
+            "datamodule.cache=<folder>"
+        )
+
+
+def _file(cache: Path, table: str, column: str) -> Path:
+    return cache / f"{table}-{column}.bin"
+
+
+def _kind(column: str) -> np.dtype[Any]:
+    return np.dtype(_KINDS.get(column, np.int64))
+
+
+def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, Any]) -> dict[str, int]:
+    """Write the columns of all shards into a folder; rows of each table."""
+    sizes: dict[str, int] = {}
 
     def write(partial: Path) -> None:
         with contextlib.ExitStack() as stack:
@@ -145,9 +175,11 @@ def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, An
                 for rows in _batches(folder / shard.file, shard):
                     writer.add(rows)
         writer.check()
-        write_record({**stamp, "sizes": writer.sizes}, partial / _RECORD)
+        sizes.update(writer.sizes)
+        write_record({**stamp, "sizes": sizes}, partial / _RECORD)
 
     write_whole_folder(cache, write)
+    return sizes
 
 
 def _batches(path: Path, shard: Shard) -> Iterator[dict[str, np.ndarray]]:
@@ -185,13 +217,12 @@ class _Writer:
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack, manifest: Manifest) -> None:
         self._manifest = manifest
-        tables = {"event": _EVENT, "session": _SESSION, "heard": _TRAIN, **dict.fromkeys(SPLITS, _PAIR)}
         self._files: dict[tuple[str, str], BinaryIO] = {
-            (table, name): stack.enter_context((folder / f"{table}-{name}.bin").open("wb"))
-            for table, names in tables.items()
+            (table, name): stack.enter_context(_file(folder, table, name).open("wb"))
+            for table, names in _TABLES.items()
             for name in names
         }
-        self.sizes = dict.fromkeys(tables, 0)
+        self.sizes = dict.fromkeys(_TABLES, 0)
         self._before = (-1, -1)
 
     def add(self, rows: Mapping[str, np.ndarray]) -> None:
@@ -226,7 +257,7 @@ class _Writer:
         self.sizes[table] += int(chosen.sum())
         for (of, name), file in self._files.items():
             if of == table:
-                file.write(np.ascontiguousarray(columns[name][chosen], _KINDS.get(name, np.int64)).data)
+                file.write(np.ascontiguousarray(columns[name][chosen], _kind(name)).data)
 
     def check(self) -> None:
         """Refuse rows whose numbers are not those of the manifest.

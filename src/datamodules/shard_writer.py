@@ -144,11 +144,15 @@ def _pairs_of(engine: Engine) -> dict[str, int]:
 
 
 def _sum_of(engine: Engine) -> list[int]:
-    """Sums that show whether the rows are those of an earlier run."""
+    """Sums over all columns that show whether the rows are those of an earlier run."""
     found = engine.fetch("""
         SELECT COALESCE(SUM(CAST(MOD(following * 31 + position * 17 + session, 1000003) AS BIGINT)), 0) AS tracks,
-               COALESCE(SUM(MOD(timestamp + listener * 31, 1000003)), 0) AS times FROM rows""")
-    return [int(found["tracks"][0]), int(found["times"][0])]
+               COALESCE(SUM(MOD(timestamp + listener * 31, 1000003)), 0) AS times,
+               COALESCE(SUM(MOD((CAST(ROUND(COALESCE(played_ratio, -1) * 1000000) AS BIGINT) + 2000000)
+                                * (MOD(session, 1009) + position + 1), 1000003)), 0) AS shares,
+               COALESCE(SUM(MOD((COALESCE(previous, -1) + 2) * 31 + (COALESCE(previous_position, -1) + 2) * 17
+                                + (split + 2) * (MOD(session, 1009) + 1), 1000003)), 0) AS pairs FROM rows""")
+    return [int(found[name][0]) for name in ("tracks", "times", "shares", "pairs")]
 
 
 def _check_pairs(pairs: Mapping[str, int], rows: Rows, path: str, split: str) -> None:

@@ -76,7 +76,7 @@ class SparkEngine:
         try:
             self._session = builder.getOrCreate()
         except Exception as error:  # Java's errors have no class of their own
-            raise InputError(f"spark.master={self._master} cannot be used: {_first_line(error)}") from None
+            raise InputError(f"spark.master={self._master} cannot be used: {_cause(error)}") from None
         self._session.sparkContext.setLogLevel("ERROR")
         events = str(self._folder / "events").replace("'", "''")
         query = f"COPY ({events_query(source)}) TO '{events}' (FORMAT parquet, PER_THREAD_OUTPUT)"
@@ -157,5 +157,8 @@ def check_spark() -> None:
         )
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _cause(error: BaseException) -> str:
+    """The line that says why. That of Java comes after a header of py4j, and begins with a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    of_java = [line.removeprefix(":").strip() for line in lines if line.startswith(": ")]
+    return next(iter([*of_java, *lines]), type(error).__name__)

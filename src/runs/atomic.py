@@ -45,7 +45,10 @@ def write_whole_folder(path: Path, write: Callable[[Path], Any]) -> None:
 def remove_partial_files(folder: Path) -> None:
     """Delete what a process that was killed has not written to the end. Nobody may be writing into the folder."""
     for partial in folder.glob(".*.partial.*"):
-        partial.unlink()
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink()
 
 
 def _finite(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -147,6 +148,27 @@ def test_a_run_that_was_killed_keeps_its_whole_shards(
     assert not list(folder.glob(".*partial*"))
 
 
+def test_shards_are_not_kept_where_only_the_shares_of_the_source_have_changed(
+    ring_logs: Path, datamodule_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs, write = Path(shutil.copytree(ring_logs, tmp_path / "logs")), DuckDBEngine.write
+
+    def killed(self: DuckDBEngine, missing: Any) -> Any:
+        yield from itertools.islice(write(self, missing), 3)
+        raise Killed
+
+    monkeypatch.setattr(DuckDBEngine, "write", killed)
+    with pytest.raises(Killed):
+        shards_of(datamodule_of(logs), tmp_path / "shards")
+    monkeypatch.setattr(DuckDBEngine, "write", write)
+    assert len(json.loads((tmp_path / "shards" / "progress.json").read_text())["shards"]) == 3
+    data = logs / "logs" / "a" / "data.json"
+    data.write_text(data.read_text().replace('"time": 0.1', '"time": 0.2', 1))
+    manifest, num_kept = shards_of(datamodule_of(logs), tmp_path / "shards")
+    assert num_kept == 0
+    assert manifest.digest == shards_of(datamodule_of(logs), tmp_path / "again")[0].digest
+
+
 def test_shards_of_other_settings_are_not_kept(ring_logs: Path, datamodule_of: Make, tmp_path: Path) -> None:
     _, num_kept = shards_of(datamodule_of(ring_logs), tmp_path)
     record = json.loads((tmp_path / MANIFEST).read_text())
@@ -243,6 +265,28 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": {}},
+        {"counts": "many"},
+        {"vocabulary": []},
+        {"reading": {}},
+        {"dropped": None},
+        {"batch_size": 0},
+        {"batch_size": "large"},
+        {"pairs": {}},
+        {"pairs": {"train": 1, "val": 1, "test": 1}},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_does_not_add_up_is_refused(copied: Path, change: dict[str, Any]) -> None:
+    record = json.loads((copied / MANIFEST).read_text())
+    (copied / MANIFEST).write_text(json.dumps({**record, **change}))
+    with pytest.raises(InputError, match=r"manifest.json is damaged; copy it again"):
+        read_shards(copied).setup()
+
+
 @pytest.mark.parametrize(("damage", "message"), DAMAGE.items(), ids=[damage.__name__ for damage in DAMAGE])
 def test_what_is_damaged_is_refused_in_a_line(copied: Path, damage: Callable[[Path], None], message: str) -> None:
     damage(copied)
@@ -265,6 +309,58 @@ def test_columns_are_written_once(copied: Path) -> None:
     before = (copied / "columns" / "event-track.bin").stat().st_mtime_ns
     read_shards(copied).setup()
     assert (copied / "columns" / "event-track.bin").stat().st_mtime_ns == before
+
+
+def torn_column(columns: Path) -> None:
+    (columns / "train-previous.bin").write_bytes(b"12345678")
+
+
+def no_column(columns: Path) -> None:
+    (columns / "train-previous.bin").unlink()
+
+
+def no_record(columns: Path) -> None:
+    (columns / "columns.json").write_text("[]")
+
+
+def no_sizes(columns: Path) -> None:
+    record = json.loads((columns / "columns.json").read_text())
+    (columns / "columns.json").write_text(json.dumps({**record, "sizes": {}}))
+
+
+@pytest.mark.parametrize("damage", [torn_column, no_column, no_record, no_sizes])
+def test_columns_that_are_not_whole_are_written_again(copied: Path, damage: Callable[[Path], None]) -> None:
+    read_shards(copied).setup()
+    before = {path.name: path.read_bytes() for path in (copied / "columns").iterdir()}
+    damage(copied / "columns")
+    read_shards(copied).setup()
+    assert {path.name: path.read_bytes() for path in (copied / "columns").iterdir()} == before
+
+
+def test_a_folder_with_other_files_is_not_replaced_by_columns(copied: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    for cache in (mine, copied):
+        with pytest.raises(InputError, match=f"would replace {cache}, which has other files; choose a new folder"):
+            read_shards(copied, cache=str(cache)).setup()
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    assert (copied / MANIFEST).exists()
+    (tmp_path / "empty").mkdir()
+    read_shards(copied, cache=str(tmp_path / "empty")).setup()
+    assert (tmp_path / "empty" / "columns.json").exists()
+
+
+def test_columns_that_are_there_are_read_where_nothing_can_be_written(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_shards(copied).setup()
+
+    def refused(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("src.datamodules.shard_columns.FileLock", refused)
+    read_shards(copied).setup()
 
 
 @pytest.mark.parametrize(
