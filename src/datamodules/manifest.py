@@ -58,7 +58,7 @@ class Manifest:
         num_interleaved: number of sessions that ran at the same time as another one of their user.
         num_tied: number of events with the timestamp of the event before them.
         dropped: number of events (of pairs) that each rule left out.
-        reading: what was read of the source, as `Reading` has it.
+        reading: what was read of the source.
         vocabulary: the files of the vocabulary with their digests; the first is JSON.
         shards: the files of rows, in the order of sessions.
         provenance: command, commit, versions, machine.
@@ -79,7 +79,7 @@ class Manifest:
     num_interleaved: int
     num_tied: int
     dropped: Mapping[str, int]
-    reading: Mapping[str, Any]
+    reading: Reading
     vocabulary: Mapping[str, str]
     shards: Sequence[Shard]
     provenance: Mapping[str, str]
@@ -113,15 +113,15 @@ class Manifest:
             raise InputError(f"{path} has version {found} of shards, not {VERSION}; run prepare.py again")
         try:
             known = {field.name: record[field.name] for field in fields(cls)}
-            manifest = cls(**{**known, "shards": [Shard(**shard) for shard in known["shards"]]})
-            Reading(**manifest.reading)
-            if not manifest.adds_up():
+            known |= {"reading": Reading(**known["reading"]), "shards": [Shard(**shard) for shard in known["shards"]]}
+            manifest = cls(**known)
+            if not manifest._adds_up():
                 raise _damaged(path)
         except (KeyError, TypeError, AttributeError):
             raise _damaged(path) from None
         return manifest
 
-    def adds_up(self) -> bool:
+    def _adds_up(self) -> bool:
         """Whether the numbers are numbers, and those of the shards together are those of the whole."""
         numbers = {name: sum(shard.pairs[name] for shard in self.shards) for name in SPLITS}
         wholes = [self.batch_size, *(self.counts[name] for name in _COUNTS), *self.dropped.values()]

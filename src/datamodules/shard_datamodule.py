@@ -13,7 +13,6 @@ from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs
 from src.datamodules.shard_columns import map_columns
 from src.datamodules.shard_vocabulary import read_vocabulary
-from src.datamodules.table import Reading
 from src.errors import InputError, check_number
 
 _OF_EVERY_SOURCE = "counting"
@@ -91,7 +90,7 @@ class ShardDataModule(PairDataModule):
         columns = map_columns(folder, manifest, Path(self._cache) if self._cache else folder / "columns")
         self.sessions, self.pairs, self._shards = columns.sessions, dict(columns.pairs), columns.shards
         self._part_of_session, self._train, self._by_pair = columns.part, columns.train, manifest.by_pair
-        self.reading, self._dropped = Reading(**manifest.reading), dict(manifest.dropped)
+        self.reading, self._dropped = manifest.reading, dict(manifest.dropped)
         self._manifest = manifest
         self.describe_pairs(hidden)
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ import torch
 from src.callbacks.exact_resume import EpochCheckpoint, ExactResume, WholeCheckpoints
 from src.catalog import Listens
 from src.datamodules.batch_share import BatchShare
-from src.datamodules.engines import DuckDBEngine
+from src.datamodules.engines import DuckDBEngine, sha256
 from src.datamodules.manifest import MANIFEST, Manifest
 from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.shard_datamodule import ShardDataModule
@@ -200,17 +200,11 @@ def changed(folder: Path) -> None:
 
 def swap(folder: Path, write: Callable[[Path], None]) -> None:
     """Another file, and a manifest that says that it is right."""
-    from src.datamodules.engines import sha256
-
-    path, record = folder / "pairs-00002.parquet", json.loads((folder / MANIFEST).read_text())
+    path, manifest = folder / "pairs-00002.parquet", Manifest.read(folder)
     write(path)
-    record["shards"][2] |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    manifest = Manifest(**{**record, "shards": []})
-    from src.datamodules.manifest import Shard
-
-    shards = [Shard(**shard) for shard in record["shards"]]
-    record["digest"] = manifest.digest_of(shards, record["vocabulary"])
-    (folder / MANIFEST).write_text(json.dumps(record))
+    shards = list(manifest.shards)
+    shards[2] = replace(shards[2], bytes=path.stat().st_size, sha256=sha256(path))
+    replace(manifest, shards=shards, digest=Manifest.digest_of(shards, manifest.vocabulary)).write(folder)
 
 
 def no_parquet(folder: Path) -> None:

@@ -1,9 +1,12 @@
 """Spark gives the rows that arrays give. Skipped where pyspark or Java is missing; `make spark` installs pyspark."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import jaxtyping
 import pyarrow.parquet as pq
 import pytest
 
@@ -100,3 +103,26 @@ def test_without_pyspark_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(InputError, match='engine=spark needs pyspark, which is not installed: pip install "pyspark'):
         SparkEngine(**GIVEN)
+
+
+def test_the_reason_of_java_is_said_and_not_the_header_of_py4j(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Builder:
+        def __getattr__(self, _: str) -> Callable[..., "Builder"]:
+            return lambda *_: self
+
+        def getOrCreate(self) -> None:  # noqa: N802 - the name of pyspark
+            raise RuntimeError(
+                "An error occurred while calling None.org.apache.spark.api.java.JavaSparkContext.\n"
+                ": java.lang.IllegalArgumentException: System memory 67108864 must be at least 471859200.\n\tat org.x"
+            )
+
+    session = SimpleNamespace(builder=Builder())
+    monkeypatch.setitem(sys.modules, "pyspark", ModuleType("pyspark"))
+    monkeypatch.setitem(sys.modules, "pyspark.sql", SimpleNamespace(SparkSession=session))
+    monkeypatch.setattr("src.datamodules.spark_engine.check_spark", lambda: None)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    source: Any = None  # it is not read
+    message = r"spark.master=local\[2\] cannot be used: java.lang.IllegalArgumentException: System memory 67108864 must"
+    with pytest.raises(InputError, match=message) as refused:
+        SparkEngine(**GIVEN).begin(source, tmp_path)
+    assert "\n" not in str(refused.value)
