@@ -93,9 +93,10 @@ _RECURRENT: Mapping[str, Any] = {
     "dim": [64, 128, 256],
     "hidden": [64, 128, 256],
     "layers": [1, 2],
-    "dropout": [0.0, 0.1, 0.2, 0.35, 0.5],
-    "lr": Log(low=5e-4, high=1e-2),
-    "max_length": [20, 50],
+    "dropout": (0.0, 0.6),
+    "lr": Log(low=1e-3, high=1e-2),
+    "batch": [256, 512, 1024],
+    "max_length": [20, 200],
 }
 
 MODELS: Mapping[str, Model] = {
@@ -163,7 +164,7 @@ MODELS: Mapping[str, Model] = {
         of_data=_LINEAR,
     ),
     "SASRec": Model(kind="rectools", space=_ATTENTION, is_random=True),
-    "GRU4Rec": Model(kind="recbole", space=_RECURRENT, is_random=True),
+    "GRU4Rec, whole sessions": Model(kind="recbole", space=_RECURRENT, is_random=True),
     "convex, default": Model(
         kind="head", words=("model=convex", "context=session"), of_data=_RANKS_SESSION, is_ours=True, is_random=True
     ),
