@@ -21,7 +21,7 @@ from rectools.models import SASRecModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.rivals.sequence_parts import MAX_EPOCHS, QUERIES_AT_ONCE, Task
 
-DEFAULTS = {"dim": 128, "blocks": 2, "heads": 1, "dropout": 0.2, "lr": 0.001, "max_length": 20}
+DEFAULTS = {"dim": 128, "blocks": 2, "heads": 1, "dropout": 0.2, "lr": 0.001, "max_length": 20, "batch": 128}
 """Settings of the first trial: RecTools' own, with the width and the number of tracks that convex has."""
 
 
@@ -97,7 +97,7 @@ def main() -> None:
         session_max_len=settings["max_length"],
         lr=settings["lr"],
         loss="softmax",
-        batch_size=128,
+        batch_size=settings["batch"],
         get_trainer_func=trainer,
     )
     model.fit(Dataset.construct(pd.DataFrame({**columns, Columns.Datetime: place})))

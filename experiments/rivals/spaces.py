@@ -88,6 +88,7 @@ _ATTENTION: Mapping[str, Any] = {
     "dropout": [0.1, 0.2, 0.35, 0.5],
     "lr": Log(low=5e-4, high=1e-2),
     "max_length": [20, 50],
+    "batch": [16, 32, 64, 128],
 }
 _RECURRENT: Mapping[str, Any] = {
     "dim": [64, 128, 256],
