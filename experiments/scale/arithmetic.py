@@ -252,7 +252,9 @@ def draw(found: dict[str, list[Point]]) -> None:
     for axis in (memory, time):
         axis.set(xscale="log", yscale="log")
     tidy(memory, grid="both", legend=True, xlabel="tracks", ylabel="memory, GB; grey: 64 GB")
-    tidy(time, grid="both", legend=True, xlabel="tracks, or pairs", ylabel="hours")
+    tidy(time, grid="both", xlabel="tracks, or pairs", ylabel="hours")
+    time.set(ylim=(None, 3e7))
+    time.legend(frameon=False, fontsize=8.5, loc="upper left")
     write_whole(HERE / "growth.png", lambda partial: figure.savefig(partial, dpi=120))
 
 
