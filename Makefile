@@ -43,6 +43,7 @@ $(READY): pyproject.toml requirements.lock | owned
 train: $(READY)   ## make train ARGS="model=track seed=2"
 	$(BIN)/python train.py $(ARGS)
 
+test: export PYTHONDONTWRITEBYTECODE =   # each process that a test starts would compile the project again
 test: $(READY)    ## make test ARGS="-k ranking"
 	$(BIN)/python -m pytest $(ARGS)
 

@@ -191,8 +191,12 @@ def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
         path: the file to write.
         records: one object for each line.
     """
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+    def write(partial: Path) -> None:
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+    write_whole(path, write)
 
 
 def is_whole(value: object) -> TypeGuard[int]:

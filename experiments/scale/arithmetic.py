@@ -16,6 +16,12 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from src.models.retrieval.approximate import (
+    LARGEST_CELL,
+    LARGEST_MOST_PLAYED,
+    MIN_CELLS_PER_PROBE,
+    SHARE_MOST_PLAYED,
+)
 from src.runs.atomic import write_whole
 from src.terminal.markdown import table
 
@@ -34,8 +40,7 @@ WINDOW, BATCH_OF_ORDER = 4_194_304, 32
 STEPS = ("prepare", "search", "write")
 """Of an export, in `lists.csv`."""
 LEAST_CELLS = 8
-"""Cells that are searched for a query, at least (`models/retrieval/approximate.py`). There are 4·√N, and at most an
-eighth of them is searched."""
+"""Cells that are searched for a query, at least (`models/retrieval/approximate.py`); at most an eighth of them is."""
 
 Point = tuple[float, float]
 
@@ -109,27 +114,34 @@ def _rows(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader((HERE / name).read_text(encoding="utf-8").splitlines()))
 
 
+def num_cells(num_tracks: float) -> float:
+    """Cells of the approximate search."""
+    return num_tracks / min(math.sqrt(num_tracks) / 4, LARGEST_CELL)
+
+
 def looked_at(num_tracks: float, *, most: bool) -> float:
-    """Candidates of a query: the most played tracks, one in 128, and those of the cells that are searched.
+    """Candidates of a query: the most played tracks, and those of the cells that are searched.
 
     Args:
         num_tracks: N.
         most: whether an eighth of all cells is searched, as where vectors have no clusters, or few cells.
     """
-    cells = 4 * math.sqrt(num_tracks)
-    return num_tracks / 128 + num_tracks / cells * max(LEAST_CELLS, most * cells / 8)
+    cells = num_cells(num_tracks)
+    most_played = min(SHARE_MOST_PLAYED * num_tracks, LARGEST_MOST_PLAYED)
+    return most_played + num_tracks / cells * max(LEAST_CELLS, most * cells / MIN_CELLS_PER_PROBE)
 
 
 def export_s(found: dict[str, list[Point]], num_tracks: float, *, most: bool) -> float:
     """CPU time of an export, from the largest size that was measured, where few cells were searched.
 
-    Preparing compares each track with 4·√N centres, a search looks at the candidates of each track, and writing is
-    linear.
+    Preparing compares each track with the centres of the √C regions of C cells and with the cells of eight of them, a
+    search looks at the candidates of each track, and writing is linear.
     """
     (size, prepare), (_, search), (_, write) = (max(found[f"{step}, s"]) for step in STEPS)
     growth = num_tracks / size
+    per_track = math.sqrt(num_cells(num_tracks) / num_cells(size))
     per_query = looked_at(num_tracks, most=most) / looked_at(size, most=False)
-    return prepare * growth * math.sqrt(growth) + search * growth * per_query + write * growth
+    return prepare * growth * per_track + search * growth * per_query + write * growth
 
 
 def exports(found: dict[str, list[Point]]) -> tuple[Callable[[float], float], Callable[[float], float]]:
@@ -240,7 +252,9 @@ def draw(found: dict[str, list[Point]]) -> None:
     for axis in (memory, time):
         axis.set(xscale="log", yscale="log")
     tidy(memory, grid="both", legend=True, xlabel="tracks", ylabel="memory, GB; grey: 64 GB")
-    tidy(time, grid="both", legend=True, xlabel="tracks, or pairs", ylabel="hours")
+    tidy(time, grid="both", xlabel="tracks, or pairs", ylabel="hours")
+    time.set(ylim=(None, 3e7))
+    time.legend(frameon=False, fontsize=8.5, loc="upper left")
     write_whole(HERE / "growth.png", lambda partial: figure.savefig(partial, dpi=120))
 
 

@@ -5,6 +5,7 @@ P pairs of a split, S sessions, E events.
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,7 @@ def map_columns(folder: Path, manifest: Manifest, cache: Path) -> Columns:
         try:
             _refuse_other_files(cache)
             cache.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=cache.parent).close()  # where no file can be, the lock would be waited for
             with FileLock(cache.with_name(f".{cache.name}.lock")):
                 if (sizes := _sizes_of(cache, stamp)) is None:
                     sizes = _write(folder, manifest, cache, stamp)

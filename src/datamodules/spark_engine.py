@@ -6,6 +6,7 @@ more than one row, sessions, pairs and splits, is Spark's. The run folder must b
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,9 @@ from src.datamodules.engines import ROW, events_query
 from src.datamodules.table import SourceEvents
 from src.errors import InputError, check_number
 from src.runs.atomic import write_whole
+
+_ANSWER_S = 10
+"""Seconds within which the master of a cluster must accept a connection."""
 
 
 class SparkEngine:
@@ -30,7 +34,7 @@ class SparkEngine:
         conf: other settings of Spark, by their names.
 
     Raises:
-        InputError: pyspark or Java is missing, or a setting is out of range.
+        InputError: pyspark or Java is missing, a setting is out of range, or nobody answers for `spark://…`.
     """
 
     name = "spark"
@@ -46,6 +50,7 @@ class SparkEngine:
     ) -> None:
         check_number("spark.partitions", partitions, whole=True, least=1)
         check_spark()
+        _refuse_nobody(master)
         self._master = master
         self._conf = {
             "spark.driver.memory": driver_memory,
@@ -155,6 +160,28 @@ def check_spark() -> None:
         raise InputError(
             f"engine=spark needs Java 17 or newer, and {where}; on Debian: apt-get install openjdk-17-jre-headless"
         )
+
+
+def _refuse_nobody(master: str) -> None:
+    """Refuse a standalone cluster that nobody answers for. Spark itself would try for more than a minute.
+
+    Raises:
+        InputError: no address of `spark://<host>:<port>,<host>:<port>` accepts a connection.
+    """
+    if not master.startswith("spark://"):
+        return
+    reason = ""
+    for address in master.removeprefix("spark://").split(","):
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+        except (OSError, ValueError, OverflowError) as error:
+            reason = f"{address}: {error}"
+        else:
+            return
+    raise InputError(
+        f"spark.master={master}: no Spark answers there ({reason}); start its master, or use spark.master='local[*]'"
+    )
 
 
 def _cause(error: BaseException) -> str:

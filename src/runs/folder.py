@@ -137,7 +137,7 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
         remedy = (
             "wait until it has ended; if it was killed then, the same command resumes the run"
             if is_resumed
-            else "choose another folder with hydra.run.dir=<folder>"
+            else "wait until it has ended, or choose another folder with hydra.run.dir=<folder>"
         )
         raise InputError(f"{run_dir} holds a run already, which another process is writing; {remedy}") from None
     try:

@@ -6,6 +6,7 @@ order of the raw ids.
 
 import hashlib
 import json
+import mmap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -344,6 +345,8 @@ def _mapped(path: Path, expected_digest: str) -> np.ndarray:
         if digest(path) != expected_digest:
             raise InputError(f"{path} is damaged: it has changed since it was written; load the release again")
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(array.base, mmap.mmap):
+            array.base.madvise(mmap.MADV_RANDOM)  # otherwise each list that is not in memory is read with 30 others
         return array.view(np.ndarray)  # slices of np.memmap are slower
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):

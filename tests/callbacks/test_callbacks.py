@@ -271,7 +271,7 @@ def test_an_export_that_was_killed_continues_and_ends_with_the_same_bytes(
     assert len(list((folders[1] / "lists").glob("part-*.npy"))) == 1
     resumed = export_of(ring, folders[1], index=index)
     with monkeypatch.context() as patch:
-        patch.setattr("src.models.retrieval.approximate._centroids", None)  # the cells are not computed again
+        patch.setattr("src.models.retrieval.approximate._centres", None)  # the cells are not computed again
         resumed.on_test_end(trainer, model)
     assert len(model.searched) == len(set(model.searched)) + 1  # the block that the kill lost
     assert len(list((folders[1] / "lists").glob("part-*.npy"))) > 2

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -288,6 +289,12 @@ def test_what_is_damaged_is_refused_in_a_line(copied: Path, damage: Callable[[Pa
         read_shards(copied).setup()
     assert not (copied / "columns").exists()
     assert not list(copied.glob(".*partial*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
+def test_a_folder_in_which_no_file_can_be_is_refused_and_not_waited_for(copied: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be written into /proc/columns: .*; .*datamodule.cache=<folder>"):
+        read_shards(copied, cache="/proc/columns").setup()
 
 
 def test_a_shard_that_changes_after_its_columns_were_written_is_noticed(shards: Path, tmp_path: Path) -> None:

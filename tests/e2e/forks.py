@@ -14,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import shutil
@@ -24,9 +25,12 @@ import sys
 import tempfile
 import threading
 import traceback
+import weakref
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import src
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = Path(__file__).with_name("fork_client.py")
@@ -79,16 +83,26 @@ _IMPORTED = (
     "mlflow.pyfunc",
     "src.callbacks.pictures",
     "src.tracking.logger",
-    *("train", "compare", "simulate", "abtest"),
+    *("mlflow.store.tracking.sqlalchemy_store", "git", "pyarrow.parquet", "matplotlib.backends.backend_agg", "optuna"),
+    *("train", "compare", "simulate", "abtest", "prepare", "describe"),
     *("pytest", "hypothesis"),
     *("src.callbacks.assembly", "src.comparison.report", "src.abtest.report", "src.simulation.arm_policies"),
 )
-"""In this order: the first says how MLflow is to behave."""
+"""In this order: the first says how MLflow is to behave. MLflow imports its store of sqlite at the first call, which
+takes longer than the rest of a small training."""
+
+
+def _modules_of_verbs() -> list[str]:
+    """Modules that verbs import in their functions; not those of the service, which is never a fork."""
+    modules = (module.name for module in pkgutil.walk_packages(src.__path__, "src."))
+    return [name for name in modules if not name.startswith(("src.serving", "src.room", "src.simulation.environment"))]
 
 
 def _serve(listening: socket.socket) -> None:
-    for name in _IMPORTED:
+    for name in (*_IMPORTED, *_modules_of_verbs()):
         importlib.import_module(name)
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False  # a fork that ends does not take down what this process has; torch has hundreds
     gc.collect()
     gc.freeze()  # a fork shares what is never looked at again
     children: dict[int, tuple[int, socket.socket]] = {}  # by the descriptor of the process, and of its connection
@@ -175,7 +189,7 @@ def _become(asked: dict[str, Any], descriptors: list[int]) -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-_OURS = ("src", "tests", "train", "compare", "simulate", "abtest")
+_OURS = ("src", "tests", "train", "compare", "simulate", "abtest", "prepare", "describe")
 
 
 def _run(first: str, others: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, new_store
 from tests.e2e.forks import CHILDREN_TOO
 from tests.e2e.test_train import command, interrupted
 
@@ -25,6 +25,7 @@ JOBLIB = "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
 def sweep(
     cwd: Path, logs: Path, *words: str, code: int = 0, more_env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
+    new_store(cwd)
     env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
         command("-m", "datamodule=botify", f"datamodule.path={logs}", "hydra.sweep.dir=sweep", *TINY, *words),

@@ -279,6 +279,7 @@ def interrupted(
     cwd: Path, logs: Path, *words: str, times: int = 1, command: Callable[..., list[str]] = command
 ) -> tuple[int, str]:
     """Exit code and output of a training that would never end without Ctrl-C in its third epoch."""
+    new_store(cwd)
     endless = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000"
     running = subprocess.Popen(
         command(*words, "datamodule=botify", f"datamodule.path={logs}", *endless),

@@ -10,8 +10,17 @@ import pytest
 from src.runs.garbage import keep_objects, quick_imports
 
 
+@pytest.fixture(autouse=True, scope="module")
+def frozen_again() -> Iterator[None]:
+    """Leave the objects of libraries out of the search of later tests, as `tests/conftest.py` does."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def thawed() -> Iterator[None]:
+    gc.unfreeze()
     yield
     gc.unfreeze()
 

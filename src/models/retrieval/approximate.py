@@ -1,6 +1,7 @@
 """Approximate search over the whole catalogue by inner product, for catalogues where exact search is too slow.
 
-N tracks in the catalogue, Q queries, U distinct queries, K candidates of a list, V width of a vector, C cells.
+N tracks in the catalogue, Q queries, U distinct queries, K candidates of a list, V width of a vector, C cells in R
+regions.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int32, Int64
+from jaxtyping import Float, Float32, Int, Int32, Int64
 from torch import Tensor
 
 from src.models.retrieval.exact import TIE, Searcher, best_of_groups, exact_search, search_lists
@@ -21,10 +22,18 @@ NUM_SAMPLED = 1000
 MIN_CELLS_PER_PROBE = 8
 """At most one cell in this many is searched, but at least 8 cells."""
 
+LARGEST_CELL = 150
+"""Vectors of a cell, at most, on average. Cells of small catalogues have √N/4."""
 
-SHARE_MOST_PLAYED = 1 / 128
-"""Share of the tracks, the most played ones, that are candidates of every query: where items have biases, they are in
-many lists."""
+NEAR_REGIONS = 8
+"""The nearest cell of a vector is looked for in so many regions."""
+
+SHORTLIST = 16
+"""Cells are chosen among so many times as many, which are nearest to the mean of the queries."""
+
+SHARE_MOST_PLAYED, LARGEST_MOST_PLAYED = 1 / 128, 8192
+"""Share of the tracks, the most played ones, that are candidates of every query, and their largest number: where items
+have biases, they are in many lists."""
 
 
 def approximate_top_k(
@@ -77,11 +86,12 @@ def approximate_lists(
 ) -> ListSearch:
     """Prepare a search for nearly the K best candidates for each of the `query_rows`.
 
-    The candidates are divided into cells (an inverted file). Queries with the same nearest cell are a group and are
-    searched together: only candidates in the cells nearest to the mean of the group are scored, and the most played.
-    The number of cells that are searched grows until the share `recall` of the exact lists is found for a sample of the
-    queries, or until exact search would be as fast. A candidate that ties with the last one of an exact list counts as
-    found. Runs on the CPU.
+    The candidates are divided into cells (an inverted file): by k-means into regions, and each region into cells, so
+    that the nearest cell of a vector is found without a comparison with all of them. Queries with the same nearest cell
+    are a group and are searched together: only candidates in the cells nearest to any of them are scored, and the most
+    played. The number of cells that are searched grows until the share `recall` of the exact lists is found for a
+    sample of the queries, or until exact search would be as fast. A candidate that ties with the last one of an exact
+    list counts as found. Runs on the CPU.
 
     Args:
         queries: query vector of every track.
@@ -158,7 +168,8 @@ class _Cells:
     ) -> None:
         self._candidates, self._k, self._queries, self._division = candidates, k, queries, division
         # candidates are in the order of plays; at least k of them fill the list where the cells hold too few
-        self._most_played = torch.arange(max(k, round(SHARE_MOST_PLAYED * len(candidates))))
+        most_played = min(round(SHARE_MOST_PLAYED * len(candidates)), LARGEST_MOST_PLAYED)
+        self._most_played = torch.arange(max(k, most_played))
         num_cells = len(division.centroids)
         self._in_cell = _members(division.cell_of, num_cells)
         groups = _members(division.group_of, num_cells)
@@ -181,7 +192,7 @@ class _Cells:
         of_sample = [(nth, part[torch.isin(part, sample)]) for nth, part in enumerate(self._blocks)]
         of_sample = [(nth, part) for nth, part in of_sample if len(part)]
         sampled = queries[torch.cat([part for _, part in of_sample])]
-        exact = exact_search(candidates, self._k, sampled, block=64)
+        exact = exact_search(candidates, self._k, sampled, block=max(1, min(64, 2**27 // len(candidates))))
         last = torch.cat([exact.block(nth)[1][:, -1:] for nth in range(exact.num_blocks)])
         thresholds = (last - TIE * last.abs().clamp(min=10**SCORE_DECIMALS)).split([len(part) for _, part in of_sample])
         num_probes, most = min(8, num_cells), max(8, num_cells // MIN_CELLS_PER_PROBE)
@@ -198,7 +209,10 @@ class _Cells:
 
     def _best(self, nth: int, which: Tensor, num_probes: int) -> tuple[Tensor, Tensor]:
         """The best candidates of some queries of block `nth`."""
-        k, near = self._k, (self._division.centroids @ self._means[nth]).topk(num_probes).indices
+        k, centroids = self._k, self._division.centroids
+        near = (centroids @ self._means[nth]).topk(min(SHORTLIST * num_probes, len(centroids))).indices
+        of_any = (self._queries[self._blocks[nth]] @ centroids[near].T).amax(0)
+        near = near[of_any.topk(num_probes).indices]
         places = torch.cat([self._most_played, *(self._in_cell[cell] for cell in near.tolist())]).unique()
         group = min(32, max(1, len(places) // k))
         scores = torch.full((len(which), -(-len(places) // group) * group), -torch.inf)
@@ -207,27 +221,52 @@ class _Cells:
         return values, places[found]
 
 
-def _members(cell_of: Int32[Tensor, "N"], num_cells: int) -> tuple[Tensor, ...]:
+def _members(cell_of: Int[Tensor, "N"], num_cells: int) -> tuple[Tensor, ...]:
     """The places in each cell, ascending."""
     sizes = torch.bincount(cell_of, minlength=num_cells).tolist()
     return tuple(torch.split(cell_of.argsort(stable=True), sizes))
 
 
 def _divide(candidates: Float[Tensor, "N V"], queries: Float[Tensor, "U V"]) -> _Division:
-    centroids = _centroids(candidates)
-    return _Division(centroids, _nearest(candidates, centroids), _nearest(queries, centroids))
+    size = min(len(candidates) ** 0.5 / 4, LARGEST_CELL)
+    regions = _centres(candidates, round((len(candidates) / size) ** 0.5))
+    nearest = torch.cat([(part @ regions.T).argmax(1) for part in candidates.split(4096)])
+    members = _members(nearest, len(regions))
+    cells = [_centres(candidates[own], round(len(own) / size)) for own in members if len(own)]
+    regions = regions[[len(own) > 0 for own in members]]
+    return _Division(
+        torch.cat(cells), _nearest_cells(candidates, regions, cells), _nearest_cells(queries, regions, cells)
+    )
 
 
-def _centroids(vectors: Float[Tensor, "N V"]) -> Float[Tensor, "C V"]:
-    """Centres of cells of about √N/4 vectors. Spherical: otherwise long vectors attract all others into their cells."""
+def _centres(vectors: Float[Tensor, "n V"], num: int) -> Float[Tensor, "c V"]:
+    """The centres of `num` parts of some vectors. Spherical: otherwise long vectors attract all others."""
     import faiss
 
-    num_cells = min(round(4 * len(vectors) ** 0.5), len(vectors))
     settings = {"niter": 10, "min_points_per_centroid": 1, "max_points_per_centroid": 64, "spherical": True}
-    clustering = faiss.Kmeans(vectors.shape[1], num_cells, **settings)
+    clustering = faiss.Kmeans(vectors.shape[1], max(1, min(num, len(vectors))), **settings)
     clustering.train(vectors.numpy())
     return torch.from_numpy(clustering.centroids)
 
 
-def _nearest(vectors: Float[Tensor, "N V"], centroids: Float[Tensor, "C V"]) -> Int32[Tensor, "N"]:
-    return torch.cat([(part @ centroids.T).argmax(1).int() for part in vectors.split(4096)])
+def _nearest_cells(
+    vectors: Float[Tensor, "U V"], regions: Float[Tensor, "R V"], cells: list[Tensor]
+) -> Int32[Tensor, "U"]:
+    """The nearest cell of each vector among those of its nearest regions.
+
+    Args:
+        vectors: the vectors.
+        regions: centres of the regions.
+        cells: centres of the cells of each region.
+    """
+    starts, nearest = np.cumsum([0, *map(len, cells)]), torch.zeros(len(vectors), dtype=torch.int32)
+    for part, found in zip(vectors.split(2**20), nearest.split(2**20), strict=True):
+        best = torch.full((len(part),), -torch.inf)
+        near = torch.cat([(few @ regions.T).topk(min(NEAR_REGIONS, len(regions))).indices for few in part.split(4096)])
+        for start, centres, places in zip(starts, cells, _members(near.flatten(), len(regions)), strict=False):
+            which = places // near.shape[1]
+            scores, nth = (part[which] @ centres.T).max(1)
+            better = scores > best[which]
+            best[which[better]] = scores[better]
+            found[which[better]] = int(start) + nth[better].int()
+    return nearest

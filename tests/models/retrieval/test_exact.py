@@ -13,7 +13,7 @@ from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieva
 
 from src.errors import InputError
 from src.evaluation import ranking
-from src.models.retrieval.approximate import approximate_top_k
+from src.models.retrieval.approximate import approximate_lists, approximate_top_k
 from src.models.retrieval.exact import mean_ranks, top_k
 
 
@@ -139,6 +139,28 @@ def test_an_approximate_search_stops_before_it_costs_more_than_exact_search() ->
     assert 0.1 < recall < 0.9
     found = np.mean([len(np.intersect1d(ours, best)) / 20 for ours, best in zip(rows, exact, strict=True)])
     assert found == pytest.approx(recall, abs=0.03)
+
+
+def test_where_vectors_have_clusters_few_cells_are_searched() -> None:
+    torch.manual_seed(3)
+    table = torch.randn(200, 32)[torch.randint(200, (20_000,))] + 0.5 * torch.randn(20_000, 32)
+    table = torch.nn.functional.normalize(table)
+    search = approximate_lists(
+        queries=table,
+        items=table,
+        query_rows=torch.arange(20_000),
+        k=20,
+        plays=np.ones(20_000, np.int64),
+        recall=0.95,
+        plan=None,
+    )
+    assert search.plan is not None
+    assert search.recall is not None
+    assert search.recall > 0.95
+    assert int(search.plan["num_probes"]) == 8
+    members = np.bincount(search.plan["cell_of"])
+    assert members.sum() == 20_000
+    assert members.max() < 4 * 20_000 / len(search.plan["centroids"])  # no cell swallows the others
 
 
 def test_float_noise_does_not_break_a_tie() -> None:
