@@ -165,7 +165,7 @@ MODELS: Mapping[str, Model] = {
         of_data=_LINEAR,
     ),
     "SASRec": Model(kind="rectools", space=_ATTENTION, is_random=True),
-    "GRU4Rec, whole sessions": Model(kind="recbole", space=_RECURRENT, is_random=True),
+    "GRU4Rec": Model(kind="recbole", space=_RECURRENT, is_random=True),
     "convex, default": Model(
         kind="head", words=("model=convex", "context=session"), of_data=_RANKS_SESSION, is_ours=True, is_random=True
     ),
