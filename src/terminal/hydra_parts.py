@@ -4,8 +4,6 @@
 """
 
 import os
-import re
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,16 +51,14 @@ def share_config_store() -> None:
 def take_mode_from_words() -> None:
     """Save each start a quarter of its time: Hydra composes the config twice, first only to read `hydra.mode`.
 
-    No file of `conf/` sets it: `-m` asks for several runs. Where a word may set it, such as one that names a folder of
-    other configs, Hydra composes twice as usual.
+    No file of `conf/` sets it: `-m` asks for several runs. Where a word sets it, Hydra composes twice as usual.
     """
     type.__setattr__(Hydra, "get_mode", _get_mode)
 
 
 _COMPOSE_MODE = Hydra.get_mode
-_OTHER_CONFIGS = re.compile(r"--config-(path|dir|name)|-c[pdn]|hydra\.searchpath")
 
 
 def _get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
-    may_set = any("hydra.mode" in word for word in overrides) or any(map(_OTHER_CONFIGS.match, sys.argv[1:]))
-    return _COMPOSE_MODE(self, config_name, overrides) if may_set else None
+    is_set = any("hydra.mode" in word for word in overrides)
+    return _COMPOSE_MODE(self, config_name, overrides) if is_set else None
