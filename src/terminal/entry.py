@@ -70,7 +70,6 @@ def verb(
                 sys.argv = [sys.argv[0], *_shown_as_used(rewrite(sys.argv[1:]))]
                 hydra_parts.register(sweepers, full_errors=wants_traceback)
                 hydra_parts.share_config_store()
-                hydra_parts.take_mode_from_words()
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
             except (KeyboardInterrupt, SystemExit) as stopped:
                 if not is_interrupt(stopped):

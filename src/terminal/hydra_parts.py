@@ -5,9 +5,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
-from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
@@ -46,19 +44,3 @@ def share_config_store() -> None:
     """
     store = ConfigStore.instance()
     vars(store)["__deepcopy__"] = lambda _: store
-
-
-def take_mode_from_words() -> None:
-    """Save each start a quarter of its time: Hydra composes the config twice, first only to read `hydra.mode`.
-
-    No file of `conf/` sets it: `-m` asks for several runs. Where a word sets it, Hydra composes twice as usual.
-    """
-    type.__setattr__(Hydra, "get_mode", _get_mode)
-
-
-_COMPOSE_MODE = Hydra.get_mode
-
-
-def _get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
-    is_set = any("hydra.mode" in word for word in overrides)
-    return _COMPOSE_MODE(self, config_name, overrides) if is_set else None

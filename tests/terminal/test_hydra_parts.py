@@ -1,17 +1,13 @@
 """What an upgrade of Hydra may take away: each failure says in plain words what is gone."""
 
 import copy
-import sys
 from typing import Any
 
 import hydra
 import pytest
-import yaml
 from hydra import compose, initialize_config_dir
-from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from omegaconf import DictConfig
 
 from src.sweeps.jobs import Sweep
 from src.sweeps.search import Search
@@ -65,34 +61,3 @@ def test_an_error_is_handed_over_and_not_printed() -> None:
 def test_the_command_line_may_be_rewritten() -> None:
     done = run("compare.py", "experiment=A", "filter=params.seed = '1'", "--cfg", "job")
     assert "experiment_name: A" in done.stdout, gone("to read sys.argv when the verb is called")
-
-
-@pytest.mark.parametrize(
-    ("words", "called"), [((), "run"), (("-m",), "multirun"), (("hydra.mode=MULTIRUN",), "multirun")]
-)
-def test_the_config_is_composed_for_the_mode_only_where_a_word_sets_it(
-    words: tuple[str, ...], called: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[str] = []
-    composing = Hydra.compose_config
-
-    def compose_config(*args: Any, **settings: Any) -> DictConfig:
-        calls.append("compose")
-        return composing(*args, **settings)
-
-    monkeypatch.setattr(Hydra, "get_mode", Hydra.get_mode)
-    monkeypatch.setattr(Hydra, "compose_config", compose_config)
-    for name in ("run", "multirun"):
-        monkeypatch.setattr(Hydra, name, lambda *_, name=name, **__: calls.append(name))
-    monkeypatch.setattr(sys, "argv", ["compare.py", *words])
-    hydra_parts.take_mode_from_words()
-    hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="compare")(calls.append)()
-    expected = ["compose", called] if "hydra.mode=MULTIRUN" in words else [called]
-    assert calls == expected, gone("to ask Hydra.get_mode whether there are several runs")
-
-
-def test_no_file_decides_whether_there_are_several_runs() -> None:
-    for path in (ROOT / "conf").rglob("*.yaml"):
-        config = yaml.safe_load(path.read_text()) or {}
-        of_hydra = config if path.parent == ROOT / "conf" / "hydra" else config.get("hydra") or {}
-        assert "mode" not in of_hydra, f"{path}: see src/terminal/hydra_parts.py"
