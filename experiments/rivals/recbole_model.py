@@ -1,7 +1,7 @@
 """GRU4Rec of RecBole, trained in a Python of its own; `fitting.py` starts it with a folder.
 
 RecBole trains on every beginning of a session by itself, padded to one length. The network reads a session in one
-direction, therefore the same loss comes from whole sessions, many times as fast: here is the network of the library
+direction, therefore the same loss comes from whole sessions, several times as fast: here is the network of the library
 with such a training. It imports nothing of `src/`, which needs another version of pandas.
 """
 
@@ -27,31 +27,30 @@ DEFAULTS = {"dim": 128, "hidden": 128, "layers": 1, "dropout": 0.3, "lr": 0.003,
 which it is trained in few epochs."""
 
 
-class AllPlaces(GRU4Rec):
-    """The network of the library, which gives the vector after each track and not after the last alone."""
-
-    def forward(self, sessions: PackedSequence) -> Tensor:
-        """The vectors, in the order of the packed tracks."""
-        vectors = self.emb_dropout(self.item_embedding(sessions.data))
-        states, _ = self.gru_layers(sessions._replace(data=vectors))
-        return self.dense(states.data)
-
-    @torch.inference_mode()
-    def after_last(self, sessions: list[Tensor]) -> np.ndarray:
-        """The vector after the last track of each session."""
-        packed = pack_sequence(sessions, enforce_sorted=False)
-        _, last = self.gru_layers(packed._replace(data=self.item_embedding(packed.data)))
-        return self.dense(last[-1]).numpy()
+def after_each(model: Any, sessions: PackedSequence) -> Tensor:
+    """The vector after each track, in the order of the packed tracks; the library gives that after the last alone."""
+    vectors = model.emb_dropout(model.item_embedding(sessions.data))
+    states, _ = model.gru_layers(sessions._replace(data=vectors))
+    found: Tensor = model.dense(states.data)
+    return found
 
 
-def encode(model: AllPlaces, task: Task, part: str, inner: np.ndarray) -> np.ndarray:
+@torch.inference_mode()
+def after_last(model: Any, sessions: list[Tensor]) -> np.ndarray:
+    """The vector after the last track of each session."""
+    packed = pack_sequence(sessions, enforce_sorted=False)
+    _, last = model.gru_layers(packed._replace(data=model.item_embedding(packed.data)))
+    return np.asarray(model.dense(last[-1]))
+
+
+def encode(model: Any, task: Task, part: str, inner: np.ndarray) -> np.ndarray:
     """Vectors of the sessions so far; 0 where the model knows none of their tracks."""
     newest_first = torch.from_numpy(task.padded(part, inner))
     length = (newest_first > 0).sum(1)
     sessions = [tracks[:num].flip(0) for tracks, num in zip(newest_first, length.clamp(min=1).tolist(), strict=True)]
     model.eval()
     starts = range(0, len(sessions), QUERIES_AT_ONCE)
-    encoded = np.concatenate([model.after_last(sessions[start : start + QUERIES_AT_ONCE]) for start in starts])
+    encoded = np.concatenate([after_last(model, sessions[start : start + QUERIES_AT_ONCE]) for start in starts])
     encoded[length == 0] = 0
     return encoded
 
@@ -79,14 +78,14 @@ def main() -> None:
         "use_gpu": False,
     }
     config = Config(model="GRU4Rec", dataset="sessions", config_dict=config_dict)
-    model = AllPlaces(config, SimpleNamespace(num=lambda _: 1 + len(rows)))
+    model = GRU4Rec(config, SimpleNamespace(num=lambda _: 1 + len(rows)))
     optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"])
     for _ in range(MAX_EPOCHS):
         model.train()
         for nth in np.array_split(rng.permutation(len(sessions)), num_batches):
             before = pack_sequence([sessions[own][:-1] for own in nth], enforce_sorted=False)
             following = pack_sequence([sessions[own][1:] for own in nth], enforce_sorted=False)
-            loss = model.loss_fct(model(before) @ model.item_embedding.weight.T, following.data)
+            loss = model.loss_fct(after_each(model, before) @ model.item_embedding.weight.T, following.data)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -101,8 +101,9 @@ def _modules_of_verbs() -> list[str]:
 def _serve(listening: socket.socket) -> None:
     for name in (*_IMPORTED, *_modules_of_verbs()):
         importlib.import_module(name)
-    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
-        finalizer.atexit = False  # a fork that ends does not take down what this process has; torch has hundreds
+    # A fork that ends does not take down what this process has; torch has hundreds of finalizers, and no other list.
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # private, see above
+        finalizer.atexit = False
     gc.collect()
     gc.freeze()  # a fork shares what is never looked at again
     children: dict[int, tuple[int, socket.socket]] = {}  # by the descriptor of the process, and of its connection
