@@ -26,7 +26,7 @@ from src.runs.atomic import write_whole
 from src.terminal.markdown import table
 
 HERE = Path(__file__).parent
-TRACKS, EVENTS = (10**6, 10**7, 10**8, 10**9), (10**6, 10**7, 10**8, 10**9, 10**10)
+TRACKS, EVENTS = (10**5, 10**6, 10**7, 10**8, 10**9), (10**6, 10**7, 10**8, 10**9, 10**10)
 WIDTHS = (64, 128)
 ARTISTS = 0.25
 """Artists for each track, as in the measured catalogues."""
@@ -41,6 +41,9 @@ STEPS = ("prepare", "search", "write")
 """Of an export, in `lists.csv`."""
 LEAST_CELLS = 8
 """Cells that are searched for a query, at least (`models/retrieval/approximate.py`); at most an eighth of them is."""
+
+EXACT = 200_000
+"""Tracks up to which the search is exact (`callbacks.export.approximate_above`)."""
 
 Point = tuple[float, float]
 
@@ -100,6 +103,7 @@ def measured() -> dict[str, list[Point]]:
         "training, D = 64": curve("training, convex", "peak_mb", 1e6),
         "reading": curve("events to pairs", "peak_mb", 1e6),
         "pair, s": curve("training, convex", "us", 1e-6),
+        "exact lists, s": [(n, n * us * 1e-6) for n, us in curve("exact lists", "us", 1.0)],
         "epoch": [(n, n * us * 1e-6) for n, us in curve("training, convex, pairs", "us", 1.0)],
         "export": [(float(row["tracks"]), 1e9 * float(row["GB"])) for row in lists],
         **{f"{step}, s": [(float(row["tracks"]), float(row[step])) for row in lists] for step in STEPS},
@@ -134,9 +138,12 @@ def looked_at(num_tracks: float, *, most: bool) -> float:
 def export_s(found: dict[str, list[Point]], num_tracks: float, *, most: bool) -> float:
     """CPU time of an export, from the largest size that was measured, where few cells were searched.
 
-    Preparing compares each track with the centres of the √C regions of C cells and with the cells of eight of them, a
-    search looks at the candidates of each track, and writing is linear.
+    Up to `EXACT` tracks it is that of exact lists. Above, preparing compares each track with the centres of the √C
+    regions of C cells and with the cells of eight of them, a search looks at the candidates of each track, and writing
+    is linear.
     """
+    if num_tracks <= EXACT:
+        return power([point for point in found["exact lists, s"] if point[0] <= EXACT])(num_tracks)
     (size, prepare), (_, search), (_, write) = (max(found[f"{step}, s"]) for step in STEPS)
     growth = num_tracks / size
     per_track = math.sqrt(num_cells(num_tracks) / num_cells(size))

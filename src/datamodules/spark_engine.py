@@ -174,7 +174,7 @@ def _refuse_nobody(master: str) -> None:
     for address in master.removeprefix("spark://").split(","):
         host, _, port = address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
         except (OSError, ValueError, OverflowError) as error:
             reason = f"{address}: {error}"
         else:
