@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pandas as pd
 import pytest
 
 from src.catalog import Catalog
-from src.catalog_files import read_catalog
+from src.catalog_files import read_catalog, write_lines
 from src.errors import InputError
 from tests.conftest import make_catalog
 
@@ -14,6 +15,17 @@ def test_rows_and_ids_convert_to_each_other() -> None:
     catalog = make_catalog([0, 1, 0])
     assert catalog.rows_of(np.array([102, 100, 7])).tolist() == [2, 0, -1]
     assert catalog.track_ids[catalog.rows_of(catalog.track_ids)].tolist() == [100, 101, 102]
+
+
+def test_lines_are_written_one_by_one(tmp_path: Path) -> None:
+    """All lines of ten million tracks are more than a gigabyte."""
+    records = ({"title": "a" * 10_000} for _ in range(500))
+    tracemalloc.start()
+    write_lines(tmp_path / "tracks.json", records)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "tracks.json").stat().st_size > 5_000_000
+    assert peak < 1_000_000
 
 
 def test_tracks_of_one_artist_share_its_row() -> None:

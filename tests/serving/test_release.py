@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +101,17 @@ def test_what_is_written_is_read_back(drawn: dict[str, Any], num_at_once: int) -
                     assert [entry["score"] for entry in entries] == recommendations.scores[old][kept].tolist()
                 else:
                     assert not any("score" in entry for entry in entries)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
+def test_a_list_that_is_not_in_memory_is_read_alone(tmp_path: Path) -> None:
+    lists = {"C": lists_of([[1], [0]])}
+    release = make_release(tmp_path, catalog=make_catalog([0, 0]), arms={"C": arm()}, lists=lists)
+    areas = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    mapped = [area for area in areas if str(tmp_path) in area and "lists_" in area]
+    assert len(mapped) == 1
+    assert re.search(r"^VmFlags:.*\brr\b", mapped[0], re.MULTILINE)  # its pages are read one by one
+    assert release.lists["C"].tolist() == [[1], [0]]
 
 
 def test_an_unknown_track_has_no_row(tmp_path: Path) -> None:

@@ -141,15 +141,19 @@ def test_an_approximate_search_stops_before_it_costs_more_than_exact_search() ->
     assert found == pytest.approx(recall, abs=0.03)
 
 
-def test_where_vectors_have_clusters_few_cells_are_searched() -> None:
+@pytest.mark.parametrize(("num_clusters", "spread", "k", "num_probes"), [(200, 0.5, 20, 8), (2500, 0.3, 5, 16)])
+def test_where_vectors_have_clusters_few_cells_are_searched(
+    num_clusters: int, spread: float, k: int, num_probes: int
+) -> None:
+    """With 2,500 clusters in 567 cells, the mean of a cell is near none of them, and would lead to 64 cells."""
     torch.manual_seed(3)
-    table = torch.randn(200, 32)[torch.randint(200, (20_000,))] + 0.5 * torch.randn(20_000, 32)
+    table = torch.randn(num_clusters, 32)[torch.randint(num_clusters, (20_000,))] + spread * torch.randn(20_000, 32)
     table = torch.nn.functional.normalize(table)
     search = approximate_lists(
         queries=table,
         items=table,
         query_rows=torch.arange(20_000),
-        k=20,
+        k=k,
         plays=np.ones(20_000, np.int64),
         recall=0.95,
         plan=None,
@@ -157,7 +161,7 @@ def test_where_vectors_have_clusters_few_cells_are_searched() -> None:
     assert search.plan is not None
     assert search.recall is not None
     assert search.recall > 0.95
-    assert int(search.plan["num_probes"]) == 8
+    assert int(search.plan["num_probes"]) == num_probes
     members = np.bincount(search.plan["cell_of"])
     assert members.sum() == 20_000
     assert members.max() < 4 * 20_000 / len(search.plan["centroids"])  # no cell swallows the others
