@@ -37,6 +37,8 @@ QUIET = (
 )  # fmt: skip
 """Leaves out what the study does not read."""
 ALL_QUERIES = 10**9
+MAX_EPOCHS = 40
+"""Of networks in a Python of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,9 @@ def composed(words: Sequence[str], run_dir: Path) -> Any:
         return compose("train", overrides=[*words, f"run_dir={run_dir}"])
 
 
-def fit(data: str, model: Model, settings: Sequence[str], *, seed: int, tests: bool) -> Fitted:
+def fit(
+    data: str, model: Model, settings: Sequence[str], *, seed: int, tests: bool, epochs: int = MAX_EPOCHS
+) -> Fitted:
     """Fit a model and rank the queries.
 
     Args:
@@ -84,6 +88,7 @@ def fit(data: str, model: Model, settings: Sequence[str], *, seed: int, tests: b
         settings: its settings, `name=value`.
         seed: of the run.
         tests: whether the test queries are ranked too.
+        epochs: after which the training of a network in a Python of its own ends, if not before.
 
     Returns:
         The metrics, and the ranks of the test queries.
@@ -93,7 +98,7 @@ def fit(data: str, model: Model, settings: Sequence[str], *, seed: int, tests: b
         return _count([*words, *settings, f"seed={seed}"], data, tests=tests)
     if model.kind == "head":
         return _train([*words, *settings, f"seed={seed}"], data, tests=tests)
-    return _sequence(model.kind, data, settings, seed=seed, tests=tests)
+    return _sequence(model.kind, data, settings, seed=seed, tests=tests, epochs=epochs)
 
 
 def _count(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
@@ -128,24 +133,28 @@ def _train(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
     return Fitted(val=val, ranks=ranks, fit_s=metrics["fit_seconds"], query_ms=float("nan"))
 
 
-def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, tests: bool) -> Fitted:
+def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, tests: bool, epochs: int) -> Fitted:
     """Train a model of another library on our sessions in its own Python, and rank our queries by its vectors.
 
-    The vectors are kept: the final run with the seed of the chosen trial need not train again.
+    The vectors are kept while they may be needed: the final run with the seed of the chosen trial need not train again.
     """
     datamodule, queries = the_data(data)
     listens = datamodule.vocabulary.listens
     played = listens.where(~(listens.played_ratio < np.float32(0.5)))
-    arrays: dict[str, Any] = {"session": played.session, "track": played.track}
+    artists = datamodule.vocabulary.catalog.artist_of
+    arrays: dict[str, Any] = {"session": played.session, "track": played.track, "artist": artists}
     for part in ("val", "test"):
         histories = datamodule.histories(queries[part])
         arrays[f"history_{part}"] = histories.newest(int(histories.length.max()))[0]
         arrays[f"previous_{part}"], arrays[f"following_{part}"] = histories.previous, queries[part].following
-    kept = OUTPUTS / "vectors" / f"{'_'.join([data, library, *settings, f'seed={seed}'])}.npz"
+    kept = OUTPUTS / "vectors" / f"{'_'.join([data, library, *settings, f'epochs={epochs}', f'seed={seed}'])}.npz"
     if not kept.exists():
-        _keep_vectors(kept, library, arrays, {**dict(setting.split("=") for setting in settings), "seed": seed})
+        own = dict(setting.split("=") for setting in settings)
+        _keep_vectors(kept, library, arrays, {**own, "seed": seed, "max_epochs": epochs})
     with np.load(kept) as file:
         vectors = dict(file)
+    if epochs < MAX_EPOCHS:
+        kept.unlink()
     started = time.perf_counter()
     ranks = {
         part: ranks_by_vectors(

@@ -12,9 +12,48 @@ from typing import Any
 import numpy as np
 import torch
 
-MAX_EPOCHS, PATIENCE = 30, 3
-"""Training ends after so many epochs, or when the best epoch is so many epochs ago."""
+PATIENCE = 3
+"""Training ends when the best epoch is so many epochs ago."""
 QUERIES_AT_ONCE = 512
+SCORES_AT_ONCE = 256
+"""Lines of scores that are computed at once in training."""
+
+
+class _Softmax(torch.autograd.Function):
+    """Cross-entropy of all tracks, whose gradient is computed at once, while the scores are in the cache."""
+
+    @staticmethod
+    def forward(context: Any, queries: torch.Tensor, tracks: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+        of_queries, of_tracks = torch.empty_like(queries), torch.zeros_like(tracks)
+        total = queries.new_zeros(())
+        for start in range(0, len(queries), SCORES_AT_ONCE):
+            part = slice(start, start + SCORES_AT_ONCE)
+            scores, target = queries[part] @ tracks.T, following[part, None]
+            scale = scores.logsumexp(1, keepdim=True)
+            total += (scale - scores.gather(1, target)).sum()
+            gradient = scores.sub_(scale).exp_()
+            gradient.scatter_add_(1, target, -torch.ones_like(target, dtype=gradient.dtype))
+            torch.mm(gradient, tracks, out=of_queries[part])
+            of_tracks.addmm_(gradient.T, queries[part])
+        context.save_for_backward(of_queries / len(queries), of_tracks / len(queries))
+        return total / len(queries)
+
+    @staticmethod
+    def backward(context: Any, factor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        of_queries, of_tracks = context.saved_tensors
+        return factor * of_queries, factor * of_tracks, None
+
+
+def softmax_loss(queries: torch.Tensor, tracks: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+    """What `cross_entropy(queries @ tracks.T, following)` is, in two thirds of the time.
+
+    Args:
+        queries: shape (Q, V).
+        tracks: shape (M, V).
+        following: number of the track that follows each, shape (Q,).
+    """
+    found: torch.Tensor = _Softmax.apply(queries, tracks, following)
+    return found
 
 
 class Task:
@@ -30,7 +69,7 @@ class Task:
         with np.load(self.folder / "sessions.npz") as file:
             self.given: dict[str, np.ndarray] = dict(file)
         own = json.loads((self.folder / "settings.json").read_text(encoding="utf-8"))
-        self.seed = int(own.pop("seed"))
+        self.seed, self.max_epochs = int(own.pop("seed")), int(own.pop("max_epochs"))
         self.settings = {name: type(value)(own.get(name, value)) for name, value in defaults.items()}
         self.parts = [name.removeprefix("history_") for name in self.given if name.startswith("history_")]
         self.best, self.epoch_of_best, self.epoch = -1.0, 0, 0
@@ -55,7 +94,7 @@ class Task:
             self.best, self.epoch_of_best = value, self.epoch
             self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         self._paused += time.process_time() - started
-        return self.epoch - self.epoch_of_best >= PATIENCE or self.epoch >= MAX_EPOCHS
+        return self.epoch - self.epoch_of_best >= PATIENCE or self.epoch >= self.max_epochs
 
     def _ndcg(self, queries: np.ndarray, item_rows: np.ndarray, items: np.ndarray) -> float:
         """ndcg@10 of the validation queries; tracks that were heard are no candidates."""

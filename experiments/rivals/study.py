@@ -2,8 +2,9 @@
 
 Each model is tuned with the same number of trials on validation ndcg@10. The first trial has the settings of `conf/`,
 the others are drawn at random from `spaces.py`. The chosen settings are trained with several seeds, where something is
-random, and the test queries are ranked once. Every trial and every final run is a *piece*: one line of `pieces.csv`.
-A stopped study continues with the pieces that the file does not have.
+random, and the test queries are ranked once. Networks of other libraries take long, therefore each of their trials has few epochs
+first (`short`), and only the best of these are trained to the end. Every trial and every final run is a *piece*: one
+line of `pieces.csv`. A stopped study continues with the pieces that the file does not have.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.rivals import tables
-from experiments.rivals.fitting import OUTPUTS, fit
+from experiments.rivals.fitting import MAX_EPOCHS, OUTPUTS, fit
 from experiments.rivals.spaces import DATA, MODELS, settings_of
 from src.runs.atomic import write_whole
 from src.runs.provenance import git_state
@@ -31,7 +32,9 @@ from src.terminal.quiet import silence_libraries
 HERE = Path(__file__).parent
 PIECES = HERE / "pieces.csv"
 COLUMNS = ("data", "model", "part", "number", "val_ndcg_at_10", "fit_s", "query_ms", "settings", "commit")
-FINAL, TRIAL = "final", "trial"
+FINAL, TRIAL, SHORT = "final", "trial", "short"
+SHORT_EPOCHS, LONG_TRIALS = 3, 3
+"""Epochs of a short trial, and how many of them are trained to the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class Piece:
     Args:
         data: name of the data.
         model: name of the model.
-        part: `trial` or `final`.
+        part: `short`, `trial` or `final`.
         number: of the trial, or the seed.
     """
 
@@ -91,28 +94,42 @@ def missing(data: str, model: str, *, trials: int, hours: float, seeds: int) -> 
     trial starts when those of the model have taken `hours` together.
     """
     num_trials = trials if MODELS[model].space else 1
-    for part, numbers in (
-        (TRIAL, range(num_trials)),
-        (FINAL, range(1, 1 + (seeds if MODELS[model].is_random else 1))),
-    ):
-        for number in numbers:
-            piece = Piece(data=data, model=model, part=part, number=number)
-            line = known().get(piece.key)
-            if line is None and part == TRIAL and _hours(data, model) >= hours:
-                continue
-            if line is None or (part == FINAL and _is_stale(piece, line)):
-                yield piece
+    yield from _missing_trials(data, model, SHORT if MODELS[model].is_network else TRIAL, range(num_trials), hours)
+    if MODELS[model].is_network:
+        shorts = sorted(of_part(data, model, SHORT), key=_value, reverse=True)
+        best = [int(line["number"]) for line in shorts[:LONG_TRIALS]]
+        yield from _missing_trials(data, model, TRIAL, best, hours)
+    for seed in range(1, 1 + (seeds if MODELS[model].is_random else 1)):
+        piece = Piece(data=data, model=model, part=FINAL, number=seed)
+        line = known().get(piece.key)
+        if line is None or _is_stale(piece, line):
+            yield piece
+
+
+def _missing_trials(data: str, model: str, part: str, numbers: Iterable[int], hours: float) -> Iterator[Piece]:
+    for number in numbers:
+        piece = Piece(data=data, model=model, part=part, number=number)
+        if piece.key not in known() and _hours(data, model) < hours:
+            yield piece
+
+
+def of_part(data: str, model: str, part: str) -> list[dict[str, str]]:
+    """The lines of the pieces of one part of a model."""
+    return [line for key, line in known().items() if key[:3] == (data, model, part)]
 
 
 def _hours(data: str, model: str) -> float:
-    return sum(float(line["fit_s"] or 0) for key, line in known().items() if key[:3] == (data, model, TRIAL)) / 3600
+    trials = of_part(data, model, SHORT) + of_part(data, model, TRIAL)
+    return sum(float(line["fit_s"] or 0) for line in trials) / 3600
+
+
+def _value(line: dict[str, str]) -> float:
+    return float(line["val_ndcg_at_10"])
 
 
 def chosen(data: str, model: str) -> tuple[str, ...]:
-    """The settings with the best validation metric among the trials of a model."""
-    trials = [line for key, line in known().items() if key[:3] == (data, model, TRIAL)]
-    best = max(trials, key=lambda line: float(line["val_ndcg_at_10"]))
-    return tuple(best["settings"].split())
+    """The settings with the best validation metric among the trials of a model that were trained to the end."""
+    return tuple(max(of_part(data, model, TRIAL), key=_value)["settings"].split())
 
 
 def _is_stale(piece: Piece, line: dict[str, str]) -> bool:
@@ -126,7 +143,9 @@ def run(piece: Piece) -> None:
     is_final = piece.part == FINAL
     settings = chosen(piece.data, piece.model) if is_final else settings_of(piece.data, piece.model, piece.number)
     model = MODELS[piece.model]
-    fitted = fit(piece.data, model, settings, seed=piece.number if is_final else 1, tests=is_final)
+    seed = piece.number if is_final else 1
+    epochs = SHORT_EPOCHS if piece.part == SHORT else MAX_EPOCHS
+    fitted = fit(piece.data, model, settings, seed=seed, tests=is_final, epochs=epochs)
     if fitted.ranks is not None:
         piece.ranks_path.parent.mkdir(parents=True, exist_ok=True)
         ranks = fitted.ranks

@@ -57,15 +57,18 @@ def results(data: str, lines: Lines, ranks: Path) -> dict[str, Result]:
     found = {}
     for model in MODELS:
         runs = {key[3]: line for key, line in lines.items() if key[:3] == (data, model, "final")}
-        trials = [float(line["val_ndcg_at_10"]) for key, line in lines.items() if key[:3] == (data, model, "trial")]
+        trials = {
+            key[3]: float(line["val_ndcg_at_10"]) for key, line in lines.items() if key[:3] == (data, model, "trial")
+        }
+        short = {key[3] for key in lines if key[:3] == (data, model, "short")}
         name = f"{data}_{model}".replace(", ", "-").replace(" ", "-")
         paths = [ranks / f"{name}_{number}.npy" for number in runs]
         if not runs or not all(path.exists() for path in paths):
             continue
         of_runs = np.stack([np.load(path) for path in paths])
         found[model] = Result(
-            val=max(trials),
-            trials=len(trials),
+            val=max(trials.values()),
+            trials=len(trials.keys() | short),
             values={metric: np.stack([of(run, 10) for run in of_runs]) for metric, of in METRICS.items()},
             fit_s=float(np.mean([float(line["fit_s"]) for line in runs.values()])),
             query_ms=float(np.mean([float(line["query_ms"]) for line in runs.values()])),
