@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.rivals.sequence_parts import QUERIES_AT_ONCE, Task, softmax_loss
+from experiments.rivals.sequence_parts import QUERIES_AT_ONCE, Task, cut, softmax_loss
 
 DEFAULTS = {
     "dim": 128, "hidden": 128, "layers": 1, "dropout": 0.3, "lr": 0.003, "batch": 512, "max_length": 50, "artist": 0,
@@ -100,11 +100,6 @@ class Network(torch.nn.Module):
         encoded = np.concatenate([self.after_last(sessions[start : start + QUERIES_AT_ONCE]) for start in starts])
         encoded[length == 0] = 0
         return encoded
-
-
-def cut(session: Tensor, length: int) -> list[Tensor]:
-    """Pieces of a session in which at most `length` tracks follow one; the last track of a piece begins the next."""
-    return [session[start : start + length + 1] for start in range(0, len(session) - 1, length)]
 
 
 def main() -> None:

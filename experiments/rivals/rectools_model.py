@@ -20,8 +20,8 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel
-from rectools.models.rank import Distance
 from rectools.models.nn.transformers.lightning import TransformerLightningModule
+from rectools.models.rank import Distance
 from torch import Tensor
 from torch.nn.functional import normalize
 

@@ -56,6 +56,11 @@ def softmax_loss(queries: torch.Tensor, tracks: torch.Tensor, following: torch.T
     return found
 
 
+def cut(session: torch.Tensor, length: int) -> list[torch.Tensor]:
+    """Pieces of a session in which at most `length` tracks follow one; the last track of a piece begins the next."""
+    return [session[start : start + length + 1] for start in range(0, len(session) - 1, length)]
+
+
 class Task:
     """What `fitting.py` left in a folder, the best epoch so far, and the clock.
 

@@ -2,8 +2,8 @@
 
 Each model is tuned with the same number of trials on validation ndcg@10. The first trial has the settings of `conf/`,
 the others are drawn at random from `spaces.py`. The chosen settings are trained with several seeds, where something is
-random, and the test queries are ranked once. Networks of other libraries take long, therefore each of their trials has few epochs
-first (`short`), and only the best of these are trained to the end. Every trial and every final run is a *piece*: one
+random, and the test queries are ranked once. Networks of other libraries take long, therefore each of their trials is
+short at first, and only the best of these are trained to the end. Every trial and every final run is a *piece*: one
 line of `pieces.csv`. A stopped study continues with the pieces that the file does not have.
 """
 

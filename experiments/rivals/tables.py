@@ -56,11 +56,10 @@ def results(data: str, lines: Lines, ranks: Path) -> dict[str, Result]:
     """The models that have final runs on a data set."""
     found = {}
     for model in MODELS:
-        runs = {key[3]: line for key, line in lines.items() if key[:3] == (data, model, "final")}
-        trials = {
-            key[3]: float(line["val_ndcg_at_10"]) for key, line in lines.items() if key[:3] == (data, model, "trial")
-        }
-        short = {key[3] for key in lines if key[:3] == (data, model, "short")}
+        of_model = {key[2:]: line for key, line in lines.items() if key[:2] == (data, model)}
+        runs = {number: line for (part, number), line in of_model.items() if part == "final"}
+        trials = {number: float(line["val_ndcg_at_10"]) for (part, number), line in of_model.items() if part == "trial"}
+        short = {number for part, number in of_model if part == "short"}
         name = f"{data}_{model}".replace(", ", "-").replace(" ", "-")
         paths = [ranks / f"{name}_{number}.npy" for number in runs]
         if not runs or not all(path.exists() for path in paths):
