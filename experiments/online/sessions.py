@@ -4,9 +4,9 @@
     python experiments/online/sessions.py --minutes 30     starts no piece after half an hour; the next call continues
     python experiments/online/sessions.py --only report    only sessions.md and sessions.png
 
-Each head is trained twice on the same logs, with context=last and with context=session, and its lists are played in
-three ways: the list of the last track; the best of the lists for a session query, although the model was trained
-without sessions; the same for the model that was trained with them. Settings were chosen in the world of TUNED, by the
+Each head is trained with context=last, and its lists are played in two ways: the list of the last track, and the best
+of the lists for a session query, although the model was trained without sessions. The default is trained on the same
+logs with context=session too. Settings were chosen in the world of TUNED, by the
 listeners kept for validation. One line of sessions.csv is one way in one world.
 """
 
@@ -214,11 +214,13 @@ def tuning() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
 
 
 def fresh() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
-    """All heads, the default first, in each fresh world."""
+    """All heads, the default first, in each fresh world; only the default is trained with the session too."""
     setting, ways = chosen()
+    of_others = tuple(way for way in ways if way.context != SESSION)
     for model, words in HEADS.items():
         for world in FRESH:
-            yield piece("fresh", model, (*words, *TRIALS[setting]), world), ways
+            own = ways if model == DEFAULT else of_others
+            yield piece("fresh", model, (*words, *TRIALS[setting]), world), own
 
 
 def report() -> None:
