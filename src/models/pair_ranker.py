@@ -67,7 +67,7 @@ class PairRanker(LightningModule):
                 "of a baseline names recipe=counting, therefore remove recipe= and experiment="
             )
         self.loss: Loss = build("loss", loss, vocabulary)
-        self.context = _build_context(context, vocabulary, list(self.scorer.query_parts()))
+        self.context = _build_context(context, vocabulary, self.scorer)
         if not self.loss.compares_candidates:
             self.context.repeats.without_penalty()
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
@@ -342,8 +342,16 @@ class PairRanker(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self._monitor}}
 
 
-def _build_context(factory: Callable[..., Context], vocabulary: Vocabulary, parts: Sequence[str]) -> Context:
-    return build("context", lambda words: factory(words, parts, learns=True), vocabulary)
+def _build_context(factory: Callable[..., Context], vocabulary: Vocabulary, scorer: Scorer) -> Context:
+    parts = scorer.query_parts()
+    context: Context = build("context", lambda words: factory(words, list(parts), learns=True), vocabulary)
+    powers = [context.power(name) for name, part in parts.items() if part.length is None]
+    if given := [power for power in powers if isinstance(power, float) and power > 0]:
+        raise InputError(
+            f"context.normalise={given[0]:g} divides a sum by the length that one track has, and with model.shrinkage "
+            "above 0 or model=contextual tracks differ in length; use context.normalise=0"
+        )
+    return context
 
 
 def _uses_sparse_gradients(optimizer: Any) -> bool:

@@ -14,7 +14,7 @@ from src.models.pair_ranker import PairRanker
 from src.models.retrieval.exact import top_k
 from tests.conftest import NUM_RING_TRACKS
 from tests.contracts.building import fit
-from tests.models.plain import COSINES, DOT, LAST_TRACK
+from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
 
 CONVEX = partial(COSINES, alpha=0.9, dim=32)
 CONTEXTUAL = partial(DOT, dim=32)
@@ -133,6 +133,10 @@ def test_weight_decay_applies_to_embeddings_only(ring: PairDataModule) -> None:
         ({"loss": partial(BCE, temperature=1)}, "loss refuses its settings: .*'temperature'"),
         ({"optimizer": partial(torch.optim.Adam, lr=-1)}, "optimizer refuses its settings: Invalid learning rate: -1"),
         ({"scorer": partial(CONVEX, alpha=2.0)}, r"^alpha must lie in \[0, 1\]"),
+        (
+            {"scorer": partial(CONVEX, shrinkage=0.5), "context": partial(SESSION, normalise=0.4)},
+            r"^context.normalise=0.4 divides .* tracks differ in length; use context.normalise=0$",
+        ),
     ],
 )
 def test_unknown_settings_are_refused(ring: PairDataModule, change: dict[str, Any], message: str) -> None:
