@@ -86,19 +86,12 @@ _RULES: Mapping[str, Any] = {
     "model.reverse_weight": (0.0, 1.0),
     "model.artist_weight": ARTISTS,
 }
-_NETWORK: Mapping[str, Any] = {
-    "dim": [64, 128, 256],
-    "dropout": (0.0, 0.6),
-    "temperature": [0.0, 0.05, 0.07, 0.1, 0.14, 0.2],
-    "artist": [1],
-}
+_NETWORK: Mapping[str, Any] = {"artist": [1], "temperature": [0.0, 0.07, 0.1, 0.14, 0.2], "dropout": (0.0, 0.6)}
 """The artist is known to the networks, as it is to convex; only the first trial, the library's own, is without it."""
 _ATTENTION: Mapping[str, Any] = {
-    **_NETWORK, "blocks": [1, 2], "heads": [1, 2], "lr": Log(low=1e-3, high=1e-2), "batch": [32, 64, 128, 256]
+    **_NETWORK, "lr": Log(low=1e-3, high=1e-2), "blocks": [1, 2], "heads": [1, 2], "batch": [32, 64, 128]
 }  # fmt: skip
-_RECURRENT: Mapping[str, Any] = {
-    **_NETWORK, "hidden": [64, 128, 256], "layers": [1, 2], "lr": Log(low=2e-3, high=1e-2), "batch": [512, 1024]
-}  # fmt: skip
+_RECURRENT: Mapping[str, Any] = {**_NETWORK, "lr": Log(low=1e-3, high=1e-2), "hidden": [64, 128, 256]}
 
 MODELS: Mapping[str, Model] = {
     "popular": Model(words=("model=popular", "context=last")),

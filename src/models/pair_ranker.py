@@ -3,7 +3,7 @@
 B pairs in a batch, P pairs in a split, Q queries, K candidates of a list, V width of a query vector.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
