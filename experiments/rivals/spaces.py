@@ -107,6 +107,18 @@ MODELS: Mapping[str, Model] = {
             "context.decay": (0.3, 1.0),
         },
     ),
+    "item2vec, session": Model(
+        words=("model=item2vec", "context=session"),
+        space={
+            "model.window": [3, 7, 12, 15],
+            "model.negative_exponent": (-1.0, 1.0),
+            "model.subsample": Log(low=1e-5, high=1e-1),
+            "model.epochs": [10, 20, 50],
+            "model.artist_weight": SMALL_ARTISTS,
+            "context.decay": (0.3, 1.0),
+        },
+        is_random=True,
+    ),
     "VSKNN": Model(
         words=("model=vsknn",),
         space={
