@@ -245,7 +245,7 @@ def by_way(own: pd.DataFrame) -> list[str]:
 
     A gain is a mean over worlds of the relative difference; its interval is Student's, a value for each world.
     """
-    time = own.pivot_table(index=["context", "pick"], columns="world", values="time")
+    time = own.pivot_table(index=["context", "pick"], columns="world", values="time").dropna()  # ways of all worlds
     means = time.mean(axis="columns")
     base = str(means[LAST].idxmax())
     rows, of_base = list[list[str]](), time.to_numpy()[list(time.index.to_flat_index()).index((LAST, base))]

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
@@ -49,7 +50,8 @@ class Fitted:
         val: mean of each ranking metric over all validation queries.
         ranks: rank of each test query; None for a trial, which does not read the test set.
         fit_s: time of fitting; with `train.py`, of the epochs.
-        query_ms: time of ranking one query over the whole catalogue, in ms; NaN where not measured.
+        query_ms: time of ranking one query over the whole catalogue, in ms; NaN where not measured. For a head it is
+            that of one with untrained weights.
     """
 
     val: dict[str, float]
@@ -103,8 +105,7 @@ def fit(
 
 def _count(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
     datamodule, queries = the_data(data)
-    with tempfile.TemporaryDirectory() as folder:
-        ranker = instantiate(composed(words, Path(folder)).ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+    ranker = _ranker(words, datamodule)
     started = time.perf_counter()
     ranker.on_train_start()  # counts
     counted = time.perf_counter()
@@ -116,21 +117,34 @@ def _count(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
     return Fitted(val=means(ranks["val"]), ranks=ranks.get("test"), fit_s=counted - started, query_ms=query_ms)
 
 
+def _ranker(words: Sequence[str], datamodule: PairDataModule) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        return instantiate(composed(words, Path(folder)).ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+
+
 def _train(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
-    _, queries = the_data(data)
+    datamodule, queries = the_data(data)
     largest = [f"callbacks.ranking.max_val_queries={ALL_QUERIES}"]
     if not tests:
         largest.append("callbacks.ranking.max_test_queries=1")
     with tempfile.TemporaryDirectory() as folder:
         run([sys.executable, "train.py", *QUIET, *words, *largest, f"hydra.run.dir={folder}/run"])
         metrics = json.loads((Path(folder) / "run" / "metrics.json").read_text(encoding="utf-8"))
-        ranks = None
+        ranks, query_ms = None, float("nan")
         if tests:
+            query_ms = _query_ms(_ranker(words, datamodule), datamodule, queries["test"])
             table = pd.read_parquet(Path(folder) / "run" / "test_queries.parquet")
             assert np.array_equal(table["session"], queries["test"].session)  # the same queries in the same order
             ranks = table["rank"].to_numpy()
     val = {name.removeprefix("val/"): value for name, value in metrics.items() if name.startswith("val/")}
-    return Fitted(val=val, ranks=ranks, fit_s=metrics["fit_seconds"], query_ms=float("nan"))
+    return Fitted(val=val, ranks=ranks, fit_s=metrics["fit_seconds"], query_ms=query_ms)
+
+
+def _query_ms(ranker: Any, datamodule: PairDataModule, queries: Pairs) -> float:
+    started = time.perf_counter()
+    with torch.inference_mode():
+        ranker.ranks(datamodule.histories(queries), queries.following, lambda _: None)
+    return 1e3 * (time.perf_counter() - started) / len(queries)
 
 
 def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, tests: bool, epochs: int) -> Fitted:

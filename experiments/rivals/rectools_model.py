@@ -55,7 +55,7 @@ def in_groups(network: Any, sessions: Tensor, items: Tensor) -> Iterator[tuple[T
         yield lines, network.encode_sessions({"x": sessions[lines, -width:]}, items)
 
 
-class WithoutPadding(TransformerLightningModule):
+class WithoutPadding(TransformerLightningModule):  # type: ignore[misc]  # RecTools is not installed beside mypy
     """The library's training with its softmax loss, without padding."""
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:

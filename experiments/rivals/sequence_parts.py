@@ -52,7 +52,7 @@ def softmax_loss(queries: torch.Tensor, tracks: torch.Tensor, following: torch.T
         tracks: shape (M, V).
         following: number of the track that follows each, shape (Q,).
     """
-    found: torch.Tensor = _Softmax.apply(queries, tracks, following)
+    found: torch.Tensor = _Softmax.apply(queries, tracks, following)  # type: ignore[no-untyped-call]  # of torch
     return found
 
 

@@ -70,7 +70,7 @@ def results(data: str, lines: Lines, ranks: Path) -> dict[str, Result]:
             trials=len(trials.keys() | short),
             values={metric: np.stack([of(run, 10) for run in of_runs]) for metric, of in METRICS.items()},
             fit_s=float(np.mean([float(line["fit_s"]) for line in runs.values()])),
-            query_ms=float(np.mean([float(line["query_ms"]) for line in runs.values()])),
+            query_ms=float(np.nanmean([float(line["query_ms"]) for line in runs.values()])),
         )
     return found
 
