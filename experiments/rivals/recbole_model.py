@@ -35,7 +35,7 @@ tracks after the first."""
 class Network(torch.nn.Module):
     """The library's network, and what is around it.
 
-    M tracks, V width, T tracks of all sessions of a batch.
+    M tracks, V width.
 
     Args:
         model: the network; it counts tracks from 1.
@@ -54,12 +54,9 @@ class Network(torch.nn.Module):
     def tracks(self) -> Tensor:
         """The vector of each track, shape (1 + M, V); the first is that of padding."""
         own: Tensor = self.model.item_embedding.weight
-        return own if self.artists is None else own + torch.nn.functional.pad(self.of_artists(), (0, 0, 1, 0))
-
-    def of_artists(self) -> Tensor:
-        """The vector of the artist of each track, shape (M, V)."""
-        found: Tensor = self.artist_embedding(self.artists)
-        return found
+        if self.artists is None:
+            return own
+        return own + torch.nn.functional.pad(self.artist_embedding(self.artists), (0, 0, 1, 0))
 
     def loss(self, before: PackedSequence, following: Tensor) -> Tensor:
         """The library's loss after each track, in the order of the packed tracks; the library has the last alone."""

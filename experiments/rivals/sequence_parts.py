@@ -45,14 +45,14 @@ class _Softmax(torch.autograd.Function):
 
 
 def softmax_loss(queries: torch.Tensor, tracks: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
-    """What `cross_entropy(queries @ tracks.T, following)` is, in two thirds of the time.
+    """What `cross_entropy(queries @ tracks.T, following)` is, in less time.
 
     Args:
         queries: shape (Q, V).
         tracks: shape (M, V).
         following: number of the track that follows each, shape (Q,).
     """
-    found: torch.Tensor = _Softmax.apply(queries, tracks, following)  # type: ignore[no-untyped-call]  # of torch
+    found: torch.Tensor = _Softmax.apply(queries, tracks, following)  # type: ignore[no-untyped-call]  # torch has no type
     return found
 
 
