@@ -397,6 +397,24 @@ def union(lists: Int32[np.ndarray, "N K"], recent: Int64[np.ndarray, "S n"]) -> 
     return found.reshape(len(recent), recent.shape[1] * lists.shape[1])
 
 
+def num_kept(*, pick: str, artist_gap: int, exploration: float, num_lists: int, length: int) -> int:
+    """How many of the candidates a picking needs.
+
+    Where the best one is always picked it suffices; among artists that are kept apart the best may be any of them.
+    Otherwise they are as many as a list has.
+
+    Args:
+        pick: `uniform`, `ranked` or `weighted`.
+        artist_gap: artists of this many last tracks are skipped.
+        exploration: share of the picks that are among new tracks.
+        num_lists: number of last tracks whose lists are searched.
+        length: number of tracks of a list.
+    """
+    if pick != "ranked" or exploration:
+        return length
+    return num_lists * length if artist_gap else 1
+
+
 def context_of(where: str, given: object, lists: Path) -> str:
     """Decide whether lists are served with the session: as the setting says, otherwise as their run was trained.
 

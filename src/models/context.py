@@ -24,6 +24,8 @@ REPEATS = ("never", "always", "penalty", "auto")
 """Whether tracks already heard are recommended again; see `Repeats`."""
 TRAINS_ON = ("session", "last")
 """The query that the loss of `Session` sees."""
+OTHERS = "others"
+"""Name of a decay for all parts that have none of their own."""
 
 
 class Repeats(nn.Module):
@@ -214,7 +216,8 @@ class Session(nn.Module):
         vocabulary: the training sessions.
         parts: names of the parts of a query vector.
         max_length: number of newest tracks that count (H), 1 to 1000.
-        decay: factor for each track further back, in [0, 1], or `learned`; one value for all parts or one for each.
+        decay: factor for each track further back, in [0, 1], or `learned`; one value for all parts or by part, where
+            `others` stands for all parts that are not named.
         first_decay: value of a learned decay before training, in (0, 1).
         earlier: factor for all tracks but the newest, at least 0, or `learned` (starts at 1); one value for all parts
             or by part, 1 for parts that are left out.
@@ -258,9 +261,12 @@ class Session(nn.Module):
         if trains_on not in TRAINS_ON:
             raise InputError(f"context.trains_on must be one of {', '.join(TRAINS_ON)}, got {trains_on!r}")
         self.max_length = max_length
-        decays = decay if isinstance(decay, Mapping) else dict.fromkeys(parts, decay)
-        if missing := [part for part in parts if part not in decays]:
-            raise InputError(f"context.decay has no value for {missing[0]}; give one for each of {', '.join(parts)}")
+        given = decay if isinstance(decay, Mapping) else {OTHERS: decay}
+        if missing := [part for part in parts if part not in given and OTHERS not in given]:
+            raise InputError(
+                f"context.decay has no value for {missing[0]}; give one for each of {', '.join(parts)}, or for {OTHERS}"
+            )
+        decays = {part: given[part if part in given else OTHERS] for part in parts}
         factors: dict[str, Any] = dict.fromkeys(parts, 1.0 if isinstance(earlier, Mapping) else earlier)
         factors |= earlier if isinstance(earlier, Mapping) else {}
         ranges: list[tuple[str, Any, int, float]] = [("decay", value, 0, 1) for value in decays.values()]
@@ -297,8 +303,8 @@ class Session(nn.Module):
         self.repeats = Repeats(repeats, vocabulary, most=repeats_up_to, learns=learns)
         self._last = None
         if trains_on == "last":
-            given: dict[str, Any] = {"repeats": repeats, "repeats_up_to": repeats_up_to, "learns": learns}
-            self._last = LastTrack(vocabulary, parts, max_length=max_length, **given)
+            rules: dict[str, Any] = {"repeats": repeats, "repeats_up_to": repeats_up_to, "learns": learns}
+            self._last = LastTrack(vocabulary, parts, max_length=max_length, **rules)
             self._last.repeats = self.repeats  # one rule, and one penalty where it is learned
 
     @property
