@@ -136,7 +136,9 @@ class SessionLists(Lists):
         Args:
             crowd: all sessions of a step.
         """
-        self._known[crowd.place], self._known_at[crowd.place] = self._search(crowd), _at(crowd)
+        found = self._search(crowd)
+        self._known[crowd.place] = -1  # at the first tracks of a session fewer lists are searched
+        self._known[crowd.place, : found.shape[1]], self._known_at[crowd.place] = found, _at(crowd)
 
     def _candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
         is_there = len(self._known) > crowd.place.max(initial=-1)

@@ -83,6 +83,16 @@ def test_the_query_of_a_session_is_that_of_slow_loops(scorer: CosineMix, skipped
     torch.testing.assert_close(context.score(scorer, BATCH), score, atol=2e-5, rtol=1e-4)
 
 
+def test_a_decay_for_others_is_that_of_the_parts_without_one_of_their_own(scorer: CosineMix) -> None:
+    context = session(decay={"track": 0.7, "others": 0.25}, skipped=1.0, normalise=0.0)
+    expected = query_by_loops(scorer, {"track": 0.7, "artist": 0.25}, {"track": 1.0, "artist": 1.0}, 1.0, 0.0)
+    torch.testing.assert_close(
+        context.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors, expected, atol=2e-5, rtol=1e-4
+    )
+    logged = session(decay={"track": 0.7, "others": "learned"}).logged()
+    assert (logged["decay_track"], logged["decay_artist"]) == (pytest.approx(0.7), pytest.approx(0.8))
+
+
 @pytest.mark.parametrize("head", [COSINES, DOT])
 def test_without_weight_for_earlier_tracks_it_is_the_last_track_to_the_digit(head: Any) -> None:
     settings = {"alpha": 0.7} if head is COSINES else {}
@@ -206,7 +216,11 @@ def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
             {"decay": "none"},
             r"context.decay must be a number of at least 0 and at most 1, got 'none'; or it is learned",
         ),
-        ({"decay": {"track": 0.5}}, "context.decay has no value for artist; give one for each of track, artist"),
+        (
+            {"decay": {"track": 0.5}},
+            "context.decay has no value for artist; give one for each of track, artist, or for others",
+        ),
+        ({"decay": {"others": 2}}, "context.decay must be a number of at least 0 and at most 1, got 2"),
         ({"earlier": -1}, "context.earlier must be a number of at least 0, got -1; or it is learned"),
         ({"skipped": -2}, "context.skipped must be a number of at least -1 and at most 1, got -2; or it is learned"),
         ({"normalise": 2}, "context.normalise must be a number of at least 0 and at most 1, got 2; or it is learned"),
