@@ -94,6 +94,8 @@ class Query:
 
 
 NUMBERS = tuple(field.name for field in fields(Query))
+CHOSEN = Query(decay=0.5, others=1.0, skipped=-0.6, max_length=100)
+"""The numbers of the recipe `shares`. The default is level with a decay of 0, which heads of tracks alone cannot have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +128,13 @@ def grid() -> list[Way]:
         for decay, others, skipped, max_length in numbers
     )
     return [*ways_of(LAST, PICKS), *(Way(context=QUERY, pick="ranked, gap 100", query=query) for query in queries)]
+
+
+def of_heads() -> list[Way]:
+    """The ways in which the decay of tracks is chosen with all heads."""
+    queries = (replace(CHOSEN, decay=decay) for decay in (0.0, 0.5, 0.9))
+    ways = (Way(context=QUERY, pick="ranked, gap 100", query=query) for query in queries)
+    return [*ways_of(LAST, ("ranked, gap 10", "ranked, gap 100")), *ways]
 
 
 def lists_of(way: Way, folder: Path, world: int) -> Lists:
@@ -211,12 +220,11 @@ def best(lines: pd.DataFrame) -> dict[str, Any]:
 def chosen() -> tuple[str, tuple[Way, ...]]:
     """Name of the best setting of `context=session`, and the ways that are reported: the first is the base of gains."""
     tuned = frame()[lambda lines: lines.part == "tune"]
-    last, query = (best(tuned[tuned.context == context]) for context in (LAST, QUERY))
+    last = best(tuned[(tuned.context == LAST) & (tuned.model == "last")])
     session = best(tuned[tuned.model.str.startswith("session")])
     base = Way(context=LAST, pick=str(last["pick"]))
-    of_best = Query(**{name: float(query[name]) for name in NUMBERS[:-1]}, max_length=int(query["max_length"]))
     others = [way for way in ways_of(LAST, PICKS) if way != base]
-    ways = [base, *others, *ways_of(QUERY, SHORT, query=of_best), *ways_of(SESSION, SHORT)]
+    ways = [base, *others, *ways_of(QUERY, SHORT, query=CHOSEN), *ways_of(SESSION, SHORT)]
     return str(session["model"]).removeprefix("session, "), tuple(ways)
 
 
@@ -232,6 +240,9 @@ def frame() -> pd.DataFrame:
 def tuning() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
     """The default head: session queries of the model trained without, and settings of the model trained with it."""
     yield piece("tune", "last", HEADS[DEFAULT], TUNED), tuple(grid())
+    for head, words in HEADS.items():
+        if head != DEFAULT:
+            yield piece("tune", head, words, TUNED), tuple(of_heads())
     for name, words in TRIALS.items():
         yield piece("tune", f"session, {name}", (*HEADS[DEFAULT], *words), TUNED), tuple(ways_of(SESSION, SHORT))
 
