@@ -95,7 +95,7 @@ class Query:
 
 NUMBERS = tuple(field.name for field in fields(Query))
 CHOSEN = Query(decay=0.5, others=1.0, skipped=-0.6, max_length=100)
-"""The numbers of the recipe `shares`. The default is level with a decay of 0, which heads of tracks alone cannot have."""
+"""Those of the recipe `shares`. The default is level with a decay of 0, with which heads of tracks have no session."""
 
 
 @dataclass(frozen=True, kw_only=True)
