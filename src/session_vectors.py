@@ -44,6 +44,7 @@ _KINDS: dict[str, tuple[str, int]] = {
     "age_weights": ("float32", 2),
     "skipped": ("float32", 0),
     "heard_penalty": ("float32", 0),
+    "heard_within": ("int64", 0),
     "context": ("str", 0),
 }
 """The arrays of a file with their kinds and numbers of dimensions; it has `track_ids` too."""
@@ -82,6 +83,7 @@ class SessionVectors:
         age_weights: weight of each age, the newest track first (H of them).
         skipped: weight of a track of which nothing was played, relative to one played in full, in [-1, 1].
         penalty: subtracted from the scores of tracks already heard; infinity means that they are never proposed.
+        heard_within: number of newest tracks to which that applies; tracks heard before them are like all others.
         context: one of `CONTEXTS`.
     """
 
@@ -95,6 +97,7 @@ class SessionVectors:
     age_weights: Float32[np.ndarray, "P H"]
     skipped: float
     penalty: float
+    heard_within: int
     context: str
 
     @property
@@ -202,12 +205,13 @@ class SessionVectors:
             rows, places = _in_order(candidates, len(self.items))
         scores = self.scores(queries, rows)
         is_out = rows < 0
+        recent = heard[:, : self.heard_within] if may_repeat else heard
         if may_repeat and math.isfinite(self.penalty):
             is_out |= rows == heard[:, :1]
             if self.penalty:
-                scores -= np.float32(self.penalty) * _are_in(rows, heard)
+                scores -= np.float32(self.penalty) * _are_in(rows, recent)
         else:
-            is_out |= _are_in(rows, heard)
+            is_out |= _are_in(rows, recent)
         np.putmask(scores, is_out, -np.inf)
         return _first_of(scores, candidates) if k == 1 else _largest(scores, places, candidates, k)
 
@@ -255,6 +259,7 @@ class SessionVectors:
             "age_weights": self.age_weights,
             "skipped": np.array(self.skipped, np.float32),
             "heard_penalty": np.array(self.penalty, np.float32),
+            "heard_within": np.array(self.heard_within, np.int64),
             "context": np.array(self.context, np.str_),
         }
 
@@ -272,6 +277,7 @@ class SessionVectors:
         """
         if (lengths := arrays.get("part_lengths")) is not None and lengths.dtype == np.float32:
             arrays = {"part_shares": lengths**2, **arrays}  # older versions wrote no shares
+        arrays = {"heard_within": np.array(MAX_LENGTH, np.int64), **arrays}  # in older versions the whole session
         for name, (kind, dimensions) in _KINDS.items():
             array = arrays.get(name)
             if array is None or array.ndim != dimensions or not array.dtype.name.startswith(kind):
@@ -296,6 +302,7 @@ class SessionVectors:
             )
         width, length = queries.shape[1], arrays["age_weights"].shape[1]
         skipped, penalty, context = float(arrays["skipped"]), float(arrays["heard_penalty"]), str(arrays["context"])
+        heard_within = int(arrays["heard_within"])
         is_right = {
             f"part_ends must increase up to at most {width}": bool(
                 1 <= num_parts <= _MAX_PARTS and (np.diff(ends, prepend=0) > 0).all() and ends[-1] <= width
@@ -310,6 +317,7 @@ class SessionVectors:
             ).any(),
             "skipped must be in [-1, 1]": -1 <= skipped <= 1,
             "heard_penalty must be at least 0": penalty >= 0,
+            f"heard_within must be 0 to {MAX_LENGTH}": 0 <= heard_within <= MAX_LENGTH,
             f"context must be one of {', '.join(CONTEXTS)}": context in CONTEXTS,
         }
         if wrong := [rule for rule, holds in is_right.items() if not holds]:
@@ -325,6 +333,7 @@ class SessionVectors:
             age_weights=arrays["age_weights"],
             skipped=skipped,
             penalty=penalty,
+            heard_within=heard_within,
             context=context,
         )
 
@@ -395,6 +404,24 @@ def union(lists: Int32[np.ndarray, "N K"], recent: Int64[np.ndarray, "S n"]) -> 
     found = lists.take(recent, axis=0, mode="clip")
     found[recent < 0] = -1
     return found.reshape(len(recent), recent.shape[1] * lists.shape[1])
+
+
+def num_kept(*, pick: str, artist_gap: int, exploration: float, num_lists: int, length: int) -> int:
+    """How many of the candidates a picking needs.
+
+    Where the best one is always picked it suffices; among artists that are kept apart the best may be any of them.
+    Otherwise they are as many as a list has.
+
+    Args:
+        pick: `uniform`, `ranked` or `weighted`.
+        artist_gap: artists of this many last tracks are skipped.
+        exploration: share of the picks that are among new tracks.
+        num_lists: number of last tracks whose lists are searched.
+        length: number of tracks of a list.
+    """
+    if pick != "ranked" or exploration:
+        return length
+    return num_lists * length if artist_gap else 1
 
 
 def context_of(where: str, given: object, lists: Path) -> str:

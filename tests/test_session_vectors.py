@@ -163,14 +163,15 @@ def slow_best(
     candidates=st.lists(st.integers(-1, NUM - 1), min_size=1, max_size=14),
     heard=st.lists(st.integers(0, NUM - 1), min_size=1, max_size=4),
     penalty=st.sampled_from([0.0, 0.5, math.inf]),
+    within=st.integers(1, 4),
     may_repeat=st.booleans(),
     k=st.integers(1, 16),
     same=st.booleans(),
 )
 def test_the_best_are_those_of_a_slow_loop_and_equal_ones_keep_their_order(
-    candidates: list[int], heard: list[int], penalty: float, may_repeat: bool, k: int, same: bool
+    candidates: list[int], heard: list[int], penalty: float, within: int, may_repeat: bool, k: int, same: bool
 ) -> None:
-    vectors = made(penalty=penalty)
+    vectors = made(penalty=penalty, heard_within=within)
     if same:  # tracks of which nothing is known have the same vector
         vectors.items[:] = vectors.items[np.arange(NUM) // 4]
     queries = vectors.queries[[5, 2]]
@@ -178,8 +179,9 @@ def test_the_best_are_those_of_a_slow_loop_and_equal_ones_keep_their_order(
     newest_first = np.array([heard[::-1], heard[::-1]], np.int32)
     found = vectors.best(queries, lines, newest_first, may_repeat=may_repeat, k=k)
     assert found.shape[1] == min(k, len(candidates))
+    recent = set(heard[-within:] if may_repeat else heard)
     for line in (0, 1):
-        expected = slow_best(vectors, queries[line], lines[line].tolist(), set(heard), heard[-1], may_repeat)
+        expected = slow_best(vectors, queries[line], lines[line].tolist(), recent, heard[-1], may_repeat)
         rows = found[line].tolist()
         assert [row for row in rows if row >= 0] == expected[:k]
         assert rows[len(expected[:k]) :] == [-1] * (len(rows) - len(expected[:k]))

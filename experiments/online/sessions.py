@@ -11,12 +11,13 @@ listeners kept for validation. One line of sessions.csv is one way in one world.
 """
 
 import argparse
+import itertools
 import os
 import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,17 @@ from src.terminal.markdown import table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "sessions.csv"
-TUNED, FRESH, SESSIONS = 0, (11, 12, 13, 14, 15), 50_000
+TUNED, FRESH, SESSIONS = 0, (21, 22, 23, 24, 25), 50_000
 """Seed of the world in which settings are chosen, of those that are reported, and sessions of their logs."""
 PICKS: Mapping[str, tuple[str, int]] = {
     "uniform": ("uniform", 0),
     "weighted": ("weighted", 0),
     "ranked": ("ranked", 0),
-    "ranked, gap 3": ("ranked", 3),
     "ranked, gap 10": ("ranked", 10),
+    "ranked, gap 100": ("ranked", 100),
 }
 """How a track is chosen: the rule, and `artist_gap`."""
-SHORT = ("ranked", "ranked, gap 3", "ranked, gap 10")
+SHORT = ("ranked", "ranked, gap 10", "ranked, gap 100")
 """Those of a session query, which never repeat a track; the list of the last track is played under all."""
 HEADS: Mapping[str, tuple[str, ...]] = {
     "convex (default)": (),
@@ -58,21 +59,43 @@ HEADS: Mapping[str, tuple[str, ...]] = {
     "contextual, softmax": ("model=contextual", "loss=softmax", "model.item_bias=true"),
 }
 DEFAULT = "convex (default)"
-_LEARNED = ("context.trains_on=session", "context.decay=learned", "context.normalise=learned")
-_PLAIN = ("context.trains_on=session", "context.normalise=0")
+_LEARNED = tuple(f"context.{name}" for name in ("trains_on=session", "decay=learned", "skipped=learned"))
+_FIXED = ("context.trains_on=session",)
 TRIALS: Mapping[str, tuple[str, ...]] = {
-    "recipe": (*_LEARNED, "context.skipped=learned", "model.shrinkage=0"),
-    "shrinkage": (*_LEARNED, "context.skipped=learned"),
-    "fixed": (*_PLAIN, "context.decay=0.7", "context.skipped=-0.6", "model.shrinkage=0"),
-    "fixed, shrinkage": (*_PLAIN, "context.decay=0.7", "context.skipped=-0.6"),
-    "fixed, skipped": (*_LEARNED, "context.skipped=-0.6"),
-    "fixed, decay .5": (*_PLAIN, "context.decay=0.5", "context.skipped=-0.6"),
-    "fixed, skipped -1": (*_PLAIN, "context.decay=0.7", "context.skipped=-1"),
-    "fixed, alpha .3": (*_PLAIN, "context.decay=0.7", "context.skipped=-0.6", "model.alpha=0.3"),
+    "learned": (*_LEARNED, "context.normalise=learned", "model.shrinkage=0"),
+    "learned, shrinkage": _LEARNED,
+    "fixed": (*_FIXED, "model.shrinkage=0"),
+    "fixed, shrinkage": _FIXED,
+    "fixed, shrinkage, skipped -1": (*_FIXED, "context.skipped=-1"),
+    "fixed, shrinkage, decay .7": (*_FIXED, "context.decay=0.7"),
 }
-"""Settings with which the default head is trained with the session; `recipe` was the recipe of shares at that time."""
+"""Settings with which the default head is trained with the session; `fixed` are the numbers of the recipe `shares`."""
+MORE = ((0.5, 1.0, -1.0, 100), (0.5, 1.0, -0.6, 20), (0.3, 0.3, -0.6, 20))
+"""Session queries beside the grid, as in `Query`."""
 LAST, QUERY, SESSION = "last", "last, session query", "session"
 """The contexts of the table: `QUERY` is the session query of a model that was trained with `context=last`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """The numbers of a session query.
+
+    Args:
+        decay: factor for each track further back, in the part of the tracks.
+        others: the same for all other parts.
+        skipped: weight of a track of which nothing was played.
+        max_length: number of newest tracks that count.
+    """
+
+    decay: float
+    others: float
+    skipped: float
+    max_length: int
+
+
+NUMBERS = tuple(field.name for field in fields(Query))
+CHOSEN = Query(decay=0.5, others=1.0, skipped=-0.6, max_length=100)
+"""Those of the recipe `shares`. The default is level with a decay of 0, with which heads of tracks have no session."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +106,13 @@ class Way:
         context: LAST, QUERY or SESSION.
         pick: name in PICKS.
         num_lists: number of last tracks whose lists are searched.
-        decay: factor for each track further back, of QUERY.
-        skipped: weight of a track of which nothing was played, of QUERY.
+        query: the session query, of QUERY.
     """
 
     context: str
     pick: str
     num_lists: int = 4
-    decay: float | None = None
-    skipped: float | None = None
+    query: Query | None = None
 
 
 def ways_of(context: str, picks: Iterable[str], **more: Any) -> list[Way]:
@@ -101,12 +122,19 @@ def ways_of(context: str, picks: Iterable[str], **more: Any) -> list[Way]:
 
 def grid() -> list[Way]:
     """The ways of a model that was trained with `context=last`: its lists, and session queries."""
-    queries = [
-        Way(context=QUERY, pick="ranked", decay=decay, skipped=skipped)
-        for decay in (0.3, 0.5, 0.7, 0.9)
-        for skipped in (1.0, 0.0, -0.6, -1.0)
-    ]
-    return [*ways_of(LAST, PICKS), *queries]
+    numbers = (*itertools.product((0.0, 0.5, 0.9), (0.7, 1.0), (1.0, 0.0, -0.6), (100,)), *MORE)
+    queries = (
+        Query(decay=decay, others=others, skipped=skipped, max_length=max_length)
+        for decay, others, skipped, max_length in numbers
+    )
+    return [*ways_of(LAST, PICKS), *(Way(context=QUERY, pick="ranked, gap 100", query=query) for query in queries)]
+
+
+def of_heads() -> list[Way]:
+    """The ways in which the decay of tracks is chosen with all heads."""
+    queries = (replace(CHOSEN, decay=decay) for decay in (0.0, 0.5, 0.9))
+    ways = (Way(context=QUERY, pick="ranked, gap 100", query=query) for query in queries)
+    return [*ways_of(LAST, ("ranked, gap 10", "ranked, gap 100")), *ways]
 
 
 def lists_of(way: Way, folder: Path, world: int) -> Lists:
@@ -122,10 +150,11 @@ def with_query(way: Way, folder: Path, world: int) -> Path:
     made.mkdir(exist_ok=True)
     catalog = the_world(world).catalog
     vectors = SessionVectors.read(folder / FILE, catalog)
-    assert way.decay is not None
-    assert way.skipped is not None
-    ages = np.tile(np.float32(way.decay) ** np.arange(20, dtype=np.float32), (len(vectors.parts), 1))
-    changed = replace(vectors, age_weights=ages, skipped=way.skipped, powers=np.zeros_like(vectors.powers))
+    query = way.query
+    assert query is not None
+    decays = np.array([query.decay if part == "track" else query.others for part in vectors.parts], np.float32)
+    ages = decays[:, None] ** np.arange(query.max_length, dtype=np.float32)
+    changed = replace(vectors, age_weights=ages, skipped=query.skipped, powers=np.zeros_like(vectors.powers))
     changed.write(made / FILE, catalog)
     if not (made / "recommendations.jsonl").exists():
         os.link(folder / "recommendations.jsonl", made / "recommendations.jsonl")
@@ -159,7 +188,9 @@ def run_piece(ways: tuple[Way, ...], piece: Piece, runs: Path) -> list[dict[str,
         gain = MeanInterval.of(one.time - heard[0].time, LEVEL)  # the same listeners in the same order
         numbers = (interval.mean, interval.lower, interval.upper, gain.mean, gain.lower, gain.upper)
         shares = (one.coverage, one.share_of_hits, one.share_of_same_artist)
-        values = [*piece.key, *vars(way).values(), *(f"{number:.6g}" for number in (*numbers, *shares))]
+        query = vars(way.query).values() if way.query else [""] * len(NUMBERS)
+        of_way = (way.context, way.pick, way.num_lists, *query)
+        values = [*piece.key, *of_way, *(f"{number:.6g}" for number in (*numbers, *shares))]
         more = [one.fallbacks, f"{seconds[way.context.split(',')[0]]:.0f}", git_state()["git_commit"][:9]]
         lines.append(dict(zip(COLUMNS, [*values, *more], strict=True)))
     shutil.rmtree(folder)
@@ -167,8 +198,9 @@ def run_piece(ways: tuple[Way, ...], piece: Piece, runs: Path) -> list[dict[str,
 
 
 COLUMNS = (
-    "part", "model", "world", "sessions", "seed", "context", "pick", "num_lists", "decay", "skipped", "time", "lower",
-    "upper", "gain", "gain_lower", "gain_upper", "coverage", "hits", "same_artist", "fallbacks", "train_s", "commit",
+    "part", "model", "world", "sessions", "seed", "context", "pick", "num_lists", "decay", "others", "skipped",
+    "max_length", "time", "lower", "upper", "gain", "gain_lower", "gain_upper", "coverage", "hits", "same_artist",
+    "fallbacks", "train_s", "commit",
 )  # fmt: skip
 
 
@@ -188,12 +220,11 @@ def best(lines: pd.DataFrame) -> dict[str, Any]:
 def chosen() -> tuple[str, tuple[Way, ...]]:
     """Name of the best setting of `context=session`, and the ways that are reported: the first is the base of gains."""
     tuned = frame()[lambda lines: lines.part == "tune"]
-    last, query = (best(tuned[tuned.context == context]) for context in (LAST, QUERY))
+    last = best(tuned[(tuned.context == LAST) & (tuned.model == "last")])
     session = best(tuned[tuned.model.str.startswith("session")])
     base = Way(context=LAST, pick=str(last["pick"]))
-    numbers = {"decay": float(query["decay"]), "skipped": float(query["skipped"])}
     others = [way for way in ways_of(LAST, PICKS) if way != base]
-    ways = [base, *others, *ways_of(QUERY, SHORT, **numbers), *ways_of(SESSION, SHORT)]
+    ways = [base, *others, *ways_of(QUERY, SHORT, query=CHOSEN), *ways_of(SESSION, SHORT)]
     return str(session["model"]).removeprefix("session, "), tuple(ways)
 
 
@@ -209,6 +240,9 @@ def frame() -> pd.DataFrame:
 def tuning() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
     """The default head: session queries of the model trained without, and settings of the model trained with it."""
     yield piece("tune", "last", HEADS[DEFAULT], TUNED), tuple(grid())
+    for head, words in HEADS.items():
+        if head != DEFAULT:
+            yield piece("tune", head, words, TUNED), tuple(of_heads())
     for name, words in TRIALS.items():
         yield piece("tune", f"session, {name}", (*HEADS[DEFAULT], *words), TUNED), tuple(ways_of(SESSION, SHORT))
 
@@ -261,7 +295,7 @@ def by_way(own: pd.DataFrame) -> list[str]:
 def settings(lines: pd.DataFrame) -> list[str]:
     """What was tried; gains are over the list of the last track, uniform, for the model trained without sessions."""
     tuned = lines[lines.part == "tune"]
-    names, numbers = tuned[["model", "context", "pick"]], tuned[["decay", "skipped"]]
+    names, numbers = tuned[["model", "context", "pick"]], tuned[[*NUMBERS]]
     times = tuned[["time", "lower", "upper"]]
     rows = [
         [
@@ -271,7 +305,7 @@ def settings(lines: pd.DataFrame) -> list[str]:
         ]
         for of, given, found in zip(names.to_numpy(), numbers.to_numpy(), times.to_numpy(), strict=True)
     ]
-    return table(["model", "context", "pick", "decay", "skipped", "time", "lower", "upper"], rows, "lllrrrrr")
+    return table(["model", "context", "pick", *NUMBERS, "time", "lower", "upper"], rows, "lllrrrrrrr")
 
 
 def draw(main: pd.DataFrame) -> None:

@@ -65,6 +65,7 @@ def write_model(world: World, folder: Path) -> None:
         age_weights=np.stack([np.float32(0.8) ** ages, np.float32(0.9) ** ages]),
         skipped=-0.3,
         penalty=np.inf,
+        heard_within=1000,
         context="session",
     )
     vectors.write(folder / FILE, catalog)

@@ -157,6 +157,7 @@ def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
         age_weights=np.stack(age_weights),
         skipped=skipped,
         penalty=penalty,
+        heard_within=context.repeats.within,
         context="last" if context.is_last else "session",
     )
 

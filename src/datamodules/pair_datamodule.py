@@ -44,7 +44,7 @@ class PairDataset(Dataset[PairBatch]):
     Args:
         pairs: the pairs.
         histories: what was heard before the next track of each pair.
-        max_length: number of tracks of a history that a batch has (H), at least 0.
+        max_length: largest number of tracks of a history that a batch has (H), at least 0.
     """
 
     def __init__(self, pairs: Pairs, histories: Histories, max_length: int) -> None:
@@ -59,8 +59,10 @@ class PairDataset(Dataset[PairBatch]):
         batch = PairBatch.without_history(previous, following, played_ratio, listener)
         if not len(self._age):
             return batch
-        is_missing = self._length.index_select(0, index)[:, None] <= self._age
-        event = (self._last.index_select(0, index)[:, None] - self._age).clamp_(min=0).flatten()
+        lengths = self._length.index_select(0, index)
+        age = self._age[: int(lengths.max())] if len(index) else self._age  # no wider than the longest history
+        is_missing = lengths[:, None] <= age
+        event = (self._last.index_select(0, index)[:, None] - age).clamp_(min=0).flatten()
         rows, shares = (column.index_select(0, event).view_as(is_missing) for column in (self._tracks, self._shares))
         return batch._replace(
             history=rows.masked_fill_(is_missing, -1), history_share=shares.masked_fill_(is_missing, torch.nan)

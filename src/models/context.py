@@ -22,8 +22,12 @@ from src.session_vectors import MAX_LENGTH
 
 REPEATS = ("never", "always", "penalty", "auto")
 """Whether tracks already heard are recommended again; see `Repeats`."""
+SELDOM, _FEW = 0.01, 1000
+"""A track is repeated seldom where fewer than this share of training targets do it; fewer targets cannot tell."""
 TRAINS_ON = ("session", "last")
 """The query that the loss of `Session` sees."""
+OTHERS = "others"
+"""Name of a decay for all parts that have none of their own."""
 
 
 class Repeats(nn.Module):
@@ -35,17 +39,25 @@ class Repeats(nn.Module):
         vocabulary: the training sessions.
         most: with `auto`, `never` is chosen up to this share of repeats among the training targets, in [0, 1], and
             above it `penalty`.
+        within: the rule is for tracks among this many newest ones, at least 1, or `auto`; see `seldom_repeated`. Tracks
+            heard before them are candidates like all others.
+        length: number of newest tracks that are looked up, of which `auto` chooses.
         learns: whether a penalty can be learned. Baselines cannot: above the share they get `always`.
 
     Raises:
         InputError: the rule is unknown, or needs what is missing.
     """
 
-    def __init__(self, rule: str, vocabulary: Vocabulary, *, most: int | float, learns: bool) -> None:
+    def __init__(
+        self, rule: str, vocabulary: Vocabulary, *, most: int | float, within: int | str, length: int, learns: bool
+    ) -> None:
         super().__init__()
         if rule not in REPEATS:
             raise InputError(f"context.repeats must be one of {', '.join(REPEATS)}, got {rule!r}")
         check_number("context.repeats_up_to", most, least=0, most=1, hint="it is a share of the training targets")
+        if within != "auto":
+            hint = "it is a number of newest tracks, or auto"
+            check_number("context.repeats_within", within, whole=True, least=1, most=MAX_LENGTH, hint=hint)
         if rule == "penalty" and not learns:
             raise InputError(
                 "context.repeats=penalty is learned by gradient descent, and this model has none; use never or always"
@@ -54,7 +66,10 @@ class Repeats(nn.Module):
         if rule == "auto":
             self.share = share_of_repeats(vocabulary.listens)
             rule = "never" if self.share <= most else "penalty" if learns else "always"
-        self.rule = rule
+        self.rule, self._length = rule, length
+        self.within = min(length, int(within)) if within != "auto" else length
+        if within == "auto" and rule != "always":
+            self.within = seldom_repeated(vocabulary.listens, length)
         self.log_penalty = nn.Parameter(torch.zeros(())) if rule == "penalty" else None
 
     def penalty(self) -> Float[Tensor, ""] | float:
@@ -86,7 +101,9 @@ class Repeats(nn.Module):
         """
         if self.share is None:
             return None
-        return f"repeats      {self.share:.1%} of training targets were heard before in their session: {self.rule}"
+        within = f", of the newest {self.within} tracks" if self.within < self._length and self.rule != "always" else ""
+        found = f"{self.share:.1%} of training targets were heard before in their session"
+        return f"repeats      {found}: {self.rule}{within}"
 
     def logged(self) -> Mapping[str, float]:
         """Report the share of repeats and the penalty, where there are such numbers.
@@ -95,6 +112,8 @@ class Repeats(nn.Module):
             Values by name.
         """
         values = {} if self.share is None else {"repeats_share": self.share}
+        if self.rule != "always":
+            values["repeats_within"] = float(self.within)
         if self.log_penalty is not None:
             values["heard_penalty"] = as_number(self.penalty())
         return values
@@ -119,6 +138,30 @@ def share_of_repeats(listens: Listens) -> float:
     return float((is_again & is_next).sum() / max(1, is_next.sum()))
 
 
+def seldom_repeated(listens: Listens, length: int) -> int:
+    """How many of the newest tracks of a session are seldom played next: each in fewer than 1 % of the targets.
+
+    Radio plays a hit again after an hour, and not after three songs. The places are read from the second newest track
+    on, until one of them is repeated more often, or fewer than 1,000 training targets have so many tracks before them.
+
+    Args:
+        listens: the events of the training sessions.
+        length: the largest number.
+
+    Returns:
+        The number, in [1, length]; `length` if no place is repeated more often.
+    """
+    session, track = listens.session, listens.track
+    for age in range(2, length + 1):
+        is_target = (session[age:] == session[:-age]) & (track[age:] != track[age - 1 : -1])
+        num = int(is_target.sum())
+        if num < _FEW:
+            break
+        if (is_target & (track[age:] == track[:-age])).sum() >= SELDOM * num:
+            return age - 1
+    return length
+
+
 class LastTrack(nn.Module):
     """One previous track: the query vector of a history is that of the track it is paired with.
 
@@ -128,6 +171,7 @@ class LastTrack(nn.Module):
         max_length: number of tracks of a history that are looked up (H). `repeats` other than `always` needs them.
         repeats: `always`, `never`, `penalty` or `auto`; see `Repeats`.
         repeats_up_to: share of repeats up to which `auto` is `never`.
+        repeats_within: number of newest tracks to which the rule applies, or `auto`.
         learns: whether the model is trained by gradient descent.
 
     Raises:
@@ -144,6 +188,7 @@ class LastTrack(nn.Module):
         max_length: int,
         repeats: str,
         repeats_up_to: int | float,
+        repeats_within: int | str,
         learns: bool,
     ) -> None:
         super().__init__()
@@ -154,7 +199,9 @@ class LastTrack(nn.Module):
                 "use context.max_length=20"
             )
         self.max_length = max_length
-        self.repeats = Repeats(repeats, vocabulary, most=repeats_up_to, learns=learns)
+        self.repeats = Repeats(
+            repeats, vocabulary, most=repeats_up_to, within=repeats_within, length=max_length, learns=learns
+        )
 
     @property
     def of_loss(self) -> "LastTrack":
@@ -170,7 +217,8 @@ class LastTrack(nn.Module):
     ) -> Queries:
         """Compute the query vector of `previous`, once for each distinct track if nothing else distinguishes pairs."""
         if history.shape[1]:
-            return Queries(scorer.query(previous), _places(previous), previous, history)
+            heard = history[:, : self.repeats.within]
+            return Queries(scorer.query(previous), _places(previous), previous, heard)
         rows, of_pair = previous.unique(return_inverse=True)
         return Queries(scorer.query(rows), of_pair, rows, rows.new_empty(len(rows), 0))
 
@@ -214,7 +262,8 @@ class Session(nn.Module):
         vocabulary: the training sessions.
         parts: names of the parts of a query vector.
         max_length: number of newest tracks that count (H), 1 to 1000.
-        decay: factor for each track further back, in [0, 1], or `learned`; one value for all parts or one for each.
+        decay: factor for each track further back, in [0, 1], or `learned`; one value for all parts or by part, where
+            `others` stands for all parts that are not named.
         first_decay: value of a learned decay before training, in (0, 1).
         earlier: factor for all tracks but the newest, at least 0, or `learned` (starts at 1); one value for all parts
             or by part, 1 for parts that are left out.
@@ -224,6 +273,7 @@ class Session(nn.Module):
         trains_on: `session` or `last`, the query that the loss sees. With `last` nothing may be `learned`.
         repeats: `always`, `never`, `penalty` or `auto`; see `Repeats`.
         repeats_up_to: share of repeats up to which `auto` is `never`.
+        repeats_within: number of newest tracks to which the rule applies, or `auto`.
         learns: whether the model is trained by gradient descent. Otherwise nothing may be `learned`.
 
     Raises:
@@ -247,6 +297,7 @@ class Session(nn.Module):
         trains_on: str,
         repeats: str,
         repeats_up_to: int | float,
+        repeats_within: int | str,
         learns: bool,
     ) -> None:
         super().__init__()
@@ -258,9 +309,12 @@ class Session(nn.Module):
         if trains_on not in TRAINS_ON:
             raise InputError(f"context.trains_on must be one of {', '.join(TRAINS_ON)}, got {trains_on!r}")
         self.max_length = max_length
-        decays = decay if isinstance(decay, Mapping) else dict.fromkeys(parts, decay)
-        if missing := [part for part in parts if part not in decays]:
-            raise InputError(f"context.decay has no value for {missing[0]}; give one for each of {', '.join(parts)}")
+        given = decay if isinstance(decay, Mapping) else {OTHERS: decay}
+        if missing := [part for part in parts if part not in given and OTHERS not in given]:
+            raise InputError(
+                f"context.decay has no value for {missing[0]}; give one for each of {', '.join(parts)}, or for {OTHERS}"
+            )
+        decays = {part: given[part if part in given else OTHERS] for part in parts}
         factors: dict[str, Any] = dict.fromkeys(parts, 1.0 if isinstance(earlier, Mapping) else earlier)
         factors |= earlier if isinstance(earlier, Mapping) else {}
         ranges: list[tuple[str, Any, int, float]] = [("decay", value, 0, 1) for value in decays.values()]
@@ -294,11 +348,13 @@ class Session(nn.Module):
         self.power_logit = nn.ParameterDict(
             {part: _logit(first_normalise) for part in parts} if self._power is None else {}
         )
-        self.repeats = Repeats(repeats, vocabulary, most=repeats_up_to, learns=learns)
+        self.repeats = Repeats(
+            repeats, vocabulary, most=repeats_up_to, within=repeats_within, length=max_length, learns=learns
+        )
         self._last = None
         if trains_on == "last":
-            given: dict[str, Any] = {"repeats": repeats, "repeats_up_to": repeats_up_to, "learns": learns}
-            self._last = LastTrack(vocabulary, parts, max_length=max_length, **given)
+            rules: dict[str, Any] = {"repeats": "always", "repeats_up_to": repeats_up_to, "repeats_within": "auto"}
+            self._last = LastTrack(vocabulary, parts, max_length=max_length, learns=learns, **rules)
             self._last.repeats = self.repeats  # one rule, and one penalty where it is learned
 
     @property
@@ -434,7 +490,8 @@ class Session(nn.Module):
             self._normalised(name, summed, part.length)
             for summed, (name, part) in zip(sums, parts.items(), strict=False)
         ]
-        return Queries(torch.cat([*pieces, *sums[len(parts) :]], dim=1), _places(previous), previous, history)
+        recent = history[:, : self.repeats.within]
+        return Queries(torch.cat([*pieces, *sums[len(parts) :]], dim=1), _places(previous), previous, recent)
 
     def _normalised(
         self, part: str, summed: Float[Tensor, "B W"], length: Float[Tensor, ""] | float | None

@@ -181,7 +181,13 @@ class Scorer(Protocol):
 
 
 class HeardRule(Protocol):
-    """How tracks already heard are ranked."""
+    """How tracks already heard are ranked.
+
+    Attributes:
+        within: number of newest tracks to which the rule applies.
+    """
+
+    within: int
 
     def penalty(self) -> Float[Tensor, ""] | float:
         """Return what is subtracted from the score of such a track.

@@ -379,7 +379,7 @@ def _is_zero(penalty: Tensor | float) -> bool:
 def _weights(batch: PairBatch, context: Context) -> Float[Tensor, "B"]:
     weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
     if context.repeats.penalty() == math.inf:
-        weight = weight * ~heard_before(batch.history, batch.following)
+        weight = weight * ~heard_before(batch.history[:, : context.repeats.within], batch.following)
     return weight
 
 

@@ -15,7 +15,7 @@ from src.assignment import salt_of, treatment
 from src.recommendations import open_new, pick, pick_probability, redraw_probability, split_draws
 from src.serving.release import LISTS, Arm, Release
 from src.serving.session_memory import Played
-from src.session_vectors import union
+from src.session_vectors import num_kept, union
 
 FALLBACKS = ("artist", "popular", "random")
 """Used in this order where a list has no candidate left: another track of the artist, a popular track, any track."""
@@ -87,10 +87,14 @@ class Recommender:
             arm: given.has_lists and (given.pick != "uniform" or given.artist_gap > 0 or given.is_of_session)
             for arm, given in release.arms.items()
         }
-        self._num_kept = {  # as many as a list has; the best one suffices where it is always picked
-            arm: 1
-            if given.pick == "ranked" and not (given.artist_gap or given.exploration)
-            else release.lists[arm].shape[1]
+        self._num_kept = {
+            arm: num_kept(
+                pick=given.pick,
+                artist_gap=given.artist_gap,
+                exploration=given.exploration,
+                num_lists=given.num_lists,
+                length=release.lists[arm].shape[1],
+            )
             for arm, given in release.arms.items()
             if given.is_of_session
         }
@@ -196,13 +200,13 @@ class Recommender:
         rows.ravel()[flat], shares.ravel()[flat] = found, known
         return Sessions(rows, shares, lengths)
 
-    def candidates(self, arm: str, sessions: Sessions, num_kept: int) -> Int32[np.ndarray, "S K"]:
+    def candidates(self, arm: str, sessions: Sessions, k: int) -> Int32[np.ndarray, "S K"]:
         """The best tracks of the lists of the last tracks, for each session.
 
         Args:
             arm: name of an arm with `context=session`.
             sessions: the sessions.
-            num_kept: how many are kept (K).
+            k: how many are kept (K).
 
         Returns:
             Rows of the candidates, best first; -1 fills up.
@@ -215,7 +219,7 @@ class Recommender:
             queries[some] = vectors.query(sessions.rows[some, :length], sessions.shares[some, :length])
         heard, may_repeat = sessions.rows.astype(np.int32), given.pick == "uniform"
         return vectors.best(
-            queries, union(lists, sessions.rows[:, : given.num_lists]), heard, may_repeat=may_repeat, k=num_kept
+            queries, union(lists, sessions.rows[:, : given.num_lists]), heard, may_repeat=may_repeat, k=k
         )
 
     def _from_list(

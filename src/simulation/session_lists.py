@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int32, Int64
 
 from src.errors import InputError, check_number
 from src.recommendations import file_digest, pick
-from src.session_vectors import FILE, SessionVectors, context_of, union
+from src.session_vectors import FILE, SessionVectors, context_of, num_kept, union
 from src.simulation.listener import WHOLE, Crowd
 from src.simulation.listening import Recommend
 from src.simulation.policies import Lists
@@ -66,8 +66,9 @@ def recommended(
 class SessionLists(Lists):
     """Recommends of the lists of the last tracks what is best for the session, by its query vector.
 
-    The K best, as many as a list has, take the place of the list of the last track; `pick` and `artist_gap` apply to
-    them. Tracks already heard follow the rule of the training run, and are left out where `pick` never repeats a track.
+    The K best, as many as a list has, take the place of the list of the last track; `pick` and `artist_gap` apply
+    to them. With `ranked` all candidates do, so that `artist_gap` finds other artists. Tracks already heard follow
+    the rule of the training run, and are left out where `pick` never repeats a track.
 
     Args:
         path: a `recommendations.jsonl` with `vectors.npz` beside it.
@@ -107,7 +108,13 @@ class SessionLists(Lists):
         file = Path(path).with_name(FILE)
         self._vectors, self._num_lists = SessionVectors.read(file, world.catalog), num_lists
         self._vectors_digest = file_digest(file)
-        self._num_kept = 1 if pick == "ranked" and not (artist_gap or exploration) else self.lists.shape[1]
+        self._num_kept = num_kept(
+            pick=pick,
+            artist_gap=artist_gap,
+            exploration=exploration,
+            num_lists=num_lists,
+            length=self.lists.shape[1],
+        )
         self._known = np.empty((0, self._num_kept), np.int32)
         self._known_at = np.empty((0, 2), np.int64)
 
@@ -129,7 +136,9 @@ class SessionLists(Lists):
         Args:
             crowd: all sessions of a step.
         """
-        self._known[crowd.place], self._known_at[crowd.place] = self._search(crowd), _at(crowd)
+        found = self._search(crowd)
+        self._known[crowd.place] = -1  # at the first tracks of a session fewer lists are searched
+        self._known[crowd.place, : found.shape[1]], self._known_at[crowd.place] = found, _at(crowd)
 
     def _candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
         is_there = len(self._known) > crowd.place.max(initial=-1)

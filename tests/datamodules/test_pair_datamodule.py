@@ -90,6 +90,17 @@ def test_a_batch_has_the_newest_tracks_of_each_session(
             assert (batch.history_share.isnan() == (batch.history == -1)).all()
 
 
+def test_a_batch_is_no_wider_than_its_longest_history(
+    datamodule_of: Callable[..., PairDataModule], ring_logs: Path
+) -> None:
+    datamodule = datamodule_of(ring_logs, history=500)
+    datamodule.setup()
+    rows, _ = datamodule.histories(datamodule.pairs["test"]).newest(500)
+    given = [line[line >= 0].tolist() for batch in datamodule.test_dataloader() for line in batch.history]
+    assert given == [line[line >= 0].tolist() for line in rows]
+    assert all((batch.history >= 0).any(0).all() for batch in datamodule.train_dataloader())
+
+
 def test_without_a_context_a_batch_has_no_histories(ring: PairDataModule) -> None:
     batch = next(iter(ring.train_dataloader()))
     assert batch.history.shape == batch.history_share.shape == (len(batch.previous), 0)

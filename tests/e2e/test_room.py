@@ -67,6 +67,7 @@ def write_run(folder: Path) -> tuple[Any, Any, Any]:
         age_weights=np.array([[1, 0.5, 0.2]] * 2, np.float32),
         skipped=-0.5,
         penalty=np.inf,
+        heard_within=1000,
         context="session",
     ).write(folder / "vectors.npz", catalog)
     scores = queries @ items.T

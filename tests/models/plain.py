@@ -16,7 +16,7 @@ COSINES: Callable[..., CosineMix] = partial(
 )
 DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, alpha=None, **_BARE)
 
-_CANDIDATES: dict[str, Any] = {"repeats": "always", "repeats_up_to": 0.0}
+_CANDIDATES: dict[str, Any] = {"repeats": "always", "repeats_up_to": 0.0, "repeats_within": "auto"}
 LAST_TRACK: Callable[..., LastTrack] = partial(LastTrack, max_length=0, **_CANDIDATES)
 """Factory of `context=last`."""
 _SUM: dict[str, Any] = {"decay": 0.5, "first_decay": 0.8, "earlier": 1.0, "skipped": 1.0, "trains_on": "session"}

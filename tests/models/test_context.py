@@ -10,7 +10,7 @@ from torch import Tensor
 
 from src.catalog import Listens, example_vocabulary
 from src.errors import InputError
-from src.models.context import LastTrack, Repeats, Session, heard_before, share_of_repeats
+from src.models.context import LastTrack, Repeats, Session, heard_before, seldom_repeated, share_of_repeats
 from src.models.contracts import PairBatch
 from src.models.heads import CosineMix, TwoTableDot
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
@@ -81,6 +81,16 @@ def test_the_query_of_a_session_is_that_of_slow_loops(scorer: CosineMix, skipped
     assert queries.of_pair.tolist() == [0, 1, 2, 3]
     score = torch.linalg.vecdot(expected, scorer.item(BATCH.following))
     torch.testing.assert_close(context.score(scorer, BATCH), score, atol=2e-5, rtol=1e-4)
+
+
+def test_a_decay_for_others_is_that_of_the_parts_without_one_of_their_own(scorer: CosineMix) -> None:
+    context = session(decay={"track": 0.7, "others": 0.25}, skipped=1.0, normalise=0.0)
+    expected = query_by_loops(scorer, {"track": 0.7, "artist": 0.25}, {"track": 1.0, "artist": 1.0}, 1.0, 0.0)
+    torch.testing.assert_close(
+        context.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors, expected, atol=2e-5, rtol=1e-4
+    )
+    logged = session(decay={"track": 0.7, "others": "learned"}).logged()
+    assert (logged["decay_track"], logged["decay_artist"]) == (pytest.approx(0.7), pytest.approx(0.8))
 
 
 @pytest.mark.parametrize("head", [COSINES, DOT])
@@ -170,7 +180,7 @@ def test_the_share_of_repeats_chooses_the_rule_and_says_so(most: float, learns: 
     vocabulary = example_vocabulary()
     known = {**vars(vocabulary), "listens": listens([[1, 0, 1, 0, 1], [0]])}
     known["listens"] = listens([[1, 2, 1, 3], [1, 4]])
-    repeats = Repeats("auto", type(vocabulary)(**known), most=most, learns=learns)
+    repeats = Repeats("auto", type(vocabulary)(**known), most=most, within="auto", length=20, learns=learns)
     assert repeats.rule == rule
     assert repeats.describe() == f"repeats      25.0% of training targets were heard before in their session: {rule}"
     assert repeats.logged()["repeats_share"] == 0.25
@@ -179,11 +189,49 @@ def test_the_share_of_repeats_chooses_the_rule_and_says_so(most: float, learns: 
     ).item()
 
 
+@pytest.mark.parametrize(("length", "within"), [(20, 3), (4, 3), (3, 3), (2, 2), (1, 1)])
+def test_tracks_that_come_again_after_a_while_are_candidates_again(length: int, within: int) -> None:
+    """Every fifth session plays its first track again after three others; after one, few do."""
+    again = [[5, 1, 2, 3, 5]] * 300
+    others = [[6, 1, 2, 3, 4, 7]] * 1200
+    rare = [[7, 1, 7, 2]] * 9
+    assert seldom_repeated(listens([*again, *others, *rare]), length) == within
+    vocabulary = example_vocabulary()
+    known = type(vocabulary)(**{**vars(vocabulary), "listens": listens([*again, *others, *rare])})
+    repeats = Repeats("never", known, most=0.1, within="auto", length=length, learns=True)
+    assert repeats.within == repeats.logged()["repeats_within"] == within
+    assert Repeats("never", known, most=0.1, within=2, length=length, learns=True).within == min(2, length)
+    chosen = Repeats("auto", known, most=0.1, within="auto", length=length, learns=True).describe()
+    assert chosen is not None
+    assert chosen.endswith(": never, of the newest 3 tracks" if within < length else ": never")
+
+
+def test_few_targets_do_not_tell_what_is_repeated() -> None:
+    assert seldom_repeated(listens([[1, 2, 1]] * 999), 20) == 20
+    assert seldom_repeated(listens([[1, 2, 1]] * 1000), 20) == 1
+
+
+@pytest.mark.parametrize("repeats", ["never", "penalty"])
+def test_the_rule_is_about_the_newest_tracks_alone(scorer: CosineMix, repeats: str) -> None:
+    """With a window of one track the softmax is that of histories whose older tracks are not among the candidates."""
+    context, whole = (session(repeats=repeats, repeats_within=within) for within in (1, "auto"))
+    queries = context.queries(scorer, BATCH.previous, HISTORY, SHARE)
+    assert torch.equal(queries.heard, HISTORY[:, :1])
+    assert torch.equal(queries.vectors, whole.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors)
+    last = LAST_TRACK(VOCABULARY, PARTS, learns=True, max_length=4, repeats=repeats, repeats_within=2)
+    assert torch.equal(last.queries(scorer, BATCH.previous, HISTORY, SHARE).heard, HISTORY[:, :2])
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.5, logq=0.0, candidates=None)
+    batch = BATCH._replace(following=HISTORY[:, 1].clamp(min=0))
+    newest, always = (loss(scorer, batch, one) for one in (context, session(repeats="always")))
+    torch.testing.assert_close(newest, always)  # the newest track is no candidate with any rule
+    assert not torch.isclose(newest, loss(scorer, batch, whole))
+
+
 def test_a_loss_that_compares_no_candidates_learns_no_penalty() -> None:
     with pytest.raises(InputError, match=r"context.repeats=penalty is learned by loss=softmax alone; use it, or never"):
         session(repeats="penalty").repeats.without_penalty()
     known = {**vars(example_vocabulary()), "listens": listens([[1, 2, 1, 3]])}
-    repeats = Repeats("auto", type(example_vocabulary())(**known), most=0.1, learns=True)
+    repeats = Repeats("auto", type(example_vocabulary())(**known), most=0.1, within="auto", length=20, learns=True)
     assert repeats.rule == "penalty"
     repeats.without_penalty()
     assert (repeats.rule, repeats.penalty()) == ("always", 0.0)
@@ -206,7 +254,11 @@ def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
             {"decay": "none"},
             r"context.decay must be a number of at least 0 and at most 1, got 'none'; or it is learned",
         ),
-        ({"decay": {"track": 0.5}}, "context.decay has no value for artist; give one for each of track, artist"),
+        (
+            {"decay": {"track": 0.5}},
+            "context.decay has no value for artist; give one for each of track, artist, or for others",
+        ),
+        ({"decay": {"others": 2}}, "context.decay must be a number of at least 0 and at most 1, got 2"),
         ({"earlier": -1}, "context.earlier must be a number of at least 0, got -1; or it is learned"),
         ({"skipped": -2}, "context.skipped must be a number of at least -1 and at most 1, got -2; or it is learned"),
         ({"normalise": 2}, "context.normalise must be a number of at least 0 and at most 1, got 2; or it is learned"),
@@ -219,6 +271,11 @@ def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
         ({"first_normalise": 0}, "context.first_normalise must be a number above 0 and at most"),
         ({"repeats": "once"}, "context.repeats must be one of never, always, penalty, auto, got 'once'"),
         ({"repeats": "penalty", "learns": False}, "context.repeats=penalty is learned by gradient descent"),
+        ({"repeats_within": 0}, "context.repeats_within must be a whole number of at least 1 and at most 1000, got 0"),
+        (
+            {"repeats_within": "all"},
+            "context.repeats_within must be a whole number of at least 1 .*, got 'all'; it is a",
+        ),
         ({"repeats_up_to": 2}, "context.repeats_up_to must be a number of at least 0 and at most 1, got 2"),
         ({"decay": "learned", "learns": False}, "context.decay=learned needs gradient descent, which this model has"),
         ({"trains_on": "first"}, "context.trains_on must be one of session, last, got 'first'"),

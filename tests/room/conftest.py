@@ -36,6 +36,7 @@ def cosine_vectors(alpha: float = ALPHA, seed: int = 0) -> SessionVectors:
         age_weights=np.ones((2, 1), np.float32),
         skipped=1.0,
         penalty=np.inf,
+        heard_within=1000,
         context="last",
     )
 

@@ -370,7 +370,9 @@ def test_a_gap_is_kept_as_by_the_simulations_lists(world: World, tmp_path: Path,
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.5, np.inf])
-@pytest.mark.parametrize(("pick", "artist_gap"), [("ranked", 0), ("ranked", 2), ("weighted", 0), ("uniform", 1)])
+@pytest.mark.parametrize(
+    ("pick", "artist_gap"), [("ranked", 0), ("ranked", 2), ("ranked", 20), ("weighted", 0), ("uniform", 1)]
+)
 def test_a_session_is_answered_as_by_the_simulation(
     world: World, tmp_path: Path, pick: str, artist_gap: int, penalty: float
 ) -> None:

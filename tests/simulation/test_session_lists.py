@@ -74,14 +74,14 @@ def test_vectors_of_another_catalogue_are_refused(world: World, folder: Path) ->
         policy(world, folder)
 
 
-@pytest.mark.parametrize("pick", ["ranked", "weighted", "uniform"])
+@pytest.mark.parametrize(("pick", "artist_gap"), [("ranked", 0), ("ranked", 100), ("weighted", 0), ("uniform", 0)])
 def test_propensities_are_those_of_a_policy_that_did_not_recommend(
-    world: World, folder: Path, pick: str, monkeypatch: pytest.MonkeyPatch
+    world: World, folder: Path, pick: str, artist_gap: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What `look` has found is what is found without it, also for parts of a crowd and in several blocks."""
     monkeypatch.setattr(session_lists, "_BLOCK", 25)
     crowd, rng = crowd_of(world, 60)
-    played, fresh = (policy(world, folder, pick=pick) for _ in range(2))
+    played, fresh = (policy(world, folder, pick=pick, artist_gap=artist_gap) for _ in range(2))
     played.begin(crowd, rng)
     for step in range(4):
         if step % 2 == 0:
@@ -103,3 +103,23 @@ def test_the_choice_depends_on_the_session_and_not_on_the_others(world: World, f
         alone = [one.choose(crowd.part(place, place + 1), rng.random(1))[0] for place in range(50)]
         assert together.tolist() == alone
         crowd = listen(world, crowd, np.maximum(together, 0), np.ones(50))
+
+
+def test_a_gap_chooses_among_all_candidates(world: World, folder: Path) -> None:
+    """The best track by an artist that the session has not heard is recommended, wherever it is among them."""
+    artist_of, vectors = world.catalog.artist_of, make_vectors(len(world.catalog))
+    lists = lists_file(world, folder / "r.jsonl", num_kept=6)
+    gaps = policy(world, folder, pick="ranked", artist_gap=100)
+    crowd, num_beyond = start(world, np.arange(40), *np.random.default_rng(0).random((2, 40))), 0
+    for _ in range(4):
+        tracks = gaps.choose(crowd, np.zeros(len(crowd)))
+        queries = vectors.query(crowd.tracks[::-1].T.astype(np.int64), crowd.shares[::-1].T / np.float32(100))
+        for session, (heard, query) in enumerate(zip(crowd.tracks.T.tolist(), queries, strict=True)):
+            found = {row for track in heard[-3:] for row in lists[track].tolist() if row >= 0 and row not in heard}
+            best = sorted(found, key=lambda row: float(query @ vectors.items[row]), reverse=True)
+            other = [row for row in best if artist_of[row] not in artist_of[heard]]
+            expected = (other or best or [-1])[0]
+            assert tracks[session] == expected
+            num_beyond += expected not in best[:6]
+        crowd = listen(world, crowd, np.maximum(tracks, 0), np.ones(len(crowd)))
+    assert num_beyond, "some are not among as many as a list has"

@@ -141,7 +141,7 @@ class Baseline(LightningModule):
                 plays=self._model.order,
                 previous=histories.previous,
                 following=following,
-                heard=histories.newest(self.context.max_length if puts_last else 0)[0],
+                heard=histories.newest(self.context.repeats.within if puts_last else 0)[0],
                 on_block=on_block,
                 among=among,
             )
