@@ -108,7 +108,7 @@ def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, tmp_path
         assert [row for row in found if row >= 0] == order
 
 
-def test_a_file_of_an_older_version_has_the_shares_of_its_lengths_and_a_rule_for_the_whole_session(
+def test_a_file_of_an_older_version_has_shares_by_its_lengths_and_a_rule_for_the_whole_session(
     tmp_path: Path,
 ) -> None:
     arrays = {name: array for name, array in made().arrays().items() if name not in ("part_shares", "heard_within")}
