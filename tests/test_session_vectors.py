@@ -108,10 +108,14 @@ def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, tmp_path
         assert [row for row in found if row >= 0] == order
 
 
-def test_a_file_without_shares_has_those_of_its_lengths(tmp_path: Path) -> None:
-    arrays = {name: array for name, array in made().arrays().items() if name != "part_shares"}
+def test_a_file_of_an_older_version_has_shares_by_its_lengths_and_a_rule_for_the_whole_session(
+    tmp_path: Path,
+) -> None:
+    arrays = {name: array for name, array in made().arrays().items() if name not in ("part_shares", "heard_within")}
     np.savez(tmp_path / FILE, allow_pickle=False, track_ids=CATALOG.track_ids, **arrays)
-    np.testing.assert_array_equal(SessionVectors.read(tmp_path / FILE, CATALOG).shares, made().lengths ** 2)
+    vectors = SessionVectors.read(tmp_path / FILE, CATALOG)
+    np.testing.assert_array_equal(vectors.shares, made().lengths ** 2)
+    assert vectors.heard_within == 1000
 
 
 def test_the_context_of_one_track_is_its_query(tmp_path: Path) -> None:
@@ -223,6 +227,7 @@ def test_a_file_may_list_the_tracks_in_another_order(tmp_path: Path) -> None:
         ({"part_ends": np.array([5, 5])}, "is damaged: part_ends must increase up to at most 6"),
         ({"part_powers": np.array([0.5, 2], np.float32)}, r"is damaged: part_powers must be in \[0, 1\]"),
         ({"part_shares": np.array([0.5, 2], np.float32)}, r"is damaged: part_shares must be in \[0, 1\], or NaN"),
+        ({"heard_within": np.array(-1)}, "is damaged: heard_within must be 0 to 1000"),
         (
             {"age_weights": np.full((2, 3), np.nan, np.float32)},
             "is damaged: age_weights must be finite and of 1 to 1000",

@@ -24,7 +24,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from experiments.rivals.environments import python_of
-from experiments.rivals.spaces import DATA, OF_COUNTS, Model
+from experiments.rivals.spaces import DATA, Model
 from src.callbacks.context import RunContext
 from src.datamodules.pair_datamodule import PairDataModule
 from src.datamodules.pairs import Pairs
@@ -157,7 +157,7 @@ def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, te
     played = listens.where(~(listens.played_ratio < np.float32(0.5)))
     artists = datamodule.vocabulary.catalog.artist_of
     arrays: dict[str, Any] = {"session": played.session, "track": played.track, "artist": artists}
-    rules = _ranker([*DATA[data], "model=rules", "context=session", *OF_COUNTS.get(data, ())], datamodule)
+    rules = _ranker([*DATA[data], "model=rules", "context=session"], datamodule)
     within = rules.context.repeats.within  # one rule for tracks already heard
     for part in ("val", "test"):
         histories = datamodule.histories(queries[part])

@@ -82,11 +82,7 @@ _LEARNED = (
 _RANKS_SESSION = {data: (*words, *_LEARNED, "context.normalise=learned") for data, words in _RANKS.items()}
 """The recipe of shares chooses what listeners play; here the next track is ranked."""
 _VOTES = {"model.num_neighbours": [50, 100, 200, 500, 1000, 1500], "model.sample_size": [500, 1000, 2500, 5000, 10000]}
-OF_COUNTS: Mapping[str, tuple[str, ...]] = {"polimi": ("context.max_length=100",)}
-"""Rivals read as many tracks as the recipe of the heads does. The trials on polimi were run with 20."""
-_LINEAR = {
-    "polimi": (*OF_COUNTS["polimi"], "model.min_plays=2")
-}  # 12,565 tracks were played once or more, 8,874 twice or more
+_LINEAR = {"polimi": ("model.min_plays=2",)}  # 12,565 tracks were played once or more, 8,874 twice or more
 _RULES: Mapping[str, Any] = {
     "model.window": list(range(1, 21)),
     "model.decay": ["inverse", 0.7, 0.8, 0.9, 1.0],
@@ -103,12 +99,9 @@ _RECURRENT: Mapping[str, Any] = {**_NETWORK, "lr": Log(low=1e-3, high=1e-2), "hi
 MODELS: Mapping[str, Model] = {
     "popular": Model(words=("model=popular", "context=last")),
     "rules, last track": Model(words=("model=rules", "context=last"), space=_RULES),
-    "rules, session": Model(
-        words=("model=rules", "context=session"), space={**_RULES, "context.decay": (0.3, 1.0)}, of_data=OF_COUNTS
-    ),
+    "rules, session": Model(words=("model=rules", "context=session"), space={**_RULES, "context.decay": (0.3, 1.0)}),
     "item-kNN, session": Model(
         words=("model=neighbours", "context=session"),
-        of_data=OF_COUNTS,
         space={
             "model.shrinkage": Log(low=0.1, high=100),
             "model.norm_power": (0.0, 1.0),
@@ -119,7 +112,6 @@ MODELS: Mapping[str, Model] = {
     ),
     "item2vec, session": Model(
         words=("model=item2vec", "context=session"),
-        of_data=OF_COUNTS,
         space={
             "model.window": [3, 7, 12, 15],
             "model.negative_exponent": (-1.0, 1.0),
@@ -132,7 +124,6 @@ MODELS: Mapping[str, Model] = {
     ),
     "VSKNN": Model(
         words=("model=vsknn",),
-        of_data=OF_COUNTS,
         space={
             **_VOTES,
             "model.position_decay": ["linear", 1.0, 2.0, 4.0, 8.0, "null"],
@@ -143,7 +134,6 @@ MODELS: Mapping[str, Model] = {
     ),
     "STAN": Model(
         words=("model=stan",),
-        of_data=OF_COUNTS,
         space={
             **_VOTES,
             "model.position_decay": DECAYS,
@@ -154,7 +144,6 @@ MODELS: Mapping[str, Model] = {
     ),
     "VSTAN": Model(
         words=("model=vstan",),
-        of_data=OF_COUNTS,
         space={
             **_VOTES,
             "model.position_decay": DECAYS,

@@ -28,7 +28,7 @@ LENGTHS = {"2 to 5 tracks": (2, 5), "6 to 15": (6, 15), "16 or more": (16, 10**9
 """Number of tracks of the whole session."""
 PLAYS = {"0 to 2 plays": (0, 2), "3 to 19": (3, 19), "20 or more": (20, 10**9)}
 """Plays of a track in training."""
-GOAL = {(data, "convex, session") for data in ("yes", "polimi")}
+GOAL = {(data, "convex, default") for data in ("yes", "polimi")}
 """Data and set-up of the question. Holm's correction is over these tests, and over all others together."""
 Lines = Mapping[tuple[str, ...], Mapping[str, str]]
 
@@ -38,7 +38,7 @@ class Result:
     """The final runs of a model.
 
     Args:
-        val: validation ndcg@10 of the chosen trial.
+        val: validation ndcg@10, mean of the runs.
         trials: number of trials.
         values: of each metric, for each run and query, R × Q.
         fit_s: mean of the runs.
@@ -58,16 +58,15 @@ def results(data: str, lines: Lines, ranks: Path) -> dict[str, Result]:
     for model in MODELS:
         of_model = {key[2:]: line for key, line in lines.items() if key[:2] == (data, model)}
         runs = {number: line for (part, number), line in of_model.items() if part == "final"}
-        trials = {number: float(line["val_ndcg_at_10"]) for (part, number), line in of_model.items() if part == "trial"}
-        short = {number for part, number in of_model if part == "short"}
+        trials = {number for part, number in of_model if part in ("trial", "short")}
         name = f"{data}_{model}".replace(", ", "-").replace(" ", "-")
         paths = [ranks / f"{name}_{number}.npy" for number in runs]
         if not runs or not all(path.exists() for path in paths):
             continue
         of_runs = np.stack([np.load(path) for path in paths])
         found[model] = Result(
-            val=max(trials.values()),
-            trials=len(trials.keys() | short),
+            val=float(np.mean([float(line["val_ndcg_at_10"]) for line in runs.values()])),
+            trials=len(trials),
             values={metric: np.stack([of(run, 10) for run in of_runs]) for metric, of in METRICS.items()},
             fit_s=float(np.mean([float(line["fit_s"]) for line in runs.values()])),
             query_ms=float(np.nanmean([float(line["query_ms"]) for line in runs.values()])),

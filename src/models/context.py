@@ -40,8 +40,8 @@ class Repeats(nn.Module):
         most: with `auto`, `never` is chosen up to this share of repeats among the training targets, in [0, 1], and
             above it `penalty`.
         within: the rule is for tracks among this many newest ones, at least 1, or `auto`; see `seldom_repeated`. Tracks
-            heard before them are candidates like all others.
-        length: number of newest tracks that are looked up, of which `auto` chooses.
+            heard before them are candidates like all others. In training it is for those of a batch's history alone.
+        length: largest number of newest tracks, of which `auto` chooses.
         learns: whether a penalty can be learned. Baselines cannot: above the share they get `always`.
 
     Raises:
@@ -349,7 +349,7 @@ class Session(nn.Module):
             {part: _logit(first_normalise) for part in parts} if self._power is None else {}
         )
         self.repeats = Repeats(
-            repeats, vocabulary, most=repeats_up_to, within=repeats_within, length=max_length, learns=learns
+            repeats, vocabulary, most=repeats_up_to, within=repeats_within, length=MAX_LENGTH, learns=learns
         )
         self._last = None
         if trains_on == "last":

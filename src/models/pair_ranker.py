@@ -230,8 +230,10 @@ class PairRanker(LightningModule):
     def _queries(self, histories: Histories) -> Queries:
         """The query vectors of histories, one for each."""
         rows, shares = histories.newest(max(1, self.context.max_length))
-        tensors = (torch.from_numpy(column).to(self.device) for column in (histories.previous, rows, shares))
-        return self.context.queries(self.scorer, *tensors)
+        heard = histories.newest(min(self.context.repeats.within, int(histories.length.max(initial=0))))[0]
+        columns = histories.previous, rows, shares, heard
+        *tensors, of_rule = (torch.from_numpy(column).to(self.device) for column in columns)
+        return self.context.queries(self.scorer, *tensors)._replace(heard=of_rule)
 
     def top(
         self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock

@@ -162,7 +162,10 @@ def test_the_session_decides_where_the_last_track_alone_cannot() -> None:
         assert (baseline.ranks(heard, np.array([5, 4]), lambda _: None) > 1).all()
 
 
-@pytest.mark.parametrize(("context", "rank"), [(WHOLE_SESSION, 1.0), (NEVER_AGAIN, 5.0)])
+@pytest.mark.parametrize(
+    ("context", "rank"),
+    [(WHOLE_SESSION, 1.0), (NEVER_AGAIN, 5.0), (partial(NEVER_AGAIN, repeats_within=1), 1.0)],
+)
 def test_tracks_of_the_session_come_last_unless_they_may_be_repeated(
     context: Callable[..., Context], rank: float
 ) -> None:
