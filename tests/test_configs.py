@@ -90,6 +90,16 @@ def test_playlists_and_radio_have_the_session_and_one_word_names_the_last_track(
     assert composed(f"datamodule={source}", *words).context._target_ == f"src.models.context.{context}"
 
 
+@pytest.mark.parametrize("model", ["convex", "track", "artist", "contextual"])
+def test_logs_with_shares_have_the_session_that_listeners_chose_with_every_head(model: str) -> None:
+    words = ("datamodule=simulated", "context=session", f"model={model}")
+    assert composed(*words).datamodule.history == composed(*words).context.max_length == 100
+    context = instantiate(composed(*words).context)(example_vocabulary(), ["track", "artist", "tags"], learns=True)
+    assert [context.decay(part) for part in ("track", "artist", "tags")] == [0.5, 1.0, 1.0]
+    assert composed(*words, "context.decay=0.7", "context.max_length=20").context.decay == 0.7
+    assert composed("datamodule=yes").context.max_length == 20
+
+
 @pytest.mark.parametrize("source", RECIPES)
 def test_each_source_can_be_described_without_what_only_training_needs(source: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):

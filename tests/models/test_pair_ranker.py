@@ -3,11 +3,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from src.datamodules.pair_datamodule import PairDataModule
 from src.errors import InputError
+from src.histories import Histories
 from src.models.heads import CosineMix
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from src.models.pair_ranker import PairRanker
@@ -142,3 +144,27 @@ def test_weight_decay_applies_to_embeddings_only(ring: PairDataModule) -> None:
 def test_unknown_settings_are_refused(ring: PairDataModule, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ranker(ring, **change)
+
+
+@pytest.mark.parametrize(("within", "is_last"), [("auto", True), (3, True), (2, False)])
+def test_tracks_heard_before_those_of_the_query_come_last_too(
+    ring: PairDataModule, within: int | str, is_last: bool
+) -> None:
+    """The query reads two tracks, and the rule as many as it is about."""
+    context = partial(SESSION, max_length=2, repeats="never", repeats_within=within)
+    model = ranker(ring, scorer=CONTEXTUAL, context=context)
+    histories = Histories(
+        tracks=np.array([7, 5, 3]),
+        played_ratio=np.ones(3, np.float32),
+        last=np.array([2]),
+        length=np.array([3]),
+        previous=np.array([3]),
+    )
+    rank, usual = (
+        float(one.ranks(histories, np.array([7]), lambda _: None)[0])
+        for one in (model, ranker(ring, scorer=CONTEXTUAL, context=partial(context, repeats="always")))
+    )
+    num_heard = 2 if is_last else 1  # those of the rule without the previous track, which is no candidate
+    others = NUM_RING_TRACKS - 1 - num_heard
+    assert (rank > others) == is_last
+    assert rank in ((others + 1, others + 2) if is_last else (usual, usual - 1))
