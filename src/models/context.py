@@ -263,7 +263,7 @@ class Session(nn.Module):
         parts: names of the parts of a query vector.
         max_length: number of newest tracks that count (H), 1 to 1000.
         decay: factor for each track further back, in [0, 1], or `learned`; one value for all parts or by part, where
-            `others` stands for all parts that are not named.
+            `others` means all parts that are not named.
         first_decay: value of a learned decay before training, in (0, 1).
         earlier: factor for all tracks but the newest, at least 0, or `learned` (starts at 1); one value for all parts
             or by part, 1 for parts that are left out.
