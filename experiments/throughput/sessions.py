@@ -53,7 +53,7 @@ def write_model(world: World, folder: Path) -> None:
     both = np.sqrt(np.float32(0.5)) * np.concatenate(parts, axis=1)
     columns = np.ones((len(both), 1), np.float32), 0.1 * rng.standard_normal((len(both), 1), np.float32)
     queries, items = (np.concatenate([both, column], axis=1) for column in columns)
-    ages = np.arange(100, dtype=np.float32)
+    ages = np.arange(20, dtype=np.float32)
     vectors = SessionVectors(
         queries=queries,
         items=items,
@@ -61,9 +61,9 @@ def write_model(world: World, folder: Path) -> None:
         ends=np.array([DIM, 2 * DIM]),
         lengths=np.full(2, 0.5**0.5, np.float32),
         shares=np.full(2, 0.5, np.float32),
-        powers=np.zeros(2, np.float32),
-        age_weights=np.stack([np.float32(0.5) ** ages, np.ones_like(ages)]),
-        skipped=-0.6,
+        powers=np.full(2, 0.1, np.float32),
+        age_weights=np.stack([np.float32(0.8) ** ages, np.float32(0.9) ** ages]),
+        skipped=-0.3,
         penalty=np.inf,
         heard_within=1000,
         context="session",

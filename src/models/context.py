@@ -39,8 +39,9 @@ class Repeats(nn.Module):
         vocabulary: the training sessions.
         most: with `auto`, `never` is chosen up to this share of repeats among the training targets, in [0, 1], and
             above it `penalty`.
-        within: the rule is for tracks among this many newest ones, at least 1, or `auto`; see `seldom_repeated`. Tracks
-            heard before them are candidates like all others. In training it is for those of a batch's history alone.
+        within: the rule is for tracks among this many newest ones, at least 1, or `auto`: with `never` those of
+            `seldom_repeated`, otherwise all. Tracks heard before them are candidates like all others. In training it is
+            for those of a batch's history alone.
         length: largest number of newest tracks, of which `auto` chooses.
         learns: whether a penalty can be learned. Baselines cannot: above the share they get `always`.
 
@@ -68,7 +69,7 @@ class Repeats(nn.Module):
             rule = "never" if self.share <= most else "penalty" if learns else "always"
         self.rule, self._length = rule, length
         self.within = min(length, int(within)) if within != "auto" else length
-        if within == "auto" and rule != "always":
+        if within == "auto" and rule == "never":
             self.within = seldom_repeated(vocabulary.listens, length)
         self.log_penalty = nn.Parameter(torch.zeros(())) if rule == "penalty" else None
 

@@ -201,6 +201,7 @@ def test_tracks_that_come_again_after_a_while_are_candidates_again(length: int, 
     repeats = Repeats("never", known, most=0.1, within="auto", length=length, learns=True)
     assert repeats.within == repeats.logged()["repeats_within"] == within
     assert Repeats("never", known, most=0.1, within=2, length=length, learns=True).within == min(2, length)
+    assert Repeats("penalty", known, most=0.1, within="auto", length=length, learns=True).within == length
     chosen = Repeats("auto", known, most=0.1, within="auto", length=length, learns=True).describe()
     assert chosen is not None
     assert chosen.endswith(": never, of the newest 3 tracks" if within < length else ": never")
