@@ -87,6 +87,17 @@ class Histories:
         rows, shares = self.tracks[event], self.played_ratio[event]
         return np.where(is_there, rows, -1), np.where(is_there, shares, np.float32(np.nan))
 
+    def newest_rows(self, most: int) -> Int64[np.ndarray, "Q H"]:
+        """Look up the newest tracks of each history, no more of them than the longest one has.
+
+        Args:
+            most: largest number of tracks, at least 0.
+
+        Returns:
+            Rows of the tracks, newest first; -1 where a history is shorter.
+        """
+        return self.newest(min(most, int(self.length.max(initial=0))))[0]
+
     def _select(self, chosen: Bool[np.ndarray, "Q"] | slice) -> "Histories":
         return Histories(
             tracks=self.tracks,

@@ -205,7 +205,7 @@ class SessionVectors:
             rows, places = _in_order(candidates, len(self.items))
         scores = self.scores(queries, rows)
         is_out = rows < 0
-        recent = heard[:, : self.heard_within] if may_repeat else heard
+        recent = heard[:, : max(1, self.heard_within)] if may_repeat else heard
         if may_repeat and math.isfinite(self.penalty):
             is_out |= rows == heard[:, :1]
             if self.penalty:

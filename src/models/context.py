@@ -26,8 +26,8 @@ SELDOM, _FEW = 0.01, 1000
 """A track is repeated seldom where fewer than this share of training targets do it; fewer targets cannot tell."""
 TRAINS_ON = ("session", "last")
 """The query that the loss of `Session` sees."""
-OTHERS = "others"
-"""Name of a decay for all parts that have none of their own."""
+OTHERS, _USUAL = "others", ("track", "artist")
+"""Name of a decay for all parts that have none of their own. A recipe names a part that some heads lack."""
 
 
 class Repeats(nn.Module):
@@ -39,9 +39,9 @@ class Repeats(nn.Module):
         vocabulary: the training sessions.
         most: with `auto`, `never` is chosen up to this share of repeats among the training targets, in [0, 1], and
             above it `penalty`.
-        within: the rule is for tracks among this many newest ones, at least 1, or `auto`: with `never` those of
-            `seldom_repeated`, otherwise all. Tracks heard before them are candidates like all others. In training it is
-            for those of a batch's history alone.
+        within: the rule is for tracks among this many newest ones, at least 1, or `auto`: where `rule` is `auto` and
+            chooses `never`, those of `seldom_repeated`, otherwise all. Tracks heard before them are candidates like all
+            others. In training it is for those of a batch's history alone.
         length: largest number of newest tracks, of which `auto` chooses.
         learns: whether a penalty can be learned. Baselines cannot: above the share they get `always`.
 
@@ -59,6 +59,11 @@ class Repeats(nn.Module):
         if within != "auto":
             hint = "it is a number of newest tracks, or auto"
             check_number("context.repeats_within", within, whole=True, least=1, most=MAX_LENGTH, hint=hint)
+            if rule == "always":
+                raise InputError(
+                    f"context.repeats_within={within} has no effect with context.repeats=always; leave it out, or use "
+                    "context.repeats=never"
+                )
         if rule == "penalty" and not learns:
             raise InputError(
                 "context.repeats=penalty is learned by gradient descent, and this model has none; use never or always"
@@ -67,10 +72,12 @@ class Repeats(nn.Module):
         if rule == "auto":
             self.share = share_of_repeats(vocabulary.listens)
             rule = "never" if self.share <= most else "penalty" if learns else "always"
-        self.rule, self._length = rule, length
+        self._length = length
         self.within = min(length, int(within)) if within != "auto" else length
-        if within == "auto" and rule == "never":
+        if within == "auto" and self.share is not None and rule == "never":
             self.within = seldom_repeated(vocabulary.listens, length)
+            rule = "never" if self.within > 1 else "always"  # the newest track is never a candidate
+        self.rule = rule
         self.log_penalty = nn.Parameter(torch.zeros(())) if rule == "penalty" else None
 
     def penalty(self) -> Float[Tensor, ""] | float:
@@ -153,12 +160,13 @@ def seldom_repeated(listens: Listens, length: int) -> int:
         The number, in [1, length]; `length` if no place is repeated more often.
     """
     session, track = listens.session, listens.track
+    targets = 1 + np.flatnonzero((session[1:] == session[:-1]) & (track[1:] != track[:-1]))
     for age in range(2, length + 1):
-        is_target = (session[age:] == session[:-age]) & (track[age:] != track[age - 1 : -1])
-        num = int(is_target.sum())
-        if num < _FEW:
+        targets = targets[targets >= age]
+        targets = targets[session[targets - age] == session[targets]]  # those that have so many tracks before them
+        if len(targets) < _FEW:
             break
-        if (is_target & (track[age:] == track[:-age])).sum() >= SELDOM * num:
+        if (track[targets - age] == track[targets]).mean() >= SELDOM:
             return age - 1
     return length
 
@@ -267,7 +275,7 @@ class Session(nn.Module):
             `others` means all parts that are not named.
         first_decay: value of a learned decay before training, in (0, 1).
         earlier: factor for all tracks but the newest, at least 0, or `learned` (starts at 1); one value for all parts
-            or by part, 1 for parts that are left out.
+            or by part, with `others`, 1 for parts that are left out.
         skipped: weight of a track of which nothing was played, in [-1, 1], or `learned` (starts at 1).
         normalise: power of the length, in [0, 1], or `learned`.
         first_normalise: value of a learned power before training, in (0, 1).
@@ -310,16 +318,16 @@ class Session(nn.Module):
         if trains_on not in TRAINS_ON:
             raise InputError(f"context.trains_on must be one of {', '.join(TRAINS_ON)}, got {trains_on!r}")
         self.max_length = max_length
-        given = decay if isinstance(decay, Mapping) else {OTHERS: decay}
-        if missing := [part for part in parts if part not in given and OTHERS not in given]:
+        of_decay, of_earlier = _by_part("decay", decay, parts), {OTHERS: 1.0, **_by_part("earlier", earlier, parts)}
+        if missing := [part for part in parts if part not in of_decay and OTHERS not in of_decay]:
             raise InputError(
                 f"context.decay has no value for {missing[0]}; give one for each of {', '.join(parts)}, or for {OTHERS}"
             )
-        decays = {part: given[part if part in given else OTHERS] for part in parts}
-        factors: dict[str, Any] = dict.fromkeys(parts, 1.0 if isinstance(earlier, Mapping) else earlier)
-        factors |= earlier if isinstance(earlier, Mapping) else {}
-        ranges: list[tuple[str, Any, int, float]] = [("decay", value, 0, 1) for value in decays.values()]
-        ranges += [("earlier", value, 0, math.inf) for value in factors.values()]
+        decays, factors = (
+            {part: given[part if part in given else OTHERS] for part in parts} for given in (of_decay, of_earlier)
+        )
+        ranges: list[tuple[str, Any, int, float]] = [("decay", value, 0, 1) for value in of_decay.values()]
+        ranges += [("earlier", value, 0, math.inf) for value in of_earlier.values()]
         for name, value, least, most in (*ranges, ("skipped", skipped, -1, 1), ("normalise", normalise, 0, 1)):
             if value == "learned":
                 if not learns:
@@ -531,6 +539,20 @@ def as_number(value: Float[Tensor, ""] | float) -> float:
         Its value.
     """
     return value if isinstance(value, float) else value.item()
+
+
+def _by_part(
+    name: str, value: int | float | str | Mapping[str, int | float | str], parts: Sequence[str]
+) -> dict[str, int | float | str]:
+    """A setting by part; `others` is that of all parts without one of their own."""
+    if not isinstance(value, Mapping):
+        return {OTHERS: value}
+    if unknown := [str(part) for part in value if part not in (*parts, *_USUAL, OTHERS)]:
+        raise InputError(
+            f"context.{name} has a value for {unknown[0]}, which is no part of this model; its parts are "
+            f"{', '.join(parts)}, and {OTHERS} means all that are not named"
+        )
+    return dict(value)
 
 
 def heard_before(history: Int64[Tensor, "B H"], following: Int64[Tensor, "B"]) -> Bool[Tensor, "B"]:

@@ -230,8 +230,7 @@ class PairRanker(LightningModule):
     def _queries(self, histories: Histories) -> Queries:
         """The query vectors of histories, one for each."""
         rows, shares = histories.newest(max(1, self.context.max_length))
-        heard = histories.newest(min(self.context.repeats.within, int(histories.length.max(initial=0))))[0]
-        columns = histories.previous, rows, shares, heard
+        columns = histories.previous, rows, shares, histories.newest_rows(self.context.repeats.within)
         *tensors, of_rule = (torch.from_numpy(column).to(self.device) for column in columns)
         return self.context.queries(self.scorer, *tensors)._replace(heard=of_rule)
 

@@ -67,8 +67,8 @@ class SessionLists(Lists):
     """Recommends of the lists of the last tracks what is best for the session, by its query vector.
 
     The K best, as many as a list has, take the place of the list of the last track; `pick` and `artist_gap` apply
-    to them. With `ranked` all candidates do, so that `artist_gap` finds other artists. Tracks already heard follow
-    the rule of the training run, and are left out where `pick` never repeats a track.
+    to them. With `ranked` and no exploration all candidates do, so that `artist_gap` finds other artists. Tracks
+    already heard follow the rule of the training run, and are left out where `pick` never repeats a track.
 
     Args:
         path: a `recommendations.jsonl` with `vectors.npz` beside it.

@@ -83,9 +83,10 @@ def test_the_query_of_a_session_is_that_of_slow_loops(scorer: CosineMix, skipped
     torch.testing.assert_close(context.score(scorer, BATCH), score, atol=2e-5, rtol=1e-4)
 
 
-def test_a_decay_for_others_is_that_of_the_parts_without_one_of_their_own(scorer: CosineMix) -> None:
-    context = session(decay={"track": 0.7, "others": 0.25}, skipped=1.0, normalise=0.0)
-    expected = query_by_loops(scorer, {"track": 0.7, "artist": 0.25}, {"track": 1.0, "artist": 1.0}, 1.0, 0.0)
+def test_a_number_for_others_is_that_of_the_parts_without_one_of_their_own(scorer: CosineMix) -> None:
+    earlier = {"artist": 0.5, "others": 0.8}
+    context = session(decay={"track": 0.7, "others": 0.25}, earlier=earlier, skipped=1.0, normalise=0.0)
+    expected = query_by_loops(scorer, {"track": 0.7, "artist": 0.25}, {"track": 0.8, "artist": 0.5}, 1.0, 0.0)
     torch.testing.assert_close(
         context.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors, expected, atol=2e-5, rtol=1e-4
     )
@@ -198,13 +199,14 @@ def test_tracks_that_come_again_after_a_while_are_candidates_again(length: int, 
     assert seldom_repeated(listens([*again, *others, *rare]), length) == within
     vocabulary = example_vocabulary()
     known = type(vocabulary)(**{**vars(vocabulary), "listens": listens([*again, *others, *rare])})
-    repeats = Repeats("never", known, most=0.1, within="auto", length=length, learns=True)
-    assert repeats.within == repeats.logged()["repeats_within"] == within
+    chosen = Repeats("auto", known, most=0.1, within="auto", length=length, learns=True)
+    assert chosen.within == within
+    says = ": always" if within == 1 else ": never, of the newest 3 tracks" if within < length else ": never"
+    assert str(chosen.describe()).endswith(says)
+    assert chosen.logged().get("repeats_within", 1.0) == within
+    for rule in ("never", "penalty"):  # who names a rule means the whole session
+        assert Repeats(rule, known, most=0.1, within="auto", length=length, learns=True).within == length
     assert Repeats("never", known, most=0.1, within=2, length=length, learns=True).within == min(2, length)
-    assert Repeats("penalty", known, most=0.1, within="auto", length=length, learns=True).within == length
-    chosen = Repeats("auto", known, most=0.1, within="auto", length=length, learns=True).describe()
-    assert chosen is not None
-    assert chosen.endswith(": never, of the newest 3 tracks" if within < length else ": never")
 
 
 def test_few_targets_do_not_tell_what_is_repeated() -> None:
@@ -259,6 +261,16 @@ def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
             {"decay": {"track": 0.5}},
             "context.decay has no value for artist; give one for each of track, artist, or for others",
         ),
+        (
+            {"decay": {"trak": 0.5, "others": 1.0}},
+            "context.decay has a value for trak, which is no part of this model; its parts are track, artist, and",
+        ),
+        ({"earlier": {"tags": 1.0}}, "context.earlier has a value for tags, which is no part of this model; its parts"),
+        (
+            {"repeats": "always", "repeats_within": 5},
+            "context.repeats_within=5 has no effect with context.repeats=always",
+        ),
+        ({"decay": {"track": 0.5, "artist": 0.5, "others": 7}}, "context.decay must be a number of at least 0 and at"),
         ({"decay": {"others": 2}}, "context.decay must be a number of at least 0 and at most 1, got 2"),
         ({"earlier": -1}, "context.earlier must be a number of at least 0, got -1; or it is learned"),
         ({"skipped": -2}, "context.skipped must be a number of at least -1 and at most 1, got -2; or it is learned"),

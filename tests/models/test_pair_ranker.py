@@ -162,7 +162,7 @@ def test_tracks_heard_before_those_of_the_query_come_last_too(
     )
     rank, usual = (
         float(one.ranks(histories, np.array([7]), lambda _: None)[0])
-        for one in (model, ranker(ring, scorer=CONTEXTUAL, context=partial(context, repeats="always")))
+        for one in (model, ranker(ring, scorer=CONTEXTUAL, context=partial(SESSION, max_length=2)))
     )
     num_heard = 2 if is_last else 1  # those of the rule without the previous track, which is no candidate
     others = NUM_RING_TRACKS - 1 - num_heard

@@ -134,7 +134,7 @@ class Baseline(LightningModule):
             Rank of each `following`, at least 1; see `retrieval.sparse.mean_ranks` and `retrieval.heard`.
         """
         puts_last = self.context.repeats.penalty() == math.inf
-        num_heard = min(self.context.repeats.within, int(histories.length.max(initial=0))) if puts_last else 0
+        within = self.context.repeats.within if puts_last else 0
         is_dense = among is not None or not self.context.is_last or puts_last
         if is_dense or isinstance(self._model, SessionCounter):
             return ranks_of_scores(
@@ -142,7 +142,7 @@ class Baseline(LightningModule):
                 plays=self._model.order,
                 previous=histories.previous,
                 following=following,
-                heard=histories.newest(num_heard)[0],
+                heard=lambda first, end: histories.part(first, end).newest_rows(within),
                 on_block=on_block,
                 among=among,
             )

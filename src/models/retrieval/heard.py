@@ -92,7 +92,7 @@ def ranks_of_scores(
     plays: Int64[np.ndarray, "N"],
     previous: Int64[np.ndarray, "Q"],
     following: Int64[np.ndarray, "Q"],
-    heard: Int64[np.ndarray, "Q H"],
+    heard: Callable[[int, int], Int64[np.ndarray, "B H"]],
     on_block: Callable[[int], None] = lambda _: None,
     among: Bool[np.ndarray, "N"] | None = None,
 ) -> Float64[np.ndarray, "Q"]:
@@ -105,7 +105,7 @@ def ranks_of_scores(
         plays: popularity of every track.
         previous: rows of the tracks that are no candidates, one for each query.
         following: rows of the tracks that followed; each differs from `previous`.
-        heard: rows of the tracks that come after all others; -1 where there is none.
+        heard: looks up the rows of the tracks that come after all others; -1 where there is none.
         on_block: called with the number of queries done after each block.
         among: True for each track that is a candidate; None for all tracks.
 
@@ -118,8 +118,9 @@ def ranks_of_scores(
         lines, end = np.arange(len(target)), start + len(target)
         table = scores(start, end).toarray()
         is_heard = np.zeros(table.shape, bool)
-        line, place = (heard[start:end] >= 0).nonzero()
-        is_heard[line, heard[start:end][line, place]] = True
+        of_block = heard(start, end)
+        line, place = (of_block >= 0).nonzero()
+        is_heard[line, of_block[line, place]] = True
         score, of_plays = table[lines, target][:, None], plays[target][:, None]
         higher = (table > score) | ((table == score) & (plays > of_plays))
         equal = (table == score) & (plays == of_plays)
