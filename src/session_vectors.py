@@ -6,6 +6,7 @@ tracks that are kept. This module does not import torch, because the service and
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -30,7 +31,7 @@ MAX_LENGTH = 1000
 
 _UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
 _MAX_WIDTH, _MAX_PARTS = 4096, 16
-_BLOCK = 32  # sessions whose candidates are scored together; their item vectors stay in the cache
+_BLOCK = 32  # sessions whose candidates are scored together without faiss; their item vectors stay in the cache
 _INFINITY = 0x7F800000  # ∞ as an integer
 _TINY = 1e-6  # added to a squared length, as in `models/context.py`
 _KINDS: dict[str, tuple[str, int]] = {
@@ -151,7 +152,8 @@ class SessionVectors:
         columns, vectors = self._columns, self.queries.take(rows, axis=0, mode="clip")
         made = vectors[:, 0].copy()
         weighted = vectors[:, :, : columns.width] * columns.weights[: rows.shape[1]]
-        sums = np.matmul(self._gained(rows, shares)[:, None], weighted)[:, 0]
+        # unlike a matrix product, the same to the last digit where tracks are missing at the end
+        sums = np.einsum("sh,shw->sw", self._gained(rows, shares), weighted)
         made[:, : columns.width] = sums
         if columns.exponents is None:
             return made, None
@@ -171,6 +173,12 @@ class SessionVectors:
             The inner products.
         """
         found = np.empty(candidates.shape, np.float32)
+        if (faiss := import_faiss()) is not None:
+            rows = np.minimum(candidates, len(self.items) - 1, dtype=np.int64)  # faiss does not check them
+            arrays = found, np.ascontiguousarray(queries), self.items, rows
+            pointers = (faiss.swig_ptr(array) for array in arrays)
+            faiss.fvec_inner_products_by_idx(*pointers, queries.shape[1], *candidates.shape)
+            return found
         for first in range(0, len(queries), _BLOCK):
             some = slice(first, first + _BLOCK)
             np.vecdot(self.items.take(candidates[some], axis=0, mode="clip"), queries[some, None], out=found[some])
@@ -324,7 +332,7 @@ class SessionVectors:
             raise _damaged(where, wrong[0])
         return cls(
             queries=queries,
-            items=items,
+            items=np.ascontiguousarray(items),  # as faiss needs it
             parts=tuple(arrays["part_names"].tolist()),
             ends=ends,
             lengths=arrays["part_lengths"],
@@ -389,6 +397,21 @@ class SessionVectors:
 
 def _damaged(where: str, problem: str) -> InputError:
     return InputError(f"{where} is damaged: {problem}; train again, or load the release again")
+
+
+@cache
+def import_faiss() -> Any | None:
+    """faiss, which reads the vectors of scattered rows without a copy; None on other systems than Linux.
+
+    There its OpenMP and that of torch are known to end a process that has both. It uses one thread, because the
+    candidates of a few sessions are too few for several.
+    """
+    if sys.platform != "linux":
+        return None
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    return faiss
 
 
 def union(lists: Int32[np.ndarray, "N K"], recent: Int64[np.ndarray, "S n"]) -> Int32[np.ndarray, "S C"]:

@@ -191,6 +191,32 @@ def test_the_best_are_those_of_a_slow_loop_and_equal_ones_keep_their_order(
         assert rows[len(expected[:k]) :] == [-1] * (len(rows) - len(expected[:k]))
 
 
+@pytest.mark.parametrize("with_faiss", [True, False])
+def test_a_score_is_an_inner_product_whatever_is_scored_beside_it(
+    monkeypatch: pytest.MonkeyPatch, with_faiss: bool
+) -> None:
+    if not with_faiss:
+        monkeypatch.setattr("src.session_vectors.import_faiss", lambda: None)
+    vectors, candidates = made(), np.array([[8, -1, 0, 5], [3, 3, NUM + 7, -1]], np.int32)
+    queries = np.asfortranarray(vectors.queries[[5, 2]])
+    found, is_row = vectors.scores(queries, candidates), (candidates >= 0) & (candidates < NUM)
+    expected = np.einsum("sv,scv->sc", queries, vectors.items[candidates.clip(0, NUM - 1)])
+    assert found.dtype == np.float32
+    assert found[is_row] == pytest.approx(expected[is_row], abs=1e-6)
+    alone = [[vectors.scores(queries[s : s + 1], candidates[s : s + 1, c : c + 1]) for c in range(4)] for s in (0, 1)]
+    assert (np.block(alone)[is_row] == found[is_row]).all()
+    arrays = {**vectors.arrays(), "items": np.asfortranarray(vectors.items)}
+    arrays["items"].flags.writeable = False  # as those of a release are
+    stored = SessionVectors.of_arrays(arrays, num_tracks=NUM, where="a release")
+    assert (stored.scores(queries, candidates)[is_row] == found[is_row]).all()
+
+
+def test_tracks_that_are_missing_at_the_end_do_not_change_a_query() -> None:
+    vectors = made()
+    rows, shares = np.array([[3, 5, -1]]), np.array([[0.2, np.nan, np.nan]], np.float32)
+    assert (vectors.query(rows, shares) == vectors.query(rows[:, :2], shares[:, :2])).all()
+
+
 def test_the_products_add_up_to_the_score() -> None:
     vectors = made()
     rows, shares = np.array([3, -1, 5, 6]), np.array([0.2, np.nan, 0.7, 1.0], np.float32)

@@ -6,6 +6,7 @@ K candidates of a list, S sessions, T tracks of the longest of them.
 import asyncio
 import json
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -188,16 +189,17 @@ class Recommender:
             played: what each session has played, at least one track.
         """
         lengths = np.array([len(one.tracks) for one in played], np.int64)
-        ids = np.array([track for one in played for track in one.tracks], np.int64)
+        num = int(lengths.sum())
+        ids = np.fromiter(chain.from_iterable(one.tracks for one in played), np.int64, num)
         found = self.release.track_ids.searchsorted(ids)
         np.putmask(found, self.release.track_ids.take(found, mode="clip") != ids, -1)
-        known = [share for one in played for share in one.shares or (np.nan,) * len(one.tracks)]
+        known = chain.from_iterable(one.shares or (np.nan,) * len(one.tracks) for one in played)
         rows = np.full((len(played), lengths.max(initial=0)), -1)
         shares = np.full(rows.shape, np.nan, np.float32)
         # the last track of a session is in its first column
         at = np.arange(0, rows.size, rows.shape[1]) + lengths.cumsum() - 1
-        flat = at.repeat(lengths) - np.arange(len(ids))
-        rows.ravel()[flat], shares.ravel()[flat] = found, known
+        flat = at.repeat(lengths) - np.arange(num)
+        rows.ravel()[flat], shares.ravel()[flat] = found, np.fromiter(known, np.float32, num)
         return Sessions(rows, shares, lengths)
 
     def candidates(self, arm: str, sessions: Sessions, k: int) -> Int32[np.ndarray, "S K"]:
@@ -212,11 +214,7 @@ class Recommender:
             Rows of the candidates, best first; -1 fills up.
         """
         given, vectors, lists = self.release.arms[arm], self.release.vectors[arm], self.release.lists[arm]
-        queries = np.empty((len(sessions.rows), vectors.queries.shape[1]), np.float32)
-        counted = np.minimum(sessions.lengths, vectors.max_length)
-        for length in set(counted.tolist()):  # the last digit of a sum depends on the number of tracks
-            some = np.flatnonzero(counted == length)
-            queries[some] = vectors.query(sessions.rows[some, :length], sessions.shares[some, :length])
+        queries = vectors.query(sessions.rows, sessions.shares)
         heard, may_repeat = sessions.rows.astype(np.int32), given.pick == "uniform"
         return vectors.best(
             queries, union(lists, sessions.rows[:, : given.num_lists]), heard, may_repeat=may_repeat, k=k
