@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.errors import check_flag
 from src.sweeps.jobs import Sweep
-from src.terminal.console import console
+from src.terminal.console import console, warn
 from src.terminal.entry import verb
 from src.terminal.words import experiment_as_name
 
@@ -30,6 +30,7 @@ def abtest(config: DictConfig) -> None:
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
     from src.simulation.arm_policies import make_policies
+    from src.simulation.session_lists import hints
     from src.terminal.progress import arm_bars
     from src.terminal.tables import effects_table, methods_table, users_table
     from src.tracking.recommenders import attach_abtest, locate_recommendations
@@ -66,6 +67,8 @@ def abtest(config: DictConfig) -> None:
             world=world,
             locate=locate_recommendations,
         )
+        for line in hints(policies):
+            warn(line)
         console.print(
             f"simulating {config.sessions:,} sessions: control C is {names['control']}, treatment T1 is "
             f"{names['treatment']}",

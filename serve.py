@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from src.sweeps.jobs import Sweep
-from src.terminal.console import console, errors
+from src.terminal.console import console, warn
 from src.terminal.entry import verb
 from src.terminal.words import commands_of, context_as_value, experiment_as_name
 
@@ -50,7 +50,7 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
     remedy = "choose another folder with run_dir=<folder>"  # which wins over hydra.run.dir=
     refuse_used_folder(Path(given["run_dir"]).absolute(), "serve.json", remedy)
     busy = partial(console.status, "loading recommendations")
-    with prepared_service(given, request, warn=_warn, busy=busy) as (settings, release):
+    with prepared_service(given, request, warn=warn, busy=busy) as (settings, release):
         show = partial(console.print, soft_wrap=True, markup=False, highlight=False)
         show(f"experiment   {release.experiment}")
         for name, arm in release.arms.items():
@@ -59,6 +59,9 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
             picks += f", context=session of the last {arm.num_lists} lists" * arm.is_of_session
             how = f"{picks}{', lists of users' * (arm.policy == 'user_lists')}" if arm.has_lists else _WITHOUT_LISTS
             show(f"arm {name:<8} {arm.recommender}, {how}")
+            vectors = release.vectors.get(name)
+            if vectors and (hint := vectors.gap_hint(pick=arm.pick, artist_gap=arm.artist_gap)):
+                warn(f"arm {name}: {hint}")
         show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
         show(f"run folder   {settings.run_dir}")
         run(settings, show, open_gate)
@@ -94,10 +97,6 @@ def _locate(name: str) -> Path:
     from src.tracking.recommenders import locate_recommendations  # here, in the process that loads
 
     return locate_recommendations(name)
-
-
-def _warn(line: str) -> None:
-    errors.print(f"[bold yellow]warning:[/] {line}")
 
 
 if __name__ == "__main__":

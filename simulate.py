@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from src.sweeps.jobs import Sweep
-from src.terminal.console import console
+from src.terminal.console import console, warn
 from src.terminal.entry import verb
 from src.terminal.progress import arm_bars
 from src.terminal.tables import arms_table
@@ -22,6 +22,7 @@ def simulate(config: DictConfig) -> None:
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
     from src.simulation.arm_policies import make_policies
+    from src.simulation.session_lists import hints
     from src.tracking.recommenders import locate_recommendations
 
     run_dir = Path(config.run_dir)
@@ -33,6 +34,8 @@ def simulate(config: DictConfig) -> None:
     arms: Any = config.default_arms if config.arms is None else config.arms
     arms = OmegaConf.to_container(arms) if OmegaConf.is_config(arms) else arms
     policies = make_policies(arms, templates=templates, world=world, locate=locate_recommendations)
+    for line in hints(policies):
+        warn(line)
     record = instantiate(config.traffic)(
         world=world,
         policies=policies,

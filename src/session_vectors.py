@@ -130,6 +130,19 @@ class SessionVectors:
         np.putmask(gained, rows < 0, 0)
         return gained
 
+    def gap_hint(self, *, pick: str, artist_gap: int) -> str | None:
+        """What is wrong with a picking that repeats the artists of the session, and the remedy; None otherwise.
+
+        Where shares are known, the sum of a session is mostly about its artists.
+
+        Args:
+            pick: `uniform`, `ranked` or `weighted`.
+            artist_gap: artists of this many last tracks are skipped.
+        """
+        if pick != "ranked" or artist_gap or self.skipped == 1:
+            return None
+        return "pick=ranked recommends the artists of the session again and again; artist_gap=100 skips them"
+
     def query(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S V"]:
         """Compute the query vector of each session.
 

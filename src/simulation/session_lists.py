@@ -4,6 +4,7 @@ S sessions, T tracks played so far, N tracks in the catalogue, C candidates, K t
 those of the service (`serving/recommender.py`); a test walks the same sessions through both.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from src.recommendations import file_digest, pick
 from src.session_vectors import FILE, SessionVectors, context_of, num_kept, union
 from src.simulation.listener import WHOLE, Crowd
 from src.simulation.listening import Recommend
-from src.simulation.policies import Lists
+from src.simulation.policies import Lists, Policy
 from src.simulation.world import World
 
 MOST_LISTS = 20
@@ -153,10 +154,25 @@ class SessionLists(Lists):
             self._vectors, self.lists, crowd, num_lists=self._num_lists, may_repeat=may_repeat, k=self._num_kept
         )
 
+    @property
+    def hint(self) -> str | None:
+        """See `SessionVectors.gap_hint`."""
+        return self._vectors.gap_hint(pick=self.how, artist_gap=self._artist_gap)
+
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations; `lists` and `vectors` are digests of the files."""
         more = {"policy": "session_lists", "num_lists": self._num_lists, "vectors": self._vectors_digest}
         return {**super().describe(), **more}
+
+
+def hints(policies: Mapping[str, Policy]) -> list[str]:
+    """What is wrong with the settings of each arm, a line each.
+
+    Args:
+        policies: the policy of each arm.
+    """
+    found = {arm: policy.hint for arm, policy in policies.items() if isinstance(policy, SessionLists)}
+    return [f"arm {arm}: {hint}" for arm, hint in found.items() if hint]
 
 
 def _at(crowd: Crowd) -> Int64[np.ndarray, "S 2"]:

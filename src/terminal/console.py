@@ -1,6 +1,16 @@
 """The two streams that a person reads: `console` for results, `errors` for what went wrong."""
 
 from rich.console import Console
+from rich.markup import escape
 
 console = Console(highlight=False, emoji=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+def warn(line: str) -> None:
+    """Print a warning.
+
+    Args:
+        line: what is wrong, and the remedy.
+    """
+    errors.print(f"[bold yellow]warning:[/] {escape(line)}")

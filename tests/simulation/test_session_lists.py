@@ -13,7 +13,7 @@ from src.simulation import session_lists
 from src.simulation.arm_policies import make_policies
 from src.simulation.listener import listen, start
 from src.simulation.policies import Lists
-from src.simulation.session_lists import SessionLists, recommended
+from src.simulation.session_lists import SessionLists, hints, recommended
 from src.simulation.world import World
 from tests.conftest import make_catalog, make_vectors, write_lines
 from tests.simulation.test_policies import crowd_of, lists_file
@@ -46,6 +46,19 @@ def test_the_run_decides_the_context_unless_the_arm_does(world: World, folder: P
     assert [one["num_lists"] for one in described] == [3, 2]
     assert described[0]["vectors"] == described[1]["vectors"]
     assert "vectors" not in made["T1"].describe()
+
+
+def test_an_arm_that_repeats_the_artists_of_a_session_is_named(world: World, folder: Path) -> None:
+    arms = {
+        "C": policy(world, folder, pick="ranked"),
+        "T1": policy(world, folder, pick="ranked", artist_gap=2),
+        "T2": policy(world, folder, pick="ranked", context="last"),
+        "T3": policy(world, folder),
+    }
+    (line,) = hints(arms)
+    assert line.startswith("arm C: pick=ranked recommends the artists of the session again")
+    make_vectors(len(world.catalog), skipped=1.0).write(folder / FILE, world.catalog)
+    assert hints({"C": policy(world, folder, pick="ranked")}) == [], "nothing is known about shares"
 
 
 @pytest.mark.parametrize(
