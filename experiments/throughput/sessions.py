@@ -1,7 +1,7 @@
 """How fast are sessions as the query: python experiments/throughput/sessions.py [--rounds 5] [--seconds 4]
 
-Measures a service under wrk (apt-get install wrk) at 64 connections, and the simulator, with `pick=uniform` and
-`pick=ranked` in turns. Writes sessions.json and sessions.md into the folder of this file.
+Measures a service under wrk (apt-get install wrk) at 64 connections, and the simulator with one process and with two,
+with `pick=uniform` and `pick=ranked` in turns. Writes sessions.json and sessions.md into the folder of this file.
 """
 
 import argparse
@@ -37,6 +37,11 @@ from src.terminal.markdown import table
 HERE = Path(__file__).parent
 K, DIM, NUM_LISTS, CONNECTIONS, SESSIONS = 50, 32, 4, 64, 50_000
 PICKS = ("uniform", "ranked")
+SIMULATIONS: dict[str, dict[str, Any]] = {
+    "simulator, one process": {"processes": 1, "write_logs": False},
+    "simulator, two processes": {"processes": 2, "write_logs": False},
+    "simulator, one process, logs written": {"processes": 1, "write_logs": True},
+}
 WAVE = 2000
 """Sessions that are requested side by side, track by track."""
 TARGETS = {"requests per second": 8000, "p99, ms": 10, "steps per second": 300_000}
@@ -140,59 +145,79 @@ def drive(running: tuple[str, int, Path], requests: Path, *, seconds: int, first
     return dict(zip(("requests per second", "p50, ms", "p99, ms", "CPU per request, µs"), values, strict=True))
 
 
-def simulate(world: World, recommender: SessionLists, *, write_logs: bool) -> dict[str, float]:
+def simulate(world: World, recommender: SessionLists, *, processes: int, write_logs: bool) -> dict[str, float]:
     """Simulate a day, as simulate.py does."""
-    used = time.process_time()
-    record = simulated_day(world, recommender, sessions=SESSIONS, workers=1, logs=write_logs)
-    used, rate = time.process_time() - used, float(record["steps_per_second"])
-    return {"steps per second": rate, "CPU per step, µs": used / (rate * record["seconds"]) * 1e6}
+    sessions = SESSIONS * processes
+    record = simulated_day(world, recommender, sessions=sessions, workers=processes, logs=write_logs)
+    return {"steps per second": float(record["steps_per_second"])}
 
 
 def report(rows: list[dict[str, Any]]) -> str:
     lines = []
-    for key in dict.fromkeys((row["of"], row["pick"]) for row in rows):
-        own = [row["values"] for row in rows if (row["of"], row["pick"]) == key]
+    for key in dict.fromkeys((row["of"], row["tracks"], row["pick"]) for row in rows):
+        own = [row["values"] for row in rows if (row["of"], row["tracks"], row["pick"]) == key]
         for name in own[0]:
             values = [one[name] for one in own]
             target = f"{TARGETS[name]:,}" if name in TARGETS else ""
-            lines.append([*key, name, f"{median(values):,.1f}", f"{min(values):,.1f}", f"{max(values):,.1f}", target])
-    return "\n".join(table(["of", "pick", "measure", "median", "least", "most", "target"], lines, "lllrrrr")) + "\n"
+            lines.append(
+                [
+                    key[0],
+                    f"{key[1]:,}",
+                    key[2],
+                    name,
+                    f"{median(values):,.1f}",
+                    f"{min(values):,.1f}",
+                    f"{max(values):,.1f}",
+                    target,
+                ]
+            )
+    return (
+        "\n".join(table(["of", "tracks", "pick", "measure", "median", "least", "most", "target"], lines, "lrllrrrr"))
+        + "\n"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="in which each measurement has its turn")
     parser.add_argument("--seconds", type=int, default=4, help="of load in each")
-    parser.add_argument("--world", default="published", help="small or published")
+    parser.add_argument("--worlds", nargs="+", default=["published", "small"], help="the first one is served")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for the results")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing: apt-get install wrk")
-    world, rows = make_world(f"world={options.world}"), list[dict[str, Any]]()
-    with tempfile.TemporaryDirectory(prefix="segue-sessions-") as name, ExitStack() as stack:
-        folder = Path(name)
-        write_model(world, folder)
-        requests = write_requests(world, folder, 3000 * options.seconds)
-        services = {pick: stack.enter_context(service(folder, pick)) for pick in PICKS}
-        recommenders = {pick: policy(world, folder, pick) for pick in PICKS}
+    rows = list[dict[str, Any]]()
+    options.out.mkdir(parents=True, exist_ok=True)
 
-        def measure(of: str, pick: str, values: dict[str, float]) -> None:
-            rows.append({"of": of, "pick": pick, "values": values})
-            shown = ", ".join(f"{key} {value:,.1f}" for key, value in values.items())
-            console.print(f"{of}, pick={pick}: {shown}", soft_wrap=True, markup=False, highlight=False)
+    def measure(of: str, world: World, pick: str, values: dict[str, float]) -> None:
+        rows.append({"of": of, "tracks": len(world.catalog), "pick": pick, "values": values})
+        shown = ", ".join(f"{key} {value:,.1f}" for key, value in values.items())
+        line = f"{of}, {len(world.catalog):,} tracks, pick={pick}: {shown}"
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-        for number in range(options.rounds + 1):
-            for pick, running in services.items():
-                load = {"seconds": options.seconds if number else 1, "first_user": number * 1_000_000}
-                values = drive(running, requests, **load)
-                if number:  # the first round warms up
-                    measure("/next over HTTP", pick, values)
+    with tempfile.TemporaryDirectory(prefix="segue-sessions-") as name:
+        worlds = {Path(name, word): make_world(f"world={word}") for word in options.worlds}
+        for folder, world in worlds.items():
+            folder.mkdir()
+            write_model(world, folder)
+        with ExitStack() as stack:
+            folder, world = next(iter(worlds.items()))
+            requests = write_requests(world, folder, 3000 * options.seconds)
+            services = {pick: stack.enter_context(service(folder, pick)) for pick in PICKS}
+            for number in range(options.rounds + 1):
+                for pick, running in services.items():
+                    load = {"seconds": options.seconds if number else 1, "first_user": number * 1_000_000}
+                    values = drive(running, requests, **load)
+                    if number:  # the first round warms up
+                        measure("/next over HTTP", world, pick, values)
+        recommenders = {
+            (folder, pick): policy(world, folder, pick) for folder, world in worlds.items() for pick in PICKS
+        }
         for _ in range(options.rounds):
-            for pick, recommender in recommenders.items():
-                for write_logs in (False, True):
-                    of = "simulator, logs written" if write_logs else "simulator, no logs"
-                    measure(of, pick, simulate(world, recommender, write_logs=write_logs))
-    results = {"rows": rows, "world": options.world, "tracks": len(world.catalog), "provenance": provenance()}
+            for (folder, pick), recommender in recommenders.items():
+                for of, how in SIMULATIONS.items():
+                    measure(of, worlds[folder], pick, simulate(worlds[folder], recommender, **how))
+    results = {"rows": rows, "provenance": provenance()}
     write_record(results, options.out / "sessions.json")
     (options.out / "sessions.md").write_text(report(rows), encoding="utf-8")
     console.print(report(rows), markup=False, soft_wrap=True, highlight=False)
