@@ -28,6 +28,8 @@ from experiments.rivals.spaces import DATA, MODELS
 from src.catalog import Vocabulary
 from src.datamodules.pair_datamodule import BatchSampler, PairDataset
 from src.histories import Histories
+from src.models.context import heard_before
+from src.models.contracts import Queries
 from src.models.pair_ranker import PairRanker
 
 BATCH = 1024
@@ -73,6 +75,81 @@ def attention(ranker: PairRanker, vocabulary: Vocabulary) -> None:  # noqa: ARG0
     context.queries = queries
 
 
+def columns(ranker: PairRanker, vocabulary: Vocabulary, size: float = 0.1) -> None:  # noqa: ARG001
+    """Each column of a part has a weight of its own for each age."""
+    _weights_by_age(ranker, size, by_column=True)
+
+
+def ages(ranker: PairRanker, vocabulary: Vocabulary, size: float = 0.1) -> None:  # noqa: ARG001
+    """Each age has a free weight in each part, instead of a decay."""
+    _weights_by_age(ranker, size, by_column=False)
+
+
+def _weights_by_age(ranker: PairRanker, size: float, *, by_column: bool) -> None:
+    context: Any = ranker.context
+    age, parts = torch.arange(context.max_length), ranker.scorer.query_parts()
+    widths = {name: part.columns.stop - part.columns.start if by_column else 1 for name, part in parts.items()}
+    context.added = nn.ParameterDict(
+        {name: nn.Parameter(torch.zeros(context.max_length, width)) for name, width in widths.items()}
+    )
+
+    def queries(scorer: Any, previous: Any, history: Any, share: Any) -> Queries:  # noqa: ARG001 - none is known
+        rows, place = history.clamp(min=0).unique(return_inverse=True)
+        heard = F.embedding(place, scorer.query(rows)) * (history >= 0)[..., None]
+        pieces, num, last = [], history.shape[1], 0
+        for name, part in scorer.query_parts().items():
+            weights = context.decay(name) ** age[:num, None] + size * context.added[name][:num]
+            pieces.append(context._normalised(name, (heard[..., part.columns] * weights).sum(1), part.length))
+            last = part.columns.stop
+        places, recent = torch.arange(len(previous)), history[:, : context.repeats.within]
+        return Queries(torch.cat([*pieces, heard[:, 0, last:]], 1), places, previous, recent)
+
+    context.queries = queries
+
+
+def decays(ranker: PairRanker, vocabulary: Vocabulary) -> None:  # noqa: ARG001
+    """Each of four groups of columns of a part has a decay of its own; they start between 0.5 and 0.99."""
+    context: Any = ranker.context
+    age, parts = torch.arange(context.max_length), ranker.scorer.query_parts()
+    first = torch.tensor([0.5, 0.8, 0.95, 0.99]).logit()
+    context.logits = nn.ParameterDict({name: nn.Parameter(first.clone()) for name in parts})
+
+    def queries(scorer: Any, previous: Any, history: Any, share: Any) -> Queries:  # noqa: ARG001 - none is known
+        rows, place = history.clamp(min=0).unique(return_inverse=True)
+        heard = F.embedding(place, scorer.query(rows)) * (history >= 0)[..., None]
+        pieces, num, last = [], history.shape[1], 0
+        for name, part in scorer.query_parts().items():
+            width = part.columns.stop - part.columns.start
+            decay = torch.sigmoid(context.logits[name]).repeat_interleave(width // len(first))
+            summed = (heard[..., part.columns] * decay ** age[:num, None]).sum(1)
+            pieces.append(context._normalised(name, summed, part.length))
+            last = part.columns.stop
+        places, recent = torch.arange(len(previous)), history[:, : context.repeats.within]
+        return Queries(torch.cat([*pieces, heard[:, 0, last:]], 1), places, previous, recent)
+
+    context.queries = queries
+
+
+def catalogue(ranker: PairRanker, vocabulary: Vocabulary) -> None:
+    """The candidates of the softmax are all tracks that follow any track in training, instead of those of a batch."""
+    loss: Any = ranker.loss
+    rows = torch.from_numpy(vocabulary.next_counts).nonzero()[:, 0]
+    place_of = torch.full((len(vocabulary.next_counts) + 1,), -1)  # the last one is that of the row -1
+    place_of[rows] = torch.arange(len(rows))
+
+    def forward(scorer: Any, batch: Any, context: Any) -> torch.Tensor:
+        found = context.queries(scorer, batch.previous, batch.history, batch.history_share)
+        logits = found.vectors @ scorer.item(rows).T / loss.temperature
+        left_out = place_of[torch.cat([found.heard, found.previous[:, None]], 1)]
+        line = (left_out >= 0).nonzero()[:, 0]
+        logits = logits.index_put((line, left_out[left_out >= 0]), torch.tensor(-1e9))
+        target, is_heard = place_of[batch.following], heard_before(found.heard, batch.following)
+        counts = ~is_heard & (batch.previous != batch.following)
+        return F.cross_entropy(logits[counts], target[counts])
+
+    loss.forward = forward
+
+
 def svd(ranker: PairRanker, vocabulary: Vocabulary, window: int = 10) -> None:
     """Tracks start at the singular vectors of their positive pointwise mutual information in windows of sessions."""
     listens, size = vocabulary.listens, len(vocabulary.plays)
@@ -99,6 +176,7 @@ def svd(ranker: PairRanker, vocabulary: Vocabulary, window: int = 10) -> None:
 
 VARIANTS: dict[str, Callable[[PairRanker, Vocabulary], None]] = {
     "as it is": as_it_is, "reversed": as_it_is, "matrix": matrix, "attention": attention, "svd": svd,
+    "columns": columns, "ages": ages, "decays": decays, "catalogue": catalogue,
 }  # fmt: skip
 """What is changed after the model is built. `reversed` also trains on every session backwards."""
 
@@ -128,8 +206,8 @@ def both_ways(vocabulary: Vocabulary, max_length: int) -> PairDataset:
     return PairDataset(pairs, histories, max_length)
 
 
-def validate(data: str, variant: str, words: list[str], epochs: int, seed: int) -> dict[str, float]:
-    """Train a variant and return its validation metrics.
+def trained(data: str, variant: str, words: list[str], epochs: int, seed: int) -> tuple[PairRanker, float]:
+    """Train a variant.
 
     Args:
         data: name of the data.
@@ -139,9 +217,9 @@ def validate(data: str, variant: str, words: list[str], epochs: int, seed: int) 
         seed: of the weights and of the order.
 
     Returns:
-        The ranking metrics, what the model logs, and `train_s`, the processor time of training in seconds.
+        The model, and the processor time of training in seconds.
     """
-    datamodule, queries = the_data(data)
+    datamodule, _ = the_data(data)
     ours = MODELS["convex, session"]
     with tempfile.TemporaryDirectory() as folder:
         config = composed([*DATA[data], *ours.words, *ours.of_data.get(data, ()), *words], Path(folder))
@@ -163,11 +241,17 @@ def validate(data: str, variant: str, words: list[str], epochs: int, seed: int) 
             ranker.loss(ranker.scorer, dataset[index], ranker.context).backward()
             optimizer.step()
             falling.step()
-    train_s = time.process_time() - began
-    ranker.eval()
-    with torch.inference_mode():
-        ranks = ranker.ranks(datamodule.histories(queries["val"]), queries["val"].following, lambda _: None)
-    return {**means(ranks), **ranker.scorer.logged(), **ranker.context.logged(), "train_s": train_s}
+    return ranker.eval(), time.process_time() - began
+
+
+def side_by_side(rankers: list[PairRanker]) -> PairRanker:
+    """Models of several seeds as one: their vectors in a row, so that a score is the sum of their scores."""
+    first: Any = rankers[0]
+    items = torch.cat([ranker.scorer.item_vectors() for ranker in rankers], 1)
+    own = [ranker._queries for ranker in rankers]
+    first.scorer.item_vectors = lambda: items
+    first._queries = lambda part: own[0](part)._replace(vectors=torch.cat([of(part).vectors for of in own], 1))
+    return rankers[0]
 
 
 def main() -> None:
@@ -176,14 +260,21 @@ def main() -> None:
     parser.add_argument("variants", nargs="+", choices=[*VARIANTS])
     parser.add_argument("--data", choices=[*DATA], required=True)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, nargs="+", default=[1], help="several: models side by side")
     parser.add_argument("--words", nargs="*", default=[], help="settings for train.py")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    datamodule, queries = the_data(options.data)
     for variant in options.variants:
-        metrics = validate(options.data, variant, options.words, options.epochs, options.seed)
+        found = [trained(options.data, variant, options.words, options.epochs, seed) for seed in options.seed]
+        with torch.inference_mode():
+            ranker = side_by_side([one for one, _ in found]) if len(found) > 1 else found[0][0]
+            ranks = ranker.ranks(datamodule.histories(queries["val"]), queries["val"].following, lambda _: None)
+        metrics = {**means(ranks), "train_s": sum(seconds for _, seconds in found)}
+        if len(found) == 1:
+            metrics |= {**ranker.scorer.logged(), **ranker.context.logged()}
         numbers = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        how = f"{options.epochs} epochs, seed {options.seed}:"
+        how = f"{options.epochs} epochs, seed {' '.join(map(str, options.seed))}:"
         print(options.data, variant, *options.words, how, numbers, flush=True)
 
 
