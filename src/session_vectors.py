@@ -74,7 +74,7 @@ class SessionVectors:
 
     Args:
         queries: query vector of each track.
-        items: item vector of each track. Scores are inner products.
+        items: item vector of each track, in C order. Scores are inner products.
         parts: name of each part, such as `track` and `artist`.
         ends: column after the last one of each part.
         lengths: length of each part for one track; NaN where it differs from track to track.
@@ -187,10 +187,14 @@ class SessionVectors:
         """
         found = np.empty(candidates.shape, np.float32)
         if (faiss := import_faiss()) is not None:
-            rows = np.minimum(candidates, len(self.items) - 1, dtype=np.int64)  # faiss does not check them
+            rows = np.minimum(candidates, len(self.items) - 1, dtype=np.int64, order="C")  # faiss does not check them
             arrays = found, np.ascontiguousarray(queries), self.items, rows
-            pointers = (faiss.swig_ptr(array) for array in arrays)
-            faiss.fvec_inner_products_by_idx(*pointers, queries.shape[1], *candidates.shape)
+            pointers, num_threads = [faiss.swig_ptr(array) for array in arrays], faiss.omp_get_max_threads()
+            faiss.omp_set_num_threads(1)  # too few candidates for several; torch may have the same setting
+            try:
+                faiss.fvec_inner_products_by_idx(*pointers, queries.shape[1], *candidates.shape)
+            finally:
+                faiss.omp_set_num_threads(num_threads)
             return found
         for first in range(0, len(queries), _BLOCK):
             some = slice(first, first + _BLOCK)
@@ -345,7 +349,7 @@ class SessionVectors:
             raise _damaged(where, wrong[0])
         return cls(
             queries=queries,
-            items=np.ascontiguousarray(items),  # as faiss needs it
+            items=np.ascontiguousarray(items, np.float32),  # as faiss needs it
             parts=tuple(arrays["part_names"].tolist()),
             ends=ends,
             lengths=arrays["part_lengths"],
@@ -416,14 +420,12 @@ def _damaged(where: str, problem: str) -> InputError:
 def import_faiss() -> Any | None:
     """faiss, which reads the vectors of scattered rows without a copy; None on other systems than Linux.
 
-    There its OpenMP and that of torch are known to end a process that has both. It uses one thread, because the
-    candidates of a few sessions are too few for several.
+    On macOS a process that has the OpenMP of faiss and that of torch is known to crash.
     """
     if sys.platform != "linux":
         return None
     import faiss
 
-    faiss.omp_set_num_threads(1)
     return faiss
 
 

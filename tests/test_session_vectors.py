@@ -211,6 +211,16 @@ def test_a_score_is_an_inner_product_whatever_is_scored_beside_it(
     assert (stored.scores(queries, candidates)[is_row] == found[is_row]).all()
 
 
+def test_scores_leave_the_number_of_threads_of_torch_alone() -> None:
+    vectors, before = made(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        vectors.scores(vectors.queries[:1], np.array([[1, 2]], np.int32))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_tracks_that_are_missing_at_the_end_do_not_change_a_query() -> None:
     vectors = made()
     rows, shares = np.array([[3, 5, -1]]), np.array([[0.2, np.nan, np.nan]], np.float32)

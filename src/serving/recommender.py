@@ -56,12 +56,10 @@ class Sessions(NamedTuple):
     Attributes:
         rows: rows of the tracks; -1 for tracks that the release does not have, and after the oldest one.
         shares: share of each that was played; NaN where it is unknown.
-        lengths: number of tracks of each session.
     """
 
     rows: Int64[np.ndarray, "S T"]
     shares: Float32[np.ndarray, "S T"]
-    lengths: Int64[np.ndarray, "S"]
 
 
 class _Asked(NamedTuple):
@@ -199,8 +197,8 @@ class Recommender:
         # the last track of a session is in its first column
         at = np.arange(0, rows.size, rows.shape[1]) + lengths.cumsum() - 1
         flat = at.repeat(lengths) - np.arange(num)
-        rows.ravel()[flat], shares.ravel()[flat] = found, np.fromiter(known, np.float32, num)
-        return Sessions(rows, shares, lengths)
+        rows.ravel()[flat], shares.ravel()[flat] = found, np.fromiter(known, np.float32)
+        return Sessions(rows, shares)
 
     def candidates(self, arm: str, sessions: Sessions, k: int) -> Int32[np.ndarray, "S K"]:
         """The best tracks of the lists of the last tracks, for each session.

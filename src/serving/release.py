@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int32, Int64, UInt8
 from src.catalog import Catalog
 from src.errors import InputError, check_number
 from src.recommendations import PICKS, Recommendations, check_exploration, new_rows
-from src.session_vectors import CONTEXTS, SessionVectors
+from src.session_vectors import CONTEXTS, SessionVectors, import_faiss
 
 HEAD = "release.json"
 
@@ -264,6 +264,8 @@ class Release:
             }
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder} is damaged: {error} is missing or wrong; load the release again") from None
+        if self.vectors:
+            import_faiss()  # now, and not at the first request
 
     def __len__(self) -> int:
         return len(self.track_ids)

@@ -28,7 +28,6 @@ from src.serving.settings import TOKEN, ServiceSettings, hold_port
 from src.serving.stores import make_sessions, make_stores
 from src.serving.supervisor import Supervisor
 from src.serving.worker_table import WorkerTable, worker_name
-from src.session_vectors import import_faiss
 
 if TYPE_CHECKING:
     import src.serving.app
@@ -56,7 +55,6 @@ def import_service() -> None:
     from src.serving import app, redis_store
 
     assert granian, (app, redis_store)
-    import_faiss()
 
 
 def make_service(

@@ -24,8 +24,7 @@ MOST_LISTS = 20
 
 
 _BLOCK = 256
-"""Sessions whose candidates are searched together: enough for fast arrays, few enough for the cache. Sessions with
-similar candidates are in one block, because these are then in the cache already: a fifth faster with 50,000 tracks."""
+"""Sessions whose candidates are searched together: enough for fast arrays, few enough for the cache."""
 
 
 def recommended(
@@ -110,6 +109,8 @@ class SessionLists(Lists):
         file = Path(path).with_name(FILE)
         self._vectors, self._num_lists = SessionVectors.read(file, world.catalog), num_lists
         self._vectors_digest = file_digest(file)
+        self.hint = self._vectors.gap_hint(pick=pick, artist_gap=artist_gap)
+        """What is wrong with `pick`; see `SessionVectors.gap_hint`."""
         self._num_kept = num_kept(
             pick=pick,
             artist_gap=artist_gap,
@@ -153,11 +154,6 @@ class SessionLists(Lists):
         return session_candidates(
             self._vectors, self.lists, crowd, num_lists=self._num_lists, may_repeat=may_repeat, k=self._num_kept
         )
-
-    @property
-    def hint(self) -> str | None:
-        """See `SessionVectors.gap_hint`."""
-        return self._vectors.gap_hint(pick=self.how, artist_gap=self._artist_gap)
 
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations; `lists` and `vectors` are digests of the files."""
@@ -204,7 +200,7 @@ def session_candidates(
     """
     length, found = max(vectors.max_length, num_lists), np.empty((len(crowd), 0), np.int32)
     tracks, shares = crowd.tracks[::-1], crowd.shares[: -length - 1 : -1]
-    # lists with a track in common are near one another, and so are most of their other tracks
+    # lists with the same largest row are similar: of sessions one after another most vectors are in the cache already
     order = lists.take(crowd.current, axis=0).max(axis=1, initial=-1).argsort(kind="stable")
     for first in range(0, max(len(crowd), 1), _BLOCK):
         some = order[first : first + _BLOCK]

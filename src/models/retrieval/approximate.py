@@ -243,7 +243,6 @@ def _centres(vectors: Float[Tensor, "n V"], num: int) -> Float[Tensor, "c V"]:
     """The centres of `num` parts of some vectors. Spherical: otherwise long vectors attract all others."""
     import faiss
 
-    faiss.omp_set_num_threads(torch.get_num_threads())  # session vectors set one
     settings = {"niter": 10, "min_points_per_centroid": 1, "max_points_per_centroid": 64, "spherical": True}
     clustering = faiss.Kmeans(vectors.shape[1], max(1, min(num, len(vectors))), **settings)
     clustering.train(vectors.numpy())
