@@ -4,13 +4,13 @@ N tracks of the catalogue in the order of the release, K candidates of a list, W
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from jaxtyping import Float64, Int32, Int64
 
 from src.catalog import Catalog
@@ -26,7 +26,6 @@ MAX_SHOWN = 50
 """Largest number of next tracks that are shown of a recommender."""
 
 _DECIMALS = 6  # scores are compared with these, as in recommendations.jsonl
-_NOT_SHOWN = ("parent_run_id=", "swept=", "hydra", "run_dir=", "logger", "trainer", "datamodule", "callbacks")
 _SPARE = 200  # candidates beyond those shown that are scored in double precision
 
 
@@ -36,7 +35,7 @@ class Player:
 
     Args:
         key: how the page names it: the arm, or `R1`, `R2`, …
-        label: what it is in a word or two: of a run what its command line chose, such as `convex`.
+        label: what it is in a few words: of a run its name, such as `convex α=0.9 seed=1`.
         recommender: its name on the command line.
         policy: one of `serving.release.POLICIES`.
         arm: how it picks; None for a recommender that is no arm.
@@ -307,14 +306,11 @@ def label_of(name: str, file: Path | None) -> str:
 
     Args:
         name: on the command line.
-        file: its recommendations, if they are on this machine; the `run.json` beside them has the choices of its run.
+        file: its recommendations, if they are on this machine; the `config.yaml` beside them has the name of its run.
     """
     if file is not None:
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            words = json.loads(file.with_name("run.json").read_bytes())["overrides"]
-            chosen = [word.removeprefix("model=") for word in words if not word.startswith(_NOT_SHOWN)]
-            if chosen:
-                return " ".join(chosen)
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+            return yaml.safe_load(file.with_name("config.yaml").read_bytes())["run_name"] or name
     return name
 
 

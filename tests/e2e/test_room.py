@@ -25,6 +25,7 @@ from src.catalog_files import write_catalog, write_plays, write_top_tracks  # no
 from src.recommendations import Recommendations  # noqa: E402
 from src.session_vectors import SessionVectors  # noqa: E402
 from tests.e2e.running import Running, serving  # noqa: E402
+from tests.room.test_sweeps import comparison  # noqa: E402
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; apt-get install chromium")
@@ -204,9 +205,7 @@ def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any
     page.get_by_text("of the simulated world agree on").wait_for()
     num_events = len(service.lines())
     page.get_by_role("checkbox").check()
-    page.get_by_role("button", name="Play", exact=True).or_(
-        page.get_by_role("button", name="▶ Play", exact=True)
-    ).click()
+    page.get_by_role("button", name="Play", exact=True).click()
     page.locator(".walk-step").nth(1).wait_for()
     assert len(service.lines()) == num_events + 1
     assert sum(one["user"] in GUESTS for one in service.lines()) == 1
@@ -254,6 +253,10 @@ def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any
     assert re.search(r"50.0 %\s+[\d.]+ ms\s+–", text), "latency of each arm; fallbacks are not in this log"
     page.get_by_role("link", name="Runs", exact=True).click()
     page.get_by_role("heading", name="No comparison yet").wait_for()
+    mean = {"num_runs": 1, "mean": 0.5, "lower": None, "upper": None, "leads": True}
+    metrics = {f"online/val_mean_time_per_session_{place}": mean for place in range(8)}
+    setup = {"setup": "convex α=learned context=session", "run_ids": ["ab" * 16], "metrics": metrics}
+    comparison(service.run.parent / "outputs" / "compare" / "one", metrics=list(metrics), setups=[setup])
 
     # nothing serious for people with impairments, in light and dark
     source = Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
@@ -266,13 +269,25 @@ def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any
             (f"{room}#/map", "canvas"),
             (f"{room}#/map?of=artists", "canvas"),
             (f"{room}#/experiment", ".verdict"),
-            (f"{room}#/runs", ".notice"),
+            (f"{room}#/runs", ".numbers"),
         ):
             page.goto(address)
             page.locator(ready).first.wait_for()
             page.evaluate(source)
             problems += serious(page)
     assert problems == []
+
+    # a phone: no table is wider than the screen, each value has the name of its column
+    page.set_viewport_size({"width": 375, "height": 800})
+    for view, column in (("experiment", "latency"), ("runs", "online/val_mean_time_per_session_7")):
+        page.goto(f"{room}#/{view}")
+        page.locator(f".numbers td[data-column='{column}']").first.wait_for()
+        widths = page.evaluate(
+            "[document.documentElement, ...document.querySelectorAll('.numbers')].map(e => e.scrollWidth)"
+        )
+        assert max(widths) <= 375
+        shown = f"getComputedStyle(document.querySelector(\"td[data-column='{column}']\"), '::before').content"
+        assert column in page.evaluate(shown)
 
     # the page of the endpoints loads nothing from elsewhere either
     page.goto(room.removesuffix("room") + "docs")

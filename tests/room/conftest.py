@@ -47,7 +47,7 @@ def release(tmp_path: Path) -> Release:
     vectors = cosine_vectors()
     vectors.write(tmp_path / "vectors.npz", catalog)
     write_plays(catalog, np.array(PLAYS), tmp_path / "plays.npz")
-    (tmp_path / "run.json").write_text('{"overrides": ["model=convex", "seed=2", "swept=[]"]}')
+    (tmp_path / "config.yaml").write_text("run_name: convex α=learned seed=2", encoding="utf-8")
     scores = vectors.queries @ vectors.items.T
     np.fill_diagonal(scores, -np.inf)
     best = np.argsort(-scores, axis=1)[:, :4]

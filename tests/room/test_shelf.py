@@ -100,7 +100,7 @@ def test_a_recommender_that_is_gone_is_shown_with_its_problem(shelf: Shelf) -> N
 def test_plays_and_labels_come_from_the_run(shelf: Shelf) -> None:
     assert shelf.record(1) == {"track": 101, "title": "Title 1", "artist": "Artist 0", "plays": 50}
     assert shelf.by_plays.tolist()[:3] == [1, 3, 4]
-    assert shelf.players["C"].label == "convex seed=2"
+    assert shelf.players["C"].label == "convex α=learned seed=2"
     assert shelf.players["T2"].label == "popular"
 
 

@@ -1,6 +1,6 @@
 // The frame: navigation, theme, token, and the view that the address names.
 import { render } from "/room/vendor/preact.mjs";
-import { Bones, Trouble, addressOf, html, readAddress, setToken, labelOf, useAnswer, useEffect, useState } from "/room/parts.js";
+import { Bones, Icon, Trouble, addressOf, html, readAddress, setToken, labelOf, useAnswer, useEffect, useState } from "/room/parts.js";
 import { Compare } from "/room/compare.js";
 
 const later = (path, name) => ({ path, name });
@@ -23,7 +23,7 @@ function Theme() {
     set(!dark);
     window.dispatchEvent(new Event("segue-theme"));
   };
-  return html`<button class="icon-button" onClick=${toggle} aria-label=${dark ? "light theme" : "dark theme"} title=${dark ? "Light" : "Dark"}>${dark ? "☀" : "☾"}</button>`;
+  return html`<button class="icon-button" onClick=${toggle} aria-label=${dark ? "light theme" : "dark theme"} title=${dark ? "Light" : "Dark"}><${Icon} name=${dark ? "sun" : "moon"} /></button>`;
 }
 
 function TokenForm({ onDone }) {

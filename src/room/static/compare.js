@@ -1,5 +1,5 @@
 // Compare: what up to four recommenders would play after a track.
-import { Bars, Bones, Listen, Notice, Search, Trouble, addressOf, artistOf, colourOf, count, goTo, html, nameOf, plays, labelOf, useAnswer, useState } from "/room/parts.js";
+import { Bars, Bones, Icon, Listen, Notice, Search, Trouble, addressOf, artistOf, colourOf, count, goTo, html, nameOf, plays, labelOf, useAnswer, useState } from "/room/parts.js";
 
 const MOST = 4;
 
@@ -81,8 +81,8 @@ export function Compare({ given, room }) {
       </div>
     </header>
     <p class="legend">${filled > 1
-      ? html`<span><i class="mark mark-all" aria-hidden="true">★</i> in all ${filled} lists: ${numAll}</span>
-             <span><i class="mark mark-only" aria-hidden="true">◇</i> only in one: ${numOnly}</span>`
+      ? html`<span><i class="mark mark-all"><${Icon} name="star" /></i> in all ${filled} lists: ${numAll}</span>
+             <span><i class="mark mark-only"><${Icon} name="diamond" /></i> only in one: ${numOnly}</span>`
       : html`<span>Choose a second recommender to see where they agree.</span>`}
       ${Object.keys(alphas).length > 0 && html`<button class="link" onClick=${() => change({ a: "" })}>Back to the trained α</button>`}</p>
     ${error && html`<${Trouble} error=${error} onAgain=${() => setAgain(again + 1)} />`}
@@ -108,8 +108,8 @@ export function Compare({ given, room }) {
                       onMouseEnter=${() => setPointed(item.track)} onMouseLeave=${() => setPointed(null)}>
                       <a href=${addressOf("compare", { ...given, t: item.track })} class="two" title="Compare from this track">
                         <b>${nameOf(item)}</b><span>${artistOf(item)}</span></a>
-                      <span class="badges"><${Listen} track=${item} />${mark === "all" && html`<i class="mark mark-all" role="img" aria-label="in all lists" title="in all lists">★</i>`}
-                        ${mark === "only" && html`<i class="mark mark-only" role="img" aria-label="only here" title="only here">◇</i>`}
+                      <span class="badges"><${Listen} track=${item} />${mark === "all" && html`<i class="mark mark-all" role="img" aria-label="in all lists" title="in all lists"><${Icon} name="star" /></i>`}
+                        ${mark === "only" && html`<i class="mark mark-only" role="img" aria-label="only here" title="only here"><${Icon} name="diamond" /></i>`}
                         <span class="score">${item.score === null ? "" : item.score.toFixed(3)}</span>
                         ${room.knows_plays && html`<span class="faint">${plays(item, true)}</span>`}</span>
                       <span class="details"><${Bars} parts=${item.parts} /></span>

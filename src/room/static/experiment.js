@@ -1,5 +1,5 @@
 // Experiment: exposures, verdict, the primary metric as its interval narrows, and every metric.
-import { Bones, Notice, Trouble, colourOf, count, html, labelOf, short, useAnswer, useEffect, useRef, useState } from "/room/parts.js";
+import { Bones, Notice, Table, Trouble, colourOf, count, html, labelOf, short, useAnswer, useEffect, useRef, useState } from "/room/parts.js";
 
 const percent = (value, places = 2) => (value === null ? "–" : `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(places)} %`);
 const range = (lower, upper) => (lower === null || upper === null ? "" : `${percent(lower)} to ${percent(upper)}`);
@@ -120,6 +120,7 @@ export function Experiment({ room }) {
     const player = room.players.find((one) => one.key === arm);
     return player ? labelOf(player) : short(answer.arms[arm] ?? "not served any more");
   };
+  const armOf = (arm) => html`<i class=${`dot ${colourOf(keys, arm)}`}></i>${arm}`;
   const total = answer.exposed.reduce((sum, one) => sum + one, 0);
   const isOff = answer.exposure_p_value !== null && answer.exposure_p_value < 0.001;
   const meanOf = (arm, metric) => {
@@ -136,14 +137,18 @@ export function Experiment({ room }) {
     ${error && html`<p class="said said-error" role="alert">${error.message}</p>`}
     <article class="card">
       <h2>Who gets which arm</h2>
-      <table class="numbers exposures"><thead><tr><th scope="col">arm</th><th scope="col">recommender</th><th scope="col" class="number">users</th><th scope="col">share, with the plan as a line</th><th scope="col" class="number">share</th><th scope="col" class="number">plan</th><th scope="col" class="number" title="mean time that the service needs for an answer">latency</th><th scope="col" class="number" title="answers that no list gave">fallbacks</th></tr></thead>
-        <tbody>${answer.names.map((arm, place) => html`<tr key=${arm}>
-          <th scope="row"><i class=${`dot ${colourOf(keys, arm)}`}></i>${arm}</th><td>${nameOfArm(arm)}</td>
-          <td class="number">${count(answer.exposed[place])}</td>
-          <td><span class="share"><span class=${`share-fill ${colourOf(keys, arm)}`} style=${{ width: `${(100 * answer.exposed[place]) / Math.max(1, total)}%` }}></span>
-            <span class="share-plan" style=${{ left: `${100 * answer.planned[place]}%` }}></span></span></td>
-          <td class="number">${((100 * answer.exposed[place]) / Math.max(1, total)).toFixed(1)} %</td><td class="number">${(100 * answer.planned[place]).toFixed(1)} %</td>
-          <td class="number">${latencyOf(arm)}</td><td class="number">${fallbacksOf(arm)}</td></tr>`)}</tbody></table>
+      <${Table} label="Who gets which arm" columns=${[
+        { name: "arm" }, { name: "recommender" }, { name: "users", isNumber: true }, { name: "share, with the plan as a line" },
+        { name: "share", isNumber: true }, { name: "plan", isNumber: true },
+        { name: "latency", isNumber: true, title: "mean time that the service needs for an answer" },
+        { name: "fallbacks", isNumber: true, title: "answers that no list gave" },
+      ]} lines=${answer.names.map((arm, place) => ({ key: arm, cells: [
+        armOf(arm), nameOfArm(arm), count(answer.exposed[place]),
+        html`<span class="share"><span class=${`share-fill ${colourOf(keys, arm)}`} style=${{ width: `${(100 * answer.exposed[place]) / Math.max(1, total)}%` }}></span>
+          <span class="share-plan" style=${{ left: `${100 * answer.planned[place]}%` }}></span></span>`,
+        `${((100 * answer.exposed[place]) / Math.max(1, total)).toFixed(1)} %`, `${(100 * answer.planned[place]).toFixed(1)} %`,
+        latencyOf(arm), fallbacksOf(arm),
+      ] }))} />
       <p class=${isOff ? "warned" : "faint"}>${answer.split ?? (isOff ? "The split differs from the plan." : `The split agrees with the plan (p = ${pText(answer.exposure_p_value)}).`)}</p>
     </article>
     ${answer.state === "early"
@@ -158,17 +163,23 @@ export function Experiment({ room }) {
         <${Course} course=${answer.course} arm=${arm} label=${`effect on ${words(answer.primary)} over time, with its always-valid interval; now ${percent(now.effect_percent)}`} /></article>`;
     })}
     <article class="card"><h2>Every metric</h2>
-      <div class="scroll" tabindex="0" role="region" aria-label="Every metric">
-      <table class="numbers"><thead><tr><th scope="col">arm</th><th scope="col">metric</th><th scope="col" class="number">control</th><th scope="col" class="number">treatment</th><th scope="col" class="number">effect</th><th scope="col">interval</th><th scope="col" class="number">p</th><th scope="col">decision</th></tr></thead>
-        <tbody>${answer.effects.map((one) => html`<tr key=${one.treatment + one.metric}>
-          <th scope="row"><i class=${`dot ${colourOf(keys, one.treatment)}`}></i>${one.treatment}</th>
-          <td>${words(one.metric)}<span class="faint"> ${one.family}</span></td><td class="number">${mean(one.control_mean)}</td><td class="number">${mean(one.treatment_mean)}</td>
-          <td class="number"><b>${percent(one.effect_percent)}</b></td>
-          <td><span class="interval">${Forest({ effects: answer.effects })(one)}<span>${range(one.relative_lower_percent, one.relative_upper_percent)}</span></span></td>
-          <td class="number">${pText(one.holm_p_value ?? one.p_value)}</td>
-          <td><span class=${`word word-${answer.withheld ? "none" : (WORD[one.decision] ?? "none")}`}>${one.decision}</span></td></tr>`)}</tbody></table></div>
+      <${Table} label="Every metric" columns=${[
+        { name: "arm" }, { name: "metric" }, { name: "control", isNumber: true }, { name: "treatment", isNumber: true },
+        { name: "effect", isNumber: true }, { name: "interval" }, { name: "p", isNumber: true }, { name: "decision" },
+      ]} lines=${answer.effects.map((one) => ({ key: one.treatment + one.metric, cells: [
+        armOf(one.treatment), html`${words(one.metric)}<span class="faint"> ${one.family}</span>`, mean(one.control_mean), mean(one.treatment_mean),
+        html`<b>${percent(one.effect_percent)}</b>`,
+        html`<span class="interval">${Forest({ effects: answer.effects })(one)}<span>${range(one.relative_lower_percent, one.relative_upper_percent)}</span></span>`,
+        pText(one.holm_p_value ?? one.p_value),
+        html`<span class=${`word word-${answer.withheld ? "none" : (WORD[one.decision] ?? "none")}`}>${one.decision}</span>`,
+      ] }))} />
       ${!answer.effects.some((one) => one.metric === "fallback_percent") && html`<p class="faint">${answer.with_fallback ? "No answer was a fallback." : html`Whether an answer was a fallback is in the log only with <code>log.with_fallback=true</code>.`}</p>`}</article>
-    ${answer.days.length > 0 && html`<article class="card"><h2>By day</h2><div class="scroll" tabindex="0" role="region" aria-label="By day"><table class="numbers"><thead><tr><th scope="col">arm</th><th scope="col" class="number">day</th><th scope="col" class="number">users</th><th scope="col" class="number">effect</th><th scope="col">interval</th><th scope="col" class="number">p</th></tr></thead>
-      <tbody>${answer.days.map((one) => html`<tr key=${one.treatment + one.part}><th scope="row"><i class=${`dot ${colourOf(keys, one.treatment)}`}></i>${one.treatment}</th><td class="number">${one.part}</td><td class="number">${count(one.control_users + one.treatment_users)}</td><td class="number"><b>${percent(one.effect_percent)}</b></td><td>${range(one.lower_percent, one.upper_percent)}</td><td class="number">${pText(one.holm_p_value)}</td></tr>`)}</tbody></table></div></article>`}`}
+    ${answer.days.length > 0 && html`<article class="card"><h2>By day</h2><${Table} label="By day" columns=${[
+      { name: "arm" }, { name: "day", isNumber: true }, { name: "users", isNumber: true },
+      { name: "effect", isNumber: true }, { name: "interval" }, { name: "p", isNumber: true },
+    ]} lines=${answer.days.map((one) => ({ key: one.treatment + one.part, cells: [
+      armOf(one.treatment), one.part, count(one.control_users + one.treatment_users),
+      html`<b>${percent(one.effect_percent)}</b>`, range(one.lower_percent, one.upper_percent), pText(one.holm_p_value),
+    ] }))} /></article>`}`}
   </section>`;
 }

@@ -115,6 +115,33 @@ export const Bones = ({ lines = 8 }) => html`
     ${Array.from({ length: lines }, (_, place) => html`<span key=${place} style=${{ width: `${92 - ((place * 17) % 40)}%` }}></span>`)}
   </div>`;
 
+// Icons are drawn: a font may lack their characters.
+const ICONS = {
+  play: "M3 1.5v13l11-6.5z",
+  skip: "M1 1.5v13l8.5-6.5zM11 1.5h3.5v13H11z",
+  stop: "M2 2h12v12H2z",
+  note: "M6 1.5 14.5 0v10.8a2.6 2.6 0 1 1-1.7-2.4V4L7.7 4.9v8.3A2.6 2.6 0 1 1 6 10.8z",
+  sun: "M8 4.3a3.7 3.7 0 1 1 0 7.4 3.7 3.7 0 0 1 0-7.4zM7.2 0h1.6v2.8H7.2zM7.2 13.2h1.6V16H7.2zM0 7.2h2.8v1.6H0zM13.2 7.2H16v1.6h-2.8zM1.8 2.9l1.1-1.1 2 2-1.1 1.1zM11.1 12.2l1.1-1.1 2 2-1.1 1.1zM13.1 1.8l1.1 1.1-2 2-1.1-1.1zM3.8 11.1l1.1 1.1-2 2-1.1-1.1z",
+  moon: "M6 .7A7.5 7.5 0 1 0 15.3 10 6.2 6.2 0 0 1 6 .7z",
+  star: "m8 .8 2.2 4.7 5.1.6-3.8 3.5 1 5L8 12.1l-4.5 2.5 1-5L.7 6.1l5.1-.6z",
+  diamond: "M8 1.5 14.5 8 8 14.5 1.5 8z",
+};
+export const Icon = ({ name }) =>
+  html`<svg class="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false"><path d=${ICONS[name]} /></svg>`;
+
+// A table; on a phone each line is a block with the name of the column before each value.
+export const Table = ({ label, columns, lines }) => html`
+  <div class="scroll" tabindex="0" role="region" aria-label=${label}>
+    <table class="numbers"><thead><tr>${columns.map(({ name, title, isNumber, isHidden }) =>
+      html`<th key=${name} scope="col" title=${title} class=${isNumber ? "number" : ""}>${isHidden ? html`<span class="hidden">${name}</span>` : name}</th>`)}</tr></thead>
+      <tbody>${lines.map(({ key, cells }) => html`<tr key=${key}>${cells.map((cell, place) => {
+        const { name, isNumber, isHidden } = columns[place];
+        const { text = cell, ...more } = cell?.text === undefined ? {} : cell;
+        return place === 0
+          ? html`<th key=${name} scope="row">${text}</th>`
+          : html`<td key=${name} data-column=${isHidden ? "" : name} ...${more} class=${`${isNumber ? "number" : ""} ${more.class ?? ""}`}><span class="cell">${text}</span></td>`;
+      })}</tr>`)}</tbody></table></div>`;
+
 export const Bars = ({ parts, scale = 1 }) =>
   parts &&
   html`<span class="bars">
@@ -163,7 +190,7 @@ export function Listen({ track }) {
   if (!track.audio) return null;
   return html`<button class="icon-button listen" aria-pressed=${isPlaying ? "true" : "false"} aria-label=${`preview of ${nameOf(track)}`}
     title=${problem || (isPlaying ? "Stop" : "Listen")} disabled=${problem !== ""}
-    onClick=${() => hear(track).catch((error) => setProblem(`It cannot be played: ${error.message}`))}>${isPlaying ? "■" : "♪"}</button>`;
+    onClick=${() => hear(track).catch((error) => setProblem(`It cannot be played: ${error.message}`))}><${Icon} name=${isPlaying ? "stop" : "note"} /></button>`;
 }
 
 // A search field with suggestions (the combobox pattern of WAI-ARIA).

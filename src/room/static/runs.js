@@ -1,7 +1,9 @@
 // Runs: the set-ups of the last comparison side by side.
-import { Bones, Notice, Trouble, ask, html, labelOf, request, useAnswer, useEffect, useState } from "/room/parts.js";
+import { Bones, Notice, Table, Trouble, ask, html, labelOf, request, useAnswer, useEffect, useState } from "/room/parts.js";
 
 const digits = (value) => (Math.abs(value) >= 1000 ? value.toFixed(0) : value.toPrecision(4).replace(/\.?0+$/, ""));
+
+const BETTER = { max: "higher is better", min: "lower is better" };
 
 export function Runs({ room, onRefresh }) {
   const [again, setAgain] = useState(0);
@@ -50,19 +52,20 @@ export function Runs({ room, onRefresh }) {
     ${said && html`<p class=${`said said-${said.kind}`} role="status">${said.text}</p>`}
     ${answer.may_serve && arms.length > 1 && html`<p><label>Serve in place of <select value=${arm.key} onChange=${(event) => setArm(event.currentTarget.value)}>
       ${arms.map((one) => html`<option key=${one.key} value=${one.key}>${one.key} ${labelOf(one)}</option>`)}</select></label></p>`}
-    <div class="scroll" tabindex="0" role="region" aria-label="Set-ups and their metrics">
-      <table class="numbers">
-        <thead><tr><th scope="col">set-up</th><th scope="col"><span class="hidden">serve</span></th>${found.metrics.map((name) => html`<th key=${name} scope="col" class="number" title=${found.better[name] === "max" ? "higher is better" : found.better[name] === "min" ? "lower is better" : "neither is better"}>${name}${name === found.select ? " ●" : ""}</th>`)}</tr></thead>
-        <tbody>${found.setups.map((setup) => html`<tr key=${setup.run}>
-          <th scope="row">${setup.setup}<span class="faint"> · ${setup.num_runs} ${setup.num_runs === 1 ? "run" : "runs"}</span></th>
-          <td>${isServed(setup) ? html`<span class="faint">served now</span>` : html`<button class="button button-small" disabled=${!answer.may_serve} title=${answer.why_not} onClick=${() => serve(setup)}>Serve as ${arm.key}</button>`}</td>
-          ${found.metrics.map((name) => {
-            const cell = setup.metrics[name];
-            return html`<td key=${name} class=${`number${cell?.leads && found.better[name] ? " is-best" : ""}`} title=${cell?.lower != null ? `${digits(cell.lower)} to ${digits(cell.upper)}` : ""}>${cell?.mean == null ? "–" : digits(cell.mean)}</td>`;
-          })}
-        </tr>`)}</tbody>
-      </table>
-    </div>
+    <${Table} label="Set-ups and their metrics" columns=${[
+      { name: "set-up" }, { name: "serve", isHidden: true },
+      ...found.metrics.map((name) => ({ name: `${name}${name === found.select ? " ●" : ""}`, isNumber: true, title: BETTER[found.better[name]] ?? "neither is better" })),
+    ]} lines=${found.setups.map((setup) => ({ key: setup.run, cells: [
+      html`${setup.setup}<span class="faint"> · ${setup.num_runs} ${setup.num_runs === 1 ? "run" : "runs"}</span>`,
+      isServed(setup) ? html`<span class="faint">served now</span>` : html`<button class="button button-small" disabled=${!answer.may_serve} title=${answer.why_not} onClick=${() => serve(setup)}>Serve as ${arm.key}</button>`,
+      ...found.metrics.map((name) => {
+        const cell = setup.metrics[name];
+        return {
+          text: cell?.mean == null ? "–" : digits(cell.mean), class: cell?.leads && found.better[name] ? "is-best" : "",
+          title: cell?.lower != null ? `${digits(cell.lower)} to ${digits(cell.upper)}` : "",
+        };
+      }),
+    ] }))} />
     <p class="faint">● chooses the best set-up; bold: the best mean. ${answer.why_not && `To serve one: ${answer.why_not}.`}</p>
     ${has && html`<div class="picture">${picture ? html`<img src=${picture} alt="each metric of each set-up, with its interval over runs, and the learning curves" />` : html`<${Bones} lines=${6} />`}</div>`}
     <p class="faint">Read from <code>${found.folder}</code>.</p>

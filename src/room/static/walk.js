@@ -1,5 +1,5 @@
 // Walk: an arm plays on; play or skip each track.
-import { Bars, Listen, Notice, Search, Trouble, addressOf, artistOf, ask, colourOf, goTo, html, nameOf, plays, request, labelOf, useAnswer, useEffect, useRef, useState } from "/room/parts.js";
+import { Bars, Icon, Listen, Notice, Search, Trouble, addressOf, artistOf, ask, colourOf, goTo, html, nameOf, plays, request, labelOf, useAnswer, useEffect, useRef, useState } from "/room/parts.js";
 import { describe } from "/room/compare.js";
 
 const STEPS = 10;
@@ -93,7 +93,7 @@ export function Walk({ given, room }) {
       </div>
       <ol class=${`walk ${colourOf(keys, arm)}`} aria-live="polite">
         ${steps.map((step, place) => html`<li key=${place} class=${`walk-step ${step.share === null ? "is-now" : step.share < 0.5 ? "is-skipped" : "is-played"}`}>
-          <span class="walk-place" aria-hidden="true">${place === 0 ? "▶" : place}</span>
+          <span class="walk-place" aria-hidden="true">${place === 0 ? html`<${Icon} name="play" />` : place}</span>
           <div class="walk-body">
             <div class="two"><b>${nameOf(step)} <${Listen} key=${step.track} track=${step} /></b><span>${artistOf(step)}${plays(step, room.knows_plays) ? ` · ${plays(step, room.knows_plays)}` : ""}</span></div>
             ${place === 0 ? html`<p class="why">Your choice.</p>` : html`<p class="why">${step.sentence}</p>
@@ -109,8 +109,8 @@ export function Walk({ given, room }) {
               </details>`}
           </div>
           <span class="walk-do">${step.share === null
-            ? !isDone && html`<button class="button" disabled=${isBusy} onClick=${() => go(SHARES.play, 1)}>▶ Play</button>
-                <button class="button" disabled=${isBusy} onClick=${() => go(SHARES.skip, 1)}>⏭ Skip</button>`
+            ? !isDone && html`<button class="button" disabled=${isBusy} onClick=${() => go(SHARES.play, 1)}><${Icon} name="play" /> Play</button>
+                <button class="button" disabled=${isBusy} onClick=${() => go(SHARES.skip, 1)}><${Icon} name="skip" /> Skip</button>`
             : html`<span class="faint">${step.share < 0.5 ? "skipped" : "played"}</span>`}</span>
         </li>`)}
       </ol>
