@@ -3,6 +3,7 @@
 The environment variable `PROMETHEUS_MULTIPROC_DIR` must name a folder before this module is imported.
 """
 
+import contextlib
 import logging
 import os
 from collections import Counter as Counted
@@ -111,9 +112,15 @@ class _WorkerFiles(Collector):
     def collect(self) -> Iterable[Metric]:
         # a worker that starts creates its files empty, and one that is killed in that moment leaves them so
         files = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db")
-        filled = sorted(str(path) for path in files if path.stat().st_size)
+        filled = sorted(str(path) for path in files if _is_filled(path))
         metrics: Iterable[Metric] = MultiProcessCollector.merge(filled, accumulate=True)
         return metrics
+
+
+def _is_filled(path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # the gauges of a worker that has just died
+        return path.stat().st_size > 0
+    return False
 
 
 class _WorkerMetrics(Collector):

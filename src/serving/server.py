@@ -24,7 +24,7 @@ import uvloop
 from src.catalog_files import write_lines
 from src.errors import InputError
 from src.serving.log_writer import EventLogWriter
-from src.serving.settings import TOKEN, ServiceSettings, hold_port
+from src.serving.settings import TOKEN, ServiceSettings
 from src.serving.stores import make_sessions, make_stores
 from src.serving.supervisor import Supervisor
 from src.serving.worker_table import WorkerTable, worker_name
@@ -124,12 +124,12 @@ def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "Open
     """Run the workers until SIGTERM or Ctrl-C, then stop them and print what the service has done.
 
     Args:
-        settings: how to serve.
+        settings: how to serve; `prepared_service` holds the port.
         show: prints a line: the address when the service is ready, and counts when it has stopped.
         open_room: opens the listening room in a worker; returns None where it is switched off.
 
     Raises:
-        InputError: another program listens at the port, or no worker could start.
+        InputError: no worker could start.
     """
     from src.serving.metrics import forget_gauges, totals
 
@@ -162,9 +162,8 @@ def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "Open
         show("stop         Ctrl-C, or SIGTERM")
         return True
 
-    with hold_port(settings.host, settings.port):
-        catalogue.start()
-        supervisor.run(announce)
+    catalogue.start()
+    supervisor.run(announce)
     num_restarts = sum(workers.restarts().values())
     show(f"stopped      {closing_line(totals(), num_restarts, time.monotonic() - started_s)}")
 

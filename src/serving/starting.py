@@ -14,7 +14,7 @@ from src.errors import InputError
 from src.serving.loading import ReleaseRequest, Warn, load_to_serve
 from src.serving.release import Release
 from src.serving.server import import_service
-from src.serving.settings import ServiceSettings, address_of, check_token, free_port
+from src.serving.settings import ServiceSettings, address_of, check_token, hold_port
 from src.serving.stop_signals import interruptible, stop_signals_recorded
 from src.serving.stores import make_stores
 
@@ -42,10 +42,10 @@ def prepared_service(
     """
     check_token()
     host = address_of(given["host"])
-    settings = ServiceSettings.of({**given, "host": host}, port=free_port(host, given["port"]))
-    store = make_stores(settings).local
-    had_store = store.folder.exists()
-    with stop_signals_recorded():
+    with hold_port(host, given["port"]) as port, stop_signals_recorded():
+        settings = ServiceSettings.of({**given, "host": host}, port=port.getsockname()[1])
+        store = make_stores(settings).local
+        had_store = store.folder.exists()
         try:
             _load_and_import(request, settings, warn=warn, busy=busy)
         except BaseException:

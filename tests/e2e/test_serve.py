@@ -10,7 +10,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,20 +23,24 @@ from src.abtest.log import read_users
 from src.datamodules.pair_datamodule import PairDataModule
 from tests.conftest import ROOT, write_lines
 from tests.e2e.running import (
+    PATIENCE_S,
     Crowd,
     Redis,
     Running,
     ask,
     binary,
     crowd,
-    free_port,
+    held_port,
     redis_server,
     serve,
     serving,
+    starting,
     wait_until,
 )
 from tests.e2e.test_abtest import abtest
 from tests.e2e.test_simulate import simulate
+
+pytestmark = pytest.mark.timing
 
 N = 60
 KEYS = ["message", "timestamp", "user", "track", "time", "latency", "recommendation", "experiments"]
@@ -93,16 +96,25 @@ def came_from(traffic: Crowd) -> dict[int, str]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, lists: Lists) -> Iterator[Running]:
-    """A service for several tests, with timeouts of four seconds: a busy machine may delay a request by two."""
+    """A service for several tests."""
     words = f"recommendations={lists.a}", "limits.header_timeout_s=4", "limits.body_timeout_s=4"
     with serving(tmp_path_factory.mktemp("shared"), *words) as running:
         yield running
 
 
+_BLOCKS = itertools.count(1)
+
+
+@pytest.fixture
+def users() -> int:
+    """The first of a million users who are nobody's yet: a service may have had other tests, or this one before."""
+    return next(_BLOCKS) * 1_000_000
+
+
 # Endpoints, starting and stopping
 
 
-def test_endpoints_and_log_lines_are_the_predecessors(service: Running) -> None:
+def test_endpoints_and_log_lines_are_the_predecessors(service: Running, users: int) -> None:
     assert service.ask("GET", "/").body["status"] == "alive"
     ids = [107 + step for step in STEPS["a"]]
     record = {"artist": "Artist 2", "title": "Title 7", "track": 107, "recommendations": ids}
@@ -113,24 +125,25 @@ def test_endpoints_and_log_lines_are_the_predecessors(service: Running) -> None:
         assert (head.status, head.body) == (200, "")
         assert int(head.headers["content-length"]) > 0
     for track in ("107", 107.0):
-        assert service.ask("POST", "/next/8", {"track": track, "time": 1.0}).status == 200
-    answer = service.next(7, 107, 0.25)
+        assert service.ask("POST", f"/next/{users + 8}", {"track": track, "time": 1.0}).status == 200
+    user, before_ms = users + 7, int(time.time() * 1000)
+    answer = service.next(user, 107, 0.25)
     assert answer.status == 200
-    assert answer.body == {"user": 7, "track": answer.body["track"]}
+    assert answer.body == {"user": user, "track": answer.body["track"]}
     assert (answer.body["track"] - 107) % N in STEPS["a"]
-    last = service.ask("POST", "/last/7", {"track": answer.body["track"], "time": 1})
-    assert (last.status, last.body) == (200, {"user": 7})
-    assert service.next(7, 4711).status == 404
-    assert service.next(7, 107, 1.5).status == 400
+    last = service.ask("POST", f"/last/{user}", {"track": answer.body["track"], "time": 1})
+    assert (last.status, last.body) == (200, {"user": user})
+    assert service.next(user, 4711).status == 404
+    assert service.next(user, 107, 1.5).status == 400
     lines = [json.loads(line) for line in (service.run / "logs" / "worker-1" / "data.json").read_text().splitlines()]
-    first, second = (line for line in lines if line["user"] == 7)
+    first, second = (line for line in lines if line["user"] == user)
     assert list(first) == [*KEYS, "propensity", "release"]
     assert list(second) == KEYS
     assert first["propensity"] == 1 / len(STEPS["a"])
-    assert abs(first["timestamp"] - time.time() * 1000) < 60_000
-    assert 0 < first["latency"] < 1
+    assert before_ms <= first["timestamp"] <= second["timestamp"] <= time.time() * 1000
+    assert 0 < first["latency"] < PATIENCE_S
     assert {key: first[key] for key in KEYS if key not in ("timestamp", "latency")} == {
-        "message": "next", "user": 7, "track": 107, "time": 0.25, "recommendation": answer.body["track"],
+        "message": "next", "user": user, "track": 107, "time": 0.25, "recommendation": answer.body["track"],
         "experiments": {"SEGUE": "C"},
     }  # fmt: skip
     assert (second["message"], second["recommendation"], second["time"]) == ("last", None, 1.0)
@@ -157,7 +170,7 @@ def test_start_lines_and_closing_line(tmp_path: Path, lists: Lists, stop: signal
             running.process.send_signal(stop)
         else:  # as a terminal does, to all of them
             os.killpg(running.process.pid, stop)
-        assert running.process.wait(10) == 0
+        assert running.process.wait(PATIENCE_S) == 0
     assert traffic.failed == []
     lines = running.said().splitlines()
     assert lines[:7] == [
@@ -182,13 +195,14 @@ def test_start_lines_and_closing_line(tmp_path: Path, lists: Lists, stop: signal
 
 def test_sigterm_under_load_answers_what_is_in_flight_and_logs_every_answer(tmp_path: Path, lists: Lists) -> None:
     body = json.dumps({"track": 100, "time": 1.0}).encode()
+    head = b"POST /next/999999 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
     with serving(tmp_path, f"recommendations={lists.a}", "workers=2") as running, crowd(running.port) as traffic:
         traffic.wait_for(500)
-        with socket.create_connection(("127.0.0.1", running.port), 5) as slow:
-            slow.sendall(b"POST /next/999999 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:9])
-            time.sleep(0.3)
+        with socket.create_connection(("127.0.0.1", running.port), PATIENCE_S) as slow:
+            slow.sendall(head + body[:9])
+            assert slow.recv(1000).startswith(b"HTTP/1.1 100")  # the request is in flight: its body is being read
             running.process.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
+            wait_until(running.is_refusing, "a service that stops")
             slow.sendall(body[9:])
             assert slow.recv(1000).startswith(b"HTTP/1.1 200")
         running.stop()
@@ -242,18 +256,57 @@ def test_an_input_error_is_one_line_and_leaves_no_files(tmp_path: Path, words: l
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sigterm_during_loading_leaves_no_store(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "serve.py"), "recommendations=random", "port=0", "world=published"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    wait_until(lambda: Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(), "the loader")
-    time.sleep(0.3)
-    process.terminate()
-    _, stderr = process.communicate(timeout=20)  # the loader, which has the same pipe, is gone as well
-    assert process.returncode in (130, -signal.SIGTERM), stderr
-    assert stderr.strip() in ("interrupted", "")
-    assert not list(tmp_path.rglob("store"))
+def test_sigterm_during_loading_leaves_no_files(tmp_path: Path) -> None:
+    lists = tmp_path / "lists.jsonl"
+    os.mkfifo(lists)
+    with starting(tmp_path, f"recommendations={lists}", stderr=subprocess.PIPE) as process:
+        unwritten = wait_until(lambda: os.open(lists, os.O_WRONLY | os.O_NONBLOCK), "the loader, which waits for lines")
+        process.terminate()
+        _, said = process.communicate(timeout=PATIENCE_S)  # the loader, which has the same pipe, is gone as well
+        os.close(unwritten)
+    assert (process.returncode, said) == (130, b"interrupted\n")
+    assert list(tmp_path.iterdir()) == [lists]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_sigterm_during_loading_removes_only_a_store_that_was_created(tmp_path: Path, lists: Lists, is_new: bool) -> None:
+    if not is_new:
+        with serving(tmp_path, f"recommendations={lists.a}"):
+            pass
+        (tmp_path / "run" / "serve.json").unlink()
+    index = tmp_path / "run" / "store" / "index.json"
+    before = None if is_new else index.read_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a Redis that is asked once the release is in the store
+        silent.settimeout(PATIENCE_S)
+        url = f"store.url=redis://127.0.0.1:{silent.getsockname()[1]}"
+        words = f"recommendations={lists.a}", "store=redis", url, f"store.timeout_s={PATIENCE_S}", "hydra.run.dir=run"
+        with starting(tmp_path, *words, stderr=subprocess.PIPE) as process, silent.accept()[0]:
+            assert index.exists()
+            process.terminate()
+            _, said = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said) == (130, b"interrupted\n")
+    assert (index.read_bytes() if index.exists() else None) == before
+
+
+def test_sigterm_between_loading_and_listening_stops_the_service_and_keeps_its_store(
+    tmp_path: Path, lists: Lists
+) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, bytes(4096)):
+            pass
+    os.set_blocking(writing, True)
+    words = f"recommendations={lists.a}", "hydra.run.dir=run"
+    with starting(tmp_path, *words, stdout=writing, stderr=subprocess.STDOUT) as process:
+        os.close(writing)
+        wait_until((tmp_path / "run" / "serve.json").exists, "a release that is loaded")
+        process.terminate()  # before its first line, for which the pipe has no room
+        with open(reading, "rb") as pipe:
+            said = pipe.read().strip(b"\0").decode()
+        assert process.wait(PATIENCE_S) == 0
+    assert re.match(r"experiment   SEGUE\n(.+\n){3}stopped      after .+ requests answered: 0 ", said), said
+    assert (tmp_path / "run" / "store" / "index.json").exists()
 
 
 def test_an_invalid_token_is_one_line(tmp_path: Path) -> None:
@@ -301,7 +354,7 @@ def new_worker(running: Running, known: set[int]) -> int:
 
 def test_a_worker_killed_ten_times_under_load_does_not_end_the_service(tmp_path: Path, lists: Lists) -> None:
     """The other one answers all the time, and every answered request is in the log."""
-    words = f"recommendations={lists.a}", "workers=2", "restart.max_pause_s=0.1"
+    words = f"recommendations={lists.a}", "workers=2", "restart.max_pause_s=0.1", "restart.reset_after_s=3600"
     with serving(tmp_path, *words) as running:
         steady, dying = running.workers()
         health = Counter[str]()
@@ -325,7 +378,7 @@ def test_a_worker_killed_ten_times_under_load_does_not_end_the_service(tmp_path:
         assert health == {"degraded": 9}
         assert traffic.statuses() == {}
         running.stop()  # with exit code 0
-    print(f"{len(traffic.answered)} answered, {len(traffic.broken)} broken, slowest {traffic.slowest_s:.2f} s")
+    print(f"{len(traffic.answered)} answered, {len(traffic.broken)} broken")
     traffic.check(running.lines())
     logged = {round(line["time"] * 2**20) for line in running.lines()}
     assert {asked.number for asked in traffic.answered} <= logged
@@ -338,7 +391,8 @@ def test_a_worker_killed_ten_times_under_load_does_not_end_the_service(tmp_path:
 
 
 def test_a_single_worker_is_restarted_each_time_it_dies(tmp_path: Path, lists: Lists) -> None:
-    with serving(tmp_path, f"recommendations={lists.a}", "restart.max_pause_s=0.1") as running:
+    words = f"recommendations={lists.a}", "restart.max_pause_s=0.1", "restart.reset_after_s=3600"
+    with serving(tmp_path, *words) as running:
         for _ in range(4):
             (worker,) = running.workers()
             os.kill(worker, signal.SIGKILL)
@@ -379,7 +433,7 @@ def test_workers_stop_after_the_supervisor_was_killed(tmp_path: Path, lists: Lis
         assert running.next(1).status == 200
         running.process.kill()
         running.process.wait()
-        wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "no worker", within_s=10)
+        wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "no worker")
         assert len(running.lines()) == 1
 
 
@@ -405,7 +459,7 @@ def test_rotation_under_load_neither_loses_nor_tears_a_line(
     words = f"arms={{C: {lists.a}, T1: {lists.b}}}", "experiment=TURN", "workers=3"
     with serving(tmp_path, *words, "log.max_bytes=20000", "log.backups=1000") as running:
         with crowd(running.port, connections=24, pause_s=0.002) as traffic:  # no two events of a user in one ms
-            traffic.wait_for(5000, within_s=30)
+            traffic.wait_for(5000)
         assert traffic.failed == []
         traffic.check(running.lines())
     files = list(running.run.glob("logs/*/data.json*"))
@@ -477,7 +531,7 @@ def test_a_reload_under_load_fails_no_request_and_mixes_no_lists(tmp_path: Path,
             done = serve(tmp_path, "load", folder, f"recommendations={lists.damaged}", code=2)
             assert f"{lists.damaged}, line {N} is damaged" in done.stderr
             assert (running.health(), running.version()) == ("ok", b)
-            back = traffic.num_asked
+            num_of_b = len(traffic.answered)
             assert f"version {a} is current" in serve(tmp_path, "rollback", folder).stdout
             running.wait_for_version(a)
             to_a = traffic.num_asked
@@ -485,7 +539,8 @@ def test_a_reload_under_load_fails_no_request_and_mixes_no_lists(tmp_path: Path,
         assert traffic.failed == []
         source = came_from(traffic)
         assert set(source.values()) == {"a", "b"}
-        assert {source[number] for number in source if to_b <= number < back} == {"b"}
+        of_b = [asked.number for asked in traffic.answered[:num_of_b] if asked.number >= to_b]
+        assert {source[number] for number in of_b if number in source} == {"b"}
         assert {source[number] for number in source if number >= to_a} == {"a"}
         in_order = [source[asked.number] for asked in traffic.answered if asked.number in source]
         turns = [name for name, _ in itertools.groupby(in_order)]
@@ -499,28 +554,32 @@ def test_a_reload_under_load_fails_no_request_and_mixes_no_lists(tmp_path: Path,
 # Bad clients
 
 
-def test_slow_clients_are_disconnected_and_delay_no_other_client(service: Running) -> None:
+def test_slow_clients_are_disconnected_and_delay_no_other_client(service: Running, users: int) -> None:
     head = b"POST /next/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n"
     with contextlib.ExitStack() as stack:
+        traffic = stack.enter_context(crowd(service.port, first_user=users))
         slow = []
+        began = time.monotonic()
         for sent in [head] * 200 + [head + b"\r\n{"] * 50:
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), 10))
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), PATIENCE_S))
             connection.sendall(sent)
             slow.append(connection)
-        opened = time.monotonic()
-        with crowd(service.port, first_user=10_000) as traffic:
-            traffic.wait_for(500)
-        assert traffic.failed == []
-        assert traffic.slowest_s < 1.5  # not until the slow ones are gone
+        num_before = len(traffic.answered)
         answers = []
         for connection in slow:
             answer = b""
             while chunk := connection.recv(1000):  # until the connection is closed
                 answer += chunk
-            answers.append(answer[:12])
-        assert 3.5 < time.monotonic() - opened < 10
-    assert set(answers[:200]) <= {b"", b"HTTP/1.1 408", b"HTTP/1.1 400"}
-    assert set(answers[200:]) == {b"HTTP/1.1 408"}
+            answers.append(answer)
+            if len(answers) == 1:
+                # in the four seconds of their time limits; service that they delay would answer a handful
+                assert len(traffic.answered) - num_before > 100
+        # those of this service, and not the limit for headers that it has where none is given
+        assert 2 < time.monotonic() - began < 20
+    assert traffic.failed == []
+    assert {answer[:12] for answer in answers[:200]} <= {b"", b"HTTP/1.1 408", b"HTTP/1.1 400"}
+    assert {answer[:12] for answer in answers[200:]} == {b"HTTP/1.1 408"}
+    assert all(b"longer than 4 s" in answer for answer in answers[200:])
 
 
 def test_large_headers_and_bodies_are_refused(service: Running) -> None:
@@ -577,7 +636,7 @@ def broken_request(rng: random.Random) -> bytes:
 
 async def answer_to(reader: asyncio.StreamReader) -> tuple[int, bool]:
     """Status of the next answer, and whether the connection is kept."""
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
     length = re.search(rb"\r\ncontent-length: (\d+)\r\n", head)
     assert length is not None, head
     await reader.readexactly(int(length[1]))
@@ -611,7 +670,7 @@ async def shout(port: int, given: bytes) -> list[int]:
     with contextlib.suppress(ConnectionError):  # it may close the connection on invalid HTTP
         writer.write(given)
         writer.write_eof()
-        received = await asyncio.wait_for(reader.read(), 10)
+        received = await asyncio.wait_for(reader.read(), PATIENCE_S)
     writer.close()
     return [int(status) for status in re.findall(rb"^HTTP/1\.[01] (\d{3}) ", received, flags=re.MULTILINE)]
 
@@ -652,18 +711,18 @@ def test_a_running_service_has_no_training_libraries_loaded(service: Running) ->
             assert f"/{name}/" not in libraries
 
 
-def test_memory_stays_flat_at_full_speed(service: Running) -> None:
+def test_memory_stays_flat_at_full_speed(service: Running, users: int) -> None:
     [worker] = service.workers()
 
     def resident_mb() -> float:
         return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
-    with crowd(service.port, first_user=1_000_000) as traffic:
-        time.sleep(2)
-        before, num_before = resident_mb(), len(traffic.answered)
-        time.sleep(8)
+    with crowd(service.port, first_user=users) as traffic:
+        traffic.wait_for(3_000)
+        before = resident_mb()
+        traffic.wait_for(12_000)
         grown_mb = resident_mb() - before
-    print(f"{len(traffic.answered) - num_before} requests in 8 s, {before:.0f} MB + {grown_mb:.1f} MB")
+    print(f"{before:.0f} MB + {grown_mb:.1f} MB")
     assert traffic.failed == []
     assert grown_mb < 4
 
@@ -687,26 +746,45 @@ class Replicas(NamedTuple):
     def load(self, *words: object, verb: str = "load", code: int = 0) -> subprocess.CompletedProcess[str]:
         return serve(self.cwd, verb, *self.server.words, *map(str, words), code=code)
 
+    def lines(self, users: int) -> list[dict[str, Any]]:
+        """Those of a million users."""
+        lines = self.one.lines() + self.two.lines()
+        return [line for line in lines if users <= line["user"] < users + 1_000_000]
+
     def wait_for_version(self, version: str) -> None:
         for replica in (self.one, self.two):
             replica.wait_for_version(version)
 
 
-@pytest.fixture(scope="module")
-def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
-    cwd = tmp_path_factory.mktemp("replicas")
+@contextlib.contextmanager
+def replicated(cwd: Path, *words: str) -> Iterator[Replicas]:
     # what follows a track best is its twin, whose best is the first again: a replica that knows half repeats at once
     twins = write_lists(cwd / "twins.jsonl", {row: (1 - row % 2 * 2, 2, 3, 4, 5) for row in range(N)})
     with redis_server(cwd / "redis") as server:
         serve(cwd, "load", *server.words, f"recommendations={twins}", "pick=ranked")
-        words = *server.words, POLL
+        words = *server.words, POLL, *words
         with serving(cwd, *words, run="one") as one, serving(cwd, *words, run="two") as two:
             yield Replicas(cwd, server, twins, one, two)
 
 
-def test_a_session_is_shared_by_replicas(replicas: Replicas) -> None:
-    for user in range(20):
-        played = [100 + user]
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+    """Replicas that wait for Redis however busy the machine is."""
+    with replicated(tmp_path_factory.mktemp("replicas"), f"store.timeout_s={PATIENCE_S}") as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def hasty_replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+    """Replicas that do without Redis after a second, and ask it again after another one."""
+    with replicated(tmp_path_factory.mktemp("hasty"), "store.timeout_s=1") as both:
+        yield both
+
+
+def test_a_session_is_shared_by_replicas(replicas: Replicas, users: int) -> None:
+    some = range(users, users + 20)
+    for user in some:
+        played = [100 + user % N]
         for step in range(30):
             replica = (replicas.one, replicas.two)[step % 2]
             answer = replica.next(user, played[-1])
@@ -715,12 +793,12 @@ def test_a_session_is_shared_by_replicas(replicas: Replicas) -> None:
         assert len(set(played)) == len(played)
     assert (replicas.one.health(), replicas.two.health()) == ("ok", "ok")
     heard = {line["user"] for line in replicas.one.lines()} & {line["user"] for line in replicas.two.lines()}
-    assert heard == set(range(20))
+    assert set(some) <= heard
 
 
-def test_a_load_and_a_rollback_reach_every_replica_under_load(replicas: Replicas, lists: Lists) -> None:
+def test_a_load_and_a_rollback_reach_every_replica_under_load(replicas: Replicas, lists: Lists, users: int) -> None:
     a = replicas.one.version()
-    with crowd(*replicas.ports, first_user=100_000) as traffic:
+    with crowd(*replicas.ports, first_user=users) as traffic:
         traffic.wait_for(100)
         replicas.load(f"recommendations={lists.b}", "pick=ranked")
         wait_until(lambda: replicas.one.version() != a, "the new version")
@@ -733,16 +811,15 @@ def test_a_load_and_a_rollback_reach_every_replica_under_load(replicas: Replicas
     assert traffic.failed == []
     assert replicas.load(verb="versions").stdout.split()[-3:] == [a, "current", b]
     assert (replicas.one.health(), replicas.two.health()) == ("ok", "ok")
-    traffic.check([line for line in both(replicas) if line["user"] >= 100_000])
+    traffic.check(replicas.lines(users))
 
 
-def both(replicas: Replicas) -> list[dict[str, Any]]:
-    return replicas.one.lines() + replicas.two.lines()
-
-
-def test_a_damaged_piece_in_redis_is_refused_until_it_is_loaded_again(replicas: Replicas, tmp_path: Path) -> None:
+def test_a_damaged_piece_in_redis_is_refused_until_it_is_loaded_again(
+    replicas: Replicas, users: int, tmp_path: Path
+) -> None:
     served = replicas.one.version()
-    new = write_lists(tmp_path / "new.jsonl", dict.fromkeys(range(N), range(21, 26)))
+    first = 20 + users // 1_000_000 % 30  # of lists that these replicas have not had yet
+    new = write_lists(tmp_path / "new.jsonl", dict.fromkeys(range(N), range(first, first + 5)))
     replicas.load(f"recommendations={new}", "store.name=stage")
     with redis.Redis(port=replicas.server.port) as client:
         index = json.loads(client.get("stage:index") or b"")
@@ -758,7 +835,7 @@ def test_a_damaged_piece_in_redis_is_refused_until_it_is_loaded_again(replicas: 
         health = replica.ask("GET", "/health")
         assert (health.status, health.body["version"]) == (200, served)
         assert "damaged" in health.body["problems"][0]
-        assert replica.next(200_000).status == 200
+        assert replica.next(users).status == 200
     replicas.load(f"recommendations={new}")
     replicas.wait_for_version(index["current"])
     replicas.load(verb="rollback")
@@ -767,9 +844,9 @@ def test_a_damaged_piece_in_redis_is_refused_until_it_is_loaded_again(replicas: 
     replicas.two.wait_for_health("ok")
 
 
-def test_no_request_fails_while_redis_dies_and_returns_empty(replicas: Replicas) -> None:
-    served = replicas.one.version()
-    with crowd(*replicas.ports, first_user=300_000) as traffic:
+def test_no_request_fails_while_redis_dies_and_returns_empty(hasty_replicas: Replicas, users: int) -> None:
+    replicas, served = hasty_replicas, hasty_replicas.one.version()
+    with crowd(*replicas.ports, first_user=users) as traffic:
         traffic.wait_for(200)
         replicas.server.stop()
         for replica in (replicas.one, replicas.two):
@@ -784,41 +861,46 @@ def test_no_request_fails_while_redis_dies_and_returns_empty(replicas: Replicas)
         replicas.one.wait_for_health("ok")
         replicas.two.wait_for_health("ok")
         traffic.wait_for(200)
-    print(f"slowest answer {traffic.slowest_s:.2f} s")
     assert traffic.failed == []
-    assert traffic.slowest_s < 5
-    traffic.check([line for line in both(replicas) if line["user"] >= 300_000])
+    traffic.check(replicas.lines(users))
 
 
-def test_a_hanging_redis_delays_few_requests(replicas: Replicas) -> None:
+def test_a_hanging_redis_delays_few_requests(hasty_replicas: Replicas, users: int) -> None:
+    replicas = hasty_replicas
     assert replicas.server.process is not None
-    with crowd(*replicas.ports, first_user=400_000) as traffic:
+    with crowd(*replicas.ports, first_user=users) as traffic:
         traffic.wait_for(100)
         replicas.server.process.send_signal(signal.SIGSTOP)
         try:
-            traffic.wait_for(16)  # those that were in flight wait for the timeout
-            traffic.wait_for(1000)  # of all others one does at a time
+            # those that were in flight wait for the timeout, of all others one does at a time; if each waited, eight
+            # listeners would have 2000 answers in four minutes
+            traffic.wait_for(2000)
             replicas.one.wait_for_health("degraded")
         finally:
             replicas.server.process.send_signal(signal.SIGCONT)
         replicas.one.wait_for_health("ok")
         replicas.two.wait_for_health("ok")
     assert traffic.failed == []
-    assert traffic.slowest_s < 5
 
 
-def test_health_recovers_with_redis_without_any_request(replicas: Replicas) -> None:
+def test_health_recovers_with_redis_without_any_request(hasty_replicas: Replicas, users: int) -> None:
+    replicas = hasty_replicas
+
+    def is_alone() -> bool:
+        """What it says is of the last seconds, therefore it is asked right before."""
+        assert replicas.one.next(users).status == 200
+        return "sessions are not shared" in str(replicas.one.ask("GET", "/health").body["problems"])
+
     replicas.server.stop()
-    assert replicas.one.next(500_000).status == 200
-    assert "sessions are not shared" in str(replicas.one.ask("GET", "/health").body["problems"])
+    wait_until(is_alone, "sessions of this machine")
     replicas.server.start()
     replicas.load(f"recommendations={replicas.twins}", "pick=ranked")
     replicas.one.wait_for_health("ok")
     replicas.two.wait_for_health("ok")
 
 
-def test_many_requests_at_once_share_the_connections_to_redis(replicas: Replicas) -> None:
-    with crowd(replicas.one.port, connections=300, first_user=600_000) as traffic:
+def test_many_requests_at_once_share_the_connections_to_redis(replicas: Replicas, users: int) -> None:
+    with crowd(replicas.one.port, connections=300, first_user=users) as traffic:
         seen = Counter(replicas.one.health() for _ in range(20))
         traffic.wait_for(1000)
     assert seen == {"ok": 20}
@@ -826,38 +908,35 @@ def test_many_requests_at_once_share_the_connections_to_redis(replicas: Replicas
 
 
 def test_redis_may_be_down_at_the_start_with_on_failure_embedded(tmp_path: Path, lists: Lists) -> None:
-    server = Redis(tmp_path / "redis")
-    done = serve(tmp_path, *server.words, "port=0", code=2)
-    assert f"Redis at redis://127.0.0.1:{server.port} does not answer" in done.stderr
-    assert "store.on_failure=embedded" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
-    words = *server.words, "store.on_failure=embedded", POLL
-    done = serve(tmp_path, *words, "port=0", code=2)
-    assert "name a recommender" in done.stderr
-    with serving(tmp_path, *words, f"recommendations={lists.a}") as running:
-        assert "warning: Redis at" in running.said()
-        running.wait_for_health("degraded")
-        assert (running.next(1).body["track"] - 100) % N in STEPS["a"]
-        try:
+    with redis_server(tmp_path / "redis", is_up=False) as server:
+        done = serve(tmp_path, *server.words, "port=0", code=2)
+        assert f"Redis at redis://127.0.0.1:{server.port} does not answer" in done.stderr
+        assert "store.on_failure=embedded" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert list(tmp_path.iterdir()) == []
+        words = *server.words, "store.on_failure=embedded", POLL
+        done = serve(tmp_path, *words, "port=0", code=2)
+        assert "name a recommender" in done.stderr
+        with serving(tmp_path, *words, f"recommendations={lists.a}") as running:
+            assert "warning: Redis at" in running.said()
+            running.wait_for_health("degraded")
+            assert (running.next(1).body["track"] - 100) % N in STEPS["a"]
             server.start()
             serve(tmp_path, "load", *server.words, f"recommendations={lists.b}")
             running.wait_for_health("ok")
             assert (running.next(1).body["track"] - 100) % N in STEPS["b"]
             running.stop()
-            with serving(tmp_path, *words, f"recommendations={lists.a}", run="again") as again:
-                assert "instead of the recommender named here" in again.said()
-                assert (again.next(1).body["track"] - 100) % N in STEPS["b"]  # what was loaded is for all
-        finally:
-            server.stop()
+        with serving(tmp_path, *words, f"recommendations={lists.a}", run="again") as again:
+            assert "instead of the recommender named here" in again.said()
+            assert (again.next(1).body["track"] - 100) % N in STEPS["b"]  # what was loaded is for all
 
 
 # nginx
 
 
 def test_nginx_skips_a_replica_that_was_killed(tmp_path: Path, lists: Lists) -> None:
-    nginx, port = binary("nginx"), free_port()
-    with redis_server(tmp_path / "redis") as server, contextlib.ExitStack() as stack:
+    nginx = binary("nginx")
+    with held_port() as port, redis_server(tmp_path / "redis") as server, contextlib.ExitStack() as stack:
         serve(tmp_path, "load", *server.words, f"recommendations={lists.a}", "pick=ranked")
         one, two = (stack.enter_context(serving(tmp_path, *server.words, run=run)) for run in ("one", "two"))
         config = (ROOT / "docs" / "nginx.conf").read_text()
@@ -896,7 +975,7 @@ def test_nginx_skips_a_replica_that_was_killed(tmp_path: Path, lists: Lists) -> 
                 wait_until(lambda: again.num_whole_lines() > 100, "the replica is asked again")
         finally:
             front.send_signal(signal.SIGTERM)
-            front.wait(10)
+            front.wait(PATIENCE_S)
         print(f"{len(traffic.answered)} answered, failed: {dict(traffic.statuses())}, broken: {len(traffic.broken)}")
         assert traffic.broken == []
         assert set(traffic.statuses()) <= {502}  # what was in flight at the replica that was killed

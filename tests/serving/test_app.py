@@ -30,6 +30,7 @@ from src.serving.session_memory import MappedSessions, Noted
 from src.serving.state import State, follow_store
 from src.serving.worker_table import WorkerTable
 from tests.conftest import make_catalog, make_vectors
+from tests.e2e.running import PATIENCE_S, until
 from tests.serving.conftest import Answer, arm, ask, lists_of, make_release, writer
 
 BODY = b'{"track": 100, "time": 0.5}'
@@ -70,7 +71,7 @@ async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterat
         "upkeep": [log.run],
         "closing": [log.close, note_closing],
         "max_body_bytes": 4096,
-        "body_timeout_s": 5.0,
+        "body_timeout_s": PATIENCE_S,
         "token": None,
         "rate_limit": None,
         "with_fallback": False,
@@ -80,12 +81,12 @@ async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterat
     to_app, from_app = asyncio.Queue[Message](), asyncio.Queue[Message]()
     life = asyncio.ensure_future(service({"type": "lifespan"}, to_app.get, from_app.put))
     await to_app.put({"type": "lifespan.startup"})
-    assert await asyncio.wait_for(from_app.get(), 5) == {"type": "lifespan.startup.complete"}
+    assert await asyncio.wait_for(from_app.get(), PATIENCE_S) == {"type": "lifespan.startup.complete"}
     try:
         yield Running(service, folder, closed)
     finally:
         await to_app.put({"type": "lifespan.shutdown"})
-        assert await asyncio.wait_for(from_app.get(), 5) == {"type": "lifespan.shutdown.complete"}
+        assert await asyncio.wait_for(from_app.get(), PATIENCE_S) == {"type": "lifespan.shutdown.complete"}
         await life
 
 
@@ -320,9 +321,10 @@ def test_a_body_may_come_in_pieces(ring: Release, tmp_path: Path) -> None:
     drive(ring, tmp_path, work)
 
 
+@pytest.mark.timing
 def test_a_large_body_is_refused_before_it_is_read(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             answer = await service.ask("POST", "/next/1", [], headers={"content-length": "4097"})
         assert answer.status == 413
         assert (await service.ask("POST", "/next/1", BODY, headers={"content-length": str(len(BODY))})).status == 200
@@ -341,6 +343,7 @@ def test_an_invalid_content_length_is_not_an_internal_error(ring: Release, tmp_p
     drive(ring, tmp_path, work)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("pieces", [[], [b'{"track"'], [b"{", b'"track"', b": "]])
 def test_a_body_that_does_not_arrive_gets_408(ring: Release, tmp_path: Path, pieces: list[bytes]) -> None:
     async def work(service: Running) -> None:
@@ -351,6 +354,7 @@ def test_a_body_that_does_not_arrive_gets_408(ring: Release, tmp_path: Path, pie
     assert drive(ring, tmp_path, work, body_timeout_s=0.05).lines() == []
 
 
+@pytest.mark.timing
 def test_a_body_that_arrives_slowly_gets_408(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         sent: list[Any] = []
@@ -363,7 +367,7 @@ def test_a_body_that_arrives_slowly_gets_408(ring: Release, tmp_path: Path) -> N
             sent.append(message)
 
         scope = {"type": "http", "method": "POST", "path": "/next/1", "headers": [], "client": ("127.0.0.1", 1)}
-        await asyncio.wait_for(service.service(scope, drip, send), 2)
+        await asyncio.wait_for(service.service(scope, drip, send), PATIENCE_S)
         assert sent[0]["status"] == 408
 
     drive(ring, tmp_path, work, body_timeout_s=0.1)
@@ -431,6 +435,7 @@ def test_a_client_above_the_rate_limit_gets_429_with_retry_after(ring: Release, 
     assert len(drive(ring, tmp_path, work, rate_limit=RateLimit(per_second=0.01, burst=2)).lines()) == 4
 
 
+@pytest.mark.timing
 def test_requests_get_503_while_the_log_cannot_be_written(
     ring: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,7 +459,7 @@ def test_requests_get_503_while_the_log_cannot_be_written(
             assert "No space left on device" in health.json()["problems"][0]
             assert (await service.ask("GET", "/health/live")).status == 200
             assert (await service.ask("GET", "/track/100")).status == 200
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while (await service.ask("GET", "/health")).status == 503:
                 await asyncio.sleep(0.01)
         assert (await service.ask("POST", "/next/1", BODY)).status == 200
@@ -899,51 +904,52 @@ def test_no_request_causes_an_internal_error(ring: Release, tmp_path: Path) -> N
     assert len(answered) > 20
 
 
-async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not holds():
-            await asyncio.sleep(0.005)
-
-
+@pytest.mark.timing
 def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A damaged version is not served and is reported until it is replaced."""
     store = FolderStore(tmp_path / "store", keep=3)
     first = store.load(writer("one"))
+    looks = 0
+
+    def count() -> None:
+        nonlocal looks
+        looks += 1
 
     async def run() -> None:
         async with running(store.open(), tmp_path, upkeep=[]) as service:
             state = service.service.state
             following = asyncio.ensure_future(
-                follow_store(state, store, None, poll_s=0.01, rng=np.random.default_rng(0))
+                follow_store(state, store, count, poll_s=0.01, rng=np.random.default_rng(0))
             )
             assert (await service.ask("GET", "/experiments")).json()["version"] == first
             second = store.load(writer("two"))
-            await eventually(lambda: state.release.version == second)
+            await until(lambda: state.release.version == second)
             experiments = (await service.ask("GET", "/experiments")).json()
             assert (experiments["experiment"], experiments["version"]) == ("two", second)
             assert (await service.ask("GET", "/health")).json()["version"] == second
             await service.ask("POST", "/next/1", BODY)
             assert json.loads(service.lines()[-1])["experiments"] == {"two": "C"}
             assert store.rollback() == first
-            await eventually(lambda: state.release.version == first)
+            await until(lambda: state.release.version == first)
 
             index = (store.folder / "index.json").read_bytes()
             (store.folder / "index.json").write_text("{")
-            await eventually(lambda: state.store_problem is not None)
+            await until(lambda: state.store_problem is not None)
             health = await service.ask("GET", "/health")
             assert (health.status, health.json()["status"]) == (200, "degraded")
             assert "index.json is damaged" in health.json()["problems"][0]
-            await asyncio.sleep(0.05)
+            num_before = looks
+            await until(lambda: looks > num_before + 2)
             assert (await service.ask("POST", "/next/1", BODY)).status == 200
             (store.folder / "index.json").write_bytes(index)
-            await eventually(lambda: state.store_problem is None)
+            await until(lambda: state.store_problem is None)
 
             (store.path(second) / "track_ids.npy").write_bytes(b"")
             store.switch(second)
-            await eventually(lambda: "track_ids.npy is damaged" in (state.store_problem or ""))
+            await until(lambda: "track_ids.npy is damaged" in (state.store_problem or ""))
             assert state.release.version == first
             assert store.load(writer("two")) == second
-            await eventually(lambda: state.release.version == second and state.store_problem is None)
+            await until(lambda: state.release.version == second and state.store_problem is None)
             assert not following.done()
             following.cancel()
             await asyncio.wait([following])
@@ -954,6 +960,7 @@ def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, capl
     assert caplog.text.count("index.json is damaged") == 1, "a problem is logged once, not at every check"
 
 
+@pytest.mark.timing
 def test_a_version_of_a_shared_store_is_fetched_first(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "store", keep=3)
     store.load(writer("one"))
@@ -968,7 +975,7 @@ def test_a_version_of_a_shared_store_is_fetched_first(tmp_path: Path) -> None:
             following = asyncio.ensure_future(
                 follow_store(state, store, fetch, poll_s=0.01, rng=np.random.default_rng(0))
             )
-            await eventually(lambda: state.release.experiment == "elsewhere")
+            await until(lambda: state.release.experiment == "elsewhere")
             following.cancel()
             await asyncio.wait([following])
             assert state.release.version == fetched[0]
@@ -976,6 +983,7 @@ def test_a_version_of_a_shared_store_is_fetched_first(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.timing
 def test_an_error_of_the_disk_does_not_stop_looking_for_versions(tmp_path: Path) -> None:
     """For example, a disk without room for the new version."""
     store = FolderStore(tmp_path / "store", keep=3)
@@ -994,8 +1002,8 @@ def test_an_error_of_the_disk_does_not_stop_looking_for_versions(tmp_path: Path)
             following = asyncio.ensure_future(
                 follow_store(state, store, fetch, poll_s=0.01, rng=np.random.default_rng(0))
             )
-            await eventually(lambda: state.store_problem is not None or following.done())
-            await eventually(lambda: num_calls > 3 or following.done())
+            await until(lambda: state.store_problem is not None or following.done())
+            await until(lambda: num_calls > 3 or following.done())
             assert not following.done()
             assert state.store_problem is None
             following.cancel()

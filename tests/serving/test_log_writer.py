@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from src.errors import InputError
 from src.serving import log_writer
 from src.serving.log_writer import EventLogWriter, LogUnavailableError
+from tests.e2e.running import PATIENCE_S, settle, until
 
 LINE = b'{"message": "next"}\n'
 
@@ -41,12 +42,6 @@ def written(folder: Path) -> list[bytes]:
         if path.exists()
         for line in path.read_bytes().splitlines(True)
     ]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 def test_lines_are_written_in_the_order_they_were_added(tmp_path: Path) -> None:
@@ -211,12 +206,13 @@ class HeldSync:
     def __call__(self, descriptor: int) -> None:
         self.sizes.append(os.fstat(descriptor).st_size)
         self.begun.release()
-        assert self.go.acquire(timeout=5)
+        assert self.go.acquire(timeout=PATIENCE_S)
 
     async def wait(self) -> None:
         await until(lambda: self.begun.acquire(blocking=False))
 
 
+@pytest.mark.timing
 def test_always_waits_until_a_line_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync = HeldSync(monkeypatch)
 
@@ -225,7 +221,7 @@ def test_always_waits_until_a_line_is_on_the_disk(tmp_path: Path, monkeypatch: p
         first = log.append(b"first\n")
         await sync.wait()
         later = [log.append(b"later\n"), log.append(b"later\n")]
-        await asyncio.sleep(0.05)
+        await settle()
         assert written(tmp_path) == [b"first\n", b"later\n", b"later\n"], "they are written, but may be lost"
         assert not first.done()
         sync.go.release()
@@ -242,6 +238,7 @@ def test_always_waits_until_a_line_is_on_the_disk(tmp_path: Path, monkeypatch: p
     asyncio.run(run())
 
 
+@pytest.mark.timing
 def test_lines_that_are_being_synced_count_as_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync = HeldSync(monkeypatch)
 
@@ -259,6 +256,7 @@ def test_lines_that_are_being_synced_count_as_waiting(tmp_path: Path, monkeypatc
     asyncio.run(run())
 
 
+@pytest.mark.timing
 def test_closing_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync = HeldSync(monkeypatch)
 
@@ -267,7 +265,7 @@ def test_closing_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         line = log.append(LINE)
         await sync.wait()
         closing = asyncio.ensure_future(log.close())
-        await asyncio.sleep(0.02)
+        await settle()
         assert not closing.done()
         sync.go.release(2)
         await closing
@@ -293,22 +291,36 @@ def test_a_failed_sync_fails_the_request(tmp_path: Path, monkeypatch: pytest.Mon
     asyncio.run(run())
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(("fsync", "num_syncs"), [("interval", 1), ("never", 0)])
 def test_interval_syncs_new_lines_and_never_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, num_syncs: int
 ) -> None:
     sizes: list[int] = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
+
+    def noting(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), (tmp_path / "data.json").stat()):
+            sizes.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", noting)
+
+    async def two_turns(log: EventLogWriter) -> None:
+        """Until upkeep has twice found that a problem is over; it syncs before it looks again."""
+        for _ in range(2):
+            log.problem = "a full disk"
+            await until(lambda: log.problem is None)
 
     async def run() -> None:
         log = open_log(tmp_path, fsync=fsync, fsync_interval_s=0.02)
-        upkeep = asyncio.ensure_future(log.run())
         await log.append(LINE)
         assert sizes == [], "nobody waits for it"
-        await asyncio.sleep(0.15)
+        upkeep = asyncio.ensure_future(log.run())
+        await until(lambda: len(sizes) == num_syncs)
+        await two_turns(log)
         assert sizes == [len(LINE)] * num_syncs
         await log.append(LINE)
-        await asyncio.sleep(0.15)
+        await until(lambda: len(sizes) == 2 * num_syncs)
+        await two_turns(log)
         assert sizes == [len(LINE), 2 * len(LINE)][: 2 * num_syncs]
         upkeep.cancel()
         await asyncio.wait([upkeep])
@@ -347,11 +359,19 @@ async def fill_up(log: EventLogWriter, first: int = 0) -> list[bytes]:
             return answered
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("fsync", log_writer.FSYNC)
 def test_a_full_disk_refuses_lines_until_it_has_room(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch, fsync: str
 ) -> None:
     monkeypatch.setattr(log_writer, "_PROBE_S", 0.02)
+    looks, has_room = list[bool](), EventLogWriter._has_room
+
+    def noting(log: EventLogWriter) -> bool:
+        looks.append(has_room(log))
+        return looks[-1]
+
+    monkeypatch.setattr(EventLogWriter, "_has_room", noting)
     (small_disk / "other").write_bytes(bytes(700_000))
 
     async def run() -> list[bytes]:
@@ -363,9 +383,9 @@ def test_a_full_disk_refuses_lines_until_it_has_room(
         with pytest.raises(LogUnavailableError, match="No space left on device"):
             log.append(LINE)
         assert written(small_disk) == answered, "nothing is torn, and nothing there was refused"
-        await asyncio.sleep(0.1)
+        await until(lambda: len(looks) > 2)
         assert log.problem, "there is no room yet"
-        assert sorted(path.name for path in small_disk.iterdir()) == ["data.json", "other"]
+        await until(lambda: sorted(path.name for path in small_disk.iterdir()) == ["data.json", "other"])
         (small_disk / "other").unlink()
         await until(lambda: log.problem is None)
         await asyncio.gather(*map(log.append, lines_of(30, 997, len(answered))))
@@ -402,6 +422,7 @@ def test_a_batch_that_does_not_fit_on_the_disk_is_removed(tmp_path: Path, monkey
     assert written(tmp_path) == [LINE]
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("num_refusals", [1, 3])
 @pytest.mark.parametrize("fsync", log_writer.FSYNC)
 def test_a_full_disk_during_rotation_keeps_the_log_intact(

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,12 +60,12 @@ def test_a_restarted_worker_goes_on_with_the_counters_of_the_one_before() -> Non
     assert set(folder.iterdir()) == files, "a restart leaves no more files"
 
 
-def test_a_file_that_a_starting_worker_has_not_filled_yet_is_waited_for() -> None:
-    path = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], "gauge_livesum_worker-7.db")
-    path.touch()
-    timer = threading.Timer(0.005, path.unlink)
-    timer.start()
+def test_files_that_a_worker_has_not_filled_yet_or_takes_away_are_left_out() -> None:
+    empty, gone = (Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"gauge_livesum_worker-{name}.db") for name in "67")
+    empty.touch()
+    gone.symlink_to("what was there when the folder was listed")
     try:
         assert "segue_workers_alive" in exposition(WorkerTable(1, reset_after_s=1)).decode()
     finally:
-        timer.join()
+        empty.unlink()
+        gone.unlink()

@@ -9,6 +9,9 @@ import pytest
 from src.serving.stop_signals import STOP_SIGNALS, interruptible, received_signals, stop_signals_recorded
 from src.serving.supervisor import Supervisor
 from src.serving.worker_table import WorkerTable
+from tests.e2e.running import PATIENCE_S
+
+pytestmark = pytest.mark.timing
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
@@ -57,7 +60,7 @@ def test_a_forked_process_records_as_well() -> None:
     with stop_signals_recorded():
         process = get_context("fork").Process(target=work)
         process.start()
-        process.join(10)
+        process.join(PATIENCE_S)
     assert process.exitcode == 1
 
 
