@@ -91,9 +91,13 @@ lock:             ## requirements.lock for a changed pyproject.toml; ARGS=--upgr
 
 STORE := $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 
-RUNS_PAGE := http://127.0.0.1:5000/\#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=segue
+# $(call OPTION,--port|-p): its value in ARGS, the last one of several
+OPTION = $(shell sed -nE 's/.* ($(1))[= ] *([^ ]+).*/\2/p' <<< ' $(ARGS)')
+# 0.0.0.0 is every address of this machine, which no browser can open
+UI_HOST = $(patsubst 0.0.0.0,127.0.0.1,$(or $(call OPTION,--host|-h),127.0.0.1))
+RUNS_PAGE = http://$(UI_HOST):$(or $(call OPTION,--port|-p),5000)/\#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=segue
 
-ui: $(READY)      ## the MLflow UI on the runs of this folder
+ui: $(READY)      ## the MLflow UI on the runs of this folder: make ui ARGS="--port 5050"
 	@case "$(STORE)" in http*) echo "open $(STORE) in a browser";; *) echo "training runs: $(RUNS_PAGE), or as train.py printed it"; MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri $(STORE) $(ARGS);; esac
 
 vendor: $(READY)   ## fetches the libraries of the page at /room from npm, with the versions of src/room/vendoring.py

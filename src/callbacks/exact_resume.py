@@ -151,7 +151,7 @@ class EpochCheckpoint(Callback):
             return
         is_time = trainer.is_global_zero and time.monotonic() - self._written >= self._every_s
         if trainer.strategy.reduce_boolean_decision(is_time, all=False):
-            trainer.save_checkpoint(self._path)
+            trainer.save_checkpoint(self._path, weights_only=False)
             self._written = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002

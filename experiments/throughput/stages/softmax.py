@@ -63,12 +63,12 @@ def _make_plain(ranker: "PairRanker") -> None:
             super().__init__()
             self.log_q: torch.Tensor = ranker.loss.log_q  # type: ignore[attr-defined]  # a SoftmaxLoss
 
-        def forward(self, scorer: Any, batch: Any) -> torch.Tensor:
+        def forward(self, scorer: Any, batch: Any, context: Any) -> torch.Tensor:  # noqa: ARG002 - a track is its query
             return plain_softmax(scorer, batch, self.log_q)
 
     ranker.loss = PlainLoss()  # type: ignore[assignment]  # only its forward is used
     ranker.scorer.dropout = nn.Dropout(0.2)  # type: ignore[attr-defined]  # a CosineMix
-    heads._unit = partial(F.normalize, dim=-1)
+    heads._unit = lambda vectors, _squared: F.normalize(vectors, dim=-1)  # this recipe shrinks nothing
 
 
 def _batches(folder: Path) -> "list[PairBatch]":
@@ -119,11 +119,15 @@ def _each_batch(folder: Path, loss: "Callable[[Scorer, PairBatch], Tensor]") -> 
 def our_loss(folder: Path, small: bool) -> Work:  # noqa: ARG001
     """`SoftmaxLoss`, forward and backward."""
     from src.catalog import example_vocabulary
+    from src.models.context import LastTrack
     from src.models.losses import SoftmaxLoss
 
-    loss = SoftmaxLoss(example_vocabulary(), temperature=TEMPERATURE, logq=1.0, candidates=None)
+    vocabulary = example_vocabulary()
+    loss = SoftmaxLoss(vocabulary, temperature=TEMPERATURE, logq=1.0, candidates=None)
     loss.log_q = _log_q(folder)
-    return _each_batch(folder, loss)
+    repeats: dict[str, Any] = {"repeats": "always", "repeats_up_to": 0.05, "repeats_within": "auto"}
+    context = LastTrack(vocabulary, (), max_length=0, learns=True, **repeats)
+    return _each_batch(folder, partial(loss, context=context))
 
 
 def plain_loss(folder: Path, small: bool) -> Work:  # noqa: ARG001
