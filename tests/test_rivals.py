@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -41,7 +42,7 @@ def test_trials_are_drawn_from_the_space_and_are_the_same_in_every_process(name:
 
 def test_a_stopped_study_goes_on_with_the_missing_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "PIECES", tmp_path / "pieces.csv")
-    monkeypatch.setattr(study, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(study, "RANKS", tmp_path)
 
     def left() -> list[tuple[str, ...]]:
         return [piece.key for piece in study.missing("yes", "convex, session", trials=2, hours=1, seeds=2)]
@@ -60,7 +61,7 @@ def test_a_stopped_study_goes_on_with_the_missing_pieces(tmp_path: Path, monkeyp
         study.append({**line, "number": number, "settings": settings})
     [first, second] = study.missing("yes", "convex, session", trials=2, hours=1, seeds=2)  # their ranks are not here
     for piece in (first, second):
-        piece.ranks_path.parent.mkdir(exist_ok=True)
+        piece.ranks_path.parent.mkdir(parents=True, exist_ok=True)
         piece.ranks_path.touch()
     assert [key[2:] for key in left()] == [("final", "2")]  # of a trial that is not the best any more
 
@@ -69,7 +70,7 @@ def test_networks_have_short_trials_and_the_best_are_trained_to_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study, "PIECES", tmp_path / "pieces.csv")
-    monkeypatch.setattr(study, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(study, "RANKS", tmp_path)
 
     def fit(_: str, __: Model, settings: Sequence[str], *, seed: int, tests: bool, epochs: int) -> Fitted:
         """Trial 1 is the best of the short ones, and trial 4 of those to the end."""
@@ -80,13 +81,14 @@ def test_networks_have_short_trials_and_the_best_are_trained_to_the_end(
         return Fitted(val={"ndcg_at_10": value}, ranks=ranks, fit_s=1800, query_ms=1)
 
     monkeypatch.setattr(study, "fit", fit)
+    monkeypatch.setattr(study, "queries_table", lambda _: pd.DataFrame({"session": [0, 1]}))
     ran = []
     for piece in study.missing("yes", "SASRec", trials=6, hours=8, seeds=1):
         study.run(piece)
         ran.append(piece.key[2:])
     assert ran == [*(("short", str(number)) for number in range(6)), *(("trial", nth) for nth in "143"), ("final", "1")]
     assert study.chosen("yes", "SASRec") == settings_of("yes", "SASRec", 4)
-    result = tables.results("yes", study.known(), tmp_path / "ranks")["SASRec"]
+    result = tables.results("yes", study.known(), tmp_path)["SASRec"]
     assert (result.trials, result.val) == (6, 0.8)
     assert not [*study.missing("yes", "SASRec", trials=9, hours=4.5, seeds=1)]  # nine trials took 4.5 hours
 
