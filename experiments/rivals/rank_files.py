@@ -48,6 +48,11 @@ def write_queries(path: Path, queries: pd.DataFrame) -> None:
     _write(path, queries.astype(np.int32))
 
 
+def read_queries(path: Path) -> pd.DataFrame:
+    """What `write_queries` wrote."""
+    return pd.read_parquet(path).astype(np.int64)
+
+
 def _write(path: Path, frame: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {"compression": "zstd", "compression_level": 19, "use_dictionary": False, "index": False}

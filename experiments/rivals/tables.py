@@ -88,10 +88,13 @@ def write(folder: Path, lines: Lines, ranks: Path) -> None:
     of_data = {data: found for data in DATA if (found := results(data, lines, ranks))}
     text, tests = list[str](), list[tuple[list[str], float]]()
     for data, found in of_data.items():
-        queries = pd.read_parquet(rank_files.queries_path(ranks, data))
+        queries = rank_files.read_queries(rank_files.queries_path(ranks, data))
         session = queries["session"].to_numpy()
         text += [f"## {data}", "", f"{len(session):,} test queries of {len(np.unique(session)):,} sessions.", ""]
-        text += [*_main(found, session), "", "ndcg@10 by the number of tracks heard, and by the length of the session:"]
+        text += [*_main(found, session), ""]
+        left_out = [model for model in MODELS if model not in found and (data, model, "final", "1") in lines]
+        text += [f"Left out, without ranks in `ranks/`: {'; '.join(left_out)}.", ""] if left_out else []
+        text += ["ndcg@10 by the number of tracks heard, and by the length of the session:"]
         text += ["", *_slices(found, _parts(queries, num_heard=POSITIONS, session_length=LENGTHS)), ""]
         text += ["ndcg@10 by plays in training of the newest track, and of the next one:"]
         plays = {
