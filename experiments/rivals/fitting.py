@@ -148,14 +148,14 @@ def _train(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
     datamodule, queries = the_data(data)
     largest = [f"callbacks.ranking.max_val_queries={ALL_QUERIES}"]
     if not tests:
-        largest.append("callbacks.ranking.max_queries_table=1")
+        largest.append("callbacks.ranking.max_test_queries=1")
     with tempfile.TemporaryDirectory() as folder:
         run([sys.executable, "train.py", *QUIET, *words, *largest, f"hydra.run.dir={folder}/run"])
         metrics = json.loads((Path(folder) / "run" / "metrics.json").read_text(encoding="utf-8"))
         ranks, query_ms = None, float("nan")
         if tests:
             query_ms = _query_ms(_ranker(words, datamodule), datamodule, queries["test"])
-            table = pd.read_parquet(Path(folder) / "run" / "queries_table.parquet")
+            table = pd.read_parquet(Path(folder) / "run" / "test_queries.parquet")
             assert np.array_equal(table["session"], queries["test"].session)  # the same queries in the same order
             ranks = table["rank"].to_numpy()
     val = {name.removeprefix("val/"): value for name, value in metrics.items() if name.startswith("val/")}
