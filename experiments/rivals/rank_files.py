@@ -33,7 +33,7 @@ def queries_path(folder: Path, data: str) -> Path:
 
 def write_ranks(path: Path, ranks: np.ndarray) -> None:
     """Write the ranks of a run. Ties share the mean of their ranks, therefore twice the rank is a whole number."""
-    twice = (2 * ranks).astype(np.uint16)
+    twice = (2 * ranks).astype(np.int32)
     assert np.array_equal(twice, 2 * ranks)
     _write(path, pd.DataFrame({"twice_the_rank": twice}))
 
@@ -55,5 +55,9 @@ def read_queries(path: Path) -> pd.DataFrame:
 
 def _write(path: Path, frame: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"compression": "zstd", "compression_level": 19, "use_dictionary": False, "index": False}
-    write_whole(path, lambda partial: frame.to_parquet(partial, **options))
+    options = {
+        "compression_level": 19,
+        "use_dictionary": False,
+        "use_byte_stream_split": True,
+    }  # small for small numbers
+    write_whole(path, lambda partial: frame.to_parquet(partial, compression="zstd", index=False, **options))
