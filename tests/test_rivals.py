@@ -1,17 +1,21 @@
 """The study of rivals: trials, the file of pieces, and ranks by vectors of other libraries."""
 
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from experiments.rivals import study, tables
-from experiments.rivals.fitting import Fitted, ranks_by_vectors
-from experiments.rivals.sequence_parts import cut, softmax_loss
+from experiments.rivals import fitting, rank_files, study, tables
+from experiments.rivals.fitting import Fitted
+from experiments.rivals.sequence_parts import Task, cut, query_arrays, ranks_by_vectors, softmax_loss
 from experiments.rivals.spaces import DATA, MODELS, Log, Model, settings_of
 from tests.contracts.building import composed
 
@@ -41,7 +45,7 @@ def test_trials_are_drawn_from_the_space_and_are_the_same_in_every_process(name:
 
 def test_a_stopped_study_goes_on_with_the_missing_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "PIECES", tmp_path / "pieces.csv")
-    monkeypatch.setattr(study, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(study, "RANKS", tmp_path)
 
     def left() -> list[tuple[str, ...]]:
         return [piece.key for piece in study.missing("yes", "convex, session", trials=2, hours=1, seeds=2)]
@@ -60,7 +64,7 @@ def test_a_stopped_study_goes_on_with_the_missing_pieces(tmp_path: Path, monkeyp
         study.append({**line, "number": number, "settings": settings})
     [first, second] = study.missing("yes", "convex, session", trials=2, hours=1, seeds=2)  # their ranks are not here
     for piece in (first, second):
-        piece.ranks_path.parent.mkdir(exist_ok=True)
+        piece.ranks_path.parent.mkdir(parents=True, exist_ok=True)
         piece.ranks_path.touch()
     assert [key[2:] for key in left()] == [("final", "2")]  # of a trial that is not the best any more
 
@@ -69,7 +73,7 @@ def test_networks_have_short_trials_and_the_best_are_trained_to_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study, "PIECES", tmp_path / "pieces.csv")
-    monkeypatch.setattr(study, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(study, "RANKS", tmp_path)
 
     def fit(_: str, __: Model, settings: Sequence[str], *, seed: int, tests: bool, epochs: int) -> Fitted:
         """Trial 1 is the best of the short ones, and trial 4 of those to the end."""
@@ -80,13 +84,14 @@ def test_networks_have_short_trials_and_the_best_are_trained_to_the_end(
         return Fitted(val={"ndcg_at_10": value}, ranks=ranks, fit_s=1800, query_ms=1)
 
     monkeypatch.setattr(study, "fit", fit)
+    monkeypatch.setattr(study, "queries_table", lambda _: pd.DataFrame({"session": [0, 1]}))
     ran = []
     for piece in study.missing("yes", "SASRec", trials=6, hours=8, seeds=1):
         study.run(piece)
         ran.append(piece.key[2:])
     assert ran == [*(("short", str(number)) for number in range(6)), *(("trial", nth) for nth in "143"), ("final", "1")]
     assert study.chosen("yes", "SASRec") == settings_of("yes", "SASRec", 4)
-    result = tables.results("yes", study.known(), tmp_path / "ranks")["SASRec"]
+    result = tables.results("yes", study.known(), tmp_path)["SASRec"]
     assert (result.trials, result.val) == (6, 0.8)
     assert not [*study.missing("yes", "SASRec", trials=9, hours=4.5, seeds=1)]  # nine trials took 4.5 hours
 
@@ -107,24 +112,167 @@ def test_long_sessions_are_cut_so_that_each_track_follows_once() -> None:
     assert not cut(torch.arange(1), 3)
 
 
-def test_ranks_by_vectors_are_those_of_sorting() -> None:
-    """Known tracks by score, then unknown ones by plays, then those that were heard; `previous` is left out."""
-    plays = np.array([5, 1, 9, 3, 7, 2])
-    item_rows, items = np.array([0, 1, 2]), np.array([[1.0, 0.0], [0.5, 0.0], [0.9, 0.0]])
-    queries = np.array([[1.0, 0.0], [0.0, 0.0]])
-    heard, previous = np.array([[5, 2, -1], [5, -1, -1]]), np.array([5, 5])
-    orders = [[0, 1, 4, 3, 2], [2, 4, 0, 3, 1]]
-    for line, order in enumerate(orders):
-        for rank, following in enumerate(order, start=1):
-            both = np.array([following, following])
-            ranks = ranks_by_vectors(
-                queries,
-                items=items,
-                item_rows=item_rows,
-                heard=heard,
-                previous=previous,
-                following=both,
-                plays=plays,
-                block=1,
-            )
-            assert ranks[line] == rank
+def slow_rank(
+    query: np.ndarray, vectors: dict[int, np.ndarray], heard: set[int], previous: int, following: int, plays: np.ndarray
+) -> float:
+    """Known tracks by score, then unknown ones by plays, then those heard, by plays; ties share their mean rank."""
+
+    def key(track: int) -> tuple[int, float]:
+        if track in heard:
+            return 0, float(plays[track])
+        return (2, float(query @ vectors[track])) if track in vectors and query.any() else (1, float(plays[track]))
+
+    keys = [key(track) for track in range(len(plays)) if track != previous]
+    better, equal = sum(other > key(following) for other in keys), keys.count(key(following))
+    return better + (1 + equal) / 2
+
+
+def made_queries(num_queries: int, num_tracks: int) -> dict[str, Any]:
+    """Queries and tracks whose scores and plays tie often; sessions of 1 to 8 tracks that come again."""
+    rng = np.random.default_rng(0)
+    history = rng.integers(num_tracks, size=(num_queries, 8))
+    history[np.arange(8) >= rng.integers(1, 9, size=(num_queries, 1))] = -1
+    following = (history[:, 0] + rng.integers(1, num_tracks, num_queries)) % num_tracks
+    comes_again = (rng.random(num_queries) < 0.5) & (history[:, 5] >= 0) & (history[:, 5] != history[:, 0])
+    item_rows = np.arange(0, num_tracks - num_tracks // 4)
+    return {
+        "queries": rng.integers(-1, 2, size=(num_queries, 2)).astype(np.float32),
+        "items": rng.integers(-2, 3, size=(len(item_rows), 2)).astype(np.float32),
+        "item_rows": item_rows,
+        "history_val": history,
+        "previous_val": history[:, 0],
+        "following_val": np.where(comes_again, history[:, 5], following),
+        "plays": rng.integers(4, size=num_tracks),
+    }
+
+
+def slow_ranks(made: dict[str, Any], within: int) -> np.ndarray:
+    vectors = dict(zip(made["item_rows"].tolist(), made["items"], strict=True))
+    lines = zip(made["queries"], made["history_val"].tolist(), made["following_val"].tolist(), strict=True)
+    return np.array(
+        [
+            slow_rank(query, vectors, set(history[:within]) - {-1}, history[0], following, made["plays"])
+            for query, history, following in lines
+        ]
+    )
+
+
+@pytest.mark.parametrize("within", [0, 3, 8])
+def test_ranks_by_vectors_are_those_of_a_slow_loop_with_ties(within: int) -> None:
+    made = made_queries(num_queries=300, num_tracks=12)
+    ranks = ranks_by_vectors(
+        made["queries"],
+        items=made["items"],
+        item_rows=made["item_rows"],
+        block=7,
+        **query_arrays({**made, "within": np.array(within)}, "val"),
+    )
+    assert np.array_equal(ranks, slow_ranks(made, within))
+    assert np.mean(ranks % 1 == 0.5) > 0.2  # even numbers of tracks tie
+
+
+@pytest.mark.parametrize("within", [0, 3, 8])
+def test_a_network_stops_early_by_the_rule_for_tracks_heard_that_ranks_it(
+    within: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = made_queries(num_queries=300, num_tracks=40)
+    np.savez(tmp_path / "sessions.npz", **made, within=np.array(within))
+    (tmp_path / "settings.json").write_text('{"seed": 1, "max_epochs": 40}', encoding="utf-8")
+    task = task_in(tmp_path, monkeypatch)
+    assert not task.is_finished(torch.nn.Linear(1, 1), made["queries"], made["item_rows"], made["items"], 0.0)
+    values = {width: np.mean([ndcg(rank) for rank in slow_ranks(made, width)]) for width in (0, 3, 8)}
+    assert task.best == pytest.approx(values[within], abs=1e-12)
+    assert len({round(value, 4) for value in values.values()}) == 3  # with another window it is another number
+
+
+def ndcg(rank: float) -> float:
+    return 1 / math.log2(1 + rank) if rank <= 10 else 0.0
+
+
+def task_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+    monkeypatch.setattr(sys, "argv", ["model.py", str(folder)])
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # other tests share the process
+    return Task({})
+
+
+@pytest.mark.parametrize(("words", "within"), [(("never", "3"), 3), (("always", "auto"), 0)])
+def test_networks_learn_the_rule_of_the_data_and_early_stopping_sees_the_final_metric(
+    words: tuple[str, str], within: int, ring_logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule, width = words
+    source = "datamodule=botify", f"datamodule.path={ring_logs}", "datamodule.pairing=consecutive"
+    monkeypatch.setitem(
+        DATA, f"ring {rule}", (*source, "context=session", f"context.repeats={rule}", f"context.repeats_within={width}")
+    )
+    monkeypatch.setattr(fitting, "OUTPUTS", tmp_path)
+    early = []
+
+    def train(path: Path, _: str, arrays: dict[str, Any], __: dict[str, Any]) -> None:
+        """A network that learns nothing."""
+        rng = np.random.default_rng(0)
+        rows = np.unique(arrays["track"])
+        queries = {part: rng.normal(size=(len(arrays[f"following_{part}"]), 4)) for part in ("val", "test")}
+        items = rng.normal(size=(len(rows), 4))
+        np.savez(tmp_path / "sessions.npz", **arrays)
+        (tmp_path / "settings.json").write_text('{"seed": 1, "max_epochs": 40}', encoding="utf-8")
+        task = task_in(tmp_path, monkeypatch)
+        task.is_finished(torch.nn.Linear(1, 1), queries["val"], rows, items, 0.0)
+        early.append((int(arrays["within"]), task.best))
+        path.parent.mkdir()
+        of_parts: dict[str, Any] = {f"queries_{part}": vectors for part, vectors in queries.items()}
+        np.savez(path, **of_parts, items=items, item_rows=rows, fit_s=1.0)
+
+    monkeypatch.setattr(fitting, "_keep_vectors", train)
+    fitted = fitting.fit(f"ring {rule}", MODELS["GRU4Rec"], ("layers=1",), seed=1, tests=True)
+    assert early == [(within, pytest.approx(fitted.val["ndcg_at_10"], abs=1e-12))]
+
+
+def write_runs(folder: Path, runs: dict[str, tuple[float, Sequence[float]]]) -> dict[tuple[str, ...], dict[str, str]]:
+    """Final runs on yes with a validation metric and ranks; the lines of `pieces.csv`."""
+    some = next(iter(runs.values()))[1]
+    columns = ("session", "num_heard", "session_length", "plays_of_newest", "plays_of_next")
+    queries = pd.DataFrame(dict.fromkeys(columns, np.arange(len(some))))
+    rank_files.write_queries(rank_files.queries_path(folder, "yes"), queries)
+    lines = {}
+    for model, (val, ranks) in runs.items():
+        rank_files.write_ranks(rank_files.ranks_path(folder, "yes", model, "1"), np.asarray(ranks))
+        line = {"val_ndcg_at_10": str(val), "fit_s": "1", "query_ms": "1", "commit": "abc"}
+        lines["yes", model, "final", "1"] = line
+    return lines
+
+
+def test_the_best_rival_is_chosen_by_validation(tmp_path: Path) -> None:
+    """STAN validates best; on test VSTAN is before it."""
+    runs: dict[str, tuple[float, Sequence[float]]] = {
+        "convex, default": (0.4, [1, 2, 2, 3]),
+        "STAN": (0.3, [3, 2, 4.5, 9]),
+        "VSTAN": (0.2, [1, 1, 2, 1]),
+    }
+    tables.write(tmp_path, write_runs(tmp_path, runs), tmp_path)
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    ours, theirs = (np.mean([ndcg(rank) for rank in runs[model][1]]) for model in ("convex, default", "STAN"))
+    assert f"| yes | convex, default | STAN | ndcg@10 | {ours - theirs:+.4f} |" in text
+    assert "| convex, default | VSTAN |" not in text
+
+
+def test_a_run_counts_if_its_ranks_are_there(tmp_path: Path) -> None:
+    lines = write_runs(tmp_path, {"SASRec": (0.3, [1, 4.5])})
+    lines["yes", "SASRec", "final", "2"] = {**lines["yes", "SASRec", "final", "1"], "val_ndcg_at_10": "0.9"}
+    lines["yes", "EASE", "final", "1"] = lines["yes", "SASRec", "final", "1"]
+    [(model, result)] = tables.results("yes", lines, tmp_path).items()
+    assert (model, result.val, len(result.values["ndcg@10"])) == ("SASRec", 0.3, 1)
+    assert result.values["ndcg@10"][0] == pytest.approx([ndcg(1), ndcg(4.5)])
+    tables.write(tmp_path, lines, tmp_path)
+    assert "\nLeft out, without ranks in `ranks/`: EASE.\n" in (tmp_path / "results.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_are_those_of_the_ranks_in_the_repository(tmp_path: Path) -> None:
+    tables.write(tmp_path, study.known(), rank_files.RANKS)
+    written = (study.HERE / "results.md").read_text(encoding="utf-8")
+    assert (tmp_path / "results.md").read_text(encoding="utf-8") == written
+
+
+def test_the_files_of_ranks_stay_small() -> None:
+    sizes = [path.stat().st_size for path in rank_files.RANKS.rglob("*.parquet")]
+    assert 0 < max(sizes) <= 1e6
+    assert sum(sizes) <= 5e6

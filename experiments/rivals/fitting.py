@@ -5,6 +5,7 @@ Q queries.
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from experiments.rivals.environments import python_of
+from experiments.rivals.sequence_parts import query_arrays, ranks_by_vectors
 from experiments.rivals.spaces import DATA, Model
 from src.callbacks.context import RunContext
 from src.datamodules.pair_datamodule import PairDataModule
@@ -49,9 +51,9 @@ class Fitted:
     Args:
         val: mean of each ranking metric over all validation queries.
         ranks: rank of each test query; None for a trial, which does not read the test set.
-        fit_s: time of fitting; with `train.py`, of the epochs.
-        query_ms: time of ranking one query over the whole catalogue, in ms; NaN where not measured. For a head it is
-            that of one with untrained weights.
+        fit_s: processor time of fitting; of a head that of the whole `train.py`, with imports and metrics.
+        query_ms: processor time of ranking one query over the whole catalogue, in ms; NaN where not measured. For a
+            head it is that of one with untrained weights.
     """
 
     val: dict[str, float]
@@ -71,6 +73,26 @@ def the_data(data: str) -> tuple[PairDataModule, dict[str, Pairs]]:
         datamodule.setup()
         ranking = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule))
     return datamodule, ranking.queries
+
+
+def queries_table(data: str) -> pd.DataFrame:
+    """What the tables ask about the test queries of a data set, a line for each.
+
+    Returns:
+        Number of the session; tracks heard before the next one; tracks of the whole session; plays in training of the
+        newest track, and of the next one.
+    """
+    datamodule, queries = the_data(data)
+    test, plays = queries["test"], datamodule.vocabulary.plays
+    return pd.DataFrame(
+        {
+            "session": test.session,
+            "num_heard": test.length,
+            "session_length": np.bincount(datamodule.sessions.listens.session)[test.session],
+            "plays_of_newest": plays[test.previous],
+            "plays_of_next": plays[test.following],
+        }
+    )
 
 
 def composed(words: Sequence[str], run_dir: Path) -> Any:
@@ -106,14 +128,14 @@ def fit(
 def _count(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
     datamodule, queries = the_data(data)
     ranker = _ranker(words, datamodule)
-    started = time.perf_counter()
+    started = time.process_time()
     ranker.on_train_start()  # counts
-    counted = time.perf_counter()
+    counted = time.process_time()
     ranks = {
         name: ranker.ranks(datamodule.histories(queries[name]), queries[name].following, lambda _: None)
         for name in (("val", "test") if tests else ("val",))
     }
-    query_ms = 1e3 * (time.perf_counter() - counted) / sum(map(len, ranks.values()))
+    query_ms = 1e3 * (time.process_time() - counted) / sum(map(len, ranks.values()))
     return Fitted(val=means(ranks["val"]), ranks=ranks.get("test"), fit_s=counted - started, query_ms=query_ms)
 
 
@@ -128,7 +150,9 @@ def _train(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
     if not tests:
         largest.append("callbacks.ranking.max_test_queries=1")
     with tempfile.TemporaryDirectory() as folder:
+        before = os.times()
         run([sys.executable, "train.py", *QUIET, *words, *largest, f"hydra.run.dir={folder}/run"])
+        after = os.times()
         metrics = json.loads((Path(folder) / "run" / "metrics.json").read_text(encoding="utf-8"))
         ranks, query_ms = None, float("nan")
         if tests:
@@ -137,14 +161,15 @@ def _train(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
             assert np.array_equal(table["session"], queries["test"].session)  # the same queries in the same order
             ranks = table["rank"].to_numpy()
     val = {name.removeprefix("val/"): value for name, value in metrics.items() if name.startswith("val/")}
-    return Fitted(val=val, ranks=ranks, fit_s=metrics["fit_seconds"], query_ms=query_ms)
+    fit_s = sum(after[2:4]) - sum(before[2:4])  # of child processes
+    return Fitted(val=val, ranks=ranks, fit_s=fit_s, query_ms=query_ms)
 
 
 def _query_ms(ranker: Any, datamodule: PairDataModule, queries: Pairs) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     with torch.inference_mode():
         ranker.ranks(datamodule.histories(queries), queries.following, lambda _: None)
-    return 1e3 * (time.perf_counter() - started) / len(queries)
+    return 1e3 * (time.process_time() - started) / len(queries)
 
 
 def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, tests: bool, epochs: int) -> Fitted:
@@ -157,13 +182,15 @@ def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, te
     played = listens.where(~(listens.played_ratio < np.float32(0.5)))
     artists = datamodule.vocabulary.catalog.artist_of
     arrays: dict[str, Any] = {"session": played.session, "track": played.track, "artist": artists}
-    rules = _ranker([*DATA[data], "model=rules", "context=session"], datamodule)
-    within = rules.context.repeats.within  # one rule for tracks already heard
+    repeats = _ranker([*DATA[data], "model=rules", "context=session"], datamodule).context.repeats
+    within = repeats.within if repeats.penalty() == math.inf else 0  # one rule for tracks already heard
+    arrays |= {"within": np.array(within), "plays": datamodule.vocabulary.plays}
     for part in ("val", "test"):
         histories = datamodule.histories(queries[part])
         arrays[f"history_{part}"] = histories.newest(int(histories.length.max()))[0]
         arrays[f"previous_{part}"], arrays[f"following_{part}"] = histories.previous, queries[part].following
-    kept = OUTPUTS / "vectors" / f"{'_'.join([data, library, *settings, f'epochs={epochs}', f'seed={seed}'])}.npz"
+    run_words = f"within={within}", f"epochs={epochs}", f"seed={seed}"
+    kept = OUTPUTS / "vectors" / f"{'_'.join([data, library, *settings, *run_words])}.npz"
     if not kept.exists():
         own = dict(setting.split("=") for setting in settings)
         _keep_vectors(kept, library, arrays, {**own, "seed": seed, "max_epochs": epochs})
@@ -171,20 +198,17 @@ def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, te
         vectors = dict(file)
     if epochs < MAX_EPOCHS:
         kept.unlink()
-    started = time.perf_counter()
+    started = time.process_time()
     ranks = {
         part: ranks_by_vectors(
             vectors[f"queries_{part}"],
             items=vectors["items"],
             item_rows=vectors["item_rows"],
-            heard=arrays[f"history_{part}"][:, :within],
-            previous=arrays[f"previous_{part}"],
-            following=arrays[f"following_{part}"],
-            plays=datamodule.vocabulary.plays,
+            **query_arrays(arrays, part),
         )
         for part in (("val", "test") if tests else ("val",))
     }
-    query_ms = 1e3 * (time.perf_counter() - started) / sum(map(len, ranks.values()))
+    query_ms = 1e3 * (time.process_time() - started) / sum(map(len, ranks.values()))
     return Fitted(val=means(ranks["val"]), ranks=ranks.get("test"), fit_s=float(vectors["fit_s"]), query_ms=query_ms)
 
 
@@ -197,49 +221,6 @@ def _keep_vectors(path: Path, library: str, arrays: dict[str, Any], settings: di
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         run([python_of(library), str(Path(__file__).with_name(f"{library}_model.py")), str(folder)], folder)
         shutil.move(folder / "vectors.npz", path)
-
-
-def ranks_by_vectors(
-    queries: np.ndarray,
-    *,
-    items: np.ndarray,
-    item_rows: np.ndarray,
-    heard: np.ndarray,
-    previous: np.ndarray,
-    following: np.ndarray,
-    plays: np.ndarray,
-    block: int = 512,
-) -> np.ndarray:
-    """Rank by inner products with the rules of the baselines.
-
-    Tracks without a vector come after all others, by plays; tracks that were heard come last. Candidates that tie share
-    the mean of the ranks they occupy. `previous` is no candidate.
-
-    Args:
-        queries: a vector for each query; all 0 where the model knows no track of the session.
-        items: a vector for each track that the model knows.
-        item_rows: rows of these tracks.
-        heard: rows of the tracks of each session, -1 where there is none.
-        previous: row that is no candidate.
-        following: row that is ranked.
-        plays: plays of each track in training.
-        block: number of queries ranked at once.
-    """
-    ranks = np.empty(len(queries))
-    base = plays / (plays.max() + 1) - 2e6  # float64: plays stay distinct
-    for start in range(0, len(queries), block):
-        part = slice(start, start + block)
-        scores = np.tile(base, (len(queries[part]), 1))
-        scores[:, item_rows] = queries[part] @ items.T
-        unknown = ~queries[part].any(1)
-        scores[unknown] = base
-        line, place = (heard[part] >= 0).nonzero()
-        scores[line, heard[part][line, place]] = base[heard[part][line, place]] - 1e6
-        lines = np.arange(len(scores))
-        of_target = scores[lines, following[part]][:, None].copy()
-        scores[lines, previous[part]] = -np.inf
-        ranks[part] = (scores > of_target).sum(1) + ((scores == of_target).sum(1) + 1) / 2
-    return ranks
 
 
 def means(ranks: np.ndarray) -> dict[str, float]:

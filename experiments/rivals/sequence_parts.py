@@ -6,6 +6,7 @@ Q queries, M tracks that a model knows, V width of a vector, H tracks of a histo
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,64 @@ def cut(session: torch.Tensor, length: int) -> list[torch.Tensor]:
     return [session[start : start + length + 1] for start in range(0, len(session) - 1, length)]
 
 
+def query_arrays(given: Mapping[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
+    """The validation or test queries as `ranks_by_vectors` takes them.
+
+    Args:
+        given: what `fitting.py` knows of the data; `within` is the number of newest tracks that come last.
+        part: `val` or `test`.
+    """
+    return {
+        "heard": given[f"history_{part}"][:, : int(given["within"])],
+        "previous": given[f"previous_{part}"],
+        "following": given[f"following_{part}"],
+        "plays": given["plays"],
+    }
+
+
+def ranks_by_vectors(
+    queries: np.ndarray,
+    *,
+    items: np.ndarray,
+    item_rows: np.ndarray,
+    heard: np.ndarray,
+    previous: np.ndarray,
+    following: np.ndarray,
+    plays: np.ndarray,
+    block: int = QUERIES_AT_ONCE,
+) -> np.ndarray:
+    """Rank by inner products with the rules of the baselines.
+
+    Tracks without a vector come after all others, by plays; tracks that were heard come last. Candidates that tie share
+    the mean of the ranks they occupy. `previous` is no candidate.
+
+    Args:
+        queries: a vector for each query; all 0 where the model knows no track of the session.
+        items: a vector for each track that the model knows.
+        item_rows: rows of these tracks.
+        heard: rows of the tracks of each session, -1 where there is none.
+        previous: row that is no candidate.
+        following: row that is ranked.
+        plays: plays of each track in training.
+        block: number of queries ranked at once.
+    """
+    ranks = np.empty(len(queries))
+    base = plays / (plays.max() + 1) - 2e6  # float64: plays stay distinct
+    for start in range(0, len(queries), block):
+        part = slice(start, start + block)
+        scores = np.tile(base, (len(queries[part]), 1))
+        scores[:, item_rows] = queries[part] @ items.T
+        unknown = ~queries[part].any(1)
+        scores[unknown] = base
+        line, place = (heard[part] >= 0).nonzero()
+        scores[line, heard[part][line, place]] = base[heard[part][line, place]] - 1e6
+        lines = np.arange(len(scores))
+        of_target = scores[lines, following[part]][:, None].copy()
+        scores[lines, previous[part]] = -np.inf
+        ranks[part] = (scores > of_target).sum(1) + ((scores == of_target).sum(1) + 1) / 2
+    return ranks
+
+
 class Task:
     """What `fitting.py` left in a folder, the best epoch so far, and the clock.
 
@@ -102,23 +161,9 @@ class Task:
         return self.epoch - self.epoch_of_best >= PATIENCE or self.epoch >= self.max_epochs
 
     def _ndcg(self, queries: np.ndarray, item_rows: np.ndarray, items: np.ndarray) -> float:
-        """ndcg@10 of the validation queries; tracks that were heard are no candidates."""
-        heard, following = self.given["history_val"], self.given["following_val"]
-        place = np.full(1 + max(int(heard.max()), int(following.max()), int(item_rows.max())), -1)
-        place[item_rows] = np.arange(len(item_rows))
-        total = 0.0
-        for start in range(0, len(queries), QUERIES_AT_ONCE):
-            part = slice(start, start + QUERIES_AT_ONCE)
-            scores = torch.from_numpy(queries[part]) @ torch.from_numpy(items).T
-            line, nth = (heard[part] >= 0).nonzero()
-            places = place[heard[part][line, nth]]
-            scores[line[places >= 0], places[places >= 0]] = -torch.inf
-            target = place[following[part]]
-            of_target = scores[np.arange(len(scores)), target.clip(0)]
-            rank = 1 + (scores > of_target[:, None]).sum(1).numpy()
-            found = (target >= 0) & (rank <= 10) & np.isfinite(of_target.numpy())
-            total += float((found / np.log2(1 + rank)).sum())
-        return total / len(queries)
+        """ndcg@10 of the validation queries, by the ranks of which the final metrics are too."""
+        ranks = ranks_by_vectors(queries, items=items, item_rows=item_rows, **query_arrays(self.given, "val"))
+        return float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean())
 
     def padded(self, part: str, inner: np.ndarray) -> np.ndarray:
         """The newest tracks of histories, newest first, as numbers of the library; 0 after the last.

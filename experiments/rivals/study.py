@@ -18,19 +18,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from experiments.rivals import tables
-from experiments.rivals.fitting import MAX_EPOCHS, OUTPUTS, fit
+from experiments.rivals import rank_files, tables
+from experiments.rivals.fitting import MAX_EPOCHS, fit, queries_table
 from experiments.rivals.spaces import DATA, MODELS, settings_of
-from src.runs.atomic import write_whole
 from src.runs.provenance import git_state
 from src.terminal.quiet import silence_libraries
 
 HERE = Path(__file__).parent
 PIECES = HERE / "pieces.csv"
+RANKS = rank_files.RANKS
 COLUMNS = ("data", "model", "part", "number", "val_ndcg_at_10", "fit_s", "query_ms", "settings", "commit")
 FINAL, TRIAL, SHORT = "final", "trial", "short"
 SHORT_EPOCHS, LONG_TRIALS = 3, 3
@@ -61,8 +59,7 @@ class Piece:
     @property
     def ranks_path(self) -> Path:
         """Where the ranks of the test queries of a final run are."""
-        name = f"{self.data}_{self.model}_{self.number}".replace(", ", "-").replace(" ", "-")
-        return OUTPUTS / "ranks" / f"{name}.npy"
+        return rank_files.ranks_path(RANKS, self.data, self.model, str(self.number))
 
 
 def known() -> dict[tuple[str, ...], dict[str, str]]:
@@ -90,7 +87,7 @@ def append(line: dict[str, str]) -> None:
 def missing(data: str, model: str, *, trials: int, hours: float, seeds: int) -> Iterator[Piece]:
     """The pieces of a model that are not there: trials first, final runs when there are no more trials.
 
-    A final run is repeated where a later trial is better than the one that it is of, and where its ranks are gone. No
+    A final run is repeated where a later trial is better than the one that it is of, and where it has no ranks. No
     trial starts when those of the model have taken `hours` together.
     """
     num_trials = trials if MODELS[model].space else 1
@@ -133,7 +130,7 @@ def chosen(data: str, model: str) -> tuple[str, ...]:
 
 
 def _is_stale(piece: Piece, line: dict[str, str]) -> bool:
-    """Whether a final run is not that of the best trial, or its ranks are not on this machine."""
+    """Whether a final run is not that of the best trial, or the repository has no ranks of it."""
     of_best = tuple(line["settings"].split()) == chosen(piece.data, piece.model)
     return not (of_best and piece.ranks_path.exists())
 
@@ -147,17 +144,11 @@ def run(piece: Piece) -> None:
     epochs = SHORT_EPOCHS if piece.part == SHORT else MAX_EPOCHS
     fitted = fit(piece.data, model, settings, seed=seed, tests=is_final, epochs=epochs)
     if fitted.ranks is not None:
-        piece.ranks_path.parent.mkdir(parents=True, exist_ok=True)
-        ranks = fitted.ranks
-        write_whole(piece.ranks_path, lambda partial: _save(partial, ranks))
+        rank_files.write_queries(rank_files.queries_path(RANKS, piece.data), queries_table(piece.data))
+        rank_files.write_ranks(piece.ranks_path, fitted.ranks)
     values = (fitted.val["ndcg_at_10"], fitted.fit_s, fitted.query_ms)
     numbers = [f"{value:.6g}" for value in values]
     append(dict(zip(COLUMNS, [*piece.key, *numbers, " ".join(settings), git_state()["git_commit"][:9]], strict=True)))
-
-
-def _save(path: Path, ranks: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, ranks)
 
 
 def main() -> None:
@@ -181,7 +172,7 @@ def main() -> None:
                 break
             run(piece)
             print(" ".join(piece.key), known()[piece.key]["val_ndcg_at_10"], flush=True)
-    tables.write(HERE, known(), OUTPUTS / "ranks")
+    tables.write(HERE, known(), RANKS)
 
 
 if __name__ == "__main__":

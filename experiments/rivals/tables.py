@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from experiments.rivals.fitting import the_data
+from experiments.rivals import rank_files
 from experiments.rivals.spaces import DATA, MODELS
 from src.evaluation.ranking import ndcg_at, recall_at
 from src.runs.atomic import write_record, write_whole
@@ -41,8 +42,9 @@ class Result:
         val: validation ndcg@10, mean of the runs.
         trials: number of trials.
         values: of each metric, for each run and query, R × Q.
-        fit_s: mean of the runs.
-        query_ms: mean of the runs.
+        fit_s: median of the runs.
+        query_ms: median of the runs.
+        commits: of the code of the runs.
     """
 
     val: float
@@ -50,26 +52,27 @@ class Result:
     values: dict[str, np.ndarray]
     fit_s: float
     query_ms: float
+    commits: tuple[str, ...]
 
 
 def results(data: str, lines: Lines, ranks: Path) -> dict[str, Result]:
-    """The models that have final runs on a data set."""
+    """The models that have final runs on a data set, of those runs whose ranks are there."""
     found = {}
     for model in MODELS:
         of_model = {key[2:]: line for key, line in lines.items() if key[:2] == (data, model)}
-        runs = {number: line for (part, number), line in of_model.items() if part == "final"}
-        trials = {number for part, number in of_model if part in ("trial", "short")}
-        name = f"{data}_{model}".replace(", ", "-").replace(" ", "-")
-        paths = [ranks / f"{name}_{number}.npy" for number in runs]
-        if not runs or not all(path.exists() for path in paths):
+        finals = {number: line for (part, number), line in of_model.items() if part == "final"}
+        paths = {number: rank_files.ranks_path(ranks, data, model, number) for number in finals}
+        runs = [line for number, line in finals.items() if paths[number].exists()]
+        if not runs:
             continue
-        of_runs = np.stack([np.load(path) for path in paths])
+        of_runs = np.stack([rank_files.read_ranks(path) for path in paths.values() if path.exists()])
         found[model] = Result(
-            val=float(np.mean([float(line["val_ndcg_at_10"]) for line in runs.values()])),
-            trials=len(trials),
+            val=float(np.mean([float(line["val_ndcg_at_10"]) for line in runs])),
+            trials=len({number for part, number in of_model if part in ("trial", "short")}),
             values={metric: np.stack([of(run, 10) for run in of_runs]) for metric, of in METRICS.items()},
-            fit_s=float(np.mean([float(line["fit_s"]) for line in runs.values()])),
-            query_ms=float(np.nanmean([float(line["query_ms"]) for line in runs.values()])),
+            fit_s=float(np.median([float(line["fit_s"]) for line in runs])),
+            query_ms=float(np.median([float(line["query_ms"]) for line in runs])),
+            commits=tuple(sorted({line["commit"] for line in runs})),
         )
     return found
 
@@ -85,22 +88,20 @@ def write(folder: Path, lines: Lines, ranks: Path) -> None:
     of_data = {data: found for data in DATA if (found := results(data, lines, ranks))}
     text, tests = list[str](), list[tuple[list[str], float]]()
     for data, found in of_data.items():
-        datamodule, queries = the_data(data)
-        session, position = queries["test"].session, queries["test"].length
-        length = np.bincount(datamodule.sessions.listens.session)[session]
-        plays = datamodule.vocabulary.plays
+        queries = rank_files.read_queries(rank_files.queries_path(ranks, data))
+        session = queries["session"].to_numpy()
         text += [f"## {data}", "", f"{len(session):,} test queries of {len(np.unique(session)):,} sessions.", ""]
-        text += [*_main(found, session), "", "ndcg@10 by the number of tracks heard, and by the length of the session:"]
-        slices = {name: (position >= low) & (position <= high) for name, (low, high) in POSITIONS.items()}
-        slices |= {name: (length >= low) & (length <= high) for name, (low, high) in LENGTHS.items()}
-        text += ["", *_slices(found, slices), ""]
+        text += [*_main(found, session), ""]
+        left_out = [model for model in MODELS if model not in found and (data, model, "final", "1") in lines]
+        text += [f"Left out, without ranks in `ranks/`: {'; '.join(left_out)}.", ""] if left_out else []
+        text += ["ndcg@10 by the number of tracks heard, and by the length of the session:"]
+        text += ["", *_slices(found, _parts(queries, num_heard=POSITIONS, session_length=LENGTHS)), ""]
         text += ["ndcg@10 by plays in training of the newest track, and of the next one:"]
-        slices = {
-            f"{which}: {name}": (plays[rows] >= low) & (plays[rows] <= high)
-            for which, rows in (("newest", queries["test"].previous), ("next", queries["test"].following))
-            for name, (low, high) in PLAYS.items()
+        plays = {
+            column: {f"{column.removeprefix('plays_of_')}: {name}": limits for name, limits in PLAYS.items()}
+            for column in ("plays_of_newest", "plays_of_next")
         }
-        text += ["", *_slices(found, slices), ""]
+        text += ["", *_slices(found, _parts(queries, **plays)), ""]
         tests += _tests(data, found, session)
     is_goal = [tuple(row[:2]) in GOAL for row, _ in tests]
     for title, wanted in (("Ours and the rival that validates best", True), ("Other set-ups and data", False)):
@@ -122,9 +123,18 @@ def _main(found: Mapping[str, Result], session: np.ndarray) -> list[str]:
             interval = MeanInterval.of_clusters(values.mean(0), session, LEVEL)
             row += [f"{interval.mean:.4f}", f"{interval.upper - interval.mean:.4f}"]
         query = "" if np.isnan(result.query_ms) else f"{result.query_ms:.2f}"
-        cells.append([*row, f"{result.fit_s:.1f}", query])
-    head = ["model", "trials", "runs", "val ndcg@10", "recall@10", "±", "ndcg@10", "±", "fit, s", "query, ms"]
-    return table(head, cells, "lrrrrrrrrr")
+        cells.append([*row, f"{result.fit_s:.1f}", query, " ".join(result.commits)])
+    head = ["model", "trials", "runs", "val ndcg@10", "recall@10", "±", "ndcg@10", "±", "fit, s", "query, ms", "commit"]
+    return table(head, cells, "lrrrrrrrrrl")
+
+
+def _parts(queries: pd.DataFrame, **groups: Mapping[str, tuple[int, int]]) -> dict[str, np.ndarray]:
+    """Which queries have a value between two limits, by name of the group."""
+    return {
+        name: queries[column].between(low, high).to_numpy()
+        for column, limits in groups.items()
+        for name, (low, high) in limits.items()
+    }
 
 
 def _slices(found: Mapping[str, Result], slices: Mapping[str, np.ndarray]) -> list[str]:
