@@ -1,0 +1,273 @@
+"""Puts faults into the code, one at a time, and looks whether a test fails.
+
+    make mutants                                            300 mutants; the next call continues where this one ended
+    make mutants ARGS="--seed 2 --count 50 src/evaluation"  others, of one room
+
+`mutants.toml` says which code gets faults, which tests must catch them, and which faults change nothing. A mutant is
+tested in a copy of the repository, by a process that is forked from one that has imported the libraries: their import
+takes longer than most tests. Quick tests run first, and the first one that fails ends the run.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib import import_module
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tests.mutants.faults import ROOT, Mutant, find_mutants, read
+
+SETTINGS: dict[str, Any] = tomllib.loads(Path(__file__).with_name("mutants.toml").read_text(encoding="utf-8"))
+RESULTS = ROOT / ".mutants" / "results.jsonl"
+GOAL_PERCENT = 90
+MEMORY = 8 << 30
+"""Bytes that the tests of a mutant may allocate, so that it cannot take those of others."""
+
+
+def main() -> None:
+    """Test the mutants without a result, then print all results."""
+    parser = argparse.ArgumentParser(prog="make mutants", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("paths", nargs="*", help="only mutants of these files or folders")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample (default: 1)")
+    parser.add_argument("--count", type=int, default=300, help="size of the sample (default: 300)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    words = parser.parse_args()
+    mutants = sample(words.paths, words.seed, words.count)
+    results = known_results()
+    missing = [mutant for mutant in mutants if key_of(mutant) not in results]
+    if missing:
+        print(f"{len(mutants) - len(missing)} of {len(mutants)} mutants have a result; testing the others")
+        with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+            trees = [copy_tree(Path(folder) / str(number)) for number in range(min(words.jobs, len(missing)))]
+            test_all(missing, trees)
+        results = known_results()
+    sys.exit(report(mutants, results))
+
+
+def sample(paths: Sequence[str], seed: int, count: int) -> list[Mutant]:
+    """A random sample of the mutants, in random order; those that equal another or are no Python are left out."""
+    files = [
+        str(file.relative_to(ROOT))
+        for name in SETTINGS["tests"]
+        for file in sorted((ROOT / name).rglob("*.py") if (ROOT / name).is_dir() else [ROOT / name])
+    ]
+    mutants = [one for file in files if not paths or file.startswith(tuple(paths)) for one in find_mutants(file)]
+    random.Random(seed).shuffle(mutants)
+    chosen: dict[str, Mutant] = {}
+    for mutant in mutants:
+        if len(chosen) < count and is_python(mutant.source()):
+            chosen.setdefault(key_of(mutant), mutant)
+    return list(chosen.values())
+
+
+def is_python(source: str) -> bool:
+    """Whether it can be compiled."""
+    with suppress(SyntaxError):
+        compile(source, "mutant", "exec")
+        return True
+    return False
+
+
+def tests_of(mutant: Mutant) -> list[str]:
+    """The tests that must catch a mutant."""
+    rooms = [name for name in SETTINGS["tests"] if mutant.file == name or mutant.file.startswith(f"{name}/")]
+    tests: list[str] = SETTINGS["tests"][max(rooms, key=len)]
+    return tests
+
+
+# --- results: one line for each, with the digests of the files that it depends on ---
+
+
+def digest(text: str) -> str:
+    """A digest of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def key_of(mutant: Mutant) -> str:
+    """What identifies a mutant, also after other lines of other files have changed."""
+    return f"{mutant.file} {digest(mutant.source())}"
+
+
+def known_results() -> dict[str, dict[str, Any]]:
+    """The results that are still true: their tests have not changed."""
+    if not RESULTS.exists():
+        return {}
+    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    return {line["key"]: line for line in lines if line["depends_on"] == digests(line["depends_on"])}
+
+
+def digests(files: Iterator[str] | dict[str, str]) -> dict[str, str]:
+    """The digest of each file that exists."""
+    return {file: digest(read(file)) for file in files if (ROOT / file).is_file()}
+
+
+def keep(mutant: Mutant, left: dict[str, Any] | None) -> str:
+    """Write down what became of a mutant; None if its process was killed."""
+    outcome = "timeout" if left is None else "caught" if left["code"] else "survived"
+    folders = [ROOT / name for name in tests_of(mutant)]
+    all_tests = (file for folder in folders for file in (folder.rglob("*.py") if folder.is_dir() else [folder]))
+    decisive = [left["failed"].split("::")[0]] if left and left["failed"] else all_tests
+    line = {
+        "key": key_of(mutant),
+        "outcome": outcome,
+        "test": left and left["failed"],
+        "seconds": left and round(left["seconds"], 2),
+        "depends_on": digests(str(Path(file).relative_to(ROOT) if Path(file).is_absolute() else file) for file in decisive),
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
+    return outcome
+
+
+# --- tests in a copy of the repository ---
+
+
+def copy_tree(folder: Path) -> Path:
+    """Copy what git does not ignore."""
+    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in names:
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+class Order:
+    """A plugin of pytest: quick tests first. It notes how long each takes, and which one failed."""
+
+    def __init__(self, durations: dict[str, float]) -> None:
+        self.durations, self.failed = durations, ""
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Sort the tests."""
+        items.sort(key=lambda item: self.durations.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Add the time of a phase of a test."""
+        self.durations[report.nodeid] = self.durations.get(report.nodeid, 0.0) + report.duration
+        self.failed = self.failed or (report.nodeid if report.failed else "")
+
+
+def run_tests(tree: Path, tests: Sequence[str], durations: dict[str, float], cpu_s: int | None) -> None:
+    """Run tests in a tree, in a process of its own, and leave there what they printed and what became of them."""
+    os.chdir(tree)
+    with (tree / "output.txt").open("w") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    if cpu_s is not None:  # for a mutant: it must end, and not leave its bytecode to the next one
+        sys.dont_write_bytecode = True
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        signal.alarm(20 * cpu_s)  # it may wait for ever too
+    import pytest
+
+    order = Order(durations)
+    words = ["-n0", "-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    code = int(pytest.main([*words, *tests], plugins=[order]))
+    modules = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
+    left = {
+        "code": code,
+        "failed": order.failed,
+        "seconds": time.process_time(),
+        "durations": order.durations,
+        "libraries": [name for name, file in modules if file and not file.startswith(str(tree))],
+    }
+    (tree / "left.json").write_text(json.dumps(left), encoding="utf-8")
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def start(*words: Any) -> BaseProcess:
+    """Start `run_tests` with these arguments."""
+    process = multiprocessing.get_context("fork").Process(target=run_tests, args=words)
+    process.start()
+    return process
+
+
+def test_all(mutants: Sequence[Mutant], trees: Sequence[Path]) -> None:
+    """Test mutants, one in each tree at a time."""
+    sys.path[:] = [place for place in sys.path if place not in ("", str(ROOT))]
+    for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+        del sys.modules[name]  # a process of a mutant imports those of its tree
+    rooms: dict[str, dict[str, Any]] = {}
+    for tests in {tuple(tests_of(mutant)): None for mutant in mutants}:
+        start(trees[0], tests, {}, None).join()
+        left = json.loads((trees[0] / "left.json").read_text(encoding="utf-8"))
+        if left["code"]:
+            sys.exit(f"{' '.join(tests)} must pass before mutants are tested:\n{(trees[0] / 'output.txt').read_text()}")
+        rooms[" ".join(tests)] = left
+        for name in left["libraries"]:
+            with suppress(Exception):
+                import_module(name)
+    free, running = list(trees), dict[int, tuple[BaseProcess, Mutant, Path]]()
+    outcomes, todo = Counter[str](), list(mutants)
+    while todo or running:
+        while todo and free:
+            mutant, tree = todo.pop(0), free.pop()
+            (tree / "left.json").unlink(missing_ok=True)
+            (tree / mutant.file).write_text(mutant.source(), encoding="utf-8")
+            os.utime(tree / mutant.file, (1, 1))  # or Python would use the bytecode of the file without the fault
+            room = rooms[" ".join(tests_of(mutant))]
+            process = start(tree, tests_of(mutant), room["durations"], 20 + int(5 * room["seconds"]))
+            running[process.sentinel] = process, mutant, tree
+        for sentinel in wait(list(running)):
+            process, mutant, tree = running.pop(int(str(sentinel)))
+            process.join()
+            left = tree / "left.json"
+            outcomes[keep(mutant, json.loads(left.read_text(encoding="utf-8")) if left.exists() else None)] += 1
+            shutil.copy2(ROOT / mutant.file, tree / mutant.file)
+            free.append(tree)
+            if outcomes.total() % 10 == 0:
+                print(f"  {outcomes.total()} of {len(mutants)}: {dict(outcomes)}", flush=True)
+
+
+# --- report ---
+
+
+def report(mutants: Sequence[Mutant], results: dict[str, dict[str, Any]]) -> int:
+    """Print the outcomes and the survivors; returns the exit code, 1 below the goal."""
+    outcomes, equal = Counter(results[key_of(mutant)]["outcome"] for mutant in mutants), 0
+    for mutant in mutants:
+        if results[key_of(mutant)]["outcome"] == "survived":
+            before, after = mutant.diff()
+            reason = reason_of(mutant.file, before, after)
+            equal += reason is not None
+            print(f"\n{mutant.file}\n- {before}\n+ {after}\n{reason or 'SURVIVED: write a test that fails'}")
+    caught = outcomes["caught"] + outcomes["timeout"]
+    percent = 100 * caught / max(1, len(mutants))
+    print(
+        f"\n{len(mutants)} mutants: {outcomes['caught']} caught, {outcomes['timeout']} ended by a time limit, "
+        f"{outcomes['survived']} survived, of which {equal} change nothing (mutants.toml). "
+        f"Caught: {percent:.1f} %, of those that change something {100 * caught / max(1, len(mutants) - equal):.1f} %"
+    )
+    return int(percent < GOAL_PERCENT)
+
+
+def reason_of(file: str, before: str, after: str) -> str | None:
+    """Why a fault changes nothing, if it does."""
+    for one in SETTINGS.get("equivalent", []):
+        if (one["file"], one["before"], one["after"]) == (file, before, after):
+            return f"changes nothing: {one['reason']}"
+    return None
+
+
+if __name__ == "__main__":
+    main()
