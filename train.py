@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from src.datamodules.recipe_choice import choose_recipe
 from src.runs.garbage import quick_imports
 from src.runs.phases import PhaseClock
-from src.runs.resume import command_line
+from src.runs.resume import check_resumed_targets, command_line
 from src.sweeps.jobs import Sweep
 from src.sweeps.search import Search
 from src.sweeps.search_words import search_as_sweeper
@@ -46,6 +46,7 @@ def train(config: DictConfig) -> float:
     """
     if config.add is not None or config.catalogue is not None:
         return _add(config)
+    check_resumed_targets(config)
     from src.parallel.processes import processes_of
 
     clock = PhaseClock() if _is_job() else PhaseClock.of_process()

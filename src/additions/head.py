@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -84,6 +85,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Tensor]:
     """
     try:
         state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
-        raise InputError(f"add=: cannot read {path}: {str(error).splitlines()[0]}; train the run again") from None
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, UnpicklingError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"add=: cannot read {path}: {why}; train the run again") from None
     return state

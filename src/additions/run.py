@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from src.additions.catalogue import extended_catalogue
 from src.additions.head import extended_scorer, read_checkpoint
@@ -26,6 +26,7 @@ from src.recommendations import Recommendations
 from src.runs.atomic import write_record
 from src.runs.folder import lock_folder, refuse_used_folder
 from src.runs.provenance import provenance
+from src.runs.targets import check_targets, read_config
 from src.session_vectors import FILE, SessionVectors
 from src.tracking.named_runs import find_run
 from src.tracking.store import existing_store, fetch
@@ -34,7 +35,7 @@ RECORD = "additions.json"
 """What was added: the file that says that a run folder was not trained."""
 _LISTS, _CHECKPOINT = "recommendations.jsonl", "checkpoints/best.ckpt"
 _TRACKS, _TOP = "tracks.json", "top_tracks.json"
-_KEYS = ("add", "catalogue", "run_dir", "logger.tracking_uri")
+_KEYS = ("add", "catalogue", "run_dir", "trust", "logger.tracking_uri")
 _CLOSE = 1e-4
 """Largest difference of two numbers of a vector of a run, computed twice."""
 
@@ -88,14 +89,15 @@ def add_tracks(config: DictConfig, words: Sequence[str], on_block: Callable[[int
     refuse_used_folder(run_dir)
     refuse_used_folder(run_dir, _LISTS)
     lists, old = Recommendations.read_with_catalog(files.path(_LISTS))
-    given = OmegaConf.load(files.path("config.yaml"))
-    assert isinstance(given, DictConfig)
+    given = read_config(files.path("config.yaml"))
     _check_run(files, given, lists)
+    check_targets(given["model"], trust=config.get("trust"), of=f"add={files.name}", group="model")
     catalog = extended_catalogue(_with_source_ids(old, files.path(_LISTS)), Path(str(config.catalogue)))
     num_old = len(old)
     catalog = replace(catalog, attributes=_attributes(given, catalog, Path(str(config.catalogue))))
     assert lists.plays is not None
-    scorer = extended_scorer(_builder(given), read_checkpoint(files.path(_CHECKPOINT)), catalog, num_old, lists.plays)
+    build = instantiate(given["model"], _convert_="all")
+    scorer = extended_scorer(build, read_checkpoint(files.path(_CHECKPOINT)), catalog, num_old, lists.plays)
     with torch.inference_mode():
         queries, items = scorer.query_vectors().float(), scorer.item_vectors().float()
     vectors = _vectors(files, old, queries.numpy(), items.numpy(), catalog, config.catalogue)
@@ -110,7 +112,7 @@ def add_tracks(config: DictConfig, words: Sequence[str], on_block: Callable[[int
         if (top := files.find(_TOP)) is not None:
             shutil.copyfile(top, run_dir / _TOP)
         write_record({**asdict(added), "provenance": provenance()}, run_dir / RECORD)
-        extended.write(run_dir / _LISTS, catalog, format=str(given.callbacks.export.format))
+        extended.write(run_dir / _LISTS, catalog, format=str(given["callbacks"]["export"]["format"]))
     return added
 
 
@@ -173,7 +175,7 @@ class _FilesOfRun:
         return found
 
 
-def _check_run(files: _FilesOfRun, given: DictConfig, lists: Recommendations) -> None:
+def _check_run(files: _FilesOfRun, given: Mapping[str, Any], lists: Recommendations) -> None:
     if given.get("recipe", {}).get("name") == "counting":
         raise InputError(f"add={files.name} is a baseline, which has no vectors; train it again with the new catalogue")
     if np.isnan(lists.scores[lists.rows >= 0]).any() or lists.plays is None:
@@ -192,28 +194,25 @@ def _with_source_ids(old: Catalog, path: Path) -> Catalog:
     return old if None in ids else replace(old, source_ids=np.array(ids, object))
 
 
-def _attributes(given: DictConfig, catalog: Catalog, path: Path) -> Mapping[str, Attribute]:
+def _attributes(given: Mapping[str, Any], catalog: Catalog, path: Path) -> Mapping[str, Attribute]:
     """The attributes that are parts of the model of the run; their values are in the same order as in the run.
 
     Raises:
         InputError: the file of the catalogue lacks one, or it is damaged.
     """
-    names = [str(name) for name in given.model.get("parts") or () if name not in RESERVED]
+    names = [str(name) for name in given["model"].get("parts") or () if name not in RESERVED]
     if not names:
         return {}
-    if "attributes" not in given.datamodule:
+    if "attributes" not in given["datamodule"]:
         raise InputError(
             f"add= cannot know where {path} has {', '.join(names)}, because the run was trained from shards; train a "
             "run from the source of the shards"
         )
-    of_run = {name: given.datamodule.attributes[name] for name in names}
-    settings = attribute_settings(OmegaConf.to_container(OmegaConf.create(of_run)), given.datamodule.attribute_defaults)
+    source = given["datamodule"]
+    of_run = {name: source["attributes"][name] for name in names}
+    settings = attribute_settings(of_run, source["attribute_defaults"])
     ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids
     return attributes_of_catalogue(path, ids.tolist(), settings)
-
-
-def _builder(given: DictConfig) -> Any:
-    return instantiate(given.model, _convert_="all")
 
 
 def _vectors(

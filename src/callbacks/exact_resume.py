@@ -3,6 +3,7 @@
 import time
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,25 @@ class WholeCheckpoints(TorchCheckpointIO):
         """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_whole(Path(path), partial(_save, checkpoint))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = lambda storage, _: storage, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            InputError: it is damaged, such as one that was copied in part.
+        """
+        try:
+            return super().load_checkpoint(path, map_location, weights_only)
+        except FileNotFoundError:
+            raise
+        except (OSError, RuntimeError, EOFError, ValueError, LookupError, UnpicklingError) as error:
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(
+                f"the checkpoint {path} cannot be read ({why[:200]}); copy it here again, or delete it and resume the "
+                "run, which then begins at its first epoch"
+            ) from None
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:

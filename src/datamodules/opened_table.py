@@ -9,7 +9,7 @@ import duckdb
 
 from src.datamodules.files import find_files
 from src.datamodules.mapping import map_columns, refuse_private
-from src.datamodules.queries import one_line, run
+from src.datamodules.queries import one_line, quoted_name, run
 from src.datamodules.raw_rows import RawRows, find_late_keys, open_rows
 from src.datamodules.row_sql import Cells, Plan, min_seconds_rule
 from src.datamodules.table_settings import TableSettings
@@ -109,7 +109,7 @@ def _with_derived(relation: str, settings: TableSettings) -> str:
                        CASE WHEN items IS NULL OR len(items) = 0 THEN [NULL] ELSE items END AS items
                 FROM (SELECT *, row_number() OVER () - 1 AS row, ({sql.each}) AS items FROM ({relation})))"""
     if sql.columns:
-        columns = ", ".join(f'({text}) AS "{name}"' for name, text in sql.columns.items())
+        columns = ", ".join(f"({text}) AS {quoted_name(name)}" for name, text in sql.columns.items())
         relation = f"SELECT *, {columns} FROM ({relation})"
     return relation
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from src.datamodules.queries import quoted_name
 from src.datamodules.raw_rows import RawRows
 from src.datamodules.table_settings import TableSettings
 from src.datamodules.units import LATEST_MS, MS_OF, USUAL_FORMATS
@@ -97,11 +98,11 @@ class Cells:
         parts = self.rows.parts(path)
         for key in reversed(parts):
             schema = {key: schema}
-        inner = ".".join('"' + key.replace('"', '""') + '"' for key in parts)
+        inner = ".".join(map(quoted_name, parts))
         return f"TRY(json_transform(line, '{_sql(json.dumps(schema))}')).{inner}"
 
     def _plain(self, path: str) -> tuple[str, str]:
-        return (f'"{path}"', self._derived[path]) if path in self._derived else self.rows.cell(path)
+        return (quoted_name(path), self._derived[path]) if path in self._derived else self.rows.cell(path)
 
 
 def parse_select(plan: Plan, cells: Cells, settings: TableSettings) -> str:

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 from zoneinfo import available_timezones
 
+import duckdb
+
 from src.datamodules.attribute_settings import AttributeSettings, attribute_settings
 from src.datamodules.files import FileSettings, refuse_unknown
 from src.datamodules.mapping import ROLES
+from src.datamodules.queries import one_line
 from src.datamodules.units import unit_of_duration, unit_of_ratio, unit_of_time
 from src.errors import InputError
 
@@ -207,7 +210,7 @@ def catalogue_settings(config: Mapping[str, Any] | None) -> CatalogueSettings | 
         required=bool(config["required"]),
         unknown=config["unknown"],
         repeated=config["repeated"],
-        sql={str(name): str(text) for name, text in config["sql"].items()},
+        sql=_expressions(config["sql"], f"{key}.sql"),
     )
 
 
@@ -215,7 +218,7 @@ def sql_settings(config: Mapping[str, Any]) -> SqlSettings:
     """Check the expressions of special layouts; those that are null are left out.
 
     Raises:
-        InputError: a key is unknown.
+        InputError: a key is unknown, or a value is not one expression.
     """
     if not isinstance(config, Mapping):
         raise InputError(f"datamodule.sql must have the keys each, columns, drop and reject, got {config!r}")
@@ -224,7 +227,20 @@ def sql_settings(config: Mapping[str, Any]) -> SqlSettings:
         if not isinstance(config.get(name) or {}, Mapping):
             raise InputError(f"datamodule.sql.{name} must be expressions by name, got {config[name]!r}")
     parts = {
-        name: {str(key): str(text) for key, text in (config.get(name) or {}).items() if text is not None}
-        for name in ("columns", "drop", "reject")
+        name: _expressions(config.get(name) or {}, f"datamodule.sql.{name}") for name in ("columns", "drop", "reject")
     }
-    return SqlSettings(each=config.get("each"), **parts)
+    each = _expressions({"each": config.get("each")}, "datamodule.sql").get("each")
+    return SqlSettings(each=each, **parts)
+
+
+def _expressions(config: Mapping[str, Any], key: str) -> dict[str, str]:
+    """Expressions by name without those that are null. A text that ends its query could begin another one."""
+    given = {str(name): str(text) for name, text in config.items() if text is not None}
+    for name, text in given.items():
+        try:
+            duckdb.SQLExpression(text)
+        except duckdb.Error as error:
+            raise InputError(
+                f"{key}.{name} must be one SQL expression of DuckDB, got {text!r}: {one_line(error)[:200]}"
+            ) from None
+    return given

@@ -14,7 +14,7 @@ from src.catalog import Catalog
 from src.datamodules.attribute_files import attribute_columns, column_of
 from src.datamodules.attribute_settings import AttributeSettings
 from src.datamodules.files import find_files, has_files
-from src.datamodules.queries import are_whole, run
+from src.datamodules.queries import are_whole, quoted_name, run
 from src.datamodules.raw_rows import open_rows
 from src.datamodules.row_sql import Cells, artist_of, whole
 from src.datamodules.table_settings import TableSettings
@@ -103,7 +103,7 @@ def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings
             raise rows.missing(str(path), key=f"{key}.columns.{role}")
         mapping[role] = found
     cells = Cells(rows, dict.fromkeys(given.sql, "VARCHAR"))
-    derived = "".join(f', CAST(({text}) AS VARCHAR) AS "{name}"' for name, text in given.sql.items())
+    derived = "".join(f", CAST(({text}) AS VARCHAR) AS {quoted_name(name)}" for name, text in given.sql.items())
     title = cells.text(mapping["title"]) if "title" in mapping else "CAST(NULL AS VARCHAR)"
     duration, unit = "CAST(NULL AS DOUBLE)", given.duration_unit
     if "duration" in mapping:

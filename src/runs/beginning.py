@@ -26,7 +26,7 @@ def record_beginning(
     run_dir = Path(config.run_dir)
     write_config(as_dict(config), run_dir / "config.yaml", is_resumed=is_resumed)
     RunRecord(
-        overrides=[word for word in words if not word.startswith("resume=")],
+        overrides=[word for word in words if not word.startswith(("resume=", "trust="))],
         mlflow_run_id=mlflow_run_id,
         data_digest=data_digest,
         began_in=str(Path.cwd()),

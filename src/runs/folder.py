@@ -24,7 +24,9 @@ LAYOUT = 2
 """Version of the names in a config. A run with other names cannot be composed again, and is not resumed."""
 
 _RECORD = "run.json"
-_OF_THE_RUN = ("run_dir", "run_name", "resume", "add", "catalogue", "parent_run_id", "swept", "trial", "logger")
+_OF_THE_RUN = (
+    "run_dir", "run_name", "resume", "add", "catalogue", "trust", "parent_run_id", "swept", "trial", "logger",
+)  # fmt: skip
 """Keys of a config that do not change the results of a run."""
 
 
@@ -61,6 +63,8 @@ class RunRecord:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             known = cls(**{name: record[name] for name in cls.__dataclass_fields__})
+            if not isinstance(known.overrides, list) or not all(isinstance(word, str) for word in known.overrides):
+                raise TypeError
         except FileNotFoundError:
             raise InputError(
                 f"resume={run_dir}: no run was begun there (it has no {_RECORD}); give the folder of a run of "

@@ -3,18 +3,27 @@
 `command_line` restores the overrides of the run, `named_run` refuses another config, and `run_to_resume` decides.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
 
 from src.errors import InputError
 from src.runs.folder import CHECKPOINT, LAYOUT, RunRecord, as_dict, digest, flatten, refuse_used_folder
+from src.runs.provenance import ROOT
+from src.runs.targets import check_targets, read_config
 
-_MAY_CHANGE = ("trainer.", "callbacks.", "logger.", "run_dir", "run_name", "resume", "parent_run_id", "swept", "trial")
+_MAY_CHANGE = (
+    "trainer.", "callbacks.", "logger.", "run_dir", "run_name", "resume", "trust", "parent_run_id", "swept", "trial",
+)  # fmt: skip
 """Keys that may change when a run is resumed: how long it trains, what it writes, where it is tracked."""
+_OF_THIS_COMMAND = ("resume", "trust")
+"""Keys that a run does not hand on to the command that resumes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +81,54 @@ def command_line(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
             f"resume={folder}: it began in {record.began_in}, where its data and its store are; go there first"
         )
     given = [word for word in words if not word.startswith(("resume=", "hydra.run.dir="))]
-    replaced = {_key(word) for word in given} | {"resume"}
+    replaced = {_key(word) for word in given} | set(_OF_THIS_COMMAND)
     before = [word for word in record.overrides if _key(word) not in replaced]
+    for word in before:
+        _refuse_unsafe(word, folder)
     escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return [*before, *given, f"resume='{escaped}'", f"hydra.run.dir='{escaped}'"]
 
 
 def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~")
+
+
+def _refuse_unsafe(word: str, folder: Path) -> None:
+    """Refuse a word of a run that acts before its targets can be checked: Hydra itself obeys it, or reads other files.
+
+    No run leaves such words, unless its command had a reference to an environment variable, or an `@`.
+    """
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:  # an option, such as --config-dir
+        is_safe = False
+    else:
+        key = override.key_or_group
+        is_of_hydra = re.split(r"[./]", key)[0] in ("hydra", "search", *_OF_THIS_COMMAND)
+        reads = (ROOT / "conf" / key).is_dir() and any(sign in str(override.value()) for sign in "/$")
+        refers = "${" in _TO_A_SETTING.sub("", word)
+        is_safe = not (is_of_hydra or override.package is not None or reads or refers)
+    if not is_safe:
+        raise InputError(
+            f"resume={folder}: its run.json has the setting {word}, which Hydra would obey before anything is "
+            f"checked; if it is yours, type {_key(word)}=<value> again, otherwise do not resume this run"
+        )
+
+
+_TO_A_SETTING = re.compile(r"\$\{[\w.]+\}")
+
+
+def check_resumed_targets(config: DictConfig) -> None:
+    """Refuse to resume a run whose settings build what is not in `conf/`; its `run.json` may be anybody's.
+
+    Args:
+        config: composed with the overrides of the run.
+
+    Raises:
+        InputError: they do, and `trust=` does not name the package.
+    """
+    if config.resume not in (None, True, False):
+        check_targets(as_dict(config), trust=config.trust, of=f"resume={config.resume}")
 
 
 def named_run(config: DictConfig) -> PreviousRun | None:
@@ -143,9 +192,7 @@ def _refuse_another(folder: Path, config: DictConfig) -> None:
     path = folder / "config.yaml"
     if not path.exists():
         return
-    before = OmegaConf.load(path)
-    assert isinstance(before, DictConfig)
-    was, now = _comparable(before), _comparable(config)
+    was, now = _comparable(read_config(path)), _comparable(as_dict(config))
     for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):
         if name not in was:
             raise InputError(
@@ -159,5 +206,5 @@ def _refuse_another(folder: Path, config: DictConfig) -> None:
             )
 
 
-def _comparable(config: DictConfig) -> dict[str, Any]:
-    return {name: value for name, value in flatten(as_dict(config)).items() if not name.startswith(_MAY_CHANGE)}
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flatten(config).items() if not name.startswith(_MAY_CHANGE)}

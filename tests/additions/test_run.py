@@ -17,6 +17,7 @@ from src.callbacks.export import session_vectors
 from src.catalog import Catalog
 from src.catalog_files import read_catalog, write_catalog, write_top_tracks
 from src.errors import InputError
+from src.models.heads import CosineMix
 from src.models.retrieval.exact import top_k
 from src.recommendations import Recommendations
 from src.runs.folder import as_dict
@@ -260,6 +261,59 @@ def test_what_cannot_get_new_tracks_is_one_line(tmp_path: Path, config: Config) 
     given.recipe.name = "counting"
     OmegaConf.save(given, run / "config.yaml")
     assert "is a baseline, which has no vectors" in message(config(run, catalogue))
+
+
+EVIL = {"_target_": "pandas.read_pickle", "filepath_or_buffer": "PICKLE"}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        EVIL,
+        {"_target_": "joblib.load", "filename": "PICKLE"},
+        {"_target_": "numpy.load", "file": "PICKLE", "allow_pickle": True},
+        {"_target_": "mlflow.utils.process._exec_cmd", "cmd": ["touch", "MARK"]},
+        {"_target_": "src.runs.provenance.subprocess.run", "args": ["touch", "MARK"]},
+        {"_target_": "src.models.heads.CosineMix", "_partial_": True, "alpha": [EVIL]},
+        {"_target_": "hydra.utils.get_method", "path": "os.system"},
+        {"_target_": "${evil}", "filepath_or_buffer": "PICKLE"},
+    ],
+)
+def test_a_run_of_somebody_else_runs_no_code(tmp_path: Path, config: Config, model: dict[str, Any]) -> None:
+    run, mark, file = finished_run(tmp_path / "run", "convex"), tmp_path / "mark", tmp_path / "evil.pickle"
+    file.write_bytes(f"cposix\nsystem\n(S'touch {mark}'\ntR.".encode())  # what loads it runs the command
+    given = OmegaConf.load(run / "config.yaml")
+    text = json.dumps(model).replace("PICKLE", str(file)).replace("MARK", str(mark))
+    given.model, given.evil = json.loads(text), "pandas.read_pickle"
+    OmegaConf.save(given, run / "config.yaml")
+    with pytest.raises(InputError, match=rf"^add={run}: its settings (build .*trust=|have \$)") as error:
+        add_tracks(config(run, new_catalogue(tmp_path / "new.json")), [])
+    assert "\n" not in str(error.value)
+    assert not mark.exists()
+
+
+def test_a_head_of_a_trusted_package_is_built(tmp_path: Path, config: Config) -> None:
+    run = finished_run(tmp_path / "run", "convex")
+    given = OmegaConf.load(run / "config.yaml")
+    given.model._target_ = "tests.additions.test_run.own_head"
+    OmegaConf.save(given, run / "config.yaml")
+    asked = config(run, new_catalogue(tmp_path / "new.json"))
+    with pytest.raises(InputError, match=r"build tests\.additions\.test_run\.own_head, .*trust=tests"):
+        add_tracks(asked, [])
+    assert add_tracks(OmegaConf.merge(asked, {"trust": "tests"}), [f"add={run}", "trust=tests"]).num_added == 4
+
+
+def own_head(*args: Any, **settings: Any) -> CosineMix:
+    """A head of another package."""
+    return CosineMix(*args, **settings)
+
+
+def test_a_checkpoint_with_code_is_one_line(tmp_path: Path, config: Config) -> None:
+    run, mark = finished_run(tmp_path / "run", "convex"), tmp_path / "mark"
+    (run / "checkpoints" / "best.ckpt").write_bytes(f"cposix\nsystem\n(S'touch {mark}'\ntR.".encode())
+    with pytest.raises(InputError, match=r"add=: cannot read .*best.ckpt: .*; train the run again"):
+        add_tracks(config(run, new_catalogue(tmp_path / "new.json")), [])
+    assert not mark.exists()
 
 
 def test_a_run_from_shards_does_not_say_where_its_attributes_are(tmp_path: Path, config: Config) -> None:

@@ -616,9 +616,12 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
         ({"artist_separator": 5}, "datamodule.artist_separator must be a text such as ';', or null, got 5"),
         ({"optional": "x"}, "datamodule.optional must be a list of columns, got 'x'"),
         ({"sql": {"drops": {}}}, "datamodule.sql has no key 'drops'; did you mean drop"),
-        ({"sql": {"columns": {"x": "nonsense("}}}, "datamodule.sql does not fit .*plays.csv: syntax error"),
+        ({"sql": {"columns": {"x": "zzz"}}}, 'datamodule.sql does not fit .*plays.csv: .*"zzz" not found'),
+        ({"sql": {"columns": {"x": "nonsense("}}}, r"datamodule.sql.columns.x must be one SQL .*'nonsense\(': syntax"),
         ({"sql": {"drop": {"x": "zzz = 1"}}}, r'column "zzz" not found .*\(datamodule.sql has expressions'),
-        ({"sql": {"drop": {"x": "1; DROP TABLE parsed"}}}, r"syntax error .*\(datamodule.sql has expressions"),
+        ({"sql": {"drop": {"x": "1 END FROM rows; COPY rows TO 'x'; SELECT CASE WHEN 1"}}}, "drop.x must be one SQL"),
+        ({"sql": {"each": "1), (2"}}, "datamodule.sql.each must be one SQL expression of DuckDB"),
+        ({"catalogue": {"file": "x", "columns": {"track": "y"}, "sql": {"y": "1, 2"}}}, "catalogue.sql.y must be one SQL"),
     ],
 )
 def test_wrong_settings_are_named_with_their_value(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

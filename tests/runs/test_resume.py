@@ -1,5 +1,6 @@
 """When a run is resumed: what was named, what was found, and what is refused."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from omegaconf import OmegaConf
 
 from src.errors import InputError
 from src.runs.folder import RunRecord
-from src.runs.resume import PreviousRun, command_line, named_run, run_to_resume
+from src.runs.resume import PreviousRun, check_resumed_targets, command_line, named_run, run_to_resume
 
 
 def started(folder: Path, *overrides: str, data_digest: str = "d0") -> Path:
@@ -54,6 +55,64 @@ def test_the_folder_of_a_run_is_looked_for_in_the_store_of_the_command_line(tmp_
 
     assert command_line(["resume=run:0af3", "logger.tracking_uri=sqlite:///x.db"], folder_of)[0] == "model=track"
     assert asked == [("run:0af3", "sqlite:///x.db")]
+
+
+def test_a_run_does_not_hand_on_what_it_trusts(tmp_path: Path) -> None:
+    run = started(tmp_path / "run", "trust=[os]", "+trust=os", "++trust=os", "resume=other", "model=track")
+    assert command_line([f"resume={run}"], folder_itself)[:-2] == ["model=track"]
+    assert command_line([f"resume={run}", "trust=a"], folder_itself)[:-2] == ["model=track", "trust=a"]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--config-dir=/tmp",
+        "-m",
+        "--cfg=job",
+        "+hydra.callbacks.x={_target_: os.system, command: id}",
+        "hydra.searchpath=[file:///tmp]",
+        "hydra/job_logging=default",
+        "+hydra={callbacks: 1}",
+        "search.x=1",
+        "trust@x=os",
+        "trust.x=os",
+        "+model@hydra.callbacks.x=convex",
+        "+loss@trust=mse",
+        "model=../../../evil",
+        "model=[../../../evil]",
+        "model=${run_name}",
+        "run_name=${oc.env:HOME}",
+        "run_name='${oc.${x}:HOME}'",
+    ],
+)
+def test_a_word_that_hydra_would_obey_is_not_taken_from_a_run(tmp_path: Path, word: str) -> None:
+    run = started(tmp_path / "run", "model=track", word)
+    with pytest.raises(InputError, match=r"^resume=.*: its run.json has the setting .* otherwise do not resume") as error:
+        command_line([f"resume={run}"], folder_itself)
+    assert word in str(error.value)
+
+
+def test_words_of_a_run_that_refer_to_a_setting_are_taken(tmp_path: Path) -> None:
+    words = ["callbacks.listening.world=${world}", "datamodule.path=../a/b", "+x={a: 1, b: [2]}", "~callbacks.plots"]
+    run = started(tmp_path / "run", *words)
+    assert command_line([f"resume={run}"], folder_itself)[:-2] == words
+
+
+def test_a_resumed_run_builds_nothing_of_another_package() -> None:
+    config = {"resume": "run", "trust": None, "a": {"_target_": "${b}"}, "b": "os.system"}
+    with pytest.raises(InputError, match=r"^resume=run: its settings build os.system"):
+        check_resumed_targets(OmegaConf.create(config))
+    for resume in (None, True, False):
+        check_resumed_targets(OmegaConf.create({**config, "resume": resume}))
+
+
+@pytest.mark.parametrize("overrides", [None, [1], "model=track"])
+def test_a_record_without_words_is_damaged(tmp_path: Path, overrides: Any) -> None:
+    run = started(tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "overrides": overrides}))
+    with pytest.raises(InputError, match=r"run.json is damaged"):
+        command_line([f"resume={run}"], folder_itself)
 
 
 def test_a_sweep_resumes_no_single_run() -> None:

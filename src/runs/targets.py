@@ -1,0 +1,121 @@
+"""Which classes and functions a config may build that was read back from a file.
+
+Building a config calls what its `_target_`s name, and `pandas.read_pickle` is such a name too. What is typed now is the
+user's own; the files of a run may be anybody's.
+"""
+
+import pkgutil
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from src.errors import InputError
+from src.runs.provenance import ROOT
+
+_NAMES = ("src",)
+"""What this package has been called; the last one is its name today."""
+_TARGET = "_target_"
+_BY_NAME = tuple(f"hydra.utils.{name}" for name in ("get_class", "get_method", "get_object", "get_static_method"))
+"""Functions that return what their argument names."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The config of a run in plain dicts, lists and values, without following references.
+
+    Targets of this package have their names of today.
+
+    Args:
+        path: of a `config.yaml`.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    import yaml
+
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read {path}: {' '.join(str(error).split())[:300]}; train the run again") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path} has no settings; train the run again")
+    return {str(name): _renamed(value) for name, value in config.items()}
+
+
+def _renamed(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {name: _today(value) if name == _TARGET else _renamed(value) for name, value in node.items()}
+    return [_renamed(value) for value in node] if isinstance(node, list) else node
+
+
+def _today(target: Any) -> Any:
+    root, dot, rest = str(target).partition(".")
+    return f"{_NAMES[-1]}.{rest}" if dot and root in _NAMES else target
+
+
+def check_targets(config: Any, *, trust: Any, of: str, group: str = "") -> None:
+    """Refuse a config that builds anything but what `conf/` names, or what is defined in a package that is trusted.
+
+    Args:
+        config: plain dicts, lists and values.
+        trust: the setting `trust`: a package, several, or None.
+        of: the word of the command line that named the run.
+        group: the folder of `conf/` that counts; all of it by default.
+
+    Raises:
+        InputError: it does, a value refers to something else, or `trust` names no packages.
+    """
+    packages = [trust] if isinstance(trust, str) else list(trust or ())
+    if not all(isinstance(one, str) and all(map(str.isidentifier, one.split("."))) for one in packages):
+        raise InputError(f"trust={trust} must name packages, such as trust=mypackage or trust=[one,another]")
+    if reference := re.search(r"\$\{[^'\"]*", str(config)):
+        raise InputError(
+            f"{of}: its settings have {reference[0]}, which refers to something else; a run writes values alone, so "
+            "write the value there"
+        )
+    known = _named_in(group)
+    for target in map(str, _targets(config)):
+        if target not in known and not _is_defined_in(packages, target):
+            raise InputError(
+                f"{of}: its settings build {target}, which is not in conf/{group}; such a name can run any program, "
+                f"therefore its package must be trusted, as in trust={target.partition('.')[0]}"
+            )
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    """Everything that building a config calls, or returns because it is named."""
+    if isinstance(node, dict):
+        if str(node.get(_TARGET)) in _BY_NAME:
+            args = node.get("_args_", [])
+            yield from [node["path"]] if "path" in node else []
+            yield from args if isinstance(args, list) else [args]
+        elif _TARGET in node:
+            yield node[_TARGET]
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+@cache
+def _named_in(group: str) -> frozenset[str]:
+    """What the files of `conf/` build: exact names, since `torch.load` is in the package of `torch.optim.Adam`."""
+    texts = (file.read_text(encoding="utf-8") for file in (ROOT / "conf" / group).rglob("*.yaml"))
+    return frozenset(name for text in texts for name in _IN_A_FILE.findall(text))
+
+
+_IN_A_FILE = re.compile(r"_target_: (?:hydra\.utils\.get_method, path: )?([\w.]+)")
+
+
+def _is_defined_in(packages: Sequence[str], target: str) -> bool:
+    """Whether a package defines it, not only imports it: `mypackage.files.os.system` is of another package."""
+    if not any(target.startswith(f"{package}.") for package in packages):
+        return False
+    try:
+        module = getattr(pkgutil.resolve_name(target), "__module__", None)
+    except (ImportError, AttributeError, ValueError):
+        return True  # building it says what is missing
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)
