@@ -26,6 +26,7 @@ import numpy as np
 from src.assignment import GUESTS
 from src.errors import InputError
 from src.room import mapping, sweeps, walking
+from src.room.gate import is_private, not_private
 from src.room.previews import Previews
 from src.room.search import TitleIndex, build_index
 from src.room.shelf import MAX_SHOWN, Shelf, alphas_of
@@ -279,11 +280,11 @@ class Desk:
     async def _tracks(self, question: dict[str, Any]) -> dict[str, Any]:
         shelf = (await self._ready()).shelf
         given = question["body"]
-        if not isinstance(given, list) or len(given) > 5000 or not all(isinstance(one, int) for one in given):
-            raise InputError("tracks must be a list of at most 5000 rows of the map")
+        if not isinstance(given, list) or len(given) > _MAX_LISTED or not all(type(one) is int for one in given):
+            raise InputError(f"the body must be a list of at most {_MAX_LISTED} rows of the map")
         rows = [row for row in given if 0 <= row < len(shelf)]
         rows.sort(key=lambda row: (-(shelf.plays_of(row) or 0), row))
-        return {"num": len(rows), "found": [shelf.record(row) for row in rows[:_MAX_LISTED]]}
+        return {"found": [shelf.record(row) for row in rows]}
 
     async def _row(self, question: dict[str, Any]) -> dict[str, Any]:
         return {"row": _row((await self._ready()).shelf, question["query"].get("track"))}
@@ -400,15 +401,15 @@ def _row(shelf: Shelf, given: Any) -> int:
 
 
 def _whole(given: str, least: int, most: int) -> int:
-    if not given.isdecimal() or not least <= int(given) <= most:
+    if not given.isdecimal() or len(given) > len(str(most)) or not least <= int(given) <= most:
         raise InputError(f"num must be a whole number from {least} to {most}, got {given!r}")
     return int(given)
 
 
 def _arm(stock: Stock, given: Any) -> str:
-    if given not in stock.shelf.release.arms:
+    if not isinstance(given, str) or given not in stock.shelf.release.arms:
         raise InputError(f"there is no arm {given!r}; there are {', '.join(stock.shelf.release.arms)}")
-    return str(given)
+    return given
 
 
 def _body(question: dict[str, Any]) -> dict[str, Any]:
@@ -431,7 +432,7 @@ async def serve(desk: Desk, socket: Path, parent: int) -> None:
             status, kind, body = await desk.answer(json.loads(await reader.readline()))
             writer.write(json.dumps({"status": status, "type": kind}).encode() + b"\n" + body)
             await writer.drain()
-        except (OSError, ValueError):  # the worker has gone
+        except (OSError, ValueError, RecursionError):  # the worker has gone, or sent what no page sends
             pass
         finally:
             writer.close()
@@ -460,9 +461,10 @@ def main(run_dir: Path, socket: Path, parent: int) -> None:
         parent: process id of the worker that started this process.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s room: %(message)s", level=logging.WARNING)
-    socket.parent.mkdir(mode=0o700, exist_ok=True)
-    if socket.parent.stat().st_uid != os.getuid():
-        _log.error("%s belongs to somebody else; the room stays closed", socket.parent)
+    with contextlib.suppress(FileExistsError):
+        socket.parent.mkdir(mode=0o700)
+    if not is_private(socket.parent):
+        _log.error(not_private(socket.parent))
         sys.exit(2)
     with (socket.parent / "lock").open("w") as lock:
         try:

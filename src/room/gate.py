@@ -13,19 +13,20 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from src.serving.settings import TOKEN, ServiceSettings, is_host
 
 if TYPE_CHECKING:
-    from src.serving.app import Message, Receive, Send
+    from src.serving.app import Message, Send
 
 PAGE = "/room"
 """Where the page is."""
@@ -56,9 +57,6 @@ _KINDS = {
 _STATIC = Path(__file__).parent / "static"
 _ROOT = Path(__file__).parents[2]
 
-MAX_BYTES = 65536
-"""Size of a question, in bytes."""
-
 _START_S = 60.0
 """Seconds within which the desk must listen after its start."""
 
@@ -84,7 +82,7 @@ class DeskError(Exception):
 
 
 class Gate:
-    """The room as an ASGI application, in a worker.
+    """The room, in a worker.
 
     Args:
         socket: where the desk listens.
@@ -115,8 +113,8 @@ class Gate:
         """Whether a path belongs to the room."""
         return path == PAGE or path.startswith(f"{PAGE}/")
 
-    async def __call__(self, scope: "Message", receive: "Receive", send: "Send") -> None:
-        """Answer one request."""
+    async def __call__(self, scope: "Message", body: bytes, send: "Send") -> None:
+        """Answer one request whose body has arrived."""
         path, method = scope["path"], scope["method"]
         if (file := self._files.get(path)) is not None:
             if method != "GET":
@@ -131,7 +129,7 @@ class Gate:
                 send, 304 if fresh else 200, b"" if fresh else file.body, [*kind, (b"cache-control", b"no-cache")]
             )
         elif path.startswith(QUESTIONS):
-            await self._hand_on(path.removeprefix(QUESTIONS), scope, receive, send)
+            await self._hand_on(path.removeprefix(QUESTIONS), scope, body, send)
         else:
             await self._send(send, 404, b'{"reason": "the room has no such page; it begins at /room"}')
 
@@ -140,7 +138,7 @@ class Gate:
         if self._desk is not None and self._desk.poll() is None:
             self._desk.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                await asyncio.get_running_loop().run_in_executor(None, self._desk.wait, 2)
+                await asyncio.get_running_loop().run_in_executor(None, self._desk.wait, 1)
 
     async def _send(self, send: "Send", status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         kind = [] if any(name == b"content-type" for name, _ in headers) else [_JSON]
@@ -154,35 +152,26 @@ class Gate:
         )
         await send({"type": "http.response.body", "body": body})
 
-    async def _hand_on(self, name: str, scope: "Message", receive: "Receive", send: "Send") -> None:
-        body = bytearray()
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if message["type"] == "http.disconnect" or len(body) > MAX_BYTES:
-                await self._send(send, 413, b'{"reason": "the question is too long"}')
-                return
-            if not message.get("more_body"):
-                break
+    async def _hand_on(self, name: str, scope: "Message", body: bytes, send: "Send") -> None:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         try:
             given = json.loads(body) if body else None
             question = {"path": name, "method": scope["method"], "query": query, "body": given}
+            line = json.dumps(question | {"has_token": self._has_token}).encode() + b"\n"
         except (ValueError, RecursionError):
             await self._send(send, 400, b'{"reason": "the body must be JSON"}')
             return
-        question["has_token"] = self._has_token
         try:
-            status, kind, answer = await self._ask(question)
+            status, kind, answer = await self._ask(line)
         except DeskError as error:
             status, kind, answer = 503, "application/json", json.dumps({"reason": str(error)}).encode()
         await self._send(send, status, answer, [(b"content-type", kind.encode()), (b"cache-control", b"no-store")])
 
-    async def _ask(self, question: Mapping[str, Any]) -> tuple[int, str, bytes]:
+    async def _ask(self, line: bytes) -> tuple[int, str, bytes]:
         reader, writer = await self._connect()
         try:
             async with asyncio.timeout(_ANSWER_S):
-                writer.write(json.dumps(question).encode() + b"\n")
+                writer.write(line)
                 await writer.drain()
                 head = json.loads(await reader.readline() or b"null")
                 if head is None:
@@ -195,18 +184,27 @@ class Gate:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to the desk, which is started if there is none."""
-        with contextlib.suppress(OSError):
-            return await asyncio.open_unix_connection(str(self._socket))
+        if (found := await self._connected()) is not None:
+            return found
         async with self._starting:
             self._spawn()
             deadline_s = time.monotonic() + _START_S
             while time.monotonic() < deadline_s:
-                with contextlib.suppress(OSError):
-                    return await asyncio.open_unix_connection(str(self._socket))
+                if (found := await self._connected()) is not None:
+                    return found
                 if self._desk is not None and self._desk.poll() not in (None, 0):  # 0: another worker has started one
                     raise DeskError("the room's process could not start; the log of the service says why")
                 await asyncio.sleep(0.05)
         raise DeskError("the room's process did not start in time; try again")
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection to the desk; None if nobody listens."""
+        try:
+            if not is_private(self._socket.parent):
+                raise DeskError(not_private(self._socket.parent))
+            return await asyncio.open_unix_connection(str(self._socket))
+        except OSError:
+            return None
 
     def _spawn(self) -> None:
         if self._desk is not None and self._desk.poll() is None:
@@ -235,6 +233,26 @@ def socket_of(run_dir: Path) -> Path:
     """Where the desk of a service listens. The path is short, because that of a socket may have 107 bytes."""
     name = hashlib.blake2b(str(run_dir).encode(), digest_size=8).hexdigest()
     return Path(tempfile.gettempdir(), f"segue-room-{os.getuid()}-{name}", "desk")
+
+
+def is_private(folder: Path) -> bool:
+    """Whether a folder is of this user, and nobody else may look or write into it; a link to one is not.
+
+    Everybody can guess the name of the folder of a socket, and make it before we do.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
+def not_private(folder: Path) -> str:
+    """The line for a folder that is not private."""
+    return (
+        f"{folder} is not a folder of this user alone (mode 700), therefore the room stays closed; remove it, or start "
+        "the service with TMPDIR=<another folder>"
+    )
 
 
 _JSON = (b"content-type", b"application/json")

@@ -1,6 +1,7 @@
 """The runs of the last comparison: what `compare.py` wrote, and serving one of them."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -108,9 +109,10 @@ def load(arms: str, store: Path, experiment: str) -> str:
         InputError: they cannot be served.
     """
     words = ["load", arms, f"store.folder={store}", f"experiment={json.dumps(experiment)}"]
-    done = subprocess.run(
-        [sys.executable, str(_ROOT / "serve.py"), *words], capture_output=True, text=True, check=False
-    )
+    # a verb sets HYDRA_FULL_ERROR for itself; the one that is called here would print a traceback
+    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+    command = [sys.executable, str(_ROOT / "serve.py"), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InputError((done.stderr or done.stdout).strip().splitlines()[-1])
+        raise InputError((done.stderr or done.stdout).strip().splitlines()[-1].removeprefix("error: "))
     return " ".join(done.stdout.split())

@@ -49,8 +49,8 @@ def checked_session(shelf: Shelf, tracks: Any, shares: Any) -> Played:
         isinstance(tracks, list)
         and isinstance(shares, list)
         and 0 < len(tracks) == len(shares) <= MAX_TRACKS
-        and all(isinstance(track, int) and not isinstance(track, bool) for track in tracks)
-        and all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares)
+        and all(type(track) is int for track in tracks)  # a bool is an int too
+        and all(type(share) in (int, float) and 0 <= share <= 1 for share in shares)
     )
     if not is_right:
         raise InputError(f"a walk has 1 to {MAX_TRACKS} tracks, with a share from 0 to 1 for each; start a new walk")

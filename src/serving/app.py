@@ -5,13 +5,12 @@ other pages.
 """
 
 import asyncio
-import contextlib
 import hmac
 import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Annotated, Any, Protocol, runtime_checkable
 
@@ -20,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from src.serving.limits import RateLimit
 from src.serving.log_writer import LogUnavailableError, now_ms
 from src.serving.metrics import Metrics
-from src.serving.pages import INTERNAL_ERROR, make_pages, unknown_track
+from src.serving.pages import INTERNAL_ERROR, make_pages, refusals, unknown_track
 from src.serving.session_memory import Noted, Played
 from src.serving.state import State
 
@@ -69,7 +68,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer
 
 @runtime_checkable
 class Room(Protocol):
-    """What answers the paths of the listening room, an ASGI application; `src/room` has one."""
+    """What answers the paths of the listening room; `src/room` has one."""
 
     def is_open(self, path: str) -> bool:
         """Whether a path needs no token."""
@@ -83,8 +82,8 @@ class Room(Protocol):
         """End what it has started."""
         ...
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    async def __call__(self, scope: Message, body: bytes, send: Send) -> None:
+        """Answer one request whose body has arrived."""
         ...
 
 
@@ -122,6 +121,8 @@ class ServiceApp:
     ) -> None:
         self.state, self._metrics = state, metrics
         self._upkeep, self._closing = list(upkeep), list(closing)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ending: asyncio.Task[None] | None = None
         self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
         self._token = None if token is None else token.encode()
         self._rate_limit = rate_limit
@@ -158,7 +159,7 @@ class ServiceApp:
         self._metrics.answered(label, status, time.perf_counter() - started)
 
     def _admit(self, scope: Message, path: str) -> None:
-        """Check the token and the rate limit."""
+        """Check the token, the page that a browser sends the request from, and the rate limit."""
         if path in ("/health", "/health/live") or (self._room is not None and self._room.is_open(path)):
             return
         if self._token is not None:
@@ -167,6 +168,12 @@ class ServiceApp:
             if scheme.lower() != b"bearer" or not hmac.compare_digest(secret, self._token):
                 reason = "this service requires a token: send the header 'Authorization: Bearer <token>'"
                 raise Refusal(HTTPStatus.UNAUTHORIZED, reason, [("www-authenticate", "Bearer")])
+        if scope["method"] == "POST":  # nothing else changes anything
+            headers = dict(scope["headers"])
+            if b"origin" in headers and not _is_of_own_page(headers):
+                origin = headers[b"origin"].decode("latin-1")
+                reason = f"only a page of this service may send this, and it came from a page of {origin!r}"
+                raise Refusal(HTTPStatus.FORBIDDEN, reason)
         if self._rate_limit is not None:
             client = scope.get("client") or ("",)
             wait_s = self._rate_limit.take(client[0], time.monotonic())
@@ -281,8 +288,10 @@ class ServiceApp:
             await send(message)
 
         try:
-            answers = self._room if self._room is not None and self._room.answers(scope["path"]) else self._pages
-            await answers(scope, receive, send_and_note)
+            if self._room is not None and self._room.answers(scope["path"]):
+                await self._room(scope, await self._read(scope, receive), send_and_note)
+            else:
+                await self._pages(scope, receive, send_and_note)
         except Exception:
             if not status:
                 raise
@@ -290,21 +299,32 @@ class ServiceApp:
         return status
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
-        tasks: list[asyncio.Task[None]] = []
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                tasks = [asyncio.ensure_future(work()) for work in self._upkeep]
+                self._tasks = [asyncio.ensure_future(work()) for work in self._upkeep]
                 await send({"type": "lifespan.startup.complete"})
             else:
-                for task in tasks:
-                    task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.gather(*tasks, return_exceptions=True)
-                for close in self._closing:
-                    await close()
+                await self.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def close(self) -> None:
+        """End the upkeep, then close the log and what else is open; all calls wait for the first one.
+
+        The server asks for it once all connections are closed. Who cannot wait for that calls it; requests that are
+        still in progress get no line in the log.
+        """
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end())
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for close in self._closing:
+            await close()
 
 
 async def _send(send: Send, status: int, body: bytes, headers: MutableMapping[str, str] | None = None) -> None:
@@ -312,6 +332,16 @@ async def _send(send: Send, status: int, body: bytes, headers: MutableMapping[st
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": int(status), "headers": [_JSON, length, *more]})
     await send({"type": "http.response.body", "body": body})
+
+
+def _is_of_own_page(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser sent a request, which has an `Origin`, from a page of this service.
+
+    A browser sends what a page of any site wants to be sent. Of old browsers, and without TLS, only the host says it.
+    """
+    if (site := headers.get(b"sec-fetch-site")) is not None:
+        return site in (b"same-origin", b"none")
+    return headers[b"origin"].partition(b"://")[2] == headers.get(b"host")
 
 
 def _reason(text: str) -> bytes:
@@ -330,17 +360,8 @@ def _event_paths() -> dict[str, Any]:
     def operation(summary: str, answer: dict[str, str]) -> dict[str, Any]:
         properties = {name: {"type": kind} for name, kind in answer.items()}
         schema = {"type": "object", "properties": properties, "required": list(properties)}
-        reasons = {
-            "400": "the body is not as expected",
-            "404": "the track is not in the catalogue",
-            "408": "the body took too long to arrive",
-            "413": "the body is too large",
-            "503": "the event log cannot be written",
-        }
-        reason = {"type": "object", "properties": {"reason": {"type": "string"}}, "required": ["reason"]}
         responses = {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}}
-        for status, text in reasons.items():
-            responses[status] = {"description": text, "content": {"application/json": {"schema": reason}}}
+        responses |= refusals(400, 401, 403, 404, 408, 413, 429, 500, 503)
         user = {"type": "integer", "minimum": 0, "maximum": 10**_MAX_DIGITS - 1}
         return {
             "summary": summary,

@@ -21,6 +21,9 @@ from src.errors import InputError, check_number
 
 FSYNC = ("always", "interval", "never")
 
+FILE_MODE = 0o640
+"""Of the files that say what a user has played: the owner writes, the group reads. The umask can take away more."""
+
 _PROBE_BYTES = 64 * 1024
 """Free bytes that a full disk must have before lines are written again."""
 
@@ -117,7 +120,8 @@ class EventLogWriter:
                 last_sync = loop.time()
 
     async def close(self) -> None:
-        """Write the remaining lines and call fsync."""
+        """Write the remaining lines and call fsync; later lines are refused."""
+        self.problem = "the service is stopping, and its event log is closed"
         self._flush()
         while self._syncing is not None:
             await asyncio.wait([self._syncing])
@@ -126,7 +130,7 @@ class EventLogWriter:
         os.close(self._descriptor)
 
     def _open(self) -> None:
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
         self._size = os.fstat(self._descriptor).st_size
         torn = self._torn_bytes()
         if torn:  # by a power failure: its request was not answered, or the line cannot be read any more
@@ -188,7 +192,7 @@ class EventLogWriter:
 
     def _rotate(self) -> None:
         fresh = self.path.with_name(".next")  # first: if the disk is full, nothing has changed
-        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
         try:
             self._shift()
             fresh.replace(self.path)
@@ -233,7 +237,7 @@ class EventLogWriter:
     def _has_room(self) -> bool:
         probe = self.path.with_name(".probe")
         try:
-            descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
             try:
                 if os.write(descriptor, bytes(_PROBE_BYTES)) < _PROBE_BYTES:
                     return False

@@ -19,14 +19,45 @@ from src.serving.state import State
 
 INTERNAL_ERROR = "internal error; the service's own log has the details"
 
+_REASONS = {
+    400: "the body is not as expected",
+    401: "the token is missing or wrong",
+    403: "a browser sent it from a page of another site",
+    404: "there is nothing to explain, or the track is not in the catalogue, or the user is not a whole number of at "
+    "most 18 digits",
+    408: "the body took too long to arrive",
+    413: "the body is too large",
+    429: "too many requests of this client",
+    500: "an internal error; the terminal of the service shows the details",
+    503: "the event log cannot be written",
+}
+_OPEN = ("/health", "/health/live")
+"""Paths without token and rate limit."""
+
+
+def refusals(*statuses: int) -> dict[str, Any]:
+    """OpenAPI description of the answers that have a reason.
+
+    Args:
+        statuses: their statuses.
+    """
+    reason = {"type": "object", "properties": {"reason": {"type": "string"}}, "required": ["reason"]}
+    content = {"application/json": {"schema": reason}}
+    return {str(status): {"description": _REASONS[status], "content": content} for status in statuses}
+
 
 class _Pages(FastAPI):
     event_paths: Mapping[str, Any]
 
     def openapi(self) -> dict[str, Any]:
-        """The description by FastAPI, with `/next` and `/last` before the other pages."""
+        """The description by FastAPI, with our refusals, and with `/next` and `/last` before the other pages."""
         if not self.openapi_schema:
             schema = super().openapi()
+            for path, operations in schema["paths"].items():
+                for answers in (operation["responses"] for operation in operations.values()):
+                    has_value = answers.pop("422", None) is not None  # `refuse_value` answers with 404, as Flask does
+                    answers |= refusals(*[404] * has_value, *[401, 429] * (path not in _OPEN), 500)
+            del schema["components"]  # the form of a 422
             schema["paths"] = {**self.event_paths, **schema["paths"]}
         return super().openapi()
 
@@ -120,7 +151,7 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
             raise HTTPException(HTTPStatus.NOT_FOUND, reason)
         return explain(recommender, arm, user, *kept)
 
-    @app.get("/health")
+    @app.get("/health", responses={503: {"description": "Requests are not answered"}})
     async def health() -> Response:
         """Whether requests are answered (200) or not (503), and the problems of this service."""
         is_ready = state.log.problem is None

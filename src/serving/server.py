@@ -43,6 +43,9 @@ _REPORT_S = 60
 _STOP_S = 4
 """Seconds after which a worker that does not stop is killed."""
 
+_GRACE_S = 2
+"""Seconds that a worker that stops waits for requests whose rest has not arrived, before it closes the connections."""
+
 _log = logging.getLogger("segue.serving")
 
 
@@ -205,17 +208,19 @@ async def _answer(service: "src.serving.app.ServiceApp", settings: ServiceSettin
         ),
         log_level=LogLevels.error,
     )
-    is_stopping = False
-
-    def stop() -> None:
-        nonlocal is_stopping
-        is_stopping = True
-        server.stop()
-
+    stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    await server.serve()
-    if not is_stopping:  # the server has logged why it ended
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    serving, stopped = asyncio.ensure_future(server.serve()), asyncio.ensure_future(stopping.wait())
+    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    if stopping.is_set():
+        server.stop()
+        await asyncio.wait([serving], timeout=_GRACE_S)  # the server itself waits for every connection, without end
+    await service.close()
+    if not serving.done():
+        os._exit(0)  # which closes them; the server would log a traceback for each
+    await serving
+    if not stopping.is_set():  # the server has logged why it ended
         sys.exit(1)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from src.errors import InputError, check_number
+from src.serving.log_writer import FILE_MODE
 
 _WAYS = 8
 _ZEROS = bytes(1024 * 1024)
@@ -95,7 +96,7 @@ class MappedSessions:
         self._idle_ms = int(idle_s * 1000)
         self._max_tracks = max_tracks
         self._num_words = _TRACKS + max_tracks + -(-max_tracks // 2)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         size = _HEAD_BYTES + self._num_buckets * _WAYS * self._num_words * _WORD
         head = f"{_LAYOUT}, {self._num_buckets} buckets of {_WAYS}, {max_tracks} tracks\n".encode()
         if os.fstat(self._descriptor).st_size != size or os.pread(self._descriptor, len(head), 0) != head:

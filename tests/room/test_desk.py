@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 
 pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make setup")
 
-from src.room.desk import Desk
+from src.room.desk import Desk, main
 from src.serving.release import Release
 from src.serving.release_store import FolderStore
 from tests.room.conftest import ARTIST_OF, PLAYS, locate
+from tests.room.test_gate import SPOILS
 
 
 def run_folder(release: Release, folder: Path) -> Path:
@@ -107,3 +109,71 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
         assert (await ask(desk, "nothing"))[0] == 404
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_the_desk_does_not_listen_where_others_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, spoil: Any
+) -> None:
+    folder = tmp_path / "segue-room"
+    folder.mkdir(0o700)
+    spoil(folder, monkeypatch)
+    with pytest.raises(SystemExit):
+        main(tmp_path, folder / "desk", 1)
+    (line,) = caplog.messages
+    assert line.startswith(f"{folder} is not a folder of this user alone (mode 700), therefore the room stays closed")
+
+
+WRONG: list[Any] = [
+    None, True, False, 0, 1, -1, 1.0, 0.5, -0.5, 100.0, 2**63, -(2**70), 10**300, 1e308, math.nan, math.inf, -math.inf,
+    "", "C", "100", "\ud800", "\0", "9" * 5000, [], ["C"], [100], [None], [[100]], [100.0], [True], [math.nan],
+    [10**30], {}, {"C": 1}, {"arm": "C"},
+]  # fmt: skip
+"""JSON values that a question may have where another type is meant."""
+WRONG_TEXTS = ["", "C", "-1", "1.5", "nan", "9" * 5000, "٣", "\0", '"', "100" * 9, "C:nan", "C:" + "9" * 400, ":"]
+RIGHT = {"arm": "C", "tracks": [100], "shares": [1], "track": 101, "run": "abc"}
+NEEDED = {"step": ["arm", "tracks", "shares"], "why": ["arm", "tracks", "shares", "track"]}
+
+
+def is_right(name: str, body: Any) -> bool:
+    """Whether a question with this body has an answer; rows that the map does not have are left out."""
+    if name == "tracks":
+        return isinstance(body, list) and all(type(row) is int for row in body)
+    keys = NEEDED.get(name)
+    return bool(keys) and isinstance(body, dict) and all(repr(body.get(key)) == repr(RIGHT[key]) for key in keys)
+
+
+@pytest.mark.parametrize("name", ["tracks", "step", "why", "serve"])
+def test_a_body_with_wrong_values_is_refused(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    desk = Desk(run_folder(release, tmp_path), locate)
+
+    async def work() -> None:
+        for body in WRONG + [RIGHT | {key: value} for key in RIGHT for value in WRONG]:
+            question = {"path": name, "method": "POST", "query": {}, "body": body, "has_token": True}
+            status, _, answer = await desk.answer(question)
+            assert status == 200 if is_right(name, body) else status in (400, 404), body
+            assert status == 200 or json.loads(answer).keys() == {"reason"}
+
+    asyncio.run(work())
+    assert caplog.messages == []
+
+
+def test_a_query_with_wrong_values_is_refused(
+    release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk(run_folder(release, tmp_path), locate)
+
+    async def work() -> None:
+        while (await ask(desk, "search", q="title"))[1]["is_building"]:
+            await asyncio.sleep(0.01)
+        for name in ("compare", "row", "listener", "search", "audio"):
+            for key in ("track", "players", "num", "alpha", "arm", "q"):
+                for text in WRONG_TEXTS:
+                    given = {"track": "100", "players": "C", "arm": "C"} | {key: text}
+                    assert (await ask(desk, name, **given))[0] in (200, 400, 404), given
+
+    asyncio.run(work())
+    assert caplog.messages == []

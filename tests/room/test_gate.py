@@ -3,11 +3,14 @@
 import asyncio
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-from src.room.gate import MAX_BYTES, Gate
+import pytest
+
+from src.room.gate import Gate, socket_of
 from src.room.vendoring import FOLDER, LIBRARIES
 from src.serving.release import Release
 from tests.conftest import ROOT
@@ -83,7 +86,7 @@ def test_with_a_token_the_files_are_open_and_every_question_needs_it(release: Re
 def test_questions_that_cannot_be_asked_are_refused(release: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         assert (await service.ask("POST", "/room/api/step", b"{")).status == 400
-        assert (await service.ask("POST", "/room/api/step", b"1" * (MAX_BYTES + 1))).status == 413
+        assert (await service.ask("POST", "/room/api/step", b"[" * 3000)).status == 400
 
         async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.close()
@@ -127,3 +130,76 @@ def test_the_page_names_no_other_host_and_every_file_that_it_imports_exists() ->
             assert not re.search(r"\beval\(|new Function|innerHTML|\son\w+=\"", text), path
         for name in re.findall(r'(?:from|import\()\s*"(/room/[^"]+)"', text):
             assert (STATIC / name.removeprefix("/room/")).is_file(), name
+
+
+@pytest.mark.parametrize("path", ["/next/1", "/room/api/step", "/room/api/nothing", "/room", "/room/nothing"])
+def test_every_body_has_the_limits_of_next(release: Release, tmp_path: Path, path: str) -> None:
+    async def work(service: Running) -> None:
+        async with asyncio.timeout(10):
+            answer = await service.ask("POST", path, [b"{"], stalls=True)
+        assert (answer.status, answer.json()) == (408, {"reason": "the body took longer than 0.05 s"})
+        assert answer.headers["connection"] == "close"
+        answer = await service.ask("POST", path, [b" " * 60, b" " * 60], stalls=True)
+        assert (answer.status, answer.json()) == (413, {"reason": "a body must not be larger than 100 bytes"})
+
+    drive(release, tmp_path, work, room=gate(tmp_path), body_timeout_s=0.05, max_body_bytes=100)
+
+
+def foreign_owner(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+
+
+def open_to_others(folder: Path, _: pytest.MonkeyPatch) -> None:
+    folder.chmod(0o711)
+
+
+def a_link(folder: Path, _: pytest.MonkeyPatch) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(folder.with_name("elsewhere"))
+
+
+SPOILS = [foreign_owner, open_to_others, a_link]
+"""What makes a folder one in which others may listen."""
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_a_socket_where_others_may_listen_is_not_spoken_to(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any
+) -> None:
+    """Anybody can make a folder of that name in the folder for temporary files, and listen in it."""
+    folder = tmp_path / "segue-room"
+    folder.mkdir(0o700)
+    asked: list[Any] = []
+
+    async def work(service: Running) -> None:
+        async with await fake_desk(folder, asked):
+            assert (await service.ask("GET", "/room/api/state")).status == 200
+            spoil(folder, monkeypatch)
+            answer = await service.ask("GET", "/room/api/state")
+            assert answer.status == 503
+            assert re.fullmatch(
+                r"\S+/segue-room is not a folder of this user alone .*=<another folder>", answer.json()["reason"]
+            )
+
+    drive(release, tmp_path, work, room=gate(folder))
+    assert len(asked) == 1
+
+
+def test_the_path_of_a_socket_is_short_for_every_run_folder() -> None:
+    assert len(str(socket_of(Path("/", "long" * 100)))) < 107
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+def test_a_page_of_another_site_asks_nothing(release: Release, tmp_path: Path, token: str | None) -> None:
+    asked: list[Any] = []
+
+    async def work(service: Running) -> None:
+        given = {"authorization": "Bearer secret", "host": "127.0.0.1:5001"}
+        async with await fake_desk(tmp_path, asked):
+            for origin, status in (("http://127.0.0.1:5001", 200), ("https://other.example", 403)):
+                answer = await service.ask("POST", "/room/api/serve", b"{}", headers=given | {"origin": origin})
+                assert answer.status == status
+
+    drive(release, tmp_path, work, room=gate(tmp_path), token=token)
+    assert len(asked) == 1

@@ -1010,3 +1010,146 @@ def test_an_error_of_the_disk_does_not_stop_looking_for_versions(tmp_path: Path)
             await asyncio.wait([following])
 
     asyncio.run(run())
+
+
+def test_the_files_that_say_what_users_played_can_be_read_by_the_group_alone(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        assert (await service.ask("POST", "/next/1", BODY)).status == 200
+        log = EventLogWriter(tmp_path / "log", fsync="never", fsync_interval_s=1, max_bytes=4096, backups=1)
+        await log.append(b" " * 4000 + b"\n")  # after a rotation
+        await log.close()
+
+    before = os.umask(0)
+    try:
+        drive(ring, tmp_path, work)
+    finally:
+        os.umask(before)
+    files = ("log/data.json", "log/data.json.1", "sessions.bin")
+    assert {name: (tmp_path / name).stat().st_mode & 0o777 for name in files} == dict.fromkeys(files, 0o640)
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+@pytest.mark.parametrize(
+    ("headers", "is_foreign"),
+    [
+        ({}, False),
+        ({"origin": "http://127.0.0.1:5001"}, False),
+        ({"origin": "https://music.example", "host": "music.example"}, False),
+        ({"origin": "http://127.0.0.1:5001", "host": "music.example", "sec-fetch-site": "same-origin"}, False),
+        ({"origin": "https://other.example"}, True),
+        ({"origin": "http://127.0.0.1:8080"}, True),
+        ({"origin": "null"}, True),
+        ({"origin": ""}, True),
+        ({"origin": "http://127.0.0.1:5001", "sec-fetch-site": "cross-site"}, True),
+        ({"origin": "https://a.music.example", "host": "music.example", "sec-fetch-site": "same-site"}, True),
+    ],
+)
+def test_what_changes_something_is_not_taken_from_a_page_of_another_site(
+    ring: Release, tmp_path: Path, headers: dict[str, str], is_foreign: bool, token: str | None
+) -> None:
+    given = {"host": "127.0.0.1:5001"} | headers | ({} if token is None else {"authorization": "Bearer secret"})
+
+    async def work(service: Running) -> None:
+        for path in ("/next/1", "/last/1"):
+            answer = await service.ask("POST", path, BODY, headers=given)
+            assert answer.status == (403 if is_foreign else 200)
+            if is_foreign:
+                line = "only a page of this service may send this, and it came from a page of "
+                assert answer.json() == {"reason": line + repr(headers["origin"])}
+        assert (await service.ask("GET", "/track/100", headers=given)).status == 200
+
+    assert len(drive(ring, tmp_path, work, token=token).lines()) == (0 if is_foreign else 2)
+
+
+async def walk(service: Running, **more: Any) -> dict[str, set[int]]:
+    """Ask every endpoint of the OpenAPI document, with values that fit and that do not; each answer must be described.
+
+    Returns:
+        The statuses of each endpoint.
+    """
+    described = (await service.ask("GET", "/openapi.json", **more)).json()
+    assert "$ref" not in json.dumps(described)
+    found: dict[str, set[int]] = {}
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            for value in ["100", "0", "-1", "abc", "1.5", "", "9" * 30] if "{" in path else [""]:
+                for body in [BODY, b"", b'{"track": 99, "time": 0.5}', b" " * 5000] if method == "post" else [b""]:
+                    answer = await service.ask(method.upper(), re.sub(r"{\w+}", value, path), body, **more)
+                    found.setdefault(path, set()).add(answer.status)
+                    about = operation["responses"].get(str(answer.status))
+                    assert about is not None, (method, path, answer)
+                    if answer.status >= 400 and path != "/health":
+                        assert about["content"]["application/json"]["schema"]["required"] == list(answer.json())
+    return found
+
+
+PAGES = {"/", "/experiments", "/metrics"}
+OF_TRACKS = {"/track/{track}", "/recommendations/{track}"}
+EVENTS = {"/next/{user}", "/last/{user}"}
+HEALTH = {"/health", "/health/live"}
+
+
+def test_every_answer_is_one_that_openapi_describes(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        found = await walk(service)
+        assert all(found[path] == {200} for path in PAGES | HEALTH)
+        assert all(found[path] == {200, 404} for path in OF_TRACKS)
+        assert all(found[path] == {200, 400, 404, 413} for path in EVENTS)
+        assert found["/explain/{user}"] == {404}
+        assert (await walk(service, stalls=True))["/next/{user}"] >= {408, 413}
+        assert (await walk(service, headers={"origin": "https://other.example"}))["/next/{user}"] == {403}
+        service.service.state.log.problem = "the disk is full"
+        found = await walk(service)
+        assert (found["/next/{user}"], found["/health"]) == ({400, 404, 413, 503}, {503})
+
+    drive(ring, tmp_path, work, body_timeout_s=0.01)
+
+
+def test_every_refusal_of_a_client_is_one_that_openapi_describes(
+    ring: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(service: Running) -> None:
+        found = await walk(service)
+        assert all(found[path] == {429} for path in found.keys() - HEALTH)
+        monkeypatch.setattr(service.service, "_rate_limit", None)
+        admitted, document = service.ask, await service.ask("GET", "/openapi.json")
+
+        async def ask_without_token(method: str, path: str, body: Any = b"", **more: Any) -> Answer:
+            return document if path == "/openapi.json" else await admitted(method, path, body, **more)
+
+        monkeypatch.setattr(service.service, "_token", b"secret")
+        monkeypatch.setattr(service, "ask", ask_without_token)
+        found = await walk(service)
+        assert all(found[path] == {401} for path in found.keys() - HEALTH)
+
+    drive(ring, tmp_path, work, rate_limit=RateLimit(per_second=0.01, burst=1))
+
+
+def test_a_log_is_closed_and_synced_while_a_body_is_unfinished(
+    ring: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def sync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    async def work(service: Running) -> None:
+        rest: asyncio.Queue[Message] = asyncio.Queue()
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        assert (await service.ask("POST", "/next/1", BODY)).status == 200
+        scope = {"type": "http", "method": "POST", "path": "/next/2", "headers": [], "client": ("127.0.0.1", 1)}
+        unfinished = asyncio.create_task(service.service(scope, rest.get, send))
+        await rest.put({"type": "http.request", "body": BODY[:5], "more_body": True})
+        monkeypatch.setattr(os, "fsync", sync)
+        await asyncio.gather(service.service.close(), service.service.close())
+        assert (synced, service.closed) == (["data.json"], ["last"])
+        await rest.put({"type": "http.request", "body": BODY[5:], "more_body": False})
+        await asyncio.wait_for(unfinished, 5)
+        assert sent[0]["status"] == 503
+        assert sent[1]["body"] == b'{"reason": "the service is stopping, and its event log is closed"}'
+
+    assert len(drive(ring, tmp_path, work).lines()) == 1

@@ -339,7 +339,7 @@ function Drawn({ kind, data, room, given, colours }) {
   };
   const show = async (points) => {
     const popular = values[0];
-    const kept = [...points].sort((a, b) => popular[b] - popular[a]).slice(0, 5000).map((point) => rows[point]);
+    const kept = [...points].sort((a, b) => popular[b] - popular[a]).slice(0, 200).map((point) => rows[point]);
     try {
       const { found } = await ask("tracks", { method: "POST", body: kept });
       setList({ num: points.length, found, error: null });
