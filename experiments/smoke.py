@@ -58,7 +58,9 @@ def run_all(scripts: Sequence[str], folder: Path) -> list[str]:
     while todo or running:
         while todo and len(running) < AT_ONCE:
             script = todo.pop(0)
-            process = multiprocessing.get_context("fork").Process(target=_smoke, args=(script, output_of(script, folder)))
+            process = multiprocessing.get_context("fork").Process(
+                target=_smoke, args=(script, output_of(script, folder))
+            )
             process.start()
             running[process.sentinel] = process, script, time.monotonic()
         for sentinel in wait([*running]):

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,8 +30,8 @@ from src.terminal.messages import show_error
 Size = TypeVar("Size")
 SMALL_WORLD = ("world=small", "world.num_tracks=800", "world.num_listeners=300")
 SMALLEST = (
-    "trainer.max_epochs=1", "+trainer.limit_train_batches=4", "callbacks.ranking.max_val_queries=50",
-    "callbacks.ranking.max_test_queries=50", *SMALL_WORLD,
+    "trainer.max_epochs=1", "callbacks.ranking.max_val_queries=50", "callbacks.ranking.max_test_queries=50",
+    *SMALL_WORLD,
 )  # fmt: skip
 """Words of a world, and of a training, in a smoke."""
 
@@ -39,7 +39,9 @@ SMALLEST = (
 def _common() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--smoke", action="store_true", help="the smallest sizes; writes below outputs/smoke")
-    parser.add_argument("--dirty", action="store_true", help="write results of files that are not committed, and say so")
+    parser.add_argument(
+        "--dirty", action="store_true", help="write results of files that are not committed, and say so"
+    )
     parser.add_argument("--out", type=Path, help="folder of the results instead of that of the study")
     return parser
 
@@ -172,7 +174,9 @@ class Study:
 
     def write_table(self, name: str, lines: Sequence[str]) -> None:
         """Write Markdown. With `--dirty` its last line says which files were not committed."""
-        note = ["", f"Written with `--dirty`: {_listed(self._changed)} differed from the commit."] if self._changed else []
+        note = (
+            ["", f"Written with `--dirty`: {_listed(self._changed)} differed from the commit."] if self._changed else []
+        )
         text = "\n".join([*"\n".join(lines).rstrip().splitlines(), *note]) + "\n"
         write_whole(self.folder / name, lambda partial: partial.write_text(text, encoding="utf-8"))
         self._written.append(self.folder / name)
@@ -223,7 +227,7 @@ def warm_up() -> None:
     """Import what most scripts and verbs need: the processes of a smoke are forks, and do not import it again."""
     import duckdb  # noqa: F401
     import matplotlib as mpl
-    import pandas  # noqa: F401, ICN001
+    import pandas  # noqa: F401
     import pytorch_lightning  # noqa: F401
     import scipy.stats  # noqa: F401
     import torch
@@ -233,9 +237,9 @@ def warm_up() -> None:
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
 
 
-def train(*words: str, threads: int | None = 1, each: Callable[[int], None] | None = None) -> str:
+def train(*words: str, cwd: Path = ROOT, threads: int | None = 1, each: Callable[[int], None] | None = None) -> str:
     """`python train.py` with some words; in a smoke one short epoch."""
-    return run_python(["train.py", *words, *sized((), SMALLEST)], threads=threads, each=each)
+    return run_python(["train.py", *words, *sized((), SMALLEST)], cwd=cwd, threads=threads, each=each)
 
 
 def run_python(

@@ -202,7 +202,10 @@ def run_missing() -> None:
                     totals[what] += 1
                 append_rows(
                     PIECES,
-                    [dict(zip(COLUMNS, (piece, what, counts[what], total), strict=True)) for what, total in totals.items()],
+                    [
+                        dict(zip(COLUMNS, (piece, what, counts[what], total), strict=True))
+                        for what, total in totals.items()
+                    ],
                 )
             advance(1)
 

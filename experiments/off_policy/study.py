@@ -283,7 +283,12 @@ def report() -> None:
     mixed, served = read(RESULTS, true), read(SERVED, true)
     lines = ["# Results", "", f"Written by `{STUDY.command}`.", ""]
     lines += ["## Logs of mixed traffic", "", *overview(mixed), ""]
-    lines += [f"Each candidate, from logs of {SHOWN:,} sessions:", "", *of_candidates(mixed[mixed.sessions == SHOWN]), ""]
+    lines += [
+        f"Each candidate, from logs of {SHOWN:,} sessions:",
+        "",
+        *of_candidates(mixed[mixed.sessions == SHOWN]),
+        "",
+    ]
     if FAIR.exists():
         other = read(FAIR, read_truth(FAIR_TRUTH))
         lines += [f"## Logs of mixed traffic in another world (world.seed={FAIR_SEED})", "", *overview(other), ""]
