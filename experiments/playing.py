@@ -4,14 +4,9 @@ A study has many *pieces*; each is trained and played once, and its lines are ap
 continues with the pieces that the file does not have.
 """
 
-import argparse
-import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,7 +18,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from src.runs.provenance import ROOT, git_state
+from experiments import studying
+from experiments.studying import SMALL_WORLD, Study, append_rows, read_rows, sized
+from src.runs.provenance import ROOT
 from src.simulation.listening import Heard, ListeningTest
 from src.simulation.policies import Lists
 from src.simulation.world import World
@@ -43,7 +40,7 @@ PICKS: Mapping[str, tuple[str, int]] = {
     "ranked, gap 3": ("ranked", 3),
 }
 """How a track is chosen from a list: the rule, and `artist_gap`."""
-SESSIONS = 100_000
+SESSIONS = sized(100_000, 400)
 """Sessions of a listening test, half of them of listeners kept for validation."""
 VALIDATION = ("val/loss", "val/mse", "val/ndcg_at_10")
 """What a training says about itself from the logs alone; baselines have no loss."""
@@ -89,7 +86,7 @@ COLUMNS = (
 
 def world_words(seed: int) -> tuple[str, ...]:
     """The words of a world of published size."""
-    return "world=published", f"world.seed={seed}"
+    return *sized(("world=published",), SMALL_WORLD), f"world.seed={seed}"
 
 
 @cache
@@ -119,12 +116,8 @@ def train(words: Sequence[str], folder: Path) -> float:
     if (folder / "metrics.json").exists():
         return float("nan")
     shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "train.py", *QUICK, *words, f"hydra.run.dir={folder}"]
     started = time.perf_counter()
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    studying.train(*QUICK, *words, f"hydra.run.dir={folder}")
     return time.perf_counter() - started
 
 
@@ -136,26 +129,34 @@ def play(piece: Piece, folder: Path, pick: str) -> Heard:
     return the_test(piece.world).play(lists.choose, piece.listeners)
 
 
-def run_piece(piece: Piece, runs: Path) -> list[dict[str, Any]]:
+def folder_of(study: Study, piece: Piece) -> Path:
+    """The run folder of a piece."""
+    return study.work / re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(piece.key))
+
+
+def run_piece(study: Study, piece: Piece) -> list[dict[str, Any]]:
     """Train and play one piece; its run folder is deleted when it has been played.
 
     Returns:
         A line for each picking.
     """
-    folder = runs / re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(piece.key))
+    folder = folder_of(study, piece)
     data = ("datamodule=simulated", f"datamodule.prepare.sessions={piece.sessions}", *world_words(piece.world))
     seconds = train((*data, *piece.words, f"seed={piece.seed}"), folder)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     validation = [f"{metrics[name]:.6g}" if name in metrics else "" for name in VALIDATION]
-    lines = [line_of(piece, pick, play(piece, folder, pick), validation, seconds) for pick in piece.picks]
+    lines = [line_of(study, piece, pick, play(piece, folder, pick), validation, seconds) for pick in piece.picks]
     shutil.rmtree(folder)
     return lines
 
 
-def line_of(piece: Piece, pick: str, heard: Heard, validation: Sequence[str], train_s: float) -> dict[str, Any]:
+def line_of(
+    study: Study, piece: Piece, pick: str, heard: Heard, validation: Sequence[str], train_s: float
+) -> dict[str, Any]:
     """The line of what was heard under a picking.
 
     Args:
+        study: that plays it.
         piece: what was played.
         pick: name of the picking.
         heard: by the listeners.
@@ -166,91 +167,75 @@ def line_of(piece: Piece, pick: str, heard: Heard, validation: Sequence[str], tr
     shares = heard.coverage, heard.share_of_hits, heard.share_of_same_artist
     numbers = (interval.mean, interval.lower, interval.upper, *shares)
     values = [*piece.key, pick, *(f"{number:.6g}" for number in numbers), heard.fallbacks, *validation]
-    return dict(zip(COLUMNS, [*values, f"{train_s:.0f}", git_state()["git_commit"][:9]], strict=True))
+    return dict(zip(COLUMNS, [*values, f"{train_s:.0f}", study.commit()], strict=True))
 
 
-def known(path: Path) -> list[dict[str, str]]:
-    """The lines that a CSV file has."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-RunPiece = Callable[[Piece, Path], list[dict[str, Any]]]
-"""Trains and plays a piece below a folder; a line for each thing that was played, which begins with the key."""
+RunPiece = Callable[[Study, Piece], list[dict[str, Any]]]
+"""Trains and plays a piece of a study; a line for each thing that was played, which begins with the key."""
 
 
 def run_missing(
-    pieces: Iterable[Piece], *, path: Path, runs: Path, workers: int, minutes: float, run: RunPiece = run_piece
+    study: Study, pieces: Iterable[Piece], *, path: Path, workers: int, minutes: float, run: RunPiece
 ) -> bool:
     """Run the pieces that a CSV file does not have, in the given order.
 
     Args:
+        study: that the pieces are of.
         pieces: of the study.
         path: the CSV file, to which the lines of each piece are appended; they begin with its key.
-        runs: parent of the run folders.
         workers: number of processes.
         minutes: no piece is started after this time.
-        run: runs a piece with a parent of run folders, and returns its lines.
+        run: runs a piece, and returns its lines.
 
     Returns:
         Whether the file now has all pieces.
     """
-    done = {tuple(line[name] for name in COLUMNS[:5]) for line in known(path)}
-    todo = [piece for piece in pieces if piece.key not in done]
+    todo = [piece for piece in pieces if piece.key not in _keys(path)]
     end = time.monotonic() + 60 * minutes
     with ProcessPoolExecutor(workers) as pool, progress(path.parent.name, len(todo)) as advance:
-        futures = {pool.submit(_before, end, run, piece, runs): piece for piece in todo}
+        futures = {pool.submit(_before, end, run, study, piece): piece for piece in todo}
         for future in as_completed(futures):
             if lines := future.result():
-                _append(path, lines)
+                append_rows(path, lines)
                 advance(1)
-    return {piece.key for piece in todo} <= {tuple(line[name] for name in COLUMNS[:5]) for line in known(path)}
+    return {piece.key for piece in todo} <= _keys(path)
+
+
+def _keys(path: Path) -> set[tuple[str, ...]]:
+    return {tuple(line[name] for name in COLUMNS[:5]) for line in read_rows(path)}
 
 
 def main_of(
-    doc: str | None,
+    study: Study,
     *,
     parts: Mapping[str, Callable[[], Iterable[Piece]]],
     path: Path,
     report: Callable[[], None],
-    run: Callable[[Piece, Path], list[dict[str, Any]]] = run_piece,
+    run: RunPiece = run_piece,
 ) -> None:
     """The command line of a study: run what is missing, then report.
 
     Args:
-        doc: what `--help` says.
-        parts: the pieces of each part, in this order; later ones may depend on lines of earlier ones.
+        study: its script.
+        parts: the pieces of each part, in this order; a later one begins when the earlier ones are complete, because
+            it may depend on their lines.
         path: the CSV file.
-        report: writes the tables and pictures beside it.
+        report: writes the tables and pictures.
         run: runs a piece; see `run_missing`.
     """
-    folder = path.parent
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study.parser()
     parser.add_argument("--only", choices=[*parts, "report"])
-    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / folder.name, help="folder of the runs")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=sized(2, 1))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
-    given = parser.parse_args()
+    given = study.parse(parser)
     for name, pieces in parts.items():
-        if given.only in (None, name):
-            run_missing(
-                pieces(), path=path, runs=given.runs.absolute(), workers=given.workers, minutes=given.minutes, run=run
-            )
-    if known(path):
+        if given.only not in (None, name):
+            continue
+        if not run_missing(study, pieces(), path=path, workers=given.workers, minutes=given.minutes, run=run):
+            break
+    if path.exists():
         report()
-        print(f"results      {path.with_suffix('.md')}")
 
 
-def _before(end: float, run: Callable[..., list[dict[str, Any]]], *given: Any) -> list[dict[str, Any]]:
-    return run(*given) if time.monotonic() < end else []
-
-
-def _append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows(lines)
+def _before(end: float, run: RunPiece, study: Study, piece: Piece) -> list[dict[str, Any]]:
+    return run(study, piece) if time.monotonic() < end else []

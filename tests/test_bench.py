@@ -80,7 +80,7 @@ def test_rows_become_a_table_and_a_picture(tmp_path: Path) -> None:
     rows = rows_of(stage(target_rival=9), timings([20.0], [7.0], [40.0]))
     assert "| sleeping | rival | 20 | naps | 2.86 | 2.86–2.86 | 9 | 100 | 100 | **missed** |" in table(rows)
     assert "| sleeping | limit | 0.5 | 0.5–0.5 | 0.5 |" in table(rows)
-    draw(rows, tmp_path / "rows.png")
+    draw(rows).savefig(tmp_path / "rows.png")
     assert (tmp_path / "rows.png").stat().st_size > 10_000
 
 

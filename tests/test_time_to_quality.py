@@ -36,7 +36,7 @@ def test_rows_become_a_table_and_a_picture(tmp_path: Path) -> None:
     text = table(rows_of(CURVES))
     assert "| yes | ALS | 6 | 0.0400 | 3 | 2 | 1.5 | 6 | 2 | 3 |" in text
     assert "| yes | rules | 0.1 | 0.2000 | 0.1 | not reached |  | 0.1 | not reached |  |" in text
-    draw(CURVES, tmp_path / "curves.png")
+    draw(CURVES).savefig(tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 

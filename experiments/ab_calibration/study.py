@@ -9,9 +9,6 @@ a stopped study goes on where it was. Cost: a quarter of an hour on one idle cor
 standard errors of what is promised; the sheet, repeated looks, sessions as units and tests without the gate are not.
 """
 
-import argparse
-import csv
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -24,12 +21,12 @@ import pandas as pd
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.studying import Study, append_rows, read_rows, run_python, sized
 from src.abtest.analysis import analyse
 from src.abtest.log import read_users
 from src.abtest.settings import AnalysisSettings
 from src.abtest.users import Sessions, Users, sums_of_users
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
+from src.runs.atomic import write_whole
 from src.statistics.change import change_of_effect
 from src.statistics.design import minimal_detectable_effect, sample_ratio
 from src.statistics.holm import holm
@@ -37,15 +34,16 @@ from src.statistics.intervals import GroupSummary, always_valid, non_inferiority
 from src.terminal.markdown import table
 from src.terminal.progress import progress
 
-HERE = Path(__file__).parent
-PIECES, POPULATION = HERE / "pieces.csv", ROOT / "outputs" / "ab_calibration"
-ALPHA, USERS = 0.05, 500
+STUDY = Study(__file__, __doc__)
+PIECES = STUDY.folder / "pieces.csv"
+ALPHA, USERS = 0.05, sized(500, 100)
 """False alarms that are accepted, and users of an arm."""
 
 TRUTHS = (0, 20, 60, 130)
 """True effects in percent."""
 
-NUM_PIECES, NUM_EXPERIMENTS, NUM_BOOTSTRAPS = 40, 250, 75
+COLUMNS = ("piece", "what", "count", "experiments")
+NUM_PIECES, NUM_EXPERIMENTS, NUM_BOOTSTRAPS = sized((40, 250, 75), (1, 6, 1))
 """Pieces of each true effect and of the checks; experiments of a piece, and those of them with a bootstrap."""
 
 METHODS = {
@@ -76,18 +74,18 @@ class Population:
 
 def population() -> Population:
     """Simulated once; 20,000 sessions on each day."""
-    for day, words in {"before": [], "test": [f"after={POPULATION / 'before'}"]}.items():
-        if not (POPULATION / day / "simulation.json").exists():
-            command = [sys.executable, "simulate.py", "arms={C: popular}", f"hydra.run.dir={POPULATION / day}", *words]
-            subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    folder, small = STUDY.work, sized((), ("sessions=4000",))
+    for day, words in {"before": small, "test": (*small, f"after={folder / 'before'}")}.items():
+        if not (folder / day / "simulation.json").exists():
+            run_python(["simulate.py", "arms={C: popular}", f"hydra.run.dir={folder / day}", *words])
     reading: dict[str, Any] = {
         "experiment": None, "any_arms": True, "max_rejected": 0, "interleaved": "separate", "session_gap_minutes": 30,
         "unfinished": "drop",
     }  # fmt: skip
-    pre, both_days = (read_users(POPULATION / day, **reading) for day in ("before", "test"))
+    pre, both_days = (read_users(folder / day, **reading) for day in ("before", "test"))
     now = both_days.of(both_days.each.where(both_days.each.started_ms > pre.last_ms))
     both, in_pre, in_now = np.intersect1d(pre.user_ids, now.user_ids, return_indices=True)
-    assert len(both) > 1500
+    assert len(both) > sized(1500, 500)
     before = pre.time[in_pre] / pre.sessions[in_pre]
     return Population(now.sessions[in_now], now.tracks[in_now], now.time[in_now], before)
 
@@ -189,7 +187,7 @@ def checks_piece(people: Population, rng: np.random.Generator) -> Iterator[tuple
 
 def run_missing() -> None:
     """Run the pieces that pieces.csv does not have."""
-    done = set(pd.read_csv(PIECES).piece) if PIECES.exists() else set()
+    done = {row["piece"] for row in read_rows(PIECES)}
     pieces = [f"{kind} {number}" for number in range(NUM_PIECES) for kind in (*map(str, TRUTHS), "checks")]
     people = population()
     with progress("pieces", len(pieces)) as advance:
@@ -202,15 +200,14 @@ def run_missing() -> None:
                 for what, happened in found:
                     counts[what] += int(happened)
                     totals[what] += 1
-                append([[piece, what, counts[what], total] for what, total in totals.items()])
+                append_rows(
+                    PIECES,
+                    [
+                        dict(zip(COLUMNS, (piece, what, counts[what], total), strict=True))
+                        for what, total in totals.items()
+                    ],
+                )
             advance(1)
-
-
-def append(rows: list[list[Any]]) -> None:
-    is_new = not PIECES.exists()
-    with PIECES.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerows([["piece", "what", "count", "experiments"]] * is_new + rows)
 
 
 def promised(what: str) -> float:
@@ -229,11 +226,10 @@ def report() -> None:
         kept = "yes" if abs(rate - expected) < 4 * error else "no, less" if rate < expected else "no, more"
         rows.append([str(what), f"{num:,}", f"{expected:g}", f"{rate:.4f}", f"{error:.4f}", kept])
     head = ["what", "experiments", "promised", "measured", "standard error", "kept"]
-    text = "\n".join(table(head, rows, "lrrrrl")) + "\n"
-    write_whole(HERE / "results.md", lambda partial: partial.write_text(text, encoding="utf-8"))
+    STUDY.write_table("results.md", table(head, rows, "lrrrrl"))
     frame = pd.DataFrame(rows, columns=head)
-    write_whole(HERE / "results.csv", lambda partial: frame.to_csv(partial, index=False))
-    write_record(provenance(), HERE / "provenance.json")
+    write_whole(STUDY.folder / "results.csv", lambda partial: frame.to_csv(partial, index=False))
+    STUDY.write_provenance()
     draw(rows)
 
 
@@ -256,17 +252,16 @@ def draw(rows: list[list[str]]) -> None:
     )
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.grid(axis="x", alpha=0.3)
-    write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+    STUDY.write_figure("results.png", figure)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = STUDY.parser()
     parser.add_argument("--only", choices=["report"], help="one step alone")
-    if parser.parse_args().only is None:
+    if STUDY.parse(parser).only is None:
         run_missing()
     report()
-    print((HERE / "results.md").read_text(encoding="utf-8"), end="")
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from experiments.studying import SMALL_WORLD, Study, sized
 from src.additions.run import add_tracks
 from src.callbacks.export import session_vectors
 from src.catalog import Catalog, Listens, Vocabulary
@@ -29,13 +30,14 @@ from src.runs.folder import as_dict
 from src.runs.provenance import ROOT
 from src.session_vectors import FILE
 
-NUM_NEW, NUM_NEW_ARTISTS, LENGTH = 1_000, 100, 50
+STUDY = Study(__file__, __doc__)
+NUM_NEW, NUM_NEW_ARTISTS, LENGTH = *sized((1_000, 100), (50, 5)), 50
 
 
 def finished_run(folder: Path) -> Catalog:
     """Write the files of a run of the world of published size, and return its catalogue."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config: Any = compose("train", ["world=published", "model=convex", f"run_dir={folder}"])
+        config: Any = compose("train", [*sized(("world=published",), SMALL_WORLD), "model=convex", f"run_dir={folder}"])
     catalog: Catalog = instantiate(config.world, _convert_="all").catalog
     ones, nothing = np.ones(len(catalog), np.int64), np.empty(0, np.int64)
     vocabulary = Vocabulary(
@@ -74,6 +76,7 @@ def with_new(catalog: Catalog) -> Catalog:
 
 def main() -> None:
     """Make a run, add tracks, and print how long that takes."""
+    STUDY.parse()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         run, catalogue = Path(folder) / "run", Path(folder) / "tracks.json"
@@ -88,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

@@ -7,10 +7,6 @@ Every training is a *piece*: one line of `pieces.csv`. A stopped study continues
 and several processes can share the file.
 """
 
-import argparse
-import csv
-import io
-import os
 import subprocess
 import sys
 import tempfile
@@ -31,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.attributes import tables
 from experiments.rivals.environments import python_of
+from experiments.studying import SkippedError, Study, append_rows, available, sized, skip
 from src.attributes import Values
 from src.datamodules.pair_datamodule import PairDataModule
 from src.evaluation.ranking import NEWNESS, by_newness
@@ -38,16 +35,16 @@ from src.histories import Histories
 from src.models.contracts import OnBlock, PairBatch
 from src.models.retrieval.exact import mean_ranks
 from src.runs.atomic import write_whole
-from src.runs.provenance import ROOT, git_state
+from src.runs.provenance import ROOT
 from src.terminal.quiet import silence_libraries
 
-HERE = Path(__file__).parent
-RANKS = ROOT / "outputs" / "attributes"
+STUDY = Study(__file__, __doc__)
+PIECES, RANKS = STUDY.folder / "pieces.csv", STUDY.work
 DATA = ("datamodule=yes", "datamodule.cold_share=0.1", "context=last")
-HIDDEN = (0, 1, 2)
+HIDDEN = sized((0, 1, 2), (0,))
 """Values of `datamodule.cold_seed`, each of which hides other songs."""
 HEAD = ("model=convex", "model.dim=64")
-EPOCHS = 8
+EPOCHS, PAIRS = sized((8, None), (1, 2_000))
 PARTS = "model.parts=[track,artist,tags]"
 INSTEAD = (PARTS, "model.prior=instead")
 WARMER, WIDER = "loss.temperature=0.2", "model.dim=128"
@@ -96,6 +93,8 @@ RIVALS: Mapping[str, tuple[str, ...]] = {
 }
 """Words of `train.py` of what knows more of a new track than its plays; LightFM has a Python of its own."""
 ROWS = [*SETUPS, *RIVALS]
+PARTS, SHOWN = sized(((), ROWS), (("val", "test"), [tables.BASE, "tags, prior", "popularity of the artist"]))
+"""Parts of a smoke, and the set-ups that are trained without `--only`."""
 OF_QUERIES = tuple(f"{group}_{metric}" for group in NEWNESS for metric in tables.METRICS)
 COLUMNS = ("part", "setup", "hidden", "seed", *OF_QUERIES, "shares", "train_s", "commit")
 
@@ -171,7 +170,7 @@ def train(data: PairDataModule, setup: str, seed: int) -> tuple[Ranks, str]:
     columns = [torch.from_numpy(column) for column in (pairs.previous, pairs.following, pairs.played_ratio)]
     ranker.train()
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(pairs)).split(size):
+        for rows in torch.randperm(len(pairs))[:PAIRS].split(size):
             previous, following, share = (column[rows] for column in columns)
             batch = PairBatch.without_history(previous, following, share, torch.zeros_like(rows))
             optimizer.zero_grad()
@@ -205,7 +204,7 @@ def fit_lightfm(data: PairDataModule, seed: int) -> ByVectors:
             width=num + catalog.num_artists + len(tags.names),
             seed=seed,
         )
-        script = str(HERE / "lightfm_model.py")
+        script = str(STUDY.home / "lightfm_model.py")
         subprocess.run([python_of("lightfm"), script, str(given), str(found)], check=True)
         with np.load(found) as file:
             return ByVectors(file["queries"], file["items"])
@@ -237,7 +236,8 @@ def run(part: str, setup: str, hidden: int, seed: int) -> None:
         path = RANKS / f"{tables.name_of(setup)}_{hidden}_{seed}.npz"
         write_whole(path, lambda partial: _save(partial, values))
     means = [f"{np.nanmean(values[name]):.6g}" for name in OF_QUERIES]
-    append([part, setup, str(hidden), str(seed), *means, shares, f"{seconds:.0f}", git_state()["git_commit"][:9]])
+    values_of = [part, setup, str(hidden), str(seed), *means, shares, f"{seconds:.0f}", STUDY.commit()]
+    append_rows(PIECES, [dict(zip(COLUMNS, values_of, strict=True))])
 
 
 def _save(path: Path, values: Mapping[str, np.ndarray]) -> None:
@@ -245,39 +245,29 @@ def _save(path: Path, values: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(file, allow_pickle=False, **{name: np.float32(column) for name, column in values.items()})
 
 
-def append(values: list[str]) -> None:
-    """Append a line in one write, therefore several processes can share the file."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if not tables.PIECES.exists():
-        writer.writerow(COLUMNS)
-    writer.writerow(values)
-    descriptor = os.open(tables.PIECES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(descriptor, text.getvalue().encode())
-    finally:
-        os.close(descriptor)
-
-
 def main() -> None:
     """Run the missing pieces and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = STUDY.parser()
     parser.add_argument("--part", choices=("val", "test"), default="val", help="val chooses, test is read once")
-    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="SETUP", default=ROWS)
-    parser.add_argument("--hidden", type=int, nargs="+", default=HIDDEN, help="datamodule.cold_seed; default: 0 1 2")
+    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="SETUP", default=SHOWN)
+    parser.add_argument("--hidden", type=int, nargs="+", default=HIDDEN, help="datamodule.cold_seed; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="default: 1")
     parser.add_argument("--tables", action="store_true", help="only write the tables of the pieces that are there")
-    options = parser.parse_args()
+    options = STUDY.parse(parser)
     warnings.filterwarnings("ignore")
     silence_libraries()
-    pieces = list(product(options.hidden, options.seeds, options.only))
-    for hidden, seed, setup in [] if options.tables else pieces:
-        key = options.part, setup, str(hidden), str(seed)
-        if key not in tables.known():
-            run(options.part, setup, hidden, seed)
-            print(*key, tables.known()[key], flush=True)
-    tables.write(HERE, RANKS, list(RIVALS))
+    if not options.tables and not available("yes"):
+        raise SkippedError("attributes: it has no other data")
+    if LIGHTFM not in options.only:
+        skip(f"{LIGHTFM}: it has a Python of its own, which takes minutes to install")
+    pieces = list(product(PARTS or (options.part,), options.hidden, options.seeds, options.only))
+    for part, hidden, seed, setup in [] if options.tables else pieces:
+        key = part, setup, str(hidden), str(seed)
+        if key not in tables.known(PIECES):
+            run(part, setup, hidden, seed)
+            print(*key, tables.known(PIECES)[key], flush=True)
+    tables.write(STUDY, PIECES, RANKS, list(RIVALS))
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

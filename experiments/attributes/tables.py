@@ -1,21 +1,22 @@
 """The tables and the picture of `study.py`, from its pieces."""
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experiments.studying import Study, read_rows
 from src.plots.axes import tidy
 from src.plots.palette import OTHERS
 from src.plots.palette import SETUPS as COLOURS
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import provenance
 from src.statistics.holm import holm
 from src.statistics.paired import PairedDifference, QueryScores, paired_difference
 
-PIECES = Path(__file__).parent / "pieces.csv"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 KEY = ("part", "setup", "hidden", "seed")
 METRICS = ("recall_at_10", "recall_at_100", "ndcg_at_10", "ndcg_at_100")
 SHOWN = (
@@ -41,12 +42,9 @@ DRAWN = (
 LEVEL = 0.95
 
 
-def known() -> dict[tuple[str, ...], dict[str, str]]:
+def known(pieces: Path) -> dict[tuple[str, ...], dict[str, str]]:
     """The lines of the file by part, set-up, hidden songs and seed."""
-    if not PIECES.exists():
-        return {}
-    with PIECES.open(encoding="utf-8", newline="") as file:
-        return {tuple(line[name] for name in KEY): line for line in csv.DictReader(file)}
+    return {tuple(line[name] for name in KEY): line for line in read_rows(pieces)}
 
 
 def name_of(setup: str) -> str:
@@ -54,16 +52,17 @@ def name_of(setup: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", setup)
 
 
-def write(folder: Path, ranks: Path, rivals: Sequence[str]) -> None:
+def write(study: Study, pieces: Path, ranks: Path, rivals: Sequence[str]) -> None:
     """Write `results.md`, `results.png` and `provenance.json`.
 
     Args:
-        folder: of the files.
+        study: whose files they are.
+        pieces: the file with a line for each training.
         ranks: folder with the values of the test queries.
         rivals: names of the lines that are no set-ups of a head.
     """
     names = [name for pair in SHOWN for name in pair]
-    parts = {part: _means(part, names) for part in ("val", "test")}
+    parts = {part: _means(known(pieces), part, names) for part in ("val", "test")}
     lines = []
     for part, title in (("val", "Validation, which chooses"), ("test", "Test, read once")):
         if parts[part]:
@@ -73,16 +72,18 @@ def write(folder: Path, ranks: Path, rivals: Sequence[str]) -> None:
     for title, others, of_metrics in ((BASE, [BASE], names), ("rivals", rivals, TARGETS)):
         if differences := _differences(ranks, tested, others, of_metrics):
             lines += [f"## Test: difference to {title}", "", *_table(head, differences), ""]
-    write_whole(folder / "results.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
-    write_record(provenance(), folder / "provenance.json")
+    study.write_table("results.md", lines)
+    study.write_provenance()
     if parts["val"]:
-        write_whole(folder / "results.png", lambda path: _draw(parts["val"], rivals, path))
+        study.write_figure("results.png", _draw(parts["val"], rivals))
 
 
-def _means(part: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _means(
+    lines: Mapping[tuple[str, ...], Mapping[str, str]], part: str, names: Sequence[str]
+) -> dict[str, np.ndarray]:
     """Metrics of each choice of hidden songs and each seed, by set-up."""
     found: dict[str, list[list[float]]] = {}
-    for (of_part, setup, *_), line in known().items():
+    for (of_part, setup, *_), line in lines.items():
         if of_part == part:
             found.setdefault(setup, []).append([float(line[name]) for name in names])
     return {setup: np.array(rows) for setup, rows in found.items()}
@@ -124,15 +125,13 @@ def _scores(ranks: Path, setup: str, name: str) -> QueryScores | None:
     return None if sessions is None else QueryScores.of(np.array(values), sessions)
 
 
-def _draw(means: Mapping[str, np.ndarray], rivals: Sequence[str], path: Path) -> None:
+def _draw(means: Mapping[str, np.ndarray], rivals: Sequence[str]) -> "Figure":
     """What each set-up gains for new tracks, over what it costs for known ones; rivals in grey."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     names = [name for pair in SHOWN for name in pair]
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), constrained_layout=True)
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    axes = figure.subplots(1, 3)
     warm = names.index("warm_recall_at_10")
     shown = ("cold_previous_recall_at_10", "cold_next_recall_at_100", "cold_among_recall_at_10")
     titles = ("last track new: recall@10", "next track new: recall@100", "next track new, among new: recall@10")
@@ -148,5 +147,4 @@ def _draw(means: Mapping[str, np.ndarray], rivals: Sequence[str], path: Path) ->
         tidy(axis, grid="both", xlabel="both tracks known: recall@10")
     axes[0].set_ylabel("validation", fontsize=9)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    return figure

@@ -16,26 +16,24 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.calibration.learned import SESSIONS, Learned, mixed_traffic
-from experiments.calibration.measures import DATA, measure, real_sessions, simulate
+from experiments.calibration.measures import measure, real_sessions, simulate
 from experiments.calibration.search import SEEDS, cheap_arms
 from experiments.calibration.targets import CHOSEN_BY, HELD_OUT, Target
-from src.runs.atomic import write_record
-from src.runs.provenance import ROOT, provenance
+from experiments.playing import the_world
+from experiments.studying import Study, available, sized
 from src.simulation.policies import Policy
 from src.simulation.world import World
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "ladder.csv"
-FRESH_SEEDS = (3, 4, 5)
+STUDY = Study(__file__, __doc__)
+RESULTS = STUDY.folder / "ladder.csv"
+FRESH_SEEDS = sized((3, 4, 5), (3,))
 ARMS = ("random", "sticky", "popular", "contextual", "diverse", "contextual weighted", "lists per user")
 HOW = {"contextual": "best", "diverse": "diverse", "contextual weighted": "weighted"}
-PLAYED = 20_000
+PLAYED = sized(20_000, 300)
 SHARES = (
     "time",
     "other p",
@@ -48,14 +46,6 @@ SHARES = (
     "repeats",
 )
 mpl.use("agg")
-
-
-def published_world(seed: int) -> World:
-    """`world=published world.seed=<seed>`."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("simulate", ["world=published", f"world.seed={seed}"])
-    world: World = instantiate(config.world, _convert_="all")
-    return world
 
 
 def arms_of(world: World, missing: set[str]) -> Iterator[tuple[str, Policy]]:
@@ -82,7 +72,7 @@ def play_worlds() -> pd.DataFrame:
         missing = set(arms) - {row["arm"] for row in rows if row["seed"] == seed}
         if not missing:
             continue
-        world = published_world(seed)
+        world = the_world(seed)
         for arm, policy in arms_of(world, missing):
             measured = measure(simulate(world, policy, sessions=PLAYED, seed=100 + ARMS.index(arm)))
             rows.append({"seed": seed, "arm": arm, **measured})
@@ -117,7 +107,7 @@ def real_rows(frame: pd.DataFrame) -> list[list[str]]:
     rows = [
         (f"fresh worlds, {arm}", means.loc[arm]) for arm in ("contextual", "contextual weighted") if arm in means.index
     ]
-    if (DATA / "botify-2023").is_dir():
+    if available("botify"):
         rows += [(f"real log, {arm}", pd.Series(measure(own))) for arm, own in real_sessions().items()]
     return [[name, *(f"{row[share]:.2f}" for share in SHARES)] for name, row in rows]
 
@@ -146,10 +136,11 @@ def draw(frame: pd.DataFrame) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, loc="upper left")
     figure.tight_layout()
-    figure.savefig(HERE / "ladder.png", dpi=130)
+    STUDY.write_figure("ladder.png", figure, dpi=130)
 
 
 def main() -> None:
+    STUDY.parse()
     torch.set_num_threads(1)
     frame = play_worlds()
     head: list[Any] = [
@@ -162,11 +153,10 @@ def main() -> None:
     ]
     lines = table(head, target_rows(frame), "llrrrrrr")
     lines += ["", *table(["sessions", *SHARES], real_rows(frame), "l" + "r" * len(SHARES))]
-    (HERE / "ladder.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    STUDY.write_table("ladder.md", lines)
     draw(frame)
-    write_record(provenance(), HERE / "provenance.json")
-    print("\n".join(lines))
+    STUDY.write_provenance()
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments.studying import sized
 from src.recommendations import pick
 from src.simulation.listener import Crowd
 from src.simulation.policies import Policy, Popular, Random, StickyArtist
@@ -21,7 +22,8 @@ from src.simulation.traffic import Day, Plays, play
 from src.simulation.world import World
 
 MIXED: tuple[str, ...] = ("C", "T1", "T2", "T3")
-SESSIONS, DIM, BATCH, EPOCHS, PATIENCE = 200_000, 32, 4096, 50, 5
+SESSIONS, EPOCHS = sized((200_000, 50), (500, 1))
+DIM, BATCH, PATIENCE = 32, 4096, 5
 LIST, USER_LIST = 50, 100
 """Tracks of the list of a track, and of a listener."""
 

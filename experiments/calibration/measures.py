@@ -4,21 +4,19 @@ V sessions, E plays of a track, N tracks, U listeners.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from experiments.studying import data_folder
 from src.simulation.policies import Policy
 from src.simulation.traffic import Plays, Task, play
 from src.simulation.world import World
 
 Array = np.ndarray[Any, np.dtype[Any]]
-DATA = Path(os.environ.get("SEGUE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 TOGETHER = 4000
 """Sessions that are simulated together."""
 
@@ -78,7 +76,7 @@ def sessions_of(world: World, plays: Plays) -> Sessions:
 
 def real_sessions() -> dict[str, Sessions]:
     """The sessions of each arm of the real log: C is contextual, T1 a student's recommender."""
-    folder = DATA / "botify-2023"
+    folder = data_folder("botify")
     tracks = pd.read_json(folder / "tracks.json", lines=True).set_index("track").sort_index()
     users = pd.read_json(folder / "users.json", lines=True).set_index("user").sort_index()
     interests = np.array(users["interests"].tolist())

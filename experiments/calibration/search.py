@@ -19,13 +19,15 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.calibration.measures import measure, simulate
 from experiments.calibration.targets import CHOSEN_BY
+from experiments.studying import Study, sized
 from src.simulation.listener import Crowd
 from src.simulation.policies import Policy, Popular, Random, StickyArtist
 from src.simulation.world import Taste, World, generate
 
-RESULTS = Path(__file__).parent / "search.csv"
-SEEDS, DRAWS, NEARBY = (0, 1, 2), 40, 28
-LISTENERS, PLAYED = 1_500, 6_000
+STUDY = Study(__file__, __doc__)
+RESULTS = STUDY.folder / "search.csv"
+SEEDS, DRAWS, NEARBY = sized(((0, 1, 2), 40, 28), ((0,), 1, 1))
+TRACKS, LISTENERS, PLAYED = sized((50_000, 1_500, 6_000), (800, 100, 200))
 BOX = {
     "length": (3.9, 4.5),
     "length_by_fame": (0.08, 0.18),
@@ -61,12 +63,12 @@ class NearHits(Policy):
         return self._hits[best[np.arange(len(crowd)), self.rng.integers(50, size=len(crowd))]]
 
 
-def build_world(parameters: dict[str, Any], *, seed: int, num_listeners: int) -> World:
+def build_world(parameters: dict[str, Any], *, seed: int) -> World:
     """A world of the published size."""
     return generate(
         seed=seed,
-        num_tracks=50_000,
-        num_listeners=num_listeners,
+        num_tracks=TRACKS,
+        num_listeners=LISTENERS,
         num_interests=3,
         artist_popularity=0.95,
         track_popularity=0.9,
@@ -107,7 +109,7 @@ def cheaply(parameters: dict[str, Any]) -> dict[str, float]:
     """Mean measures over the worlds; of the first world alone if it is too far."""
     found: list[dict[str, float]] = []
     for seed in SEEDS:
-        world = build_world(parameters, seed=seed, num_listeners=LISTENERS)
+        world = build_world(parameters, seed=seed)
         found.append(play_arms(world, {**cheap_arms(world), "contextual": NearHits(world=world)}, PLAYED))
         if distance(found[0]) > TOO_FAR:
             break
@@ -158,6 +160,7 @@ class Record:
 
 
 def main() -> None:
+    STUDY.parse()
     record = Record()
     rng = np.random.default_rng(0)
     for number, parameters in enumerate([draw(rng) for _ in range(DRAWS)]):
@@ -168,7 +171,8 @@ def main() -> None:
             parameters = draw_near(record.best(), np.random.default_rng([1, number]))
             record.add("near", number, parameters, cheaply(parameters))
     print("choice", record.best())
+    STUDY.write_provenance("search_provenance.json")
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

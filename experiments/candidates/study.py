@@ -8,32 +8,27 @@ Cost: half an hour on two idle cores, and three minutes for the time; a stopped 
 a line of results.csv. Expected: more candidates are better up to some size, and bfloat16 changes less than seeds do.
 """
 
-import argparse
-import csv
 import itertools
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
+from experiments.studying import SkippedError, Study, append_rows, available, read_rows, sized, train
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import table
 from src.terminal.progress import progress
 
-HERE = Path(__file__).parent
-RESULTS, SECONDS = HERE / "results.csv", HERE / "seconds.csv"
-DATA = ("yes", "polimi")
-SIZES = (256, 512, 1024, 2048, 4096)
+STUDY = Study(__file__, __doc__)
+RESULTS, SECONDS = STUDY.folder / "results.csv", STUDY.folder / "seconds.csv"
+DATA = sized(("yes", "polimi"), ("yes",))
+SIZES, NUM_SEEDS = sized(((256, 512, 1024, 2048, 4096), 5), ((1024,), 1))
 METRICS = ("val/ndcg_at_10", "test/ndcg_at_10", "test/recall_at_10")
 QUIET = ("logger=none", "callbacks.plots=null", "callbacks.export=null", "model=convex")
 SETTING = ["part", "data", "batch_size", "candidates", "lr", "precision", "seed"]
@@ -41,10 +36,10 @@ SETTING = ["part", "data", "batch_size", "candidates", "lr", "precision", "seed"
 
 def settings() -> Iterator[tuple[str, ...]]:
     """All runs, as values of SETTING."""
-    for data, size, seed in itertools.product(DATA, SIZES, (1, 2)):
+    for data, size, seed in itertools.product(DATA, SIZES, range(1, min(2, NUM_SEEDS) + 1)):
         yield ("small batches", data, str(size), "null", learning_rate(size), "32-true", str(seed))
         yield ("batches of 8192", data, "8192", str(size), learning_rate(8192), "32-true", str(seed))
-    for data, precision, seed in itertools.product(DATA, ("32-true", "bf16-mixed"), range(1, 6)):
+    for data, precision, seed in itertools.product(DATA, ("32-true", "bf16-mixed"), range(1, NUM_SEEDS + 1)):
         yield ("precision", data, "1024", "null", learning_rate(1024), precision, str(seed))
 
 
@@ -68,24 +63,20 @@ def run(setting: Sequence[str], *, threads: int = 1, epochs: int = 50) -> dict[s
         words = [f"datamodule={values['data']}", "context=last", f"datamodule.batch_size={values['batch_size']}"]
         words += [f"loss.candidates={values['candidates']}", f"optimizer.lr={values['lr']}"]
         words += [f"trainer.precision={values['precision']}", f"seed={values['seed']}", f"trainer.max_epochs={epochs}"]
-        done = subprocess.run(
-            [sys.executable, "train.py", *QUIET, *words, f"hydra.run.dir={folder}/run"],
-            cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True,
-        )  # fmt: skip
-        if done.returncode:
-            raise SystemExit(done.stderr.strip() or done.stdout.strip())
+        words += sized([], ["+trainer.limit_train_batches=4"])
+        train(*QUIET, *words, f"hydra.run.dir={folder}/run", threads=threads)
         metrics = json.loads((Path(folder) / "run" / "metrics.json").read_text(encoding="utf-8"))
     metrics["s per epoch"] = metrics["fit_seconds"] / metrics["epochs"]
     return {**values, **{name: f"{metrics[name]:.6g}" for name in (*METRICS, "epoch", "epochs", "s per epoch")}}
 
 
 def train_missing() -> None:
-    done = {tuple(row[name] for name in SETTING) for row in read(RESULTS)}
+    done = {tuple(row[name] for name in SETTING) for row in read_rows(RESULTS)}
     missing = [setting for setting in settings() if setting not in done]
-    with ThreadPoolExecutor(2) as pool, progress("runs", len(missing)) as advance:
+    with ProcessPoolExecutor(sized(2, 1)) as pool, progress("runs", len(missing)) as advance:
         for row in pool.map(run, missing):
             del row["s per epoch"]  # two runs at once: not the time of one
-            append(RESULTS, row)
+            append_rows(RESULTS, [row])
             advance(1)
 
 
@@ -95,24 +86,8 @@ def time_epochs() -> None:
     distinct = list(dict.fromkeys((*setting[:-1], "1") for setting in settings()))
     with progress("runs", len(distinct)) as advance:
         for setting in distinct:
-            append(SECONDS, run(setting, threads=2, epochs=3))
+            append_rows(SECONDS, [run(setting, threads=2, epochs=3)])
             advance(1)
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path: Path, row: dict[str, str]) -> None:
-    is_new = not path.exists()
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def report() -> None:
@@ -159,19 +134,16 @@ def report() -> None:
         epochs = pairs.loc[data].groupby("precision")["s per epoch"].first()
         cells.append([data, "s per epoch", *(f"{epochs[name]:.2f}" for name in ("32-true", "bf16-mixed")), "", "", ""])
     lines += table(["data", "metric", "32-true", "bf16-mixed", "difference", "from", "to (95 %)"], cells, "llrrrrr")
-    write_whole(HERE / "results.md", lambda partial: partial.write_text("\n".join(lines) + "\n", encoding="utf-8"))
-    write_record(provenance(), HERE / "provenance.json")
+    STUDY.write_table("results.md", lines)
+    STUDY.write_provenance()
     draw(sizes)
 
 
 def draw(sizes: pd.DataFrame) -> None:
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
-    for axis, data in zip(axes, DATA, strict=True):
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axis, data in zip(figure.subplots(1, len(DATA), squeeze=False)[0], DATA, strict=True):
         for part, of_part in sizes[sizes.data == data].groupby("part"):
             column = of_part.batch_size if part == "small batches" else of_part.candidates
             means = of_part.assign(size=column.astype(int)).groupby("size")["val/ndcg_at_10"].mean()
@@ -182,20 +154,21 @@ def draw(sizes: pd.DataFrame) -> None:
         axis.set_xlabel("candidates of a pair")
         axis.set_ylabel("val/ndcg_at_10")
         axis.legend()
-    write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+    STUDY.write_figure("results.png", figure)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = STUDY.parser()
     parser.add_argument("--only", choices=["time", "report"], help="one step alone")
-    only = parser.parse_args().only
+    only = STUDY.parse(parser).only
+    if only != "report" and not available(*DATA):
+        raise SkippedError("candidates: it has no other data")
     if only is None:
         train_missing()
     if only == "time" or not SECONDS.exists():
         time_epochs()
     report()
-    print(f"{HERE / 'results.md'}, {HERE / 'results.png'}")
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

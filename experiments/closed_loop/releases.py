@@ -25,13 +25,13 @@ from scipy.special import expit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.closed_loop.study import unseen
-from experiments.playing import COLUMNS, LEVEL, Piece, known, main_of
+from experiments.playing import COLUMNS, LEVEL, Piece, folder_of, main_of
+from experiments.studying import SMALL_WORLD, Study, read_rows, sized
 from src.catalog_files import write_catalog
 from src.datamodules.pair_datamodule import BatchSampler, PairDataModule
 from src.models.pair_ranker import PairRanker
 from src.recommendations import Recommendations
-from src.runs.atomic import write_whole
-from src.runs.provenance import ROOT, provenance
+from src.runs.provenance import ROOT
 from src.simulation.experiment import run_experiment
 from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from src.simulation.releases import is_released, released_by
@@ -39,10 +39,10 @@ from src.simulation.world import World
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "releases.csv"
-WORLDS = (11, 12, 13)
-SHARES = (0.0, 0.05, 0.2)
+STUDY = Study(__file__, __doc__)
+RESULTS = STUDY.folder / "releases.csv"
+WORLDS = sized((11, 12, 13), (11,))
+SHARES = sized((0.0, 0.05, 0.2), (0.0, 0.2))
 """Shares of the picks that are among tracks without a play."""
 MODELS: Mapping[str, tuple[str, ...]] = {
     "artist": (),
@@ -52,11 +52,11 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """What a model knows of a new track, by the words of `train.py`."""
-DAYS, SESSIONS, PER_DAY = 4, 5_000, 100
+DAYS, SESSIONS, PER_DAY = sized((4, 5_000, 100), (2, 300, 20))
 FIRST_DAY = date(2026, 1, 5)
 """The day before the first releases: mixed traffic."""
 WORLD_WORDS = (
-    "world=small", "world.attributes.genres=20", "world.attributes.audio=16",
+    *sized(("world=small",), SMALL_WORLD), "world.attributes.genres=20", "world.attributes.audio=16",
     f"world.attributes.releases={PER_DAY}", f"world.attributes.release_days={DAYS}",
 )  # fmt: skip
 TRAINING = ("datamodule=botify", "datamodule.split=session", "model=convex")
@@ -87,7 +87,7 @@ def whole_world(seed: int) -> World:
     return world
 
 
-def week(piece: Piece, runs: Path) -> list[dict[str, Any]]:
+def week(study: Study, piece: Piece) -> list[dict[str, Any]]:
     """Play the days.
 
     Returns:
@@ -95,7 +95,7 @@ def week(piece: Piece, runs: Path) -> list[dict[str, Any]]:
         release so far: the plays of its tracks, their fair plays, and how many of them have had a day with at least
         their fair plays.
     """
-    whole, folder = whole_world(piece.world), runs / f"releases-{piece.world}-{piece.model}-{piece.part.rstrip('%')}"
+    whole, folder = whole_world(piece.world), folder_of(study, piece)
     shutil.rmtree(folder, ignore_errors=True)
     fair_of, has_had_fair = alike(whole, iso(0)), np.zeros(len(whole.catalog), bool)
     day_of = np.array([(date.fromisoformat(day) - FIRST_DAY).days for day in whole.attributes["released"]])
@@ -165,7 +165,7 @@ def play_day(world: World, policies: Sequence[Policy], day: int, folder: Path) -
     record = run_experiment(
         world=world, policies=dict(zip(names, policies, strict=True)), experiment=f"DAY {day}", sessions=SESSIONS,
         days=1, workers=1, seed=1 + day, first_day=iso(day), track_seconds=210.0, folder=played, write_logs=True,
-        with_propensity=False, after=None, provenance=provenance(), progress=unseen,
+        with_propensity=False, after=None, provenance={}, progress=unseen,
     )  # fmt: skip
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     (played / "logs" / "day-1").rename(folder / "logs" / f"day-{day}")
@@ -202,7 +202,7 @@ def alike(world: World, first: str) -> np.ndarray:
 
 def report() -> None:
     """Write releases.md and releases.png of the worlds in which everything was played."""
-    frame = pd.DataFrame(known(RESULTS))
+    frame = pd.DataFrame(read_rows(RESULTS))
     numeric = ["world", "day", "released", "tracks", "plays", "fair", "reached", "time"]
     frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
     wanted = len(SHARES) * len(MODELS)
@@ -211,14 +211,14 @@ def report() -> None:
     if not whole:
         return
     new = frame[frame.released > 0]
-    lines = ["# New releases: results", "", "Written by `python experiments/closed_loop/releases.py`.", ""]
+    lines = ["# New releases: results", "", f"Written by `{STUDY.command}`.", ""]
     lines += [f"Worlds: {', '.join(map(str, whole))} (`world.seed`), {PER_DAY} new tracks on each of {DAYS} days.", ""]
     lines += ["## Plays of new tracks, as a share of their fair plays", "", *by_age(new), ""]
     lines += ["## New tracks that have had a day with their fair plays", "", *reached(new), ""]
     lines += ["## What it costs", "", *cost(frame), ""]
-    text = "\n".join(lines)
-    write_whole(HERE / "releases.md", lambda partial: partial.write_text(text, encoding="utf-8"))
+    STUDY.write_table("releases.md", lines)
     draw(new)
+    STUDY.write_provenance("releases_provenance.json")
 
 
 def settings() -> list[tuple[str, str]]:
@@ -283,8 +283,8 @@ def draw(new: pd.DataFrame) -> None:
         axes.grid(alpha=0.3)
     panels[0].set(ylabel="plays, as a share of fair plays")
     panels[0].legend()
-    write_whole(HERE / "releases.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+    STUDY.write_figure("releases.png", figure)
 
 
 if __name__ == "__main__":
-    main_of(__doc__, parts={"week": pieces}, path=RESULTS, report=report, run=week)
+    STUDY.run(lambda: main_of(STUDY, parts={"week": pieces}, path=RESULTS, report=report, run=week))

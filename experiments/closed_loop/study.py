@@ -19,21 +19,20 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.playing import COLUMNS, LEVEL, Piece, known, main_of, play, the_test, the_world, train
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import provenance
+from experiments.playing import COLUMNS, LEVEL, Piece, folder_of, main_of, play, the_test, the_world, train
+from experiments.studying import Study, read_rows, sized
 from src.simulation.experiment import ArmReport, run_experiment
 from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from src.simulation.world import World
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results.csv"
-WORLDS = (11, 12, 13, 14, 15)
-EXPLORATION = {"0 %": 0, "10 %": 9, "50 %": 1}
+STUDY = Study(__file__, __doc__)
+RESULTS = STUDY.folder / "results.csv"
+WORLDS = sized((11, 12, 13, 14, 15), (11,))
+EXPLORATION = sized({"0 %": 0, "10 %": 9, "50 %": 1}, {"0 %": 0, "50 %": 1})
 """Number of arms that hear the model beside the one that explores; 0: all listeners hear the model."""
-NIGHTS, SESSIONS = 6, 10_000
+NIGHTS, SESSIONS = sized((6, 10_000), (1, 400))
 """Nights of the week, and sessions of each day."""
 
 
@@ -46,13 +45,13 @@ def pieces() -> Iterator[Piece]:
             )
 
 
-def week(piece: Piece, runs: Path) -> list[dict[str, Any]]:
+def week(study: Study, piece: Piece) -> list[dict[str, Any]]:
     """Play a week.
 
     Returns:
         A line for each night, and one for the day before the first.
     """
-    world, folder = the_world(piece.world), runs / f"{piece.world}-{piece.part.removesuffix(' %')}"
+    world, folder = the_world(piece.world), folder_of(study, piece)
     shutil.rmtree(folder, ignore_errors=True)
     explorer, lines = Random(world=world), list[dict[str, Any]]()
     mixed: tuple[Policy, ...] = (
@@ -89,7 +88,7 @@ def day(world: World, policies: Sequence[Policy], experiment: str, folder: Path,
     run_experiment(
         world=world, policies=dict(zip(names, policies, strict=True)), experiment=experiment, sessions=SESSIONS,
         days=1, workers=1, seed=1, first_day="2026-01-05", track_seconds=210.0, folder=folder, write_logs=True,
-        with_propensity=False, after=after, provenance=provenance(), progress=unseen,
+        with_propensity=False, after=after, provenance={}, progress=unseen,
     )  # fmt: skip
     return folder
 
@@ -102,23 +101,23 @@ def unseen(_: Mapping[str, int]) -> Iterator[ArmReport]:
 
 def report() -> None:
     """Write results.md and results.png of the worlds in which every share of exploration was played."""
-    frame = pd.DataFrame(known(RESULTS))
+    frame = pd.DataFrame(read_rows(RESULTS))
     numeric = ["world", "night", "time", "service", "coverage", "hits"]
     frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
     whole = [world for world, one in frame.groupby("world") if set(EXPLORATION) <= set(one.part)]
     if not whole:
         return
     frame = frame[frame.world.isin(whole)]
-    lines = ["# Results", "", "Written by `python experiments/closed_loop/study.py`.", ""]
+    lines = ["# Results", "", f"Written by `{STUDY.command}`.", ""]
     lines += [f"Worlds with all weeks: {', '.join(map(str, whole))} (`world.seed`).", ""]
     for column, title in {
         "time": "Listeners of the model", "service": "All listeners, explorers included", "coverage": "Coverage",
     }.items():  # fmt: skip
         lines += [f"## {title}", "", *by_night(frame, column), ""]
     lines += ["## Against no exploration", "", *against(frame), ""]
-    write_whole(HERE / "results.md", lambda partial: partial.write_text("\n".join(lines), encoding="utf-8"))
+    STUDY.write_table("results.md", lines)
     draw(frame)
-    write_record(provenance(), HERE / "provenance.json")
+    STUDY.write_provenance()
 
 
 def by_night(frame: pd.DataFrame, column: str) -> list[str]:
@@ -165,8 +164,8 @@ def draw(frame: pd.DataFrame) -> None:
         axes.grid(alpha=0.3)
     left.set(ylabel="mean time per session, in tracks")
     left.legend()
-    write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+    STUDY.write_figure("results.png", figure)
 
 
 if __name__ == "__main__":
-    main_of(__doc__, parts={"week": pieces}, path=RESULTS, report=report, run=week)
+    STUDY.run(lambda: main_of(STUDY, parts={"week": pieces}, path=RESULTS, report=report, run=week))

@@ -9,7 +9,6 @@ calibrate the world, five seeds each; then α from 0.1 to 0.8. All models of a w
 uniform picking. One line of results.csv is one training. Few sessions come first.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,23 +17,22 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.playing import LEVEL, Piece, known, run_missing
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
+from experiments.playing import LEVEL, Piece, main_of
+from experiments.studying import Study, read_rows, sized
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results.csv"
-WORLDS, SEEDS = (11, 12, 13), (1, 2, 3, 4, 5)
-SESSIONS = (5_000, 20_000, 50_000, 200_000)
-MODELS = ("contextual", "track", "artist", "mean", "convex")
-ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)
+STUDY = Study(__file__, __doc__)
+RESULTS = STUDY.folder / "results.csv"
+WORLDS, SEEDS = sized((11, 12, 13), (11,)), sized((1, 2, 3, 4, 5), (1,))
+SESSIONS = sized((5_000, 20_000, 50_000, 200_000), (500,))
+MODELS = sized(("contextual", "track", "artist", "mean", "convex"), ("contextual", "convex"))
+ALPHAS = sized((0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8), (0.4,))
 """Those that no head is named for; 0, 0.5, 0.9 and 1 are artist, mean, convex and track."""
 RECIPE = ("experiment=published", "callbacks.ranking.max_val_queries=100")
 """The loss chooses the epoch; ranking 2,000 queries after each one would take longer than training."""
 OF_HEADS = {"artist": 0.0, "mean": 0.5, "convex": 0.9, "track": 1.0}
-ALPHA_SESSIONS = 50_000
+ALPHA_SESSIONS = sized(50_000, 500)
 
 
 def heads() -> Iterator[Piece]:
@@ -65,7 +63,7 @@ def piece(part: str, model: str, words: tuple[str, ...], world: int, sessions: i
 
 def lines_of() -> pd.DataFrame:
     """The lines that are there, with numbers as numbers."""
-    frame = pd.DataFrame(known(RESULTS))
+    frame = pd.DataFrame(read_rows(RESULTS))
     numeric = ["world", "sessions", "seed", "time", "coverage", "hits", "same_artist", "train_s"]
     frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
     return frame
@@ -83,7 +81,7 @@ def report() -> None:
     """Write results.md and results.png."""
     frame = lines_of()
     gains = over_contextual(frame[frame.part == "heads"])
-    lines = ["# Results", "", "Written by `python experiments/four_heads/study.py`.", "", "## Five models", ""]
+    lines = ["# Results", "", f"Written by `{STUDY.command}`.", "", "## Five models", ""]
     rows: list[list[str]] = []
     for (sessions, model), one in gains.groupby(["sessions", "model"]):
         of_worlds = one.groupby("world").gain.mean()
@@ -95,9 +93,9 @@ def report() -> None:
     head = ["sessions", "model", "trainings", "time per session", "over contextual, %", "lower", "upper", "coverage"]
     lines += [*table(head, rows, "rlrrrrrr"), "", "Intervals: Student's, a value for each world.", ""]
     lines += ["## Each world", "", *each_world(gains), "", "## α", "", *of_alpha(frame), ""]
-    write_whole(HERE / "results.md", lambda partial: partial.write_text("\n".join(lines), encoding="utf-8"))
+    STUDY.write_table("results.md", lines)
     draw(frame)
-    write_record(provenance(), HERE / "provenance.json")
+    STUDY.write_provenance()
 
 
 def each_world(gains: pd.DataFrame) -> list[str]:
@@ -157,28 +155,8 @@ def draw(frame: pd.DataFrame) -> None:
         right.legend()
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
-
-
-def main() -> None:
-    """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["heads", "alpha", "report"])
-    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "four_heads", help="folder of the runs")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="only the first seeds")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
-    given = parser.parse_args()
-    for name, pieces in {"heads": heads, "alpha": alphas}.items():
-        if given.only in (None, name):
-            pieces_of_seeds = [one for one in pieces() if one.seed in SEEDS[: given.seeds]]
-            run_missing(
-                pieces_of_seeds, path=RESULTS, runs=given.runs.absolute(), workers=given.workers, minutes=given.minutes
-            )
-    if known(RESULTS):
-        report()
-        print(f"results      {HERE / 'results.md'}")
+    STUDY.write_figure("results.png", figure)
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(lambda: main_of(STUDY, parts={"heads": heads, "alpha": alphas}, path=RESULTS, report=report))

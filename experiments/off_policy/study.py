@@ -13,11 +13,8 @@ hour on two cores; a stopped study goes on where it was. Each estimate is a line
 intervals of the first step hold the truth.
 """
 
-import argparse
-import csv
 import itertools
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -35,12 +32,11 @@ from omegaconf import OmegaConf
 from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.studying import Study, append_rows, sized, train
 from src.abtest.behaviours import LogFolder
 from src.abtest.decisions import read_decisions
 from src.abtest.off_policy import EstimateSettings, OffPolicyLog
 from src.errors import InputError
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
 from src.simulation.experiment import run_experiment
 from src.simulation.listener import WHOLE, listen, start
 from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
@@ -49,26 +45,31 @@ from src.terminal.markdown import table
 from src.terminal.numbers import number
 from src.terminal.progress import progress
 
-HERE = Path(__file__).parent
-RESULTS, SERVED, TRUTH = HERE / "results.csv", HERE / "served.csv", HERE / "truth.csv"
+STUDY = Study(__file__, __doc__)
+RESULTS, SERVED, TRUTH = (STUDY.folder / name for name in ("results.csv", "served.csv", "truth.csv"))
 """Estimates from mixed traffic, and from logs of a service that has lists; the truth."""
-FAIR, FAIR_TRUTH, FAIR_SEED = HERE / "fair.csv", HERE / "fair_truth.csv", 7
+FAIR, FAIR_TRUTH, FAIR_SEED = STUDY.folder / "fair.csv", STUDY.folder / "fair_truth.csv", 7
 """Estimates from mixed traffic in another world, their truth, and the seed of that world."""
-MODELS = (
-    "track", "artist", "mean", "convex", "contextual", "popular",
-    "sticky", "rules", "neighbours", "item2vec", "als", "bpr",
+MODELS = sized(
+    (
+        "track", "artist", "mean", "convex", "contextual", "popular",
+        "sticky", "rules", "neighbours", "item2vec", "als", "bpr",
+    ),
+    ("track", "mean", "convex"),
 )  # fmt: skip
 CANDIDATES = (
     *((model, "uniform") for model in MODELS),
     ("convex", "ranked"), ("convex", "weighted"), ("random", ""), ("most played", ""), ("same artist", ""),
 )  # fmt: skip
+SHOWN, TRUE_SESSIONS = sized((20_000, 400_000), (1_000, 1_000))
+"""Sessions of the logs of which each candidate is shown, and of the truth."""
 WORDS = {"random": "random", "most played": "popular", "same artist": "sticky_artist"}
 """The candidates without lists; two of them would have the names of models."""
-LOGS = {2_000: 40, 20_000: 20, 100_000: 3}
+LOGS = sized({2_000: 40, 20_000: 20, 100_000: 3}, {SHOWN: 1})
 """Number of logs of mixed traffic of each size, in sessions."""
-SERVED_LOGS = {20_000: 5}
+SERVED_LOGS = {SHOWN: sized(5, 1)}
 """The same of a service that has lists."""
-FAIR_LOGS = {2_000: 40, 20_000: 8}
+FAIR_LOGS = sized({2_000: 40, 20_000: 8}, {SHOWN: 1})
 """The same of mixed traffic in the other world."""
 ESTIMATES = ("first_step_snips", "first_step_dr", "session_snips")
 COLUMNS = ["sessions", "log", "model", "pick", "refused", "effective", "session_weight", *(
@@ -92,12 +93,12 @@ def lists_of(models: Path, model: str) -> Path:
     return models / str(MODELS.index(model)) / "recommendations.jsonl"
 
 
-def train(models: Path, *overrides: str) -> None:
+def train_missing(models: Path, *overrides: str) -> None:
     """Train the models that are missing."""
     if not all(lists_of(models, model).exists() for model in MODELS):
         words = [f"model={','.join(MODELS)}", "datamodule=simulated", "logger=none", "callbacks.plots=null"]
         words += [f"datamodule.path={models / 'logs'}", f"hydra.sweep.dir={models}", *overrides]
-        subprocess.run([sys.executable, "train.py", "-m", *words], cwd=ROOT, check=True)
+        train("-m", *words, *sized((), ("datamodule.prepare.sessions=500",)))
 
 
 def policy_of(models: Path, model: str, pick: str) -> Policy:
@@ -124,8 +125,8 @@ def simulate(
 
 
 def truth(models: Path) -> pd.DataFrame:
-    """What each candidate does to 400,000 sessions."""
-    rows, num, world = [], 400_000, world_of(models)
+    """What each candidate does to TRUE_SESSIONS sessions."""
+    rows, num, world = [], TRUE_SESSIONS, world_of(models)
     for model, pick in CANDIDATES:
         policy, rng = policy_of(models, model, pick), np.random.default_rng(7)
         users = rng.integers(len(world.listeners), size=num)
@@ -199,12 +200,7 @@ def run(models: Path, workers: int, path: Path, logs: Mapping[int, int]) -> None
     with ProcessPoolExecutor(workers) as pool, progress("logs", len(todo)) as advance:
         sizes, numbers = zip(*todo, strict=True) if todo else ((), ())
         for rows in pool.map(estimate, itertools.repeat(models), sizes, numbers, itertools.repeat(served)):
-            is_new = not path.exists()
-            with path.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                if is_new:
-                    writer.writeheader()
-                writer.writerows(rows)
+            append_rows(path, [{name: row.get(name, "") for name in COLUMNS} for row in rows])
             advance(1)
 
 
@@ -285,14 +281,19 @@ def report() -> None:
     """Write results.md and results.png from the estimates and the truth."""
     true = read_truth(TRUTH)
     mixed, served = read(RESULTS, true), read(SERVED, true)
-    lines = ["# Results", "", "Written by `python experiments/off_policy/study.py`.", ""]
+    lines = ["# Results", "", f"Written by `{STUDY.command}`.", ""]
     lines += ["## Logs of mixed traffic", "", *overview(mixed), ""]
-    lines += ["Each candidate, from logs of 20,000 sessions:", "", *of_candidates(mixed[mixed.sessions == 20_000]), ""]
+    lines += [
+        f"Each candidate, from logs of {SHOWN:,} sessions:",
+        "",
+        *of_candidates(mixed[mixed.sessions == SHOWN]),
+        "",
+    ]
     if FAIR.exists():
         other = read(FAIR, read_truth(FAIR_TRUTH))
         lines += [f"## Logs of mixed traffic in another world (world.seed={FAIR_SEED})", "", *overview(other), ""]
-        lines += ["Each candidate, from logs of 20,000 sessions:", ""]
-        lines += [*of_candidates(other[other.sessions == 20_000]), ""]
+        lines += [f"Each candidate, from logs of {SHOWN:,} sessions:", ""]
+        lines += [*of_candidates(other[other.sessions == SHOWN]), ""]
     lines += ["## Logs of a service that has lists", "", *of_candidates(served), ""]
     lines += ["The lists are those of convex, track and mean; a dash: refused, because the log has no support.", ""]
     models = true[true["pick"] == "uniform"]
@@ -303,10 +304,9 @@ def report() -> None:
     rows.append(["true first step", "1.00", f"{kendalltau(models.first_step, models.session).statistic:.2f}"])
     lines += ["## Order of the twelve models by a ranking metric", ""]
     lines += table(["metric", "τ with the true first step", "τ with the true time per session"], rows, "lrr")
-    text = "\n".join(lines) + "\n"
-    write_whole(HERE / "results.md", lambda partial: partial.write_text(text, encoding="utf-8"))
+    STUDY.write_table("results.md", lines)
     draw(mixed)
-    write_record(provenance(), HERE / "provenance.json")
+    STUDY.write_provenance()
 
 
 def draw(frame: pd.DataFrame) -> None:
@@ -333,26 +333,24 @@ def draw(frame: pd.DataFrame) -> None:
             axes.plot(bounds, bounds, color="black", linewidth=0.7)
             label = "first step" if to == "first_step" else "time per session"
             axes.set(title=f"{label}: {sessions:,} sessions", xlabel="truth", ylabel="estimate")
-    write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+    STUDY.write_figure("results.png", figure)
 
 
 def main() -> None:
     """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = STUDY.parser()
     parser.add_argument("--only", choices=["report", "fair"])
-    parser.add_argument("--models", type=Path, default=ROOT / "outputs" / "off_policy", help="folder of the models")
-    parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args()
+    parser.add_argument("--workers", type=int, default=sized(2, 1))
+    given = STUDY.parse(parser)
     if given.only is None:
-        models = given.models.absolute()
-        train(models)
+        train_missing(STUDY.work)
         if not TRUTH.exists():
-            truth(models).to_csv(TRUTH, index=False)
-        run(models, given.workers, SERVED, SERVED_LOGS)
-        run(models, given.workers, RESULTS, LOGS)
+            truth(STUDY.work).to_csv(TRUTH, index=False)
+        run(STUDY.work, given.workers, SERVED, SERVED_LOGS)
+        run(STUDY.work, given.workers, RESULTS, LOGS)
     if given.only != "report":
-        other = given.models.absolute().with_name(f"{given.models.name}_fair")
-        train(other, f"world.seed={FAIR_SEED}")
+        other = STUDY.work.with_name(f"{STUDY.work.name}_fair")
+        train_missing(other, f"world.seed={FAIR_SEED}")
         if not FAIR_TRUTH.exists():
             truth(other).to_csv(FAIR_TRUTH, index=False)
         run(other, given.workers, FAIR, FAIR_LOGS)
@@ -360,4 +358,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

@@ -10,15 +10,12 @@ logs with context=session too. Settings were chosen in the world of TUNED, by th
 listeners kept for validation. One line of sessions.csv is one way in one world.
 """
 
-import argparse
 import itertools
 import os
-import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +23,8 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.playing import LEVEL, Piece, known, run_missing, the_test, the_world, train, world_words
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, git_state, provenance
+from experiments.playing import LEVEL, Piece, folder_of, main_of, the_test, the_world, train, world_words
+from experiments.studying import Study, read_rows, sized
 from src.session_vectors import FILE, SessionVectors
 from src.simulation.listening import Heard
 from src.simulation.policies import Lists
@@ -36,9 +32,9 @@ from src.simulation.session_lists import SessionLists
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "sessions.csv"
-TUNED, FRESH, SESSIONS = 0, (21, 22, 23, 24, 25), 50_000
+STUDY = Study(__file__, __doc__)
+RESULTS = STUDY.folder / "sessions.csv"
+TUNED, FRESH, SESSIONS = 0, sized((21, 22, 23, 24, 25), (21,)), sized(50_000, 500)
 """Seed of the world in which settings are chosen, of those that are reported, and sessions of their logs."""
 PICKS: Mapping[str, tuple[str, int]] = {
     "uniform": ("uniform", 0),
@@ -50,7 +46,7 @@ PICKS: Mapping[str, tuple[str, int]] = {
 """How a track is chosen: the rule, and `artist_gap`."""
 SHORT = ("ranked", "ranked, gap 10", "ranked, gap 100")
 """Those of a session query, which never repeat a track; the list of the last track is played under all."""
-HEADS: Mapping[str, tuple[str, ...]] = {
+_HEADS: Mapping[str, tuple[str, ...]] = {
     "convex (default)": (),
     "convex α = 0.9": ("model.alpha=0.9",),
     "mean": ("model=mean",),
@@ -59,9 +55,10 @@ HEADS: Mapping[str, tuple[str, ...]] = {
     "contextual, softmax": ("model=contextual", "loss=softmax", "model.item_bias=true"),
 }
 DEFAULT = "convex (default)"
+HEADS = {name: _HEADS[name] for name in sized(tuple(_HEADS), (DEFAULT, "artist"))}
 _LEARNED = tuple(f"context.{name}" for name in ("trains_on=session", "decay=learned", "skipped=learned"))
 _FIXED = ("context.trains_on=session",)
-TRIALS: Mapping[str, tuple[str, ...]] = {
+_TRIALS: Mapping[str, tuple[str, ...]] = {
     "learned": (*_LEARNED, "context.normalise=learned", "model.shrinkage=0"),
     "learned, shrinkage": _LEARNED,
     "fixed": (*_FIXED, "model.shrinkage=0"),
@@ -69,6 +66,7 @@ TRIALS: Mapping[str, tuple[str, ...]] = {
     "fixed, shrinkage, skipped -1": (*_FIXED, "context.skipped=-1"),
     "fixed, shrinkage, decay .7": (*_FIXED, "context.decay=0.7"),
 }
+TRIALS = {name: _TRIALS[name] for name in sized(tuple(_TRIALS), ("learned",))}
 """Settings with which the default head is trained with the session; `fixed` are the numbers of the recipe `shares`."""
 MORE = ((0.5, 1.0, -1.0, 100), (0.5, 1.0, -0.6, 20), (0.3, 0.3, -0.6, 20))
 """Session queries beside the grid, as in `Query`."""
@@ -122,7 +120,7 @@ def ways_of(context: str, picks: Iterable[str], **more: Any) -> list[Way]:
 
 def grid() -> list[Way]:
     """The ways of a model that was trained with `context=last`: its lists, and session queries."""
-    numbers = (*itertools.product((0.0, 0.5, 0.9), (0.7, 1.0), (1.0, 0.0, -0.6), (100,)), *MORE)
+    numbers = sized((*itertools.product((0.0, 0.5, 0.9), (0.7, 1.0), (1.0, 0.0, -0.6), (100,)), *MORE), MORE[:1])
     queries = (
         Query(decay=decay, others=others, skipped=skipped, max_length=max_length)
         for decay, others, skipped, max_length in numbers
@@ -169,7 +167,7 @@ def play(way: Way, folder: Path, piece: Piece) -> Heard:
     return the_test(piece.world).play(lists_of(way, run, piece.world).choose, piece.listeners)
 
 
-def run_piece(ways: tuple[Way, ...], piece: Piece, runs: Path) -> list[dict[str, Any]]:
+def run_piece(study: Study, piece: Piece) -> list[dict[str, Any]]:
     """Train a head with each context that is played, and play it; gains are over the first of the ways.
 
     The settings of TRIALS are those of `context=session` alone.
@@ -177,7 +175,8 @@ def run_piece(ways: tuple[Way, ...], piece: Piece, runs: Path) -> list[dict[str,
     Returns:
         A line for each way.
     """
-    folder, seconds = runs / re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(piece.key)), dict[str, float]()
+    ways = next(its for one, its in (tuning() if piece.part == "tune" else fresh()) if one == piece)
+    folder, seconds = folder_of(study, piece), dict[str, float]()
     for context in sorted({way.context.split(",")[0] for way in ways}):
         words = piece.words if context == SESSION else HEADS.get(piece.model, HEADS[DEFAULT])
         data = ("datamodule=simulated", f"datamodule.prepare.sessions={piece.sessions}", *world_words(piece.world))
@@ -191,7 +190,7 @@ def run_piece(ways: tuple[Way, ...], piece: Piece, runs: Path) -> list[dict[str,
         query = vars(way.query).values() if way.query else [""] * len(NUMBERS)
         of_way = (way.context, way.pick, way.num_lists, *query)
         values = [*piece.key, *of_way, *(f"{number:.6g}" for number in (*numbers, *shares))]
-        more = [one.fallbacks, f"{seconds[way.context.split(',')[0]]:.0f}", git_state()["git_commit"][:9]]
+        more = [one.fallbacks, f"{seconds[way.context.split(',')[0]]:.0f}", study.commit()]
         lines.append(dict(zip(COLUMNS, [*values, *more], strict=True)))
     shutil.rmtree(folder)
     return lines
@@ -230,7 +229,7 @@ def chosen() -> tuple[str, tuple[Way, ...]]:
 
 def frame() -> pd.DataFrame:
     """The lines that are there, with numbers as numbers."""
-    lines = pd.DataFrame(known(RESULTS), columns=COLUMNS)
+    lines = pd.DataFrame(read_rows(RESULTS), columns=COLUMNS)
     names = ["part", "model", "context", "pick", "commit"]
     numeric = [name for name in COLUMNS if name not in names]
     lines[numeric] = lines[numeric].apply(pd.to_numeric, errors="coerce")
@@ -261,17 +260,17 @@ def report() -> None:
     """Write sessions.md, and sessions.png if a fresh world is there."""
     lines = frame()
     main = lines[lines.part == "fresh"]
-    text = ["# The session in fresh worlds", "", "Written by `python experiments/online/sessions.py`.", ""]
+    text = ["# The session in fresh worlds", "", f"Written by `{STUDY.command}`.", ""]
     for model, own in main.groupby("model", sort=False):
         text += [f"## {model}, {own.world.nunique()} fresh worlds, {SESSIONS:,} sessions of mixed traffic", ""]
         text += [*by_way(own), ""]
     if main.empty:
         text += ["No fresh world has been read yet.", ""]
     text += ["## Settings, in the world of seed 0, listeners kept for validation", "", *settings(lines), ""]
-    write_whole(HERE / "sessions.md", lambda partial: partial.write_text("\n".join(text), encoding="utf-8"))
+    STUDY.write_table("sessions.md", text)
     if not main.empty:
         draw(main[main.model == DEFAULT])
-    write_record(provenance(), HERE / "sessions_provenance.json")
+    STUDY.write_provenance("sessions_provenance.json")
 
 
 def by_way(own: pd.DataFrame) -> list[str]:
@@ -320,40 +319,15 @@ def draw(main: pd.DataFrame) -> None:
     axes.plot(named.time, named.way, "|", color="grey", label="each world")
     axes.set(xlabel="mean time per session, in tracks", title=f"{DEFAULT}, {main.world.nunique()} fresh worlds")
     axes.grid(axis="x", alpha=0.3)
-    write_whole(HERE / "sessions.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+    STUDY.write_figure("sessions.png", figure)
 
 
-def main() -> None:
-    """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["tune", "fresh", "report"])
-    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "online-sessions", help="folder of the runs")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
-    given = parser.parse_args()
-    for name, pieces in {"tune": tuning, "fresh": fresh}.items():
-        if given.only not in (None, name):
-            continue
-        found = list(pieces())
-        ways = {one.key: its for one, its in found}
-        is_whole = run_missing(
-            [one for one, _ in found],
-            path=RESULTS,
-            runs=given.runs.absolute(),
-            workers=given.workers,
-            minutes=given.minutes,
-            run=partial(_run, ways),
-        )
-        if not is_whole:
-            break
-    if known(RESULTS):
-        report()
-        print(f"results      {HERE / 'sessions.md'}")
+def pieces_of(of_part: Callable[[], Iterator[tuple[Piece, tuple[Way, ...]]]]) -> Callable[[], list[Piece]]:
+    """The pieces of a part, without their ways."""
+    return lambda: [one for one, _ in of_part()]
 
 
-def _run(ways: Mapping[tuple[str, ...], tuple[Way, ...]], one: Piece, runs: Path) -> list[dict[str, Any]]:
-    return run_piece(ways[one.key], one, runs)
-
+PARTS = {"tune": pieces_of(tuning), "fresh": pieces_of(fresh)}
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(lambda: main_of(STUDY, parts=PARTS, path=RESULTS, report=report, run=run_piece))

@@ -22,23 +22,22 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.playing import LEVEL, PICKS, VALIDATION, Piece, known, line_of, main_of, play, run_piece, the_world
+from experiments.playing import LEVEL, PICKS, VALIDATION, Piece, line_of, main_of, play, run_piece, the_world
+from experiments.studying import Study, read_rows, sized
 from src.recommendations import Recommendations
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import provenance
 from src.simulation.neighbours import nearest
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results.csv"
-TUNED, FRESH = 0, (11, 12, 13, 14, 15)
+STUDY = Study(__file__, __doc__)
+RESULTS = STUDY.folder / "results.csv"
+TUNED, FRESH = 0, sized((11, 12, 13, 14, 15), (11,))
 """Seed of the world in which settings are chosen, and of those that are reported."""
-SESSIONS, TUNING_SESSIONS = 50_000, 20_000
-TRAFFIC = (5_000, 20_000, 200_000, 500_000)
+SESSIONS, TUNING_SESSIONS = sized((50_000, 20_000), (500, 400))
+TRAFFIC = sized((5_000, 20_000, 200_000, 500_000), (300,))
 """Further amounts of traffic, in the first of the fresh worlds."""
 PUBLISHED = ("experiment=published",)
-TRIALS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+_TRIALS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "convex (default)": ((),),
     "convex α = 0.9": ((), ("model.dim=64",), ("model.track_dropout=0.4",), ("datamodule.pairing=consecutive",)),
     "mean": ((), ("model.dim=64",), ("model.track_dropout=0.4",), ("datamodule.pairing=consecutive",)),
@@ -62,6 +61,8 @@ TRIALS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "share means of tracks": tuple((f"model.shrinkage={shrinkage}",) for shrinkage in (1, 5, 20, 100)),
     "share means of artists": tuple((f"model.shrinkage={shrinkage}",) for shrinkage in (1, 5, 20, 100)),
 }  # fmt: skip
+DEFAULT, CONTEXTUAL = "convex (default)", "contextual, published recipe"
+TRIALS = {name: _TRIALS[name] for name in sized(tuple(_TRIALS), (DEFAULT, CONTEXTUAL, "recent popular"))}
 """Settings that are tried for each recommender, beside those of BASE; () are the defaults."""
 BASE: Mapping[str, tuple[str, ...]] = {
     "convex (default)": (),
@@ -87,8 +88,7 @@ BASE: Mapping[str, tuple[str, ...]] = {
 OURS = ("convex (default)", "convex α = 0.9", "mean", "artist", "track")
 REFERENCE, NEIGHBOURS = "nearest by the true embeddings", 50
 """Name and list length of the reference, which knows the world."""
-DEFAULT, CONTEXTUAL = "convex (default)", "contextual, published recipe"
-GROWTH = (DEFAULT, "mean", CONTEXTUAL, "rules with artist", "share means of artists", "popular")
+GROWTH = sized((DEFAULT, "mean", CONTEXTUAL, "rules with artist", "share means of artists", "popular"), (DEFAULT,))
 """The recommenders of which the amount of traffic is varied."""
 
 
@@ -106,7 +106,7 @@ def tuning() -> Iterator[Piece]:
 
 def chosen() -> dict[str, tuple[str, ...]]:
     """The words of each recommender with the settings that are best in the tuned world."""
-    found = {line["model"]: float(line["time"]) for line in known(RESULTS) if line["part"] == "tune"}
+    found = {line["model"]: float(line["time"]) for line in read_rows(RESULTS) if line["part"] == "tune"}
     best = {}
     for model, trials in TRIALS.items():
         times = [found.get(f"{model} #{number}", 0.0) for number in range(len(trials))]
@@ -140,45 +140,44 @@ def reference() -> Iterator[Piece]:
         yield Piece(part="reference", model=REFERENCE, words=(), world=world, sessions=0, seed=1, picks=tuple(PICKS))
 
 
-def run(piece: Piece, runs: Path) -> list[dict[str, Any]]:
+def run(study: Study, piece: Piece) -> list[dict[str, Any]]:
     """Train and play a piece, or play the lists of the true embeddings.
 
     Returns:
         A line for each picking.
     """
     if piece.part != "reference":
-        return run_piece(piece, runs)
-    world, folder = the_world(piece.world), runs / f"reference-{piece.world}"
+        return run_piece(study, piece)
+    world, folder = the_world(piece.world), study.work / f"reference-{piece.world}"
     rows = nearest(world.embeddings, np.arange(len(world.catalog)), NEIGHBOURS, exclude_self=True)
     scores = np.einsum("qd,qkd->qk", world.embeddings, world.embeddings[rows])
     folder.mkdir(parents=True, exist_ok=True)
     lists = Recommendations(rows=rows, scores=scores.astype(np.float32))
     lists.write(folder / "recommendations.jsonl", world.catalog, format="botify")
     unknown = [""] * len(VALIDATION)
-    lines = [line_of(piece, pick, play(piece, folder, pick), unknown, 0.0) for pick in piece.picks]
+    lines = [line_of(study, piece, pick, play(piece, folder, pick), unknown, 0.0) for pick in piece.picks]
     shutil.rmtree(folder)
     return lines
 
 
 def report() -> None:
     """Write results.md and results.png."""
-    frame = pd.DataFrame(known(RESULTS))
+    frame = pd.DataFrame(read_rows(RESULTS))
     numeric = ["world", "sessions", "time", "lower", "upper", "coverage", "hits", "same_artist", "train_s"]
     frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
     main = frame[frame.part == "fresh"]
     whole = [world for world, one in main.groupby("world") if set(TRIALS) <= set(one.model)]
     main = main[main.world.isin(whole)]
     of_reference = frame[(frame.part == "reference") & frame.world.isin(whole)]
-    lines = ["# Results", "", "Written by `python experiments/online/study.py`.", ""]
+    lines = ["# Results", "", f"Written by `{STUDY.command}`.", ""]
     lines += [f"## {len(whole)} fresh worlds, {SESSIONS:,} sessions of mixed traffic", ""]
     if whole:
         lines += [*by_pick(pd.concat([main, of_reference])), "", "## Against the default", "", *against(main), ""]
     lines += ["## Amount of traffic", "", *growth(frame), "", "## Settings", "", *settings(frame), ""]
-    text = "\n".join(lines)
-    write_whole(HERE / "results.md", lambda partial: partial.write_text(text, encoding="utf-8"))
+    STUDY.write_table("results.md", lines)
     if whole:
         draw(main)
-    write_record(provenance(), HERE / "provenance.json")
+    STUDY.write_provenance()
 
 
 def by_pick(main: pd.DataFrame) -> list[str]:
@@ -260,10 +259,10 @@ def draw(main: pd.DataFrame) -> None:
     axes.set(xlabel="mean time per session, in tracks", title=f"{main.world.nunique()} fresh worlds")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower right")
-    write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+    STUDY.write_figure("results.png", figure)
 
 
 PARTS = {"tune": tuning, "fresh": fresh, "traffic": traffic, "reference": reference}
 
 if __name__ == "__main__":
-    main_of(__doc__, parts=PARTS, path=RESULTS, report=report, run=run)
+    STUDY.run(lambda: main_of(STUDY, parts=PARTS, path=RESULTS, report=report, run=run))

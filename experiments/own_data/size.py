@@ -8,10 +8,7 @@ Cost: ten minutes, and 25 GB of disk for temporary files. Each case is written, 
 its own, and recorded in size.json. A stopped study continues with the case that is missing.
 """
 
-import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,12 +17,11 @@ from typing import Any
 import duckdb
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
+from experiments.studying import Study, run_python, sized
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "size.json"
+STUDY = Study(__file__, __doc__)
+RESULTS = STUDY.folder / "size.json"
 
 PLAYS = """
     SELECT user, start + 600000 * (place // 12) * 12 + 210000 * (place % 12) AS time_ms, track
@@ -51,35 +47,23 @@ CASES: dict[str, dict[str, Any]] = {
     "Last.fm-1K": {
         "file": "userid-timestamp-artid-artname-traid-traname.tsv",
         "query": LASTFM,
-        "numbers": {"plays": 19_150_868, "per_user": 19_306, "tracks": 1_500_000},
+        "numbers": sized(
+            {"plays": 19_150_868, "per_user": 19_306, "tracks": 1_500_000},
+            {"plays": 3_000, "per_user": 300, "tracks": 99},
+        ),
         "words": ["datamodule=lastfm_1k"],
     },
     "Parquet": {
         "file": "plays.parquet",
         "query": PARQUET,
-        "numbers": {"plays": 100_000_000, "per_user": 1_000, "tracks": 1_000_000},
+        "numbers": sized(
+            {"plays": 100_000_000, "per_user": 1_000, "tracks": 1_000_000},
+            {"plays": 3_000, "per_user": 300, "tracks": 99},
+        ),
         "words": ["datamodule=table", "datamodule.units.timestamp=s"],
     },
 }
 """What is written, and how it is read."""
-
-READ = """
-import json, re, sys, time
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-words, began = sys.argv[1:], time.monotonic()
-with initialize_config_dir(sys.path[0] + "/conf", version_base="1.3"):
-    config = compose("train", words)
-module = instantiate(config.datamodule, _convert_="all")
-module.setup()
-seconds = time.monotonic() - began
-peak_kib = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-print(json.dumps({
-    "rows": module.reading.num_rows, "pairs": sum(map(len, module.pairs.values())), "tracks": len(module.catalog),
-    "sessions": len(module.sessions), "seconds": round(seconds, 1),
-    "GB": round(peak_kib * 1024 / 1e9, 2),
-}))
-"""
 
 
 def measure(name: str, folder: Path) -> dict[str, float]:
@@ -97,30 +81,25 @@ def measure(name: str, folder: Path) -> dict[str, float]:
             database.execute(str(case["query"]).format(plays=plays, file=partial))
         partial.rename(file)
     words = [*case["words"], f"datamodule.path={file}", f"run_dir={folder}/run"]
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{READ}", *map(str, words)],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(done.stderr.strip()[-2000:] or f"{name}: ended with code {done.returncode}")
-    return {**json.loads(done.stdout.splitlines()[-1]), "file GB": round(file.stat().st_size / 1e9, 2)}
+    printed = run_python(["experiments/own_data/reading.py", *words])
+    return {**json.loads(printed.splitlines()[-1]), "file GB": round(file.stat().st_size / 1e9, 2)}
 
 
-def report(results: dict[str, dict[str, float]]) -> str:
+def report(results: dict[str, dict[str, float]]) -> list[str]:
     """The results as a table of Markdown."""
     names = ["rows", "file GB", "sessions", "pairs", "tracks", "seconds", "GB"]
     rows = [[name, *(f"{found[column]:,}" for column in names)] for name, found in results.items()]
     head = ["case", "rows", "file, GB", "sessions", "pairs", "tracks", "seconds", "memory, GB"]
-    return "\n".join(table(head, rows, "lrrrrrrr"))
+    return table(head, rows, "lrrrrrrr")
 
 
 def main() -> None:
     """Measure what is missing, and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = STUDY.parser()
     parser.add_argument("--case", choices=CASES, action="append")
     parser.add_argument("--only", choices=["report"])
     parser.add_argument("--folder", type=Path, help="keeps the files here; by default they are deleted")
-    given = parser.parse_args()
+    given = STUDY.parse(parser)
     results = json.loads(RESULTS.read_text(encoding="utf-8"))["results"] if RESULTS.exists() else {}
     for name in [] if given.only else given.case or [name for name in CASES if name not in results]:
         with tempfile.TemporaryDirectory() as folder:
@@ -128,11 +107,9 @@ def main() -> None:
             place = given.folder or Path(folder)
             place.mkdir(parents=True, exist_ok=True)
             results[name] = measure(name, place)
-        write_record({"results": results, **provenance()}, RESULTS)
-    text = report(results)
-    write_whole(HERE / "size.md", lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
-    print(text)
+        STUDY.write_record("size.json", {"results": results, **STUDY.provenance()})
+    STUDY.write_table("size.md", report(results))
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

@@ -18,15 +18,15 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.playing import LEVEL, Piece, known, main_of
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import provenance
+from experiments.playing import LEVEL, Piece, main_of
+from experiments.studying import Study, read_rows, sized
 from src.statistics.intervals import MeanInterval
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results.csv"
-WORLD, FRESH, SEEDS, SESSIONS = 0, (11, 12, 13, 14, 15), (1, 2, 3), 20_000
+STUDY = Study(__file__, __doc__)
+RESULTS = STUDY.folder / "results.csv"
+WORLD, FRESH = 0, sized((11, 12, 13, 14, 15), (11,))
+SEEDS, SESSIONS = sized((1, 2, 3), (1,)), sized(20_000, 500)
 FORMER, DEFAULT = "former default", "default"
 _FORMER = {"model.shrinkage": "0", "model.item_bias": "false", "model.init_std": "0.1"}
 _CHANGES: Mapping[str, Mapping[str, str]] = {
@@ -64,7 +64,9 @@ _CHANGES: Mapping[str, Mapping[str, str]] = {
     DEFAULT: {"model.shrinkage": "0.5", "model.init_std": "0.03", "model.item_bias": "true"},
 }
 SETTINGS: Mapping[str, tuple[str, ...]] = {
-    name: tuple(f"{key}={value}" for key, value in {**_FORMER, **change}.items()) for name, change in _CHANGES.items()
+    name: tuple(f"{key}={value}" for key, value in {**_FORMER, **change}.items())
+    for name, change in _CHANGES.items()
+    if sized(True, name in (FORMER, DEFAULT))
 }
 """Settings by name: one change of the former default each, combinations of what listeners liked, and shrinkage."""
 NAMED_BELOW = 4.9
@@ -113,7 +115,7 @@ def piece(part: str, name: str, words: tuple[str, ...], world: int, seed: int, l
 
 def lines_of(part: str) -> pd.DataFrame:
     """The lines of a part, with numbers as numbers."""
-    frame = pd.DataFrame(known(RESULTS))
+    frame = pd.DataFrame(read_rows(RESULTS))
     numeric = ["world", "seed", "time", "coverage", "hits", *METRICS]
     frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
     return frame[frame.part == part]
@@ -132,7 +134,7 @@ def report() -> None:
     of_seeds, comparable = lines_of("trial").groupby("model"), of_settings()
     means = of_seeds[["time", "coverage", "hits", *METRICS]].mean()
     spread, count = of_seeds["time"].std(), of_seeds["time"].count()
-    lines = ["# Results", "", "Written by `python experiments/recipe/study.py`.", ""]
+    lines = ["# Results", "", f"Written by `{STUDY.command}`.", ""]
     lines += [f"## {len(means)} settings in one world", ""]
     rows: list[list[str]] = []
     for name in map(str, means.sort_values("time", ascending=False).index):
@@ -163,9 +165,9 @@ def report() -> None:
         rows.append([metric.replace("_", "/", 1), f"{agreed.statistic:.2f}", f"{agreed.pvalue:.3f}", str(best)])
     lines += [*table(["metric", "Kendall's τ with the time", "p", "it chooses"], rows, "lrrl"), ""]
     lines += ["## Worlds that chose nothing", "", *of_worlds(), ""]
-    write_whole(HERE / "results.md", lambda partial: partial.write_text("\n".join(lines), encoding="utf-8"))
+    STUDY.write_table("results.md", lines)
     draw(comparable)
-    write_record(provenance(), HERE / "provenance.json")
+    STUDY.write_provenance()
 
 
 def of_worlds() -> list[str]:
@@ -198,8 +200,10 @@ def draw(means: pd.DataFrame) -> None:
     axes.plot(chosen.val_mse, chosen["time"], "o", color="#2a6f97")
     axes.set(xlabel="val/mse, from logs alone", ylabel="mean time per session, in tracks")
     axes.grid(alpha=0.3)
-    write_whole(HERE / "results.png", lambda partial: figure.savefig(partial, format="png", dpi=110))
+    STUDY.write_figure("results.png", figure)
 
+
+PARTS = {"trial": trials, "again": again, "fresh": fresh}
 
 if __name__ == "__main__":
-    main_of(__doc__, parts={"trial": trials, "again": again, "fresh": fresh}, path=RESULTS, report=report)
+    STUDY.run(lambda: main_of(STUDY, parts=PARTS, path=RESULTS, report=report))

@@ -4,7 +4,6 @@ Writes results.md and results.json beside this file. `--sizes 50000` leaves out 
 http://127.0.0.1:5001/room` only opens the page of a service that runs, and prints what that took.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -22,15 +21,18 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT))
-from src.catalog import Catalog  # noqa: E402
-from src.catalog_files import write_plays, write_top_tracks  # noqa: E402
-from src.recommendations import Recommendations  # noqa: E402
-from src.room.search import TitleIndex, build_index  # noqa: E402
-from src.runs.provenance import provenance  # noqa: E402
-from src.session_vectors import SessionVectors  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.processes import children_of, cpu_s
+from experiments.studying import Study, sized, skip
+from src.catalog import Catalog
+from src.catalog_files import write_plays, write_top_tracks
+from src.recommendations import Recommendations
+from src.room.search import TitleIndex, build_index
+from src.runs.provenance import ROOT
+from src.session_vectors import SessionVectors
+
+STUDY = Study(__file__, __doc__)
+CHROMIUM = "/usr/bin/chromium"
 
 SYLLABLES = re.findall("..", "kalomiratenshobelintriuranvesnorilquazenotheingerstmavidu")
 CYRILLIC = re.findall("..", "каломиратеншобелприурвесногротыла")
@@ -130,9 +132,9 @@ def measure_page(base: str) -> dict[str, Any]:
 
     options = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=options)
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=options)
         opened = []
-        for _ in range(5):
+        for _ in range(sized(5, 1)):
             page = browser.new_context().new_page()  # nothing is cached
             sizes: list[int] = []
             page.on("response", lambda answer, sizes=sizes: sizes.append(int(answer.headers.get("content-length", 0))))
@@ -156,6 +158,14 @@ def measure_page(base: str) -> dict[str, Any]:
         "map_frames_per_second": int(rate),
         "renderer": renderer,
     }
+
+
+def page_of(base: str) -> dict[str, Any]:
+    """What `measure_page` measures; a smoke leaves it out where there is no Chromium."""
+    if sized(True, Path(CHROMIUM).exists()):
+        return measure_page(base)
+    skip(f"the page: {CHROMIUM} is missing; apt-get install chromium")
+    return {}
 
 
 async def _load(port: int, seconds: float, num_tracks: int) -> int:
@@ -218,12 +228,12 @@ def measure_service(num: int, rounds: int, seconds: float, folder: Path) -> dict
         ready_s = time.monotonic() - began_s
         while json.loads(urlopen(f"{base}/api/search?q=a", timeout=60).read())["is_building"]:
             time.sleep(0.2)
-        page = measure_page(base)
+        page = page_of(base)
         rates: dict[bool, list[float]] = {False: [], True: []}
         costs: dict[bool, list[float]] = {False: [], True: []}
-        worker = int(Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()[0])
+        [worker] = children_of(service.pid)
         asked = 0
-        with get_context("spawn").Pool(2) as pool:
+        with get_context(sized("spawn", "fork")).Pool(2) as pool:
             pool.map(time.sleep, [0.1, 0.1])
             for number in range(2 * rounds):
                 is_watched = number % 4 in (1, 2)  # in the order without, with, with, without
@@ -232,10 +242,10 @@ def measure_service(num: int, rounds: int, seconds: float, folder: Path) -> dict
                     given = [(port, seconds + 1, num, PEOPLE * number + one) for one in range(PEOPLE)]
                     people = pool.apply_async(crowd, (given,))
                     time.sleep(0.5)
-                used = _cpu_s(worker)
+                used = cpu_s(worker)
                 answered = asyncio.run(_load(port, seconds, num))
                 rates[is_watched].append(answered / seconds)
-                costs[is_watched].append(1e6 * (_cpu_s(worker) - used) / answered)
+                costs[is_watched].append(1e6 * (cpu_s(worker) - used) / answered)
                 if people is not None:
                     asked += people.get(120)
         without, watched = (float(np.median(rates[key])) for key in (False, True))
@@ -258,12 +268,6 @@ def measure_service(num: int, rounds: int, seconds: float, folder: Path) -> dict
         service.wait(20)
 
 
-def _cpu_s(process: int) -> float:
-    """Seconds of CPU that a process has used."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def crowd(given: list[tuple[int, float, int, int]]) -> int:
     """Ten people at once, as threads of one process."""
     from concurrent.futures import ThreadPoolExecutor
@@ -274,23 +278,22 @@ def crowd(given: list[tuple[int, float, int, int]]) -> int:
 
 def main() -> None:
     """Measure, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[50_000, 1_000_000])
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--out", type=Path, default=HERE)
+    parser = STUDY.parser()
+    parser.add_argument("--sizes", type=int, nargs="+", default=sized([50_000, 1_000_000], [500]))
+    parser.add_argument("--rounds", type=int, default=sized(6, 1))
+    parser.add_argument("--seconds", type=float, default=sized(5.0, 0.5))
     parser.add_argument("--page")
-    given = parser.parse_args()
+    given = STUDY.parse(parser)
     if given.page:
         print(json.dumps({**measure_page(given.page), "load_average": round(os.getloadavg()[0], 1)}, indent=1))
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        service = measure_service(50_000, given.rounds, given.seconds, folder / "service")
+        service = measure_service(sized(50_000, 2_000), given.rounds, given.seconds, folder / "service")
         search = [measure_search(num, folder) for num in given.sizes]
-    results = {"service": service, "search": search, "load_average": os.getloadavg()[0], "provenance": provenance()}
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    load = os.getloadavg()[0]
+    results = {"service": service, "search": search, "load_average": load, "provenance": STUDY.provenance()}
+    STUDY.write_record("results.json", results)
     lines = ["# Results", "", "## The service, while ten people look", "", "| measure | value |", "|---|--:|"]
     lines += [
         f"| {name.replace('_', ' ')} | {value if isinstance(value, str) else format(value, ',')} |"
@@ -299,10 +302,9 @@ def main() -> None:
     lines += ["", "## Search", "", f"| {' | '.join(name.replace('_', ' ') for name in search[0])} |"]
     lines += [f"|{'--:|' * len(search[0])}"]
     lines += [f"| {' | '.join(f'{value:,}' for value in one.values())} |" for one in search]
-    lines += ["", f"Load average of the machine at the end: {results['load_average']:.1f}."]
-    (given.out / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    lines += ["", f"Load average of the machine at the end: {load:.1f}."]
+    STUDY.write_table("results.md", lines)
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

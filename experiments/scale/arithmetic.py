@@ -1,12 +1,11 @@
 """What would 10^6 to 10^9 tracks and 10^6 to 10^10 events need? Formulas, and what was measured at smaller sizes.
 
-    python experiments/scale/arithmetic.py    prints and writes arithmetic.md, and draws growth.png
+    python experiments/scale/arithmetic.py    writes arithmetic.md, and draws growth.png
 
 N tracks, E events, P pairs, D width of an embedding, B pairs of a batch, W processes. Nothing is measured here: sizes
 of tables follow from the code, and the rest from `lists.csv`, `lists_served.csv` and `../throughput/growth.json`.
 """
 
-import csv
 import json
 import math
 import sys
@@ -16,16 +15,16 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.studying import Study, read_rows
 from src.models.retrieval.approximate import (
     LARGEST_CELL,
     LARGEST_MOST_PLAYED,
     MIN_CELLS_PER_PROBE,
     SHARE_MOST_PLAYED,
 )
-from src.runs.atomic import write_whole
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
+STUDY = Study(__file__, __doc__)
 TRACKS, EVENTS = (10**5, 10**6, 10**7, 10**8, 10**9), (10**6, 10**7, 10**8, 10**9, 10**10)
 WIDTHS = (64, 128)
 ARTISTS = 0.25
@@ -92,9 +91,9 @@ def power(points: list[Point]) -> Callable[[float], float]:
 
 def measured() -> dict[str, list[Point]]:
     """What was measured, by size: bytes of memory, or seconds."""
-    grown = json.loads((HERE.parent / "throughput" / "growth.json").read_text())["points"]
-    lists = [row for row in _rows("lists.csv") if row["stage"] == "export"]
-    served = _rows("lists_served.csv")
+    grown = json.loads((STUDY.home.parent / "throughput" / "growth.json").read_text())["points"]
+    lists = [row for row in read_rows(STUDY.home / "lists.csv") if row["stage"] == "export"]
+    served = read_rows(STUDY.home / "lists_served.csv")
 
     def curve(name: str, key: str, unit: float) -> list[Point]:
         return [(one["value"], unit * one[key]) for one in grown if one["curve"] == name]
@@ -112,10 +111,6 @@ def measured() -> dict[str, list[Point]]:
             for n in dict.fromkeys(row["tracks"] for row in served)
         ],
     }
-
-
-def _rows(name: str) -> list[dict[str, str]]:
-    return list(csv.DictReader((HERE / name).read_text(encoding="utf-8").splitlines()))
 
 
 def num_cells(num_tracks: float) -> float:
@@ -228,15 +223,13 @@ def _round(value: float) -> str:
 
 def draw(found: dict[str, list[Point]]) -> None:
     """Memory and time by size: what was measured as points, what is computed as dashed lines."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     from src.plots.axes import tidy
     from src.plots.palette import BLUE, GREY, ORANGE, RED
 
-    figure, (memory, time) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    memory, time = figure.subplots(1, 2)
     for name, colour in (("training, D = 64", BLUE), ("export", ORANGE), ("service", RED)):
         points = sorted(found[name])
         last, value = points[-1]
@@ -262,16 +255,15 @@ def draw(found: dict[str, list[Point]]) -> None:
     tidy(time, grid="both", xlabel="tracks, or pairs", ylabel="hours")
     time.set(ylim=(None, 3e7))
     time.legend(frameon=False, fontsize=8.5, loc="upper left")
-    write_whole(HERE / "growth.png", lambda partial: figure.savefig(partial, dpi=120))
+    STUDY.write_figure("growth.png", figure, dpi=120)
 
 
 def main() -> None:
+    STUDY.parse()
     found = measured()
-    text = "\n".join(tables(found)) + "\n"
-    print(text, end="")
-    write_whole(HERE / "arithmetic.md", lambda partial: partial.write_text(text, encoding="utf-8"))
+    STUDY.write_table("arithmetic.md", tables(found))
     draw(found)
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

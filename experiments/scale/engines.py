@@ -7,10 +7,11 @@ by row. Cost: about half a minute for each million plays on two cores, and 0.4 G
 engines.csv has is not measured again.
 """
 
-import argparse
-import csv
+import shutil
 import sys
 import tempfile
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ import duckdb
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.scale.shards import watch, write_rows
+from experiments.scale.shards import watch
+from experiments.studying import SkippedError, Study, append_rows, read_rows, run_python, sized
 from src.datamodules.manifest import Manifest
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
+STUDY = Study(__file__, __doc__)
+RESULTS = STUDY.folder / "engines.csv"
 PLAYS = """
     COPY (SELECT hash(range // 1000, 3) % {users} AS user,
                  1100000000 + 86400 * (range // 1000 % 365) + 600 * (range % 1000 // 12) * 12
@@ -67,7 +68,7 @@ def measure(plays: int, folder: Path) -> dict[str, Any]:
         words = [*data, f"engine={engine}", f"hydra.run.dir={engine}"]
         if engine == "spark":
             words += [f"spark.partitions={max(2, plays // 2_000_000)}", f"+spark.conf={{spark.local.dir: {folder}}}"]
-        watched = watch([str(ROOT / "prepare.py"), *words], folder)
+        watched = watch(partial(run_python, ["prepare.py", *words], cwd=folder))
         found |= {f"{engine}_s": watched["seconds"], f"{engine}_GB": watched["anonymous"]}
         print(found, flush=True)
     manifest = Manifest.read(folder / "duckdb")
@@ -77,24 +78,22 @@ def measure(plays: int, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure the sizes that are missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plays", type=int, nargs="+", default=[1_000_000, 50_000_000])
-    given = parser.parse_args()
-    path = HERE / "engines.csv"
-    rows: list[dict[str, Any]] = list(csv.DictReader(path.open())) if path.exists() else []
+    parser = STUDY.parser()
+    parser.add_argument("--plays", type=int, nargs="+", default=sized([1_000_000, 50_000_000], [20_000]))
+    given = STUDY.parse(parser)
+    if find_spec("pyspark") is None or shutil.which("java") is None:
+        raise SkippedError("engines: it needs pyspark and Java; make spark installs pyspark")
     for plays in given.plays:
-        if any(int(row["plays"]) == plays for row in rows):
+        if any(int(row["plays"]) == plays for row in read_rows(RESULTS)):
             continue
         with tempfile.TemporaryDirectory(prefix="engines-") as folder:
-            rows.append(measure(plays, Path(folder)))
-        print(rows[-1], flush=True)
-        write_rows(path, rows)
-        write_record(provenance(), HERE / "engines_provenance.json")
+            append_rows(RESULTS, [measure(plays, Path(folder))])
+        STUDY.write_provenance("engines_provenance.json")
     head = ["plays", "pairs", "shards", "shards that differ", "DuckDB, s", "Spark, s", "DuckDB, GB"]
     names = ("plays", "pairs", "shards", "different_shards", "duckdb_s", "spark_s", "duckdb_GB")
-    body = [[f"{float(row[name]):,.10g}" for name in names] for row in rows]
-    write_whole(HERE / "engines.md", lambda partial: partial.write_text("\n".join(table(head, body, "rrrrrrr")) + "\n"))
+    body = [[f"{float(row[name]):,.10g}" for name in names] for row in read_rows(RESULTS)]
+    STUDY.write_table("engines.md", table(head, body, "rrrrrrr"))
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

@@ -9,9 +9,7 @@ or its plays are left out of the data (`min_count`: `datamodule.policies.min_cou
 Cost: about a minute for each run on an idle core, 48 runs. Runs that the file has are not repeated.
 """
 
-import csv
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,22 +20,19 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from experiments.scale.shards import write_rows
+from experiments.studying import Study, append_rows, available, read_rows, sized, train
 from src.catalog import Vocabulary
 from src.models.heads import CosineMix
 from src.models.parts import Lookup
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-SOURCES = {"yes": "datamodule=yes", "world": "datamodule=simulated"}
-VARIANTS = (
-    ("own", 1),
-    ("min_plays", 5),
-    *((kind, least) for least in (20, 50) for kind in ("min_plays", "hashed", "min_count")),
-)
-SEEDS = (1, 2, 3)
+STUDY = Study(__file__, __doc__)
+RESULTS = STUDY.folder / "min_plays.csv"
+SOURCES = sized({"yes": "yes", "world": "simulated"}, {"world": "simulated"})
+"""Values of `datamodule=` by name of the source."""
+_LEAST = tuple((kind, least) for least in (20, 50) for kind in ("min_plays", "hashed", "min_count"))
+VARIANTS = sized((("own", 1), ("min_plays", 5), *_LEAST), (("own", 1), ("hashed", 20)))
+SEEDS = sized((1, 2, 3), (1,))
 METRICS = ("val/ndcg_at_10", "val/recall_at_10", "val/loss")
 WORDS = (
     "context=last",
@@ -105,26 +100,24 @@ def words_of(kind: str, least: int) -> list[str]:
 
 def measure() -> None:
     """A row for each source, variant and seed: the best epoch of validation, and how many embeddings there are."""
-    path = HERE / "min_plays.csv"
-    rows: list[dict[str, Any]] = list(csv.DictReader(path.open())) if path.exists() else []
+    available(*SOURCES.values())
     for seed in SEEDS:
-        for source, word in SOURCES.items():
+        for source, data in SOURCES.items():
             for kind, least in VARIANTS:
                 name = {"source": source, "kind": kind, "least": str(least), "seed": str(seed)}
-                if any(name.items() <= row.items() for row in rows):
+                if any(name.items() <= row.items() for row in read_rows(RESULTS)):
                     continue
-                rows.append(name | _measured([word, *words_of(kind, least), f"seed={seed}"]))
-                print(rows[-1], flush=True)
-                write_rows(path, rows)
+                words = [f"datamodule={data}", *words_of(kind, least), f"seed={seed}"]
+                append_rows(RESULTS, [name | _measured(words)])
+                print(read_rows(RESULTS)[-1], flush=True)
                 report()
-    write_record(provenance(), HERE / "min_plays_provenance.json")
+    STUDY.write_provenance("min_plays_provenance.json")
 
 
 def _measured(words: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         run = Path(folder) / "run"
-        done = [sys.executable, str(ROOT / "train.py"), *WORDS, *words, f"hydra.run.dir={run}"]
-        subprocess.run(done, check=True, stdout=subprocess.DEVNULL)
+        train(*WORDS, *words, f"hydra.run.dir={run}", *sized((), ("datamodule.prepare.sessions=500",)), threads=None)
         metrics = json.loads((run / "metrics.json").read_text())
         best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True, mmap=True)["state_dict"]
     known = int((best["scorer.track.weight"] != 0).any(1).sum())
@@ -133,7 +126,7 @@ def _measured(words: list[str]) -> dict[str, Any]:
 
 def report() -> None:
     """The table: means of the seeds."""
-    rows = list(csv.DictReader((HERE / "min_plays.csv").open()))
+    rows = read_rows(RESULTS)
     body = []
     for source in SOURCES:
         for kind, least in VARIANTS:
@@ -142,8 +135,14 @@ def report() -> None:
                 means = (f"{sum(float(row[name]) for row in own) / len(own):.4f}" for name in METRICS)
                 body.append([source, kind, str(least), f"{int(own[0]['embeddings']):,}", str(len(own)), *means])
     lines = table(["source", "rare tracks", "plays below", "embeddings", "seeds", *METRICS], body, "llrrrrrr")
-    write_whole(HERE / "min_plays.md", lambda partial: partial.write_text("\n".join(lines) + "\n"))
+    STUDY.write_table("min_plays.md", lines)
+
+
+def main() -> None:
+    STUDY.parse()
+    measure()
+    report()
 
 
 if __name__ == "__main__":
-    measure()
+    STUDY.run(main)

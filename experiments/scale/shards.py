@@ -8,13 +8,12 @@ Cost: memory about a minute for each million plays and stage on two shared cores
 minutes. A size that memory.csv has is not measured again.
 """
 
-import argparse
-import csv
-import re
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,15 @@ import duckdb
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
+from experiments.processes import memory_gb
+from experiments.studying import Study, append_rows, read_rows, run_python, sized, train
+from src.runs.provenance import ROOT
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-WINDOWS = (1_000, 4_000, 16_000, 64_000, 10**9)
-SEEDS = (1, 2, 3)
+STUDY = Study(__file__, __doc__)
+MEMORY, WINDOW = STUDY.folder / "memory.csv", STUDY.folder / "window.csv"
+WINDOWS = sized((1_000, 4_000, 16_000, 64_000, 10**9), (1_000, 10**9))
+SEEDS = sized((1, 2, 3), (1,))
 PLAYS = """
     COPY (SELECT range // 1000 AS user,
                  1100000000 + 86400 * (range // 1000 % 365) + 600 * (range % 1000 // 12) * 12 + 210 * (range % 12)
@@ -40,67 +41,51 @@ PLAYS = """
 TRAIN = ("trainer.max_epochs=1", "logger=none", "callbacks.plots=null", "callbacks.export=null", "model=track")
 
 
-def watch(words: list[str], cwd: Path) -> dict[str, float]:
-    """Run a command; its seconds, and the most memory that it had: all of it, and without mapped files."""
-    began, peak, anonymous = time.monotonic(), 0.0, 0.0
-    with (cwd / "log.txt").open("a") as log:
-        process = subprocess.Popen([sys.executable, *words], cwd=cwd, stdout=log, stderr=log)
-        while process.poll() is None:
-            text = Path(f"/proc/{process.pid}/status").read_text()
-            for pattern, now in ((r"VmRSS:\s+(\d+)", "rss"), (r"RssAnon:\s+(\d+)", "anonymous")):
-                found = re.search(pattern, text)
-                value = int(found[1]) / 1e6 if found else 0.0
-                peak, anonymous = (max(peak, value), anonymous) if now == "rss" else (peak, max(anonymous, value))
-            time.sleep(0.2)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(words)} failed: see {cwd / 'log.txt'}\n{(cwd / 'log.txt').read_text()[-2000:]}")
-    return {"seconds": round(time.monotonic() - began, 1), "GB": round(peak, 2), "anonymous": round(anonymous, 2)}
+def watch(run: Callable[..., object]) -> dict[str, float]:
+    """Seconds of a process, and the most memory that it had: all of it, and without mapped files.
+
+    Args:
+        run: runs it to its end; its argument `each` is called with the id of the process from time to time.
+    """
+    most = {"VmRSS": 0.0, "RssAnon": 0.0}
+
+    def look(process: int) -> None:
+        for name in most:
+            most[name] = max(most[name], memory_gb(process, name))
+
+    began = time.monotonic()
+    run(each=look)
+    seconds = round(time.monotonic() - began, 1)
+    return {"seconds": seconds, "GB": round(most["VmRSS"], 2), "anonymous": round(most["RssAnon"], 2)}
 
 
 def measure_memory(sizes: list[int], folder: Path) -> None:
     """Prepare and train at each size; a row of memory.csv for each stage."""
-    path = HERE / "memory.csv"
-    rows = list(csv.DictReader(path.open())) if path.exists() else []
     for plays in sizes:
-        if any(int(row["plays"]) == plays for row in rows):
+        if any(int(row["plays"]) == plays for row in read_rows(MEMORY)):
             continue
         work = folder / str(plays)
         work.mkdir(parents=True)
         file = work / "plays.parquet"
         duckdb.sql(PLAYS.format(plays=plays, tracks=100_000, file=file))
         data = ["datamodule=table", f"datamodule.path={file}", "datamodule.units.timestamp=s", "recipe=shares"]
-        stages = {
-            "prepare.py": [str(ROOT / "prepare.py"), *data, "hydra.run.dir=shards"],
-            "train.py, first": [str(ROOT / "train.py"), *SHARDS, *TRAIN, "hydra.run.dir=first"],
-            "train.py": [str(ROOT / "train.py"), *SHARDS, *TRAIN, "hydra.run.dir=second"],
-            "train.py from the source": [str(ROOT / "train.py"), *data, *TRAIN, "hydra.run.dir=direct"],
+        stages: dict[str, Callable[..., object]] = {
+            "prepare.py": partial(run_python, ["prepare.py", *data, "hydra.run.dir=shards"], cwd=work),
+            "train.py, first": partial(train, *SHARDS, *TRAIN, "hydra.run.dir=first", cwd=work, threads=None),
+            "train.py": partial(train, *SHARDS, *TRAIN, "hydra.run.dir=second", cwd=work, threads=None),
+            "train.py from the source": partial(train, *data, *TRAIN, "hydra.run.dir=direct", cwd=work, threads=None),
         }
-        for stage, words in stages.items():
-            if plays > 30_000_000 and "source" in stage:
-                continue
-            measured: dict[str, Any] = {"plays": plays, "stage": stage, **watch(words, work)}
-            rows.append(measured)
-            print(measured, flush=True)
-        write_rows(path, rows)
-        file.unlink()
-        for used in ("shards", "first", "second", "direct"):
-            subprocess.run(["rm", "-rf", used], cwd=work, check=True)
-    write_record(provenance(), HERE / "memory_provenance.json")
+        rows: list[dict[str, Any]] = []
+        for stage, run in stages.items():
+            if plays <= 30_000_000 or "source" not in stage:
+                rows.append({"plays": plays, "stage": stage, **watch(run)})
+                print(rows[-1], flush=True)
+        append_rows(MEMORY, rows)
+        shutil.rmtree(work)
+    STUDY.write_provenance("memory_provenance.json")
 
 
 SHARDS = ("datamodule=shards", "datamodule.path=shards", "datamodule.batch_size=16384")
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV."""
-
-    def write(partial: Path) -> None:
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_whole(path, write)
 
 
 def measure_window(sessions: int, epochs: int, folder: Path) -> None:
@@ -151,22 +136,19 @@ def measure_window(sessions: int, epochs: int, folder: Path) -> None:
             row = {"window": window, "seed": seed, "epochs": epochs, "pairs": len(data.pairs["train"])}
             rows.append({**row, "loss": float(loss), "ndcg_at_10": float(ndcg)})
             print(rows[-1], flush=True)
-    write_rows(HERE / "window.csv", rows)
-    write_record(provenance(), HERE / "window_provenance.json")
+    WINDOW.unlink(missing_ok=True)
+    append_rows(WINDOW, rows)
+    STUDY.write_provenance("window_provenance.json")
 
 
 def report() -> None:
     """The tables and the picture."""
-    if (HERE / "memory.csv").exists():
-        rows = list(csv.DictReader((HERE / "memory.csv").open()))
+    if rows := read_rows(MEMORY):
         head = ["plays", "stage", "seconds", "memory, GB", "without mapped files, GB"]
         body = [[f"{int(row['plays']):,}", row["stage"], row["seconds"], row["GB"], row["anonymous"]] for row in rows]
-        write_whole(
-            HERE / "memory.md", lambda partial: partial.write_text("\n".join(table(head, body, "rlrrr")) + "\n")
-        )
+        STUDY.write_table("memory.md", table(head, body, "rlrrr"))
         _draw(rows)
-    if (HERE / "window.csv").exists():
-        rows = list(csv.DictReader((HERE / "window.csv").open()))
+    if rows := read_rows(WINDOW):
         body = []
         for window in WINDOWS:
             chosen = [row for row in rows if int(row["window"]) == window]
@@ -175,47 +157,42 @@ def report() -> None:
             cells = [f"{window:,}" if window < 10**9 else "all"]
             for name, digits in (("loss", 5), ("ndcg_at_10", 5)):
                 values = np.array([float(row[name]) for row in chosen])
-                cells += [f"{values.mean():.{digits}f}", f"{values.std(ddof=1):.{digits}f}"]
+                cells += [f"{values.mean():.{digits}f}", f"{values.std(ddof=1):.{digits}f}" if len(values) > 1 else "–"]
             body.append(cells)
         head = ["window, pairs", "val/loss", "sd of seeds", "val/ndcg_at_10", "sd of seeds "]
-        write_whole(
-            HERE / "window.md", lambda partial: partial.write_text("\n".join(table(head, body, "rrrrr")) + "\n")
-        )
-
-
-def _write_text(path: Path, lines: list[str]) -> None:
-    write_whole(path, lambda partial: partial.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+        STUDY.write_table("window.md", table(head, body, "rrrrr"))
 
 
 def _draw(rows: list[dict[str, str]]) -> None:
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
     for stage in dict.fromkeys(row["stage"] for row in rows):
         points = sorted((int(row["plays"]), float(row["anonymous"])) for row in rows if row["stage"] == stage)
         axes.plot(*zip(*points, strict=True), "o-", label=stage)
     axes.set(xscale="log", xlabel="plays", ylabel="memory without mapped files, GB", ylim=(0, None))
     axes.legend()
-    figure.savefig(HERE / "memory.png", dpi=120)
+    STUDY.write_figure("memory.png", figure, dpi=120)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["memory", "window", "report"])
-    parser.add_argument("--plays", type=int, nargs="+", default=[1_000_000, 3_000_000, 10_000_000])
-    parser.add_argument("--sessions", type=int, default=20_000)
-    parser.add_argument("--epochs", type=int, default=3)
-    given = parser.parse_args()
+    parser = STUDY.parser()
+    parser.add_argument("parts", nargs="*", metavar="part", help="memory, window or report; without it the first two")
+    parser.add_argument("--plays", type=int, nargs="+", default=sized([1_000_000, 3_000_000, 10_000_000], [3_000]))
+    parser.add_argument("--sessions", type=int, default=sized(20_000, 500))
+    parser.add_argument("--epochs", type=int, default=sized(3, 1))
+    given = STUDY.parse(parser)
+    parts = given.parts or ["memory", "window"]
+    if unknown := {*parts} - {"memory", "window", "report"}:
+        parser.error(f"part must be memory, window or report, got {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-        if given.part == "memory":
+        if "memory" in parts:
             measure_memory(given.plays, Path(folder))
-        elif given.part == "window":
+        if "window" in parts:
             measure_window(given.sessions, given.epochs, Path(folder))
     report()
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

@@ -1,7 +1,6 @@
 """How many lists must be searched for a session, and what is lost against the search of the whole catalogue?
 
-    python experiments/session_lists/study.py                      trains three models, then writes results
-    python experiments/session_lists/study.py --runs <folder>      keeps the runs there, and uses those that are there
+    python experiments/session_lists/study.py    trains three models in outputs/session_lists, then writes results
 
 Cost: ten minutes on two idle cores. Expected: a few lists hold nearly all of the best tracks, because the list of the
 last track alone does.
@@ -9,11 +8,7 @@ last track alone does.
 Q queries, N tracks, K tracks of a list, H tracks of a history.
 """
 
-import argparse
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,10 +20,10 @@ from jaxtyping import Float64, Int32, Int64
 from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.studying import Study, available, sized, train
 from src.callbacks.listening import world_of
 from src.recommendations import Recommendations, pick
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
+from src.runs.atomic import write_whole
 from src.session_vectors import FILE, SessionVectors, union
 from src.simulation.listener import WHOLE, Crowd
 from src.simulation.listening import ListeningTest, Recommend
@@ -36,18 +31,21 @@ from src.simulation.session_lists import session_candidates
 from src.simulation.world import World
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-DATA = ("simulated", "yes", "polimi")
-NUM_LISTS = (1, 2, 3, 4, 5, 6, 8, 10)
-NUM_QUERIES, NUM_SESSIONS, BLOCK = 6000, 6000, 256
+STUDY = Study(__file__, __doc__)
+DATA = sized(("simulated", "yes", "polimi"), ("simulated",))
+NUM_LISTS = sized((1, 2, 3, 4, 5, 6, 8, 10), (1, 4))
+NUM_QUERIES, NUM_SESSIONS = sized((6000, 6000), (100, 100))
+BLOCK = 256
 
 
-def train(data: str, folder: Path) -> None:
-    words = [f"datamodule={data}", "context=session", "model=convex", "trainer.max_epochs=4", "logger=none"]
-    words += ["callbacks.plots=null", "callbacks.off_policy=null", f"hydra.run.dir={folder}"]
-    done = subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr.strip() or done.stdout.strip())
+def run_of(data: str) -> Path:
+    """The folder of a run; it is trained if it is not there."""
+    folder = STUDY.work / data
+    if not (folder / FILE).exists():
+        words = [f"datamodule={data}", "context=session", "model=convex", "trainer.max_epochs=4", "logger=none"]
+        words += ["callbacks.plots=null", "callbacks.off_policy=null", f"hydra.run.dir={folder}"]
+        train(*words, *sized((), ("datamodule.prepare.sessions=500",)), threads=None)
+    return folder
 
 
 def shares_found(full: Int32[np.ndarray, "Q K"], found: Int32[np.ndarray, "Q k"], num: int) -> float:
@@ -131,19 +129,10 @@ def measure(name: str, folder: Path) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, help="folder of the runs; a temporary one without it")
-    given = parser.parse_args()
-    os.environ.setdefault("SEGUE_DATA", str(ROOT.parent / "shared" / "data"))
-    with tempfile.TemporaryDirectory() as temporary:
-        runs, frames = given.runs or Path(temporary), []
-        for data in DATA:
-            folder = (runs / data).absolute()
-            if not (folder / FILE).exists():
-                train(data, folder)
-            frames.append(measure(data, folder))
+    STUDY.parse()
+    frames = [measure(data, run_of(data)) for data in available(*DATA)]
     results = pd.concat(frames, ignore_index=True)
-    write_whole(HERE / "results.csv", lambda partial: results.round(6).to_csv(partial, index=False))
+    write_whole(STUDY.folder / "results.csv", lambda partial: results.round(6).to_csv(partial, index=False))
     lines = ["Of the search of the whole catalogue, 1 is all. Written by `study.py`.\n"]
     for name, frame in results.groupby("data", sort=False):
         shown = frame.drop(columns=["data", "tracks"]).dropna(axis=1).set_index("num_lists")
@@ -153,9 +142,9 @@ def main() -> None:
         ]
         lines += [f"## {name}\n", f"{int(frame['tracks'].iloc[0]):,} tracks.\n"]
         lines += [*table(["num_lists", *shown.columns], text, "r" * (1 + shown.shape[1])), ""]
-    write_whole(HERE / "results.md", lambda partial: partial.write_text("\n".join(lines), encoding="utf-8"))
-    write_record(provenance(), HERE / "provenance.json")
+    STUDY.write_table("results.md", lines)
+    STUDY.write_provenance()
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

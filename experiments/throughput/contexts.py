@@ -5,7 +5,6 @@ in one process with one thread, and compares pairs per second of processor time.
 into the folder of this file.
 """
 
-import argparse
 import itertools
 import sys
 import tempfile
@@ -21,16 +20,16 @@ from hydra.utils import instantiate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import src.terminal.entry  # its resolvers are used in conf/
+from experiments.studying import SMALL_WORLD, Study, available, sized
 from src.datamodules.recipe_choice import choose_recipe
-from src.runs.atomic import write_record
-from src.runs.provenance import ROOT, provenance
+from src.runs.provenance import ROOT
 from src.terminal.console import console
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-DATA = ("simulated", "yes", "polimi")
+STUDY = Study(__file__, __doc__)
+DATA = sized(("simulated", "yes", "polimi"), ("simulated",))
 CONTEXTS = ("last", "session")
-STEPS, TARGET = 8, 0.5
+STEPS, TARGET = sized(8, 1), 0.5
 """Steps of a turn, and the share of the speed of `context=last` that `context=session` should reach."""
 
 assert src.terminal.entry
@@ -39,6 +38,7 @@ assert src.terminal.entry
 def trainer_of(data: str, context: str, folder: Path) -> Callable[[], float]:
     """Trains some steps at a call, and returns pairs per second of processor time."""
     words = choose_recipe([f"datamodule={data}", "model=convex", f"context={context}", f"run_dir={folder}", "seed=1"])
+    words += sized((), (*SMALL_WORLD, "datamodule.prepare.sessions=500"))
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = compose("train", overrides=words)
     datamodule = instantiate(config.datamodule, _convert_="all")
@@ -72,15 +72,14 @@ def trainer_of(data: str, context: str, folder: Path) -> Callable[[], float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=12, help=f"turns of {STEPS} steps for each context")
+    parser = STUDY.parser()
+    parser.add_argument("--rounds", type=int, default=sized(12, 1), help=f"turns of {STEPS} steps for each context")
     parser.add_argument("--data", nargs="+", default=DATA, help=f"some of {', '.join(DATA)}")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder for the results")
-    options = parser.parse_args()
+    options = STUDY.parse(parser)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     rows, cells = [], []
-    for data in options.data:
+    for data in available(*options.data):
         with tempfile.TemporaryDirectory(prefix="segue-contexts-") as folder:
             trainers = {context: trainer_of(data, context, Path(folder)) for context in CONTEXTS}
             rates: dict[str, list[float]] = {context: [] for context in CONTEXTS}
@@ -95,9 +94,9 @@ def main() -> None:
         cells.append([data, *numbers, *(f"{one:.2f}" for one in (median(ratios), min(ratios), max(ratios), TARGET))])
         console.print("  ".join(cells[-1]), highlight=False)
     head = ["data", "last, pairs per s", "session, pairs per s", "session / last", "least", "most", "target"]
-    (options.out / "contexts.md").write_text("\n".join(table(head, cells, "lrrrrrr")) + "\n", encoding="utf-8")
-    write_record({"rows": rows, "provenance": provenance()}, options.out / "contexts.json")
+    STUDY.write_table("contexts.md", table(head, cells, "lrrrrrr"))
+    STUDY.write_record("contexts.json", {"rows": rows, "provenance": STUDY.provenance()})
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

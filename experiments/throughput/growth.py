@@ -11,25 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.studying import Study, sized
 from experiments.throughput.race import Contender, Stage, Work, race
 from experiments.throughput.stages.logs import make_logs
 from experiments.throughput.stages.pairs import ours as read_pairs
 from experiments.throughput.stages.training import BATCH_SIZE, draw_pairs, fit, published_words
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, provenance
 from src.terminal.console import console
 from src.terminal.markdown import table as markdown_table
 
-HERE = Path(__file__).parent
+STUDY = Study(__file__, __doc__)
 K = 50
 NUM_QUERIES = 4096
 """Of exact search; its cost per query does not depend on the number of queries."""
-
-mpl.use("agg")
 
 
 def training(_folder: Path, _small: bool, *, tracks: int, pairs: int, dim: int, model: str) -> Work:
@@ -87,23 +83,26 @@ def approximate(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
     return work
 
 
-TRACKS, PAIRS = (10**4, 10**5, 10**6, 10**7), (10**5, 10**6, 10**7, 10**8)
-TRAINED = {"tracks": 50_000, "pairs": 500 * BATCH_SIZE, "dim": 64}
+TRACKS, PAIRS = sized(((10**4, 10**5, 10**6, 10**7), (10**5, 10**6, 10**7, 10**8)), ((10**3,), (10**4,)))
+TRAINED = {**sized({"tracks": 50_000, "pairs": 500 * BATCH_SIZE}, {"tracks": 10**3, "pairs": 10**4}), "dim": 64}
+DIMS, LINES = sized((16, 32, 64, 128, 256), (16,)), sized((10**5, 10**6, 10**7), (2 * 10**4,))
+EXACT, APPROXIMATE = sized(((10**4, 10**5, 10**6), (10**4, 10**5, 3 * 10**5)), ((2_000,), (2_000,)))
 CURVES: dict[str, tuple[str, Any, str, Sequence[int], dict[str, Any]]] = {
     "training, contextual": ("pair", training, "tracks", TRACKS, {**TRAINED, "model": "contextual"}),
     "training, convex": ("pair", training, "tracks", TRACKS, {**TRAINED, "model": "convex"}),
-    "training, convex, dims": ("pair", training, "dim", (16, 32, 64, 128, 256), {**TRAINED, "model": "convex"}),
+    "training, convex, dims": ("pair", training, "dim", DIMS, {**TRAINED, "model": "convex"}),
     "training, convex, pairs": ("pair", training, "pairs", PAIRS, {**TRAINED, "model": "convex", "dim": 16}),
-    "events to pairs": ("line", reading, "lines", (10**5, 10**6, 10**7), {}),
-    "exact lists": ("track", exact, "tracks", (10**4, 10**5, 10**6), {"dim": 64}),
-    "approximate lists": ("track", approximate, "tracks", (10**4, 10**5, 3 * 10**5), {"dim": 64}),
+    "events to pairs": ("line", reading, "lines", LINES, {}),
+    "exact lists": ("track", exact, "tracks", EXACT, {"dim": 64}),
+    "approximate lists": ("track", approximate, "tracks", APPROXIMATE, {"dim": 64}),
 }  # fmt: skip
 """By curve: the unit of cost, the function, the argument that grows, its values, the other arguments."""
 
 
 def main() -> None:
-    partial_results = ROOT / "outputs" / "growth.jsonl"  # a stopped study continues; remove the file to start again
-    partial_results.parent.mkdir(exist_ok=True)
+    STUDY.parse()
+    partial_results = STUDY.work / "growth.jsonl"  # a stopped study continues; remove the file to start again
+    partial_results.parent.mkdir(parents=True, exist_ok=True)
     stored = partial_results.read_text().splitlines() if partial_results.exists() else []
     points = [json.loads(line) for line in stored]
     done = {(point["curve"], point["value"]) for point in points}
@@ -125,24 +124,25 @@ def main() -> None:
             console.print(
                 f"{name:28} {value:>12,} {argument:8} {point['us']:10.3g} µs per {unit}, {point['peak_mb']:,.0f} MB"
             )
-    write_record({"points": points, "provenance": provenance()}, HERE / "growth.json")
-    write_whole(HERE / "growth.md", lambda path: path.write_text(table(points), encoding="utf-8"))
-    write_whole(HERE / "growth.png", lambda path: draw(points, path))
+    STUDY.write_record("growth.json", {"points": points, "provenance": STUDY.provenance()})
+    STUDY.write_table("growth.md", table(points))
+    draw(points)
 
 
-def table(points: list[dict[str, Any]]) -> str:
+def table(points: list[dict[str, Any]]) -> list[str]:
     rows = [
         [p["curve"], p["grows"], f"{p['value']:,}", f"{p['us']:.3g}", p["unit"], f"{p['peak_mb']:,.0f}"] for p in points
     ]
     head = ["curve", "what grows", "value", "µs per unit", "unit", "peak MB"]
-    return "\n".join(markdown_table(head, rows, "llrrlr")) + "\n"
+    return markdown_table(head, rows, "llrrlr")
 
 
-def draw(points: list[dict[str, Any]], path: Path) -> None:
-    from matplotlib import pyplot as plt
+def draw(points: list[dict[str, Any]]) -> None:
+    from matplotlib.figure import Figure
 
     arguments = list(dict.fromkeys(p["grows"] for p in points))
-    figure, axes = plt.subplots(2, len(arguments), figsize=(3.6 * len(arguments), 6), squeeze=False)
+    figure = Figure(figsize=(3.6 * len(arguments), 6))
+    axes = figure.subplots(2, len(arguments), squeeze=False)
     for column, argument in enumerate(arguments):
         curves = list(dict.fromkeys(p["curve"] for p in points if p["grows"] == argument))
         for curve in curves:
@@ -156,13 +156,13 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
             axis.set_ylim(low / 3, 3 * high)  # a flat curve must look flat
             axis.minorticks_off()
             if argument == "dim":
-                axis.set_xticks(list(CURVES["training, convex, dims"][3]), CURVES["training, convex, dims"][3])
+                axis.set_xticks(DIMS, DIMS)
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(alpha=0.3)
         axes[0][column].legend(frameon=False, fontsize=7)
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    STUDY.write_figure("growth.png", figure, dpi=130)
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

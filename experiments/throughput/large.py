@@ -4,7 +4,6 @@ Generates playlists (kept in outputs/large, reused by the next call), trains one
 of each phase, processor time and peak memory. Adds a row to large.json and large.md in the folder of this file.
 """
 
-import argparse
 import json
 import resource
 import subprocess
@@ -18,11 +17,12 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from src.runs.atomic import write_record, write_whole
+from experiments.studying import SMALLEST, Study, sized
+from src.runs.atomic import write_whole
 from src.runs.provenance import ROOT, provenance
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
+STUDY = Study(__file__, __doc__)
 SCENES = 300
 """Playlists keep mostly to the tracks of one scene."""
 OF_ARTIST = 0.5
@@ -74,7 +74,7 @@ def generate(folder: Path, *, num_playlists: int, seed: int) -> None:
 def measure(data: Path, run: Path, checkout: Path, words: list[str]) -> dict[str, Any]:
     """Seconds of each phase of a run, its processor time and its peak memory."""
     command = ["train.py", "datamodule=polimi", "context=last", f"datamodule.path={data}", "model=convex"]
-    command += ["trainer.max_epochs=1"]
+    command += sized(("trainer.max_epochs=1",), SMALLEST)
     logger = f"logger.tracking_uri=sqlite:///{run.parent}/mlflow.db"
     started = time.time()
     subprocess.run([sys.executable, *command, logger, f"hydra.run.dir={run}", *words], cwd=checkout, check=True)
@@ -91,7 +91,7 @@ def measure(data: Path, run: Path, checkout: Path, words: list[str]) -> dict[str
     }
 
 
-def report(rows: list[dict[str, Any]]) -> str:
+def report(rows: list[dict[str, Any]]) -> list[str]:
     head = ["commit", "playlists", "queries", *rows[0]["seconds"], "total, s", "processor, s", "peak, GiB"]
     lines = [
         [row["commit"][:7], f"{row['playlists']:,}", f"{row['metrics']['test/num_queries']:,.0f}"]
@@ -99,31 +99,32 @@ def report(rows: list[dict[str, Any]]) -> str:
         + [f"{row['peak_gb']:.1f}"]
         for row in rows
     ]
-    return "\n".join(table(head, lines, "l" + "r" * (len(head) - 1))) + "\n"
+    return table(head, lines, "l" + "r" * (len(head) - 1))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--playlists", type=int, default=400_000, help="number of playlists; tracks are 0.75 of it")
+    parser = STUDY.parser()
+    parser.add_argument(
+        "--playlists", type=int, default=sized(400_000, 500), help="number of playlists; tracks are 0.75 of it"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the playlists")
     parser.add_argument("--checkout", type=Path, default=ROOT, help="the clone whose train.py runs")
     parser.add_argument("words", nargs="*", help="more settings for train.py")
-    options = parser.parse_args()
-    data = ROOT / "outputs" / "large" / f"{options.playlists}-{options.seed}"
+    options = STUDY.parse(parser)
+    data = STUDY.work / "large" / f"{options.playlists}-{options.seed}"
     if not (data / "train_sequential.csv").exists():  # it is written last
         generate(data, num_playlists=options.playlists, seed=options.seed)
     run = data / time.strftime("run-%Y-%m-%d_%H-%M-%S")
-    origin = provenance(options.checkout)
+    origin = STUDY.provenance() if options.checkout == ROOT else provenance(options.checkout)
     row = {"commit": origin["git_commit"], "playlists": options.playlists, "words": options.words}
     row |= {**measure(data, run, options.checkout.resolve(), options.words), "provenance": origin}
-    path = HERE / "large.json"
+    path = STUDY.folder / "large.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
     key = ("commit", "playlists", "words")
     rows = [one for one in rows if [one[name] for name in key] != [row[name] for name in key]] + [row]
-    write_record({"runs": rows}, path)
-    write_whole(HERE / "large.md", lambda path: path.write_text(report(rows), encoding="utf-8"))
-    print(report(rows))
+    STUDY.write_record("large.json", {"runs": rows})
+    STUDY.write_table("large.md", report(rows))
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

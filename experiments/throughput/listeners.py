@@ -11,38 +11,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.studying import SMALL_WORLD, Study, sized
 from experiments.throughput.stages.listeners import loop, make_world, simulated_day
-from src.runs.atomic import write_record
-from src.runs.provenance import provenance
 from src.simulation.policies import Policy, Random
 from src.simulation.policies import RemoteService as Service
 from src.simulation.world import World
 from src.terminal.console import console
 from src.terminal.markdown import table as markdown_table
 
-HERE = Path(__file__).parent
-mpl.use("agg")
+STUDY = Study(__file__, __doc__)
+PART = sized(1, 10_000)
+"""By how much a smoke has fewer sessions and steps."""
+WORLD = sized(("world=published",), SMALL_WORLD)
 
 
 def steps_per_second(world: World, policy: Policy, *, sessions: int, workers: int, logs: bool) -> float:
-    record = simulated_day(world, policy, sessions=sessions, workers=workers, logs=logs)
+    record = simulated_day(world, policy, sessions=max(100, sessions // PART), workers=workers, logs=logs)
     return float(record["steps_per_second"])
 
 
 def loop_steps_per_second(world: World) -> float:
     start = time.perf_counter()
-    return loop(world, 700_000) / (time.perf_counter() - start)
+    return loop(world, 700_000 // PART) / (time.perf_counter() - start)
 
 
 @contextmanager
 def service(num_tracks: int) -> Iterator[str]:
     """A service that only answers, in its own process."""
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "service.py"), str(num_tracks)], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(STUDY.home / "service.py"), str(num_tracks)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     try:
@@ -53,7 +53,8 @@ def service(num_tracks: int) -> Iterator[str]:
 
 
 def main() -> None:
-    world = make_world("world=published")
+    STUDY.parse()
+    world = make_world(*WORLD)
     rows: list[dict[str, Any]] = []
 
     def measure(stage: str, value: float, target: float | None = None) -> float:
@@ -80,18 +81,18 @@ def main() -> None:
     curves = {
         "sessions": [
             (sessions, steps_per_second(world, Random(world=world), sessions=sessions, workers=1, logs=False))
-            for sessions in (1_000, 10_000, 100_000, 1_000_000)
+            for sessions in sized((1_000, 10_000, 100_000, 1_000_000), (1_000,))
         ],
         "tracks": [],
     }
-    for num_tracks in (5_000, 50_000, 500_000):
-        other = make_world("world=published", f"world.num_tracks={num_tracks}", "world.num_listeners=2000")
+    for num_tracks in sized((5_000, 50_000, 500_000), (800,)):
+        other = make_world(*WORLD, f"world.num_tracks={num_tracks}", f"world.num_listeners={sized(2000, 300)}")
         speed = steps_per_second(other, Random(world=other), sessions=200_000, workers=1, logs=False)
         curves["tracks"].append((num_tracks, speed))
     for name, points in curves.items():
         for size, speed in points:
             console.print(f"{size:>9,} {name:<50} {speed:>12,.0f}")
-    write_record({"rows": rows, "curves": curves, "provenance": provenance()}, HERE / "listeners.json")
+    STUDY.write_record("listeners.json", {"rows": rows, "curves": curves, "provenance": STUDY.provenance()})
     write_table(rows, curves)
     draw(curves)
 
@@ -104,13 +105,14 @@ def write_table(rows: list[dict[str, Any]], curves: dict[str, list[tuple[int, fl
     for name, points in curves.items():
         sizes = [[f"{size:,}", f"{speed:,.0f}"] for size, speed in points]
         lines += ["", *markdown_table([name, "steps per s, one process, no logs"], sizes, "rr")]
-    (HERE / "listeners.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    STUDY.write_table("listeners.md", lines)
 
 
 def draw(curves: dict[str, list[tuple[int, float]]]) -> None:
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+    figure = Figure(figsize=(9, 3.4))
+    axes = figure.subplots(1, 2, sharey=True)
     for axis, (name, points) in zip(axes, curves.items(), strict=True):
         sizes, speeds = zip(*points, strict=True)
         axis.plot(sizes, np.array(speeds) / 1e6, marker="o", color="#2a6f97")
@@ -121,8 +123,8 @@ def draw(curves: dict[str, list[tuple[int, float]]]) -> None:
     axes[0].set(ylabel="million steps per s, one process", ylim=(0, 1.1 * fastest / 1e6))
     figure.suptitle("Listeners: steps per second by number of sessions and by size of the catalogue")
     figure.tight_layout()
-    figure.savefig(HERE / "listeners.png", dpi=130)
+    STUDY.write_figure("listeners.png", figure, dpi=130)
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

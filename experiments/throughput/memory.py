@@ -4,7 +4,6 @@ Measures the cost of a call, what one worker sees of another, what is left after
 clients are kept. Takes about a minute; prints the results and writes no file.
 """
 
-import argparse
 import multiprocessing
 import sys
 import tempfile
@@ -28,9 +27,11 @@ from limits.strategies import (
     SlidingWindowCounterRateLimiter,
 )
 
+from experiments.studying import Study, sized
 from src.serving.limits import RateLimit
 from src.serving.session_memory import MappedSessions
 
+STUDY = Study(__file__, __doc__)
 CAPACITY, MAX_TRACKS, IDLE_S = 32_768, 128, 1800
 NUM_USERS, BURST = 10_000, 100
 _FORK = multiprocessing.get_context("fork")
@@ -161,10 +162,10 @@ def kept_after_a_kill(make: Callable[[Path], Play], folder: Path) -> tuple[int, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=20_000, help="calls in each round")
-    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
-    options = parser.parse_args()
+    parser = STUDY.parser()
+    parser.add_argument("--calls", type=int, default=sized(20_000, 100), help="calls in each round")
+    parser.add_argument("--rounds", type=int, default=sized(5, 1), help="number of rounds")
+    options = STUDY.parse(parser)
     print(", ".join(f"{name} {version(name)}" for name in ("cachetools", "diskcache", "limits")), "\n\nSession memory")
     for name, make in MEMORIES.items():
         with tempfile.TemporaryDirectory(prefix="segue-memory-") as folder:
@@ -190,4 +191,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

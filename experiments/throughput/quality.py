@@ -13,7 +13,6 @@ and evaluations. What was measured at a commit is kept in `outputs/quality.jsonl
 quality.json, quality.md and quality.png into the folder of this file.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -29,29 +28,28 @@ from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
-
-import matplotlib as mpl
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.studying import SMALL_WORLD, Study, available, sized, skip
 from experiments.throughput import quality_contenders as train
 from experiments.throughput.quality_contenders import Point, Trial
 from src.plots.axes import tidy
 from src.plots.palette import ARMS
-from src.runs.atomic import write_record, write_whole
 from src.runs.cores import SPINS
-from src.runs.provenance import ROOT, git_state, provenance
+from src.runs.provenance import ROOT
 from src.terminal.console import console
 from src.terminal.markdown import table as markdown_table
 
-HERE = Path(__file__).parent
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STUDY = Study(__file__, __doc__)
 CHOSEN = Path(__file__).with_name("quality_settings.csv")
-RESULTS = ROOT / "outputs" / "quality.jsonl"
+RESULTS = STUDY.work / "quality.jsonl"
 OURS, SASREC = "Segue", "SASRec"
 SHARE = 0.95
 """A contender is timed until it reaches this share of its best value."""
-
-mpl.use("agg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ class Contender:
 DATA = {
     "yes": ["datamodule=yes", "context=last"],
     "polimi": ["datamodule=polimi", "context=last"],
-    "world": ["datamodule=simulated"],
+    "world": ["datamodule=simulated", *sized((), (*SMALL_WORLD, "datamodule.prepare.sessions=500"))],
 }
 """Words for `train.py` by name of the data."""
 CONTENDERS = {
@@ -139,7 +137,7 @@ def curve_of(words: Sequence[str], contender: Contender) -> list[Point]:
 
 
 def in_a_process(words: Sequence[str], contender: Contender) -> list[Point]:
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context(sized("spawn", "fork"))) as pool:
         return pool.submit(curve_of, words, contender).result()
 
 
@@ -201,12 +199,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(markdown_table(head, lines, "llrrrrrrrr")) + "\n"
 
 
-def draw(curves: dict[str, dict[str, list[Point]]], path: Path) -> None:
-    """Draw the value over the seconds of training, a panel for each data set; a mark is at 95 % of the best value."""
-    from matplotlib import pyplot as plt
+def draw(curves: dict[str, dict[str, list[Point]]]) -> "Figure":
+    """The value over the seconds of training, a panel for each data set; a mark is at 95 % of the best value."""
+    from matplotlib.figure import Figure
 
     colours = dict(zip([OURS, *(name for name in [*CONTENDERS, SASREC] if name != OURS)], ARMS[1:], strict=False))
-    figure, axes = plt.subplots(1, len(curves), figsize=(4.6 * len(curves), 3.9), squeeze=False)
+    figure = Figure(figsize=(4.6 * len(curves), 3.9))
+    axes = figure.subplots(1, len(curves), squeeze=False)
     for axis, (data, by_contender) in zip(axes[0], curves.items(), strict=True):
         for name, points in by_contender.items():
             width = 2.4 if name == OURS else 1.3
@@ -221,8 +220,7 @@ def draw(curves: dict[str, dict[str, list[Point]]], path: Path) -> None:
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=len(labels), frameon=False, fontsize=9, loc="lower center")
     figure.tight_layout(rect=(0, 0.07, 1, 1))
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    return figure
 
 
 def stored(commit: str) -> list[dict[str, Any]]:
@@ -232,18 +230,19 @@ def stored(commit: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = STUDY.parser()
     parser.add_argument("--rectools", metavar="PYTHON", help='Python with "rectools[torch]" and pandas<3, for SASRec')
-    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
+    parser.add_argument("--data", nargs="+", choices=DATA, default=sized(list(DATA), ["world"]))
     parser.add_argument("--contenders", nargs="+", choices=[*CONTENDERS, SASREC], default=[*CONTENDERS, SASREC])
-    options = parser.parse_args()
+    options = STUDY.parse(parser)
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # as in the verbs
     contenders = {name: CONTENDERS[name] for name in options.contenders if name != SASREC}
     if SASREC in options.contenders and options.rectools:
         contenders[SASREC] = sasrec(options.rectools)
-    commit = git_state()["git_commit"]
+    available(*(data for data in options.data if data != "world"))
+    commit = STUDY.commit()
     records = stored(commit)
-    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     for data in options.data:
         for name, contender in contenders.items():
             if any((record["data"], record["contender"]) == (data, name) for record in records):
@@ -281,15 +280,13 @@ def write(records: Sequence[dict[str, Any]], rectools: str | None) -> None:
         code = "from importlib.metadata import version; print(version('rectools'))"
         versions["rectools"] = subprocess.check_output([rectools, "-c", code], text=True).strip()
     if not any(name == SASREC for _, name in by_place):
+        skip("SASRec: it needs --rectools, a Python that has RecTools")
         text += "\nSASRec was not measured: it needs `--rectools`, a Python that has RecTools.\n"
-    write_record({"rows": rows, "curves": curves, "provenance": {**provenance(), **versions}}, HERE / "quality.json")
-    write_whole(HERE / "quality.md", lambda path: path.write_text(text, encoding="utf-8"))
-    write_whole(HERE / "quality.png", lambda path: draw(curves, path))
-    console.print(f"table        {HERE / 'quality.md'}\npicture      {HERE / 'quality.png'}", soft_wrap=True)
+    origin = {**STUDY.provenance(), **versions}
+    STUDY.write_record("quality.json", {"rows": rows, "curves": curves, "provenance": origin})
+    STUDY.write_table("quality.md", [text])
+    STUDY.write_figure("quality.png", draw(curves), dpi=130)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    STUDY.run(main)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.studying import sized
 from experiments.throughput.quality_clock import LIMIT_S, Clock
 from src.runs.provenance import ROOT
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from src.catalog import Listens
     from src.datamodules.pair_datamodule import PairDataModule
 
-PATIENCE_S = 30.0
+PATIENCE_S = sized(30.0, 0.1)
 """A contender has at least this much training time, in s, before it may be stopped because it improves no more."""
 PATIENCE = 3.0
 """A contender is stopped when it has trained this many times as long as it needed for its best value."""

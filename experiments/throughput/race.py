@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from experiments.studying import sized
+
 Work = Callable[[], float]
 """Does the work once and returns the number of units that were done. A slow rival may do a part of the work."""
 
@@ -95,7 +97,7 @@ def race(
     Raises:
         SystemExit: a process failed.
     """
-    context = get_context("spawn")
+    context = get_context(sized("spawn", "fork"))  # a smoke has no time to import everything again
     if stage.make:
         report("generating data")
         generator = context.Process(target=stage.make, args=(folder, small))  # its memory is not counted

@@ -1,12 +1,14 @@
 """The report of the bench: a line for the terminal, a table, a picture."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from src.terminal.markdown import table as markdown_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 
@@ -58,7 +60,7 @@ def line(row: Row) -> str:
     return "; ".join(parts)
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row]) -> list[str]:
     """Markdown: speed and verdict of each stage, then the ratios to its rivals and to its limit."""
     starts = [row for row in rows if "seconds" in row]
     stages = [row for row in rows if "seconds" not in row]
@@ -97,14 +99,15 @@ def table(rows: Sequence[Row]) -> str:
             for row in starts
         ]
         lines += [*markdown_table(head, cells, "lrrlrrl"), ""]
-    return "\n".join(lines)
+    return lines
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
+def draw(rows: Sequence[Row]) -> "Figure":
     """Draw how many times as fast as each rival and which share of the limit a stage is, with the targets."""
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots(1, 2, figsize=(12, 0.42 * len(rows) + 1.6), sharey=True)
+    figure = Figure(figsize=(12, 0.42 * len(rows) + 1.6))
+    axes = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(rows))[::-1]
     titles = {"rival": "times as fast as the rival", "limit": "share of the limit of this machine"}
     for axis, (role, title) in zip(axes, titles.items(), strict=True):
@@ -135,4 +138,4 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         0.99, 0.005, "orange: target; red: target missed; thin line: spread over rounds", ha="right", fontsize=7.5
     )
     figure.tight_layout()
-    figure.savefig(path, dpi=130, bbox_inches="tight")
+    return figure

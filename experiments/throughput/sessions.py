@@ -4,9 +4,7 @@ Measures a service under wrk (apt-get install wrk) at 64 connections, and the si
 with `pick=uniform` and `pick=ranked` in turns. Writes sessions.json and sessions.md into the folder of this file.
 """
 
-import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -21,10 +19,12 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.processes import children_of, cpu_s
+from experiments.studying import SMALL_WORLD, SkippedError, Study, sized
 from experiments.throughput.stages.listeners import make_world, simulated_day
+from src.errors import InputError
 from src.recommendations import Recommendations
-from src.runs.atomic import write_record
-from src.runs.provenance import ROOT, provenance
+from src.runs.provenance import ROOT
 from src.session_vectors import FILE, SessionVectors
 from src.simulation.listener import WHOLE
 from src.simulation.neighbours import nearest
@@ -34,8 +34,8 @@ from src.simulation.world import World
 from src.terminal.console import console
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-K, DIM, NUM_LISTS, CONNECTIONS, SESSIONS = 50, 32, 4, 64, 50_000
+STUDY = Study(__file__, __doc__)
+K, DIM, NUM_LISTS, CONNECTIONS, SESSIONS = 50, 32, 4, 64, sized(50_000, 200)
 PICKS = ("uniform", "ranked")
 SIMULATIONS: dict[str, dict[str, Any]] = {
     "simulator, one process": {"processes": 1, "write_logs": False},
@@ -116,13 +116,9 @@ def service(folder: Path, pick: str) -> Iterator[tuple[str, int, Path]]:
             process.terminate()
 
 
-def cpu_s(pid: int) -> float:
+def all_cpu_s(pid: int) -> float:
     """Processor time of a process and of those that it has started."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    children = [
-        int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
-    ]
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(cpu_s, children))
+    return cpu_s(pid) + sum(map(all_cpu_s, children_of(pid)))
 
 
 def num_lines(log: Path) -> int:
@@ -132,11 +128,11 @@ def num_lines(log: Path) -> int:
 def drive(running: tuple[str, int, Path], requests: Path, *, seconds: int, first_user: int) -> dict[str, float]:
     """Load one service; every answer must be in its log."""
     address, pid, log = running
-    lines, used = num_lines(log), cpu_s(pid)
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(HERE / "sessions.lua"), address, "--"]
+    lines, used = num_lines(log), all_cpu_s(pid)
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(STUDY.home / "sessions.lua"), address, "--"]
     done = subprocess.run([*command, str(requests), str(first_user)], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
-    used = cpu_s(pid) - used
+    used = all_cpu_s(pid) - used
     time.sleep(0.5)
     if found["failed"] or not found["answered"] <= num_lines(log) - lines <= found["sent"]:
         raise SystemExit(f"answers failed, or are not in the log: {found}, {num_lines(log) - lines} lines")
@@ -152,7 +148,7 @@ def simulate(world: World, recommender: SessionLists, *, processes: int, write_l
     return {"steps per second": float(record["steps_per_second"])}
 
 
-def report(rows: list[dict[str, Any]]) -> str:
+def report(rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for key in dict.fromkeys((row["of"], row["tracks"], row["pick"]) for row in rows):
         own = [row["values"] for row in rows if (row["of"], row["tracks"], row["pick"]) == key]
@@ -171,23 +167,20 @@ def report(rows: list[dict[str, Any]]) -> str:
                     target,
                 ]
             )
-    return (
-        "\n".join(table(["of", "tracks", "pick", "measure", "median", "least", "most", "target"], lines, "lrllrrrr"))
-        + "\n"
-    )
+    return table(["of", "tracks", "pick", "measure", "median", "least", "most", "target"], lines, "lrllrrrr")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="in which each measurement has its turn")
-    parser.add_argument("--seconds", type=int, default=4, help="of load in each")
-    parser.add_argument("--worlds", nargs="+", default=["published", "small"], help="the first one is served")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder for the results")
-    options = parser.parse_args()
+    parser = STUDY.parser()
+    parser.add_argument("--rounds", type=int, default=sized(5, 1), help="in which each measurement has its turn")
+    parser.add_argument("--seconds", type=int, default=sized(4, 1), help="of load in each")
+    parser.add_argument(
+        "--worlds", nargs="+", default=sized(["published", "small"], ["small"]), help="the first is served"
+    )
+    options = STUDY.parse(parser)
     if shutil.which("wrk") is None:
-        raise SystemExit("wrk is missing: apt-get install wrk")
+        raise sized(InputError, SkippedError)("sessions: wrk is missing: apt-get install wrk")
     rows = list[dict[str, Any]]()
-    options.out.mkdir(parents=True, exist_ok=True)
 
     def measure(of: str, world: World, pick: str, values: dict[str, float]) -> None:
         rows.append({"of": of, "tracks": len(world.catalog), "pick": pick, "values": values})
@@ -196,13 +189,13 @@ def main() -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     with tempfile.TemporaryDirectory(prefix="segue-sessions-") as name:
-        worlds = {Path(name, word): make_world(f"world={word}") for word in options.worlds}
+        worlds = {Path(name, word): make_world(f"world={word}", *sized((), SMALL_WORLD)) for word in options.worlds}
         for folder, world in worlds.items():
             folder.mkdir()
             write_model(world, folder)
         with ExitStack() as stack:
             folder, world = next(iter(worlds.items()))
-            requests = write_requests(world, folder, 3000 * options.seconds)
+            requests = write_requests(world, folder, sized(3000, 200) * options.seconds)
             services = {pick: stack.enter_context(service(folder, pick)) for pick in PICKS}
             for number in range(options.rounds + 1):
                 for pick, running in services.items():
@@ -217,14 +210,9 @@ def main() -> None:
             for (folder, pick), recommender in recommenders.items():
                 for of, how in SIMULATIONS.items():
                     measure(of, worlds[folder], pick, simulate(worlds[folder], recommender, **how))
-    results = {"rows": rows, "provenance": provenance()}
-    write_record(results, options.out / "sessions.json")
-    (options.out / "sessions.md").write_text(report(rows), encoding="utf-8")
-    console.print(report(rows), markup=False, soft_wrap=True, highlight=False)
+    STUDY.write_record("sessions.json", {"rows": rows, "provenance": STUDY.provenance()})
+    STUDY.write_table("sessions.md", report(rows))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    STUDY.run(main)

@@ -11,14 +11,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.studying import SMALLEST, Study, sized
+from src.runs.provenance import ROOT
+
+STUDY = Study(__file__, __doc__)
 RUN = ("logger=none", "callbacks.lineage.model=false", "callbacks.plots=null", "callbacks.export=null",
-       "trainer.max_epochs=4")  # fmt: skip
+       *sized(("trainer.max_epochs=4",), (*SMALLEST, "datamodule.prepare.sessions=500")))  # fmt: skip
 
 
 def main() -> None:
+    STUDY.parse()
     print(f"{'spins':>8}  {'alone, s':>8}  {'one of two at once, s':>21}")
-    for spins in (300_000, 10_000, 1_000):
+    for spins in sized((300_000, 10_000, 1_000), (10_000,)):
         print(f"{spins:8,}  {seconds(spins, 1):8.1f}  {seconds(spins, 2):21.1f}", flush=True)
 
 
@@ -40,4 +45,4 @@ def seconds(spins: int, at_once: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

@@ -21,6 +21,13 @@ def git_state(root: Path = ROOT) -> dict[str, str]:
     return {"git_commit": commit or "unknown", "git_dirty": "unknown" if dirty is None else str(bool(dirty)).lower()}
 
 
+def changed_files(root: Path = ROOT) -> list[str] | None:
+    """Files that differ from the commit, and files of code that it does not have; None outside a checkout."""
+    changed = _git(root, "diff", "--name-only", "HEAD")
+    added = _git(root, "ls-files", "--others", "--exclude-standard", "--", "*.py", "*.yaml", "*.lua")
+    return None if changed is None else [*changed.splitlines(), *(added or "").splitlines()]
+
+
 def git_diff(root: Path = ROOT) -> str:
     """What tracked files have that the commit has not; empty where they are the same, or there is no checkout."""
     return _git(root, "diff", "HEAD") or ""

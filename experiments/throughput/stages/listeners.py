@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from experiments.studying import SMALL_WORLD, sized
 from experiments.throughput.race import Contender, Stage, Work
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def make_world(*overrides: str) -> "World":
 
 def world_of(small: bool) -> "World":
     """The world of all contenders."""
-    return make_world(f"world={'small' if small else 'published'}")
+    return make_world(*sized((f"world={'small' if small else 'published'}",), SMALL_WORLD))
 
 
 def simulated_day(world: "World", policy: "Policy", *, sessions: int, workers: int, logs: bool) -> dict[str, Any]:
@@ -69,7 +70,9 @@ def ours(_: Path, small: bool) -> Work:
     from src.simulation.traffic import Day, Players
 
     world = world_of(small)
-    plan = Day.plan(world, day=1, sessions=100_000 if small else 1_000_000, experiment="BENCH", arms=["C"], seed=1)
+    plan = Day.plan(
+        world, day=1, sessions=sized(100_000 if small else 1_000_000, 300), experiment="BENCH", arms=["C"], seed=1
+    )
     players = Players(world, [Random(world=world)], workers=1, keep_events=False, with_propensity=False)
 
     def work() -> float:
@@ -152,11 +155,11 @@ gym.register(
 
 def plain_loop(_: Path, small: bool) -> Work:
     world = world_of(small)
-    return lambda: loop(world, 20_000 if small else 200_000)
+    return lambda: loop(world, sized(20_000 if small else 200_000, 100))
 
 
 def gymnasium_loop(_: Path, small: bool) -> Work:
-    env, steps = gym.make("bench/Listener-v0", world=world_of(small)), 10_000 if small else 100_000
+    env, steps = gym.make("bench/Listener-v0", world=world_of(small)), sized(10_000 if small else 100_000, 100)
 
     def work() -> float:
         done = 0
@@ -180,7 +183,7 @@ def memory_traffic(_: Path, small: bool) -> Work:
     artists_of = np.empty(sessions, np.int64)
     artists, played = np.empty((2, num_steps, sessions), np.int32)
     shares = np.empty((num_steps, sessions), np.uint8)
-    repetitions = 20 if small else 200
+    repetitions = sized(20 if small else 200, 1)
 
     def work() -> float:
         for _ in range(repetitions):

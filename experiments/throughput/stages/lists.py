@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.studying import sized
 from experiments.throughput.race import Contender, Stage, Work
 
 K = 50
 WIDTH = 200
-NUM_TRACKS = 50_000
+NUM_TRACKS = sized(50_000, 2_000)
 
 
 def queries_of(vectors: Any, small: bool) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.studying import sized
 from experiments.throughput.race import Contender, Stage, Work
 from experiments.throughput.stages.logs import logs_of, make_logs
 
@@ -19,7 +20,8 @@ Arrays = tuple[np.ndarray, ...]
 
 
 def make(folder: Path, small: bool) -> None:
-    make_logs(folder, num_events=400_000 if small else 3_000_000, num_users=2_000 if small else 10_000)
+    num_events, num_users = sized((400_000, 2_000) if small else (3_000_000, 10_000), (2_000, 20))
+    make_logs(folder, num_events=num_events, num_users=num_users)
 
 
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
@@ -129,7 +131,7 @@ def read_only(paths: list[Path]) -> int:
 
 
 def sheet(folder: Path, small: bool) -> Work:
-    num_lines = 5_000 if small else 40_000
+    num_lines = sized(5_000 if small else 40_000, 500)
 
     def work() -> float:
         sheet_pairs(logs_of(folder)[0], num_lines)
@@ -139,7 +141,7 @@ def sheet(folder: Path, small: bool) -> Work:
 
 
 def pandas(folder: Path, small: bool) -> Work:
-    num_lines = 50_000 if small else 400_000
+    num_lines = sized(50_000 if small else 400_000, 500)
 
     def work() -> float:
         pandas_pairs(logs_of(folder)[0], num_lines)

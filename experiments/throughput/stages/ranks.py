@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.studying import sized
 from experiments.throughput.race import Contender, Stage, Work
 from experiments.throughput.stages.lists import NUM_TRACKS, make_vectors, product_work
 
@@ -13,7 +14,7 @@ def make(folder: Path, small: bool) -> None:
     """Two queries per track, drawn uniformly. Real queries are mostly popular tracks and share more lines."""
     make_vectors(folder)
     rng = np.random.default_rng(2)
-    num_previous = 2000 if small else NUM_TRACKS
+    num_previous = sized(2000 if small else NUM_TRACKS, 50)
     previous = rng.integers(0, num_previous, 2 * num_previous)
     following = (previous + rng.integers(1, NUM_TRACKS, len(previous))) % NUM_TRACKS
     np.save(folder / "pairs.npy", np.stack([previous, following]))

@@ -5,9 +5,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from experiments.studying import sized
 from experiments.throughput.race import Contender, Stage, Work
 
-VERBS = ("train", "compare", "simulate", "serve", "abtest")
+VERBS = sized(("train", "compare", "simulate", "serve", "abtest"), ("abtest",))
 
 
 def run_python(words: tuple[str, ...], _folder: Path, _small: bool) -> Work:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experiments.studying import sized
 from experiments.throughput.race import Contender, Stage, Work
 
 if TYPE_CHECKING:
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
 
     from src.models.pair_ranker import PairRanker
 
-NUM_TRACKS, NUM_ARTISTS, DIM, BATCH_SIZE, ALPHA = 50_000, 11_464, 100, 4096, 0.9
+NUM_TRACKS, NUM_ARTISTS = sized((50_000, 11_464), (1_000, 200))
+DIM, BATCH_SIZE, ALPHA = 100, 4096, 0.9
 LR, WEIGHT_DECAY = 1e-2, 1e-5
 COLUMNS = ("previous", "following", "played_ratio", "artist_of")
 
 
 def make(folder: Path, small: bool) -> None:
     """Pairs of the published world's catalogue."""
-    num_pairs = BATCH_SIZE * (100 if small else 500)
+    num_pairs = BATCH_SIZE * sized(100 if small else 500, 2)
     save_columns(folder, draw_pairs(num_tracks=NUM_TRACKS, num_artists=NUM_ARTISTS, num_pairs=num_pairs))
 
 
@@ -147,7 +149,7 @@ def published(folder: Path, small: bool, model: str) -> Work:
     tables = _tables(model)
     optimizer = torch.optim.Adam(tables, lr=LR, weight_decay=WEIGHT_DECAY)
     loader = DataLoader(TensorDataset(previous, following, played_ratio), batch_size=BATCH_SIZE, shuffle=True)
-    num_batches = 4 if small else 20
+    num_batches = sized(4 if small else 20, 1)
 
     def contextual(first: "Tensor", second: "Tensor") -> "Tensor":
         return (F.embedding(first, tables[0]) * F.embedding(second, tables[1])).sum(-1)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from experiments.studying import sized
 from experiments.throughput.race import Contender, Stage, Work
 from experiments.throughput.stages.logs import logs_of, make_logs
 
@@ -10,7 +11,8 @@ EXPERIMENT = "CONVEX"
 
 
 def make(folder: Path, small: bool) -> None:
-    make_logs(folder, num_events=300_000 if small else 10_000_000, num_users=3_000 if small else 100_000)
+    num_events, num_users = sized((300_000, 3_000) if small else (10_000_000, 100_000), (3_000, 100))
+    make_logs(folder, num_events=num_events, num_users=num_users)
 
 
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
@@ -76,7 +78,7 @@ def sheet_effects(path: Path, num_lines: int) -> dict[str, tuple[float, float, f
 
 
 def sheet(folder: Path, small: bool) -> Work:
-    num_lines = 5_000 if small else 40_000
+    num_lines = sized(5_000 if small else 40_000, 500)
 
     def work() -> float:
         sheet_effects(logs_of(folder)[0], num_lines)

@@ -1,0 +1,78 @@
+"""A stage of `lists.py` in a process of its own: list_stages.py export|load <tracks> <folder>.
+
+Writes what the stage measured itself into the folder.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.processes import memory_gb
+from src.runs.atomic import write_record
+
+K, DIM, OF_A_CLUSTER = 50, 64, 200
+
+
+def export(tracks: int, folder: Path) -> dict[str, float]:
+    """Search for approximate lists of unit vectors in clusters, and write them as a run does; CPU time of each step."""
+    import torch
+
+    from src.callbacks.list_parts import ListParts
+    from src.catalog import Catalog
+    from src.models.retrieval.approximate import approximate_lists
+    from src.recommendations import write_lists
+
+    rng = np.random.default_rng(0)
+    artists = [f"Artist {number}" for number in rng.integers(0, tracks // 4, tracks)]
+    catalog = Catalog.from_columns(range(tracks), [f"Title {row}" for row in range(tracks)], artists, source="study")
+    plays = rng.zipf(1.5, tracks).clip(max=10**6)
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(-(-tracks // OF_A_CLUSTER), DIM, generator=generator)
+    vectors = vectors[torch.randint(len(vectors), (tracks,), generator=generator)]
+    vectors += 0.5 * torch.randn(tracks, DIM, generator=generator)
+    vectors = torch.nn.functional.normalize(vectors)
+    vectors_only = memory_gb(os.getpid(), "RssAnon")
+    clock, seconds = time.process_time(), {}
+    parts = ListParts(folder / "lists", "study")
+    search = approximate_lists(
+        queries=vectors, items=vectors, query_rows=torch.arange(tracks), k=K, plays=plays, recall=0.95, plan=None
+    )
+    parts.keep_plan(search.plan)
+    seconds["prepare"] = time.process_time() - clock
+    parts.fill(search, lambda _: None)
+    seconds["search"] = time.process_time() - clock - seconds["prepare"]
+    lists = folder / "recommendations.jsonl"
+    write_lists(lists, catalog, parts.in_order(), plays=plays, format="botify")
+    seconds["write"] = time.process_time() - clock - sum(seconds.values())
+    assert search.recall is not None
+    return {**seconds, "recall": search.recall, "before": vectors_only}
+
+
+def load(folder: Path) -> dict[str, float]:
+    """Write the release that `serve.py load` makes of the lists."""
+    from src.serving.prepared_release import prepare_release
+
+    prepared = prepare_release(
+        {"C": str(folder / "recommendations.jsonl")},
+        experiment="study",
+        pick="uniform",
+        artist_gap=0,
+        context="last",
+        num_lists=1,
+        max_tracks=100,
+        tracks=None,
+        world=lambda: None,
+        locate=Path,
+    )
+    (folder / "release").mkdir(exist_ok=True)
+    prepared.write(folder / "release", provenance={})
+    return {}
+
+
+if __name__ == "__main__":
+    stage, work = sys.argv[1], Path(sys.argv[3])
+    write_record(export(int(sys.argv[2]), work) if stage == "export" else load(work), work / f"{stage}.json")
