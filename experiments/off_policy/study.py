@@ -217,12 +217,13 @@ def coverage(frame: pd.DataFrame, name: str, to: str) -> list[str]:
     """Cells about the intervals of an estimate, for the candidates that have one."""
     given = frame.dropna(subset=[f"{name}_lower"])
     if not len(given):
-        return ["0", "–", "–", "–", "–", "–"]
+        return ["0", "–", "–", "–", "–", "–", "–"]
     holds = (given[f"{name}_lower"] <= given[to]) & (given[to] <= given[f"{name}_upper"])
     width = (given[f"{name}_upper"] - given[f"{name}_lower"]) / 2
     tau, loss = agreement(given, name, to)
     bias = (given[name] - given[to]).mean()
-    cells = [f"{len(given):,}", f"{holds.mean():.3f}", f"{width.median():.3f}", f"{bias:+.3f}"]
+    error = holds.groupby(given.log).mean().sem()  # over the logs: the estimates of one log are not independent
+    cells = [f"{len(given):,}", f"{holds.mean():.3f}", f"{error:.3f}", f"{width.median():.3f}", f"{bias:+.3f}"]
     return [*cells, number(tau, ".2f"), f"{loss:.3f}"]
 
 
@@ -251,8 +252,8 @@ def overview(frame: pd.DataFrame) -> list[str]:
         ):
             to = "first_step" if name.startswith("first") else "session"
             rows.append([f"{sessions:,}", label, *coverage(some, name, to)])
-    head = ["sessions", "estimate", "intervals", "hold the truth", "median half width", "mean error", "mean τ", "loss"]
-    return table(head, rows, "rlrrrrrr")
+    head = ["sessions", "estimate", "intervals", "hold the truth", "standard error", "median half width", "mean error"]
+    return table([*head, "mean τ", "loss"], rows, "rlrrrrrrr")
 
 
 def of_candidates(frame: pd.DataFrame) -> list[str]:

@@ -287,7 +287,7 @@ def by_way(own: pd.DataFrame) -> list[str]:
         numbers = [f"{value:+.1f}" for value in (gain.mean, gain.lower, gain.upper)]
         rows.append([*map(str, way), f"{times.mean():.2f}", *numbers])
     rows.sort(key=lambda cells: -float(cells[2]))
-    head = ["context", "pick", "time per session", f"over last, {base}, %", "lower", "upper"]
+    head = ["context", "pick", "time per session", "over the best picking of last, %", "lower", "upper"]
     return table(head, rows, "llrrrr")
 
 

@@ -125,11 +125,13 @@ def num_lines(log: Path) -> int:
     return sum(file.read_bytes().count(b"\n") for file in log.glob("data.json*"))
 
 
-def drive(running: tuple[str, int, Path], requests: Path, *, seconds: int, first_user: int) -> dict[str, float]:
+def drive(
+    running: tuple[str, int, Path], requests: Path, *, seconds: int, first_user: int, connections: int = CONNECTIONS
+) -> dict[str, float]:
     """Load one service; every answer must be in its log."""
     address, pid, log = running
     lines, used = num_lines(log), all_cpu_s(pid)
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(STUDY.home / "sessions.lua"), address, "--"]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(STUDY.home / "sessions.lua"), address, "--"]
     done = subprocess.run([*command, str(requests), str(first_user)], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     used = all_cpu_s(pid) - used

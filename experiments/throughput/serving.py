@@ -1,0 +1,100 @@
+"""How many requests does a worker answer: python experiments/throughput/serving.py [--rounds 5] [--seconds 4]
+
+Loads a service of 50,000 tracks with lists of 50 under wrk (apt-get install wrk), with one thread and in turns with 8
+and 64 connections. Every answer must be in the event log. Writes serving.json and serving.md into the folder of this
+file.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.throughput.sessions import drive, service
+from src.catalog import Catalog
+from src.recommendations import Recommendations
+from src.runs.atomic import write_record
+from src.runs.provenance import provenance
+from src.terminal.console import console
+from src.terminal.markdown import table
+
+HERE = Path(__file__).parent
+NUM_TRACKS, K, NUM_USERS, NUM_REQUESTS = 50_000, 50, 10_000, 200_000
+CONNECTIONS = (8, 64)
+
+
+def write_lists(folder: Path, rng: np.random.Generator) -> None:
+    """Lists of distinct candidates from the whole catalogue, in no order."""
+    tracks = range(NUM_TRACKS)
+    titles, artists = [f"Title {track}" for track in tracks], [f"Artist {track // 4}" for track in tracks]
+    catalog = Catalog.from_columns(tracks, titles, artists, source="the study")
+    steps = rng.integers(1, NUM_TRACKS // K, (NUM_TRACKS, K)).cumsum(1)
+    rows = (np.arange(NUM_TRACKS)[:, None] + steps) % NUM_TRACKS
+    lists = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32))
+    lists.write(folder / "recommendations.jsonl", catalog, format="botify")
+
+
+def write_requests(folder: Path, rng: np.random.Generator) -> Path:
+    """Requests of any user after any track, in the form of sessions.lua."""
+    columns = rng.integers(NUM_USERS, size=NUM_REQUESTS), rng.integers(NUM_TRACKS, size=NUM_REQUESTS)
+    shares = rng.random(NUM_REQUESTS)
+    file = folder / "requests.txt"
+    file.write_text("".join(f"{user} {track} {share:.2f}\n" for user, track, share in zip(*columns, shares, strict=True)))
+    return file
+
+
+def report(runs: list[dict[str, Any]]) -> str:
+    """A row for each number of connections: medians over the rounds, with the least and the most."""
+    rows = []
+    for connections in CONNECTIONS:
+        own = {name: [run[name] for run in runs if run["connections"] == connections] for name in runs[0]}
+        rate, p99 = own["requests per second"], own["p99, ms"]
+        rows.append(
+            [
+                str(connections),
+                *(f"{choose(rate):,.0f}" for choose in (median, min, max)),
+                f"{median(own['p50, ms']):.1f}",
+                *(f"{choose(p99):.1f}" for choose in (median, min, max)),
+                f"{median(own['CPU per request, µs']):.0f}",
+            ]
+        )
+    head = ["connections", "requests per second", "least", "most", "p50, ms", "p99, ms", "least p99", "most p99"]
+    return "\n".join(table([*head, "CPU per request, µs"], rows, "r" * 9)) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="in which each number of connections has its turn")
+    parser.add_argument("--seconds", type=int, default=4, help="of load in each")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder for the results")
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is missing: apt-get install wrk")
+    rng, runs = np.random.default_rng(0), list[dict[str, Any]]()
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="segue-serving-") as name:
+        folder = Path(name)
+        write_lists(folder, rng)
+        requests = write_requests(folder, rng)
+        with service(folder, "uniform") as running:
+            drive(running, requests, seconds=1, first_user=0)  # warms up
+            for number in range(options.rounds):
+                for connections in CONNECTIONS:
+                    load = {"seconds": options.seconds, "first_user": 0, "connections": connections}
+                    runs.append({"round": number, "connections": connections, **drive(running, requests, **load)})
+    write_record({"runs": runs, "provenance": provenance()}, options.out / "serving.json")
+    (options.out / "serving.md").write_text(report(runs), encoding="utf-8")
+    console.print(report(runs), markup=False, soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

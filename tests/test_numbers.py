@@ -1,0 +1,218 @@
+"""Numbers of the pages are those of the results files, to the digits shown. CONTRIBUTING.md explains the markers."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.test_docs import PAGES, named, without_code
+
+MARKER = re.compile(r"<!-- (numbers?): ((?:(?!-->).)*) -->", re.DOTALL)
+NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
+WRITTEN_OUT = re.compile(r"(?<![\w.-])(?:\d+\.\d+|\d{1,3}(?:,\d{3})+)")
+"""Numbers in prose that a study could have measured: with decimals, or above 999."""
+
+
+def plain(text: str) -> str:
+    """A cell without markup, with an ordinary minus."""
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text).replace("*", "").replace("`", "").replace("−", "-").strip()
+
+
+def cells_of(line: str) -> list[str]:
+    return [plain(cell) for cell in line.strip().strip("|").split("|")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of a page.
+
+    Args:
+        line: number of the line of its headings.
+        section: heading of the section.
+        marker: what its marker says; empty if it has none.
+        columns: headings of the columns; the second of the same name ends in 2.
+        rows: the cells below.
+    """
+
+    line: int
+    section: str
+    marker: str
+    columns: list[str]
+    rows: list[list[str]]
+
+    @property
+    def has_numbers(self) -> bool:
+        return any(is_number(cell) for row in self.rows for cell in row)
+
+
+def is_number(cell: str) -> bool:
+    return NUMBER.fullmatch(cell.removesuffix("%").strip()) is not None
+
+
+def tables(text: str) -> Iterator[Table]:
+    """The tables of a page, without those in blocks of code."""
+    lines = re.sub(r"^ *```.*?^ *```", lambda code: "\n" * code[0].count("\n"), text, flags=re.DOTALL | re.M).split("\n")
+    section, first = "", 0
+    while first < len(lines):
+        last = first
+        while last < len(lines) and lines[last].startswith("|"):
+            last += 1
+        if lines[first].startswith("#"):
+            section = plain(lines[first].lstrip("# "))
+        if last > first + 1:
+            marker = re.search(MARKER.pattern + r"\s*\Z", "\n".join(lines[:first]), re.DOTALL)
+            said = " ".join(marker[2].split()) if marker and marker[1] == "numbers" else ""
+            head, _, *rows = (cells_of(line) for line in lines[first:last])
+            seen = [head[: place + 1].count(name) for place, name in enumerate(head)]
+            columns = [name if times == 1 else f"{name} {times}" for name, times in zip(head, seen, strict=True)]
+            yield Table(line=first + 1, section=section, marker=said, columns=columns, rows=rows)
+        first = max(last, first + 1)
+
+
+@cache
+def records(file: str) -> list[dict[str, str]]:
+    """The rows of the tables of a results file, each with the heading of its section."""
+    path = ROOT / file
+    if path.suffix == ".csv":
+        return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    found = tables(path.read_text(encoding="utf-8"))
+    return [
+        {"section": table.section, **dict(zip(table.columns, row, strict=True))} for table in found for row in table.rows
+    ]
+
+
+def agrees(shown: str, given: str) -> bool:
+    """Whether a value is what is shown: a text is the same, a number is the same to the digits shown."""
+    if not is_number(shown):
+        return shown == given
+    number, value = shown.removesuffix("%").strip(), NUMBER.match(given)
+    half = 0.5 * 10.0 ** -len(number.partition(".")[2])
+    return value is not None and abs(float(number.replace(",", "")) - float(value[0].replace(",", ""))) <= half + 1e-9
+
+
+def without_origin(table: Table) -> list[str]:
+    """The rows of a table that are no rows of its file.
+
+    A marker names the file, and then what is called otherwise there: columns, or words of a cell. A column that is
+    `none` there has no origin. `*` are the columns that are cells there: it names the column with their numbers.
+    """
+    file, *renamed = table.marker.split(" | ")
+    there, known = dict(pair.split(" == ") for pair in renamed), records(file)
+    spread = there.get("*")
+    lost = []
+    for row in table.rows:
+        cells = [(there.get(name, name), there.get(cell, cell)) for name, cell in zip(table.columns, row, strict=True)]
+        own = {name: cell for name, cell in cells if name != "none"}
+        wanted = [(own, "")]
+        if spread:
+            of_row = {name: cell for name, cell in own.items() if any(name in record for record in known)}
+            wanted = [({**of_row, spread: cell}, name) for name, cell in own.items() if cell and name not in of_row]
+        if not all(any(has(record, one, cell) for record in known) for one, cell in wanted):
+            lost.append(" | ".join(row))
+    return lost
+
+
+def has(record: dict[str, str], wanted: dict[str, str], cell: str) -> bool:
+    """Whether a row of a file has these columns, which agree, and, unless it is empty, a cell."""
+    agree = all(name in record and agrees(shown, record[name]) for name, shown in wanted.items())
+    return agree and (not cell or cell in record.values())
+
+
+def value_at(address: str) -> str:
+    """The value at an address: a file and keys; of a table, the cells of one row and then the column."""
+    file, *keys = (part.strip() for part in address.split(" | "))
+    if file.endswith(".json"):
+        found: Any = json.loads((ROOT / file).read_text(encoding="utf-8"))
+        for key in keys:
+            found = found[int(key) if isinstance(found, list) else key]
+        return str(found)
+    *cells, column = keys
+    rows = [one for one in records(file) if column in one and all(cell in one.values() for cell in cells)]
+    assert len(rows) == 1, f"{len(rows)} rows of {file} have {cells} and a column {column}"
+    return rows[0][column]
+
+
+def paragraphs(text: str) -> Iterator[tuple[dict[str, str], str]]:
+    """The paragraphs of a page: the numbers that the markers above name, and the text."""
+    for paragraph in re.split(r"\n\s*\n", text):
+        markers = [" ".join(said.split()) for kind, said in MARKER.findall(paragraph) if kind == "number"]
+        yield dict(said.split(" == ", 1) for said in markers), MARKER.sub("", paragraph)
+
+
+@named(PAGES)
+def test_a_table_with_numbers_has_a_marker(path: Path) -> None:
+    found = tables(path.read_text(encoding="utf-8"))
+    assert [table.line for table in found if table.has_numbers and not table.marker] == []
+
+
+@named(PAGES)
+def test_a_marker_is_above_what_it_is_about(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    of_tables = [kind for kind, _ in MARKER.findall(text)].count("numbers")
+    assert of_tables == sum(bool(table.marker) for table in tables(text))
+    missing = [number for named_ones, prose in paragraphs(text) for number in named_ones if number not in prose]
+    assert missing == []
+
+
+@named(PAGES)
+def test_the_numbers_of_a_table_are_those_of_its_file(path: Path) -> None:
+    marked = [table for table in tables(path.read_text(encoding="utf-8")) if table.marker]
+    from_files = [table for table in marked if not table.marker.startswith("none, ")]
+    assert {table.line: rows for table in from_files if (rows := without_origin(table))} == {}
+
+
+@named(PAGES)
+def test_the_marked_numbers_of_the_prose_are_those_of_their_files(path: Path) -> None:
+    marked = [pair for named_ones, _ in paragraphs(path.read_text(encoding="utf-8")) for pair in named_ones.items()]
+    from_files = [(number, address) for number, address in marked if not address.startswith("none, ")]
+    found = [(number, address, value_at(address)) for number, address in from_files]
+    assert [line for line in found if not agrees(plain(line[0]), plain(line[2]))] == []
+
+
+def test_the_numbers_in_the_prose_of_the_front_page_have_markers() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    unmarked = []
+    for named_ones, prose in paragraphs(text):
+        words = re.sub(r"^\|.*$|\]\([^)]*\)", "", without_code(prose), flags=re.MULTILINE)
+        unmarked += [number for number in WRITTEN_OUT.findall(words) if number not in named_ones]
+    assert unmarked == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "given", "same"),
+    [
+        ("5.64", "5.6437", True),
+        ("5.64", "5.6451", False),
+        ("+6 %", "6.4", True),
+        ("−0.9", "-0.96", False),
+        ("18,276", "18,276 (17,372–19,419)", True),
+        ("18,276", "18,277", False),
+        ("mean", "mean", True),
+        ("mean", "artist", False),
+        ("1,170", "1.17e+03", True),
+        ("0.5", "", False),
+    ],
+)
+def test_a_number_is_compared_to_the_digits_shown(shown: str, given: str, same: bool) -> None:
+    assert agrees(plain(shown), given) is same
+
+
+def test_a_changed_number_and_an_exchanged_row_are_found() -> None:
+    page = (
+        "<!-- numbers: experiments/online/sessions.md | time == time per session -->\n"
+        "| context | pick | time |\n|---|---|--:|\n| last | uniform | {0} |\n| last | ranked | {1} |\n"
+    )
+    same, changed, exchanged = (
+        [without_origin(table) for table in tables(page.format(*times))]
+        for times in (("5.64", "7.15"), ("5.65", "7.15"), ("7.15", "5.64"))
+    )
+    assert same == [[]]
+    assert changed == [["last | uniform | 5.65"]]
+    assert len(exchanged[0]) == 2
