@@ -164,6 +164,7 @@ def _become(asked: dict[str, Any], descriptors: list[int]) -> None:
     of_tracking = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     os.environ.clear()
     os.environ.update({**of_tracking, **asked["env"]})  # an import that has been made says nothing again
+    tempfile.tempdir = None  # TMPDIR may name another folder
     os.chdir(asked["cwd"])
     first, *others = asked["argv"]
     root = Path.cwd() if first in ("-m", "-c") else Path(first).parent
