@@ -1,4 +1,4 @@
-.PHONY: setup owned train test bench spark lint format docs lock ui vendor docs-screenshots
+.PHONY: setup owned train test flaky bench spark lint format docs lock ui vendor docs-screenshots
 .DELETE_ON_ERROR:
 SHELL := bash
 
@@ -46,6 +46,10 @@ train: $(READY)   ## make train ARGS="model=track seed=2"
 test: export PYTHONDONTWRITEBYTECODE =   # each process that a test starts would compile the project again
 test: $(READY)    ## make test ARGS="-k ranking"
 	$(BIN)/python -m pytest $(ARGS)
+
+flaky: export PYTHONDONTWRITEBYTECODE =
+flaky: $(READY)   ## make flaky REPEATS=2: repeats the tests that wait for something, idle and beside busy processes
+	$(BIN)/python -m tests.flaky $(or $(REPEATS),20)
 
 bench: $(RIVALS)  ## make bench ARGS="--full", or the names of stages
 	$(BIN)/python experiments/throughput/bench.py $(ARGS)

@@ -26,6 +26,7 @@ import tempfile
 import threading
 import traceback
 import weakref
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,32 @@ CHILDREN_TOO = {"FORKS_FORK_CHILDREN": "1"}
 def fork_command(*words: str) -> list[str]:
     """For `subprocess`, in place of `[sys.executable, *words]`; the words begin with a file, `-m` or `-c`."""
     return [sys.executable, "-I", "-S", str(CLIENT), str(_server()), *words]
+
+
+_HELD = """
+import runpy, sys, time
+from pathlib import Path
+write = sys.stdout.write
+def held(text):
+    write(text)
+    for line, go in {stops!r}.items():
+        if text.startswith(line):
+            sys.stdout.flush()
+            while not Path(go).exists():
+                time.sleep(0.01)
+sys.stdout.write = held
+sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def held_command(stops: Mapping[str, Path], verb: str, *words: str) -> list[str]:
+    """A verb that stands still once it has printed a line that begins so, until the file of that line exists.
+
+    Its environment needs `PYTHONPATH`.
+    """
+    files = {line: str(file) for line, file in stops.items()}
+    return fork_command("-c", _HELD.format(stops=files), str(ROOT / verb), *words)
 
 
 def run_forked(
@@ -164,6 +191,7 @@ def _become(asked: dict[str, Any], descriptors: list[int]) -> None:
     of_tracking = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     os.environ.clear()
     os.environ.update({**of_tracking, **asked["env"]})  # an import that has been made says nothing again
+    tempfile.tempdir = None  # TMPDIR may name another folder
     os.chdir(asked["cwd"])
     first, *others = asked["argv"]
     root = Path.cwd() if first in ("-m", "-c") else Path(first).parent

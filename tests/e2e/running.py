@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,19 +85,23 @@ def serve(cwd: Path, *words: str, code: int = 0, env: dict[str, str] | None = No
 
 
 @contextmanager
+def started(command: list[str], **how: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A process of which nothing is left in the end, of its children neither, whatever happens."""
+    with subprocess.Popen(command, start_new_session=True, **how) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 def starting(
     cwd: Path, *words: str, env: dict[str, str] | None = None, **streams: Any
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A service that has just been started, at a free port; nothing of it is left, of its workers neither."""
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """A service that has just been started, at a free port."""
     port = [] if any(word.startswith("port=") for word in words) else ["port=0"]
     command = [sys.executable, str(ROOT / "serve.py"), *words, *port]
-    process = subprocess.Popen(command, cwd=cwd, env={**os.environ, **(env or {})}, start_new_session=True, **streams)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    return started(command, cwd=cwd, env={**os.environ, **(env or {})}, **streams)
 
 
 class Answer(NamedTuple):

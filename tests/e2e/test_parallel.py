@@ -2,9 +2,10 @@
 
 import os
 import signal
-import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import psutil
@@ -12,9 +13,12 @@ import pytest
 
 from tests.conftest import ROOT, build_datamodule, new_store
 from tests.datamodules.sharding import read_shards, shards_of
-from tests.e2e.forks import CHILDREN_TOO, fork_command
+from tests.e2e.forks import CHILDREN_TOO, fork_command, held_command
+from tests.e2e.running import PATIENCE_S, held_port, started
 from tests.e2e.test_resume import words
-from tests.e2e.test_train import FILES, VOLATILE, command, metrics_of, train
+from tests.e2e.test_train import FILES, VOLATILE, metrics_of, train
+
+pytestmark = pytest.mark.timing
 
 RUN = (
     *("trainer.max_epochs=3", "callbacks.early_stopping=null", "model.dropout=0", "model.track_dropout=0"),
@@ -25,28 +29,24 @@ RUN = (
 
 def kill_the_second_process(cwd: Path, *overrides: str) -> str:
     """kill -9 of the second process after two epochs; what the first one printed."""
-    process = subprocess.Popen(
-        command(*overrides),
-        cwd=cwd,
-        env={**os.environ, **CHILDREN_TOO},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if line.startswith("epoch 2/"):
-            name = f"run_name={cwd.name}-two"
-            [second] = [
-                one.pid
-                for one in psutil.process_iter(["cmdline"])
-                if name in (line := " ".join(one.info["cmdline"] or [])) and "segue-processes-" in line
-            ]
-            os.kill(second, signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode == 2, said
+    go = cwd / "go"
+    held = held_command({"epoch 2/": go}, "train.py", *overrides)
+    env = {**os.environ, **CHILDREN_TOO, "PYTHONPATH": str(ROOT)}
+    with started(held, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith("epoch 2/"):
+                name = f"run_name={cwd.name}-two"
+                [second] = [
+                    one.pid
+                    for one in psutil.process_iter(["cmdline"])
+                    if name in (words := " ".join(one.info["cmdline"] or [])) and "segue-processes-" in words
+                ]
+                os.kill(second, signal.SIGKILL)
+                go.touch()
+        assert process.wait(PATIENCE_S) == 2, said
     return said
 
 
@@ -83,21 +83,17 @@ def test_two_processes_that_resume_in_the_middle_of_an_epoch_equal_two_that_neve
 ) -> None:
     shards_of(build_datamodule(ring_logs, tmp_path), tmp_path / "shards")
     read_shards(tmp_path / "shards").setup()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"}
     environment |= {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
-    both = [
-        subprocess.Popen(
-            fork_command("-m", "tests.e2e.two_fits", str(tmp_path / "shards"), str(tmp_path)),
-            cwd=ROOT,
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=60)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    fits = fork_command("-m", "tests.e2e.two_fits", str(tmp_path / "shards"), str(tmp_path))
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with held_port() as port, ExitStack() as stack:
+        environment["MASTER_PORT"] = str(port)
+        both = [
+            stack.enter_context(
+                started(fits, cwd=ROOT, env={**environment, "RANK": rank, "LOCAL_RANK": rank}, **streams)
+            )
+            for rank in "01"
+        ]
+        said = [process.communicate(timeout=PATIENCE_S)[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0], said

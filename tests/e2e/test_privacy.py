@@ -5,18 +5,19 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 import zipfile
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import duckdb
+import psutil
 import pytest
 
 from src.errors import InputError
 from tests.conftest import ROOT, new_store
 from tests.datamodules.reading import read
-from tests.e2e.forks import run_forked
+from tests.e2e.forks import fork_command, run_forked
+from tests.e2e.running import PATIENCE_S, started, wait_until
 
 SECRET = re.compile(rb"secretuser|10\.20\.30\.|secretagent|secretmail")
 QUICK = ("trainer.accelerator=cpu", "trainer.max_epochs=1", "model.dim=4", "callbacks.export.k=5")
@@ -115,42 +116,46 @@ def test_the_column_of_the_users_has_no_other_role(tmp_path: Path, role: str) ->
     assert "secret" not in str(caught.value)
 
 
-LONG = 1_500_000
-"""Rows that take seconds to read."""
-
-
 @pytest.fixture(scope="module")
 def long_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Takes about two seconds of a core to read."""
     path = tmp_path_factory.mktemp("long") / "plays.csv"
     duckdb.execute(
         f"COPY (SELECT i // 500 AS user, 1700000000 + i AS timestamp, 'track ' || i % 9973 AS title, i % 7 AS played, "
-        f"7 AS duration FROM range({LONG}) r(i)) TO '{path}' (HEADER)"
+        f"7 AS duration FROM range(1500000) r(i)) TO '{path}' (HEADER)"
     )
     return path
 
 
-def start(cwd: Path, *words: str) -> subprocess.Popen[str]:
-    """A new interpreter whose temporary folders lie in `cwd/tmp`."""
+def start(cwd: Path, *words: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A process whose temporary folders lie in `cwd/tmp`."""
     (cwd / "tmp").mkdir(exist_ok=True)
     env = {**os.environ, "TMPDIR": str(cwd / "tmp"), "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, *words], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return started(fork_command(*words), cwd=cwd, env=env, text=True, **streams)
 
 
-@pytest.mark.parametrize("delay_s", [0.1, 1.0])
+@pytest.mark.timing
+@pytest.mark.parametrize("worked_s", [0.5, 1.0])
 def test_an_interrupted_reading_leaves_no_temporary_folder_and_says_one_line(
-    long_table: Path, tmp_path: Path, delay_s: float
+    long_table: Path, tmp_path: Path, worked_s: float
 ) -> None:
-    running = start(
-        tmp_path, str(ROOT / "train.py"), "datamodule=table", f"datamodule.path={long_table}", "logger=none"
-    )
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "tmp").glob("segue-*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(delay_s)
-    running.send_signal(signal.SIGINT)
-    said, _ = running.communicate(timeout=60)
+    since_s: dict[Path, float] = {}
+
+    def is_reading() -> bool:
+        """Whether the reader has worked so long since it made its temporary folder."""
+        [reader] = (one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(tmp_path) and one.pid != client)
+        now_s = sum(reader.cpu_times()[:2])
+        folders = (tmp_path / "tmp").glob("segue-*")
+        return any(now_s - since_s.setdefault(folder, now_s) >= worked_s for folder in folders)
+
+    words = "datamodule=table", f"datamodule.path={long_table}", "logger=none"
+    with start(tmp_path, str(ROOT / "train.py"), *words) as running:
+        client = running.pid
+        wait_until(lambda: list((tmp_path / "tmp").glob("segue-*")), "a temporary folder")
+        wait_until(is_reading, "a reading")
+        running.send_signal(signal.SIGINT)
+        said, _ = running.communicate(timeout=PATIENCE_S)
     assert (running.returncode, said.strip()) == (130, "interrupted")
     assert list((tmp_path / "tmp").glob("segue-*")) == []
 
@@ -164,13 +169,15 @@ print(log.reading.num_rows, len(log.catalog), sum(row[1] for row in log.rows))
 """
 
 
+@pytest.mark.timing
 def test_two_processes_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     path = write_plays(tmp_path)
     packed = tmp_path / "plays.zip"
     with zipfile.ZipFile(packed, "w") as file:
         file.write(path, "plays.csv")
-    both = [start(tmp_path, "-c", READ, str(packed)) for _ in range(2)]
-    said = [running.communicate(timeout=120)[0] for running in both]
+    with ExitStack() as stack:
+        both = [stack.enter_context(start(tmp_path, "-c", READ, str(packed))) for _ in range(2)]
+        said = [running.communicate(timeout=PATIENCE_S)[0] for running in both]
     assert [running.returncode for running in both] == [0, 0], said
     assert said[0] == said[1]
     assert said[0].startswith("164 30 ")

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import ROOT
+from tests.e2e.forks import held_command
+from tests.e2e.running import started
 from tests.e2e.test_train import VOLATILE, command, metrics_of, quick, train
 
 LONG = ("trainer.max_epochs=8", "callbacks.early_stopping.patience=3", "callbacks.plots=null")
@@ -21,19 +24,17 @@ def words(logs: Path, *more: str) -> list[str]:
 
 
 def kill_after_epoch(cwd: Path, epoch: int, *overrides: str) -> None:
-    """kill -9 of a run that has said that the epoch was over."""
-    process = subprocess.Popen(
-        command(*overrides), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if line.startswith(f"epoch {epoch}/"):
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, said
+    """kill -9 of a run that has said that the epoch was over, and has done nothing since."""
+    held = held_command({f"epoch {epoch}/": cwd / "never"}, "train.py", *overrides)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with started(held, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith(f"epoch {epoch}/"):
+                process.kill()
+        assert process.wait() == -signal.SIGKILL, said
 
 
 def numbers(run: Path) -> dict[str, Any]:
@@ -115,18 +116,15 @@ def test_a_run_of_other_data_is_not_gone_on_with(ring_logs: Path, tmp_path: Path
     assert "has other data than it began with" in " ".join(done.stderr.split())
 
 
+@pytest.mark.timing
 def test_two_cannot_go_on_with_one_run(ring_logs: Path, tmp_path: Path) -> None:
     kill_after_epoch(tmp_path, 1, *words(ring_logs, *LONG, "logger=none", "hydra.run.dir=run"))
     endless = "resume=run", "trainer.max_epochs=50000", "callbacks.early_stopping.patience=50000"
-    first = subprocess.Popen(command(*endless), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    try:
+    with started(command(*endless), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert any(line.startswith("epoch") for line in first.stdout)  # it is at work
         done = train(tmp_path, "resume=run", code=2)
         assert "another process is writing" in " ".join(done.stderr.split())
-    finally:
-        first.kill()
-        first.communicate()
 
 
 def test_a_sweep_that_is_repeated_does_only_what_is_missing(ring_logs: Path, tmp_path: Path) -> None:

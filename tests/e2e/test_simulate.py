@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +17,7 @@ from src.simulation.world import World
 from src.simulation.world_files import write_world
 from tests.conftest import ROOT
 from tests.e2e.forks import fork_command
-from tests.e2e.running import run_verb
+from tests.e2e.running import PATIENCE_S, run_verb, started, wait_until
 from tests.e2e.test_train import command, train
 
 SMALL = ("world.num_tracks=300", "world.num_listeners=80", "sessions=200")
@@ -111,6 +110,7 @@ def botify() -> Iterator[str]:
     thread.join()
 
 
+@pytest.mark.timing
 def test_a_running_service_receives_every_request_and_every_end_of_a_session(botify: str, tmp_path: Path) -> None:
     simulate(tmp_path, *SMALL, "sessions=60", f"arms={{C: {botify}}}", "hydra.run.dir=run")
     events = [json.loads(line) for line in (tmp_path / "run" / "logs" / "day-1" / "data.json").read_text().splitlines()]
@@ -190,6 +190,7 @@ def test_existing_files_are_never_replaced(tmp_path: Path) -> None:
     assert [path.read_text() for path in (tmp_path / "mine").iterdir()] == ["mine"]
 
 
+@pytest.mark.timing
 def test_of_two_processes_with_one_folder_one_is_rejected(tmp_path: Path) -> None:
     words = fork_command(str(ROOT / "simulate.py"), *SMALL, "sessions=3000", "hydra.run.dir=run")
     both = [
@@ -198,7 +199,7 @@ def test_of_two_processes_with_one_folder_one_is_rejected(tmp_path: Path) -> Non
         )
         for seed in (1, 2)
     ]
-    errors = [process.communicate(timeout=120)[1] for process in both]
+    errors = [process.communicate(timeout=PATIENCE_S)[1] for process in both]
     assert sorted(process.returncode for process in both) == [0, 2], errors
     record = json.loads((tmp_path / "run" / "simulation.json").read_text())
     lines = (tmp_path / "run" / "logs" / "day-1" / "data.json").read_text().splitlines()
@@ -213,20 +214,22 @@ def test_a_used_folder_is_rejected(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "simulation.json").read_bytes() == before
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_keeps_completed_sessions(tmp_path: Path, workers: int) -> None:
-    words = [sys.executable, str(ROOT / "simulate.py"), "sessions=2000000", f"workers={workers}", "hydra.run.dir=run"]
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "tracks.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
+    endless = "sessions=2000", "days=1000", f"workers={workers}", "hydra.run.dir=run"
+    words = [sys.executable, str(ROOT / "simulate.py"), *SMALL[:2], *endless]
+    with started(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_until((tmp_path / "run" / "logs" / "day-2" / "data.json").exists, "the second day")
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, stderr
     assert stderr.strip() == "interrupted"
     record = json.loads((tmp_path / "run" / "simulation.json").read_text())
     assert record["complete"] is False
+    assert len(record["days"]) >= 2
+    num_lasts = sum(path.read_text().count('"message": "last"') for path in tmp_path.glob("run/logs/*/data.json"))
+    assert sum(arm["sessions"] for arm in record["arms"].values()) == num_lasts > 0
 
 
 def test_two_processes_simulate_the_same_logs_once(tmp_path: Path) -> None:

@@ -2,11 +2,10 @@
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.forks import fork_command
-from tests.e2e.running import free_port, wait_until
-from tests.e2e.test_train import command, metrics_of, quick
+from tests.e2e.forks import fork_command, held_command
+from tests.e2e.running import PATIENCE_S, held_port, started, wait_until
+from tests.e2e.test_train import metrics_of, quick
 
 MANY = """
 import multiprocessing, os, sys
@@ -43,6 +42,7 @@ sys.exit(sum(job.exitcode != 0 for job in jobs))
 """
 
 
+@pytest.mark.timing
 def test_eight_processes_at_once_on_an_empty_folder_lose_nothing(tmp_path: Path) -> None:
     import mlflow
 
@@ -67,20 +67,15 @@ def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A real tracking server on loopback."""
     words = ["-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
     words += ["--artifacts-destination", str(folder / "artifacts"), "--port", str(port), "--workers", "1"]
-    process = subprocess.Popen(
+    with started(
         fork_command(*words),
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
         env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-    )
-    try:
-        wait_until(lambda: _answers(port), "the tracking server", within_s=90)
+    ) as process:
+        wait_until(lambda: _answers(port), "the tracking server")
         yield process
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _answers(port: int) -> bool:
@@ -90,30 +85,38 @@ def _answers(port: int) -> bool:
         return bool(answer.status == 200)
 
 
+@pytest.mark.timing
 def test_a_server_that_dies_and_comes_back_knows_the_whole_run(ring_logs: Path, tmp_path: Path) -> None:
+    with held_port() as port:
+        _train_while_the_server_dies(ring_logs, tmp_path, port)
+
+
+def _train_while_the_server_dies(ring_logs: Path, tmp_path: Path, port: int) -> None:
     import mlflow
 
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
+    uri, died, is_back = f"http://127.0.0.1:{port}", tmp_path / "died", tmp_path / "is back"
     words = ["datamodule=botify", f"datamodule.path={ring_logs}", "trainer.accelerator=cpu", "model.dim=16"]
-    words += ["trainer.max_epochs=30", "callbacks.early_stopping.patience=60", f"logger.tracking_uri={uri}"]
-    words += ["hydra.run.dir=run", "datamodule.batch_size=64"]
-    with mlflow_server(tmp_path, port):
-        process = subprocess.Popen(
-            command(*words), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert process.stdout is not None
+    words += ["trainer.max_epochs=5", f"logger.tracking_uri={uri}", "hydra.run.dir=run", "datamodule.batch_size=64"]
+    held = held_command({"epoch 2/": died, "epoch 4/": is_back}, "train.py", *words)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with ExitStack() as stack:
         said = []
+        with mlflow_server(tmp_path, port):
+            process = stack.enter_context(started(held, cwd=tmp_path, env=env, **streams))
+            assert process.stdout is not None
+            for line in process.stdout:
+                said.append(line)
+                if line.startswith("epoch 2/"):
+                    break
+        died.touch()
         for line in process.stdout:
             said.append(line)
-            if line.startswith("epoch 2/"):
+            if "cannot be reached; training continues" in line:
                 break
-    for line in process.stdout:  # the server is dead
-        said.append(line)
-        if "cannot be reached; training continues" in line:
-            break
-    with mlflow_server(tmp_path, port):
-        rest, _ = process.communicate(timeout=200)
+        stack.enter_context(mlflow_server(tmp_path, port))
+        is_back.touch()
+        rest, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, "".join(said) + rest
         assert "can be reached again, and has everything" in rest
         metrics = metrics_of(tmp_path / "run")

@@ -11,7 +11,7 @@ from tests.datamodules.test_shards import Fitted, check_equal, fitted, windowed
 def main(shards: Path, folder: Path) -> None:
     def fit(name: str, **more: Any) -> Fitted:
         shared: dict[str, Any] = {
-            "strategy": ExchangedGradients(timeout_minutes=1),
+            "strategy": ExchangedGradients(timeout_minutes=2),
             "devices": 2,
             "use_distributed_sampler": False,
         }

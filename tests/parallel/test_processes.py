@@ -15,6 +15,9 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch's
 from src.errors import InputError
 from src.parallel.processes import Processes, processes_of
 from src.sweeps.jobs import IN_A_MULTIRUN
+from tests.e2e.running import PATIENCE_S, wait_until
+
+pytestmark = pytest.mark.timing
 
 
 def processes(store: Any, index: int, **more: Any) -> Processes:
@@ -49,7 +52,7 @@ def test_all_wait_for_the_last_one() -> None:
         waiting = pool.submit(waits)
         is_here.set()
         processes(store, 1).wait_for_all()
-        assert waiting.result(timeout=10)
+        assert waiting.result(timeout=PATIENCE_S)
 
 
 def test_processes_with_other_data_are_refused() -> None:
@@ -146,8 +149,7 @@ def test_the_others_are_stopped_and_the_process_is_as_before(monkeypatch: pytest
         folder = first._folder
         assert isinstance(child.args, list)
         assert [word for word in child.args[2:] if not str(word).startswith("hydra.run.dir=")] == ["trainer=ddp"]
-        while not (tmp_path / "rank").exists():
-            pass
+        wait_until(lambda: (tmp_path / "rank").read_text(), "the other process")
         assert os.environ["WORLD_SIZE"] == "2"
         first.leave()
         assert child.poll() == -signal.SIGKILL
