@@ -8,6 +8,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src.datamodules.recipe_choice import choose_recipe
+from src.datamodules.source_choice import option_of
 from src.runs.garbage import quick_imports
 from src.runs.phases import PhaseClock
 from src.runs.resume import command_line
@@ -37,7 +38,7 @@ def _is_job() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
-@verb("train", rewrite=_words, sweepers=[Sweep, Search])
+@verb("train", option_of=option_of, rewrite=_words, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
     """Fit, test the best checkpoint, export and log; or resume a run that was stopped, or add new tracks to one.
 
