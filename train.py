@@ -79,6 +79,7 @@ def _check_devices(config: DictConfig) -> None:
 def _train(
     config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock, processes: "Processes"
 ) -> float:
+    from src.runs.beginning import freed_if_nothing_was_learned
     from src.runs.folder import lock_folder, refuse_used_folder, short_run_name
     from src.runs.resume import run_to_resume
 
@@ -94,7 +95,8 @@ def _train(
         config.run_dir = str(previous.run_dir)
     else:
         refuse_used_folder(Path(config.run_dir))
-    with lock_folder(Path(config.run_dir), is_resumed=previous is not None):
+    run_dir = Path(config.run_dir)
+    with lock_folder(run_dir, is_resumed=previous is not None), freed_if_nothing_was_learned(run_dir):
         return _run(config, datamodule, previous, setup, clock, processes)
 
 
