@@ -16,7 +16,7 @@ _USUAL = {"interleaved": "separate", "unfinished": "drop"}
 """How an estimate reads sessions; other values of these settings are refused beside `candidate`."""
 
 
-@verb("abtest", rewrite=experiment_as_name, sweepers=[Sweep])
+@verb("abtest", option_of="logs={}".format, rewrite=experiment_as_name, sweepers=[Sweep])
 def abtest(config: DictConfig) -> None:
     """Read logs, or simulate two recommenders first; compare the arms; write, print and attach the result to MLflow."""
     from hydra.utils import instantiate

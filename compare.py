@@ -16,7 +16,7 @@ def _words(words: list[str]) -> list[str]:
     return experiment_as_name(as_plain_text(words, "filter"))
 
 
-@verb("compare", rewrite=_words, sweepers=[Sweep])
+@verb("compare", option_of="parent={}".format, rewrite=_words, sweepers=[Sweep])
 def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
     from src.comparison import analysis as comparison

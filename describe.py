@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.datamodules.recipe_choice import choose_recipe
+from src.datamodules.source_choice import option_of
 from src.sweeps.jobs import Sweep
 from src.terminal.console import console
 from src.terminal.entry import verb
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from src.describing.material import Material
 
 
-@verb("describe", rewrite=choose_recipe, sweepers=[Sweep])
+@verb("describe", option_of=option_of, rewrite=choose_recipe, sweepers=[Sweep])
 def describe(config: DictConfig) -> None:
     """Read a source as a training would, measure it, warn, write and print."""
     from hydra.utils import instantiate

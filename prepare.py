@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.datamodules.recipe_choice import choose_recipe
+from src.datamodules.source_choice import option_of
 from src.sweeps.jobs import Sweep
 from src.terminal.console import console
 from src.terminal.entry import verb
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from src.datamodules.pair_datamodule import PairDataModule
 
 
-@verb("prepare", rewrite=choose_recipe, sweepers=[Sweep])
+@verb("prepare", option_of=option_of, rewrite=choose_recipe, sweepers=[Sweep])
 def prepare(config: DictConfig) -> None:
     """Read a source, build its pairs with an engine, write shards and manifest; go on with a run that was killed."""
     from hydra.utils import instantiate

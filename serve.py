@@ -23,7 +23,7 @@ def _words(words: list[str]) -> list[str]:
     return context_as_value(experiment_as_name(commands_of(words, "do", ("load", "rollback", "versions"))))
 
 
-@verb("serve", rewrite=_words, sweepers=[Sweep])
+@verb("serve", option_of="recommendations={}".format, rewrite=_words, sweepers=[Sweep])
 def serve(config: DictConfig) -> None:
     """Run the command `do`: serve, load, rollback or versions."""
     from hydra.utils import instantiate

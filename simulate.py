@@ -13,7 +13,7 @@ from src.terminal.tables import arms_table
 from src.terminal.words import experiment_as_name
 
 
-@verb("simulate", rewrite=experiment_as_name, sweepers=[Sweep])
+@verb("simulate", option_of="'arms={{C: popular, T1: {}}}'".format, rewrite=experiment_as_name, sweepers=[Sweep])
 def simulate(config: DictConfig) -> None:
     """Simulate the sessions, write the logs, print the means of each arm."""
     from hydra.utils import instantiate

@@ -8,6 +8,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src.datamodules.recipe_choice import choose_recipe
+from src.datamodules.source_choice import option_of
 from src.runs.garbage import quick_imports
 from src.runs.phases import PhaseClock
 from src.runs.resume import check_resumed_targets, command_line
@@ -37,7 +38,7 @@ def _is_job() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
-@verb("train", rewrite=_words, sweepers=[Sweep, Search])
+@verb("train", option_of=option_of, rewrite=_words, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
     """Fit, test the best checkpoint, export and log; or resume a run that was stopped, or add new tracks to one.
 
@@ -79,6 +80,7 @@ def _check_devices(config: DictConfig) -> None:
 def _train(
     config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock, processes: "Processes"
 ) -> float:
+    from src.runs.beginning import freed_if_nothing_was_learned
     from src.runs.folder import lock_folder, refuse_used_folder, short_run_name
     from src.runs.resume import run_to_resume
 
@@ -94,7 +96,8 @@ def _train(
         config.run_dir = str(previous.run_dir)
     else:
         refuse_used_folder(Path(config.run_dir))
-    with lock_folder(Path(config.run_dir), is_resumed=previous is not None):
+    run_dir = Path(config.run_dir)
+    with lock_folder(run_dir, is_resumed=previous is not None), freed_if_nothing_was_learned(run_dir):
         return _run(config, datamodule, previous, setup, clock, processes)
 
 

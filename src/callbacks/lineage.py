@@ -14,6 +14,7 @@ from src.datamodules.pair_datamodule import PairDataModule
 from src.describing.joining import material_of
 from src.describing.measures import measure
 from src.runs.atomic import write_whole
+from src.runs.beginning import UNCOMMITTED
 from src.runs.provenance import git_diff, provenance
 from src.tracking.mlflow_parts import watch_machine
 from src.tracking.training_run import run_logger
@@ -49,7 +50,7 @@ class Lineage(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log provenance and data."""
         if diff := git_diff()[:_MAX_DIFF]:
-            path = self._run_dir / "uncommitted.diff"
+            path = self._run_dir / UNCOMMITTED
             write_whole(path, lambda partial: partial.write_text(diff + "\n", encoding="utf-8"))
         if (logger := run_logger(trainer)) is None:
             return

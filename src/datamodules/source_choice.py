@@ -26,11 +26,22 @@ def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
         return
     found = sources_of(Path(path.strip("'\"")))
     has = f"it has the files of {found[0]}: " if found else ""
-    remedy = f"type datamodule={found[0] if found else 'table'} datamodule.path={path}"
     raise InputError(
-        f"datamodule.path={path} does not say what the files are; {has}{remedy} (or datamodule=simulated, which writes "
-        "logs of the simulated world into that folder)"
+        f"datamodule.path={path} does not say what the files are; {has}type {option_of(path)} (or datamodule=simulated, "
+        "which writes logs of the simulated world into that folder)"
     )
+
+
+def option_of(path: str) -> str:
+    """What has to be typed for data: their source and their path, or the source alone if it is its name.
+
+    Args:
+        path: a path, in quotes or not, or the name of a source.
+    """
+    plain = path.strip("'\"")
+    if (ROOT / "conf" / "datamodule" / f"{plain}.yaml").is_file():
+        return f"datamodule={plain}"
+    return f"datamodule={next(iter(sources_of(Path(plain))), 'table')} datamodule.path={path}"
 
 
 def refuse_shards(datamodule: str) -> None:

@@ -1,11 +1,18 @@
 """What a run leaves in its folder before it trains."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from src.runs.folder import RunRecord, as_dict, write_config
+from src.runs.folder import LOCK, RECORD, RunRecord, as_dict, write_config
+
+UNCOMMITTED = "uncommitted.diff"
+"""What a run folder has of the changes that were not committed."""
+
+_OF_THE_BEGINNING = {"config.yaml", RECORD, UNCOMMITTED}
+_OF_ALL_RUNS = {LOCK, "rejected.jsonl"}
 
 
 def record_beginning(
@@ -32,3 +39,21 @@ def record_beginning(
         began_in=str(Path.cwd()),
         run_dir=str(run_dir.resolve()),
     ).write(run_dir)
+
+
+@contextmanager
+def freed_if_nothing_was_learned(run_dir: Path) -> Iterator[None]:
+    """Free the folder of a run that fails before it has written anything of its own, so that it can take another run.
+
+    A failed run whose folder has more, such as a checkpoint, keeps its folder, where it can be resumed.
+
+    Args:
+        run_dir: the folder.
+    """
+    try:
+        yield
+    except Exception:
+        if {path.name for path in run_dir.iterdir()} <= _OF_THE_BEGINNING | _OF_ALL_RUNS:
+            for name in _OF_THE_BEGINNING:
+                (run_dir / name).unlink(missing_ok=True)
+        raise

@@ -23,7 +23,12 @@ CHECKPOINT = "checkpoints/last.ckpt"
 LAYOUT = 2
 """Version of the names in a config. A run with other names cannot be composed again, and is not resumed."""
 
-_RECORD = "run.json"
+RECORD = "run.json"
+"""What a run leaves for resuming."""
+
+LOCK = ".lock"
+"""The file that a process locks while it writes into a run folder."""
+
 _OF_THE_RUN = (
     "run_dir", "run_name", "resume", "add", "catalogue", "trust", "parent_run_id", "swept", "trial", "logger",
 )  # fmt: skip
@@ -50,7 +55,7 @@ class RunRecord:
 
     def write(self, run_dir: Path) -> None:
         """Write `run.json`."""
-        write_record({"layout": LAYOUT, **asdict(self)}, run_dir / _RECORD)
+        write_record({"layout": LAYOUT, **asdict(self)}, run_dir / RECORD)
 
     @classmethod
     def read(cls, run_dir: Path) -> "RunRecord":
@@ -59,7 +64,7 @@ class RunRecord:
         Raises:
             InputError: no run was started in the folder, its record is damaged, or it has another layout.
         """
-        path = run_dir / _RECORD
+        path = run_dir / RECORD
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             known = cls(**{name: record[name] for name in cls.__dataclass_fields__})
@@ -67,7 +72,7 @@ class RunRecord:
                 raise TypeError
         except FileNotFoundError:
             raise InputError(
-                f"resume={run_dir}: no run was begun there (it has no {_RECORD}); give the folder of a run of "
+                f"resume={run_dir}: no run was begun there (it has no {RECORD}); give the folder of a run of "
                 "train.py, or a run id of MLflow"
             ) from None
         except (OSError, ValueError, KeyError, TypeError):
@@ -133,7 +138,7 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
     Raises:
         InputError: another process has locked it.
     """
-    lock = FileLock(run_dir / ".lock", timeout=0)
+    lock = FileLock(run_dir / LOCK, timeout=0)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire()

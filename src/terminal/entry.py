@@ -21,13 +21,17 @@ from src.runs.provenance import ROOT
 from src.terminal import hydra_parts
 from src.terminal.console import errors
 from src.terminal.messages import is_interrupt, message, show_error
-from src.terminal.words import refuse_placeholders
+from src.terminal.words import refuse_path_alone, refuse_placeholders
 
 Rewrite = Callable[[list[str]], list[str]]
 
 
 def verb(
-    config_name: str, *, sweepers: Sequence[type[hydra_parts.VerbSweeper]], rewrite: Rewrite = list
+    config_name: str,
+    *,
+    sweepers: Sequence[type[hydra_parts.VerbSweeper]],
+    option_of: Callable[[str], str],
+    rewrite: Rewrite = list,
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a function of a config the entry of a verb.
 
@@ -38,6 +42,7 @@ def verb(
     Args:
         config_name: name of the verb's file in `conf/`.
         sweepers: what `hydra/sweeper=` may choose, for multiruns.
+        option_of: from a path that was typed alone to the option that it needs, for the message about it.
         rewrite: from the words that are typed to those that Hydra gets.
     """
 
@@ -67,7 +72,9 @@ def verb(
             hydra_parts.hand_errors_over()
             try:
                 refuse_placeholders(sys.argv[1:])
-                sys.argv = [sys.argv[0], *_shown_as_used(rewrite(sys.argv[1:]))]
+                words = rewrite(sys.argv[1:])
+                refuse_path_alone(words, option_of)
+                sys.argv = [sys.argv[0], *_shown_as_used(words)]
                 hydra_parts.register(sweepers, full_errors=wants_traceback)
                 hydra_parts.share_config_store()
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()

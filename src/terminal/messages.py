@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.markup import escape
 
 from src.errors import InputError
+from src.runs.folder import as_dict, flatten
 from src.terminal.console import errors
 
 _OF_THE_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
@@ -138,6 +140,8 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
         return f"{_typed(missing[1])}: {has}, and no {name}; write {sign}{missing[1]}=… to add it"
     where = (_typed(parent) if parent and _typed(parent) != f"{parent}=" else parent) or "the config"
     close = _close(name, settings, prefix=f"{parent}." if parent else "")
+    if not close and not parent:
+        close = _deeper(name, _typed(name).partition("=")[2], node)
     others = close or (f" it has {', '.join(settings)}" if parent else " --help lists all")
     return f"{_typed(missing[1])}: {where} has no {name};{others}"
 
@@ -146,6 +150,26 @@ def _close(name: str, choices: Sequence[str], prefix: str = "") -> str:
     """A hint at the name that was probably meant."""
     close = difflib.get_close_matches(name, choices, n=1)
     return f" did you mean {prefix}{close[0]}?" if close else ""
+
+
+def _deeper(name: str, value: str, config: DictConfig) -> str:
+    """A hint at the settings deeper in the config that were probably meant: `trainer.max_epochs=2` for `epochs=2`."""
+    keys = [
+        key
+        for key, given in flatten(as_dict(config, resolve=False)).items()
+        if not key.startswith(("hydra.", "recipe.")) and not _OF_ANOTHER.fullmatch(str(given))
+    ]
+    leaves = {key: key.rpartition(".")[2] for key in keys}
+    close = difflib.get_close_matches(name, leaves.values(), n=1, cutoff=0.8)
+    for is_meant in (name.__eq__, lambda leaf: name in leaf.split("_"), close.__contains__):
+        if meant := [key for key in keys if is_meant(leaves[key])]:
+            depth = min(key.count(".") for key in meant)
+            return f" did you mean {' or '.join([f'{key}={value}' for key in meant if key.count('.') == depth][:3])}?"
+    return ""
+
+
+_OF_ANOTHER = re.compile(r"\$\{(?!recipe\.|oc\.env:|oc\.select:recipe\.)[^}]*\}")
+"""The value of a setting that another one decides."""
 
 
 def _typed(key: str) -> str:

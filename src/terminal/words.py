@@ -2,10 +2,16 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 from src.errors import InputError
+
+_OF_DATA = ("csv", "data", "dataset", "file", "files", "input", "path", "source", "table")
+"""Keys that people type for their data. No verb has one of them."""
+_OF_SWEEPS = ("-m", "--multirun")
+"""Words that begin with a minus and have no value."""
 
 
 def experiment_as_name(words: Sequence[str]) -> list[str]:
@@ -40,6 +46,41 @@ def refuse_placeholders(words: Sequence[str]) -> None:
     for word in words:
         if not word.startswith("filter=") and (found := re.search(r"<[a-zA-Z][\w .-]*>", word)):
             raise InputError(f"{word}: {found[0]} is a placeholder; put a value of yours in its place")
+
+
+def refuse_path_alone(words: Sequence[str], option: Callable[[str], str]) -> None:
+    """Refuse a path that has no option, as in `describe.py plays.csv`, or one that no verb has, as in `data=plays.csv`.
+
+    Args:
+        words: of the command line.
+        option: from a path to what a person has to type for it.
+
+    Raises:
+        InputError: a word is such a path.
+    """
+    for previous, word in pairwise(["", *words]):
+        if rule := _why_alone(previous, word):
+            path = word.partition("=")[2] or word
+            meant = option(path if re.fullmatch(r"[\w./:@+~-]+", path) else f"'\"{path}\"'")
+            raise InputError(f"{word}: {rule}; did you mean {meant}?")
+
+
+def _why_alone(previous: str, word: str) -> str | None:
+    """The rule that a word breaks which is a path without the option for it; None for every other word."""
+    key, equals, value = word.partition("=")
+    if equals:
+        if key in _OF_DATA and value:
+            return f"there is no option {key}"
+        return "datamodule= takes the name of a source" if key == "datamodule" and _is_path(value) else None
+    is_option = word.startswith(("-", "~")) or (previous.startswith("-") and previous not in _OF_SWEEPS)
+    value = previous.partition("=")[2]
+    is_half = bool(value) and Path(f"{value} {word}").exists()  # as in datamodule.path=my plays.csv, without quotes
+    return None if is_option or is_half or not _is_path(word) else "an option is name=value"
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text is a file or a folder, or ends as a file with data does."""
+    return bool(re.search(r"[^/]\.[a-zA-Z]\w*$", text)) or (bool(text) and Path(text).exists())
 
 
 def commands_of(words: Sequence[str], key: str, commands: Sequence[str]) -> list[str]:

@@ -117,6 +117,10 @@ def test_a_file_that_is_missing_through_a_bug_keeps_its_traceback(
             "+datamodule.attributes.year=… to add it",
         ),
         (["zzz=1"], "zzz=1: the config has no zzz; --help lists all"),
+        (["epochs=2"], "epochs=2: the config has no epochs; did you mean trainer.max_epochs=2?"),
+        (["batch=512"], "batch=512: the config has no batch; did you mean datamodule.batch_size=512?"),
+        (["dim=64"], "dim=64: the config has no dim; did you mean model.dim=64?"),
+        (["k=5"], "k=5: the config has no k; did you mean callbacks.export.k=5?"),
         (["model.alhpa=0.3"], "model.alhpa=0.3: model has no alhpa; did you mean model.alpha?"),
         (
             ["model=popular", "model.alpha=0.9"],

@@ -1,11 +1,15 @@
+from pathlib import Path
+
 import pytest
 
+from src.datamodules.source_choice import option_of
 from src.errors import InputError
 from src.terminal.words import (
     as_plain_text,
     commands_of,
     context_as_value,
     experiment_as_name,
+    refuse_path_alone,
     refuse_placeholders,
 )
 
@@ -55,3 +59,42 @@ def test_a_placeholder_of_the_documentation_is_refused(word: str) -> None:
 
 def test_a_filter_may_compare() -> None:
     refuse_placeholders(["filter=metrics.a <b and metrics.c> 1", "a=1 < 2", "model=track"])
+
+
+TABLE = "did you mean datamodule=table datamodule.path="
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["file.csv"], f"file.csv: an option is name=value; {TABLE}file.csv?"),
+        (["-m", "file.csv"], f"file.csv: an option is name=value; {TABLE}file.csv?"),
+        (["model=track", "old/plays.csv.gz"], f"old/plays.csv.gz: an option is name=value; {TABLE}old/plays.csv.gz?"),
+        (["data=plays.csv"], f"data=plays.csv: there is no option data; {TABLE}plays.csv?"),
+        (["file=my plays.csv"], f"file=my plays.csv: there is no option file; {TABLE}'\"my plays.csv\"'?"),
+        (["source=yes"], "source=yes: there is no option source; did you mean datamodule=yes?"),
+        (["datamodule=a.csv"], f"datamodule=a.csv: datamodule= takes the name of a source; {TABLE}a.csv?"),
+        (["plays"], f"plays: an option is name=value; {TABLE}plays?"),
+        (
+            ["service"],
+            "service: an option is name=value; did you mean datamodule=botify datamodule.path=service?",
+        ),
+    ],
+)
+def test_a_path_without_its_option_is_refused_with_the_option(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("plays", "service/tracks.json", "service/logs/data.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(InputError) as raised:
+        refuse_path_alone(words, option_of)
+    assert str(raised.value) == message
+
+
+def test_words_that_are_no_path_alone_are_left_to_hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my plays.csv").touch()
+    refuse_path_alone(["--config-dir", "a.d", "~callbacks.plots", "datamodule.path=a.csv", "arms={C:", "a.jsonl}"], str)
+    refuse_path_alone(["datamodule={path: a.csv}", "datamodule=yes", "seed=0.5", "datamodule.path=my", "plays.csv"], str)
