@@ -255,6 +255,12 @@ def test_the_best_rival_is_chosen_by_validation(tmp_path: Path) -> None:
     assert "| convex, default | VSTAN |" not in text
 
 
+def test_ranks_are_read_as_they_were_written(tmp_path: Path) -> None:
+    ranks = np.array([1.0, 4.5, 16_628.0, 100_000.5])
+    rank_files.write_ranks(tmp_path / "data" / "ranks.parquet", ranks)
+    assert np.array_equal(rank_files.read_ranks(tmp_path / "data" / "ranks.parquet"), ranks)
+
+
 def test_a_run_counts_if_its_ranks_are_there(tmp_path: Path) -> None:
     lines = write_runs(tmp_path, {"SASRec": (0.3, [1, 4.5])})
     lines["yes", "SASRec", "final", "2"] = {**lines["yes", "SASRec", "final", "1"], "val_ndcg_at_10": "0.9"}
