@@ -594,11 +594,11 @@ def test_the_propensity_of_a_heard_track_is_that_of_drawing_such_tracks_alone(
         top_tracks=[],
     )
     ours = recommender(release)
-    answers = [ours.follow("C", 7, 0, [101, 999, 101, 100]) for _ in range(3000)]
+    answers = [ours.follow("C", 7, 0, [101, 999, 101, 100]) for _ in range(600)]
     for row, expected in ((0, 2 / 9), (1, 2 / 9), (2, 5 / 9)):
         of_row = [answer.propensity for answer in answers if answer.row == row]
         assert of_row == pytest.approx([expected] * len(of_row))
-        assert len(of_row) / len(answers) == pytest.approx(expected, abs=0.03)
+        assert len(of_row) / len(answers) == pytest.approx(expected, abs=0.08)
 
 
 def slow_exploring(release: Release, row: int, played: Sequence[int]) -> dict[int, float]:
