@@ -186,7 +186,8 @@ def run_tests(tree: Path, tests: Sequence[str], durations: dict[str, float], cpu
     import pytest
 
     order = Order(durations)
-    words = ["-n0", "-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    # without the options of pyproject.toml: the checks of jaxtyping take longer than the tests, which must do without
+    words = ["-o", "addopts=", "-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     code = int(pytest.main([*words, *tests], plugins=[order]))
     modules = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
     left = {
