@@ -1,5 +1,6 @@
 import json
 import tracemalloc
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from src.recommendations import (
     has_lists_of_users,
     pick,
     pick_probability,
+    redraw_probability,
 )
 from tests.conftest import make_catalog
 
@@ -252,3 +254,14 @@ def test_the_probabilities_of_all_places_are_those_of_the_picks(is_open: list[bo
         return
     assert probabilities.sum() == pytest.approx(1)
     assert np.bincount(picked, minlength=len(is_open)) / num == pytest.approx(probabilities, abs=1.01 / num)
+
+
+@pytest.mark.parametrize("draws", [1, 2, 4])
+@pytest.mark.parametrize("num_heard", [1, 2, 3, 4])
+def test_the_probability_of_a_redrawn_track_is_that_of_all_sequences_of_draws(num_heard: int, draws: int) -> None:
+    """Four tracks, of which the first ones were heard; the first draw that is not heard counts, or the last one."""
+    shares = np.zeros(4)
+    for sequence in product(range(4), repeat=draws):
+        shares[next((row for row in sequence if row >= num_heard), sequence[-1])] += 0.25**draws
+    found = redraw_probability(4, np.full(4, num_heard), np.arange(4) < num_heard, draws)
+    assert found.tolist() == pytest.approx(shares.tolist())

@@ -1,5 +1,6 @@
 """The probabilities of tracks, compared with slow loops of the service and with the policies of the simulator."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,15 @@ def test_the_list_of_a_user_does_not_depend_on_the_track() -> None:
     ours = behaviour([0, 0, 1, 1], "user_lists", lists=np.array([[2, 3]], np.int32), users=np.array([5]))
     choices = ours.choices(np.array([5, 6]), np.array([[0], [1]]))
     assert choices.of(np.array([[2, 3, 0]] * 2)).tolist() == [[0.5, 0.5, 0.0], [0.25, 0.25, 0.25]]
+
+
+@pytest.mark.parametrize("played", [[2], [0, 1, 2], [3, 1, 3], [1, 1, 1, 1], [3, 1, 0, 2]])
+@pytest.mark.parametrize("draws", [1, 2, 3])
+def test_a_track_that_was_heard_is_drawn_where_all_draws_are_of_such_tracks(played: list[int], draws: int) -> None:
+    """All sequences of draws from four tracks: the first one that is not heard counts, or the last one."""
+    shares = np.zeros(4)
+    for sequence in product(range(4), repeat=draws):
+        shares[next((row for row in sequence if row not in played), sequence[-1])] += 0.25**draws
+    ours = behaviour([0, 0, 1, 1], pick="ranked", lists=np.full((4, 1), -1, np.int32), draws=draws)
+    choices = ours.choices(np.array([7]), np.array([played]))
+    assert choices.of(np.arange(4)[None])[0].tolist() == pytest.approx(shares.tolist())

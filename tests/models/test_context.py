@@ -209,6 +209,12 @@ def test_tracks_that_come_again_after_a_while_are_candidates_again(length: int, 
     assert Repeats("never", known, most=0.1, within=2, length=length, learns=True).within == min(2, length)
 
 
+@pytest.mark.parametrize(("num_repeated", "within"), [(9, 20), (10, 1)])
+def test_a_place_is_repeated_seldom_below_one_percent_of_the_targets(num_repeated: int, within: int) -> None:
+    sessions = [[1, 2, 1]] * num_repeated + [[1, 2, 3]] * (1000 - num_repeated)
+    assert seldom_repeated(listens(sessions), 20) == within
+
+
 def test_few_targets_do_not_tell_what_is_repeated() -> None:
     assert seldom_repeated(listens([[1, 2, 1]] * 999), 20) == 20
     assert seldom_repeated(listens([[1, 2, 1]] * 1000), 20) == 1

@@ -9,6 +9,7 @@ takes longer than most tests. Quick tests run first, and the first one that fail
 """
 
 import argparse
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -23,7 +24,7 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import wait
@@ -31,13 +32,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tests.mutants.faults import ROOT, Mutant, find_mutants, read
+from tests.mutants.faults import ROOT, Mutant, find_mutants
 
 SETTINGS: dict[str, Any] = tomllib.loads(Path(__file__).with_name("mutants.toml").read_text(encoding="utf-8"))
 RESULTS = ROOT / ".mutants" / "results.jsonl"
 GOAL_PERCENT = 90
 MEMORY = 8 << 30
 """Bytes that the tests of a mutant may allocate, so that it cannot take those of others."""
+LIMITS = (signal.SIGKILL, signal.SIGALRM)
+"""How a process ends that takes too long."""
 
 
 def main() -> None:
@@ -62,12 +65,8 @@ def main() -> None:
 
 def sample(paths: Sequence[str], seed: int, count: int) -> list[Mutant]:
     """A random sample of the mutants, in random order; those that equal another or are no Python are left out."""
-    files = [
-        str(file.relative_to(ROOT))
-        for name in SETTINGS["tests"]
-        for file in sorted((ROOT / name).rglob("*.py") if (ROOT / name).is_dir() else [ROOT / name])
-    ]
-    mutants = [one for file in files if not paths or file.startswith(tuple(paths)) for one in find_mutants(file)]
+    files = [file for file in files_of(ROOT, SETTINGS["tests"]) if not paths or file.startswith(tuple(paths))]
+    mutants = [mutant for file in files for mutant in find_mutants(file)]
     random.Random(seed).shuffle(mutants)
     chosen: dict[str, Mutant] = {}
     for mutant in mutants:
@@ -109,31 +108,38 @@ def known_results() -> dict[str, dict[str, Any]]:
     if not RESULTS.exists():
         return {}
     lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    return {line["key"]: line for line in lines if line["depends_on"] == digests(line["depends_on"])}
+    return {line["key"]: line for line in lines if line["depends_on"] == digests(ROOT, line["depends_on"])}
 
 
-def digests(files: Iterator[str] | dict[str, str]) -> dict[str, str]:
-    """The digest of each file that exists."""
-    return {file: digest(read(file)) for file in files if (ROOT / file).is_file()}
+def digests(tree: Path, files: Iterable[str]) -> dict[str, str]:
+    """The digest of each file of a tree that exists."""
+    paths = {file: tree / file for file in files}
+    return {file: digest(path.read_text(encoding="utf-8")) for file, path in paths.items() if path.is_file()}
 
 
-def keep(mutant: Mutant, left: dict[str, Any] | None) -> str:
-    """Write down what became of a mutant; None if its process was killed."""
-    outcome = "timeout" if left is None else "caught" if left["code"] else "survived"
-    folders = [ROOT / name for name in tests_of(mutant)]
-    all_tests = (file for folder in folders for file in (folder.rglob("*.py") if folder.is_dir() else [folder]))
-    decisive = [left["failed"].split("::")[0]] if left and left["failed"] else all_tests
+def keep(mutant: Mutant, exit_code: int, tree: Path) -> str:
+    """Write down what became of a mutant: the end of its process, and what that has left in the tree."""
+    place = tree / "left.json"
+    left = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {"code": exit_code, "failed": ""}
+    outcome = "timeout" if -exit_code in LIMITS else "caught" if left["code"] else "survived"
+    files = [left["failed"].split("::")[0]] if left["failed"] else files_of(tree, tests_of(mutant))
     line = {
         "key": key_of(mutant),
         "outcome": outcome,
-        "test": left and left["failed"],
-        "seconds": left and round(left["seconds"], 2),
-        "depends_on": digests(str(Path(file).relative_to(ROOT) if Path(file).is_absolute() else file) for file in decisive),
+        "test": left["failed"],
+        "seconds": left.get("seconds"),
+        "depends_on": digests(tree, files),
     }
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
     return outcome
+
+
+def files_of(tree: Path, names: Iterable[str]) -> list[str]:
+    """The Python files of files and folders of a tree, from its root."""
+    paths = [path for name in names for path in (sorted((tree / name).rglob("*.py")) or [tree / name])]
+    return [str(path.relative_to(tree)) for path in paths]
 
 
 # --- tests in a copy of the repository ---
@@ -180,13 +186,14 @@ def run_tests(tree: Path, tests: Sequence[str], durations: dict[str, float], cpu
     import pytest
 
     order = Order(durations)
-    words = ["-n0", "-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    # without the options of pyproject.toml: the checks of jaxtyping take longer than the tests, which must do without
+    words = ["-o", "addopts=", "-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     code = int(pytest.main([*words, *tests], plugins=[order]))
     modules = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
     left = {
         "code": code,
         "failed": order.failed,
-        "seconds": time.process_time(),
+        "seconds": round(time.process_time(), 2),
         "durations": order.durations,
         "libraries": [name for name, file in modules if file and not file.startswith(str(tree))],
     }
@@ -217,12 +224,15 @@ def test_all(mutants: Sequence[Mutant], trees: Sequence[Path]) -> None:
         for name in left["libraries"]:
             with suppress(Exception):
                 import_module(name)
+    gc.collect()
+    gc.freeze()  # the tests search for garbage too, and only among their own
     free, running = list(trees), dict[int, tuple[BaseProcess, Mutant, Path]]()
     outcomes, todo = Counter[str](), list(mutants)
     while todo or running:
         while todo and free:
             mutant, tree = todo.pop(0), free.pop()
             (tree / "left.json").unlink(missing_ok=True)
+            shutil.copy2(tree / mutant.file, tree / "original")
             (tree / mutant.file).write_text(mutant.source(), encoding="utf-8")
             os.utime(tree / mutant.file, (1, 1))  # or Python would use the bytecode of the file without the fault
             room = rooms[" ".join(tests_of(mutant))]
@@ -231,9 +241,8 @@ def test_all(mutants: Sequence[Mutant], trees: Sequence[Path]) -> None:
         for sentinel in wait(list(running)):
             process, mutant, tree = running.pop(int(str(sentinel)))
             process.join()
-            left = tree / "left.json"
-            outcomes[keep(mutant, json.loads(left.read_text(encoding="utf-8")) if left.exists() else None)] += 1
-            shutil.copy2(ROOT / mutant.file, tree / mutant.file)
+            outcomes[keep(mutant, process.exitcode or 0, tree)] += 1
+            shutil.copy2(tree / "original", tree / mutant.file)
             free.append(tree)
             if outcomes.total() % 10 == 0:
                 print(f"  {outcomes.total()} of {len(mutants)}: {dict(outcomes)}", flush=True)

@@ -32,6 +32,11 @@ _OTHERS = (
     "ReplaceContinueWithBreak NumberReplacer ZeroIterationForLoop"
 )
 
+_CONVERSIONS = (
+    "float int bool str list tuple dict set len range zip enumerate isinstance super iter next asarray astype to "
+    "double long contiguous copy items keys values"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mutant:
@@ -92,10 +97,7 @@ def _operators() -> dict[str, Any]:
 class RemoveCall:
     """`f(x, …)` becomes `(x)`, and `x.f(…)` becomes `x`. Conversions are kept, and what can only fail without."""
 
-    KEPT = frozenset(
-        "float int bool str list tuple dict set len range zip enumerate isinstance super iter next asarray astype to "
-        "double long contiguous copy items keys values".split()
-    )
+    KEPT = frozenset(_CONVERSIONS.split())
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         """The places of the calls in a chain such as `x.f().g()`."""
@@ -169,5 +171,7 @@ def _excluded(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
                 parts = [node.returns, *node.decorator_list]
             case ast.ClassDef():
                 parts = [*node.decorator_list]
+            case ast.keyword(arg="strict"):  # of zip: an assertion about the code
+                parts = [node.value]
         for part in filter(None, parts):
             yield (part.lineno, part.col_offset), (part.end_lineno or 0, part.end_col_offset or 0)

@@ -172,6 +172,36 @@ def test_the_latest_rotated_files_are_kept(
         assert kept == sent, "nothing is dropped before there are too many"
 
 
+@pytest.mark.parametrize(("fsync", "is_synced"), [("always", True), ("interval", True), ("never", False)])
+def test_a_file_is_on_the_disk_before_it_is_rotated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, is_synced: bool
+) -> None:
+    """No later fsync is of that file: nothing else would put its last lines on the disk."""
+    synced, at_rotation = dict[int, int](), list[tuple[int, int]]()
+    sync, rename = os.fsync, Path.replace
+
+    def noting_sync(descriptor: int) -> None:
+        sync(descriptor)
+        synced[os.fstat(descriptor).st_ino] = os.fstat(descriptor).st_size
+
+    def noting_rename(path: Path, target: Path) -> Path:
+        if path.name == "data.json":
+            at_rotation.append((path.stat().st_size, synced.get(path.stat().st_ino, 0)))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(Path, "replace", noting_rename)
+
+    async def run() -> None:
+        log = open_log(tmp_path, fsync=fsync, max_bytes=4096)
+        await asyncio.gather(*(log.append(line) for line in lines_of(300)))  # in one turn: no sync is between
+        await log.close()
+
+    asyncio.run(run())
+    assert len(at_rotation) == 2
+    assert all(size > 4000 and on_disk == (size if is_synced else 0) for size, on_disk in at_rotation)
+
+
 @pytest.mark.parametrize("num_lines", [1, 4, 30])
 def test_no_file_exceeds_its_size(tmp_path: Path, num_lines: int) -> None:
     sizes = np.random.default_rng(0).integers(10, 1500, size=(8, num_lines)).tolist()

@@ -581,6 +581,26 @@ def test_a_propensity_is_the_probability_of_the_rules(
         assert answer.propensity == pytest.approx(expected[answer.row], rel=1e-9)
 
 
+def test_the_propensity_of_a_heard_track_is_that_of_drawing_such_tracks_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two draws from three tracks, of which two were heard; 101 twice, and 999 is gone from the catalogue."""
+    monkeypatch.setattr(recommender_module, "_TRIES", 2)
+    release = make_release(
+        tmp_path,
+        catalog=make_catalog([0, 1, 2]),
+        arms={"C": arm("lists", pick="ranked")},
+        lists={"C": lists_of([[], [], []])},
+        top_tracks=[],
+    )
+    ours = recommender(release)
+    answers = [ours.follow("C", 7, 0, [101, 999, 101, 100]) for _ in range(600)]
+    for row, expected in ((0, 2 / 9), (1, 2 / 9), (2, 5 / 9)):
+        of_row = [answer.propensity for answer in answers if answer.row == row]
+        assert of_row == pytest.approx([expected] * len(of_row))
+        assert len(of_row) / len(answers) == pytest.approx(expected, abs=0.08)
+
+
 def slow_exploring(release: Release, row: int, played: Sequence[int]) -> dict[int, float]:
     """The probability of every row under `C` with exploration, written from the rules."""
     given, usual = release.arms["C"], slow_propensities(release, row, played)

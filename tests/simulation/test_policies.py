@@ -325,6 +325,21 @@ def test_propensities_are_the_frequencies_of_the_recommendations(
     assert p_value_of_propensities(policy, crowd) > 1e-4
 
 
+def test_propensities_are_the_frequencies_where_few_draws_find_a_track_not_heard(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One draw and one redraw, after a tenth of the catalogue was heard, some of it twice; the lists are empty."""
+    monkeypatch.setattr("src.simulation.policies._MAX_DRAWS", 1)
+    rows = np.full((len(world.catalog), 1), -1, np.int64)
+    scores = np.full(rows.shape, np.nan, np.float32)
+    Recommendations(rows=rows, scores=scores).write(tmp_path / "r.jsonl", world.catalog, format="botify")
+    policy, num = Lists(path=str(tmp_path / "r.jsonl"), pick="ranked", artist_gap=0, world=world), 20_000
+    crowd = start(world, np.full(num, 3), np.full(num, 0.5), np.full(num, 0.5))
+    for row in (*range(40), *range(5)):
+        crowd = listen(world, crowd, np.full(num, row), np.ones(num))
+    assert p_value_of_propensities(policy, crowd) > 1e-4
+
+
 def test_a_wrong_propensity_is_noticed(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`weighted` that reports the propensities of `uniform`."""
     policy = propensity_policy(world, tmp_path / "r.jsonl", "weighted 0")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from scipy import stats
+from scipy import integrate, stats
 
 from src.statistics.intervals import GroupSummary, MeanInterval, always_valid, bootstrap, fieller, ratio_p_value, welch
 from tests.statistics.rates import skewed, within_four_standard_errors
@@ -132,6 +132,34 @@ def test_the_bootstrap_agrees_with_fieller() -> None:
     bounds = bootstrap(control, treatment, 0.05, 2000, rng)
     one = fieller(GroupSummary.of(control), GroupSummary.of(treatment), 0.05)
     assert bounds == pytest.approx((one.lower_percent, one.upper_percent), abs=1.0)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2])
+@pytest.mark.parametrize("effect", [-0.5, 0.0, 0.7])
+def test_the_always_valid_interval_has_the_effects_whose_mixture_likelihood_ratio_is_below_1_by_alpha(
+    alpha: float, effect: float
+) -> None:
+    """The definition of the mSPRT, by numerical integration over the mixture.
+
+    Johari, Koomen, Pekelis, Walsh, Always Valid Inference: Continuous Monitoring of A/B Tests, Operations Research
+    2022 (arXiv 1512.04922), sections 3 and 4: an effect is in the interval as long as its likelihood ratio against
+    effects that are normal around it, with standard deviation tau, is below 1 / alpha.
+    """
+    control = GroupSummary(num=80, mean=4.0, variance=9.0)
+    treatment = GroupSummary(num=120, mean=4.0 + effect, variance=6.0)
+    error, tau = (9 / 80 + 6 / 120) ** 0.5, 0.1 * 4.0
+
+    def ratio(percent: float) -> float:
+        tested, density = percent / 100 * 4.0, stats.norm.pdf
+        mixed = integrate.quad(lambda other: density(effect, tested + other, error) * density(other, 0, tau), -9, 9)[0]
+        return float(mixed / density(effect, tested, error))
+
+    lower, upper = always_valid(control, treatment, alpha, 10.0)
+    assert ratio(lower) == pytest.approx(1 / alpha)
+    assert ratio(upper) == pytest.approx(1 / alpha)
+    assert lower < effect * 25 < upper
+    assert ratio(lower - 1) > 1 / alpha > ratio(lower + 1)
+    assert ratio(upper + 1) > 1 / alpha > ratio(upper - 1)
 
 
 def test_the_always_valid_interval_keeps_its_level_under_repeated_looks_and_welchs_does_not() -> None:
