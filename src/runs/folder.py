@@ -124,7 +124,8 @@ def refuse_used_folder(
         InputError: it is there.
     """
     if (run_dir / record).exists():
-        raise InputError(f"{run_dir} holds a run already; {remedy}")
+        resume = f"resume={run_dir} continues it if it was stopped; for a new run " if is_resumable(run_dir) else ""
+        raise InputError(f"{run_dir} holds a run already; {resume}{remedy}")
 
 
 @contextmanager

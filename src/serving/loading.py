@@ -3,6 +3,7 @@
 Libraries that read recommendations (pandas, MLflow) are imported only when a release is loaded.
 """
 
+import errno
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ class ReleaseRequest:
         """Write the release into a folder and make it current there; returns its version.
 
         Raises:
-            InputError: it cannot be served.
+            InputError: it cannot be served, or the disk is full.
         """
         from src.serving.prepared_release import prepare_release
 
@@ -111,7 +112,16 @@ class ReleaseRequest:
             world=self.world,
             locate=self.locate,
         )
-        return store.load(partial(prepared.write, provenance=self.provenance()))
+        try:
+            return store.load(partial(prepared.write, provenance=self.provenance()))
+        except OSError as error:
+            is_full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)  # numpy gives no number for half an array
+            why = "No space left on device" if is_full else error.strerror
+            remedy = "make space there" if is_full else "make it writable"
+            raise InputError(
+                f"cannot write the release into the store {store.folder}: {why}; {remedy}, then type the command "
+                "again; what is served has not changed"
+            ) from None
 
 
 def load_to_serve(request: ReleaseRequest, settings: ServiceSettings, warn: Warn) -> None:

@@ -14,11 +14,12 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.markup import escape
 
 from src.errors import InputError
-from src.runs.folder import as_dict, flatten
+from src.runs.folder import as_dict, flatten, is_resumable
 from src.terminal.console import errors
 
 _OF_THE_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 """The disk is full, or must not be written to: an error of the user's, for every file."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _OF_A_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
 """An error of the user's where they chose the path."""
 
@@ -71,7 +72,12 @@ def _line_of_the_disk(error: OSError) -> str | None:
     if error.errno not in _OF_THE_DISK and not (error.errno in _OF_A_PATH and _is_chosen(error)):
         return None
     path = "this disk" if error.filename is None else os.fsdecode(error.filename)
-    return f"cannot use {path}: {error.strerror}; choose another folder with hydra.run.dir=<folder>"
+    remedy = "choose another folder with hydra.run.dir=<folder>"
+    if error.errno in _FULL:
+        stopped = next(filter(is_resumable, Path(path).absolute().parents), None)
+        again = "type the command again" if stopped is None else f"resume={stopped} continues the run"
+        remedy = f"make space there, then {again}; or {remedy}"
+    return f"cannot use {path}: {error.strerror}; {remedy}"
 
 
 def _is_chosen(error: OSError) -> bool:

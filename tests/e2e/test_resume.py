@@ -59,7 +59,7 @@ def test_a_run_that_was_killed_ends_with_the_numbers_of_one_that_was_not(killed:
     assert list((killed / "killed" / "lists").glob("part-*.npy"))
     assert not (killed / "killed" / "recommendations.jsonl").exists()
     done = train(killed, "resume=killed", code=2)  # which trusts nobody now
-    assert "resume=killed: its settings build tests.e2e.spy.KillInExport" in " ".join(done.stderr.split())
+    assert f"resume={killed}/killed: its settings build tests.e2e.spy.KillInExport" in " ".join(done.stderr.split())
     done = train(killed, "resume=killed", "trust=tests")
     assert "epoch 1/" not in done.stdout  # it did not begin anew
     assert not (killed / "killed" / "lists").exists()
@@ -94,7 +94,7 @@ def test_a_run_is_found_by_its_id_and_trained_on(killed: Path) -> None:
     [
         (["resume=nowhere"], "resume=nowhere: MLflow (sqlite:///mlflow.db) has no run whose id begins with nowhere"),
         (["resume=."], "no run was begun there"),
-        (["resume=killed", "model.dim=32"], "a run is resumed with its own settings, and model.dim was 16, not 32"),
+        (["resume=killed", "trust=tests", "model.dim=32"], "a run is resumed with its own settings, and model.dim was 16, not 32"),
         (["-m", "resume=killed", "seed=1,2"], "in a sweep use resume=true"),
         (["resume=true", "logger=none"], "logger=none has none; give resume=<run folder>"),
     ],
@@ -114,6 +114,41 @@ def test_a_run_of_other_data_is_not_gone_on_with(ring_logs: Path, tmp_path: Path
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:-80]))
     done = train(tmp_path, "resume=it's = run", code=2)
     assert "has other data than it began with" in " ".join(done.stderr.split())
+
+
+@pytest.mark.timing
+def test_a_damaged_checkpoint_is_one_line_whose_remedy_works(ring_logs: Path, tmp_path: Path) -> None:
+    kill_after_epoch(tmp_path, 2, *words(ring_logs, *LONG, "logger=none", "hydra.run.dir=run"))
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    for damaged in (checkpoint.read_bytes()[:-1000], b""):
+        checkpoint.write_bytes(damaged)
+        done = train(tmp_path, "resume=run", code=2)
+        said = " ".join(done.stderr.split())
+        assert f"error: the checkpoint {checkpoint} cannot be read (" in said
+        assert "delete it and resume the run, which then begins at its first epoch" in said
+        assert "Traceback" not in said
+    checkpoint.unlink()
+    assert "epoch 1/1" in train(tmp_path, "resume=run", "trainer.max_epochs=1", "logger=none").stdout
+
+
+def test_a_run_that_a_full_disk_has_stopped_is_resumed(ring_logs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(run), "-o"]
+    if subprocess.run([*mount, "size=64k"], capture_output=True).returncode:
+        pytest.skip("may not mount a small disk; root may")
+    try:
+        once = words(ring_logs, *LONG, "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run")
+        full = " ".join(train(tmp_path, *once, code=2).stderr.split())
+        assert full.startswith(f"error: cannot use {run}/")
+        assert f"No space left on device; make space there, then resume={run} continues the run" in full
+        again = " ".join(train(tmp_path, *once, code=2).stderr.split())
+        assert f"{run} holds a run already; resume={run} continues it if it was stopped" in again
+        subprocess.run([*mount, "remount,size=64m"], check=True)
+        train(tmp_path, f"resume={run}", "logger=none")
+        assert (run / "recommendations.jsonl").is_file()
+    finally:
+        subprocess.run(["umount", str(run)], check=True)
 
 
 @pytest.mark.timing

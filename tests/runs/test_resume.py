@@ -132,6 +132,13 @@ def test_a_new_run_is_not_written_over_another(tmp_path: Path) -> None:
         named_run(OmegaConf.create({"resume": None, "run_dir": str(tmp_path)}))
 
 
+def test_of_a_run_that_was_begun_the_remedy_is_to_resume_it(tmp_path: Path) -> None:
+    run = started(tmp_path / "run")
+    (run / "config.yaml").touch()
+    with pytest.raises(InputError, match=f"already; resume={run} continues it if it was stopped; for a new run choose"):
+        named_run(OmegaConf.create({"resume": None, "run_dir": str(run)}))
+
+
 def test_a_folder_that_has_a_run_may_be_the_one_that_is_looked_for(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").touch()
     assert named_run(OmegaConf.create({"resume": True, "run_dir": str(tmp_path), "logger": {"x": 1}})) is None

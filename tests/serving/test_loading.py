@@ -1,10 +1,12 @@
 """Which release a service serves: the one that was named, that of the shared store, or that of its own store."""
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from src.errors import InputError
@@ -194,6 +196,30 @@ def test_a_store_is_loaded_listed_and_rolled_back(given: dict[str, Any]) -> None
     assert versions(given) == (Index(second, [first, second]), where)
     assert rollback(given) == (first, where)
     assert versions(given)[0].current == first
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError("200000 requested and 12784 written"), "No space left on device; make space there"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make space there"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied; make it writable"),
+    ],
+)
+def test_a_disk_that_is_full_is_named_with_the_store_and_changes_nothing(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, error: OSError, why: str
+) -> None:
+    store = folder_of(given)
+    first = store.load(writer())
+
+    def save(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(np, "save", save)
+    with pytest.raises(InputError, match=f"^cannot write the release into the store {store.folder}: {why}, then type"):
+        load(request(recommendations="random"), given)
+    assert store.index() == Index(first, [first])
+    assert not list(store.folder.glob(".partial-*"))
 
 
 def test_a_missing_store_is_refused_with_the_name_of_the_command(given: dict[str, Any]) -> None:

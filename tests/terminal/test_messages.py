@@ -14,6 +14,7 @@ from omegaconf.errors import MissingMandatoryValue
 from src.errors import InputError
 from src.terminal.messages import is_interrupt, message
 from tests.contracts.building import composed
+from tests.runs.test_resume import started
 
 
 @pytest.fixture
@@ -50,7 +51,17 @@ def test_a_disk_that_takes_nothing_is_the_users(typed: Callable[..., None], numb
     typed()
     line = message(error_of(number, path))
     assert line is not None
-    assert line.startswith(f"cannot use {path or 'this disk'}: {os.strerror(number)}; choose another folder")
+    space = "make space there, then type the command again; or " if number in (errno.ENOSPC, errno.EDQUOT) else ""
+    folder = "choose another folder with hydra.run.dir=<folder>"
+    assert line == f"cannot use {path or 'this disk'}: {os.strerror(number)}; {space}{folder}"
+
+
+def test_a_run_that_a_full_disk_has_stopped_is_resumed(typed: Callable[..., None], tmp_path: Path) -> None:
+    typed()
+    run = started(tmp_path / "run")
+    line = message(error_of(errno.ENOSPC, run / "checkpoints" / "last.ckpt"))
+    assert line is not None
+    assert f"No space left on device; make space there, then resume={run} continues the run; or choose" in line
 
 
 @pytest.mark.parametrize(
