@@ -23,7 +23,7 @@ def abtest(config: DictConfig) -> None:
 
     from src.abtest.analysis import analyse
     from src.abtest.doubts import doubts, exposures, split_sentence
-    from src.abtest.log import read_users
+    from src.abtest.log import check_arms, read_users
     from src.abtest.report import FILES, details, explain_columns, write_report
     from src.abtest.sources import arms_to_play, check_effect
     from src.recommender_names import parse_name, recommender_name
@@ -51,6 +51,8 @@ def abtest(config: DictConfig) -> None:
     given = {role: OmegaConf.to_container(arm) if OmegaConf.is_config(arm) else arm for role, arm in given.items()}
     names = {role: recommender_name(arm) for role, arm in given.items()}
     reading = _reading(config)
+    compared = OmegaConf.to_container(config.arms) if OmegaConf.is_config(config.arms) else config.arms
+    check_arms(compared)
     arms = arms_to_play(config.logs, given)
     pre_period = None
     if config.pre:
@@ -85,7 +87,7 @@ def abtest(config: DictConfig) -> None:
             progress=arm_bars,
         )
     with console.status("reading logs"):
-        users = read_users(logs, experiment=experiment, **reading)
+        users = read_users(logs, experiment=experiment, arms=compared, **reading)
     with console.status("comparing"):
         analysis = analyse(users, settings, pre_period)
         if arms is not None:
@@ -127,7 +129,7 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
     from src.terminal.tables import numbers_table
 
     refuse_used_folder(run_dir, "plan.json")
-    check_plan(config.logs, {role: config[role] for role in ("control", "treatment")})
+    check_plan(config.logs, {role: config[role] for role in ("control", "treatment")}, config.arms)
     settings = instantiate(config.analysis, _convert_="all")
     with console.status("reading logs"):
         past = read_users(Path(str(config.logs)), experiment=None, any_arms=True, **_reading(config))
@@ -156,7 +158,12 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     refuse_used_folder(run_dir, "estimate.json")
     given = OmegaConf.to_container(config.candidate) if OmegaConf.is_config(config.candidate) else config.candidate
     others = {name: config[name] for name in ("control", "treatment", "pre")}
-    others |= {"experiment": config.experiment_name, "plan": True if config.plan else None, "effect": config.effect}
+    others |= {
+        "experiment": config.experiment_name,
+        "arms": config.arms,
+        "plan": True if config.plan else None,
+        "effect": config.effect,
+    }
     others |= {name: None if config[name] == usual else config[name] for name, usual in _USUAL.items()}
     candidate = candidate_of(
         given,

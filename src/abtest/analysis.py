@@ -4,6 +4,7 @@ The unit is the user: each metric has one value per user. The intervals and test
 of the verdict is in `verdict.py`.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -53,15 +54,7 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
             metric, or `pre_period` overlaps the experiment or has none of its users.
     """
     counts = np.bincount(users.arm_of, minlength=len(users.arms))
-    for arm, count in zip(users.arms, counts.tolist(), strict=True):
-        if count < 2:
-            num_cut_off = count_unfinished(users)[arm]
-            hint = f" with a finished session ({num_cut_off:,} have no `last`; unfinished=keep counts them)"
-            raise InputError(
-                f"arm {arm} of experiment {users.experiment} has {count} user{'s' * (count != 1)}"
-                f"{hint * (num_cut_off > 0 and not users.keeps_unfinished)}; "
-                "a comparison needs at least two users in each arm"
-            )
+    _check_arms(users, dict(zip(users.arms, counts.tolist(), strict=True)))
     planned = settings.shares(users.arms)
     if pre_period is not None:
         _check_pre_period(users, pre_period)
@@ -117,6 +110,21 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
         verdicts={arm: verdict(analysis, arm) for arm in users.arms[1:]},
         methods={arm: methods(analysis, arm) for arm in users.arms[1:]},
     )
+
+
+def _check_arms(users: Users, counts: Mapping[str, int]) -> None:
+    """Refuse an arm with fewer than two users."""
+    for arm in (arm for arm, count in counts.items() if count < 2):
+        num_cut_off = count_unfinished(users)[arm]
+        finished = f" with a finished session ({num_cut_off:,} have no `last`; unfinished=keep counts them)"
+        first = f", the first line of the arm is {users.first_lines[arm]}" if arm in users.first_lines else ""
+        others = [other for other, count in counts.items() if count > 1]
+        without = f"; arms=[{','.join(others)}] compares the others" if users.arms[0] in others[:-1] else ""
+        raise InputError(
+            f"arm {arm} of experiment {users.experiment} has {counts[arm]} user{'s' * (counts[arm] != 1)}"
+            f"{finished * (num_cut_off > 0 and not users.keeps_unfinished)}{first}; a comparison needs at least two "
+            f"users in each arm{without}"
+        )
 
 
 def _check_pre_period(users: Users, pre_period: Users) -> None:

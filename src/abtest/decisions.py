@@ -14,17 +14,13 @@ import duckdb
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from src.abtest.events import READ, read_events
 from src.abtest.log import check_session_gap, event_files
 from src.assignment import GUESTS
 from src.catalog import Catalog
 from src.datamodules.interleaved import separate
 from src.errors import InputError, check_number
 from src.runs.cores import duckdb_settings
-
-_COLUMNS = (
-    "{message: 'VARCHAR', timestamp: 'BIGINT', user: 'BIGINT', track: 'BIGINT', time: 'DOUBLE', "
-    "recommendation: 'BIGINT', experiments: 'VARCHAR', propensity: 'DOUBLE', release: 'VARCHAR'}"
-)
 
 LEFT_OUT = {
     "guests": "sessions of guests, who try the service out in the listening room",
@@ -106,50 +102,37 @@ def read_decisions(
     check_number("max_rejected", max_rejected, least=0, most=1)
     check_session_gap(session_gap_minutes)
     where = f"logs={folder}"
-    names = [glob.escape(str(file)) for file in event_files(folder, where)]
+    files = event_files(folder, where)
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
         try:
+            names = [glob.escape(str(file)) for file in files]
             known = database.execute(_ANY_PROPENSITY, {"files": names}).fetchone()
             if known == (0,):
                 raise InputError(
                     f"{where}: no line has a propensity; an estimate needs logs that were written with "
                     "log.with_propensity=true (datamodule.prepare.log.with_propensity=true)"
                 )
-            database.execute(_READ_LINES, {"files": names})
-            counts = database.execute("SELECT count(*), count(*) FILTER (NOT is_event) FROM lines").fetchone()
-            lines = database.execute(_SORTED).fetchnumpy()
         except duckdb.Error as error:
             raise InputError(f"{where}: cannot read the logs: {' '.join(str(error).split())[:300]}") from None
-    assert counts is not None
-    num_lines, num_rejected = counts
-    if num_rejected > max_rejected * num_lines:
-        raise InputError(
-            f"{where}: {num_rejected} of {num_lines} lines are not events, more than max_rejected={max_rejected:g} "
-            'allows; an event is {"message": "next" | "last", "timestamp", "user", "track", "time", …}'
-        )
+        found = read_events(database, files, where, columns=_COLUMNS, max_rejected=max_rejected)
+        lines = database.execute(_SORTED).fetchnumpy()
     columns = {name: np.asarray(column) for name, column in lines.items()}
-    return _sessions(columns, catalog, num_rejected, gap_ms=session_gap_minutes * 60_000)
+    return _sessions(columns, catalog, found.num_rejected, gap_ms=session_gap_minutes * 60_000)
 
 
-_READ = f"""read_json($files, format = 'newline_delimited', columns = {_COLUMNS}, ignore_errors = true,
-    maximum_object_size = 16777216)"""
+_COLUMNS = (
+    "is_last", "timestamp", "user_id", "track", "time", "recommendation", "any_experiments", "propensity", "release",
+)  # fmt: skip
 
-_ANY_PROPENSITY = f"SELECT count(*) FROM (SELECT 1 FROM {_READ} WHERE propensity IS NOT NULL LIMIT 1)"
+_ANY_PROPENSITY = f"SELECT count(*) FROM (SELECT 1 FROM {READ} WHERE propensity IS NOT NULL LIMIT 1)"
 """Reads no further than to the first propensity."""
 
-_READ_LINES = f"""
-    CREATE TABLE lines AS
-    SELECT user AS user_id, timestamp, message = 'last' AS is_last, track, time,
-        CASE message WHEN 'next' THEN COALESCE(recommendation, -1) ELSE -1 END AS recommendation,
-        COALESCE(experiments, '') AS experiments, COALESCE(propensity, 'nan'::DOUBLE) AS propensity,
-        COALESCE(release, '') AS release,
-        COALESCE(message IN ('next', 'last') AND timestamp IS NOT NULL AND user IS NOT NULL AND track IS NOT NULL
-            AND isfinite(time), FALSE) AS is_event
-    FROM {_READ}"""
-
 _SORTED = """
-    SELECT * EXCLUDE (is_event) FROM lines WHERE is_event ORDER BY user_id, timestamp, rowid"""
+    SELECT user_id, timestamp, is_last, track, time,
+        CASE WHEN is_last THEN -1 ELSE recommendation END AS recommendation,
+        any_experiments AS experiments, propensity, release
+    FROM lines WHERE is_event ORDER BY user_id, timestamp, rowid"""
 
 
 def _sessions(lines: dict[str, np.ndarray], catalog: Catalog, lines_rejected: int, *, gap_ms: int | float) -> Decisions:

@@ -3,6 +3,7 @@
 import glob
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from src.abtest.events import EventLines, read_events
 from src.abtest.users import Sessions, Users, sums_of_users
 from src.assignment import GUESTS
 from src.datamodules.compressed import check_whole
@@ -20,11 +22,6 @@ from src.runs.cores import duckdb_settings
 Lines = dict[str, Any]
 """Lines of a log as columns: an array for each field."""
 
-_COLUMNS = (
-    "{message: 'VARCHAR', timestamp: 'BIGINT', user: 'BIGINT', track: 'BIGINT', time: 'DOUBLE', latency: 'DOUBLE', "
-    "recommendation: 'BIGINT', fallback: 'VARCHAR', experiments: 'VARCHAR'}"
-)
-
 UNFINISHED = ("drop", "keep")
 """What happens to sessions without a `last`: they are left out, or kept at the length that they have in the log."""
 
@@ -32,6 +29,7 @@ GUARDS = {
     "lines_rejected": "lines that are not events were left out",
     "lines_of_guests": "lines of guests, who try the service out in the listening room, were left out",
     "lines_of_other_experiments": "lines without this experiment were left out",
+    "lines_of_other_arms": "lines of arms that are not compared (`arms`) were left out",
     "users_in_two_arms": "users who were in two arms were left out",
     "duplicate_lines": "lines that repeat another line were counted once",
     "interleaved_sessions": "sessions ran at the same time as another session of their user; `interleaved` decides "
@@ -48,6 +46,7 @@ def read_users(
     folder: Path,
     *,
     experiment: str | None,
+    arms: Sequence[str] | None = None,
     max_rejected: int | float,
     interleaved: str,
     session_gap_minutes: int | float,
@@ -60,6 +59,8 @@ def read_users(
     Args:
         folder: the folder.
         experiment: name of the experiment; None if the log has only one.
+        arms: the arms that are compared, the control C among them; None for all that the log has. Users of these arms
+            who were in another one too are left out.
         max_rejected: accepted share of lines that are not events, in [0, 1].
         interleaved: policy for sessions of one user at the same time; see `separate`.
         session_gap_minutes: longest pause in a session, in minutes. Only a pause before a `next` ends a session: a
@@ -72,8 +73,10 @@ def read_users(
         One row for each user with a session that is not left out.
 
     Raises:
-        InputError: there are no logs, too many lines are not events, or the experiment cannot be chosen.
+        InputError: there are no logs, too many lines are not events, the experiment cannot be chosen, or an arm is
+            missing.
     """
+    check_arms(arms)
     check_number("max_rejected", max_rejected, least=0, most=1)
     check_policy("interleaved", interleaved)
     check_session_gap(session_gap_minutes)
@@ -83,41 +86,59 @@ def read_users(
     files = event_files(folder, where)
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
-        num_lines, num_rejected = _read_lines(database, files, where, max_rejected)
+        found = read_events(database, files, where, columns=_COLUMNS, max_rejected=max_rejected)
         num_guests = _forget_guests(database)
-        query = f"SELECT DISTINCT experiments FROM lines WHERE {_IS_EVENT} ORDER BY ALL"
+        query = "SELECT DISTINCT experiments FROM lines WHERE is_event ORDER BY ALL"
         texts = [str(text) for (text,) in database.execute(query).fetchall()]
         if not texts:
             raise InputError(f"{where}: no line is an event; name the logs of serve.py or simulate.py")
         name, arm_of_text = (None, dict.fromkeys(texts, "C")) if any_arms else _choose(texts, where, experiment)
-        arms = sorted(set(arm_of_text.values()), key=lambda arm: (arm != "C", len(arm), arm))
-        if len(arms) < 2 and not any_arms:
-            raise InputError(f"experiment {name} in {where} has only one arm ({arms[0]}); a comparison needs two arms")
-        if arms[0] != "C":
+        in_log = sorted(set(arm_of_text.values()), key=lambda arm: (arm != "C", len(arm), arm))
+        if len(in_log) < 2 and not any_arms:
             raise InputError(
-                f"experiment {name} in {where} has no control arm C, only {', '.join(arms)}; name the control C"
+                f"experiment {name} in {where} has only one arm ({in_log[0]}); a comparison needs two arms"
             )
-        lines = _sorted_lines(database, {text: arms.index(arm) for text, arm in arm_of_text.items()})
+        if in_log[0] != "C":
+            raise InputError(
+                f"experiment {name} in {where} has no control arm C, only {', '.join(in_log)}; name the control C"
+            )
+        if missing := [arm for arm in arms or () if arm not in in_log]:
+            raise InputError(f"arm {missing[0]} of arms= is not in {where}; it has {', '.join(in_log)}")
+        compared = [arm for arm in in_log if arms is None or arm in arms]
+        numbers = {arm: number for number, arm in enumerate(compared)}
+        lines = _sorted_lines(database, {text: numbers.get(arm, len(compared)) for text, arm in arm_of_text.items()})
     guards = {
-        "lines_rejected": num_rejected,
+        "lines_rejected": found.num_rejected,
         "lines_of_guests": num_guests,
-        "lines_of_other_experiments": num_lines - num_rejected - num_guests - len(lines["arm"]),
+        "lines_of_other_experiments": found.num - found.num_rejected - num_guests - len(lines["arm"]),
+        "lines_of_other_arms": int((lines["arm"] == len(compared)).sum()),
     }
     gap_ms = session_gap_minutes * 60_000
-    sessions, exposed, faults = _sessions_of(lines, len(arms), interleaved=interleaved, gap_ms=gap_ms)
+    sessions, exposed, faults = _sessions_of(lines, len(compared), interleaved=interleaved, gap_ms=gap_ms)
     counted = sessions if unfinished == "keep" else sessions.where(sessions.is_finished)
     return Users(
         experiment=name or "",
-        arms=arms,
+        arms=compared,
         exposed=exposed,
+        first_lines=_first_lines(lines, compared, found),
         each=sessions,
         keeps_unfinished=unfinished == "keep",
         guards=guards | faults,
         first_ms=int(lines["timestamp"].min(initial=np.iinfo(np.int64).max)),
         last_ms=int(lines["timestamp"].max(initial=0)),
-        num_events=num_lines - num_guests,
+        num_events=found.num - num_guests,
         **sums_of_users(counted),
     )
+
+
+def check_arms(arms: object) -> None:
+    """Refuse arms that cannot be compared.
+
+    Raises:
+        InputError: they are no list of names with the control C and another one.
+    """
+    if arms is not None and not (isinstance(arms, list) and "C" in arms and len(set(map(str, arms))) > 1):
+        raise InputError(f"arms must be a list with the control C and at least one other, such as [C,T1], got {arms!r}")
 
 
 def check_session_gap(minutes: int | float) -> None:
@@ -153,45 +174,15 @@ def event_files(folder: Path, where: str) -> list[Path]:
     return files
 
 
-_IS_EVENT = """COALESCE(is_last IS NOT NULL AND timestamp IS NOT NULL AND user_id IS NOT NULL AND track IS NOT NULL
-    AND isfinite(time) AND latency BETWEEN 0 AND 1e6 AND experiments IS NOT NULL, FALSE)"""
-
-
-def _read_lines(
-    database: duckdb.DuckDBPyConnection, files: list[Path], where: str, max_rejected: int | float
-) -> tuple[int, int]:
-    """Create the table `lines`; return the number of lines and the number of those that are not events."""
-    try:
-        database.execute(
-            f"""
-            CREATE TABLE lines AS
-            SELECT CASE message WHEN 'last' THEN TRUE WHEN 'next' THEN FALSE END AS is_last, timestamp, user AS user_id,
-                track, time, COALESCE(latency, 0) AS latency,
-                COALESCE(recommendation, -1) AS recommendation, fallback IS NOT NULL AS is_fallback, experiments,
-                (hash(filename) >> 32)::UINTEGER AS file
-            FROM read_json($files, format = 'newline_delimited', columns = {_COLUMNS}, ignore_errors = true,
-                filename = true, maximum_object_size = 16777216)""",
-            {"files": [glob.escape(str(file)) for file in files]},
-        )
-    except duckdb.Error as error:
-        raise InputError(f"{where}: cannot read the logs: {' '.join(str(error).split())[:300]}") from None
-    row = database.execute(f"SELECT count(*), count(*) FILTER (NOT ({_IS_EVENT})) FROM lines").fetchone()
-    assert row is not None
-    num_lines, num_wrong = row
-    if not num_lines:
-        raise InputError(f"{where}: the logs are empty; name the logs of serve.py or simulate.py")
-    if num_wrong > max_rejected * num_lines:
-        raise InputError(
-            f"{where}: {num_wrong} of {num_lines} lines are not events, more than max_rejected={max_rejected:g} "
-            'allows; an event is {"message": "next" | "last", "timestamp", "user", "track", "time", "experiments", …}'
-        )
-    return num_lines, num_wrong
+_COLUMNS = (
+    "is_last", "timestamp", "user_id", "track", "time", "latency", "recommendation", "is_fallback", "experiments",
+)  # fmt: skip
 
 
 def _forget_guests(database: duckdb.DuckDBPyConnection) -> int:
     """Remove the events of guests from the table `lines`; return their number."""
     is_guest = f"user_id BETWEEN {GUESTS.start} AND {GUESTS.stop - 1}"
-    row = database.execute(f"DELETE FROM lines WHERE {_IS_EVENT} AND {is_guest}").fetchone()
+    row = database.execute(f"DELETE FROM lines WHERE is_event AND {is_guest}").fetchone()
     assert row is not None
     return int(row[0])
 
@@ -222,12 +213,23 @@ def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, in
     database.execute("CREATE TABLE arms (experiments VARCHAR, arm USMALLINT)")
     database.executemany("INSERT INTO arms VALUES (?, ?)", list(arm_of_text.items()))
     return database.execute(
-        f"""
+        """
         SELECT user_id, timestamp, is_last, track, time, latency, recommendation, is_fallback, file,
             lines.rowid AS position, arm
-        FROM lines JOIN arms USING (experiments) WHERE {_IS_EVENT}
+        FROM lines JOIN arms USING (experiments) WHERE is_event
         ORDER BY user_id, timestamp, position"""
     ).fetchnumpy()
+
+
+def _first_lines(lines: Lines, arms: Sequence[str], found: EventLines) -> dict[str, str]:
+    """Where the first line of each arm with a single user is, which may be there by mistake."""
+    places = {}
+    for number, arm in enumerate(arms):
+        own = np.flatnonzero(lines["arm"] == number)
+        if len(own) and lines["user_id"][own[0]] == lines["user_id"][own[-1]]:  # sorted by user
+            first = own[np.argmin(lines["position"][own])]
+            places[arm] = found.place(int(lines["file"][first]), int(lines["position"][first]))
+    return places
 
 
 def _sessions_of(
@@ -236,17 +238,18 @@ def _sessions_of(
     """Cut the lines of each user into sessions, after each `last` and at long pauses; then apply the rules of GUARDS.
 
     Returns:
-        The sessions without a fault, the number of users of each arm before anything is left out, and the faults.
+        The sessions without a fault, the number of users of each arm before anything is left out, and the faults. Lines
+        whose arm is `num_arms` are of arms that are not compared.
     """
     lines = {key: np.asarray(column) for key, column in lines.items()}
     first = np.flatnonzero(_changes(lines["user_id"]))
     in_two_arms = np.minimum.reduceat(lines["arm"], first) != np.maximum.reduceat(lines["arm"], first)
     is_of_two_arms = np.repeat(in_two_arms, np.diff(first, append=len(lines["arm"])))
-    exposed = np.bincount(lines["arm"][first][~in_two_arms], minlength=num_arms)
+    exposed = np.bincount(lines["arm"][first][~in_two_arms], minlength=num_arms)[:num_arms]
     for arm in range(num_arms) if in_two_arms.any() else ():
         exposed[arm] += len(np.unique(lines["user_id"][is_of_two_arms & (lines["arm"] == arm)]))
     is_duplicate = _duplicates(lines)
-    if (left_out := is_of_two_arms | is_duplicate).any():  # rare, and the copies are slow
+    if (left_out := is_of_two_arms | is_duplicate | (lines["arm"] == num_arms)).any():  # rare, and the copies are slow
         lines = {key: column[~left_out] for key, column in lines.items()}
     starts_user = _changes(lines["user_id"])
     is_out_of_order = ~_changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)

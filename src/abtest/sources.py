@@ -19,16 +19,19 @@ _SETTINGS = ("pick", "artist_gap", "exploration", "exploration_plays", "context"
 """Of a candidate with lists."""
 
 
-def check_plan(logs: str | None, given: Mapping[str, Any]) -> None:
+def check_plan(logs: str | None, given: Mapping[str, Any], arms: object) -> None:
     """Refuse a plan without a log of the past.
 
     Args:
         logs: folder with event logs, or None.
         given: the recommenders of `control` and `treatment`; None where one is not given.
+        arms: the arms that are compared, or None.
 
     Raises:
-        InputError: `logs` is missing, or recommenders are given.
+        InputError: `logs` is missing, or recommenders or arms are given.
     """
+    if arms is not None:
+        raise InputError(f"arms={arms}: a plan takes all users of the log, of any arm; leave out arms=")
     if logs is None or any(arm is not None for arm in given.values()):
         raise InputError(
             f"plan=true logs={logs} control={given['control']} treatment={given['treatment']}: a plan needs "

@@ -3,7 +3,7 @@
 S sessions, U users, A arms.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,7 @@ class Users:
         first_ms: time of the first event of the experiment, in milliseconds since 1970.
         last_ms: time of its last event, in milliseconds since 1970.
         num_events: number of lines read.
+        first_lines: where the first line of each arm is that has a single user in the log, by the name of the arm.
     """
 
     experiment: str
@@ -104,6 +105,7 @@ class Users:
     first_ms: int
     last_ms: int
     num_events: int
+    first_lines: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user_ids)

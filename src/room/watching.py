@@ -58,7 +58,7 @@ def watch(logs: Path, experiment: str, arms: dict[str, str]) -> dict[str, Any]:
     if not files:
         return found | {"state": "quiet"}
     try:
-        users = read_users(logs, experiment=experiment, **{name: defaults[name] for name in _READING})
+        users = read_users(logs, experiment=experiment, arms=list(arms), **{name: defaults[name] for name in _READING})
     except InputError as error:
         if "only one arm" in str(error) or "is not in" in str(error) or "no line is an event" in str(error):
             return found | {"state": "quiet", "reason": str(error)}

@@ -119,6 +119,8 @@ def test_lines_that_are_not_events_are_counted_and_too_many_are_refused(tmp_path
     assert (found.lines_rejected, len(found)) == (1, 40)
     with pytest.raises(InputError, match=r"logs=.*: 2 of 122 lines are not events, more than max_rejected=0.01 allows"):
         read(tmp_path, [*damaged, event(1, 0, 100) | {"message": "pause"}])
+    for wrong in ({"user": True}, {"user": 1.0}, {"track": 100.5}, {"timestamp": "7"}, {"recommendation": 1.5}):
+        assert read(tmp_path, [*lines, event(1, 0, 100) | wrong]).lines_rejected == 1
     with pytest.raises(InputError, match="max_rejected must be a number of at least 0 and at most 1, got 2"):
         read_decisions(tmp_path, CATALOG, max_rejected=2, session_gap_minutes=30)
 

@@ -2,15 +2,18 @@
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from src.abtest.log import read_users
+from src.abtest.analysis import analyse
+from src.abtest.log import check_arms, read_users
 from src.abtest.unfinished import count_unfinished
 from src.assignment import GUESTS
 from src.errors import InputError
+from tests.abtest.users import settings
 from tests.conftest import event, write_lines
 
 READING: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0, "unfinished": "drop"}
@@ -178,7 +181,12 @@ def test_all_files_of_a_folder_are_read_as_one_log(tmp_path: Path) -> None:
             r"has several experiments; choose experiment=B or TEST",
         ),
         ([*session(1, 0, arm="T1"), *session(2, 0, arm="T2")], None, "has no control arm C, only T1, T2"),
-        (["{", "["], None, "2 of 2 lines are not events, more than max_rejected=0.01 allows"),
+        (
+            ["{", "["],
+            None,
+            r"2 of 2 lines are not events, more than max_rejected=0.01 allows; the first is \S+/data\.json line 1: "
+            "no message, timestamp, user and track; correct the lines, or raise max_rejected$",
+        ),
         (
             [{**event(9, 0, 100), "experiments": {}}],
             None,
@@ -208,3 +216,73 @@ def test_a_compressed_log_is_read_and_a_truncated_one_is_rejected(tmp_path: Path
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"data\.json\.gz is not a complete gzip file"):
         read_users(tmp_path, experiment=None, max_rejected=0.0, **READING)
+
+
+WHOLE = [1.0, 1.5, 1e3, True, False, "1", "1.5", [1], {"a": 1}, 2**63, -(2**70), 10**40, math.nan, math.inf]
+NUMBER = [True, False, "0.5", [0.5], {"a": 1}, math.nan, math.inf, 10**400]
+WRONG = {
+    **dict.fromkeys(("timestamp", "user", "track"), ([*WHOLE, None], " must be a whole number")),
+    "recommendation": (WHOLE, " must be a whole number or null"),
+    "time": ([*NUMBER, None], " must be a number"),
+    "latency": ([*NUMBER, -1, 1e7], " must be a number of seconds, from 0 to 1e6"),
+    "message": ([True, 1, None, "nxt"], ' must be "next" or "last"'),
+    "experiments": ([None], " is missing"),
+}
+"""Values of each key that make a line no event, and the rule in the message."""
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, (values, _) in WRONG.items() for value in values])
+def test_a_line_with_a_wrong_value_is_rejected_with_its_place(tmp_path: Path, key: str, value: Any) -> None:
+    """The numbers of the other lines stay as they are; `true` and 1.0 are not user 1."""
+    wrong: dict[str, Any] = {**event(1, 100, 100), "experiments": {"TEST": "C"}, key: value}
+    folder = log(tmp_path / "logs [1]", [*CLEAN[:5], "", json.dumps(wrong), *CLEAN[5:]])
+    read = read_users(folder, experiment="TEST", max_rejected=0.2, **READING)
+    assert {name: number for name, number in read.guards.items() if number} == {"lines_rejected": 1}
+    assert read.sessions.tolist() == [1, 1, 1, 1]
+    with pytest.raises(InputError) as refused:
+        read_users(folder, experiment="TEST", max_rejected=0.01, **READING)
+    assert "1 of 9 lines are not events" in str(refused.value)
+    assert f"the first is {folder}/data.json line 7: {key}{WRONG[key][1]}" in str(refused.value)
+
+
+def test_an_arm_of_one_line_is_named_with_its_place_and_can_be_left_out(tmp_path: Path) -> None:
+    stray = {**event(9, 5, 100), "experiments": {"TEST": "T7"}}
+    write_lines(tmp_path / "worker-1" / "data.json", CLEAN)
+    path = tmp_path / "worker-2" / "data.json.gz"
+    path.parent.mkdir()
+    lines = [*session(5, 0), *session(6, 0, arm="T1"), stray]
+    path.write_bytes(gzip.compress("\n\n".join(map(json.dumps, lines)).encode()))
+    users = read_users(tmp_path, experiment="TEST", max_rejected=0.0, **READING)
+    with pytest.raises(InputError) as refused:
+        analyse(users, settings())
+    assert str(refused.value) == (
+        "arm T7 of experiment TEST has 0 users with a finished session (1 have no `last`; unfinished=keep counts them)"
+        f", the first line of the arm is {path} line 9; a comparison needs at least two users in each arm; arms=[C,T1] "
+        "compares the others"
+    )
+    users = read_users(tmp_path, experiment="TEST", arms=["C", "T1"], max_rejected=0.0, **READING)
+    assert {name: number for name, number in users.guards.items() if number} == {"lines_of_other_arms": 1}
+    assert (users.arms, users.exposed.tolist(), users.user_ids.tolist()) == (["C", "T1"], [3, 3], [1, 2, 3, 4, 5, 6])
+    analyse(users, settings())
+
+
+def test_users_who_were_also_in_an_arm_that_is_left_out_are_left_out(tmp_path: Path) -> None:
+    folder = log(tmp_path, [*CLEAN, *session(5, 0), *session(5, 100, arm="T2"), *session(6, 0, arm="T2")])
+    users = read_users(folder, experiment="TEST", arms=["T1", "C"], max_rejected=0.0, **READING)
+    counts = {"lines_of_other_arms": 4, "users_in_two_arms": 1}
+    assert {name: number for name, number in users.guards.items() if number} == counts
+    assert (users.arms, users.exposed.tolist()) == (["C", "T1"], [3, 2])
+    assert users.user_ids.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("arms", ["C", ["C"], ["T1", "T2"], ["C", "C"], {"C": 1, "T1": 1}, [], 1])
+def test_arms_that_cannot_be_compared_are_refused(arms: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"arms must be a list with the control C and at least one other, such as \[C,"
+    ):
+        check_arms(arms)
+
+
+def test_an_arm_that_the_log_does_not_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"arm T2 of arms= is not in logs=.*; it has C, T1"):
+        read_users(log(tmp_path, CLEAN), experiment="TEST", arms=["C", "T2"], max_rejected=0.0, **READING)

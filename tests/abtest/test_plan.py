@@ -116,5 +116,7 @@ def test_a_plan_that_cannot_be_made_is_refused(values: list[float], effect: Any,
 @pytest.mark.parametrize(("logs", "control"), [(None, None), ("logs", "random"), (None, "random")])
 def test_a_plan_needs_logs_and_no_recommenders(logs: str | None, control: str | None) -> None:
     with pytest.raises(InputError, match="a plan needs logs=<folder> with a log of the past, and no recommenders"):
-        check_plan(logs, {"control": control, "treatment": None})
-    check_plan("logs", {"control": None, "treatment": None})
+        check_plan(logs, {"control": control, "treatment": None}, None)
+    check_plan("logs", {"control": None, "treatment": None}, None)
+    with pytest.raises(InputError, match=r"arms=\['C', 'T1'\]: a plan takes all users of the log, .*; leave out arms="):
+        check_plan("logs", {"control": None, "treatment": None}, ["C", "T1"])

@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src.errors import InputError
-from src.room.sweeps import arms_with, last_comparison, side_by_side
+from src.room.sweeps import arms_with, last_comparison, load, side_by_side
 from src.serving.prepared_release import prepare_release
 from src.serving.release import Release
 from tests.conftest import make_catalog
@@ -84,3 +84,11 @@ def test_a_run_replaces_only_the_arm_that_was_chosen(release: Release, tmp_path:
             assert own == replace(before, recommender=lists if name == "T1" else before.recommender)
         else:
             assert (own.pick, own.artist_gap) == ("ranked", before.artist_gap)
+
+
+def test_what_cannot_be_served_is_one_line_without_the_name_of_a_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as in the processes that serve.py starts
+    with pytest.raises(InputError, match=r"^load: there is no store"):
+        load("arms={C: poplar}", tmp_path / "store", "TEST")

@@ -1,0 +1,46 @@
+"""Clients of `serve.py` that send half of a request and then nothing more."""
+
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running import serving, wait_until
+
+HEAD = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n"
+HALVES = [HEAD.format("/next/1") + "{", HEAD.format("/room/api/step") + "{", "POST /next/1 HTTP/1.1\r\nContent-Len"]
+
+
+@contextlib.contextmanager
+def sent(port: int, halves: list[str]) -> Iterator[list[socket.socket]]:
+    """A connection for each half of a request, which stays open."""
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for _ in halves]
+        for connection, half in zip(connections, halves, strict=True):
+            connection.sendall(half.encode())
+        yield connections
+
+
+def test_bodies_of_the_room_that_never_end_do_not_hold_their_connections(tmp_path: Path) -> None:
+    words = "recommendations=random", "limits.connections=4", "limits.body_timeout_s=0.5"
+    with serving(tmp_path, *words) as running, sent(running.port, [HALVES[1]] * 4) as connections:
+        wait_until(lambda: running.ask("GET", "/health/live").status == 200, "a free connection")
+        assert {connection.recv(12) for connection in connections} == {b"HTTP/1.1 408"}
+
+
+@pytest.mark.parametrize(("workers", "room"), [(1, False), (2, True)])
+def test_a_service_stops_by_itself_whatever_clients_have_not_finished(tmp_path: Path, workers: int, room: bool) -> None:
+    words = "recommendations=random", f"workers={workers}"
+    with serving(tmp_path, *words) as running, sent(running.port, HALVES * 8) as connections:
+        for user in range(20):
+            assert running.next(user).status == 200
+        if room:
+            assert running.ask("GET", "/room/api/state").status == 200
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+        assert "is killed" not in running.said()
+        assert len(running.lines()) == 20
+        assert {connection.recv(100) for connection in connections} == {b""}
