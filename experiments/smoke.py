@@ -7,6 +7,7 @@ calls. At most two run at once. Prints a line for each script, and the whole out
 import argparse
 import multiprocessing
 import re
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -65,10 +66,12 @@ def run_all(scripts: Sequence[str], folder: Path) -> list[str]:
             running[process.sentinel] = process, script, time.monotonic()
         for sentinel in wait([*running]):
             process, script, began = running.pop(_number(sentinel))
+            before_s = _cpu_s()
             process.join()
             text = output_of(script, folder).read_text(encoding="utf-8", errors="replace")
             state = f"failed with code {process.exitcode}" if process.exitcode else "ok"
-            print(f"{script:44} {time.monotonic() - began:5.0f} s  {state}", flush=True)
+            seconds = f"{time.monotonic() - began:5.0f} s, {_cpu_s() - before_s:4.0f} s of CPU"
+            print(f"{script:44} {seconds}  {state}", flush=True)
             shown = text.splitlines() if process.exitcode else re.findall(r"^skipped .*", text, flags=re.MULTILINE)
             print("".join(f"    {line}\n" for line in shown), end="", flush=True)
             failed += [script] if process.exitcode else []
@@ -78,6 +81,12 @@ def run_all(scripts: Sequence[str], folder: Path) -> list[str]:
 def output_of(script: str, folder: Path) -> Path:
     """The file with what a script printed."""
     return folder / f"{'-'.join(Path(script).with_suffix('').parts[1:])}.txt"
+
+
+def _cpu_s() -> float:
+    """Of all processes that have ended, with those that they had started."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _number(sentinel: Any) -> int:
@@ -98,7 +107,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     warm_up()
     failed = run_all(scripts, folder)
-    print(f"{len(scripts)} scripts in {time.monotonic() - began:.0f} s, {len(failed)} failed; outputs in {folder}")
+    seconds = f"{time.monotonic() - began:.0f} s, {_cpu_s():.0f} s of CPU"
+    print(f"{len(scripts)} scripts in {seconds}, {len(failed)} failed; what they printed is in {folder}")
     sys.exit(1 if failed or not scripts else 0)
 
 

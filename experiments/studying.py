@@ -159,7 +159,7 @@ class Study:
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)
-        for path in dict.fromkeys(self._written) or [self.folder]:
+        for path in dict.fromkeys(self._written) or [self.folder] * any(self.folder.glob("*")):
             print(f"results      {path}")
 
     def provenance(self) -> dict[str, str]:
