@@ -3,21 +3,27 @@
 import csv
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, build_datamodule
 from tests.test_docs import PAGES, named, without_code
 
 MARKER = re.compile(r"<!-- (numbers?): ((?:(?!-->).)*) -->", re.DOTALL)
 NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
 WRITTEN_OUT = re.compile(r"(?<![\w.-])(?:\d+\.\d+|\d{1,3}(?:,\d{3})+)")
 """Numbers in prose that a study could have measured: with decimals, or above 999."""
+
+
+LOST = {"06308e40d", "368a11843", "75d01011a", "8638f69ba", "cce706de7"}
+"""Commits of branches that were rewritten; experiments/online/README.md says which rows name them."""
 
 
 def plain(text: str) -> str:
@@ -56,10 +62,15 @@ def is_number(cell: str) -> bool:
     return NUMBER.fullmatch(cell.removesuffix("%").strip()) is not None
 
 
+def read(path: Path) -> str:
+    """A page without its blocks of code; the lines keep their numbers."""
+    blocks = re.compile(r"^ *```.*?^ *```", flags=re.DOTALL | re.MULTILINE)
+    return blocks.sub(lambda block: "\n" * block[0].count("\n"), path.read_text(encoding="utf-8"))
+
+
 def tables(text: str) -> Iterator[Table]:
-    """The tables of a page, without those in blocks of code."""
-    lines = re.sub(r"^ *```.*?^ *```", lambda code: "\n" * code[0].count("\n"), text, flags=re.DOTALL | re.M).split("\n")
-    section, first = "", 0
+    """The tables of a page."""
+    lines, section, first = text.split("\n"), "", 0
     while first < len(lines):
         last = first
         while last < len(lines) and lines[last].startswith("|"):
@@ -82,9 +93,11 @@ def records(file: str) -> list[dict[str, str]]:
     path = ROOT / file
     if path.suffix == ".csv":
         return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    found = tables(path.read_text(encoding="utf-8"))
+    found = tables(read(path))
     return [
-        {"section": table.section, **dict(zip(table.columns, row, strict=True))} for table in found for row in table.rows
+        {"section": table.section, **dict(zip(table.columns, row, strict=True))}
+        for table in found
+        for row in table.rows
     ]
 
 
@@ -148,13 +161,13 @@ def paragraphs(text: str) -> Iterator[tuple[dict[str, str], str]]:
 
 @named(PAGES)
 def test_a_table_with_numbers_has_a_marker(path: Path) -> None:
-    found = tables(path.read_text(encoding="utf-8"))
+    found = tables(read(path))
     assert [table.line for table in found if table.has_numbers and not table.marker] == []
 
 
 @named(PAGES)
 def test_a_marker_is_above_what_it_is_about(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
+    text = read(path)
     of_tables = [kind for kind, _ in MARKER.findall(text)].count("numbers")
     assert of_tables == sum(bool(table.marker) for table in tables(text))
     missing = [number for named_ones, prose in paragraphs(text) for number in named_ones if number not in prose]
@@ -163,25 +176,25 @@ def test_a_marker_is_above_what_it_is_about(path: Path) -> None:
 
 @named(PAGES)
 def test_the_numbers_of_a_table_are_those_of_its_file(path: Path) -> None:
-    marked = [table for table in tables(path.read_text(encoding="utf-8")) if table.marker]
+    marked = [table for table in tables(read(path)) if table.marker]
     from_files = [table for table in marked if not table.marker.startswith("none, ")]
     assert {table.line: rows for table in from_files if (rows := without_origin(table))} == {}
 
 
 @named(PAGES)
 def test_the_marked_numbers_of_the_prose_are_those_of_their_files(path: Path) -> None:
-    marked = [pair for named_ones, _ in paragraphs(path.read_text(encoding="utf-8")) for pair in named_ones.items()]
+    marked = [pair for named_ones, _ in paragraphs(read(path)) for pair in named_ones.items()]
     from_files = [(number, address) for number, address in marked if not address.startswith("none, ")]
     found = [(number, address, value_at(address)) for number, address in from_files]
     assert [line for line in found if not agrees(plain(line[0]), plain(line[2]))] == []
 
 
 def test_the_numbers_in_the_prose_of_the_front_page_have_markers() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
     unmarked = []
-    for named_ones, prose in paragraphs(text):
+    for named_ones, prose in paragraphs(read(ROOT / "README.md")):
         words = re.sub(r"^\|.*$|\]\([^)]*\)", "", without_code(prose), flags=re.MULTILINE)
-        unmarked += [number for number in WRITTEN_OUT.findall(words) if number not in named_ones]
+        marked = [number.lstrip("+−") for number in named_ones]
+        unmarked += [number for number in WRITTEN_OUT.findall(words) if number not in marked]
     assert unmarked == []
 
 
@@ -216,3 +229,37 @@ def test_a_changed_number_and_an_exchanged_row_are_found() -> None:
     assert same == [[]]
     assert changed == [["last | uniform | 5.65"]]
     assert len(exchanged[0]) == 2
+
+
+def commits_of(file: Path) -> set[str]:
+    """The commits that a results file names, without the mark of uncommitted changes."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".csv":
+        named_ones = [row["commit"] for row in csv.DictReader(text.splitlines()) if "commit" in row]
+    else:
+        named_ones = re.findall(r'"git_commit": "(\w+)"', text)
+    return {commit.removesuffix("-dirty") for commit in named_ones}
+
+
+def test_the_commits_of_results_are_in_the_history() -> None:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    if git("rev-parse", "--is-shallow-repository").strip() != "false":
+        pytest.skip("this is no checkout with its whole history")
+    history = git("rev-list", "HEAD").split()
+    files = [*(ROOT / "experiments").rglob("*.csv"), *(ROOT / "experiments").rglob("*.json")]
+    named_ones = {commit for file in files for commit in commits_of(file)}
+    assert {one for one in named_ones if not any(commit.startswith(one) for commit in history)} == LOST
+
+
+def test_the_map_of_the_front_page_has_the_artists_and_pairs_of_the_data(real_data: Path, tmp_path: Path) -> None:
+    datamodule = build_datamodule(real_data / "yes-small", tmp_path, source="yes", split="auto")
+    datamodule.setup()
+    vocabulary, artist_of = datamodule.vocabulary, datamodule.catalog.artist_of
+    in_pairs = vocabulary.previous_counts + vocabulary.next_counts > 0
+    drawn, of_training = (len(np.unique(artist_of[some])) for some in (in_pairs, vocabulary.plays > 0))
+    page = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"Map of {drawn:,} artists" in page
+    assert f"which song followed which, {vocabulary.next_counts.sum():,} times" in page
+    assert f"Training has {of_training:,} artists" in page

@@ -266,6 +266,7 @@ def report() -> None:
         text += [*by_way(own), ""]
     if main.empty:
         text += ["No fresh world has been read yet.", ""]
+    text += ["## The default over the others", "", *over(main), ""]
     text += ["## Settings, in the world of seed 0, listeners kept for validation", "", *settings(lines), ""]
     STUDY.write_table("sessions.md", text)
     if not main.empty:
@@ -289,6 +290,18 @@ def by_way(own: pd.DataFrame) -> list[str]:
     rows.sort(key=lambda cells: -float(cells[2]))
     head = ["context", "pick", "time per session", "over the best picking of last, %", "lower", "upper"]
     return table(head, rows, "llrrrr")
+
+
+def over(main: pd.DataFrame) -> list[str]:
+    """Gain of the default over each other model: the list of the last track, uniform picking, Student's intervals."""
+    some = main[(main.context == LAST) & (main["pick"] == "uniform")]
+    time = some.pivot_table(index="world", columns="model", values="time", sort=False)
+    rows = []
+    for model in time.columns.drop(DEFAULT):
+        gain = MeanInterval.of(100 * (time[DEFAULT] / time[model] - 1).to_numpy(), LEVEL)
+        numbers = [f"{value:+.1f}" for value in (gain.mean, gain.lower, gain.upper)]
+        rows.append([str(model), f"{time[model].mean():.2f}", *numbers])
+    return table(["model", "time per session", "default over it, %", "lower", "upper"], rows, "lrrrr")
 
 
 def settings(lines: pd.DataFrame) -> list[str]:

@@ -45,7 +45,9 @@ def write_requests(folder: Path, rng: np.random.Generator) -> Path:
     columns = rng.integers(NUM_USERS, size=NUM_REQUESTS), rng.integers(NUM_TRACKS, size=NUM_REQUESTS)
     shares = rng.random(NUM_REQUESTS)
     file = folder / "requests.txt"
-    file.write_text("".join(f"{user} {track} {share:.2f}\n" for user, track, share in zip(*columns, shares, strict=True)))
+    file.write_text(
+        "".join(f"{user} {track} {share:.2f}\n" for user, track, share in zip(*columns, shares, strict=True))
+    )
     return file
 
 
