@@ -45,7 +45,12 @@ def pieces(num_repeats: int) -> list[Piece]:
 def digest() -> str:
     """Of all that the tests depend on."""
     folders = (path for name in ("src", "tests", "conf", "docs") for path in (ROOT / name).rglob("*"))
-    files = [*ROOT.glob("*.py"), *ROOT.glob("*.toml"), *ROOT.glob("*.lock"), *(path for path in folders if path.is_file())]
+    files = [
+        *ROOT.glob("*.py"),
+        *ROOT.glob("*.toml"),
+        *ROOT.glob("*.lock"),
+        *(path for path in folders if path.is_file()),
+    ]
     hashed = hashlib.sha256()
     for path in sorted(path for path in files if "__pycache__" not in path.parts):
         hashed.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
@@ -98,7 +103,9 @@ def report(done: list[Piece], folder: Path) -> int:
     width = max(map(len, runs), default=0)
     print(f"{'test':{width}}  runs  failures  logs")
     for test in sorted(runs, key=lambda test: (failures[test], test)):
-        print(f"{test:{width}}  {runs[test]:4}  {failures[test]:8}  {' '.join(sorted(set(logs.get(test, []))))}".rstrip())
+        print(
+            f"{test:{width}}  {runs[test]:4}  {failures[test]:8}  {' '.join(sorted(set(logs.get(test, []))))}".rstrip()
+        )
     print(f"{len(runs)} tests, {runs.total()} runs, {failures.total()} failures")
     return failures.total()
 

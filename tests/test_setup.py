@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.e2e.running import PATIENCE_S, wait_until
 
 PIP_OF_TEST = """#!/bin/sh
 # Python, but pip only writes down what it is called with.
@@ -23,7 +24,7 @@ for last; do true; done
 case "$1" in
 install)
     cat "$last" > "{tree}/installed-$(wc -l < "{tree}/calls.txt").txt"
-    test ! -e "{tree}/slow.txt" || sleep 30;;
+    test ! -e "{tree}/slow.txt" || sleep 300;;
 freeze) echo "numpy==2.4.6";;
 esac
 test ! -e "{tree}/failure.txt" || {{ cat "{tree}/failure.txt" >&2; exit 1; }}
@@ -45,7 +46,9 @@ def make_tree(folder: Path) -> Path:
 
 
 def make(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *words], cwd=tree, env=environment(), capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        ["make", *words], cwd=tree, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S
+    )
 
 
 def environment() -> dict[str, str]:
@@ -172,6 +175,7 @@ def test_what_pip_says_when_it_fails_is_shown_and_the_next_call_tries_again(tree
     assert make(tree, "setup").returncode == 0
 
 
+@pytest.mark.timing
 def test_an_interrupted_setup_is_completed_by_the_next(tree: Path) -> None:
     make_venv(tree)
     (tree / "slow.txt").touch()
@@ -183,10 +187,9 @@ def test_an_interrupted_setup_is_completed_by_the_next(tree: Path) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while len(calls(tree)) < 2:
-        time.sleep(0.05)
+    wait_until(lambda: len(calls(tree)) >= 2, "the second call of pip")
     os.killpg(first.pid, signal.SIGINT)
-    assert first.wait(30) != 0
+    assert first.wait(PATIENCE_S) != 0
     assert not (tree / ".venv/.ready").exists()
     (tree / "slow.txt").unlink()
     (tree / "calls.txt").unlink()

@@ -144,7 +144,9 @@ def test_an_interrupted_reading_leaves_no_temporary_folder_and_says_one_line(
 
     def is_reading() -> bool:
         """Whether the reader has worked so long since it made its temporary folder."""
-        [reader] = (one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(tmp_path) and one.pid != client)
+        [reader] = (
+            one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(tmp_path) and one.pid != client
+        )
         now_s = sum(reader.cpu_times()[:2])
         folders = (tmp_path / "tmp").glob("segue-*")
         return any(now_s - since_s.setdefault(folder, now_s) >= worked_s for folder in folders)

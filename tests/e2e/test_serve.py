@@ -269,7 +269,9 @@ def test_sigterm_during_loading_leaves_no_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_new", [True, False])
-def test_sigterm_during_loading_removes_only_a_store_that_was_created(tmp_path: Path, lists: Lists, is_new: bool) -> None:
+def test_sigterm_during_loading_removes_only_a_store_that_was_created(
+    tmp_path: Path, lists: Lists, is_new: bool
+) -> None:
     if not is_new:
         with serving(tmp_path, f"recommendations={lists.a}"):
             pass

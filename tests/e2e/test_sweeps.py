@@ -77,6 +77,7 @@ def test_jobs_side_by_side_share_the_cores_and_hang_below_one_parent_and_one_tha
         assert seen[0]["pid"] != seen[1]["pid"]
 
 
+@pytest.mark.timing
 def test_a_job_that_is_killed_ends_the_sweep_in_one_line(ring_logs: Path, tmp_path: Path) -> None:
     spy = f"+callbacks.kill={{_target_: tests.e2e.spy.Kill, mark: {tmp_path}/killed, when: true}}"
     done = sweep(tmp_path, ring_logs, "model.dim=8,16", *JOBLIB, spy, code=2, more_env=CHILDREN_TOO)
@@ -134,6 +135,7 @@ def test_a_search_runs_trials_side_by_side_and_gives_up_the_hopeless(ring_logs: 
         assert (folder / "metrics.json").exists() == (line["state"] == "complete")
 
 
+@pytest.mark.timing
 def test_ctrl_c_ends_a_sweep_and_its_parent(ring_logs: Path, tmp_path: Path) -> None:
     code, printed = interrupted(tmp_path, ring_logs, "-m", *TINY, "model.dim=8,16")
     assert code == 130, printed

@@ -21,6 +21,7 @@ from src.evaluation import ranking
 from src.recommendations import Recommendations
 from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, new_store, write_lines, write_tracks
 from tests.e2e.forks import fork_command, run_forked
+from tests.e2e.running import PATIENCE_S, started
 
 MODELS = ("track", "artist", "mean", "convex", "contextual")
 WITH_GENSIM = ("item2vec",) if find_spec("gensim") else ()  # it has no wheel for Python 3.14
@@ -281,24 +282,21 @@ def interrupted(
     """Exit code and output of a training that would never end without Ctrl-C in its third epoch."""
     new_store(cwd)
     endless = "trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000"
-    running = subprocess.Popen(
-        command(*words, "datamodule=botify", f"datamodule.path={logs}", *endless),
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert running.stdout is not None
-    for line in running.stdout:
-        if "epoch 3/" in line:
-            break
-    for _ in range(times):
-        running.send_signal(signal.SIGINT)
-        time.sleep(0.02)
-    printed, _ = running.communicate(timeout=120)
+    words = *words, "datamodule=botify", f"datamodule.path={logs}", *endless
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with started(command(*words), cwd=cwd, **streams) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if "epoch 3/" in line:
+                break
+        for _ in range(times):
+            running.send_signal(signal.SIGINT)
+            time.sleep(0.02)  # the second one may find that the run has ended
+        printed, _ = running.communicate(timeout=PATIENCE_S)
     return running.returncode, printed
 
 
+@pytest.mark.timing
 def test_ctrl_c_ends_training_and_still_tests_and_exports(ring_logs: Path, tmp_path: Path) -> None:
     code, printed = interrupted(tmp_path, ring_logs, *QUICK, "hydra.run.dir=run")
     assert code == 0, printed
@@ -307,6 +305,7 @@ def test_ctrl_c_ends_training_and_still_tests_and_exports(ring_logs: Path, tmp_p
     assert (tmp_path / "run" / "recommendations.jsonl").exists()
 
 
+@pytest.mark.timing
 def test_ctrl_c_twice_stops_at_once_and_leaves_nothing_half_written(ring_logs: Path, tmp_path: Path) -> None:
     code, printed = interrupted(tmp_path, ring_logs, *QUICK, "hydra.run.dir=run", times=2, command=new_interpreter)
     assert code in (0, 130), printed  # 0 where it had ended before the second came
@@ -423,13 +422,14 @@ def test_a_run_folder_is_never_overwritten(ring_run: tuple[Path, str], ring_logs
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.timing
 def test_two_runs_at_once_do_not_share_a_folder(ring_logs: Path, tmp_path: Path) -> None:
     words = "datamodule=botify", f"datamodule.path={ring_logs}", *QUICK, "trainer.max_epochs=3", "hydra.run.dir=run"
     running = [
         subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    errors = [process.communicate(timeout=120)[1] for process in running]
+    errors = [process.communicate(timeout=PATIENCE_S)[1] for process in running]
     assert sorted(process.returncode for process in running) == [0, 2], errors
     assert "holds a run already" in "".join(errors)
     assert (tmp_path / "run" / "metrics.json").exists()

@@ -40,7 +40,7 @@ class Group:
     """Threads in place of processes: a collective call returns when all have made it."""
 
     def __init__(self, size: int) -> None:
-        self._barrier, self._size, self._tensors = threading.Barrier(size, timeout=20), size, [torch.zeros(())] * size
+        self._barrier, self._size, self._tensors = threading.Barrier(size, timeout=120), size, [torch.zeros(())] * size
         self._index = threading.local()
 
     def run(self, work: Callable[[int], Any]) -> list[Any]:

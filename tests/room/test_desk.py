@@ -14,6 +14,7 @@ pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make se
 from src.room.desk import Desk, main
 from src.serving.release import Release
 from src.serving.release_store import FolderStore
+from tests.e2e.running import PATIENCE_S
 from tests.room.conftest import ARTIST_OF, PLAYS, locate
 from tests.room.test_gate import SPOILS
 
@@ -64,6 +65,7 @@ def test_a_world_and_previews_that_cannot_be_used_are_named_and_do_not_close_the
     asyncio.run(work())
 
 
+@pytest.mark.timing
 def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     desk = Desk(run_folder(release, tmp_path), locate)
@@ -77,8 +79,9 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
         status, state = await ask(desk, "state")
         assert (status, state["tracks"], [one["key"] for one in state["players"]]) == (200, 10, ["C", "T1", "T2", "T3"])
         assert (state["examples"][0]["track"], state["problems"]) == (101, [])
-        while (found := (await ask(desk, "search", q="title 7"))[1])["is_building"]:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(PATIENCE_S):
+            while (found := (await ask(desk, "search", q="title 7"))[1])["is_building"]:
+                await asyncio.sleep(0.01)
         assert found["found"][0]["track"] == 107
         assert (await ask(desk, "search", q="104"))[1]["found"][0]["track"] == 104
         status, compared = await ask(desk, "compare", track="100", players="C,T3", alpha="C:1", num="3")

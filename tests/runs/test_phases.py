@@ -35,6 +35,7 @@ def test_phases_are_in_the_order_in_which_they_first_ended() -> None:
     assert list(clock.seconds) == ["training", "validation", "test"]
 
 
+@pytest.mark.timing
 def test_a_run_that_is_no_job_starts_with_its_process() -> None:
     code = (
         "import time; deadline = time.process_time() + 0.3\n"

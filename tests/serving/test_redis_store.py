@@ -26,7 +26,9 @@ def server(tmp_path: Path) -> Iterator[Redis]:
         yield running
 
 
-def run(work: Callable[[RedisSessions], Awaitable[None]], folder: Path, port: int, *, timeout_s: float = PATIENCE_S) -> None:
+def run(
+    work: Callable[[RedisSessions], Awaitable[None]], folder: Path, port: int, *, timeout_s: float = PATIENCE_S
+) -> None:
     """Do something with sessions, on the event loop that the service uses."""
 
     async def start() -> None:

@@ -221,6 +221,7 @@ def load_some(folder: Path, names: list[str]) -> None:
         store.load(writer(name))
 
 
+@pytest.mark.timing
 def test_processes_and_threads_that_load_at_once_lose_nothing(tmp_path: Path) -> None:
     names = [[f"{worker}{number}" for number in range(4)] + ["shared"] for worker in range(6)]
     context = multiprocessing.get_context("fork")

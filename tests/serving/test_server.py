@@ -7,7 +7,7 @@ import pytest
 from src.errors import InputError
 from src.serving.metrics import Totals
 from src.serving.server import closing_line
-from src.serving.settings import free_port, hold_port
+from src.serving.settings import hold_port
 
 
 def test_the_closing_line_adds_up_by_endpoint_and_by_status_class() -> None:
@@ -41,9 +41,10 @@ def listen(port: int, *, shares: bool) -> socket.socket:
     return server
 
 
+@pytest.mark.timing
 def test_a_port_that_is_held_is_free_for_workers_alone() -> None:
-    port = free_port("127.0.0.1", 0)
-    with hold_port("127.0.0.1", port):
+    with hold_port("127.0.0.1", 0) as held:
+        port = held.getsockname()[1]
         with pytest.raises(OSError, match="Address already in use"):
             listen(port, shares=False)
         with pytest.raises(InputError, match=f"cannot listen at 127.0.0.1:{port}: Address already in use; choose anot"):
@@ -52,4 +53,3 @@ def test_a_port_that_is_held_is_free_for_workers_alone() -> None:
             pass
         with pytest.raises(OSError, match="Address already in use"):
             listen(port, shares=False)
-    listen(port, shares=False).close()

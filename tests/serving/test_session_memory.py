@@ -233,6 +233,7 @@ def play_many(folder: Path, barrier: Any, tracks: list[int]) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.timing
 def test_processes_share_one_file_and_lose_nothing(tmp_path: Path) -> None:
     sessions = make(tmp_path, max_tracks=5000, idle_s=3600)
     work = [list(range(start, start + 1000)) for start in (0, 1000, 2000)]
@@ -259,6 +260,7 @@ def die_within(folder: Path) -> None:
     os._exit(9)
 
 
+@pytest.mark.timing
 def test_a_worker_that_dies_blocks_no_other_one(tmp_path: Path) -> None:
     sessions = make(tmp_path)
     play(sessions, 1, 500)

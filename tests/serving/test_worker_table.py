@@ -46,6 +46,7 @@ def test_problems_name_the_worker_the_cause_and_what_happens_next() -> None:
     assert table.problems(45) == []
 
 
+@pytest.mark.timing
 def test_all_processes_see_the_same_table() -> None:
     table = WorkerTable(3, reset_after_s=30)
     process = multiprocessing.get_context("fork").Process(target=lambda: table.set_ready(1, 5))

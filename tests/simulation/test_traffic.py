@@ -322,6 +322,7 @@ def test_completed_sessions_are_kept_after_an_interruption(
     assert sum(row["sessions"] for row in record["arms"].values()) == sum(e["message"] == "last" for e in events)
 
 
+@pytest.mark.timing
 def test_an_interruption_during_the_start_of_the_workers_ends_them(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def test_what_a_store_was_never_told_is_said(logger: RunLogger, away: Away, tmp_
     assert "the run folder has it all" in words
 
 
+@pytest.mark.timing
 def test_a_locked_store_is_said_in_a_line_and_told_later(
     logger: RunLogger, uri: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

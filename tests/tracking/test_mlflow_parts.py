@@ -1,6 +1,6 @@
 """What MLflow does not promise, against a store of its own."""
 
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,22 +8,21 @@ import pytest
 from src.tracking.logger import RunLogger
 from src.tracking.mlflow_parts import watch_machine
 from src.tracking.store import client_of, open_store
+from tests.e2e.running import wait_until
 
 
+@pytest.mark.timing
 def test_a_run_is_told_of_the_machine_until_it_is_ended(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     experiment = open_store(uri, "segue")
     with client_of(uri) as client:
         run_id = client.create_run(experiment).info.run_id
         end = watch_machine(run_id=run_id, tracking_uri=uri, interval_s=0.1)
-        deadline = time.monotonic() + 60
-        while not (metrics := client.get_run(run_id).data.metrics) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        end()
+        metrics = wait_until(lambda: client.get_run(run_id).data.metrics, "metrics")
         assert "system/cpu_utilization_percentage" in metrics
-        ended = client.get_metric_history(run_id, "system/cpu_utilization_percentage")
-        time.sleep(0.5)
-        assert client.get_metric_history(run_id, "system/cpu_utilization_percentage") == ended
+        assert "SystemMetricsMonitor" in [thread.name for thread in threading.enumerate()]
+        end()
+        assert "SystemMetricsMonitor" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_model_is_logged_without_looking_through_all_packages(
