@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from experiments.rivals import fitting, rank_files, study, tables
 from experiments.rivals.fitting import Fitted
-from experiments.rivals.sequence_parts import Task, cut, query_arrays, ranks_by_vectors, softmax_loss
+from experiments.rivals.sequence_parts import QUERIES_AT_ONCE, Task, cut, query_arrays, ranks_by_vectors, softmax_loss
 from experiments.rivals.spaces import DATA, MODELS, Log, Model, settings_of
 from tests.contracts.building import composed
 
@@ -159,12 +159,11 @@ def slow_ranks(made: dict[str, Any], within: int) -> np.ndarray:
 
 @pytest.mark.parametrize("within", [0, 3, 8])
 def test_ranks_by_vectors_are_those_of_a_slow_loop_with_ties(within: int) -> None:
-    made = made_queries(num_queries=300, num_tracks=12)
+    made = made_queries(num_queries=QUERIES_AT_ONCE + 100, num_tracks=12)
     ranks = ranks_by_vectors(
         made["queries"],
         items=made["items"],
         item_rows=made["item_rows"],
-        block=7,
         **query_arrays({**made, "within": np.array(within)}, "val"),
     )
     assert np.array_equal(ranks, slow_ranks(made, within))
@@ -224,7 +223,9 @@ def test_networks_learn_the_rule_of_the_data_and_early_stopping_sees_the_final_m
 
     monkeypatch.setattr(fitting, "_keep_vectors", train)
     fitted = fitting.fit(f"ring {rule}", MODELS["GRU4Rec"], ("layers=1",), seed=1, tests=True)
-    assert early == [(within, pytest.approx(fitted.val["ndcg_at_10"], abs=1e-12))]
+    [(learned, best)] = early
+    assert learned == within
+    assert best == pytest.approx(fitted.val["ndcg_at_10"], abs=1e-12)
 
 
 def write_runs(folder: Path, runs: dict[str, tuple[float, Sequence[float]]]) -> dict[tuple[str, ...], dict[str, str]]:
@@ -233,7 +234,7 @@ def write_runs(folder: Path, runs: dict[str, tuple[float, Sequence[float]]]) -> 
     columns = ("session", "num_heard", "session_length", "plays_of_newest", "plays_of_next")
     queries = pd.DataFrame(dict.fromkeys(columns, np.arange(len(some))))
     rank_files.write_queries(rank_files.queries_path(folder, "yes"), queries)
-    lines = {}
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
     for model, (val, ranks) in runs.items():
         rank_files.write_ranks(rank_files.ranks_path(folder, "yes", model, "1"), np.asarray(ranks))
         line = {"val_ndcg_at_10": str(val), "fit_s": "1", "query_ms": "1", "commit": "abc"}

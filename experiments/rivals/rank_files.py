@@ -55,9 +55,15 @@ def read_queries(path: Path) -> pd.DataFrame:
 
 def _write(path: Path, frame: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {
-        "compression_level": 19,
-        "use_dictionary": False,
-        "use_byte_stream_split": True,
-    }  # small for small numbers
-    write_whole(path, lambda partial: frame.to_parquet(partial, compression="zstd", index=False, **options))
+
+    def save(partial: Path) -> None:
+        frame.to_parquet(
+            partial,
+            compression="zstd",
+            index=False,
+            compression_level=19,
+            use_dictionary=False,
+            use_byte_stream_split=True,  # the first bytes of most numbers are 0
+        )
+
+    write_whole(path, save)

@@ -86,7 +86,6 @@ def ranks_by_vectors(
     previous: np.ndarray,
     following: np.ndarray,
     plays: np.ndarray,
-    block: int = QUERIES_AT_ONCE,
 ) -> np.ndarray:
     """Rank by inner products with the rules of the baselines.
 
@@ -101,12 +100,11 @@ def ranks_by_vectors(
         previous: row that is no candidate.
         following: row that is ranked.
         plays: plays of each track in training.
-        block: number of queries ranked at once.
     """
     ranks = np.empty(len(queries))
     base = plays / (plays.max() + 1) - 2e6  # float64: plays stay distinct
-    for start in range(0, len(queries), block):
-        part = slice(start, start + block)
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        part = slice(start, start + QUERIES_AT_ONCE)
         scores = np.tile(base, (len(queries[part]), 1))
         scores[:, item_rows] = queries[part] @ items.T
         unknown = ~queries[part].any(1)
