@@ -1,6 +1,7 @@
 """Tables of studies: what is compared with what, and with which correction."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from experiments.ab_calibration import study as calibration
 from experiments.attributes import tables as attributes
 from experiments.online import study as online
 
@@ -60,3 +62,24 @@ def test_the_set_ups_of_the_study_of_attributes_are_one_family_of_tests(tmp_path
     assert min(alone) < 0.05
     assert [row[-1] for row in rows] == [f"{p_value:.2g}" for p_value in corrected]
     assert [row[1] for row in rows] == [f"{(values[name] - base).mean():+.4f}" for name in shifts]
+
+
+def test_the_calibration_without_the_gate_still_corrects_the_secondary_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three tests the smallest p-value counts three times."""
+    bounds = {
+        f"{method}_{side}_percent".lstrip("_"): np.nan
+        for method in calibration.METHODS.values()
+        for side in ("lower", "upper")
+    }
+    found = []
+    for p_values in ((0.9, 0.02, 0.4, 0.6), (0.9, 0.4, 0.016, 0.6), (0.04, 0.9, 0.9, 0.9)):
+        others = {"cuped_p_value": 0.9, "ratio_p_value": 0.9, "decision": "unclear", "is_good": False, "is_bad": False}
+        effects = [SimpleNamespace(p_value=p_value, **bounds, **others) for p_value in p_values]
+        analysis = SimpleNamespace(effects=effects, effect=lambda *_, first=effects[0]: first)
+        monkeypatch.setattr(calibration, "NUM_EXPERIMENTS", 1)
+        monkeypatch.setattr(calibration, "draw_users", lambda *_: (None, None))
+        monkeypatch.setattr(calibration, "analyse", lambda *_, analysis=analysis: analysis)
+        people = calibration.Population(sessions=None, tracks=None, time=None, before=None)
+        alarms = dict(calibration.effects_piece(people, np.random.default_rng(0), 0))
+        found.append(alarms["any false alarm, without the gate"])
+    assert found == [False, True, True]
