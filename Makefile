@@ -14,6 +14,21 @@ REQUIREMENTS = $(BIN)/python -c 'import tomllib; project = tomllib.load(open("py
 PROGRESS = awk -v total="$(1)" '/^Collecting/ && ++count % 25 == 0 {print "  " count total} /^Installing/ {print "  installing"} \
 	/Downloading/ && $$NF == "MB)" && substr($$(NF - 1), 2) + 0 > 100 {print "  " $$2 " " $$(NF - 1) " MB)"} {fflush()}'
 
+# From pip's report to .venv/torch.json: which archive torch was installed from, which the lock cannot say. A report of a
+# call that kept torch has no torch, and the record of before stays.
+define ARCHIVE_OF_TORCH
+import json, urllib.parse
+for item in json.load(open(".venv/report.json"))["install"]:
+    if item["metadata"]["name"] == "torch":
+        given = item["download_info"]
+        archive = given.get("archive_info", {})
+        sha256 = archive.get("hashes", {}).get("sha256") or archive.get("hash", "unknown").removeprefix("sha256=")
+        name = urllib.parse.unquote(given["url"].rpartition("/")[2])
+        record = {"version": item["metadata"]["version"], "archive": name, "sha256": sha256}
+        json.dump(record, open(".venv/torch.json", "w"))
+endef
+$(READY): export ARCHIVE_OF_TORCH := $(ARCHIVE_OF_TORCH)
+
 setup: $(READY)   ## .venv with the versions of requirements.lock; does nothing where .venv is up to date
 	@echo ".venv is ready"
 
@@ -35,8 +50,9 @@ $(READY): pyproject.toml requirements.lock | owned
 	@set -o pipefail; $(INSTALL) --require-hashes --no-deps --no-build-isolation --use-pep517 --requirement requirements.lock \
 		| $(call PROGRESS, of $$(grep -c '==' requirements.lock) packages)
 	@$(BIN)/python -m pip freeze --disable-pip-version-check --exclude torch > .venv/locked.txt
-	@set -o pipefail; $(INSTALL) --constraint .venv/locked.txt \
+	@set -o pipefail; rm -f .venv/report.json; $(INSTALL) --constraint .venv/locked.txt --report .venv/report.json \
 		--requirement <($(call REQUIREMENTS,need for need in project["dependencies"] if need.startswith("torch>"))) | $(call PROGRESS, packages of PyTorch)
+	@test ! -e .venv/report.json || $(BIN)/python -c "$$ARCHIVE_OF_TORCH"
 	@$(BIN)/python -m pip check --disable-pip-version-check > .venv/check.txt || { cat .venv/check.txt >&2; exit 1; }
 	@touch $(READY)
 

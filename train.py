@@ -24,6 +24,8 @@ from src.terminal.training_tables import below_popular
 from src.tracking.previous_runs import folder_of, join_sweep, same_runs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from src.datamodules.pair_datamodule import PairDataModule
     from src.models.contracts import Loss
     from src.parallel.processes import Processes
@@ -178,17 +180,30 @@ def _check_settings(config: DictConfig) -> None:
     check_monitor_mode(config.monitor.metric, config.monitor.mode)
 
 
+def _num_processes(config: DictConfig) -> int:
+    return int(config.trainer.devices * config.trainer.num_nodes)
+
+
+def _groups(config: DictConfig, loss: "Loss", batch_size: int) -> "Callable[[int], int]":
+    """From the number of pairs of a batch to that of the groups that processes share among themselves."""
+    from src.datamodules.batch_share import one_for_each_process
+
+    if config.loss.get("candidates") is not None:
+        return loss.groups
+    return one_for_each_process(loss.groups, count=_num_processes(config), batch_size=batch_size)
+
+
 def _check_shared(config: DictConfig, loss: "Loss | None", batch_size: int | None) -> None:
     """Refuse what several processes cannot train together. The batch size is None where only the shards know it."""
     from src.errors import InputError, check_number
 
-    count = config.trainer.devices * config.trainer.num_nodes
     if loss is None:
         raise InputError("trainer=ddp divides the pairs of a batch, and a baseline reads no batches; leave it out")
     if batch_size is None:
         return
     check_number("batch_size", batch_size, whole=True, least=1)
-    if count > (groups := loss.groups(batch_size)):
+    count = _num_processes(config)
+    if count > (groups := _groups(config, loss, batch_size)(batch_size)):
         raise InputError(
             f"trainer=ddp has {count} processes, and this loss compares the {batch_size:,} pairs of a batch in "
             f"{groups} part{'s' * (groups > 1)}, which cannot be divided; use "
@@ -248,7 +263,8 @@ def _run(
     data_digest = datamodule.digest()
     if processes.count > 1:
         _check_shared(config, model.loss, datamodule.batch_size)
-        datamodule.batch_share = BatchShare(index=processes.index, count=processes.count, groups=model.loss.groups)
+        groups = _groups(config, model.loss, datamodule.batch_size)
+        datamodule.batch_share = BatchShare(index=processes.index, count=processes.count, groups=groups)
         processes.check_same("data", data_digest)
         checkpoint = processes.decide("checkpoint", lambda: checkpoint and str(checkpoint))
         processes.wait_for_all()

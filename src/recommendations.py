@@ -323,6 +323,18 @@ class Recommendations:
         return cls(rows=rows[order], scores=scores[order], users=lines.keys[order])
 
 
+def key_of_lines(path: Path) -> str:
+    """The key that the lines of a file have for what their list is about: `track`, `item_id` or `user`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return (_form_of(next(_bare_lines(path), b"")) or _OF_TRACKS).key
+
+
 def write_lists(
     path: Path,
     catalog: Catalog,

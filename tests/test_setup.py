@@ -1,5 +1,6 @@
 """`make setup` without a network: whose `.venv` it changes, when it installs, and what it gives to pip."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,7 @@ for last; do true; done
 case "$1" in
 install)
     cat "$last" > "{tree}/installed-$(wc -l < "{tree}/calls.txt").txt"
+    case "$*" in *"--report .venv/report.json"*) cp "{tree}/report.json" .venv/ 2> /dev/null;; esac
     test ! -e "{tree}/slow.txt" || sleep 300;;
 freeze) echo "numpy==2.4.6";;
 esac
@@ -137,6 +140,31 @@ def test_everything_is_installed_by_the_lock_and_pytorch_by_its_range(tree: Path
     assert second.read_text(encoding="utf-8") == lock
     needs = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     assert third.read_text(encoding="utf-8").splitlines() == [need for need in needs if re.match(r"torch\b", need)]
+
+
+def test_the_archive_of_pytorch_is_kept_until_another_one_is_installed(tree: Path) -> None:
+    make_venv(tree)
+
+    def install(report: dict[str, Any]) -> dict[str, str]:
+        (tree / "report.json").write_text(json.dumps({"install": list(report.values())}))
+        (tree / ".venv/.ready").unlink(missing_ok=True)
+        assert (done := make(tree, "setup")).returncode == 0, done.stderr
+        found: dict[str, str] = json.loads((tree / ".venv/torch.json").read_text(encoding="utf-8"))
+        return found
+
+    def item(name: str, version: str, archive_info: dict[str, Any]) -> dict[str, Any]:
+        url = f"https://host.example/whl/{name}-{version.replace('+', '%2B')}.whl"
+        return {
+            "metadata": {"name": name, "version": version},
+            "download_info": {"url": url, "archive_info": archive_info},
+        }
+
+    other = item("sympy", "1", {"hashes": {"sha256": "00"}})
+    first = install({"a": other, "b": item("torch", "2.9+cpu", {"hashes": {"sha256": "ab"}})})
+    assert first == {"version": "2.9+cpu", "archive": "torch-2.9+cpu.whl", "sha256": "ab"}  # and no host
+    assert install({"a": other}) == first
+    assert install({"b": item("torch", "2.10", {"hash": "sha256=cd"})})["sha256"] == "cd"  # of an older pip
+    assert install({"b": item("torch", "2.11", {})})["sha256"] == "unknown"
 
 
 def test_a_second_time_it_does_nothing(tree: Path) -> None:

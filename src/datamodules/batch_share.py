@@ -35,3 +35,18 @@ class BatchShare:
             return group * (num_pairs // groups) + min(group, num_pairs % groups)
 
         return slice(start(self.index), start(self.index + 1))
+
+
+def one_for_each_process(groups: Callable[[int], int], *, count: int, batch_size: int) -> Callable[[int], int]:
+    """Groups whose size nobody chose: at least those of the loss, and in a whole batch one for each process.
+
+    Args:
+        groups: of the loss.
+        count: number of processes, at least 1.
+        batch_size: pairs of a whole batch.
+
+    Returns:
+        From the number of pairs of a batch, at least 1, to the number of groups. A smaller batch has fewer groups, as
+        in one process with the candidates of a group.
+    """
+    return lambda num_pairs: max(groups(num_pairs), min(num_pairs, -(-num_pairs * count // batch_size)))

@@ -1,11 +1,13 @@
 """Where a result comes from: command, commit, versions, machine. Every result file carries it."""
 
+import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,9 +50,28 @@ def command() -> str:
     return shlex.join(["python", *sys.argv])
 
 
+def torch_build(environment: Path = Path(sys.prefix)) -> dict[str, str]:
+    """Which build of torch is installed, since the lock leaves it open: version and commit, and its archive if known.
+
+    Args:
+        environment: the `.venv`, where `make setup` leaves `torch.json`; other installations have none.
+    """
+    installed = distribution("torch")
+    text = Path(str(installed.locate_file("torch/version.py"))).read_text(encoding="utf-8")
+    build = dict(re.findall(r"^(__version__|git_version) = '(.+)'", text, re.MULTILINE))
+    found = {"torch_build": f"{build.get('__version__')}, commit {build.get('git_version')}"}
+    try:
+        record = json.loads((environment / "torch.json").read_text(encoding="utf-8"))
+        if record["version"] == installed.version:  # another one may have been installed since
+            found["torch_archive"] = f"{record['archive']}, sha256 {record['sha256']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return found
+
+
 def provenance(root: Path = ROOT) -> dict[str, str]:
     """Command, commit, versions of what decides numbers, machine."""
     state = {"command": command(), **git_state(root), "python": platform.python_version()}
-    state |= {package: version(package) for package in _PACKAGES}
+    state |= {package: version(package) for package in _PACKAGES} | torch_build()
     state["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
     return state

@@ -11,6 +11,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import MLFlowLogger
 
+from src.recommendations import key_of_lines
 from src.runs.provenance import ROOT
 from src.terminal.console import console
 from src.tracking.mlflow_parts import requirements_unchecked
@@ -218,6 +219,7 @@ class RunLogger(MLFlowLogger):
                     model_id=model.model_id,
                     python_model=str(ROOT / "src" / "tracking" / "model.py"),
                     artifacts={"recommendations": str(recommendations)},
+                    model_config={"key": key_of_lines(recommendations)},
                     signature=signature,
                     input_example=pd.DataFrame({"track": tracks}),
                     pip_requirements=["mlflow", "pandas"],

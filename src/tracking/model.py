@@ -19,7 +19,8 @@ class NextTracks(PythonModel):  # type: ignore[misc]  # mypy does not read mlflo
     def load_context(self, context: Any) -> None:
         """Read the lists."""
         with Path(context.artifacts["recommendations"]).open(encoding="utf-8") as file:
-            self._lists = {line["track"]: line["recommendations"] for line in map(json.loads, file)}
+            key = context.model_config["key"]  # of the format of the file
+            self._lists = {line[key]: line["recommendations"] for line in map(json.loads, file)}
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any]) -> pd.DataFrame:  # noqa: ARG002
         """A line for each track: `track`, `recommendations` (ids, best first; none for an unknown track).

@@ -621,7 +621,10 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
         ({"sql": {"drop": {"x": "zzz = 1"}}}, r'column "zzz" not found .*\(datamodule.sql has expressions'),
         ({"sql": {"drop": {"x": "1 END FROM rows; COPY rows TO 'x'; SELECT CASE WHEN 1"}}}, "drop.x must be one SQL"),
         ({"sql": {"each": "1), (2"}}, "datamodule.sql.each must be one SQL expression of DuckDB"),
-        ({"catalogue": {"file": "x", "columns": {"track": "y"}, "sql": {"y": "1, 2"}}}, "catalogue.sql.y must be one SQL"),
+        (
+            {"catalogue": {"file": "x", "columns": {"track": "y"}, "sql": {"y": "1, 2"}}},
+            "catalogue.sql.y must be one SQL",
+        ),
     ],
 )
 def test_wrong_settings_are_named_with_their_value(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

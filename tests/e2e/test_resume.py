@@ -94,7 +94,10 @@ def test_a_run_is_found_by_its_id_and_trained_on(killed: Path) -> None:
     [
         (["resume=nowhere"], "resume=nowhere: MLflow (sqlite:///mlflow.db) has no run whose id begins with nowhere"),
         (["resume=."], "no run was begun there"),
-        (["resume=killed", "trust=tests", "model.dim=32"], "a run is resumed with its own settings, and model.dim was 16, not 32"),
+        (
+            ["resume=killed", "trust=tests", "model.dim=32"],
+            "with its own settings, and model.dim was 16, not 32",
+        ),
         (["-m", "resume=killed", "seed=1,2"], "in a sweep use resume=true"),
         (["resume=true", "logger=none"], "logger=none has none; give resume=<run folder>"),
     ],

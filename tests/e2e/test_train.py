@@ -351,6 +351,11 @@ BAD_INPUT = [
     (["logger=null"], "a config group cannot be null; name one of its choices, such as logger=none"),
     (["trainer.devices=2"], "trainer.devices must be a whole number of at least 1 and at most 1, got 2; trainer=ddp"),
     (["trainer=ddp", "trainer.devices=1"], "trainer.devices must be a whole number of at least 2, got 1; leave out"),
+    (["trainer=ddp", "recipe=playlists", "datamodule.path=/nowhere"], "cannot read /nowhere"),  # the batch is divided
+    (
+        ["trainer=ddp", "recipe=playlists", "loss.candidates=256", "datamodule.batch_size=256"],
+        r"trainer=ddp has 2 processes, .* the 256 pairs of a batch in 1 part, which cannot be divided; use loss.candi",
+    ),
     (["hydra.run.dir=/dev/null/run"], "cannot use /dev/null.*choose another folder with hydra.run.dir"),
     (["optimizer.lr=1e38", "loss=mse"], "training diverged: .*lower optimizer.lr"),
     (["model.dim=wide"], "dim must be a whole number of at least 1, got 'wide'"),

@@ -87,7 +87,9 @@ def test_a_run_does_not_hand_on_what_it_trusts(tmp_path: Path) -> None:
 )
 def test_a_word_that_hydra_would_obey_is_not_taken_from_a_run(tmp_path: Path, word: str) -> None:
     run = started(tmp_path / "run", "model=track", word)
-    with pytest.raises(InputError, match=r"^resume=.*: its run.json has the setting .* otherwise do not resume") as error:
+    with pytest.raises(
+        InputError, match=r"^resume=.*: its run.json has the setting .* otherwise do not resume"
+    ) as error:
         command_line([f"resume={run}"], folder_itself)
     assert word in str(error.value)
 

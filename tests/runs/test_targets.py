@@ -107,7 +107,7 @@ def test_a_package_is_trusted_by_its_name() -> None:
 
 
 def test_what_a_trusted_package_has_imported_is_not_trusted() -> None:
-    with pytest.raises(InputError, match="build src.runs.provenance.subprocess.run"):
+    with pytest.raises(InputError, match=r"build src\.runs\.provenance\.subprocess\.run"):
         check_targets({"_target_": "src.runs.provenance.subprocess.run"}, trust="src", of="add=x")
 
 

@@ -3,11 +3,15 @@
 import threading
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from src.recommendations import FORMATS, Recommendations
 from src.tracking.logger import RunLogger
 from src.tracking.mlflow_parts import watch_machine
 from src.tracking.store import client_of, open_store
+from tests.conftest import make_catalog
 from tests.e2e.running import wait_until
 
 
@@ -23,6 +27,27 @@ def test_a_run_is_told_of_the_machine_until_it_is_ended(tmp_path: Path) -> None:
         assert "SystemMetricsMonitor" in [thread.name for thread in threading.enumerate()]
         end()
         assert "SystemMetricsMonitor" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_the_model_of_every_format_of_lists_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.chdir(tmp_path)
+    open_store(uri, "segue")
+    mlflow.set_tracking_uri(uri)
+    catalog = make_catalog([0, 0, 1])
+    first, *others = catalog.track_ids.tolist()
+    lists = Recommendations(rows=np.array([[1, 2], [2, 0], [0, 1]]), scores=np.zeros((3, 2), np.float32))
+    for format in FORMATS:
+        logger = RunLogger(experiment_name="segue", run_name=format, tracking_uri=uri, patience_s=0.0)
+        logger.start()
+        lists.write(tmp_path / "r.jsonl", catalog, format=format)
+        logger.log_model(tmp_path / "r.jsonl", [first], 10)
+        assert logger.finish()
+        [model] = mlflow.MlflowClient(uri).get_run(logger.run_id).outputs.model_outputs
+        given = mlflow.pyfunc.load_model(f"models:/{model.model_id}").predict(pd.DataFrame({"track": [first, -7]}))
+        assert [list(found) for found in given["recommendations"]] == [others, []], format
 
 
 def test_a_model_is_logged_without_looking_through_all_packages(
