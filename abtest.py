@@ -126,6 +126,7 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
     from src.abtest.sources import check_plan
     from src.runs.folder import refuse_used_folder
     from src.runs.provenance import provenance
+    from src.terminal.numbers import words
     from src.terminal.tables import numbers_table
 
     refuse_used_folder(run_dir, "plan.json")
@@ -135,7 +136,7 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
         past = read_users(Path(str(config.logs)), experiment=None, any_arms=True, **_reading(config))
     plan = make_plan(past, settings, config.effect)
     write_plan(plan, run_dir, provenance())
-    console.print(sentence(plan), "", numbers_table(COLUMNS, rows(plan), title=f"Plan for {plan.metric}"))
+    console.print(sentence(plan), "", numbers_table(COLUMNS, rows(plan), title=f"Plan for {words(plan.metric)}"))
     console.print(*explain(plan), "", sep="\n", markup=False)
     for name, line in (("results", "plan.md, plan.json"), ("run folder", str(run_dir))):
         console.print(f"{name:12} {line}", soft_wrap=True, markup=False)

@@ -6,7 +6,7 @@ from src.abtest.log import GUARDS
 from src.abtest.result import SRM_ALPHA, Analysis
 from src.abtest.slices import DAY_MS
 from src.abtest.unfinished import count_unfinished
-from src.terminal.numbers import interval, p_value
+from src.terminal.numbers import duration, interval, p_equals, words
 
 SHORT_DAYS = 7
 """A log of fewer days cannot show whether weekdays differ, or whether an effect fades."""
@@ -47,8 +47,8 @@ def _split_test(analysis: Analysis) -> str:
         return "The split of the users is not tested, because analysis.sample_ratio=false."
     state = "differs from" if analysis.is_withheld else "agrees with"
     return (
-        f"The split of the users over the arms {state} the plan (chi-square test, all users in the log: p = "
-        f"{analysis.exposure_p_value:.2g}; users that are compared: p = {analysis.sample_ratio_p_value:.2g})."
+        f"The split of the users over the arms {state} the plan (chi-square test, all users in the log: "
+        f"{p_equals(analysis.exposure_p_value)}; users that are compared: {p_equals(analysis.sample_ratio_p_value)})."
     )
 
 
@@ -104,11 +104,11 @@ def _unfinished(analysis: Analysis) -> list[str]:
     shares = ", ".join(
         f"{arm} {count:,} of {total:,}" for (arm, count), total in zip(counts.items(), in_log, strict=True)
     )
-    tests = ", ".join(f"{arm} {p_value(one.p_value)}" for arm, one in analysis.unfinished.items())
+    tests = ", ".join(f"{arm}: {p_equals(one.p_value)}" for arm, one in analysis.unfinished.items())
     differ = any(one.p_value < SRM_ALPHA for one in analysis.unfinished.values())
     return [
         f"Sessions without a `last`: {shares}. The arms {'differ' if differ else 'do not differ'} in their share at "
-        f"the level {SRM_ALPHA:g} (p: {tests}). Long sessions are cut off more often than short ones; the table of "
+        f"the level {SRM_ALPHA:g} ({tests}). Long sessions are cut off more often than short ones; the table of "
         "methods shows what these sessions could change."
     ]
 
@@ -147,18 +147,18 @@ def _changes(analysis: Analysis) -> list[str]:
     return [
         f"{arm}: the effect changes by {one.effect_percent:+.1f} points "
         f"{interval(one.lower_percent, one.upper_percent, '+.1f')} from the first half of the days to the second half "
-        f"(p {p_value(one.p_value)}). What it will be later is not known."
+        f"({p_equals(one.p_value)}). What it will be later is not known."
         for arm, one in analysis.changes.items()
         if one.p_value < analysis.settings.alpha
     ]
 
 
 def _guardrails(analysis: Analysis) -> list[str]:
-    words = {"broken": "is broken", "not shown": "is not shown to hold"}
+    outcomes = {"broken": "is broken", "not shown": "is not shown to hold"}
     return [
-        f"{one.treatment}: guardrail {one.metric} {words[one.decision]}."
+        f"{one.treatment}: guardrail {words(one.metric)} {outcomes[one.decision]}."
         for one in analysis.effects
-        if one.family == "guardrail" and one.decision in words
+        if one.family == "guardrail" and one.decision in outcomes
     ]
 
 
@@ -173,11 +173,10 @@ def _length(analysis: Analysis) -> list[str]:
     ] * (len(busy) < num_days)
     if days >= SHORT_DAYS:
         return idle
-    length = "less than a day" if days < 1 else f"{days:.1f} days"
     return [
         *idle,
-        f"The log covers {length}. Less than a week does not show whether weekdays differ, or whether the effect fades "
-        "when it is no longer new.",
+        f"The log covers {duration((users.last_ms - users.first_ms) / 1000)}. Less than a week does not show whether "
+        "weekdays differ, or whether the effect fades when it is no longer new.",
     ]
 
 

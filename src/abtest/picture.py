@@ -12,6 +12,7 @@ from src.abtest.metrics import LOWER_IS_BETTER, metrics_of
 from src.abtest.result import Analysis
 from src.plots import palette
 from src.plots.axes import plain, tidy
+from src.terminal.numbers import words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,8 +97,8 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
     if "guardrail" in families.values():
         axis.plot([], [], "|", color=palette.RED, ms=12, mew=2, label="margin of a guardrail")
     axis.axvline(0, color="#888888", lw=1)
-    names = [f"{name}\n({families[name]})" for name in metrics]
-    axis.set_yticks(-np.arange(len(metrics)), [name.replace("_", " ") for name in names])
+    names = [f"{words(name)}\n({families[name]})" for name in metrics]
+    axis.set_yticks(-np.arange(len(metrics)), names)
     axis.set_ylim(-len(metrics) + 0.4, 0.6)
     level = f"{100 * (1 - analysis.settings.alpha):g} %{', higher in families' * analysis.settings.correction}"
     axis.set_xlabel(
@@ -131,7 +132,7 @@ def _draw_days(analysis: Analysis, axis: "Axes") -> None:
         axis.plot(days, effects[:, 1], ".-", color=_colour(number + 1), lw=1)
         axis.vlines(days, effects[:, 0], effects[:, 2], color=_colour(number + 1), lw=1.5)
     axis.axhline(0, color="#888888", lw=1)
-    axis.set(xlabel="day of the log", ylabel=f"effect in %\n({analysis.settings.primary})".replace("_", " "))
+    axis.set(xlabel="day of the log", ylabel=f"effect in %\n({words(analysis.settings.primary)})")
     axis.locator_params(axis="x", integer=True)
     tidy(axis, size=None)
 

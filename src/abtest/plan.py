@@ -16,6 +16,7 @@ from src.runs.atomic import write_record, write_whole
 from src.statistics.design import minimal_detectable_effect
 from src.statistics.intervals import GroupSummary
 from src.terminal.markdown import table
+from src.terminal.numbers import words
 
 LONGEST_DAYS = 365
 """Longer tests are not planned."""
@@ -173,8 +174,8 @@ def sentence(plan: Plan) -> str:
     """What the test needs, in one sentence."""
     need = next(one for one in plan.needs if one.effect_percent == plan.effect_percent)
     head = (
-        f"To detect an effect of {need.effect_percent:g} % on {plan.metric} with probability {plan.power:g} (alpha "
-        f"{plan.alpha:g}), the test needs {need.users:,} users in {len(plan.shares)} arms"
+        f"To detect an effect of {need.effect_percent:g} % on {words(plan.metric)} with probability {plan.power:g} "
+        f"(alpha {plan.alpha:g}), the test needs {need.users:,} users in {len(plan.shares)} arms"
     )
     if need.days is None and plan.log_days == 1:
         return f"{head}; the log covers one day, therefore it does not say how many users more days bring."

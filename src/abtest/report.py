@@ -11,7 +11,7 @@ from src.abtest.result import Analysis, Effect
 from src.abtest.slices import LEAST_USERS
 from src.runs.atomic import write_record, write_whole
 from src.terminal.markdown import escape, provenance_lines, table
-from src.terminal.numbers import interval, number, p_value
+from src.terminal.numbers import interval, number, p_equals, p_value, words
 
 FILES = ("abtest.md", "abtest.html", "abtest.png", "abtest.json")
 """The files of a report."""
@@ -74,7 +74,7 @@ def _row(effect: Effect, withheld: bool) -> list[str]:
     bold = "**" if (effect.is_good or effect.is_bad) and not withheld else ""
     return [
         escape(effect.treatment),
-        f"{effect.metric} ({effect.family}{margin})",
+        f"{words(effect.metric)} ({effect.family}{margin})",
         number(effect.control_mean, ".4g"),
         number(effect.treatment_mean, ".4g"),
         number(effect.effect_percent, "+.2f"),
@@ -99,7 +99,7 @@ def _methods(analysis: Analysis) -> list[str]:
     ]
     meanings = {row.method: row.meaning for rows in analysis.methods.values() for row in rows}
     return [
-        f"## {analysis.settings.primary} by other methods",
+        f"## {words(analysis.settings.primary).capitalize()} by other methods",
         "",
         *table(["arm", "method", _effect_in(analysis), "interval", "p"], shown, "llrrr"),
         "",
@@ -132,12 +132,12 @@ def _slices(analysis: Analysis) -> list[str]:
     head = ["arm", "split by", "part", "control users", "treatment users", _effect_in(analysis), "interval", "p"]
     changed = [
         f"- {arm}: from the first half of the days to the second half, the effect changes by {one.effect_percent:+.1f} "
-        f"points {interval(one.lower_percent, one.upper_percent, '+.1f')} (p = {p_value(one.p_value)})."
+        f"points {interval(one.lower_percent, one.upper_percent, '+.1f')} ({p_equals(one.p_value)})."
         for arm, one in analysis.changes.items()
     ]
     return [
         "",
-        f"## {analysis.settings.primary} by day and by segment",
+        f"## {words(analysis.settings.primary).capitalize()} by day and by segment",
         "",
         *table(head, rows, "lllrrrrr"),
         "",
@@ -162,12 +162,12 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
     level = f"{100 * (1 - settings.alpha):g} %"
     return {
         "arm": f"the treatment. Each row compares it with the control, {control}.",
-        "metric": f"one value per user. {settings.primary} is the primary metric: the verdict is about it. "
-        "Time is the sum of the shares played: 1 is one track played in full. Latency is in milliseconds.",
+        "metric": f"one value per user. {words(settings.primary).capitalize()} is the primary metric: the verdict is "
+        "about it. Time is the sum of the shares played: 1 is one track played in full. Latency is in milliseconds.",
         "control": f"mean over the users of {control}.",
         "treatment": "mean over the users of the treatment.",
         "effect in %": "difference of the two means, in percent of the control mean"
-        + ("; for fallback_percent in percentage points." if in_points else "."),
+        + ("; for fallback percent in percentage points." if in_points else "."),
         "interval": f"{level} interval of the effect (Fieller), which accounts for the uncertainty of the control "
         "mean. "
         + (
@@ -223,7 +223,7 @@ def details(analysis: Analysis) -> list[str]:
         if settings.sizing and effect.users_needed:
             needed = ", ".join(f"{number:,} for {percent} %" for percent, number in effect.users_needed.items())
             lines.append(
-                f"{treatment}, {settings.primary}: with these users, an effect of "
+                f"{treatment}, {words(settings.primary)}: with these users, an effect of "
                 f"{effect.minimal_detectable_percent:.1f} % is detected with probability {settings.power:g} (power). "
                 f"Users needed in both arms together: {needed}."
             )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from src.abtest.result import Analysis, Effect
-from src.terminal.numbers import interval
+from src.terminal.numbers import interval, p_equals, words
 
 
 def verdict(analysis: Analysis, treatment: str) -> str:
@@ -17,29 +17,29 @@ def verdict(analysis: Analysis, treatment: str) -> str:
         One sentence that begins with `better`, `worse`, `no significant difference`, `no test` or `withheld`.
     """
     effect, settings = analysis.effect(treatment, analysis.settings.primary), analysis.settings
-    control = analysis.users.arms[0]
-    size = f"{settings.primary} {_size(effect, control)}"
+    control, metric = analysis.users.arms[0], words(analysis.settings.primary)
+    size = _size(effect, control)
     if analysis.is_withheld:
         p_value = min(analysis.sample_ratio_p_value, analysis.exposure_p_value)
         return (
-            "withheld: the split of the users over the arms differs from the plan "
-            f"(p = {p_value:.2g}), therefore {size} is not valid"
+            f"withheld: the split of the users over the arms differs from the plan ({p_equals(p_value)}), therefore "
+            f"the effect on {metric} ({size}) is not valid"
         )
     if analysis.depends_on_unfinished(treatment):
         unfinished = analysis.unfinished[treatment]
         between = interval(unfinished.lower_percent, unfinished.upper_percent, "+.1f")
         return (
-            f"withheld: the arms differ in their sessions without a `last` (p = {unfinished.p_value:.2g}), and the "
-            f"effect depends on how these would have ended: {size} "
+            f"withheld: the arms differ in their sessions without a `last` ({p_equals(unfinished.p_value)}), and the "
+            f"effect on {metric} depends on how these would have ended: {size} "
             f"{'as long as they are in the log' if analysis.users.keeps_unfinished else 'without them'}, between "
             f"{between} if they had gone on"
         )
     if effect.decision == "no test":
-        sentence = f"no test of the difference from {control}: no value of {settings.primary} varies"
+        sentence = f"no test of the difference from {control}: no value of {metric} varies"
         return sentence + _guardrails(analysis, treatment)
     if effect.decision in ("better", "worse"):
-        return f"{effect.decision} than {control}: {size}{_guardrails(analysis, treatment)}"
-    sentence = f"no significant difference from {control}: {size}"
+        return f"{effect.decision} than {control} in {metric}: {size}{_guardrails(analysis, treatment)}"
+    sentence = f"no significant difference from {control} in {metric}: {size}"
     if settings.sizing and np.isfinite(effect.minimal_detectable_percent):
         sentence += (
             f"; with these users, an effect of {effect.minimal_detectable_percent:.1f} % is detected with "
@@ -63,13 +63,13 @@ def _guardrails(analysis: Analysis, treatment: str) -> str:
         for one in analysis.effects
         if (one.treatment, one.family) == (treatment, "guardrail") and one.decision != "no test"
     ]
-    words = {"broken": "is broken", "not shown": "is not shown to hold"}
+    outcomes = {"broken": "is broken", "not shown": "is not shown to hold"}
     failed = [
-        f"; guardrail {one.metric} {words[one.decision]}: {_size(one, analysis.users.arms[0])}, margin "
+        f"; guardrail {words(one.metric)} {outcomes[one.decision]}: {_size(one, analysis.users.arms[0])}, margin "
         f"{one.margin:g} {one.unit}"
         for one in tested
         if one.decision != "holds"
     ]
     if tested and not failed:
-        return f"; {'all guardrails hold' if len(tested) > 1 else f'guardrail {tested[0].metric} holds'}"
+        return f"; {'all guardrails hold' if len(tested) > 1 else f'guardrail {words(tested[0].metric)} holds'}"
     return "".join(failed)

@@ -45,6 +45,24 @@ def p_value(value: float) -> str:
     return "<0.0001" if value < 1e-4 else number(value, ".2g")
 
 
+def p_equals(value: float) -> str:
+    """A p-value with its name, for sentences and for cells that have other numbers too.
+
+    >>> p_equals(0.0312), p_equals(1.0), p_equals(3e-9)
+    ('p = 0.031', 'p = 1', 'p < 0.0001')
+    """
+    return f"p = {p_value(value)}".replace("= <", "< ")
+
+
+def words(key: str) -> str:
+    """A key such as the name of a metric as people read it.
+
+    >>> words("mean_time_per_session")
+    'mean time per session'
+    """
+    return key.replace("_", " ")
+
+
 def count(value: int, plain_below: int = 10_000) -> str:
     """A count in few characters.
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.terminal.console import console
-from src.terminal.numbers import interval, number, p_value, plain
+from src.terminal.numbers import interval, number, p_equals, p_value, plain, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ def effects_table(record: Mapping[str, Any]) -> Table:
     table.caption = escape(caption)
     if console.color_system:
         table.caption += "\ngreen: better, or the guardrail holds; red: worse, or broken; bold: the primary metric"
-    for column in ("control", "treatment", "effect in %\n\\[interval]", "decision\n\\[p]"):
+    for column in ("control", "treatment", "effect in %\n\\[interval]", "decision\np"):
         table.add_column(column, justify="right", no_wrap=True)
     colours = {"better": "green", "holds": "green", "worse": "red", "broken": "red"}
     for effect in record["effects"]:
@@ -89,11 +89,11 @@ def effects_table(record: Mapping[str, Any]) -> Table:
         missing = effect["decision"] == "no test"  # all values are equal
         table.add_row(
             escape(effect["treatment"]),
-            f"[{weight}default]{effect['metric'].replace('_', ' ')}[/]{role}",
+            f"[{weight}default]{words(effect['metric'])}[/]{role}",
             plain(effect["control_mean"]),
             plain(effect["treatment_mean"]),
             "–" if missing else f"[{weight}{colour}]{number(effect['effect_percent'], '+.1f')}[/]\n{escape(bounds)}",
-            f"[{colour}]{effect['decision']}[/]" + (f"\n\\[{p_value(p)}]" if math.isfinite(p) else ""),
+            f"[{colour}]{effect['decision']}[/]" + (f"\n{p_equals(p)}" if math.isfinite(p) else ""),
         )
     return table
 
@@ -119,7 +119,7 @@ def methods_table(record: Mapping[str, Any]) -> Table:
     Args:
         record: the result, as `abtest.json` has it.
     """
-    title = escape(f"{record['primary'].replace('_', ' ')} by other methods")
+    title = escape(f"{words(record['primary']).capitalize()} by other methods")
     table = Table("arm", "method", title=title, title_justify="left", caption_justify="left")
     unit = next(effect["unit"] for effect in record["effects"] if effect["metric"] == record["primary"])
     for column in (f"effect in {unit}", "interval", "p"):

@@ -43,10 +43,10 @@ def run(users: Users, guardrails: dict[str, Any]) -> Analysis:
 @pytest.mark.parametrize(
     ("latency", "decision", "words"),
     [
-        (1.0, "holds", "; guardrail mean_request_latency holds"),
-        (0.5, "holds", "; guardrail mean_request_latency holds"),
-        (1.1, "not shown", "; guardrail mean_request_latency is not shown to hold: +"),
-        (1.3, "broken", "; guardrail mean_request_latency is broken: +"),
+        (1.0, "holds", "; guardrail mean request latency holds"),
+        (0.5, "holds", "; guardrail mean request latency holds"),
+        (1.1, "not shown", "; guardrail mean request latency is not shown to hold: +"),
+        (1.3, "broken", "; guardrail mean request latency is broken: +"),
     ],
 )
 def test_a_guardrail_holds_if_its_interval_is_better_than_the_margin(latency: float, decision: str, words: str) -> None:
@@ -91,8 +91,8 @@ def test_a_treatment_that_always_falls_back_breaks_the_guardrail_although_no_val
     users = replace(users, fallbacks=given, each=replace(users.each, fallbacks=given))
     analysis = run(users, {"fallback_percent": 1})
     assert analysis.effect("T1", "fallback_percent").decision == "broken"
-    assert "guardrail fallback_percent is broken: +100.0 points –, margin 1 points" in analysis.verdicts["T1"]
-    assert "T1: guardrail fallback_percent is broken." in doubts(analysis)
+    assert "guardrail fallback percent is broken: +100.0 points –, margin 1 points" in analysis.verdicts["T1"]
+    assert "T1: guardrail fallback percent is broken." in doubts(analysis)
 
 
 def test_fallbacks_are_read_from_the_log(tmp_path: Path) -> None:

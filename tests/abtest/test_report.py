@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from src.abtest.analysis import analyse
-from src.abtest.doubts import doubts
+from src.abtest.doubts import doubts, split_sentence
+from src.abtest.metrics import METRICS
 from src.abtest.report import FILES, details, explain_columns, markdown, write_report
 from src.abtest.result import Analysis
+from src.abtest.slices import DAY_MS
 from src.terminal.numbers import interval
 from src.terminal.tables import effects_table, methods_table
 from tests.abtest.users import pre_period, settings, users_of
@@ -113,3 +115,24 @@ def test_each_method_is_a_row_of_its_own_and_is_explained(analysis: Analysis) ->
     assert printed[1] == names
     sheet = analysis.effect("T1", "mean_time_per_session")
     assert interval(sheet.lower_percent, sheet.upper_percent, "+.1f") == str(printed[3][1]).lstrip("\\")
+
+
+def test_metrics_are_words_and_every_p_value_beside_other_numbers_has_its_name(analysis: Analysis) -> None:
+    text = markdown(analysis, {}) + "\n".join(analysis.verdicts.values())
+    assert "mean time per session" in text
+    assert not [metric for metric in METRICS if "_" in metric and metric in text]
+    cells = list(effects_table(analysis.record()).columns[-1].cells)
+    assert cells
+    for cell in map(str, cells):
+        assert re.fullmatch(r"\[\w+\][\w ]+\[/\](\np (= [\d.]+|< 0\.0001))?", cell), cell
+    assert any("\np " in str(cell) for cell in cells)
+    assert re.search(r"all users in the log: p = 1; users that are compared: p = 1\)", split_sentence(analysis))
+
+
+@pytest.mark.parametrize(
+    ("length_ms", "shown"),
+    [(300_000, "5 min"), (90_000_000, "25 h"), (3 * DAY_MS, "3 days"), (6.5 * DAY_MS, "6.5 days")],
+)
+def test_the_length_of_a_short_log_is_in_a_unit_that_fits(analysis: Analysis, length_ms: float, shown: str) -> None:
+    users = replace(analysis.users, last_ms=analysis.users.first_ms + int(length_ms))
+    assert any(f"The log covers {shown}. Less than a week" in line for line in doubts(replace(analysis, users=users)))

@@ -61,7 +61,7 @@ def test_each_day_has_its_effect_and_a_fading_effect_is_noticed(tmp_path: Path) 
     assert analysis.changes["T1"].upper_percent < 0
     assert any(line.startswith("T1: the effect changes by -") for line in doubts(analysis))
     text = markdown(analysis, {})
-    assert "## mean_time_per_session by day and by segment" in text
+    assert "## Mean time per session by day and by segment" in text
     assert "second half, the effect changes by -" in text
     draw(analysis, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000

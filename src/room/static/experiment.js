@@ -155,7 +155,7 @@ export function Experiment({ room }) {
       ? html`<${Notice} title="Too early to say">Effects are shown when each arm has ${answer.least_users} users with a finished session; the smallest has ${Math.min(...answer.counted)}. A mean of fewer would show single users.<//>`
       : html`
     <article class="card verdicts"><h2>Verdict</h2>
-      ${Object.entries(answer.verdicts).map(([arm, verdict]) => html`<p key=${arm} class="verdict"><i class=${`dot ${colourOf(keys, arm)}`}></i><b>${arm}</b> ${verdict}</p>`)}</article>
+      ${Object.entries(answer.verdicts).map(([arm, verdict]) => html`<p key=${arm} class="verdict"><i class=${`dot ${colourOf(keys, arm)}`}></i><b>${arm}:</b> ${verdict}</p>`)}</article>
     ${Object.keys(answer.course.arms).map((arm) => {
       const now = answer.effects.find((one) => one.treatment === arm && one.metric === answer.primary);
       return html`<article key=${arm} class="card"><h2>${words(answer.primary)}: ${arm} against ${answer.names[0]}</h2>
