@@ -1,4 +1,4 @@
-.PHONY: setup owned train test flaky bench spark lint format docs lock ui vendor docs-screenshots
+.PHONY: setup owned train test flaky bench studies spark lint format docs lock ui vendor docs-screenshots
 .DELETE_ON_ERROR:
 SHELL := bash
 
@@ -69,6 +69,9 @@ flaky: $(READY)   ## make flaky REPEATS=2: repeats the tests that wait for somet
 
 bench: $(RIVALS)  ## make bench ARGS="--full", or the names of stages
 	$(BIN)/python experiments/throughput/bench.py $(ARGS)
+
+studies: $(RIVALS)   ## each living study at its smallest size; ARGS="online room": only scripts with such a part in their path
+	$(BIN)/python experiments/smoke.py $(ARGS)
 
 $(RIVALS): $(READY)
 	@echo "Installing the rivals of make bench into .venv; this takes a minute"

@@ -106,7 +106,7 @@ class Study:
         """Folder of the results."""
         self.work = sized(ROOT / "outputs" / self.home.name, self.folder / "work")
         """Folder of what is no result, such as runs."""
-        self._changed: list[str] | None = None
+        self._changed: list[str] = []
         self._written: list[Path] = []
 
     @property
@@ -172,12 +172,13 @@ class Study:
         """The commit for a line of a CSV file, with `+` behind it where files differ from it."""
         return git_state()["git_commit"][:9] + "+" * bool(self.changed_files())
 
+    def note(self) -> list[str]:
+        """The last lines of a table: with `--dirty` they say which files were not committed."""
+        return ["", f"Written with `--dirty`: {_listed(self._changed)} differed from the commit."] * bool(self._changed)
+
     def write_table(self, name: str, lines: Sequence[str]) -> None:
-        """Write Markdown. With `--dirty` its last line says which files were not committed."""
-        note = (
-            ["", f"Written with `--dirty`: {_listed(self._changed)} differed from the commit."] if self._changed else []
-        )
-        text = "\n".join([*"\n".join(lines).rstrip().splitlines(), *note]) + "\n"
+        """Write Markdown, with the note at the end."""
+        text = "\n".join([*"\n".join(lines).rstrip().splitlines(), *self.note()]) + "\n"
         write_whole(self.folder / name, lambda partial: partial.write_text(text, encoding="utf-8"))
         self._written.append(self.folder / name)
 

@@ -65,13 +65,13 @@ def test_curves_go_through_the_two_largest_sizes() -> None:
 
 
 def test_the_tables_on_disk_are_those_of_the_measured_files() -> None:
-    text = (arithmetic.HERE / "arithmetic.md").read_text(encoding="utf-8")
+    text = (arithmetic.STUDY.home / "arithmetic.md").read_text(encoding="utf-8")
     assert text.splitlines() == arithmetic.tables(arithmetic.measured())
 
 
 def test_the_page_quotes_the_tables() -> None:
     page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
-    texts = [(arithmetic.HERE / name).read_text(encoding="utf-8") for name in ("arithmetic.md", "min_plays.md")]
+    texts = [(arithmetic.STUDY.home / name).read_text(encoding="utf-8") for name in ("arithmetic.md", "min_plays.md")]
     parts = [part for text in texts for part in text.strip().split("\n\n")]
     assert [part for part in parts if part not in page] == []
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.studying import SMALL_WORLD, sized
+
 ARTISTS = [0.0, 0.03, 0.1, 0.3, 1.0, 3.0]
 """Weights of the same artist, so that rivals know what convex knows; 0 is the method of the papers."""
 SMALL_ARTISTS = [0.0, 0.001, 0.003, 0.01, 0.03, 0.1]
@@ -58,7 +60,10 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "yes": ("datamodule=yes",),
     "polimi": ("datamodule=polimi",),
     "botify": ("datamodule=botify",),
-    "world": ("datamodule=simulated", "world=small"),
+    "world": (
+        "datamodule=simulated",
+        *sized(("world=small",), (*SMALL_WORLD, "datamodule.prepare.sessions=500", "trainer.max_epochs=1")),
+    ),
 }
 """Words for `train.py` by name of the data."""
 

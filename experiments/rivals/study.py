@@ -7,7 +7,6 @@ short at first, and only the best of these are trained to the end. Every trial a
 line of `pieces.csv`. A stopped study continues with the pieces that the file does not have.
 """
 
-import argparse
 import csv
 import io
 import os
@@ -23,12 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.rivals import rank_files, tables
 from experiments.rivals.fitting import MAX_EPOCHS, fit, queries_table
 from experiments.rivals.spaces import DATA, MODELS, settings_of
-from src.runs.provenance import git_state
+from experiments.studying import Study, sized
 from src.terminal.quiet import silence_libraries
 
-HERE = Path(__file__).parent
+STUDY = Study(__file__, __doc__)
+HERE = STUDY.folder
 PIECES = HERE / "pieces.csv"
-RANKS = rank_files.RANKS
+RANKS = HERE / "ranks"
 COLUMNS = ("data", "model", "part", "number", "val_ndcg_at_10", "fit_s", "query_ms", "settings", "commit")
 FINAL, TRIAL, SHORT = "final", "trial", "short"
 SHORT_EPOCHS, LONG_TRIALS = 3, 3
@@ -148,20 +148,23 @@ def run(piece: Piece) -> None:
         rank_files.write_ranks(piece.ranks_path, fitted.ranks)
     values = (fitted.val["ndcg_at_10"], fitted.fit_s, fitted.query_ms)
     numbers = [f"{value:.6g}" for value in values]
-    append(dict(zip(COLUMNS, [*piece.key, *numbers, " ".join(settings), git_state()["git_commit"][:9]], strict=True)))
+    append(dict(zip(COLUMNS, [*piece.key, *numbers, " ".join(settings), STUDY.commit()], strict=True)))
 
 
 def main() -> None:
     """Run the missing pieces and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", choices=[*DATA], default=[*DATA])
-    parser.add_argument("--only", nargs="+", choices=[*MODELS], default=[*MODELS], metavar="MODEL")
-    parser.add_argument("--trials", type=int, default=30, help="trials of each model (default: 30)")
+    parser = STUDY.parser()
+    parser.add_argument("--data", nargs="+", choices=[*DATA], default=sized([*DATA], ["world"]))
+    models = sized([*MODELS], ["popular", "rules, session", "convex, default"])
+    parser.add_argument("--only", nargs="+", choices=[*MODELS], default=models, metavar="MODEL")
+    parser.add_argument("--trials", type=int, default=sized(30, 1), help="trials of each model (default: 30)")
     parser.add_argument("--hours", type=float, default=8, help="or so many hours of its training (default: 8)")
-    parser.add_argument("--seeds", type=int, default=5, help="final runs of a model with randomness (default: 5)")
+    parser.add_argument(
+        "--seeds", type=int, default=sized(5, 1), help="final runs of a model with randomness (default: 5)"
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no piece after this time")
     parser.add_argument("--tables", action="store_true", help="only write the tables of the pieces that are there")
-    options = parser.parse_args()
+    options = STUDY.parse(parser)
     warnings.filterwarnings("ignore")
     silence_libraries()
     end = time.monotonic() + 60 * options.minutes
@@ -172,8 +175,9 @@ def main() -> None:
                 break
             run(piece)
             print(" ".join(piece.key), known()[piece.key]["val_ndcg_at_10"], flush=True)
-    tables.write(HERE, known(), RANKS)
+    tables.write(HERE, known(), RANKS, STUDY.note())
+    STUDY.write_provenance()
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

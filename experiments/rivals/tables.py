@@ -3,7 +3,7 @@
 R runs, Q test queries.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,7 @@ import pandas as pd
 from experiments.rivals import rank_files
 from experiments.rivals.spaces import DATA, MODELS
 from src.evaluation.ranking import ndcg_at, recall_at
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import provenance
+from src.runs.atomic import write_whole
 from src.statistics.holm import holm
 from src.statistics.intervals import MeanInterval
 from src.statistics.paired import QueryScores, paired_difference
@@ -77,13 +76,14 @@ def results(data: str, lines: Lines, ranks: Path) -> dict[str, Result]:
     return found
 
 
-def write(folder: Path, lines: Lines, ranks: Path) -> None:
-    """Write `results.md` and `provenance.json`.
+def write(folder: Path, lines: Lines, ranks: Path, note: Sequence[str] = ()) -> None:
+    """Write `results.md`.
 
     Args:
         folder: of the study.
         lines: of `pieces.csv`.
         ranks: folder of the ranks of the test queries.
+        note: the last lines.
     """
     of_data = {data: found for data in DATA if (found := results(data, lines, ranks))}
     text, tests = list[str](), list[tuple[list[str], float]]()
@@ -110,9 +110,8 @@ def write(folder: Path, lines: Lines, ranks: Path) -> None:
         cells = [[*row, p_value(p)] for (row, _), p in zip(family, corrected, strict=True)]
         head = ["data", "ours", "best rival", "metric", "ours − rival", "from", "to (95 %)", "Holm's p"]
         text += [f"## {title}", "", *table(head, cells, "llllrrrr"), ""] if family else []
-    body = "\n".join(text)
+    body = "\n".join([*text, *note])
     write_whole(folder / "results.md", lambda partial: partial.write_text(body, encoding="utf-8"))
-    write_record(provenance(), folder / "provenance.json")
 
 
 def _main(found: Mapping[str, Result], session: np.ndarray) -> list[str]:

@@ -4,7 +4,6 @@ Each variant is trained with a learning rate that falls to 0, and ranks all vali
 the last epoch. No test query is ranked.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.rivals.fitting import composed, means, the_data
 from experiments.rivals.spaces import DATA, MODELS
+from experiments.studying import Study, sized
 from src.catalog import Vocabulary
 from src.datamodules.pair_datamodule import BatchSampler, PairDataset
 from src.histories import Histories
@@ -32,6 +32,7 @@ from src.models.context import heard_before
 from src.models.contracts import Queries
 from src.models.pair_ranker import PairRanker
 
+STUDY = Study(__file__, __doc__)
 BATCH = 1024
 
 
@@ -256,13 +257,15 @@ def side_by_side(rankers: list[PairRanker]) -> PairRanker:
 
 def main() -> None:
     """Train the variants and print a line for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("variants", nargs="+", choices=[*VARIANTS])
-    parser.add_argument("--data", choices=[*DATA], required=True)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser = STUDY.parser()
+    parser.add_argument("variants", nargs="*", default=sized([], ["as it is"]), help=f"of {', '.join(VARIANTS)}")
+    parser.add_argument("--data", choices=[*DATA], default=sized(None, "world"), required=sized(True, False))
+    parser.add_argument("--epochs", type=int, default=sized(8, 1))
     parser.add_argument("--seed", type=int, nargs="+", default=[1], help="several: models side by side")
     parser.add_argument("--words", nargs="*", default=[], help="settings for train.py")
-    options = parser.parse_args()
+    options = STUDY.parse(parser)
+    if not options.variants or not {*options.variants} <= {*VARIANTS}:
+        parser.error(f"variant must be one of {', '.join(VARIANTS)}, got {', '.join(options.variants) or 'none'}")
     torch.set_num_threads(1)
     datamodule, queries = the_data(options.data)
     for variant in options.variants:
@@ -279,4 +282,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    STUDY.run(main)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.runs.provenance import ROOT, git_state, provenance, torch_build
+from src.runs.provenance import ROOT, changed_files, git_state, provenance, torch_build
 from tests.conftest import ROOT as CLONE
 
 
 def test_a_checkout_says_its_commit_and_whether_it_was_changed(tmp_path: Path) -> None:
     assert git_state(tmp_path) == {"git_commit": "unknown", "git_dirty": "unknown"}
+    assert changed_files(tmp_path) is None
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     (tmp_path / "file").write_text("a")
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
@@ -20,7 +21,11 @@ def test_a_checkout_says_its_commit_and_whether_it_was_changed(tmp_path: Path) -
     state = git_state(tmp_path)
     assert len(state["git_commit"]) == 40
     assert state["git_dirty"] == "false"
+    (tmp_path / "notes").write_text("no code")
+    assert changed_files(tmp_path) == []
+    (tmp_path / "new.py").write_text("pass")
     (tmp_path / "file").write_text("b")
+    assert changed_files(tmp_path) == ["file", "new.py"]
     assert git_state(tmp_path) == {**state, "git_dirty": "true"}
 
 
