@@ -222,7 +222,8 @@ def coverage(frame: pd.DataFrame, name: str, to: str) -> list[str]:
     width = (given[f"{name}_upper"] - given[f"{name}_lower"]) / 2
     tau, loss = agreement(given, name, to)
     bias = (given[name] - given[to]).mean()
-    error = holds.groupby(given.log).mean().sem()  # over the logs: the estimates of one log are not independent
+    by_log = holds.groupby(given.log).mean().to_numpy()  # the estimates of one log are not independent
+    error = by_log.std(ddof=1) / len(by_log) ** 0.5
     cells = [f"{len(given):,}", f"{holds.mean():.3f}", f"{error:.3f}", f"{width.median():.3f}", f"{bias:+.3f}"]
     return [*cells, number(tau, ".2f"), f"{loss:.3f}"]
 
