@@ -56,7 +56,9 @@ def make(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def environment() -> dict[str, str]:
     """Without what a `make test` around this test says to the make within it, and without a store of MLflow."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "MLFLOW", "PYTHON"))}
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "MLFLOW", "PYTHON"))
+    }
 
 
 def make_venv(tree: Path) -> None:

@@ -97,4 +97,6 @@ def test_words_that_are_no_path_alone_are_left_to_hydra(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my plays.csv").touch()
     refuse_path_alone(["--config-dir", "a.d", "~callbacks.plots", "datamodule.path=a.csv", "arms={C:", "a.jsonl}"], str)
-    refuse_path_alone(["datamodule={path: a.csv}", "datamodule=yes", "seed=0.5", "datamodule.path=my", "plays.csv"], str)
+    refuse_path_alone(
+        ["datamodule={path: a.csv}", "datamodule=yes", "seed=0.5", "datamodule.path=my", "plays.csv"], str
+    )

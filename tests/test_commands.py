@@ -1,0 +1,273 @@
+"""Every command of the pages can be typed: bash parses it, its program and its files exist, its options are accepted.
+
+What a page prints of the verbs is also run: `tests/e2e/test_readme.py` runs the README and the tutorial.
+"""
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import compare
+import serve
+from src.datamodules.recipe_choice import choose_recipe
+from src.errors import InputError
+from src.sweeps.search_words import search_as_sweeper
+from src.terminal.words import experiment_as_name
+from tests.conftest import ROOT
+from tests.e2e.forks import run_forked
+from tests.pages import PAGES, Line, lines_of, words_of
+
+REWRITE: dict[str, Callable[[list[str]], list[str]]] = {
+    "train": lambda words: search_as_sweeper(choose_recipe(words)),  # without `resume=`, which looks for the run
+    "describe": choose_recipe,
+    "prepare": choose_recipe,
+    "compare": compare._words,
+    "serve": serve._words,
+    "simulate": experiment_as_name,
+    "abtest": experiment_as_name,
+}
+"""What each verb makes of its words before Hydra reads them."""
+OF_THE_SYSTEM = {
+    *("make", "git", "cd", ".", "rm", "mv", "kill", "export", "head", "curl", "jq", "apt-get"),
+    *("redis-server", "nginx", "torchrun"),
+}
+"""Programs that the pages may call beside those of `.venv`; not every machine has all of them."""
+OF_VENV = {"python", "python3", "pip", "mlflow", "mkdocs", "pre-commit"}
+TIMING = {"command", "time", "-v"}
+"""Words before a command that time it."""
+TREE = re.compile(r"^(?:\./|\$PWD/)?((?:conf|docs|examples|experiments|src|tests)/[\w./-]+|\w+\.py)$")
+"""A file or a folder of this repository."""
+ALONE = re.compile(r"^['\"]?[+~]{0,2}[a-z_][\w./@]*=\S.*$")
+"""Options of a verb, without the verb."""
+
+
+def git(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@cache
+def has_history() -> bool:
+    return git("rev-parse", "--is-shallow-repository").stdout.strip() == "false"
+
+
+def is_command(line: Line) -> bool:
+    """Whether a line is a command: all lines of blocks, and code that begins with a program and has more words."""
+    words = line.text.split()
+    return line.is_of_block or (len(words) > 1 and is_program(program(words)))
+
+
+def program(words: Sequence[str]) -> str:
+    """The first word that is no assignment and does not time the rest."""
+    return next((word for word in words if word not in TIMING and not re.match(r"^\w+=", word)), "")
+
+
+def is_program(word: str) -> bool:
+    return word in OF_THE_SYSTEM or word.rpartition("/")[2] in OF_VENV
+
+
+def faults_of_page(text: str) -> dict[str, list[str]]:
+    """Why lines of a page cannot be typed, by line."""
+    lines = [line for line in lines_of(text) if is_command(line) or ALONE.match(line.text)]
+    whole = "\n".join(line.text if is_command(line) else f"python {line.text}" for line in lines)
+    is_parsed = not bash(whole)  # of each line words_of sees whether its quotes are closed
+    found = {line.text: list(_faults(line, text, is_parsed=is_parsed)) for line in lines}
+    return {line: faults for line, faults in found.items() if faults}
+
+
+def bash(script: str) -> str:
+    """What bash says of a script that it does not run; empty if it can parse it."""
+    return subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False).stderr.strip()
+
+
+def _faults(line: Line, page: str, *, is_parsed: bool) -> Iterator[str]:
+    text = line.text if is_command(line) else f"python {line.text}"
+    try:
+        commands = words_of(text)
+    except ValueError as error:
+        yield f"bash: {error}"
+        return
+    if not is_parsed and (said := bash(text)):
+        yield f"bash: {said}"
+    elif is_command(line):
+        for words in commands:
+            yield from _faults_of(words, line.commit, page)
+    else:
+        yield from _refused(lambda: parse(compare._words(commands[0][1:])))
+
+
+def _refused(check: Callable[[], object]) -> Iterator[str]:
+    """What a check raises."""
+    try:
+        check()
+    except (HydraException, OmegaConfBaseException, InputError) as error:
+        yield str(error)
+
+
+def _faults_of(words: list[str], commit: str | None, page: str) -> Iterator[str]:
+    """Why a command cannot be typed, from its words."""
+    name = program(words)
+    words = words[words.index(name) + 1 :]
+    if not is_program(name):
+        yield f"{name} is no program of this project"
+    files = [match[1] for word in words if (match := TREE.match(word.removeprefix(">")))]
+    if commit is not None:
+        yield from (fault for file in files for fault in _missing(commit, file))
+        return
+    yield from (f"{file} does not exist" for file in files if not (ROOT / file).exists())
+    if name == "make":
+        yield from _faults_of_make(words)
+    elif name == "git":
+        for match in filter(None, (re.match(r"^([0-9a-f]{7,40})(?::(.*))?$", word) for word in words)):
+            yield from _missing(match[1], match[2])
+    elif name.endswith("pip"):
+        yield from _faults_of_pip(words)
+    elif name == "python" and words[0] == "-c":
+        compile(words[1], "a page", "exec")
+    elif (script := next((file for file in files if file.endswith(".py")), None)) and (ROOT / script).exists():
+        options = words[words.index(script) + 1 :]
+        if script.removesuffix(".py") in REWRITE:
+            yield from _refused(lambda: check_options(script.removesuffix(".py"), options, page))
+        elif options and _has_parser(ROOT / script):
+            yield from _faults_of_parser(script, tuple(options))
+
+
+@cache
+def _missing(commit: str, file: str | None) -> list[str]:
+    """Why a file of a commit cannot be read. Nothing is known without the history."""
+    if not has_history():
+        return []
+    if git("merge-base", "--is-ancestor", commit, "HEAD").returncode:
+        return [f"{commit} is no commit before this one"]
+    return [f"{file} is not in {commit}"] if file and git("cat-file", "-e", f"{commit}:{file}").returncode else []
+
+
+def _faults_of_make(words: list[str]) -> Iterator[str]:
+    targets = [word for word in words if "=" not in word]
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    yield from (f"make has no {target}" for target in targets if not re.search(rf"^{target}:", text, re.MULTILINE))
+    if any(word.startswith("ARGS=") for word in words):
+        calls = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+        for call in re.findall(r"^\.venv/bin/python (?:experiments|docs)/.*", calls, flags=re.MULTILINE):
+            [inner] = words_of(call)
+            yield from _faults_of(inner, None, "")
+
+
+def _faults_of_pip(words: list[str]) -> Iterator[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {name for word in words if (match := re.match(r"^\.\[(.+)\]$", word)) for name in match[1].split(",")}
+    yield from (f"pyproject.toml has no extra {name}" for name in extras - project["optional-dependencies"].keys())
+
+
+def _has_parser(script: Path) -> bool:
+    """Whether `--help` ends a script; another would do its work."""
+    return bool(re.search(r"argparse|import .*\bmain_of\b", script.read_text(encoding="utf-8")))
+
+
+@cache
+def _faults_of_parser(script: str, words: tuple[str, ...]) -> list[str]:
+    """Values are refused by the parser of the script; names are looked up in its help, which ends it."""
+    place = words.index("--") if "--" in words else len(words)
+    asked = [*words[:place], "--help", *words[place:]]
+    done = run_forked(ROOT / script, *asked, cwd=ROOT, env={"PATH": "/usr/bin:/bin", "HOME": "/tmp"}, timeout_s=60)
+    if done.returncode:
+        return [f"{script}: {done.stderr.strip()}"]
+    names = {word.partition("=")[0] for word in words[:place] if re.match("--[a-z]", word)}
+    return [f"{script} has no option {name}" for name in names if name not in re.findall(r"--[\w-]+", done.stdout)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _conf() -> Iterator[None]:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+def parse(words: Sequence[str]) -> list[Override]:
+    """The options among words.
+
+    Raises:
+        HydraException: one cannot be read.
+    """
+    return OverridesParser.create().parse_overrides([word for word in words if re.match(r"^[^-].*=|~", word)])
+
+
+def check_options(verb: str, words: list[str], page: str) -> None:
+    """Whether the config of a verb has a place for options. A page may say how the file of a choice is written.
+
+    Raises:
+        HydraException: it has not.
+        InputError: it has not.
+    """
+    overrides = parse(REWRITE[verb](words))
+    groups = [override for override in overrides if is_group(override)]
+    chosen = []
+    for override in groups:
+        files = {value: f"conf/{override.key_or_group}/{value}.yaml" for value in _values(override)}
+        known = [value for value, file in files.items() if (ROOT / file).exists() or file not in page]
+        missing = [value for value in known if not (ROOT / files[value]).exists()]
+        if missing and override.key_or_group != "hydra/launcher":
+            raise InputError(f"there is no {override.key_or_group}={missing[0]}")
+        chosen += [f"{override.key_or_group}={value}" for value in known[:1]]
+    config = _composed(verb, tuple(chosen))
+    for override in overrides:
+        if override not in groups:
+            _check_key(config, override)
+
+
+def is_group(override: Override) -> bool:
+    key = override.key_or_group
+    return "/" in key or (ROOT / "conf" / key).is_dir()
+
+
+@cache
+def _composed(verb: str, groups: tuple[str, ...]) -> DictConfig:
+    """The config with choices; takes a tenth of a second, therefore values are set in it one after another."""
+    return compose(verb, [*groups, "run_dir=x"], return_hydra_config=True)
+
+
+def _values(override: Override) -> list[Any]:
+    """All values of an override, of a sweep or not."""
+    if override.is_choice_sweep() or override.is_range_sweep():
+        return list(override.sweep_iterator())
+    return [override.value().start if override.is_interval_sweep() else override.value()]
+
+
+def _check_key(config: DictConfig, override: Override) -> None:
+    key = override.key_or_group
+    parent, _, name = key.rpartition(".")
+    within = OmegaConf.select(config, parent) if parent else config
+    is_there = isinstance(within, DictConfig) and name in list(within)  # also where its value is missing
+    if override.is_add():
+        if is_there and not override.is_force_add():
+            raise InputError(f"the config has {key} already; leave out the +")
+    elif not is_there:
+        raise InputError(f"the config has no {key}")
+    else:
+        for value in _values(override):
+            _check_value(within, name, value, key)
+
+
+def _check_value(within: Any, name: str, value: object, key: str) -> None:
+    """Whether a mapping has the keys of a value, if it has some."""
+    if name not in list(within):
+        raise InputError(f"the config has no {key}")
+    now = within._get_node(name)
+    if isinstance(value, dict) and isinstance(now, DictConfig) and not now._is_none() and len(now):
+        for inner, its_value in value.items():
+            _check_value(now, str(inner), its_value, f"{key}.{inner}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_of_a_page_can_be_typed(page: Path) -> None:
+    assert faults_of_page(page.read_text(encoding="utf-8")) == {}
