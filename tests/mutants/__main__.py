@@ -9,6 +9,7 @@ takes longer than most tests. Quick tests run first, and the first one that fail
 """
 
 import argparse
+import ast
 import gc
 import hashlib
 import json
@@ -90,7 +91,7 @@ def tests_of(mutant: Mutant) -> list[str]:
     return tests
 
 
-# --- results: one line for each, with the digests of the files that it depends on ---
+# --- results: one line for each, with the digests of the test that caught it, or of all tests ---
 
 
 def digest(text: str) -> str:
@@ -111,10 +112,17 @@ def known_results() -> dict[str, dict[str, Any]]:
     return {line["key"]: line for line in lines if line["depends_on"] == digests(ROOT, line["depends_on"])}
 
 
-def digests(tree: Path, files: Iterable[str]) -> dict[str, str]:
-    """The digest of each file of a tree that exists."""
-    paths = {file: tree / file for file in files}
-    return {file: digest(path.read_text(encoding="utf-8")) for file, path in paths.items() if path.is_file()}
+def digests(tree: Path, names: Iterable[str]) -> dict[str, str]:
+    """The digest of each file, and of each `file::test`, that a tree has."""
+    texts = {}
+    for name in names:
+        file, _, test = name.partition("::")
+        if not (tree / file).is_file():
+            continue
+        text = (tree / file).read_text(encoding="utf-8")
+        functions = (node for node in ast.walk(ast.parse(text)) if getattr(node, "name", None) == test)
+        texts[name] = text if not test else "".join(ast.get_source_segment(text, node) or "" for node in functions)
+    return {name: digest(text) for name, text in texts.items()}
 
 
 def keep(mutant: Mutant, exit_code: int, tree: Path) -> str:
@@ -122,13 +130,13 @@ def keep(mutant: Mutant, exit_code: int, tree: Path) -> str:
     place = tree / "left.json"
     left = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {"code": exit_code, "failed": ""}
     outcome = "timeout" if -exit_code in LIMITS else "caught" if left["code"] else "survived"
-    files = [left["failed"].split("::")[0]] if left["failed"] else files_of(tree, tests_of(mutant))
+    names = [left["failed"].split("[")[0]] if left["failed"] else files_of(tree, tests_of(mutant))
     line = {
         "key": key_of(mutant),
         "outcome": outcome,
         "test": left["failed"],
         "seconds": left.get("seconds"),
-        "depends_on": digests(tree, files),
+        "depends_on": digests(tree, names),
     }
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as stream:
