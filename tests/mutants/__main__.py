@@ -27,6 +27,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -58,8 +59,7 @@ def main() -> None:
     if missing:
         print(f"{len(mutants) - len(missing)} of {len(mutants)} mutants have a result; testing the others")
         with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-            trees = [copy_tree(Path(folder) / str(number)) for number in range(min(words.jobs, len(missing)))]
-            test_all(missing, trees)
+            run_all(missing, copy_tree(Path(folder) / "0"), min(words.jobs, len(missing)))
         results = known_results()
     sys.exit(report(mutants, results))
 
@@ -113,16 +113,17 @@ def known_results() -> dict[str, dict[str, Any]]:
 
 
 def digests(tree: Path, names: Iterable[str]) -> dict[str, str]:
-    """The digest of each file, and of each `file::test`, that a tree has."""
-    texts = {}
-    for name in names:
-        file, _, test = name.partition("::")
-        if not (tree / file).is_file():
-            continue
-        text = (tree / file).read_text(encoding="utf-8")
-        functions = (node for node in ast.walk(ast.parse(text)) if getattr(node, "name", None) == test)
-        texts[name] = text if not test else "".join(ast.get_source_segment(text, node) or "" for node in functions)
-    return {name: digest(text) for name, text in texts.items()}
+    """The digest of each file, and of each `file::test`, of a tree; none of what it lacks."""
+    return {name: digest(text) for name in names if (text := text_of(tree, name))}
+
+
+@cache
+def text_of(tree: Path, name: str) -> str:
+    """The text of a file, or of one test in it; empty if there is none."""
+    file, _, test = name.partition("::")
+    text = (tree / file).read_text(encoding="utf-8") if (tree / file).is_file() else ""
+    functions = (node for node in ast.walk(ast.parse(text)) if test and getattr(node, "name", "") == test)
+    return "".join(ast.get_source_segment(text, node) or "" for node in functions) if test else text
 
 
 def keep(mutant: Mutant, exit_code: int, tree: Path) -> str:
@@ -217,23 +218,24 @@ def start(*words: Any) -> BaseProcess:
     return process
 
 
-def test_all(mutants: Sequence[Mutant], trees: Sequence[Path]) -> None:
-    """Test mutants, one in each tree at a time."""
+def run_all(mutants: Sequence[Mutant], tree: Path, jobs: int) -> None:
+    """Test mutants, several at a time, each in a copy of a tree."""
     sys.path[:] = [place for place in sys.path if place not in ("", str(ROOT))]
     for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
         del sys.modules[name]  # a process of a mutant imports those of its tree
     rooms: dict[str, dict[str, Any]] = {}
     for tests in {tuple(tests_of(mutant)): None for mutant in mutants}:
-        start(trees[0], tests, {}, None).join()
-        left = json.loads((trees[0] / "left.json").read_text(encoding="utf-8"))
+        start(tree, tests, {}, None).join()
+        left = json.loads((tree / "left.json").read_text(encoding="utf-8"))
         if left["code"]:
-            sys.exit(f"{' '.join(tests)} must pass before mutants are tested:\n{(trees[0] / 'output.txt').read_text()}")
+            sys.exit(f"{' '.join(tests)} must pass before mutants are tested:\n{(tree / 'output.txt').read_text()}")
         rooms[" ".join(tests)] = left
         for name in left["libraries"]:
             with suppress(Exception):
                 import_module(name)
     gc.collect()
     gc.freeze()  # the tests search for garbage too, and only among their own
+    trees = [tree, *(Path(shutil.copytree(tree, tree.with_name(str(number)))) for number in range(1, jobs))]
     free, running = list(trees), dict[int, tuple[BaseProcess, Mutant, Path]]()
     outcomes, todo = Counter[str](), list(mutants)
     while todo or running:
