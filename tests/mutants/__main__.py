@@ -9,6 +9,7 @@ takes longer than most tests. Quick tests run first, and the first one that fail
 """
 
 import argparse
+import ast
 import gc
 import hashlib
 import json
@@ -26,6 +27,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -57,8 +59,7 @@ def main() -> None:
     if missing:
         print(f"{len(mutants) - len(missing)} of {len(mutants)} mutants have a result; testing the others")
         with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-            trees = [copy_tree(Path(folder) / str(number)) for number in range(min(words.jobs, len(missing)))]
-            test_all(missing, trees)
+            run_all(missing, copy_tree(Path(folder) / "0"), min(words.jobs, len(missing)))
         results = known_results()
     sys.exit(report(mutants, results))
 
@@ -90,7 +91,7 @@ def tests_of(mutant: Mutant) -> list[str]:
     return tests
 
 
-# --- results: one line for each, with the digests of the files that it depends on ---
+# --- results: one line for each, with the digests of the test that caught it, or of all tests ---
 
 
 def digest(text: str) -> str:
@@ -111,10 +112,18 @@ def known_results() -> dict[str, dict[str, Any]]:
     return {line["key"]: line for line in lines if line["depends_on"] == digests(ROOT, line["depends_on"])}
 
 
-def digests(tree: Path, files: Iterable[str]) -> dict[str, str]:
-    """The digest of each file of a tree that exists."""
-    paths = {file: tree / file for file in files}
-    return {file: digest(path.read_text(encoding="utf-8")) for file, path in paths.items() if path.is_file()}
+def digests(tree: Path, names: Iterable[str]) -> dict[str, str]:
+    """The digest of each file, and of each `file::test`, of a tree; none of what it lacks."""
+    return {name: digest(text) for name in names if (text := text_of(tree, name))}
+
+
+@cache
+def text_of(tree: Path, name: str) -> str:
+    """The text of a file, or of one test in it; empty if there is none."""
+    file, _, test = name.partition("::")
+    text = (tree / file).read_text(encoding="utf-8") if (tree / file).is_file() else ""
+    functions = (node for node in ast.walk(ast.parse(text)) if test and getattr(node, "name", "") == test)
+    return "".join(ast.get_source_segment(text, node) or "" for node in functions) if test else text
 
 
 def keep(mutant: Mutant, exit_code: int, tree: Path) -> str:
@@ -122,13 +131,13 @@ def keep(mutant: Mutant, exit_code: int, tree: Path) -> str:
     place = tree / "left.json"
     left = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {"code": exit_code, "failed": ""}
     outcome = "timeout" if -exit_code in LIMITS else "caught" if left["code"] else "survived"
-    files = [left["failed"].split("::")[0]] if left["failed"] else files_of(tree, tests_of(mutant))
+    names = [left["failed"].split("[")[0]] if left["failed"] else files_of(tree, tests_of(mutant))
     line = {
         "key": key_of(mutant),
         "outcome": outcome,
         "test": left["failed"],
         "seconds": left.get("seconds"),
-        "depends_on": digests(tree, files),
+        "depends_on": digests(tree, names),
     }
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as stream:
@@ -209,23 +218,24 @@ def start(*words: Any) -> BaseProcess:
     return process
 
 
-def test_all(mutants: Sequence[Mutant], trees: Sequence[Path]) -> None:
-    """Test mutants, one in each tree at a time."""
+def run_all(mutants: Sequence[Mutant], tree: Path, jobs: int) -> None:
+    """Test mutants, several at a time, each in a copy of a tree."""
     sys.path[:] = [place for place in sys.path if place not in ("", str(ROOT))]
     for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
         del sys.modules[name]  # a process of a mutant imports those of its tree
     rooms: dict[str, dict[str, Any]] = {}
     for tests in {tuple(tests_of(mutant)): None for mutant in mutants}:
-        start(trees[0], tests, {}, None).join()
-        left = json.loads((trees[0] / "left.json").read_text(encoding="utf-8"))
+        start(tree, tests, {}, None).join()
+        left = json.loads((tree / "left.json").read_text(encoding="utf-8"))
         if left["code"]:
-            sys.exit(f"{' '.join(tests)} must pass before mutants are tested:\n{(trees[0] / 'output.txt').read_text()}")
+            sys.exit(f"{' '.join(tests)} must pass before mutants are tested:\n{(tree / 'output.txt').read_text()}")
         rooms[" ".join(tests)] = left
         for name in left["libraries"]:
             with suppress(Exception):
                 import_module(name)
     gc.collect()
     gc.freeze()  # the tests search for garbage too, and only among their own
+    trees = [tree, *(Path(shutil.copytree(tree, tree.with_name(str(number)))) for number in range(1, jobs))]
     free, running = list(trees), dict[int, tuple[BaseProcess, Mutant, Path]]()
     outcomes, todo = Counter[str](), list(mutants)
     while todo or running:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from src.statistics.change import change_of_effect
 from tests.statistics.rates import within_four_standard_errors
@@ -25,6 +26,32 @@ def test_the_interval_covers_the_true_change_at_its_level(lifts: tuple[float, fl
     assert within_four_standard_errors(covered, 0.95, num)
     for one in found[:50]:
         assert (one.p_value < 0.05) == (one.lower_percent > 0 or one.upper_percent < 0)
+
+
+def test_the_error_is_that_of_the_delta_method_over_sums_and_counts_of_both_periods() -> None:
+    """With the numerical gradient and the sample covariance of four sums of each group."""
+    values, is_treated = two_periods(np.random.default_rng(5), (0.3, 0.1), 60), np.arange(60) % 2 == 1
+    occurs = ~np.isnan(values)
+    sums = np.stack([np.nan_to_num(values[0]), occurs[0], np.nan_to_num(values[1]), occurs[1]]).astype(np.float64)
+    groups = [sums[:, is_treated == side] for side in (False, True)]
+
+    def change(means: np.ndarray) -> float:
+        (a, b, c, d), (e, f, g, h) = means
+        return float(100 * ((g / h) / (c / d) - (e / f) / (a / b)))
+
+    means = np.array([group.mean(1) for group in groups])
+    variance = 0.0
+    for number, group in enumerate(groups):
+        steps = np.zeros((4, 2, 4))
+        steps[range(4), number, range(4)] = 1e-6
+        gradient = np.array([change(means + step) - change(means - step) for step in steps]) / 2e-6
+        variance += gradient @ np.cov(group) @ gradient / group.shape[1]
+    one = change_of_effect(values, is_treated, 0.1)
+    assert one.effect_percent == pytest.approx(change(means))
+    margin = stats.norm.ppf(0.95) * variance**0.5
+    assert (one.upper_percent - one.effect_percent) == pytest.approx(margin, rel=1e-6)
+    assert (one.effect_percent - one.lower_percent) == pytest.approx(margin, rel=1e-6)
+    assert one.p_value == pytest.approx(2 * stats.norm.sf(abs(one.effect_percent) / variance**0.5), rel=1e-6)
 
 
 def test_units_of_both_periods_make_the_change_more_precise_than_two_separate_intervals() -> None:

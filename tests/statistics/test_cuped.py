@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 
 from src.statistics.cuped import cuped
 from src.statistics.intervals import GroupSummary, fieller
@@ -15,6 +16,41 @@ def test_without_a_pre_period_the_groups_are_unchanged() -> None:
         plain = GroupSummary.of(values[group])
         assert (ours.num, ours.mean, ours.variance) == pytest.approx((plain.num, plain.mean, plain.variance))
     assert (adjusted.covariance, adjusted.saved_percent) == (0, 0)
+
+
+def test_the_slope_is_that_of_a_regression_on_the_group_and_the_pre_period() -> None:
+    rng = np.random.default_rng(5)
+    is_treated = rng.random(90) < 0.4
+    habit = skewed(rng, 90)
+    values = 0.7 * habit + rng.normal(0, 1, 90) + 0.5 * is_treated
+    adjusted = cuped(values, habit, is_treated)
+    group = sm.add_constant(is_treated.astype(np.float64))
+    without, fit = sm.OLS(values, group).fit(), sm.OLS(values, np.column_stack([group, habit])).fit()
+    assert adjusted.saved_percent == pytest.approx(100 * (1 - fit.ssr / without.ssr))
+    for ours, mask in ((adjusted.control, ~is_treated), (adjusted.treatment, is_treated)):
+        expected = (values - fit.params[2] * (habit - habit.mean()))[mask]
+        assert (ours.num, ours.mean) == (mask.sum(), pytest.approx(expected.mean()))
+
+
+@pytest.mark.parametrize("num_known", [(1.0, 1.0), (0.9, 0.5)])
+def test_variances_and_covariance_of_the_means_are_those_of_the_jackknife(num_known: tuple[float, float]) -> None:
+    """The means are computed again without each unit; the difference to the formula is of the order of 1 / units."""
+    rng, num = np.random.default_rng(6), 500
+    is_treated = rng.random(num) < 0.3
+    habit = skewed(rng, num)
+    values = 0.9 * habit * (1 + 0.3 * is_treated) + rng.normal(0, 1, num)
+    known = rng.random(num) < np.where(is_treated, num_known[1], num_known[0])
+    before = np.where(known, habit, np.nan)
+    adjusted = cuped(values, before, is_treated)
+    means = []
+    for unit in range(num):
+        rest = np.arange(num) != unit
+        one = cuped(values[rest], before[rest], is_treated[rest])
+        means.append((one.control.mean, one.treatment.mean))
+    jackknife = (num - 1) ** 2 / num * np.cov(np.array(means).T)
+    assert adjusted.control.squared_error == pytest.approx(jackknife[0, 0], rel=0.03)
+    assert adjusted.treatment.squared_error == pytest.approx(jackknife[1, 1], rel=0.03)
+    assert adjusted.covariance == pytest.approx(jackknife[0, 1], rel=0.03)
 
 
 def test_users_without_a_pre_period_keep_their_values() -> None:

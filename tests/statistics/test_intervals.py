@@ -5,7 +5,17 @@ import pytest
 import statsmodels.api as sm
 from scipy import integrate, stats
 
-from src.statistics.intervals import GroupSummary, MeanInterval, always_valid, bootstrap, fieller, ratio_p_value, welch
+from src.statistics.intervals import (
+    GroupSummary,
+    MeanInterval,
+    always_valid,
+    bootstrap,
+    degrees_of_freedom,
+    fieller,
+    non_inferiority,
+    ratio_p_value,
+    welch,
+)
 from tests.statistics.rates import skewed, within_four_standard_errors
 
 NUM_EXPERIMENTS, ALPHA = 1500, 0.05
@@ -55,6 +65,64 @@ def test_the_interval_of_clusters_of_one_value_is_students_and_of_one_cluster_th
     single = MeanInterval.of_clusters(values, np.zeros(12, np.int64), 0.95)
     assert single.mean == values.mean()
     assert np.isnan([single.lower, single.upper]).all()
+
+
+@pytest.mark.parametrize("unit", [None, 2.5])
+def test_welchs_difference_equals_that_of_scipy(unit: float | None) -> None:
+    rng = np.random.default_rng(20)
+    control, treatment = skewed(rng, 7), skewed(rng, 12) + 1
+    groups = GroupSummary.of(control), GroupSummary.of(treatment)
+    theirs = stats.ttest_ind(treatment, control, equal_var=False)
+    bounds, one = theirs.confidence_interval(0.9), welch(*groups, 0.1, unit)
+    times = 100 / control.mean() if unit is None else unit
+    assert degrees_of_freedom(*groups) == pytest.approx(theirs.df)
+    assert one.effect_percent == pytest.approx(times * (treatment.mean() - control.mean()))
+    assert (one.lower_percent, one.upper_percent) == pytest.approx((times * bounds.low, times * bounds.high))
+    assert one.p_value == pytest.approx(theirs.pvalue)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("alpha", [0.01, 0.3])
+def test_a_mean_is_as_good_as_accepted_exactly_if_the_interval_is_on_the_better_side(sign: int, alpha: float) -> None:
+    """What is accepted lies on the bound of the interval of level 1 - alpha: then the p-value is alpha."""
+    control, treatment = GroupSummary(num=9, mean=4.0, variance=3.0), GroupSummary(num=14, mean=4.5, variance=2.0)
+    one, plain = fieller(control, treatment, alpha), welch(control, treatment, alpha, 1.0)
+    side = "lower_percent" if sign > 0 else "upper_percent"
+    ratio, shift = 1 + getattr(one, side) / 100, getattr(plain, side)
+    assert non_inferiority(control, treatment, sign=sign, ratio=ratio) == pytest.approx(alpha)
+    assert non_inferiority(control, treatment, sign=sign, shift=shift) == pytest.approx(alpha)
+    assert non_inferiority(control, treatment, sign=sign, shift=shift - 0.1 * sign) < alpha
+    assert non_inferiority(control, treatment, sign=sign, shift=shift + 9 * sign) == 1
+
+
+@pytest.mark.parametrize("covariance", [0.0, 0.05])
+def test_fiellers_bounds_are_the_ratios_whose_p_value_is_alpha(covariance: float) -> None:
+    groups = GroupSummary(num=20, mean=4.0, variance=3.0), GroupSummary(num=30, mean=5.0, variance=6.0)
+    one = fieller(*groups, 0.1, covariance)
+    for bound in (one.lower_percent, one.upper_percent):
+        assert ratio_p_value(*groups, 1 + bound / 100, covariance) == pytest.approx(0.1)
+    assert ratio_p_value(*groups, 1 + one.effect_percent / 100, covariance) == pytest.approx(1)
+
+
+def test_the_variance_of_a_ratio_of_sums_is_that_of_the_delta_method() -> None:
+    rng = np.random.default_rng(21)
+    counts = 1.0 + rng.poisson(3, 40)
+    sums = counts * skewed(rng, 40)
+    gradient = np.array([1 / counts.mean(), -sums.mean() / counts.mean() ** 2])
+    one = GroupSummary.of_ratio(sums, counts)
+    assert (one.num, one.mean) == (40, pytest.approx(sums.sum() / counts.sum()))
+    assert one.variance == pytest.approx(gradient @ np.cov(sums, counts) @ gradient)
+
+
+def test_values_that_do_not_vary_have_no_p_value_and_a_control_of_0_has_no_percentages() -> None:
+    equal = GroupSummary(num=5, mean=2.0, variance=0.0), GroupSummary(num=5, mean=3.0, variance=0.0)
+    assert np.isnan([non_inferiority(*equal, sign=1), ratio_p_value(*equal, 1.0), degrees_of_freedom(*equal)]).all()
+    assert np.isnan(always_valid(*equal, 0.05, 10.0)).all()
+    zero = GroupSummary(num=5, mean=0.0, variance=1.0), GroupSummary(num=5, mean=3.0, variance=1.0)
+    assert np.isnan(always_valid(*zero, 0.05, 10.0)).all()
+    for one in (welch(*zero, 0.05), fieller(*zero, 0.05)):
+        assert np.isnan([one.effect_percent, one.lower_percent, one.upper_percent]).all()
+        assert one.p_value == pytest.approx(stats.ttest_ind_from_stats(0, 1, 5, 3, 1, 5, equal_var=False).pvalue)
 
 
 def test_there_is_no_relative_interval_if_the_control_mean_could_be_zero() -> None:
@@ -124,6 +192,17 @@ def test_fieller_agrees_with_the_delta_method_for_large_groups() -> None:
     one = fieller(control, treatment, 0.05)
     assert one.lower_percent == pytest.approx(100 * (ratio - 1 - 1.96 * error), abs=1e-2)
     assert one.upper_percent == pytest.approx(100 * (ratio - 1 + 1.96 * error), abs=1e-2)
+
+
+def test_the_bootstrap_is_that_of_a_loop_also_where_few_resamples_fit_into_memory() -> None:
+    """Groups of 700,000 values are resampled two at a time, in three blocks, and then one group of three."""
+    control, treatment = np.random.default_rng(22).random((2, 700_000)) + np.array([[1.0], [1.5]])
+    for values in ((control, treatment), (control[:3], treatment[:3])):
+        rng = np.random.default_rng(1)
+        means = [[one[rng.integers(len(one), size=len(one))].mean() for _ in range(5)] for one in values]
+        effects = [100 * (of_treatment / of_control - 1) for of_control, of_treatment in zip(*means, strict=True)]
+        expected = np.quantile(effects, [0.1, 0.9])
+        assert bootstrap(*values, 0.2, 5, np.random.default_rng(1)) == pytest.approx(tuple(expected))
 
 
 def test_the_bootstrap_agrees_with_fieller() -> None:
