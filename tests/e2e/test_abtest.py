@@ -69,7 +69,7 @@ def test_a_plan_has_the_users_and_days_of_a_test(traffic: Path) -> None:
     assert {path.name for path in (traffic / "plan").iterdir()} == {"plan.md", "plan.json"}
     plan = json.loads((traffic / "plan" / "plan.json").read_text())
     [needed] = [one["users"] for one in plan["needs"] if one["effect_percent"] == 30]
-    sentence = "To detect an effect of 30 % on mean_time_per_session with probability 0.8 (alpha 0.05), the test needs "
+    sentence = "To detect an effect of 30 % on mean time per session with probability 0.8 (alpha 0.05), the test needs "
     assert f"{sentence}{needed:,} users in 2 arms" in " ".join(done.stdout.split())
 
 
