@@ -234,6 +234,7 @@ def warm_up() -> None:
     import torch
 
     mpl.use("agg")
+    os.environ["NUMBA_DISABLE_JIT"] = "1"  # ranx would compile for a minute
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
 

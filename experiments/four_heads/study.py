@@ -105,7 +105,7 @@ def each_world(gains: pd.DataFrame) -> list[str]:
         means = one.groupby("model").time.mean().reindex(MODELS)
         of_heads = means.drop("contextual")
         rows.append([f"{sessions:,}", str(world), *(f"{mean:.2f}" for mean in means), str(of_heads.idxmax())])
-    return table(["sessions", "world.seed", *MODELS, "best head"], rows, "rrrrrrrl")
+    return table(["sessions", "world.seed", *MODELS, "best head"], rows, "r" * (2 + len(MODELS)) + "l")
 
 
 def alpha_curve(frame: pd.DataFrame) -> pd.DataFrame:

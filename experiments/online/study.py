@@ -64,7 +64,9 @@ _TRIALS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "share means of artists": tuple((f"model.shrinkage={shrinkage}",) for shrinkage in (1, 5, 20, 100)),
 }  # fmt: skip
 DEFAULT, CONTEXTUAL = "convex (default)", "contextual, published recipe"
-TRIALS = {name: _TRIALS[name] for name in sized(tuple(_TRIALS), (DEFAULT, CONTEXTUAL, "recent popular"))}
+TRIALS = {
+    name: _TRIALS[name][: sized(None, 2)] for name in sized(tuple(_TRIALS), (DEFAULT, CONTEXTUAL, "recent popular"))
+}
 """Settings that are tried for each recommender, beside those of BASE; () are the defaults."""
 BASE: Mapping[str, tuple[str, ...]] = {
     "convex (default)": (),

@@ -7,6 +7,7 @@ by row. Cost: about half a minute for each million plays on two cores, and 0.4 G
 engines.csv has is not measured again.
 """
 
+import os
 import shutil
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.scale.shards import watch
-from experiments.studying import SkippedError, Study, append_rows, read_rows, run_python, sized
+from experiments.studying import SkippedError, Study, append_rows, is_smoke, read_rows, run_python, sized
 from src.datamodules.manifest import Manifest
 from src.terminal.markdown import table
 
@@ -64,10 +65,15 @@ def measure(plays: int, folder: Path) -> dict[str, Any]:
     duckdb.sql(PLAYS.format(plays=plays, users=plays // 2000, tracks=100_000, file=file))
     data = ["datamodule=table", f"datamodule.path={file}", "datamodule.units.timestamp=s", "recipe=shares"]
     found: dict[str, Any] = {"plays": plays}
+    if is_smoke():
+        os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1"  # Java takes less time to compile itself
     for engine in ("duckdb", "spark"):
         words = [*data, f"engine={engine}", f"hydra.run.dir={engine}"]
         if engine == "spark":
-            words += [f"spark.partitions={max(2, plays // 2_000_000)}", f"+spark.conf={{spark.local.dir: {folder}}}"]
+            words += [
+                f"spark.partitions={max(sized(2, 1), plays // 2_000_000)}",
+                f"+spark.conf={{spark.local.dir: {folder}}}",
+            ]
         watched = watch(partial(run_python, ["prepare.py", *words], cwd=folder))
         found |= {f"{engine}_s": watched["seconds"], f"{engine}_GB": watched["anonymous"]}
         print(found, flush=True)
@@ -79,7 +85,7 @@ def measure(plays: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Measure the sizes that are missing, and write the table."""
     parser = STUDY.parser()
-    parser.add_argument("--plays", type=int, nargs="+", default=sized([1_000_000, 50_000_000], [20_000]))
+    parser.add_argument("--plays", type=int, nargs="+", default=sized([1_000_000, 50_000_000], [4_000]))
     given = STUDY.parse(parser)
     if find_spec("pyspark") is None or shutil.which("java") is None:
         raise SkippedError("engines: it needs pyspark and Java; make spark installs pyspark")
