@@ -5,8 +5,6 @@ and 64 connections. Every answer must be in the event log. Writes serving.json a
 file.
 """
 
-import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -16,16 +14,15 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.throughput.sessions import drive, service
+from experiments.studying import Study, sized
+from experiments.throughput.sessions import check_wrk, drive, service
 from src.catalog import Catalog
 from src.recommendations import Recommendations
-from src.runs.atomic import write_record
-from src.runs.provenance import provenance
-from src.terminal.console import console
 from src.terminal.markdown import table
 
-HERE = Path(__file__).parent
-NUM_TRACKS, K, NUM_USERS, NUM_REQUESTS = 50_000, 50, 10_000, 200_000
+STUDY = Study(__file__, __doc__)
+NUM_TRACKS, NUM_USERS, NUM_REQUESTS = sized((50_000, 10_000, 200_000), (1_000, 100, 500))
+K = sized(50, 10)
 CONNECTIONS = (8, 64)
 
 
@@ -51,7 +48,7 @@ def write_requests(folder: Path, rng: np.random.Generator) -> Path:
     return file
 
 
-def report(runs: list[dict[str, Any]]) -> str:
+def report(runs: list[dict[str, Any]]) -> list[str]:
     """A row for each number of connections: medians over the rounds, with the least and the most."""
     rows = []
     for connections in CONNECTIONS:
@@ -67,19 +64,18 @@ def report(runs: list[dict[str, Any]]) -> str:
             ]
         )
     head = ["connections", "requests per second", "least", "most", "p50, ms", "p99, ms", "least p99", "most p99"]
-    return "\n".join(table([*head, "CPU per request, µs"], rows, "r" * 9)) + "\n"
+    return table([*head, "CPU per request, µs"], rows, "r" * 9)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="in which each number of connections has its turn")
-    parser.add_argument("--seconds", type=int, default=4, help="of load in each")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder for the results")
-    options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        raise SystemExit("wrk is missing: apt-get install wrk")
+    parser = STUDY.parser()
+    parser.add_argument(
+        "--rounds", type=int, default=sized(5, 1), help="in which each number of connections has its turn"
+    )
+    parser.add_argument("--seconds", type=int, default=sized(4, 1), help="of load in each")
+    options = STUDY.parse(parser)
+    check_wrk()
     rng, runs = np.random.default_rng(0), list[dict[str, Any]]()
-    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="segue-serving-") as name:
         folder = Path(name)
         write_lists(folder, rng)
@@ -90,13 +86,9 @@ def main() -> None:
                 for connections in CONNECTIONS:
                     load = {"seconds": options.seconds, "first_user": 0, "connections": connections}
                     runs.append({"round": number, "connections": connections, **drive(running, requests, **load)})
-    write_record({"runs": runs, "provenance": provenance()}, options.out / "serving.json")
-    (options.out / "serving.md").write_text(report(runs), encoding="utf-8")
-    console.print(report(runs), markup=False, soft_wrap=True, highlight=False)
+    STUDY.write_record("serving.json", {"runs": runs, "provenance": STUDY.provenance()})
+    STUDY.write_table("serving.md", report(runs))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    STUDY.run(main)

@@ -121,6 +121,12 @@ def all_cpu_s(pid: int) -> float:
     return cpu_s(pid) + sum(map(all_cpu_s, children_of(pid)))
 
 
+def check_wrk() -> None:
+    """Refuse to start without wrk; a smoke is left out."""
+    if shutil.which("wrk") is None:
+        raise sized(InputError, SkippedError)("wrk is missing: apt-get install wrk")
+
+
 def num_lines(log: Path) -> int:
     return sum(file.read_bytes().count(b"\n") for file in log.glob("data.json*"))
 
@@ -180,8 +186,7 @@ def main() -> None:
         "--worlds", nargs="+", default=sized(["published", "small"], ["small"]), help="the first is served"
     )
     options = STUDY.parse(parser)
-    if shutil.which("wrk") is None:
-        raise sized(InputError, SkippedError)("sessions: wrk is missing: apt-get install wrk")
+    check_wrk()
     rows = list[dict[str, Any]]()
 
     def measure(of: str, world: World, pick: str, values: dict[str, float]) -> None:
