@@ -1,4 +1,4 @@
-.PHONY: setup owned train test flaky bench studies spark lint format docs lock ui vendor docs-screenshots
+.PHONY: setup owned train test flaky bench studies spark mutants lint format docs lock ui vendor docs-screenshots
 .DELETE_ON_ERROR:
 SHELL := bash
 
@@ -7,6 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RIVALS := .venv/.rivals
 SPARK := .venv/.spark
+MUTANTS := .venv/.mutants
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 # $(call REQUIREMENTS,<expression>): requirements of pyproject.toml, one per line; `project` is its table of that name.
 REQUIREMENTS = $(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*($(1)), sep="\n")'
@@ -85,6 +86,14 @@ $(SPARK): $(READY)
 	@echo "Installing pyspark (450 MB) into .venv; this takes minutes"
 	@$(INSTALL) --quiet --constraint .venv/locked.txt --requirement <($(call REQUIREMENTS,project["optional-dependencies"]["spark"]))
 	@touch $(SPARK)
+
+mutants: $(MUTANTS)   ## puts faults into the code and looks whether a test fails; make mutants ARGS="--seed 2"
+	$(BIN)/python -m tests.mutants $(ARGS)
+
+$(MUTANTS): $(READY)
+	@echo "Installing cosmic-ray into .venv; this takes seconds"
+	@$(INSTALL) --quiet --constraint .venv/locked.txt --requirement <($(call REQUIREMENTS,project["optional-dependencies"]["mutants"]))
+	@touch $(MUTANTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

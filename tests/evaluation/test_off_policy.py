@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from src.evaluation.off_policy import (
     Estimate,
@@ -84,10 +86,82 @@ def test_equal_weights_give_the_mean_and_the_usual_interval() -> None:
     assert found.effective_sample_size == pytest.approx(50)
 
 
+@pytest.mark.parametrize("expected_square", [None, 0.5, 40.0])
+@pytest.mark.parametrize("num_users", [4, 25])
+def test_the_interval_is_that_of_a_weighted_regression_with_few_degrees_of_freedom(
+    expected_square: float | None, num_users: int
+) -> None:
+    """The error is that of statsmodels by user; it grows with what is expected of the weights, and never shrinks."""
+    rng = np.random.default_rng(7)
+    users = np.append(np.arange(num_users), rng.integers(num_users, size=60 - num_users))
+    weights, rewards = rng.gamma(0.5, 2.0, 60), rng.random(60) + 0.3 * rng.random(num_users)[users]
+    fit = sm.WLS(rewards, np.ones(60), weights=weights).fit()
+    robust = fit.get_robustcov_results("cluster", groups=users, df_correction=True)
+    found = snips(weights, rewards, users, 0.9, expected_square=expected_square, expected_mean=0.8)
+    square = float((weights**2).mean())
+    effective = weights.sum() ** 2 / (60 * square) if expected_square is None else 60 * 0.8**2 / expected_square
+    growth = 1 if expected_square is None else max(1, expected_square / square)
+    freedom = min(num_users - 1, max(effective - 1, 1))
+    margin = stats.t.ppf(0.95, freedom) * robust.bse[0] * growth**0.5 if effective > 1 else np.nan
+    assert found.value == pytest.approx(robust.params[0])
+    assert found.effective_sample_size == pytest.approx(effective)
+    assert (found.value - found.lower, found.upper - found.value) == pytest.approx((margin, margin), nan_ok=True)
+
+
+@pytest.mark.parametrize("self_normalised", [False, True])
+def test_the_error_of_the_doubly_robust_estimate_is_that_of_the_delta_method(self_normalised: bool) -> None:
+    """With one decision for each user: the numerical gradient, and the sample covariance of three means."""
+    rng = np.random.default_rng(8)
+    weights, rewards, predicted, expected = rng.gamma(2.0, 0.5, 40), *rng.random((3, 40))
+    columns = np.stack([expected, weights * (rewards - predicted), weights])
+
+    def estimate(means: Any) -> float:
+        return float(means[0] + means[1] / (means[2] if self_normalised else 1))
+
+    steps, means = 1e-6 * np.eye(3), columns.mean(1)
+    gradient = np.array([estimate(means + step) - estimate(means - step) for step in steps]) / 2e-6
+    error = (gradient @ np.cov(columns) @ gradient / 40) ** 0.5
+    users = np.arange(40)
+    found = doubly_robust(weights, rewards, predicted, expected, users, 0.9, self_normalised=self_normalised)
+    freedom = min(39, effective_sample_size(weights) - 1)
+    assert found.value == pytest.approx(estimate(means))
+    assert found.upper - found.value == pytest.approx(stats.t.ppf(0.95, freedom) * error)
+    assert found.value - found.lower == pytest.approx(stats.t.ppf(0.95, freedom) * error)
+
+
+def test_the_error_of_a_session_is_that_of_the_delta_method_over_its_steps() -> None:
+    """Clipped weights and rewards of three steps; with the numerical gradient and the sample covariance."""
+    rng = np.random.default_rng(9)
+    weights, rewards = rng.exponential(2.0, (3, 50)), rng.random((3, 50))
+    clipped = np.minimum(weights, 4.0)
+    columns = np.concatenate([clipped * rewards, clipped])
+
+    def estimate(means: Any) -> float:
+        return float((means[:3] / means[3:]).sum())
+
+    steps, means = 1e-6 * np.eye(6), columns.mean(1)
+    gradient = np.array([estimate(means + step) - estimate(means - step) for step in steps]) / 2e-6
+    error = (gradient @ np.cov(columns) @ gradient / 50) ** 0.5
+    found = per_decision(zip(weights, rewards, strict=True), np.arange(50), 0.9, 4.0)
+    effective = effective_sample_size(clipped[2])
+    assert found.effective_sample_size == pytest.approx(effective)
+    assert found.upper - found.value == pytest.approx(stats.t.ppf(0.95, min(49, effective - 1)) * error)
+
+
+def test_one_user_or_one_effective_decision_has_no_interval() -> None:
+    rewards = np.array([0.2, 0.4, 0.9])
+    same = snips(np.ones(3), rewards, np.zeros(3, np.int64), 0.95)
+    alone = snips(np.array([1.0, 0.0, 0.0]), rewards, np.arange(3), 0.95)
+    for found in (same, alone):
+        assert not np.isnan(found.value)
+        assert np.isnan([found.lower, found.upper]).all()
+
+
 def test_without_a_weight_there_is_no_estimate() -> None:
     nothing, users = np.zeros(3), np.arange(3)
     of_sessions = per_decision(zip(np.zeros((2, 3)), np.zeros((2, 3)), strict=True), users, 0.95, 10.0)
-    for found in (snips(nothing, nothing, users, 0.95), of_sessions):
+    robust = doubly_robust(nothing, nothing, nothing, nothing, users, 0.95, self_normalised=True)
+    for found in (snips(nothing, nothing, users, 0.95), of_sessions, robust):
         assert np.isnan(found.value)
         assert found.effective_sample_size == 0
     assert effective_sample_size(nothing) == 0
@@ -176,4 +250,7 @@ def test_the_reward_model_is_a_mean_by_group_and_a_shrunken_effect_of_the_track(
         [(1.0 - own + 0.4 - other) / 12, (0.2 - other) / 11, (0.3 - other) / 11, 0.0]
     )
     assert model.predict(np.array([3]), np.array([True])).tolist() == pytest.approx([own])
+    extreme = RewardModel(means=np.array([0.1, 0.9]), effects=np.array([-0.3, 0.0, 0.3]))
+    assert extreme.predict(np.arange(3), np.zeros(3, bool)).tolist() == pytest.approx([0.0, 0.1, 0.4])
+    assert extreme.predict(np.arange(3), np.ones(3, bool)).tolist() == pytest.approx([0.6, 0.9, 1.0])
     assert RewardModel.fit(tracks[:0], same[:0], np.empty(0), 4).predict(tracks, same).tolist() == [0.5] * 4

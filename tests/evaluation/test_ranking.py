@@ -15,6 +15,16 @@ def test_the_examples_in_the_docstrings_hold() -> None:
     assert result.failed == 0
 
 
+def test_each_metric_ends_at_its_length() -> None:
+    """Ranks that are just inside and just outside of 1, 10 and 50; a tie shares its mean rank."""
+    metrics = ranking.accuracy(np.array([1.0, 1.5, 10.0, 10.5, 50.0, 50.5]))
+    assert metrics["recall_at_1"].tolist() == [1, 0, 0, 0, 0, 0]
+    assert metrics["recall_at_10"].tolist() == [1, 1, 1, 0, 0, 0]
+    assert metrics["recall_at_50"].tolist() == [1, 1, 1, 1, 1, 0]
+    np.testing.assert_allclose(metrics["ndcg_at_10"], [1, 1 / np.log2(2.5), 1 / np.log2(11), 0, 0, 0])
+    np.testing.assert_allclose(metrics["mrr"], [1, 1 / 1.5, 1 / 10, 1 / 10.5, 1 / 50, 1 / 50.5])
+
+
 @given(ranks=ranks)
 def test_accuracy_lies_in_its_bounds_and_grows_with_k(ranks: np.ndarray) -> None:
     metrics = ranking.accuracy(ranks)
@@ -54,6 +64,13 @@ def test_a_sample_has_whole_sessions_and_no_more_queries_than_allowed(session: n
 def test_a_larger_sample_has_every_session_of_a_smaller_one(session: np.ndarray, max_queries: int) -> None:
     smaller, larger = (ranking.sample_sessions(session, num) for num in (max_queries, max_queries + 5))
     assert (larger >= smaller).all()
+
+
+def test_a_sample_is_that_of_earlier_versions() -> None:
+    """Metrics of runs are comparable because all of them are of the same sessions."""
+    session = np.repeat(np.arange(100, 108), [1, 2, 3, 1, 2, 3, 1, 2])
+    chosen = [np.unique(session[ranking.sample_sessions(session, num)]).tolist() for num in (1, 4, 7)]
+    assert chosen == [[102], [102], [102, 103, 104, 106]]
 
 
 def test_samples_do_not_prefer_early_or_short_sessions() -> None:

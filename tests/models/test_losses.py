@@ -2,7 +2,9 @@ import math
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
+import statsmodels.api as sm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +83,40 @@ def test_a_listener_is_predicted_by_a_bias_of_their_own(scorer: CosineMix) -> No
         prior += (0.5, -2.0, 7.0)[who] ** 2 / 2 / spread**2 / (8, 1, 1)[who] / 4
     assert loss(scorer, BATCH, LAST).item() == pytest.approx(expected + prior, rel=1e-5)
     assert loss.eval()(scorer, BATCH, LAST).item() == pytest.approx(predicted, rel=1e-5)
+
+
+@pytest.mark.parametrize(("mean", "predicted"), [(0.0, 1e-3), (1.0, 1 - 1e-3)])
+@pytest.mark.parametrize("spread", [0.0, 2.0])
+def test_shares_that_are_all_0_or_all_1_leave_the_bias_finite(mean: float, predicted: float, spread: float) -> None:
+    loss = BCELoss(make_vocabulary([0, 1], mean_played_ratio=mean), scale=1.0, listener_spread=spread)
+    assert loss.predict(torch.zeros(1), torch.tensor([2])).item() == pytest.approx(predicted, rel=1e-4)
+
+
+@pytest.mark.parametrize("make", [MSELoss, partial(BCELoss, scale=1.0, listener_spread=2.0)])
+def test_each_pair_with_a_share_counts_once_and_needs_no_other(make: Any) -> None:
+    loss, some = make(VOCABULARY), torch.tensor([1.0, torch.nan, 0.0, torch.nan])
+    assert loss.weight(BATCH._replace(played_ratio=some), LAST).item() == 2
+    assert [loss.groups(num) for num in (1, 7)] == [1, 7]
+    assert not loss.compares_candidates
+
+
+@pytest.mark.parametrize(("candidates", "groups"), [(None, [1, 1, 1]), (2, [1, 2, 4]), (3, [1, 1, 3]), (7, [1, 1, 1])])
+def test_the_parts_of_a_batch_are_as_few_as_have_no_more_than_the_candidates(
+    candidates: int | None, groups: list[int]
+) -> None:
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=candidates)
+    assert [loss.groups(num) for num in (1, 3, 7)] == groups
+    assert loss.compares_candidates
+
+
+def test_the_weight_of_a_softmax_is_the_share_played_of_pairs_of_two_tracks() -> None:
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
+    batch = BATCH._replace(
+        previous=torch.tensor([0, 1, 2, 3]),
+        following=torch.tensor([2, 4, 2, 0]),
+        played_ratio=torch.tensor([0.25, torch.nan, 1.0, 0.5]),
+    )
+    assert loss.weight(batch, LAST).item() == 0.25 + 1 + 0 + 0.5
 
 
 def test_what_is_predicted_of_someone_unknown_is_the_mean_over_all_listeners() -> None:
@@ -256,6 +292,19 @@ def test_softmax_predicts_by_the_slope_that_held_out_pairs_show() -> None:
     centre = score.mean().item()
     assert loss.predict(torch.tensor([centre, centre + 1]), ONE[:2]).tolist() == pytest.approx([0.4, 0.5], abs=0.003)
     assert loss.predict(torch.tensor([-99.0, 99.0]), ONE[:2]).tolist() == [0.0, 1.0]
+
+
+def test_the_slope_is_that_of_least_squares_less_its_squared_error_over_itself() -> None:
+    rng = np.random.default_rng(3)
+    score = rng.normal(0.3, 0.7, 40)
+    share = 0.5 + 0.2 * score + rng.normal(0, 0.3, 40)
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None).double()
+    loss.calibrate(torch.from_numpy(score), torch.from_numpy(share))
+    fit = sm.OLS(share, sm.add_constant(score)).fit()
+    squared_error = fit.bse[1] ** 2 * 38 / 40  # of the maximum likelihood: divided by all pairs
+    assert squared_error > 0.01 * fit.params[1] ** 2
+    assert loss.slope.item() == pytest.approx(fit.params[1] - squared_error / fit.params[1])
+    assert loss.centre.item() == pytest.approx(score.mean())
 
 
 def test_a_slope_that_chance_could_have_made_counts_for_little_or_nothing() -> None:

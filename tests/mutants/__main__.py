@@ -57,9 +57,12 @@ def main() -> None:
     results = known_results()
     missing = [mutant for mutant in mutants if key_of(mutant) not in results]
     if missing:
-        print(f"{len(mutants) - len(missing)} of {len(mutants)} mutants have a result; testing the others")
+        print(f"{len(mutants) - len(missing)} of {len(mutants)} mutants have a result; testing the others", flush=True)
         with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-            run_all(missing, copy_tree(Path(folder) / "0"), min(words.jobs, len(missing)))
+            try:
+                run_all(missing, copy_tree(Path(folder) / "0"), min(words.jobs, len(missing)))
+            except KeyboardInterrupt:
+                sys.exit("Stopped; the next call continues")
         results = known_results()
     sys.exit(report(mutants, results))
 

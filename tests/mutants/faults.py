@@ -54,13 +54,18 @@ class Mutant:
 
     def source(self) -> str:
         """The text of the file with the fault."""
-        return str(mutate_code(read(self.file), _operators()[self.operator], self.occurrence))
+        return _source(self)
 
     def diff(self) -> tuple[str, str]:
         """The lines that are changed, without indentation: before and after."""
         lines = list(difflib.unified_diff(read(self.file).splitlines(), self.source().splitlines(), n=0))[2:]
         before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
         return before, after
+
+
+@cache
+def _source(mutant: Mutant) -> str:
+    return str(mutate_code(read(mutant.file), _operators()[mutant.operator], mutant.occurrence))
 
 
 @cache
