@@ -51,7 +51,7 @@ def abtest(config: DictConfig) -> None:
     given = {role: OmegaConf.to_container(arm) if OmegaConf.is_config(arm) else arm for role, arm in given.items()}
     names = {role: recommender_name(arm) for role, arm in given.items()}
     reading = _reading(config)
-    compared = OmegaConf.to_container(config.arms) if OmegaConf.is_config(config.arms) else config.arms
+    compared: Any = OmegaConf.to_container(config.arms) if OmegaConf.is_config(config.arms) else config.arms
     check_arms(compared)
     arms = arms_to_play(config.logs, given)
     pre_period = None

@@ -220,7 +220,7 @@ def test_a_compressed_log_is_read_and_a_truncated_one_is_rejected(tmp_path: Path
 
 WHOLE = [1.0, 1.5, 1e3, True, False, "1", "1.5", [1], {"a": 1}, 2**63, -(2**70), 10**40, math.nan, math.inf]
 NUMBER = [True, False, "0.5", [0.5], {"a": 1}, math.nan, math.inf, 10**400]
-WRONG = {
+WRONG: dict[str, tuple[list[Any], str]] = {
     **dict.fromkeys(("timestamp", "user", "track"), ([*WHOLE, None], " must be a whole number")),
     "recommendation": (WHOLE, " must be a whole number or null"),
     "time": ([*NUMBER, None], " must be a number"),
