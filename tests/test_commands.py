@@ -121,7 +121,7 @@ def _faults_of(words: list[str], commit: str | None, page: str) -> Iterator[str]
     words = words[words.index(name) + 1 :]
     if not is_program(name):
         yield f"{name} is no program of this project"
-    files = [match[1] for word in words if (match := TREE.match(word.removeprefix(">")))]
+    files = [match[1] for word in words if (match := TREE.match(re.sub(r"^[\w.+~]+=|^>", "", word)))]
     if commit is not None:
         yield from (fault for file in files for fault in _missing(commit, file))
         return
@@ -271,3 +271,54 @@ def _check_value(within: Any, name: str, value: object, key: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_can_be_typed(page: Path) -> None:
     assert faults_of_page(page.read_text(encoding="utf-8")) == {}
+
+
+def block(*lines: str) -> str:
+    return "\n".join(["```bash", *lines, "```"])
+
+
+@pytest.mark.parametrize(
+    ("page", "fault"),
+    [
+        ("`python nothing.py`", "nothing.py does not exist"),
+        (block("frobnicate now"), "frobnicate is no program of this project"),
+        (block("echo 'one"), "bash: No closing quotation"),
+        (block("python train.py (model=track)"), "bash: .*syntax error"),
+        ("""`'+datamodule.sql.drop.podcasts="kind = \\'podcast\\'"'`""", "bash: No closing quotation"),
+        ("`'datamodule.columns={user: a'`", "no viable alternative at input"),
+        ("`python train.py epochs=2`", "the config has no epochs"),
+        ("`python train.py 'datamodule.columns={usr: a}'`", "the config has no datamodule.columns.usr"),
+        ("`python train.py model=track +model.dim=2`", "the config has model.dim already; leave out the \\+"),
+        ("`python train.py -m model=track,trick`", "there is no model=trick"),
+        ("`python serve.py laod recommendations=popular`", "'laod' is not a command"),
+        ("`python describe.py datamodule=table datamodule.path=examples/nothing.csv`", "nothing.csv does not exist"),
+        (block("python experiments/throughput/bench.py --full \\", "    --fast"), "has no option --fast"),
+        ('`make bench ARGS="--rounds many"`', "argument --rounds: invalid int value: 'many'"),
+        ("`make nothing`", "make has no nothing"),
+        ('`pip install -e ".[nothing]"`', "pyproject.toml has no extra nothing"),
+        ("`git show 652e071:nothing.md`", "nothing.md is not in 652e071"),
+        (
+            block("git worktree add ../old 652e071", "cd ../old", "python experiments/nothing.py"),
+            "experiments/nothing.py is not in 652e071",
+        ),
+    ],
+)
+def test_a_command_that_cannot_be_typed_is_found(page: str, fault: str) -> None:
+    if "652e071" in page and not has_history():
+        pytest.skip("this is no checkout with its whole history")
+    [[said]] = faults_of_page(page).values()
+    assert re.search(fault, said), said
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        block("python experiments/tracking/study.py").replace("python", "git worktree add ../old 652e071\npython"),
+        "Write `conf/model/mine.yaml`, then `python train.py model=mine`.",
+        "`SEGUE_DATA=/data python train.py datamodule=yes 'model.parts={track: 0.6, tags: 0.1}'`",
+        block("python serve.py recommendations=<run folder>/recommendations.jsonl   # or run:<id>", "curl localhost"),
+        "`python train.py …` and `model` and `datamodule.split=auto`",
+    ],
+)
+def test_a_command_that_can_be_typed_has_no_fault(page: str) -> None:
+    assert faults_of_page(page) == {}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.pages import PAGES
 
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").rglob("README.md")]
 DOCS = [page for page in PAGES if "experiments" not in page.parts]
 MODULES = [*ROOT.glob("*.py"), *(ROOT / "src").rglob("*.py")]
 ROOMS = re.findall(

@@ -27,8 +27,8 @@ def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
     found = sources_of(Path(path.strip("'\"")))
     has = f"it has the files of {found[0]}: " if found else ""
     raise InputError(
-        f"datamodule.path={path} does not say what the files are; {has}type {option_of(path)} (or datamodule=simulated, "
-        "which writes logs of the simulated world into that folder)"
+        f"datamodule.path={path} does not say what the files are; {has}type {option_of(path)} (or "
+        "datamodule=simulated, which writes logs of the simulated world into that folder)"
     )
 
 

@@ -115,8 +115,7 @@ def next_steps(run: FinishedRun) -> str:
 
 def _commands(run: FinishedRun) -> list[str]:
     """The commands that a person could type next."""
-    source = [word.replace("datamodule=table_playlists", "datamodule=table") for word in _typed(run, _SOURCE)]
-    commands = [" ".join(["python train.py -m model=track,artist,mean,convex,contextual", *source])]
+    commands = [" ".join(["python train.py -m model=track,artist,mean,convex,contextual", *_source(run)])]
     if _is_simulated(run) and run.has_recommendations:
         arms = shlex.quote(f'arms={{C: popular, T1: "{_name(run)}"}}')
         commands.append(f"{_store(run)}python simulate.py {arms} {_world(run)}")
@@ -124,16 +123,22 @@ def _commands(run: FinishedRun) -> list[str]:
 
 
 def why_below_popular(run: FinishedRun) -> list[str]:
-    """Lines that say why the most played tracks have a better recall than the model; empty where they have not."""
+    """Lines that say why the most played tracks have a better recall than the model, and which command would change it.
+
+    Empty where they have not.
+    """
     if not run.below_popular:
         return []
     below = f"The model is below popular in {', '.join(run.below_popular)}."
+    what, command = _better_at_recall(run)
+    change = [f"{what}:", f"{'':13}{command}"]
     if not _is_simulated(run):
-        return [
+        why = (
             f"{below} In these logs the most played tracks follow more often than those that the model ranks first. "
             "Recall says how well the logs are predicted, and logs also depend on what was recommended when they were "
             "written. An A/B test (serve.py, abtest.py) measures what listeners play longer."
-        ]
+        )
+        return [why, *change]
     arms = run.config.datamodule.prepare.arms.values()
     names = (str(arm["recommender"] if isinstance(arm, Mapping) else arm) for arm in arms)
     players = ", ".join(dict.fromkeys(names))
@@ -142,11 +147,22 @@ def why_below_popular(run: FinishedRun) -> list[str]:
         "The aim is a high mean time per session."
     )
     if run.is_played:
-        return [f"{why} The listening test above measures it."]
-    lines = [f"{why} This command measures it:"]
-    if run.has_recommendations:
-        lines.append(f"{'':13}{_store(run)}python abtest.py control=popular treatment={_name(run)} {_world(run)}")
-    return lines
+        return [f"{why} The listening test above measures it.", *change]
+    if not run.has_recommendations:
+        return [why, *change]
+    measure = f"{'':13}{_store(run)}python abtest.py control=popular treatment={_name(run)} {_world(run)}"
+    return [f"{why} This command measures it:", measure, *change]
+
+
+def _better_at_recall(run: FinishedRun) -> tuple[str, str]:
+    """What ranks the next track of these logs better, and its command."""
+    source = [word for word in _source(run) if not word.startswith("experiment=")]
+    if run.choices["recipe"] == "counting":
+        return "A head may rank better than this baseline", " ".join(["python train.py", *source])
+    if run.choices["recipe"] in ("shares", "published"):
+        words = ["python train.py", *source, *_typed(run, ("model=", "context=")), "recipe=playlists"]
+        return "To learn which track came next, and not how much of it was played", " ".join(words)
+    return "A search may find better settings", " ".join(["python train.py -m search=optuna", *source])
 
 
 def _is_simulated(run: FinishedRun) -> bool:
@@ -168,6 +184,11 @@ def _store(run: FinishedRun) -> str:
 def _world(run: FinishedRun) -> str:
     """The world, and what was typed of it, which another verb needs too."""
     return " ".join([f"world={run.choices['world']}", *_typed(run, _CHANGES_OF_WORLD)])
+
+
+def _source(run: FinishedRun) -> list[str]:
+    """What was typed of the data, for a shell."""
+    return [word.replace("datamodule=table_playlists", "datamodule=table") for word in _typed(run, _SOURCE)]
 
 
 def _typed(run: FinishedRun, keys: tuple[str, ...]) -> list[str]:

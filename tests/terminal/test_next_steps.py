@@ -22,7 +22,7 @@ def finished(**changes: Any) -> FinishedRun:
     }
     usual: dict[str, Any] = {
         "config": OmegaConf.create(config),
-        "choices": {"datamodule": "simulated", "world": "small"},
+        "choices": {"datamodule": "simulated", "world": "small", "recipe": "shares"},
         "overrides": [],
         "run_id": ID,
         "runs_page": PAGE,
@@ -74,7 +74,9 @@ def test_a_server_is_its_own_ui() -> None:
 
 def test_recommendations_can_be_played_where_there_are_some_and_the_world_is_known() -> None:
     assert not any("simulate.py" in line for line in lines(has_recommendations=False))
-    assert not any("simulate.py" in line for line in lines(choices={"datamodule": "botify", "world": "small"}))
+    assert not any(
+        "simulate.py" in line for line in lines(choices={"datamodule": "botify", "world": "small", "recipe": "shares"})
+    )
 
 
 def test_a_job_of_a_sweep_names_no_next_command() -> None:
@@ -86,24 +88,60 @@ def test_a_model_that_is_above_popular_needs_no_reason() -> None:
 
 
 def test_a_model_below_popular_in_a_simulated_world_gets_its_reason_and_a_command() -> None:
-    why, command = why_below_popular(finished(below_popular=["recall_at_10", "recall_at_50"]))
+    why, command, *change = why_below_popular(finished(below_popular=["recall_at_10", "recall_at_50"]))
     assert why.startswith("The model is below popular in recall_at_10, recall_at_50. ")
     assert "The recommenders of these logs were random, popular;" in why
     assert command == f"{'':13}python abtest.py control=popular treatment=run:3fa2c1d0 world=small"
-    assert len(why_below_popular(finished(below_popular=["recall_at_10"], has_recommendations=False))) == 1
+    assert change == [
+        "To learn which track came next, and not how much of it was played:",
+        f"{'':13}python train.py recipe=playlists",
+    ]
+    assert why_below_popular(finished(below_popular=["recall_at_10"], has_recommendations=False))[1:] == change
 
 
 def test_a_model_that_was_played_to_listeners_needs_no_command_for_it() -> None:
-    [why] = why_below_popular(finished(below_popular=["recall_at_10"], is_played=True))
+    why, *_ = why_below_popular(finished(below_popular=["recall_at_10"], is_played=True))
     assert why.endswith("The aim is a high mean time per session. The listening test above measures it.")
 
 
 def test_a_model_below_popular_on_real_logs_gets_another_reason() -> None:
-    [why] = why_below_popular(
-        finished(below_popular=["recall_at_50"], choices={"datamodule": "botify", "world": "small"})
+    why, *_ = why_below_popular(
+        finished(below_popular=["recall_at_50"], choices={"datamodule": "botify", "world": "small", "recipe": "shares"})
     )
     assert "the most played tracks follow more often" in why
     assert "serve.py, abtest.py" in why
+
+
+@pytest.mark.parametrize(
+    ("source", "recipe", "typed", "command"),
+    [
+        (
+            "table",
+            "shares",
+            ["datamodule=table", "datamodule.path=my plays.csv", "model=track", "loss=mse", "seed=2"],
+            "python train.py datamodule=table 'datamodule.path=my plays.csv' model=track recipe=playlists",
+        ),
+        (
+            "simulated",
+            "published",
+            ["experiment=published", "context=session"],
+            "python train.py context=session recipe=playlists",
+        ),
+        (
+            "table_playlists",
+            "playlists",
+            ["datamodule=table_playlists", "datamodule.path=a.csv"],
+            "python train.py -m search=optuna datamodule=table datamodule.path=a.csv",
+        ),
+        ("yes", "counting", ["datamodule=yes", "model=ease"], "python train.py datamodule=yes"),
+    ],
+)
+def test_a_model_below_popular_gets_the_command_that_may_change_it(
+    source: str, recipe: str, typed: list[str], command: str
+) -> None:
+    choices = {"datamodule": source, "world": "small", "recipe": recipe}
+    *_, change = why_below_popular(finished(below_popular=["recall_at_10"], choices=choices, overrides=typed))
+    assert change.strip() == command
 
 
 @pytest.mark.parametrize("is_job", [False, True])
