@@ -70,9 +70,11 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def run_verb(verb: str, cwd: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+def run_verb(
+    verb: str, cwd: Path, *words: str, code: int = 0, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """A call of a verb that ends by itself, with this exit code."""
-    done = run_forked(ROOT / verb, *words, cwd=cwd, env=dict(os.environ), timeout_s=300)
+    done = run_forked(ROOT / verb, *words, cwd=cwd, env={**os.environ, **(env or {})}, timeout_s=300)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

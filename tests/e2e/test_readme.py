@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.e2e.forks import CHILDREN_TOO
 from tests.e2e.running import Running, binary, run_verb, serve, serving, wait_until
 from tests.e2e.test_compare import compare
 from tests.e2e.test_train import train
@@ -161,6 +162,13 @@ def test_the_tutorial_runs_in_its_order(tmp_path: Path, services: ExitStack) -> 
     wait_until(lambda: "NEXT" in str(service.ask("GET", "/experiments").body), "the next experiment")
     assert {"recommendations.jsonl", "metrics.json"} <= {path.name for path in learned.iterdir()}
     assert len(list(tmp_path.glob("outputs/five/*/metrics.json"))) == 2 * 2
+
+
+def test_the_example_is_of_the_kind_that_its_script_writes(tmp_path: Path) -> None:
+    run_verb(PLAYS.replace(".csv", ".py"), tmp_path, "plays.csv", env=CHILDREN_TOO)
+    shipped, written = ((folder / "plays.csv").read_text().splitlines() for folder in (ROOT / "examples", tmp_path))
+    assert shipped[0] == written[0]
+    assert abs(len(written) / len(shipped) - 1) < 0.1  # another processor may round a draw in another way
 
 
 def test_the_pages_have_commands_of_every_kind() -> None:
