@@ -132,7 +132,9 @@ def text_of(tree: Path, name: str) -> str:
 def keep(mutant: Mutant, exit_code: int, tree: Path) -> str:
     """Write down what became of a mutant: the end of its process, and what that has left in the tree."""
     place = tree / "left.json"
-    left = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {"code": exit_code, "failed": ""}
+    left: dict[str, Any] = {"code": exit_code, "failed": ""}
+    if place.exists():
+        left = json.loads(place.read_text(encoding="utf-8"))
     outcome = "timeout" if -exit_code in LIMITS else "caught" if left["code"] else "survived"
     names = [left["failed"].split("[")[0]] if left["failed"] else files_of(tree, tests_of(mutant))
     line = {

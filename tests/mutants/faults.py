@@ -166,7 +166,7 @@ class RemoveStatement:
 def _excluded(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Messages, docstrings, decorators and annotations: line and column where each begins and ends."""
     for node in ast.walk(ast.parse(source)):
-        parts: list[ast.expr | ast.stmt | None] = []
+        parts: list[Any] = []
         match node:
             case ast.Raise() | ast.JoinedStr() | ast.Expr(value=ast.Constant()):
                 parts = [node]
@@ -179,4 +179,4 @@ def _excluded(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
             case ast.keyword(arg="strict"):  # of zip: an assertion about the code
                 parts = [node.value]
         for part in filter(None, parts):
-            yield (part.lineno, part.col_offset), (part.end_lineno or 0, part.end_col_offset or 0)
+            yield (part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)
