@@ -13,6 +13,7 @@ from src.datamodules.files import is_address
 from src.datamodules.pair_datamodule import PairDataModule
 from src.describing.joining import material_of
 from src.describing.measures import measure
+from src.recommendations import key_of_lines
 from src.runs.atomic import write_whole
 from src.runs.beginning import UNCOMMITTED
 from src.runs.provenance import git_diff, provenance
@@ -93,7 +94,8 @@ class Lineage(Callback):
             logger.log_file(Path(checkpoint.best_model_path), "checkpoints")
         if self._with_model and context.recommendations is not None:
             tracks = context.datamodule.catalog.track_ids[:2].tolist()
-            logger.log_model(context.recommendations, tracks, NUM_RECOMMENDED)
+            lists = context.recommendations
+            logger.log_model(lists, tracks, NUM_RECOMMENDED, key=key_of_lines(lists))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Stop logging system metrics."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from pytorch_lightning.loggers import MLFlowLogger
 
-from src.recommendations import key_of_lines
 from src.runs.provenance import ROOT
 from src.terminal.console import console
 from src.tracking.mlflow_parts import requirements_unchecked
@@ -187,13 +186,14 @@ class RunLogger(MLFlowLogger):
         dataset_input = DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", "training")])
         self.send("the dataset", lambda: self.experiment.log_inputs(self.run_id, datasets=[dataset_input]))
 
-    def log_model(self, recommendations: Path, tracks: list[int], k: int) -> None:
+    def log_model(self, recommendations: Path, tracks: list[int], k: int, *, key: str) -> None:
         """Log recommendations as a model with signature and input example; see `src/tracking/model.py`.
 
         Args:
             recommendations: a `recommendations.jsonl`.
             tracks: for the example.
             k: default number of recommendations for a track.
+            key: that its lines have for their track.
         """
 
         def send() -> None:
@@ -219,7 +219,7 @@ class RunLogger(MLFlowLogger):
                     model_id=model.model_id,
                     python_model=str(ROOT / "src" / "tracking" / "model.py"),
                     artifacts={"recommendations": str(recommendations)},
-                    model_config={"key": key_of_lines(recommendations)},
+                    model_config={"key": key},
                     signature=signature,
                     input_example=pd.DataFrame({"track": tracks}),
                     pip_requirements=["mlflow", "pandas"],
