@@ -57,11 +57,11 @@ def run_all(scripts: Sequence[str], folder: Path) -> list[str]:
     while todo or running:
         while todo and len(running) < AT_ONCE:
             script = todo.pop(0)
-            process = multiprocessing.get_context("fork").Process(
+            started = multiprocessing.get_context("fork").Process(
                 target=_smoke, args=(script, output_of(script, folder))
             )
-            process.start()
-            running[process.sentinel] = process, script, time.monotonic()
+            started.start()
+            running[started.sentinel] = started, script, time.monotonic()
         for sentinel in wait([*running]):
             process, script, began = running.pop(_number(sentinel))
             before_s = _cpu_s()

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, build_datamodule
-from tests.test_docs import PAGES, named, without_code
+from tests.pages import PAGES
+from tests.test_docs import named, without_code
 
 MARKER = re.compile(r"<!-- (numbers?): ((?:(?!-->).)*) -->", re.DOTALL)
 NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")

@@ -93,7 +93,7 @@ RIVALS: Mapping[str, tuple[str, ...]] = {
 }
 """Words of `train.py` of what knows more of a new track than its plays; LightFM has a Python of its own."""
 ROWS = [*SETUPS, *RIVALS]
-PARTS, SHOWN = sized(((), ROWS), (("val", "test"), [tables.BASE, "tags, prior", "popularity of the artist"]))
+ALL_PARTS, SHOWN = sized(((), ROWS), (("val", "test"), [tables.BASE, "tags, prior", "popularity of the artist"]))
 """Parts of a smoke, and the set-ups that are trained without `--only`."""
 OF_QUERIES = tuple(f"{group}_{metric}" for group in NEWNESS for metric in tables.METRICS)
 COLUMNS = ("part", "setup", "hidden", "seed", *OF_QUERIES, "shares", "train_s", "commit")
@@ -260,7 +260,7 @@ def main() -> None:
         raise SkippedError("attributes: it has no other data")
     if LIGHTFM not in options.only:
         skip(f"{LIGHTFM}: it has a Python of its own, which takes minutes to install")
-    pieces = list(product(PARTS or (options.part,), options.hidden, options.seeds, options.only))
+    pieces = list(product(ALL_PARTS or (options.part,), options.hidden, options.seeds, options.only))
     for part, hidden, seed, setup in [] if options.tables else pieces:
         key = part, setup, str(hidden), str(seed)
         if key not in tables.known(PIECES):

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from experiments.studying import sized
+from experiments.studying import is_smoke
 
 Work = Callable[[], float]
 """Does the work once and returns the number of units that were done. A slow rival may do a part of the work."""
@@ -97,7 +97,9 @@ def race(
     Raises:
         SystemExit: a process failed.
     """
-    context = get_context(sized("spawn", "fork"))  # a smoke has no time to import everything again
+    context = (
+        get_context("fork") if is_smoke() else get_context("spawn")
+    )  # a smoke has no time to import everything again
     if stage.make:
         report("generating data")
         generator = context.Process(target=stage.make, args=(folder, small))  # its memory is not counted

@@ -300,7 +300,8 @@ def test_a_head_of_a_trusted_package_is_built(tmp_path: Path, config: Config) ->
     asked = config(run, new_catalogue(tmp_path / "new.json"))
     with pytest.raises(InputError, match=r"build tests\.additions\.test_run\.own_head, .*trust=tests"):
         add_tracks(asked, [])
-    assert add_tracks(OmegaConf.merge(asked, {"trust": "tests"}), [f"add={run}", "trust=tests"]).num_added == 4
+    asked.trust = "tests"
+    assert add_tracks(asked, [f"add={run}", "trust=tests"]).num_added == 4
 
 
 def own_head(*args: Any, **settings: Any) -> CosineMix:

@@ -99,8 +99,8 @@ def test_what_is_not_in_a_file_of_conf_as_yaml_is_not_found_in_it() -> None:
 
 def test_a_package_is_trusted_by_its_name() -> None:
     spy = {"_target_": "tests.e2e.spy.KillInExport"}
-    for trust in ("tests", ["collections", "tests.e2e"]):
-        check_targets(spy, trust=trust, of="add=x")
+    for trusted in ("tests", ["collections", "tests.e2e"]):
+        check_targets(spy, trust=trusted, of="add=x")
     for trust in (None, "test", "tests.e2e.running", ["collections"]):
         with pytest.raises(InputError, match=r"build tests\.e2e\.spy"):
             check_targets(spy, trust=trust, of="add=x")
