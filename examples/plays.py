@@ -40,7 +40,7 @@ def rows_of(run: Path) -> pd.DataFrame:
 
 def main() -> None:
     """Simulate, and write the file."""
-    [target] = sys.argv[1:] or [ROOT / "examples" / "plays.csv"]
+    [target] = sys.argv[1:] or [str(ROOT / "examples" / "plays.csv")]
     with tempfile.TemporaryDirectory() as folder:
         words = [ARMS, *WORLD, f"hydra.run.dir={folder}/run"]
         subprocess.run([sys.executable, str(ROOT / "simulate.py"), *words], check=True, stdout=subprocess.DEVNULL)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -240,7 +240,8 @@ def _values(override: Override) -> list[Any]:
     """All values of an override, of a sweep or not."""
     if override.is_choice_sweep() or override.is_range_sweep():
         return list(override.sweep_iterator())
-    return [override.value().start if override.is_interval_sweep() else override.value()]
+    value = override.value()
+    return [value.start if isinstance(value, IntervalSweep) else value]
 
 
 def _check_key(config: DictConfig, override: Override) -> None:
