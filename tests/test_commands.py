@@ -177,7 +177,7 @@ def _faults_of_pip(words: list[str]) -> Iterator[str]:
 
 def _has_parser(script: Path) -> bool:
     """Whether `--help` ends a script; another would do its work."""
-    return bool(re.search(r"argparse|import .*\bmain_of\b", script.read_text(encoding="utf-8")))
+    return bool(re.search(r"argparse|STUDY\.parse\(|import .*\bmain_of\b", script.read_text(encoding="utf-8")))
 
 
 @cache
