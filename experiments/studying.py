@@ -125,11 +125,14 @@ class Study:
         """Read the command line, before the work starts.
 
         Raises:
-            InputError: files are not committed, and `--dirty` was not given.
+            InputError: files are not committed, and `--dirty` was not given; or a smoke would write among other files.
         """
         given = (parser or self.parser()).parse_args()
         if given.smoke:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if given.out is None:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            elif self.folder.is_dir() and any(self.folder.iterdir()):
+                raise InputError(f"--out={given.out} has files, which a smoke must not change; name an empty folder")
             warm_up()
         elif changed := self.changed_files():
             if not given.dirty:

@@ -89,7 +89,8 @@ def test_a_smoke_never_touches_the_results(monkeypatch: pytest.MonkeyPatch, tmp_
     (tmp_path / "question" / "results.md").write_text("committed")
     folder = tmp_path / (out or "outputs/smoke/question-study")
     folder.mkdir(parents=True)
-    (folder / "pieces.csv").write_text("of an earlier smoke")
+    if out is None:
+        (folder / "pieces.csv").write_text("of an earlier smoke")
     study.parse()
     study.write_table("results.md", ["| small |"])
     study.write_provenance()
@@ -99,6 +100,14 @@ def test_a_smoke_never_touches_the_results(monkeypatch: pytest.MonkeyPatch, tmp_
     assert (tmp_path / "question" / "results.md").read_text() == "committed"
     assert folder in study.work.parents
     assert sized("full", "small") == "small"
+
+
+def test_a_smoke_refuses_a_folder_that_has_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    study = started(monkeypatch, tmp_path, "--smoke", "--out", str(tmp_path / "question"))
+    (tmp_path / "question" / "results.md").write_text("committed")
+    with pytest.raises(InputError, match="has files, which a smoke must not change; name an empty folder"):
+        study.parse()
+    assert (tmp_path / "question" / "results.md").read_text() == "committed"
 
 
 def test_the_last_line_is_the_path_of_the_table(

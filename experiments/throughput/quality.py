@@ -9,7 +9,7 @@ Each contender is trained in its own process, on the same sessions, with all cor
 ndcg@10 of the track that followed among all tracks, on the sample of validation queries that `train.py` uses. A query
 is one track. Segue has its default settings, SASRec those in `quality_sasrec.py`, and the others those that
 `experiments/rivals` chose by validation. Training time starts with the sessions in memory, and does not include imports
-and evaluations. What was measured at a commit is kept in `outputs/quality.jsonl`: a stopped study continues. Writes
+and evaluations. What was measured at a commit is kept in `outputs/throughput/`: a stopped study continues. Writes
 quality.json, quality.md and quality.png into the folder of this file.
 """
 
