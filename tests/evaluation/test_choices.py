@@ -140,3 +140,11 @@ def test_a_track_that_was_heard_is_drawn_where_all_draws_are_of_such_tracks(play
     ours = behaviour([0, 0, 1, 1], pick="ranked", lists=np.full((4, 1), -1, np.int32), draws=draws)
     choices = ours.choices(np.array([7]), np.array([played]))
     assert choices.of(np.arange(4)[None])[0].tolist() == pytest.approx(shares.tolist())
+
+
+def test_exploration_without_new_tracks_takes_nothing_from_the_lists() -> None:
+    lists = np.array([[1, 2], [2, 3], [3, 0], [0, 1]], np.int32)
+    usual, explores = (behaviour([0, 0, 1, 1], lists=lists, exploration=share) for share in (0.0, 0.4))
+    users, played = np.array([1, 2]), np.array([[0], [2]])
+    found = [one.choices(users, played).of(np.tile(np.arange(4), (2, 1))).tolist() for one in (usual, explores)]
+    assert found[0] == found[1] == [[0, 0.5, 0.5, 0], [0.5, 0, 0, 0.5]]

@@ -154,6 +154,20 @@ def test_the_softmax_treats_heard_tracks_by_the_rule(scorer: CosineMix, repeats:
     assert loss(scorer, BATCH, context).item() == pytest.approx(plain_softmax(scorer, context, heard), rel=1e-4)
 
 
+def test_a_penalty_learns_also_where_nothing_else_does(scorer: CosineMix) -> None:
+    """Its gradient is that of finite differences of the plain formula."""
+    context = session(repeats="penalty")
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.5, logq=0.0, candidates=None)
+    scorer.requires_grad_(False)
+    loss(scorer, BATCH, context).backward()
+    assert context.repeats.log_penalty is not None
+    heard, step = math.log(2), 1e-4
+    slope = (plain_softmax(scorer, context, heard + step) - plain_softmax(scorer, context, heard - step)) / 2 / step
+    # the penalty is softplus(0), whose derivative is 1/2
+    assert context.repeats.log_penalty.grad is not None
+    assert context.repeats.log_penalty.grad.item() == pytest.approx(slope / 2, rel=1e-3)
+
+
 def test_one_previous_track_can_leave_out_heard_tracks_too(scorer: CosineMix) -> None:
     context = LAST_TRACK(VOCABULARY, PARTS, learns=True, max_length=4, repeats="never")
     queries = context.queries(scorer, BATCH.previous, HISTORY, SHARE)

@@ -80,11 +80,12 @@ def find_mutants(file: str) -> list[Mutant]:
     excluded, nodes = list(_excluded(read(file))), list(ast_nodes(get_ast(read(file))))
     mutants = []
     for name, operator in _operators().items():
-        positions = (position for node in nodes for position in operator.mutation_positions(node))
+        positions = [(node, start) for node in nodes for start, _ in operator.mutation_positions(node)]
         mutants += [
             Mutant(file=file, operator=name, occurrence=number)
-            for number, (start, _) in enumerate(positions)
+            for number, (node, start) in enumerate(positions)
             if not any(first <= start < last for first, last in excluded)
+            and getattr(node.parent, "type", "") != "parameters"  # the star before arguments that have names
         ]
     return mutants
 
