@@ -108,7 +108,7 @@ def test_an_environment_of_another_tree_is_refused_and_left_alone(tree: Path, ho
 
 
 def test_an_environment_that_another_program_created_is_refused(tree: Path) -> None:
-    (tree / "bin").mkdir()
+    (tree / ".venv/bin").mkdir(parents=True)
     (tree / ".venv/pyvenv.cfg").write_text("home = /usr/bin\nuv = 0.9\n", encoding="utf-8")
     done = make(tree, "setup")
     assert done.returncode == 2

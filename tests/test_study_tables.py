@@ -33,7 +33,7 @@ def test_the_default_is_compared_with_each_rival_in_the_same_worlds(monkeypatch:
     def compared(rival: str, own: str, other: str) -> list[str]:
         gains = 100 * (time[online.DEFAULT, own] / time[rival, other] - 1)
         low, high = stats.t.interval(0.95, len(worlds) - 1, gains.mean(), stats.sem(gains))
-        return [f"{value:+.0f}" for value in (gains.mean(), low, high)]
+        return [f"{value:+.1f}" for value in (gains.mean(), low, high)]
 
     expected = [
         [
