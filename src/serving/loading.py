@@ -120,7 +120,7 @@ class ReleaseRequest:
             remedy = "make space there" if is_full else "make it writable"
             raise InputError(
                 f"cannot write the release into the store {store.folder}: {why}; {remedy}, then type the command "
-                "again; what is served has not changed"
+                "again; nothing in the store has changed"
             ) from None
 
 

@@ -244,7 +244,10 @@ def test_a_port_in_use_is_one_line(tmp_path: Path, lists: Lists) -> None:
         (["load", "recommendations=random", "store.folder=nowhere"], "there is no store"),
         (["recommendations=random", "host=no.such.host.invalid"], "host must be an address"),
         (["recommendations=random", "experiment=null"], "experiment must have a name"),
-        (["recommendations=random", "store.folder=/proc/nowhere"], "cannot use /proc/nowhere"),
+        (
+            ["recommendations=random", "store.folder=/proc/nowhere"],
+            "cannot write the release into the store /proc/nowhere",
+        ),
         ([], "nothing to serve"),
     ],
     ids=" ".join,
