@@ -7,9 +7,6 @@ short at first, and only the best of these are trained to the end. Every trial a
 line of `pieces.csv`. A stopped study continues with the pieces that the file does not have.
 """
 
-import csv
-import io
-import os
 import sys
 import time
 import warnings
@@ -22,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.rivals import rank_files, tables
 from experiments.rivals.fitting import MAX_EPOCHS, fit, queries_table
 from experiments.rivals.spaces import DATA, MODELS, settings_of
-from experiments.studying import Study, sized
+from experiments.studying import Study, append_rows, read_rows, sized
 from src.terminal.quiet import silence_libraries
 
 STUDY = Study(__file__, __doc__)
@@ -64,24 +61,7 @@ class Piece:
 
 def known() -> dict[tuple[str, ...], dict[str, str]]:
     """The lines of the file by key."""
-    if not PIECES.exists():
-        return {}
-    with PIECES.open(encoding="utf-8", newline="") as file:
-        return {tuple(line[name] for name in COLUMNS[:4]): line for line in csv.DictReader(file)}
-
-
-def append(line: dict[str, str]) -> None:
-    """Append a line in one write, therefore several processes can share the file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    if not PIECES.exists():
-        writer.writeheader()
-    writer.writerow(line)
-    descriptor = os.open(PIECES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(descriptor, text.getvalue().encode())
-    finally:
-        os.close(descriptor)
+    return {tuple(line[name] for name in COLUMNS[:4]): line for line in read_rows(PIECES)}
 
 
 def missing(data: str, model: str, *, trials: int, hours: float, seeds: int) -> Iterator[Piece]:
@@ -148,7 +128,8 @@ def run(piece: Piece) -> None:
         rank_files.write_ranks(piece.ranks_path, fitted.ranks)
     values = (fitted.val["ndcg_at_10"], fitted.fit_s, fitted.query_ms)
     numbers = [f"{value:.6g}" for value in values]
-    append(dict(zip(COLUMNS, [*piece.key, *numbers, " ".join(settings), STUDY.commit()], strict=True)))
+    values_of = [*piece.key, *numbers, " ".join(settings), STUDY.commit()]
+    append_rows(PIECES, [dict(zip(COLUMNS, values_of, strict=True))])
 
 
 def main() -> None:

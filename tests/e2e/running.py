@@ -36,7 +36,7 @@ PATIENCE_S = 120.0
 
 @contextmanager
 def held_port() -> Iterator[int]:
-    """A free port for a server that is told its number, now or later; nobody else is given it meanwhile.
+    """A free port for a server that gets its number, now or later; no other test gets it meanwhile.
 
     It is bound by a socket that does not listen, and servers set SO_REUSEADDR.
     """

@@ -196,7 +196,7 @@ def run_tests(tree: Path, tests: Sequence[str], durations: dict[str, float], cpu
         sys.dont_write_bytecode = True
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-        signal.alarm(20 * cpu_s)  # it may wait for ever too
+        signal.alarm(20 * cpu_s)  # it may never end, too
     import pytest
 
     order = Order(durations)
