@@ -28,7 +28,10 @@ from tests.e2e.running import Running, serving  # noqa: E402
 from tests.room.test_sweeps import comparison  # noqa: E402
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; apt-get install chromium"),
+    pytest.mark.timing,
+]
 
 NUM_TRACKS, NUM_ARTISTS, ALPHA = 300, 40, 0.4
 NAMED = {0: ("Yesterday", "The Beatles"), 1: ("Группа крови", "Кино"), 2: ("群青日和", "東京事変")}

@@ -206,6 +206,7 @@ def test_sigterm_under_load_answers_what_is_in_flight_and_logs_every_answer(tmp_
             slow.sendall(body[9:])
             assert slow.recv(1000).startswith(b"HTTP/1.1 200")
         running.stop()
+        assert "is killed" not in running.said(), running.said()
         traffic.is_over = True
     assert traffic.statuses() == {}
     lines = running.lines()
@@ -263,8 +264,11 @@ def test_an_input_error_is_one_line_and_leaves_no_files(tmp_path: Path, words: l
 def test_sigterm_during_loading_leaves_no_files(tmp_path: Path) -> None:
     lists = tmp_path / "lists.jsonl"
     os.mkfifo(lists)
-    with starting(tmp_path, f"recommendations={lists}", stderr=subprocess.PIPE) as process:
+    words = f"recommendations={lists}"
+    with held_port() as port, starting(tmp_path, words, f"port={port}", stderr=subprocess.PIPE) as process:
         unwritten = wait_until(lambda: os.open(lists, os.O_WRONLY | os.O_NONBLOCK), "the loader, which waits for lines")
+        with pytest.raises(OSError, match="Address already in use"):  # its port is its own already
+            socket.create_server(("127.0.0.1", port))
         process.terminate()
         _, said = process.communicate(timeout=PATIENCE_S)  # the loader, which has the same pipe, is gone as well
         os.close(unwritten)
@@ -590,8 +594,8 @@ def test_slow_clients_are_disconnected_and_delay_no_other_client(service: Runnin
                 answer += chunk
             answers.append(answer)
             if len(answers) == 1:
-                # in the four seconds of their time limits; service that they delay would answer a handful
-                assert len(traffic.answered) - num_before > 100
+                # in the four seconds of their limits; a service that waited for them would have answered eight at most
+                assert len(traffic.answered) - num_before > 20
         # those of this service, and not the limit for headers that it has where none is given
         assert 2 < time.monotonic() - began < 20
     assert traffic.failed == []
