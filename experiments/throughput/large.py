@@ -1,7 +1,7 @@
 """A whole run on a large data set: python experiments/throughput/large.py [--playlists 400000] [--checkout FOLDER]
 
-Generates playlists (kept in outputs/throughput, reused by the next call), trains one epoch on them and measures the seconds
-of each phase, processor time and peak memory. Adds a row to large.json and large.md in the folder of this file.
+Generates playlists (kept in outputs/throughput, reused by the next call), trains one epoch on them and measures the
+seconds of each phase, processor time and peak memory. Adds a row to large.json and large.md in the folder of this file.
 """
 
 import json
