@@ -17,6 +17,7 @@ from experiments.rivals import fitting, rank_files, study, tables
 from experiments.rivals.fitting import Fitted
 from experiments.rivals.sequence_parts import QUERIES_AT_ONCE, Task, cut, query_arrays, ranks_by_vectors, softmax_loss
 from experiments.rivals.spaces import DATA, MODELS, Log, Model, settings_of
+from experiments.studying import append_rows
 from tests.contracts.building import composed
 
 IN_PROCESS = [name for name, model in MODELS.items() if model.kind in ("counting", "head")]
@@ -54,14 +55,14 @@ def test_a_stopped_study_goes_on_with_the_missing_pieces(tmp_path: Path, monkeyp
     for number, value in (("0", "0.1"), ("1", "0.3")):
         line = dict.fromkeys(study.COLUMNS, "")
         line |= {"data": "yes", "model": "convex, session", "part": "trial", "number": number, "val_ndcg_at_10": value}
-        study.append({**line, "settings": f"dim={number}", "fit_s": "1800"})
+        append_rows(study.PIECES, [{**line, "settings": f"dim={number}", "fit_s": "1800"}])
     assert [key[2:] for key in left()] == [("final", "1"), ("final", "2")]
     more = study.missing("yes", "convex, session", trials=9, hours=1, seeds=1)
     assert [piece.part for piece in more] == ["final"]  # the trials took an hour: there is no third one
     assert study.chosen("yes", "convex, session") == ("dim=1",)
     for number, settings in (("1", "dim=1"), ("2", "dim=0")):
         line = {**dict.fromkeys(study.COLUMNS, ""), "data": "yes", "model": "convex, session", "part": "final"}
-        study.append({**line, "number": number, "settings": settings})
+        append_rows(study.PIECES, [{**line, "number": number, "settings": settings}])
     [first, second] = study.missing("yes", "convex, session", trials=2, hours=1, seeds=2)  # their ranks are not here
     for piece in (first, second):
         piece.ranks_path.parent.mkdir(parents=True, exist_ok=True)
