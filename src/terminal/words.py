@@ -71,7 +71,8 @@ def _why_alone(previous: str, word: str) -> str | None:
     if equals:
         if key in _OF_DATA and value:
             return f"there is no option {key}"
-        return "datamodule= takes the name of a source" if key == "datamodule" and _is_path(value) else None
+        is_source = key != "datamodule" or re.fullmatch(r"\w+", value)  # also where a folder has the name of a source
+        return None if is_source or not _is_path(value) else "datamodule= takes the name of a source"
     is_option = word.startswith(("-", "~")) or (previous.startswith("-") and previous not in _OF_SWEEPS)
     value = previous.partition("=")[2]
     is_half = bool(value) and Path(f"{value} {word}").exists()  # as in datamodule.path=my plays.csv, without quotes

@@ -96,6 +96,8 @@ def test_a_path_without_its_option_is_refused_with_the_option(
 def test_words_that_are_no_path_alone_are_left_to_hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my plays.csv").touch()
+    (tmp_path / "shards").mkdir()
+    refuse_path_alone(["datamodule=shards", "datamodule.path=shards"], str)
     refuse_path_alone(["--config-dir", "a.d", "~callbacks.plots", "datamodule.path=a.csv", "arms={C:", "a.jsonl}"], str)
     refuse_path_alone(
         ["datamodule={path: a.csv}", "datamodule=yes", "seed=0.5", "datamodule.path=my", "plays.csv"], str
