@@ -42,6 +42,8 @@ REWRITE: dict[str, Callable[[list[str]], list[str]]] = {
     "abtest": experiment_as_name,
 }
 """What each verb makes of its words before Hydra reads them."""
+SMALLEST = "compare"
+"""The verb whose config is composed soonest; what is chosen of Hydra itself is the same for all."""
 OF_THE_SYSTEM = {
     *("make", "git", "cd", ".", "rm", "mv", "kill", "export", "head", "curl", "jq", "apt-get"),
     *("redis-server", "nginx"),
@@ -216,18 +218,20 @@ def check_options(verb: str, words: list[str], page: str) -> None:
     """
     overrides = parse(REWRITE[verb](words))
     groups = [override for override in overrides if is_group(override)]
-    chosen = []
+    chosen: dict[bool, list[str]] = {True: [], False: []}
     for override in groups:
         files = {value: f"conf/{override.key_or_group}/{value}.yaml" for value in _values(override)}
         known = [value for value, file in files.items() if (ROOT / file).exists() or file not in page]
         missing = [value for value in known if not (ROOT / files[value]).exists()]
         if missing and override.key_or_group != "hydra/launcher":
             raise InputError(f"there is no {override.key_or_group}={missing[0]}")
-        chosen += [f"{override.key_or_group}={value}" for value in known[:1]]
-    config = _composed(verb, tuple(chosen))
+        chosen[override.key_or_group.startswith("hydra/")] += [
+            f"{override.key_or_group}={value}" for value in known[:1]
+        ]
+    of_the_run, of_hydra = _composed(verb, tuple(chosen[False])), _composed(SMALLEST, tuple(chosen[True]))
     for override in overrides:
         if override not in groups:
-            _check_key(config, override)
+            _check_key(of_hydra if override.key_or_group.startswith("hydra.") else of_the_run, override)
 
 
 def is_group(override: Override) -> bool:
@@ -237,7 +241,7 @@ def is_group(override: Override) -> bool:
 
 @cache
 def _composed(verb: str, groups: tuple[str, ...]) -> DictConfig:
-    """The config with choices; takes a tenth of a second, therefore values are set in it one after another."""
+    """The config with choices. It takes a tenth of a second, therefore commands that differ in values share it."""
     return compose(verb, [*groups, "run_dir=x"], return_hydra_config=True)
 
 
