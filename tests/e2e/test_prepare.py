@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from src.datamodules.spark_engine import check_spark
 from src.errors import InputError
-from tests.e2e.running import binary, run_verb, serving
+from tests.e2e.running import PATIENCE_S, binary, run_verb, serving
 from tests.e2e.test_compare import compare
 from tests.e2e.test_readme import PORT, WORLD, commands
 from tests.e2e.test_train import metrics_of, train
@@ -70,7 +70,7 @@ def test_the_walk_through_goes_from_raw_logs_to_a_served_model(walked: Path) -> 
     words = [word for word in shlex.split(start)[2:] if not word.startswith("hydra.run.dir=")]
     with serving(walked, *words, run="service") as service:
         line = curl.replace(PORT, f":{service.port}")
-        asked = subprocess.run(["bash", "-c", line], check=True, capture_output=True, timeout=30)
+        asked = subprocess.run(["bash", "-c", line], check=True, capture_output=True, timeout=PATIENCE_S)
         [event] = service.lines()
     lists = (walked / "model" / "recommendations.jsonl").read_text().splitlines()
     [of_track] = [entry["recommendations"] for entry in map(json.loads, lists) if entry["track"] == 10]

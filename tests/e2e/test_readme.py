@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.e2e.forks import CHILDREN_TOO
-from tests.e2e.running import Running, binary, run_verb, serve, serving, wait_until
+from tests.e2e.running import PATIENCE_S, Running, binary, run_verb, serve, serving, wait_until
 from tests.e2e.test_compare import compare
 from tests.e2e.test_train import train
 from tests.pages import bash_lines
@@ -75,7 +75,7 @@ def run(line: str, cwd: Path) -> None:
     for many, few in FEWER.items():
         line = line.replace(many, few)
     if not line.startswith("python "):
-        subprocess.run(["bash", "-euo", "pipefail", "-c", line], cwd=cwd, check=True, timeout=30)
+        subprocess.run(["bash", "-euo", "pipefail", "-c", line], cwd=cwd, check=True, timeout=PATIENCE_S)
         return
     [_, verb, *words] = shlex.split(line)
     words += small(verb, words)

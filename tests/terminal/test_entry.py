@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.e2e.running import PATIENCE_S
 
 
 def run(verb: str, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +64,7 @@ def test_output_that_nobody_reads_is_no_bug() -> None:
         assert process.stderr is not None
         process.stdout.close()  # as `head` does when it has seen enough
         assert process.stderr.read() == b""
-        assert process.wait(timeout=60) == 1
+        assert process.wait(PATIENCE_S) == 1
 
 
 @pytest.mark.parametrize("has_triton", [True, False])
