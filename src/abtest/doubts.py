@@ -90,9 +90,13 @@ def doubts(analysis: Analysis) -> list[str]:
 def _split(analysis: Analysis) -> list[str]:
     if not analysis.is_withheld:
         return []
+    arms, exposed = analysis.users.arms, analysis.users.exposed
+    smallest = arms[1 + int(np.argmin(exposed[1:]))]
+    others = ",".join(arm for arm in arms if arm != smallest)
+    remedy = f" If {smallest} is no part of the test, leave it out: arms=[{others}]." if len(arms) > 2 else ""
     return [
         "The users are not split as planned: some are probably missing in one arm, and the means are not comparable. "
-        "Find the cause before you use the numbers."
+        f"Find the cause before you use the numbers.{remedy}"
     ]
 
 

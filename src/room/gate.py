@@ -209,7 +209,7 @@ class Gate:
     def _spawn(self) -> None:
         if self._desk is not None and self._desk.poll() is None:
             return
-        words = [sys.executable, "-m", "src.room.desk", str(self._run_dir), str(self._socket), str(os.getpid())]
+        words = [sys.executable, "-Pm", "src.room.desk", str(self._run_dir), str(self._socket), str(os.getpid())]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         environment = {name: value for name, value in os.environ.items() if name != TOKEN} | threads
         environment["PYTHONPATH"] = str(_ROOT)

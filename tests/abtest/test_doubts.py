@@ -69,6 +69,12 @@ def test_each_check_finds_its_fault(change: Any, check: str, sentence: str) -> N
     assert check not in made
 
 
+def test_an_arm_that_does_not_belong_to_the_test_is_left_out_by_a_setting_that_is_named() -> None:
+    arm_of = np.where(np.arange(2000) < 20, 2, np.arange(2000) % 2)
+    stray = users_of(np.random.default_rng(1).exponential(size=2000), arm_of, ("C", "T1", "T0"))
+    assert found(stray)[0].endswith("If T0 is no part of the test, leave it out: arms=[C,T1].")
+
+
 def test_the_users_of_arms_that_were_simulated_are_introduced_by_what_the_arms_are() -> None:
     analysis = replace(analyse(clean(), settings()), recommenders={"C": "random", "T1": "run:1234"})
     assert split_sentence(analysis).startswith(
