@@ -66,15 +66,17 @@ def _load_and_import(
 ) -> None:
     """Load in a separate process, whose libraries and memory the service does not keep; import the service meanwhile.
 
-    A signal interrupts both; the loading process has ended when this function ends.
+    A signal interrupts the loading, once the imports are complete: interrupted imports print errors of libraries. The
+    loading process has ended when this function ends.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as loader:
         process = loader.submit(os.getpid).result()  # forked while signals are recorded: none ends it before its work
         try:
-            with interruptible(), busy():
+            with busy():
                 loading = loader.submit(_load_elsewhere, request, settings, warn)
                 import_service()
-                loading.result()
+                with interruptible():
+                    loading.result()
         except KeyboardInterrupt:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGINT)  # as Ctrl-C reaches both processes

@@ -2,10 +2,14 @@
 
 import os
 import signal
+from contextlib import nullcontext, suppress
 from multiprocessing import get_context
 
 import pytest
 
+from src.serving import starting
+from src.serving.loading import ReleaseRequest
+from src.serving.settings import ServiceSettings
 from src.serving.stop_signals import STOP_SIGNALS, interruptible, received_signals, stop_signals_recorded
 from src.serving.supervisor import Supervisor
 from src.serving.worker_table import WorkerTable
@@ -41,6 +45,29 @@ def test_a_recorded_signal_interrupts_what_can_be_interrupted_at_once() -> None:
         with pytest.raises(KeyboardInterrupt), interruptible():
             reached.append("never")
     assert reached == ["the end of what cannot be interrupted"]
+
+
+def never_loads(*_: object) -> None:
+    with suppress(KeyboardInterrupt), interruptible():
+        os.read(os.pipe()[0], 1)
+
+
+def test_the_imports_of_a_service_are_complete_before_a_signal_interrupts_its_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reached: list[str] = []
+
+    def import_service() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("the end of the imports")
+
+    monkeypatch.setattr(starting, "import_service", import_service)
+    monkeypatch.setattr(starting, "_load_elsewhere", never_loads)
+    with stop_signals_recorded(), pytest.raises(KeyboardInterrupt):
+        starting._load_and_import(
+            object.__new__(ReleaseRequest), object.__new__(ServiceSettings), warn=print, busy=nullcontext
+        )
+    assert reached == ["the end of the imports"]
 
 
 def test_the_handlers_before_are_restored_and_nothing_stays_recorded() -> None:
