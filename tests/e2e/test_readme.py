@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 from tests.e2e.forks import CHILDREN_TOO
 from tests.e2e.running import Running, binary, run_verb, serve, serving, wait_until
 from tests.e2e.test_compare import compare
-from tests.e2e.test_train import train
+from tests.e2e.test_train import BARE, train
 from tests.pages import bash_lines
 
 WORLD = ("world.num_tracks=300", "world.num_listeners=80")
@@ -60,8 +60,7 @@ def small(verb: str, words: list[str]) -> tuple[str, ...]:
     if verb == "train.py":
         is_simulated = not any(word.startswith("datamodule=") for word in words)
         world = (*WORLD, "datamodule.prepare.sessions=1500") if is_simulated else ()
-        plots = ("callbacks.plots=null",) if "-m" in words else ()
-        return *world, *plots, "trainer.max_epochs=1", "callbacks.export.k=10"
+        return *world, *BARE, "trainer.max_epochs=1", "callbacks.export.k=10"
     if verb in ("simulate.py", "abtest.py") and not any(word.startswith("logs=") for word in words):
         return *WORLD, "sessions=200"
     return ()
