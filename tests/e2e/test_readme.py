@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 from tests.e2e.forks import CHILDREN_TOO
 from tests.e2e.running import Running, binary, run_verb, serve, serving, wait_until
 from tests.e2e.test_compare import compare
-from tests.e2e.test_train import BARE, train
+from tests.e2e.test_train import train
 from tests.pages import bash_lines
 
 WORLD = ("world.num_tracks=300", "world.num_listeners=80")
@@ -47,7 +47,7 @@ def without_size_and_folder(line: str) -> str:
 
 
 README, TUTORIAL = commands("README.md"), commands("docs/tutorial.md")
-ONLY_README = [line for line in README if line not in map(without_size_and_folder, TUTORIAL)]
+ONLY_README = [line for line in dict.fromkeys(README) if line not in map(without_size_and_folder, TUTORIAL)]
 TRAIN = [line for line in ONLY_README if line.startswith("python train.py")]
 SERVED = [line for line in ONLY_README if line.startswith("python serve.py") or PORT in line]
 PLAYED_BY = ("python simulate.py", "python abtest.py", "python describe.py", "python prepare.py")
@@ -60,7 +60,8 @@ def small(verb: str, words: list[str]) -> tuple[str, ...]:
     if verb == "train.py":
         is_simulated = not any(word.startswith("datamodule=") for word in words)
         world = (*WORLD, "datamodule.prepare.sessions=1500") if is_simulated else ()
-        return *world, *BARE, "trainer.max_epochs=1", "callbacks.export.k=10"
+        model = () if "-m" in words else ("callbacks.lineage.model=false",)  # the best of a sweep is registered
+        return *world, *model, "callbacks.plots=null", "trainer.max_epochs=1", "callbacks.export.k=10"
     if verb in ("simulate.py", "abtest.py") and not any(word.startswith("logs=") for word in words):
         return *WORLD, "sessions=200"
     return ()

@@ -130,7 +130,7 @@ def test_equal_setups_have_difference_zero_and_p_value_one(seeds: tuple[int, int
     assert (result.difference, result.lower, result.upper, result.p_value) == (0, 0, 0, 1)
 
 
-NUM_COMPARISONS, LEVEL = 1500, 0.95
+NUM_COMPARISONS, LEVEL = 1000, 0.95
 
 
 def simulate_setups(
