@@ -138,9 +138,9 @@ def _warm_up() -> None:
             config = hydra.compose(verb, ["run_dir='x'", "seed=1"], return_hydra_config=True)
             OmegaConf.to_yaml(config)
     configure_mappers()
-    axes = Figure().subplots()
-    axes.set_title("α", weight="bold")
-    axes.figure.savefig(io.BytesIO())
+    figure = Figure()
+    figure.subplots().set_title("α", weight="bold")
+    figure.savefig(io.BytesIO())
 
 
 def _serve(listening: socket.socket) -> None:

@@ -72,7 +72,9 @@ def test_each_callback_can_be_left_out(ring_logs: Path, tmp_path: Path, name: st
 
 def test_all_callbacks_can_be_left_out_together(ring_logs: Path, tmp_path: Path) -> None:
     without = [f"callbacks.{name}=null" for name in NAMES]
-    done = quick(tmp_path, ring_logs, *without, "monitor=loss", "trainer.max_epochs=2", "logger=none", "hydra.run.dir=run")
+    done = quick(
+        tmp_path, ring_logs, *without, "monitor=loss", "trainer.max_epochs=2", "logger=none", "hydra.run.dir=run"
+    )
     assert left(tmp_path / "run") == {"config.yaml", "run.json", "metrics.json"}
     assert metrics_of(tmp_path / "run")["epoch"] == metrics_of(tmp_path / "run")["epochs"] - 1
     assert "test" in done.stdout
