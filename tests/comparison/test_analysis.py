@@ -269,7 +269,7 @@ def test_an_empty_list_of_runs_is_refused() -> None:
 def test_false_alarms_between_equal_set_ups_keep_their_level_though_validation_picks_the_luckiest() -> None:
     """Eight equal set-ups: validation picks the one with the most favourable seeds, and the same runs are tested."""
     rng = np.random.default_rng(14)
-    alarms, too_many, num = 0, 0, 600
+    alarms, too_many, num = 0, 0, 300
     for _ in range(num):
         samples, validation = simulate_setups(rng, [0.0] * 8, [10] * 8, 0.3, 0.1)
         tests = differences_from_first({f"s{k}": samples[k] for k in np.argsort(validation)[::-1]}, NDCG, LEVEL)

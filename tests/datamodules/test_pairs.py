@@ -95,7 +95,7 @@ def small_logs(draw: st.DrawFn) -> list[dict[str, Any]]:
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     lines=small_logs(),
     pairing=st.sampled_from(PAIRINGS),
@@ -121,7 +121,7 @@ def test_duckdb_and_spark_read_the_sql_alike(path: Path) -> None:
     assert duckdb.replace(" AS REAL)", " AS FLOAT)") == spark  # two names of four bytes
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(lines=small_logs(), pairing=st.sampled_from(PAIRINGS), window=st.integers(1, 4))
 def test_the_history_of_a_pair_is_what_the_session_has_before_it(
     tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], pairing: str, window: int

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -30,6 +31,11 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import hydra
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+from sqlalchemy.orm import configure_mappers
 
 import src
 
@@ -112,7 +118,7 @@ _IMPORTED = (
     "src.tracking.logger",
     *("mlflow.store.tracking.sqlalchemy_store", "git", "pyarrow.parquet", "matplotlib.backends.backend_agg", "optuna"),
     *("train", "compare", "simulate", "abtest", "prepare", "describe"),
-    *("pytest", "hypothesis"),
+    *("pytest", "hypothesis", "alembic.command", "mlflow.system_metrics.system_metrics_monitor"),
     *("src.callbacks.assembly", "src.comparison.report", "src.abtest.report", "src.simulation.arm_policies"),
 )
 """In this order: the first says how MLflow is to behave. MLflow imports its store of sqlite at the first call, which
@@ -125,9 +131,22 @@ def _modules_of_verbs() -> list[str]:
     return [name for name in modules if not name.startswith(("src.serving", "src.room", "src.simulation.environment"))]
 
 
+def _warm_up() -> None:
+    """Do once what libraries remember: parsers of configs, tables of MLflow, fonts. Nothing of it starts a thread."""
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for verb in ("train", "simulate", "abtest"):
+            config = hydra.compose(verb, ["run_dir='x'", "seed=1"], return_hydra_config=True)
+            OmegaConf.to_yaml(config)
+    configure_mappers()
+    figure = Figure()
+    figure.subplots().set_title("α", weight="bold")
+    figure.savefig(io.BytesIO())
+
+
 def _serve(listening: socket.socket) -> None:
     for name in (*_IMPORTED, *_modules_of_verbs()):
         importlib.import_module(name)
+    _warm_up()
     # A fork that ends does not take down what this process has; torch has hundreds of finalizers, and no other list.
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # private, see above
         finalizer.atexit = False

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.running import run_verb
 from tests.e2e.test_simulate import SMALL, simulate
-from tests.e2e.test_train import train
+from tests.e2e.test_train import BARE, train
 
 REPORT = {"abtest.json", "abtest.md", "abtest.html", "abtest.png"}
 
@@ -100,12 +100,12 @@ def test_a_recommender_can_be_a_mapping(tmp_path: Path) -> None:
 def test_the_result_of_two_runs_is_attached_to_them_in_mlflow(tmp_path: Path) -> None:
     import mlflow
 
-    simulate(tmp_path, *SMALL, "sessions=2000", "hydra.run.dir=logs")
+    simulate(tmp_path, *SMALL, "sessions=1000", "hydra.run.dir=logs")
     ids = {}
     for model in ("track", "artist"):
         train(
             tmp_path, f"model={model}", "datamodule=botify", "datamodule.path=logs", "trainer.max_epochs=1",
-            "callbacks.export.k=10", f"hydra.run.dir={model}",
+            "callbacks.export.k=10", f"hydra.run.dir={model}", *BARE,
         )  # fmt: skip
         ids[model] = json.loads((tmp_path / model / "metrics.json").read_text())["mlflow_run_id"]
     folder, short = tmp_path / "track", f"run:{ids['artist'][:8]}"

@@ -47,7 +47,7 @@ def without_size_and_folder(line: str) -> str:
 
 
 README, TUTORIAL = commands("README.md"), commands("docs/tutorial.md")
-ONLY_README = [line for line in README if line not in map(without_size_and_folder, TUTORIAL)]
+ONLY_README = [line for line in dict.fromkeys(README) if line not in map(without_size_and_folder, TUTORIAL)]
 TRAIN = [line for line in ONLY_README if line.startswith("python train.py")]
 SERVED = [line for line in ONLY_README if line.startswith("python serve.py") or PORT in line]
 PLAYED_BY = ("python simulate.py", "python abtest.py", "python describe.py", "python prepare.py")
@@ -60,8 +60,8 @@ def small(verb: str, words: list[str]) -> tuple[str, ...]:
     if verb == "train.py":
         is_simulated = not any(word.startswith("datamodule=") for word in words)
         world = (*WORLD, "datamodule.prepare.sessions=1500") if is_simulated else ()
-        plots = ("callbacks.plots=null",) if "-m" in words else ()
-        return *world, *plots, "trainer.max_epochs=1", "callbacks.export.k=10"
+        model = () if "-m" in words else ("callbacks.lineage.model=false",)  # the best of a sweep is registered
+        return *world, *model, "callbacks.plots=null", "trainer.max_epochs=1", "callbacks.export.k=10"
     if verb in ("simulate.py", "abtest.py") and not any(word.startswith("logs=") for word in words):
         return *WORLD, "sessions=200"
     return ()

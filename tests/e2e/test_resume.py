@@ -12,9 +12,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.e2e.forks import held_command
 from tests.e2e.running import started
-from tests.e2e.test_train import VOLATILE, command, metrics_of, quick, train
+from tests.e2e.test_train import BARE, VOLATILE, command, metrics_of, quick, train
 
-LONG = ("trainer.max_epochs=8", "callbacks.early_stopping.patience=3", "callbacks.plots=null")
+LONG = ("trainer.max_epochs=8", "callbacks.early_stopping.patience=3", *BARE)
 HARD = (*LONG, "scheduler=plateau", "scheduler.patience=0", "model.alpha=learned", "context=session", "logger=mlflow")
 
 
@@ -168,7 +168,7 @@ def test_two_cannot_go_on_with_one_run(ring_logs: Path, tmp_path: Path) -> None:
 def test_a_sweep_that_is_repeated_does_only_what_is_missing(ring_logs: Path, tmp_path: Path) -> None:
     import mlflow
 
-    quiet = "callbacks.plots=null", "trainer.max_epochs=1", "callbacks.lineage.model=false"
+    quiet = *BARE, "trainer.max_epochs=1"
     quick(tmp_path, ring_logs, "--multirun", "model=track,mean", "hydra.sweep.dir=one", *quiet)
     first = {metrics_of(tmp_path / "one" / job)["mlflow_run_id"] for job in ("0", "1")}
     done = quick(

@@ -1026,11 +1026,11 @@ def test_listeners_over_http_lead_to_the_verdict_of_the_simulation(tmp_path: Pat
     arms = "arms={C: random, T1: popular}"
     with serving(tmp_path, arms, "experiment=LOOP") as running:
         simulate(
-            tmp_path, f"arms={{C: 'http://127.0.0.1:{running.port}'}}", "workers=4", "sessions=2500",
+            tmp_path, f"arms={{C: 'http://127.0.0.1:{running.port}'}}", "workers=4", "sessions=800",
             "hydra.run.dir=listeners",
         )  # fmt: skip
         record = json.loads((tmp_path / "listeners" / "simulation.json").read_text())
-        assert record["arms"]["C"]["sessions"] == 2500
+        assert record["arms"]["C"]["sessions"] == 800
     abtest(tmp_path, f"logs={running.run}/logs", "experiment=LOOP", "hydra.run.dir=served")
     abtest(tmp_path, "control=random", "treatment=popular", "experiment=LOOP", "sessions=2500", "hydra.run.dir=played")
     served, played = (

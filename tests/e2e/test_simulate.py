@@ -18,7 +18,7 @@ from src.simulation.world_files import write_world
 from tests.conftest import ROOT
 from tests.e2e.forks import fork_command
 from tests.e2e.running import PATIENCE_S, run_verb, started, wait_until
-from tests.e2e.test_train import command, train
+from tests.e2e.test_train import BARE, command, train
 
 SMALL = ("world.num_tracks=300", "world.num_listeners=80", "sessions=200")
 
@@ -51,7 +51,7 @@ def test_a_model_trained_on_simulated_logs_can_be_simulated_on_the_next_day(tmp_
     simulate(tmp_path, *SMALL, "sessions=3000", "hydra.run.dir=monday")
     train(
         tmp_path, "datamodule=botify", "datamodule.path=monday", "trainer.max_epochs=2", "callbacks.export.k=10",
-        "hydra.run.dir=night",
+        "hydra.run.dir=night", *BARE,
     )  # fmt: skip
     run_id = json.loads((tmp_path / "night" / "metrics.json").read_text())["mlflow_run_id"]
     lists = "night/recommendations.jsonl"

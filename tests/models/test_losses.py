@@ -140,8 +140,8 @@ def test_listeners_who_differ_do_not_bend_the_scores() -> None:
         torch.manual_seed(0)
         scorer = COSINES(vocabulary, alpha=1.0, dim=4)
         loss = BCELoss(vocabulary, scale=1.0, listener_spread=spread)
-        optimizer = torch.optim.Adam([*scorer.parameters(), *loss.parameters()], lr=0.02)
-        for _ in range(1000):
+        optimizer = torch.optim.Adam([*scorer.parameters(), *loss.parameters()], lr=0.05)
+        for _ in range(400):
             optimizer.zero_grad()
             loss(scorer, PairBatch.without_history(previous, following, share, listener), LAST).backward()
             optimizer.step()

@@ -47,7 +47,7 @@ def ranker(datamodule: PairDataModule, **changes: Any) -> PairRanker:
 @pytest.mark.parametrize("loss", [BCE, SOFTMAX, MSELoss], ids=["bce", "softmax", "mse"])
 def test_the_next_track_on_the_ring_is_recommended_first(ring: PairDataModule, loss: Any) -> None:
     model = ranker(ring, scorer=CONTEXTUAL, loss=loss)
-    fit(model, ring, 15)
+    fit(model, ring, 8)
     with torch.no_grad():
         rows, _ = top_k(
             queries=model.scorer.query_vectors(),
@@ -62,7 +62,7 @@ def test_the_next_track_on_the_ring_is_recommended_first(ring: PairDataModule, l
 
 def test_cosines_find_both_neighbours_on_the_ring(ring: PairDataModule) -> None:
     model = ranker(ring, scorer=partial(CONVEX, alpha=1.0), loss=SOFTMAX)
-    fit(model, ring, 15)
+    fit(model, ring, 8)
     with torch.no_grad():
         vectors = model.scorer.query_vectors()
         rows, _ = top_k(

@@ -151,7 +151,7 @@ def test_training_ends_with_the_loss_of_adam_within_the_variation_of_seeds(
     datamodule_of: Callable[..., PairDataModule], ring_logs: Path, scorer: str
 ) -> None:
     ends: dict[str, list[float]] = {"row_adam": [], "adam": []}
-    for seed in (1, 2, 3, 4):
+    for seed in (1, 2, 3):
         datamodule = datamodule_of(ring_logs, seed=seed, batch_size=128)
         datamodule.setup()
         for name, optimizer in (("row_adam", ROW_ADAM), ("adam", partial(torch.optim.Adam, lr=0.02))):
