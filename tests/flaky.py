@@ -5,6 +5,7 @@ stopped goes on with the piece it was at; after a change of the code all begins 
 """
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -73,7 +74,9 @@ def run(piece: Piece, folder: Path) -> None:
     """Run a piece; what it says and what it found are in files of its name."""
     marked = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.timing" in path.read_text()]
     unfinished = folder / "unfinished.xml"
+    workers = (os.cpu_count() or 1) + NUM_BUSY * piece.is_busy  # with fewer, the tests would only get few turns
     words = ["-m", "timing", f"--count={piece.last - piece.first + 1}", f"--junitxml={unfinished}", "--durations=0"]
+    words += [f"--numprocesses={workers}"]
     command = [sys.executable, "-m", "pytest", "-q", *words, *marked]
     with (folder / f"{piece}.txt").open("w") as file, busy_processes(NUM_BUSY * piece.is_busy):
         code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
