@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 NUM_BUSY = 4
-IN_A_PIECE = 5
+IN_A_PIECE = 10
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 """The program of a busy process; it ends with the one that started it."""
 

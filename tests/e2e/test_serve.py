@@ -698,10 +698,10 @@ async def shout(port: int, given: bytes) -> list[int]:
 
 
 @pytest.mark.timing
-def test_ten_thousand_invalid_requests_are_answered(service: Running) -> None:
+def test_thousands_of_invalid_requests_are_answered(service: Running) -> None:
     rng, workers = random.Random(5), service.workers()
-    odd = [[wild_request(rng) for _ in range(10)] for _ in range(800)]
-    broken = [broken_request(rng) for _ in range(2000)]
+    odd = [[wild_request(rng) for _ in range(10)] for _ in range(240)]
+    broken = [broken_request(rng) for _ in range(600)]
 
     async def send(talk: Callable[[int, Any], Awaitable[list[int]]], given: Sequence[Any]) -> Counter[int]:
         gate = asyncio.Semaphore(16)
@@ -713,7 +713,7 @@ def test_ten_thousand_invalid_requests_are_answered(service: Running) -> None:
         return Counter(itertools.chain.from_iterable(await asyncio.gather(*map(one, given))))
 
     answered = asyncio.run(send(converse, odd))
-    assert answered.total() == 8000
+    assert answered.total() == 2400
     assert set(answered) >= {200, 400, 404, 405}
     assert max(answered) < 500, answered
     guessed = asyncio.run(send(shout, broken))
@@ -742,13 +742,13 @@ def test_memory_stays_flat_at_full_speed(service: Running, users: int) -> None:
         return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     with crowd(service.port, first_user=users, pause_s=0) as traffic:
-        traffic.wait_for(3_000)
+        traffic.wait_for(2_000)
         before = resident_mb()
-        traffic.wait_for(12_000)
+        traffic.wait_for(6_000)
         grown_mb = resident_mb() - before
     print(f"{before:.0f} MB + {grown_mb:.1f} MB")
     assert traffic.failed == []
-    assert grown_mb < 4
+    assert grown_mb < 2
 
 
 # Redis
