@@ -77,7 +77,7 @@ def run(piece: Piece, folder: Path) -> None:
     workers = (os.cpu_count() or 1) + NUM_BUSY * piece.is_busy  # with fewer, the tests would only get few turns
     words = ["-m", "timing", f"--count={piece.last - piece.first + 1}", f"--junitxml={unfinished}", "--durations=0"]
     words += [f"--numprocesses={workers}"]
-    command = [sys.executable, "-m", "pytest", "-q", *words, *marked]
+    command = [sys.executable, "-m", "pytest", "-v", *words, *marked]  # names the failures of a piece that is stopped
     with (folder / f"{piece}.txt").open("w") as file, busy_processes(NUM_BUSY * piece.is_busy):
         code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     if code not in (0, 1):  # neither all passed nor some failed

@@ -155,6 +155,9 @@ def test_one_user_or_one_effective_decision_has_no_interval() -> None:
     for found in (same, alone):
         assert not np.isnan(found.value)
         assert np.isnan([found.lower, found.upper]).all()
+    more = snips(np.array([1.0, 0.2, 0.0]), rewards, np.arange(3), 0.95)
+    assert 1 < more.effective_sample_size < 2
+    assert more.lower < more.value < more.upper
 
 
 def test_without_a_weight_there_is_no_estimate() -> None:
@@ -234,6 +237,9 @@ def test_an_interval_allows_for_weights_that_a_small_log_has_missed() -> None:
             held[name].append(one.lower <= candidate @ quality <= one.upper)
             if expected is not None:
                 assert one.effective_sample_size == pytest.approx(300 / square)
+                known = rewards, weights * 0, weights * 0, np.arange(300), 0.95
+                robust = doubly_robust(weights, *known, self_normalised=True, expected_square=square)
+                assert robust.effective_sample_size == pytest.approx(300 / square)
                 half = snips(weights, rewards, np.arange(300), 0.95, expected_square=square, expected_mean=0.5)
                 assert half.effective_sample_size == pytest.approx(300 / square / 4)
     assert np.mean(held["by the log"]) < 0.75

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from src.errors import InputError
-from src.models.contracts import PairBatch
+from src.models.contracts import PairBatch, Queries
 from src.models.heads import CosineMix, TwoTableDot
 from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, candidates_of
 from tests.conftest import make_vocabulary
@@ -207,6 +207,21 @@ def test_distinct_tracks_give_back_the_pairs(rows: list[tuple[int, int]]) -> Non
     assert same == [(row, row) for row in sorted({*previous.tolist()} & {*following.tolist()})]
 
 
+def test_tracks_heard_are_found_among_the_candidates_and_no_track_is_one_where_none_was_heard() -> None:
+    """The candidates are tracks 1 and 5, the last one; the row -1 is none."""
+    heard = torch.tensor([[-1, -1, 1], [5, 2, -1], [-1, -1, -1]])
+    queries = Queries(torch.zeros(3, 2), torch.arange(3), torch.tensor([0, 2, 3]), heard)
+    pairs = candidates_of(queries, torch.tensor([5, 1, 5]), 6, with_heard=True)
+    assert pairs.items.tolist() == [1, 5]
+    assert [part.tolist() for part in pairs.heard] == [[0, 1], [0, 1]]
+
+
+def test_a_softmax_is_corrected_by_the_logarithm_of_the_share_of_plays_and_a_track_without_plays_has_one() -> None:
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=0.5, candidates=None)
+    plays = np.array([5, 1, 2, 1, 9, 3])
+    assert loss.log_q.numpy() == pytest.approx(0.5 * np.log(plays / plays.sum()))
+
+
 def two_tables() -> TwoTableDot:
     """A scorer in double precision."""
     torch.manual_seed(3)
@@ -323,6 +338,7 @@ def test_a_slope_that_chance_could_have_made_counts_for_little_or_nothing() -> N
 def test_scores_that_do_not_differ_predict_the_mean(score: Tensor) -> None:
     loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
     loss.calibrate(score, torch.linspace(0, 1, len(score)))
+    assert loss.slope.item() == 0
     assert loss.predict(score, torch.zeros(len(score), dtype=torch.int64)).tolist() == pytest.approx([0.4] * len(score))
 
 

@@ -18,6 +18,16 @@ def test_without_a_pre_period_the_groups_are_unchanged() -> None:
     assert (adjusted.covariance, adjusted.saved_percent) == (0, 0)
 
 
+def test_the_share_of_the_variance_that_is_removed_does_not_depend_on_the_unit_and_of_none_it_is_0() -> None:
+    rng, is_treated = np.random.default_rng(4), np.arange(40) % 2 == 1
+    before = rng.normal(size=40)
+    values = before + rng.normal(size=40)
+    saved = cuped(values, before, is_treated).saved_percent
+    assert 20 < saved < 80
+    assert cuped(values / 100, before, is_treated).saved_percent == pytest.approx(saved)
+    assert cuped(np.ones(40), before, is_treated).saved_percent == 0
+
+
 def test_the_slope_is_that_of_a_regression_on_the_group_and_the_pre_period() -> None:
     rng = np.random.default_rng(5)
     is_treated = rng.random(90) < 0.4

@@ -21,6 +21,9 @@ from tests.statistics.rates import skewed, within_four_standard_errors
 NUM_EXPERIMENTS, ALPHA = 1500, 0.05
 
 
+MANY = GroupSummary(num=20, mean=4.0, variance=3.0), GroupSummary(num=20, mean=5.0, variance=6.0)
+
+
 def test_the_interval_of_a_mean_equals_students() -> None:
     values = np.random.default_rng(0).exponential(size=9)
     one = MeanInterval.of(values, 0.9)
@@ -62,6 +65,8 @@ def test_the_interval_of_clusters_of_one_value_is_students_and_of_one_cluster_th
     values = np.random.default_rng(5).random(12)
     each, students = MeanInterval.of_clusters(values, np.arange(12), 0.95), MeanInterval.of(values, 0.95)
     assert (each.mean, each.lower, each.upper) == pytest.approx((students.mean, students.lower, students.upper))
+    two, means = MeanInterval.of_clusters(np.array([1.0, 2.0]), np.array([0, 1]), 0.95), np.array([1.0, 2.0])
+    assert (two.lower, two.upper) == pytest.approx(stats.t.interval(0.95, 1, means.mean(), stats.sem(means)))
     single = MeanInterval.of_clusters(values, np.zeros(12, np.int64), 0.95)
     assert single.mean == values.mean()
     assert np.isnan([single.lower, single.upper]).all()
@@ -102,6 +107,23 @@ def test_fiellers_bounds_are_the_ratios_whose_p_value_is_alpha(covariance: float
     for bound in (one.lower_percent, one.upper_percent):
         assert ratio_p_value(*groups, 1 + bound / 100, covariance) == pytest.approx(0.1)
     assert ratio_p_value(*groups, 1 + one.effect_percent / 100, covariance) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("unit", [1.0, 0.05])
+def test_fiellers_interval_does_not_depend_on_the_unit(unit: float) -> None:
+    groups = (GroupSummary(num=20, mean=one.mean * unit, variance=one.variance * unit**2) for one in MANY)
+    found, usual = fieller(*groups, 0.1), fieller(*MANY, 0.1)
+    assert (found.lower_percent, found.upper_percent) == pytest.approx((usual.lower_percent, usual.upper_percent))
+
+
+def test_fiellers_interval_of_values_that_hardly_vary_is_their_ratio() -> None:
+    """Rounding then makes the number below the root negative now and then."""
+    rng = np.random.default_rng(3)
+    for control, treatment in rng.uniform(0.1, 9, (200, 2)).tolist():
+        groups = (GroupSummary(num=9, mean=mean, variance=1e-40) for mean in (control, treatment))
+        one = fieller(*groups, 0.05)
+        effect = 100 * (treatment / control - 1)
+        assert (one.lower_percent, one.upper_percent) == pytest.approx((effect, effect), rel=1e-6, abs=1e-4)
 
 
 def test_the_variance_of_a_ratio_of_sums_is_that_of_the_delta_method() -> None:
