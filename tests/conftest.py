@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -35,6 +36,10 @@ ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("segue", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None)  # other examples each time
 settings.load_profile("segue")
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as below nohup, or behind `&` in a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a test interrupts must not ignore it
 
 
 def pytest_collection_finish() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.running import PATIENCE_S, wait_until
+from tests.e2e.running import PATIENCE_S, started, wait_until
 
 PIP_OF_TEST = """#!/bin/sh
 # Python, but pip only writes down what it is called with.
@@ -209,17 +209,11 @@ def test_what_pip_says_when_it_fails_is_shown_and_the_next_call_tries_again(tree
 def test_an_interrupted_setup_is_completed_by_the_next(tree: Path) -> None:
     make_venv(tree)
     (tree / "slow.txt").touch()
-    first = subprocess.Popen(
-        ["make", "setup"],
-        cwd=tree,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    wait_until((tree / "asleep.txt").exists, "a pip that runs")
-    os.killpg(first.pid, signal.SIGINT)
-    assert first.wait(PATIENCE_S) != 0
+    quiet: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+    with started(["make", "setup"], cwd=tree, env=environment(), **quiet) as first:
+        wait_until((tree / "asleep.txt").exists, "a pip that runs")
+        os.killpg(first.pid, signal.SIGINT)
+        assert first.wait(PATIENCE_S) != 0
     assert not (tree / ".venv/.ready").exists()
     (tree / "slow.txt").unlink()
     (tree / "calls.txt").unlink()

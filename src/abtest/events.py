@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 
+from src.datamodules.units import LATEST_MS
 from src.errors import InputError
 
 _KEYS = {
@@ -49,7 +50,10 @@ _COLUMNS = {
 
 _FAULTS = {
     "is_last": ("is_last IS NULL", 'message must be "next" or "last"'),
-    "timestamp": ("timestamp IS NULL", "timestamp must be a whole number of milliseconds since 1970"),
+    "timestamp": (
+        f"COALESCE(timestamp NOT BETWEEN 0 AND {LATEST_MS}, TRUE)",
+        "timestamp must be a whole number of milliseconds since 1970, before 2100",
+    ),
     "user_id": ("user_id IS NULL", "user must be a whole number"),
     "track": ("track IS NULL", "track must be a whole number"),
     "time": ("COALESCE(NOT isfinite(time), TRUE)", "time must be a number"),

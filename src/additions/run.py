@@ -90,6 +90,8 @@ def add_tracks(config: DictConfig, words: Sequence[str], on_block: Callable[[int
     refuse_used_folder(run_dir, _LISTS)
     lists, old = Recommendations.read_with_catalog(files.path(_LISTS))
     given = read_config(files.path("config.yaml"))
+    if not isinstance(given.get("model"), dict):
+        raise InputError(f"cannot read {files.path('config.yaml')}: it has no model; train the run again")
     _check_run(files, given, lists)
     check_targets(given["model"], trust=config.get("trust"), of=f"add={files.name}", group="model")
     catalog = extended_catalogue(_with_source_ids(old, files.path(_LISTS)), Path(str(config.catalogue)))

@@ -310,7 +310,7 @@ def label_of(name: str, file: Path | None) -> str:
     """
     if file is not None:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
-            return yaml.safe_load(file.with_name("config.yaml").read_bytes())["run_name"] or name
+            return str(yaml.safe_load(file.with_name("config.yaml").read_bytes())["run_name"] or name)
     return name
 
 

@@ -38,11 +38,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
     try:
         config = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        if not isinstance(config, dict):
+            raise ValueError("it has no settings")
+        return {str(name): _renamed(value) for name, value in config.items()}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"cannot read {path}: {' '.join(str(error).split())[:300]}; train the run again") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path} has no settings; train the run again")
-    return {str(name): _renamed(value) for name, value in config.items()}
 
 
 def _renamed(node: Any) -> Any:

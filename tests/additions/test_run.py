@@ -309,6 +309,14 @@ def own_head(*args: Any, **settings: Any) -> CosineMix:
     return CosineMix(*args, **settings)
 
 
+@pytest.mark.parametrize("text", ["", "seed: 1", "words", "model: &a {x: *a}", "model: " + "[" * 3000 + "]" * 3000])
+def test_a_config_that_is_none_of_a_run_is_one_line(tmp_path: Path, config: Config, text: str) -> None:
+    run = finished_run(tmp_path / "run", "convex")
+    (run / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"^cannot read .*config.yaml: .*; train the run again$"):
+        add_tracks(config(run, new_catalogue(tmp_path / "new.json")), [])
+
+
 def test_a_checkpoint_with_code_is_one_line(tmp_path: Path, config: Config) -> None:
     run, mark = finished_run(tmp_path / "run", "convex"), tmp_path / "mark"
     (run / "checkpoints" / "best.ckpt").write_bytes(f"cposix\nsystem\n(S'touch {mark}'\ntR.".encode())
