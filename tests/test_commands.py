@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -54,6 +56,10 @@ TIMING = {"command", "time", "-v"}
 """Words before a command that time it."""
 TREE = re.compile(r"^(?:\./|\$PWD/)?((?:conf|docs|examples|experiments|src|tests)/[\w./-]+|\w+\.py)$")
 """A file or a folder of this repository."""
+FLAGS = re.compile(
+    r"(?<!\S)(?:-m|--multirun|-h|--help|--resolve|(?:-c|--cfg) (?:job|hydra|all)|(?:-p|--package) \S+)(?!\S)"
+)
+"""What the verbs have beside options."""
 ALONE = re.compile(r"^['\"]?[+~]{0,2}[a-z_][\w./@]*=\S.*$")
 """Options of a verb, without the verb."""
 
@@ -109,7 +115,43 @@ def _faults(line: Line, page: str, *, is_parsed: bool) -> Iterator[str]:
         for words in commands:
             yield from _faults_of(words, line.commit, page)
     else:
-        yield from _refused(lambda: parse(compare._words(commands[0][1:])))
+        options = commands[0][1:]
+        unreadable = list(_refused(lambda: parse(compare._words(options))))
+        yield from unreadable or _faults_of_options(options, page)
+
+
+def _faults_of_options(words: list[str], page: str) -> Iterator[str]:
+    """Why an option without a verb belongs to none: no config has a place for it, whatever is chosen."""
+    for override in parse(compare._words(words)):
+        key, given = override.key_or_group, ["-m", override.input_line]
+        refusals = [list(_refused(partial(check_options, verb, given, page))) for verb in REWRITE]
+        if all(refusals) and not _is_in_conf(key) and not given[1].endswith("=anything") and "launcher" not in key:
+            yield from refusals[0]
+
+
+def _is_in_conf(key: str) -> bool:
+    """Whether a file of `conf/` has a place for a key, such as that of another model; `anything` stands for a name."""
+    group, *names = key.split(".")
+    return any(
+        _has(config, [group, *names]) if folder == "" else bool(names) and folder == group and _has(config, names)
+        for folder, config in _conf_files()
+    )
+
+
+@cache
+def _conf_files() -> list[tuple[str, object]]:
+    """What each file sets, and of what: the folder of a choice, or nothing for the whole config."""
+    files = [(file, file.read_text(encoding="utf-8")) for file in sorted((ROOT / "conf").rglob("*.yaml"))]
+    return [
+        ("" if "@package _global_" in text or file.parent.name == "conf" else file.parent.name, yaml.safe_load(text))
+        for file, text in files
+    ]
+
+
+def _has(node: object, names: list[str]) -> bool:
+    if names in ([], ["anything"]):
+        return True
+    return isinstance(node, dict) and names[0] in node and _has(node[names[0]], names[1:])
 
 
 def _refused(check: Callable[[], object]) -> Iterator[str]:
@@ -140,6 +182,9 @@ def _faults_of(words: list[str], commit: str | None, page: str) -> Iterator[str]
         yield from _faults_of_pip(words)
     elif name == "python" and words[0] == "-c":
         compile(words[1], "a page", "exec")
+    elif name == "python" and words[0] == "-m" and words[1].partition(".")[0] in ("src", "tests", "experiments"):
+        if find_spec(words[1]) is None:
+            yield f"there is no {words[1]}"
     elif (script := next((file for file in files if file.endswith(".py")), None)) and (ROOT / script).exists():
         options = words[words.index(script) + 1 :]
         if script.removesuffix(".py") in REWRITE:
@@ -164,9 +209,11 @@ def _faults_of_make(words: list[str]) -> Iterator[str]:
     targets = [word for word in words if "=" not in word]
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     yield from (f"make has no {target}" for target in targets if not re.search(rf"^{target}:", text, re.MULTILINE))
+    variables = {word.partition("=")[0] for word in words if "=" in word}
+    yield from (f"the Makefile uses no {name}" for name in variables if not re.search(rf"\(({name})\)", text))
     if any(word.startswith("ARGS=") for word in words):
         calls = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout
-        for call in re.findall(r"^\.venv/bin/python (?:experiments|docs)/.*", calls, flags=re.MULTILINE):
+        for call in re.findall(r"^\.venv/bin/python (?:train\.py|(?:experiments|docs)/).*", calls, flags=re.MULTILINE):
             [inner] = words_of(call)
             yield from _faults_of(inner, None, "")
 
@@ -206,7 +253,11 @@ def parse(words: Sequence[str]) -> list[Override]:
     Raises:
         HydraException: one cannot be read.
     """
-    return OverridesParser.create().parse_overrides([word for word in words if re.match(r"^[^-].*=|~", word)])
+    return OverridesParser.create().parse_overrides([word for word in words if _is_option(word)])
+
+
+def _is_option(word: str) -> bool:
+    return bool(re.match(r"^[^-].*=|~", word))
 
 
 def check_options(verb: str, words: list[str], page: str) -> None:
@@ -216,7 +267,10 @@ def check_options(verb: str, words: list[str], page: str) -> None:
         HydraException: it has not.
         InputError: it has not.
     """
-    overrides = parse(REWRITE[verb](words))
+    words = REWRITE[verb](words)
+    if strange := FLAGS.sub("", " ".join(word for word in words if not _is_option(word))).split():
+        raise InputError(f"{verb}.py has no {strange[0]}")
+    overrides = parse(words)
     groups = [override for override in overrides if is_group(override)]
     chosen: dict[bool, list[str]] = {True: [], False: []}
     for override in groups:
@@ -304,6 +358,11 @@ def block(*lines: str) -> str:
         ("""`'+datamodule.sql.drop.podcasts="kind = \\'podcast\\'"'`""", "bash: No closing quotation"),
         ("`'datamodule.columns={user: a'`", "no viable alternative at input"),
         ("`python train.py epochs=2`", "the config has no epochs"),
+        ("`python train.py --halp`", "train.py has no --halp"),
+        ("`python train.py model = track`", "train.py has no model"),
+        ("`pairing=first`", "the config has no pairing"),
+        ("`model.regularisation=3`", "the config has no model.regularisation"),
+        ("`datamodule=tabel`", "there is no datamodule=tabel"),
         ("`python train.py 'datamodule.columns={usr: a}'`", "the config has no datamodule.columns.usr"),
         ("`python train.py model=track +model.dim=2`", "the config has model.dim already; leave out the \\+"),
         ("`python train.py -m model=track,trick`", "there is no model=trick"),
@@ -312,6 +371,9 @@ def block(*lines: str) -> str:
         (block("python experiments/throughput/bench.py --full \\", "    --fast"), "has no option --fast"),
         ('`make bench ARGS="--rounds many"`', "argument --rounds: invalid int value: 'many'"),
         ("`make nothing`", "make has no nothing"),
+        ('`make train ARG="model=track"`', "the Makefile uses no ARG"),
+        ('`make train ARGS="modl=track"`', "the config has no modl"),
+        ("`python -m tests.nothing`", "there is no tests.nothing"),
         ('`pip install -e ".[nothing]"`', "pyproject.toml has no extra nothing"),
         ("`git show 652e071:nothing.md`", "nothing.md is not in 652e071"),
         (

@@ -233,7 +233,8 @@ def _nothing_found(path: Path, settings: FileSettings, key: str) -> str:
             return f"cannot read {path}: DuckDB does not open .tar files; unpack it and give the folder"
         return f"cannot read {path}: no {wanted} in it; {remedy}, or {key}.pattern=<glob>"
     near = get_close_matches(path.name, [other.name for other in path.parent.glob("*") if other != path], 1)
-    hint = f"did you mean {path.parent / near[0]}?" if near else f"{remedy}, or set SEGUE_DATA to the parent folder"
+    of_a_set = "" if path.suffix else ", or set SEGUE_DATA to the folder that holds the data sets"
+    hint = f"did you mean {path.parent / near[0]}?" if near else f"{remedy}{of_a_set}"
     return f"cannot read {path}: no such file or folder; {hint}"
 
 
