@@ -123,9 +123,9 @@ def _faults(line: Line, page: str, *, is_parsed: bool) -> Iterator[str]:
 def _faults_of_options(words: list[str], page: str) -> Iterator[str]:
     """Why an option without a verb belongs to none: no config has a place for it, whatever is chosen."""
     for override in parse(compare._words(words)):
-        key, given = override.key_or_group, ["-m", override.input_line]
+        key, given = override.key_or_group, ["-m", override.input_line or ""]
         refusals = [list(_refused(partial(check_options, verb, given, page))) for verb in REWRITE]
-        if all(refusals) and not _is_in_conf(key) and not given[1].endswith("=anything") and "launcher" not in key:
+        if all(refusals) and not _is_in_conf(key) and override.value() != "anything" and "launcher" not in key:
             yield from refusals[0]
 
 
