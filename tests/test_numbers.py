@@ -264,3 +264,34 @@ def test_the_map_of_the_front_page_has_the_artists_and_pairs_of_the_data(real_da
     assert f"Map of {drawn:,} artists" in page
     assert f"which song followed which, {vocabulary.next_counts.sum():,} times" in page
     assert f"Training has {of_training:,} artists" in page
+
+
+OUTPUT = re.compile(r"<!-- output: (\S+) -->\n```\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+"""A block that a program printed, and the file that has its output."""
+
+
+def not_printed(block: str, output: str) -> list[str]:
+    """The lines of a block that are not in an output, in this order; `…` and `<word>` stand for anything."""
+    rest, missing = output.split("\n"), []
+    for line in filter(str.strip, block.split("\n")):
+        pattern = ".*".join(map(re.escape, re.split(r"…|<\w+>", line.rstrip())))
+        place = next((place for place, text in enumerate(rest) if re.fullmatch(pattern, text.rstrip())), None)
+        if place is None:
+            missing.append(line)
+        elif line.strip() != "…":
+            rest = rest[place + 1 :]
+    return missing
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/evaluation.md"])
+def test_what_a_page_shows_of_the_first_run_is_what_it_printed(page: str) -> None:
+    blocks = OUTPUT.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert blocks
+    for file, block in blocks:
+        assert not_printed(block, (ROOT / file).read_text(encoding="utf-8")) == []
+
+
+def test_a_line_that_was_not_printed_is_found() -> None:
+    output = "mae  0.23\nrun  run:12\nmse  0.1\n"
+    assert not_printed("mae  0.23\n…\nmse  0.1\n", output) == []
+    assert not_printed("mae  0.24\nrun  …\nmae  0.23\n", output) == ["mae  0.24", "mae  0.23"]
