@@ -164,7 +164,7 @@ def _with_interval(
     cluster: Int64[np.ndarray, "S"],
     level: float,
     expected_square: float | None = None,
-    expected_mean: float = 1.0,
+    expected_mean: float = np.nan,
 ) -> Estimate:
     """An estimate that is the mean of values whose distance from it is `influence`."""
     _, of_value = np.unique(cluster, return_inverse=True)
