@@ -167,7 +167,12 @@ def _deeper(name: str, value: str, config: DictConfig) -> str:
     ]
     leaves = {key: key.rpartition(".")[2] for key in keys}
     close = difflib.get_close_matches(name, leaves.values(), n=1, cutoff=0.8)
-    for is_meant in (name.__eq__, lambda leaf: name in leaf.split("_"), close.__contains__):
+    for is_meant in (
+        name.__eq__,
+        lambda leaf: leaf.rpartition("_")[2].removesuffix("s") == name.removesuffix("s"),
+        lambda leaf: name in leaf.split("_"),
+        close.__contains__,
+    ):
         if meant := [key for key in keys if is_meant(leaves[key])]:
             depth = min(key.count(".") for key in meant)
             return f" did you mean {' or '.join([f'{key}={value}' for key in meant if key.count('.') == depth][:3])}?"

@@ -129,6 +129,7 @@ def test_a_file_that_is_missing_through_a_bug_keeps_its_traceback(
         ),
         (["zzz=1"], "zzz=1: the config has no zzz; --help lists all"),
         (["epochs=2"], "epochs=2: the config has no epochs; did you mean trainer.max_epochs=2?"),
+        (["epoch=2"], "epoch=2: the config has no epoch; did you mean trainer.max_epochs=2?"),
         (["batch=512"], "batch=512: the config has no batch; did you mean datamodule.batch_size=512?"),
         (["dim=64"], "dim=64: the config has no dim; did you mean model.dim=64?"),
         (["k=5"], "k=5: the config has no k; did you mean callbacks.export.k=5?"),
