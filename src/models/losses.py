@@ -256,7 +256,7 @@ class SoftmaxLoss(nn.Module):
         slope = (centred * share).mean() / spread
         variance = ((share - slope * centred) ** 2).mean() / (spread * len(score))
         kept = (1 - variance / slope**2).clamp(min=0)
-        self.slope.copy_((slope.clamp(min=0) * kept).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+        self.slope.copy_((slope.clamp(min=0) * kept).nan_to_num(nan=0.0))
         self.centre.copy_(score.mean())
 
     def predict(

@@ -115,7 +115,7 @@ def test_means_by_position_are_those_of_their_queries() -> None:
 def test_metrics_by_newness_are_those_of_their_queries() -> None:
     """Both known; the last track new; the next one new; both new."""
     frame = ranking.by_newness(
-        np.array([3.0, 1.0, 50.0, 200.0]),
+        np.array([10.0, 1.0, 100.0, 200.0]),
         np.array([1.0, 11.0]),
         previous_is_new=np.array([False, True, False, True]),
         next_is_new=np.array([False, False, True, True]),
@@ -124,11 +124,11 @@ def test_metrics_by_newness_are_those_of_their_queries() -> None:
     assert len(frame) == 4
     expected = {
         "warm_recall_at_10": [1, np.nan, np.nan, np.nan],
-        "warm_ndcg_at_10": [1 / 2, np.nan, np.nan, np.nan],
+        "warm_ndcg_at_10": [1 / np.log2(11), np.nan, np.nan, np.nan],
         "cold_previous_recall_at_100": [np.nan, 1, np.nan, 0],
         "cold_next_recall_at_10": [np.nan, np.nan, 0, 0],
         "cold_next_recall_at_100": [np.nan, np.nan, 1, 0],
-        "cold_next_ndcg_at_100": [np.nan, np.nan, 1 / np.log2(51), 0],
+        "cold_next_ndcg_at_100": [np.nan, np.nan, 1 / np.log2(101), 0],
         "cold_among_recall_at_10": [np.nan, np.nan, 1, 0],
         "cold_among_ndcg_at_100": [np.nan, np.nan, 1, 1 / np.log2(12)],
     }
