@@ -123,10 +123,17 @@ def _faults(line: Line, page: str, *, is_parsed: bool) -> Iterator[str]:
 def _faults_of_options(words: list[str], page: str) -> Iterator[str]:
     """Why an option without a verb belongs to none: no config has a place for it, whatever is chosen."""
     for override in parse(compare._words(words)):
-        key, given = override.key_or_group, ["-m", override.input_line or ""]
-        refusals = [list(_refused(partial(check_options, verb, given, page))) for verb in REWRITE]
-        if all(refusals) and not _is_in_conf(key) and override.value() != "anything" and "launcher" not in key:
-            yield from refusals[0]
+        key, value = override.key_or_group, override.value()
+        if key.startswith(("hydra/", "hydra.")) or value == "anything":
+            continue
+        if is_group(override):
+            if not (ROOT / "conf" / key / f"{value}.yaml").exists() and isinstance(value, str):
+                yield f"there is no {key}={value}"
+        elif not _is_in_conf(key):
+            given = ["-m", override.input_line or ""]
+            refusals = (list(_refused(partial(check_options, verb, given, page))) for verb in REWRITE)
+            first = next(refusals)
+            yield from first if first and all(refusals) else []
 
 
 def _is_in_conf(key: str) -> bool:
