@@ -111,8 +111,8 @@ def test_fiellers_bounds_are_the_ratios_whose_p_value_is_alpha(covariance: float
 
 @pytest.mark.parametrize("unit", [1.0, 0.05])
 def test_fiellers_interval_does_not_depend_on_the_unit(unit: float) -> None:
-    groups = (GroupSummary(num=20, mean=one.mean * unit, variance=one.variance * unit**2) for one in MANY)
-    found, usual = fieller(*groups, 0.1), fieller(*MANY, 0.1)
+    control, treatment = (GroupSummary(num=20, mean=one.mean * unit, variance=one.variance * unit**2) for one in MANY)
+    found, usual = fieller(control, treatment, 0.1), fieller(*MANY, 0.1)
     assert (found.lower_percent, found.upper_percent) == pytest.approx((usual.lower_percent, usual.upper_percent))
 
 
@@ -120,8 +120,8 @@ def test_fiellers_interval_of_values_that_hardly_vary_is_their_ratio() -> None:
     """Rounding then makes the number below the root negative now and then."""
     rng = np.random.default_rng(3)
     for control, treatment in rng.uniform(0.1, 9, (200, 2)).tolist():
-        groups = (GroupSummary(num=9, mean=mean, variance=1e-40) for mean in (control, treatment))
-        one = fieller(*groups, 0.05)
+        ours, theirs = (GroupSummary(num=9, mean=mean, variance=1e-40) for mean in (control, treatment))
+        one = fieller(ours, theirs, 0.05)
         effect = 100 * (treatment / control - 1)
         assert isinstance(one.lower_percent, float)
         assert (one.lower_percent, one.upper_percent) == pytest.approx((effect, effect), rel=1e-6, abs=1e-4)
