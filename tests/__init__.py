@@ -2,4 +2,5 @@
 
 import yaml
 
-yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[misc, assignment]  # that of OmegaConf
+# OmegaConf's loader derives from this name; a name of a module is no type that may be replaced, says mypy
+yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[misc, assignment]  # the same loader, in C
