@@ -24,7 +24,7 @@ from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, new_store
 from tests.e2e.forks import fork_command, run_forked
 from tests.e2e.running import PATIENCE_S, started
 
-SEVERAL = ("track", "convex", "contextual")
+MODELS = ("track", "artist", "mean", "convex", "contextual")
 WITH_GENSIM = ("item2vec",) if find_spec("gensim") else ()  # it has no wheel for Python 3.14
 BASELINES = ("popular", "sticky", "rules", "neighbours", *WITH_GENSIM, "als", "bpr")
 QUICK = ("trainer.accelerator=cpu", "model.dim=16", "optimizer.lr=0.02", "datamodule.batch_size=256")
@@ -193,20 +193,20 @@ def test_the_same_command_twice_gives_the_same_numbers(ring_run: tuple[Path, str
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_a_multirun_trains_several_models(ring_logs: Path, tmp_path: Path) -> None:
+def test_a_multirun_trains_all_five_models(ring_logs: Path, tmp_path: Path) -> None:
     quick(
         tmp_path,
         ring_logs,
         "--multirun",
-        f"model={','.join(SEVERAL)}",
+        f"model={','.join(MODELS)}",
         "hydra.sweep.dir=sweep",
         "trainer.max_epochs=1",
         *BARE,
     )
-    runs = [tmp_path / "sweep" / str(job) for job in range(len(SEVERAL))]
+    runs = [tmp_path / "sweep" / str(job) for job in range(len(MODELS))]
     configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
-    assert [config["model"]["alpha"] for config in configs] == [1.0, "learned", None]
-    assert len({metrics_of(run)["mlflow_run_id"] for run in runs}) == len(SEVERAL)
+    assert [config["model"]["alpha"] for config in configs] == [1.0, 0.0, 0.5, "learned", None]
+    assert len({metrics_of(run)["mlflow_run_id"] for run in runs}) == len(MODELS)
 
 
 @pytest.fixture(scope="module")
