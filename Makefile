@@ -133,7 +133,7 @@ ui: $(READY)      ## the MLflow UI on the runs of this folder: make ui ARGS="--p
 	@case "$(STORE)" in http*) echo "open $(STORE) in a browser";; *) echo "training runs: $(RUNS_PAGE), or as train.py printed it"; MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri $(STORE) $(ARGS);; esac
 
 vendor: $(READY)   ## fetches the libraries of the page at /room from npm, with the versions of src/room/vendoring.py
-	$(BIN)/python -m src.room.vendoring
+	$(BIN)/python -m segue.room.vendoring
 
 docs-screenshots: $(READY)   ## needs Chromium, and a sweep that compare.py has looked at
 	$(BIN)/python docs/screenshots.py $(ARGS)

@@ -6,11 +6,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.errors import check_flag
-from src.sweeps.jobs import Sweep
-from src.terminal.console import console, warn
-from src.terminal.entry import verb
-from src.terminal.words import experiment_as_name
+from segue.errors import check_flag
+from segue.sweeps.jobs import Sweep
+from segue.terminal.console import console, warn
+from segue.terminal.entry import verb
+from segue.terminal.words import experiment_as_name
 
 _USUAL = {"interleaved": "separate", "unfinished": "drop"}
 """How an estimate reads sessions; other values of these settings are refused beside `candidate`."""
@@ -21,19 +21,19 @@ def abtest(config: DictConfig) -> None:
     """Read logs, or simulate two recommenders first; compare the arms; write, print and attach the result to MLflow."""
     from hydra.utils import instantiate
 
-    from src.abtest.analysis import analyse
-    from src.abtest.doubts import doubts, exposures, split_sentence
-    from src.abtest.log import check_arms, read_users
-    from src.abtest.report import FILES, details, explain_columns, write_report
-    from src.abtest.sources import arms_to_play, check_effect
-    from src.recommender_names import parse_name, recommender_name
-    from src.runs.folder import refuse_used_folder
-    from src.runs.provenance import provenance
-    from src.simulation.arm_policies import make_policies
-    from src.simulation.session_lists import hints
-    from src.terminal.progress import arm_bars
-    from src.terminal.tables import effects_table, methods_table, users_table
-    from src.tracking.recommenders import attach_abtest, locate_recommendations
+    from segue.abtest.analysis import analyse
+    from segue.abtest.doubts import doubts, exposures, split_sentence
+    from segue.abtest.log import check_arms, read_users
+    from segue.abtest.report import FILES, details, explain_columns, write_report
+    from segue.abtest.sources import arms_to_play, check_effect
+    from segue.recommender_names import parse_name, recommender_name
+    from segue.runs.folder import refuse_used_folder
+    from segue.runs.provenance import provenance
+    from segue.simulation.arm_policies import make_policies
+    from segue.simulation.session_lists import hints
+    from segue.terminal.progress import arm_bars
+    from segue.terminal.tables import effects_table, methods_table, users_table
+    from segue.tracking.recommenders import attach_abtest, locate_recommendations
 
     run_dir = Path(config.run_dir)
     check_flag("plan", config.plan)
@@ -121,13 +121,13 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
     """Read a log of the past; write and print how many users and days a test needs."""
     from hydra.utils import instantiate
 
-    from src.abtest.log import read_users
-    from src.abtest.plan import COLUMNS, explain, make_plan, rows, sentence, write_plan
-    from src.abtest.sources import check_plan
-    from src.runs.folder import refuse_used_folder
-    from src.runs.provenance import provenance
-    from src.terminal.numbers import words
-    from src.terminal.tables import numbers_table
+    from segue.abtest.log import read_users
+    from segue.abtest.plan import COLUMNS, explain, make_plan, rows, sentence, write_plan
+    from segue.abtest.sources import check_plan
+    from segue.runs.folder import refuse_used_folder
+    from segue.runs.provenance import provenance
+    from segue.terminal.numbers import words
+    from segue.terminal.tables import numbers_table
 
     refuse_used_folder(run_dir, "plan.json")
     check_plan(config.logs, {role: config[role] for role in ("control", "treatment")}, config.arms)
@@ -146,15 +146,15 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     """Estimate a recommender that never ran from the logs of others; write and print the result."""
     from hydra.utils import instantiate
 
-    from src.abtest.behaviours import LogFolder
-    from src.abtest.decisions import read_decisions
-    from src.abtest.estimate_report import HEAD, estimate_rows, remarks, write_estimate
-    from src.abtest.off_policy import OffPolicyLog
-    from src.abtest.sources import candidate_of
-    from src.runs.folder import refuse_used_folder
-    from src.runs.provenance import provenance
-    from src.terminal.tables import rows_table
-    from src.tracking.recommenders import attach_estimate, locate_recommendations
+    from segue.abtest.behaviours import LogFolder
+    from segue.abtest.decisions import read_decisions
+    from segue.abtest.estimate_report import HEAD, estimate_rows, remarks, write_estimate
+    from segue.abtest.off_policy import OffPolicyLog
+    from segue.abtest.sources import candidate_of
+    from segue.runs.folder import refuse_used_folder
+    from segue.runs.provenance import provenance
+    from segue.terminal.tables import rows_table
+    from segue.tracking.recommenders import attach_estimate, locate_recommendations
 
     refuse_used_folder(run_dir, "estimate.json")
     given = OmegaConf.to_container(config.candidate) if OmegaConf.is_config(config.candidate) else config.candidate

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from src.sweeps.jobs import Sweep
-from src.terminal.console import console
-from src.terminal.entry import verb
-from src.terminal.progress import progress
-from src.terminal.tables import comparison_table
-from src.terminal.words import as_plain_text, experiment_as_name
+from segue.sweeps.jobs import Sweep
+from segue.terminal.console import console
+from segue.terminal.entry import verb
+from segue.terminal.progress import progress
+from segue.terminal.tables import comparison_table
+from segue.terminal.words import as_plain_text, experiment_as_name
 
 
 def _words(words: list[str]) -> list[str]:
@@ -19,13 +19,13 @@ def _words(words: list[str]) -> list[str]:
 @verb("compare", option_of="parent={}".format, rewrite=_words, sweepers=[Sweep])
 def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
-    from src.comparison import analysis as comparison
-    from src.comparison.listening import choose_metric
-    from src.comparison.report import listener_test, sentences, why_listener_test, write_report
-    from src.comparison.runs import attach, find, read, register, run_to_register, winner
-    from src.runs.folder import refuse_used_folder, short_run_name
-    from src.runs.provenance import provenance
-    from src.tracking.store import existing_store
+    from segue.comparison import analysis as comparison
+    from segue.comparison.listening import choose_metric
+    from segue.comparison.report import listener_test, sentences, why_listener_test, write_report
+    from segue.comparison.runs import attach, find, read, register, run_to_register, winner
+    from segue.runs.folder import refuse_used_folder, short_run_name
+    from segue.runs.provenance import provenance
+    from segue.tracking.store import existing_store
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "comparison.json")

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.datamodules.recipe_choice import choose_recipe
-from src.datamodules.source_choice import option_of
-from src.sweeps.jobs import Sweep
-from src.terminal.console import console
-from src.terminal.entry import verb
+from segue.datamodules.recipe_choice import choose_recipe
+from segue.datamodules.source_choice import option_of
+from segue.sweeps.jobs import Sweep
+from segue.terminal.console import console
+from segue.terminal.entry import verb
 
 if TYPE_CHECKING:
-    from src.datamodules.pair_datamodule import PairDataModule
-    from src.describing.material import Material
+    from segue.datamodules.pair_datamodule import PairDataModule
+    from segue.describing.material import Material
 
 
 @verb("describe", option_of=option_of, rewrite=choose_recipe, sweepers=[Sweep])
@@ -22,12 +22,12 @@ def describe(config: DictConfig) -> None:
     """Read a source as a training would, measure it, warn, write and print."""
     from hydra.utils import instantiate
 
-    from src.datamodules.source_choice import check_source_choice, refuse_shards
-    from src.describing.measures import measure
-    from src.describing.report import next_command, printed, write_report
-    from src.describing.warnings import find_warnings
-    from src.runs.folder import refuse_used_folder
-    from src.runs.provenance import provenance
+    from segue.datamodules.source_choice import check_source_choice, refuse_shards
+    from segue.describing.measures import measure
+    from segue.describing.report import next_command, printed, write_report
+    from segue.describing.warnings import find_warnings
+    from segue.runs.folder import refuse_used_folder
+    from segue.runs.provenance import provenance
 
     run_dir, hydra = Path(config.run_dir), HydraConfig.get()
     refuse_used_folder(run_dir, "describe.json")
@@ -59,8 +59,8 @@ def _read(config: DictConfig) -> "tuple[Material, str, str | None]":
     Raises:
         InputError: nothing can be read.
     """
-    from src.describing.joining import material_of
-    from src.errors import InputError
+    from segue.describing.joining import material_of
+    from segue.errors import InputError
 
     refusal = None
     with console.status("reading events"):

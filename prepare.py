@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.datamodules.recipe_choice import choose_recipe
-from src.datamodules.source_choice import option_of
-from src.sweeps.jobs import Sweep
-from src.terminal.console import console
-from src.terminal.entry import verb
+from segue.datamodules.recipe_choice import choose_recipe
+from segue.datamodules.source_choice import option_of
+from segue.sweeps.jobs import Sweep
+from segue.terminal.console import console
+from segue.terminal.entry import verb
 
 if TYPE_CHECKING:
-    from src.datamodules.pair_datamodule import PairDataModule
+    from segue.datamodules.pair_datamodule import PairDataModule
 
 
 @verb("prepare", option_of=option_of, rewrite=choose_recipe, sweepers=[Sweep])
@@ -21,11 +21,11 @@ def prepare(config: DictConfig) -> None:
     """Read a source, build its pairs with an engine, write shards and manifest; go on with a run that was killed."""
     from hydra.utils import instantiate
 
-    from src.datamodules.manifest import MANIFEST
-    from src.datamodules.shard_writer import Preparation, source_settings, write_shards
-    from src.datamodules.source_choice import check_source_choice, refuse_shards
-    from src.errors import check_number
-    from src.runs.folder import lock_folder, refuse_used_folder
+    from segue.datamodules.manifest import MANIFEST
+    from segue.datamodules.shard_writer import Preparation, source_settings, write_shards
+    from segue.datamodules.source_choice import check_source_choice, refuse_shards
+    from segue.errors import check_number
+    from segue.runs.folder import lock_folder, refuse_used_folder
 
     run_dir, hydra = Path(config.run_dir), HydraConfig.get()
     refuse_shards(hydra.runtime.choices["datamodule"])

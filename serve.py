@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.sweeps.jobs import Sweep
-from src.terminal.console import console, warn
-from src.terminal.entry import verb
-from src.terminal.words import commands_of, context_as_value, experiment_as_name
+from segue.sweeps.jobs import Sweep
+from segue.terminal.console import console, warn
+from segue.terminal.entry import verb
+from segue.terminal.words import commands_of, context_as_value, experiment_as_name
 
 if TYPE_CHECKING:
-    from src.serving.loading import ReleaseRequest
+    from segue.serving.loading import ReleaseRequest
 
 _WITHOUT_LISTS = "no lists: pick and artist_gap do not apply"
 
@@ -28,9 +28,9 @@ def serve(config: DictConfig) -> None:
     """Run the command `do`: serve, load, rollback or versions."""
     from hydra.utils import instantiate
 
-    from src.errors import InputError
-    from src.runs.provenance import provenance
-    from src.serving.loading import ReleaseRequest
+    from segue.errors import InputError
+    from segue.runs.provenance import provenance
+    from segue.serving.loading import ReleaseRequest
 
     given: Any = OmegaConf.to_container(config, resolve=True)
     todo = {"serve": _serve, "load": _load, "rollback": _rollback, "versions": _versions}
@@ -42,10 +42,10 @@ def serve(config: DictConfig) -> None:
 
 
 def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
-    from src.room.gate import open_gate
-    from src.runs.folder import refuse_used_folder
-    from src.serving.server import run
-    from src.serving.starting import prepared_service
+    from segue.room.gate import open_gate
+    from segue.runs.folder import refuse_used_folder
+    from segue.serving.server import run
+    from segue.serving.starting import prepared_service
 
     remedy = "choose another folder with run_dir=<folder>"  # which wins over hydra.run.dir=
     refuse_used_folder(Path(given["run_dir"]).absolute(), "serve.json", remedy)
@@ -68,7 +68,7 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
 
 
 def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:
-    from src.serving.loading import load
+    from segue.serving.loading import load
 
     with console.status("loading recommendations"):
         version, where = load(request, given)
@@ -77,14 +77,14 @@ def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:
 
 
 def _rollback(given: dict[str, Any], _: "ReleaseRequest") -> None:
-    from src.serving.loading import rollback
+    from segue.serving.loading import rollback
 
     version, where = rollback(given)
     console.print(f"version {version} is current in {where}", soft_wrap=True)
 
 
 def _versions(given: dict[str, Any], _: "ReleaseRequest") -> None:
-    from src.serving.loading import versions
+    from segue.serving.loading import versions
 
     index, where = versions(given)
     for version in index.versions:
@@ -94,7 +94,7 @@ def _versions(given: dict[str, Any], _: "ReleaseRequest") -> None:
 
 
 def _locate(name: str) -> Path:
-    from src.tracking.recommenders import locate_recommendations  # here, in the process that loads
+    from segue.tracking.recommenders import locate_recommendations  # here, in the process that loads
 
     return locate_recommendations(name)
 

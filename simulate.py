@@ -5,12 +5,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.sweeps.jobs import Sweep
-from src.terminal.console import console, warn
-from src.terminal.entry import verb
-from src.terminal.progress import arm_bars
-from src.terminal.tables import arms_table
-from src.terminal.words import experiment_as_name
+from segue.sweeps.jobs import Sweep
+from segue.terminal.console import console, warn
+from segue.terminal.entry import verb
+from segue.terminal.progress import arm_bars
+from segue.terminal.tables import arms_table
+from segue.terminal.words import experiment_as_name
 
 
 @verb("simulate", option_of="'arms={{C: popular, T1: {}}}'".format, rewrite=experiment_as_name, sweepers=[Sweep])
@@ -18,12 +18,12 @@ def simulate(config: DictConfig) -> None:
     """Simulate the sessions, write the logs, print the means of each arm."""
     from hydra.utils import instantiate
 
-    from src.recommender_names import recommender_name
-    from src.runs.folder import refuse_used_folder
-    from src.runs.provenance import provenance
-    from src.simulation.arm_policies import make_policies
-    from src.simulation.session_lists import hints
-    from src.tracking.recommenders import locate_recommendations
+    from segue.recommender_names import recommender_name
+    from segue.runs.folder import refuse_used_folder
+    from segue.runs.provenance import provenance
+    from segue.simulation.arm_policies import make_policies
+    from segue.simulation.session_lists import hints
+    from segue.tracking.recommenders import locate_recommendations
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "simulation.json")

@@ -7,29 +7,29 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src.datamodules.recipe_choice import choose_recipe
-from src.datamodules.source_choice import option_of
-from src.runs.garbage import quick_imports
-from src.runs.phases import PhaseClock
-from src.runs.resume import check_resumed_targets, command_line
-from src.sweeps.jobs import Sweep
-from src.sweeps.search import Search
-from src.sweeps.search_words import search_as_sweeper
-from src.terminal.console import console
-from src.terminal.entry import verb
-from src.terminal.next_steps import FinishedRun, show_training
-from src.terminal.quiet import silence_libraries
-from src.terminal.tables import frame_table
-from src.terminal.training_tables import below_popular
-from src.tracking.previous_runs import folder_of, join_sweep, same_runs
+from segue.datamodules.recipe_choice import choose_recipe
+from segue.datamodules.source_choice import option_of
+from segue.runs.garbage import quick_imports
+from segue.runs.phases import PhaseClock
+from segue.runs.resume import check_resumed_targets, command_line
+from segue.sweeps.jobs import Sweep
+from segue.sweeps.search import Search
+from segue.sweeps.search_words import search_as_sweeper
+from segue.terminal.console import console
+from segue.terminal.entry import verb
+from segue.terminal.next_steps import FinishedRun, show_training
+from segue.terminal.quiet import silence_libraries
+from segue.terminal.tables import frame_table
+from segue.terminal.training_tables import below_popular
+from segue.tracking.previous_runs import folder_of, join_sweep, same_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from src.datamodules.pair_datamodule import PairDataModule
-    from src.models.contracts import Loss
-    from src.parallel.processes import Processes
-    from src.runs.resume import PreviousRun
+    from segue.datamodules.pair_datamodule import PairDataModule
+    from segue.models.contracts import Loss
+    from segue.parallel.processes import Processes
+    from segue.runs.resume import PreviousRun
 
 
 def _words(words: list[str]) -> list[str]:
@@ -50,7 +50,7 @@ def train(config: DictConfig) -> float:
     if config.add is not None or config.catalogue is not None:
         return _add(config)
     check_resumed_targets(config)
-    from src.parallel.processes import processes_of
+    from segue.parallel.processes import processes_of
 
     clock = PhaseClock() if _is_job() else PhaseClock.of_process()
     silence_libraries()
@@ -67,7 +67,7 @@ def train(config: DictConfig) -> float:
 
 
 def _check_devices(config: DictConfig) -> None:
-    from src.errors import check_number
+    from segue.errors import check_number
 
     trainer = config.trainer
     if trainer.get("strategy") is None:
@@ -82,9 +82,9 @@ def _check_devices(config: DictConfig) -> None:
 def _train(
     config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock, processes: "Processes"
 ) -> float:
-    from src.runs.beginning import freed_if_nothing_was_learned
-    from src.runs.folder import lock_folder, refuse_used_folder, short_run_name
-    from src.runs.resume import run_to_resume
+    from segue.runs.beginning import freed_if_nothing_was_learned
+    from segue.runs.folder import lock_folder, refuse_used_folder, short_run_name
+    from segue.runs.resume import run_to_resume
 
     datamodule = _data(config, processes)
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
@@ -107,14 +107,14 @@ def _add(config: DictConfig) -> float:
     """Add the new tracks of a catalogue to a finished run."""
     from dataclasses import asdict
 
-    from src.errors import InputError
-    from src.terminal.next_steps import show_added
+    from segue.errors import InputError
+    from segue.terminal.next_steps import show_added
 
     if _is_job():
         raise InputError("add= adds tracks to one run; leave out -m")
     silence_libraries()
     with console.status("adding tracks"), quick_imports():
-        from src.additions.run import add_tracks
+        from segue.additions.run import add_tracks
 
         added = add_tracks(config, HydraConfig.get().overrides.task)
     show_added(asdict(added), config.run_dir)
@@ -131,10 +131,10 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
         InputError: the choices do not fit each other, a setting of the trainer, the monitor or the model is out of
             range, or a run cannot be resumed.
     """
-    from src.datamodules.source_choice import check_source_choice
-    from src.runs.folder import setup_name
-    from src.runs.recipe import check_recipe, named_recipe
-    from src.runs.resume import named_run
+    from segue.datamodules.source_choice import check_source_choice
+    from segue.runs.folder import setup_name
+    from segue.runs.recipe import check_recipe, named_recipe
+    from segue.runs.resume import named_run
 
     hydra = HydraConfig.get()
     model, recipe, context = (hydra.runtime.choices[group] for group in ("model", "recipe", "context"))
@@ -161,10 +161,10 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
 def _check_settings(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
-    from src.catalog import example_vocabulary
-    from src.datamodules.shard_vocabulary import names_of_attributes
-    from src.errors import check_number
-    from src.evaluation.direction import check_monitor_mode
+    from segue.catalog import example_vocabulary
+    from segue.datamodules.shard_vocabulary import names_of_attributes
+    from segue.errors import check_number
+    from segue.evaluation.direction import check_monitor_mode
 
     trainer = config.trainer
     check_number("trainer.max_epochs", trainer.max_epochs, whole=True, least=1)
@@ -186,7 +186,7 @@ def _num_processes(config: DictConfig) -> int:
 
 def _groups(config: DictConfig, loss: "Loss", batch_size: int) -> "Callable[[int], int]":
     """From the number of pairs of a batch to that of the groups that processes share among themselves."""
-    from src.datamodules.batch_share import one_for_each_process
+    from segue.datamodules.batch_share import one_for_each_process
 
     if config.loss.get("candidates") is not None:
         return loss.groups
@@ -195,7 +195,7 @@ def _groups(config: DictConfig, loss: "Loss", batch_size: int) -> "Callable[[int
 
 def _check_shared(config: DictConfig, loss: "Loss | None", batch_size: int | None) -> None:
     """Refuse what several processes cannot train together. The batch size is None where only the shards know it."""
-    from src.errors import InputError, check_number
+    from segue.errors import InputError, check_number
 
     if loss is None:
         raise InputError("trainer=ddp divides the pairs of a batch, and a baseline reads no batches; leave it out")
@@ -239,13 +239,13 @@ def _run(
     from pytorch_lightning import Trainer, seed_everything
     from pytorch_lightning.callbacks import Checkpoint
 
-    from src.callbacks.assembly import build_callbacks
-    from src.callbacks.context import RunContext
-    from src.datamodules.batch_share import BatchShare
-    from src.evaluation.online import TIME
-    from src.runs.beginning import record_beginning
-    from src.tracking.store import runs_page
-    from src.tracking.training_run import build_logger, end_pruned, run_logger, start_run
+    from segue.callbacks.assembly import build_callbacks
+    from segue.callbacks.context import RunContext
+    from segue.datamodules.batch_share import BatchShare
+    from segue.evaluation.online import TIME
+    from segue.runs.beginning import record_beginning
+    from segue.tracking.store import runs_page
+    from segue.tracking.training_run import build_logger, end_pruned, run_logger, start_run
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)

@@ -20,12 +20,12 @@ from hydra.utils import instantiate
 
 from experiments import studying
 from experiments.studying import SMALL_WORLD, Study, append_rows, read_rows, sized
-from src.runs.provenance import ROOT
-from src.simulation.listening import Heard, ListeningTest
-from src.simulation.policies import Lists
-from src.simulation.world import World
-from src.statistics.intervals import MeanInterval
-from src.terminal.progress import progress
+from segue.runs.provenance import ROOT
+from segue.simulation.listening import Heard, ListeningTest
+from segue.simulation.policies import Lists
+from segue.simulation.world import World
+from segue.statistics.intervals import MeanInterval
+from segue.terminal.progress import progress
 
 QUICK = (
     "logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null",

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from experiments.studying import run_script, warm_up
-from src.runs.provenance import ROOT
+from segue.runs.provenance import ROOT
 
 AT_ONCE = 2
 CALLED = re.compile(r"python (experiments/\w+/\w+\.py)")

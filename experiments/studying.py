@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
-from src.errors import InputError
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import ROOT, changed_files, git_state, provenance
-from src.terminal.messages import show_error
+from segue.errors import InputError
+from segue.runs.atomic import write_record, write_whole
+from segue.runs.provenance import ROOT, changed_files, git_state, provenance
+from segue.terminal.messages import show_error
 
 Size = TypeVar("Size")
 SMALL_WORLD = ("world=small", "world.num_tracks=800", "world.num_listeners=300")

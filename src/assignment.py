@@ -10,7 +10,7 @@ import mmh3
 import numpy as np
 from jaxtyping import Int64
 
-from src.errors import InputError
+from segue.errors import InputError
 
 GUESTS = range(10**18 - 10**10, 10**18)
 """Ids of users who try a service out, such as listeners of the room: its last ids. No analysis of a log counts them."""

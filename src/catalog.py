@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from src.attributes import Attribute, Values
-from src.errors import InputError
+from segue.attributes import Attribute, Values
+from segue.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

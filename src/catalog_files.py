@@ -13,9 +13,9 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Int64
 
-from src.catalog import Catalog
-from src.errors import InputError
-from src.runs.atomic import write_whole
+from segue.catalog import Catalog
+from segue.errors import InputError
+from segue.runs.atomic import write_whole
 
 PLAYS = "plays.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`: the plays of each track."""

@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float32, Float64, Int, Int64
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic needs it before Python 3.12
 
-from src.catalog import Catalog
-from src.errors import InputError, check_number
-from src.runs.atomic import write_whole
+from segue.catalog import Catalog
+from segue.errors import InputError, check_number
+from segue.runs.atomic import write_whole
 
 SCORE_DECIMALS = 6
 """Scores are compared, ranked and written with this many decimals."""

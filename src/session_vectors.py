@@ -18,9 +18,9 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32, Int64
 
-from src.catalog import Catalog
-from src.errors import InputError
-from src.runs.atomic import write_whole
+from segue.catalog import Catalog
+from segue.errors import InputError
+from segue.runs.atomic import write_whole
 
 FILE = "vectors.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`."""

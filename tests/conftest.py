@@ -23,12 +23,12 @@ import pytest
 from hypothesis import settings
 from omegaconf import OmegaConf
 
-from src.catalog import Catalog, Listens, Vocabulary
-from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.source_config import source_config
-from src.errors import InputError
-from src.session_vectors import SessionVectors
-from src.simulation.world import Taste, World, generate
+from segue.catalog import Catalog, Listens, Vocabulary
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.source_config import source_config
+from segue.errors import InputError
+from segue.session_vectors import SessionVectors
+from segue.simulation.world import Taste, World, generate
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -80,7 +80,7 @@ def no_store_is_left_behind() -> Iterator[None]:
 @cache
 def _empty_store() -> Path:
     """A store without experiments, which is made once: MLflow takes a second for the tables."""
-    from src.tracking.store import open_store
+    from segue.tracking.store import open_store
 
     folder = tempfile.TemporaryDirectory(prefix="store-")
     _FOLDERS.append(folder)

@@ -7,8 +7,8 @@ import mmh3
 import numpy as np
 import pytest
 
-from src.assignment import check_arms, treatments
-from src.errors import InputError
+from segue.assignment import check_arms, treatments
+from segue.errors import InputError
 
 
 def murmur3_32(key: bytes, seed: int) -> int:

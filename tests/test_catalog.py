@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.catalog import Catalog
-from src.catalog_files import read_catalog, write_lines
-from src.errors import InputError
+from segue.catalog import Catalog
+from segue.catalog_files import read_catalog, write_lines
+from segue.errors import InputError
 from tests.conftest import make_catalog
 
 

@@ -26,10 +26,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 import compare
 import serve
-from src.datamodules.recipe_choice import choose_recipe
-from src.errors import InputError
-from src.sweeps.search_words import search_as_sweeper
-from src.terminal.words import experiment_as_name
+from segue.datamodules.recipe_choice import choose_recipe
+from segue.errors import InputError
+from segue.sweeps.search_words import search_as_sweeper
+from segue.terminal.words import experiment_as_name
 from tests.conftest import ROOT
 from tests.e2e.forks import run_forked
 from tests.pages import PAGES, Line, lines_of, words_of
@@ -189,7 +189,7 @@ def _faults_of(words: list[str], commit: str | None, page: str) -> Iterator[str]
         yield from _faults_of_pip(words)
     elif name == "python" and words[0] == "-c":
         compile(words[1], "a page", "exec")
-    elif name == "python" and words[0] == "-m" and words[1].partition(".")[0] in ("src", "tests", "experiments"):
+    elif name == "python" and words[0] == "-m" and words[1].partition(".")[0] in ("segue", "tests", "experiments"):
         if find_spec(words[1]) is None:
             yield f"there is no {words[1]}"
     elif (script := next((file for file in files if file.endswith(".py")), None)) and (ROOT / script).exists():

@@ -12,11 +12,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from src.catalog import example_vocabulary
-from src.errors import InputError
-from src.models.baselines.module import Baseline
-from src.models.pair_ranker import PairRanker
-from src.terminal.messages import message
+from segue.catalog import example_vocabulary
+from segue.errors import InputError
+from segue.models.baselines.module import Baseline
+from segue.models.pair_ranker import PairRanker
+from segue.terminal.messages import message
 from tests.conftest import make_vocabulary
 from tests.contracts.building import CONF, composed, names, recipe_of
 
@@ -87,7 +87,7 @@ RECIPES = {"botify": "shares", "simulated": "shares", "situnes": "shares", "yes"
 def test_playlists_and_radio_have_the_session_and_one_word_names_the_last_track(
     source: str, words: tuple[str, ...], context: str
 ) -> None:
-    assert composed(f"datamodule={source}", *words).context._target_ == f"src.models.context.{context}"
+    assert composed(f"datamodule={source}", *words).context._target_ == f"segue.models.context.{context}"
 
 
 @pytest.mark.parametrize("model", ["convex", "track", "artist", "contextual"])
@@ -124,8 +124,8 @@ def test_one_word_names_another_recipe_than_that_of_the_source(source: str) -> N
 def test_the_recipe_of_a_source_decides_what_the_data_say() -> None:
     shares, playlists = composed("datamodule=botify"), composed("datamodule=yes")
     assert (shares.loss._target_, playlists.loss._target_) == (
-        "src.models.losses.BCELoss",
-        "src.models.losses.SoftmaxLoss",
+        "segue.models.losses.BCELoss",
+        "segue.models.losses.SoftmaxLoss",
     )
     assert (shares.model.dim, playlists.model.dim) == (32, 128)
     assert (shares.model.shrinkage, playlists.model.shrinkage) == (0.5, 0.0)

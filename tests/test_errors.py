@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from src.errors import InputError, check_number
+from segue.errors import InputError, check_number
 
 
 @pytest.mark.parametrize(

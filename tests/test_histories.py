@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.histories import Histories
+from segue.histories import Histories
 
 TRACKS = np.array([4, 2, 7, 2, 5, 1])
 SHARES = np.array([1.0, 0.5, np.nan, 0.25, 0.0, 0.75], np.float32)

@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parallel": {"errors", "terminal", "sweeps"},
     "additions": NOUNS | {"runs", "models", "datamodules", "tracking"},
 }
-OF_MODELS_FOR_DATA = "src.models.contracts"
+OF_MODELS_FOR_DATA = "segue.models.contracts"
 """All that `datamodules` may import of `models`."""
 HEAVY = {"torch", "mlflow", "pytorch_lightning"}
 FOREIGN = {
@@ -92,7 +92,10 @@ FOREIGN = {
 
 FILES = sorted((ROOT / "src").rglob("*.py"))
 assert FILES[0] == ROOT / "src" / "__init__.py"  # of no room
-MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+MODULES = {
+    ".".join(("segue", *path.relative_to(ROOT / "src").with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in FILES
+}
 ROOMS = sorted(path.parent for path in FILES if path.name == "__init__.py" and path.parent != ROOT / "src")
 
 
@@ -113,7 +116,7 @@ def room_of(path: Path) -> str:
 
 def modules_of(path: Path) -> set[str]:
     """Modules of ours that a file imports."""
-    ours = [name for name in imported(path) if name.split(".")[0] == "src"]
+    ours = [name for name in imported(path) if name.split(".")[0] == "segue"]
     return {name if name in MODULES else name.rpartition(".")[0] for name in ours}
 
 
@@ -128,7 +131,7 @@ def circle(graph: Mapping[str, set[str]]) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES[1:], ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_room_imports_only_the_rooms_it_may(path: Path) -> None:
-    ours = {name.split(".")[1] for name in imported(path) if name.split(".")[0] == "src"}
+    ours = {name.split(".")[1] for name in imported(path) if name.split(".")[0] == "segue"}
     assert ours <= MAY_IMPORT[room_of(path)] | {room_of(path)}
     foreign = {name.split(".")[0] for name in imported(path)}
     assert not foreign & FOREIGN.get(room_of(path), set())
@@ -137,7 +140,7 @@ def test_a_room_imports_only_the_rooms_it_may(path: Path) -> None:
 def test_the_data_know_the_contracts_of_models_and_nothing_else_of_them() -> None:
     for path in FILES:
         if room_of(path) == "datamodules":
-            assert {module for module in modules_of(path) if module.startswith("src.models.")} <= {OF_MODELS_FOR_DATA}
+            assert {module for module in modules_of(path) if module.startswith("segue.models.")} <= {OF_MODELS_FOR_DATA}
 
 
 def test_what_mlflow_runs_by_itself_needs_nothing_of_ours() -> None:
@@ -148,7 +151,7 @@ def test_the_law_allows_only_what_is_used() -> None:
     used: dict[str, set[str]] = {}
     for path in FILES:
         if path.parent != ROOT / "src" or path.name != "__init__.py":
-            ours = {name.split(".")[1] for name in imported(path) if name.split(".")[0] == "src"}
+            ours = {name.split(".")[1] for name in imported(path) if name.split(".")[0] == "segue"}
             used.setdefault(room_of(path), set()).update(ours - {room_of(path)})
     assert {room: sorted(allowed - NOUNS - used[room]) for room, allowed in MAY_IMPORT.items()} == {
         room: [] for room in MAY_IMPORT
@@ -208,7 +211,7 @@ def test_nothing_imports_a_verb() -> None:
 
 
 def test_a_service_carries_nothing_that_only_training_needs() -> None:
-    program = "import src.serving.app, src.serving.server, src.serving.redis_store, sys; print(*sys.modules)"
+    program = "import segue.serving.app, segue.serving.server, segue.serving.redis_store, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {name.split(".")[0] for name in done.stdout.split()} & FOREIGN["serving"]
 

@@ -96,7 +96,7 @@ def private_parts(source: str) -> Iterator[tuple[int, str]]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
-        if (getattr(node, "module", None) or alias.name).partition(".")[0] not in {"src", *sys.stdlib_module_names}
+        if (getattr(node, "module", None) or alias.name).partition(".")[0] not in {"segue", *sys.stdlib_module_names}
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -135,7 +135,7 @@ def test_private_parts_are_used_in_the_module_of_their_library_alone(path: Path)
     [
         ("import torch\ntorch._C.x()", "torch._C"),
         ("from hydra._internal.utils import run", "hydra._internal.utils.run"),
-        ("from src.errors import _is_finite", "src.errors._is_finite"),
+        ("from segue.errors import _is_finite", "segue.errors._is_finite"),
         ("from mlflow.utils import validation", "mlflow.utils.validation"),
         ("def f(study):\n    return study._storage", "study._storage"),
         ("class A(B):\n    def f(self):\n        return self._run_id", "self._run_id"),

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.catalog import Catalog
-from src.errors import InputError
-from src.recommendations import (
+from segue.catalog import Catalog
+from segue.errors import InputError
+from segue.recommendations import (
     FORMATS,
     PICKS,
     Recommendations,
@@ -127,7 +127,7 @@ def test_lists_of_users_bring_no_catalogue(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_without_an_object_for_each_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.recommendations._NUM_AT_ONCE", 1000)
+    monkeypatch.setattr("segue.recommendations._NUM_AT_ONCE", 1000)
     num, k = 2000, 50
     rows = np.add.outer(np.arange(num), np.arange(1, k + 1)) % num
     lists = Recommendations(rows=rows, scores=np.full((num, k), 0.25, np.float32))

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from src.recommender_names import RecommenderName, parse_name, unknown_recommender
+from segue.recommender_names import RecommenderName, parse_name, unknown_recommender
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.scale import arithmetic, engines, min_plays
-from src.datamodules.pair_datamodule import PairDataModule
-from src.models.parts import Lookup
-from src.models.row_adam import RowAdam
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.models.parts import Lookup
+from segue.models.row_adam import RowAdam
 from tests.conftest import ROOT, make_vocabulary
 from tests.contracts.building import composed
 from tests.datamodules.sharding import shards_of

@@ -13,11 +13,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from src.callbacks.export import session_vectors
-from src.errors import InputError
-from src.models.contracts import Scorer
-from src.models.retrieval.heard import demote
-from src.session_vectors import FILE, SessionVectors, context_of, union
+from segue.callbacks.export import session_vectors
+from segue.errors import InputError
+from segue.models.contracts import Scorer
+from segue.models.retrieval.heard import demote
+from segue.session_vectors import FILE, SessionVectors, context_of, union
 from tests.conftest import make_catalog, make_vectors, make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
 
@@ -196,7 +196,7 @@ def test_a_score_is_an_inner_product_whatever_is_scored_beside_it(
     monkeypatch: pytest.MonkeyPatch, with_faiss: bool
 ) -> None:
     if not with_faiss:
-        monkeypatch.setattr("src.session_vectors.import_faiss", lambda: None)
+        monkeypatch.setattr("segue.session_vectors.import_faiss", lambda: None)
     vectors, candidates = made(), np.array([[8, -1, 0, 5], [3, 3, NUM + 7, -1]], np.int32)
     queries = np.asfortranarray(vectors.queries[[5, 2]])
     found, is_row = vectors.scores(queries, candidates), (candidates >= 0) & (candidates < NUM)

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import smoke, studying
 from experiments.studying import Study, append_rows, read_rows, sized
-from src.errors import InputError
+from segue.errors import InputError
 from tests.conftest import ROOT
 
 

@@ -12,8 +12,8 @@ from experiments.throughput import quality_clock, quality_contenders
 from experiments.throughput.quality import CONTENDERS, DATA, OURS, composed, draw, rows_of, table, words_of
 from experiments.throughput.quality_clock import LIMIT_S, Clock
 from experiments.throughput.quality_contenders import Point, Trial, is_finished
-from src.datamodules.pair_datamodule import PairDataModule
-from src.evaluation.ranking import ndcg_at
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.evaluation.ranking import ndcg_at
 
 CURVES: dict[str, dict[str, list[Point]]] = {
     "yes": {
@@ -77,7 +77,7 @@ def test_the_clock_stands_still_in_evaluations_and_they_become_rarer(monkeypatch
 def test_every_contender_composes_with_settings_that_were_chosen(data: str, name: str, tmp_path: Path) -> None:
     words = words_of(data, name, CONTENDERS[name])
     config = composed(words, tmp_path)
-    assert config.model._target_.startswith("src.models.heads" if name == OURS else "src.models.baselines")
+    assert config.model._target_.startswith("segue.models.heads" if name == OURS else "segue.models.baselines")
     chosen = [word.removeprefix("model.").split("=") for word in words if word.startswith("model.")]
     assert bool(chosen) is (name != OURS)
     assert all(str(config.model[key]) == value for key, value in chosen)

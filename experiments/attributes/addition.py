@@ -20,15 +20,15 @@ from omegaconf import OmegaConf
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.studying import SMALL_WORLD, Study, sized
-from src.additions.run import add_tracks
-from src.callbacks.export import session_vectors
-from src.catalog import Catalog, Listens, Vocabulary
-from src.catalog_files import write_catalog, write_top_tracks
-from src.models.retrieval.exact import top_k
-from src.recommendations import Recommendations
-from src.runs.folder import as_dict
-from src.runs.provenance import ROOT
-from src.session_vectors import FILE
+from segue.additions.run import add_tracks
+from segue.callbacks.export import session_vectors
+from segue.catalog import Catalog, Listens, Vocabulary
+from segue.catalog_files import write_catalog, write_top_tracks
+from segue.models.retrieval.exact import top_k
+from segue.recommendations import Recommendations
+from segue.runs.folder import as_dict
+from segue.runs.provenance import ROOT
+from segue.session_vectors import FILE
 
 STUDY = Study(__file__, __doc__)
 NUM_NEW, NUM_NEW_ARTISTS, LENGTH = *sized((1_000, 100), (50, 5)), 50

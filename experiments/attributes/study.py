@@ -28,15 +28,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.attributes import tables
 from experiments.rivals.environments import python_of
 from experiments.studying import SkippedError, Study, append_rows, available, sized, skip
-from src.attributes import Values
-from src.datamodules.pair_datamodule import PairDataModule
-from src.evaluation.ranking import NEWNESS, by_newness
-from src.histories import Histories
-from src.models.contracts import OnBlock, PairBatch
-from src.models.retrieval.exact import mean_ranks
-from src.runs.atomic import write_whole
-from src.runs.provenance import ROOT
-from src.terminal.quiet import silence_libraries
+from segue.attributes import Values
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.evaluation.ranking import NEWNESS, by_newness
+from segue.histories import Histories
+from segue.models.contracts import OnBlock, PairBatch
+from segue.models.retrieval.exact import mean_ranks
+from segue.runs.atomic import write_whole
+from segue.runs.provenance import ROOT
+from segue.terminal.quiet import silence_libraries
 
 STUDY = Study(__file__, __doc__)
 PIECES, RANKS = STUDY.folder / "pieces.csv", STUDY.work

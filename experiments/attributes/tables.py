@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.studying import Study, read_rows
-from src.plots.axes import tidy
-from src.plots.palette import OTHERS
-from src.plots.palette import SETUPS as COLOURS
-from src.statistics.holm import holm
-from src.statistics.paired import PairedDifference, QueryScores, paired_difference
+from segue.plots.axes import tidy
+from segue.plots.palette import OTHERS
+from segue.plots.palette import SETUPS as COLOURS
+from segue.statistics.holm import holm
+from segue.statistics.paired import PairedDifference, QueryScores, paired_difference
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from experiments.studying import sized
-from src.recommendations import pick
-from src.simulation.listener import Crowd
-from src.simulation.policies import Policy, Popular, Random, StickyArtist
-from src.simulation.traffic import Day, Plays, play
-from src.simulation.world import World
+from segue.recommendations import pick
+from segue.simulation.listener import Crowd
+from segue.simulation.policies import Policy, Popular, Random, StickyArtist
+from segue.simulation.traffic import Day, Plays, play
+from segue.simulation.world import World
 
 MIXED: tuple[str, ...] = ("C", "T1", "T2", "T3")
 SESSIONS, EPOCHS = sized((200_000, 50), (500, 1))

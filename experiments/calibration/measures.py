@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from experiments.studying import data_folder
-from src.simulation.policies import Policy
-from src.simulation.traffic import Plays, Task, play
-from src.simulation.world import World
+from segue.simulation.policies import Policy
+from segue.simulation.traffic import Plays, Task, play
+from segue.simulation.world import World
 
 Array = np.ndarray[Any, np.dtype[Any]]
 TOGETHER = 4000

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.calibration.measures import measure, simulate
 from experiments.calibration.targets import CHOSEN_BY
 from experiments.studying import Study, sized
-from src.simulation.listener import Crowd
-from src.simulation.policies import Policy, Popular, Random, StickyArtist
-from src.simulation.world import Taste, World, generate
+from segue.simulation.listener import Crowd
+from segue.simulation.policies import Policy, Popular, Random, StickyArtist
+from segue.simulation.world import Taste, World, generate
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "search.csv"

@@ -33,17 +33,17 @@ from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, append_rows, sized, train
-from src.abtest.behaviours import LogFolder
-from src.abtest.decisions import read_decisions
-from src.abtest.off_policy import EstimateSettings, OffPolicyLog
-from src.errors import InputError
-from src.simulation.experiment import run_experiment
-from src.simulation.listener import WHOLE, listen, start
-from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
-from src.simulation.world import World
-from src.terminal.markdown import table
-from src.terminal.numbers import number
-from src.terminal.progress import progress
+from segue.abtest.behaviours import LogFolder
+from segue.abtest.decisions import read_decisions
+from segue.abtest.off_policy import EstimateSettings, OffPolicyLog
+from segue.errors import InputError
+from segue.simulation.experiment import run_experiment
+from segue.simulation.listener import WHOLE, listen, start
+from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
+from segue.simulation.world import World
+from segue.terminal.markdown import table
+from segue.terminal.numbers import number
+from segue.terminal.progress import progress
 
 STUDY = Study(__file__, __doc__)
 RESULTS, SERVED, TRUTH = (STUDY.folder / name for name in ("results.csv", "served.csv", "truth.csv"))

@@ -25,10 +25,10 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import LEVEL, PICKS, VALIDATION, Piece, line_of, main_of, play, run_piece, the_world
 from experiments.studying import Study, read_rows, sized
-from src.recommendations import Recommendations
-from src.simulation.neighbours import nearest
-from src.statistics.intervals import MeanInterval
-from src.terminal.markdown import table
+from segue.recommendations import Recommendations
+from segue.simulation.neighbours import nearest
+from segue.statistics.intervals import MeanInterval
+from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "results.csv"

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.processes import memory_gb
-from src.runs.provenance import ROOT
+from segue.runs.provenance import ROOT
 
 if __name__ == "__main__":
     began = time.monotonic()

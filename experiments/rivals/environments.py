@@ -4,7 +4,7 @@ import subprocess
 import sys
 import venv
 
-from src.runs.provenance import ROOT
+from segue.runs.provenance import ROOT
 
 PACKAGES = {
     "rectools": ["rectools[torch]", "pandas<3"],

@@ -27,11 +27,11 @@ from hydra.utils import instantiate
 from experiments.rivals.environments import python_of
 from experiments.rivals.sequence_parts import query_arrays, ranks_by_vectors
 from experiments.rivals.spaces import DATA, Model
-from src.callbacks.context import RunContext
-from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.pairs import Pairs
-from src.evaluation.ranking import accuracy
-from src.runs.provenance import ROOT
+from segue.callbacks.context import RunContext
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.pairs import Pairs
+from segue.evaluation.ranking import accuracy
+from segue.runs.provenance import ROOT
 
 OUTPUTS = ROOT / "outputs" / "rivals"
 QUIET = (

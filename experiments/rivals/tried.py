@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.rivals.fitting import composed, means, the_data
 from experiments.rivals.spaces import DATA, MODELS
 from experiments.studying import Study, sized
-from src.catalog import Vocabulary
-from src.datamodules.pair_datamodule import BatchSampler, PairDataset
-from src.histories import Histories
-from src.models.context import heard_before
-from src.models.contracts import Queries
-from src.models.pair_ranker import PairRanker
+from segue.catalog import Vocabulary
+from segue.datamodules.pair_datamodule import BatchSampler, PairDataset
+from segue.histories import Histories
+from segue.models.context import heard_before
+from segue.models.contracts import Queries
+from segue.models.pair_ranker import PairRanker
 
 STUDY = Study(__file__, __doc__)
 BATCH = 1024

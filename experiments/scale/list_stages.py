@@ -12,7 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.processes import memory_gb
-from src.runs.atomic import write_record
+from segue.runs.atomic import write_record
 
 K, DIM, OF_A_CLUSTER = 50, 64, 200
 
@@ -21,10 +21,10 @@ def export(tracks: int, folder: Path) -> dict[str, float]:
     """Search for approximate lists of unit vectors in clusters, and write them as a run does; CPU time of each step."""
     import torch
 
-    from src.callbacks.list_parts import ListParts
-    from src.catalog import Catalog
-    from src.models.retrieval.approximate import approximate_lists
-    from src.recommendations import write_lists
+    from segue.callbacks.list_parts import ListParts
+    from segue.catalog import Catalog
+    from segue.models.retrieval.approximate import approximate_lists
+    from segue.recommendations import write_lists
 
     rng = np.random.default_rng(0)
     artists = [f"Artist {number}" for number in rng.integers(0, tracks // 4, tracks)]
@@ -54,7 +54,7 @@ def export(tracks: int, folder: Path) -> dict[str, float]:
 
 def load(folder: Path) -> dict[str, float]:
     """Write the release that `serve.py load` makes of the lists."""
-    from src.serving.prepared_release import prepare_release
+    from segue.serving.prepared_release import prepare_release
 
     prepared = prepare_release(
         {"C": str(folder / "recommendations.jsonl")},

@@ -21,10 +21,10 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from experiments.studying import Study, append_rows, available, read_rows, sized, train
-from src.catalog import Vocabulary
-from src.models.heads import CosineMix
-from src.models.parts import Lookup
-from src.terminal.markdown import table
+from segue.catalog import Vocabulary
+from segue.models.heads import CosineMix
+from segue.models.parts import Lookup
+from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "min_plays.csv"

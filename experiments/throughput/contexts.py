@@ -19,12 +19,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-import src.terminal.entry  # its resolvers are used in conf/
+import segue.terminal.entry  # its resolvers are used in conf/
 from experiments.studying import SMALL_WORLD, Study, available, sized
-from src.datamodules.recipe_choice import choose_recipe
-from src.runs.provenance import ROOT
-from src.terminal.console import console
-from src.terminal.markdown import table
+from segue.datamodules.recipe_choice import choose_recipe
+from segue.runs.provenance import ROOT
+from segue.terminal.console import console
+from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 DATA = sized(("simulated", "yes", "polimi"), ("simulated",))
@@ -32,7 +32,7 @@ CONTEXTS = ("last", "session")
 STEPS, TARGET = sized(8, 1), 0.5
 """Steps of a turn, and the share of the speed of `context=last` that `context=session` should reach."""
 
-assert src.terminal.entry
+assert segue.terminal.entry
 
 
 def trainer_of(data: str, context: str, folder: Path) -> Callable[[], float]:

@@ -19,8 +19,8 @@ from experiments.throughput.race import Contender, Stage, Work, race
 from experiments.throughput.stages.logs import make_logs
 from experiments.throughput.stages.pairs import ours as read_pairs
 from experiments.throughput.stages.training import BATCH_SIZE, draw_pairs, fit, published_words
-from src.terminal.console import console
-from src.terminal.markdown import table as markdown_table
+from segue.terminal.console import console
+from segue.terminal.markdown import table as markdown_table
 
 STUDY = Study(__file__, __doc__)
 K = 50
@@ -55,7 +55,7 @@ def exact(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
     """The lists of `NUM_QUERIES` tracks."""
     import torch
 
-    from src.models.retrieval.exact import top_k
+    from segue.models.retrieval.exact import top_k
 
     vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)
     rows = torch.arange(min(NUM_QUERIES, tracks))
@@ -71,7 +71,7 @@ def approximate(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
     """The lists of all tracks, including the time to build the index."""
     import torch
 
-    from src.models.retrieval.approximate import approximate_top_k
+    from segue.models.retrieval.approximate import approximate_top_k
 
     vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)
 

@@ -28,8 +28,8 @@ from limits.strategies import (
 )
 
 from experiments.studying import Study, sized
-from src.serving.limits import RateLimit
-from src.serving.session_memory import MappedSessions
+from segue.serving.limits import RateLimit
+from segue.serving.session_memory import MappedSessions
 
 STUDY = Study(__file__, __doc__)
 CAPACITY, MAX_TRACKS, IDLE_S = 32_768, 128, 1800

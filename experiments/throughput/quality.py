@@ -34,12 +34,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import SMALL_WORLD, Study, available, sized, skip
 from experiments.throughput import quality_contenders as train
 from experiments.throughput.quality_contenders import Point, Trial
-from src.plots.axes import tidy
-from src.plots.palette import ARMS
-from src.runs.cores import SPINS
-from src.runs.provenance import ROOT
-from src.terminal.console import console
-from src.terminal.markdown import table as markdown_table
+from segue.plots.axes import tidy
+from segue.plots.palette import ARMS
+from segue.runs.cores import SPINS
+from segue.runs.provenance import ROOT
+from segue.terminal.console import console
+from segue.terminal.markdown import table as markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,7 +120,7 @@ def curve_of(words: Sequence[str], contender: Contender) -> list[Point]:
     """
     from hydra.utils import instantiate
 
-    from src.terminal.quiet import silence_libraries
+    from segue.terminal.quiet import silence_libraries
 
     silence_libraries()
     warnings.filterwarnings("ignore")

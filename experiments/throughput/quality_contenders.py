@@ -15,13 +15,13 @@ import numpy as np
 
 from experiments.studying import sized
 from experiments.throughput.quality_clock import LIMIT_S, Clock
-from src.runs.provenance import ROOT
+from segue.runs.provenance import ROOT
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-    from src.catalog import Listens
-    from src.datamodules.pair_datamodule import PairDataModule
+    from segue.catalog import Listens
+    from segue.datamodules.pair_datamodule import PairDataModule
 
 PATIENCE_S = sized(30.0, 0.1)
 """A contender has at least this much training time, in s, before it may be stopped because it improves no more."""
@@ -60,7 +60,7 @@ class Trial:
     def __init__(self, config: Any, datamodule: "PairDataModule") -> None:
         from hydra.utils import instantiate
 
-        from src.callbacks.context import RunContext
+        from segue.callbacks.context import RunContext
 
         self.config, self.vocabulary, self.datamodule = config, datamodule.vocabulary, datamodule
         ranking = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule))
@@ -93,7 +93,7 @@ class Trial:
 
     def add(self, seconds: float, ranks: np.ndarray) -> None:
         """Append a point to the curve."""
-        from src.evaluation.ranking import ndcg_at
+        from segue.evaluation.ranking import ndcg_at
 
         self.points.append((seconds, float(ndcg_at(ranks, 10).mean())))
 
@@ -101,7 +101,7 @@ class Trial:
         """Rank the queries by a model of ours."""
         import torch
 
-        from src.histories import Histories
+        from segue.histories import Histories
 
         with torch.inference_mode():
             return np.asarray(
@@ -123,7 +123,7 @@ class Trial:
         """
         from hydra.utils import instantiate
 
-        from src.models.baselines.module import Baseline
+        from segue.models.baselines.module import Baseline
 
         asked = np.isin(query_rows, self.queries.previous)
         model = self.config.model
@@ -344,7 +344,7 @@ def _factorise(trial: Trial, listens: "Listens", build: Callable[[], Any]) -> No
     from scipy.sparse import csr_matrix
     from threadpoolctl import threadpool_limits
 
-    from src.models.baselines.counting import session_weights
+    from segue.models.baselines.counting import session_weights
 
     def ranks() -> np.ndarray:
         vectors = np.asarray(learner.item_factors, np.float32)

@@ -16,9 +16,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, sized
 from experiments.throughput.sessions import check_wrk, drive, service
-from src.catalog import Catalog
-from src.recommendations import Recommendations
-from src.terminal.markdown import table
+from segue.catalog import Catalog
+from segue.recommendations import Recommendations
+from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 NUM_TRACKS, NUM_USERS, NUM_REQUESTS = sized((50_000, 10_000, 200_000), (1_000, 100, 500))

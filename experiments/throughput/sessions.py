@@ -22,17 +22,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.processes import children_of, cpu_s
 from experiments.studying import SMALL_WORLD, SkippedError, Study, sized
 from experiments.throughput.stages.listeners import make_world, simulated_day
-from src.errors import InputError
-from src.recommendations import Recommendations
-from src.runs.provenance import ROOT
-from src.session_vectors import FILE, SessionVectors
-from src.simulation.listener import WHOLE
-from src.simulation.neighbours import nearest
-from src.simulation.session_lists import SessionLists
-from src.simulation.traffic import Day, Players, Plays
-from src.simulation.world import World
-from src.terminal.console import console
-from src.terminal.markdown import table
+from segue.errors import InputError
+from segue.recommendations import Recommendations
+from segue.runs.provenance import ROOT
+from segue.session_vectors import FILE, SessionVectors
+from segue.simulation.listener import WHOLE
+from segue.simulation.neighbours import nearest
+from segue.simulation.session_lists import SessionLists
+from segue.simulation.traffic import Day, Players, Plays
+from segue.simulation.world import World
+from segue.terminal.console import console
+from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 K, DIM, NUM_LISTS, CONNECTIONS, SESSIONS = 50, 32, 4, 64, sized(50_000, 200)

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from src.abtest.families import Decision, decide, p_value_of
-from src.abtest.methods import methods
-from src.abtest.metrics import (
+from segue.abtest.families import Decision, decide, p_value_of
+from segue.abtest.methods import methods
+from segue.abtest.metrics import (
     IN_POINTS,
     LOWER_IS_BETTER,
     METRICS,
@@ -23,16 +23,16 @@ from src.abtest.metrics import (
     parts,
     unit_of,
 )
-from src.abtest.result import Analysis, Effect
-from src.abtest.settings import AnalysisSettings
-from src.abtest.slices import changes, slices
-from src.abtest.unfinished import compare_unfinished, count_unfinished
-from src.abtest.users import Users
-from src.abtest.verdict import verdict
-from src.errors import InputError
-from src.statistics.cuped import cuped
-from src.statistics.design import minimal_detectable_effect, sample_ratio
-from src.statistics.intervals import GroupSummary, PercentDifference, always_valid, bootstrap, fieller, welch
+from segue.abtest.result import Analysis, Effect
+from segue.abtest.settings import AnalysisSettings
+from segue.abtest.slices import changes, slices
+from segue.abtest.unfinished import compare_unfinished, count_unfinished
+from segue.abtest.users import Users
+from segue.abtest.verdict import verdict
+from segue.errors import InputError
+from segue.statistics.cuped import cuped
+from segue.statistics.design import minimal_detectable_effect, sample_ratio
+from segue.statistics.intervals import GroupSummary, PercentDifference, always_valid, bootstrap, fieller, welch
 
 SMALL_EFFECTS = (1, 3, 5)
 """Effects, in percent, for which the number of users needed is reported."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from src.catalog import Catalog
-from src.catalog_files import read_catalog, read_top_tracks
-from src.errors import InputError
-from src.evaluation.choices import KINDS, Behaviour
-from src.recommendations import Recommendations, file_digest, new_rows
+from segue.catalog import Catalog
+from segue.catalog_files import read_catalog, read_top_tracks
+from segue.errors import InputError
+from segue.evaluation.choices import KINDS, Behaviour
+from segue.recommendations import Recommendations, file_digest, new_rows
 
 _NUM_POPULAR = 100
 """Most played tracks among which `popular` chooses."""

@@ -14,13 +14,13 @@ import duckdb
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from src.abtest.events import READ, read_events
-from src.abtest.log import check_session_gap, event_files
-from src.assignment import GUESTS
-from src.catalog import Catalog
-from src.datamodules.interleaved import separate
-from src.errors import InputError, check_number
-from src.runs.cores import duckdb_settings
+from segue.abtest.events import READ, read_events
+from segue.abtest.log import check_session_gap, event_files
+from segue.assignment import GUESTS
+from segue.catalog import Catalog
+from segue.datamodules.interleaved import separate
+from segue.errors import InputError, check_number
+from segue.runs.cores import duckdb_settings
 
 LEFT_OUT = {
     "guests": "sessions of guests, who try the service out in the listening room",

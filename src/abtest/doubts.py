@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from src.abtest.log import GUARDS
-from src.abtest.result import SRM_ALPHA, Analysis
-from src.abtest.slices import DAY_MS
-from src.abtest.unfinished import count_unfinished
-from src.terminal.numbers import duration, interval, p_equals, words
+from segue.abtest.log import GUARDS
+from segue.abtest.result import SRM_ALPHA, Analysis
+from segue.abtest.slices import DAY_MS
+from segue.abtest.unfinished import count_unfinished
+from segue.terminal.numbers import duration, interval, p_equals, words
 
 SHORT_DAYS = 7
 """A log of fewer days cannot show whether weekdays differ, or whether an effect fades."""

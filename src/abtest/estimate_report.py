@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from src.abtest.decisions import left_out_text
-from src.abtest.off_policy import LEVEL, OffPolicy, OffPolicyLog
-from src.runs.atomic import write_record, write_whole
-from src.statistics.intervals import MeanInterval
-from src.terminal.markdown import table
-from src.terminal.numbers import interval, number
+from segue.abtest.decisions import left_out_text
+from segue.abtest.off_policy import LEVEL, OffPolicy, OffPolicyLog
+from segue.runs.atomic import write_record, write_whole
+from segue.statistics.intervals import MeanInterval
+from segue.terminal.markdown import table
+from segue.terminal.numbers import interval, number
 
 HEAD = ("name", "how", "first step", "interval", "session", "interval")
 """Columns of the table."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import duckdb
 
-from src.datamodules.units import LATEST_MS
-from src.errors import InputError
+from segue.datamodules.units import LATEST_MS
+from segue.errors import InputError
 
 _KEYS = {
     **dict.fromkeys(("timestamp", "user", "track", "recommendation", "time", "latency", "propensity"), "JSON"),

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.abtest.metrics import IN_POINTS, LOWER_IS_BETTER, METRICS
-from src.abtest.settings import AnalysisSettings
-from src.statistics.holm import holm, holm_alphas
-from src.statistics.intervals import GroupSummary, non_inferiority, ratio_p_value
+from segue.abtest.metrics import IN_POINTS, LOWER_IS_BETTER, METRICS
+from segue.abtest.settings import AnalysisSettings
+from segue.statistics.holm import holm, holm_alphas
+from segue.statistics.intervals import GroupSummary, non_inferiority, ratio_p_value
 
 Key = tuple[str, str]
 """A treatment and a metric."""

@@ -11,13 +11,13 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from src.abtest.events import EventLines, read_events
-from src.abtest.users import Sessions, Users, sums_of_users
-from src.assignment import GUESTS
-from src.datamodules.compressed import check_whole
-from src.datamodules.interleaved import check_policy, separate
-from src.errors import InputError, check_number
-from src.runs.cores import duckdb_settings
+from segue.abtest.events import EventLines, read_events
+from segue.abtest.users import Sessions, Users, sums_of_users
+from segue.assignment import GUESTS
+from segue.datamodules.compressed import check_whole
+from segue.datamodules.interleaved import check_policy, separate
+from segue.errors import InputError, check_number
+from segue.runs.cores import duckdb_settings
 
 Lines = dict[str, Any]
 """Lines of a log as columns: an array for each field."""

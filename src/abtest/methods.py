@@ -4,7 +4,7 @@ from dataclasses import astuple
 
 import numpy as np
 
-from src.abtest.result import Analysis, Method
+from segue.abtest.result import Analysis, Method
 
 _NONE = float("nan")
 

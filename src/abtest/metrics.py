@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Float64
 
-from src.abtest.users import Users
-from src.statistics.intervals import GroupSummary, PercentDifference, fieller, welch
+from segue.abtest.users import Users
+from segue.statistics.intervals import GroupSummary, PercentDifference, fieller, welch
 
 METRICS = {
     "mean_time_per_session": ("time", "sessions"),

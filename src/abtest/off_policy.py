@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from src.abtest.behaviours import LogFolder
-from src.abtest.decisions import Decisions, left_out_text
-from src.errors import InputError, check_number
-from src.evaluation.choices import Behaviour, Choices
-from src.evaluation.off_policy import Estimate, RewardModel, doubly_robust, per_decision, snips
+from segue.abtest.behaviours import LogFolder
+from segue.abtest.decisions import Decisions, left_out_text
+from segue.errors import InputError, check_number
+from segue.evaluation.choices import Behaviour, Choices
+from segue.evaluation.off_policy import Estimate, RewardModel, doubly_robust, per_decision, snips
 
 LEVEL = 0.95
 """Level of the intervals."""

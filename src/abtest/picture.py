@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
-from src.abtest.doubts import doubts, exposures, split_sentence
-from src.abtest.metrics import LOWER_IS_BETTER, metrics_of
-from src.abtest.result import Analysis
-from src.plots import palette
-from src.plots.axes import plain, tidy
-from src.terminal.numbers import words
+from segue.abtest.doubts import doubts, exposures, split_sentence
+from segue.abtest.metrics import LOWER_IS_BETTER, metrics_of
+from segue.abtest.result import Analysis
+from segue.plots import palette
+from segue.plots.axes import plain, tidy
+from segue.terminal.numbers import words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

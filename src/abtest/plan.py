@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from src.abtest.metrics import IN_POINTS, metric_values
-from src.abtest.settings import AnalysisSettings
-from src.abtest.slices import DAY_MS
-from src.abtest.users import Users
-from src.errors import InputError, check_number
-from src.runs.atomic import write_record, write_whole
-from src.statistics.design import minimal_detectable_effect
-from src.statistics.intervals import GroupSummary
-from src.terminal.markdown import table
-from src.terminal.numbers import words
+from segue.abtest.metrics import IN_POINTS, metric_values
+from segue.abtest.settings import AnalysisSettings
+from segue.abtest.slices import DAY_MS
+from segue.abtest.users import Users
+from segue.errors import InputError, check_number
+from segue.runs.atomic import write_record, write_whole
+from segue.statistics.design import minimal_detectable_effect
+from segue.statistics.intervals import GroupSummary
+from segue.terminal.markdown import table
+from segue.terminal.numbers import words
 
 LONGEST_DAYS = 365
 """Longer tests are not planned."""

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from src.abtest.doubts import doubts, exposures, split_sentence
-from src.abtest.metrics import IN_POINTS, unit_of
-from src.abtest.page import html_page
-from src.abtest.picture import draw
-from src.abtest.result import Analysis, Effect
-from src.abtest.slices import LEAST_USERS
-from src.runs.atomic import write_record, write_whole
-from src.terminal.markdown import escape, provenance_lines, table
-from src.terminal.numbers import interval, number, p_equals, p_value, words
+from segue.abtest.doubts import doubts, exposures, split_sentence
+from segue.abtest.metrics import IN_POINTS, unit_of
+from segue.abtest.page import html_page
+from segue.abtest.picture import draw
+from segue.abtest.result import Analysis, Effect
+from segue.abtest.slices import LEAST_USERS
+from segue.runs.atomic import write_record, write_whole
+from segue.terminal.markdown import escape, provenance_lines, table
+from segue.terminal.numbers import interval, number, p_equals, p_value, words
 
 FILES = ("abtest.md", "abtest.html", "abtest.png", "abtest.json")
 """The files of a report."""

@@ -3,12 +3,12 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from src.abtest.metrics import is_better
-from src.abtest.settings import AnalysisSettings
-from src.abtest.slices import Slice
-from src.abtest.unfinished import Unfinished, count_unfinished
-from src.abtest.users import Users
-from src.statistics.intervals import PercentDifference
+from segue.abtest.metrics import is_better
+from segue.abtest.settings import AnalysisSettings
+from segue.abtest.slices import Slice
+from segue.abtest.unfinished import Unfinished, count_unfinished
+from segue.abtest.users import Users
+from segue.statistics.intervals import PercentDifference
 
 SRM_ALPHA = 0.001
 """If the p-value of the sample-ratio test is below this level, the verdict is withheld."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from src.abtest.metrics import METRICS
-from src.errors import InputError, check_flag, check_number
+from segue.abtest.metrics import METRICS
+from segue.errors import InputError, check_flag, check_number
 
 
 @dataclass(frozen=True, kw_only=True)

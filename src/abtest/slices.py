@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from src.abtest.metrics import IN_POINTS, difference, metric_values
-from src.abtest.users import Sessions, Users
-from src.statistics.change import change_of_effect
-from src.statistics.holm import holm, holm_alphas
-from src.statistics.intervals import GroupSummary, PercentDifference, ratio_p_value
+from segue.abtest.metrics import IN_POINTS, difference, metric_values
+from segue.abtest.users import Sessions, Users
+from segue.statistics.change import change_of_effect
+from segue.statistics.holm import holm, holm_alphas
+from segue.statistics.intervals import GroupSummary, PercentDifference, ratio_p_value
 
 DAY_MS = 86_400_000
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError, check_number
-from src.recommendations import PICKS, check_exploration
-from src.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
-from src.session_vectors import context_of
+from segue.errors import InputError, check_number
+from segue.recommendations import PICKS, check_exploration
+from segue.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
+from segue.session_vectors import context_of
 
 _WORDS = ("popular", "random", "sticky_artist")
 """Recommenders without lists that can be estimated."""

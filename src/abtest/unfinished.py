@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.abtest.metrics import difference, metric_values
-from src.abtest.users import Sessions, Users, sums_of_users
-from src.statistics.intervals import GroupSummary, PercentDifference, welch
+from segue.abtest.metrics import difference, metric_values
+from segue.abtest.users import Sessions, Users, sums_of_users
+from segue.statistics.intervals import GroupSummary, PercentDifference, welch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from src.abtest.result import Analysis, Effect
-from src.terminal.numbers import interval, p_equals, words
+from segue.abtest.result import Analysis, Effect
+from segue.terminal.numbers import interval, p_equals, words
 
 
 def verdict(analysis: Analysis, treatment: str) -> str:

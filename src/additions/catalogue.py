@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from src.catalog import Catalog
-from src.catalog_files import is_whole, read_lines
-from src.errors import InputError
+from segue.catalog import Catalog
+from segue.catalog_files import is_whole, read_lines
+from segue.errors import InputError
 
 _Names = tuple[str | None, str | None]
 

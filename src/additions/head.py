@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from src.catalog import Catalog, Listens, Vocabulary
-from src.errors import InputError
-from src.models.contracts import Scorer
+from segue.catalog import Catalog, Listens, Vocabulary
+from segue.errors import InputError
+from segue.models.contracts import Scorer
 
 _PREFIX = "scorer."
 """Beginning of the names of the head's numbers in a checkpoint."""

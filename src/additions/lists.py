@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from src.models.retrieval.exact import to_units, top_k
-from src.recommendations import SCORE_DECIMALS, Recommendations
+from segue.models.retrieval.exact import to_units, top_k
+from segue.recommendations import SCORE_DECIMALS, Recommendations
 
 _BLOCK = 2048
 

@@ -12,24 +12,24 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from src.additions.catalogue import extended_catalogue
-from src.additions.head import extended_scorer, read_checkpoint
-from src.additions.lists import with_new_tracks
-from src.attributes import Attribute
-from src.catalog import Catalog
-from src.catalog_files import write_catalog
-from src.datamodules.attribute_files import attributes_of_catalogue
-from src.datamodules.attribute_settings import RESERVED, attribute_settings
-from src.errors import InputError
-from src.models.contracts import Scorer
-from src.recommendations import Recommendations
-from src.runs.atomic import write_record
-from src.runs.folder import lock_folder, refuse_used_folder
-from src.runs.provenance import provenance
-from src.runs.targets import check_targets, read_config
-from src.session_vectors import FILE, SessionVectors
-from src.tracking.named_runs import find_run
-from src.tracking.store import existing_store, fetch
+from segue.additions.catalogue import extended_catalogue
+from segue.additions.head import extended_scorer, read_checkpoint
+from segue.additions.lists import with_new_tracks
+from segue.attributes import Attribute
+from segue.catalog import Catalog
+from segue.catalog_files import write_catalog
+from segue.datamodules.attribute_files import attributes_of_catalogue
+from segue.datamodules.attribute_settings import RESERVED, attribute_settings
+from segue.errors import InputError
+from segue.models.contracts import Scorer
+from segue.recommendations import Recommendations
+from segue.runs.atomic import write_record
+from segue.runs.folder import lock_folder, refuse_used_folder
+from segue.runs.provenance import provenance
+from segue.runs.targets import check_targets, read_config
+from segue.session_vectors import FILE, SessionVectors
+from segue.tracking.named_runs import find_run
+from segue.tracking.store import existing_store, fetch
 
 RECORD = "additions.json"
 """What was added: the file that says that a run folder was not trained."""

@@ -5,12 +5,12 @@ from typing import Any
 
 from pytorch_lightning import Callback
 
-from src.callbacks.context import RunContext
-from src.callbacks.history import KeepHistory
-from src.callbacks.listening import Listening
-from src.callbacks.ranking_metrics import check_monitor
-from src.errors import InputError
-from src.evaluation.online import VAL_TIME
+from segue.callbacks.context import RunContext
+from segue.callbacks.history import KeepHistory
+from segue.callbacks.listening import Listening
+from segue.callbacks.ranking_metrics import check_monitor
+from segue.errors import InputError
+from segue.evaluation.online import VAL_TIME
 
 Choice = Callback | Callable[[RunContext], Callback] | None
 """A callback, what makes one from the context of the run, or None where it is left out."""
@@ -41,7 +41,7 @@ def build_callbacks(
             "(datamodule=simulated); use monitor.metric=val/loss monitor.mode=min"
         )
     if trial:
-        from src.callbacks.pruning import Pruning
+        from segue.callbacks.pruning import Pruning
 
         pruning = Pruning(**trial, monitor=monitor)
         context.is_pruned = lambda: pruning.pruned

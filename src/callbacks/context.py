@@ -10,12 +10,12 @@ from jaxtyping import Float64, Int64
 from pytorch_lightning import LightningModule
 from typing_extensions import get_protocol_members
 
-from src.datamodules.pair_datamodule import PairDataModule
-from src.models.contracts import Ranker
-from src.runs.history import RunHistory
-from src.runs.phases import PhaseClock
-from src.session_vectors import SessionVectors
-from src.terminal.training_tables import ExampleTrack
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.models.contracts import Ranker
+from segue.runs.history import RunHistory
+from segue.runs.phases import PhaseClock
+from segue.session_vectors import SessionVectors
+from segue.terminal.training_tables import ExampleTrack
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -12,8 +12,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from src.errors import InputError, check_number
-from src.runs.atomic import write_whole
+from segue.errors import InputError, check_number
+from segue.runs.atomic import write_whole
 
 
 class WholeCheckpoints(TorchCheckpointIO):

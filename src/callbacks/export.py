@@ -8,17 +8,17 @@ import torch
 from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from src.callbacks.context import RunContext, ranker_of
-from src.callbacks.list_parts import ListParts
-from src.catalog import Vocabulary
-from src.catalog_files import PLAYS, write_plays, write_top_tracks
-from src.errors import InputError, check_number
-from src.models.contracts import Context, Scorer
-from src.recommendations import FORMATS, check_k, write_lists
-from src.session_vectors import FILE, SessionVectors
-from src.terminal.console import console
-from src.terminal.progress import progress
-from src.terminal.training_tables import ExampleTrack
+from segue.callbacks.context import RunContext, ranker_of
+from segue.callbacks.list_parts import ListParts
+from segue.catalog import Vocabulary
+from segue.catalog_files import PLAYS, write_plays, write_top_tracks
+from segue.errors import InputError, check_number
+from segue.models.contracts import Context, Scorer
+from segue.recommendations import FORMATS, check_k, write_lists
+from segue.session_vectors import FILE, SessionVectors
+from segue.terminal.console import console
+from segue.terminal.progress import progress
+from segue.terminal.training_tables import ExampleTrack
 
 PARTS = "lists"
 """Folder beside the recommendations; it is there until the test has ended."""

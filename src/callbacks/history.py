@@ -6,8 +6,8 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from src.runs.history import RunHistory
-from src.runs.phases import PhaseClock
+from segue.runs.history import RunHistory
+from segue.runs.phases import PhaseClock
 
 
 class KeepHistory(Callback):

@@ -9,9 +9,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from src.terminal.console import console
-from src.tracking.store import INTERRUPTED
-from src.tracking.training_run import run_logger
+from segue.terminal.console import console
+from segue.tracking.store import INTERRUPTED
+from segue.tracking.training_run import run_logger
 
 
 class Interrupt(Callback):

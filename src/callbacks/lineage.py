@@ -8,17 +8,17 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from src.callbacks.context import RunContext
-from src.datamodules.files import is_address
-from src.datamodules.pair_datamodule import PairDataModule
-from src.describing.joining import material_of
-from src.describing.measures import measure
-from src.recommendations import key_of_lines
-from src.runs.atomic import write_whole
-from src.runs.beginning import UNCOMMITTED
-from src.runs.provenance import git_diff, provenance
-from src.tracking.mlflow_parts import watch_machine
-from src.tracking.training_run import run_logger
+from segue.callbacks.context import RunContext
+from segue.datamodules.files import is_address
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.describing.joining import material_of
+from segue.describing.measures import measure
+from segue.recommendations import key_of_lines
+from segue.runs.atomic import write_whole
+from segue.runs.beginning import UNCOMMITTED
+from segue.runs.provenance import git_diff, provenance
+from segue.tracking.mlflow_parts import watch_machine
+from segue.tracking.training_run import run_logger
 
 _MAX_DIFF = 1_000_000
 """Characters of uncommitted changes that are kept."""

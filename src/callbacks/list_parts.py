@@ -13,9 +13,9 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
-from src.errors import InputError
-from src.models.retrieval.lists import ListSearch
-from src.runs.atomic import write_whole
+from segue.errors import InputError
+from segue.models.retrieval.lists import ListSearch
+from segue.runs.atomic import write_whole
 
 BLOCKS_OF_A_PART = 128
 """Blocks of a search whose lists are in one file; a block has at most 512 lists."""

@@ -11,22 +11,22 @@ import torch
 from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from src.callbacks.context import RunContext, ranker_of
-from src.callbacks.export import session_vectors
-from src.catalog import Catalog
-from src.datamodules.pair_datamodule import PairDataModule
-from src.errors import InputError
-from src.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
-from src.recommendations import check_k
-from src.runs.atomic import write_record, write_whole
-from src.session_vectors import SessionVectors
-from src.simulation.listening import Heard, ListeningTest, Recommend, check_neighbours, from_lists, references
-from src.simulation.mixed_logs import MixedLogs, code_digest, keep_interest_neighbours
-from src.simulation.session_lists import from_session
-from src.simulation.world import World
-from src.statistics.intervals import MeanInterval
-from src.terminal.console import console
-from src.terminal.progress import progress
+from segue.callbacks.context import RunContext, ranker_of
+from segue.callbacks.export import session_vectors
+from segue.catalog import Catalog
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
+from segue.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
+from segue.recommendations import check_k
+from segue.runs.atomic import write_record, write_whole
+from segue.session_vectors import SessionVectors
+from segue.simulation.listening import Heard, ListeningTest, Recommend, check_neighbours, from_lists, references
+from segue.simulation.mixed_logs import MixedLogs, code_digest, keep_interest_neighbours
+from segue.simulation.session_lists import from_session
+from segue.simulation.world import World
+from segue.statistics.intervals import MeanInterval
+from segue.terminal.console import console
+from segue.terminal.progress import progress
 
 LEVEL = 0.95
 """Confidence level of the interval of TIME."""
@@ -142,7 +142,7 @@ class Listening(Callback):
     def _references(self, test: ListeningTest) -> dict[str, float]:
         """What the reported listeners hear from the references; kept beside simulated logs for later runs."""
         logs = self._context.datamodule
-        key = f"{test.digest()} {self._hits} {self._neighbours} {code_digest({'src.simulation.listening'})}"
+        key = f"{test.digest()} {self._hits} {self._neighbours} {code_digest({'segue.simulation.listening'})}"
         path = Path(logs.path) / "listening_references.json" if world_of(logs) is test.world else None
         kept = _read(path) if path else {}
         if key not in kept:

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from src.abtest.behaviours import LogFolder
-from src.abtest.decisions import read_decisions
-from src.abtest.estimate_report import FEW, MANY_LEFT_OUT
-from src.abtest.off_policy import EstimateSettings, OffPolicy, OffPolicyLog
-from src.callbacks.context import RunContext
-from src.errors import InputError, check_number
-from src.recommendations import PICKS
-from src.terminal.console import console
-from src.terminal.numbers import interval
+from segue.abtest.behaviours import LogFolder
+from segue.abtest.decisions import read_decisions
+from segue.abtest.estimate_report import FEW, MANY_LEFT_OUT
+from segue.abtest.off_policy import EstimateSettings, OffPolicy, OffPolicyLog
+from segue.callbacks.context import RunContext
+from segue.errors import InputError, check_number
+from segue.recommendations import PICKS
+from segue.terminal.console import console
+from segue.terminal.numbers import interval
 
 
 class OffPolicyEstimates(Callback):

@@ -8,13 +8,13 @@ from jaxtyping import Float, Float32, Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from src.callbacks.context import RunContext, ranker_of
-from src.evaluation import ranking
-from src.histories import Histories
-from src.models.contracts import Context, Loss, PairBatch, Ranker, Scorer
-from src.plots import artist_map
-from src.plots import run as plots
-from src.terminal.progress import progress
+from segue.callbacks.context import RunContext, ranker_of
+from segue.evaluation import ranking
+from segue.histories import Histories
+from segue.models.contracts import Context, Loss, PairBatch, Ranker, Scorer
+from segue.plots import artist_map
+from segue.plots import run as plots
+from segue.terminal.progress import progress
 
 MAX_PAIRS = 200_000
 """Test pairs that are scored for the pictures, a seeded choice where there are more."""

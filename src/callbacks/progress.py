@@ -6,8 +6,8 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from src.callbacks.context import RunContext
-from src.terminal.console import console
+from segue.callbacks.context import RunContext
+from segue.terminal.console import console
 
 _UPDATE_INTERVAL_S = 0.05
 

@@ -4,9 +4,9 @@ import math
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from src.sweeps.optuna_parts import RunningTrial
-from src.sweeps.search_study import PRUNED, make_pruner, open_storage
-from src.terminal.console import console
+from segue.sweeps.optuna_parts import RunningTrial
+from segue.sweeps.search_study import PRUNED, make_pruner, open_storage
+from segue.terminal.console import console
 
 
 class Pruning(Callback):

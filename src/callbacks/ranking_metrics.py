@@ -11,19 +11,19 @@ from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 from scipy.sparse import csr_array
 
-from src.callbacks.context import RankedQueries, RunContext, ranker_of
-from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.pairs import Pairs, slices
-from src.errors import InputError, check_number
-from src.evaluation import ranking
-from src.evaluation.online import VAL_TIME
-from src.models.contracts import OnBlock
-from src.models.exchange import by_parts
-from src.models.retrieval.sparse import mean_ranks
-from src.recommendations import check_k
-from src.runs.atomic import write_whole
-from src.statistics.intervals import MeanInterval
-from src.terminal.progress import progress
+from segue.callbacks.context import RankedQueries, RunContext, ranker_of
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.pairs import Pairs, slices
+from segue.errors import InputError, check_number
+from segue.evaluation import ranking
+from segue.evaluation.online import VAL_TIME
+from segue.models.contracts import OnBlock
+from segue.models.exchange import by_parts
+from segue.models.retrieval.sparse import mean_ranks
+from segue.recommendations import check_k
+from segue.runs.atomic import write_whole
+from segue.statistics.intervals import MeanInterval
+from segue.terminal.progress import progress
 
 LEVEL = 0.95
 """Confidence level of the intervals of test metrics."""

@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
-from src.comparison.listening import is_paired, listening_scores
-from src.comparison.verdict import BEATS, NOT_DISTINGUISHABLE, WORSE, Heard, disagreement, verdict
-from src.errors import InputError, check_number
-from src.evaluation.direction import direction
-from src.evaluation.online import TIME, VAL_TIME
-from src.evaluation.ranking import BY_NEWNESS
-from src.statistics.holm import holm
-from src.statistics.intervals import MeanInterval
-from src.statistics.paired import PairedDifference, QueryScores, paired_difference
+from segue.comparison.listening import is_paired, listening_scores
+from segue.comparison.verdict import BEATS, NOT_DISTINGUISHABLE, WORSE, Heard, disagreement, verdict
+from segue.errors import InputError, check_number
+from segue.evaluation.direction import direction
+from segue.evaluation.online import TIME, VAL_TIME
+from segue.evaluation.ranking import BY_NEWNESS
+from segue.statistics.holm import holm
+from segue.statistics.intervals import MeanInterval
+from segue.statistics.paired import PairedDifference, QueryScores, paired_difference
 
 QUERY = ("session", "previous", "following")
 """The columns that identify a test query."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from src.evaluation.online import VAL_TIME
-from src.statistics.paired import QueryScores
+from segue.evaluation.online import VAL_TIME
+from segue.statistics.paired import QueryScores
 
 
 def choose_metric(

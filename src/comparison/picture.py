@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
-from src.comparison.analysis import Comparison, Setup
-from src.plots import palette
-from src.plots.axes import plain, tidy
+from segue.comparison.analysis import Comparison, Setup
+from segue.plots import palette
+from segue.plots.axes import plain, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

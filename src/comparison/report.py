@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.comparison.analysis import TESTED, Comparison, Difference, Setup
-from src.comparison.picture import draw
-from src.comparison.verdict import listed
-from src.evaluation.online import TIME
-from src.runs.atomic import write_record, write_whole
-from src.runs.folder import short_run_name
-from src.statistics.intervals import MeanInterval
-from src.terminal.markdown import escape, provenance_lines, table
-from src.terminal.numbers import interval, number
+from segue.comparison.analysis import TESTED, Comparison, Difference, Setup
+from segue.comparison.picture import draw
+from segue.comparison.verdict import listed
+from segue.evaluation.online import TIME
+from segue.runs.atomic import write_record, write_whole
+from segue.runs.folder import short_run_name
+from segue.statistics.intervals import MeanInterval
+from segue.terminal.markdown import escape, provenance_lines, table
+from segue.terminal.numbers import interval, number
 
 _OFFLINE = "Offline ranking does not decide which set-up listeners prefer; an A/B test of the two best set-ups does"
 _ONLINE = "An A/B test of the two best set-ups, in simulated traffic"

@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from src.comparison.analysis import QUERY, TESTED, Comparison, Run
-from src.errors import InputError
-from src.evaluation.online import LISTENERS_FILE, TIME
-from src.evaluation.ranking import BY_NEWNESS
-from src.runs.folder import short
-from src.tracking.named_runs import find_run
-from src.tracking.store import INTERRUPTED, KIND, PRUNED, client_of, describe, fetch, find_runs, log_to_run
+from segue.comparison.analysis import QUERY, TESTED, Comparison, Run
+from segue.errors import InputError
+from segue.evaluation.online import LISTENERS_FILE, TIME
+from segue.evaluation.ranking import BY_NEWNESS
+from segue.runs.folder import short
+from segue.tracking.named_runs import find_run
+from segue.tracking.store import INTERRUPTED, KIND, PRUNED, client_of, describe, fetch, find_runs, log_to_run
 
 _CURVES = ("train/loss", "val/loss")
 _MAX_DIFFERENCES = 3

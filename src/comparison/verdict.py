@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from src.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME
+from segue.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME
 
 WORSE, BEATS, NOT_DISTINGUISHABLE = "is worse than", "beats", "is not distinguishable from"
 """The result of the best set-up by validation against another one on the test set."""

@@ -14,14 +14,14 @@ import duckdb
 import numpy as np
 from jaxtyping import Int64
 
-from src.attributes import Attribute, Values, Vectors
-from src.catalog_files import read_lines
-from src.datamodules.attribute_settings import AttributeSettings
-from src.datamodules.files import Files, find_files
-from src.datamodules.queries import quoted_name, quoted_text, run
-from src.datamodules.raw_rows import RawRows, open_rows
-from src.datamodules.row_sql import Cells
-from src.errors import InputError
+from segue.attributes import Attribute, Values, Vectors
+from segue.catalog_files import read_lines
+from segue.datamodules.attribute_settings import AttributeSettings
+from segue.datamodules.files import Files, find_files
+from segue.datamodules.queries import quoted_name, quoted_text, run
+from segue.datamodules.raw_rows import RawRows, open_rows
+from segue.datamodules.row_sql import Cells
+from segue.errors import InputError
 
 _BLOCK = 2**14
 """Vectors that are looked at together, of a memory-mapped file."""

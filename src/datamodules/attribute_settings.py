@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.datamodules.files import FileSettings, refuse_unknown
-from src.errors import InputError, check_flag, check_number
+from segue.datamodules.files import FileSettings, refuse_unknown
+from segue.errors import InputError, check_flag, check_number
 
 KINDS = ("value", "values", "number", "vector")
 """One value of many, several, a number, and a list of numbers."""

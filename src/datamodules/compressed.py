@@ -7,8 +7,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from src.datamodules.text_files import has_line_end, too_long
-from src.errors import InputError
+from segue.datamodules.text_files import has_line_end, too_long
+from segue.errors import InputError
 
 _MOST_UNPACKED = 200 * 2**30
 """Bytes that one archive may unpack to. A small file can be made that unpacks to more than any disk holds."""

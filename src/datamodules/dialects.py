@@ -7,10 +7,10 @@ from pathlib import Path
 
 import duckdb
 
-from src.datamodules.files import Files, FileSettings
-from src.datamodules.queries import one_line, plain_path, quoted_text
-from src.datamodules.text_files import is_utf_16, read_start, sample_lines
-from src.errors import InputError
+from segue.datamodules.files import Files, FileSettings
+from segue.datamodules.queries import one_line, plain_path, quoted_text
+from segue.datamodules.text_files import is_utf_16, read_start, sample_lines
+from segue.errors import InputError
 
 MOST_REJECTED = 1_000_000
 """Lines of one file that DuckDB may reject; each is kept in memory. With more, the format is wrong."""

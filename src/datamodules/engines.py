@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 import duckdb
 import numpy as np
 
-from src.datamodules.table import SourceEvents
-from src.runs.atomic import write_whole
+from segue.datamodules.table import SourceEvents
+from segue.runs.atomic import write_whole
 
 ROW = {
     "session": "int64",

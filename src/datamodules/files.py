@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from src.datamodules.compressed import check_whole, unpack
-from src.datamodules.text_files import check_is_text, check_lines, is_utf_16, read_start
-from src.errors import InputError, check_flag, check_number
+from segue.datamodules.compressed import check_whole, unpack
+from segue.datamodules.text_files import check_is_text, check_lines, is_utf_16, read_start
+from segue.errors import InputError, check_flag, check_number
 
 FORMATS = ("csv", "jsonl", "json", "parquet", "lines")
 """Text with columns, a JSON object in each line, an array of JSON objects in each file, Parquet, and plain lines."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from src.errors import InputError
+from segue.errors import InputError
 
 POLICIES = ("separate", "keep", "drop")
 """What happens to interleaved sessions: each gets its own events, they stay one session, or they are left out."""

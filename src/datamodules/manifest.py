@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from src.datamodules.engines import sha256
-from src.datamodules.splits import SPLITS
-from src.datamodules.table import Reading
-from src.errors import InputError
-from src.runs.atomic import write_record
+from segue.datamodules.engines import sha256
+from segue.datamodules.splits import SPLITS
+from segue.datamodules.table import Reading
+from segue.errors import InputError
+from segue.runs.atomic import write_record
 
 MANIFEST = "manifest.json"
 """Its name; it is written last, therefore a folder that has it is whole."""

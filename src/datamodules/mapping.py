@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from src.datamodules.files import refuse_unknown
-from src.datamodules.raw_rows import RawRows
-from src.errors import InputError
+from segue.datamodules.files import refuse_unknown
+from segue.datamodules.raw_rows import RawRows
+from segue.errors import InputError
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "user": ("user", "userid", "uid", "username", "listener", "listenerid", "msno", "account"),

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64
 
-from src.catalog import Catalog
-from src.errors import InputError, check_number
+from segue.catalog import Catalog
+from segue.errors import InputError, check_number
 
 
 def check_cold_settings(*, cold_share: int | float, cold_seed: int, split: str) -> None:

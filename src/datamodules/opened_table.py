@@ -7,15 +7,15 @@ from pathlib import Path
 
 import duckdb
 
-from src.datamodules.files import find_files
-from src.datamodules.mapping import map_columns, refuse_private
-from src.datamodules.queries import one_line, quoted_name, run
-from src.datamodules.raw_rows import RawRows, find_late_keys, open_rows
-from src.datamodules.row_sql import Cells, Plan, min_seconds_rule
-from src.datamodules.table_settings import TableSettings
-from src.datamodules.track_file import Tracks, read_track_file
-from src.datamodules.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
-from src.errors import InputError
+from segue.datamodules.files import find_files
+from segue.datamodules.mapping import map_columns, refuse_private
+from segue.datamodules.queries import one_line, quoted_name, run
+from segue.datamodules.raw_rows import RawRows, find_late_keys, open_rows
+from segue.datamodules.row_sql import Cells, Plan, min_seconds_rule
+from segue.datamodules.table_settings import TableSettings
+from segue.datamodules.track_file import Tracks, read_track_file
+from segue.datamodules.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
+from segue.errors import InputError
 
 _OF_ITEMS = ("item", "row", "place")
 """Columns of events that are elements of a list."""

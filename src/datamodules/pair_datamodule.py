@@ -19,23 +19,23 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from src.catalog import Catalog, Listens, Vocabulary
-from src.datamodules.batch_share import BatchShare
-from src.datamodules.longest_plays import longest_plays, shares_of_longest
-from src.datamodules.new_tracks import check_cold_settings, hidden_tracks
-from src.datamodules.order import epoch_order, in_batches
-from src.datamodules.pair_rules import PairRules
-from src.datamodules.pairs import Pairs, known_shares, make_pairs, slices
-from src.datamodules.policies import Policies
-from src.datamodules.rejected_rows import Rejections
-from src.datamodules.remarks import remarks_on
-from src.datamodules.sessions import Sessions, cut_sessions
-from src.datamodules.splits import SPLITS, split_pairs, split_sessions
-from src.datamodules.table import Reading, SourceEvents, read_table
-from src.datamodules.table_settings import check_choice, table_settings
-from src.errors import InputError, check_flag, check_number
-from src.histories import Histories
-from src.models.contracts import PairBatch
+from segue.catalog import Catalog, Listens, Vocabulary
+from segue.datamodules.batch_share import BatchShare
+from segue.datamodules.longest_plays import longest_plays, shares_of_longest
+from segue.datamodules.new_tracks import check_cold_settings, hidden_tracks
+from segue.datamodules.order import epoch_order, in_batches
+from segue.datamodules.pair_rules import PairRules
+from segue.datamodules.pairs import Pairs, known_shares, make_pairs, slices
+from segue.datamodules.policies import Policies
+from segue.datamodules.rejected_rows import Rejections
+from segue.datamodules.remarks import remarks_on
+from segue.datamodules.sessions import Sessions, cut_sessions
+from segue.datamodules.splits import SPLITS, split_pairs, split_sessions
+from segue.datamodules.table import Reading, SourceEvents, read_table
+from segue.datamodules.table_settings import check_choice, table_settings
+from segue.errors import InputError, check_flag, check_number
+from segue.histories import Histories
+from segue.models.contracts import PairBatch
 
 
 class PairDataset(Dataset[PairBatch]):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from src.datamodules.policies import Policies
+from segue.datamodules.policies import Policies
 
 
 @dataclass(frozen=True, kw_only=True)

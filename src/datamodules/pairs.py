@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from src.catalog import Listens
-from src.datamodules.sessions import Sessions
-from src.errors import InputError, check_number
+from segue.catalog import Listens
+from segue.datamodules.sessions import Sessions
+from segue.errors import InputError, check_number
 
 PAIRINGS = ("consecutive", "first", "window")
 """The ways to pair the tracks of a session; see `make_pairs`."""

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from src.datamodules.files import refuse_unknown
-from src.datamodules.interleaved import check_policy
-from src.datamodules.table_settings import check_choice
-from src.errors import check_number
+from segue.datamodules.files import refuse_unknown
+from segue.datamodules.interleaved import check_policy
+from segue.datamodules.table_settings import check_choice
+from segue.errors import check_number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import duckdb
 
-from src.datamodules.files import Files
-from src.errors import InputError
+from segue.datamodules.files import Files
+from segue.errors import InputError
 
 
 def run(

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import duckdb
 
-from src.datamodules.dialects import MOST_REJECTED, Dialect, csv_scan, dialect_of, encoding_of
-from src.datamodules.files import Files, FileSettings
-from src.datamodules.queries import plain_path, quoted_name, quoted_text, run
-from src.errors import InputError
+from segue.datamodules.dialects import MOST_REJECTED, Dialect, csv_scan, dialect_of, encoding_of
+from segue.datamodules.files import Files, FileSettings
+from segue.datamodules.queries import plain_path, quoted_name, quoted_text, run
+from segue.errors import InputError
 
 FILE = "place_of_file"
 """Column of `relation`: the place of the file of each row."""

@@ -23,7 +23,7 @@ def choose_recipe(words: Sequence[str]) -> list[str]:
         return _with_recipe_of_shards(words)
     if _TABLE not in words:
         return list(words)
-    from src.errors import InputError
+    from segue.errors import InputError
 
     try:
         has_share = _has_share([word for word in words if word.lstrip("+").startswith("datamodule.")])
@@ -56,9 +56,9 @@ def _has_share(overrides: Sequence[str]) -> bool:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from src.datamodules.source_config import settings_of
-    from src.datamodules.table import look_at
-    from src.errors import InputError
+    from segue.datamodules.source_config import settings_of
+    from segue.datamodules.table import look_at
+    from segue.errors import InputError
 
     changes = OmegaConf.create()
     try:

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from src.datamodules.dialects import Dialect
-from src.datamodules.raw_rows import RawRows
-from src.errors import InputError
-from src.runs.atomic import write_whole
+from segue.datamodules.dialects import Dialect
+from segue.datamodules.raw_rows import RawRows
+from segue.errors import InputError
+from segue.runs.atomic import write_whole
 
 _MOST_LISTED = 100_000
 """Rejected rows that are listed with their line; all are counted."""

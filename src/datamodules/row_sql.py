@@ -9,11 +9,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from src.datamodules.queries import quoted_name
-from src.datamodules.raw_rows import RawRows
-from src.datamodules.table_settings import TableSettings
-from src.datamodules.units import LATEST_MS, MS_OF, USUAL_FORMATS
-from src.errors import InputError
+from segue.datamodules.queries import quoted_name
+from segue.datamodules.raw_rows import RawRows
+from segue.datamodules.table_settings import TableSettings
+from segue.datamodules.units import LATEST_MS, MS_OF, USUAL_FORMATS
+from segue.errors import InputError
 
 _SHORT = "DECIMAL(18, 3)"  # a cast to BIGINT would round 1.7 to 2 without an error
 _LONG = "DECIMAL(22, 3)"  # for ids above 10¹⁵; arithmetic with its 128 bits is ten times as slow

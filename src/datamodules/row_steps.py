@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int8
 
-from src.datamodules.engines import Engine
-from src.datamodules.interleaved import separate
-from src.datamodules.new_tracks import hidden_tracks
-from src.datamodules.pair_rules import PairRules
-from src.datamodules.splits import in_shares, split_pairs
-from src.datamodules.table import SourceEvents
-from src.errors import InputError
+from segue.datamodules.engines import Engine
+from segue.datamodules.interleaved import separate
+from segue.datamodules.new_tracks import hidden_tracks
+from segue.datamodules.pair_rules import PairRules
+from segue.datamodules.splits import in_shares, split_pairs
+from segue.datamodules.table import SourceEvents
+from segue.errors import InputError
 
 _SQL = Path(__file__).parent / "sql"
 _SEPARATED_AT_ONCE = 4_000_000

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from src.catalog import Listens
-from src.datamodules.interleaved import separate
-from src.datamodules.policies import Policies, duplicates, of_rare_users, repeats
-from src.errors import check_number
+from segue.catalog import Listens
+from segue.datamodules.interleaved import separate
+from segue.datamodules.policies import Policies, duplicates, of_rare_users, repeats
+from segue.errors import check_number
 
 if TYPE_CHECKING:
-    from src.datamodules.table import SourceEvents
+    from segue.datamodules.table import SourceEvents
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -15,14 +15,14 @@ import numpy as np
 from filelock import FileLock
 from jaxtyping import Int8
 
-from src.catalog import Listens
-from src.datamodules.engines import ROW
-from src.datamodules.manifest import Manifest, Shard
-from src.datamodules.pairs import Pairs
-from src.datamodules.sessions import Sessions
-from src.datamodules.splits import SPLITS
-from src.errors import InputError
-from src.runs.atomic import write_record, write_whole_folder
+from segue.catalog import Listens
+from segue.datamodules.engines import ROW
+from segue.datamodules.manifest import Manifest, Shard
+from segue.datamodules.pairs import Pairs
+from segue.datamodules.sessions import Sessions
+from segue.datamodules.splits import SPLITS
+from segue.errors import InputError
+from segue.runs.atomic import write_record, write_whole_folder
 
 _AT_ONCE = 1 << 18
 """Rows that are in memory at once."""

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from pytorch_lightning import LightningDataModule
 
-from src.catalog import Listens
-from src.datamodules.manifest import Manifest
-from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.pairs import Pairs
-from src.datamodules.shard_columns import map_columns
-from src.datamodules.shard_vocabulary import read_vocabulary
-from src.errors import InputError, check_number
+from segue.catalog import Listens
+from segue.datamodules.manifest import Manifest
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.pairs import Pairs
+from segue.datamodules.shard_columns import map_columns
+from segue.datamodules.shard_vocabulary import read_vocabulary
+from segue.errors import InputError, check_number
 
 _OF_EVERY_SOURCE = "counting"
 """The recipe of baselines, which no source names."""

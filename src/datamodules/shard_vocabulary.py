@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from src.attributes import Attribute, Values, Vectors
-from src.catalog import Catalog
-from src.datamodules.engines import sha256
-from src.runs.atomic import write_whole
+from segue.attributes import Attribute, Values, Vectors
+from segue.catalog import Catalog
+from segue.datamodules.engines import sha256
+from segue.runs.atomic import write_whole
 
 VOCABULARY = "vocabulary.json"
 """The file of the tracks."""

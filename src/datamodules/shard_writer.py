@@ -10,16 +10,16 @@ from typing import Any
 
 import duckdb
 
-from src.datamodules.engines import Engine, disk_error, sha256
-from src.datamodules.manifest import VERSION, Manifest, Shard
-from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.row_steps import Rows, make_rows
-from src.datamodules.shard_vocabulary import write_vocabulary
-from src.datamodules.splits import SPLITS
-from src.errors import InputError
-from src.runs.atomic import remove_partial_files, write_record
-from src.runs.folder import digest
-from src.runs.provenance import provenance
+from segue.datamodules.engines import Engine, disk_error, sha256
+from segue.datamodules.manifest import VERSION, Manifest, Shard
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.row_steps import Rows, make_rows
+from segue.datamodules.shard_vocabulary import write_vocabulary
+from segue.datamodules.splits import SPLITS
+from segue.errors import InputError
+from segue.runs.atomic import remove_partial_files, write_record
+from segue.runs.folder import digest
+from segue.runs.provenance import provenance
 
 _PROGRESS = "progress.json"
 """The finished shards of a run that has not ended."""

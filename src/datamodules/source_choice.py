@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.errors import InputError
-from src.runs.provenance import ROOT
+from segue.errors import InputError
+from segue.runs.provenance import ROOT
 
 
 def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:

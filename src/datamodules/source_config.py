@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from src.datamodules.table_settings import TableSettings, table_settings
-from src.runs.provenance import ROOT
+from segue.datamodules.table_settings import TableSettings, table_settings
+from segue.runs.provenance import ROOT
 
 _CONFIGS = ROOT / "conf" / "datamodule"
 _KEYS = ("files", "columns", "units", "zone", "clock", "ids", "artist_separator", "share", "shares_above_one")

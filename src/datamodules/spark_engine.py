@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from src.datamodules.engines import ROW, events_query
-from src.datamodules.table import SourceEvents
-from src.errors import InputError, check_number
-from src.runs.atomic import write_whole
+from segue.datamodules.engines import ROW, events_query
+from segue.datamodules.table import SourceEvents
+from segue.errors import InputError, check_number
+from segue.runs.atomic import write_whole
 
 _ANSWER_S = 10
 """Seconds within which the master of a cluster must accept a connection."""

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int8
 
-from src.datamodules.sessions import Sessions
-from src.errors import InputError
+from segue.datamodules.sessions import Sessions
+from segue.errors import InputError
 
 SPLITS = ("train", "val", "test")
 """Names of the splits."""

@@ -13,18 +13,18 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from src.catalog import Catalog
-from src.datamodules.attribute_files import attribute_columns, read_attributes
-from src.datamodules.mapping import is_private
-from src.datamodules.opened_table import OpenedTable, open_table
-from src.datamodules.queries import are_whole, count, run
-from src.datamodules.raw_rows import FILE, RawRows, check_rejects
-from src.datamodules.rejected_rows import Rejections, find_rejected
-from src.datamodules.row_sql import Plan, capped, parse_select
-from src.datamodules.table_settings import TableSettings
-from src.datamodules.track_file import Tracks, tracks_of_events
-from src.errors import InputError, check_number
-from src.runs.cores import duckdb_settings
+from segue.catalog import Catalog
+from segue.datamodules.attribute_files import attribute_columns, read_attributes
+from segue.datamodules.mapping import is_private
+from segue.datamodules.opened_table import OpenedTable, open_table
+from segue.datamodules.queries import are_whole, count, run
+from segue.datamodules.raw_rows import FILE, RawRows, check_rejects
+from segue.datamodules.rejected_rows import Rejections, find_rejected
+from segue.datamodules.row_sql import Plan, capped, parse_select
+from segue.datamodules.table_settings import TableSettings
+from segue.datamodules.track_file import Tracks, tracks_of_events
+from segue.errors import InputError, check_number
+from segue.runs.cores import duckdb_settings
 
 MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""

@@ -7,12 +7,12 @@ from zoneinfo import available_timezones
 
 import duckdb
 
-from src.datamodules.attribute_settings import AttributeSettings, attribute_settings
-from src.datamodules.files import FileSettings, refuse_unknown
-from src.datamodules.mapping import ROLES
-from src.datamodules.queries import one_line
-from src.datamodules.units import unit_of_duration, unit_of_ratio, unit_of_time
-from src.errors import InputError
+from segue.datamodules.attribute_settings import AttributeSettings, attribute_settings
+from segue.datamodules.files import FileSettings, refuse_unknown
+from segue.datamodules.mapping import ROLES
+from segue.datamodules.queries import one_line
+from segue.datamodules.units import unit_of_duration, unit_of_ratio, unit_of_time
+from segue.errors import InputError
 
 SHARES = ("auto", "ratio", "played", "skipped", "gap", "none")
 """What the share played is computed from; see `TableSettings.share`."""

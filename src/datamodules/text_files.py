@@ -4,7 +4,7 @@ import gzip
 import re
 from pathlib import Path
 
-from src.errors import InputError
+from segue.errors import InputError
 
 _LONGEST = 16 * 2**20
 """Bytes of a line. DuckDB rejects lines above 2 MiB, but leaves out lines above 32 MiB without a word."""

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import duckdb
 
-from src.catalog import Catalog
-from src.datamodules.attribute_files import attribute_columns, column_of
-from src.datamodules.attribute_settings import AttributeSettings
-from src.datamodules.files import find_files, has_files
-from src.datamodules.queries import are_whole, quoted_name, run
-from src.datamodules.raw_rows import open_rows
-from src.datamodules.row_sql import Cells, artist_of, whole
-from src.datamodules.table_settings import TableSettings
-from src.datamodules.units import MS_OF, unit_of_duration
-from src.errors import InputError
+from segue.catalog import Catalog
+from segue.datamodules.attribute_files import attribute_columns, column_of
+from segue.datamodules.attribute_settings import AttributeSettings
+from segue.datamodules.files import find_files, has_files
+from segue.datamodules.queries import are_whole, quoted_name, run
+from segue.datamodules.raw_rows import open_rows
+from segue.datamodules.row_sql import Cells, artist_of, whole
+from segue.datamodules.table_settings import TableSettings
+from segue.datamodules.units import MS_OF, unit_of_duration
+from segue.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import duckdb
 import numpy as np
 
-from src.errors import InputError
+from segue.errors import InputError
 
 TIMES = ("s", "ms", "us", "ns", "iso")
 """Units of a timestamp: since 1970, or a date and time as text (ISO 8601). A format of strptime is allowed too."""

@@ -6,7 +6,7 @@ K values, W width of a vector.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from src.attributes import Attribute, Vectors
+from segue.attributes import Attribute, Vectors
 
 
 @dataclass(frozen=True, kw_only=True)

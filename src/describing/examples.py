@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from src.catalog import Catalog
-from src.datamodules.sessions import Sessions
+from segue.catalog import Catalog
+from segue.datamodules.sessions import Sessions
 
 
 @dataclass(frozen=True, kw_only=True)

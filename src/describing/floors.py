@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from scipy.sparse import csr_array
 
-from src.datamodules.pairs import Pairs
-from src.describing.material import Splits
-from src.evaluation import ranking
-from src.models.retrieval.sparse import mean_ranks
+from segue.datamodules.pairs import Pairs
+from segue.describing.material import Splits
+from segue.evaluation import ranking
+from segue.models.retrieval.sparse import mean_ranks
 
 
 @dataclass(frozen=True, kw_only=True)

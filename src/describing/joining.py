@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.sessions import Sessions
-from src.describing.material import Material, Splits
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.sessions import Sessions
+from segue.describing.material import Material, Splits
 
 _REMARKS = ("encoding", "interleaved", "share played", "users")
 """Beginnings of the remarks that say what no number says; shares that are all equal are a warning."""

@@ -6,10 +6,10 @@ S sessions, E events, L listeners, N tracks.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from src.catalog import Catalog, Vocabulary
-from src.datamodules.pairs import Pairs
-from src.datamodules.sessions import Sessions
-from src.datamodules.table import Reading
+from segue.catalog import Catalog, Vocabulary
+from segue.datamodules.pairs import Pairs
+from segue.datamodules.sessions import Sessions
+from segue.datamodules.table import Reading
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from src.catalog import Catalog
-from src.describing.attributes import AttributeFacts, measure_attributes
-from src.describing.clock import Clock, measure_clock
-from src.describing.examples import ExampleSession, first_sessions, title_of
-from src.describing.floors import HeldOut, measure_test
-from src.describing.material import Material, Splits
+from segue.catalog import Catalog
+from segue.describing.attributes import AttributeFacts, measure_attributes
+from segue.describing.clock import Clock, measure_clock
+from segue.describing.examples import ExampleSession, first_sessions, title_of
+from segue.describing.floors import HeldOut, measure_test
+from segue.describing.material import Material, Splits
 
 NUM_BINS = 20
 """Number of bins of the histogram of shares."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
-from src.describing.clock import Clock
-from src.describing.measures import Facts, Shares, Spread
-from src.describing.warnings import DataWarning, percent
-from src.plots.axes import plain, tidy
-from src.plots.palette import BLUE, FAINT, GREY, INK, ORANGE, RED
-from src.terminal.numbers import count, duration
+from segue.describing.clock import Clock
+from segue.describing.measures import Facts, Shares, Spread
+from segue.describing.warnings import DataWarning, percent
+from segue.plots.axes import plain, tidy
+from segue.plots.palette import BLUE, FAINT, GREY, INK, ORANGE, RED
+from segue.terminal.numbers import count, duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

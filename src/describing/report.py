@@ -12,15 +12,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from src.datamodules.table import Reading
-from src.describing.clock import Clock
-from src.describing.examples import ExampleSession
-from src.describing.material import Material
-from src.describing.measures import Facts, Spread
-from src.describing.picture import draw
-from src.describing.warnings import UNIT_OF_TIME, DataWarning, most_common, percent
-from src.runs.atomic import write_record, write_whole
-from src.terminal.numbers import duration, plain
+from segue.datamodules.table import Reading
+from segue.describing.clock import Clock
+from segue.describing.examples import ExampleSession
+from segue.describing.material import Material
+from segue.describing.measures import Facts, Spread
+from segue.describing.picture import draw
+from segue.describing.warnings import UNIT_OF_TIME, DataWarning, most_common, percent
+from segue.runs.atomic import write_record, write_whole
+from segue.terminal.numbers import duration, plain
 
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "recipe=", "world=", "world.", "taste@")
 """Words of the command line that decide which data are read; the next command has them too."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 
-from src.recommendations import open_new, pick_probabilities, redraw_probability
+from segue.recommendations import open_new, pick_probabilities, redraw_probability
 
 KINDS = ("lists", "user_lists", "random", "popular", "sticky_artist")
 """The policies whose choices are known."""

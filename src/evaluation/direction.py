@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from src.errors import InputError
+from segue.errors import InputError
 
 _BETTER: Mapping[str, str] = {
     "recall": "max",

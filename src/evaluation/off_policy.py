@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from scipy import stats
 
-from src.statistics.intervals import clustered_variance
+from segue.statistics.intervals import clustered_variance
 
 SHRINKAGE = 10
 """Plays of a track at which its own mean share counts as much as the mean of all tracks, in `RewardModel`."""

@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from src.catalog import Listens, Vocabulary
-from src.errors import InputError, check_number
-from src.models.contracts import PairBatch, Queries, Scorer
-from src.session_vectors import MAX_LENGTH
+from segue.catalog import Listens, Vocabulary
+from segue.errors import InputError, check_number
+from segue.models.contracts import PairBatch, Queries, Scorer
+from segue.session_vectors import MAX_LENGTH
 
 REPEATS = ("never", "always", "penalty", "auto")
 """Whether tracks already heard are recommended again; see `Repeats`."""

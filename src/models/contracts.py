@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 from torch import Tensor
 
-from src.histories import Histories
-from src.models.retrieval.lists import ListSearch
+from segue.histories import Histories
+from segue.models.retrieval.lists import ListSearch
 
 OnBlock = Callable[[int], None]
 """Reports progress: called after each block of queries with the number of queries in that block."""

@@ -15,10 +15,10 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from src.catalog import Vocabulary
-from src.errors import InputError, check_flag, check_number
-from src.models.contracts import QueryPart
-from src.models.parts import Lookup, Part, Prior, Unknown, build_part, build_tracks, check_part, draw
+from segue.catalog import Vocabulary
+from segue.errors import InputError, check_flag, check_number
+from segue.models.contracts import QueryPart
+from segue.models.parts import Lookup, Part, Prior, Unknown, build_part, build_tracks, check_part, draw
 
 PRIORS = ("added", "instead")
 """How what the other parts of a track predict is used; see `CosineMix`."""

@@ -15,11 +15,11 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from src.catalog import Vocabulary
-from src.errors import InputError, check_number
-from src.models.context import heard_before
-from src.models.contracts import Context, PairBatch, Queries, Scorer
-from src.models.heads import Biases
+from segue.catalog import Vocabulary
+from segue.errors import InputError, check_number
+from segue.models.context import heard_before
+from segue.models.contracts import Context, PairBatch, Queries, Scorer
+from segue.models.heads import Biases
 
 
 def _needs_shares(vocabulary: Vocabulary, loss: str) -> None:

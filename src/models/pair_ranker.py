@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from src.catalog import Vocabulary
-from src.errors import InputError, build
-from src.histories import Histories
-from src.models.context import as_number
-from src.models.contracts import Context, Loss, OnBlock, PairBatch, Queries, Scorer
-from src.models.exchange import exchange_gradients, is_shared, part_of_loss
-from src.models.retrieval.approximate import approximate_lists
-from src.models.retrieval.exact import exact_lists, mean_ranks, top_k
-from src.models.retrieval.heard import ranks_of_vectors
-from src.models.retrieval.lists import ListSearch, digest_of_arrays
+from segue.catalog import Vocabulary
+from segue.errors import InputError, build
+from segue.histories import Histories
+from segue.models.context import as_number
+from segue.models.contracts import Context, Loss, OnBlock, PairBatch, Queries, Scorer
+from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
+from segue.models.retrieval.approximate import approximate_lists
+from segue.models.retrieval.exact import exact_lists, mean_ranks, top_k
+from segue.models.retrieval.heard import ranks_of_vectors
+from segue.models.retrieval.lists import ListSearch, digest_of_arrays
 
 
 class PairRanker(LightningModule):

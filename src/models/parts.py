@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
-from src.attributes import Values, Vectors
-from src.catalog import Catalog
-from src.errors import InputError, check_number
+from segue.attributes import Values, Vectors
+from segue.catalog import Catalog
+from segue.errors import InputError, check_number
 
 _BLOCK = 2**14
 """Vectors that are read at once from a memory-mapped file."""

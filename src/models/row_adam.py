@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from src.errors import check_number
+from segue.errors import check_number
 
 _CHUNK_SIZE = 2**17
 """Numbers that are updated at once on a CPU. The rows and all intermediate results then fit into its cache, which

@@ -14,10 +14,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
-from src.sweeps.jobs import IN_A_MULTIRUN
-from src.terminal.console import console, errors
-from src.terminal.messages import show_error
+from segue.errors import InputError
+from segue.sweeps.jobs import IN_A_MULTIRUN
+from segue.terminal.console import console, errors
+from segue.terminal.messages import show_error
 
 _PATIENCE_S = 10.0
 """How long the first process has to notice by itself that another one has died."""

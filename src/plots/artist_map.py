@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int64, Shaped
 
-from src.plots import labels
-from src.plots.axes import tidy
-from src.plots.palette import BLUE, GREY, INK
-from src.plots.run import blank, save
+from segue.plots import labels
+from segue.plots.axes import tidy
+from segue.plots.palette import BLUE, GREY, INK
+from segue.plots.run import blank, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

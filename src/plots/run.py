@@ -12,10 +12,10 @@ import pandas as pd
 from jaxtyping import Float, Int64
 from scipy.stats import rankdata
 
-from src.plots.axes import tidy
-from src.plots.palette import BLUE, FAINT, GREY, INK, ORANGE
-from src.runs.atomic import write_whole
-from src.terminal.numbers import count
+from segue.plots.axes import tidy
+from segue.plots.palette import BLUE, FAINT, GREY, INK, ORANGE
+from segue.runs.atomic import write_whole
+from segue.terminal.numbers import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

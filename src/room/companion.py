@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from src.errors import InputError
-from src.simulation.listener import WHOLE, Crowd, listen
-from src.simulation.world_files import read_world
+from segue.errors import InputError
+from segue.simulation.listener import WHOLE, Crowd, listen
+from segue.simulation.world_files import read_world
 
 EMBEDDINGS = "tracks.npy"
 """The file of a world without which nobody knows what its listeners love."""

@@ -23,20 +23,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.assignment import GUESTS
-from src.errors import InputError
-from src.room import mapping, sweeps, walking
-from src.room.gate import is_private, not_private
-from src.room.previews import Previews
-from src.room.search import TitleIndex, build_index
-from src.room.shelf import MAX_SHOWN, Shelf, alphas_of
-from src.serving.recommender import Recommender
-from src.serving.release import Release
-from src.serving.release_store import FolderStore
-from src.serving.settings import SETTINGS
+from segue.assignment import GUESTS
+from segue.errors import InputError
+from segue.room import mapping, sweeps, walking
+from segue.room.gate import is_private, not_private
+from segue.room.previews import Previews
+from segue.room.search import TitleIndex, build_index
+from segue.room.shelf import MAX_SHOWN, Shelf, alphas_of
+from segue.serving.recommender import Recommender
+from segue.serving.release import Release
+from segue.serving.release_store import FolderStore
+from segue.serving.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from src.room.companion import Companion
+    from segue.room.companion import Companion
 
 IDLE_S = 900
 """Seconds without a question after which the desk ends."""
@@ -168,7 +168,7 @@ class Desk:
             except InputError as error:
                 problems.append(str(error))
         if given["world"] is not None:
-            from src.room.companion import Companion  # imports pandas, which takes a while
+            from segue.room.companion import Companion  # imports pandas, which takes a while
 
             try:
                 companion = Companion(Path(given["world"]), release.track_ids)
@@ -343,7 +343,7 @@ class Desk:
         return np.concatenate(columns).astype("<f4").tobytes()
 
     async def _experiment(self, _: dict[str, Any]) -> dict[str, Any]:
-        from src.room.watching import watch
+        from segue.room.watching import watch
 
         async with self._watching:
             now_s = time.monotonic()
@@ -477,7 +477,7 @@ def main(run_dir: Path, socket: Path, parent: int) -> None:
 
 
 def _locate(name: str) -> Path:
-    from src.tracking.recommenders import locate_recommendations  # imports MLflow, which takes seconds
+    from segue.tracking.recommenders import locate_recommendations  # imports MLflow, which takes seconds
 
     return locate_recommendations(name)
 

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from src.serving.settings import TOKEN, ServiceSettings, is_host
+from segue.serving.settings import TOKEN, ServiceSettings, is_host
 
 if TYPE_CHECKING:
-    from src.serving.app import Message, Send
+    from segue.serving.app import Message, Send
 
 PAGE = "/room"
 """Where the page is."""
@@ -209,7 +209,7 @@ class Gate:
     def _spawn(self) -> None:
         if self._desk is not None and self._desk.poll() is None:
             return
-        words = [sys.executable, "-Pm", "src.room.desk", str(self._run_dir), str(self._socket), str(os.getpid())]
+        words = [sys.executable, "-Pm", "segue.room.desk", str(self._run_dir), str(self._socket), str(os.getpid())]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         environment = {name: value for name, value in os.environ.items() if name != TOKEN} | threads
         environment["PYTHONPATH"] = str(_ROOT)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64
 
-from src.runs.atomic import write_whole
+from segue.runs.atomic import write_whole
 
 NUM_NEIGHBOURS = 8
 """Tracks of each list that attract."""

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from src.catalog_files import is_whole, read_lines
-from src.errors import InputError
-from src.serving.settings import is_host
+from segue.catalog_files import is_whole, read_lines
+from segue.errors import InputError
+from segue.serving.settings import is_host
 
 LOCAL = "local"
 """Instead of an address, for a preview that the room sends itself."""

@@ -22,7 +22,7 @@ from jaxtyping import Int64
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from src.runs.atomic import write_whole
+from segue.runs.atomic import write_whole
 
 _WORD = re.compile(r"[^\W_]+")
 _ALONE = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")

@@ -13,14 +13,14 @@ import numpy as np
 import yaml
 from jaxtyping import Float64, Int32, Int64
 
-from src.catalog import Catalog
-from src.catalog_files import PLAYS, read_plays
-from src.errors import InputError
-from src.recommendations import Recommendations
-from src.recommender_names import parse_name
-from src.room.previews import Previews
-from src.serving.release import Arm, Release
-from src.session_vectors import FILE, SessionVectors, parts_of
+from segue.catalog import Catalog
+from segue.catalog_files import PLAYS, read_plays
+from segue.errors import InputError
+from segue.recommendations import Recommendations
+from segue.recommender_names import parse_name
+from segue.room.previews import Previews
+from segue.serving.release import Arm, Release
+from segue.session_vectors import FILE, SessionVectors, parts_of
 
 MAX_SHOWN = 50
 """Largest number of next tracks that are shown of a recommender."""

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
-from src.serving.release import Release
+from segue.errors import InputError
+from segue.serving.release import Release
 
 COMPARISONS = Path("outputs/compare")
 """Where `compare.py` writes, from the folder in which the service was started."""

@@ -1,4 +1,4 @@
-"""Fetches the libraries of the page from npm into `static/vendor/`: python -m src.room.vendoring, or make vendor.
+"""Fetches the libraries of the page from npm into `static/vendor/`: python -m segue.room.vendoring, or make vendor.
 
 The page is served as it is in the repository: there is no build step, and nothing is loaded from the network. The
 versions are below. `vendor.json` records for each library version, licence, npm's own hash of the package, and the

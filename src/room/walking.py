@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.assignment import GUESTS
-from src.errors import InputError
-from src.room.shelf import Shelf
-from src.serving.explanation import explain
-from src.serving.recommender import Recommender
-from src.serving.session_memory import Noted, Played
+from segue.assignment import GUESTS
+from segue.errors import InputError
+from segue.room.shelf import Shelf
+from segue.serving.explanation import explain
+from segue.serving.recommender import Recommender
+from segue.serving.session_memory import Noted, Played
 
 if TYPE_CHECKING:
-    from src.room.companion import Companion
+    from segue.room.companion import Companion
 
 MAX_TRACKS = 128
 """Tracks of a session that the room sends."""

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from src.abtest.analysis import analyse
-from src.abtest.doubts import exposures, split_sentence
-from src.abtest.log import read_users
-from src.abtest.metrics import IN_POINTS, difference, metric_values
-from src.abtest.result import Analysis
-from src.abtest.settings import AnalysisSettings
-from src.abtest.slices import LEAST_USERS
-from src.abtest.users import Users
-from src.errors import InputError
-from src.statistics.design import sample_ratio
-from src.statistics.intervals import GroupSummary, always_valid
+from segue.abtest.analysis import analyse
+from segue.abtest.doubts import exposures, split_sentence
+from segue.abtest.log import read_users
+from segue.abtest.metrics import IN_POINTS, difference, metric_values
+from segue.abtest.result import Analysis
+from segue.abtest.settings import AnalysisSettings
+from segue.abtest.slices import LEAST_USERS
+from segue.abtest.users import Users
+from segue.errors import InputError
+from segue.statistics.design import sample_ratio
+from segue.statistics.intervals import GroupSummary, always_valid
 
 NUM_POINTS = 40
 """Times at which the interval of the primary metric is computed."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from src.runs.folder import LOCK, RECORD, RunRecord, as_dict, write_config
+from segue.runs.folder import LOCK, RECORD, RunRecord, as_dict, write_config
 
 UNCOMMITTED = "uncommitted.diff"
 """What a run folder has of the changes that were not committed."""

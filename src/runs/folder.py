@@ -13,9 +13,9 @@ import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from src.errors import InputError
-from src.runs.atomic import write_record, write_whole
-from src.runs.provenance import provenance
+from segue.errors import InputError
+from segue.runs.atomic import write_record, write_whole
+from segue.runs.provenance import provenance
 
 CHECKPOINT = "checkpoints/last.ckpt"
 """The checkpoint from which a run is resumed."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src.runs.atomic import write_record
+from segue.runs.atomic import write_record
 
 METRICS_FILE = "metrics.json"
 """Name of the file with the metrics of a run."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
-from src.errors import InputError
+from segue.errors import InputError
 
 
 def named_recipe(overrides: Sequence[str], recipe: str) -> str | None:

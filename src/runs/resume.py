@@ -13,10 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from src.errors import InputError
-from src.runs.folder import CHECKPOINT, LAYOUT, RunRecord, as_dict, digest, flatten, refuse_used_folder
-from src.runs.provenance import ROOT
-from src.runs.targets import check_targets, read_config
+from segue.errors import InputError
+from segue.runs.folder import CHECKPOINT, LAYOUT, RunRecord, as_dict, digest, flatten, refuse_used_folder
+from segue.runs.provenance import ROOT
+from segue.runs.targets import check_targets, read_config
 
 _MAY_CHANGE = (
     "trainer.", "callbacks.", "logger.", "run_dir", "run_name", "resume", "trust", "parent_run_id", "swept", "trial",

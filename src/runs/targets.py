@@ -13,10 +13,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from src.errors import InputError
-from src.runs.provenance import ROOT
+from segue.errors import InputError
+from segue.runs.provenance import ROOT
 
-_NAMES = ("src",)
+_NAMES = ("src", "segue")
 """What this package has been called; the last one is its name today."""
 _TARGET = "_target_"
 _BY_NAME = tuple(f"hydra.utils.{name}" for name in ("get_class", "get_method", "get_object", "get_static_method"))

@@ -16,12 +16,12 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from src.serving.limits import RateLimit
-from src.serving.log_writer import LogUnavailableError, now_ms
-from src.serving.metrics import Metrics
-from src.serving.pages import INTERNAL_ERROR, make_pages, refusals, unknown_track
-from src.serving.session_memory import Noted, Played
-from src.serving.state import State
+from segue.serving.limits import RateLimit
+from segue.serving.log_writer import LogUnavailableError, now_ms
+from segue.serving.metrics import Metrics
+from segue.serving.pages import INTERNAL_ERROR, make_pages, refusals, unknown_track
+from segue.serving.session_memory import Noted, Played
+from segue.serving.state import State
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from src.errors import check_number
+from segue.errors import check_number
 
 _MOST_CLIENTS = 10_000
 

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
-from src.serving.release_store import FolderStore, Index, StoreUnreachableError
-from src.serving.settings import ServiceSettings
-from src.serving.stores import Stores, make_stores
+from segue.errors import InputError
+from segue.serving.release_store import FolderStore, Index, StoreUnreachableError
+from segue.serving.settings import ServiceSettings
+from segue.serving.stores import Stores, make_stores
 
 Warn = Callable[[str], None]
 """Prints a warning."""
@@ -94,7 +94,7 @@ class ReleaseRequest:
         Raises:
             InputError: it cannot be served, or the disk is full.
         """
-        from src.serving.prepared_release import prepare_release
+        from segue.serving.prepared_release import prepare_release
 
         if self.arms is not None and self.recommendations is not None:
             raise InputError("give recommendations=<recommender>, or arms={C: …, T1: …}, not both")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from src.errors import InputError, check_number
+from segue.errors import InputError, check_number
 
 FSYNC = ("always", "interval", "never")
 

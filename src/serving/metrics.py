@@ -16,8 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from src.serving.prometheus_parts import name_files_by_worker
-from src.serving.worker_table import WorkerTable
+from segue.serving.prometheus_parts import name_files_by_worker
+from segue.serving.worker_table import WorkerTable
 
 _log = logging.getLogger("segue.serving")
 

@@ -10,12 +10,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from src.serving.docs_page import DOCS, POLICY
-from src.serving.explanation import explain
-from src.serving.log_writer import now_ms
-from src.serving.metrics import exposition
-from src.serving.release import Release
-from src.serving.state import State
+from segue.serving.docs_page import DOCS, POLICY
+from segue.serving.explanation import explain
+from segue.serving.log_writer import now_ms
+from segue.serving.metrics import exposition
+from segue.serving.release import Release
+from segue.serving.state import State
 
 INTERNAL_ERROR = "internal error; the service's own log has the details"
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from src.assignment import check_arms
-from src.catalog import Catalog
-from src.catalog_files import read_catalog, read_top_tracks
-from src.errors import InputError
-from src.recommendations import Recommendations, check_exploration, has_lists_of_users, new_rows
-from src.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
-from src.serving.release import LISTS, POLICIES, Arm, write_release
-from src.session_vectors import FILE, SessionVectors, context_of
+from segue.assignment import check_arms
+from segue.catalog import Catalog
+from segue.catalog_files import read_catalog, read_top_tracks
+from segue.errors import InputError
+from segue.recommendations import Recommendations, check_exploration, has_lists_of_users, new_rows
+from segue.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
+from segue.serving.release import LISTS, POLICIES, Arm, write_release
+from segue.session_vectors import FILE, SessionVectors, context_of
 
 _WORDS = sorted(set(POLICIES) - set(LISTS))
 

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
-from src.assignment import salt_of, treatment
-from src.recommendations import open_new, pick, pick_probability, redraw_probability, split_draws
-from src.serving.release import LISTS, Arm, Release
-from src.serving.session_memory import Played
-from src.session_vectors import num_kept, union
+from segue.assignment import salt_of, treatment
+from segue.recommendations import open_new, pick, pick_probability, redraw_probability, split_draws
+from segue.serving.release import LISTS, Arm, Release
+from segue.serving.session_memory import Played
+from segue.session_vectors import num_kept, union
 
 FALLBACKS = ("artist", "popular", "random")
 """Used in this order where a list has no candidate left: another track of the artist, a popular track, any track."""

@@ -19,10 +19,10 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from src.errors import InputError, check_number
-from src.serving.release import HEAD, Release, check_head, read_head
-from src.serving.release_store import FolderStore, Index, StoreUnreachableError, damaged
-from src.serving.session_memory import Noted, Played, SessionMemory, check_limits
+from segue.errors import InputError, check_number
+from segue.serving.release import HEAD, Release, check_head, read_head
+from segue.serving.release_store import FolderStore, Index, StoreUnreachableError, damaged
+from segue.serving.session_memory import Noted, Played, SessionMemory, check_limits
 
 _PIECE_BYTES = 8 * 1024 * 1024
 _MOST_PIECES = 10_000

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
-from src.catalog import Catalog
-from src.errors import InputError, check_number
-from src.recommendations import PICKS, Recommendations, check_exploration, new_rows
-from src.session_vectors import CONTEXTS, SessionVectors, import_faiss
+from segue.catalog import Catalog
+from segue.errors import InputError, check_number
+from segue.recommendations import PICKS, Recommendations, check_exploration, new_rows
+from segue.session_vectors import CONTEXTS, SessionVectors, import_faiss
 
 HEAD = "release.json"
 

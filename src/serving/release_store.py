@@ -10,9 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from filelock import FileLock
 
-from src.errors import InputError, check_number
-from src.runs.atomic import write_record
-from src.serving.release import Release
+from segue.errors import InputError, check_number
+from segue.runs.atomic import write_record
+from segue.serving.release import Release
 
 
 @dataclass(frozen=True)

@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import uvloop
 
-from src.catalog_files import write_lines
-from src.errors import InputError
-from src.serving.log_writer import EventLogWriter
-from src.serving.settings import TOKEN, ServiceSettings
-from src.serving.stores import make_sessions, make_stores
-from src.serving.supervisor import Supervisor
-from src.serving.worker_table import WorkerTable, worker_name
+from segue.catalog_files import write_lines
+from segue.errors import InputError
+from segue.serving.log_writer import EventLogWriter
+from segue.serving.settings import TOKEN, ServiceSettings
+from segue.serving.stores import make_sessions, make_stores
+from segue.serving.supervisor import Supervisor
+from segue.serving.worker_table import WorkerTable, worker_name
 
 if TYPE_CHECKING:
-    import src.serving.app
-    import src.serving.metrics  # both are imported by `import_service`, once the metrics have their folder
+    import segue.serving.app
+    import segue.serving.metrics  # both are imported by `import_service`, once the metrics have their folder
 
-    OpenRoom = Callable[[ServiceSettings], src.serving.app.Room | None]
+    OpenRoom = Callable[[ServiceSettings], segue.serving.app.Room | None]
 
 _metrics_folders: list[tempfile.TemporaryDirectory[str]] = []  # each is removed when this process ends
 
@@ -55,14 +55,14 @@ def import_service() -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folders[0].name  # is read when the metrics are imported
     import granian.server.embed
 
-    from src.serving import app, redis_store
+    from segue.serving import app, redis_store
 
     assert granian, (app, redis_store)
 
 
 def make_service(
     settings: ServiceSettings, open_room: "OpenRoom", *, worker: int, workers: WorkerTable, supervisor: int
-) -> "src.serving.app.ServiceApp":
+) -> "segue.serving.app.ServiceApp":
     """Build the application of one worker, in the process of that worker.
 
     Args:
@@ -75,10 +75,10 @@ def make_service(
     Raises:
         InputError: the event log cannot be written, or there is no release to serve.
     """
-    from src.serving.app import ServiceApp
-    from src.serving.metrics import Metrics
-    from src.serving.recommender import Recommender
-    from src.serving.state import State, follow_store
+    from segue.serving.app import ServiceApp
+    from segue.serving.metrics import Metrics
+    from segue.serving.recommender import Recommender
+    from segue.serving.state import State, follow_store
 
     run_dir, limits = Path(settings.run_dir), settings.limits
     rng = np.random.default_rng(None if settings.seed is None else [settings.seed, worker + 1])
@@ -134,7 +134,7 @@ def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "Open
     Raises:
         InputError: no worker could start.
     """
-    from src.serving.metrics import forget_gauges, totals
+    from segue.serving.metrics import forget_gauges, totals
 
     sys.stdout.flush()  # before the workers are forked, because each would write it again
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
@@ -174,7 +174,7 @@ def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "Open
 def _run_worker(
     settings: ServiceSettings, workers: WorkerTable, open_room: "OpenRoom", supervisor: int, worker: int
 ) -> None:
-    from src.serving.prometheus_parts import count_as
+    from segue.serving.prometheus_parts import count_as
 
     count_as(worker_name(worker))
     try:
@@ -186,7 +186,7 @@ def _run_worker(
         runner.run(_answer(service, settings))
 
 
-async def _answer(service: "src.serving.app.ServiceApp", settings: ServiceSettings) -> None:
+async def _answer(service: "segue.serving.app.ServiceApp", settings: ServiceSettings) -> None:
     """Answer requests until SIGTERM or SIGINT."""
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
@@ -246,7 +246,7 @@ def _listens(address: tuple[str, int]) -> bool:
     return False
 
 
-def closing_line(totals: "src.serving.metrics.Totals", num_restarts: int, uptime_s: float) -> str:
+def closing_line(totals: "segue.serving.metrics.Totals", num_restarts: int, uptime_s: float) -> str:
     """What the service has done, in one line.
 
     Args:

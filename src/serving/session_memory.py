@@ -12,8 +12,8 @@ import struct
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from src.errors import InputError, check_number
-from src.serving.log_writer import FILE_MODE
+from segue.errors import InputError, check_number
+from segue.serving.log_writer import FILE_MODE
 
 _WAYS = 8
 _ZEROS = bytes(1024 * 1024)

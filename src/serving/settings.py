@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError, check_flag, check_number
-from src.runs.atomic import write_record
-from src.serving.limits import RateLimit
-from src.serving.log_writer import check_log
-from src.serving.release_store import is_version
-from src.serving.session_memory import check_limits
+from segue.errors import InputError, check_flag, check_number
+from segue.runs.atomic import write_record
+from segue.serving.limits import RateLimit
+from segue.serving.log_writer import check_log
+from segue.serving.release_store import is_version
+from segue.serving.session_memory import check_limits
 
 SETTINGS = "serve.json"
 TOKEN = "SEGUE_TOKEN"

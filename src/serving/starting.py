@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager
 from multiprocessing import get_context
 from typing import Any
 
-from src.errors import InputError
-from src.serving.loading import ReleaseRequest, Warn, load_to_serve
-from src.serving.release import Release
-from src.serving.server import import_service
-from src.serving.settings import ServiceSettings, address_of, check_token, hold_port
-from src.serving.stop_signals import interruptible, stop_signals_recorded
-from src.serving.stores import make_stores
+from segue.errors import InputError
+from segue.serving.loading import ReleaseRequest, Warn, load_to_serve
+from segue.serving.release import Release
+from segue.serving.server import import_service
+from segue.serving.settings import ServiceSettings, address_of, check_token, hold_port
+from segue.serving.stop_signals import interruptible, stop_signals_recorded
+from segue.serving.stores import make_stores
 
 
 @contextlib.contextmanager

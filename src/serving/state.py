@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.errors import InputError
-from src.serving.log_writer import EventLogWriter
-from src.serving.recommender import Recommender
-from src.serving.release import Release
-from src.serving.release_store import FolderStore
-from src.serving.session_memory import SessionMemory
-from src.serving.worker_table import WorkerTable
+from segue.errors import InputError
+from segue.serving.log_writer import EventLogWriter
+from segue.serving.recommender import Recommender
+from segue.serving.release import Release
+from segue.serving.release_store import FolderStore
+from segue.serving.session_memory import SessionMemory
+from segue.serving.worker_table import WorkerTable
 
 _log = logging.getLogger("segue.serving")
 

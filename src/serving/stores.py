@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from src.serving.release_store import FolderStore, ReleaseStore, SharedStore
-from src.serving.session_memory import MappedSessions, SessionMemory
-from src.serving.settings import REDIS, ServiceSettings
+from segue.serving.release_store import FolderStore, ReleaseStore, SharedStore
+from segue.serving.session_memory import MappedSessions, SessionMemory
+from segue.serving.settings import REDIS, ServiceSettings
 
 
 class Stores(NamedTuple):
@@ -29,7 +29,7 @@ def make_stores(settings: ServiceSettings) -> Stores:
     url = os.environ.get(REDIS)
     if given["kind"] != "redis" or url is None:
         return Stores(local, None)
-    from src.serving.redis_store import RedisStore
+    from segue.serving.redis_store import RedisStore
 
     timeout_s = given["timeout_s"]
     return Stores(local, RedisStore(url=url, name=given["name"], local=local, keep=given["keep"], timeout_s=timeout_s))
@@ -41,7 +41,7 @@ def make_sessions(settings: ServiceSettings) -> tuple[SessionMemory, list[Callab
     url = os.environ.get(REDIS)
     if settings.store["kind"] != "redis" or url is None:
         return local, []
-    from src.serving.redis_store import RedisSessions
+    from segue.serving.redis_store import RedisSessions
 
     given = settings.store
     shared = RedisSessions(url=url, name=given["name"], local=local, timeout_s=given["timeout_s"], **settings.sessions)

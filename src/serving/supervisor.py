@@ -14,9 +14,9 @@ from multiprocessing import connection, get_context
 from multiprocessing.context import ForkProcess
 from typing import NamedTuple
 
-from src.errors import InputError
-from src.serving.stop_signals import STOP_SIGNALS, received_signals
-from src.serving.worker_table import WorkerTable, exit_cause, worker_name
+from segue.errors import InputError
+from segue.serving.stop_signals import STOP_SIGNALS, received_signals
+from segue.serving.worker_table import WorkerTable, exit_cause, worker_name
 
 START_ATTEMPTS = 4
 """How often each worker may fail to start before the service gives up, where none was ever ready."""

@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from src.assignment import check_arms
-from src.errors import InputError
-from src.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
-from src.simulation.policies import Policy
-from src.simulation.world import World
+from segue.assignment import check_arms
+from segue.errors import InputError
+from segue.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
+from segue.simulation.policies import Policy
+from segue.simulation.world import World
 
 _BY_ADDRESS = {"recommendations": "path", "service": "url"}
 """Policies that are named by the file or service they read, and the setting that takes that name."""

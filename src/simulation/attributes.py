@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from src.errors import InputError, check_number
+from segue.errors import InputError, check_number
 
 NAMES = ("genre", "audio", "released")
 """Keys of `tracks.json` that a world may have beside `artist`, `title` and `track`."""

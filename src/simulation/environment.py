@@ -14,8 +14,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float64, Int64
 
-from src.simulation.listener import HISTORY, WHOLE, Crowd, listen, start
-from src.simulation.world import World
+from segue.simulation.listener import HISTORY, WHOLE, Crowd, listen, start
+from segue.simulation.world import World
 
 Observation = dict[str, Any]
 """`user`: row of the listener; `track`: row of the last track; `played_ratio`: share of it played, in [0, 1]."""

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float64, Int64, UInt8
 
-from src.errors import InputError
-from src.runs.atomic import write_whole
-from src.simulation.listener import WHOLE
-from src.simulation.traffic import Day, Plays
-from src.simulation.world import World
+from segue.errors import InputError
+from segue.runs.atomic import write_whole
+from segue.simulation.listener import WHOLE
+from segue.simulation.traffic import Day, Plays
+from segue.simulation.world import World
 
 DAY_MS = 24 * 60 * 60 * 1000
 """Milliseconds of a day."""

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from src.assignment import check_arms
-from src.errors import InputError, check_flag, check_number
-from src.runs.atomic import write_record, write_whole
-from src.simulation.event_lines import DAY_MS, Events, write_events
-from src.simulation.listener import WHOLE
-from src.simulation.policies import Policy
-from src.simulation.traffic import Day, Players, Plays, TaskOutcome, delayed_interrupt
-from src.simulation.world import World
-from src.simulation.world_files import WORLD_FILES, write_world
-from src.statistics.intervals import MeanInterval
+from segue.assignment import check_arms
+from segue.errors import InputError, check_flag, check_number
+from segue.runs.atomic import write_record, write_whole
+from segue.simulation.event_lines import DAY_MS, Events, write_events
+from segue.simulation.listener import WHOLE
+from segue.simulation.policies import Policy
+from segue.simulation.traffic import Day, Players, Plays, TaskOutcome, delayed_interrupt
+from segue.simulation.world import World
+from segue.simulation.world_files import WORLD_FILES, write_world
+from segue.statistics.intervals import MeanInterval
 
 LEVEL = 0.95
 """Level of every interval."""

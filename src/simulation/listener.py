@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 from scipy.special import expit
 
-from src.simulation.world import World
+from segue.simulation.world import World
 
 WHOLE = 100
 """Share of a track played in full. Shares are integers, in hundredths, because listeners round to two decimals."""

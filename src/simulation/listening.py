@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from src.assignment import treatments
-from src.errors import InputError, check_number
-from src.simulation.listener import WHOLE, Crowd, listen, start
-from src.simulation.neighbours import nearest
-from src.simulation.world import World
+from segue.assignment import treatments
+from segue.errors import InputError, check_number
+from segue.simulation.listener import WHOLE, Crowd, listen, start
+from segue.simulation.neighbours import nearest
+from segue.simulation.world import World
 
 PARTS = ("val", "test")
 """Listeners kept for validation, and those whose time is reported; a hash of the listener decides."""

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from src.errors import InputError, check_flag, check_number
-from src.recommender_names import recommender_name
-from src.runs.atomic import write_whole
-from src.runs.provenance import ROOT
-from src.simulation.arm_policies import make_policies, template_name
-from src.simulation.experiment import ArmReport, run_experiment
-from src.simulation.world import World
+from segue.errors import InputError, check_flag, check_number
+from segue.recommender_names import recommender_name
+from segue.runs.atomic import write_whole
+from segue.simulation.arm_policies import make_policies, template_name
+from segue.simulation.experiment import ArmReport, run_experiment
+from segue.simulation.world import World
 
+_PACKAGE = Path(__file__).resolve().parents[1]
 ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opens a progress bar, given its label and total; what it returns takes the number of steps done."""
 
@@ -147,7 +147,7 @@ def keep_interest_neighbours(world: World, folder: Path) -> None:
         world: the world.
         folder: parent folder of simulated logs; has a file for each world. A damaged file is written again.
     """
-    digest = f"{world.digest()}-{code_digest({'src.simulation.world'})[:8]}"
+    digest = f"{world.digest()}-{code_digest({'segue.simulation.world'})[:8]}"
     path, num_tracks = folder / f"interest_neighbours-{digest}.npz", len(world.catalog)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
@@ -169,12 +169,12 @@ def _code_digest(templates: Mapping[str, partial[Any]]) -> str:
     return code_digest({function.__module__ for function in functions})
 
 
-def code_digest(modules: Iterable[str], root: Path = ROOT) -> str:
-    """Digest of the text of modules of `src` and of all modules of `src` that they import, directly or indirectly.
+def code_digest(modules: Iterable[str], package: Path = _PACKAGE) -> str:
+    """Digest of the text of modules of `segue` and of all modules of `segue` that they import, directly or indirectly.
 
     Args:
-        modules: names such as `src.simulation.experiment`.
-        root: parent folder of `src`.
+        modules: names such as `segue.simulation.experiment`.
+        package: folder of `segue`.
 
     Returns:
         Sixteen hexadecimal digits.
@@ -183,8 +183,9 @@ def code_digest(modules: Iterable[str], root: Path = ROOT) -> str:
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        path = root / f"{name.replace('.', '/')}.py"
-        if name.startswith("src.") and name not in texts and path.is_file():
+        root, *parts = name.split(".")
+        path = package.joinpath(*parts).with_suffix(".py")
+        if root == "segue" and parts and name not in texts and path.is_file():
             texts[name] = path.read_bytes()
             waiting += _imported(texts[name])
     sha = hashlib.sha256()

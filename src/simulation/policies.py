@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 from scipy.special import expit
 
-from src.errors import InputError, check_number
-from src.recommendations import (
+from segue.errors import InputError, check_number
+from segue.recommendations import (
     PICKS,
     Recommendations,
     check_exploration,
@@ -29,9 +29,9 @@ from src.recommendations import (
     redraw_probability,
     split_draws,
 )
-from src.simulation.listener import WHOLE, Crowd
-from src.simulation.neighbours import nearest
-from src.simulation.world import World
+from segue.simulation.listener import WHOLE, Crowd
+from segue.simulation.neighbours import nearest
+from segue.simulation.world import World
 
 _Result = TypeVar("_Result")
 

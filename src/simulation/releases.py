@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from src.errors import InputError
-from src.simulation.world import World
+from segue.errors import InputError
+from segue.simulation.world import World
 
 _BLOCK = 256
 """Interests whose substitutes are searched together."""

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
-from src.errors import InputError, check_number
-from src.recommendations import file_digest, pick
-from src.session_vectors import FILE, SessionVectors, context_of, num_kept, union
-from src.simulation.listener import WHOLE, Crowd
-from src.simulation.listening import Recommend
-from src.simulation.policies import Lists, Policy
-from src.simulation.world import World
+from segue.errors import InputError, check_number
+from segue.recommendations import file_digest, pick
+from segue.session_vectors import FILE, SessionVectors, context_of, num_kept, union
+from segue.simulation.listener import WHOLE, Crowd
+from segue.simulation.listening import Recommend
+from segue.simulation.policies import Lists, Policy
+from segue.simulation.world import World
 
 MOST_LISTS = 20
 """Largest number of last tracks whose lists are searched, as in the service."""

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8
 
-from src.assignment import treatments
-from src.errors import InputError
-from src.simulation.listener import Crowd, listen, start
-from src.simulation.policies import Policy
-from src.simulation.world import World
+from segue.assignment import treatments
+from segue.errors import InputError
+from segue.simulation.listener import Crowd, listen, start
+from segue.simulation.policies import Policy
+from segue.simulation.world import World
 
 SHARD = 1024
 """Largest number of listeners of a shard: enough for fast arrays, few enough to give every core a shard."""

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int32, Int64
 
-from src.catalog import Catalog
-from src.errors import InputError, check_number
-from src.simulation.attributes import TrackAttributes
-from src.simulation.names import artist_names, track_titles
-from src.simulation.neighbours import nearest
+from segue.catalog import Catalog
+from segue.errors import InputError, check_number
+from segue.simulation.attributes import TrackAttributes
+from segue.simulation.names import artist_names, track_titles
+from segue.simulation.neighbours import nearest
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
-from src.catalog import Catalog
-from src.catalog_files import (
+from segue.catalog import Catalog
+from segue.catalog_files import (
     is_whole,
     read_catalog,
     read_columns,
@@ -22,10 +22,18 @@ from src.catalog_files import (
     write_lines,
     write_top_tracks,
 )
-from src.errors import InputError, check_number
-from src.runs.atomic import write_whole
-from src.simulation.attributes import NAMES
-from src.simulation.world import ARTIST_DISCOUNT, NUM_NEIGHBOURS, SESSION_BUDGET, Listeners, Taste, World, standardised
+from segue.errors import InputError, check_number
+from segue.runs.atomic import write_whole
+from segue.simulation.attributes import NAMES
+from segue.simulation.world import (
+    ARTIST_DISCOUNT,
+    NUM_NEIGHBOURS,
+    SESSION_BUDGET,
+    Listeners,
+    Taste,
+    World,
+    standardised,
+)
 
 WORLD_FILES = ("tracks.json", "users.json", "top_tracks.json", "tracks.npy")
 """Names of the files of a world."""

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from scipy import special
 
-from src.statistics.intervals import PercentDifference
+from segue.statistics.intervals import PercentDifference
 
 
 def change_of_effect(

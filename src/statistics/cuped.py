@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from src.statistics.intervals import GroupSummary, PercentDifference, fieller
+from segue.statistics.intervals import GroupSummary, PercentDifference, fieller
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy import special  # scipy.stats.chisquare gives the same p-value and takes 100 times as long
 
-from src.statistics.intervals import GroupSummary
+from segue.statistics.intervals import GroupSummary
 
 
 def sample_ratio(counts: Int64[np.ndarray, "A"], planned: Float64[np.ndarray, "A"]) -> float:

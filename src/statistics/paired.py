@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy import stats
 
-from src.statistics.intervals import clustered_variance
+from segue.statistics.intervals import clustered_variance
 
 _ROUNDING = 1e-12
 """Metrics are in [0, 1]: a smaller difference is a rounding error of a sum."""

@@ -23,12 +23,12 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from src.errors import InputError, JobFailed, JobsFailed, check_number
-from src.runs.folder import remove_if_empty, short_run_name
-from src.runs.provenance import ROOT, provenance
-from src.terminal.console import console, errors
-from src.terminal.hydra_parts import VerbSweeper
-from src.terminal.messages import is_interrupt, message, show_error
+from segue.errors import InputError, JobFailed, JobsFailed, check_number
+from segue.runs.folder import remove_if_empty, short_run_name
+from segue.runs.provenance import ROOT, provenance
+from segue.terminal.console import console, errors
+from segue.terminal.hydra_parts import VerbSweeper
+from segue.terminal.messages import is_interrupt, message, show_error
 
 Jobs = list[list[str]]
 """Overrides of each job."""
@@ -206,7 +206,7 @@ class Sweep(VerbSweeper):
         if not logger or self.cfg.trainer.fast_dev_run:
             yield None
             return
-        from src.tracking.store import end_parent, start_parent
+        from segue.tracking.store import end_parent, start_parent
 
         run_id = start_parent(
             logger.tracking_uri,
@@ -359,7 +359,7 @@ class _Prefixed:
 def _environment_of(launcher: Any, num_jobs: int) -> Iterator[None]:
     """Set the environment variables that the processes of a launcher need.
 
-    The processes find `src`. If all jobs run at once on this machine, they share its cores. joblib does both itself.
+    The processes find `segue`. If all jobs run at once on this machine, they share its cores. joblib does both itself.
     """
     variables = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
     if type(launcher).__name__ == "LocalLauncher" and "OMP_NUM_THREADS" not in os.environ:

@@ -8,11 +8,11 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from src.errors import InputError, check_number
-from src.sweeps.jobs import Sweep, failure
-from src.sweeps.search_space import Space
-from src.sweeps.search_study import PRUNED, WHY, SearchSettings, best_so_far, finished, open_study, record_result
-from src.terminal.console import console
+from segue.errors import InputError, check_number
+from segue.sweeps.jobs import Sweep, failure
+from segue.sweeps.search_space import Space
+from segue.sweeps.search_study import PRUNED, WHY, SearchSettings, best_so_far, finished, open_study, record_result
+from segue.terminal.console import console
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -179,11 +179,11 @@ class Search(Sweep):
         Raises:
             InputError: no trial was completed.
         """
-        from src.sweeps.search_report import draw, write_table
+        from segue.sweeps.search_report import draw, write_table
 
         files = write_table(study, self.folder / "search.csv"), draw(study, self.folder / "search.png", self._monitor())
         if parent:
-            from src.tracking.store import log_to_run
+            from segue.tracking.store import log_to_run
 
             log_to_run(self.cfg.logger.tracking_uri, parent, files)
         trials = finished(study)

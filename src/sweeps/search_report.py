@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.plots import palette
-from src.plots.axes import tidy
-from src.runs.atomic import write_whole
-from src.sweeps.search_space import as_typed
-from src.sweeps.search_study import PRUNED, WHY, best_so_far, finished
+from segue.plots import palette
+from segue.plots.axes import tidy
+from segue.runs.atomic import write_whole
+from segue.sweeps.search_space import as_typed
+from segue.sweeps.search_study import PRUNED, WHY, best_so_far, finished
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

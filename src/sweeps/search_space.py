@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Sweep
 
-from src.errors import InputError
+from segue.errors import InputError
 
 if TYPE_CHECKING:
     from optuna import Trial

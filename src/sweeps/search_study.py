@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from src.errors import InputError, check_number
+from segue.errors import InputError, check_number
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -4,8 +4,8 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from src.errors import InputError
-from src.runs.provenance import ROOT
+from segue.errors import InputError
+from segue.runs.provenance import ROOT
 
 
 def search_as_sweeper(words: Sequence[str]) -> list[str]:

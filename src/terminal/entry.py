@@ -13,15 +13,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from src.errors import JobsFailed
-from src.runs.cores import SPINS
-from src.runs.folder import remove_if_empty
-from src.runs.garbage import keep_objects
-from src.runs.provenance import ROOT
-from src.terminal import hydra_parts
-from src.terminal.console import errors
-from src.terminal.messages import is_interrupt, message, show_error
-from src.terminal.words import refuse_path_alone, refuse_placeholders
+from segue.errors import JobsFailed
+from segue.runs.cores import SPINS
+from segue.runs.folder import remove_if_empty
+from segue.runs.garbage import keep_objects
+from segue.runs.provenance import ROOT
+from segue.terminal import hydra_parts
+from segue.terminal.console import errors
+from segue.terminal.messages import is_interrupt, message, show_error
+from segue.terminal.words import refuse_path_alone, refuse_placeholders
 
 Rewrite = Callable[[list[str]], list[str]]
 

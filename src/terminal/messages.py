@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.markup import escape
 
-from src.errors import InputError
-from src.runs.folder import as_dict, flatten, is_resumable
-from src.terminal.console import errors
+from segue.errors import InputError
+from segue.runs.folder import as_dict, flatten, is_resumable
+from segue.terminal.console import errors
 
 _OF_THE_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 """The disk is full, or must not be written to: an error of the user's, for every file."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from src.runs.folder import short_run_name
-from src.terminal.console import console
-from src.terminal.training_tables import (
+from segue.runs.folder import short_run_name
+from segue.terminal.console import console
+from segue.terminal.training_tables import (
     ExampleTrack,
     examples_table,
     listening_table,

@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from src.terminal.console import console
-from src.terminal.numbers import interval, number, p_equals, p_value, plain, words
+from segue.terminal.console import console
+from segue.terminal.numbers import interval, number, p_equals, p_value, plain, words
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from src.terminal.numbers import plain
+from segue.terminal.numbers import plain
 
 WIDEST = 100
 """Columns of a terminal that tables use at most."""

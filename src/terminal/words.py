@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from src.errors import InputError
+from segue.errors import InputError
 
 _OF_DATA = ("csv", "data", "dataset", "file", "files", "input", "path", "source", "table")
 """Keys that people type for their data. No verb has one of them."""

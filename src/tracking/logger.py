@@ -11,10 +11,10 @@ from typing import Any
 
 from pytorch_lightning.loggers import MLFlowLogger
 
-from src.runs.provenance import ROOT
-from src.terminal.console import console
-from src.tracking.mlflow_parts import requirements_unchecked
-from src.tracking.store import INTERRUPTED, MAX_TAG, PRUNED, client_of
+from segue.runs.provenance import ROOT
+from segue.terminal.console import console
+from segue.tracking.mlflow_parts import requirements_unchecked
+from segue.tracking.store import INTERRUPTED, MAX_TAG, PRUNED, client_of
 
 _PAUSE_S = 10.0
 """Seconds before a store that could not be reached is tried again, so that training does not wait for it."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
-from src.runs.folder import short_run_name
-from src.tracking.store import client_of, existing_store
+from segue.errors import InputError
+from segue.runs.folder import short_run_name
+from segue.tracking.store import client_of, existing_store
 
 _ID_LENGTH = 32
 _MOST_LISTED = 5

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from src.errors import InputError
-from src.runs.folder import is_resumable
-from src.runs.resume import PreviousRun, config_digest
-from src.terminal.console import console
-from src.tracking.named_runs import find_run
-from src.tracking.store import INTERRUPTED, KIND, PRUNED, find_runs, mark, open_store
+from segue.errors import InputError
+from segue.runs.folder import is_resumable
+from segue.runs.resume import PreviousRun, config_digest
+from segue.terminal.console import console
+from segue.tracking.named_runs import find_run
+from segue.tracking.store import INTERRUPTED, KIND, PRUNED, find_runs, mark, open_store
 
 
 def folder_of(name: str, tracking_uri: str | None) -> Path:

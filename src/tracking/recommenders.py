@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
-from src.recommender_names import parse_name
-from src.terminal.console import console
-from src.tracking.named_runs import find_run
-from src.tracking.store import client_of, existing_store, fetch
+from segue.errors import InputError
+from segue.recommender_names import parse_name
+from segue.terminal.console import console
+from segue.tracking.named_runs import find_run
+from segue.tracking.store import client_of, existing_store, fetch
 
 BESIDE = ("vectors.npz", "top_tracks.json", "plays.npz")
 """What `serve.py`, its page and `simulate.py` look for beside the recommendations of a run."""

@@ -14,8 +14,8 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from src.errors import InputError
-from src.runs.atomic import write_record
+from segue.errors import InputError
+from segue.runs.atomic import write_record
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -6,10 +6,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer
 
-from src.runs.folder import parameters
-from src.runs.resume import config_digest, setup_digest
-from src.tracking.logger import RunLogger
-from src.tracking.store import PRUNED, open_store, run_colour
+from segue.runs.folder import parameters
+from segue.runs.resume import config_digest, setup_digest
+from segue.tracking.logger import RunLogger
+from segue.tracking.store import PRUNED, open_store, run_colour
 
 
 def build_logger(config: DictConfig, run_id: str | None) -> RunLogger | None:

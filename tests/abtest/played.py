@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from src.abtest.behaviours import LogFolder
-from src.abtest.decisions import read_decisions
-from src.abtest.off_policy import EstimateSettings, OffPolicyLog
-from src.recommendations import Recommendations
-from src.simulation.experiment import run_experiment
-from src.simulation.policies import Lists, Policy
-from src.simulation.world import World
+from segue.abtest.behaviours import LogFolder
+from segue.abtest.decisions import read_decisions
+from segue.abtest.off_policy import EstimateSettings, OffPolicyLog
+from segue.recommendations import Recommendations
+from segue.simulation.experiment import run_experiment
+from segue.simulation.policies import Lists, Policy
+from segue.simulation.world import World
 
 
 def simulate(world: World, folder: Path, policies: dict[str, Policy], **changes: Any) -> dict[str, Any]:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.abtest.analysis import analyse
-from src.abtest.log import read_users
-from src.abtest.result import Analysis, Effect
-from src.abtest.users import Users
-from src.errors import InputError
-from src.statistics.design import minimal_detectable_effect
-from src.statistics.intervals import GroupSummary
+from segue.abtest.analysis import analyse
+from segue.abtest.log import read_users
+from segue.abtest.result import Analysis, Effect
+from segue.abtest.users import Users
+from segue.errors import InputError
+from segue.statistics.design import minimal_detectable_effect
+from segue.statistics.intervals import GroupSummary
 from tests.abtest.users import pre_period, settings, users_of, users_of_sessions
 from tests.statistics.rates import repeat, skewed, within_four_standard_errors
 

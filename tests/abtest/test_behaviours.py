@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.abtest.behaviours import LogFolder
-from src.catalog_files import write_catalog
-from src.errors import InputError
-from src.evaluation.choices import Behaviour
-from src.recommendations import Recommendations
-from src.serving.recommender import Recommender
-from src.session_vectors import FILE
-from src.simulation.policies import Lists, Oracle, Popular, Random, StickyArtist
-from src.simulation.session_lists import SessionLists
-from src.simulation.world import World
+from segue.abtest.behaviours import LogFolder
+from segue.catalog_files import write_catalog
+from segue.errors import InputError
+from segue.evaluation.choices import Behaviour
+from segue.recommendations import Recommendations
+from segue.serving.recommender import Recommender
+from segue.session_vectors import FILE
+from segue.simulation.policies import Lists, Oracle, Popular, Random, StickyArtist
+from segue.simulation.session_lists import SessionLists
+from segue.simulation.world import World
 from tests.abtest.played import lists, neighbours, simulate
 from tests.conftest import make_catalog, make_vectors
 from tests.serving.conftest import arm, lists_of, lists_of_users, make_release

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.abtest.decisions import LEFT_OUT, Decisions, left_out_text, read_decisions
-from src.assignment import GUESTS
-from src.errors import InputError
+from segue.abtest.decisions import LEFT_OUT, Decisions, left_out_text, read_decisions
+from segue.assignment import GUESTS
+from segue.errors import InputError
 from tests.conftest import event, make_catalog, write_lines
 
 CATALOG = make_catalog(range(20))

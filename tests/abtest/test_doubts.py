@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.abtest.analysis import analyse
-from src.abtest.doubts import doubts, exposures, split_sentence
-from src.abtest.report import markdown
-from src.abtest.slices import DAY_MS
-from src.abtest.users import Users, sums_of_users
+from segue.abtest.analysis import analyse
+from segue.abtest.doubts import doubts, exposures, split_sentence
+from segue.abtest.report import markdown
+from segue.abtest.slices import DAY_MS
+from segue.abtest.users import Users, sums_of_users
 from tests.abtest.users import settings, users_of
 
 WEEK_MS = 7 * 86_400_000

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.abtest.analysis import analyse
-from src.abtest.families import decide
-from src.abtest.metrics import METRICS
-from src.abtest.result import Analysis
-from src.abtest.users import Users
-from src.statistics.holm import holm
+from segue.abtest.analysis import analyse
+from segue.abtest.families import decide
+from segue.abtest.metrics import METRICS
+from segue.abtest.result import Analysis
+from segue.abtest.users import Users
+from segue.statistics.holm import holm
 from tests.abtest.users import pre_period, settings, users_of
 from tests.statistics.rates import repeat, skewed, within_four_standard_errors
 

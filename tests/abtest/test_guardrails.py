@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.abtest.analysis import analyse
-from src.abtest.doubts import doubts
-from src.abtest.log import read_users
-from src.abtest.result import Analysis
-from src.abtest.users import Users
-from src.statistics.holm import holm
-from src.terminal.tables import effects_table
+from segue.abtest.analysis import analyse
+from segue.abtest.doubts import doubts
+from segue.abtest.log import read_users
+from segue.abtest.result import Analysis
+from segue.abtest.users import Users
+from segue.statistics.holm import holm
+from segue.terminal.tables import effects_table
 from tests.abtest.test_log import CLEAN, READING, log
 from tests.abtest.users import settings, users_of
 from tests.statistics.rates import repeat, within_four_standard_errors

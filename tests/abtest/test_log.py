@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from src.abtest.analysis import analyse
-from src.abtest.log import check_arms, read_users
-from src.abtest.unfinished import count_unfinished
-from src.assignment import GUESTS
-from src.errors import InputError
+from segue.abtest.analysis import analyse
+from segue.abtest.log import check_arms, read_users
+from segue.abtest.unfinished import count_unfinished
+from segue.assignment import GUESTS
+from segue.errors import InputError
 from tests.abtest.users import settings
 from tests.conftest import event, write_lines
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from src.abtest.behaviours import LogFolder
-from src.abtest.decisions import read_decisions
-from src.abtest.estimate_report import HEAD, arm_names, estimate_rows, remarks, write_estimate
-from src.abtest.off_policy import LEVEL, OffPolicyLog
-from src.errors import InputError
-from src.evaluation.off_policy import snips
-from src.simulation.listener import listen, start
-from src.simulation.policies import Oracle, Policy, Popular, Random, StickyArtist
-from src.simulation.world import World
+from segue.abtest.behaviours import LogFolder
+from segue.abtest.decisions import read_decisions
+from segue.abtest.estimate_report import HEAD, arm_names, estimate_rows, remarks, write_estimate
+from segue.abtest.off_policy import LEVEL, OffPolicyLog
+from segue.errors import InputError
+from segue.evaluation.off_policy import snips
+from segue.simulation.listener import listen, start
+from segue.simulation.policies import Oracle, Policy, Popular, Random, StickyArtist
+from segue.simulation.world import World
 from tests.abtest.played import edit, lists, neighbours, opened, settings, simulate
 
 MIXED = ("C", "T1", "T2", "T3")

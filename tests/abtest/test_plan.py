@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.abtest.plan import Plan, explain, make_plan, rows, sentence
-from src.abtest.slices import DAY_MS
-from src.abtest.sources import check_plan
-from src.abtest.users import Sessions, Users
-from src.errors import InputError
-from src.statistics.intervals import GroupSummary, fieller
+from segue.abtest.plan import Plan, explain, make_plan, rows, sentence
+from segue.abtest.slices import DAY_MS
+from segue.abtest.sources import check_plan
+from segue.abtest.users import Sessions, Users
+from segue.errors import InputError
+from segue.statistics.intervals import GroupSummary, fieller
 from tests.abtest.users import settings, users_of_sessions
 from tests.statistics.rates import skewed, within_four_standard_errors
 

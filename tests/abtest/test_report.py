@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.abtest.analysis import analyse
-from src.abtest.doubts import doubts, split_sentence
-from src.abtest.metrics import METRICS
-from src.abtest.report import FILES, details, explain_columns, markdown, write_report
-from src.abtest.result import Analysis
-from src.abtest.slices import DAY_MS
-from src.terminal.numbers import interval
-from src.terminal.tables import effects_table, methods_table
+from segue.abtest.analysis import analyse
+from segue.abtest.doubts import doubts, split_sentence
+from segue.abtest.metrics import METRICS
+from segue.abtest.report import FILES, details, explain_columns, markdown, write_report
+from segue.abtest.result import Analysis
+from segue.abtest.slices import DAY_MS
+from segue.terminal.numbers import interval
+from segue.terminal.tables import effects_table, methods_table
 from tests.abtest.users import pre_period, settings, users_of
 
 TIME, ARM_OF = np.random.default_rng(0).exponential(size=400), np.arange(400) % 2

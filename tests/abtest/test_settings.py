@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from src.abtest.analysis import analyse
-from src.errors import InputError
+from segue.abtest.analysis import analyse
+from segue.errors import InputError
 from tests.abtest.users import settings, users_of
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.abtest.analysis import analyse
-from src.abtest.doubts import doubts
-from src.abtest.picture import draw
-from src.abtest.report import markdown
-from src.abtest.result import Analysis
-from src.abtest.slices import DAY_MS
-from src.abtest.users import Sessions, Users
+from segue.abtest.analysis import analyse
+from segue.abtest.doubts import doubts
+from segue.abtest.picture import draw
+from segue.abtest.report import markdown
+from segue.abtest.result import Analysis
+from segue.abtest.slices import DAY_MS
+from segue.abtest.users import Sessions, Users
 from tests.abtest.users import pre_period, settings, users_of_sessions
 from tests.statistics.rates import repeat
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from src.abtest.sources import Candidate, arms_to_play, candidate_of
-from src.errors import InputError
+from segue.abtest.sources import Candidate, arms_to_play, candidate_of
+from segue.errors import InputError
 from tests.conftest import make_catalog, make_vectors
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.abtest.analysis import analyse
-from src.abtest.doubts import doubts
-from src.abtest.result import Analysis
-from src.abtest.users import Sessions, Users, sums_of_users
-from src.statistics.intervals import GroupSummary, fieller
-from src.terminal.numbers import interval
+from segue.abtest.analysis import analyse
+from segue.abtest.doubts import doubts
+from segue.abtest.result import Analysis
+from segue.abtest.users import Sessions, Users, sums_of_users
+from segue.statistics.intervals import GroupSummary, fieller
+from segue.terminal.numbers import interval
 from tests.abtest.users import settings, users_of_sessions
 from tests.statistics.rates import repeat, within_four_standard_errors
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from src.abtest.analysis import analyse
-from src.abtest.doubts import doubts
-from src.abtest.report import markdown
-from src.terminal.numbers import interval
-from src.terminal.tables import methods_table
+from segue.abtest.analysis import analyse
+from segue.abtest.doubts import doubts
+from segue.abtest.report import markdown
+from segue.terminal.numbers import interval
+from segue.terminal.tables import methods_table
 from tests.abtest.users import settings, users_of
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from src.abtest.settings import AnalysisSettings
-from src.abtest.users import Sessions, Users, sums_of_users
+from segue.abtest.settings import AnalysisSettings
+from segue.abtest.users import Sessions, Users, sums_of_users
 
 
 def settings(**changes: Any) -> AnalysisSettings:

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.additions.lists import with_new_tracks
-from src.models.retrieval.exact import top_k
-from src.recommendations import Recommendations
+from segue.additions.lists import with_new_tracks
+from segue.models.retrieval.exact import top_k
+from segue.recommendations import Recommendations
 
 
 @given(data=st.data())

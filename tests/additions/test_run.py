@@ -11,17 +11,17 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from src.additions.run import add_tracks
-from src.attributes import Values
-from src.callbacks.export import session_vectors
-from src.catalog import Catalog
-from src.catalog_files import read_catalog, write_catalog, write_top_tracks
-from src.errors import InputError
-from src.models.heads import CosineMix
-from src.models.retrieval.exact import top_k
-from src.recommendations import Recommendations
-from src.runs.folder import as_dict
-from src.session_vectors import FILE, SessionVectors
+from segue.additions.run import add_tracks
+from segue.attributes import Values
+from segue.callbacks.export import session_vectors
+from segue.catalog import Catalog
+from segue.catalog_files import read_catalog, write_catalog, write_top_tracks
+from segue.errors import InputError
+from segue.models.heads import CosineMix
+from segue.models.retrieval.exact import top_k
+from segue.recommendations import Recommendations
+from segue.runs.folder import as_dict
+from segue.session_vectors import FILE, SessionVectors
 from tests.conftest import make_vocabulary, write_lines
 from tests.contracts.building import composed
 from tests.contracts.test_heads import HEADS
@@ -200,8 +200,8 @@ def read_catalog_of(run: Path) -> Catalog:
 
 
 def test_a_release_of_the_folder_serves_the_new_tracks(tmp_path: Path, config: Config) -> None:
-    from src.serving.prepared_release import prepare_release
-    from src.serving.release import Release
+    from segue.serving.prepared_release import prepare_release
+    from segue.serving.release import Release
 
     run, catalogue = finished_run(tmp_path / "run", "convex"), new_catalogue(tmp_path / "new.json")
     add_tracks(config(run, catalogue), [])
@@ -273,8 +273,8 @@ EVIL = {"_target_": "pandas.read_pickle", "filepath_or_buffer": "PICKLE"}
         {"_target_": "joblib.load", "filename": "PICKLE"},
         {"_target_": "numpy.load", "file": "PICKLE", "allow_pickle": True},
         {"_target_": "mlflow.utils.process._exec_cmd", "cmd": ["touch", "MARK"]},
-        {"_target_": "src.runs.provenance.subprocess.run", "args": ["touch", "MARK"]},
-        {"_target_": "src.models.heads.CosineMix", "_partial_": True, "alpha": [EVIL]},
+        {"_target_": "segue.runs.provenance.subprocess.run", "args": ["touch", "MARK"]},
+        {"_target_": "segue.models.heads.CosineMix", "_partial_": True, "alpha": [EVIL]},
         {"_target_": "hydra.utils.get_method", "path": "os.system"},
         {"_target_": "${evil}", "filepath_or_buffer": "PICKLE"},
     ],

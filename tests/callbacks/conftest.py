@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.pair_datamodule import PairDataModule
 
 
 @pytest.fixture

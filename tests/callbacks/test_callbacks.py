@@ -11,20 +11,20 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
-from src.callbacks.context import RunContext, ranker_of
-from src.callbacks.exact_resume import ExactResume
-from src.callbacks.export import Export, example_tracks
-from src.callbacks.ranking_metrics import RankingMetrics, check_monitor
-from src.catalog import Catalog
-from src.datamodules.pair_datamodule import PairDataModule
-from src.errors import InputError
-from src.evaluation import ranking
-from src.models.retrieval.approximate import approximate_lists
-from src.models.retrieval.exact import exact_lists, top_k
-from src.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
-from src.recommendations import Recommendations
-from src.session_vectors import FILE, SessionVectors
-from src.statistics.intervals import MeanInterval
+from segue.callbacks.context import RunContext, ranker_of
+from segue.callbacks.exact_resume import ExactResume
+from segue.callbacks.export import Export, example_tracks
+from segue.callbacks.ranking_metrics import RankingMetrics, check_monitor
+from segue.catalog import Catalog
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
+from segue.evaluation import ranking
+from segue.models.retrieval.approximate import approximate_lists
+from segue.models.retrieval.exact import exact_lists, top_k
+from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
+from segue.recommendations import Recommendations
+from segue.session_vectors import FILE, SessionVectors
+from segue.statistics.intervals import MeanInterval
 from tests.callbacks.test_pictures import baseline, ranker, trainer_of
 from tests.conftest import NUM_RING_TRACKS, event, make_vocabulary, write_lines, write_tracks
 
@@ -256,7 +256,7 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
 def test_an_export_that_was_killed_continues_and_ends_with_the_same_bytes(
     ring: PairDataModule, tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.callbacks.list_parts.BLOCKS_OF_A_PART", 3)
+    monkeypatch.setattr("segue.callbacks.list_parts.BLOCKS_OF_A_PART", 3)
     torch.manual_seed(0)
     trainer = create_autospec(Trainer, instance=True, loggers=[])
     model, other = (FixedVectors(torch.randn(NUM_RING_TRACKS, 4), ring, block=5) for _ in range(2))
@@ -271,7 +271,7 @@ def test_an_export_that_was_killed_continues_and_ends_with_the_same_bytes(
     assert len(list((folders[1] / "lists").glob("part-*.npy"))) == 1
     resumed = export_of(ring, folders[1], index=index)
     with monkeypatch.context() as patch:
-        patch.setattr("src.models.retrieval.approximate._centres", None)  # the cells are not computed again
+        patch.setattr("segue.models.retrieval.approximate._centres", None)  # the cells are not computed again
         resumed.on_test_end(trainer, model)
     assert len(model.searched) == len(set(model.searched)) + 1  # the block that the kill lost
     assert len(list((folders[1] / "lists").glob("part-*.npy"))) > 2

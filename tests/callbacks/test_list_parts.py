@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.callbacks import list_parts
-from src.callbacks.list_parts import ListParts
-from src.errors import InputError
-from src.models.retrieval.lists import ListBlock, ListSearch
+from segue.callbacks import list_parts
+from segue.callbacks.list_parts import ListParts
+from segue.errors import InputError
+from segue.models.retrieval.lists import ListBlock, ListSearch
 
 
 def search_of(num: int, block: int, seed: int, searched: list[int]) -> tuple[ListSearch, np.ndarray, np.ndarray]:

@@ -12,18 +12,18 @@ import pytest
 import yaml
 from pytorch_lightning import Trainer
 
-from src.callbacks import listening
-from src.callbacks.assembly import build_callbacks
-from src.callbacks.context import RunContext
-from src.callbacks.listening import Listening
-from src.datamodules.pair_datamodule import PairDataModule
-from src.errors import InputError
-from src.evaluation.online import TIME, VAL_TIME
-from src.recommendations import Recommendations
-from src.simulation.listening import ListeningTest, from_lists
-from src.simulation.session_lists import SessionLists, recommended
-from src.simulation.world import World
-from src.statistics.intervals import MeanInterval
+from segue.callbacks import listening
+from segue.callbacks.assembly import build_callbacks
+from segue.callbacks.context import RunContext
+from segue.callbacks.listening import Listening
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
+from segue.evaluation.online import TIME, VAL_TIME
+from segue.recommendations import Recommendations
+from segue.simulation.listening import ListeningTest, from_lists
+from segue.simulation.session_lists import SessionLists, recommended
+from segue.simulation.world import World
+from segue.statistics.intervals import MeanInterval
 from tests.callbacks.test_callbacks import export_of
 from tests.callbacks.test_pictures import MONITOR, ranker
 from tests.conftest import ROOT, build_datamodule

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from pytorch_lightning import LightningModule, Trainer
 
-from src.abtest.decisions import read_decisions
-from src.abtest.off_policy import OffPolicyLog
-from src.callbacks.context import RunContext
-from src.callbacks.off_policy import OffPolicyEstimates
-from src.datamodules.pair_datamodule import PairDataModule
-from src.errors import InputError
-from src.simulation.policies import Popular, Random, StickyArtist
-from src.simulation.world import World
+from segue.abtest.decisions import read_decisions
+from segue.abtest.off_policy import OffPolicyLog
+from segue.callbacks.context import RunContext
+from segue.callbacks.off_policy import OffPolicyEstimates
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
+from segue.simulation.policies import Popular, Random, StickyArtist
+from segue.simulation.world import World
 from tests.abtest.played import neighbours, opened, settings, simulate
 from tests.conftest import make_vectors
 

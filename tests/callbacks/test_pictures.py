@@ -12,18 +12,18 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from src.callbacks import pictures as module
-from src.callbacks.assembly import Choice, build_callbacks
-from src.callbacks.context import RunContext
-from src.callbacks.pictures import Pictures, mean_of_tracks
-from src.callbacks.ranking_metrics import RankingMetrics
-from src.datamodules.pair_datamodule import PairDataModule
-from src.models.baselines.counting import Popular
-from src.models.baselines.module import Baseline
-from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
-from src.models.pair_ranker import PairRanker
-from src.plots import artist_map
-from src.plots import run as drawing
+from segue.callbacks import pictures as module
+from segue.callbacks.assembly import Choice, build_callbacks
+from segue.callbacks.context import RunContext
+from segue.callbacks.pictures import Pictures, mean_of_tracks
+from segue.callbacks.ranking_metrics import RankingMetrics
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.models.baselines.counting import Popular
+from segue.models.baselines.module import Baseline
+from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from segue.models.pair_ranker import PairRanker
+from segue.plots import artist_map
+from segue.plots import run as drawing
 from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 from tests.models.plain import COSINES, DOT, LAST_TRACK
 

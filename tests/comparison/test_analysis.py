@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from src.comparison.analysis import QUERY, TESTED, Comparison, Run, compare, differences_from_first
-from src.errors import InputError
-from src.statistics.holm import holm
-from src.statistics.paired import paired_difference
+from segue.comparison.analysis import QUERY, TESTED, Comparison, Run, compare, differences_from_first
+from segue.errors import InputError
+from segue.statistics.holm import holm
+from segue.statistics.paired import paired_difference
 from tests.statistics.test_paired import LEVEL, same, sample, simulate_setups, two_setups
 
 NDCG = "test/ndcg_at_10"

@@ -12,13 +12,13 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from src.comparison.analysis import Comparison, Run
-from src.comparison.listening import choose_metric, is_paired
-from src.comparison.picture import draw
-from src.comparison.report import markdown, sentences, why_listener_test
-from src.errors import InputError
-from src.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
-from src.terminal import tables
+from segue.comparison.analysis import Comparison, Run
+from segue.comparison.listening import choose_metric, is_paired
+from segue.comparison.picture import draw
+from segue.comparison.report import markdown, sentences, why_listener_test
+from segue.errors import InputError
+from segue.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
+from segue.terminal import tables
 from tests.comparison.test_analysis import NDCG, compared, run
 
 SELECTS = (VAL_TIME, "val/ndcg_at_10")

@@ -14,10 +14,10 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from src.comparison.analysis import TESTED, Comparison, Run
-from src.comparison.picture import draw
-from src.comparison.report import listener_test, markdown, sentences, why_listener_test, write_report
-from src.terminal import tables
+from segue.comparison.analysis import TESTED, Comparison, Run
+from segue.comparison.picture import draw
+from segue.comparison.report import listener_test, markdown, sentences, why_listener_test, write_report
+from segue.terminal import tables
 from tests.comparison.test_analysis import NDCG, compared, run, simulated_setups
 
 PROVENANCE = {"command": "compare.py", "commit": "abc"}

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from mlflow.entities import LoggedModelOutput
 
-from src.comparison.runs import find, read, register, setup_names
-from src.errors import InputError
-from src.tracking.store import end_parent, open_store, start_parent
+from segue.comparison.runs import find, read, register, setup_names
+from segue.errors import InputError
+from segue.tracking.store import end_parent, open_store, start_parent
 from tests.conftest import new_store
 
 
@@ -117,9 +117,9 @@ def test_a_curve_ends_before_the_repeated_value_of_the_best_epoch(uri: str) -> N
 @pytest.mark.parametrize(
     ("target", "command", "world"),
     [
-        ("src.simulation.mixed_logs.MixedLogs", "python train.py -m seed=1,2 model=track", ()),
+        ("segue.simulation.mixed_logs.MixedLogs", "python train.py -m seed=1,2 model=track", ()),
         (
-            "src.simulation.mixed_logs.MixedLogs",
+            "segue.simulation.mixed_logs.MixedLogs",
             "python train.py world=published world.seed=2 'run_name=new world'",
             ("world=published", "world.seed=2"),
         ),

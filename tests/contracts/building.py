@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
-from src.catalog import Vocabulary
-from src.models.contracts import Loss, Ranker, Scorer
+from segue.catalog import Vocabulary
+from segue.models.contracts import Loss, Ranker, Scorer
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"

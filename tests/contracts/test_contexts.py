@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from src.models.contracts import Context, PairBatch, Queries, Scorer
+from segue.models.contracts import Context, PairBatch, Queries, Scorer
 from tests.conftest import make_vocabulary
 from tests.contracts.building import composed, make_loss, names
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.catalog import Vocabulary
-from src.models.contracts import PairBatch, Scorer
+from segue.catalog import Vocabulary
+from segue.models.contracts import PairBatch, Scorer
 from tests.conftest import make_vocabulary
 from tests.contracts.building import make_head, make_loss, names, recipe_of
 from tests.models.plain import LAST

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.errors import InputError
-from src.models.contracts import Loss, PairBatch, Scorer
+from segue.errors import InputError
+from segue.models.contracts import Loss, PairBatch, Scorer
 from tests.conftest import make_vocabulary
 from tests.contracts.building import make_loss, names
 from tests.models.plain import COSINES, LAST

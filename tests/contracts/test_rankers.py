@@ -10,10 +10,10 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule
 
-from src.datamodules.pair_datamodule import PairDataModule
-from src.errors import InputError
-from src.histories import Histories
-from src.models.contracts import Ranker
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
+from segue.histories import Histories
+from segue.models.contracts import Ranker
 from tests.conftest import NUM_RING_TRACKS, build_datamodule, write_lines
 from tests.contracts.building import fit, make_ranker, names, recipe_of
 from tests.contracts.test_heads import HEADS

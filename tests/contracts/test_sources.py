@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodules.source_choice import sources_of
-from src.errors import InputError
+from segue.datamodules.source_choice import sources_of
+from segue.errors import InputError
 from tests.datamodules.reading import opened, read, rejected_lines
 
 

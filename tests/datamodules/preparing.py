@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from src.datamodules.engines import ORDER, ROW, DuckDBEngine, Engine
-from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.row_steps import Rows, make_rows
-from src.datamodules.splits import SPLITS
+from segue.datamodules.engines import ORDER, ROW, DuckDBEngine, Engine
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.row_steps import Rows, make_rows
+from segue.datamodules.splits import SPLITS
 from tests.conftest import event, write_lines, write_tracks
 
 SETTINGS: dict[str, dict[str, Any]] = {

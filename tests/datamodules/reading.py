@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.catalog import Catalog
-from src.datamodules.policies import Policies
-from src.datamodules.rejected_rows import Rejections
-from src.datamodules.source_config import settings_of, source_config
-from src.datamodules.table import Reading, SourceEvents, read_table
+from segue.catalog import Catalog
+from segue.datamodules.policies import Policies
+from segue.datamodules.rejected_rows import Rejections
+from segue.datamodules.source_config import settings_of, source_config
+from segue.datamodules.table import Reading, SourceEvents, read_table
 
 Row = tuple[Any, ...]
 """Of an event: user, timestamp, row of the track, share played, whether it is the last of a session."""

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from src.datamodules.engines import DuckDBEngine
-from src.datamodules.manifest import Manifest
-from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.shard_datamodule import ShardDataModule
-from src.datamodules.shard_writer import Preparation, write_shards
+from segue.datamodules.engines import DuckDBEngine
+from segue.datamodules.manifest import Manifest
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.shard_datamodule import ShardDataModule
+from segue.datamodules.shard_writer import Preparation, write_shards
 
 
 def shards_of(datamodule: PairDataModule, folder: Path, **changes: Any) -> tuple[Manifest, int]:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.attributes import Attribute, Values, Vectors
-from src.errors import InputError
+from segue.attributes import Attribute, Values, Vectors
+from segue.errors import InputError
 from tests.conftest import write_lines
 from tests.datamodules.reading import read
 

@@ -14,8 +14,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from src.datamodules.pair_datamodule import PairDataModule
-from src.errors import InputError
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
 from tests.conftest import build_datamodule
 from tests.datamodules.reading import Read, read, rejected_lines
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from src.errors import InputError
+from segue.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
 from tests.datamodules.reading import read, rejected_lines
 

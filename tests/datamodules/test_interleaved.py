@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.datamodules.interleaved import POLICIES, Columns, Separated, check_policy, separate
-from src.errors import InputError
+from segue.datamodules.interleaved import POLICIES, Columns, Separated, check_policy, separate
+from segue.errors import InputError
 
 GAP_MS = 100
 Line = tuple[int, int, int, int, bool]

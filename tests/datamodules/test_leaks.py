@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.splits import SPLITS
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.splits import SPLITS
 
 Make = Callable[..., PairDataModule]
 

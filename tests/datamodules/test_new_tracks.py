@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.datamodules.new_tracks import hidden_tracks
-from src.datamodules.pair_datamodule import PairDataModule
-from src.errors import InputError
+from segue.datamodules.new_tracks import hidden_tracks
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
 from tests.conftest import NUM_RING_TRACKS, event, make_catalog, write_lines, write_tracks
 
 Make = Callable[..., PairDataModule]

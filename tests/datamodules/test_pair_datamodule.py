@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.datamodules.interleaved import POLICIES
-from src.datamodules.pair_datamodule import BatchSampler, PairDataModule
-from src.datamodules.splits import SPLITS
-from src.errors import InputError
+from segue.datamodules.interleaved import POLICIES
+from segue.datamodules.pair_datamodule import BatchSampler, PairDataModule
+from segue.datamodules.splits import SPLITS
+from segue.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
 
 Make = Callable[..., PairDataModule]

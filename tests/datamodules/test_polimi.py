@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import InputError
+from segue.errors import InputError
 from tests.datamodules.reading import read, rejected_lines
 
 

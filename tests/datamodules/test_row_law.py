@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.splits import SPLITS
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.splits import SPLITS
 from tests.conftest import build_datamodule
 
 START_S = 1_700_000_000

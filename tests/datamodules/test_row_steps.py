@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.datamodules.engines import DuckDBEngine
-from src.datamodules.interleaved import POLICIES
-from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.pairs import PAIRINGS
-from src.errors import InputError
+from segue.datamodules.engines import DuckDBEngine
+from segue.datamodules.interleaved import POLICIES
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.pairs import PAIRINGS
+from segue.errors import InputError
 from tests.conftest import build_datamodule, event, write_lines, write_tracks
 from tests.datamodules.preparing import SETTINGS, check_equal, rows_of, write_quirks
 

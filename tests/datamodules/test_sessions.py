@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from src.datamodules.sessions import Sessions, cut_sessions
-from src.errors import InputError
+from segue.datamodules.sessions import Sessions, cut_sessions
+from segue.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
 from tests.datamodules.reading import KEEP_ALL, opened
 

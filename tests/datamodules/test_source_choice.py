@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodules.source_choice import check_source_choice
-from src.errors import InputError
+from segue.datamodules.source_choice import check_source_choice
+from segue.errors import InputError
 
 
 def test_a_folder_with_the_files_of_a_format_is_refused_with_that_format(ring_logs: Path) -> None:

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.datamodules.sessions import Sessions
-from src.datamodules.splits import split_pairs, split_sessions
-from src.errors import InputError
+from segue.datamodules.sessions import Sessions
+from segue.datamodules.splits import split_pairs, split_sessions
+from segue.errors import InputError
 from tests.conftest import make_listens
 
 

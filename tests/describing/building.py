@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from src.catalog import Catalog
-from src.datamodules.sessions import Sessions
-from src.datamodules.table import Reading
-from src.describing.material import Material
-from src.describing.measures import Facts, measure
-from src.describing.warnings import DataWarning, Thresholds, find_warnings
+from segue.catalog import Catalog
+from segue.datamodules.sessions import Sessions
+from segue.datamodules.table import Reading
+from segue.describing.material import Material
+from segue.describing.measures import Facts, measure
+from segue.describing.warnings import DataWarning, Thresholds, find_warnings
 from tests.conftest import make_catalog, make_listens
 from tests.contracts.building import CONF
 

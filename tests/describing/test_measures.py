@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.datamodules.pairs import Pairs
-from src.describing import examples, floors, measures
-from src.describing.clock import DAY_MS
-from src.describing.examples import utc
-from src.describing.floors import measure_test
-from src.describing.material import Splits
+from segue.datamodules.pairs import Pairs
+from segue.describing import examples, floors, measures
+from segue.describing.clock import DAY_MS
+from segue.describing.examples import utc
+from segue.describing.floors import measure_test
+from segue.describing.material import Splits
 from tests.conftest import make_vocabulary
 from tests.describing.building import START, Play, facts_of, material_of_plays, sessions_of, usual_plays
 

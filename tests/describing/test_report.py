@@ -15,14 +15,14 @@ from hydra.utils import instantiate
 from PIL import Image
 from rich.console import Console
 
-from src.attributes import Values, Vectors
-from src.datamodules.pair_datamodule import PairDataModule
-from src.describing.joining import material_of
-from src.describing.material import Material
-from src.describing.measures import measure
-from src.describing.report import next_command, printed, write_report
-from src.describing.warnings import DataWarning
-from src.errors import InputError
+from segue.attributes import Values, Vectors
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.describing.joining import material_of
+from segue.describing.material import Material
+from segue.describing.measures import measure
+from segue.describing.report import next_command, printed, write_report
+from segue.describing.warnings import DataWarning
+from segue.errors import InputError
 from tests.contracts.building import CONF, composed
 from tests.describing.building import (
     START,

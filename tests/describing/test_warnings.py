@@ -4,11 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.describing import warnings
-from src.describing.floors import HeldOut
-from src.describing.material import Material
-from src.describing.measures import Facts
-from src.errors import InputError
+from segue.describing import warnings
+from segue.describing.floors import HeldOut
+from segue.describing.material import Material
+from segue.describing.measures import Facts
+from segue.errors import InputError
 from tests.describing.building import (
     DAY,
     MINUTE,

@@ -37,7 +37,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from sqlalchemy.orm import configure_mappers
 
-import src
+import segue
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = Path(__file__).with_name("fork_client.py")
@@ -110,16 +110,16 @@ def _end(server: subprocess.Popen[bytes], path: Path) -> None:
 
 
 _IMPORTED = (
-    "src.tracking.store",
+    "segue.tracking.store",
     "duckdb",
     "matplotlib.figure",
     "mlflow.pyfunc",
-    "src.callbacks.pictures",
-    "src.tracking.logger",
+    "segue.callbacks.pictures",
+    "segue.tracking.logger",
     *("mlflow.store.tracking.sqlalchemy_store", "git", "pyarrow.parquet", "matplotlib.backends.backend_agg", "optuna"),
     *("train", "compare", "simulate", "abtest", "prepare", "describe"),
     *("pytest", "hypothesis", "alembic.command", "mlflow.system_metrics.system_metrics_monitor"),
-    *("src.callbacks.assembly", "src.comparison.report", "src.abtest.report", "src.simulation.arm_policies"),
+    *("segue.callbacks.assembly", "segue.comparison.report", "segue.abtest.report", "segue.simulation.arm_policies"),
 )
 """In this order: the first says how MLflow is to behave. MLflow imports its store of sqlite at the first call, which
 takes longer than the rest of a small training."""
@@ -127,8 +127,10 @@ takes longer than the rest of a small training."""
 
 def _modules_of_verbs() -> list[str]:
     """Modules that verbs import in their functions; not those of the service, which is never a fork."""
-    modules = (module.name for module in pkgutil.walk_packages(src.__path__, "src."))
-    return [name for name in modules if not name.startswith(("src.serving", "src.room", "src.simulation.environment"))]
+    modules = (module.name for module in pkgutil.walk_packages(segue.__path__, "segue."))
+    return [
+        name for name in modules if not name.startswith(("segue.serving", "segue.room", "segue.simulation.environment"))
+    ]
 
 
 def _warm_up() -> None:
@@ -237,7 +239,7 @@ def _become(asked: dict[str, Any], descriptors: list[int]) -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-_OURS = ("src", "tests", "train", "compare", "simulate", "abtest", "prepare", "describe")
+_OURS = ("segue", "tests", "train", "compare", "simulate", "abtest", "prepare", "describe")
 
 
 def _run(first: str, others: list[str]) -> None:

@@ -10,8 +10,8 @@ import duckdb
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from src.callbacks.list_parts import ListParts
-from src.runs.cores import duckdb_settings
+from segue.callbacks.list_parts import ListParts
+from segue.runs.cores import duckdb_settings
 
 
 class Threads(Callback):

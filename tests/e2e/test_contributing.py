@@ -27,7 +27,7 @@ def steps() -> dict[str, str]:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project with one class, one yaml and one line more."""
     folder = tmp_path_factory.mktemp("contributor") / "segue"
-    shutil.copytree(ROOT, folder, ignore=NOT_OURS)
+    shutil.copytree(ROOT, folder, ignore=NOT_OURS, symlinks=True)
     heads, listed = folder / "src/models/heads.py", folder / "tests/contracts/test_heads.py"
     heads.write_text(heads.read_text(encoding="utf-8") + "\n\n" + steps()["python"], encoding="utf-8")
     (folder / "conf/model/one_table.yaml").write_text(steps()["yaml"], encoding="utf-8")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from src.datamodules.spark_engine import check_spark
-from src.errors import InputError
+from segue.datamodules.spark_engine import check_spark
+from segue.errors import InputError
 from tests.e2e.running import PATIENCE_S, binary, run_verb, serving
 from tests.e2e.test_compare import compare
 from tests.e2e.test_readme import PORT, WORLD, commands

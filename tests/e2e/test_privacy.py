@@ -13,7 +13,7 @@ import duckdb
 import psutil
 import pytest
 
-from src.errors import InputError
+from segue.errors import InputError
 from tests.conftest import ROOT, new_store
 from tests.datamodules.reading import read
 from tests.e2e.forks import fork_command, run_forked

@@ -19,11 +19,11 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed; run make setup")
 pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make setup")
 
-from src.assignment import GUESTS  # noqa: E402 - after the checks of what is installed
-from src.catalog import Catalog  # noqa: E402
-from src.catalog_files import write_catalog, write_plays, write_top_tracks  # noqa: E402
-from src.recommendations import Recommendations  # noqa: E402
-from src.session_vectors import SessionVectors  # noqa: E402
+from segue.assignment import GUESTS  # noqa: E402 - after the checks of what is installed
+from segue.catalog import Catalog  # noqa: E402
+from segue.catalog_files import write_catalog, write_plays, write_top_tracks  # noqa: E402
+from segue.recommendations import Recommendations  # noqa: E402
+from segue.session_vectors import SessionVectors  # noqa: E402
 from tests.e2e.running import Running, serving  # noqa: E402
 from tests.room.test_sweeps import comparison  # noqa: E402
 

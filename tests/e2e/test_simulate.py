@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from src.simulation.world import World
-from src.simulation.world_files import write_world
+from segue.simulation.world import World
+from segue.simulation.world_files import write_world
 from tests.conftest import ROOT
 from tests.e2e.forks import fork_command
 from tests.e2e.running import PATIENCE_S, run_verb, started, wait_until

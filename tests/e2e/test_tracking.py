@@ -21,7 +21,7 @@ MANY = """
 import multiprocessing, os, sys
 sys.path.insert(0, {root!r})
 import mlflow
-from src.tracking.store import open_store
+from segue.tracking.store import open_store
 
 def one(number, barrier):
     barrier.wait()

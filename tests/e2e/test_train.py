@@ -17,9 +17,9 @@ import pytest
 import torch
 import yaml
 
-from src.catalog import Catalog
-from src.evaluation import ranking
-from src.recommendations import Recommendations
+from segue.catalog import Catalog
+from segue.evaluation import ranking
+from segue.recommendations import Recommendations
 from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, new_store, write_lines, write_tracks
 from tests.e2e.forks import fork_command, run_forked
 from tests.e2e.running import PATIENCE_S, started

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from src.evaluation.choices import Behaviour
-from src.recommendations import Recommendations
-from src.simulation.listener import listen, start
-from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
-from src.simulation.world import World
+from segue.evaluation.choices import Behaviour
+from segue.recommendations import Recommendations
+from segue.simulation.listener import listen, start
+from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
+from segue.simulation.world import World
 from tests.conftest import make_catalog
 from tests.serving.conftest import arm, lists_of, make_release
 from tests.serving.test_recommender import Situation, situations, slow_propensities

@@ -4,9 +4,9 @@ import doctest
 
 import pytest
 
-from src.errors import InputError
-from src.evaluation import direction as module
-from src.evaluation.direction import check_monitor_mode, direction
+from segue.errors import InputError
+from segue.evaluation import direction as module
+from segue.evaluation.direction import check_monitor_mode, direction
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from src.evaluation.off_policy import (
+from segue.evaluation.off_policy import (
     Estimate,
     RewardModel,
     doubly_robust,

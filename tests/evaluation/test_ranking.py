@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.evaluation import ranking
+from segue.evaluation import ranking
 
 ranks = st.lists(st.integers(2, 400).map(lambda n: n / 2), min_size=1, max_size=30).map(np.array)
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from src.catalog import example_vocabulary
-from src.models.context import LastTrack, Session
-from src.models.heads import CosineMix, TwoTableDot
+from segue.catalog import example_vocabulary
+from segue.models.context import LastTrack, Session
+from segue.models.heads import CosineMix, TwoTableDot
 
 ZERO = {"query": "zero", "item": "zero"}
 _BARE: dict[str, Any] = {"init_std": 0.1, "item_bias": False, "dropout": 0.0, "track_dropout": 0.0}

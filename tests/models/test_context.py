@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.catalog import Listens, example_vocabulary
-from src.errors import InputError
-from src.models.context import LastTrack, Repeats, Session, heard_before, seldom_repeated, share_of_repeats
-from src.models.contracts import PairBatch
-from src.models.heads import CosineMix, TwoTableDot
-from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from segue.catalog import Listens, example_vocabulary
+from segue.errors import InputError
+from segue.models.context import LastTrack, Repeats, Session, heard_before, seldom_repeated, share_of_repeats
+from segue.models.contracts import PairBatch
+from segue.models.heads import CosineMix, TwoTableDot
+from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST, LAST_TRACK, SESSION
 

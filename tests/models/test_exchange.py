@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.datamodules.batch_share import BatchShare
-from src.models import exchange
-from src.models.contracts import PairBatch
-from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
-from src.models.pair_ranker import PairRanker
-from src.models.row_adam import RowAdam
+from segue.datamodules.batch_share import BatchShare
+from segue.models import exchange
+from segue.models.contracts import PairBatch
+from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from segue.models.pair_ranker import PairRanker
+from segue.models.row_adam import RowAdam
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
 

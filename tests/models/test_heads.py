@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from src.errors import InputError
-from src.models.heads import BIAS_UNIT, CosineMix, Dropout, TwoTableDot, _unit
-from src.models.row_adam import RowAdam
+from segue.errors import InputError
+from segue.models.heads import BIAS_UNIT, CosineMix, Dropout, TwoTableDot, _unit
+from segue.models.row_adam import RowAdam
 from tests.conftest import make_vocabulary
 from tests.models.plain import ZERO
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from src.errors import InputError
-from src.models.contracts import PairBatch, Queries
-from src.models.heads import CosineMix, TwoTableDot
-from src.models.losses import BCELoss, MSELoss, SoftmaxLoss, candidates_of
+from segue.errors import InputError
+from segue.models.contracts import PairBatch, Queries
+from segue.models.heads import CosineMix, TwoTableDot
+from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss, candidates_of
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST
 

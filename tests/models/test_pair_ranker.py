@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from src.datamodules.pair_datamodule import PairDataModule
-from src.errors import InputError
-from src.histories import Histories
-from src.models.heads import CosineMix
-from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
-from src.models.pair_ranker import PairRanker
-from src.models.retrieval.exact import top_k
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
+from segue.histories import Histories
+from segue.models.heads import CosineMix
+from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from segue.models.pair_ranker import PairRanker
+from segue.models.retrieval.exact import top_k
 from tests.conftest import NUM_RING_TRACKS
 from tests.contracts.building import fit
 from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION

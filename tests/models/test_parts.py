@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from src.attributes import Attribute, Values, Vectors
-from src.catalog import Vocabulary
-from src.errors import InputError
-from src.models.contracts import PairBatch
-from src.models.heads import CosineMix
-from src.models.losses import SoftmaxLoss
+from segue.attributes import Attribute, Values, Vectors
+from segue.catalog import Vocabulary
+from segue.errors import InputError
+from segue.models.contracts import PairBatch
+from segue.models.heads import CosineMix
+from segue.models.losses import SoftmaxLoss
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, LAST
 

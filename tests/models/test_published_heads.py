@@ -12,9 +12,9 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from src.catalog import Vocabulary
-from src.models.contracts import PairBatch
-from src.models.pair_ranker import PairRanker
+from segue.catalog import Vocabulary
+from segue.models.contracts import PairBatch
+from segue.models.pair_ranker import PairRanker
 from tests.conftest import make_listens, make_vocabulary
 from tests.contracts.building import composed
 

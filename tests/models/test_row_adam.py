@@ -11,13 +11,13 @@ import torch
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
-from src.datamodules.pair_datamodule import PairDataModule
-from src.errors import InputError
-from src.models.contracts import PairBatch
-from src.models.heads import TwoTableDot
-from src.models.losses import BCELoss, MSELoss, SoftmaxLoss
-from src.models.pair_ranker import PairRanker
-from src.models.row_adam import RowAdam
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
+from segue.models.contracts import PairBatch
+from segue.models.heads import TwoTableDot
+from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
+from segue.models.pair_ranker import PairRanker
+from segue.models.row_adam import RowAdam
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST, LAST_TRACK
 
@@ -78,7 +78,7 @@ def trained(model: PairRanker, optimizer: Any, num_steps: int = 60) -> dict[str,
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("scorer", SCORERS)
 def test_its_steps_equal_adam_without_momentum(scorer: str, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.models.row_adam._CHUNK_SIZE", 5 * 8)
+    monkeypatch.setattr("segue.models.row_adam._CHUNK_SIZE", 5 * 8)
     fast = ranker(scorer, loss, ROW_ADAM)
     slow = ranker(scorer, loss, partial(torch.optim.Adam, lr=0.02, betas=(0.0, 0.999)))
     began = {name: weights.clone() for name, weights in slow.state_dict().items()}

@@ -164,9 +164,9 @@ def copy_tree(folder: Path) -> Path:
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
     for name in names:
-        if name and (ROOT / name).is_file():
+        if name and os.path.lexists(ROOT / name):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
     return folder
 
 
@@ -240,7 +240,10 @@ def run_all(mutants: Sequence[Mutant], tree: Path, jobs: int) -> None:
                 import_module(name)
     gc.collect()
     gc.freeze()  # the tests search for garbage too, and only among their own
-    trees = [tree, *(Path(shutil.copytree(tree, tree.with_name(str(number)))) for number in range(1, jobs))]
+    trees = [
+        tree,
+        *(Path(shutil.copytree(tree, tree.with_name(str(number)), symlinks=True)) for number in range(1, jobs)),
+    ]
     free, running = list(trees), dict[int, tuple[BaseProcess, Mutant, Path]]()
     outcomes, todo = Counter[str](), list(mutants)
     while todo or running:

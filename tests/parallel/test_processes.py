@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch's stubs leave it out
 
-from src.errors import InputError
-from src.parallel.processes import Processes, processes_of
-from src.sweeps.jobs import IN_A_MULTIRUN
+from segue.errors import InputError
+from segue.parallel.processes import Processes, processes_of
+from segue.sweeps.jobs import IN_A_MULTIRUN
 from tests.e2e.running import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.timing

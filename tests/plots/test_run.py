@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.decomposition import PCA  # type: ignore[import-untyped]
 
-from src.plots import artist_map, labels
-from src.plots import run as plots
+from segue.plots import artist_map, labels
+from segue.plots import run as plots
 
 rng = np.random.default_rng(0)
 shares = st.integers(0, 4).map(lambda n: n / 4)  # few, so that many tie

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.errors import InputError
-from src.room.companion import Companion
-from src.simulation.listener import listen, start
-from src.simulation.world import World
-from src.simulation.world_files import write_world
+from segue.errors import InputError
+from segue.room.companion import Companion
+from segue.simulation.listener import listen, start
+from segue.simulation.world import World
+from segue.simulation.world_files import write_world
 
 
 def test_the_answers_are_those_of_the_simulator(world: World, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make setup")
 
-from src.room.desk import Desk, main
-from src.serving.release import Release
-from src.serving.release_store import FolderStore
+from segue.room.desk import Desk, main
+from segue.serving.release import Release
+from segue.serving.release_store import FolderStore
 from tests.e2e.running import PATIENCE_S
 from tests.room.conftest import ARTIST_OF, PLAYS, locate
 from tests.room.test_gate import SPOILS

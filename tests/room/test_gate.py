@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from src.room.gate import Gate, socket_of
-from src.room.vendoring import FOLDER, LIBRARIES
-from src.serving.release import Release
+from segue.room.gate import Gate, socket_of
+from segue.room.vendoring import FOLDER, LIBRARIES
+from segue.serving.release import Release
 from tests.conftest import ROOT
 from tests.e2e.running import PATIENCE_S
 from tests.serving.test_app import Running, drive

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.room.mapping import layout, main_directions
+from segue.room.mapping import layout, main_directions
 
 
 @pytest.mark.parametrize("has_vectors", [True, False])

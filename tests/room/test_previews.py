@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from src.errors import InputError
-from src.room.previews import LOCAL, Previews
-from src.serving.settings import check_audio, check_world, is_host
+from segue.errors import InputError
+from segue.room.previews import LOCAL, Previews
+from segue.serving.settings import check_audio, check_world, is_host
 
 
 def catalogue(folder: Path, audio: list[Any]) -> Path:

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make setup")
 
-from src.room.search import TitleIndex, build_index, words_of
+from segue.room.search import TitleIndex, build_index, words_of
 
 TEXTS = [
     "Help! The Beatles",

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from src.callbacks.export import session_vectors
-from src.errors import InputError
-from src.models.heads import Biases, CosineMix
-from src.room.shelf import Shelf, alphas_of, without_common_words
-from src.serving.release import Release
+from segue.callbacks.export import session_vectors
+from segue.errors import InputError
+from segue.models.heads import Biases, CosineMix
+from segue.room.shelf import Shelf, alphas_of, without_common_words
+from segue.serving.release import Release
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, LAST_TRACK
 from tests.room.conftest import ALPHA, ARTIST_OF, PLAYS, cosine_vectors, locate

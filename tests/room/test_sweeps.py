@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from src.errors import InputError
-from src.room.sweeps import arms_with, last_comparison, load, side_by_side
-from src.serving.prepared_release import prepare_release
-from src.serving.release import Release
+from segue.errors import InputError
+from segue.room.sweeps import arms_with, last_comparison, load, side_by_side
+from segue.serving.prepared_release import prepare_release
+from segue.serving.release import Release
 from tests.conftest import make_catalog
 from tests.room.conftest import ARTIST_OF, cosine_vectors
 

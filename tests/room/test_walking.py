@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from src.assignment import GUESTS
-from src.errors import InputError
-from src.room import walking
-from src.room.shelf import Shelf
-from src.serving.recommender import Recommender
+from segue.assignment import GUESTS
+from segue.errors import InputError
+from segue.room import walking
+from segue.room.shelf import Shelf
+from segue.serving.recommender import Recommender
 
 
 @pytest.fixture

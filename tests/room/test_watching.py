@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from src.abtest.analysis import analyse
-from src.abtest.log import read_users
-from src.abtest.settings import AnalysisSettings
-from src.room.watching import NUM_POINTS, watch
+from segue.abtest.analysis import analyse
+from segue.abtest.log import read_users
+from segue.abtest.settings import AnalysisSettings
+from segue.room.watching import NUM_POINTS, watch
 from tests.abtest.test_log import session
 from tests.conftest import ROOT, write_lines
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.atomic import write_record, write_whole
+from segue.runs.atomic import write_record, write_whole
 from tests.conftest import ROOT
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import InputError
-from src.runs.beginning import freed_if_nothing_was_learned
-from src.runs.folder import refuse_used_folder
+from segue.errors import InputError
+from segue.runs.beginning import freed_if_nothing_was_learned
+from segue.runs.folder import refuse_used_folder
 
 BEGINNING = ["config.yaml", "run.json", "uncommitted.diff", ".lock", "rejected.jsonl"]
 

@@ -5,9 +5,18 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from src.errors import InputError
-from src.runs.folder import RunRecord, digest, flatten, is_resumable, lock_folder, parameters, setup_name, write_config
-from src.runs.provenance import provenance
+from segue.errors import InputError
+from segue.runs.folder import (
+    RunRecord,
+    digest,
+    flatten,
+    is_resumable,
+    lock_folder,
+    parameters,
+    setup_name,
+    write_config,
+)
+from segue.runs.provenance import provenance
 
 
 @pytest.mark.parametrize(

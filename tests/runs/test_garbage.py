@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from src.runs.garbage import keep_objects, quick_imports
+from segue.runs.garbage import keep_objects, quick_imports
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from src.runs.history import RunHistory
+from segue.runs.history import RunHistory
 
 
 def history_of(*losses: float) -> RunHistory:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.runs.phases import PhaseClock
-from src.runs.provenance import ROOT
+from segue.runs.phases import PhaseClock
+from segue.runs.provenance import ROOT
 
 LAPS = st.lists(st.tuples(st.sampled_from(["training", "validation", "test"]), st.floats(0, 1e4)), min_size=1)
 
@@ -40,7 +40,7 @@ def test_a_run_that_is_no_job_starts_with_its_process() -> None:
     code = (
         "import time; deadline = time.process_time() + 0.3\n"
         "while time.process_time() < deadline: pass\n"
-        "from src.runs.phases import PhaseClock\n"
+        "from segue.runs.phases import PhaseClock\n"
         "clock = PhaseClock.of_process(); clock.end('start'); print(clock.seconds['start'])"
     )
     before = time.perf_counter()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.runs.provenance import ROOT, changed_files, git_state, provenance, torch_build
+from segue.runs.provenance import ROOT, changed_files, git_state, provenance, torch_build
 from tests.conftest import ROOT as CLONE
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from src.errors import InputError
-from src.runs.recipe import check_recipe, named_recipe
+from segue.errors import InputError
+from segue.runs.recipe import check_recipe, named_recipe
 from tests.contracts.building import composed
 
 

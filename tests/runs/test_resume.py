@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from src.errors import InputError
-from src.runs.folder import RunRecord
-from src.runs.resume import PreviousRun, check_resumed_targets, command_line, named_run, run_to_resume
+from segue.errors import InputError
+from segue.runs.folder import RunRecord
+from segue.runs.resume import PreviousRun, check_resumed_targets, command_line, named_run, run_to_resume
 
 
 def started(folder: Path, *overrides: str, data_digest: str = "d0") -> Path:

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from src.errors import InputError
-from src.runs import targets
-from src.runs.folder import as_dict
-from src.runs.provenance import ROOT
-from src.runs.targets import check_targets, read_config
+from segue.errors import InputError
+from segue.runs import targets
+from segue.runs.folder import as_dict
+from segue.runs.provenance import ROOT
+from segue.runs.targets import check_targets, read_config
 from tests.contracts.building import composed
 
 STRANGERS = [
@@ -27,11 +27,11 @@ STRANGERS = [
     "mlflow.pyfunc.load_model",
     "hydra.utils.instantiate",
     "pytorch_lightning.LightningModule.load_from_checkpoint",
-    "src.runs.provenance.subprocess.run",  # reached through a module of ours
-    "src.runs.provenance._git",  # runs a program of any configuration
-    "src.sweeps.jobs._restore_job",  # imports a file of any folder
-    "src.models.heads.CosineMix.load_state_dict",
-    "src.models.heads",
+    "segue.runs.provenance.subprocess.run",  # reached through a module of ours
+    "segue.runs.provenance._git",  # runs a program of any configuration
+    "segue.sweeps.jobs._restore_job",  # imports a file of any folder
+    "segue.models.heads.CosineMix.load_state_dict",
+    "segue.models.heads",
 ]
 
 
@@ -50,7 +50,7 @@ def test_what_conf_does_not_name_is_not_built(target: str) -> None:
         {"_target_": "hydra.utils.get_class", "path": "os.system"},
         {"_target_": "hydra.utils.get_object", "_args_": ["os.system"]},
         {"_target_": "hydra.utils.get_static_method", "_args_": "os.system"},
-        {"_target_": "hydra.utils.get_method", "path": "src.terminal.progress.progress", "_args_": ["os.system"]},
+        {"_target_": "hydra.utils.get_method", "path": "segue.terminal.progress.progress", "_args_": ["os.system"]},
     ],
 )
 def test_a_target_is_found_wherever_it_is(config: Any) -> None:
@@ -77,7 +77,7 @@ def test_every_config_of_ours_is_built(words: tuple[str, ...]) -> None:
 
 
 def test_a_group_has_its_own_targets() -> None:
-    head = {"_target_": "src.models.heads.CosineMix"}
+    head = {"_target_": "segue.models.heads.CosineMix"}
     check_targets(head, trust=None, of="add=x", group="model")
     with pytest.raises(InputError, match=r"build pytorch_lightning.Trainer, which is not in conf/model"):
         check_targets({**head, "alpha": {"_target_": "pytorch_lightning.Trainer"}}, trust=None, of="x", group="model")
@@ -107,8 +107,8 @@ def test_a_package_is_trusted_by_its_name() -> None:
 
 
 def test_what_a_trusted_package_has_imported_is_not_trusted() -> None:
-    with pytest.raises(InputError, match=r"build src\.runs\.provenance\.subprocess\.run"):
-        check_targets({"_target_": "src.runs.provenance.subprocess.run"}, trust="src", of="add=x")
+    with pytest.raises(InputError, match=r"build segue\.runs\.provenance\.subprocess\.run"):
+        check_targets({"_target_": "segue.runs.provenance.subprocess.run"}, trust="segue", of="add=x")
 
 
 @pytest.mark.parametrize("trust", ["a b", "a..b", [7], "*"])
@@ -120,14 +120,14 @@ def test_trust_names_packages(trust: Any) -> None:
 def test_a_config_is_read_as_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("a: ${oc.env:HOME}\nb: 1e-5\nc: [{_target_: src.x.Y, d: src.x}]\n")
-    assert read_config(path) == {"a": "${oc.env:HOME}", "b": 1e-5, "c": [{"_target_": "src.x.Y", "d": "src.x"}]}
+    assert read_config(path) == {"a": "${oc.env:HOME}", "b": 1e-5, "c": [{"_target_": "segue.x.Y", "d": "src.x"}]}
 
 
 def test_old_names_of_the_package_become_todays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "_NAMES", ("old", "src"))
+    monkeypatch.setattr(targets, "_NAMES", ("old", "segue"))
     path = tmp_path / "config.yaml"
     path.write_text("model: {_target_: old.models.heads.CosineMix, other: {_target_: older.x}}")
-    assert read_config(path)["model"] == {"_target_": "src.models.heads.CosineMix", "other": {"_target_": "older.x"}}
+    assert read_config(path)["model"] == {"_target_": "segue.models.heads.CosineMix", "other": {"_target_": "older.x"}}
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "a: !!python/object/apply:os.system [x]", "\x00", "7"])

@@ -18,17 +18,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.serving import log_writer
-from src.serving.app import Message, ServiceApp
-from src.serving.limits import RateLimit
-from src.serving.log_writer import EventLogWriter
-from src.serving.metrics import Metrics
-from src.serving.recommender import Recommender
-from src.serving.release import Release
-from src.serving.release_store import FolderStore
-from src.serving.session_memory import MappedSessions, Noted
-from src.serving.state import State, follow_store
-from src.serving.worker_table import WorkerTable
+from segue.serving import log_writer
+from segue.serving.app import Message, ServiceApp
+from segue.serving.limits import RateLimit
+from segue.serving.log_writer import EventLogWriter
+from segue.serving.metrics import Metrics
+from segue.serving.recommender import Recommender
+from segue.serving.release import Release
+from segue.serving.release_store import FolderStore
+from segue.serving.session_memory import MappedSessions, Noted
+from segue.serving.state import State, follow_store
+from segue.serving.worker_table import WorkerTable
 from tests.conftest import make_catalog, make_vectors
 from tests.e2e.running import PATIENCE_S, until
 from tests.serving.conftest import Answer, arm, ask, lists_of, make_release, writer

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.errors import InputError
-from src.serving import limits
-from src.serving.limits import RateLimit
+from segue.errors import InputError
+from segue.serving import limits
+from segue.serving.limits import RateLimit
 
 RATE = st.floats(0.01, 1000)
 WAITS = st.lists(st.floats(0, 20), min_size=1, max_size=60)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.errors import InputError
-from src.serving import loading
-from src.serving.loading import ReleaseRequest, load, load_to_serve, rollback, versions
-from src.serving.release_store import FolderStore, Index, SharedStore, StoreUnreachableError
-from src.serving.settings import REDIS, ServiceSettings
-from src.serving.stores import Stores, make_stores
+from segue.errors import InputError
+from segue.serving import loading
+from segue.serving.loading import ReleaseRequest, load, load_to_serve, rollback, versions
+from segue.serving.release_store import FolderStore, Index, SharedStore, StoreUnreachableError
+from segue.serving.settings import REDIS, ServiceSettings
+from segue.serving.stores import Stores, make_stores
 from tests.conftest import make_catalog
 from tests.serving.conftest import writer
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.errors import InputError
-from src.serving import log_writer
-from src.serving.log_writer import EventLogWriter, LogUnavailableError
+from segue.errors import InputError
+from segue.serving import log_writer
+from segue.serving.log_writer import EventLogWriter, LogUnavailableError
 from tests.e2e.running import PATIENCE_S, settle, until
 
 LINE = b'{"message": "next"}\n'

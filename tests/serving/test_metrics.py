@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from src.serving.metrics import Metrics, Totals, exposition, forget_gauges, totals
-from src.serving.prometheus_parts import count_as
-from src.serving.worker_table import WorkerTable
+from segue.serving.metrics import Metrics, Totals, exposition, forget_gauges, totals
+from segue.serving.prometheus_parts import count_as
+from segue.serving.worker_table import WorkerTable
 
 
 def log_lines() -> float:

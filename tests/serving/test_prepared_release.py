@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from src.catalog_files import write_top_tracks
-from src.errors import InputError
-from src.serving.prepared_release import PreparedRelease, prepare_release
-from src.serving.release import Arm, Release, read_head
-from src.session_vectors import FILE
+from segue.catalog_files import write_top_tracks
+from segue.errors import InputError
+from segue.serving.prepared_release import PreparedRelease, prepare_release
+from segue.serving.release import Arm, Release, read_head
+from segue.session_vectors import FILE
 from tests.conftest import make_catalog, make_vectors, write_lines, write_tracks
 from tests.serving.conftest import lists_of
 

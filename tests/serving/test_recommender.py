@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 
-from src.assignment import treatments
-from src.recommendations import Recommendations
-from src.serving import recommender as recommender_module
-from src.serving.recommender import FALLBACKS, Recommender
-from src.serving.release import LISTS, Release
-from src.serving.session_memory import MappedSessions, Played
-from src.session_vectors import FILE
-from src.simulation.listener import listen, start
-from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
-from src.simulation.session_lists import SessionLists, recommended
-from src.simulation.world import World
+from segue.assignment import treatments
+from segue.recommendations import Recommendations
+from segue.serving import recommender as recommender_module
+from segue.serving.recommender import FALLBACKS, Recommender
+from segue.serving.release import LISTS, Release
+from segue.serving.session_memory import MappedSessions, Played
+from segue.session_vectors import FILE
+from segue.simulation.listener import listen, start
+from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
+from segue.simulation.session_lists import SessionLists, recommended
+from segue.simulation.world import World
 from tests.conftest import make_catalog, make_vectors, write_lines
 from tests.serving.conftest import START_MS, arm, lists_of, lists_of_users, make_release
 

@@ -9,10 +9,10 @@ import psutil
 import pytest
 import uvloop
 
-from src.serving import redis_store
-from src.serving.redis_store import RedisSessions, RedisStore
-from src.serving.release_store import FolderStore, StoreUnreachableError
-from src.serving.session_memory import MappedSessions, Noted
+from segue.serving import redis_store
+from segue.serving.redis_store import RedisSessions, RedisStore
+from segue.serving.release_store import FolderStore, StoreUnreachableError
+from segue.serving.session_memory import MappedSessions, Noted
 from tests.e2e.running import PATIENCE_S, Redis, redis_server, until
 
 pytestmark = pytest.mark.timing

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.catalog import Catalog
-from src.errors import InputError
-from src.recommendations import Recommendations
-from src.serving.release import HEAD, Arm, Release, write_release
+from segue.catalog import Catalog
+from segue.errors import InputError
+from segue.recommendations import Recommendations
+from segue.serving.release import HEAD, Arm, Release, write_release
 from tests.conftest import make_catalog
 from tests.serving.conftest import arm, lists_of, make_release
 
@@ -74,7 +74,7 @@ def test_what_is_written_is_read_back(drawn: dict[str, Any], num_at_once: int) -
     given = built(drawn)
     catalog: Catalog = given["catalog"]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("src.serving.release._NUM_AT_ONCE", num_at_once)
+        patch.setattr("segue.serving.release._NUM_AT_ONCE", num_at_once)
         version = write_release(Path(folder), **given, provenance={"by": "a test"})
         release = Release(Path(folder))
         assert (release.version, release.experiment, release.arms) == (version, given["experiment"], given["arms"])

@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from src.errors import InputError
-from src.serving.release_store import FolderStore, Index, is_version
+from segue.errors import InputError
+from segue.serving.release_store import FolderStore, Index, is_version
 from tests.serving.conftest import writer
 
 

@@ -4,10 +4,10 @@ import socket
 
 import pytest
 
-from src.errors import InputError
-from src.serving.metrics import Totals
-from src.serving.server import closing_line
-from src.serving.settings import hold_port
+from segue.errors import InputError
+from segue.serving.metrics import Totals
+from segue.serving.server import closing_line
+from segue.serving.settings import hold_port
 
 
 def test_the_closing_line_adds_up_by_endpoint_and_by_status_class() -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.errors import InputError
-from src.serving.redis_store import _played
-from src.serving.session_memory import MappedSessions, Noted, Played
+from segue.errors import InputError
+from segue.serving.redis_store import _played
+from segue.serving.session_memory import MappedSessions, Noted, Played
 from tests.serving.conftest import START_MS
 
 IDLE_S = 10

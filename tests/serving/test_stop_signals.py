@@ -7,12 +7,12 @@ from multiprocessing import get_context
 
 import pytest
 
-from src.serving import starting
-from src.serving.loading import ReleaseRequest
-from src.serving.settings import ServiceSettings
-from src.serving.stop_signals import STOP_SIGNALS, interruptible, received_signals, stop_signals_recorded
-from src.serving.supervisor import Supervisor
-from src.serving.worker_table import WorkerTable
+from segue.serving import starting
+from segue.serving.loading import ReleaseRequest
+from segue.serving.settings import ServiceSettings
+from segue.serving.stop_signals import STOP_SIGNALS, interruptible, received_signals, stop_signals_recorded
+from segue.serving.supervisor import Supervisor
+from segue.serving.worker_table import WorkerTable
 from tests.e2e.running import PATIENCE_S
 
 pytestmark = pytest.mark.timing

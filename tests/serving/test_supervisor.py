@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import InputError
-from src.serving.supervisor import START_ATTEMPTS, Supervisor, pause_s
-from src.serving.worker_table import WorkerTable
+from segue.errors import InputError
+from segue.serving.supervisor import START_ATTEMPTS, Supervisor, pause_s
+from segue.serving.worker_table import WorkerTable
 from tests.e2e.running import wait_until
 
 pytestmark = pytest.mark.timing

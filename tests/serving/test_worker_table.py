@@ -4,7 +4,7 @@ import multiprocessing
 
 import pytest
 
-from src.serving.worker_table import WorkerTable, exit_cause
+from segue.serving.worker_table import WorkerTable, exit_cause
 
 
 def test_deaths_in_a_row_are_counted_until_a_worker_was_healthy_long_enough() -> None:

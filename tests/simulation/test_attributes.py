@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.attributes import Values, Vectors
-from src.errors import InputError
-from src.simulation.attributes import LEAST_SHARE, SHARPNESS, TrackAttributes
-from src.simulation.releases import is_released, released_by
-from src.simulation.world import World, generate
-from src.simulation.world_files import read_world, write_world
+from segue.attributes import Values, Vectors
+from segue.errors import InputError
+from segue.simulation.attributes import LEAST_SHARE, SHARPNESS, TrackAttributes
+from segue.simulation.releases import is_released, released_by
+from segue.simulation.world import World, generate
+from segue.simulation.world_files import read_world, write_world
 from tests.conftest import TASTE
 from tests.datamodules.reading import read
 from tests.simulation.test_mixed_logs import logs_of

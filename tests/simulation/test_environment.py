@@ -7,8 +7,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
-from src.simulation.environment import ListenerEnv, ListenerVectorEnv
-from src.simulation.world import World
+from segue.simulation.environment import ListenerEnv, ListenerVectorEnv
+from segue.simulation.world import World
 from tests.conftest import ROOT
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.simulation.listener import Crowd, affinity, listen, start
-from src.simulation.policies import Policy, Popular, Random, StickyArtist
-from src.simulation.traffic import Plays, Task, play
-from src.simulation.world import World
+from segue.simulation.listener import Crowd, affinity, listen, start
+from segue.simulation.policies import Policy, Popular, Random, StickyArtist
+from segue.simulation.traffic import Plays, Task, play
+from segue.simulation.world import World
 
 
 def one_session_each(users: Any, seed: int) -> Task:

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.errors import InputError
-from src.simulation.listener import listen, start
-from src.simulation.listening import PARTS, Heard, ListeningTest, from_lists, references
-from src.simulation.neighbours import nearest
-from src.simulation.policies import Policy, Popular, Random, TrueNeighbours
-from src.simulation.traffic import Task, play
-from src.simulation.world import World
-from src.statistics.intervals import MeanInterval
+from segue.errors import InputError
+from segue.simulation.listener import listen, start
+from segue.simulation.listening import PARTS, Heard, ListeningTest, from_lists, references
+from segue.simulation.neighbours import nearest
+from segue.simulation.policies import Policy, Popular, Random, TrueNeighbours
+from segue.simulation.traffic import Task, play
+from segue.simulation.world import World
+from segue.statistics.intervals import MeanInterval
 
 HITS, NEIGHBOURS = 20, 8
 

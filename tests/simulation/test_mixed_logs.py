@@ -1,6 +1,7 @@
 """Simulated logs for training: written once, reused, and never mixed with logs of the user."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.errors import InputError
-from src.simulation import mixed_logs
-from src.simulation import world as world_module
-from src.simulation.mixed_logs import MixedLogs, code_digest, keep_interest_neighbours
-from src.simulation.policies import Popular, Random, StickyArtist
-from src.simulation.world import World
+from segue.errors import InputError
+from segue.simulation import mixed_logs
+from segue.simulation import world as world_module
+from segue.simulation.mixed_logs import MixedLogs, code_digest, keep_interest_neighbours
+from segue.simulation.policies import Popular, Random, StickyArtist
+from segue.simulation.world import World
 from tests.conftest import ROOT
 
 
@@ -82,15 +83,15 @@ def test_a_recommender_that_is_not_of_the_world_is_rejected(world: World, name: 
 
 
 def names_in(folder: Path) -> set[str]:
-    """Modules of `src`."""
-    paths = [path.relative_to(folder) for path in (folder / "src").rglob("*.py") if path.name != "__init__.py"]
-    return {".".join(path.with_suffix("").parts) for path in paths}
+    """Modules of the package in `folder`."""
+    paths = [path.relative_to(folder) for path in folder.rglob("*.py") if path.name != "__init__.py"]
+    return {".".join(("segue", *path.with_suffix("").parts)) for path in paths}
 
 
 def test_the_digest_covers_exactly_the_modules_that_decide_the_logs(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Edits each module of a copy of `src`; the digest changes for those that a new process would import."""
+    """Edits each module of a copy of the package; the digest changes for those that a new process would import."""
     entries: set[str] = set()
 
     def keep(modules: set[str]) -> str:
@@ -100,13 +101,10 @@ def test_the_digest_covers_exactly_the_modules_that_decide_the_logs(
     with monkeypatch.context() as patched:
         patched.setattr(mixed_logs, "code_digest", keep)
         logs_of(world)
-    for name in names_in(ROOT):
-        path = Path(*name.split(".")).with_suffix(".py")
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes((ROOT / path).read_bytes())
+    shutil.copytree(ROOT / "src", tmp_path, dirs_exist_ok=True)
     before, deciding = code_digest(entries, tmp_path), set()
     for name in names_in(tmp_path):
-        path = (tmp_path / name.replace(".", "/")).with_suffix(".py")
+        path = tmp_path.joinpath(*name.split(".")[1:]).with_suffix(".py")
         text = path.read_bytes()
         path.write_bytes(text + b"# edited\n")
         if code_digest(entries, tmp_path) != before:
@@ -114,10 +112,12 @@ def test_the_digest_covers_exactly_the_modules_that_decide_the_logs(
         path.write_bytes(text)
     program = f"import sys, {', '.join(sorted(entries))}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert deciding >= set(done.stdout.split()) & names_in(ROOT)
-    assert {f"src.{name}" for name in ("assignment", "catalog", "recommendations", "errors")} <= deciding
-    assert {f"src.simulation.{name}" for name in ("experiment", "policies", "listener", "traffic", "world")} <= deciding
-    assert not deciding & {"src.simulation.environment", "src.simulation.mixed_logs"}
+    assert deciding >= set(done.stdout.split()) & names_in(ROOT / "src")
+    assert {f"segue.{name}" for name in ("assignment", "catalog", "recommendations", "errors")} <= deciding
+    assert {
+        f"segue.simulation.{name}" for name in ("experiment", "policies", "listener", "traffic", "world")
+    } <= deciding
+    assert not deciding & {"segue.simulation.environment", "segue.simulation.mixed_logs"}
     rooms = {name.split(".")[1] for name in deciding}
     assert not rooms & {"serving", "callbacks", "models", "datamodules", "tracking", "terminal", "abtest", "comparison"}
 

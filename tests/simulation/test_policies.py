@@ -9,13 +9,22 @@ import pytest
 from scipy.special import expit
 from scipy.stats import chisquare
 
-from src.errors import InputError
-from src.recommendations import Recommendations, pick
-from src.simulation.arm_policies import make_policies
-from src.simulation.listener import Crowd, listen, start
-from src.simulation.neighbours import nearest
-from src.simulation.policies import Lists, Oracle, Policy, Popular, Random, RemoteService, StickyArtist, TrueNeighbours
-from src.simulation.world import World
+from segue.errors import InputError
+from segue.recommendations import Recommendations, pick
+from segue.simulation.arm_policies import make_policies
+from segue.simulation.listener import Crowd, listen, start
+from segue.simulation.neighbours import nearest
+from segue.simulation.policies import (
+    Lists,
+    Oracle,
+    Policy,
+    Popular,
+    Random,
+    RemoteService,
+    StickyArtist,
+    TrueNeighbours,
+)
+from segue.simulation.world import World
 from tests.conftest import make_catalog, write_lines
 
 TEMPLATES: dict[str, partial[Any]] = {
@@ -329,7 +338,7 @@ def test_propensities_are_the_frequencies_where_few_draws_find_a_track_not_heard
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One draw and one redraw, after a tenth of the catalogue was heard, some of it twice; the lists are empty."""
-    monkeypatch.setattr("src.simulation.policies._MAX_DRAWS", 1)
+    monkeypatch.setattr("segue.simulation.policies._MAX_DRAWS", 1)
     rows = np.full((len(world.catalog), 1), -1, np.int64)
     scores = np.full(rows.shape, np.nan, np.float32)
     Recommendations(rows=rows, scores=scores).write(tmp_path / "r.jsonl", world.catalog, format="botify")
@@ -346,7 +355,7 @@ def test_a_wrong_propensity_is_noticed(world: World, tmp_path: Path, monkeypatch
     crowd = start(world, np.full(3000, 3), np.full(3000, 0.5), np.full(3000, 0.5))
     assert p_value_of_propensities(policy, crowd) > 1e-4
     monkeypatch.setattr(
-        "src.simulation.policies.pick_probability",
+        "segue.simulation.policies.pick_probability",
         lambda _how, is_open, places: (places >= 0) / np.maximum(is_open.sum(1), 1),
     )
     assert p_value_of_propensities(policy, crowd) < 1e-4

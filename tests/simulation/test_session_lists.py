@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.errors import InputError
-from src.session_vectors import FILE
-from src.simulation import session_lists
-from src.simulation.arm_policies import make_policies
-from src.simulation.listener import listen, start
-from src.simulation.policies import Lists
-from src.simulation.session_lists import SessionLists, hints, recommended
-from src.simulation.world import World
+from segue.errors import InputError
+from segue.session_vectors import FILE
+from segue.simulation import session_lists
+from segue.simulation.arm_policies import make_policies
+from segue.simulation.listener import listen, start
+from segue.simulation.policies import Lists
+from segue.simulation.session_lists import SessionLists, hints, recommended
+from segue.simulation.world import World
 from tests.conftest import make_catalog, make_vectors, write_lines
 from tests.simulation.test_policies import crowd_of, lists_file
 

@@ -1,6 +1,6 @@
 """Every policy against an independent simulator: one session at a time, in the manner of the service of 2023.
 
-It shares with `src.simulation` only the world. Its random numbers are others, therefore means are compared.
+It shares with `segue.simulation` only the world. Its random numbers are others, therefore means are compared.
 """
 
 import json
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.simulation.policies import Lists, Oracle, Policy, Popular, Random, StickyArtist, TrueNeighbours
-from src.simulation.traffic import Plays, Task, play
-from src.simulation.world import World
+from segue.simulation.policies import Lists, Oracle, Policy, Popular, Random, StickyArtist, TrueNeighbours
+from segue.simulation.traffic import Plays, Task, play
+from segue.simulation.world import World
 
 VISITS = 12
 """Sessions of each listener."""

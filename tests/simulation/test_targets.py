@@ -11,9 +11,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from src.simulation.policies import Policy, Popular, Random, StickyArtist
-from src.simulation.traffic import Plays, Task, play
-from src.simulation.world import World
+from segue.simulation.policies import Policy, Popular, Random, StickyArtist
+from segue.simulation.traffic import Plays, Task, play
+from segue.simulation.world import World
 from tests.conftest import ROOT
 
 SEEDS = (0, 1, 2)

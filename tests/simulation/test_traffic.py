@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.assignment import treatments
-from src.errors import InputError
-from src.recommendations import Recommendations
-from src.simulation import traffic
-from src.simulation.event_lines import Events, encode
-from src.simulation.experiment import run_experiment
-from src.simulation.listener import Crowd
-from src.simulation.policies import Lists, Policy, Popular, Random, StickyArtist, TrueNeighbours
-from src.simulation.traffic import Day
-from src.simulation.world import World
+from segue.assignment import treatments
+from segue.errors import InputError
+from segue.recommendations import Recommendations
+from segue.simulation import traffic
+from segue.simulation.event_lines import Events, encode
+from segue.simulation.experiment import run_experiment
+from segue.simulation.listener import Crowd
+from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist, TrueNeighbours
+from segue.simulation.traffic import Day
+from segue.simulation.world import World
 
 MIDNIGHT = 1_767_571_200_000
 

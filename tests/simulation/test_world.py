@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.errors import InputError
-from src.simulation.names import artist_names
-from src.simulation.world import World, generate, tracks_of_artists
-from src.simulation.world_files import read_world, write_world
+from segue.errors import InputError
+from segue.simulation.names import artist_names
+from segue.simulation.world import World, generate, tracks_of_artists
+from segue.simulation.world_files import read_world, write_world
 from tests.conftest import TASTE
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.statistics.change import change_of_effect
+from segue.statistics.change import change_of_effect
 from tests.statistics.rates import within_four_standard_errors
 
 

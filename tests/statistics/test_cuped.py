@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from src.statistics.cuped import cuped
-from src.statistics.intervals import GroupSummary, fieller
+from segue.statistics.cuped import cuped
+from segue.statistics.intervals import GroupSummary, fieller
 from tests.statistics.rates import skewed, within_four_standard_errors
 
 

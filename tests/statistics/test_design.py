@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import tt_ind_solve_power
 
-from src.statistics.design import minimal_detectable_effect, sample_ratio
-from src.statistics.intervals import GroupSummary, welch
+from segue.statistics.design import minimal_detectable_effect, sample_ratio
+from segue.statistics.intervals import GroupSummary, welch
 from tests.statistics.rates import skewed, within_four_standard_errors
 
 NUM_EXPERIMENTS, ALPHA = 1500, 0.05

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from src.statistics.holm import holm, holm_alphas
+from segue.statistics.holm import holm, holm_alphas
 
 
 def test_holm_agrees_with_statsmodels() -> None:

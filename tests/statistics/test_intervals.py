@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import integrate, stats
 
-from src.statistics.intervals import (
+from segue.statistics.intervals import (
     GroupSummary,
     MeanInterval,
     always_valid,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from src.statistics.paired import PairedDifference, QueryScores, paired_difference
+from segue.statistics.paired import PairedDifference, QueryScores, paired_difference
 from tests.statistics.rates import within_four_standard_errors
 
 

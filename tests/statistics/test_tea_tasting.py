@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import tea_tasting
 
-from src.abtest.analysis import analyse
-from src.abtest.result import Analysis
-from src.statistics.design import sample_ratio
-from src.statistics.holm import holm
-from src.statistics.intervals import GroupSummary, welch
+from segue.abtest.analysis import analyse
+from segue.abtest.result import Analysis
+from segue.statistics.design import sample_ratio
+from segue.statistics.holm import holm
+from segue.statistics.intervals import GroupSummary, welch
 from tests.abtest.users import pre_period, settings, users_of
 
 NUM = 4000

@@ -12,9 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from src.errors import InputError, JobFailed, JobsFailed
-from src.sweeps.jobs import Job, Sweep, _environment_of, _Prefixed, every_combination, failure
-from src.sweeps.search_words import search_as_sweeper
+from segue.errors import InputError, JobFailed, JobsFailed
+from segue.sweeps.jobs import Job, Sweep, _environment_of, _Prefixed, every_combination, failure
+from segue.sweeps.search_words import search_as_sweeper
 
 
 def test_a_failed_job_is_pickled_as_its_message() -> None:
@@ -78,7 +78,7 @@ def test_jobs_that_start_all_at_once_share_the_cores(
 
 
 def test_duckdb_takes_as_many_threads_as_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    from src.runs.cores import duckdb_settings
+    from segue.runs.cores import duckdb_settings
 
     for given, settings in (("3", {"threads": 3}), ("", {}), ("0", {}), ("4,2", {})):
         monkeypatch.setenv("OMP_NUM_THREADS", given)

@@ -16,12 +16,12 @@ from hydra.types import HydraContext
 from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 
-from src.callbacks.pruning import Pruning
-from src.errors import InputError, JobFailed
-from src.sweeps import search_report as report
-from src.sweeps.search import Search
-from src.sweeps.search_space import Space
-from src.sweeps.search_study import PRUNED, WHY, SearchSettings, best_so_far, finished, open_study, record_result
+from segue.callbacks.pruning import Pruning
+from segue.errors import InputError, JobFailed
+from segue.sweeps import search_report as report
+from segue.sweeps.search import Search
+from segue.sweeps.search_space import Space
+from segue.sweeps.search_study import PRUNED, WHY, SearchSettings, best_so_far, finished, open_study, record_result
 from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")

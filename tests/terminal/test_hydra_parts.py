@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from src.sweeps.jobs import Sweep
-from src.sweeps.search import Search
-from src.terminal import hydra_parts
+from segue.sweeps.jobs import Sweep
+from segue.sweeps.search import Search
+from segue.terminal import hydra_parts
 from tests.conftest import ROOT
 from tests.terminal.test_entry import run
 

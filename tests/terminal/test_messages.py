@@ -11,8 +11,8 @@ from hydra.errors import ConfigCompositionException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from src.errors import InputError
-from src.terminal.messages import is_interrupt, message
+from segue.errors import InputError
+from segue.terminal.messages import is_interrupt, message
 from tests.contracts.building import composed
 from tests.runs.test_resume import started
 

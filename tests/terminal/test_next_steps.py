@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from src.terminal.next_steps import FinishedRun, next_steps, show_training, why_below_popular
-from src.terminal.training_tables import ExampleTrack
+from segue.terminal.next_steps import FinishedRun, next_steps, show_training, why_below_popular
+from segue.terminal.training_tables import ExampleTrack
 
 ID = "3fa2c1d0" + "0" * 24
 PAGE = "#/experiments/1/runs?viewStateShareKey=segue"

@@ -3,7 +3,7 @@
 import doctest
 import math
 
-from src.terminal import markdown, numbers
+from segue.terminal import markdown, numbers
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:

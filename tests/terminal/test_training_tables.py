@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console, RenderableType
 
-from src.terminal.training_tables import (
+from segue.terminal.training_tables import (
     WIDEST,
     ExampleTrack,
     below_popular,

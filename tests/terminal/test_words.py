@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodules.source_choice import option_of
-from src.errors import InputError
-from src.terminal.words import (
+from segue.datamodules.source_choice import option_of
+from segue.errors import InputError
+from segue.terminal.words import (
     as_plain_text,
     commands_of,
     context_as_value,

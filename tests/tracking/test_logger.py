@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from src.terminal.console import console
-from src.terminal.quiet import silence_libraries
-from src.tracking.logger import RunLogger
-from src.tracking.store import open_store
+from segue.terminal.console import console
+from segue.terminal.quiet import silence_libraries
+from segue.tracking.logger import RunLogger
+from segue.tracking.store import open_store
 from tests.conftest import new_store
 
 
@@ -25,7 +25,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def logger(uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunLogger:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("src.tracking.logger._PAUSE_S", 0.0)
+    monkeypatch.setattr("segue.tracking.logger._PAUSE_S", 0.0)
     made = RunLogger(experiment_name="segue", run_name="convex", tracking_uri=uri, patience_s=0.0)
     made.start()
     return made

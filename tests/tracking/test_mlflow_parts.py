@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.recommendations import FORMATS, Recommendations, key_of_lines
-from src.tracking.logger import RunLogger
-from src.tracking.mlflow_parts import watch_machine
-from src.tracking.store import client_of, open_store
+from segue.recommendations import FORMATS, Recommendations, key_of_lines
+from segue.tracking.logger import RunLogger
+from segue.tracking.mlflow_parts import watch_machine
+from segue.tracking.store import client_of, open_store
 from tests.conftest import make_catalog
 from tests.e2e.running import wait_until
 

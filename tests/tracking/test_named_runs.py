@@ -7,9 +7,9 @@ from typing import Any
 import mlflow
 import pytest
 
-from src.errors import InputError
-from src.tracking.named_runs import NamedRun, find_run
-from src.tracking.store import open_store
+from segue.errors import InputError
+from segue.tracking.named_runs import NamedRun, find_run
+from segue.tracking.store import open_store
 
 IDS = ("3fa2c1d0" + "0" * 24, "3fb7" + "0" * 28, "ab12" + "0" * 28)
 

@@ -8,11 +8,11 @@ import mlflow
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from src.errors import InputError
-from src.runs.folder import RunRecord, digest
-from src.runs.resume import config_digest
-from src.tracking.previous_runs import folder_of, join_sweep, same_runs
-from src.tracking.store import client_of, open_store
+from segue.errors import InputError
+from segue.runs.folder import RunRecord, digest
+from segue.runs.resume import config_digest
+from segue.tracking.previous_runs import folder_of, join_sweep, same_runs
+from segue.tracking.store import client_of, open_store
 from tests.conftest import new_store
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import InputError
-from src.tracking.store import open_store, runs_page
+from segue.errors import InputError
+from segue.tracking.store import open_store, runs_page
 
 
 def test_a_store_can_be_opened_again_and_again(tmp_path: Path) -> None:

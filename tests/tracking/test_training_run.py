@@ -7,13 +7,13 @@ import mlflow
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 
-from src.tracking.logger import RunLogger
-from src.tracking.training_run import build_logger, end_pruned, run_logger, start_run
+from segue.tracking.logger import RunLogger
+from segue.tracking.training_run import build_logger, end_pruned, run_logger, start_run
 
 
 def config_of(folder: Path, **changes: object) -> DictConfig:
     logger = {
-        "_target_": "src.tracking.logger.RunLogger",
+        "_target_": "segue.tracking.logger.RunLogger",
         "experiment_name": "segue",
         "run_name": "a run",
         "tracking_uri": f"sqlite:///{folder}/mlflow.db",

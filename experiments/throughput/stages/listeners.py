@@ -14,15 +14,15 @@ from experiments.studying import SMALL_WORLD, sized
 from experiments.throughput.race import Contender, Stage, Work
 
 if TYPE_CHECKING:
-    from src.simulation.policies import Policy
-    from src.simulation.world import World
+    from segue.simulation.policies import Policy
+    from segue.simulation.world import World
 
 
 def make_world(*overrides: str) -> "World":
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from src.runs.provenance import ROOT
+    from segue.runs.provenance import ROOT
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("simulate", list(overrides)).world
@@ -42,7 +42,7 @@ def simulated_day(world: "World", policy: "Policy", *, sessions: int, workers: i
     Returns:
         The record of the experiment, with `steps_per_second` and `seconds`.
     """
-    from src.simulation.experiment import run_experiment
+    from segue.simulation.experiment import run_experiment
 
     with tempfile.TemporaryDirectory() as folder:
         return run_experiment(
@@ -65,9 +65,9 @@ def simulated_day(world: "World", policy: "Policy", *, sessions: int, workers: i
 
 
 def ours(_: Path, small: bool) -> Work:
-    from src.simulation.experiment import Tally
-    from src.simulation.policies import Random
-    from src.simulation.traffic import Day, Players
+    from segue.simulation.experiment import Tally
+    from segue.simulation.policies import Random
+    from segue.simulation.traffic import Day, Players
 
     world = world_of(small)
     plan = Day.plan(

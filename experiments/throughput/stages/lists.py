@@ -54,7 +54,7 @@ def make(folder: Path, _: bool) -> None:
 def search(vectors: Any, query_rows: Any) -> Any:
     import torch
 
-    from src.models.retrieval.exact import top_k
+    from segue.models.retrieval.exact import top_k
 
     table = torch.from_numpy(vectors)
     plays = np.zeros(len(vectors), np.int64)

@@ -28,8 +28,8 @@ def data(folder: Path) -> tuple[Any, Any, Any]:
 def ours(vectors: Any, previous: Any, following: Any) -> Any:
     import torch
 
-    from src.evaluation import ranking
-    from src.models.retrieval.exact import mean_ranks
+    from segue.evaluation import ranking
+    from segue.models.retrieval.exact import mean_ranks
 
     table = torch.from_numpy(vectors)
     query, target = torch.from_numpy(previous), torch.from_numpy(following)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from src.models.contracts import PairBatch, Scorer
-    from src.models.pair_ranker import PairRanker
+    from segue.models.contracts import PairBatch, Scorer
+    from segue.models.pair_ranker import PairRanker
 
 NUM_TRACKS, NUM_ARTISTS, NUM_PAIRS, BATCH_SIZE = 3168, 1326, 108_000, 1024
 WIDTH, TEMPERATURE = 256, 0.15
@@ -56,7 +56,7 @@ def _make_plain(ranker: "PairRanker") -> None:
     from torch import nn
     from torch.nn import functional as F
 
-    from src.models import heads
+    from segue.models import heads
 
     class PlainLoss(nn.Module):
         def __init__(self) -> None:
@@ -74,7 +74,7 @@ def _make_plain(ranker: "PairRanker") -> None:
 def _batches(folder: Path) -> "list[PairBatch]":
     import torch
 
-    from src.models.contracts import PairBatch
+    from segue.models.contracts import PairBatch
 
     previous, following, share, _ = (torch.from_numpy(column) for column in load_columns(folder))
     columns = (previous, following, share, torch.zeros_like(previous))
@@ -88,7 +88,7 @@ def _vectors() -> "Scorer":
     """A scorer of vectors that are given: gradients end there."""
     import torch
 
-    from src.models.heads import Head
+    from segue.models.heads import Head
 
     class Given(Head):
         def __init__(self) -> None:
@@ -118,9 +118,9 @@ def _each_batch(folder: Path, loss: "Callable[[Scorer, PairBatch], Tensor]") -> 
 
 def our_loss(folder: Path, small: bool) -> Work:  # noqa: ARG001
     """`SoftmaxLoss`, forward and backward."""
-    from src.catalog import example_vocabulary
-    from src.models.context import LastTrack
-    from src.models.losses import SoftmaxLoss
+    from segue.catalog import example_vocabulary
+    from segue.models.context import LastTrack
+    from segue.models.losses import SoftmaxLoss
 
     vocabulary = example_vocabulary()
     loss = SoftmaxLoss(vocabulary, temperature=TEMPERATURE, logq=1.0, candidates=None)

@@ -13,7 +13,7 @@ VERBS = sized(("train", "compare", "simulate", "serve", "abtest"), ("abtest",))
 
 def run_python(words: tuple[str, ...], _folder: Path, _small: bool) -> Work:
     """Run Python with these arguments, from start to end."""
-    from src.runs.provenance import ROOT
+    from segue.runs.provenance import ROOT
 
     def work() -> float:
         subprocess.run([sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

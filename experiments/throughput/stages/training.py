@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from src.models.pair_ranker import PairRanker
+    from segue.models.pair_ranker import PairRanker
 
 NUM_TRACKS, NUM_ARTISTS = sized((50_000, 11_464), (1_000, 200))
 DIM, BATCH_SIZE, ALPHA = 100, 4096, 0.9
@@ -76,12 +76,12 @@ def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRan
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from src.callbacks.context import RunContext
-    from src.callbacks.progress import TrainingProgress
-    from src.catalog import Catalog, Vocabulary
-    from src.datamodules.pairs import Pairs
-    from src.runs.provenance import ROOT
-    from src.terminal.console import console
+    from segue.callbacks.context import RunContext
+    from segue.callbacks.progress import TrainingProgress
+    from segue.catalog import Catalog, Vocabulary
+    from segue.datamodules.pairs import Pairs
+    from segue.runs.provenance import ROOT
+    from segue.terminal.console import console
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
@@ -176,7 +176,7 @@ def bare(folder: Path, small: bool, model: str) -> Work:  # noqa: ARG001 - the d
     import torch
     from torch.nn import functional as F
 
-    from src.models.row_adam import RowAdam
+    from segue.models.row_adam import RowAdam
 
     previous, following, played_ratio, artist_of = map(torch.from_numpy, load_columns(folder))
     tables, dot = _tables(model), torch.linalg.vecdot

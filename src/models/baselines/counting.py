@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.sparse import csr_array
 
-from src.attributes import Values
-from src.catalog import Listens, Vocabulary
-from src.errors import InputError, check_number
+from segue.attributes import Values
+from segue.catalog import Listens, Vocabulary
+from segue.errors import InputError, check_number
 
 _MAX_SCORES = 2**25
 """Number of scores in memory while the best candidates are selected."""

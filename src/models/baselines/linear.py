@@ -10,10 +10,10 @@ from scipy.linalg import cho_solve
 from scipy.linalg.lapack import spotrf, spotri
 from scipy.sparse import csr_array, diags_array
 
-from src.catalog import Listens, Vocabulary
-from src.errors import InputError, check_flag, check_number
-from src.models.baselines.counting import no_scores
-from src.models.baselines.history_weights import (
+from segue.catalog import Listens, Vocabulary
+from segue.errors import InputError, check_flag, check_number
+from segue.models.baselines.counting import no_scores
+from segue.models.baselines.history_weights import (
     Decay,
     artist_scores,
     check_decay,

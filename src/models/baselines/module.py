@@ -15,14 +15,14 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.optim import Optimizer
 
-from src.catalog import Listens, Vocabulary
-from src.errors import InputError, build, check_number
-from src.histories import Histories
-from src.models.baselines.counting import no_scores
-from src.models.contracts import Context, OnBlock
-from src.models.retrieval.heard import ranks_of_scores
-from src.models.retrieval.lists import ListSearch, digest_of_arrays
-from src.models.retrieval.sparse import mean_ranks, sparse_lists, top_k
+from segue.catalog import Listens, Vocabulary
+from segue.errors import InputError, build, check_number
+from segue.histories import Histories
+from segue.models.baselines.counting import no_scores
+from segue.models.contracts import Context, OnBlock
+from segue.models.retrieval.heard import ranks_of_scores
+from segue.models.retrieval.lists import ListSearch, digest_of_arrays
+from segue.models.retrieval.sparse import mean_ranks, sparse_lists, top_k
 
 PART = "track"
 """Name of the one part that a session weights: scores have no tracks and artists of their own."""

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from scipy.sparse import csr_array
 
-from src.catalog import Listens, Vocabulary
-from src.errors import check_number
-from src.models.baselines.history_weights import (
+from segue.catalog import Listens, Vocabulary
+from segue.errors import check_number
+from segue.models.baselines.history_weights import (
     Decay,
     artist_scores,
     check_decay,

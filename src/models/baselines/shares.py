@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Int64
 from scipy.sparse import csr_array
 
-from src.catalog import Listens, Vocabulary
-from src.errors import InputError, check_number
-from src.models.baselines.counting import best_candidates
+from segue.catalog import Listens, Vocabulary
+from segue.errors import InputError, check_number
+from segue.models.baselines.counting import best_candidates
 
 LEVELS = ("track", "artist")
 

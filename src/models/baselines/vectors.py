@@ -12,9 +12,9 @@ from jaxtyping import Float32, Int64
 from scipy.sparse import csr_array, csr_matrix
 from torch.nn.functional import normalize
 
-from src.catalog import Listens, Vocabulary
-from src.errors import InputError, check_flag, check_number
-from src.models.baselines.counting import session_weights
+from segue.catalog import Listens, Vocabulary
+from segue.errors import InputError, check_flag, check_number
+from segue.models.baselines.counting import session_weights
 
 _MAX_SCORES = 2**25
 """Number of scores in memory while the best candidates are selected."""

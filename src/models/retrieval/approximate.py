@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Float32, Int, Int32, Int64
 from torch import Tensor
 
-from src.models.retrieval.exact import TIE, Searcher, best_of_groups, exact_search, search_lists
-from src.models.retrieval.lists import ListSearch
-from src.recommendations import SCORE_DECIMALS
+from segue.models.retrieval.exact import TIE, Searcher, best_of_groups, exact_search, search_lists
+from segue.models.retrieval.lists import ListSearch
+from segue.recommendations import SCORE_DECIMALS
 
 NUM_SAMPLED = 1000
 """Number of queries that recall is measured on."""

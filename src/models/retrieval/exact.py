@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
-from src.errors import InputError
-from src.models.retrieval.lists import ListBlock, ListSearch
-from src.recommendations import SCORE_DECIMALS, check_k
+from segue.errors import InputError
+from segue.models.retrieval.lists import ListBlock, ListSearch
+from segue.recommendations import SCORE_DECIMALS, check_k
 
 TIE = 1e-6
 """Two scores tie if they differ by less than this, times max(1, |score|). Smaller differences are float32 noise."""

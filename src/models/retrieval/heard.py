@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from src.models.contracts import Queries
-from src.models.retrieval.exact import TIE, refuse_non_finite
+from segue.models.contracts import Queries
+from segue.models.retrieval.exact import TIE, refuse_non_finite
 
 _MAX_SCORES = 2**23
 """Number of scores in memory at once."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from src.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.pair_datamodule import PairDataModule
 from tests.contracts.building import composed
 from tests.datamodules.presets import exports, research
 from tests.datamodules.presets.plays import Layout, Play

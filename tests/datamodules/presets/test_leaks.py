@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.catalog import Listens, Vocabulary
-from src.datamodules.pairs import Pairs
-from src.errors import InputError
-from src.models.baselines.counting import Rules
+from segue.catalog import Listens, Vocabulary
+from segue.datamodules.pairs import Pairs
+from segue.errors import InputError
+from segue.models.baselines.counting import Rules
 from tests.datamodules.presets import exports, research
 from tests.datamodules.presets.cases import CASES, PRESETS, WITHOUT_CLOCK, datamodule
 from tests.datamodules.presets.plays import Play, listening, unpredictable

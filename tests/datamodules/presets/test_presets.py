@@ -14,9 +14,9 @@ import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from src.datamodules.pair_datamodule import PairDataModule
-from src.datamodules.table import SourceEvents, read_table
-from src.errors import InputError
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.table import SourceEvents, read_table
+from segue.errors import InputError
 from tests.conftest import ROOT
 from tests.contracts.building import composed, names
 from tests.datamodules.presets import exports

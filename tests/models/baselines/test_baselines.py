@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from src.attributes import Values
-from src.catalog import Listens
-from src.datamodules.pair_datamodule import PairDataModule
-from src.errors import InputError
-from src.histories import Histories
-from src.models.baselines import counting as baselines
-from src.models.baselines.counting import ArtistPopular, AttributeNeighbours, Neighbours, Popular, Rules
-from src.models.baselines.module import PART, Baseline
-from src.models.baselines.shares import ShareMeans
-from src.models.baselines.vectors import Als, Bpr, Item2Vec
+from segue.attributes import Values
+from segue.catalog import Listens
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
+from segue.histories import Histories
+from segue.models.baselines import counting as baselines
+from segue.models.baselines.counting import ArtistPopular, AttributeNeighbours, Neighbours, Popular, Rules
+from segue.models.baselines.module import PART, Baseline
+from segue.models.baselines.shares import ShareMeans
+from segue.models.baselines.vectors import Als, Bpr, Item2Vec
 from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
 from tests.models.plain import COSINES, LAST_TRACK, SESSION
 

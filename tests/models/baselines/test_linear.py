@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.errors import InputError
-from src.models.baselines.linear import Slist
-from src.models.baselines.module import Baseline
-from src.models.contracts import Context
+from segue.errors import InputError
+from segue.models.baselines.linear import Slist
+from segue.models.baselines.module import Baseline
+from segue.models.contracts import Context
 from tests.conftest import make_listens, make_vocabulary
 from tests.models.baselines.test_sessions import NEVER_AGAIN, WHOLE_SESSION, histories_of
 

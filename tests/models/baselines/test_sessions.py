@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.errors import InputError
-from src.histories import Histories
-from src.models.baselines.module import Baseline
-from src.models.baselines.sessions import SessionNeighbours
-from src.models.contracts import Context
+from segue.errors import InputError
+from segue.histories import Histories
+from segue.models.baselines.module import Baseline
+from segue.models.baselines.sessions import SessionNeighbours
+from segue.models.contracts import Context
 from tests.conftest import make_listens, make_vocabulary
 from tests.models.plain import LAST_TRACK, SESSION
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_recall, retrieval_reciprocal_rank
 
-from src.errors import InputError
-from src.evaluation import ranking
-from src.models.retrieval.approximate import approximate_lists, approximate_top_k
-from src.models.retrieval.exact import mean_ranks, top_k
+from segue.errors import InputError
+from segue.evaluation import ranking
+from segue.models.retrieval.approximate import approximate_lists, approximate_top_k
+from segue.models.retrieval.exact import mean_ranks, top_k
 
 
 @st.composite
@@ -120,7 +120,7 @@ def test_approximate_lists_have_the_recall_that_they_report() -> None:
 
 @pytest.mark.parametrize("num_tracks", [3, 30, 700])
 def test_an_approximate_search_of_all_cells_is_exact(num_tracks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.models.retrieval.approximate.MIN_CELLS_PER_PROBE", 1)
+    monkeypatch.setattr("segue.models.retrieval.approximate.MIN_CELLS_PER_PROBE", 1)
     torch.manual_seed(1)
     table = torch.randint(-9, 10, (num_tracks, 5)).float()
     k = min(20, num_tracks - 1)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from src.models.contracts import Queries
-from src.models.retrieval.heard import demote, ranks_of_scores, ranks_of_vectors
+from segue.models.contracts import Queries
+from segue.models.retrieval.heard import demote, ranks_of_scores, ranks_of_vectors
 
 NUM_TRACKS, NUM_QUERIES, LENGTH = 9, 40, 3
 

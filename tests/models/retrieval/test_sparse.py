@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from src.errors import InputError
-from src.models.retrieval.sparse import mean_ranks, top_k
+from segue.errors import InputError
+from segue.models.retrieval.sparse import mean_ranks, top_k
 
 
 @st.composite
