@@ -21,19 +21,19 @@ def abtest(config: DictConfig) -> None:
     """Read logs, or simulate two recommenders first; compare the arms; write, print and attach the result to MLflow."""
     from hydra.utils import instantiate
 
-    from segue.abtest.analysis import analyse
-    from segue.abtest.doubts import doubts, exposures, split_sentence
-    from segue.abtest.log import check_arms, read_users
-    from segue.abtest.report import FILES, details, explain_columns, write_report
-    from segue.abtest.sources import arms_to_play, check_effect
-    from segue.recommender_names import parse_name, recommender_name
+    from segue.reports.tables import effects_table, methods_table, users_table
     from segue.runs.folder import refuse_used_folder
     from segue.runs.provenance import provenance
+    from segue.runs.recommender_names import parse_name, recommender_name
     from segue.simulation.arm_policies import make_policies
     from segue.simulation.session_lists import hints
     from segue.terminal.progress import arm_bars
-    from segue.terminal.tables import effects_table, methods_table, users_table
     from segue.tracking.recommenders import attach_abtest, locate_recommendations
+    from segue.verdicts.analysis import analyse
+    from segue.verdicts.doubts import doubts, exposures, split_sentence
+    from segue.verdicts.log import check_arms, read_users
+    from segue.verdicts.report import FILES, details, explain_columns, write_report
+    from segue.verdicts.sources import arms_to_play, check_effect
 
     run_dir = Path(config.run_dir)
     check_flag("plan", config.plan)
@@ -121,13 +121,13 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
     """Read a log of the past; write and print how many users and days a test needs."""
     from hydra.utils import instantiate
 
-    from segue.abtest.log import read_users
-    from segue.abtest.plan import COLUMNS, explain, make_plan, rows, sentence, write_plan
-    from segue.abtest.sources import check_plan
+    from segue.reports.numbers import words
+    from segue.reports.tables import numbers_table
     from segue.runs.folder import refuse_used_folder
     from segue.runs.provenance import provenance
-    from segue.terminal.numbers import words
-    from segue.terminal.tables import numbers_table
+    from segue.verdicts.log import read_users
+    from segue.verdicts.plan import COLUMNS, explain, make_plan, rows, sentence, write_plan
+    from segue.verdicts.sources import check_plan
 
     refuse_used_folder(run_dir, "plan.json")
     check_plan(config.logs, {role: config[role] for role in ("control", "treatment")}, config.arms)
@@ -146,15 +146,15 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     """Estimate a recommender that never ran from the logs of others; write and print the result."""
     from hydra.utils import instantiate
 
-    from segue.abtest.behaviours import LogFolder
-    from segue.abtest.decisions import read_decisions
-    from segue.abtest.estimate_report import HEAD, estimate_rows, remarks, write_estimate
-    from segue.abtest.off_policy import OffPolicyLog
-    from segue.abtest.sources import candidate_of
+    from segue.offpolicy.behaviours import LogFolder
+    from segue.offpolicy.decisions import read_decisions
+    from segue.offpolicy.estimate_report import HEAD, estimate_rows, remarks, write_estimate
+    from segue.offpolicy.estimates import OffPolicyLog
+    from segue.reports.tables import rows_table
     from segue.runs.folder import refuse_used_folder
     from segue.runs.provenance import provenance
-    from segue.terminal.tables import rows_table
     from segue.tracking.recommenders import attach_estimate, locate_recommendations
+    from segue.verdicts.sources import candidate_of
 
     refuse_used_folder(run_dir, "estimate.json")
     given = OmegaConf.to_container(config.candidate) if OmegaConf.is_config(config.candidate) else config.candidate

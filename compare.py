@@ -4,11 +4,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from segue.reports.tables import comparison_table
 from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console
 from segue.terminal.entry import verb
 from segue.terminal.progress import progress
-from segue.terminal.tables import comparison_table
 from segue.terminal.words import as_plain_text, experiment_as_name
 
 
@@ -20,7 +20,7 @@ def _words(words: list[str]) -> list[str]:
 def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
     from segue.comparison import analysis as comparison
-    from segue.comparison.listening import choose_metric
+    from segue.comparison.paired_listening import choose_metric
     from segue.comparison.report import listener_test, sentences, why_listener_test, write_report
     from segue.comparison.runs import attach, find, read, register, run_to_register, winner
     from segue.runs.folder import refuse_used_folder, short_run_name

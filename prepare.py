@@ -21,8 +21,8 @@ def prepare(config: DictConfig) -> None:
     """Read a source, build its pairs with an engine, write shards and manifest; go on with a run that was killed."""
     from hydra.utils import instantiate
 
-    from segue.datamodules.manifest import MANIFEST
-    from segue.datamodules.shard_writer import Preparation, source_settings, write_shards
+    from segue.datamodules.shards.manifest import MANIFEST
+    from segue.datamodules.shards.shard_writer import Preparation, source_settings, write_shards
     from segue.datamodules.source_choice import check_source_choice, refuse_shards
     from segue.errors import check_number
     from segue.runs.folder import lock_folder, refuse_used_folder

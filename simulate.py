@@ -5,11 +5,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from segue.reports.tables import arms_table
 from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console, warn
 from segue.terminal.entry import verb
 from segue.terminal.progress import arm_bars
-from segue.terminal.tables import arms_table
 from segue.terminal.words import experiment_as_name
 
 
@@ -18,9 +18,9 @@ def simulate(config: DictConfig) -> None:
     """Simulate the sessions, write the logs, print the means of each arm."""
     from hydra.utils import instantiate
 
-    from segue.recommender_names import recommender_name
     from segue.runs.folder import refuse_used_folder
     from segue.runs.provenance import provenance
+    from segue.runs.recommender_names import recommender_name
     from segue.simulation.arm_policies import make_policies
     from segue.simulation.session_lists import hints
     from segue.tracking.recommenders import locate_recommendations

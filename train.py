@@ -9,6 +9,9 @@ from omegaconf import DictConfig
 
 from segue.datamodules.recipe_choice import choose_recipe
 from segue.datamodules.source_choice import option_of
+from segue.reports.next_steps import FinishedRun, show_training
+from segue.reports.tables import frame_table
+from segue.reports.training_tables import below_popular
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
 from segue.runs.resume import check_resumed_targets, command_line
@@ -17,10 +20,7 @@ from segue.sweeps.search import Search
 from segue.sweeps.search_words import search_as_sweeper
 from segue.terminal.console import console
 from segue.terminal.entry import verb
-from segue.terminal.next_steps import FinishedRun, show_training
 from segue.terminal.quiet import silence_libraries
-from segue.terminal.tables import frame_table
-from segue.terminal.training_tables import below_popular
 from segue.tracking.previous_runs import folder_of, join_sweep, same_runs
 
 if TYPE_CHECKING:
@@ -108,13 +108,13 @@ def _add(config: DictConfig) -> float:
     from dataclasses import asdict
 
     from segue.errors import InputError
-    from segue.terminal.next_steps import show_added
+    from segue.reports.next_steps import show_added
 
     if _is_job():
         raise InputError("add= adds tracks to one run; leave out -m")
     silence_libraries()
     with console.status("adding tracks"), quick_imports():
-        from segue.additions.run import add_tracks
+        from segue.additions.adding import add_tracks
 
         added = add_tracks(config, HydraConfig.get().overrides.task)
     show_added(asdict(added), config.run_dir)
@@ -162,7 +162,7 @@ def _check_settings(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from segue.catalog import example_vocabulary
-    from segue.datamodules.shard_vocabulary import names_of_attributes
+    from segue.datamodules.shards.shard_vocabulary import names_of_attributes
     from segue.errors import check_number
     from segue.evaluation.direction import check_monitor_mode
 
@@ -240,7 +240,7 @@ def _run(
     from pytorch_lightning.callbacks import Checkpoint
 
     from segue.callbacks.assembly import build_callbacks
-    from segue.callbacks.context import RunContext
+    from segue.callbacks.run_context import RunContext
     from segue.datamodules.batch_share import BatchShare
     from segue.evaluation.online import TIME
     from segue.runs.beginning import record_beginning

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from segue.catalog import Catalog
-from segue.catalog_files import read_catalog, write_lines
 from segue.errors import InputError
+from segue.runs.catalog_files import read_catalog, write_lines
 from tests.conftest import make_catalog
 
 

@@ -22,17 +22,17 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, append_rows, read_rows, run_python, sized
-from segue.abtest.analysis import analyse
-from segue.abtest.log import read_users
-from segue.abtest.settings import AnalysisSettings
-from segue.abtest.users import Sessions, Users, sums_of_users
+from segue.reports.markdown import table
 from segue.runs.atomic import write_whole
 from segue.statistics.change import change_of_effect
 from segue.statistics.design import minimal_detectable_effect, sample_ratio
 from segue.statistics.holm import holm
 from segue.statistics.intervals import GroupSummary, always_valid, non_inferiority, welch
-from segue.terminal.markdown import table
 from segue.terminal.progress import progress
+from segue.verdicts.analysis import analyse
+from segue.verdicts.log import read_users
+from segue.verdicts.settings import AnalysisSettings
+from segue.verdicts.users import Sessions, Users, sums_of_users
 
 STUDY = Study(__file__, __doc__)
 PIECES = STUDY.folder / "pieces.csv"

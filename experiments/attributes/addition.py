@@ -20,15 +20,15 @@ from omegaconf import OmegaConf
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.studying import SMALL_WORLD, Study, sized
-from segue.additions.run import add_tracks
+from segue.additions.adding import add_tracks
 from segue.callbacks.export import session_vectors
 from segue.catalog import Catalog, Listens, Vocabulary
-from segue.catalog_files import write_catalog, write_top_tracks
 from segue.models.retrieval.exact import top_k
-from segue.recommendations import Recommendations
+from segue.runs.catalog_files import write_catalog, write_top_tracks
 from segue.runs.folder import as_dict
 from segue.runs.provenance import ROOT
-from segue.session_vectors import FILE
+from segue.runs.recommendations import Recommendations
+from segue.runs.session_vectors import FILE
 
 STUDY = Study(__file__, __doc__)
 NUM_NEW, NUM_NEW_ARTISTS, LENGTH = *sized((1_000, 100), (50, 5)), 50

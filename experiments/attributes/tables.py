@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.studying import Study, read_rows
-from segue.plots.axes import tidy
-from segue.plots.palette import OTHERS
-from segue.plots.palette import SETUPS as COLOURS
+from segue.reports.axes import tidy
+from segue.reports.palette import OTHERS
+from segue.reports.palette import SETUPS as COLOURS
 from segue.statistics.holm import holm
 from segue.statistics.paired import PairedDifference, QueryScores, paired_difference
 

@@ -24,9 +24,9 @@ from experiments.calibration.search import SEEDS, cheap_arms
 from experiments.calibration.targets import CHOSEN_BY, HELD_OUT, Target
 from experiments.playing import the_world
 from experiments.studying import Study, available, sized
+from segue.reports.markdown import table
 from segue.simulation.policies import Policy
 from segue.simulation.world import World
-from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "ladder.csv"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from experiments.studying import sized
-from segue.recommendations import pick
+from segue.runs.recommendations import pick
 from segue.simulation.listener import Crowd
 from segue.simulation.policies import Policy, Popular, Random, StickyArtist
 from segue.simulation.traffic import Day, Plays, play

@@ -21,8 +21,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import SkippedError, Study, append_rows, available, read_rows, sized, train
+from segue.reports.markdown import table
 from segue.statistics.intervals import MeanInterval
-from segue.terminal.markdown import table
 from segue.terminal.progress import progress
 
 STUDY = Study(__file__, __doc__)

@@ -27,17 +27,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.closed_loop.study import unseen
 from experiments.playing import COLUMNS, LEVEL, Piece, folder_of, main_of
 from experiments.studying import SMALL_WORLD, Study, read_rows, sized
-from segue.catalog_files import write_catalog
 from segue.datamodules.pair_datamodule import BatchSampler, PairDataModule
 from segue.models.pair_ranker import PairRanker
-from segue.recommendations import Recommendations
+from segue.reports.markdown import table
+from segue.runs.catalog_files import write_catalog
 from segue.runs.provenance import ROOT
+from segue.runs.recommendations import Recommendations
 from segue.simulation.experiment import run_experiment
 from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from segue.simulation.releases import is_released, released_by
 from segue.simulation.world import World
 from segue.statistics.intervals import MeanInterval
-from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "releases.csv"

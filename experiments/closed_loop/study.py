@@ -21,11 +21,11 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import COLUMNS, LEVEL, Piece, folder_of, main_of, play, the_test, the_world, train
 from experiments.studying import Study, read_rows, sized
+from segue.reports.markdown import table
 from segue.simulation.experiment import ArmReport, run_experiment
 from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from segue.simulation.world import World
 from segue.statistics.intervals import MeanInterval
-from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "results.csv"

@@ -33,16 +33,16 @@ from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, append_rows, sized, train
-from segue.abtest.behaviours import LogFolder
-from segue.abtest.decisions import read_decisions
-from segue.abtest.off_policy import EstimateSettings, OffPolicyLog
 from segue.errors import InputError
+from segue.offpolicy.behaviours import LogFolder
+from segue.offpolicy.decisions import read_decisions
+from segue.offpolicy.estimates import EstimateSettings, OffPolicyLog
+from segue.reports.markdown import table
+from segue.reports.numbers import number
 from segue.simulation.experiment import run_experiment
 from segue.simulation.listener import WHOLE, listen, start
 from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from segue.simulation.world import World
-from segue.terminal.markdown import table
-from segue.terminal.numbers import number
 from segue.terminal.progress import progress
 
 STUDY = Study(__file__, __doc__)

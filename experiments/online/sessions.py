@@ -25,12 +25,12 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import LEVEL, Piece, folder_of, main_of, the_test, the_world, train, world_words
 from experiments.studying import Study, read_rows, sized
-from segue.session_vectors import FILE, SessionVectors
+from segue.reports.markdown import table
+from segue.runs.session_vectors import FILE, SessionVectors
 from segue.simulation.listening import Heard
 from segue.simulation.policies import Lists
 from segue.simulation.session_lists import SessionLists
 from segue.statistics.intervals import MeanInterval
-from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "sessions.csv"

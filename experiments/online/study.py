@@ -25,10 +25,10 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import LEVEL, PICKS, VALIDATION, Piece, line_of, main_of, play, run_piece, the_world
 from experiments.studying import Study, read_rows, sized
-from segue.recommendations import Recommendations
+from segue.reports.markdown import table
+from segue.runs.recommendations import Recommendations
 from segue.simulation.neighbours import nearest
 from segue.statistics.intervals import MeanInterval
-from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "results.csv"

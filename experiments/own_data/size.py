@@ -18,7 +18,7 @@ import duckdb
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, run_python, sized
-from segue.terminal.markdown import table
+from segue.reports.markdown import table
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "size.json"

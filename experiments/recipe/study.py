@@ -20,8 +20,8 @@ from scipy.stats import kendalltau
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import LEVEL, Piece, main_of
 from experiments.studying import Study, read_rows, sized
+from segue.reports.markdown import table
 from segue.statistics.intervals import MeanInterval
-from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "results.csv"

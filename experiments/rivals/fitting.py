@@ -27,9 +27,9 @@ from hydra.utils import instantiate
 from experiments.rivals.environments import python_of
 from experiments.rivals.sequence_parts import query_arrays, ranks_by_vectors
 from experiments.rivals.spaces import DATA, Model
-from segue.callbacks.context import RunContext
+from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs import Pairs
+from segue.datamodules.pairs.pairs import Pairs
 from segue.evaluation.ranking import accuracy
 from segue.runs.provenance import ROOT
 

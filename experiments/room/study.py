@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.processes import children_of, cpu_s
 from experiments.studying import Study, sized, skip
 from segue.catalog import Catalog
-from segue.catalog_files import write_plays, write_top_tracks
-from segue.recommendations import Recommendations
-from segue.room.search import TitleIndex, build_index
+from segue.room.title_search import TitleIndex, build_index
+from segue.runs.catalog_files import write_plays, write_top_tracks
 from segue.runs.provenance import ROOT
-from segue.session_vectors import SessionVectors
+from segue.runs.recommendations import Recommendations
+from segue.runs.session_vectors import SessionVectors
 
 STUDY = Study(__file__, __doc__)
 CHROMIUM = "/usr/bin/chromium"

@@ -22,7 +22,7 @@ from segue.models.retrieval.approximate import (
     MIN_CELLS_PER_PROBE,
     SHARE_MOST_PLAYED,
 )
-from segue.terminal.markdown import table
+from segue.reports.markdown import table
 
 STUDY = Study(__file__, __doc__)
 TRACKS, EVENTS = (10**5, 10**6, 10**7, 10**8, 10**9), (10**6, 10**7, 10**8, 10**9, 10**10)
@@ -225,8 +225,8 @@ def draw(found: dict[str, list[Point]]) -> None:
     """Memory and time by size: what was measured as points, what is computed as dashed lines."""
     from matplotlib.figure import Figure
 
-    from segue.plots.axes import tidy
-    from segue.plots.palette import BLUE, GREY, ORANGE, RED
+    from segue.reports.axes import tidy
+    from segue.reports.palette import BLUE, GREY, ORANGE, RED
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     memory, time = figure.subplots(1, 2)

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.scale.shards import watch
 from experiments.studying import SkippedError, Study, append_rows, is_smoke, read_rows, run_python, sized
-from segue.datamodules.manifest import Manifest
-from segue.terminal.markdown import table
+from segue.datamodules.shards.manifest import Manifest
+from segue.reports.markdown import table
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "engines.csv"

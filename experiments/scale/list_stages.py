@@ -24,7 +24,7 @@ def export(tracks: int, folder: Path) -> dict[str, float]:
     from segue.callbacks.list_parts import ListParts
     from segue.catalog import Catalog
     from segue.models.retrieval.approximate import approximate_lists
-    from segue.recommendations import write_lists
+    from segue.runs.recommendations import write_lists
 
     rng = np.random.default_rng(0)
     artists = [f"Artist {number}" for number in rng.integers(0, tracks // 4, tracks)]

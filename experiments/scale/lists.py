@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.processes import children_of, cpu_s, memory_gb
 from experiments.scale.shards import watch
 from experiments.studying import Study, append_rows, read_rows, run_python, sized
+from segue.reports.markdown import table
 from segue.runs.provenance import ROOT
-from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 LISTS, SERVED = STUDY.folder / "lists.csv", STUDY.folder / "lists_served.csv"

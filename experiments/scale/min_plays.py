@@ -24,7 +24,7 @@ from experiments.studying import Study, append_rows, available, read_rows, sized
 from segue.catalog import Vocabulary
 from segue.models.heads import CosineMix
 from segue.models.parts import Lookup
-from segue.terminal.markdown import table
+from segue.reports.markdown import table
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "min_plays.csv"

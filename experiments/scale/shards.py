@@ -23,8 +23,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.processes import memory_gb
 from experiments.studying import Study, append_rows, read_rows, run_python, sized, train
+from segue.reports.markdown import table
 from segue.runs.provenance import ROOT
-from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 MEMORY, WINDOW = STUDY.folder / "memory.csv", STUDY.folder / "window.csv"
@@ -95,9 +95,9 @@ def measure_window(sessions: int, epochs: int, folder: Path) -> None:
     from hydra.utils import instantiate
     from pytorch_lightning import Trainer, seed_everything
 
-    from segue.callbacks.context import ranker_of
-    from segue.datamodules.engines import DuckDBEngine
-    from segue.datamodules.shard_writer import Preparation, write_shards
+    from segue.callbacks.run_context import ranker_of
+    from segue.datamodules.pairs.engines import DuckDBEngine
+    from segue.datamodules.shards.shard_writer import Preparation, write_shards
     from segue.evaluation import ranking
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -21,15 +21,15 @@ from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, available, sized, train
-from segue.callbacks.listening import world_of
-from segue.recommendations import Recommendations, pick
+from segue.callbacks.listening_test import world_of
+from segue.reports.markdown import table
 from segue.runs.atomic import write_whole
-from segue.session_vectors import FILE, SessionVectors, union
+from segue.runs.recommendations import Recommendations, pick
+from segue.runs.session_vectors import FILE, SessionVectors, union
 from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.listening import ListeningTest, Recommend
 from segue.simulation.session_lists import session_candidates
 from segue.simulation.world import World
-from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 DATA = sized(("simulated", "yes", "polimi"), ("simulated",))

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import segue.terminal.entry  # its resolvers are used in conf/
 from experiments.studying import SMALL_WORLD, Study, available, sized
 from segue.datamodules.recipe_choice import choose_recipe
+from segue.reports.markdown import table
 from segue.runs.provenance import ROOT
 from segue.terminal.console import console
-from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 DATA = sized(("simulated", "yes", "polimi"), ("simulated",))

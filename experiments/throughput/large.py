@@ -18,9 +18,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import SMALLEST, Study, sized
+from segue.reports.markdown import table
 from segue.runs.atomic import write_whole
 from segue.runs.provenance import ROOT, provenance
-from segue.terminal.markdown import table
 
 STUDY = Study(__file__, __doc__)
 SCENES = 300

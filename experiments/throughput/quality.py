@@ -34,12 +34,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import SMALL_WORLD, Study, available, sized, skip
 from experiments.throughput import quality_contenders as train
 from experiments.throughput.quality_contenders import Point, Trial
-from segue.plots.axes import tidy
-from segue.plots.palette import ARMS
+from segue.reports.axes import tidy
+from segue.reports.markdown import table as markdown_table
+from segue.reports.palette import ARMS
 from segue.runs.cores import SPINS
 from segue.runs.provenance import ROOT
 from segue.terminal.console import console
-from segue.terminal.markdown import table as markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

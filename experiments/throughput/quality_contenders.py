@@ -60,7 +60,7 @@ class Trial:
     def __init__(self, config: Any, datamodule: "PairDataModule") -> None:
         from hydra.utils import instantiate
 
-        from segue.callbacks.context import RunContext
+        from segue.callbacks.run_context import RunContext
 
         self.config, self.vocabulary, self.datamodule = config, datamodule.vocabulary, datamodule
         ranking = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule))

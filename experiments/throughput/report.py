@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segue.terminal.markdown import table as markdown_table
+from segue.reports.markdown import table as markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, sized
 from experiments.throughput.sessions import check_wrk, drive, service
 from segue.catalog import Catalog
-from segue.recommendations import Recommendations
-from segue.terminal.markdown import table
+from segue.reports.markdown import table
+from segue.runs.recommendations import Recommendations
 
 STUDY = Study(__file__, __doc__)
 NUM_TRACKS, NUM_USERS, NUM_REQUESTS = sized((50_000, 10_000, 200_000), (1_000, 100, 500))

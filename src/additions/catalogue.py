@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from segue.catalog import Catalog
-from segue.catalog_files import is_whole, read_lines
 from segue.errors import InputError
+from segue.runs.catalog_files import is_whole, read_lines
 
 _Names = tuple[str | None, str | None]
 

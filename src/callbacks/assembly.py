@@ -5,10 +5,10 @@ from typing import Any
 
 from pytorch_lightning import Callback
 
-from segue.callbacks.context import RunContext
-from segue.callbacks.history import KeepHistory
-from segue.callbacks.listening import Listening
+from segue.callbacks.listening_test import Listening
 from segue.callbacks.ranking_metrics import check_monitor
+from segue.callbacks.recording import KeepHistory
+from segue.callbacks.run_context import RunContext
 from segue.errors import InputError
 from segue.evaluation.online import VAL_TIME
 

@@ -8,17 +8,17 @@ import torch
 from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from segue.callbacks.context import RunContext, ranker_of
 from segue.callbacks.list_parts import ListParts
+from segue.callbacks.run_context import RunContext, ranker_of
 from segue.catalog import Vocabulary
-from segue.catalog_files import PLAYS, write_plays, write_top_tracks
 from segue.errors import InputError, check_number
 from segue.models.contracts import Context, Scorer
-from segue.recommendations import FORMATS, check_k, write_lists
-from segue.session_vectors import FILE, SessionVectors
+from segue.reports.training_tables import ExampleTrack
+from segue.runs.catalog_files import PLAYS, write_plays, write_top_tracks
+from segue.runs.recommendations import FORMATS, check_k, write_lists
+from segue.runs.session_vectors import FILE, SessionVectors
 from segue.terminal.console import console
 from segue.terminal.progress import progress
-from segue.terminal.training_tables import ExampleTrack
 
 PARTS = "lists"
 """Folder beside the recommendations; it is there until the test has ended."""

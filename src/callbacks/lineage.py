@@ -8,15 +8,15 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from segue.callbacks.context import RunContext
-from segue.datamodules.files import is_address
+from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.reading.files import is_address
 from segue.describing.joining import material_of
 from segue.describing.measures import measure
-from segue.recommendations import key_of_lines
 from segue.runs.atomic import write_whole
 from segue.runs.beginning import UNCOMMITTED
 from segue.runs.provenance import git_diff, provenance
+from segue.runs.recommendations import key_of_lines
 from segue.tracking.mlflow_parts import watch_machine
 from segue.tracking.training_run import run_logger
 

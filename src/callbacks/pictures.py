@@ -8,12 +8,12 @@ from jaxtyping import Float, Float32, Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from segue.callbacks.context import RunContext, ranker_of
+from segue.callbacks.run_context import RunContext, ranker_of
 from segue.evaluation import ranking
 from segue.histories import Histories
 from segue.models.contracts import Context, Loss, PairBatch, Ranker, Scorer
-from segue.plots import artist_map
-from segue.plots import run as plots
+from segue.reports import artist_map
+from segue.reports import training_pictures as plots
 from segue.terminal.progress import progress
 
 MAX_PAIRS = 200_000

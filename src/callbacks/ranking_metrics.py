@@ -11,17 +11,17 @@ from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 from scipy.sparse import csr_array
 
-from segue.callbacks.context import RankedQueries, RunContext, ranker_of
+from segue.callbacks.run_context import RankedQueries, RunContext, ranker_of
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs import Pairs, slices
+from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.errors import InputError, check_number
 from segue.evaluation import ranking
 from segue.evaluation.online import VAL_TIME
 from segue.models.contracts import OnBlock
 from segue.models.exchange import by_parts
 from segue.models.retrieval.sparse import mean_ranks
-from segue.recommendations import check_k
 from segue.runs.atomic import write_whole
+from segue.runs.recommendations import check_k
 from segue.statistics.intervals import MeanInterval
 from segue.terminal.progress import progress
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
-from segue.comparison.listening import is_paired, listening_scores
+from segue.comparison.paired_listening import is_paired, listening_scores
 from segue.comparison.verdict import BEATS, NOT_DISTINGUISHABLE, WORSE, Heard, disagreement, verdict
 from segue.errors import InputError, check_number
 from segue.evaluation.direction import direction

@@ -11,8 +11,8 @@ import matplotlib as mpl
 import numpy as np
 
 from segue.comparison.analysis import Comparison, Setup
-from segue.plots import palette
-from segue.plots.axes import plain, tidy
+from segue.reports import palette
+from segue.reports.axes import plain, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

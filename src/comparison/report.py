@@ -12,11 +12,11 @@ from segue.comparison.analysis import TESTED, Comparison, Difference, Setup
 from segue.comparison.picture import draw
 from segue.comparison.verdict import listed
 from segue.evaluation.online import TIME
+from segue.reports.markdown import escape, provenance_lines, table
+from segue.reports.numbers import interval, number
 from segue.runs.atomic import write_record, write_whole
 from segue.runs.folder import short_run_name
 from segue.statistics.intervals import MeanInterval
-from segue.terminal.markdown import escape, provenance_lines, table
-from segue.terminal.numbers import interval, number
 
 _OFFLINE = "Offline ranking does not decide which set-up listeners prefer; an A/B test of the two best set-ups does"
 _ONLINE = "An A/B test of the two best set-ups, in simulated traffic"

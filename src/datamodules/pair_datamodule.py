@@ -21,18 +21,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segue.catalog import Catalog, Listens, Vocabulary
 from segue.datamodules.batch_share import BatchShare
-from segue.datamodules.longest_plays import longest_plays, shares_of_longest
 from segue.datamodules.new_tracks import check_cold_settings, hidden_tracks
 from segue.datamodules.order import epoch_order, in_batches
-from segue.datamodules.pair_rules import PairRules
-from segue.datamodules.pairs import Pairs, known_shares, make_pairs, slices
-from segue.datamodules.policies import Policies
-from segue.datamodules.rejected_rows import Rejections
+from segue.datamodules.pairs.left_out import Policies
+from segue.datamodules.pairs.pair_rules import PairRules
+from segue.datamodules.pairs.pairs import Pairs, known_shares, make_pairs, slices
+from segue.datamodules.pairs.sessions import Sessions, cut_sessions
+from segue.datamodules.reading.longest_plays import longest_plays, shares_of_longest
+from segue.datamodules.reading.rejected_rows import Rejections
+from segue.datamodules.reading.table import Reading, SourceEvents, read_table
+from segue.datamodules.reading.table_settings import check_choice, table_settings
 from segue.datamodules.remarks import remarks_on
-from segue.datamodules.sessions import Sessions, cut_sessions
 from segue.datamodules.splits import SPLITS, split_pairs, split_sessions
-from segue.datamodules.table import Reading, SourceEvents, read_table
-from segue.datamodules.table_settings import check_choice, table_settings
 from segue.errors import InputError, check_flag, check_number
 from segue.histories import Histories
 from segue.models.contracts import PairBatch

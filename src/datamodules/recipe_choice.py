@@ -56,8 +56,8 @@ def _has_share(overrides: Sequence[str]) -> bool:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from segue.datamodules.source_config import settings_of
-    from segue.datamodules.table import look_at
+    from segue.datamodules.reading.source_config import settings_of
+    from segue.datamodules.reading.table import look_at
     from segue.errors import InputError
 
     changes = OmegaConf.create()

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from segue.catalog import Catalog
-from segue.datamodules.pairs import Pairs
-from segue.datamodules.sessions import Sessions
-from segue.datamodules.table import Reading
+from segue.datamodules.pairs.pairs import Pairs
+from segue.datamodules.pairs.sessions import Sessions
+from segue.datamodules.reading.table import Reading
 
 _MANY_TIES = 0.05
 """Share of events with the timestamp of the event before them, above which their order is the order of the file."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from pytorch_lightning import LightningDataModule
 
 from segue.catalog import Listens
-from segue.datamodules.manifest import Manifest
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs import Pairs
-from segue.datamodules.shard_columns import map_columns
-from segue.datamodules.shard_vocabulary import read_vocabulary
+from segue.datamodules.pairs.pairs import Pairs
+from segue.datamodules.shards.manifest import Manifest
+from segue.datamodules.shards.shard_columns import map_columns
+from segue.datamodules.shards.shard_vocabulary import read_vocabulary
 from segue.errors import InputError, check_number
 
 _OF_EVERY_SOURCE = "counting"

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int8
 
-from segue.datamodules.sessions import Sessions
+from segue.datamodules.pairs.sessions import Sessions
 from segue.errors import InputError
 
 SPLITS = ("train", "val", "test")

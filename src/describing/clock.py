@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from segue.datamodules.sessions import Sessions
+from segue.datamodules.pairs.sessions import Sessions
 from segue.describing.examples import utc
 
 DAY_MS = 86_400_000

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from segue.catalog import Catalog
-from segue.datamodules.sessions import Sessions
+from segue.datamodules.pairs.sessions import Sessions
 
 
 @dataclass(frozen=True, kw_only=True)

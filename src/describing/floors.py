@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from scipy.sparse import csr_array
 
-from segue.datamodules.pairs import Pairs
+from segue.datamodules.pairs.pairs import Pairs
 from segue.describing.material import Splits
 from segue.evaluation import ranking
 from segue.models.retrieval.sparse import mean_ranks

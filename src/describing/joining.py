@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.sessions import Sessions
+from segue.datamodules.pairs.sessions import Sessions
 from segue.describing.material import Material, Splits
 
 _REMARKS = ("encoding", "interleaved", "share played", "users")

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from segue.catalog import Catalog, Vocabulary
-from segue.datamodules.pairs import Pairs
-from segue.datamodules.sessions import Sessions
-from segue.datamodules.table import Reading
+from segue.datamodules.pairs.pairs import Pairs
+from segue.datamodules.pairs.sessions import Sessions
+from segue.datamodules.reading.table import Reading
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

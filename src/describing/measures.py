@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from segue.catalog import Catalog
-from segue.describing.attributes import AttributeFacts, measure_attributes
+from segue.describing.attribute_measures import AttributeFacts, measure_attributes
 from segue.describing.clock import Clock, measure_clock
 from segue.describing.examples import ExampleSession, first_sessions, title_of
 from segue.describing.floors import HeldOut, measure_test

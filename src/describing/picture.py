@@ -12,9 +12,9 @@ import numpy as np
 from segue.describing.clock import Clock
 from segue.describing.measures import Facts, Shares, Spread
 from segue.describing.warnings import DataWarning, percent
-from segue.plots.axes import plain, tidy
-from segue.plots.palette import BLUE, FAINT, GREY, INK, ORANGE, RED
-from segue.terminal.numbers import count, duration
+from segue.reports.axes import plain, tidy
+from segue.reports.numbers import count, duration
+from segue.reports.palette import BLUE, FAINT, GREY, INK, ORANGE, RED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

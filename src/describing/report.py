@@ -12,15 +12,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from segue.datamodules.table import Reading
+from segue.datamodules.reading.table import Reading
 from segue.describing.clock import Clock
 from segue.describing.examples import ExampleSession
 from segue.describing.material import Material
 from segue.describing.measures import Facts, Spread
 from segue.describing.picture import draw
 from segue.describing.warnings import UNIT_OF_TIME, DataWarning, most_common, percent
+from segue.reports.numbers import duration, plain
 from segue.runs.atomic import write_record, write_whole
-from segue.terminal.numbers import duration, plain
 
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "recipe=", "world=", "world.", "taste@")
 """Words of the command line that decide which data are read; the next command has them too."""

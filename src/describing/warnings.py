@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
-from segue.datamodules.policies import Policies
+from segue.datamodules.pairs.left_out import Policies
 from segue.describing.clock import DAY_MS, Clock
 from segue.describing.material import Material
 from segue.describing.measures import Facts
 from segue.errors import check_number
-from segue.terminal.numbers import duration
+from segue.reports.numbers import duration
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError, check_number
 from segue.models.contracts import PairBatch, Queries, Scorer
-from segue.session_vectors import MAX_LENGTH
+from segue.runs.session_vectors import MAX_LENGTH
 
 REPEATS = ("never", "always", "penalty", "auto")
 """Whether tracks already heard are recommended again; see `Repeats`."""

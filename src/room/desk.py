@@ -28,8 +28,8 @@ from segue.errors import InputError
 from segue.room import mapping, sweeps, walking
 from segue.room.gate import is_private, not_private
 from segue.room.previews import Previews
-from segue.room.search import TitleIndex, build_index
 from segue.room.shelf import MAX_SHOWN, Shelf, alphas_of
+from segue.room.title_search import TitleIndex, build_index
 from segue.serving.recommender import Recommender
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore

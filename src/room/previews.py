@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from segue.catalog_files import is_whole, read_lines
 from segue.errors import InputError
+from segue.runs.catalog_files import is_whole, read_lines
 from segue.serving.settings import is_host
 
 LOCAL = "local"

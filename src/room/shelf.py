@@ -14,13 +14,13 @@ import yaml
 from jaxtyping import Float64, Int32, Int64
 
 from segue.catalog import Catalog
-from segue.catalog_files import PLAYS, read_plays
 from segue.errors import InputError
-from segue.recommendations import Recommendations
-from segue.recommender_names import parse_name
 from segue.room.previews import Previews
+from segue.runs.catalog_files import PLAYS, read_plays
+from segue.runs.recommendations import Recommendations
+from segue.runs.recommender_names import parse_name
+from segue.runs.session_vectors import FILE, SessionVectors, parts_of
 from segue.serving.release import Arm, Release
-from segue.session_vectors import FILE, SessionVectors, parts_of
 
 MAX_SHOWN = 50
 """Largest number of next tracks that are shown of a recommender."""

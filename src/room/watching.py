@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from segue.abtest.analysis import analyse
-from segue.abtest.doubts import exposures, split_sentence
-from segue.abtest.log import read_users
-from segue.abtest.metrics import IN_POINTS, difference, metric_values
-from segue.abtest.result import Analysis
-from segue.abtest.settings import AnalysisSettings
-from segue.abtest.slices import LEAST_USERS
-from segue.abtest.users import Users
 from segue.errors import InputError
 from segue.statistics.design import sample_ratio
 from segue.statistics.intervals import GroupSummary, always_valid
+from segue.verdicts.analysis import analyse
+from segue.verdicts.doubts import exposures, split_sentence
+from segue.verdicts.log import read_users
+from segue.verdicts.metrics import IN_POINTS, difference, metric_values
+from segue.verdicts.result import Analysis
+from segue.verdicts.settings import AnalysisSettings
+from segue.verdicts.slices import LEAST_USERS
+from segue.verdicts.users import Users
 
 NUM_POINTS = 40
 """Times at which the interval of the primary metric is computed."""

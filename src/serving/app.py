@@ -18,8 +18,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from segue.serving.limits import RateLimit
 from segue.serving.log_writer import LogUnavailableError, now_ms
-from segue.serving.metrics import Metrics
 from segue.serving.pages import INTERNAL_ERROR, make_pages, refusals, unknown_track
+from segue.serving.prometheus_metrics import Metrics
 from segue.serving.session_memory import Noted, Played
 from segue.serving.state import State
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from segue.runs.session_vectors import parts_of
 from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Noted, Played
-from segue.session_vectors import parts_of
 
 
 def explain(recommender: Recommender, arm: str, user: int, played: Played, answer: Noted) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from segue.serving.docs_page import DOCS, POLICY
 from segue.serving.explanation import explain
 from segue.serving.log_writer import now_ms
-from segue.serving.metrics import exposition
+from segue.serving.prometheus_metrics import exposition
 from segue.serving.release import Release
 from segue.serving.state import State
 

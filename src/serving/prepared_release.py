@@ -10,12 +10,12 @@ from jaxtyping import Int64
 
 from segue.assignment import check_arms
 from segue.catalog import Catalog
-from segue.catalog_files import read_catalog, read_top_tracks
 from segue.errors import InputError
-from segue.recommendations import Recommendations, check_exploration, has_lists_of_users, new_rows
-from segue.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
+from segue.runs.catalog_files import read_catalog, read_top_tracks
+from segue.runs.recommendations import Recommendations, check_exploration, has_lists_of_users, new_rows
+from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
+from segue.runs.session_vectors import FILE, SessionVectors, context_of
 from segue.serving.release import LISTS, POLICIES, Arm, write_release
-from segue.session_vectors import FILE, SessionVectors, context_of
 
 _WORDS = sorted(set(POLICIES) - set(LISTS))
 

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from segue.assignment import salt_of, treatment
-from segue.recommendations import open_new, pick, pick_probability, redraw_probability, split_draws
+from segue.runs.recommendations import open_new, pick, pick_probability, redraw_probability, split_draws
+from segue.runs.session_vectors import num_kept, union
 from segue.serving.release import LISTS, Arm, Release
 from segue.serving.session_memory import Played
-from segue.session_vectors import num_kept, union
 
 FALLBACKS = ("artist", "popular", "random")
 """Used in this order where a list has no candidate left: another track of the artist, a popular track, any track."""

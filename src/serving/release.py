@@ -17,8 +17,8 @@ from jaxtyping import Float32, Int32, Int64, UInt8
 
 from segue.catalog import Catalog
 from segue.errors import InputError, check_number
-from segue.recommendations import PICKS, Recommendations, check_exploration, new_rows
-from segue.session_vectors import CONTEXTS, SessionVectors, import_faiss
+from segue.runs.recommendations import PICKS, Recommendations, check_exploration, new_rows
+from segue.runs.session_vectors import CONTEXTS, SessionVectors, import_faiss
 
 HEAD = "release.json"
 

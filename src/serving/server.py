@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import uvloop
 
-from segue.catalog_files import write_lines
 from segue.errors import InputError
+from segue.runs.catalog_files import write_lines
 from segue.serving.log_writer import EventLogWriter
 from segue.serving.settings import TOKEN, ServiceSettings
 from segue.serving.stores import make_sessions, make_stores
@@ -31,7 +31,7 @@ from segue.serving.worker_table import WorkerTable, worker_name
 
 if TYPE_CHECKING:
     import segue.serving.app
-    import segue.serving.metrics  # both are imported by `import_service`, once the metrics have their folder
+    import segue.serving.prometheus_metrics  # both are imported by `import_service`, once the metrics have their folder
 
     OpenRoom = Callable[[ServiceSettings], segue.serving.app.Room | None]
 
@@ -76,7 +76,7 @@ def make_service(
         InputError: the event log cannot be written, or there is no release to serve.
     """
     from segue.serving.app import ServiceApp
-    from segue.serving.metrics import Metrics
+    from segue.serving.prometheus_metrics import Metrics
     from segue.serving.recommender import Recommender
     from segue.serving.state import State, follow_store
 
@@ -134,7 +134,7 @@ def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "Open
     Raises:
         InputError: no worker could start.
     """
-    from segue.serving.metrics import forget_gauges, totals
+    from segue.serving.prometheus_metrics import forget_gauges, totals
 
     sys.stdout.flush()  # before the workers are forked, because each would write it again
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
@@ -246,7 +246,7 @@ def _listens(address: tuple[str, int]) -> bool:
     return False
 
 
-def closing_line(totals: "segue.serving.metrics.Totals", num_restarts: int, uptime_s: float) -> str:
+def closing_line(totals: "segue.serving.prometheus_metrics.Totals", num_restarts: int, uptime_s: float) -> str:
     """What the service has done, in one line.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 from segue.assignment import check_arms
 from segue.errors import InputError
-from segue.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
+from segue.runs.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
 from segue.simulation.policies import Policy
 from segue.simulation.world import World
 

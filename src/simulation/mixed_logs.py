@@ -15,8 +15,8 @@ import numpy as np
 from filelock import FileLock
 
 from segue.errors import InputError, check_flag, check_number
-from segue.recommender_names import recommender_name
 from segue.runs.atomic import write_whole
+from segue.runs.recommender_names import recommender_name
 from segue.simulation.arm_policies import make_policies, template_name
 from segue.simulation.experiment import ArmReport, run_experiment
 from segue.simulation.world import World

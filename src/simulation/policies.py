@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float64, Int32, Int64
 from scipy.special import expit
 
 from segue.errors import InputError, check_number
-from segue.recommendations import (
+from segue.runs.recommendations import (
     PICKS,
     Recommendations,
     check_exploration,

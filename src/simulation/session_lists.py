@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
 from segue.errors import InputError, check_number
-from segue.recommendations import file_digest, pick
-from segue.session_vectors import FILE, SessionVectors, context_of, num_kept, union
+from segue.runs.recommendations import file_digest, pick
+from segue.runs.session_vectors import FILE, SessionVectors, context_of, num_kept, union
 from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.listening import Recommend
 from segue.simulation.policies import Lists, Policy

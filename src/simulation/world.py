@@ -17,7 +17,7 @@ from jaxtyping import Float32, Float64, Int32, Int64
 
 from segue.catalog import Catalog
 from segue.errors import InputError, check_number
-from segue.simulation.attributes import TrackAttributes
+from segue.simulation.generated_attributes import TrackAttributes
 from segue.simulation.names import artist_names, track_titles
 from segue.simulation.neighbours import nearest
 

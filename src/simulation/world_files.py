@@ -12,7 +12,9 @@ import pandas as pd
 from jaxtyping import Float32, Int64
 
 from segue.catalog import Catalog
-from segue.catalog_files import (
+from segue.errors import InputError, check_number
+from segue.runs.atomic import write_whole
+from segue.runs.catalog_files import (
     is_whole,
     read_catalog,
     read_columns,
@@ -22,9 +24,7 @@ from segue.catalog_files import (
     write_lines,
     write_top_tracks,
 )
-from segue.errors import InputError, check_number
-from segue.runs.atomic import write_whole
-from segue.simulation.attributes import NAMES
+from segue.simulation.generated_attributes import NAMES
 from segue.simulation.world import (
     ARTIST_DISCOUNT,
     NUM_NEIGHBOURS,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segue.plots import palette
-from segue.plots.axes import tidy
+from segue.reports import palette
+from segue.reports.axes import tidy
 from segue.runs.atomic import write_whole
 from segue.sweeps.search_space import as_typed
 from segue.sweeps.search_study import PRUNED, WHY, best_so_far, finished

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segue.errors import InputError
-from segue.recommender_names import parse_name
+from segue.runs.recommender_names import parse_name
 from segue.terminal.console import console
 from segue.tracking.named_runs import find_run
 from segue.tracking.store import client_of, existing_store, fetch

@@ -11,10 +11,10 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
-from segue.callbacks.context import RunContext, ranker_of
 from segue.callbacks.exact_resume import ExactResume
 from segue.callbacks.export import Export, example_tracks
 from segue.callbacks.ranking_metrics import RankingMetrics, check_monitor
+from segue.callbacks.run_context import RunContext, ranker_of
 from segue.catalog import Catalog
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
@@ -22,8 +22,8 @@ from segue.evaluation import ranking
 from segue.models.retrieval.approximate import approximate_lists
 from segue.models.retrieval.exact import exact_lists, top_k
 from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
-from segue.recommendations import Recommendations
-from segue.session_vectors import FILE, SessionVectors
+from segue.runs.recommendations import Recommendations
+from segue.runs.session_vectors import FILE, SessionVectors
 from segue.statistics.intervals import MeanInterval
 from tests.callbacks.test_pictures import baseline, ranker, trainer_of
 from tests.conftest import NUM_RING_TRACKS, event, make_vocabulary, write_lines, write_tracks

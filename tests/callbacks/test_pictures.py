@@ -14,16 +14,16 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.callbacks import pictures as module
 from segue.callbacks.assembly import Choice, build_callbacks
-from segue.callbacks.context import RunContext
 from segue.callbacks.pictures import Pictures, mean_of_tracks
 from segue.callbacks.ranking_metrics import RankingMetrics
+from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.models.baselines.counting import Popular
 from segue.models.baselines.module import Baseline
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from segue.models.pair_ranker import PairRanker
-from segue.plots import artist_map
-from segue.plots import run as drawing
+from segue.reports import artist_map
+from segue.reports import training_pictures as drawing
 from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 from tests.models.plain import COSINES, DOT, LAST_TRACK
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from segue.comparison.analysis import TESTED, Comparison, Run
 from segue.comparison.picture import draw
 from segue.comparison.report import listener_test, markdown, sentences, why_listener_test, write_report
-from segue.terminal import tables
+from segue.reports import tables
 from tests.comparison.test_analysis import NDCG, compared, run, simulated_setups
 
 PROVENANCE = {"command": "compare.py", "commit": "abc"}

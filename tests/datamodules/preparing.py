@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from segue.datamodules.engines import ORDER, ROW, DuckDBEngine, Engine
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.row_steps import Rows, make_rows
+from segue.datamodules.pairs.engines import ORDER, ROW, DuckDBEngine, Engine
+from segue.datamodules.pairs.row_steps import Rows, make_rows
 from segue.datamodules.splits import SPLITS
 from tests.conftest import event, write_lines, write_tracks
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from segue.catalog import Catalog
-from segue.datamodules.policies import Policies
-from segue.datamodules.rejected_rows import Rejections
-from segue.datamodules.source_config import settings_of, source_config
-from segue.datamodules.table import Reading, SourceEvents, read_table
+from segue.datamodules.pairs.left_out import Policies
+from segue.datamodules.reading.rejected_rows import Rejections
+from segue.datamodules.reading.source_config import settings_of, source_config
+from segue.datamodules.reading.table import Reading, SourceEvents, read_table
 
 Row = tuple[Any, ...]
 """Of an event: user, timestamp, row of the track, share played, whether it is the last of a session."""

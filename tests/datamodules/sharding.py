@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from segue.datamodules.engines import DuckDBEngine
-from segue.datamodules.manifest import Manifest
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.pairs.engines import DuckDBEngine
 from segue.datamodules.shard_datamodule import ShardDataModule
-from segue.datamodules.shard_writer import Preparation, write_shards
+from segue.datamodules.shards.manifest import Manifest
+from segue.datamodules.shards.shard_writer import Preparation, write_shards
 
 
 def shards_of(datamodule: PairDataModule, folder: Path, **changes: Any) -> tuple[Manifest, int]:

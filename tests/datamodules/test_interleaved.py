@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.datamodules.interleaved import POLICIES, Columns, Separated, check_policy, separate
+from segue.datamodules.pairs.interleaved import POLICIES, Columns, Separated, check_policy, separate
 from segue.errors import InputError
 
 GAP_MS = 100

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from segue.datamodules.interleaved import POLICIES
 from segue.datamodules.pair_datamodule import BatchSampler, PairDataModule
+from segue.datamodules.pairs.interleaved import POLICIES
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 from tests.conftest import event, write_lines, write_tracks

@@ -11,8 +11,8 @@ import sqlglot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.datamodules.pairs import PAIRINGS, Pairs, make_pairs
-from segue.datamodules.sessions import Sessions, cut_sessions
+from segue.datamodules.pairs.pairs import PAIRINGS, Pairs, make_pairs
+from segue.datamodules.pairs.sessions import Sessions, cut_sessions
 from segue.errors import InputError
 from tests.conftest import ROOT, event, write_lines, write_tracks
 from tests.datamodules.reading import KEEP_ALL, opened

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.datamodules.engines import DuckDBEngine
-from segue.datamodules.interleaved import POLICIES
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs import PAIRINGS
+from segue.datamodules.pairs.engines import DuckDBEngine
+from segue.datamodules.pairs.interleaved import POLICIES
+from segue.datamodules.pairs.pairs import PAIRINGS
 from segue.errors import InputError
 from tests.conftest import build_datamodule, event, write_lines, write_tracks
 from tests.datamodules.preparing import SETTINGS, check_equal, rows_of, write_quirks

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from segue.datamodules.sessions import Sessions, cut_sessions
+from segue.datamodules.pairs.sessions import Sessions, cut_sessions
 from segue.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
 from tests.datamodules.reading import KEEP_ALL, opened

@@ -21,10 +21,10 @@ import torch
 from segue.callbacks.exact_resume import EpochCheckpoint, ExactResume, WholeCheckpoints
 from segue.catalog import Listens
 from segue.datamodules.batch_share import BatchShare
-from segue.datamodules.engines import DuckDBEngine, sha256
-from segue.datamodules.manifest import MANIFEST, Manifest
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.pairs.engines import DuckDBEngine, sha256
 from segue.datamodules.shard_datamodule import ShardDataModule
+from segue.datamodules.shards.manifest import MANIFEST, Manifest
 from segue.errors import InputError
 from segue.models.pair_ranker import PairRanker
 from tests.conftest import build_datamodule
@@ -360,7 +360,7 @@ def test_columns_that_are_there_are_read_where_nothing_can_be_written(
     def refused(*_: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("segue.datamodules.shard_columns.FileLock", refused)
+    monkeypatch.setattr("segue.datamodules.shards.shard_columns.FileLock", refused)
     read_shards(copied).setup()
 
 
@@ -401,7 +401,7 @@ def test_columns_for_which_there_is_no_space_are_said_in_a_line_and_leave_nothin
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("segue.datamodules.shard_columns._Writer.add", full)
+    monkeypatch.setattr("segue.datamodules.shards.shard_columns._Writer.add", full)
     message = (
         r"the columns of the shards, 0\.3 MB, cannot be written into .*: No space left on device; .*datamodule.cache="
     )

@@ -11,10 +11,10 @@ import jaxtyping
 import pyarrow.parquet as pq
 import pytest
 
-from segue.datamodules.manifest import Manifest
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.shard_writer import Preparation, write_shards
-from segue.datamodules.spark_engine import SparkEngine, check_spark
+from segue.datamodules.pairs.spark_engine import SparkEngine, check_spark
+from segue.datamodules.shards.manifest import Manifest
+from segue.datamodules.shards.shard_writer import Preparation, write_shards
 from segue.errors import InputError
 from tests.conftest import build_datamodule
 from tests.datamodules.preparing import SETTINGS, check_equal, rows_of, schema, write_quirks
@@ -108,7 +108,7 @@ def test_without_pyspark_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("others", ["", "127.0.0.1:7077x,", "localhost,"])
 def test_a_cluster_that_nobody_answers_for_is_refused_at_once(others: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.datamodules.spark_engine.check_spark", lambda: None)
+    monkeypatch.setattr("segue.datamodules.pairs.spark_engine.check_spark", lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         SparkEngine(**{**GIVEN, "master": f"spark://{others}127.0.0.1:{port}"})
@@ -130,7 +130,7 @@ def test_the_reason_of_java_is_said_and_not_the_header_of_py4j(tmp_path: Path, m
     session = SimpleNamespace(builder=Builder())
     monkeypatch.setitem(sys.modules, "pyspark", ModuleType("pyspark"))
     monkeypatch.setitem(sys.modules, "pyspark.sql", SimpleNamespace(SparkSession=session))
-    monkeypatch.setattr("segue.datamodules.spark_engine.check_spark", lambda: None)
+    monkeypatch.setattr("segue.datamodules.pairs.spark_engine.check_spark", lambda: None)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     source: Any = None  # it is not read
     message = r"spark.master=local\[2\] cannot be used: java.lang.IllegalArgumentException: System memory 67108864 must"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.datamodules.sessions import Sessions
+from segue.datamodules.pairs.sessions import Sessions
 from segue.datamodules.splits import split_pairs, split_sessions
 from segue.errors import InputError
 from tests.conftest import make_listens

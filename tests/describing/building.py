@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segue.catalog import Catalog
-from segue.datamodules.sessions import Sessions
-from segue.datamodules.table import Reading
+from segue.datamodules.pairs.sessions import Sessions
+from segue.datamodules.reading.table import Reading
 from segue.describing.material import Material
 from segue.describing.measures import Facts, measure
 from segue.describing.warnings import DataWarning, Thresholds, find_warnings

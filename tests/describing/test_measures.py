@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.datamodules.pairs import Pairs
+from segue.datamodules.pairs.pairs import Pairs
 from segue.describing import examples, floors, measures
 from segue.describing.clock import DAY_MS
 from segue.describing.examples import utc

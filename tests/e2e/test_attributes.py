@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segue.catalog import Catalog
-from segue.recommendations import Recommendations
+from segue.runs.recommendations import Recommendations
 from tests.conftest import write_lines
 from tests.e2e.running import run_verb, serve, serving, wait_until
 

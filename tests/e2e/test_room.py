@@ -21,9 +21,9 @@ pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make se
 
 from segue.assignment import GUESTS  # noqa: E402 - after the checks of what is installed
 from segue.catalog import Catalog  # noqa: E402
-from segue.catalog_files import write_catalog, write_plays, write_top_tracks  # noqa: E402
-from segue.recommendations import Recommendations  # noqa: E402
-from segue.session_vectors import SessionVectors  # noqa: E402
+from segue.runs.catalog_files import write_catalog, write_plays, write_top_tracks  # noqa: E402
+from segue.runs.recommendations import Recommendations  # noqa: E402
+from segue.runs.session_vectors import SessionVectors  # noqa: E402
 from tests.e2e.running import Running, serving  # noqa: E402
 from tests.room.test_sweeps import comparison  # noqa: E402
 

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import pytest
 import redis
 
-from segue.abtest.log import read_users
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.verdicts.log import read_users
 from tests.conftest import ROOT, write_lines
 from tests.e2e.running import (
     PATIENCE_S,

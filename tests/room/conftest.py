@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segue.catalog_files import write_plays
 from segue.room.shelf import Shelf
+from segue.runs.catalog_files import write_plays
+from segue.runs.session_vectors import SessionVectors
 from segue.serving.release import Release
-from segue.session_vectors import SessionVectors
 from tests.conftest import make_catalog
 from tests.serving.conftest import arm, lists_of, make_release
 

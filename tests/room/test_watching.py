@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from segue.abtest.analysis import analyse
-from segue.abtest.log import read_users
-from segue.abtest.settings import AnalysisSettings
 from segue.room.watching import NUM_POINTS, watch
-from tests.abtest.test_log import session
+from segue.verdicts.analysis import analyse
+from segue.verdicts.log import read_users
+from segue.verdicts.settings import AnalysisSettings
 from tests.conftest import ROOT, write_lines
+from tests.verdicts.test_log import session
 
 ARMS = {"C": "popular", "T1": "run:1"}
 DAY = 86_400_000

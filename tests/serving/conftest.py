@@ -20,9 +20,9 @@ atexit.register(shutil.rmtree, _metrics, ignore_errors=True)
 os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", _metrics)
 
 from segue.catalog import Catalog  # noqa: E402
-from segue.recommendations import Recommendations  # noqa: E402
+from segue.runs.recommendations import Recommendations  # noqa: E402
+from segue.runs.session_vectors import SessionVectors  # noqa: E402
 from segue.serving.release import LISTS, Arm, Release, write_release  # noqa: E402
-from segue.session_vectors import SessionVectors  # noqa: E402
 from tests.conftest import make_catalog  # noqa: E402
 
 START_MS = 1_700_000_000_000

@@ -22,7 +22,7 @@ from segue.serving import log_writer
 from segue.serving.app import Message, ServiceApp
 from segue.serving.limits import RateLimit
 from segue.serving.log_writer import EventLogWriter
-from segue.serving.metrics import Metrics
+from segue.serving.prometheus_metrics import Metrics
 from segue.serving.recommender import Recommender
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from segue.catalog_files import write_top_tracks
 from segue.errors import InputError
+from segue.runs.catalog_files import write_top_tracks
+from segue.runs.session_vectors import FILE
 from segue.serving.prepared_release import PreparedRelease, prepare_release
 from segue.serving.release import Arm, Release, read_head
-from segue.session_vectors import FILE
 from tests.conftest import make_catalog, make_vectors, write_lines, write_tracks
 from tests.serving.conftest import lists_of
 

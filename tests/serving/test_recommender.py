@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 
 from segue.assignment import treatments
-from segue.recommendations import Recommendations
+from segue.runs.recommendations import Recommendations
+from segue.runs.session_vectors import FILE
 from segue.serving import recommender as recommender_module
 from segue.serving.recommender import FALLBACKS, Recommender
 from segue.serving.release import LISTS, Release
 from segue.serving.session_memory import MappedSessions, Played
-from segue.session_vectors import FILE
 from segue.simulation.listener import listen, start
 from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from segue.simulation.session_lists import SessionLists, recommended

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.recommendations import Recommendations
+from segue.runs.recommendations import Recommendations
 from segue.serving.release import HEAD, Arm, Release, write_release
 from tests.conftest import make_catalog
 from tests.serving.conftest import arm, lists_of, make_release

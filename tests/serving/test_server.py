@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from segue.errors import InputError
-from segue.serving.metrics import Totals
+from segue.serving.prometheus_metrics import Totals
 from segue.serving.server import closing_line
 from segue.serving.settings import hold_port
 

@@ -10,7 +10,7 @@ from scipy.special import expit
 from scipy.stats import chisquare
 
 from segue.errors import InputError
-from segue.recommendations import Recommendations, pick
+from segue.runs.recommendations import Recommendations, pick
 from segue.simulation.arm_policies import make_policies
 from segue.simulation.listener import Crowd, listen, start
 from segue.simulation.neighbours import nearest

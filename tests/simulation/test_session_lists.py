@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segue.errors import InputError
-from segue.session_vectors import FILE
+from segue.runs.session_vectors import FILE
 from segue.simulation import session_lists
 from segue.simulation.arm_policies import make_policies
 from segue.simulation.listener import listen, start

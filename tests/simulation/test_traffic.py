@@ -16,7 +16,7 @@ from scipy import stats
 
 from segue.assignment import treatments
 from segue.errors import InputError
-from segue.recommendations import Recommendations
+from segue.runs.recommendations import Recommendations
 from segue.simulation import traffic
 from segue.simulation.event_lines import Events, encode
 from segue.simulation.experiment import run_experiment

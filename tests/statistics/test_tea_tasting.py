@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import tea_tasting
 
-from segue.abtest.analysis import analyse
-from segue.abtest.result import Analysis
 from segue.statistics.design import sample_ratio
 from segue.statistics.holm import holm
 from segue.statistics.intervals import GroupSummary, welch
-from tests.abtest.users import pre_period, settings, users_of
+from segue.verdicts.analysis import analyse
+from segue.verdicts.result import Analysis
+from tests.verdicts.users import pre_period, settings, users_of
 
 NUM = 4000
 METRIC = "time"

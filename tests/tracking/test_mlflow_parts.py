@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segue.recommendations import FORMATS, Recommendations, key_of_lines
+from segue.runs.recommendations import FORMATS, Recommendations, key_of_lines
 from segue.tracking.logger import RunLogger
 from segue.tracking.mlflow_parts import watch_machine
 from segue.tracking.store import client_of, open_store

@@ -26,12 +26,12 @@ def make(folder: Path, small: bool) -> None:
 
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
     """As `train.py` does it, from files to arrays; `pairing=consecutive`."""
-    from segue.datamodules.pairs import make_pairs
-    from segue.datamodules.policies import Policies
-    from segue.datamodules.rejected_rows import Rejections
-    from segue.datamodules.sessions import cut_sessions
-    from segue.datamodules.source_config import settings_of, source_config
-    from segue.datamodules.table import read_table
+    from segue.datamodules.pairs.left_out import Policies
+    from segue.datamodules.pairs.pairs import make_pairs
+    from segue.datamodules.pairs.sessions import cut_sessions
+    from segue.datamodules.reading.rejected_rows import Rejections
+    from segue.datamodules.reading.source_config import settings_of, source_config
+    from segue.datamodules.reading.table import read_table
 
     policies = Policies.from_config(dict(source_config("botify").policies))
     rejections = Rejections(path=folder / "rejected.jsonl", with_text=False)

@@ -76,10 +76,10 @@ def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRan
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from segue.callbacks.context import RunContext
-    from segue.callbacks.progress import TrainingProgress
+    from segue.callbacks.progress_bar import TrainingProgress
+    from segue.callbacks.run_context import RunContext
     from segue.catalog import Catalog, Vocabulary
-    from segue.datamodules.pairs import Pairs
+    from segue.datamodules.pairs.pairs import Pairs
     from segue.runs.provenance import ROOT
     from segue.terminal.console import console
 

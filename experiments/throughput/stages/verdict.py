@@ -20,9 +20,9 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from segue.abtest.analysis import analyse
-    from segue.abtest.log import read_users
     from segue.runs.provenance import ROOT
+    from segue.verdicts.analysis import analyse
+    from segue.verdicts.log import read_users
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("abtest")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segue.models.retrieval.exact import TIE, Searcher, best_of_groups, exact_search, search_lists
 from segue.models.retrieval.lists import ListSearch
-from segue.recommendations import SCORE_DECIMALS
+from segue.runs.recommendations import SCORE_DECIMALS
 
 NUM_SAMPLED = 1000
 """Number of queries that recall is measured on."""

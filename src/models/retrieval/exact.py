@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segue.errors import InputError
 from segue.models.retrieval.lists import ListBlock, ListSearch
-from segue.recommendations import SCORE_DECIMALS, check_k
+from segue.runs.recommendations import SCORE_DECIMALS, check_k
 
 TIE = 1e-6
 """Two scores tie if they differ by less than this, times max(1, |score|). Smaller differences are float32 noise."""

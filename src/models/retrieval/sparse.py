@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64, Int64
 from scipy.sparse import csr_array
 
 from segue.models.retrieval.lists import ListBlock, ListSearch
-from segue.recommendations import check_k
+from segue.runs.recommendations import check_k
 
 Scores = Callable[[Int64[np.ndarray, "B"]], csr_array]
 """Takes rows of queries and returns their scores, B × N."""

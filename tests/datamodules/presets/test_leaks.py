@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segue.catalog import Listens, Vocabulary
-from segue.datamodules.pairs import Pairs
+from segue.datamodules.pairs.pairs import Pairs
 from segue.errors import InputError
 from segue.models.baselines.counting import Rules
 from tests.datamodules.presets import exports, research

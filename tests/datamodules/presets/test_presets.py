@@ -15,7 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.table import SourceEvents, read_table
+from segue.datamodules.reading.table import SourceEvents, read_table
 from segue.errors import InputError
 from tests.conftest import ROOT
 from tests.contracts.building import composed, names

@@ -15,7 +15,7 @@ from segue.models.baselines.linear import Slist
 from segue.models.baselines.module import Baseline
 from segue.models.contracts import Context
 from tests.conftest import make_listens, make_vocabulary
-from tests.models.baselines.test_sessions import NEVER_AGAIN, WHOLE_SESSION, histories_of
+from tests.models.baselines.test_session_neighbours import NEVER_AGAIN, WHOLE_SESSION, histories_of
 
 NUM_TRACKS = 5
 EASE: dict[str, Any] = {

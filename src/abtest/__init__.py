@@ -1,1 +1,0 @@
-"""A/B test: from event logs to the verdict on each treatment, its report and its picture."""

@@ -1,0 +1,273 @@
+"""From a finished run and a catalogue to a run folder whose lists have the new tracks."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from segue.additions.added_lists import with_new_tracks
+from segue.additions.catalogue import extended_catalogue
+from segue.additions.head import extended_scorer, read_checkpoint
+from segue.attributes import Attribute
+from segue.catalog import Catalog
+from segue.datamodules.reading.attribute_files import attributes_of_catalogue
+from segue.datamodules.reading.attribute_settings import RESERVED, attribute_settings
+from segue.errors import InputError
+from segue.models.contracts import Scorer
+from segue.runs.atomic import write_record
+from segue.runs.catalog_files import write_catalog
+from segue.runs.folder import lock_folder, refuse_used_folder
+from segue.runs.provenance import provenance
+from segue.runs.recommendations import Recommendations
+from segue.runs.session_vectors import FILE, SessionVectors
+from segue.runs.targets import check_targets, read_config
+from segue.tracking.named_runs import find_run
+from segue.tracking.store import existing_store, fetch
+
+RECORD = "additions.json"
+"""What was added: the file that says that a run folder was not trained."""
+_LISTS, _CHECKPOINT = "recommendations.jsonl", "checkpoints/best.ckpt"
+_TRACKS, _TOP = "tracks.json", "top_tracks.json"
+_KEYS = ("add", "catalogue", "run_dir", "trust", "logger.tracking_uri")
+_CLOSE = 1e-4
+"""Largest difference of two numbers of a vector of a run, computed twice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """What was added to a run.
+
+    Args:
+        run: the name of the run.
+        mlflow_run_id: of MLflow, if it has one.
+        catalogue: the file with the new tracks.
+        num_tracks: number of tracks of the run (N).
+        num_added: number of new tracks (M).
+        num_by_known_artists: those of them by an artist of the run.
+        num_unknown: those about which nothing is known: all their scores are 0, or those of a track without plays.
+        num_changed_lists: lists of the tracks of the run that have a new track.
+        num_listed: new tracks that are in the list of a track of the run.
+    """
+
+    run: str
+    mlflow_run_id: str | None
+    catalogue: str
+    num_tracks: int
+    num_added: int
+    num_by_known_artists: int
+    num_unknown: int
+    num_changed_lists: int
+    num_listed: int
+
+
+def add_tracks(config: DictConfig, words: Sequence[str], on_block: Callable[[int], None] = lambda _: None) -> Added:
+    """Add the new tracks of `catalogue` to the run `add`, and write a run folder.
+
+    It has `recommendations.jsonl`, `top_tracks.json`, `tracks.json`, `vectors.npz` if the run has it, and
+    `additions.json`.
+
+    Args:
+        config: with the keys `add`, `catalogue` and `run_dir`.
+        words: the overrides of the command line.
+        on_block: called with the number of lists done after each block.
+
+    Returns:
+        What was added.
+
+    Raises:
+        InputError: there is no such run, it cannot get new tracks, or the catalogue does not fit it.
+    """
+    _check_words(config, words)
+    run_dir, files = Path(config.run_dir), _FilesOfRun(str(config.add), config.get("logger"))
+    refuse_used_folder(run_dir)
+    refuse_used_folder(run_dir, _LISTS)
+    lists, old = Recommendations.read_with_catalog(files.path(_LISTS))
+    given = read_config(files.path("config.yaml"))
+    if not isinstance(given.get("model"), dict):
+        raise InputError(f"cannot read {files.path('config.yaml')}: it has no model; train the run again")
+    _check_run(files, given, lists)
+    check_targets(given["model"], trust=config.get("trust"), of=f"add={files.name}", group="model")
+    catalog = extended_catalogue(_with_source_ids(old, files.path(_LISTS)), Path(str(config.catalogue)))
+    num_old = len(old)
+    catalog = replace(catalog, attributes=_attributes(given, catalog, Path(str(config.catalogue))))
+    assert lists.plays is not None
+    build = instantiate(given["model"], _convert_="all")
+    scorer = extended_scorer(build, read_checkpoint(files.path(_CHECKPOINT)), catalog, num_old, lists.plays)
+    with torch.inference_mode():
+        queries, items = scorer.query_vectors().float(), scorer.item_vectors().float()
+    vectors = _vectors(files, old, queries.numpy(), items.numpy(), catalog, config.catalogue)
+    if vectors is not None:  # those of the run, to the last digit
+        queries, items = torch.from_numpy(vectors.queries), torch.from_numpy(vectors.items)
+    extended = with_new_tracks(lists, queries, items, on_block)
+    added = _count(files, config, catalog, lists, extended, items[num_old:].numpy(), scorer)
+    with lock_folder(run_dir), _all_or_nothing(run_dir):
+        write_catalog(catalog, run_dir / _TRACKS)
+        if vectors is not None:
+            vectors.write(run_dir / FILE, catalog)
+        if (top := files.find(_TOP)) is not None:
+            shutil.copyfile(top, run_dir / _TOP)
+        write_record({**asdict(added), "provenance": provenance()}, run_dir / RECORD)
+        extended.write(run_dir / _LISTS, catalog, format=str(given["callbacks"]["export"]["format"]))
+    return added
+
+
+@contextmanager
+def _all_or_nothing(run_dir: Path) -> Iterator[None]:
+    """Remove what was written where not all is. The lists come last: a folder without them is free."""
+    try:
+        yield
+    except BaseException:
+        for name in (_TRACKS, FILE, _TOP, RECORD, _LISTS):
+            (run_dir / name).unlink(missing_ok=True)
+        raise
+
+
+def _check_words(config: DictConfig, words: Sequence[str]) -> None:
+    if config.add is None:
+        raise InputError(f"catalogue={config.catalogue} goes with add=<run>, the run that gets its new tracks")
+    if config.catalogue is None:
+        raise InputError(f"add={config.add} needs catalogue=<tracks.json>, with the tracks of the run and the new ones")
+    for word in words:
+        if (key := word.partition("=")[0].lstrip("+~")) not in _KEYS:
+            raise InputError(f"{word} has no effect with add=, which takes the settings of its run; leave {key} out")
+
+
+class _FilesOfRun:
+    """Finds the files of a run: in its folder, or in MLflow if the folder is not on this machine."""
+
+    def __init__(self, name: str, logger: Any) -> None:
+        uri = logger.tracking_uri if logger else None
+        try:
+            found = find_run(name, uri)
+        except InputError as error:
+            raise InputError(f"add={name}: {error}") from None
+        self.name, self.run_id, self._uri = name, found.run_id, uri
+        self.folder = found.folder if found.folder is not None and (found.folder / "config.yaml").is_file() else None
+        if found.folder is not None and (found.folder / RECORD).is_file():
+            raise InputError(f"add={name} was not trained, but has tracks that were added to a run; name that run")
+        if self.folder is None and self.run_id is None:
+            raise InputError(f"add={name}: no run of train.py is there; give run:<id>, or the folder of a finished run")
+
+    def find(self, file: str) -> Path | None:
+        """The file; None if the run has none."""
+        if self.folder is not None:
+            return self.folder / file if (self.folder / file).is_file() else None
+        try:
+            return fetch(existing_store(self._uri), str(self.run_id), file)
+        except (InputError, OSError):
+            return None
+
+    def path(self, file: str) -> Path:
+        """The file.
+
+        Raises:
+            InputError: the run has none.
+        """
+        if (found := self.find(file)) is None:
+            raise InputError(
+                f"add={self.name} has no {file}; it has not finished, or callbacks were left out: train a run with all"
+            )
+        return found
+
+
+def _check_run(files: _FilesOfRun, given: Mapping[str, Any], lists: Recommendations) -> None:
+    if given.get("recipe", {}).get("name") == "counting":
+        raise InputError(f"add={files.name} is a baseline, which has no vectors; train it again with the new catalogue")
+    if np.isnan(lists.scores[lists.rows >= 0]).any() or lists.plays is None:
+        raise InputError(
+            f"add={files.name}: its recommendations have no scores or no plays, which runs of older versions lack; "
+            "train it again"
+        )
+
+
+def _with_source_ids(old: Catalog, path: Path) -> Catalog:
+    """The catalogue with the text ids of the source, which the lines have where there are such ids."""
+    import json
+
+    with path.open(encoding="utf-8") as file:
+        ids = [json.loads(line).get("id") for line in file]
+    return old if None in ids else replace(old, source_ids=np.array(ids, object))
+
+
+def _attributes(given: Mapping[str, Any], catalog: Catalog, path: Path) -> Mapping[str, Attribute]:
+    """The attributes that are parts of the model of the run; their values are in the same order as in the run.
+
+    Raises:
+        InputError: the file of the catalogue lacks one, or it is damaged.
+    """
+    names = [str(name) for name in given["model"].get("parts") or () if name not in RESERVED]
+    if not names:
+        return {}
+    if "attributes" not in given["datamodule"]:
+        raise InputError(
+            f"add= cannot know where {path} has {', '.join(names)}, because the run was trained from shards; train a "
+            "run from the source of the shards"
+        )
+    source = given["datamodule"]
+    of_run = {name: source["attributes"][name] for name in names}
+    settings = attribute_settings(of_run, source["attribute_defaults"])
+    ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids
+    return attributes_of_catalogue(path, ids.tolist(), settings)
+
+
+def _vectors(
+    files: _FilesOfRun, old: Catalog, queries: np.ndarray, items: np.ndarray, catalog: Catalog, catalogue: str
+) -> SessionVectors | None:
+    """Those of the run, and after them those of the new tracks; None if the run has none.
+
+    Raises:
+        InputError: those of the run are not those that its checkpoint and the catalogue give.
+    """
+    if (path := files.find(FILE)) is None:
+        return None
+    of_run, num_old = SessionVectors.read(path, old), len(old)
+    for ours, theirs in ((queries, of_run.queries), (items, of_run.items)):
+        fits = ours.shape[1] == theirs.shape[1]
+        differs = (np.abs(ours[:num_old] - theirs) > _CLOSE).any(1) if fits else np.ones(num_old, bool)
+        if not differs.any():
+            continue
+        if fits and catalog.attributes:
+            ids = old.track_ids if old.source_ids is None else old.source_ids
+            raise InputError(
+                f"catalogue={catalogue}: tracks of the run, such as {ids[differs.argmax()]}, have other values of "
+                f"{', '.join(catalog.attributes)} than in the run; correct them, or train a run with this catalogue"
+            )
+        raise InputError(f"add={files.name}: its checkpoint and its {FILE} are of different weights; train it again")
+    return replace(
+        of_run,
+        queries=np.concatenate([of_run.queries, queries[num_old:]]),
+        items=np.concatenate([of_run.items, items[num_old:]]),
+    )
+
+
+def _count(
+    files: _FilesOfRun,
+    config: DictConfig,
+    catalog: Catalog,
+    lists: Recommendations,
+    extended: Recommendations,
+    new_items: np.ndarray,
+    scorer: Scorer,
+) -> Added:
+    num_old = len(lists.rows)
+    is_new = extended.rows[:num_old] >= num_old
+    known_artists = np.unique(catalog.artist_of[:num_old])
+    width = max(part.columns.stop for part in scorer.query_parts().values())
+    return Added(
+        run=files.name,
+        mlflow_run_id=files.run_id,
+        catalogue=str(Path(str(config.catalogue)).absolute()),
+        num_tracks=num_old,
+        num_added=len(catalog) - num_old,
+        num_by_known_artists=int(np.isin(catalog.artist_of[num_old:], known_artists).sum()),
+        num_unknown=int((new_items[:, :width] == 0).all(1).sum()),
+        num_changed_lists=int(is_new.any(1).sum()),
+        num_listed=len(np.unique(extended.rows[:num_old][is_new])),
+    )

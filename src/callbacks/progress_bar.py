@@ -1,0 +1,79 @@
+"""A progress bar for training, with throughput and time left; a line per epoch where the output is not a terminal."""
+
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from segue.callbacks.run_context import RunContext
+from segue.terminal.console import console
+
+_UPDATE_INTERVAL_S = 0.05
+
+
+class TrainingProgress(Callback):
+    """Shows the epoch, the monitored metric now and at its best, and pairs a second.
+
+    Args:
+        context: of the run; its history is shown.
+        monitor: the metric that chooses the best epoch.
+        mode: `max` or `min`: which of its values is best.
+        max_epochs: how many epochs there can be, at least 1; early stopping may end training before.
+    """
+
+    def __init__(self, context: RunContext, *, monitor: str, mode: str, max_epochs: int) -> None:
+        self._history, self._max_epochs = context.history, max_epochs
+        self._num_batches = len(context.datamodule.train_dataloader())
+        self._monitor, self._better = monitor, max if mode == "max" else min
+        self._pairs, self._shown_at = 0, 0.0
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+        self._bar = Progress(
+            *columns,
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[speed]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Start the bar; its end is the last epoch, which early stopping may never reach."""
+        self._bar.start()
+        self._task = self._bar.add_task("training", total=self._max_epochs * self._num_batches, speed="")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Start at the epoch of a resumed run."""
+        self._show(trainer.current_epoch, 0)
+
+    def _show(self, epoch: int, num_batches: int) -> None:
+        self._bar.update(self._task, completed=epoch * self._num_batches + num_batches)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Advance, at most twenty times a second."""
+        self._pairs += len(batch[0])
+        if time.monotonic() - self._shown_at > _UPDATE_INTERVAL_S:
+            self._show(trainer.current_epoch, batch_idx + 1)
+            self._shown_at = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Show the metric of the epoch."""
+        self._show(trainer.current_epoch, self._num_batches)
+        shown = f"epoch {trainer.current_epoch + 1}/{self._max_epochs}"
+        if scores := self._history.values(self._monitor):
+            shown += f"  {self._monitor} {scores[-1]:.4f}, best {self._better(scores):.4f}"
+        elapsed = self._bar.tasks[self._task].elapsed or 1e-9
+        self._bar.update(self._task, description=shown, speed=f"{self._pairs / elapsed:,.0f} pairs/s")
+        if not console.is_terminal:
+            console.print(shown)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Remove the bar, also after an error."""
+        self._bar.stop()

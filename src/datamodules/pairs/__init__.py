@@ -1,0 +1,1 @@
+"""Pairs: from events to sessions, and from sessions to pairs of tracks."""

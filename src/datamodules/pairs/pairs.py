@@ -1,0 +1,160 @@
+"""Pairs: which tracks of a session are paired.
+
+P pairs, S sessions, E events, L listeners. The same rules are in `sql/pairs_*.sql` for logs that are too large for one
+machine. Tests check that both give the same pairs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+from segue.catalog import Listens
+from segue.datamodules.pairs.sessions import Sessions
+from segue.errors import InputError, check_number
+
+PAIRINGS = ("consecutive", "first", "window")
+"""The ways to pair the tracks of a session; see `make_pairs`."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pairs:
+    """Pairs of tracks, sorted by the start of their session and by their place in the session.
+
+    Args:
+        session: number of the session of each pair, in 0..S-1, in the order in which sessions started.
+        listener: number of the listener, in 0..L-1; each playlist has a listener of its own.
+        previous: row of the previous track.
+        following: row of the next track.
+        played_ratio: share of `following` that was played, in [0, 1]; NaN where the source does not report it.
+        last: number of the event that is the newest before `following`: with `pairing=window` that of `previous`,
+            otherwise the one directly before.
+        length: number of events of the session up to `last`, with it. With `split=pair` these events may occur in pairs
+            of other splits, because what was heard before a track is known when it is chosen.
+    """
+
+    session: Int64[np.ndarray, "P"]
+    listener: Int64[np.ndarray, "P"]
+    previous: Int64[np.ndarray, "P"]
+    following: Int64[np.ndarray, "P"]
+    played_ratio: Float32[np.ndarray, "P"]
+    last: Int64[np.ndarray, "P"]
+    length: Int64[np.ndarray, "P"]
+
+    def __len__(self) -> int:
+        return len(self.previous)
+
+    def where(self, chosen: Bool[np.ndarray, "P"] | Int64[np.ndarray, "kept"]) -> "Pairs":
+        """Select pairs.
+
+        Args:
+            chosen: True for each pair to keep, or their places in ascending order.
+
+        Returns:
+            The selected pairs in the same order.
+        """
+        return Pairs(
+            session=self.session[chosen],
+            listener=self.listener[chosen],
+            previous=self.previous[chosen],
+            following=self.following[chosen],
+            played_ratio=self.played_ratio[chosen],
+            last=self.last[chosen],
+            length=self.length[chosen],
+        )
+
+    def as_listens(self) -> Listens:
+        """Convert each pair to a session of two events.
+
+        Returns:
+            The events. The share played of the previous track is unknown.
+        """
+        unknown = np.full(len(self), np.nan, np.float32)
+        return Listens(
+            session=np.repeat(np.arange(len(self)), 2),
+            track=np.stack([self.previous, self.following], 1).ravel(),
+            played_ratio=np.stack([unknown, self.played_ratio], 1).ravel(),
+        )
+
+
+_AT_ONCE = 1 << 22
+"""Elements of a column that are looked at together, so that columns may be larger than memory."""
+
+
+def slices(length: int) -> Iterator[slice]:
+    """Neighbouring parts of a long column.
+
+    Args:
+        length: of the column.
+
+    Yields:
+        The parts, in order.
+    """
+    for first in range(0, length, _AT_ONCE):
+        yield slice(first, first + _AT_ONCE)
+
+
+def known_shares(pairs: Pairs, num_listeners: int) -> tuple[Int64[np.ndarray, "L"], float | None]:
+    """Count the pairs with a known share.
+
+    Args:
+        pairs: the pairs.
+        num_listeners: number of listeners (L).
+
+    Returns:
+        Number of such pairs of each listener, and the mean of their shares; None where there are none.
+    """
+    counts, total = np.zeros(num_listeners, np.int64), 0.0
+    for part in slices(len(pairs)):
+        share = pairs.played_ratio[part]
+        known = ~np.isnan(share)
+        counts += np.bincount(pairs.listener[part][known], minlength=num_listeners)
+        total += float(share[known].sum(dtype=np.float64))
+    num = int(counts.sum())
+    return counts, total / num if num else None
+
+
+def make_pairs(sessions: Sessions, *, pairing: str, window: int) -> Pairs:
+    """Pair the tracks of each session.
+
+    Args:
+        sessions: the sessions.
+        pairing: `consecutive` (each track with the track before it), `first` (the first track of a session with every
+            later track), or `window` (each track with every track at most `window` places before it).
+        window: largest distance for `pairing=window`, at least 1.
+
+    Returns:
+        The pairs.
+
+    Raises:
+        InputError: `pairing` is unknown, or `window` is out of range.
+    """
+    if pairing not in PAIRINGS:
+        raise InputError(f"pairing must be one of {', '.join(PAIRINGS)}, got {pairing!r}")
+    check_number("window", window, whole=True, least=1, hint="pairing=consecutive is a window of 1")
+    listens = sessions.listens
+    previous, following = _paired_events(sessions.place, pairing, window)
+    session = listens.session[following]
+    last = previous if pairing == "window" else following - 1
+    return Pairs(
+        session=session,
+        listener=sessions.listener[session],
+        previous=listens.track[previous],
+        following=listens.track[following],
+        played_ratio=listens.played_ratio[following],
+        last=last,
+        length=sessions.place[last] + 1,
+    )
+
+
+def _paired_events(
+    place: Int64[np.ndarray, "E"], pairing: str, window: int
+) -> tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]:
+    """Numbers of the previous and of the next event of each pair, from the place 0, 1, … of events in their session."""
+    if pairing != "window":
+        following = np.flatnonzero(place)
+        return following - (place[following] if pairing == "first" else 1), following
+    num = np.minimum(place, window)
+    following = np.repeat(np.arange(len(place)), num)
+    return following - np.repeat(num.cumsum(), num) + np.arange(len(following)), following

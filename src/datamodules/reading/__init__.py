@@ -1,0 +1,1 @@
+"""Reading: from the files of a source to its events."""

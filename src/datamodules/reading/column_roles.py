@@ -1,0 +1,194 @@
+"""Which column has which role: what the settings say, or what the names of the columns usually mean."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from segue.datamodules.reading.files import refuse_unknown
+from segue.datamodules.reading.raw_rows import RawRows
+from segue.errors import InputError
+
+USUAL_NAMES: dict[str, tuple[str, ...]] = {
+    "user": ("user", "userid", "uid", "username", "listener", "listenerid", "msno", "account"),
+    "timestamp": (
+        *("timestamp", "ts", "listenedat", "playedat", "uts", "unixtime", "datetime", "utctime", "createdat", "date"),
+        *("starttime", "endtime", "time"),
+    ),
+    "track": (
+        *("trackid", "itemid", "songid", "spotifytrackuri", "trackuri", "recordingmbid", "trackmbid", "track", "item"),
+        "song",
+    ),
+    "title": (
+        *("title", "trackname", "songname", "tracktitle", "songtitle", "mastermetadatatrackname", "recordingname"),
+        *("trackmetadatatrackname", "song", "track", "name"),
+    ),
+    "artist": (
+        *("artist", "artistname", "artists", "artistnames", "mastermetadataalbumartistname", "artistcreditname"),
+        *("trackmetadataartistname", "performer", "artistid"),
+    ),
+    "played_ratio": (
+        *("playedratio", "playratio", "playedratiopct", "listenratio", "percentplayed", "completion", "share"),
+        "shareplayed",
+    ),
+    "played": (
+        *("msplayed", "playedms", "secondsplayed", "playedseconds", "played", "playtime", "listentime"),
+        *("secondslistened", "listened"),
+    ),
+    "duration": (
+        *("durationms", "duration", "trackduration", "tracklengthseconds", "tracklength", "durationsec", "length"),
+        *("dur", "trackmetadataadditionalinfodurationms", "songlength"),
+    ),
+    "skipped": ("skipped", "isskipped", "skip"),
+    "session": ("session", "sessionid", "playlistid", "pid", "playlist"),
+    "last": (),
+    "recommendation": (),
+}
+"""Usual names of the columns of each role, in lower case without punctuation; earlier ones come first."""
+
+ROLES = tuple(USUAL_NAMES)
+"""What a column can be; the keys of `datamodule.columns`."""
+
+_NEVER_READ = re.compile(
+    r"(^|_)(ip|ipv[46]|ip_?addr\w*|(remote|client)_?(addr\w*|host)|x_forwarded_for|user_?agent\w*|browser)(_|$)"
+)
+"""Columns that say where a person was and with which device, in lower case with underscores between words."""
+
+_NESTED = ("track_metadata.track_name", "track_metadata.artist_name", "track_metadata.additional_info.duration_ms")
+"""Usual paths inside a column."""
+
+
+def map_columns(
+    rows: RawRows,
+    given: Mapping[str, str | None],
+    derived: Sequence[str],
+    has_numbers: Callable[[str], bool],
+    is_filled: Callable[[str], bool],
+) -> dict[str, str]:
+    """Find the column of each role.
+
+    Args:
+        rows: the rows.
+        given: for each role the path of a column, None for none, or `auto` for one that has a usual name.
+        derived: columns that `datamodule.sql` defines, in addition to those of the files.
+        has_numbers: whether the first values of a column are numbers.
+        is_filled: whether almost all of the first rows have a value in a column.
+
+    Returns:
+        The path of each role that has a column, in the order of `ROLES`.
+
+    Raises:
+        InputError: a role or a column does not exist, or may not be read.
+    """
+    refuse_unknown(given, ROLES, key="datamodule.columns")
+    mapping: dict[str, str] = {}
+    for role, path in given.items():
+        if path is None or path == "auto":
+            continue
+        if is_private(path):
+            raise InputError(
+                f"datamodule.columns.{role}={path}: addresses and user agents are never read; name another column, "
+                "or null if there is none"
+            )
+        found = str(path) if str(path) in derived else rows.find(str(path))
+        if found is None:
+            raise rows.missing(str(path), key=f"datamodule.columns.{role}")
+        if found not in rows.absent:
+            mapping[role] = found
+    open_roles = [role for role, path in given.items() if path == "auto"]
+    free = [name for name in (*rows.columns, *_nested_in(rows), *derived) if name not in mapping.values()]
+    free = [name for name in free if name not in rows.absent]
+    if "title" in mapping:  # a column `track` beside it is seldom an id
+        free = [name for name in free if _plain(name) not in USUAL_NAMES["title"] or has_numbers(name)]
+    mapping |= guess_columns(
+        free, open_roles, has_artist="artist" in mapping, has_numbers=has_numbers, is_filled=is_filled
+    )
+    for role, path in mapping.items():
+        if role not in ("user", "session") and path == mapping.get("user"):
+            raise InputError(
+                f"datamodule.columns.{role}={path} is the column of the users too, whose ids are stored nowhere; name "
+                "another column, or give datamodule.columns.user=null"
+            )
+    if "track" not in mapping and "title" not in mapping:
+        is_whole_line = rows.files.format == "csv" and len(rows.columns) == 1
+        raise InputError(
+            f"{rows.files.shown[0]} has the column{'s' * (not is_whole_line)} {rows.listed}; give "
+            + (
+                "datamodule.files.delimiter=<what separates columns>, or datamodule.files.skip=<lines before the names>"
+                if is_whole_line
+                else "datamodule.columns.track= or datamodule.columns.title= the name of one of them"
+            )
+        )
+    return {role: mapping[role] for role in ROLES if role in mapping}
+
+
+def is_private(name: str) -> bool:
+    """Whether a column has addresses or user agents, by its name.
+
+    Args:
+        name: its name, or a path.
+    """
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return bool(_NEVER_READ.search(re.sub(r"[^a-z0-9]+", "_", words)))
+
+
+def refuse_private(columns: Sequence[str], texts: Sequence[str]) -> None:
+    """Refuse SQL expressions that read addresses or user agents.
+
+    Args:
+        columns: names of the columns.
+        texts: the expressions.
+
+    Raises:
+        InputError: an expression names such a column.
+    """
+    words = {word for text in texts for word in re.findall(r"\w+", text.lower())}
+    for name in columns:
+        if is_private(name) and name.lower() in words:
+            raise InputError(f"datamodule.sql names the column {name}: addresses and user agents are never read")
+
+
+def guess_columns(
+    names: Sequence[str],
+    roles: Sequence[str],
+    *,
+    has_artist: bool,
+    has_numbers: Callable[[str], bool],
+    is_filled: Callable[[str], bool],
+) -> dict[str, str]:
+    """Propose a column for each role from the names of the columns.
+
+    A column named `track` or `song` has titles if it is text, an artist is known, and no other column has titles.
+
+    Args:
+        names: names of the columns.
+        roles: the roles that need a column.
+        has_artist: whether another column is known to be the artist.
+        has_numbers: whether the first values of a column are numbers.
+        is_filled: whether almost all of the first rows have a value in a column; only then it may be the id of tracks.
+
+    Returns:
+        The column of each role that has one.
+    """
+    by_plain = {_plain(name): name for name in reversed(names) if not is_private(name)}
+    found: dict[str, str] = {}
+    for role in roles:
+        free = [by_plain[name] for name in USUAL_NAMES[role] if name in by_plain]
+        free = [name for name in free if name not in found.values()]
+        if role == "track" and len(free) > 1:
+            free = [name for name in free if is_filled(name)] or free
+        if free:
+            found[role] = free[0]
+    is_ambiguous = "track" in found and "title" in roles and _plain(found["track"]) in USUAL_NAMES["title"]
+    if _plain(found.get("title", "")) == "name" and is_ambiguous:
+        del found["title"]  # beside a track, `name` is rather that of the listener
+    if is_ambiguous and "title" not in found and (has_artist or "artist" in found) and not has_numbers(found["track"]):
+        found["title"] = found.pop("track")
+    return found
+
+
+def _nested_in(rows: RawRows) -> list[str]:
+    return [path for path in _NESTED if rows.is_json and path.split(".")[0] in rows.columns]
+
+
+def _plain(name: str) -> str:
+    """A name in lower case without punctuation, and without the type of RecBole (`user_id:token`)."""
+    return re.sub(r"[^a-z0-9]", "", name.lower().partition(":")[0])

@@ -1,0 +1,311 @@
+"""From the files of a source to its events. Every source is a table; `conf/datamodule/` has the settings of each.
+
+DuckDB reads the files, and uses the disk where the memory that it may use is not enough. Each row becomes an event (or
+several), or is *dropped* by a rule of the settings, or is *rejected* as invalid. All are counted.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import duckdb
+import numpy as np
+
+from segue.catalog import Catalog
+from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
+from segue.datamodules.reading.column_roles import is_private
+from segue.datamodules.reading.opened_table import OpenedTable, open_table
+from segue.datamodules.reading.queries import are_whole, count, run
+from segue.datamodules.reading.raw_rows import FILE, RawRows, check_rejects
+from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
+from segue.datamodules.reading.row_sql import Plan, capped, parse_select
+from segue.datamodules.reading.table_settings import TableSettings
+from segue.datamodules.reading.track_file import Tracks, tracks_of_events
+from segue.errors import InputError, check_number
+from segue.runs.cores import duckdb_settings
+
+MEMORY = "2GiB"
+"""Memory that DuckDB may use before it uses the disk."""
+
+_MANY_NOT_UTF_8 = 0.01
+"""Share of lines that are not UTF-8 above which a file is read as Latin-1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What was read of a source, for a report.
+
+    Attributes:
+        columns: the column of each role.
+        guessed: roles whose column was found by its usual name.
+        unused: columns that have no role, if some were found by their names.
+        units: unit of each role that has one.
+        share: what the share played is computed from; see `Plan`.
+        encoding: of text files.
+        num_rows: number of rows of the files, without blank lines.
+        num_events: number of events that were read; several for a row that is a list.
+        rejected: number of rows that were rejected, for each reason, without the values.
+        examples: some rejected rows: file, line or row, reason.
+        dropped: number of events that each rule left out.
+        num_capped: number of events whose share was above 1 and is 1 now.
+    """
+
+    columns: Mapping[str, str]
+    guessed: list[str]
+    unused: list[str]
+    units: Mapping[str, str]
+    share: str
+    encoding: str
+    num_rows: int
+    num_events: int
+    rejected: Mapping[str, int]
+    examples: list[dict[str, str | int]]
+    dropped: Mapping[str, int]
+    num_capped: int
+
+    @property
+    def num_rejected(self) -> int:
+        """Number of rows that were rejected."""
+        return sum(self.rejected.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceEvents:
+    """The content of a source: its catalogue, and its events as a view in DuckDB.
+
+    The view `events` has the columns `user_id`, `timestamp` (ms, NULL without a clock), `position` (order of the
+    rows), `track` (row of the catalogue), `played_ratio` (FLOAT or NULL; see `Plan.share` for what it is),
+    `source_session` (NULL where the source does not cut sessions itself) and `is_last` (BOOLEAN: a session ends here).
+    A source that knows what was recommended after an event also has `recommendation` (row of the catalogue, or NULL).
+
+    Attributes:
+        database: connection to the database that holds the view `events`.
+        catalog: the catalogue.
+        user_names: id of each user in the source, where `user_id` is a number in 0..U-1 instead; otherwise None.
+        reading: counts and choices.
+    """
+
+    database: duckdb.DuckDBPyConnection
+    catalog: Catalog
+    user_names: np.ndarray | None
+    reading: Reading
+
+
+@contextmanager
+def read_table(
+    path: str,
+    settings: TableSettings,
+    *,
+    min_seconds: int | float = 0,
+    max_rejected: int | float = 0.01,
+    rejections: Rejections,
+) -> Iterator[SourceEvents]:
+    """Read the catalogue and the events of a source. The events are gone when the context ends.
+
+    Args:
+        path: a file, a folder, a glob, or an address.
+        settings: what the files contain.
+        min_seconds: shorter plays are left out, in seconds.
+        max_rejected: largest share of rows that may be rejected, in [0, 1].
+        rejections: where rejected rows are written.
+
+    Raises:
+        InputError: files are missing, damaged or empty, a column is missing, or too many rows are rejected.
+    """
+    check_number("datamodule.policies.min_seconds", min_seconds, least=0)
+    check_number("datamodule.max_rejected", max_rejected, least=0, most=1, hint="0.01 allows one row in a hundred")
+    with _database(settings) as (database, folder):
+        tracks, opened = open_table(database, path, settings, folder, min_seconds=min_seconds)
+        _parse(database, opened)
+        if _has_wrong_encoding(database, opened):
+            latin = replace(settings, files=replace(settings.files, encoding="latin-1"))
+            tracks, opened = open_table(database, path, latin, folder, min_seconds=min_seconds)
+            _parse(database, opened)
+        check_rejects(database, opened.rows)
+        yield _events(database, path, opened, tracks, max_rejected=max_rejected, rejections=rejections)
+
+
+def look_at(path: str, settings: TableSettings) -> Plan:
+    """Decide which columns are read, and how, from the first rows.
+
+    Args:
+        path: a file, a folder, a glob, or an address.
+        settings: what the files contain.
+
+    Raises:
+        InputError: files are missing or damaged, or a column is missing.
+    """
+    with _database(settings) as (database, folder):
+        return open_table(database, path, settings, folder, min_seconds=0)[1].plan
+
+
+@contextmanager
+def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    import pandas as pd  # noqa: F401 - otherwise DuckDB imports it, and a Ctrl-C in that import is lost
+
+    with tempfile.TemporaryDirectory(prefix="segue-") as folder, duckdb.connect(config=duckdb_settings()) as database:
+        database.execute(f"SET temp_directory = '{folder}/spill'; SET memory_limit = '{MEMORY}'")
+        database.execute(f"SET TimeZone = '{settings.zone}'")
+        # DuckDB makes a join of a long IN list, and threads then insert the rows of a file out of order
+        database.execute("SET disabled_optimizers = 'in_clause'")
+        try:
+            yield database, Path(folder)
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+                raise KeyboardInterrupt from None
+            raise
+
+
+def _parse(database: duckdb.DuckDBPyConnection, opened: OpenedTable) -> None:
+    """Create the table `parsed`, and the view `numbered` of its rows that are not blank, with row and position."""
+    rows, has_items = opened.rows, opened.settings.sql.each is not None
+    select = parse_select(opened.plan, opened.cells, opened.settings)
+    if not opened.has_catalogue:
+        settings = opened.settings
+        select += attribute_columns(settings.attributes, rows, opened.cells, derived=settings.sql.columns)
+    blank = ["has_no_item"] if has_items else []
+    if rows.files.format in ("jsonl", "lines"):
+        blank.append("line IS NULL")
+    items = ", row, place" if has_items else ""
+    query = f"""CREATE OR REPLACE TABLE parsed AS
+        SELECT {FILE} AS file, {" OR ".join(blank) or "FALSE"} AS is_blank {items}, {select}
+        FROM ({opened.relation()})"""
+    try:
+        run(database, query, rows.parameters, files=rows.files)
+    except InputError as error:
+        if opened.settings.sql.texts and "datamodule" not in str(error):
+            raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
+        raise
+    number = "row, {}(row * 1048576 + place) AS position" if has_items else "rowid AS row, {}rowid AS position"
+    number = number.format("-" if opened.settings.files.newest_first else "")
+    database.execute(f"""CREATE OR REPLACE VIEW numbered AS
+        SELECT {number}, * {"EXCLUDE (row, place)" if has_items else ""} FROM parsed WHERE NOT is_blank""")
+
+
+def _has_wrong_encoding(database: duckdb.DuckDBPyConnection, opened: OpenedTable) -> bool:
+    """Whether many lines are not UTF-8, and the settings leave the encoding open."""
+    rows = opened.rows
+    if rows.rejects is None or opened.settings.files.encoding != "auto" or rows.is_json:
+        return False
+    num_bad = count(database, f"SELECT count(*) FROM {rows.rejects} WHERE error_type = 'INVALID ENCODING'")
+    return num_bad > _MANY_NOT_UTF_8 * count(database, "SELECT count(*) FROM parsed")
+
+
+def _events(
+    database: duckdb.DuckDBPyConnection,
+    path: str,
+    opened: OpenedTable,
+    tracks: Tracks | None,
+    *,
+    max_rejected: int | float,
+    rejections: Rejections,
+) -> SourceEvents:
+    plan, rows, settings = opened.plan, opened.rows, opened.settings
+    if tracks is None:
+        tracks = tracks_of_events(database, settings.attributes, has_ids="track" in plan.mapping)
+    elif settings.catalogue is not None and settings.catalogue.unknown == "add":
+        tracks = tracks.add_unknown(database)
+    _validate(database, opened, tracks)
+    found = find_rejected(database, rows, has_items=settings.sql.each is not None)
+    num_rows = count(database, "SELECT count(DISTINCT row) FROM numbered") if settings.sql.each else None
+    num_rows = (num_rows if num_rows is not None else count(database, "SELECT count(*) FROM numbered")) + found.num_lost
+    if num_rows == 0:
+        raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
+    rejections.write(found, rows)
+    if found.num > max_rejected * num_rows:
+        raise InputError(rejections.too_many(found, num_rows, path, max_rejected, rows))
+    num_events = count(
+        database, "SELECT count(*) FROM numbered WHERE dropped IS NULL AND row NOT IN (SELECT row FROM rejected)"
+    )
+    if num_events == 0:
+        raise InputError(
+            f"no events: of {num_rows} rows in {path}, {found.num} are invalid and {num_rows - found.num} are left "
+            "out; check datamodule.columns, datamodule.policies.min_seconds and datamodule.sql.drop"
+        )
+    user_names = _name_users(database)
+    _make_view(database, has_recommendations="recommendation" in plan.mapping, has_names=user_names is not None)
+    dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
+    attributes = read_attributes(database, settings.attributes, opened.folder, source=tracks.shown or str(path))
+    return SourceEvents(
+        database=database,
+        catalog=replace(tracks.catalog(database), attributes=attributes),
+        user_names=user_names,
+        reading=Reading(
+            columns=plan.mapping,
+            guessed=[role for role in plan.mapping if settings.columns.get(role) == "auto"],
+            unused=_unused(rows, plan) if "auto" in settings.columns.values() else [],
+            units=plan.units,
+            share=plan.share,
+            encoding=rows.encoding,
+            num_rows=num_rows,
+            num_events=num_events,
+            rejected=found.by_reason,
+            examples=rejections.examples(found, rows),
+            num_capped=_count_capped(database, plan, settings),
+            dropped=dict.fromkeys(plan.drop, 0) | {str(name): int(num) for name, num in dropped},
+        ),
+    )
+
+
+def _validate(database: duckdb.DuckDBPyConnection, opened: OpenedTable, tracks: Tracks) -> None:
+    """Create the view `validated`, which knows the row of each track, and the table `rejected` (row, reason)."""
+    plan, share = opened.plan, "n.share"
+    if plan.share == "played" and plan.catalogue_has_durations:
+        share = "n.share / NULLIF(c.duration_ms, 0)"
+    elif plan.share == "gap" and "duration" not in plan.mapping:
+        share = "NULLIF(c.duration_ms, 0)"
+    is_above = f"COALESCE(({share}) > 1, FALSE)" if plan.share in ("ratio", "played") else "FALSE"
+    is_capped = opened.settings.shares_above_one == "cap"
+    kept = capped(share) if is_above != "FALSE" else share
+    unknown = f"'track ' || n.track || ' is not in {tracks.shown}'" if tracks.shown else "'the track is unknown'"
+    database.execute(f"""
+        CREATE OR REPLACE VIEW validated AS
+        SELECT n.* EXCLUDE (track, share, reason), c.row AS track, CAST({kept} AS FLOAT) AS share,
+            {is_above} AS is_above_one,
+            CASE WHEN n.reason IS NOT NULL THEN n.reason WHEN c.row IS NULL THEN {unknown}
+                 WHEN {"FALSE" if is_capped else is_above}
+                 THEN 'the share played must lie in [0, 1], got ' || ({share}) END AS reason
+        FROM numbered n LEFT JOIN catalogue c ON n.track = c.track WHERE n.dropped IS NULL;
+        CREATE OR REPLACE TABLE rejected AS
+        SELECT row, min(reason) AS reason FROM validated WHERE reason IS NOT NULL GROUP BY row""")
+
+
+def _count_capped(database: duckdb.DuckDBPyConnection, plan: Plan, settings: TableSettings) -> int:
+    if plan.share not in ("ratio", "played") or settings.shares_above_one == "reject":
+        return 0
+    return count(database, "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL")
+
+
+def _unused(rows: RawRows, plan: Plan) -> list[str]:
+    """Columns that have no role; those that are never read are not named."""
+    used = {path.split(".")[0] for path in plan.mapping.values()} | set(plan.mapping.values())
+    return [name for name in rows.columns if name not in used and not is_private(name)]
+
+
+def _name_users(database: duckdb.DuckDBPyConnection) -> np.ndarray | None:
+    """Number the users whose ids are text, in the order of the ids; None if all ids are whole numbers."""
+    kind = dict(row[:2] for row in database.execute("DESCRIBE parsed").fetchall())["user"]
+    if kind != "VARCHAR" or are_whole(database, "SELECT user AS id FROM numbered WHERE user IS NOT NULL"):
+        return None
+    database.execute("""CREATE OR REPLACE TABLE users AS
+        SELECT user, row_number() OVER (ORDER BY user) - 1 AS number
+        FROM (SELECT DISTINCT user FROM numbered WHERE user IS NOT NULL)""")
+    names = database.execute("SELECT user FROM users ORDER BY number").fetchall()
+    return np.array([name for (name,) in names], object)
+
+
+def _make_view(database: duckdb.DuckDBPyConnection, *, has_recommendations: bool, has_names: bool) -> None:
+    """Create the view `events`; see `SourceEvents`."""
+    user, join = ("u.number", "JOIN users u ON v.user = u.user") if has_names else ("CAST(v.user AS BIGINT)", "")
+    recommendation = ""
+    if has_recommendations:
+        recommendation = ", r.row AS recommendation"
+        join += " LEFT JOIN catalogue r ON v.recommendation = r.track"
+    is_lost = "AND v.row NOT IN (SELECT row FROM rejected)" if count(database, "SELECT count(*) FROM rejected") else ""
+    database.execute(f"""
+        CREATE OR REPLACE VIEW events AS
+        SELECT {user} AS user_id, v.timestamp, v.position, v.track, v.share AS played_ratio,
+               v.session AS source_session, v.is_last {recommendation}
+        FROM validated v {join} WHERE v.reason IS NULL {is_lost}""")

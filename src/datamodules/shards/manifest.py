@@ -1,0 +1,187 @@
+"""The manifest of shards: what `prepare.py` wrote, and whether it is still whole."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from segue.datamodules.pairs.engines import sha256
+from segue.datamodules.reading.table import Reading
+from segue.datamodules.splits import SPLITS
+from segue.errors import InputError
+from segue.runs.atomic import write_record
+
+MANIFEST = "manifest.json"
+"""Its name; it is written last, therefore a folder that has it is whole."""
+VERSION = 1
+"""Of the columns of a shard and the keys of the manifest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One file of rows.
+
+    Args:
+        file: its name.
+        rows: number of rows.
+        bytes: its size.
+        sha256: digest of its bytes.
+        pairs: number of pairs of each split.
+    """
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    pairs: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What is known of shards without opening one.
+
+    Args:
+        version: `VERSION` when they were written.
+        digest: of all shards and the vocabulary, sixteen hexadecimal digits.
+        recipe: name of the recipe that the source was prepared for.
+        batch_size: number of pairs in a batch, unless the command line says another.
+        context: name of the context that the source has unless the command line names another.
+        engine: which engine made them.
+        source: the settings of the source.
+        counts: numbers of rows, events, sessions, listeners, tracks, artists, and of events in training sessions.
+        pairs: number of pairs of each split.
+        pairing: which tracks of a session are paired.
+        by_pair: whether single pairs were split, not sessions.
+        has_clock: whether the source has timestamps.
+        num_interleaved: number of sessions that ran at the same time as another one of their user.
+        num_tied: number of events with the timestamp of the event before them.
+        dropped: number of events (of pairs) that each rule left out.
+        reading: what was read of the source.
+        vocabulary: the files of the vocabulary with their digests; the first is JSON.
+        shards: the files of rows, in the order of sessions.
+        provenance: command, commit, versions, machine.
+    """
+
+    version: int
+    digest: str
+    recipe: str
+    batch_size: int
+    context: str
+    engine: str
+    source: Mapping[str, Any]
+    counts: Mapping[str, int]
+    pairs: Mapping[str, int]
+    pairing: str
+    by_pair: bool
+    has_clock: bool
+    num_interleaved: int
+    num_tied: int
+    dropped: Mapping[str, int]
+    reading: Reading
+    vocabulary: Mapping[str, str]
+    shards: Sequence[Shard]
+    provenance: Mapping[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json`."""
+        write_record(asdict(self), folder / MANIFEST)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read what `write` wrote.
+
+        Args:
+            folder: the folder of the shards.
+
+        Raises:
+            InputError: there is none, it is damaged, or another version wrote it.
+        """
+        path = folder / MANIFEST
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(
+                f"datamodule.path={folder} has no {MANIFEST}, which prepare.py writes last; give the run folder of a "
+                "prepare.py that has ended, or type its command again with hydra.run.dir=<this folder>"
+            ) from None
+        except (OSError, ValueError):
+            raise _damaged(path) from None
+        if not isinstance(record, dict) or record.get("version") != VERSION:
+            found = record.get("version") if isinstance(record, dict) else None
+            raise InputError(f"{path} has version {found} of shards, not {VERSION}; run prepare.py again")
+        try:
+            known = {field.name: record[field.name] for field in fields(cls)}
+            known |= {"reading": Reading(**known["reading"]), "shards": [Shard(**shard) for shard in known["shards"]]}
+            manifest = cls(**known)
+            if not manifest._adds_up():
+                raise _damaged(path)
+        except (KeyError, TypeError, AttributeError):
+            raise _damaged(path) from None
+        return manifest
+
+    def _adds_up(self) -> bool:
+        """Whether the numbers are numbers, and those of the shards together are those of the whole."""
+        numbers = {name: sum(shard.pairs[name] for shard in self.shards) for name in SPLITS}
+        wholes = [self.batch_size, *(self.counts[name] for name in _COUNTS), *self.dropped.values()]
+        return (
+            dict(self.pairs) == numbers
+            and self.counts["rows"] == sum(shard.rows for shard in self.shards)
+            and all(isinstance(number, int) and number >= 0 for number in wholes)
+            and self.batch_size > 0
+            and all(isinstance(digest, str) for digest in self.vocabulary.values())
+        )
+
+    @staticmethod
+    def digest_of(shards: Sequence[Shard], vocabulary: Mapping[str, str]) -> str:
+        """The digest of the whole from those of its files."""
+        parts = [shard.sha256 for shard in shards] + list(vocabulary.values())
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def check_files(self, folder: Path) -> None:
+        """Refuse shards that are missing or have another size. It opens no file.
+
+        Args:
+            folder: the folder of the shards.
+
+        Raises:
+            InputError: a file is missing or has another size, or the manifest does not fit itself.
+        """
+        if self.digest != self.digest_of(self.shards, self.vocabulary):
+            raise _damaged(folder / MANIFEST)
+        for shard in self.shards:
+            path = folder / shard.file
+            if not path.is_file():
+                raise InputError(f"shard {path} is missing; {_REMEDY}")
+            if (size := path.stat().st_size) != shard.bytes:
+                raise InputError(f"shard {path} has {size:,} bytes, and the manifest says {shard.bytes:,}; {_REMEDY}")
+
+    def check_digest(self, folder: Path, shard: Shard) -> None:
+        """Refuse a shard whose bytes have changed.
+
+        Raises:
+            InputError: the digest is another one.
+        """
+        if sha256(folder / shard.file) != shard.sha256:
+            raise InputError(f"shard {folder / shard.file} has another digest than the manifest says; {_REMEDY}")
+
+    def check_vocabulary(self, folder: Path) -> None:
+        """Refuse a vocabulary whose bytes have changed.
+
+        Raises:
+            InputError: a file is missing or the digest is another one.
+        """
+        for name, digest in self.vocabulary.items():
+            if not (folder / name).is_file():
+                raise InputError(f"{folder / name} is missing; {_REMEDY}")
+            if sha256(folder / name) != digest:
+                raise InputError(f"{folder / name} has another digest than the manifest says; {_REMEDY}")
+
+
+_COUNTS = ("rows", "events", "sessions", "listeners", "tracks", "artists")
+_REMEDY = "copy it again, or prepare the data again in another folder"
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} is damaged; {_REMEDY}")

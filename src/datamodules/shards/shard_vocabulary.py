@@ -1,0 +1,106 @@
+"""The tracks of shards in files: JSON, and `.npy` for attributes that are vectors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from segue.attributes import Attribute, Values, Vectors
+from segue.catalog import Catalog
+from segue.datamodules.pairs.engines import sha256
+from segue.runs.atomic import write_whole
+
+VOCABULARY = "vocabulary.json"
+"""The file of the tracks."""
+
+
+def write_vocabulary(catalog: Catalog, hidden: Bool[np.ndarray, "N"], folder: Path) -> dict[str, str]:
+    """Write the tracks.
+
+    Args:
+        catalog: the tracks.
+        hidden: True for each track that is hidden from training.
+        folder: where the files are written.
+
+    Returns:
+        The digest of each file by its name; the JSON is the first.
+    """
+    vectors: dict[str, str] = {}
+    record = {
+        "tracks": catalog.track_ids.tolist(),
+        "titles": catalog.titles.tolist(),
+        "artist_of": catalog.artist_of.tolist(),
+        "artists": catalog.artists.tolist(),
+        "source_ids": None if catalog.source_ids is None else catalog.source_ids.tolist(),
+        "hidden": np.flatnonzero(hidden).tolist(),
+        "attributes": {
+            name: _as_record(attribute, folder, f"attribute-{number}.npy", vectors)
+            for number, (name, attribute) in enumerate(catalog.attributes.items())
+        },
+    }
+    text = json.dumps(record, ensure_ascii=False)
+    write_whole(folder / VOCABULARY, lambda partial: partial.write_text(text, encoding="utf-8"))
+    return {VOCABULARY: sha256(folder / VOCABULARY), **vectors}
+
+
+def read_vocabulary(folder: Path) -> tuple[Catalog, Bool[np.ndarray, "N"]]:
+    """Read what `write_vocabulary` wrote.
+
+    Args:
+        folder: where the files are.
+
+    Returns:
+        The tracks, and True for each that is hidden from training.
+    """
+    record = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
+    source_ids = record["source_ids"]
+    catalog = Catalog(
+        track_ids=np.array(record["tracks"], np.int64),
+        titles=np.array(record["titles"], object),
+        artist_of=np.array(record["artist_of"], np.int64),
+        artists=np.array(record["artists"], object),
+        source_ids=None if source_ids is None else np.array(source_ids, object),
+        attributes={name: _from_record(one, folder) for name, one in record["attributes"].items()},
+    )
+    hidden = np.zeros(len(catalog), bool)
+    hidden[record["hidden"]] = True
+    return catalog, hidden
+
+
+def names_of_attributes(config: Any) -> list[str]:
+    """Names of the attributes that the tracks of a source have, before it is read.
+
+    Args:
+        config: `datamodule` of a config.
+    """
+    if "cache" not in config:
+        return list(config.get("attributes") or ())
+    try:
+        return list(json.loads((Path(str(config.path)) / VOCABULARY).read_text(encoding="utf-8"))["attributes"])
+    except (OSError, ValueError, KeyError):
+        return []  # `setup` says what is wrong
+
+
+def _as_record(attribute: Attribute, folder: Path, file: str, vectors: dict[str, str]) -> dict[str, Any]:
+    if isinstance(attribute, Values):
+        return {
+            "names": attribute.names.tolist(),
+            "offsets": attribute.offsets.tolist(),
+            "values": attribute.values.tolist(),
+        }
+    write_whole(folder / file, lambda partial: np.save(partial, np.asarray(attribute.data)))
+    vectors[file] = sha256(folder / file)
+    return {"file": file, "places": attribute.places.tolist(), "is_scaled": attribute.is_scaled}
+
+
+def _from_record(record: dict[str, Any], folder: Path) -> Attribute:
+    if "file" in record:
+        data = np.load(folder / record["file"], mmap_mode="r", allow_pickle=False)
+        return Vectors(data=data, places=np.array(record["places"], np.int64), is_scaled=record["is_scaled"])
+    return Values(
+        names=np.array(record["names"], object),
+        offsets=np.array(record["offsets"], np.int64),
+        values=np.array(record["values"], np.int64),
+    )

@@ -1,0 +1,1 @@
+"""Reports: how results are shown, as tables in the terminal, as Markdown and as pictures."""

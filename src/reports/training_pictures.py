@@ -1,0 +1,373 @@
+"""Pictures of a training run: learning curve, calibration, scores, popularity. `artist_map.py` has one more.
+
+The numbers of a picture come from a separate function, which tests check. P pairs, Q queries, E epochs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int64
+from scipy.stats import rankdata
+
+from segue.reports.axes import tidy
+from segue.reports.numbers import count
+from segue.reports.palette import BLUE, FAINT, GREY, INK, ORANGE
+from segue.runs.atomic import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI = 110
+
+
+def best_epoch(epochs: Sequence[Mapping[str, float]], *, monitor: str, mode: str) -> int | None:
+    """Index of the first epoch with the best finite value of `monitor`.
+
+    Args:
+        epochs: metrics of each epoch by name.
+        monitor: the metric that chooses the best epoch.
+        mode: `max` or `min`: which of its values is best.
+
+    Returns:
+        Index into `epochs`; None if no epoch has a finite value.
+    """
+    values = _column(epochs, monitor)
+    if not np.isfinite(values).any():
+        return None
+    ranked = np.where(np.isfinite(values), values if mode == "min" else -values, np.inf)
+    return int(ranked.argmin())
+
+
+def draw_learning_curve(epochs: Sequence[Mapping[str, float]], *, monitor: str, mode: str, path: Path) -> None:
+    """Draw training loss, validation loss and the metric that chose the best epoch; epochs are counted from 1.
+
+    Args:
+        epochs: metrics of each epoch by name, and its number `epoch`, counted from 0; at least one epoch.
+        monitor: the metric that chooses the best epoch.
+        mode: `max` or `min`: which of its values is best.
+        path: PNG file to write.
+    """
+    best = best_epoch(epochs, monitor=monitor, mode=mode)
+    number = _column(epochs, "epoch") + 1
+    subtitle = f"No epoch has a {monitor}."
+    if best is not None:
+        last = f"{number[-1]:.0f}"
+        subtitle = f"{monitor} is best in epoch {number[best]:.0f} of {last}: {epochs[best][monitor]:.4g}."
+    figure = blank("Learning curve", subtitle, height=5.5)
+    panels = [["train/loss", "val/loss"]] + [[monitor]] * (monitor not in ("train/loss", "val/loss"))
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    colours = {"train/loss": GREY, "val/loss": BLUE, monitor: ORANGE if len(panels) > 1 else BLUE}
+    for axis, names in zip(axes, panels, strict=True):
+        for name in names:
+            axis.plot(
+                number,
+                _column(epochs, name),
+                color=colours[name],
+                lw=1.8,
+                marker="o",
+                ms=4 if len(number) <= 30 else 0,
+                label=name,
+            )
+        if best is not None:
+            axis.axvline(number[best], color=INK, lw=0.8, ls=":")
+            if monitor in names:
+                axis.plot(number[best], epochs[best][monitor], "o", ms=9, mfc="none", mec=INK, mew=1.4)
+        tidy(axis, legend=len(names) > 1, ylabel="loss" if len(names) > 1 else monitor)
+    from matplotlib.ticker import MaxNLocator
+
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
+    axes[-1].set_xlim(number.min() - 0.3, number.max() + 0.3)
+    axes[-1].set_xlabel("epoch", fontsize=9)
+    save(figure, path)
+
+
+def _column(epochs: Iterable[Mapping[str, float]], name: str) -> Float[np.ndarray, "E"]:
+    return np.array([epoch.get(name, np.nan) for epoch in epochs], np.float64)
+
+
+def calibration_deciles(predicted: Float[np.ndarray, "P"], real: Float[np.ndarray, "P"]) -> pd.DataFrame:
+    """Ten groups of pairs by their prediction; fewer where predictions tie, because ties stay in one group.
+
+    Args:
+        predicted: predicted share of each pair.
+        real: share played of each pair.
+
+    Returns:
+        One row per group with the columns `num_pairs`, `predicted` (mean), `real` (mean) and `standard_error` of the
+        mean of `real` (NaN for a single pair).
+    """
+    decile = (10 * (rankdata(predicted) - 0.5) / max(len(predicted), 1)).astype(np.int64)
+    frame = pd.DataFrame({"predicted": predicted, "real": real}).astype(np.float64)
+    groups = frame.groupby(decile)
+    return pd.DataFrame(
+        {
+            "num_pairs": groups.size(),
+            "predicted": groups["predicted"].mean(),
+            "real": groups["real"].mean(),
+            "standard_error": groups["real"].sem(),
+        }
+    ).reset_index(drop=True)
+
+
+def draw_calibration(predicted: Float[np.ndarray, "P"], real: Float[np.ndarray, "P"], path: Path) -> None:
+    """Draw the predicted share against the share played, and below it a histogram of predictions.
+
+    Args:
+        predicted: predicted share of each pair.
+        real: share played of each pair, in [0, 1]; at least one pair.
+        path: PNG file to write.
+    """
+    deciles = calibration_deciles(predicted, real)
+    error = np.average((deciles["predicted"] - deciles["real"]).abs(), weights=deciles["num_pairs"])
+    means, bars = deciles[["predicted", "real"]].to_numpy(), 1.96 * deciles["standard_error"].fillna(0).to_numpy()
+    figure = blank(
+        "Calibration: predicted share against share played",
+        f"{len(real):,} test pairs in deciles of the prediction (ties stay together). Mean absolute error of a decile: "
+        f"{error:.3f}.\nBars: 95 % interval of the mean, if pairs were independent.",
+        height=6.2,
+    )
+    above, below = _with_strip(figure)
+    low, high = _with_room([*means[:, 0], *np.quantile(predicted, [0.002, 0.998])])
+    above.axline((0, 0), slope=1, color=INK, lw=0.9, ls=":", label="perfect calibration")
+    above.errorbar(
+        means[:, 0], means[:, 1], bars, color=BLUE, marker="o", ms=6, lw=1.2, elinewidth=1.6, label="test pairs"
+    )
+    above.set(xlim=(low, high), ylim=_with_room([*means.ravel(), *(means[:, 1] - bars), *(means[:, 1] + bars)]))
+    tidy(above, legend=True, ylabel="share played, mean")
+    below.hist(predicted.clip(low, high), bins=np.linspace(low, high, 61).tolist(), color=BLUE, alpha=0.55)
+    below.set_yticks([])
+    tidy(below, xlabel="predicted share", ylabel="pairs")
+    below.spines["left"].set_visible(False)
+    save(figure, path)
+
+
+def _with_room(values: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis around some shares, with a margin."""
+    room = max(0.05 * (max(values) - min(values)), 0.01)
+    return min(values) - room, max(values) + room
+
+
+def probability_above(scores: Float[np.ndarray, "P"], others: Float[np.ndarray, "Q"]) -> float:
+    """Probability that a score exceeds one of the others (area under the ROC curve); a tie counts as one half.
+
+    Args:
+        scores: scores of one group.
+        others: scores of the other group.
+
+    Returns:
+        A probability in [0, 1]; NaN if one of the groups is empty.
+
+    >>> probability_above(np.array([1.0, 2.0]), np.array([0.0, 2.0]))
+    0.625
+    """
+    if not len(scores) or not len(others):
+        return float("nan")
+    order = np.sort(others)
+    below, up_to = np.searchsorted(order, scores, side="left"), np.searchsorted(order, scores, side="right")
+    return float((below + up_to).mean() / (2 * len(others)))
+
+
+def draw_scores(
+    *,
+    liked: Float[np.ndarray, "L"],
+    skipped: Float[np.ndarray, "S"],
+    random: Float[np.ndarray, "R"],
+    path: Path,
+) -> None:
+    """Draw histograms of the scores of liked, skipped and random pairs.
+
+    Args:
+        liked: scores of test pairs whose next track was liked; all test pairs if the source has no shares.
+        skipped: scores of the other test pairs.
+        random: scores of test queries with random candidates.
+        path: PNG file to write.
+    """
+    groups = [
+        ("random pairs", random, GREY),
+        ("skipped", skipped, ORANGE),
+        ("liked" if len(skipped) else "real pairs", liked, BLUE),
+    ]
+    groups = [group for group in groups if len(group[1])]
+    everything = np.concatenate([scores for _, scores, _ in groups])
+    low, high = np.quantile(everything, [0.0005, 0.9995])
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    real = "liked" if len(skipped) else "real"
+    comparisons = [
+        f"{what} {100 * probability_above(liked, others):.0f} times"
+        for what, others in (("a random one", random), ("a skipped one", skipped))
+        if len(liked) and len(others)
+    ]
+    subtitle = f"Of 100 comparisons, a {real} pair outscores {', and '.join(comparisons)}." if comparisons else ""
+    figure = blank("Scores of test pairs", subtitle, height=4.6)
+    axis = figure.subplots()
+    edges = np.linspace(low, high, 61)
+    heights = [100 * np.histogram(scores.clip(low, high), edges)[0] / len(scores) for _, scores, _ in groups]
+    for (name, scores, colour), height in zip(groups, heights, strict=True):
+        if colour != ORANGE:
+            axis.stairs(height, edges, fill=True, color=colour, alpha=0.25)
+        axis.stairs(height, edges, color=colour, lw=1.6, label=f"{name} ({len(scores):,})")
+    axis.set_xlim(low, high)
+    tidy(axis, legend=True, xlabel="score", ylabel="% of pairs")
+    _cut_spikes(axis, np.max(heights, axis=0), edges)
+    save(figure, path)
+
+
+def _cut_spikes(axis: "Axes", heights: Float[np.ndarray, "bins"], edges: Float[np.ndarray, "edges"]) -> None:
+    """Cut off at most three bars that are far higher than all others, and write their heights beside them."""
+    usual = 1.5 * np.sort(heights)[-4]
+    if heights.max() <= 2 * usual or usual == 0:
+        return
+    axis.set_ylim(0, usual)
+    for nth in np.flatnonzero(heights > usual):
+        axis.text(edges[nth + 1], 0.97 * usual, f" {heights[nth]:.0f} %", fontsize=8, va="top", color=INK)
+
+
+def random_candidates(
+    previous: Int64[np.ndarray, "P"], num_tracks: int, rng: np.random.Generator
+) -> Int64[np.ndarray, "P"]:
+    """A random candidate for each query, drawn uniformly from all tracks except the query.
+
+    Args:
+        previous: rows of the query tracks.
+        num_tracks: size of the catalogue, at least 2.
+        rng: source of random numbers.
+
+    Returns:
+        Rows of the candidates.
+    """
+    drawn = rng.integers(num_tracks - 1, size=len(previous))
+    return drawn + (drawn >= previous)
+
+
+def popularity_bins(plays: Int64[np.ndarray, "Q"], ranks: Float[np.ndarray, "Q"]) -> pd.DataFrame:
+    """Quartiles of the rank, by plays of the following track in training: 0, 1, 2 to 3, 4 to 7, and so on.
+
+    Args:
+        plays: training plays of the track that followed each query.
+        ranks: its rank, 1 is best.
+
+    Returns:
+        One row per bin with the columns `least` and `most` plays, `num_queries`, and the quartiles `lower`, `median`
+        and `upper` of the rank. Bins without queries are left out.
+    """
+    nth = np.frexp(plays.astype(np.float64))[1]  # 0 of 0, else 1 + ⌊log2⌋
+    quartiles = pd.Series(ranks, dtype=np.float64).groupby(nth).quantile(np.array([0.25, 0.5, 0.75])).unstack()
+    bins = quartiles.index.to_numpy(np.int64)
+    columns = {"lower": 0.25, "median": 0.5, "upper": 0.75}
+    return pd.DataFrame(
+        {
+            "least": np.where(bins > 0, 2.0 ** (bins - 1), 0).astype(np.int64),
+            "most": (2.0**bins - 1).astype(np.int64),
+            "num_queries": np.bincount(nth)[bins] if len(bins) else bins,
+            **{name: quartiles[quantile].to_numpy() for name, quantile in columns.items() if len(bins)},
+        }
+    )
+
+
+def draw_popularity(
+    *, plays: Int64[np.ndarray, "Q"], ranks: Float[np.ndarray, "Q"], num_tracks: int, path: Path
+) -> None:
+    """Draw the rank of the track that followed, by how often it was played in training.
+
+    Args:
+        plays: training plays of the track that followed each query; at least one query.
+        ranks: its rank among the `num_tracks - 1` candidates, 1 is best.
+        num_tracks: size of the catalogue.
+        path: PNG file to write.
+    """
+    bins = popularity_bins(plays, ranks)
+    places = np.arange(len(bins))
+    figure = blank(
+        "Popularity against rank of the track that followed",
+        f"Test queries: {len(ranks):,}, tracks: {num_tracks:,}. Median rank: {np.median(ranks):,.0f}; of a random "
+        f"ranking: {num_tracks / 2:,.0f}.",
+        height=5.8,
+    )
+    above, below = _with_strip(figure)
+    quarter = num_tracks / 4
+    above.axhspan(quarter, 3 * quarter, color=FAINT, alpha=0.6, lw=0, label="random ranking, middle half")
+    above.axhline(2 * quarter, color=GREY, lw=1.2, ls=":")
+    seen = bins["most"].to_numpy() > 0
+    for chosen, colour, label in ((seen, BLUE, "median and middle half"), (~seen, ORANGE, "unseen in training")):
+        if chosen.any():
+            some = bins[chosen]
+            height = (some["upper"] - some["lower"]).to_numpy()
+            above.bar(places[chosen], height, 0.62, some["lower"].to_numpy(), color=colour, alpha=0.3, lw=0)
+            above.plot(places[chosen], some["median"], "o-", color=colour, lw=1.4, ms=6, label=label)
+    above.set_yscale("log")
+    above.set_ylim(1.2 * num_tracks, 0.8)
+    above.minorticks_off()
+    above.yaxis.set_major_formatter(lambda rank, _: count(round(rank)))
+    tidy(above, legend=True, ylabel="rank, 1 is best")
+    below.bar(places, 100 * bins["num_queries"] / len(ranks), 0.62, color=np.where(seen, BLUE, ORANGE), alpha=0.55)
+    below.set_xticks(places, spans(bins["least"].tolist(), bins["most"].tolist()))
+    below.set_xlim(-0.7, max(len(bins), 4) - 0.3)
+    tidy(below, xlabel="plays in training of the track that followed", ylabel="% of queries")
+    save(figure, path)
+
+
+def spans(least: list[int], most: list[int]) -> list[str]:
+    """A label for each bin, short where there are many bins.
+
+    Args:
+        least: smallest number of plays of each bin.
+        most: largest number of plays of each bin.
+
+    Returns:
+        Labels such as `unseen`, `1`, `2–3`.
+    """
+    if len(least) > 11:
+        return [f"{count(low, plain_below=1000)}+" if low else "unseen" for low in least]
+    return [
+        "unseen" if not high else count(low) + f"–{count(high)}" * (high > low)
+        for low, high in zip(least, most, strict=True)
+    ]
+
+
+def blank(title: str, subtitle: str, *, height: float) -> "Figure":
+    """An empty figure with a title and a subtitle.
+
+    Args:
+        title: the title.
+        subtitle: what the picture shows, on one or two lines.
+        height: in inches.
+
+    Returns:
+        The figure, 8 inches wide.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, height), dpi=_DPI)
+    top = 1 - 0.12 / height
+    figure.text(0.02, top, title, fontsize=12, fontweight="bold", va="top", color=INK, parse_math=False)
+    figure.text(0.02, top - 0.25 / height, subtitle, fontsize=9, va="top", color=GREY, parse_math=False)
+    figure.subplots_adjust(
+        left=0.095,
+        right=0.98,
+        bottom=0.55 / height,
+        top=1 - (0.72 + 0.16 * subtitle.count("\n")) / height,
+        hspace=0.12,
+    )
+    return figure
+
+
+def _with_strip(figure: "Figure") -> "tuple[Axes, Axes]":
+    """A panel, and a lower one below it with the same horizontal axis."""
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    above.tick_params(bottom=False)
+    return above, below
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a picture atomically.
+
+    Args:
+        figure: the picture.
+        path: PNG file to write.
+    """
+    write_whole(path, lambda partial: figure.savefig(partial, dpi=_DPI))

@@ -1,0 +1,154 @@
+"""Which lines of a log are events, and where in the files a line is."""
+
+import glob
+import gzip
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import duckdb
+
+from segue.datamodules.reading.units import LATEST_MS
+from segue.errors import InputError
+
+_KEYS = {
+    **dict.fromkeys(("timestamp", "user", "track", "recommendation", "time", "latency", "propensity"), "JSON"),
+    **dict.fromkeys(("message", "fallback", "experiments", "release"), "VARCHAR"),
+}
+"""The keys that are read, with their types. As a number DuckDB would read `true` as 1, and round 1.5 to 2."""
+
+READ = f"""read_json($files, format = 'newline_delimited', columns = {_KEYS}, ignore_errors = true, filename = true,
+    maximum_object_size = 16777216)"""
+"""SQL of the lines of the parameter `$files`."""
+
+
+def _whole(key: str) -> str:
+    text = f"{key}::VARCHAR"
+    return f"CASE WHEN regexp_full_match({text}, '-?[0-9]{{1,19}}') THEN TRY_CAST({text} AS BIGINT) END"
+
+
+def _number(key: str) -> str:
+    return f"TRY_CAST({key}::VARCHAR AS DOUBLE)"  # a text has its quotes
+
+
+_COLUMNS = {
+    "is_last": "CASE message WHEN 'last' THEN TRUE WHEN 'next' THEN FALSE END",
+    "timestamp": _whole("timestamp"),
+    "user_id": _whole("user"),
+    "track": _whole("track"),
+    "time": _number("time"),
+    "latency": f"CASE WHEN latency IS NULL THEN 0 ELSE {_number('latency')} END",
+    "recommendation": f"CASE WHEN recommendation IS NULL THEN -1 ELSE {_whole('recommendation')} END",
+    "is_fallback": "fallback IS NOT NULL",
+    "experiments": "experiments",
+    "any_experiments": "COALESCE(experiments, '')",
+    "propensity": f"COALESCE({_number('propensity')}, 'nan'::DOUBLE)",
+    "release": "COALESCE(release, '')",
+}
+"""SQL of the columns that `read_events` can give."""
+
+_FAULTS = {
+    "is_last": ("is_last IS NULL", 'message must be "next" or "last"'),
+    "timestamp": (
+        f"COALESCE(timestamp NOT BETWEEN 0 AND {LATEST_MS}, TRUE)",
+        "timestamp must be a whole number of milliseconds since 1970, before 2100",
+    ),
+    "user_id": ("user_id IS NULL", "user must be a whole number"),
+    "track": ("track IS NULL", "track must be a whole number"),
+    "time": ("COALESCE(NOT isfinite(time), TRUE)", "time must be a number"),
+    "latency": ("COALESCE(latency NOT BETWEEN 0 AND 1e6, TRUE)", "latency must be a number of seconds, from 0 to 1e6"),
+    "recommendation": ("recommendation IS NULL", "recommendation must be a whole number or null"),
+    "experiments": ("experiments IS NULL", "experiments is missing"),
+}
+"""When a line is no event, by the column that says it, and the rule for the user."""
+
+_NOTHING = "is_last IS NULL AND timestamp IS NULL AND user_id IS NULL AND track IS NULL"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventLines:
+    """The lines of a log, which are in the table `lines` of a database.
+
+    Args:
+        num: their number.
+        num_rejected: number of those that are not events.
+        starts: the file, and the row of the table that its first line has, by the number of a file.
+    """
+
+    num: int
+    num_rejected: int
+    starts: Mapping[int, tuple[Path, int]]
+
+    def place(self, file: int, row: int) -> str:
+        """The file and the number of a line.
+
+        Args:
+            file: number of its file.
+            row: its row in the table.
+        """
+        path, start = self.starts[file]
+        if path.suffix == ".zst":  # which only DuckDB can open
+            return f"{path} row {row - start + 1}"
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+            filled = (number for number, line in enumerate(lines, start=1) if line.strip())  # others have no row
+            return f"{path} line {next(islice(filled, row - start, None))}"
+
+
+def read_events(
+    database: duckdb.DuckDBPyConnection,
+    files: Sequence[Path],
+    where: str,
+    *,
+    columns: Sequence[str],
+    max_rejected: int | float,
+) -> EventLines:
+    """Create the table `lines`: these columns, the number of the `file`, and whether a line `is_event`.
+
+    Args:
+        database: the connection.
+        files: the files.
+        where: setting and value that name them, for messages.
+        columns: names of the columns; what is in no column is not checked.
+        max_rejected: accepted share of lines that are not events, in [0, 1].
+
+    Raises:
+        InputError: the files are empty or cannot be read, or too many lines are not events.
+    """
+    faults = [_FAULTS[name] for name in columns if name in _FAULTS]
+    wanted = ", ".join(f"{_COLUMNS[name]} AS {name}" for name in columns)
+    try:
+        database.execute(
+            f"""
+            CREATE TABLE lines AS
+            SELECT *, NOT ({" OR ".join(fault for fault, _ in faults)}) AS is_event
+            FROM (SELECT {wanted}, (hash(filename) >> 32)::UINTEGER AS file FROM {READ})""",
+            {"files": [glob.escape(str(file)) for file in files]},
+        )
+    except duckdb.Error as error:
+        raise InputError(f"{where}: cannot read the logs: {' '.join(str(error).split())[:300]}") from None
+    counts = database.execute("SELECT file, min(rowid), count(*), count(*) FILTER (NOT is_event) FROM lines GROUP BY 1")
+    of_files = {file: tuple(others) for file, *others in counts.fetchall()}
+    named = database.execute(
+        "SELECT (hash(path) >> 32)::UINTEGER, path FROM (SELECT unnest($paths) AS path)",
+        {"paths": list(map(str, files))},
+    ).fetchall()
+    lines = EventLines(
+        num=sum(num for _, num, _ in of_files.values()),
+        num_rejected=sum(num for *_, num in of_files.values()),
+        starts={file: (Path(path), of_files[file][0]) for file, path in named if file in of_files},
+    )
+    if not lines.num:
+        raise InputError(f"{where}: the logs are empty; name the logs of serve.py or simulate.py")
+    if lines.num_rejected > max_rejected * lines.num:
+        rules = " ".join(f"WHEN {fault} THEN '{rule}'" for fault, rule in faults)
+        query = f"""
+            SELECT file, rowid, CASE WHEN {_NOTHING} THEN 'no message, timestamp, user and track' {rules} END
+            FROM lines WHERE NOT is_event ORDER BY rowid LIMIT 1"""
+        [(file, row, rule)] = database.execute(query).fetchall()
+        raise InputError(
+            f"{where}: {lines.num_rejected} of {lines.num} lines are not events, more than max_rejected="
+            f"{max_rejected:g} allows; the first is {lines.place(file, row)}: {rule}; correct the lines, or raise "
+            "max_rejected"
+        )
+    return lines

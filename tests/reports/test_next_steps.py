@@ -1,0 +1,156 @@
+"""What a person reads last of a training."""
+
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from segue.reports.next_steps import FinishedRun, next_steps, show_training, why_below_popular
+from segue.reports.training_tables import ExampleTrack
+
+ID = "3fa2c1d0" + "0" * 24
+PAGE = "#/experiments/1/runs?viewStateShareKey=segue"
+ARMS = {"C": "random", "T1": "random", "T2": {"recommender": "popular", "num_tracks": 50}}
+
+
+def finished(**changes: Any) -> FinishedRun:
+    config = {
+        "run_dir": "runs/1",
+        "run_name": "convex seed=1",
+        "logger": {"tracking_uri": changes.pop("store", "sqlite:///mlflow.db")},
+        "datamodule": {"path": "data", "prepare": {"arms": ARMS}},
+    }
+    usual: dict[str, Any] = {
+        "config": OmegaConf.create(config),
+        "choices": {"datamodule": "simulated", "world": "small", "recipe": "shares"},
+        "overrides": [],
+        "run_id": ID,
+        "runs_page": PAGE,
+        "has_recommendations": True,
+        "is_played": False,
+        "below_popular": [],
+        "is_job": False,
+    }
+    return FinishedRun(**{**usual, **changes})
+
+
+def lines(**changes: Any) -> list[str]:
+    return next_steps(finished(**changes)).splitlines()
+
+
+def test_a_run_is_named_by_its_short_id_and_so_it_is_in_the_commands() -> None:
+    assert lines() == [
+        f"run          run:3fa2c1d0, in full {ID}",
+        "run folder   runs/1",
+        "MLflow UI    mlflow ui --backend-store-uri sqlite:///mlflow.db",
+        f"             http://127.0.0.1:5000/{PAGE}",
+        "next         python train.py -m model=track,artist,mean,convex,contextual",
+        """             python simulate.py 'arms={C: popular, T1: "run:3fa2c1d0"}' world=small""",
+    ]
+
+
+def test_without_mlflow_a_run_is_named_by_its_folder() -> None:
+    *_, play = lines(run_id=None, runs_page=None)
+    assert lines(run_id=None, runs_page=None)[0] == "run folder   runs/1"
+    assert play.endswith("""'arms={C: popular, T1: "runs/1"}' world=small""")
+
+
+def test_commands_have_the_data_that_were_typed_and_nothing_else_of_the_command_line() -> None:
+    typed = ["model=track", "datamodule=simulated", "datamodule.path='my data'", "world.num_tracks=300", "seed=3"]
+    *_, sweep, play = lines(overrides=typed)
+    words = """datamodule=simulated 'datamodule.path='"'"'my data'"'"'' world.num_tracks=300"""
+    assert sweep.endswith(f"contextual {words}")
+    assert play.endswith(" world=small world.num_tracks=300")
+
+
+def test_commands_name_a_store_that_they_would_not_find() -> None:
+    *_, play = lines(store="sqlite:///my.db")
+    assert play.strip().startswith("MLFLOW_TRACKING_URI=sqlite:///my.db python simulate.py")
+
+
+def test_a_server_is_its_own_ui() -> None:
+    assert f"MLflow UI    http://host:5000/{PAGE}" in lines(store="http://host:5000")
+
+
+def test_recommendations_can_be_played_where_there_are_some_and_the_world_is_known() -> None:
+    assert not any("simulate.py" in line for line in lines(has_recommendations=False))
+    assert not any(
+        "simulate.py" in line for line in lines(choices={"datamodule": "botify", "world": "small", "recipe": "shares"})
+    )
+
+
+def test_a_job_of_a_sweep_names_no_next_command() -> None:
+    assert not any("python" in line for line in lines(is_job=True))
+
+
+def test_a_model_that_is_above_popular_needs_no_reason() -> None:
+    assert why_below_popular(finished()) == []
+
+
+def test_a_model_below_popular_in_a_simulated_world_gets_its_reason_and_a_command() -> None:
+    why, command, *change = why_below_popular(finished(below_popular=["recall_at_10", "recall_at_50"]))
+    assert why.startswith("The model is below popular in recall_at_10, recall_at_50. ")
+    assert "The recommenders of these logs were random, popular;" in why
+    assert command == f"{'':13}python abtest.py control=popular treatment=run:3fa2c1d0 world=small"
+    assert change == [
+        "To learn which track came next, and not how much of it was played:",
+        f"{'':13}python train.py recipe=playlists",
+    ]
+    assert why_below_popular(finished(below_popular=["recall_at_10"], has_recommendations=False))[1:] == change
+
+
+def test_a_model_that_was_played_to_listeners_needs_no_command_for_it() -> None:
+    why, *_ = why_below_popular(finished(below_popular=["recall_at_10"], is_played=True))
+    assert why.endswith("The aim is a high mean time per session. The listening test above measures it.")
+
+
+def test_a_model_below_popular_on_real_logs_gets_another_reason() -> None:
+    why, *_ = why_below_popular(
+        finished(below_popular=["recall_at_50"], choices={"datamodule": "botify", "world": "small", "recipe": "shares"})
+    )
+    assert "the most played tracks follow more often" in why
+    assert "serve.py, abtest.py" in why
+
+
+@pytest.mark.parametrize(
+    ("source", "recipe", "typed", "command"),
+    [
+        (
+            "table",
+            "shares",
+            ["datamodule=table", "datamodule.path=my plays.csv", "model=track", "loss=mse", "seed=2"],
+            "python train.py datamodule=table 'datamodule.path=my plays.csv' model=track recipe=playlists",
+        ),
+        (
+            "simulated",
+            "published",
+            ["experiment=published", "context=session"],
+            "python train.py context=session recipe=playlists",
+        ),
+        (
+            "table_playlists",
+            "playlists",
+            ["datamodule=table_playlists", "datamodule.path=a.csv"],
+            "python train.py -m search=optuna datamodule=table datamodule.path=a.csv",
+        ),
+        ("yes", "counting", ["datamodule=yes", "model=ease"], "python train.py datamodule=yes"),
+    ],
+)
+def test_a_model_below_popular_gets_the_command_that_may_change_it(
+    source: str, recipe: str, typed: list[str], command: str
+) -> None:
+    choices = {"datamodule": source, "world": "small", "recipe": recipe}
+    *_, change = why_below_popular(finished(below_popular=["recall_at_10"], choices=choices, overrides=typed))
+    assert change.strip() == command
+
+
+@pytest.mark.parametrize("is_job", [False, True])
+def test_tracks_and_times_are_shown_of_a_single_run_and_not_of_a_job(
+    is_job: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = ExampleTrack(place=1, name=("One", "Ann"), following=[("Two", "Bob")])
+    show_training(finished(is_job=is_job), {"test/mrr": 0.5}, [example], {"training": 1.0})
+    printed = capsys.readouterr().out
+    assert "mrr" in printed
+    assert ("Two by Bob" in printed) == (not is_job)
+    assert printed.count("Where the time went") == (not is_job)

@@ -1,0 +1,339 @@
+import doctest
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.decomposition import PCA  # type: ignore[import-untyped]
+
+from segue.reports import artist_map, labels
+from segue.reports import training_pictures as plots
+
+rng = np.random.default_rng(0)
+shares = st.integers(0, 4).map(lambda n: n / 4)  # few, so that many tie
+pairs_of_shares = st.lists(st.tuples(shares, shares), min_size=1, max_size=40).map(np.array)
+
+
+def picture(path: Path) -> np.ndarray:
+    """The pixels; fails where there is no picture, or where it leaves more than its own name."""
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    pixels = np.asarray(Image.open(path).convert("L"))
+    assert min(pixels.shape) > 400
+    assert (pixels < 200).mean() > 0.001  # something is drawn
+    return pixels
+
+
+@pytest.fixture(autouse=True)
+def no_warning() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    for module in (plots, labels):
+        result = doctest.testmod(module, extraglobs={"np": np})
+        assert result.attempted >= 1
+        assert result.failed == 0
+
+
+def test_deciles_are_ten_equal_groups_where_nothing_ties() -> None:
+    predicted = rng.permutation(np.arange(200) / 200)
+    real = rng.random(200)
+    deciles = plots.calibration_deciles(predicted, real)
+    order = np.argsort(predicted)
+    for nth in range(10):
+        group = order[20 * nth : 20 * nth + 20]
+        row = deciles.iloc[nth]
+        assert row["num_pairs"] == 20
+        assert row["predicted"] == pytest.approx(predicted[group].mean())
+        assert row["real"] == pytest.approx(real[group].mean())
+        spread = sum((value - real[group].mean()) ** 2 for value in real[group]) / 19
+        assert row["standard_error"] == pytest.approx((spread / 20) ** 0.5)
+
+
+@given(pairs=pairs_of_shares)
+def test_deciles_hold_every_pair_once_and_keep_ties_together(pairs: np.ndarray) -> None:
+    predicted, real = pairs.T
+    deciles = plots.calibration_deciles(predicted, real)
+    assert deciles["num_pairs"].sum() == len(pairs)
+    assert len(deciles) <= min(10, len(np.unique(predicted)))
+    assert deciles["predicted"].is_monotonic_increasing
+    assert deciles["predicted"].is_unique
+    for name, values in (("predicted", predicted), ("real", real)):
+        assert np.average(deciles[name], weights=deciles["num_pairs"]) == pytest.approx(values.mean())
+    # a group is a run of whole sets of equals
+    of_equals = np.cumsum(np.unique(predicted, return_counts=True)[1])
+    assert set(np.cumsum(deciles["num_pairs"])) <= set(of_equals)
+
+
+def test_two_different_predictions_are_two_groups() -> None:
+    predicted, real = np.array([0.2] * 90 + [0.7] * 10), np.array([0.0] * 90 + [1.0] * 10)
+    deciles = plots.calibration_deciles(predicted, real)
+    assert deciles["num_pairs"].tolist() == [90, 10]
+    assert deciles["real"].tolist() == [0, 1]
+
+
+def test_a_single_pair_has_no_standard_error() -> None:
+    deciles = plots.calibration_deciles(np.array([0.5]), np.array([1.0]))
+    assert np.isnan(deciles["standard_error"]).all()
+
+
+@pytest.mark.parametrize(
+    "predicted",
+    [rng.random(500), np.full(500, 0.3), np.full(1, 0.3), rng.normal(0, 9, 500), np.r_[np.zeros(499), 1e3]],
+    ids=["spread", "constant", "one pair", "beyond 0 and 1", "outlier"],
+)
+def test_calibration_is_drawn(predicted: np.ndarray, tmp_path: Path) -> None:
+    real = rng.random(len(predicted)).astype(np.float32)
+    plots.draw_calibration(predicted.astype(np.float32), real, tmp_path / "calibration.png")
+    picture(tmp_path / "calibration.png")
+
+
+@given(pairs=pairs_of_shares, others=st.lists(shares, min_size=1, max_size=20).map(np.array))
+def test_the_probability_above_equals_that_of_a_loop(pairs: np.ndarray, others: np.ndarray) -> None:
+    scores = pairs[:, 0]
+    wins = sum((score > other) + (score == other) / 2 for score in scores for other in others)
+    assert plots.probability_above(scores, others) == pytest.approx(wins / len(scores) / len(others))
+    assert plots.probability_above(scores, others) + plots.probability_above(others, scores) == pytest.approx(1)
+
+
+def test_the_probability_above_is_nan_for_empty_groups() -> None:
+    assert np.isnan(plots.probability_above(np.empty(0), np.ones(1)))
+    assert np.isnan(plots.probability_above(np.ones(1), np.empty(0)))
+
+
+def test_random_candidates_are_all_tracks_but_the_query() -> None:
+    previous = np.repeat(np.arange(5), 4000)
+    drawn = plots.random_candidates(previous, 5, np.random.default_rng(0))
+    counts = np.zeros((5, 5))
+    np.add.at(counts, (previous, drawn), 1)
+    assert np.diag(counts).tolist() == [0] * 5
+    assert np.abs(counts[~np.eye(5, dtype=bool)] - 1000).max() < 5 * 750**0.5
+    assert (drawn == plots.random_candidates(previous, 5, np.random.default_rng(0))).all()
+    assert (drawn != plots.random_candidates(previous, 5, np.random.default_rng(1))).any()
+
+
+few, many = rng.normal(0, 1, 7), rng.normal(0, 1, 5000)
+flat, nothing = np.full(50, 0.25), np.empty(0)
+
+
+@pytest.mark.parametrize(
+    ("liked", "skipped", "random"),
+    [
+        (many + 1, many, few),
+        (many, nothing, many),
+        (nothing, many, many),
+        (nothing, nothing, flat),
+        (flat, flat, flat),
+        (np.r_[many, np.zeros(90_000)], nothing, many),  # a spike
+    ],
+    ids=["all", "no shares", "none liked", "one track after itself", "constant", "spike"],
+)
+def test_scores_are_drawn(liked: np.ndarray, skipped: np.ndarray, random: np.ndarray, tmp_path: Path) -> None:
+    plots.draw_scores(liked=liked, skipped=skipped, random=random, path=tmp_path / "scores.png")
+    picture(tmp_path / "scores.png")
+
+
+@given(
+    queries=st.lists(
+        st.tuples(st.integers(0, 40) | st.integers(2**20 - 2, 2**20 + 2), st.integers(1, 99)), min_size=1, max_size=40
+    ).map(np.array)
+)
+def test_popularity_bins_equal_those_of_a_loop(queries: np.ndarray) -> None:
+    plays, ranks = queries[:, 0], queries[:, 1].astype(np.float64)
+    bins = plots.popularity_bins(plays, ranks)
+    assert bins["num_queries"].sum() == len(queries)
+    found = 0
+    for least, most in [(0, 0), *((2**n, 2 ** (n + 1) - 1) for n in range(22))]:
+        own = [rank for play, rank in zip(plays, ranks, strict=True) if least <= play <= most]
+        if own:
+            row = bins.iloc[found]
+            found += 1
+            assert (row["least"], row["most"], row["num_queries"]) == (least, most, len(own))
+            assert row[["lower", "median", "upper"]].tolist() == pytest.approx(np.percentile(own, [25, 50, 75]))
+    assert found == len(bins)
+
+
+def test_bins_are_named_by_their_plays_with_short_names_if_there_are_many() -> None:
+    assert plots.spans([0, 1, 2, 8192], [0, 1, 3, 16383]) == ["unseen", "1", "2–3", "8192–16k"]
+    least = [0, *(2**n for n in range(24))]
+    named = plots.spans(least, [2 * n - 1 for n in least])
+    assert named[:4] == ["unseen", "1+", "2+", "4+"]
+    assert named[11:] == ["1k+", "2k+", "4k+", "8k+", "16k+", "33k+", "66k+", "131k+", "262k+", "524k+", "1M+", "2M+",
+                          "4M+", "8M+"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("plays", "ranks", "num_tracks"),
+    [
+        (rng.integers(0, 3000, 4000), rng.integers(1, 900, 4000), 901),
+        (np.zeros(3, np.int64), np.array([2, 3, 4]), 9),
+        (np.array([1]), np.array([1]), 2),
+        (2 ** np.arange(30), np.full(30, 1.5), 10**6),
+    ],
+    ids=["usual", "all unseen", "one query of two tracks", "a huge log"],
+)
+def test_popularity_is_drawn(plays: np.ndarray, ranks: np.ndarray, num_tracks: int, tmp_path: Path) -> None:
+    path = tmp_path / "popularity.png"
+    plots.draw_popularity(plays=plays, ranks=ranks.astype(np.float64), num_tracks=num_tracks, path=path)
+    picture(path)
+
+
+@given(
+    size=st.tuples(st.integers(3, 30), st.integers(2, 8)),
+    seed=st.integers(0, 1000),
+)
+def test_pca_is_that_of_scikit_learn(size: tuple[int, int], seed: int) -> None:
+    vectors = np.random.default_rng(seed).normal(size=size).astype(np.float32)
+    coordinates, shares = artist_map.pca(vectors)
+    theirs = PCA(2, svd_solver="full").fit(vectors.astype(np.float64))
+    np.testing.assert_allclose(shares, theirs.explained_variance_ratio_, atol=1e-6)
+    np.testing.assert_allclose(np.abs(coordinates), np.abs(theirs.transform(vectors.astype(np.float64))), atol=1e-5)
+
+
+def test_pca_does_not_depend_on_the_order_of_the_artists() -> None:
+    vectors = rng.normal(size=(20, 5))
+    order = rng.permutation(20)
+    np.testing.assert_allclose(artist_map.pca(vectors[order])[0], artist_map.pca(vectors)[0][order], atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [(1, 5), (2, 5), (6, 1), (1, 1)])
+def test_pca_pads_vectors_with_fewer_than_two_dimensions(size: tuple[int, int]) -> None:
+    coordinates, shares = artist_map.pca(rng.normal(size=size))
+    assert coordinates.shape == (size[0], 2)
+    assert np.isfinite(coordinates).all()
+    assert coordinates[:, 1] == pytest.approx(0)
+    assert shares.tolist() == pytest.approx([0 if size[0] == 1 else 1, 0])
+
+
+AWKWARD = [
+    "Ke$ha", "A$AP $ky", r"$\nosuch$", r"back\slash {\frac", "", "   ", "美空ひばり", "שלום", "a\nb\tc",
+    "x" * 300, "\ud800", "🎵", "Sigur Rós", "Кино", "Ολυμπία",
+    "e\u0301\u0302", "\x00", "^_", "%", "#", "50 % & more", "ﷺ", "\u200bzero",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("num_artists", [1, 2, 22, 3000])
+def test_artists_are_drawn_whatever_their_names(num_artists: int, tmp_path: Path) -> None:
+    names = np.array((AWKWARD * (num_artists // len(AWKWARD) + 1))[:num_artists], object)
+    path = tmp_path / "artists.png"
+    vectors = rng.normal(size=(num_artists, 6)).astype(np.float32)
+    artist_map.draw_artists(
+        vectors=vectors, plays=rng.integers(0, 99, num_artists), names=names, what="Vectors", path=path
+    )
+    picture(path)
+
+
+@pytest.mark.parametrize("plays", [0, 5])
+def test_artists_with_equal_vectors_are_drawn(plays: int, tmp_path: Path) -> None:
+    names = np.array([f"Artist {nth}" for nth in range(40)], object)
+    path = tmp_path / "artists.png"
+    everyone = np.full(40, plays)
+    artist_map.draw_artists(vectors=np.ones((40, 3)), plays=everyone, names=names, what="Vectors", path=path)
+    picture(path)
+
+
+def test_letters_that_only_another_font_has_are_drawn_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    only_there = sorted(labels.letters(["DejaVu Serif"]) - labels.letters(["DejaVu Sans"]))
+    only_there = [letter for letter in only_there if letter.isalpha()][:4]
+    assert only_there
+    assert labels.legible("".join(only_there), labels.letters(labels.families())) is None
+    monkeypatch.setattr(labels, "FALLBACK_FONTS", ("No such font", "DejaVu Serif"))
+    assert labels.families() == ["DejaVu Sans", "DejaVu Serif"]
+    name = "".join(only_there)
+    assert labels.legible(name, labels.letters(labels.families())) == name
+    names = np.array([name], object)
+    path = tmp_path / "artists.png"
+    artist_map.draw_artists(vectors=np.ones((1, 3)), plays=np.ones(1, np.int64), names=names, what="Vectors", path=path)
+    picture(path)
+
+
+@given(name=st.text(max_size=80))
+def test_a_name_is_drawn_on_one_short_line_or_not_at_all(name: str) -> None:
+    known = labels.letters(["DejaVu Sans"])
+    shown = labels.legible(name, known)
+    if shown is not None:
+        assert len(shown) <= labels.LONGEST
+        assert set(shown) <= known
+        assert "\n" not in shown
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> dict[str, Any]:
+    count = draw(st.integers(1, 15))
+    drawn = np.random.default_rng(draw(st.integers(0, 10_000)))
+    spread = draw(st.sampled_from([0.0, 20.0, 300.0]))
+    return {
+        "points": 200 + drawn.uniform(-spread, spread, (count, 2)) / 2,
+        "radii": drawn.uniform(1, 9, count),
+        "sizes": drawn.uniform((10, 8), (90, 12), (count, 2)),
+        "area": (0.0, 0.0, 400.0, 400.0),
+    }
+
+
+@given(crowd=crowds())
+def test_labels_cover_neither_dots_nor_each_other(crowd: dict[str, Any]) -> None:
+    corners = labels.place(**crowd)
+    points, radii, sizes = crowd["points"], crowd["radii"], crowd["sizes"]
+    placed = np.flatnonzero(np.isfinite(corners).all(1))
+    if len(points) == 1:
+        assert len(placed) == 1
+    for one in placed:
+        low, high = corners[one], corners[one] + sizes[one]
+        assert (low >= 0).all()
+        assert (high <= 400).all()
+        for other in placed:
+            apart = (low >= corners[other] + sizes[other]) | (high <= corners[other])
+            assert one == other or apart.any()
+        nearest = points.clip(low, high)  # the place of the label that is nearest to each dot
+        assert (np.hypot(*(nearest - points).T) >= radii - 1e-9).all()
+
+
+def test_a_label_beside_its_dot_needs_no_leader() -> None:
+    point, size = np.array([10.0, 10.0]), np.array([30.0, 8.0])
+    assert labels.leader(point, 3.0, np.array([16.0, 6.0]), size) is None
+    assert labels.leader(point, 3.0, np.array([40.0, 6.0]), size).tolist() == [40, 10]  # type: ignore[union-attr]
+
+
+def epochs(*values: float, monitor: str = "val/mrr") -> list[dict[str, float]]:
+    return [
+        {"epoch": float(nth), "train/loss": 1 / (1 + nth), "val/loss": 1.0, monitor: value}
+        for nth, value in enumerate(values)
+    ]
+
+
+def test_the_first_of_the_best_epochs_is_marked() -> None:
+    nan = float("nan")
+    values = epochs(nan, 0.1, 0.3, 0.3, 0.05, float("inf"))
+    assert plots.best_epoch(values, monitor="val/mrr", mode="max") == 2
+    assert plots.best_epoch(values, monitor="val/mrr", mode="min") == 4
+    assert plots.best_epoch(values, monitor="val/other", mode="min") is None
+    assert plots.best_epoch(epochs(nan), monitor="val/mrr", mode="max") is None
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        epochs(0.5),
+        epochs(*np.linspace(0, 1, 200)),
+        epochs(0.1, float("nan"), 0.3),
+        [{"epoch": 0.0}],
+        [{"epoch": 7.0, "train/loss": 1.0}, {"epoch": 9.0, "val/mrr": 1.0}],
+    ],
+    ids=["one", "many", "a gap", "nothing known", "parts"],
+)
+@pytest.mark.parametrize("monitor", ["val/mrr", "val/loss"])
+def test_the_learning_curve_is_drawn(curve: list[dict[str, float]], monitor: str, tmp_path: Path) -> None:
+    plots.draw_learning_curve(curve, monitor=monitor, mode="max", path=tmp_path / "learning_curve.png")
+    picture(tmp_path / "learning_curve.png")
+
+
+def test_the_same_numbers_give_the_same_file(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        plots.draw_learning_curve(epochs(0.1, 0.2), monitor="val/mrr", mode="max", path=tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

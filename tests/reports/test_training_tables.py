@@ -1,0 +1,163 @@
+"""The tables that end a training."""
+
+import io
+
+from rich.console import Console, RenderableType
+
+from segue.reports.training_tables import (
+    WIDEST,
+    ExampleTrack,
+    below_popular,
+    examples_table,
+    listening_table,
+    metrics_tables,
+    newness_table,
+    phases_table,
+)
+
+METRICS = {
+    "test/num_queries": 1734.0,
+    "test/popularity_rank_at_10": 12780.4,
+    "test/recall_at_50": 0.1696,
+    "test/recall_at_50_half_width": 0.00456,
+    "test/recall_at_50_popular_floor": 0.2543,
+    "test/recall_at_50_counts_floor": 0.177,
+    "test/mse": 0.04929,
+    "test/mse_mean_floor": 0.1094,
+    "test/mse_random_floor": 0.00001234,
+    "val/loss": 0.5,
+}
+
+
+def text_of(shown: RenderableType, width: int = 80) -> list[str]:
+    file = io.StringIO()
+    Console(file=file, width=width).print(shown)
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def test_metrics_are_shown_plainly_beside_their_floors_with_their_meaning() -> None:
+    lines = text_of(metrics_tables(METRICS, title="convex [seed=1]"))
+    assert lines[0].strip() == "convex [seed=1]"
+    rows = [" ".join(line.split()) for line in lines]
+    assert "test model ± counts popular what it is" in rows
+    assert "recall_at_50 0.1696 0.0046 0.177 0.2543 next in the top 50" in rows
+    assert "mse 0.04929 0.1094 0.00001234 squared error of the share" in rows
+    assert "num_queries 1,734 pairs that are ranked" in rows
+    assert "popularity_rank_at_10 12,780 place by plays, top 10" in rows
+    assert [line for line in rows if "±" in line][1:] == ["±: half the width of the 95 % interval over test sessions"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_names_of_metrics_are_whole_in_a_narrow_terminal() -> None:
+    recalls = {
+        f"test/recall_at_{k}{floor}": 0.0123 for k in (1, 10) for floor in ("", "_counts_floor", "_popular_floor")
+    }
+    lines = text_of(metrics_tables({**METRICS, **recalls}, title=""), width=60)
+    names = [line.split()[0] for line in lines if line.startswith("  recall_at_")]
+    assert sorted(names) == ["recall_at_1", "recall_at_10", "recall_at_50"]
+    assert max(map(len, lines)) <= 60
+
+
+def test_every_floor_that_is_shown_is_explained_in_a_line_and_no_other() -> None:
+    text = "\n".join(text_of(metrics_tables(METRICS, title="")))
+    for floor in ("counts", "popular", "mean", "random"):
+        assert text.count(f"{floor}: ") == 1
+    ranking_only = {name: value for name, value in METRICS.items() if "mse" not in name}
+    text = "\n".join(text_of(metrics_tables(ranking_only, title="")))
+    assert "counts: ranks by how often the candidate came next in training" in text
+    assert "mean: " not in text
+
+
+def test_a_model_is_below_popular_in_the_recalls_in_which_it_is() -> None:
+    recalls = {"test/recall_at_10": 0.3, "test/recall_at_10_popular_floor": 0.3, "test/recall_at_1": 0.1}
+    assert below_popular({**METRICS, **recalls, "test/mrr": 0.0, "test/mrr_popular_floor": 1.0}) == ["recall_at_50"]
+
+
+def test_tracks_are_shown_by_title_and_artist_or_else_by_id_and_fit() -> None:
+    first = ExampleTrack(place=1, name=("One [x]", "Ann"), following=[("Two", "Bob & the Band")] * 5)
+    second = ExampleTrack(place=2, name=("107", ""), following=[("108", "")])
+    for width in (60, 80, 200):
+        lines = text_of(examples_table([first, second], width), width=width)
+        assert max(map(len, lines)) <= min(width, WIDEST)
+        text = " ".join(" ".join(lines).split())
+        assert "One [x] 1 Two by Bob & the Band" in text
+        assert "5 Two by" in text
+        assert "1 108" in text
+        assert "tracks at places 1, 2 by plays in training" in text
+
+
+def test_the_seconds_of_each_phase_are_shown_with_their_sum() -> None:
+    lines = text_of(phases_table({"start": 3.26, "training": 1234.5, "pictures": 0.04}))
+    rows = [" ".join(line.split()) for line in lines]
+    assert rows[0] == "Where the time went"
+    assert "start 3.3 libraries and settings" in rows
+    assert "training 1,234.5 the epochs" in rows
+    assert "pictures 0.0 plots/" in rows
+    assert "all 1,237.8 from the command on" in rows
+
+
+NEWNESS = {
+    **{
+        f"test/{group}_{name}_at_{k}": 0.25
+        for group in ("warm", "cold_previous", "cold_next", "cold_among")
+        for name in ("recall", "ndcg")
+        for k in (10, 100)
+    },
+    **{f"test/num_{group}_queries": 1234.0 for group in ("warm", "cold_previous", "cold_next", "cold_among")},
+    "test/cold_among_recall_at_10_half_width": 0.01,
+    "test/num_new_tracks": 3168.0,
+}
+
+
+def test_queries_with_new_tracks_have_a_table_of_their_own_which_fits() -> None:
+    shown = newness_table({**METRICS, **NEWNESS})
+    assert shown is not None
+    lines = text_of(shown)
+    rows = [" ".join(line.split()) for line in lines]
+    assert "new tracks queries recall@10 recall@100 ndcg@10 ndcg@100" in rows
+    for group in ("warm", "cold_previous", "cold_next", "cold_among"):
+        assert f"{group} 1,234 0.25 0.25 0.25 0.25" in rows
+    assert "new: not played in training; 3,168 such tracks" in rows
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(text_of(metrics_tables({**METRICS, **NEWNESS}, title="")))
+    assert "cold" not in text
+    assert "warm" not in text
+    assert "new_tracks" not in text
+    assert newness_table(METRICS) is None
+
+
+ONLINE = {
+    "online/mean_time_per_session": 6.193,
+    "online/mean_time_per_session_half_width": 0.2412,
+    "online/mean_time_per_session_random_floor": 2.191,
+    "online/mean_time_per_session_popular_floor": 3.629,
+    "online/mean_time_per_session_true_neighbours_reference": 6.54,
+    "online/val_mean_time_per_session": 6.386,
+    "online/coverage": 0.8472,
+    "online/share_of_hits": 0.1346,
+    "online/share_of_same_artist": 0.3002,
+    "online/num_listeners": 965.0,
+    "online/num_sessions": 9650.0,
+}
+
+
+def test_what_listeners_heard_is_shown_above_its_floors_with_a_meaning_in_each_line() -> None:
+    shown = listening_table({**METRICS, **ONLINE})
+    assert shown is not None
+    lines = text_of(shown)
+    rows = [" ".join(line.split()) for line in lines]
+    assert rows[1] == "listening test value ± what it is"
+    assert rows[3:7] == [
+        "mean_time_per_session 6.193 0.24 the run, in full tracks",
+        "random 2.191 a random track",
+        "popular 3.629 one of the most played tracks",
+        "true_neighbours 6.54 a near track, by the true tastes",
+    ]
+    assert rows[7].startswith("val_mean_time_per_session 6.386 the run, validation listeners")
+    for name in ("coverage", "share_of_hits", "share_of_same_artist", "num_listeners", "num_sessions"):
+        assert any(row.startswith(f"{name} ") and row[-1].isalpha() for row in rows)
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_run_without_a_world_has_no_listening_test() -> None:
+    assert listening_table(METRICS) is None

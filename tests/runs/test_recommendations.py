@@ -1,0 +1,267 @@
+import json
+import tracemalloc
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.catalog import Catalog
+from segue.errors import InputError
+from segue.runs.recommendations import (
+    FORMATS,
+    PICKS,
+    Recommendations,
+    check_k,
+    has_lists_of_users,
+    pick,
+    pick_probability,
+    redraw_probability,
+)
+from tests.conftest import make_catalog
+
+
+@st.composite
+def lists(draw: st.DrawFn) -> Recommendations:
+    num_tracks = draw(st.integers(3, 12))
+    k = draw(st.integers(1, num_tracks - 1))
+    rows = np.array(
+        [draw(st.permutations([c for c in range(num_tracks) if c != row]))[:k] for row in range(num_tracks)], np.int64
+    )
+    score = st.floats(-1, 1, width=32).map(lambda s: round(s, 6))
+    scores = np.array([[draw(score) for _ in range(k)] for _ in range(num_tracks)], np.float32)
+    return Recommendations(rows=rows, scores=scores)
+
+
+@given(recommendations=lists())
+def test_what_is_written_is_read_back(
+    recommendations: Recommendations, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("r") / "recommendations.jsonl"
+    catalog = make_catalog(range(len(recommendations.rows)))
+    recommendations.write(path, catalog, format="botify")
+    again = Recommendations.read(path, catalog)
+    np.testing.assert_array_equal(again.rows, recommendations.rows)
+    np.testing.assert_allclose(again.scores, recommendations.scores, atol=5e-7)
+    assert [p.name for p in path.parent.iterdir()] == ["recommendations.jsonl"]
+
+
+def test_a_line_is_what_botify_loads(tmp_path: Path) -> None:
+    path = tmp_path / "recommendations.jsonl"
+    rows = np.array([[1, 2], [2, 0], [0, 1]])
+    lists = Recommendations(rows=rows, scores=np.full((3, 2), 0.5, np.float32))
+    lists.write(path, make_catalog([0, 0, 1]), format="botify")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines[0] == {
+        "artist": "Artist 0",
+        "title": "Title 0",
+        "track": 100,
+        "recommendations": [101, 102],
+        "scores": [0.5, 0.5],
+    }
+    assert len(lines) == 3
+
+
+def test_a_file_of_botify_without_scores_and_with_short_lists_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(
+        '{"artist": "Artist 0", "title": "Title 1", "track": 101, "recommendations": [100, 102]}\n'
+        '{"artist": "Artist 0", "title": "Title 0", "track": 100, "recommendations": [102]}\n'
+    )
+    recommendations = Recommendations.read(path, make_catalog([0, 0, 0]))
+    assert recommendations.rows.tolist() == [[2, -1], [0, 2], [-1, -1]]
+    assert np.isnan(recommendations.scores).all()
+
+
+def test_the_form_of_2026_names_the_track_item_id_and_both_forms_are_read_alike(tmp_path: Path) -> None:
+    catalog, rows = make_catalog([0, 0, 1]), np.array([[1, 2], [2, -1], [-1, -1]])
+    written = Recommendations(rows=rows, scores=np.where(rows >= 0, 0.5, np.nan).astype(np.float32))
+    for name in FORMATS:
+        written.write(tmp_path / name, catalog, format=name)
+    old, new = ((tmp_path / name).read_text() for name in ("botify", "botify_2026"))
+    assert new == old.replace('"track"', '"item_id"') != old
+    for name in FORMATS:
+        read = Recommendations.read(tmp_path / name, catalog)
+        assert (read.rows.tolist(), read.users) == (rows.tolist(), None)
+        again, named = Recommendations.read_with_catalog(tmp_path / name)
+        assert (again.rows.tolist(), named.titles.tolist()) == (rows.tolist(), catalog.titles.tolist())
+
+
+def test_a_line_of_2026_without_names_is_read_and_its_catalogue_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "i2i.jsonl"
+    path.write_text('{"item_id": 0, "recommendations": [2, 1]}\n{"item_id": 2, "recommendations": []}\n')
+    with pytest.raises(InputError, match="line 1: track 1 is not in the catalogue of 2 tracks"):
+        Recommendations.read_with_catalog(path)
+    path.write_text(path.read_text() + '{"item_id": 1, "recommendations": [0]}\n')
+    lists, catalog = Recommendations.read_with_catalog(path)
+    assert catalog.track_ids.tolist() == [0, 2, 1]
+    assert lists.rows.tolist() == [[1, 2], [-1, -1], [0, -1]]
+    assert catalog.num_artists == 3, "each track has an artist of its own"
+
+
+@given(users=st.dictionaries(st.integers(-(2**62), 2**62), st.permutations(range(5)), min_size=1, max_size=8))
+def test_lists_of_users_are_those_of_the_lines_and_others_have_none(
+    users: dict[int, list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path, asked = tmp_path_factory.mktemp("u") / "users.json", [*users, 2**63 - 1, min(users) - 1]
+    lists = {user: order[: order[0]] for user, order in users.items()}  # 0 to 4 tracks
+    lines = ({"user": user, "tracks": [100 + row for row in rows]} for user, rows in lists.items())
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert has_lists_of_users(path)
+    read = Recommendations.read(path, make_catalog([0] * 5))
+    assert read.users is not None
+    assert read.users.tolist() == sorted(users)
+    found = read.of_users(np.array(asked, np.int64)).tolist()
+    assert [[row for row in rows if row >= 0] for rows in found] == [lists.get(user, []) for user in asked]
+
+
+def test_lists_of_users_bring_no_catalogue(tmp_path: Path) -> None:
+    path = tmp_path / "users.json"
+    path.write_text('{"user": 7, "tracks": [100]}\n')
+    with pytest.raises(
+        InputError, match=r"has lists of users and therefore no catalogue; .* tracks=<path>/tracks.json"
+    ):
+        Recommendations.read_with_catalog(path)
+
+
+def test_a_file_is_read_without_an_object_for_each_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.runs.recommendations._NUM_AT_ONCE", 1000)
+    num, k = 2000, 50
+    rows = np.add.outer(np.arange(num), np.arange(1, k + 1)) % num
+    lists = Recommendations(rows=rows, scores=np.full((num, k), 0.25, np.float32))
+    lists.write(path := tmp_path / "r.jsonl", make_catalog([0] * num), format="botify")
+    tracemalloc.start()
+    read, _ = Recommendations.read_with_catalog(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (read.rows == rows).all()
+    assert peak < 2 * (read.rows.nbytes + read.scores.nbytes)
+
+
+GOOD = '{"track": 100, "recommendations": [101], "scores": [0.5]}'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "\n{", "line 2 is damaged: not JSON"),
+        (GOOD + "\n" + GOOD, "line 2: track 100 has two lines"),
+        ("[1]", 'line 1 is damaged: expected an object with a whole number under "track"'),
+        ('{"track": true, "recommendations": []}', 'whole number under "track"'),
+        ('{"track": 100}', '"recommendations" must be a list of track ids'),
+        ('{"track": 100, "recommendations": [101, "x"]}', "must be a list of track ids"),
+        ('{"track": 100, "recommendations": [101, 101]}', "distinct tracks other than 100"),
+        ('{"track": 100, "recommendations": [100]}', "distinct tracks other than 100"),
+        ('{"track": 100, "recommendations": [101], "scores": []}', "one finite number for each"),
+        ('{"track": 100, "recommendations": [101], "scores": [NaN]}', "one finite number for each"),
+        ('{"track": 100, "recommendations": [101], "scores": [1' + "0" * 400 + "]}", "one finite number for each"),
+        ("[" * 100_000, "line 1 is damaged"),
+        ('{"track": 100, "recommendations": [999]}', "line 1: track 999 is not in the catalogue of 3 tracks"),
+        (GOOD + '\n{"track": 7, "recommendations": [101]}', "line 2: track 7 is not in the catalogue"),
+        ('{"track": 1' + "0" * 30 + ', "recommendations": []}', 'whole number under "track"'),
+        ("", "is empty"),
+        (
+            '{"tracks": [100]}',
+            'line 1 is damaged: expected an object with a whole .* under "track", "item_id" or "user"',
+        ),
+        (GOOD + "\n{}", 'line 2 is damaged: expected an object with a whole number under "track", "item_id" or "user"'),
+        ('{"item_id": 100}', 'line 1 is damaged: "recommendations" must be a list of track ids'),
+        ('{"item_id": "100", "recommendations": []}', 'expected an object with a whole number under "item_id"$'),
+        ('{"user": 7}', 'line 1 is damaged: "tracks" must be a list of track ids'),
+        ('{"user": 7, "recommendations": [100]}', '"tracks" must be a list of track ids'),
+        ('{"user": null, "tracks": [100]}', 'expected an object with a whole number under "user"$'),
+        ('{"user": 7, "tracks": [100, 100]}', "line 1 is damaged: the list must name distinct tracks$"),
+        (
+            '{"user": 7, "tracks": [100]}\n{"user": 7, "tracks": [101]}',
+            "line 2: user 7 has two lines; give it one list",
+        ),
+        (
+            '{"user": 7, "tracks": [100]}\n{"user": 8, "tracks": [999]}',
+            "line 2: track 999 is not in the catalogue of 3",
+        ),
+        (
+            GOOD + '\n{"item_id": 101, "recommendations": [100]}',
+            'line 2 has the key "item_id", and line 1 has "track"; give all lines the same keys',
+        ),
+        (
+            '{"item_id": 101, "recommendations": [100]}\n{"user": 7, "tracks": [100]}',
+            'line 2 has the key "user", and line 1 has "item_id"; give all lines the same keys',
+        ),
+        (b"\xff\xfe", "line 1 is damaged"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_file_and_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+    path = tmp_path / "recommendations.jsonl"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=message) as error:
+        Recommendations.read(path, make_catalog([0, 0, 1]))
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read recommendations from .*gone.jsonl: No such file"):
+        Recommendations.read(tmp_path / "gone.jsonl", make_catalog([0]))
+
+
+@pytest.mark.parametrize("k", [0, 3, -1])
+def test_a_list_longer_than_the_catalogue_is_refused(k: int) -> None:
+    with pytest.raises(
+        InputError,
+        match=f"k must be a whole number of at least 1 and at most 2, got {k}; a list of a catalogue of 3 tracks",
+    ):
+        check_k(k, 3)
+
+
+@pytest.mark.parametrize("names", ['"artist": "Artist 0", "title": "Other"', '"artist": "Other", "title": "Title 1"'])
+def test_a_file_with_other_names_than_the_catalogue_is_refused(tmp_path: Path, names: str) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_text(f'{{{names}, "track": 101, "recommendations": [100]}}\n')
+    with pytest.raises(
+        InputError, match=r"line 1: track 101 is .*use the catalogue that these recommendations were made"
+    ):
+        Recommendations.read(path, make_catalog([0, 0]))
+
+
+def test_ids_that_are_no_numbers_are_written_beside_the_number(tmp_path: Path) -> None:
+    catalog = Catalog.from_columns([0, 1], ["A", "B"], ["x", "y"], source="plays.csv", source_ids=["spotify:a", "é"])
+    lists = Recommendations(rows=np.array([[1], [0]]), scores=np.full((2, 1), 0.5, np.float32))
+    lists.write(path := tmp_path / "recommendations.jsonl", catalog, format="botify")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(line["track"], line["id"], line["recommendations"]) for line in lines] == [
+        (0, "spotify:a", [1]),
+        (1, "é", [0]),
+    ]
+    again, _ = Recommendations.read_with_catalog(path)
+    assert again.rows.tolist() == [[1], [0]]
+
+
+@given(
+    is_open=st.lists(st.booleans(), min_size=1, max_size=6),
+    how=st.sampled_from(PICKS),
+)
+def test_the_probabilities_of_all_places_are_those_of_the_picks(is_open: list[bool], how: str) -> None:
+    """Draws at the middle of 840 equal parts of [0, 1): the share of each place is its probability, up to 1 / 840."""
+    num = 840
+    places = np.asarray([is_open] * num)
+    picked = pick(how, places, (np.arange(num) + 0.5) / num)
+    every = np.arange(len(is_open))
+    probabilities = pick_probability(how, places[: len(is_open)], every)
+    assert pick_probability(how, places[:1], np.array([-1])).tolist() == [0.0]
+    if not any(is_open):
+        assert probabilities.tolist() == [0.0] * len(is_open)
+        return
+    assert probabilities.sum() == pytest.approx(1)
+    assert np.bincount(picked, minlength=len(is_open)) / num == pytest.approx(probabilities, abs=1.01 / num)
+
+
+@pytest.mark.parametrize("draws", [1, 2, 4])
+@pytest.mark.parametrize("num_heard", [1, 2, 3, 4])
+def test_the_probability_of_a_redrawn_track_is_that_of_all_sequences_of_draws(num_heard: int, draws: int) -> None:
+    """Four tracks, of which the first ones were heard; the first draw that is not heard counts, or the last one."""
+    shares = np.zeros(4)
+    for sequence in product(range(4), repeat=draws):
+        shares[next((row for row in sequence if row >= num_heard), sequence[-1])] += 0.25**draws
+    found = redraw_probability(4, np.full(4, num_heard), np.arange(4) < num_heard, draws)
+    assert found.tolist() == pytest.approx(shares.tolist())

@@ -1,0 +1,71 @@
+"""Metrics add up over the workers of a service, also over one that died and was restarted."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from segue.serving.prometheus_metrics import Metrics, Totals, exposition, forget_gauges, totals
+from segue.serving.prometheus_parts import count_as
+from segue.serving.worker_table import WorkerTable
+
+
+def log_lines() -> float:
+    text = exposition(WorkerTable(1, reset_after_s=1)).decode()
+    (line,) = [line for line in text.splitlines() if line.startswith("segue_log_lines ")]
+    return float(line.split()[1])
+
+
+def run_as(name: str, work: Callable[[Metrics], None]) -> None:
+    """Let a worker of this name do some work and end."""
+
+    def worker() -> None:
+        count_as(name)
+        work(Metrics())
+
+    process = multiprocessing.get_context("fork").Process(target=worker)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_the_gauges_of_a_worker_that_died_are_forgotten() -> None:
+    Metrics().observe(0, 5, 0)
+    run_as("worker-8", lambda metrics: metrics.observe(0, 7, 0))
+    assert log_lines() == 12
+    forget_gauges("worker-8")
+    assert log_lines() == 5
+
+
+def test_a_restarted_worker_goes_on_with_the_counters_of_the_one_before() -> None:
+    def grown() -> tuple[int, int, int]:
+        after = totals()
+        num_requests = sum(after.requests.values()) - sum(before.requests.values())
+        return num_requests, after.num_events - before.num_events, after.num_fallbacks - before.num_fallbacks
+
+    def work(metrics: Metrics) -> None:
+        metrics.answered("next", 200, 0.001)
+        metrics.count_events(3)
+        metrics.fell_back("T1", "artist")
+
+    before: Totals = totals()
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    run_as("worker-9", work)
+    assert grown() == (1, 3, 1)
+    files = set(folder.iterdir())
+    forget_gauges("worker-9")
+    for _ in range(3):
+        run_as("worker-9", work)
+    assert grown() == (4, 12, 4)
+    assert set(folder.iterdir()) == files, "a restart leaves no more files"
+
+
+def test_files_that_a_worker_has_not_filled_yet_or_takes_away_are_left_out() -> None:
+    empty, gone = (Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"gauge_livesum_worker-{name}.db") for name in "67")
+    empty.touch()
+    gone.symlink_to("what was there when the folder was listed")
+    try:
+        assert "segue_workers_alive" in exposition(WorkerTable(1, reset_after_s=1)).decode()
+    finally:
+        empty.unlink()
+        gone.unlink()
