@@ -25,7 +25,7 @@ import numpy as np
 
 from segue.assignment import GUESTS
 from segue.errors import InputError
-from segue.room import mapping, sweeps, walking
+from segue.room import sweeps, track_map, walking
 from segue.room.gate import is_private, not_private
 from segue.room.previews import Previews
 from segue.room.shelf import MAX_SHOWN, Shelf, alphas_of
@@ -334,7 +334,7 @@ class Desk:
             path.parent.mkdir(parents=True, exist_ok=True)
             vectors = None if player.vectors is None else np.asarray(player.vectors.items)
             lists = None if player.lists is None else np.asarray(player.lists)
-            await self._apart(mapping.write_layout, path, {"lists": lists, "vectors": vectors})
+            await self._apart(track_map.write_layout, path, {"lists": lists, "vectors": vectors})
         columns = [np.load(path).T, shelf.release.artist_of[None], shelf.popularity[None] ** 3]
         counts = [] if shelf.plays is None else [shelf.plays]
         every = [one.lists for one in shelf.players.values() if one.lists is not None]
