@@ -19,7 +19,7 @@ from segue.evaluation import ranking
 from segue.evaluation.online import VAL_TIME
 from segue.models.contracts import OnBlock
 from segue.models.exchange import by_parts
-from segue.models.retrieval.sparse import mean_ranks
+from segue.models.retrieval.ranks import ranks_by_plays, ranks_of_scores
 from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
 from segue.statistics.intervals import MeanInterval
@@ -149,12 +149,7 @@ class RankingMetrics(Callback):
 
     def _floors(self, queries: Pairs) -> Iterator[tuple[str, np.ndarray]]:
         """Ranks by plays alone, and by how often the training pairs had the one after the other."""
-        plays, previous, following = self._vocabulary.plays, queries.previous, queries.following
-        no_scores = csr_array((len(plays), len(plays)), dtype=np.float32)
-        by_plays = mean_ranks(
-            scores=lambda rows: csr_array(no_scores[rows]), plays=plays, previous=previous, following=following
-        )
-        yield "popular_floor", by_plays
+        yield "popular_floor", ranks_by_plays(self._vocabulary.plays, queries.previous, queries.following)
         yield "counts_floor", self._ranks_by_counts(queries)
 
     def _ranks_by_counts(self, queries: Pairs) -> np.ndarray:
@@ -173,10 +168,11 @@ class RankingMetrics(Callback):
                 (once, (train.previous[pairs], train.following[pairs])), shape=(num_tracks, num_tracks)
             )
             of = np.flatnonzero(is_in[queries.previous])
-            ranks[of] = mean_ranks(
-                scores=partial(_rows_of, counts),
+            previous = queries.previous[of]
+            ranks[of] = ranks_of_scores(
+                scores=partial(_rows_of, counts, previous),
                 plays=nothing,
-                previous=queries.previous[of],
+                previous=previous,
                 following=queries.following[of],
             )
         return ranks
@@ -233,8 +229,8 @@ def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) 
         )
 
 
-def _rows_of(counts: csr_array, rows: Int64[np.ndarray, "B"]) -> csr_array:
-    return csr_array(counts[rows])
+def _rows_of(counts: csr_array, rows: Int64[np.ndarray, "Q"], first: int, end: int) -> csr_array:
+    return csr_array(counts[rows[first:end]])
 
 
 def _places_of_queries(pairs: Pairs) -> Int64[np.ndarray, "Q"]:
