@@ -8,12 +8,16 @@ more plays comes first. The query itself is never a candidate.
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float32, Int64
+import torch
+from jaxtyping import Float, Float32, Int64
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from segue.models.retrieval.lists import ListBlock, ListSearch
 from segue.runs.recommendations import check_k
 
+_MAX_SCORES = 1 << 25
+"""Scores in memory at once."""
 Scores = Callable[[Int64[np.ndarray, "B"]], csr_array]
 """Takes rows of queries and returns their scores, B × N."""
 
@@ -105,3 +109,29 @@ def _scored(
     score = table.data.astype(np.float32)
     kept = (candidate != query[line]) & (score > 0)
     return line[kept], candidate[kept], score[kept]
+
+
+def largest_positive(
+    scores: Callable[[slice], Float[Tensor, "B M"]], rows: Int64[np.ndarray, "M"], *, num_tracks: int, num_kept: int
+) -> csr_array:
+    """Keep the highest positive scores of some tracks with one another, each without its score with itself.
+
+    Args:
+        scores: computes the scores of some of them with all of them; they may be changed.
+        rows: rows of these tracks in the catalogue.
+        num_tracks: number of tracks in the catalogue (N).
+        num_kept: largest number of candidates for each track.
+
+    Returns:
+        Scores of the kept candidates (columns) of each query (rows), N × N.
+    """
+    parts, at_once = [], max(1, _MAX_SCORES // max(1, len(rows)))
+    for start in range(0, max(1, len(rows)), at_once):
+        block = scores(slice(start, start + at_once))
+        lines = torch.arange(len(block))
+        block[lines, start + lines] = 0
+        values, columns = block.topk(min(num_kept, len(rows)))
+        line, nth = (values > 0).nonzero(as_tuple=True)
+        parts.append((values[line, nth].numpy(), rows[start + line.numpy()], rows[columns[line, nth].numpy()]))
+    value, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return csr_array((value, (row, column)), shape=(num_tracks, num_tracks))
