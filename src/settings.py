@@ -51,7 +51,7 @@ def settings(key: str) -> Callable[[_Made], _Made]:
     """
 
     def decorate(made: _Made) -> _Made:
-        function: Any = made.__init__ if inspect.isclass(made) else made  # type: ignore[misc]  # of the class itself
+        function = _function_of(made)
 
         @functools.wraps(function)
         def checked(*args: Any, **given: Any) -> Any:
@@ -128,7 +128,7 @@ def described(made: Callable[..., Any]) -> dict[str, tuple[str, str, Any]]:
     Returns:
         Rule, meaning and default (`inspect.Parameter.empty` without one) of each, by name.
     """
-    function: Any = made.__init__ if inspect.isclass(made) else made  # type: ignore[misc]  # of the class itself
+    function = _function_of(made)
     parameters = inspect.signature(function).parameters
     return {
         name: (_rule(kind, setting), setting.meaning, parameters[name].default)
@@ -136,10 +136,16 @@ def described(made: Callable[..., Any]) -> dict[str, tuple[str, str, Any]]:
     }
 
 
+def _function_of(made: Any) -> Callable[..., Any]:
+    """What is called: a function itself, the constructor of a class."""
+    function: Callable[..., Any] = made.__init__ if inspect.isclass(made) else made
+    return function
+
+
 @functools.cache
 def _settings(function: Callable[..., Any]) -> dict[str, tuple[Any, Setting]]:
     """Type and description of each parameter of a function that has one."""
-    found = {}
+    found: dict[str, tuple[Any, Setting]] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if get_origin(parameter.annotation) is Annotated:
             kind, note, *_ = get_args(parameter.annotation)

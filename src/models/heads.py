@@ -269,7 +269,7 @@ class CosineMix(Head):
         self.unknown_query, self.unknown_item = (
             Unknown(rules.get(side, "zero"), num_parts=len(names)) for side in ("query", "item")
         )
-        self.register_load_state_dict_pre_hook(_with_names_of_today)
+        nn.Module.register_load_state_dict_pre_hook(self, _with_names_of_today)
 
     def _parts(self) -> dict[str, Part]:
         return {name: cast("Part", part) for name, part in self.parts.items()}
@@ -327,8 +327,8 @@ class CosineMix(Head):
             return super().forward(previous, following)
         shares, score = self.shares(), torch.zeros(len(previous), device=previous.device)
         for name, part in self._parts().items():
-            pair = [self._kept(name, vectors) for vectors in part.pair(previous, following)]
-            score = score + shares[name] * cosine(*pair, self.dropout, self._squared)
+            first, second = (self._kept(name, vectors) for vectors in part.pair(previous, following))
+            score = score + shares[name] * cosine(first, second, self.dropout, self._squared)
         return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
 
     def query_parts(self) -> Mapping[str, QueryPart]:

@@ -86,7 +86,7 @@ class RoomServer:
         self._settings: dict[str, Any] = settings["room"]
         self._store = FolderStore(Path(settings["store"]["folder"]), keep=settings["store"]["keep"])
         self._kind, self._with_fallback = settings["store"]["kind"], settings["log"]["with_fallback"]
-        self._ready: asyncio.Future[ReadyRelease] | None = None
+        self._reading: asyncio.Future[ReadyRelease] | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._watched: tuple[float, float, dict[str, Any]] | None = None
         self._watching = asyncio.Lock()
@@ -131,14 +131,14 @@ class RoomServer:
 
     def begin(self) -> None:
         """Begin to read the release."""
-        self._ready = asyncio.ensure_future(self._read())
+        self._reading = asyncio.ensure_future(self._read())
 
     async def follow(self) -> None:
         """Change to the release that is served, after a load or a rollback."""
-        if self._ready is None or not self._ready.done() or self._ready.exception() is not None:
+        if self._reading is None or not self._reading.done() or self._reading.exception() is not None:
             return
         with contextlib.suppress(InputError, OSError):
-            if self._store.index().current != self._ready.result().view.release.version:
+            if self._store.index().current != self._reading.result().view.release.version:
                 self.begin()
 
     def close(self) -> None:
@@ -193,10 +193,10 @@ class RoomServer:
         return self._run_dir / "room"
 
     async def _ready(self) -> ReadyRelease:
-        if self._ready is None or (self._ready.done() and self._ready.exception() is not None):
+        if self._reading is None or (self._reading.done() and self._reading.exception() is not None):
             self.begin()
-        assert self._ready is not None
-        return await asyncio.shield(self._ready)
+        assert self._reading is not None
+        return await asyncio.shield(self._reading)
 
     async def _apart(self, work: Callable[..., Any], *given: Any) -> Any:
         """Compute in a process of its own."""
@@ -418,18 +418,18 @@ def _body(question: dict[str, Any]) -> dict[str, Any]:
     return question["body"]
 
 
-async def serve(server: RoomServer, socket: Path, parent: int) -> None:
+async def serve(room: RoomServer, socket: Path, parent: int) -> None:
     """Answer at a socket until the parent has ended or nobody has asked for a while.
 
     Args:
-        server: which answers.
+        room: which answers.
         socket: the socket.
         parent: process id of the worker that started this process.
     """
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            status, kind, body = await server.answer(json.loads(await reader.readline()))
+            status, kind, body = await room.answer(json.loads(await reader.readline()))
             writer.write(json.dumps({"status": status, "type": kind}).encode() + b"\n" + body)
             await writer.drain()
         except (OSError, ValueError, RecursionError):  # the worker has gone, or sent what no page sends
@@ -442,14 +442,14 @@ async def serve(server: RoomServer, socket: Path, parent: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     socket.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(talk, str(socket), limit=2**20)
-    server.begin()
-    while not stopped.is_set() and os.getppid() == parent and server.idle_s < IDLE_S:
+    room.begin()
+    while not stopped.is_set() and os.getppid() == parent and room.idle_s < IDLE_S:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), _TICK_S)
-        await server.follow()
+        await room.follow()
     server.close()
     socket.unlink(missing_ok=True)
-    server.close()
+    room.close()
 
 
 def main(run_dir: Path, socket: Path, parent: int) -> None:
