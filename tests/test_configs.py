@@ -163,7 +163,7 @@ def test_the_heads_differ_in_their_shares_alone(model: str, share: Any) -> None:
     assert isinstance(convex, dict)
     assert config["alpha" if config["parts"] is None else "parts"] == share
     ends = {"track_dropout": 0.0} if model in ("track", "artist") else {}  # it needs both tracks and artists
-    ignored = {"alpha": 0, "parts": 0}
+    ignored = {"alpha": 0, "parts": 0, "prior": 0}  # without other attributes there is no prior
     assert {**config, **ignored} == {**convex, **ignored, **ends}
 
 

@@ -207,11 +207,11 @@ class CosineMix(Head):
         ] = None,
         unknown: Annotated[
             Mapping[Literal["query", "item"], str],
-            Setting("with attributes: what the known parts of a track do where others are unknown", choices=UNKNOWN),
+            Setting("with parts: what the known parts of a track do where others are unknown", choices=UNKNOWN),
         ] = {"query": "zero", "item": "zero"},
         prior: Annotated[
             Literal["added", "instead"] | None,
-            Setting("with attributes: what they predict for a track is added to its vector, or used where it has none"),
+            Setting("with parts: what the others predict for a track is added to its vector, or used where it has none"),
         ] = "added",
         dim: Annotated[int, Setting("width of an embedding (D)", least=1)],
         init_std: Annotated[float, Setting("standard deviation of the initial embeddings", above=0)],
@@ -256,16 +256,15 @@ class CosineMix(Head):
         self.dropout = Dropout(dropout)
         # without tracks nothing is dropped, and without other parts nothing replaces them
         self.track_dropout = RowDropout(track_dropout if "track" in names and len(names) > 1 else 0.0)
-        self._has_attributes = not set(names) <= {"track", "artist"}
-        if self._has_attributes and prior == "instead" and not self.track_dropout.share:
+        if parts is not None and prior == "instead" and not self.track_dropout.share:
             raise InputError(
                 "model.prior=instead learns from the tracks that training treats as unseen, and model.track_dropout=0 "
                 "leaves none; use model.track_dropout=0.1, or model.prior=added"
             )
         self.prior, self._is_added = None, prior == "added"
-        if prior and self._has_attributes and "track" in names:
+        if prior and parts is not None and "track" in names and len(names) > 1:
             self.prior = Prior(dim * (len(names) - 1), item_bias=item_bias, **width)
-        rules = unknown if self._has_attributes else {}
+        rules = {} if parts is None else unknown
         self.unknown_query, self.unknown_item = (
             Unknown(rules.get(side, "zero"), num_parts=len(names)) for side in ("query", "item")
         )
@@ -383,13 +382,13 @@ class CosineMix(Head):
         return unit(cast("Lookup", self.parts["artist"]).weight, self._squared) if "artist" in self.parts else None
 
     def logged(self) -> Mapping[str, float]:
-        """Report the share of the track cosine, and with attributes that of each part.
+        """Report the share of the track cosine, or, where there are other parts than artists, that of each part.
 
         Returns:
             `alpha`, or `share_<part>` for each part.
         """
         shares = {name: torch.as_tensor(share).item() for name, share in self.shares().items()}
-        if self._has_attributes:
+        if not set(shares) <= {"track", "artist"}:
             return {f"share_{name}": share for name, share in shares.items()}
         return {"alpha": shares.get("track", 0.0)}
 
