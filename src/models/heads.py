@@ -211,7 +211,7 @@ class CosineMix(Head):
         ] = {"query": "zero", "item": "zero"},
         prior: Annotated[
             Literal["added", "instead"] | None,
-            Setting("with parts: what the others predict for a track is added to its vector, or used where it has none"),
+            Setting("with parts: what the others predict of a track is added to its vector, or used where it has none"),
         ] = "added",
         dim: Annotated[int, Setting("width of an embedding (D)", least=1)],
         init_std: Annotated[float, Setting("standard deviation of the initial embeddings", above=0)],

@@ -296,8 +296,9 @@ def test_a_prior_that_is_added_learns_from_the_other_parts_and_does_not_change_t
         head = mix(parts=weights, prior=prior, track_dropout=0.9)
         torch.manual_seed(0)
         head.train()(torch.tensor([0, 1, 2]), torch.tensor([3, 4, 4])).sum().backward()
-        assert head.get_parameter("parts.artist.weight").grad is not None
-        gradients[prior] = head.get_parameter("parts.artist.weight").grad
+        gradient = head.get_parameter("parts.artist.weight").grad
+        assert gradient is not None
+        gradients[prior] = gradient
         if head.prior is not None:
             assert head.prior.vector.weight.grad is not None
             assert head.prior.vector.weight.grad.any()

@@ -147,8 +147,8 @@ class Slist:
         if self._self_weight is not None:
             assert inverse is not None
             solved -= inverse * ((np.diag(solved) - self._self_weight).clip(0) / np.diag(inverse))
-        weights = torch.from_numpy(solved)
-        return largest_positive(weights.__getitem__, tracks, num_tracks=self.num_tracks, num_kept=self._num_neighbours)
+        table, num_kept = torch.from_numpy(solved), self._num_neighbours
+        return largest_positive(lambda part: table[part], tracks, num_tracks=self.num_tracks, num_kept=num_kept)
 
     def _cut(
         self, session: Int64[np.ndarray, "E"], column: Int64[np.ndarray, "E"], length: Int64[np.ndarray, "S"], num: int

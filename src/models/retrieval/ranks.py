@@ -7,6 +7,7 @@ itself is never a candidate, and tracks already heard can come last.
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def _rank(above: Real[np.ndarray, "B"], not_below: Real[np.ndarray, "B"]) -> Flo
         above: number of candidates before it.
         not_below: number of candidates before it or beside it, itself included.
     """
-    return (above + 1 + not_below) / 2
+    return np.asarray((above + 1 + not_below) / 2)
 
 
 def _block_size(num_tracks: int) -> int:
@@ -200,6 +201,7 @@ def ranks_of_scores(
     """
     is_candidate = np.ones(len(plays), bool) if among is None else among
     sorted_plays, ranks, num_tracks = np.sort(plays[is_candidate]), np.empty(len(following)), len(plays)
+    sides: tuple[tuple[np.ufunc, Literal["left", "right"]], ...] = ((np.greater, "right"), (np.greater_equal, "left"))
     block = _block_size(num_tracks)
     scores_of, is_heard = (np.zeros(min(block, len(following)) * num_tracks, kind) for kind in (np.float32, np.bool_))
     for start in range(0, len(following), block):
@@ -223,7 +225,7 @@ def ranks_of_scores(
         first, same = is_heard[named] < is_last[line], is_heard[named] == is_last[line]
         num_others = len(sorted_plays) - is_candidate[query] - np.bincount(line, minlength=len(target))
         counts = []
-        for exceeds, side in ((np.greater, "right"), (np.greater_equal, "left")):
+        for exceeds, side in sides:
             is_played = exceeds(plays[row], target_plays[line])
             counts.append(np.bincount(line, first | (same & (higher | (equal & is_played))), len(target)))
             others = len(sorted_plays) - np.searchsorted(sorted_plays, target_plays, side)
@@ -251,6 +253,7 @@ def ranks_by_plays(
     """
 
     def no_scores(first: int, end: int) -> csr_array:
-        return csr_array((end - first, len(plays)), dtype=np.float32)
+        none: csr_array = csr_array((end - first, len(plays)), dtype=np.float32)
+        return none
 
     return ranks_of_scores(scores=no_scores, plays=plays, previous=previous, following=following)
