@@ -68,7 +68,7 @@ def _make_plain(ranker: "PairRanker") -> None:
 
     ranker.loss = PlainLoss()  # type: ignore[assignment]  # only its forward is used
     ranker.scorer.dropout = nn.Dropout(0.2)  # type: ignore[attr-defined]  # a CosineMix
-    heads.unit = lambda vectors, _squared: F.normalize(vectors, dim=-1)  # this recipe shrinks nothing
+    vars(heads)["unit"] = lambda vectors, _squared: F.normalize(vectors, dim=-1)  # this recipe shrinks nothing
 
 
 def _batches(folder: Path) -> "list[PairBatch]":

@@ -253,7 +253,6 @@ def ranks_by_plays(
     """
 
     def no_scores(first: int, end: int) -> csr_array:
-        none: csr_array = csr_array((end - first, len(plays)), dtype=np.float32)
-        return none
+        return csr_array(np.zeros((end - first, 0), np.float32), shape=(end - first, len(plays)))
 
     return ranks_of_scores(scores=no_scores, plays=plays, previous=previous, following=following)
