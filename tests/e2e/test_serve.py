@@ -1027,6 +1027,7 @@ def test_listeners_over_http_lead_to_the_verdict_of_the_simulation(tmp_path: Pat
     with serving(tmp_path, arms, "experiment=LOOP") as running:
         simulate(
             tmp_path, f"arms={{C: 'http://127.0.0.1:{running.port}'}}", "workers=4", "sessions=800",
+            f"arm.service.timeout_s={PATIENCE_S}",
             "hydra.run.dir=listeners",
         )  # fmt: skip
         record = json.loads((tmp_path / "listeners" / "simulation.json").read_text())
