@@ -205,7 +205,7 @@ def test_sigterm_under_load_answers_what_is_in_flight_and_logs_every_answer(tmp_
             wait_until(running.is_refusing, "a service that stops")
             slow.sendall(body[9:])
             assert slow.recv(1000).startswith(b"HTTP/1.1 200")
-        running.stop()
+        assert running.process.wait(PATIENCE_S) == 0, running.said()
         assert "is killed" not in running.said(), running.said()
         traffic.is_over = True
     assert traffic.statuses() == {}
