@@ -38,6 +38,8 @@ _LOST_BY_UVLOOP: Any = (*_LOST, RuntimeError)
 
 UNREACHABLE = (redis.RedisError, OSError)
 """Exceptions of redis-py when Redis does not answer."""
+_UNSHARED = (*UNREACHABLE, RuntimeError)
+"""The same in an event loop of uvloop: a new connection, too, may be reset before its first command."""
 
 
 class RedisStore:
@@ -240,7 +242,7 @@ class RedisSessions:
                     answers = await pipe.lrange(key, 0, -1).execute()
                 self._mark_available()
                 return _played(answers[-1])
-            except UNREACHABLE as error:
+            except _UNSHARED as error:
                 self._mark_unavailable(error)
         return await self._local.play(user, track, share, now_ms)
 
@@ -251,7 +253,7 @@ class RedisSessions:
                 await self._redis.set(f"{self._answers}{user}", json.dumps(answer), px=self._idle_ms)
                 self._mark_available()
                 return
-            except UNREACHABLE as error:
+            except _UNSHARED as error:
                 self._mark_unavailable(error)
         await self._local.note(user, answer)
 
@@ -265,7 +267,7 @@ class RedisSessions:
                 self._mark_available()
                 played = _played(session)
                 return (played, Noted(*json.loads(answer))) if played.tracks and answer else None
-            except UNREACHABLE as error:
+            except _UNSHARED as error:
                 self._mark_unavailable(error)
         return await self._local.look(user, now_ms)
 
@@ -276,7 +278,7 @@ class RedisSessions:
             try:
                 await self._redis.unlink(f"{self._prefix}{user}", f"{self._answers}{user}")
                 self._mark_available()
-            except UNREACHABLE as error:
+            except _UNSHARED as error:
                 self._mark_unavailable(error)
 
     async def close(self) -> None:

@@ -11,6 +11,8 @@ def silence_libraries() -> None:
     # prints a traceback where a store is locked; the run logger reports what a store did not take. A filter, since
     # MLflow sets levels of its own
     logging.getLogger("mlflow.store.db.utils").addFilter(lambda _: False)
+    # prints a traceback where Ctrl-C closed a connection of MLflow's store in the middle of a query
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     for message in (
         ".*does not have many workers.*",  # batches are cut from tensors, there is nothing for workers to do
         ".*smaller than the logging interval.*",  # metrics are per epoch

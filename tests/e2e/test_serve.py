@@ -205,7 +205,7 @@ def test_sigterm_under_load_answers_what_is_in_flight_and_logs_every_answer(tmp_
             wait_until(running.is_refusing, "a service that stops")
             slow.sendall(body[9:])
             assert slow.recv(1000).startswith(b"HTTP/1.1 200")
-        running.stop()
+        assert running.process.wait(PATIENCE_S) == 0, running.said()
         assert "is killed" not in running.said(), running.said()
         traffic.is_over = True
     assert traffic.statuses() == {}
@@ -1027,6 +1027,7 @@ def test_listeners_over_http_lead_to_the_verdict_of_the_simulation(tmp_path: Pat
     with serving(tmp_path, arms, "experiment=LOOP") as running:
         simulate(
             tmp_path, f"arms={{C: 'http://127.0.0.1:{running.port}'}}", "workers=4", "sessions=800",
+            f"arm.service.timeout_s={PATIENCE_S}",
             "hydra.run.dir=listeners",
         )  # fmt: skip
         record = json.loads((tmp_path / "listeners" / "simulation.json").read_text())

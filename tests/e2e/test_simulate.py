@@ -21,6 +21,8 @@ from tests.e2e.running import PATIENCE_S, run_verb, started, wait_until
 from tests.e2e.test_train import BARE, command, train
 
 SMALL = ("world.num_tracks=300", "world.num_listeners=80", "sessions=200")
+PATIENT = f"arm.service.timeout_s={PATIENCE_S}"
+"""A request is not sent again because a busy machine answers late."""
 
 simulate = partial(run_verb, "simulate.py")
 
@@ -112,7 +114,7 @@ def botify() -> Iterator[str]:
 
 @pytest.mark.timing
 def test_a_running_service_receives_every_request_and_every_end_of_a_session(botify: str, tmp_path: Path) -> None:
-    simulate(tmp_path, *SMALL, "sessions=60", f"arms={{C: {botify}}}", "hydra.run.dir=run")
+    simulate(tmp_path, *SMALL, PATIENT, "sessions=60", f"arms={{C: {botify}}}", "hydra.run.dir=run")
     events = [json.loads(line) for line in (tmp_path / "run" / "logs" / "day-1" / "data.json").read_text().splitlines()]
     calls = sorted((call, user, body["track"], body["time"]) for call, user, body in Botify.calls)
     assert calls == sorted((e["message"], str(e["user"]), e["track"], e["time"]) for e in events)
@@ -139,7 +141,7 @@ def test_a_failing_service_ends_the_run_with_one_line(
 ) -> None:
     Botify.answer, Botify.status = answer, status
     done = simulate(
-        tmp_path, *SMALL, f"arms={{C: random, T1: {botify}}}", "arm.service.retries=1", "sessions=100",
+        tmp_path, *SMALL, PATIENT, f"arms={{C: random, T1: {botify}}}", "arm.service.retries=1", "sessions=100",
         "hydra.run.dir=run", code=2,
     )  # fmt: skip
     assert message in done.stderr

@@ -158,6 +158,21 @@ def test_health_reports_a_redis_that_is_down_and_no_problem_once_it_answers(
     run(work, tmp_path, server.port)
 
 
+def test_connections_that_are_reset_before_their_first_command_leave_sessions_to_this_machine(
+    tmp_path: Path, server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def closed(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    async def work(sessions: RedisSessions) -> None:
+        monkeypatch.setattr("redis.asyncio.connection.AbstractConnection.send_packed_command", closed)
+        assert (await sessions.play(1, 1, 0.5, 0)).tracks == [1]
+        assert "the handler is closed" in str(sessions.problem)
+        await sessions.end(1)
+
+    run(work, tmp_path, server.port)
+
+
 def test_a_redis_that_hangs_is_asked_once_and_reported_until_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
