@@ -188,7 +188,7 @@ def _world(run: FinishedRun) -> str:
 
 def _source(run: FinishedRun) -> list[str]:
     """What was typed of the data, for a shell."""
-    return [word.replace("datamodule=table_playlists", "datamodule=table") for word in _typed(run, _SOURCE)]
+    return _typed(run, _SOURCE)
 
 
 def _typed(run: FinishedRun, keys: tuple[str, ...]) -> list[str]:
