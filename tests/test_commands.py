@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segue.errors import InputError
 from segue.terminal.words import renamed
-from segue.verbs import abtest, compare, serve, simulate, train
+from segue.verbs import compare, serve, simulate, train
 from tests.conftest import ROOT
 from tests.e2e.forks import run_forked
 from tests.pages import PAGES, Line, lines_of, words_of
@@ -37,8 +37,8 @@ REWRITE: dict[str, Callable[[list[str]], list[str]]] = {
     "prepare": list,
     "compare": compare._words,
     "serve": serve._words,
-    "simulate": simulate._words,
-    "abtest": abtest._words,
+    "simulate": simulate.words_of,
+    "abtest": simulate.words_of,
 }
 """What each verb makes of its words before Hydra reads them."""
 SMALLEST = "compare"

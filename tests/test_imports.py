@@ -212,6 +212,11 @@ def test_what_the_type_checker_is_told_to_overlook_is_little_and_has_a_reason() 
     assert len(overlooked) <= 6, overlooked
 
 
+def test_nothing_imports_a_verb() -> None:
+    for path in FILES:
+        assert room_of(path) == "verbs" or not [name for name in imported(path) if name.startswith("segue.verbs")]
+
+
 def test_a_file_of_the_root_only_calls_its_verb() -> None:
     assert {path.stem for path in ROOT.glob("*.py")} == {path.stem for path in (ROOT / "src/verbs").glob("[!_]*.py")}
     for path in ROOT.glob("*.py"):

@@ -35,7 +35,7 @@ def choose_recipe(words: Sequence[str], compose: "Callable[[list[str]], DictConf
         source = config.hydra.runtime.choices.datamodule
         recipe = {"table": _recipe_of_table, "shards": _recipe_of_shards}[source](config.datamodule)
     except (HydraException, OmegaConfBaseException, InputError, OSError, ValueError, KeyError, TypeError):
-        return []
+        return []  # also where another `datamodule=` is typed after it
     return [] if recipe == "shares" else [f"datamodule={source}_{recipe}"]
 
 

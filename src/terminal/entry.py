@@ -70,37 +70,34 @@ def verb(
 
         @functools.wraps(task)
         def main(words: Sequence[str] | None = None) -> None:
-            with running(command_line() if words is None else [f"{config_name}.py", *words]) as line:
-                run(line)
-
-        def run(line: list[str]) -> None:
             os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
             hydra_parts.hand_errors_over()
-            try:
-                refuse_placeholders(line[1:])
-                line[1:] = words = rewrite(line[1:])
-                refuse_path_alone(words, option_of)
-                hydra_parts.register(sweepers, full_errors=wants_traceback)
-                hydra_parts.share_config_store()
-                hydra_parts.run(job, words, conf=ROOT / "conf", config_name=config_name, choose=choose)
-            except (KeyboardInterrupt, SystemExit) as stopped:
-                if not is_interrupt(stopped):
-                    raise
-                errors.print("interrupted")
-                sys.exit(130)
-            except BrokenPipeError:  # as in `--help | head`; what is left to print goes nowhere
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(1)
-            except JobsFailed as failed:
-                errors.print(f"[bold red]error:[/] {escape(str(failed))}")
-                sys.exit(2)
-            except Exception as error:
-                if (line := line_of(error)) is None:
-                    raise
-                show_error(line)
-                sys.exit(2)
-            finally:
-                keep_objects()
+            with running(command_line() if words is None else [f"{config_name}.py", *words]) as line:
+                try:
+                    refuse_placeholders(line[1:])
+                    line[1:] = rewrite(line[1:])
+                    refuse_path_alone(line[1:], option_of)
+                    hydra_parts.register(sweepers, full_errors=wants_traceback)
+                    hydra_parts.share_config_store()
+                    hydra_parts.run(job, line[1:], conf=ROOT / "conf", config_name=config_name, choose=choose)
+                except (KeyboardInterrupt, SystemExit) as stopped:
+                    if not is_interrupt(stopped):
+                        raise
+                    errors.print("interrupted")
+                    sys.exit(130)
+                except BrokenPipeError:  # as in `--help | head`; what is left to print goes nowhere
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    sys.exit(1)
+                except JobsFailed as failed:
+                    errors.print(f"[bold red]error:[/] {escape(str(failed))}")
+                    sys.exit(2)
+                except Exception as error:
+                    if (why := line_of(error)) is None:
+                        raise
+                    show_error(why)
+                    sys.exit(2)
+                finally:
+                    keep_objects()
 
         return main
 

@@ -14,6 +14,10 @@ _OF_SWEEPS = ("-m", "--multirun")
 """Words that begin with a minus and have no value."""
 
 
+EXPERIMENT = {"experiment=": "experiment_name="}
+"""For `renamed`, where an experiment is a name in the log, or of MLflow."""
+
+
 def renamed(words: Sequence[str], beginnings: Mapping[str, str]) -> list[str]:
     """Words with other beginnings, such as `experiment_name=X` for `experiment=X`.
 

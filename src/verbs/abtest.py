@@ -4,35 +4,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 
 from segue.errors import check_flag
+from segue.runs.folder import refuse_used_folder
+from segue.runs.provenance import provenance
 from segue.sweeps.jobs import Sweep
-from segue.terminal.console import console, warn
+from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
-from segue.terminal.words import renamed
+from segue.verbs.simulate import plain, play, words_of
 
 _USUAL = {"interleaved": "separate", "unfinished": "drop"}
 """How an estimate reads sessions; other values of these settings are refused beside `candidate`."""
 
 
-def _words(words: list[str]) -> list[str]:
-    return renamed(words, {"experiment=": "experiment_name="})
-
-
-@verb("abtest", option_of="logs={}".format, rewrite=_words, sweepers=[Sweep])
+@verb("abtest", option_of="logs={}".format, rewrite=words_of, sweepers=[Sweep])
 def abtest(config: DictConfig) -> None:
     """Read logs, or simulate two recommenders first; compare the arms; write, print and attach the result to MLflow."""
-    from hydra.utils import instantiate
-
     from segue.reports.tables import effects_table, methods_table, users_table
-    from segue.runs.folder import refuse_used_folder
-    from segue.runs.provenance import provenance
     from segue.runs.recommender_names import parse_name, recommender_name
-    from segue.simulation.arm_policies import make_policies
-    from segue.simulation.session_lists import hints
-    from segue.terminal.progress import arm_bars
-    from segue.tracking.recommenders import attach_abtest, locate_recommendations
+    from segue.tracking.recommenders import attach_abtest
     from segue.verdicts.analysis import analyse
     from segue.verdicts.doubts import doubts, exposures, split_sentence
     from segue.verdicts.log import check_arms, read_users
@@ -51,11 +43,10 @@ def abtest(config: DictConfig) -> None:
     refuse_used_folder(run_dir, "abtest.json")
     settings = instantiate(config.analysis, _convert_="all")
     experiment = None if config.experiment_name is None else str(config.experiment_name)
-    given = {role: config[role] for role in ("control", "treatment")}
-    given = {role: OmegaConf.to_container(arm) if OmegaConf.is_config(arm) else arm for role, arm in given.items()}
+    given = {role: plain(config[role]) for role in ("control", "treatment")}
     names = {role: recommender_name(arm) for role, arm in given.items()}
     reading = _reading(config)
-    compared: Any = OmegaConf.to_container(config.arms) if OmegaConf.is_config(config.arms) else config.arms
+    compared = plain(config.arms)
     check_arms(compared)
     arms = arms_to_play(config.logs, given)
     pre_period = None
@@ -64,32 +55,8 @@ def abtest(config: DictConfig) -> None:
     logs = Path(str(config.logs)) if arms is None else run_dir / "logs"
     if arms is not None:
         settings.shares(list(arms))
-        with console.status("preparing the world"):
-            world = instantiate(config.world, _convert_="all")
-            _ = world.interest_neighbours
-        policies = make_policies(
-            arms,
-            templates=instantiate(config.arm, _convert_="all"),
-            world=world,
-            locate=locate_recommendations,
-        )
-        for line in hints(policies):
-            warn(line)
-        console.print(
-            f"simulating {config.sessions:,} sessions: control C is {names['control']}, treatment T1 is "
-            f"{names['treatment']}",
-            markup=False,
-        )
-        instantiate(config.traffic)(
-            world=world,
-            policies=policies,
-            experiment=experiment or "ABTEST",
-            folder=run_dir,
-            write_logs=True,
-            after=None,
-            provenance=provenance(),
-            progress=arm_bars,
-        )
+        which = f"control C is {names['control']}, treatment T1 is {names['treatment']}"
+        play(config, arms, experiment or "ABTEST", says=f"simulating {config.sessions:,} sessions: {which}")
     with console.status("reading logs"):
         users = read_users(logs, experiment=experiment, arms=compared, **reading)
     with console.status("comparing"):
@@ -112,8 +79,7 @@ def abtest(config: DictConfig) -> None:
     following = ["python compare.py"] * is_run
     following += [f"python train.py datamodule=botify datamodule.path={source}"] * (source / "tracks.json").exists()
     lines = [("results", ", ".join(FILES)), ("run folder", str(run_dir))]
-    for name, line in (*lines, *(("next", command) for command in following)):
-        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
+    show_lines([*lines, *(("next", command) for command in following)])
 
 
 def _reading(config: DictConfig) -> dict[str, Any]:
@@ -123,12 +89,8 @@ def _reading(config: DictConfig) -> dict[str, Any]:
 
 def _plan(config: DictConfig, run_dir: Path) -> None:
     """Read a log of the past; write and print how many users and days a test needs."""
-    from hydra.utils import instantiate
-
     from segue.reports.numbers import words
     from segue.reports.tables import numbers_table
-    from segue.runs.folder import refuse_used_folder
-    from segue.runs.provenance import provenance
     from segue.verdicts.log import read_users
     from segue.verdicts.plan import COLUMNS, explain, make_plan, rows, sentence, write_plan
     from segue.verdicts.sources import check_plan
@@ -142,26 +104,21 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
     write_plan(plan, run_dir, provenance())
     console.print(sentence(plan), "", numbers_table(COLUMNS, rows(plan), title=f"Plan for {words(plan.metric)}"))
     console.print(*explain(plan), "", sep="\n", markup=False)
-    for name, line in (("results", "plan.md, plan.json"), ("run folder", str(run_dir))):
-        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
+    show_lines([("results", "plan.md, plan.json"), ("run folder", str(run_dir))])
 
 
 def _estimate(config: DictConfig, run_dir: Path) -> None:
     """Estimate a recommender that never ran from the logs of others; write and print the result."""
-    from hydra.utils import instantiate
-
     from segue.offpolicy.behaviours import LogFolder
     from segue.offpolicy.decisions import read_decisions
     from segue.offpolicy.estimate_report import HEAD, estimate_rows, remarks, write_estimate
     from segue.offpolicy.estimates import OffPolicyLog
     from segue.reports.tables import rows_table
-    from segue.runs.folder import refuse_used_folder
-    from segue.runs.provenance import provenance
     from segue.tracking.recommenders import attach_estimate, locate_recommendations
     from segue.verdicts.sources import candidate_of
 
     refuse_used_folder(run_dir, "estimate.json")
-    given = OmegaConf.to_container(config.candidate) if OmegaConf.is_config(config.candidate) else config.candidate
+    given = plain(config.candidate)
     others = {name: config[name] for name in ("control", "treatment", "pre")}
     others |= {
         "experiment": config.experiment_name,
@@ -200,5 +157,4 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     lines = [("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))]
     if attach_estimate(found.metrics(), run_dir, candidate.name, logs=folder.logs, pick=candidate.pick):
         lines.append(("next", "python compare.py"))
-    for name, line in lines:
-        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
+    show_lines(lines)

@@ -5,15 +5,17 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from segue.reports.tables import comparison_table
+from segue.runs.folder import refuse_used_folder, short_run_name
+from segue.runs.provenance import provenance
 from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console
 from segue.terminal.entry import verb
 from segue.terminal.progress import progress
-from segue.terminal.words import as_plain_text, renamed
+from segue.terminal.words import EXPERIMENT, as_plain_text, renamed
 
 
 def _words(words: list[str]) -> list[str]:
-    return renamed(as_plain_text(words, "filter"), {"experiment=": "experiment_name="})
+    return renamed(as_plain_text(words, "filter"), EXPERIMENT)
 
 
 @verb("compare", option_of="parent={}".format, rewrite=_words, sweepers=[Sweep])
@@ -23,8 +25,6 @@ def compare(config: DictConfig) -> None:
     from segue.comparison.paired_listening import choose_metric
     from segue.comparison.report import listener_test, sentences, why_listener_test, write_report
     from segue.comparison.runs import attach, find, read, register, run_to_register, winner
-    from segue.runs.folder import refuse_used_folder, short_run_name
-    from segue.runs.provenance import provenance
     from segue.tracking.store import existing_store
 
     run_dir = Path(config.run_dir)

@@ -4,12 +4,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from segue.datamodules.recipe_choice import choose_recipe
-from segue.datamodules.source_choice import option_of
+from segue.datamodules.source_choice import check_source_choice, option_of, refuse_shards
+from segue.errors import InputError
+from segue.runs.folder import refuse_used_folder
+from segue.runs.provenance import provenance
 from segue.sweeps.jobs import Sweep
-from segue.terminal.console import console
+from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
 
 if TYPE_CHECKING:
@@ -20,14 +24,9 @@ if TYPE_CHECKING:
 @verb("describe", option_of=option_of, choose=choose_recipe, sweepers=[Sweep])
 def describe(config: DictConfig) -> None:
     """Read a source as a training would, measure it, warn, write and print."""
-    from hydra.utils import instantiate
-
-    from segue.datamodules.source_choice import check_source_choice, refuse_shards
     from segue.describing.measures import measure
     from segue.describing.report import next_command, printed, write_report
     from segue.describing.warnings import find_warnings
-    from segue.runs.folder import refuse_used_folder
-    from segue.runs.provenance import provenance
 
     run_dir, hydra = Path(config.run_dir), HydraConfig.get()
     refuse_used_folder(run_dir, "describe.json")
@@ -49,8 +48,7 @@ def describe(config: DictConfig) -> None:
         write_report(facts, warnings, material, gap_minutes=gap, folder=run_dir, title=title, head=head)
     console.print(printed(facts, warnings, material, title))
     following = next_command(hydra.overrides.task, material.reading, warnings, columns=config.datamodule.columns)
-    for name, line in (("results", "describe.json, describe.png"), ("run folder", str(run_dir)), ("next", following)):
-        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
+    show_lines([("results", "describe.json, describe.png"), ("run folder", str(run_dir)), ("next", following)])
 
 
 def _read(config: DictConfig) -> "tuple[Material, str, str | None]":
@@ -60,7 +58,6 @@ def _read(config: DictConfig) -> "tuple[Material, str, str | None]":
         InputError: nothing can be read.
     """
     from segue.describing.joining import material_of
-    from segue.errors import InputError
 
     refusal = None
     with console.status("reading events"):
@@ -76,8 +73,6 @@ def _read(config: DictConfig) -> "tuple[Material, str, str | None]":
 
 
 def _datamodule(config: DictConfig, *, max_rejected: float) -> "PairDataModule":
-    from hydra.utils import instantiate
-
     datamodule: PairDataModule = instantiate(config.datamodule, max_rejected=max_rejected, _convert_="all")
     datamodule.prepare_data()
     return datamodule

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from segue.datamodules.recipe_choice import choose_recipe
-from segue.datamodules.source_choice import option_of
+from segue.datamodules.source_choice import check_source_choice, option_of, refuse_shards
+from segue.errors import check_number
+from segue.runs.folder import lock_folder, refuse_used_folder
 from segue.sweeps.jobs import Sweep
-from segue.terminal.console import console
+from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
 
 if TYPE_CHECKING:
@@ -19,13 +22,8 @@ if TYPE_CHECKING:
 @verb("prepare", option_of=option_of, choose=choose_recipe, sweepers=[Sweep])
 def prepare(config: DictConfig) -> None:
     """Read a source, build its pairs with an engine, write shards and manifest; go on with a run that was killed."""
-    from hydra.utils import instantiate
-
     from segue.datamodules.shards.manifest import MANIFEST
     from segue.datamodules.shards.shard_writer import Preparation, source_settings, write_shards
-    from segue.datamodules.source_choice import check_source_choice, refuse_shards
-    from segue.errors import check_number
-    from segue.runs.folder import lock_folder, refuse_used_folder
 
     run_dir, hydra = Path(config.run_dir), HydraConfig.get()
     refuse_shards(hydra.runtime.choices["datamodule"])
@@ -55,6 +53,4 @@ def prepare(config: DictConfig) -> None:
         "run folder": str(run_dir),
         "next": f"python train.py datamodule=shards datamodule.path={run_dir}{context}",
     }
-    for name, line in lines.items():
-        if line:
-            console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
+    show_lines((name, line) for name, line in lines.items() if line)

@@ -5,13 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from segue.errors import InputError
+from segue.runs.folder import refuse_used_folder
 from segue.runs.provenance import command_line, provenance
 from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console, warn
 from segue.terminal.entry import verb
-from segue.terminal.words import commands_of, renamed
+from segue.terminal.words import EXPERIMENT, commands_of, renamed
 
 if TYPE_CHECKING:
     from segue.serving.loading import ReleaseRequest
@@ -21,15 +24,12 @@ _WITHOUT_LISTS = "no lists: pick and artist_gap do not apply"
 
 def _words(words: list[str]) -> list[str]:
     words = commands_of(words, "do", ("load", "rollback", "versions"))
-    return renamed(words, {"experiment=": "experiment_name=", "context=": "arm_context="})
+    return renamed(words, {**EXPERIMENT, "context=": "arm_context="})
 
 
 @verb("serve", option_of="recommendations={}".format, rewrite=_words, sweepers=[Sweep])
 def serve(config: DictConfig) -> None:
     """Run the command `do`: serve, load, rollback or versions."""
-    from hydra.utils import instantiate
-
-    from segue.errors import InputError
     from segue.serving.loading import ReleaseRequest
 
     given: Any = OmegaConf.to_container(config, resolve=True)
@@ -43,7 +43,6 @@ def serve(config: DictConfig) -> None:
 
 def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
     from segue.room.gate import open_gate
-    from segue.runs.folder import refuse_used_folder
     from segue.serving.server import run
     from segue.serving.starting import prepared_service
 

@@ -2,22 +2,26 @@
 
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from segue.datamodules.recipe_choice import choose_recipe
-from segue.datamodules.source_choice import option_of
-from segue.reports.next_steps import FinishedRun, show_training
+from segue.datamodules.source_choice import check_source_choice, option_of
+from segue.errors import InputError, check_number
+from segue.reports.next_steps import FinishedRun, show_added, show_training
 from segue.reports.tables import frame_table
 from segue.reports.training_tables import below_popular
+from segue.runs.folder import lock_folder, refuse_used_folder, setup_name, short_run_name
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
 from segue.runs.provenance import command_line
-from segue.runs.resume import check_resumed_targets, words_of_run
+from segue.runs.resume import check_resumed_targets, named_run, run_to_resume, words_of_run
 from segue.sweeps.jobs import IN_A_MULTIRUN, Sweep
 from segue.sweeps.search import Search
 from segue.terminal.console import console
@@ -74,8 +78,6 @@ def train(config: DictConfig) -> float:
 
 
 def _check_search() -> None:
-    from segue.errors import InputError
-
     search = HydraConfig.get().runtime.choices["hydra/sweeper"]
     if search != "jobs" and not _is_job():
         words = renamed(command_line()[1:], {new: old for old, new in _SEARCH.items()})
@@ -83,8 +85,6 @@ def _check_search() -> None:
 
 
 def _check_devices(config: DictConfig) -> None:
-    from segue.errors import InputError, check_number
-
     trainer = config.trainer
     if trainer.get("strategy") is None:
         hint = "trainer=ddp trains in several processes"
@@ -101,8 +101,6 @@ def _train(
     config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock, processes: "Processes"
 ) -> float:
     from segue.runs.beginning import freed_if_nothing_was_learned
-    from segue.runs.folder import lock_folder, refuse_used_folder, short_run_name
-    from segue.runs.resume import run_to_resume
 
     datamodule = _data(config, processes)
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
@@ -123,11 +121,6 @@ def _train(
 
 def _add(config: DictConfig) -> float:
     """Add the new tracks of a catalogue to a finished run."""
-    from dataclasses import asdict
-
-    from segue.errors import InputError
-    from segue.reports.next_steps import show_added
-
     if _is_job():
         raise InputError("add= adds tracks to one run; leave out -m")
     silence_libraries()
@@ -149,10 +142,7 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
         InputError: the choices do not fit each other, a setting of the trainer, the monitor or the model is out of
             range, or a run cannot be resumed.
     """
-    from segue.datamodules.source_choice import check_source_choice
-    from segue.runs.folder import setup_name
     from segue.runs.recipe import check_recipe, named_recipe
-    from segue.runs.resume import named_run
 
     hydra = HydraConfig.get()
     model, recipe, context = (hydra.runtime.choices[group] for group in ("model", "recipe", "context"))
@@ -177,11 +167,8 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
 
 
 def _check_settings(config: DictConfig) -> None:
-    from hydra.utils import instantiate
-
     from segue.catalog import example_vocabulary
     from segue.datamodules.shards.shard_vocabulary import names_of_attributes
-    from segue.errors import check_number
     from segue.evaluation.direction import check_monitor_mode
 
     trainer = config.trainer
@@ -213,8 +200,6 @@ def _groups(config: DictConfig, loss: "Loss", batch_size: int) -> "Callable[[int
 
 def _check_shared(config: DictConfig, loss: "Loss | None", batch_size: int | None) -> None:
     """Refuse what several processes cannot train together. The batch size is None where only the shards know it."""
-    from segue.errors import InputError, check_number
-
     if loss is None:
         raise InputError("trainer=ddp divides the pairs of a batch, and a baseline reads no batches; leave it out")
     if batch_size is None:
@@ -230,8 +215,6 @@ def _check_shared(config: DictConfig, loss: "Loss | None", batch_size: int | Non
 
 
 def _data(config: DictConfig, processes: "Processes") -> "PairDataModule":
-    from hydra.utils import instantiate
-
     folder = Path(str(config.datamodule.path))
     already_there = set(folder.glob("*")) if folder.is_dir() else set()
     with console.status("preparing"):
@@ -253,7 +236,6 @@ def _run(
     clock: PhaseClock,
     processes: "Processes",
 ) -> float:
-    from hydra.utils import instantiate
     from pytorch_lightning import Trainer, seed_everything
     from pytorch_lightning.callbacks import Checkpoint
 
