@@ -17,6 +17,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from hydra.core.utils import env_override
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -90,20 +91,23 @@ def run(
     given = parser.parse_args(list(words))
     if given.experimental_rerun:
         parser.error("--experimental-rerun reads a pickle; resume=<run> continues a run")
-    if given.cfg == "job":  # with the values that a run would use, in place of references to other values; no secrets
-        _hide_secrets()
+    if given.cfg == "job":  # with the values that a run would use, in place of references to other values
         given.resolve = True
         given.overrides.append("hydra.runtime.output_dir=${hydra:run.dir}")  # otherwise it is known only to a run
     vars(parts)["ConfigLoaderImpl"] = partial(VerbLoader, choose=choose)
     try:
-        _run_hydra(given, parser, task, str(conf), config_name)
+        with env_override(_without_secrets() if given.cfg == "job" else {}):
+            _run_hydra(given, parser, task, str(conf), config_name)
     finally:
         vars(parts)["ConfigLoaderImpl"] = ConfigLoaderImpl
 
 
-def _hide_secrets() -> None:
-    for name, value in os.environ.items():
-        os.environ[name] = "***" if name.endswith(_SECRET) else _OF_AN_ADDRESS.sub("//***@", value)
+def _without_secrets() -> dict[str, str]:
+    """The environment, as a config may show it."""
+    return {
+        name: "***" if name.endswith(_SECRET) else _OF_AN_ADDRESS.sub("//***@", value)
+        for name, value in os.environ.items()
+    }
 
 
 _SECRET = ("TOKEN", "PASSWORD", "SECRET")
