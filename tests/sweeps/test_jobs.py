@@ -66,7 +66,7 @@ def test_a_job_in_another_process_records_the_command_that_started_it(
 def test_a_job_is_not_shared_by_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     hydra = {"mode": RunMode.MULTIRUN}
     monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": hydra}))
-    with pytest.raises(InputError, match="trains one run in several processes, which a multirun .* cannot"):
+    with pytest.raises(InputError, match=r"trains one run in several processes, which a multirun .* cannot"):
         train._check_devices(OmegaConf.create({"trainer": {"strategy": "ddp", "devices": 2}}))
 
 
