@@ -1,64 +1,6 @@
 """From event logs or playlists to pairs in Parquet shards with a manifest, on one machine or on Spark."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from segue.datamodules.recipe_choice import choose_recipe
-from segue.datamodules.source_choice import option_of
-from segue.sweeps.jobs import Sweep
-from segue.terminal.console import console
-from segue.terminal.entry import verb
-
-if TYPE_CHECKING:
-    from segue.datamodules.pair_datamodule import PairDataModule
-
-
-@verb("prepare", option_of=option_of, rewrite=choose_recipe, sweepers=[Sweep])
-def prepare(config: DictConfig) -> None:
-    """Read a source, build its pairs with an engine, write shards and manifest; go on with a run that was killed."""
-    from hydra.utils import instantiate
-
-    from segue.datamodules.shards.manifest import MANIFEST
-    from segue.datamodules.shards.shard_writer import Preparation, source_settings, write_shards
-    from segue.datamodules.source_choice import check_source_choice, refuse_shards
-    from segue.errors import check_number
-    from segue.runs.folder import lock_folder, refuse_used_folder
-
-    run_dir, hydra = Path(config.run_dir), HydraConfig.get()
-    refuse_shards(hydra.runtime.choices["datamodule"])
-    check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
-    check_number("shard_rows", config.shard_rows, whole=True, least=1)
-    engine = instantiate(config.engine, _convert_="all")
-    with lock_folder(run_dir), console.status("preparing"):
-        refuse_used_folder(run_dir, MANIFEST)
-        datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
-        datamodule.prepare_data()
-        what = Preparation(
-            recipe=config.recipe.name,
-            batch_size=config.datamodule.batch_size,
-            context=hydra.runtime.choices["context"],
-            source=source_settings(config.datamodule),
-            shard_rows=config.shard_rows,
-        )
-        manifest, num_kept = write_shards(datamodule, engine, what, run_dir)
-    again = f", of which {num_kept} were there already" if num_kept else ""
-    megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
-    context = "" if manifest.context == "last" else f" context={manifest.context}"
-    lines = {
-        "pairs": ", ".join(f"{num:,} {name}" for name, num in manifest.pairs.items()),
-        "left out": ", ".join(f"{num:,} by {name}" for name, num in manifest.dropped.items() if num),
-        "shards": f"{len(manifest.shards)}, {megabytes:,.1f} MB{again}",
-        "results": "manifest.json, vocabulary.json, pairs-*.parquet",
-        "run folder": str(run_dir),
-        "next": f"python train.py datamodule=shards datamodule.path={run_dir}{context}",
-    }
-    for name, line in lines.items():
-        if line:
-            console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
-
+from segue.verbs.prepare import prepare
 
 if __name__ == "__main__":
     prepare()

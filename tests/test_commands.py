@@ -24,24 +24,21 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import compare
-import serve
-from segue.datamodules.recipe_choice import choose_recipe
 from segue.errors import InputError
-from segue.sweeps.search_words import search_as_sweeper
-from segue.terminal.words import experiment_as_name
+from segue.terminal.words import renamed
+from segue.verbs import compare, serve, simulate, train
 from tests.conftest import ROOT
 from tests.e2e.forks import run_forked
 from tests.pages import PAGES, Line, lines_of, words_of
 
 REWRITE: dict[str, Callable[[list[str]], list[str]]] = {
-    "train": lambda words: search_as_sweeper(choose_recipe(words)),  # without `resume=`, which looks for the run
-    "describe": choose_recipe,
-    "prepare": choose_recipe,
+    "train": partial(renamed, beginnings=train._SEARCH),  # without `resume=`, which looks for the run
+    "describe": list,
+    "prepare": list,
     "compare": compare._words,
     "serve": serve._words,
-    "simulate": experiment_as_name,
-    "abtest": experiment_as_name,
+    "simulate": simulate.words_of,
+    "abtest": simulate.words_of,
 }
 """What each verb makes of its words before Hydra reads them."""
 SMALLEST = "compare"

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import ROOT
 
 PARTS = {
-    "hydra": "src/terminal/hydra_parts.py",
+    "hydra-core": "src/terminal/hydra_parts.py",
     "mlflow": "src/tracking/mlflow_parts.py",
     "optuna": "src/sweeps/optuna_parts.py",
     "prometheus-client": "src/serving/prometheus_parts.py",
@@ -34,6 +34,15 @@ UNDOCUMENTED = {
 """Modules and attributes that a library keeps to itself although their names do not say so."""
 
 NEEDED = {
+    "hydra-core": [
+        ("hydra._internal.utils:_run_hydra", ("args", "args_parser", "task_function", "config_path", "config_name")),
+        ("hydra._internal.utils:get_args_parser", ()),
+        ("hydra._internal.hydra:ConfigLoaderImpl", ("config_search_path",)),
+        (
+            "hydra._internal.hydra:ConfigLoaderImpl.load_configuration",
+            ("config_name", "overrides", "run_mode", "from_shell", "validate_sweep_overrides"),
+        ),
+    ],
     "mlflow": [
         (
             "mlflow.system_metrics.system_metrics_monitor:SystemMetricsMonitor",

@@ -21,7 +21,6 @@ from hydra.utils import instantiate
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import segue.terminal.entry  # its resolvers are used in conf/
 from experiments.studying import SMALL_WORLD, Study, available, sized
-from segue.datamodules.recipe_choice import choose_recipe
 from segue.reports.markdown import table
 from segue.runs.provenance import ROOT
 from segue.terminal.console import console
@@ -37,7 +36,7 @@ assert segue.terminal.entry
 
 def trainer_of(data: str, context: str, folder: Path) -> Callable[[], float]:
     """Trains some steps at a call, and returns pairs per second of processor time."""
-    words = choose_recipe([f"datamodule={data}", "model=convex", f"context={context}", f"run_dir={folder}", "seed=1"])
+    words = [f"datamodule={data}", "model=convex", f"context={context}", f"run_dir={folder}", "seed=1"]
     words += sized((), (*SMALL_WORLD, "datamodule.prepare.sessions=500"))
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = compose("train", overrides=words)

@@ -1,74 +1,52 @@
-"""Which recipe `datamodule=table` gets: `shares` if its columns give a share played, else `playlists`.
+"""Which recipe `datamodule=table` and `datamodule=shards` get: that of the data.
 
-`datamodule=shards` gets the recipe that its shards were prepared for.
+A table has `shares` if its columns give a share played, else `playlists`. Shards have the recipe that they were
+prepared for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-_TABLE = "datamodule=table"
-_SHARDS = "datamodule=shards"
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def choose_recipe(words: Sequence[str]) -> list[str]:
-    """Replace `datamodule=table` by `table_playlists` where no share played is known, and name the recipe of shards.
+def choose_recipe(words: Sequence[str], compose: "Callable[[list[str]], DictConfig]") -> list[str]:
+    """The choice that the data add to the command line.
 
     Args:
-        words: of the command line of `train.py`. A sweep over settings of the source, and settings that cannot be
-            used, are left as they are: the run reports them.
+        words: of the command line.
+        compose: from words to a config.
 
     Returns:
-        The words.
+        A choice of `datamodule=`; nothing where another source is chosen, where the usual recipe fits, and where the
+        data cannot be read with these settings, which the run reports.
     """
-    if _SHARDS in words:
-        return _with_recipe_of_shards(words)
-    if _TABLE not in words:
-        return list(words)
-    from segue.errors import InputError
-
-    try:
-        has_share = _has_share([word for word in words if word.lstrip("+").startswith("datamodule.")])
-    except InputError:
-        return list(words)
-    return list(words) if has_share else ["datamodule=table_playlists" if word == _TABLE else word for word in words]
-
-
-def _with_recipe_of_shards(words: Sequence[str]) -> list[str]:
-    import json
-    from pathlib import Path
-
-    path = next((word.partition("=")[2] for word in words if word.startswith("datamodule.path=")), "")
-    try:
-        recipe = json.loads(Path(path.strip("'\""), "manifest.json").read_text(encoding="utf-8"))["recipe"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return list(words)
-    name = _SHARDS if recipe == "shares" else f"{_SHARDS}_{recipe}"
-    return [name if word == _SHARDS else word for word in words]
-
-
-def _has_share(overrides: Sequence[str]) -> bool:
-    """Whether the share played is known, given the settings of a table on the command line.
-
-    Raises:
-        InputError: the settings cannot be used.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    if not {"datamodule=table", "datamodule=shards"} & {*words}:
+        return []
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from segue.datamodules.reading.source_config import settings_of
-    from segue.datamodules.reading.table import look_at
     from segue.errors import InputError
 
-    changes = OmegaConf.create()
     try:
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
-            key = str(override.key_or_group).removeprefix("datamodule.")
-            OmegaConf.update(changes, key, override.value(), merge=True)
-        path = OmegaConf.select(changes, "path")
-        settings = settings_of("table", dict(changes))
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-        raise InputError(str(error)) from None
-    if not isinstance(path, str):
-        raise InputError("there is no path")
-    return look_at(path, settings).share != "none"
+        config = compose([word for word in words if word.lstrip("+~").startswith("datamodule")])
+        source = config.hydra.runtime.choices.datamodule
+        recipe = {"table": _recipe_of_table, "shards": _recipe_of_shards}[source](config.datamodule)
+    except (HydraException, OmegaConfBaseException, InputError, OSError, ValueError, KeyError, TypeError):
+        return []  # also where another `datamodule=` is typed after it
+    return [] if recipe == "shares" else [f"datamodule={source}_{recipe}"]
+
+
+def _recipe_of_shards(datamodule: Any) -> str:
+    import json
+
+    return str(json.loads(Path(datamodule.path, "manifest.json").read_text(encoding="utf-8"))["recipe"])
+
+
+def _recipe_of_table(datamodule: Any) -> str:
+    from segue.datamodules.reading.source_config import settings_in
+    from segue.datamodules.reading.table import look_at
+
+    return "playlists" if look_at(datamodule.path, settings_in(datamodule)).share == "none" else "shares"

@@ -142,7 +142,6 @@ def next_command(
         A command for a shell.
     """
     kept = [word for word in words if word.lstrip("+~").startswith(_SOURCE)]
-    kept = ["datamodule=table" if word == "datamodule=table_playlists" else word for word in kept]  # train.py decides
     unit = next((warning.unit for warning in warnings if warning.unit is not None), None)
     if reading.guessed:
         kept = [word for word in kept if not word.startswith(("datamodule.columns", "datamodule.units"))]

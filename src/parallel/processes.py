@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from segue.errors import InputError
-from segue.sweeps.jobs import IN_A_MULTIRUN
 from segue.terminal.console import console, errors
 from segue.terminal.messages import show_error
 
@@ -191,7 +190,7 @@ class Processes:
 
 
 @contextmanager
-def processes_of(*, devices: int, num_machines: int, is_shared: bool, is_job: bool) -> Iterator[Processes]:
+def processes_of(*, devices: int, num_machines: int, is_shared: bool, again: Sequence[str]) -> Iterator[Processes]:
     """Take part in a run: alone, as one of the processes of torchrun, or as the first one, which starts the others.
 
     At the end processes that were started here are stopped.
@@ -200,7 +199,7 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, is_job: bo
         devices: processes on each machine.
         num_machines: number of machines.
         is_shared: whether the trainer can share a run.
-        is_job: whether the run is a job of a multirun.
+        again: the command that starts another process of the run, which finds the modules of this one.
 
     Yields:
         The processes.
@@ -214,8 +213,6 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, is_job: bo
             f"torchrun started {os.environ['WORLD_SIZE']} processes, and the trainer has {count}; use trainer=ddp with "
             "trainer.devices=<processes on each machine> and trainer.num_nodes=<machines>"
         )
-    if is_job and is_shared:
-        raise InputError(IN_A_MULTIRUN)
     if not external and num_machines > 1:
         raise InputError(
             f"trainer.num_nodes={num_machines} needs torchrun on each machine: torchrun --nnodes={num_machines} "
@@ -224,7 +221,7 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, is_job: bo
     if count == 1:
         yield Processes(index=0, count=1, index_here=0, machine=0, store=None)
         return
-    processes = _started_by_others(count) if external else _started_here(count)
+    processes = _started_by_others(count) if external else _started_here(count, again)
     with processes._set_up:
         try:
             yield processes
@@ -254,7 +251,7 @@ def _started_by_others(count: int) -> Processes:
     return Processes(index=index, count=count, index_here=int(os.environ["LOCAL_RANK"]), machine=machine, store=store)
 
 
-def _started_here(count: int) -> Processes:
+def _started_here(count: int, again: Sequence[str]) -> Processes:
     """Start the other processes with the environment that torchrun would give them."""
     import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch's stubs leave it out
@@ -279,7 +276,7 @@ def _started_here(count: int) -> Processes:
         set_up.enter_context(_environment({**environment, "RANK": "0", "LOCAL_RANK": "0"}))
         set_up.callback(_end, children)
         for index in range(1, count):
-            children.append(_start(index, folder))
+            children.append(_start(again, index, folder))
         processes = Processes(
             index=0, count=count, index_here=0, machine=0, store=store, children=children, folder=folder
         )
@@ -288,13 +285,14 @@ def _started_here(count: int) -> Processes:
     return processes
 
 
-def _start(index: int, folder: Path) -> "subprocess.Popen[bytes]":
+def _start(again: Sequence[str], index: int, folder: Path) -> "subprocess.Popen[bytes]":
     """Start a process in a session of its own: a Ctrl-C reaches the first process alone, which stops the others."""
-    words = [word for word in sys.argv[1:] if not word.startswith(_OF_THE_FIRST)]
+    words = [word for word in again if not word.startswith(_OF_THE_FIRST)]
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1", "TMPDIR": str(folder)}
     with _log(folder, index).open("wb") as printed:
         return subprocess.Popen(
-            [sys.executable, sys.argv[0], *words, f"hydra.run.dir='{folder / str(index)}'"],
-            env={**os.environ, "RANK": str(index), "LOCAL_RANK": str(index), "TMPDIR": str(folder)},
+            [*words, f"hydra.run.dir='{folder / str(index)}'"],
+            env={**os.environ, **environment, "RANK": str(index), "LOCAL_RANK": str(index)},
             stdin=subprocess.DEVNULL,
             stdout=printed,
             stderr=subprocess.STDOUT,

@@ -16,7 +16,7 @@ from segue.reports.training_tables import (
     phases_table,
 )
 from segue.runs.folder import short_run_name
-from segue.terminal.console import console
+from segue.terminal.console import console, show_lines
 
 _STORE = "sqlite:///mlflow.db"
 """Where runs are looked for, unless `MLFLOW_TRACKING_URI` names another store."""
@@ -93,8 +93,7 @@ def show_added(counts: Mapping[str, Any], run_dir: str) -> None:
         "run folder": run_dir,
         "next": f"python serve.py load store.folder=<run folder of the service>/store recommendations={run_dir}",
     }
-    for name, line in lines.items():
-        console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
+    show_lines(lines.items())
 
 
 def next_steps(run: FinishedRun) -> str:
@@ -188,7 +187,7 @@ def _world(run: FinishedRun) -> str:
 
 def _source(run: FinishedRun) -> list[str]:
     """What was typed of the data, for a shell."""
-    return [word.replace("datamodule=table_playlists", "datamodule=table") for word in _typed(run, _SOURCE)]
+    return _typed(run, _SOURCE)
 
 
 def _typed(run: FinishedRun, keys: tuple[str, ...]) -> list[str]:

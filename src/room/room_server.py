@@ -483,4 +483,5 @@ def _locate(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    _, *given = sys.argv
+    main(Path(given[0]), Path(given[1]), int(given[2]))

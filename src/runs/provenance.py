@@ -7,6 +7,8 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import distribution, version
 from pathlib import Path
 
@@ -45,9 +47,34 @@ def _git(root: Path, *words: str) -> str | None:
     return done.stdout.strip()
 
 
+_of_verbs: list[list[str]] = []
+
+
+def command_line() -> list[str]:
+    """Program and words of the command: of a verb as Hydra reads them, of any other program as they were typed."""
+    return _of_verbs[-1] if _of_verbs else sys.argv
+
+
+@contextmanager
+def running(line: Sequence[str]) -> Iterator[list[str]]:
+    """Let a verb run with a command line that may not be that of the process.
+
+    Args:
+        line: program and words.
+
+    Yields:
+        What `command_line` returns meanwhile.
+    """
+    _of_verbs.append(list(line))
+    try:
+        yield _of_verbs[-1]
+    finally:
+        _of_verbs.pop()
+
+
 def command() -> str:
-    """What was typed, as a shell would take it."""
-    return shlex.join(["python", *sys.argv])
+    """The command, as a shell would take it."""
+    return shlex.join(["python", *command_line()])
 
 
 def torch_build(environment: Path = Path(sys.prefix)) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """When a run is resumed: the one that `resume=<run>` names, or, with `resume=true`, the one of the same config.
 
-`command_line` restores the overrides of the run, `named_run` refuses another config, and `run_to_resume` decides.
+`words_of_run` restores the overrides of the run, `named_run` refuses another config, and `run_to_resume` decides.
 """
 
 import re
@@ -52,7 +52,7 @@ class PreviousRun:
         return path if path.exists() else None
 
 
-def command_line(words: Sequence[str], folder_of: Callable[[str, str | None], Path]) -> list[str]:
+def words_of_run(words: Sequence[str], folder_of: Callable[[str, str | None], Path]) -> list[str]:
     """The command line of a resumed run: its own overrides, then those of `resume=<run>`'s command line.
 
     The config is therefore composed as before, in the same folder. Other command lines are returned unchanged.

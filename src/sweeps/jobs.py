@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError, JobFailed, JobsFailed, check_number
 from segue.runs.folder import remove_if_empty, short_run_name
-from segue.runs.provenance import ROOT, provenance
+from segue.runs.provenance import ROOT, command_line, provenance, running
 from segue.terminal.console import console, errors
 from segue.terminal.hydra_parts import VerbSweeper
 from segue.terminal.messages import is_interrupt, message, show_error
@@ -279,21 +279,20 @@ def failure(result: JobReturn) -> str | None:
 class Job:
     """The task of a verb as a job of a multirun.
 
-    It is sent to another process as the name of the verb's file and function, because a terminal and a lock cannot be
-    pickled. There, its lines begin with the number of the job, and no progress bar is drawn, because other jobs print
-    to the same terminal.
+    It is sent to another process as the name of the verb, because a terminal and a lock cannot be pickled. There, its
+    lines begin with the number of the job, and no progress bar is drawn, because other jobs print to the same terminal.
 
     Args:
         task: the function of the verb, without its decorator.
         full_errors: print a traceback for every error, not only for bugs of Segue.
+        line: in another process, the command line that started the job; a run records it.
     """
 
-    def __init__(self, task: VerbTask, full_errors: bool) -> None:
-        self._task, self._full_errors, self._in_other_process = task, full_errors, False
+    def __init__(self, task: VerbTask, full_errors: bool, line: Sequence[str] = ()) -> None:
+        self._task, self._full_errors, self._line = task, full_errors, line
 
     def __reduce__(self) -> tuple[Any, ...]:
-        path = Path(inspect.getfile(self._task))
-        return _restore_job, (path.parent, path.stem, self._task.__name__, self._full_errors, sys.argv)
+        return _restore_job, (self._task.__module__, self._task.__name__, self._full_errors, command_line())
 
     def __call__(self, config: DictConfig) -> Any:
         """Run the job.
@@ -307,35 +306,31 @@ class Job:
         Raises:
             JobFailed: the job failed; the error is printed already.
         """
-        if self._in_other_process:
+        if self._line:
             prefix = f"[{HydraConfig.get().job.num}] "
             console.file = cast(IO[str], _Prefixed(sys.stdout, prefix))
             errors.file = cast(IO[str], _Prefixed(sys.stderr, prefix))
-        try:
-            return self._task(config)
-        except SystemExit as stopped:
-            if is_interrupt(stopped):
-                raise KeyboardInterrupt from None
-            raise
-        except Exception as error:
-            line = message(error)
-            if line is None or self._full_errors:
-                errors.print(traceback.format_exc(), markup=False)
-            line = line or f"{type(error).__name__}: {error}"
-            show_error(line)
-            raise JobFailed(line) from None
-        finally:
-            remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+        with running(self._line or command_line()):
+            try:
+                return self._task(config)
+            except SystemExit as stopped:
+                if is_interrupt(stopped):
+                    raise KeyboardInterrupt from None
+                raise
+            except Exception as error:
+                line = message(error)
+                if line is None or self._full_errors:
+                    errors.print(traceback.format_exc(), markup=False)
+                line = line or f"{type(error).__name__}: {error}"
+                show_error(line)
+                raise JobFailed(line) from None
+            finally:
+                remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
 
 
-def _restore_job(folder: Path, module: str, name: str, full_errors: bool, argv: list[str]) -> Job:
+def _restore_job(module: str, name: str, full_errors: bool, line: list[str]) -> Job:
     """The job in the process that runs it."""
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    sys.argv = argv  # a run records the command that started it
-    job = Job(inspect.unwrap(getattr(importlib.import_module(module), name)), full_errors)
-    job._in_other_process = True
-    return job
+    return Job(inspect.unwrap(getattr(importlib.import_module(module), name)), full_errors, line)
 
 
 class _Prefixed:

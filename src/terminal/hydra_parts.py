@@ -4,15 +4,26 @@
 """
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+from hydra import version
+from hydra._internal import hydra as parts
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from hydra.core.utils import env_override
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from segue.settings import with_defaults
 
@@ -20,12 +31,93 @@ PLUGINS = "hydra_plugins.segue"
 """The name under which `conf/hydra/sweeper/` finds our sweepers. Hydra takes plugins only from `hydra_plugins`, so they
 have a name there; nothing of that name is imported."""
 
+Compose = Callable[[list[str]], DictConfig]
+"""From overrides to a config."""
+Choose = Callable[[Sequence[str], Compose], list[str]]
+"""From overrides, and how they are composed, to the overrides that the data add to them."""
+
 
 class VerbSweeper(Sweeper):
     """A sweeper that a verb can have."""
 
     full_errors = False
     """Whether jobs show a traceback for whatever fails, not only for our bugs (HYDRA_FULL_ERROR=1)."""
+
+
+class VerbLoader(ConfigLoaderImpl):
+    """Composes each config of a verb: of a run, of each job of a sweep, and what `--cfg` and `--help` show.
+
+    Args:
+        config_search_path: where configs are.
+        choose: the overrides that the data add. The record of the overrides does not have them.
+    """
+
+    def __init__(self, config_search_path: ConfigSearchPath, *, choose: Choose) -> None:
+        super().__init__(config_search_path)
+        self._choose = choose
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,  # False: Hydra only asks for the mode
+    ) -> DictConfig:
+        """Compose a config; see Hydra."""
+        compose = partial(
+            super().load_configuration,
+            config_name,
+            run_mode=run_mode,
+            from_shell=from_shell,
+            validate_sweep_overrides=validate_sweep_overrides,
+        )
+        added = self._choose(overrides, compose) if validate_sweep_overrides else []
+        config = compose([*overrides, *added])
+        for _ in added:
+            config.hydra.overrides.task.pop()
+        return config
+
+
+def run(
+    task: Callable[[DictConfig], Any], words: Sequence[str], *, conf: Path, config_name: str, choose: Choose
+) -> None:
+    """Do what `hydra.main` does, with words that are given, and not with those of the process.
+
+    Args:
+        task: what is run with the composed config.
+        words: of the command line.
+        conf: folder of the configs.
+        config_name: the one that is composed.
+        choose: the overrides that the data add.
+    """
+    version.setbase("1.3")
+    parser = get_args_parser()
+    given = parser.parse_args(list(words))
+    if given.experimental_rerun:
+        parser.error("--experimental-rerun reads a pickle; resume=<run> continues a run")
+    if given.cfg == "job":  # with the values that a run would use, in place of references to other values
+        given.resolve = True
+        given.overrides.append("hydra.runtime.output_dir=${hydra:run.dir}")  # otherwise it is known only to a run
+    vars(parts)["ConfigLoaderImpl"] = partial(VerbLoader, choose=choose)
+    try:
+        with env_override(_without_secrets() if given.cfg == "job" else {}):
+            _run_hydra(given, parser, task, str(conf), config_name)
+    finally:
+        vars(parts)["ConfigLoaderImpl"] = ConfigLoaderImpl
+
+
+def _without_secrets() -> dict[str, str]:
+    """The environment, as a config may show it."""
+    return {
+        name: "***" if name.endswith(_SECRET) else _OF_AN_ADDRESS.sub("//***@", value)
+        for name, value in os.environ.items()
+    }
+
+
+_SECRET = ("TOKEN", "PASSWORD", "SECRET")
+_OF_AN_ADDRESS = re.compile(r"(?<=:)//[^/@\s]+@")
+"""User and password in an address such as redis://user:password@host."""
 
 
 def register(sweepers: Sequence[type[VerbSweeper]], *, full_errors: bool) -> None:

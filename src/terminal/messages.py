@@ -4,7 +4,6 @@ import difflib
 import errno
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rich.markup import escape
 
 from segue.errors import InputError
 from segue.runs.folder import as_dict, flatten, is_resumable
+from segue.runs.provenance import command_line
 from segue.terminal.console import errors
 
 _OF_THE_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
@@ -96,7 +96,7 @@ def _is_chosen(error: OSError) -> bool:
 
 def _named() -> Iterator[Path]:
     """Every value of the command line, as if it were a path."""
-    for word in sys.argv[1:]:
+    for word in command_line()[1:]:
         key, _, value = word.partition("=")
         if value and not key.startswith("hydra."):
             yield _path_in(value)
@@ -111,7 +111,7 @@ def _path_in(value: str) -> Path:
 
 def _run_folders() -> Iterator[Path]:
     yield Path.cwd() / "outputs"
-    for word in sys.argv[1:]:
+    for word in command_line()[1:]:
         key, _, value = word.partition("=")
         if key in ("hydra.run.dir", "hydra.sweep.dir"):
             yield _path_in(value)
@@ -125,7 +125,7 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
     """The line for words of the command line that the config has no place for."""
     said = str(error)
     if unknown := re.search(r"Could not find '(.+)/(.*)'\s+Available options in '.+':((?:\n\t.+)*)", said):
-        group, name, choices = unknown[1], unknown[2], unknown[3].split()
+        group, name, choices = unknown[1].replace("hydra/sweeper", "search"), unknown[2], unknown[3].split()
         return f"there is no {group}={name};{_close(name, choices)} choose one of {', '.join(choices)}"
     if useless := re.search(r"(In '.+': )?Could not override '(\S+)'. No match in the defaults list", said):
         group = useless[2]
@@ -185,13 +185,13 @@ _OF_ANOTHER = re.compile(r"\$\{(?!recipe\.|oc\.env:|oc\.select:recipe\.)[^}]*\}"
 
 def _typed(key: str) -> str:
     """The word of the command line that sets a key; the key alone where there is none."""
-    words = [word.lstrip("+~") for word in sys.argv[1:]]
+    words = [word.lstrip("+~") for word in command_line()[1:]]
     return next((word for word in words if word.startswith(f"{key}=")), f"{key}=")
 
 
 def _beside(group: str) -> str:
     """The choice of the command line that a choice of `group` does not go with."""
-    others = [word for word in sys.argv[1:] if word.startswith(("model=", "recipe=")) and word != _typed(group)]
+    others = [word for word in command_line()[1:] if word.startswith(("model=", "recipe=")) and word != _typed(group)]
     return f" with {others[0]}" if others else " here"
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,19 +14,18 @@ _OF_SWEEPS = ("-m", "--multirun")
 """Words that begin with a minus and have no value."""
 
 
-def experiment_as_name(words: Sequence[str]) -> list[str]:
-    """`experiment=X` as `experiment_name=X`, for verbs other than `train`: of those it is the name in the log.
+EXPERIMENT = {"experiment=": "experiment_name="}
+"""For `renamed`, where an experiment is a name in the log, or of MLflow."""
 
-    Hydra would look for a file of that name, since there is a folder `conf/experiment/`.
+
+def renamed(words: Sequence[str], beginnings: Mapping[str, str]) -> list[str]:
+    """Words with other beginnings, such as `experiment_name=X` for `experiment=X`.
+
+    `conf/experiment/` and `conf/context/` are for `train`; where these are names and settings of other verbs, Hydra
+    would look for a file.
     """
-    return [re.sub("^experiment=", "experiment_name=", word) for word in words]
-
-
-def context_as_value(words: Sequence[str]) -> list[str]:
-    """`context=X` as `arm_context=X`, for `serve`, where it is a setting of arms: Hydra would look for a file of
-    `conf/context/`, which is for `train`.
-    """
-    return [re.sub("^context=", "arm_context=", word) for word in words]
+    new = ((word, next((old for old in beginnings if word.startswith(old)), "")) for word in words)
+    return [beginnings.get(old, "") + word.removeprefix(old) for word, old in new]
 
 
 def as_plain_text(words: Sequence[str], key: str) -> list[str]:

@@ -4,7 +4,6 @@ import colorsys
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from filelock import FileLock
 
 from segue.errors import InputError
 from segue.runs.atomic import write_record
+from segue.runs.provenance import command_line
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -215,7 +215,7 @@ def start_parent(
         InputError: the store cannot be used.
     """
     experiment_id = open_store(tracking_uri, experiment_name)
-    asked = sorted(word for word in sys.argv[1:] if not word.startswith(_HOW))
+    asked = sorted(word for word in command_line()[1:] if not word.startswith(_HOW))
     same = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16]
     before = find_runs(tracking_uri, experiment_name, f"tags.sweep_digest = '{same}'") if resume else []
     named = {"mlflow.runName": run_name, KIND: "sweep", "sweep_digest": same, "run_dir": str(run_dir)}

@@ -170,7 +170,6 @@ def test_the_next_command_trains_with_the_words_that_chose_the_data() -> None:
     usual = reading_of(1)
     assert next_command(words, usual, [], columns={}) == "python train.py datamodule=yes 'datamodule.path=a b'"
     assert next_command([], usual, [], columns={}) == "python train.py"
-    assert next_command(["datamodule=table_playlists"], usual, [], columns={}) == "python train.py datamodule=table"
 
 
 def test_data_that_cannot_be_used_as_they_are_are_described_again() -> None:

@@ -117,7 +117,6 @@ _IMPORTED = (
     "segue.callbacks.pictures",
     "segue.tracking.logger",
     *("mlflow.store.tracking.sqlalchemy_store", "git", "pyarrow.parquet", "matplotlib.backends.backend_agg", "optuna"),
-    *("train", "compare", "simulate", "abtest", "prepare", "describe"),
     *("pytest", "hypothesis", "alembic.command", "mlflow.system_metrics.system_metrics_monitor"),
     *("segue.callbacks.assembly", "segue.comparison.report", "segue.verdicts.report", "segue.simulation.arm_policies"),
 )
@@ -239,7 +238,7 @@ def _become(asked: dict[str, Any], descriptors: list[int]) -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-_OURS = ("segue", "tests", "train", "compare", "simulate", "abtest", "prepare", "describe")
+_OURS = ("segue", "tests")
 
 
 def _run(first: str, others: list[str]) -> None:

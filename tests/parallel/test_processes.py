@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,6 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch's
 
 from segue.errors import InputError
 from segue.parallel.processes import Processes, processes_of
-from segue.sweeps.jobs import IN_A_MULTIRUN
 from tests.e2e.running import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.timing
@@ -100,13 +100,12 @@ def test_a_bug_in_a_process_is_printed_in_full(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().err == "Traceback\nKeyError: 1\n"
 
 
-ALONE: dict[str, Any] = {"devices": 1, "num_machines": 1, "is_shared": False, "is_job": False}
+ALONE: dict[str, Any] = {"devices": 1, "num_machines": 1, "is_shared": False, "again": []}
 
 
 @pytest.mark.parametrize(
     ("environment", "settings", "line"),
     [
-        ({}, {"devices": 2, "is_shared": True, "is_job": True}, IN_A_MULTIRUN),
         (
             {},
             {"num_machines": 3, "is_shared": True},
@@ -142,9 +141,9 @@ def test_the_others_are_stopped_and_the_process_is_as_before(monkeypatch: pytest
     script = tmp_path / "other.py"
     script.write_text("import os, pathlib, time\npathlib.Path('rank').write_text(os.environ['RANK'])\ntime.sleep(60)\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", [str(script), "resume=x", "trainer=ddp"])
+    again = [sys.executable, str(script), "resume=x", "trainer=ddp"]
     before, threads = dict(os.environ), torch.get_num_threads()
-    with processes_of(**{**ALONE, "devices": 2, "is_shared": True}) as first:
+    with processes_of(**{**ALONE, "devices": 2, "is_shared": True, "again": again}) as first:
         [child] = first._children
         folder = first._folder
         assert isinstance(child.args, list)

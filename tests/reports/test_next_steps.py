@@ -130,7 +130,7 @@ def test_a_model_below_popular_on_real_logs_gets_another_reason() -> None:
         (
             "table_playlists",
             "playlists",
-            ["datamodule=table_playlists", "datamodule.path=a.csv"],
+            ["datamodule=table", "datamodule.path=a.csv"],
             "python train.py -m search=optuna datamodule=table datamodule.path=a.csv",
         ),
         ("yes", "counting", ["datamodule=yes", "model=ease"], "python train.py datamodule=yes"),

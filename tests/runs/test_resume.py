@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from segue.errors import InputError
 from segue.runs.folder import RunRecord
-from segue.runs.resume import PreviousRun, check_resumed_targets, command_line, named_run, run_to_resume
+from segue.runs.resume import PreviousRun, check_resumed_targets, named_run, run_to_resume, words_of_run
 
 
 def started(folder: Path, *overrides: str, data_digest: str = "d0") -> Path:
@@ -35,32 +35,32 @@ def folder_itself(name: str, _: str | None) -> Path:
 
 
 @pytest.mark.parametrize("words", [["model=track"], ["resume=true"], ["resume=null", "-m"], ["resume="]])
-def test_other_command_lines_stay_as_they_are(words: list[str]) -> None:
-    assert command_line(words, nowhere) == words
+def test_other_words_of_runs_stay_as_they_are(words: list[str]) -> None:
+    assert words_of_run(words, nowhere) == words
 
 
 def test_a_run_gets_what_it_was_given_before_what_is_given_now(tmp_path: Path) -> None:
     run = started(tmp_path / "it's", "model=track", "+x=1", "seed=2")
     quoted = f"'{tmp_path}/it\\'s'"
-    words = command_line([f"resume={run}", "seed=3", "hydra.run.dir=other"], folder_itself)
+    words = words_of_run([f"resume={run}", "seed=3", "hydra.run.dir=other"], folder_itself)
     assert words == ["model=track", "+x=1", "seed=3", f"resume={quoted}", f"hydra.run.dir={quoted}"]
 
 
-def test_the_folder_of_a_run_is_looked_for_in_the_store_of_the_command_line(tmp_path: Path) -> None:
+def test_the_folder_of_a_run_is_looked_for_in_the_store_of_the_words_of_run(tmp_path: Path) -> None:
     run, asked = started(tmp_path / "run", "model=track"), list[tuple[str, str | None]]()
 
     def folder_of(name: str, tracking_uri: str | None) -> Path:
         asked.append((name, tracking_uri))
         return run
 
-    assert command_line(["resume=run:0af3", "logger.tracking_uri=sqlite:///x.db"], folder_of)[0] == "model=track"
+    assert words_of_run(["resume=run:0af3", "logger.tracking_uri=sqlite:///x.db"], folder_of)[0] == "model=track"
     assert asked == [("run:0af3", "sqlite:///x.db")]
 
 
 def test_a_run_does_not_hand_on_what_it_trusts(tmp_path: Path) -> None:
     run = started(tmp_path / "run", "trust=[os]", "+trust=os", "++trust=os", "resume=other", "model=track")
-    assert command_line([f"resume={run}"], folder_itself)[:-2] == ["model=track"]
-    assert command_line([f"resume={run}", "trust=a"], folder_itself)[:-2] == ["model=track", "trust=a"]
+    assert words_of_run([f"resume={run}"], folder_itself)[:-2] == ["model=track"]
+    assert words_of_run([f"resume={run}", "trust=a"], folder_itself)[:-2] == ["model=track", "trust=a"]
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_a_word_that_hydra_would_obey_is_not_taken_from_a_run(tmp_path: Path, wo
     with pytest.raises(
         InputError, match=r"^resume=.*: its run.json has the setting .* otherwise do not resume"
     ) as error:
-        command_line([f"resume={run}"], folder_itself)
+        words_of_run([f"resume={run}"], folder_itself)
     assert word in str(error.value)
 
 
 def test_words_of_a_run_that_refer_to_a_setting_are_taken(tmp_path: Path) -> None:
     words = ["callbacks.listening.world=${world}", "datamodule.path=../a/b", "+x={a: 1, b: [2]}", "~callbacks.plots"]
     run = started(tmp_path / "run", *words)
-    assert command_line([f"resume={run}"], folder_itself)[:-2] == words
+    assert words_of_run([f"resume={run}"], folder_itself)[:-2] == words
 
 
 def test_a_resumed_run_builds_nothing_of_another_package() -> None:
@@ -114,18 +114,18 @@ def test_a_record_without_words_is_damaged(tmp_path: Path, overrides: Any) -> No
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**record, "overrides": overrides}))
     with pytest.raises(InputError, match=r"run.json is damaged"):
-        command_line([f"resume={run}"], folder_itself)
+        words_of_run([f"resume={run}"], folder_itself)
 
 
 def test_a_sweep_resumes_no_single_run() -> None:
     with pytest.raises(InputError, match="in a sweep use resume=true"):
-        command_line(["-m", "resume=run"], nowhere)
+        words_of_run(["-m", "resume=run"], nowhere)
 
 
 def test_a_run_that_was_moved_is_refused(tmp_path: Path) -> None:
     started(tmp_path / "run").rename(tmp_path / "moved")
     with pytest.raises(InputError, match=r"it was .*/run when it began, which its checkpoints name; move it back"):
-        command_line([f"resume={tmp_path / 'moved'}"], folder_itself)
+        words_of_run([f"resume={tmp_path / 'moved'}"], folder_itself)
 
 
 def test_a_new_run_is_not_written_over_another(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_trust_names_packages(trust: Any) -> None:
 
 def test_a_config_is_read_as_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("a: ${oc.env:HOME}\nb: 1e-5\nc: [{_target_: src.x.Y, d: src.x}]\n")
+    path.write_text("a: ${oc.env:HOME}\nb: 1e-5\nc: [{d: src.x, '_target_': src.x.Y}]\n")
     assert read_config(path) == {"a": "${oc.env:HOME}", "b": 1e-5, "c": [{"_target_": "segue.x.Y", "d": "src.x"}]}
 
 

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError, JobFailed, JobsFailed
+from segue.runs.provenance import command
 from segue.sweeps.jobs import Job, Sweep, _environment_of, _Prefixed, every_combination, failure
-from segue.sweeps.search_words import search_as_sweeper
+from segue.terminal.console import console, errors
+from segue.verbs import train
+from tests.e2e.running import run_verb
 
 
 def test_a_failed_job_is_pickled_as_its_message() -> None:
@@ -34,18 +39,35 @@ def test_a_failed_job_is_pickled_as_its_message() -> None:
 def test_a_job_is_pickled_as_the_name_of_its_verb(monkeypatch: pytest.MonkeyPatch) -> None:
     import inspect
 
-    import simulate
+    from segue.verbs.simulate import simulate
 
-    task = inspect.unwrap(simulate.simulate)
-    assert task is not simulate.simulate
+    task = inspect.unwrap(simulate)
+    assert task is not simulate
     monkeypatch.setattr(sys, "argv", ["simulate.py", "seed=1"])
     restore, sent = Job(task, full_errors=False).__reduce__()  # what a launcher sends
-    assert all(isinstance(part, Path | str | bool | list) for part in sent)
+    assert all(isinstance(part, str | bool | list) for part in sent)
     monkeypatch.setattr(sys, "argv", ["worker"])
     restored = restore(*sent)
     assert restored._task is task
-    assert restored._in_other_process
-    assert sys.argv == ["simulate.py", "seed=1"]  # what provenance records
+
+
+def test_a_job_in_another_process_records_the_command_that_started_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    hydra = {"job": {"num": 3}, "runtime": {"output_dir": str(tmp_path / "run")}}
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": hydra}))
+    for stream in (console, errors):
+        monkeypatch.setattr(stream, "_file", None)  # as it is before, so that it is so afterwards
+    assert Job(lambda _: command(), False, ["simulate.py", "seed=1"])(DictConfig({})) == "python simulate.py seed=1"
+    assert command() == "python worker"
+
+
+def test_a_job_is_not_shared_by_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    hydra = {"mode": RunMode.MULTIRUN}
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": hydra}))
+    with pytest.raises(InputError, match=r"trains one run in several processes, which a multirun .* cannot"):
+        train._check_devices(OmegaConf.create({"trainer": {"strategy": "ddp", "devices": 2}}))
 
 
 def test_lines_of_parallel_jobs_begin_with_their_number() -> None:
@@ -183,13 +205,20 @@ def test_an_interval_cannot_be_swept(tmp_path: Path) -> None:
 
 def test_a_search_is_a_sweeper() -> None:
     words = ["-m", "search=optuna", "search.num_trials=3", "model.dim=64"]
-    assert search_as_sweeper(words) == ["-m", "hydra/sweeper=optuna", "hydra.sweeper.num_trials=3", "model.dim=64"]
+    assert train._words(words) == ["-m", "hydra/sweeper=optuna", "hydra.sweeper.num_trials=3", "model.dim=64"]
 
 
-def test_a_search_needs_a_multirun_and_a_known_name() -> None:
-    with pytest.raises(
-        InputError, match=r"search=optuna starts many runs and needs -m: python train.py -m search=optuna"
-    ):
-        search_as_sweeper(["search=optuna", "seed=2"])
-    with pytest.raises(InputError, match="search must be one of optuna, got 'nonsense'"):
-        search_as_sweeper(["-m", "search=nonsense"])
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["search=optuna", "search.batch=2", "seed=2"],
+            "search=optuna starts many runs and needs -m: python train.py -m search=optuna search.batch=2 seed=2",
+        ),
+        (["-m", "search=nonsense"], "there is no search=nonsense; choose one of jobs, optuna"),
+    ],
+)
+def test_a_search_needs_a_multirun_and_a_known_name(words: list[str], line: str, tmp_path: Path) -> None:
+    done = run_verb("train.py", tmp_path, *words, code=2)
+    assert done.stderr == f"error: {line}\n"
+    assert not list(tmp_path.glob("outputs/*/*"))

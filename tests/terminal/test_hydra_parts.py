@@ -1,17 +1,23 @@
 """What an upgrade of Hydra may take away: each failure says in plain words what is gone."""
 
 import copy
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import hydra
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
+from segue.runs.provenance import command_line
 from segue.sweeps.jobs import Sweep
 from segue.sweeps.search import Search
 from segue.terminal import hydra_parts
+from segue.verbs.compare import compare
 from tests.conftest import ROOT
 from tests.terminal.test_entry import run
 
@@ -60,4 +66,30 @@ def test_an_error_is_handed_over_and_not_printed() -> None:
 
 def test_the_command_line_may_be_rewritten() -> None:
     done = run("compare.py", "experiment=A", "filter=params.seed = '1'", "--cfg", "job")
-    assert "experiment_name: A" in done.stdout, gone("to read sys.argv when the verb is called")
+    assert "experiment_name: A" in done.stdout, gone("an entry for words that are not those of the process")
+
+
+@pytest.mark.usefixtures("_no_trace")
+def test_a_call_with_words_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("segue.terminal.entry.keep_objects", lambda: None)
+    for name in ("HYDRA_FULL_ERROR", "GOMP_SPINCOUNT", "A_TOKEN"):
+        monkeypatch.setenv(name, "0")
+    words = "experiment=A", "--cfg", "job", "-p", "experiment_name"
+    compare(words)
+    assert capsys.readouterr().out == run("compare.py", *words).stdout == "A\n"
+    assert (os.environ["A_TOKEN"], command_line()) == ("0", sys.argv)
+    with pytest.raises(SystemExit, match="2"):
+        compare(["nonsense=1"])
+    assert capsys.readouterr().err.startswith("error: nonsense=1: the config has no nonsense")
+
+
+def test_the_data_may_add_a_choice(tmp_path: Path) -> None:
+    (tmp_path / "plays.csv").write_text("playlist,title\n1,a\n1,b\n")
+    done = run("train.py", "datamodule=table", f"datamodule.path={tmp_path}/plays.csv", "loss.logq=0.5", "--cfg", "all")
+    config = yaml.safe_load(done.stdout)
+    assert (config["recipe"]["name"], config["loss"]["logq"]) == ("playlists", 0.5), gone(
+        "a loader that can be replaced"
+    )
+    assert config["hydra"]["runtime"]["choices"]["datamodule"] == "table_playlists"
+    assert "datamodule=table" in config["hydra"]["overrides"]["task"]
+    assert not [word for word in config["hydra"]["overrides"]["task"] if "table_playlists" in word]

@@ -4,7 +4,7 @@ import logging
 
 import sqlalchemy
 
-from src.terminal.quiet import silence_libraries
+from segue.terminal.quiet import silence_libraries
 
 
 def test_a_connection_that_ctrl_c_closed_in_a_query_prints_no_traceback() -> None:

@@ -7,16 +7,15 @@ from segue.errors import InputError
 from segue.terminal.words import (
     as_plain_text,
     commands_of,
-    context_as_value,
-    experiment_as_name,
     refuse_path_alone,
     refuse_placeholders,
+    renamed,
 )
 
 
 def test_the_experiment_of_a_log_is_no_file_of_conf() -> None:
-    assert experiment_as_name(["experiment=A", "my.experiment=B"]) == ["experiment_name=A", "my.experiment=B"]
-    assert context_as_value(["context=last", "my.context=B"]) == ["arm_context=last", "my.context=B"]
+    words = renamed(["experiment=A", "my.experiment=B", "a.b=1"], {"experiment=": "experiment_name=", "a.": "c.d."})
+    assert words == ["experiment_name=A", "my.experiment=B", "c.d.b=1"]
 
 
 def test_a_command_is_a_value() -> None:

@@ -35,7 +35,20 @@ def settings_of(name: str, changes: Mapping[str, Any] | None = None) -> TableSet
     """
     from omegaconf import OmegaConf
 
-    config: Any = OmegaConf.merge(source_config(name), dict(changes or {}))
+    return settings_in(OmegaConf.merge(source_config(name), dict(changes or {})))
+
+
+def settings_in(config: Any) -> TableSettings:
+    """What the files of a source contain, by its config.
+
+    Args:
+        config: of the datamodule, as OmegaConf has it.
+
+    Raises:
+        InputError: a key is unknown, or a value is not allowed.
+    """
+    from omegaconf import OmegaConf
+
     keys = [*_KEYS, "unknown_shares", "optional", "catalogue", "sql", "attributes", "attribute_defaults"]
     chosen: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
     return table_settings(**chosen)

@@ -1,0 +1,65 @@
+"""From MLflow runs to an answer: which set-up is best, and is the difference real?"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from segue.reports.tables import comparison_table
+from segue.runs.folder import refuse_used_folder, short_run_name
+from segue.runs.provenance import provenance
+from segue.sweeps.jobs import Sweep
+from segue.terminal.console import console
+from segue.terminal.entry import verb
+from segue.terminal.progress import progress
+from segue.terminal.words import EXPERIMENT, as_plain_text, renamed
+
+
+def _words(words: list[str]) -> list[str]:
+    return renamed(as_plain_text(words, "filter"), EXPERIMENT)
+
+
+@verb("compare", option_of="parent={}".format, rewrite=_words, sweepers=[Sweep])
+def compare(config: DictConfig) -> None:
+    """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
+    from segue.comparison import analysis as comparison
+    from segue.comparison.paired_listening import choose_metric
+    from segue.comparison.report import listener_test, sentences, why_listener_test, write_report
+    from segue.comparison.runs import attach, find, read, register, run_to_register, winner
+    from segue.tracking.store import existing_store
+
+    run_dir = Path(config.run_dir)
+    refuse_used_folder(run_dir, "comparison.json")
+    uri = existing_store(config.tracking_uri)
+    with console.status("finding runs"):
+        parent = None if config.parent is None else str(config.parent)
+        found = find(uri, str(config.experiment_name), parent=parent, filter_string=str(config.filter or ""))
+    for note in found.notes:
+        console.print(note, markup=False, highlight=False)
+    selects = [config.select] if isinstance(config.select, str) else list(config.select)
+    with progress("reading runs", len(found.runs)) as advance:
+        runs = read(found.runs, uri, curves=selects, on_run=advance)
+    select, about_select = choose_metric(selects, [run.metrics for run in runs], [run.listening for run in runs])
+    if about_select is not None:
+        console.print(about_select, markup=False, highlight=False)
+    metrics = [config.metrics] if isinstance(config.metrics, str) else list(config.metrics)
+    with console.status("comparing"):
+        result = comparison.compare(runs, select=select, mode=config.mode, metrics=metrics, level=config.level)
+        write_report(result, run_dir, provenance())
+    if found.parent is not None:
+        attach(run_dir, found.parent, uri)
+    where = found.parent.info.run_name if found.parent is not None else f"experiment {config.experiment_name}"
+    console.print(comparison_table(result.record(), title=f"{len(runs)} runs of {where}"))
+    for sentence in sentences(result):
+        console.print(sentence, markup=False, highlight=False)
+    if command := listener_test(result):
+        why = why_listener_test(result)
+        console.print(f"{why}:\n             {command}", soft_wrap=True, markup=False, highlight=False)
+    requested = None if config.register is None else str(config.register)
+    chosen = run_to_register(requested, found, result, uri)
+    if chosen is not None:
+        version = register(chosen, uri, name=str(config.name), alias=str(config.alias))
+        registered = f"{config.name} version {version}, {config.alias}: {short_run_name(chosen.info.run_id)}"
+        console.print(f"registered   {registered}", markup=False)
+    console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
+    best = f"model:{config.name}@{config.alias}" if chosen else short_run_name(winner(result))
+    console.print(f"next         python serve.py recommendations={best}", soft_wrap=True, markup=False)

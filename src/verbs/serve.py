@@ -1,0 +1,100 @@
+"""Serves recommendations over HTTP; also loads and rolls back the releases of a running service."""
+
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from segue.errors import InputError
+from segue.runs.folder import refuse_used_folder
+from segue.runs.provenance import command_line, provenance
+from segue.sweeps.jobs import Sweep
+from segue.terminal.console import console, warn
+from segue.terminal.entry import verb
+from segue.terminal.words import EXPERIMENT, commands_of, renamed
+
+if TYPE_CHECKING:
+    from segue.serving.loading import ReleaseRequest
+
+_WITHOUT_LISTS = "no lists: pick and artist_gap do not apply"
+
+
+def _words(words: list[str]) -> list[str]:
+    words = commands_of(words, "do", ("load", "rollback", "versions"))
+    return renamed(words, {**EXPERIMENT, "context=": "arm_context="})
+
+
+@verb("serve", option_of="recommendations={}".format, rewrite=_words, sweepers=[Sweep])
+def serve(config: DictConfig) -> None:
+    """Run the command `do`: serve, load, rollback or versions."""
+    from segue.serving.loading import ReleaseRequest
+
+    given: Any = OmegaConf.to_container(config, resolve=True)
+    todo = {"serve": _serve, "load": _load, "rollback": _rollback, "versions": _versions}
+    if given["do"] not in todo:
+        raise InputError(f"do must be one of {', '.join(todo)}, got {given['do']!r}")
+    world = partial(instantiate, config.world, _convert_="all")
+    request = ReleaseRequest.of(given, world=world, locate=_locate, provenance=provenance)
+    todo[given["do"]](given, request)
+
+
+def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
+    from segue.room.proxy import open_room
+    from segue.serving.server import run
+    from segue.serving.starting import prepared_service
+
+    remedy = "choose another folder with run_dir=<folder>"  # which wins over hydra.run.dir=
+    refuse_used_folder(Path(given["run_dir"]).absolute(), "serve.json", remedy)
+    busy = partial(console.status, "loading recommendations")
+    with prepared_service(given, request, warn=warn, busy=busy) as (settings, release):
+        show = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+        show(f"experiment   {release.experiment}")
+        for name, arm in release.arms.items():
+            picks = f"pick={arm.pick}, artist_gap={arm.artist_gap}"
+            picks += f", exploration={arm.exploration:g}" if arm.exploration else ""
+            picks += f", context=session of the last {arm.num_lists} lists" * arm.is_of_session
+            how = f"{picks}{', lists of users' * (arm.policy == 'user_lists')}" if arm.has_lists else _WITHOUT_LISTS
+            show(f"arm {name:<8} {arm.recommender}, {how}")
+            vectors = release.vectors.get(name)
+            if vectors and (hint := vectors.gap_hint(pick=arm.pick, artist_gap=arm.artist_gap)):
+                warn(f"arm {name}: {hint}")
+        show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
+        show(f"run folder   {settings.run_dir}")
+        run(settings, show, open_room)
+
+
+def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:
+    from segue.serving.loading import load
+
+    with console.status("loading recommendations"):
+        version, where = load(request, given)
+    undo = shlex.join(
+        ["python", "serve.py", "rollback", *(word for word in command_line()[1:] if word.startswith("store"))]
+    )
+    console.print(f"version {version} is current in {where}; to undo: {undo}", soft_wrap=True, markup=False)
+
+
+def _rollback(given: dict[str, Any], _: "ReleaseRequest") -> None:
+    from segue.serving.loading import rollback
+
+    version, where = rollback(given)
+    console.print(f"version {version} is current in {where}", soft_wrap=True)
+
+
+def _versions(given: dict[str, Any], _: "ReleaseRequest") -> None:
+    from segue.serving.loading import versions
+
+    index, where = versions(given)
+    for version in index.versions:
+        console.print(f"{version}{'  current' if version == index.current else ''}")
+    if not index.versions:
+        console.print(f"no version in {where}", soft_wrap=True)
+
+
+def _locate(name: str) -> Path:
+    from segue.tracking.recommenders import locate_recommendations  # here, in the process that loads
+
+    return locate_recommendations(name)

@@ -1,0 +1,100 @@
+"""From a world and a recommender for each arm to event logs in the format of the service."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from segue.reports.tables import arms_table
+from segue.runs.folder import refuse_used_folder
+from segue.runs.provenance import provenance
+from segue.sweeps.jobs import Sweep
+from segue.terminal.console import console, show_lines, warn
+from segue.terminal.entry import verb
+from segue.terminal.progress import arm_bars
+from segue.terminal.words import EXPERIMENT, renamed
+
+words_of = partial(renamed, beginnings=EXPERIMENT)
+"""The words of the command line as Hydra reads them."""
+
+
+@verb("simulate", option_of="'arms={{C: popular, T1: {}}}'".format, rewrite=words_of, sweepers=[Sweep])
+def simulate(config: DictConfig) -> None:
+    """Simulate the sessions, write the logs, print the means of each arm."""
+    from segue.runs.recommender_names import recommender_name
+
+    run_dir = Path(config.run_dir)
+    refuse_used_folder(run_dir, "simulation.json")
+    arms = plain(config.default_arms if config.arms is None else config.arms)
+    after = Path(str(config.after)) if config.after else None
+    record = play(config, arms, str(config.experiment_name), write_logs=config.write_logs, after=after)
+    names = {arm: str(recommender_name(given)) for arm, given in arms.items()}
+    title = f"experiment {config.experiment_name}, {config.days} day{'s' * (config.days > 1)}"
+    console.print(arms_table(record["arms"], names, title=title))
+    steps, seconds = record["steps_per_second"], record["seconds"]
+    lines = [("simulated", f"{steps * seconds:,.0f} recommendations in {seconds:.1f} s, {steps:,.0f} per second")]
+    lines.append(("run folder", str(run_dir)))
+    if config.write_logs and len(arms) > 1:
+        experiment = f" experiment={config.experiment_name}" if config.after else ""  # previous days may have others
+        lines.append(("next", f"python abtest.py logs={run_dir}{experiment}"))
+    if config.write_logs:
+        lines.append(("next", f"python train.py datamodule=botify datamodule.path={run_dir}"))
+    show_lines(lines)
+
+
+def play(
+    config: DictConfig,
+    arms: Any,
+    experiment: str,
+    *,
+    says: str | None = None,
+    write_logs: bool = True,
+    after: Path | None = None,
+) -> dict[str, Any]:
+    """Play the recommender of each arm to the listeners of the world.
+
+    Args:
+        config: has world, arm, traffic and run_dir.
+        arms: what is recommended in each arm, by its name.
+        experiment: its name in the log.
+        says: printed before it starts.
+        write_logs: false: only the record.
+        after: run folder of a previous run to continue.
+
+    Returns:
+        The record, which is in `simulation.json`.
+
+    Raises:
+        InputError: a recommender, the world or the traffic cannot be used.
+    """
+    from segue.simulation.arm_policies import make_policies
+    from segue.simulation.session_lists import hints
+    from segue.tracking.recommenders import locate_recommendations
+
+    with console.status("preparing the world"):
+        world = instantiate(config.world, _convert_="all")
+        _ = world.interest_neighbours
+    templates = instantiate(config.arm, _convert_="all")
+    policies = make_policies(arms, templates=templates, world=world, locate=locate_recommendations)
+    for line in hints(policies):
+        warn(line)
+    if says:
+        console.print(says, markup=False)
+    record: dict[str, Any] = instantiate(config.traffic)(
+        world=world,
+        policies=policies,
+        experiment=experiment,
+        folder=Path(config.run_dir),
+        write_logs=write_logs,
+        after=after,
+        provenance=provenance(),
+        progress=arm_bars,
+    )
+    return record
+
+
+def plain(value: Any) -> Any:
+    """A value of a config without OmegaConf."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

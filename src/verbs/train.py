@@ -1,0 +1,323 @@
+"""From event logs or playlists to a tracked MLflow run: checkpoint, metrics, `recommendations.jsonl`."""
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from segue.datamodules.recipe_choice import choose_recipe
+from segue.datamodules.source_choice import check_source_choice, option_of
+from segue.errors import InputError, check_number
+from segue.reports.next_steps import FinishedRun, show_added, show_training
+from segue.reports.tables import frame_table
+from segue.reports.training_tables import below_popular
+from segue.runs.folder import lock_folder, refuse_used_folder, setup_name, short_run_name
+from segue.runs.garbage import quick_imports
+from segue.runs.phases import PhaseClock
+from segue.runs.provenance import command_line
+from segue.runs.resume import check_resumed_targets, named_run, run_to_resume, words_of_run
+from segue.sweeps.jobs import IN_A_MULTIRUN, Sweep
+from segue.sweeps.search import Search
+from segue.terminal.console import console
+from segue.terminal.entry import verb
+from segue.terminal.quiet import silence_libraries
+from segue.terminal.words import renamed
+from segue.tracking.previous_runs import folder_of, join_sweep, same_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from segue.datamodules.pair_datamodule import PairDataModule
+    from segue.models.contracts import Loss
+    from segue.parallel.processes import Processes
+    from segue.runs.resume import PreviousRun
+
+_SEARCH = {"search=": "hydra/sweeper=", "search.": "hydra.sweeper."}
+
+
+def _words(words: list[str]) -> list[str]:
+    return renamed(words_of_run(words, folder_of), _SEARCH)
+
+
+def _is_job() -> bool:
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+@verb("train", option_of=option_of, rewrite=_words, choose=choose_recipe, sweepers=[Sweep, Search])
+def train(config: DictConfig) -> float:
+    """Fit, test the best checkpoint, export and log; or resume a run that was stopped, or add new tracks to one.
+
+    Returns:
+        The best value of the monitored metric, for a search.
+    """
+    _check_search()
+    if config.add is not None or config.catalogue is not None:
+        return _add(config)
+    check_resumed_targets(config)
+    from segue.parallel.processes import processes_of
+
+    clock = PhaseClock() if _is_job() else PhaseClock.of_process()
+    silence_libraries()
+    _check_devices(config)
+    devices, num_machines = config.trainer.devices, config.trainer.get("num_nodes", 1)
+    is_shared = config.trainer.get("strategy") is not None
+    again = [sys.executable, "-m", "segue.verbs", "train", *command_line()[1:]]
+    with processes_of(devices=devices, num_machines=num_machines, is_shared=is_shared, again=again) as processes:
+        if not processes.is_first:
+            config.merge_with({"run_dir": processes.new_folder(), "resume": None, "logger": None})
+        with quick_imports():
+            setup, named = _check_before_data(config)
+        clock.end("start")
+        return _train(config, setup, named, clock, processes)
+
+
+def _check_search() -> None:
+    search = HydraConfig.get().runtime.choices["hydra/sweeper"]
+    if search != "jobs" and not _is_job():
+        words = renamed(command_line()[1:], {new: old for old, new in _SEARCH.items()})
+        raise InputError(f"search={search} starts many runs and needs -m: python train.py -m {shlex.join(words)}")
+
+
+def _check_devices(config: DictConfig) -> None:
+    trainer = config.trainer
+    if trainer.get("strategy") is None:
+        hint = "trainer=ddp trains in several processes"
+        check_number("trainer.devices", trainer.devices, whole=True, least=1, most=1, hint=hint)
+    elif _is_job():
+        raise InputError(IN_A_MULTIRUN)
+    else:
+        check_number("trainer.num_nodes", trainer.num_nodes, whole=True, least=1)
+        least, hint = 2 if trainer.num_nodes == 1 else 1, "leave out trainer=ddp for one process"
+        check_number("trainer.devices", trainer.devices, whole=True, least=least, hint=hint)
+
+
+def _train(
+    config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock, processes: "Processes"
+) -> float:
+    from segue.runs.beginning import freed_if_nothing_was_learned
+
+    datamodule = _data(config, processes)
+    same = same_runs(config, datamodule.digest()) if config.resume is True else []
+    previous = run_to_resume(named, same, data=Path(datamodule.path), data_digest=datamodule.digest())
+    if previous:
+        join_sweep(config, previous)
+        if previous.value is not None:
+            name = short_run_name(str(previous.run_id))
+            console.print(f"{config.run_name}: done already, {name} in {previous.run_dir}", soft_wrap=True)
+            return previous.value
+        config.run_dir = str(previous.run_dir)
+    else:
+        refuse_used_folder(Path(config.run_dir))
+    run_dir = Path(config.run_dir)
+    with lock_folder(run_dir, is_resumed=previous is not None), freed_if_nothing_was_learned(run_dir):
+        return _run(config, datamodule, previous, setup, clock, processes)
+
+
+def _add(config: DictConfig) -> float:
+    """Add the new tracks of a catalogue to a finished run."""
+    if _is_job():
+        raise InputError("add= adds tracks to one run; leave out -m")
+    silence_libraries()
+    with console.status("adding tracks"), quick_imports():
+        from segue.additions.adding import add_tracks
+
+        added = add_tracks(config, HydraConfig.get().overrides.task)
+    show_added(asdict(added), config.run_dir)
+    return float("nan")
+
+
+def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
+    """Refuse what is known to be wrong from the config alone, before data are read, which may take minutes.
+
+    Returns:
+        The name of the set-up, and the run that `resume=` names.
+
+    Raises:
+        InputError: the choices do not fit each other, a setting of the trainer, the monitor or the model is out of
+            range, or a run cannot be resumed.
+    """
+    from segue.runs.recipe import check_recipe, named_recipe
+
+    hydra = HydraConfig.get()
+    model, recipe, context = (hydra.runtime.choices[group] for group in ("model", "recipe", "context"))
+    check_recipe(config, model=model, recipe=recipe)
+    setup = setup_name(
+        model=model,
+        recipe=named_recipe(hydra.overrides.task, recipe),
+        alpha=config.model.get("alpha"),
+        parts=config.model.get("parts"),
+        context=context,
+        overrides=hydra.overrides.task,
+        swept=config.swept,
+    )
+    config.run_name = config.run_name or f"{setup} seed={config.seed}"
+    named = named_run(config)
+    if named is None:  # a run that is resumed has its source
+        check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
+    _check_settings(config)
+    if config.get("logger"):
+        import mlflow  # noqa: F401  # needed later; here it is imported quickly
+    return setup, named
+
+
+def _check_settings(config: DictConfig) -> None:
+    from segue.catalog import example_vocabulary
+    from segue.datamodules.shards.shard_vocabulary import names_of_attributes
+    from segue.evaluation.direction import check_monitor_mode
+
+    trainer = config.trainer
+    check_number("trainer.max_epochs", trainer.max_epochs, whole=True, least=1)
+    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        if name in trainer:
+            hint = "a run is trained, validated and tested"
+            check_number(f"trainer.{name}", trainer[name], above=0, hint=hint)
+    ranker = instantiate(config.ranker, _convert_="all")(
+        vocabulary=example_vocabulary(names_of_attributes(config.datamodule))
+    )
+    if trainer.get("strategy") is not None:
+        _check_shared(config, ranker.loss, config.datamodule.batch_size)
+    check_monitor_mode(config.monitor.metric, config.monitor.mode)
+
+
+def _num_processes(config: DictConfig) -> int:
+    return int(config.trainer.devices * config.trainer.num_nodes)
+
+
+def _groups(config: DictConfig, loss: "Loss", batch_size: int) -> "Callable[[int], int]":
+    """From the number of pairs of a batch to that of the groups that processes share among themselves."""
+    from segue.datamodules.batch_share import one_for_each_process
+
+    if config.loss.get("candidates") is not None:
+        return loss.groups
+    return one_for_each_process(loss.groups, count=_num_processes(config), batch_size=batch_size)
+
+
+def _check_shared(config: DictConfig, loss: "Loss | None", batch_size: int | None) -> None:
+    """Refuse what several processes cannot train together. The batch size is None where only the shards know it."""
+    if loss is None:
+        raise InputError("trainer=ddp divides the pairs of a batch, and a baseline reads no batches; leave it out")
+    if batch_size is None:
+        return
+    check_number("batch_size", batch_size, whole=True, least=1)
+    count = _num_processes(config)
+    if count > (groups := _groups(config, loss, batch_size)(batch_size)):
+        raise InputError(
+            f"trainer=ddp has {count} processes, and this loss compares the {batch_size:,} pairs of a batch in "
+            f"{groups} part{'s' * (groups > 1)}, which cannot be divided; use "
+            f"loss.candidates={max(2, batch_size // count)}, or a larger datamodule.batch_size"
+        )
+
+
+def _data(config: DictConfig, processes: "Processes") -> "PairDataModule":
+    folder = Path(str(config.datamodule.path))
+    already_there = set(folder.glob("*")) if folder.is_dir() else set()
+    with console.status("preparing"):
+        datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
+    processes.once_per_machine("files", datamodule.prepare_data)
+    if config.datamodule.prepare is not None and Path(datamodule.path) != folder:
+        done = "read from" if Path(datamodule.path) in already_there else "written to"
+        console.print(f"simulated    logs {done} {datamodule.path}", soft_wrap=True, markup=False)
+    with console.status("reading events"):
+        datamodule.setup()
+    return datamodule
+
+
+def _run(
+    config: DictConfig,
+    datamodule: "PairDataModule",
+    previous: "PreviousRun | None",
+    setup: str,
+    clock: PhaseClock,
+    processes: "Processes",
+) -> float:
+    from pytorch_lightning import Trainer, seed_everything
+    from pytorch_lightning.callbacks import Checkpoint
+
+    from segue.callbacks.assembly import build_callbacks
+    from segue.callbacks.run_context import RunContext
+    from segue.datamodules.batch_share import BatchShare
+    from segue.evaluation.online import TIME
+    from segue.runs.beginning import record_beginning
+    from segue.tracking.store import runs_page
+    from segue.tracking.training_run import build_logger, end_pruned, run_logger, start_run
+
+    hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
+    seed_everything(config.seed, workers=True, verbose=False)
+    console.print(frame_table(datamodule.summary(), title=datamodule.path))
+    for line in datamodule.remarks():
+        console.print(line, soft_wrap=True, markup=False)
+    model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+    if line := model.context.repeats.describe():
+        console.print(line, soft_wrap=True, markup=False)
+    context = RunContext(datamodule=datamodule, clock=clock)
+    chosen = instantiate(config.callbacks, _convert_="all")
+    callbacks = build_callbacks(chosen, context, monitor=config.monitor.metric, trial=config.trial)
+    clock.end("data")
+    run_id, checkpoint = (previous.record.mlflow_run_id, previous.checkpoint) if previous else (None, None)
+    data_digest = datamodule.digest()
+    if processes.count > 1:
+        _check_shared(config, model.loss, datamodule.batch_size)
+        groups = _groups(config, model.loss, datamodule.batch_size)
+        datamodule.batch_share = BatchShare(index=processes.index, count=processes.count, groups=groups)
+        processes.check_same("data", data_digest)
+        checkpoint = processes.decide("checkpoint", lambda: checkpoint and str(checkpoint))
+        processes.wait_for_all()
+    parts = {
+        "callbacks": callbacks,
+        "logger": build_logger(config, run_id) or False,
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+    }
+    trainer: Trainer = instantiate(config.trainer, **parts, _convert_="all")
+    if logger := run_logger(trainer):
+        source = hydra.runtime.choices["datamodule"].removesuffix("_playlists")
+        start_run(logger, config, setup=setup, source=source, data_digest=data_digest)
+        run_id = logger.run_id
+    record_beginning(
+        config,
+        words=hydra.overrides.task,
+        data_digest=data_digest,
+        mlflow_run_id=run_id,
+        is_resumed=previous is not None,
+    )
+    clock.end("tracking")
+
+    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
+    processes.leave()
+    if not processes.is_first:
+        return float("nan")
+    if processes.count > 1:
+        trainer = instantiate(config.trainer, **parts, devices=1, num_nodes=1, strategy="auto", _convert_="all")
+    if context.is_pruned():  # its test and its recommendations are not needed
+        if logger:
+            end_pruned(logger)
+        return float("nan")
+    best = "best" if trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
+    trainer.test(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
+    written = context.history.write(run_dir, mlflow_run_id=logger.run_id if logger else None)
+    if logger:
+        logger.log_file(written)
+        clock.end("tracking")
+        logger.log_metrics({f"time/{phase}_s": seconds for phase, seconds in clock.seconds.items()})
+        logger.finish()
+    clock.end("tracking")
+
+    metrics = context.history.metrics()
+    finished = FinishedRun(
+        config=config,
+        choices=hydra.runtime.choices,
+        overrides=hydra.overrides.task,
+        run_id=logger.run_id if logger else None,
+        runs_page=runs_page(str(logger.experiment_id)) if logger else None,
+        has_recommendations=context.recommendations is not None,
+        is_played=TIME in metrics,
+        below_popular=below_popular(metrics),
+        is_job=_is_job(),
+    )
+    show_training(finished, metrics, context.examples, clock.seconds)
+    return metrics[config.monitor.metric]
