@@ -21,7 +21,6 @@ def abtest(config: DictConfig) -> None:
     """Read logs, or simulate two recommenders first; compare the arms; write, print and attach the result to MLflow."""
     from hydra.utils import instantiate
 
-    from segue.reports.tables import effects_table, methods_table, users_table
     from segue.runs.folder import refuse_used_folder
     from segue.runs.provenance import provenance
     from segue.runs.recommender_names import parse_name, recommender_name
@@ -30,9 +29,9 @@ def abtest(config: DictConfig) -> None:
     from segue.terminal.progress import arm_bars
     from segue.tracking.recommenders import attach_abtest, locate_recommendations
     from segue.verdicts.analysis import analyse
-    from segue.verdicts.doubts import doubts, exposures, split_sentence
+    from segue.verdicts.doubts import doubts, split_sentence, users_table
     from segue.verdicts.log import check_arms, read_users
-    from segue.verdicts.report import FILES, details, explain_columns, write_report
+    from segue.verdicts.report import FILES, details, effects_table, explain_columns, methods_table, write_report
     from segue.verdicts.sources import arms_to_play, check_effect
 
     run_dir = Path(config.run_dir)
@@ -95,11 +94,11 @@ def abtest(config: DictConfig) -> None:
             analysis = replace(analysis, recommenders=names_of_arms)
         write_report(analysis, run_dir, provenance())
     attach_abtest(analysis.record(), run_dir, names)
-    console.print(users_table(exposures(analysis)))
+    console.print(users_table(analysis))
     console.print(split_sentence(analysis), "", markup=False)
-    console.print(effects_table(analysis.record()), "")
+    console.print(effects_table(analysis, in_colour=console.color_system is not None), "")
     console.print("What could be wrong", *(f"- {line}" for line in doubts(analysis)), "", sep="\n", markup=False)
-    console.print(methods_table(analysis.record()), "")
+    console.print(methods_table(analysis, "+.1f"), "")
     meanings = [f"- {column}: {meaning}" for column, meaning in explain_columns(analysis).items()]
     console.print("Columns of the effects", *meanings, "", sep="\n", markup=False)
     console.print(*details(analysis), "", sep="\n", markup=False)
@@ -121,12 +120,10 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
     """Read a log of the past; write and print how many users and days a test needs."""
     from hydra.utils import instantiate
 
-    from segue.reports.numbers import words
-    from segue.reports.tables import numbers_table
     from segue.runs.folder import refuse_used_folder
     from segue.runs.provenance import provenance
     from segue.verdicts.log import read_users
-    from segue.verdicts.plan import COLUMNS, explain, make_plan, rows, sentence, write_plan
+    from segue.verdicts.plan import explain, make_plan, plan_table, sentence, write_plan
     from segue.verdicts.sources import check_plan
 
     refuse_used_folder(run_dir, "plan.json")
@@ -136,8 +133,8 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
         past = read_users(Path(str(config.logs)), experiment=None, any_arms=True, **_reading(config))
     plan = make_plan(past, settings, config.effect)
     write_plan(plan, run_dir, provenance())
-    console.print(sentence(plan), "", numbers_table(COLUMNS, rows(plan), title=f"Plan for {words(plan.metric)}"))
-    console.print(*explain(plan), "", sep="\n", markup=False)
+    console.print(sentence(plan), "", plan_table(plan))
+    console.print(*(f"- {line}" for line in explain(plan)), "", sep="\n", markup=False)
     for name, line in (("results", "plan.md, plan.json"), ("run folder", str(run_dir))):
         console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
@@ -148,9 +145,8 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
 
     from segue.offpolicy.behaviours import LogFolder
     from segue.offpolicy.decisions import read_decisions
-    from segue.offpolicy.estimate_report import HEAD, estimate_rows, remarks, write_estimate
+    from segue.offpolicy.estimate_report import estimate_table, remarks, write_estimate
     from segue.offpolicy.estimates import OffPolicyLog
-    from segue.reports.tables import rows_table
     from segue.runs.folder import refuse_used_folder
     from segue.runs.provenance import provenance
     from segue.tracking.recommenders import attach_estimate, locate_recommendations
@@ -189,9 +185,9 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
             exploration_plays=candidate.exploration_plays,
         )
         found = log.estimate(behaviour, settings)
-        rows = estimate_rows(found, log, candidate.name)
-        write_estimate(found, rows, run_dir, given, provenance())
-    console.print(rows_table(HEAD, rows, title="Estimates from the log"), "")
+        table = estimate_table(found, log, candidate.name)
+        write_estimate(found, table, run_dir, given, provenance())
+    console.print(table, "")
     console.print(*(f"- {line}" for line in remarks(found)), "", sep="\n", markup=False)
     lines = [("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))]
     if attach_estimate(found.metrics(), run_dir, candidate.name, logs=folder.logs, pick=candidate.pick):

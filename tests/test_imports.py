@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "histories": set(),
     "assignment": {"errors"},
     "statistics": {"errors"},
-    "evaluation": {"errors"},
+    "evaluation": {"errors", "statistics"},
     "runs": NOUNS,
     "picking": NOUNS | {"runs"},
     "models": NOUNS | {"runs"},
@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reports": NOUNS | {"runs", "terminal"},
     "verdicts": NOUNS | {"runs", "statistics", "datamodules", "reports"},
     "comparison": NOUNS | {"runs", "statistics", "evaluation", "tracking", "reports"},
-    "describing": NOUNS | {"runs", "evaluation", "models", "datamodules", "reports"},
+    "describing": NOUNS | {"evaluation", "models", "datamodules", "reports"},
     "sweeps": {"errors", "runs", "terminal", "tracking", "reports"},
     "offpolicy": NOUNS | {"runs", "picking", "statistics", "datamodules", "reports", "verdicts"},
     "room": NOUNS | {"runs", "statistics", "simulation", "serving", "tracking", "verdicts"},
@@ -42,7 +42,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "callbacks": NOUNS
     | {
         "runs",
-        "statistics",
         "evaluation",
         "models",
         "datamodules",
@@ -50,9 +49,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "terminal",
         "tracking",
         "reports",
-        "offpolicy",
-        "sweeps",
-        "describing",
     },
 }
 OF_MODELS_FOR_DATA = "segue.models.contracts"

@@ -1,18 +1,17 @@
 """The test set before anything is trained: what is new in it, and what a rule without learning scores.
 
-P pairs, B queries.
+P pairs.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int64
-from scipy.sparse import csr_array
+from jaxtyping import Float32
 
 from segue.datamodules.pairs.pairs import Pairs
 from segue.describing.material import Splits
 from segue.evaluation import ranking
-from segue.models.retrieval.sparse import mean_ranks
+from segue.models.retrieval.floor_ranks import ranks_by_plays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,16 +95,5 @@ def _popular(splits: Splits, max_queries: int | None) -> tuple[Pairs, dict[str, 
         queries = queries.where(ranking.sample_sessions(queries.session, max_queries))
     if not len(queries):
         return queries, {}
-
-    def no_scores(rows: Int64[np.ndarray, "B"]) -> csr_array:
-        none = np.empty(0, np.int64)
-        empty: csr_array = csr_array((none.astype(np.float32), (none, none)), shape=(len(rows), len(plays)))
-        return empty
-
-    ranks = mean_ranks(
-        scores=no_scores,
-        plays=plays,
-        previous=queries.previous,
-        following=queries.following,
-    )
+    ranks = ranks_by_plays(plays, queries.previous, queries.following)
     return queries, {str(name): float(mean) for name, mean in ranking.accuracy(ranks).mean().items()}

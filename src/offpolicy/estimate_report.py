@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 
 from segue.offpolicy.decisions import left_out_text
-from segue.offpolicy.estimates import LEVEL, OffPolicy, OffPolicyLog
-from segue.reports.markdown import table
+from segue.offpolicy.estimates import OffPolicy, OffPolicyLog
+from segue.reports.markdown import bullets
 from segue.reports.numbers import interval, number
-from segue.runs.atomic import write_record, write_whole
-from segue.statistics.intervals import MeanInterval
-
-HEAD = ("name", "how", "first step", "interval", "session", "interval")
-"""Columns of the table."""
+from segue.reports.result_table import Table
+from segue.reports.writing import write_report
+from segue.statistics.intervals import LEVEL, MeanInterval
 
 FEW = 30
 """Effective sample size below which intervals held the truth in 91 to 94 % of logs (experiments/off_policy)."""
@@ -24,16 +22,13 @@ MANY_LEFT_OUT = 0.01
 """Share of the sessions of a log; if more are left out, the reader is warned."""
 
 
-def estimate_rows(found: OffPolicy, log: OffPolicyLog, candidate: str) -> list[Sequence[str]]:
+def estimate_table(found: OffPolicy, log: OffPolicyLog, candidate: str) -> Table:
     """The candidate, and the arms of the log as they were.
 
     Args:
         found: the estimates.
         log: the log that they are from.
         candidate: name of the candidate.
-
-    Returns:
-        Cells for HEAD.
     """
     session = found.session_snips
     rows: list[Sequence[str]] = []
@@ -54,7 +49,8 @@ def estimate_rows(found: OffPolicy, log: OffPolicyLog, candidate: str) -> list[S
         cells = [number(first.mean, ".3f"), interval(first.lower, first.upper, ".3f")]
         cells += [number(whole.mean, ".2f"), interval(whole.lower, whole.upper, ".2f")]
         rows.append((name, "as logged", *cells))
-    return rows
+    columns = ["name", "how", "first step", "interval", "session", "interval"]
+    return Table(title="Estimates from the log", columns=columns, rows=rows, align="llRRRR")
 
 
 def _parts(log: OffPolicyLog) -> list[np.ndarray]:
@@ -132,23 +128,16 @@ def remarks(found: OffPolicy) -> list[str]:
     return lines
 
 
-def write_estimate(
-    found: OffPolicy, rows: Sequence[Sequence[str]], folder: Path, candidate: Any, provenance: Mapping[str, str]
-) -> None:
+def write_estimate(found: OffPolicy, table: Table, folder: Path, candidate: Any, provenance: Mapping[str, str]) -> None:
     """Write `estimate.md` and `estimate.json`.
 
     Args:
         found: the estimates.
-        rows: cells for HEAD.
+        table: the same as a table.
         folder: the run folder.
         candidate: the recommender as it was given.
         provenance: command, commit and versions, by name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = ["# Estimate of a recommender that never ran", "", *table(HEAD, rows, "llrrrr")]
-    lines += ["", *(f"- {line}" for line in remarks(found)), ""]
-    lines += [f"- {name}: {value}" for name, value in provenance.items()]
-    text = "\n".join(lines) + "\n"
-    write_whole(folder / "estimate.md", lambda partial: partial.write_text(text, encoding="utf-8"))
-    record = {"candidate": candidate, **found.metrics(), **found.record(), "provenance": dict(provenance)}
-    write_record(record, folder / "estimate.json")
+    blocks = ["# Estimate of a recommender that never ran", table.markdown(), bullets(remarks(found))]
+    record = {"candidate": candidate, **found.metrics(), **found.record()}
+    write_report(folder, "estimate", record, provenance, blocks=blocks)

@@ -17,6 +17,7 @@ from segue.errors import InputError, check_number
 from segue.simulation.listener import WHOLE, Crowd, listen, start
 from segue.simulation.neighbours import nearest
 from segue.simulation.world import World
+from segue.statistics.intervals import LEVEL, MeanInterval
 
 PARTS = ("val", "test")
 """Listeners kept for validation, and those whose time is reported; a hash of the listener decides."""
@@ -46,6 +47,11 @@ class Heard:
     share_of_hits: float
     share_of_same_artist: float
     fallbacks: int
+
+    @property
+    def interval(self) -> MeanInterval:
+        """The mean of `time` over listeners, with its interval."""
+        return MeanInterval.of(self.time, LEVEL)
 
 
 class ListeningTest:

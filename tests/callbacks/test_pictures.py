@@ -13,17 +13,20 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.callbacks import pictures as module
-from segue.callbacks.assembly import Choice, build_callbacks
-from segue.callbacks.pictures import Pictures, mean_of_tracks
+from segue.callbacks.assembly import build_callbacks
+from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import RankingMetrics
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.models import pair_scores
 from segue.models.baselines.counting import Popular
 from segue.models.baselines.module import Baseline
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from segue.models.pair_ranker import PairRanker
+from segue.models.pair_scores import mean_of_tracks
 from segue.reports import artist_map
 from segue.reports import training_pictures as drawing
+from segue.runs.phases import PhaseClock
 from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 from tests.models.plain import COSINES, DOT, LAST_TRACK
 
@@ -73,7 +76,7 @@ def trainer_of(
     **settings: Any,
 ) -> tuple[Trainer, RunContext]:
     context = RunContext(datamodule=datamodule)
-    chosen: dict[str, Choice] = {
+    chosen: dict[str, Any] = {
         "ranking": partial(
             RankingMetrics,
             max_val_queries=100,
@@ -82,11 +85,11 @@ def trainer_of(
             queries_path=str(run / "queries.parquet"),
             seed=1,
         ),
-        "plots": partial(Pictures, folder=str(run / "plots"), monitor=MONITOR, mode="min", seed=1),
+        "plots": Pictures(folder=str(run / "plots"), monitor=MONITOR, mode="min", seed=1),
     }
     if not ranked:
         chosen["ranking"] = None
-    made = build_callbacks(chosen, context, monitor=MONITOR, trial=None)
+    made, _ = build_callbacks(chosen, context, PhaseClock(), monitor=MONITOR)
     checkpoint = ModelCheckpoint(
         dirpath=run, filename="best", monitor=MONITOR, mode="min", save_last=True, enable_version_counter=False
     )
@@ -229,7 +232,7 @@ def test_of_very_many_pairs_a_seeded_part_is_scored(
     scored: list[dict[str, np.ndarray]] = []
     monkeypatch.setattr(drawing, "draw_scores", lambda *, path, **scores: scored.append(scores))  # noqa: ARG005
     monkeypatch.setattr(module, "MAX_PAIRS", 30)
-    monkeypatch.setattr(module, "_BLOCK", 7)
+    monkeypatch.setattr(pair_scores, "_BLOCK", 7)
     for _ in range(2):
         trainer, _ = trainer_of(ring, tmp_path)
         trainer.test(ranker(ring), ring, verbose=False)

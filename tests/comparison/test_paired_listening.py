@@ -15,10 +15,9 @@ from scipy import stats
 from segue.comparison.analysis import Comparison, Run
 from segue.comparison.paired_listening import choose_metric, is_paired
 from segue.comparison.picture import draw
-from segue.comparison.report import markdown, sentences, why_listener_test
+from segue.comparison.report import comparison_table, markdown, sentences, why_listener_test
 from segue.errors import InputError
 from segue.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
-from segue.reports import tables
 from tests.comparison.test_analysis import NDCG, compared, run
 
 SELECTS = (VAL_TIME, "val/ndcg_at_10")
@@ -153,13 +152,10 @@ def test_the_reported_listeners_do_not_choose() -> None:
         compared([heard("a", crowd(7))], select=TIME)
 
 
-def test_the_table_has_the_time_first_and_the_picture_can_be_drawn(
-    disagreeing: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_has_the_time_first_and_the_picture_can_be_drawn(disagreeing: Comparison, tmp_path: Path) -> None:
     file = io.StringIO()
     wide = Console(file=file, width=120)
-    monkeypatch.setattr(tables, "console", wide)
-    wide.print(tables.comparison_table(disagreeing.record(), title="x"))
+    wide.print(comparison_table(disagreeing, "x", 120))
     heads = [line for line in file.getvalue().splitlines() if "val_mean_time" in line]
     assert heads
     first = heads[0]

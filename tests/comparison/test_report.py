@@ -16,8 +16,14 @@ from rich.console import Console
 
 from segue.comparison.analysis import TESTED, Comparison, Run
 from segue.comparison.picture import draw
-from segue.comparison.report import listener_test, markdown, sentences, why_listener_test, write_report
-from segue.reports import tables
+from segue.comparison.report import (
+    comparison_table,
+    listener_test,
+    markdown,
+    sentences,
+    why_listener_test,
+    write_report,
+)
 from tests.comparison.test_analysis import NDCG, compared, run, simulated_setups
 
 PROVENANCE = {"command": "compare.py", "commit": "abc"}
@@ -143,23 +149,20 @@ def test_missing_values_are_reported() -> None:
     assert "paired by query: 30 test queries of 30 sessions" in text
 
 
-def shown(comparison: Comparison, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
+def shown(comparison: Comparison, width: int) -> str:
     """The table in a terminal of so many columns."""
     wide = Console(file=io.StringIO(), width=width)
-    monkeypatch.setattr(tables, "console", wide)
-    wide.print(tables.comparison_table(comparison.record(), title=""))
+    wide.print(comparison_table(comparison, "", width))
     assert isinstance(wide.file, io.StringIO)
     return wide.file.getvalue()
 
 
-def test_the_terminal_explains_plus_minus_where_it_is_shown_and_nowhere_else(
-    three: Comparison, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wide, narrow = (shown(three, width, monkeypatch) for width in (200, 60))
+def test_the_terminal_explains_plus_minus_where_it_is_shown_and_nowhere_else(three: Comparison) -> None:
+    wide, narrow = (shown(three, width) for width in (200, 60))
     assert wide.count("±") > 1
     assert "±: half of the 95 % interval of the mean over runs" in wide
     assert "±" not in narrow
-    assert "±" not in shown(compared([run("a", val=1.0), run("b")]), 200, monkeypatch)
+    assert "±" not in shown(compared([run("a", val=1.0), run("b")]), 200)
     assert "±" not in "".join(sentences(three))  # which compare.py prints below the table
 
 

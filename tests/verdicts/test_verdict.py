@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from segue.reports.numbers import interval
-from segue.reports.tables import methods_table
 from segue.verdicts.analysis import analyse
 from segue.verdicts.doubts import doubts
-from segue.verdicts.report import markdown
+from segue.verdicts.report import markdown, methods_table
 from tests.verdicts.users import settings, users_of
 
 
@@ -74,7 +73,7 @@ def test_a_primary_metric_whose_values_do_not_vary_has_no_test() -> None:
     analysis = analyse(users, settings(primary="mean_request_latency"))
     assert analysis.verdicts["T1"] == "no test of the difference from C: no value of mean request latency varies"
     assert doubts(analysis)
-    assert [str(cell) for cell in methods_table(analysis.record()).columns[3].cells] == ["–"]
+    assert [row[3] for row in methods_table(analysis, "+.1f").rows] == ["–"]
 
 
 def test_a_higher_latency_is_worse() -> None:

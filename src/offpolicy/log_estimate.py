@@ -1,10 +1,8 @@
-"""After the test: how much listeners would play of the recommendations, estimated from the test logs."""
+"""How much listeners would play of a run's recommendations, estimated from its test logs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from pytorch_lightning import Callback, LightningModule, Trainer
-
-from segue.callbacks.run_context import RunContext
 from segue.errors import InputError, check_number
 from segue.offpolicy.behaviours import LogFolder
 from segue.offpolicy.decisions import read_decisions
@@ -12,16 +10,12 @@ from segue.offpolicy.estimate_report import FEW, MANY_LEFT_OUT
 from segue.offpolicy.estimates import EstimateSettings, OffPolicy, OffPolicyLog
 from segue.reports.numbers import interval
 from segue.runs.recommendations import PICKS
-from segue.terminal.console import console
 
 
-class OffPolicyEstimates(Callback):
-    """Logs `offline/…` of the sessions that start after all those of training and validation.
-
-    It prints one line: the estimates, or why there are none. Sources without event logs are passed over.
+class OffPolicyEstimates:
+    """Estimates the recommendations from the sessions that start after all those of training and validation.
 
     Args:
-        context: of the run; has the file of recommendations.
         split: how the sessions were divided; only `time` says which sessions the model has not seen.
         session_gap_minutes: longest pause in a session, in minutes, as in the pairs.
         pick: how a track is picked from its list.
@@ -33,43 +27,41 @@ class OffPolicyEstimates(Callback):
     """
 
     def __init__(
-        self,
-        context: RunContext,
-        *,
-        split: str,
-        session_gap_minutes: int | float,
-        pick: str,
-        artist_gap: int,
-        settings: EstimateSettings,
+        self, *, split: str, session_gap_minutes: int | float, pick: str, artist_gap: int, settings: EstimateSettings
     ) -> None:
         if pick not in PICKS:
             raise InputError(f"callbacks.off_policy.pick must be one of {', '.join(PICKS)}, got {pick!r}")
         check_number("callbacks.off_policy.artist_gap", artist_gap, whole=True, least=0, most=1000)
-        self._context, self._split, self._gap_minutes = context, split, session_gap_minutes
+        self._split, self._gap_minutes = split, session_gap_minutes
         self._pick, self._artist_gap, self._settings = pick, artist_gap, settings
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Estimate, log and print."""
-        if self._context.recommendations is None or not has_event_log(self._path):
-            return
+    def __call__(
+        self, source: Path, recommendations: Path, *, is_session: bool, seen_until_ms: Callable[[], int]
+    ) -> tuple[dict[str, float], str] | None:
+        """Estimate.
+
+        Args:
+            source: the source of the run.
+            recommendations: the file of lists.
+            is_session: whether the session is the query of the run.
+            seen_until_ms: latest start of a session that is not in the test set, in milliseconds since 1970.
+
+        Returns:
+            The metrics `offline/…`, and one line for people: the estimates, or why there are none. None for a source
+            without event logs.
+        """
+        if not has_event_log(source):
+            return None
         try:
-            found = self._estimate()
+            found = self._estimate(source, recommendations, is_session=is_session, seen_until_ms=seen_until_ms)
         except InputError as error:
-            console.print(f"off-policy   not estimated: {error}", soft_wrap=True, markup=False)
-        else:
-            self._context.history.test.update(found.metrics())
-            for logger in trainer.loggers:
-                logger.log_metrics(found.metrics())
-            console.print(f"off-policy   {summary(found)}", soft_wrap=True, markup=False)
-        self._context.clock.end("estimates")
+            return {}, f"not estimated: {error}"
+        return found.metrics(), summary(found)
 
-    @property
-    def _path(self) -> Path:
-        return Path(self._context.datamodule.path)
-
-    def _estimate(self) -> OffPolicy:
-        vectors = self._context.vectors
-        if vectors is not None and vectors.context == "session":
+    def _estimate(
+        self, source: Path, recommendations: Path, *, is_session: bool, seen_until_ms: Callable[[], int]
+    ) -> OffPolicy:
+        if is_session:
             raise InputError(
                 "context=session is not estimated from a log; play such runs with abtest.py control= treatment="
             )
@@ -77,20 +69,17 @@ class OffPolicyEstimates(Callback):
             raise InputError(
                 f"datamodule.split={self._split} does not say which sessions the model has not seen; use split=time"
             )
-        path = self._path
-        folder = LogFolder.open(path / "logs" if (path / "logs").is_dir() else path, path / "tracks.json")
+        folder = LogFolder.open(source / "logs" if (source / "logs").is_dir() else source, source / "tracks.json")
         # the datamodule has refused logs with too many lines that are not events
         sessions = read_decisions(folder.logs, folder.catalog, max_rejected=1.0, session_gap_minutes=self._gap_minutes)
-        is_test = sessions.started_ms > self._context.datamodule.seen_until_ms
+        is_test = sessions.started_ms > seen_until_ms()
         if not is_test.any():
             raise InputError(
                 f"logs={folder.logs}: none of the {len(sessions):,} sessions that an estimate can use is in the test "
                 "set, the latest tenth of all; write the latest logs with propensities"
             )
         earlier, later = sessions.where(~is_test), sessions.where(is_test)
-        candidate = folder.candidate(
-            "lists", pick=self._pick, artist_gap=self._artist_gap, file=self._context.recommendations
-        )
+        candidate = folder.candidate("lists", pick=self._pick, artist_gap=self._artist_gap, file=recommendations)
         return OffPolicyLog(later, folder, earlier).estimate(candidate, self._settings)
 
 
