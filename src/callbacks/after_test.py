@@ -10,6 +10,7 @@ from segue.callbacks.listening_test import Listening
 from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import RankingMetrics
 from segue.callbacks.run_context import RunContext, ranker_of
+from segue.errors import InputError
 from segue.models.export import Export, Exported
 from segue.reports.training_tables import ExampleTrack, example_tracks
 from segue.runs.phases import PhaseClock
@@ -76,17 +77,17 @@ class AfterTest(Callback):
             self._keep(trainer, metrics, epoch=len(history.epochs))
             self._clock.end("listening")
         if self._off_policy is not None and self.exported is not None:
-            vectors = self.exported.vectors
-            estimated = self._off_policy(
-                Path(data.path),
-                self.exported.path,
-                is_session=vectors is not None and vectors.context == "session",
-                seen_until_ms=lambda: data.seen_until_ms,
-            )
+            vectors, source = self.exported.vectors, Path(data.path)
+            is_session = vectors is not None and vectors.context == "session"
+            try:
+                estimated = self._off_policy(
+                    source, self.exported.path, is_session=is_session, seen_until_ms=lambda: data.seen_until_ms
+                )
+            except InputError as error:
+                estimated = {}, f"not estimated: {error}"
             if estimated is not None:
-                of_log, line = estimated
-                self._keep(trainer, of_log)
-                console.print(f"off-policy   {line}", soft_wrap=True, markup=False)
+                self._keep(trainer, estimated[0])
+                console.print(f"off-policy   {estimated[1]}", soft_wrap=True, markup=False)
                 self._clock.end("estimates")
         if self._plots is not None:
             queries = None if self._ranking is None else self._ranking.ranked

@@ -14,6 +14,7 @@ from segue.models.export import Exported, session_vectors
 from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
 from segue.runs.session_vectors import SessionVectors
+from segue.simulation.listening import ListeningTest
 from segue.simulation.mixed_logs import keep_interest_neighbours, world_of
 from segue.simulation.run_listening import RunListening
 from segue.simulation.world import World
@@ -66,16 +67,9 @@ class Listening(Callback):
         of_logs = world_of(data.prepared_by)
         if (world := world or of_logs) is not None:
             check_k(k, self._num_tracks)
-            self._test = RunListening(
-                world,
-                data.catalog,
-                sessions=sessions,
-                seed=seed,
-                hits=hits,
-                neighbours=neighbours,
-                num_lists=num_lists,
-                kept=Path(data.path) / "listening_references.json" if world is of_logs else None,
-            )
+            kept = Path(data.path) / "listening_references.json" if world is of_logs else None
+            test = ListeningTest(world, sessions=sessions, seed=seed, hits=hits)
+            self._test = RunListening(test, data.catalog, neighbours=neighbours, num_lists=num_lists, kept=kept)
             if world is of_logs:
                 keep_interest_neighbours(world, Path(data.path).parent)
 

@@ -40,7 +40,7 @@ def write_report(comparison: Comparison, folder: Path, provenance: Mapping[str, 
         "comparison",
         comparison.record(),
         provenance,
-        blocks=_blocks(comparison),
+        blocks=blocks(comparison),
         draw=lambda path: draw(comparison, path),
     )
     write_whole(
@@ -80,32 +80,24 @@ def long_table(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def markdown(comparison: Comparison, provenance: Mapping[str, str]) -> str:
-    """The text of `comparison.md`: verdict, means, differences from the best, notes, provenance.
+def blocks(comparison: Comparison) -> list[str]:
+    """The report in Markdown: verdict, means, differences from the best, notes.
 
     Args:
         comparison: what is reported.
-        provenance: command, commit and versions, by name.
-
-    Returns:
-        Markdown.
     """
-    return writing.with_provenance(_blocks(comparison), provenance)
-
-
-def _blocks(comparison: Comparison) -> list[str]:
-    metrics, blocks = comparison.metrics, ["# Comparison", f"**{escape(comparison.verdict)}.**"]
+    metrics, text = comparison.metrics, ["# Comparison", f"**{escape(comparison.verdict)}.**"]
     rows = [
         [setup.name, str(len(setup.runs)), *(_mean(comparison, setup, metric) for metric in metrics)]
         for setup in comparison.setups
     ]
-    blocks.append(Table(columns=["set-up", "runs", *metrics], rows=rows, align="lr" + "r" * len(metrics)).markdown())
+    text.append(Table(columns=["set-up", "runs", *metrics], rows=rows, align="lr" + "r" * len(metrics)).markdown())
     if comparison.differences:
         head = ["set-up", "metric", "difference", "interval", "p", "Holm p"]
         by_setup = [one for setup in comparison.setups for one in comparison.differences if one.setup == setup.name]
-        blocks.append(f"Differences from {escape(comparison.best.name)}:")
+        text.append(f"Differences from {escape(comparison.best.name)}:")
         rows = [_row(comparison, one) for one in by_setup]
-        blocks.append(Table(columns=head, rows=rows, align="llrrrr").markdown())
+        text.append(Table(columns=head, rows=rows, align="llrrrr").markdown())
     notes = sentences(comparison)
     if any(mean.upper > mean.mean for setup in comparison.setups for mean in setup.means.values()):
         level = f"{100 * comparison.level:g} %"
@@ -114,7 +106,7 @@ def _blocks(comparison: Comparison) -> list[str]:
     if command := listener_test(comparison):
         notes.append(f"{why_listener_test(comparison)}: `{command}`")
     alt = "Each metric of each set-up with its interval over runs, and the learning curves"
-    return [*blocks, f"![{alt}](comparison.png)", bullets(notes)]
+    return [*text, f"![{alt}](comparison.png)", bullets(notes)]
 
 
 def comparison_table(comparison: Comparison, title: str, width: int) -> Table:

@@ -9,6 +9,7 @@ import numpy as np
 
 from segue.offpolicy.decisions import left_out_text
 from segue.offpolicy.estimates import OffPolicy, OffPolicyLog
+from segue.offpolicy.estimators import Estimate
 from segue.reports.markdown import bullets
 from segue.reports.numbers import interval, number
 from segue.reports.result_table import Table
@@ -30,33 +31,28 @@ def estimate_table(found: OffPolicy, log: OffPolicyLog, candidate: str) -> Table
         log: the log that they are from.
         candidate: name of the candidate.
     """
-    session = found.session_snips
-    rows: list[Sequence[str]] = []
-    for how, estimate in (("robust", found.first_step_dr), ("SNIPS", found.first_step_snips)):
-        cells = [number(estimate.value, ".3f"), interval(estimate.lower, estimate.upper, ".3f")]
-        of_session = ["–", "–"]
-        if how == "SNIPS" and session is not None:
-            of_session = [number(session.value, ".2f"), interval(session.lower, session.upper, ".2f")]
-        rows.append((candidate, how, *cells, *of_session))
+    robust, snips, session = found.first_step_dr, found.first_step_snips, found.session_snips
+    of_session = ("–", "–") if session is None else _cells(session.value, session, ".2f")
+    rows: list[Sequence[str]] = [
+        (candidate, "robust", *_cells(robust.value, robust, ".3f"), "–", "–"),
+        (candidate, "SNIPS", *_cells(snips.value, snips, ".3f"), *of_session),
+    ]
     sessions = log.decisions
-    time = np.array([float(part.sum()) for part in _parts(log)])
+    spans = zip(sessions.first.tolist(), (sessions.first + sessions.lengths).tolist(), strict=True)
+    time = np.array([float(sessions.shares[start:end].sum()) for start, end in spans])
     used = np.unique(sessions.setting).tolist()
     names = arm_names([sessions.settings[setting] for setting in used])
     for setting, name in zip(used, names, strict=True):
         chosen = sessions.setting == setting
         first = MeanInterval.of_clusters(sessions.shares[sessions.first[chosen] + 1], sessions.users[chosen], LEVEL)
         whole = MeanInterval.of_clusters(time[chosen], sessions.users[chosen], LEVEL)
-        cells = [number(first.mean, ".3f"), interval(first.lower, first.upper, ".3f")]
-        cells += [number(whole.mean, ".2f"), interval(whole.lower, whole.upper, ".2f")]
-        rows.append((name, "as logged", *cells))
+        rows.append((name, "as logged", *_cells(first.mean, first, ".3f"), *_cells(whole.mean, whole, ".2f")))
     columns = ["name", "how", "first step", "interval", "session", "interval"]
     return Table(title="Estimates from the log", columns=columns, rows=rows, align="llRRRR")
 
 
-def _parts(log: OffPolicyLog) -> list[np.ndarray]:
-    sessions = log.decisions
-    ends = (sessions.first + sessions.lengths).tolist()
-    return [sessions.shares[start:end] for start, end in zip(sessions.first.tolist(), ends, strict=True)]
+def _cells(value: float, bounds: Estimate | MeanInterval, form: str) -> tuple[str, str]:
+    return number(value, form), interval(bounds.lower, bounds.upper, form)
 
 
 def arm_names(settings: Sequence[tuple[str, str]]) -> list[str]:

@@ -47,20 +47,13 @@ class OffPolicyEstimates:
             seen_until_ms: latest start of a session that is not in the test set, in milliseconds since 1970.
 
         Returns:
-            The metrics `offline/…`, and one line for people: the estimates, or why there are none. None for a source
-            without event logs.
+            The metrics `offline/…`, and one line for people. None for a source without event logs.
+
+        Raises:
+            InputError: there is no estimate, and why.
         """
         if not has_event_log(source):
             return None
-        try:
-            found = self._estimate(source, recommendations, is_session=is_session, seen_until_ms=seen_until_ms)
-        except InputError as error:
-            return {}, f"not estimated: {error}"
-        return found.metrics(), summary(found)
-
-    def _estimate(
-        self, source: Path, recommendations: Path, *, is_session: bool, seen_until_ms: Callable[[], int]
-    ) -> OffPolicy:
         if is_session:
             raise InputError(
                 "context=session is not estimated from a log; play such runs with abtest.py control= treatment="
@@ -69,7 +62,7 @@ class OffPolicyEstimates:
             raise InputError(
                 f"datamodule.split={self._split} does not say which sessions the model has not seen; use split=time"
             )
-        folder = LogFolder.open(source / "logs" if (source / "logs").is_dir() else source, source / "tracks.json")
+        folder = LogFolder.open(_logs_of(source), source / "tracks.json")
         # the datamodule has refused logs with too many lines that are not events
         sessions = read_decisions(folder.logs, folder.catalog, max_rejected=1.0, session_gap_minutes=self._gap_minutes)
         is_test = sessions.started_ms > seen_until_ms()
@@ -80,7 +73,8 @@ class OffPolicyEstimates:
             )
         earlier, later = sessions.where(~is_test), sessions.where(is_test)
         candidate = folder.candidate("lists", pick=self._pick, artist_gap=self._artist_gap, file=recommendations)
-        return OffPolicyLog(later, folder, earlier).estimate(candidate, self._settings)
+        found = OffPolicyLog(later, folder, earlier).estimate(candidate, self._settings)
+        return found.metrics(), summary(found)
 
 
 def has_event_log(path: Path) -> bool:
@@ -89,8 +83,11 @@ def has_event_log(path: Path) -> bool:
     Args:
         path: of the source; anything but a folder with `data.json*` in it or in its `logs` has none.
     """
-    folder = path / "logs" if (path / "logs").is_dir() else path
-    return path.is_dir() and any(file.is_file() for file in folder.rglob("data.json*"))
+    return path.is_dir() and any(file.is_file() for file in _logs_of(path).rglob("data.json*"))
+
+
+def _logs_of(source: Path) -> Path:
+    return source / "logs" if (source / "logs").is_dir() else source
 
 
 def summary(found: OffPolicy) -> str:

@@ -36,16 +36,11 @@ def write_report(
         write_whole(folder / f"{name}.png", draw)
         pictures[f"{name}.png"] = (folder / f"{name}.png").read_bytes()
     if blocks:
-        text = with_provenance(blocks, provenance)
+        text = document([*blocks, bullets(f"{key}: {value}" for key, value in provenance.items())])
         _write(text, folder / f"{name}.md")
         if title is not None:
             _write(html_page(text, title, pictures), folder / f"{name}.html")
     write_record({**record, "provenance": dict(provenance)}, folder / f"{name}.json")
-
-
-def with_provenance(blocks: Sequence[str], provenance: Mapping[str, str]) -> str:
-    """The text of a report, and where it comes from."""
-    return document([*blocks, bullets(f"{name}: {value}" for name, value in provenance.items())])
 
 
 def _write(text: str, path: Path) -> None:

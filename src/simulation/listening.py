@@ -71,7 +71,7 @@ class ListeningTest:
         check_number("callbacks.listening.sessions", sessions, whole=True, least=1, most=100_000_000)
         check_number("callbacks.listening.seed", seed, whole=True, least=0)
         check_number("callbacks.listening.hits", hits, whole=True, least=1)
-        self.world, self._seed, self._num_sessions = world, seed, sessions
+        self.world, self.hits, self._seed, self._num_sessions = world, hits, seed, sessions
         people = world.listeners
         self._users = np.resize(self._rng(0).permutation(len(people)), sessions)
         part_of = treatments(people.user_ids, experiment="listening test", num_arms=len(PARTS))[self._users]

@@ -26,36 +26,22 @@ class RunListening:
     """A listening test that knows the tracks of a run.
 
     Args:
-        world: the world of the listeners.
+        test: the sessions.
         catalog: the catalogue of the run.
-        sessions: number of sessions, half of them of listeners kept for validation.
-        seed: of the sessions.
-        hits: number of the most played tracks of the world that `popular` plays, and that count as hits.
         neighbours: number of tracks from which `true_neighbours` recommends.
         num_lists: number of last tracks whose lists are searched where the session is the query.
         kept: file where the means of the references are kept for later runs; None for none.
 
     Raises:
-        InputError: a setting is out of range, or the catalogue has tracks that the world does not have.
+        InputError: `neighbours` is out of range, or the catalogue has tracks that the world does not have.
     """
 
     def __init__(
-        self,
-        world: World,
-        catalog: Catalog,
-        *,
-        sessions: int,
-        seed: int,
-        hits: int,
-        neighbours: int,
-        num_lists: int,
-        kept: Path | None,
+        self, test: ListeningTest, catalog: Catalog, *, neighbours: int, num_lists: int, kept: Path | None
     ) -> None:
-        self._rows = _rows_in(world, catalog)
-        self._test = ListeningTest(world, sessions=sessions, seed=seed, hits=hits)
         check_neighbours(neighbours)
-        self._world, self._hits, self._neighbours = world, hits, neighbours
-        self._num_lists, self._kept = num_lists, kept
+        self._test, self._rows = test, _rows_in(test.world, catalog)
+        self._neighbours, self._num_lists, self._kept = neighbours, num_lists, kept
 
     def play(self, part: str, rows: Int64[np.ndarray, "N K"], vectors: SessionVectors | None) -> Heard:
         """Play what a run recommends, as it would be served.
@@ -65,7 +51,7 @@ class RunListening:
             rows: recommendations of each track, best first; -1 where a list has ended.
             vectors: those of a head whose query is the session; None to draw a track from the list of the last one.
         """
-        lists = np.full((len(self._world.catalog), rows.shape[1]), -1, np.int64)
+        lists = np.full((len(self._test.world.catalog), rows.shape[1]), -1, np.int64)
         lists[self._rows] = np.where(rows >= 0, self._rows[rows], -1)
         return self._test.play(self._recommend(lists, vectors), part)
 
@@ -81,10 +67,10 @@ class RunListening:
     def references(self) -> dict[str, float]:
         """Mean time per session that the reported listeners hear from each reference, by its name."""
         digest = code_digest({"segue.simulation.listening"})
-        key = f"{self._test.digest()} {self._hits} {self._neighbours} {digest}"
+        key = f"{self._test.digest()} {self._test.hits} {self._neighbours} {digest}"
         kept = _read(self._kept) if self._kept else {}
         if key not in kept:
-            played = references(self._world, hits=self._hits, neighbours=self._neighbours)
+            played = references(self._test.world, hits=self._test.hits, neighbours=self._neighbours)
             means = {name: float(self._test.play(recommend, "test").time.mean()) for name, recommend in played.items()}
             kept = {**kept, key: means}
             if self._kept:
@@ -100,7 +86,7 @@ class RunListening:
         Returns:
             The columns of `listening.parquet`.
         """
-        ids = self._world.listeners.user_ids
+        ids = self._test.world.listeners.user_ids
         parts = [
             pd.DataFrame({"listener": ids[one.listeners], "part": part, "mean_time_per_session": one.time})
             for part, one in heard.items()

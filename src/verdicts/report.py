@@ -34,28 +34,20 @@ def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]
         "abtest",
         analysis.record(),
         provenance,
-        blocks=_blocks(analysis),
+        blocks=blocks(analysis),
         draw=lambda path: draw(analysis, path),
         title=_title(analysis),
     )
 
 
-def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
-    """The report as Markdown: a page for readers in a hurry, then the details.
+def blocks(analysis: Analysis) -> list[str]:
+    """The report in Markdown: a page for readers in a hurry, then the details.
 
     The page has the users of each arm against the plan, the verdict, the effects, and what could be wrong.
 
     Args:
         analysis: the result to report.
-        provenance: command, commit and versions, by name.
-
-    Returns:
-        The text of `abtest.md`.
     """
-    return writing.with_provenance(_blocks(analysis), provenance)
-
-
-def _blocks(analysis: Analysis) -> list[str]:
     primary, explained = words(analysis.settings.primary).capitalize(), explain_columns(analysis)
     meanings = {row.method: row.meaning for rows in analysis.methods.values() for row in rows}
     return [

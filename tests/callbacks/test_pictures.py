@@ -73,6 +73,7 @@ def trainer_of(
     *more: Callback,
     ranked: bool = True,
     max_test_queries: int | None = None,
+    is_reversed: bool = False,
     **settings: Any,
 ) -> tuple[Trainer, RunContext]:
     context = RunContext(datamodule=datamodule)
@@ -89,6 +90,7 @@ def trainer_of(
     }
     if not ranked:
         chosen["ranking"] = None
+    chosen = dict(reversed(chosen.items())) if is_reversed else chosen
     made, _ = build_callbacks(chosen, context, PhaseClock(), monitor=MONITOR)
     checkpoint = ModelCheckpoint(
         dirpath=run, filename="best", monitor=MONITOR, mode="min", save_last=True, enable_version_counter=False
@@ -194,6 +196,12 @@ def test_without_queries_there_is_no_popularity(small: Callable[..., PairDataMod
     trainer, _ = trainer_of(datamodule, tmp_path)
     trainer.test(ranker(datamodule), datamodule, verbose=False)
     assert drawn(tmp_path) == {"calibration.png", "scores.png", "artists.png"}
+
+
+def test_the_order_in_conf_has_no_meaning(ring: PairDataModule, tmp_path: Path) -> None:
+    trainer, _ = trainer_of(ring, tmp_path, is_reversed=True)
+    trainer.test(ranker(ring), ring, verbose=False)
+    assert "popularity.png" in drawn(tmp_path), "the pictures, which come first in it, have the ranks of the queries"
 
 
 def test_without_ranks_there_is_no_popularity(ring: PairDataModule, tmp_path: Path) -> None:

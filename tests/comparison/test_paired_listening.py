@@ -15,9 +15,10 @@ from scipy import stats
 from segue.comparison.analysis import Comparison, Run
 from segue.comparison.paired_listening import choose_metric, is_paired
 from segue.comparison.picture import draw
-from segue.comparison.report import comparison_table, markdown, sentences, why_listener_test
+from segue.comparison.report import blocks, comparison_table, sentences, why_listener_test
 from segue.errors import InputError
 from segue.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
+from segue.reports.markdown import document
 from tests.comparison.test_analysis import NDCG, compared, run
 
 SELECTS = (VAL_TIME, "val/ndcg_at_10")
@@ -96,7 +97,7 @@ def test_offline_ranking_that_disagrees_is_named_with_its_reason(disagreeing: Co
     assert "61% of what rules plays is by the artist of the track before (convex: 32%)" in sentence
     assert sentences(disagreeing)[0] == sentence
     assert disagreeing.record()["disagreement"] == sentence
-    assert sentence in markdown(disagreeing, {}).replace("\\", "")
+    assert sentence in document(blocks(disagreeing)).replace("\\", "")
 
 
 def test_a_disagreement_within_the_noise_is_called_so() -> None:

@@ -34,9 +34,13 @@ def estimated(
     usual: dict[str, Any] = {
         "split": "time", "session_gap_minutes": 30, "pick": "uniform", "artist_gap": 0, "settings": settings(),
     }  # fmt: skip
-    found = OffPolicyEstimates(**{**usual, **changes})(
-        Path(datamodule.path), lists, is_session=is_session, seen_until_ms=lambda: datamodule.seen_until_ms
-    )
+    estimate = OffPolicyEstimates(**{**usual, **changes})
+    try:
+        found = estimate(
+            Path(datamodule.path), lists, is_session=is_session, seen_until_ms=lambda: datamodule.seen_until_ms
+        )
+    except InputError as error:
+        return {}, f"refused: {error}"
     return found or ({}, "")
 
 
@@ -49,7 +53,7 @@ def data_of(make: Callable[..., PairDataModule], run: Path) -> PairDataModule:
 
 def test_a_run_with_the_session_is_not_estimated(run: Path, datamodule_of: Callable[..., PairDataModule]) -> None:
     _, line = estimated(data_of(datamodule_of, run), run / "recommendations.jsonl", is_session=True)
-    assert line.startswith("not estimated: context=session is not estimated from a log; play such runs")
+    assert line.startswith("refused: context=session is not estimated from a log; play such runs")
 
 
 def test_the_latest_tenth_of_the_sessions_is_estimated(run: Path, datamodule_of: Callable[..., PairDataModule]) -> None:
@@ -78,7 +82,7 @@ def test_only_sessions_that_the_model_has_not_seen_are_estimated(
     simulate(world, tmp_path / "two", arms, sessions=100, after=tmp_path / "one", with_propensity=False)
     lists = neighbours(world, tmp_path / "recommendations.jsonl")
     metrics, line = estimated(data_of(datamodule_of, tmp_path / "two"), lists)
-    assert re.match(r"not estimated: .* none of the 900 sessions that an estimate can use is in the", line)
+    assert re.match(r"refused: .* none of the 900 sessions that an estimate can use is in the", line)
     assert metrics == {}
 
 
@@ -99,16 +103,16 @@ def test_the_session_is_printed_where_it_is_reliable(
 @pytest.mark.parametrize(
     ("folder", "changes", "message"),
     [
-        ("old", {}, "not estimated: logs=.* no line has a propensity"),
+        ("old", {}, "refused: logs=.* no line has a propensity"),
         (
             "run",
             {"split": "session"},
-            "not estimated: datamodule.split=session does not say which sessions",
+            "refused: datamodule.split=session does not say which sessions",
         ),
         (
             "run",
             {"settings": settings(min_effective_sample_size=300)},
-            "not estimated: the logs are worth",
+            "refused: the logs are worth",
         ),
     ],
 )

@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segue.reports.markdown import document
 from segue.reports.numbers import interval
 from segue.verdicts.analysis import analyse
 from segue.verdicts.doubts import doubts, split_sentence
 from segue.verdicts.metrics import METRICS
 from segue.verdicts.report import (
     FILES,
+    blocks,
     details,
     effects_table,
     explain_columns,
-    markdown,
     methods_table,
     write_report,
 )
@@ -38,7 +39,7 @@ def decisions(analysis: Analysis) -> list[str]:
 
 
 def test_markdown_explains_each_of_its_columns(analysis: Analysis) -> None:
-    text = markdown(analysis, {})
+    text = document(blocks(analysis))
     [header] = re.findall(r"^\| (arm \| metric .*) \|$", text, flags=re.MULTILINE)
     assert re.findall(r"^- \*\*(.*)\*\*: .*\.$", text, flags=re.MULTILINE) == header.split(" | ")
 
@@ -83,7 +84,7 @@ def test_one_line_says_when_the_ratio_of_sums_differs_from_the_mean_of_users() -
 def test_a_secondary_metric_that_is_not_tested_has_no_p_value(analysis: Analysis) -> None:
     assert analysis.effect("T1", "mean_time_per_session").decision == "not significant"
     assert re.findall(
-        r"^\| T1 \| time .secondary. \|.*\| – \| not tested \|$", markdown(analysis, {}), flags=re.MULTILINE
+        r"^\| T1 \| time .secondary. \|.*\| – \| not tested \|$", document(blocks(analysis)), flags=re.MULTILINE
     )
     assert "not tested" in decisions(analysis)
 
@@ -91,7 +92,7 @@ def test_a_secondary_metric_that_is_not_tested_has_no_p_value(analysis: Analysis
 def test_the_report_has_the_users_first_then_the_verdict_the_effects_and_what_could_be_wrong(
     analysis: Analysis,
 ) -> None:
-    text = markdown(analysis, {"commit": "abc"})
+    text = document(blocks(analysis))
     titles = re.findall(r"^##? (.*)$", text, flags=re.MULTILINE)
     page = ["A/B test TEST", "Users", "Verdict", "Effects", "What could be wrong"]
     assert titles[: len(page)] == page
@@ -119,7 +120,7 @@ def test_details_name_the_effects_that_are_detected(analysis: Analysis) -> None:
 
 
 def test_each_method_is_a_row_of_its_own_and_is_explained(analysis: Analysis) -> None:
-    text = markdown(analysis, {})
+    text = document(blocks(analysis))
     names = ["mean of users", "the sheet", "ratio of sums", "CUPED", "bootstrap", "always valid"]
     assert re.findall(r"^\| T1 \| ([a-zA-Z ]+) \| [+-]", text, flags=re.MULTILINE) == names
     assert re.findall(r"^- ([a-zA-Z ]+): .*\.$", text, flags=re.MULTILINE)[: len(names)] == names
@@ -130,7 +131,7 @@ def test_each_method_is_a_row_of_its_own_and_is_explained(analysis: Analysis) ->
 
 
 def test_metrics_are_words_and_every_p_value_beside_other_numbers_has_its_name(analysis: Analysis) -> None:
-    text = markdown(analysis, {}) + "\n".join(analysis.verdicts.values())
+    text = document(blocks(analysis)) + "\n".join(analysis.verdicts.values())
     assert "mean time per session" in text
     assert not [metric for metric in METRICS if "_" in metric and metric in text]
     cells = decisions(analysis)
