@@ -1,6 +1,6 @@
 """The callbacks of one run: those that conf chose, and those that are always there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning import Callback
@@ -17,9 +17,6 @@ from segue.runs.phases import PhaseClock
 _ONLY_AFTER_TEST = ("export", "off_policy", "plots")
 """Names of conf that are steps of `AfterTest` and no callbacks."""
 
-Choice = Callback | Callable[[RunContext], Callback] | None
-"""A callback, what makes one from the context of the run, or None where it is left out."""
-
 
 def build_callbacks(
     chosen: Mapping[str, Any], context: RunContext, clock: PhaseClock, *, monitor: str
@@ -27,7 +24,8 @@ def build_callbacks(
     """All callbacks. Their order has no meaning, except that the first keeps what others read.
 
     Args:
-        chosen: those of `conf/callbacks`, by name: a `Choice` each, or a step after the test.
+        chosen: those of `conf/callbacks`, by name: a callback, what makes one from the context of the run, a step after
+            the test, or None where it is left out.
         context: of the run.
         clock: counts the time of each phase.
         monitor: the metric that decides between epochs.
@@ -39,7 +37,7 @@ def build_callbacks(
         InputError: a callback is out of its range, or nothing computes `monitor`.
     """
     check_monitor(monitor, context.datamodule, is_ranked=chosen.get("ranking") is not None)
-    made = {
+    made: dict[str, Any] = {
         name: choice if isinstance(choice, Callback) else choice(context)
         for name, choice in chosen.items()
         if choice is not None and name not in _ONLY_AFTER_TEST

@@ -141,7 +141,7 @@ def comparison_table(comparison: Comparison, title: str, width: int) -> Table:
     heads = [metric.replace("/", "/\n").replace("_per_session", "\n_per_session") for metric in (*main, *shown)]
     if tested:
         heads[len(main) : len(main)] = ["difference\nfrom the first", "Holm's p"]
-    rows = []
+    rows = list[list[Cell]]()
     for setup in setups:
         cells = [_short_mean(comparison, setup, metric, with_interval=wide and metric in main) for metric in main]
         if tested:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from segue.reports.numbers import number
-from segue.reports.result_table import Table, styled
+from segue.reports.result_table import Cell, Table, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
         names: the recommender of each arm.
         title: title of the table.
     """
-    rows = []
+    rows = list[list[Cell]]()
     for arm, row in arms.items():
         means = [
             styled(number(row[name], ".2f"), "bold").append(

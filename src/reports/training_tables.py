@@ -59,7 +59,7 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> list[Table]:
     tables: list[Table] = []
     for floors, names in sorted(by_floors.items(), key=lambda item: (item[0] == (), item[0])):
         has_intervals = any(f"{name}{_HALF_WIDTH}" in test for name in names)
-        rows = []
+        rows = list[list[Cell]]()
         for name in names:
             half_width = test.get(f"{name}{_HALF_WIDTH}")
             beside = ["" if half_width is None else plain(half_width, digits=2)] * has_intervals
@@ -128,7 +128,7 @@ def listening_table(metrics: Mapping[str, Any]) -> Table | None:
     known = {name: metrics[f"online/{name}"] for name in _LISTENING if f"online/{name}" in metrics}
     if not known:
         return None
-    rows = []
+    rows = list[list[Cell]]()
     for name, value in known.items():
         half_width = metrics.get(f"online/{name}{_HALF_WIDTH}")
         shown = styled(plain(value), "" if rows else "bold")
