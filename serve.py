@@ -42,7 +42,7 @@ def serve(config: DictConfig) -> None:
 
 
 def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
-    from segue.room.gate import open_gate
+    from segue.room.proxy import open_room
     from segue.runs.folder import refuse_used_folder
     from segue.serving.server import run
     from segue.serving.starting import prepared_service
@@ -64,7 +64,7 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
                 warn(f"arm {name}: {hint}")
         show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
         show(f"run folder   {settings.run_dir}")
-        run(settings, show, open_gate)
+        run(settings, show, open_room)
 
 
 def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:

@@ -29,8 +29,10 @@ from segue.datamodules.reading.source_config import source_config
 from segue.errors import InputError
 from segue.runs.session_vectors import SessionVectors
 from segue.simulation.world import Taste, World, generate
+from segue.terminal import hydra_parts
 
 ROOT = Path(__file__).resolve().parent.parent
+hydra_parts.know_defaults()  # as the entry of a verb does
 
 # The same examples each time: a test fails because of a change. Speed is measured by `make bench`, not by tests.
 settings.register_profile("segue", deadline=None, derandomize=True)

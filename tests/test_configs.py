@@ -3,6 +3,7 @@
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,8 +24,14 @@ from tests.contracts.building import CONF, composed, names, recipe_of
 HEADS = [model for model in names("model") if recipe_of(model) != "counting"]
 BASELINES = [model for model in names("model") if recipe_of(model) == "counting"]
 SOURCES = [name for name in names("datamodule") if name not in ("default", "simulated")]
-PUBLISHED = {"track": 1.0, "artist": 0.0, "mean": 0.5, "convex": 0.9, "contextual": None}
-"""Alpha of the five models of the report."""
+PUBLISHED: dict[str, Any] = {
+    "track": {"track": 1.0},
+    "artist": {"artist": 1.0},
+    "mean": {"track": 0.5, "artist": 0.5},
+    "convex": 0.9,
+    "contextual": None,
+}
+"""The shares of the five models of the report, or alpha."""
 
 
 @pytest.mark.parametrize(
@@ -140,15 +147,23 @@ def test_monitor_is_written_by_recipes_alone() -> None:
     assert not [path for path, config in files.items() if "monitor" in config and path.parent.name != "ranker"]
 
 
-@pytest.mark.parametrize(("model", "alpha"), [("track", 1.0), ("artist", 0.0), ("mean", 0.5), ("convex", "learned")])
-def test_the_heads_differ_in_alpha_alone(model: str, alpha: float | str) -> None:
+@pytest.mark.parametrize(
+    ("model", "share"),
+    [
+        ("track", {"track": 1.0}),
+        ("artist", {"artist": 1.0}),
+        ("mean", {"track": 0.5, "artist": 0.5}),
+        ("convex", "learned"),
+    ],
+)
+def test_the_heads_differ_in_their_shares_alone(model: str, share: Any) -> None:
     config = OmegaConf.to_container(composed(f"model={model}").model, resolve=True)
     convex = OmegaConf.to_container(composed("model=convex").model, resolve=True)
     assert isinstance(config, dict)
     assert isinstance(convex, dict)
-    assert config["alpha"] == alpha
-    ends = {"track_dropout": 0.0} if alpha in (0.0, 1.0) else {}  # it needs both tracks and artists
-    ignored = {"alpha": 0, "fixed_alpha": 0}
+    assert config["alpha" if config["parts"] is None else "parts"] == share
+    ends = {"track_dropout": 0.0} if model in ("track", "artist") else {}  # it needs both tracks and artists
+    ignored = {"alpha": 0, "parts": 0, "prior": 0}  # without other attributes there is no prior
     assert {**config, **ignored} == {**convex, **ignored, **ends}
 
 
@@ -165,7 +180,7 @@ def test_the_published_recipe_is_the_published_one(model: str) -> None:
     assert (config.datamodule.split, config.datamodule.pairing) == ("pair", "first")
     assert (config.model.dim, config.model.init_std) == (100, 1.0)
     assert config.callbacks.export.k == 50
-    assert config.model.alpha == PUBLISHED[model]
+    assert (config.model.get("parts") or config.model.alpha) == PUBLISHED[model]
     assert (config.model.item_bias, config.model.dropout, config.model.track_dropout) == (False, 0.0, 0.0)
 
 

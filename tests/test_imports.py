@@ -12,10 +12,11 @@ import pytest
 
 from tests.conftest import ROOT
 
-NOUNS = {"errors", "attributes", "catalog", "histories", "assignment"}
+NOUNS = {"errors", "settings", "attributes", "catalog", "histories", "assignment"}
 """The modules that lie in `src/` itself."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "settings": {"errors"},
     "attributes": set(),
     "catalog": {"errors", "attributes"},
     "histories": set(),
@@ -28,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datamodules": NOUNS | {"runs", "models"},
     "simulation": NOUNS | {"runs", "statistics"},
     "serving": NOUNS | {"runs"},
-    "terminal": {"errors", "runs"},
+    "terminal": {"errors", "settings", "runs"},
     "tracking": {"errors", "runs", "terminal"},
     "reports": NOUNS | {"runs", "terminal"},
     "verdicts": NOUNS | {"runs", "statistics", "datamodules", "reports"},

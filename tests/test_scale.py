@@ -36,10 +36,10 @@ def test_the_head_of_the_study_has_the_shared_table() -> None:
     settings = {name: value for name, value in composed(*words).model.items() if not str(name).startswith("_")}
     vocabulary = make_vocabulary(range(50), previous_counts=[row // 2 for row in range(50)], next_counts=[1] * 50)
     head = min_plays.HashedTail(vocabulary, **settings)
-    assert isinstance(head.track, Lookup)
+    assert isinstance(head.parts["track"], Lookup)
     num_own = int((vocabulary.plays >= 20).sum())
-    assert head.track.weight.shape == (num_own + 4, 4)
-    assert head.track.offset is not None
+    assert head.get_parameter("parts.track.weight").shape == (num_own + 4, 4)
+    assert head.parts["track"].offset is not None
     items = head.eval().item_vectors().detach().numpy()
     rare = np.flatnonzero(vocabulary.plays < 20)
     same = [tuple(items[row, :4]) for row in rare]

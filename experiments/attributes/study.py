@@ -33,7 +33,7 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.evaluation.ranking import NEWNESS, by_newness
 from segue.histories import Histories
 from segue.models.contracts import OnBlock, PairBatch
-from segue.models.retrieval.exact import mean_ranks
+from segue.models.retrieval.ranks import ranks_of_tracks
 from segue.runs.atomic import write_whole
 from segue.runs.provenance import ROOT
 from segue.terminal.quiet import silence_libraries
@@ -124,14 +124,13 @@ class ByVectors:
         self, histories: Histories, following: np.ndarray, on_block: OnBlock, *, among: np.ndarray | None = None
     ) -> np.ndarray:
         """The rank of each next song among all, or among some."""
-        previous, next_ones = torch.from_numpy(histories.previous), torch.from_numpy(following)
-        return mean_ranks(
+        return ranks_of_tracks(
             queries=self.queries,
             items=self.items,
-            previous=previous,
-            following=next_ones,
+            previous=histories.previous,
+            following=following,
             on_block=on_block,
-            among=None if among is None else torch.from_numpy(among),
+            among=among,
         )
 
 

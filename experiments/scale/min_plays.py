@@ -64,9 +64,10 @@ class HashedTail(CosineMix):
         super().__init__(vocabulary, order_std=order_std, **settings)
         seen = torch.from_numpy(vocabulary.previous_counts + vocabulary.next_counts > 0)
         of, is_shown = hashed_rows(torch.from_numpy(vocabulary.plays), seen, tail_plays)
-        self.track = Lookup(of, is_shown, dim=settings["dim"], init_std=settings["init_std"])
+        tracks = Lookup(of, is_shown, dim=settings["dim"], init_std=settings["init_std"])
         if order_std:
-            self.track.add_offset(order_std)
+            tracks.add_offset(order_std)
+        self.parts["track"] = tracks
 
 
 def hashed_rows(
@@ -120,7 +121,7 @@ def _measured(words: list[str]) -> dict[str, Any]:
         train(*WORDS, *words, f"hydra.run.dir={run}", *sized((), ("datamodule.prepare.sessions=500",)), threads=None)
         metrics = json.loads((run / "metrics.json").read_text())
         best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True, mmap=True)["state_dict"]
-    known = int((best["scorer.track.weight"] != 0).any(1).sum())
+    known = int((best["scorer.parts.track.weight"] != 0).any(1).sum())
     return {"embeddings": str(known), **{name: str(metrics[name]) for name in METRICS}}
 
 

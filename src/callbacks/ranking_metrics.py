@@ -18,7 +18,7 @@ from segue.evaluation import ranking
 from segue.evaluation.online import VAL_TIME
 from segue.models.contracts import OnBlock
 from segue.models.exchange import by_parts
-from segue.models.retrieval.floor_ranks import ranks_by_counts, ranks_by_plays
+from segue.models.retrieval.ranks import ranks_by_counts, ranks_by_plays
 from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
 from segue.terminal.progress import progress
@@ -110,9 +110,10 @@ class RankingMetrics(Callback):
         means |= self._sizes_of_groups(by_newness)
         means |= ranking.by_position(metrics, queries.length)
         means[f"coverage_at_{self._list_length}"] = covered
+        known = self._vocabulary
         floors = {
-            "popular": ranks_by_plays(self._vocabulary.plays, queries.previous, queries.following),
-            "counts": ranks_by_counts(self._vocabulary, self._train_pairs, queries.previous, queries.following),
+            "popular": ranks_by_plays(known.plays, queries.previous, queries.following),
+            "counts": ranks_by_counts(known.previous_counts, self._train_pairs, queries.previous, queries.following),
         }
         for floor, floor_ranks in floors.items():
             floor_means = ranking.accuracy(floor_ranks).mean()

@@ -1,6 +1,6 @@
 """The test set before anything is trained: what is new in it, and what a rule without learning scores.
 
-P pairs.
+P pairs, B queries.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from segue.datamodules.pairs.pairs import Pairs
 from segue.describing.material import Splits
 from segue.evaluation import ranking
-from segue.models.retrieval.floor_ranks import ranks_by_plays
+from segue.models.retrieval.ranks import ranks_by_plays
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,9 @@ from segue.models.context import as_number
 from segue.models.contracts import Context, Loss, OnBlock, PairBatch, Queries, Scorer
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.retrieval.approximate import approximate_lists
-from segue.models.retrieval.exact import exact_lists, mean_ranks, top_k
-from segue.models.retrieval.heard import ranks_of_vectors
+from segue.models.retrieval.exact import exact_lists, top_k
 from segue.models.retrieval.lists import ListSearch, digest_of_arrays
+from segue.models.retrieval.ranks import ranks_of_tracks, ranks_of_vectors
 
 
 class PairRanker(LightningModule):
@@ -204,27 +204,25 @@ class PairRanker(LightningModule):
             among: True for each track that is a candidate; None for all tracks.
 
         Returns:
-            Rank of each `following`, at least 1; see `retrieval.exact.mean_ranks` and `retrieval.heard`.
+            Rank of each `following`, at least 1; see `retrieval.ranks`.
         """
         penalty = self.context.repeats.penalty()
-        following_rows = torch.from_numpy(following).to(self.device)
-        candidates = None if among is None else torch.from_numpy(among).to(self.device)
         if self.context.is_last and isinstance(penalty, float) and penalty == 0:
-            return mean_ranks(
+            return ranks_of_tracks(
                 queries=self.scorer.query_vectors(),
                 items=self.scorer.item_vectors(),
-                previous=torch.from_numpy(histories.previous).to(self.device),
-                following=following_rows,
+                previous=histories.previous,
+                following=following,
                 on_block=on_block,
-                among=candidates,
+                among=among,
             )
         return ranks_of_vectors(
             queries=lambda first, end: self._queries(histories.part(first, end)),
             items=self.scorer.item_vectors(),
-            following=following_rows,
+            following=following,
             penalty=as_number(penalty),
             on_block=on_block,
-            among=candidates,
+            among=among,
         )
 
     def _queries(self, histories: Histories) -> Queries:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from segue.attributes import Values, Vectors
 from segue.catalog import Catalog
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 
 _BLOCK = 2**14
 """Vectors that are read at once from a memory-mapped file."""
@@ -165,7 +165,6 @@ class Projection(Part):
 
     def __init__(self, vectors: Vectors, seen: Bool[Tensor, "N"], *, dim: int, init_std: float) -> None:
         super().__init__()
-        check_number("init_std", init_std, above=0)
         self._vectors = vectors
         for name, array in zip(("mean", "one_over_std"), _standard(vectors, seen.numpy()), strict=True):
             self.register_buffer(name, torch.from_numpy(array))
@@ -239,17 +238,11 @@ class Unknown(nn.Module):
 
     Args:
         rule: one of UNKNOWN.
-        key: name of the setting, for messages.
         num_parts: number of parts (E).
-
-    Raises:
-        InputError: there is no such rule.
     """
 
-    def __init__(self, rule: str, *, key: str, num_parts: int) -> None:
+    def __init__(self, rule: str, *, num_parts: int) -> None:
         super().__init__()
-        if rule not in UNKNOWN:
-            raise InputError(f"{key} must be one of {', '.join(UNKNOWN)}, got {rule!r}")
         self.rule = rule
         self.log_factor = nn.Parameter(torch.zeros(num_parts)) if rule == "learned" else None
 
@@ -330,11 +323,7 @@ def build_tracks(
 
     Returns:
         The part. Its table has a row for each track with enough plays, in their order, and a row of zeros.
-
-    Raises:
-        InputError: `min_plays` is out of range.
     """
-    check_number("min_plays", min_plays, whole=True, least=1, hint="1 gives every track a vector of its own")
     if min_plays == 1:
         return Lookup(None, seen, dim=dim, init_std=init_std)
     own = plays >= min_plays
@@ -372,11 +361,7 @@ def draw(table: nn.Embedding, seen: Bool[Tensor, "K"], std: float) -> None:
         table: the embeddings.
         seen: whether training pairs show the value of each row.
         std: standard deviation, above 0.
-
-    Raises:
-        InputError: the standard deviation is not above 0.
     """
-    check_number("init_std", std, above=0)
     with torch.no_grad():
         table.weight.normal_(std=std)
         table.weight[~seen] = 0

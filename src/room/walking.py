@@ -7,13 +7,13 @@ import numpy as np
 
 from segue.assignment import GUESTS
 from segue.errors import InputError
-from segue.room.shelf import Shelf
+from segue.room.release_view import ReleaseView
 from segue.serving.explanation import explain
 from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Noted, Played
 
 if TYPE_CHECKING:
-    from segue.room.companion import Companion
+    from segue.room.simulated_listener import SimulatedListener
 
 MAX_TRACKS = 128
 """Tracks of a session that the room sends."""
@@ -34,11 +34,11 @@ def new_listener(recommender: Recommender, arm: str) -> int:
             return user
 
 
-def checked_session(shelf: Shelf, tracks: Any, shares: Any) -> Played:
+def checked_session(view: ReleaseView, tracks: Any, shares: Any) -> Played:
     """A session that the page sent.
 
     Args:
-        shelf: which knows the tracks.
+        view: which knows the tracks.
         tracks: raw ids, the last track last.
         shares: share of each that was played, in [0, 1].
 
@@ -54,35 +54,38 @@ def checked_session(shelf: Shelf, tracks: Any, shares: Any) -> Played:
     )
     if not is_right:
         raise InputError(f"a walk has 1 to {MAX_TRACKS} tracks, with a share from 0 to 1 for each; start a new walk")
-    if unknown := [track for track in tracks if not -(2**63) <= track < 2**63 or shelf.release.row_of(track) < 0]:
+    if unknown := [track for track in tracks if not -(2**63) <= track < 2**63 or view.release.row_of(track) < 0]:
         raise InputError(f"track {unknown[0]} is not in this catalogue; start a new walk")
     return Played(tracks, [float(share) for share in shares])
 
 
 def step(
-    shelf: Shelf, recommender: Recommender, companion: "Companion | None", arm: str, user: int, played: Played
+    view: ReleaseView,
+    recommender: Recommender,
+    listener: "SimulatedListener | None",
+    arm: str,
+    user: int,
+    played: Played,
 ) -> dict[str, Any]:
     """The next track of a walk, drawn as `/next` would draw it, and why. Nothing of it is logged.
 
     Args:
-        shelf: what the room knows of the release.
+        view: what the room knows of the release.
         recommender: answers from the release.
-        companion: the simulated listener, if there is one.
+        listener: the simulated listener, if there is one.
         arm: name of the arm.
         user: raw id of the listener.
         played: the session so far.
     """
-    row = shelf.release.row_of(played.tracks[-1])
+    row = view.release.row_of(played.tracks[-1])
     following, fallback, propensity = recommender.follow(arm, user, row, played.tracks, played.shares)
-    return why(
-        shelf, recommender, companion, arm, played, int(shelf.release.track_ids[following]), propensity, fallback
-    )
+    return why(view, recommender, listener, arm, played, int(view.release.track_ids[following]), propensity, fallback)
 
 
 def why(
-    shelf: Shelf,
+    view: ReleaseView,
     recommender: Recommender,
-    companion: "Companion | None",
+    listener: "SimulatedListener | None",
     arm: str,
     played: Played,
     track: int,
@@ -92,31 +95,31 @@ def why(
     """Why a track followed a session, as JSON.
 
     Args:
-        shelf: what the room knows of the release.
+        view: what the room knows of the release.
         recommender: answers from the release.
-        companion: the simulated listener, if there is one.
+        listener: the simulated listener, if there is one.
         arm: name of the arm.
         played: the session before the track.
         track: raw id of the track.
         propensity: probability with which it was picked; None where it is not known.
         fallback: the source of a fallback, if it was one and that is known.
     """
-    release, given = shelf.release, shelf.release.arms[arm]
+    release, given = view.release, view.release.arms[arm]
     row, last = release.row_of(track), release.row_of(played.tracks[-1])
     found: dict[str, Any] = {
-        **shelf.record(row),
+        **view.record(row),
         "propensity": propensity,
         "fallback": fallback,
-        "parts": shelf.parts(arm, last, row),
+        "parts": view.parts(arm, last, row),
         "parts_are": "cosines",
         "session": [],
         "rank": None,
         "candidates": None,
         "listener": None,
     }
-    if companion is not None:
+    if listener is not None:
         rows = [*map(release.row_of, played.tracks), row]
-        found["listener"] = companion.answer(np.array(rows))
+        found["listener"] = listener.answer(np.array(rows))
     if given.is_of_session:
         noted = Noted(track, propensity or 0.0, fallback is not None, release.version)
         whole = explain(recommender, arm, 0, played, noted)
@@ -128,7 +131,7 @@ def why(
             "parts": whole["parts"],
             "parts_are": "sums",
             "session": [
-                {**shelf.record(release.row_of(one["track"])), "pull": round(_pull(one), 4)}
+                {**view.record(release.row_of(one["track"])), "pull": round(_pull(one), 4)}
                 for one in heaviest
                 if release.row_of(one["track"]) >= 0
             ],
@@ -137,7 +140,7 @@ def why(
         rows = release.lists[arm][last]
         place = np.flatnonzero(rows == row)
         found |= {"rank": int(place[0]) + 1 if len(place) else None, "candidates": int((rows >= 0).sum())}
-    return found | {"sentence": _sentence(shelf, arm, played, found)}
+    return found | {"sentence": _sentence(view, arm, played, found)}
 
 
 def _pull(one: dict[str, Any]) -> float:
@@ -145,16 +148,16 @@ def _pull(one: dict[str, Any]) -> float:
     return float(sum(one["weights"][part] * one["products"][part] for part in one["weights"]))
 
 
-def _sentence(shelf: Shelf, arm: str, played: Played, found: dict[str, Any]) -> str:
-    given = shelf.release.arms[arm]
-    last = shelf.release.track(shelf.release.row_of(played.tracks[-1]))
+def _sentence(view: ReleaseView, arm: str, played: Played, found: dict[str, Any]) -> str:
+    given = view.release.arms[arm]
+    last = view.release.track(view.release.row_of(played.tracks[-1]))
     after = f"“{last['title'] or last['track']}”"
     if found["fallback"] or (given.has_lists and found["rank"] is None):
         sources = {"artist": f"another track by {last['artist']}", "popular": "a popular track", "random": "any track"}
         source = sources.get(found["fallback"] or "", "another track")
         return f"The list after {after} had no track left that may be played, therefore a fallback: {source}."
     if given.policy == "random":
-        return f"Any of {len(shelf):,} tracks, each with the same probability."
+        return f"Any of {len(view):,} tracks, each with the same probability."
     if given.policy == "popular":
         return "One of the most played tracks, each with the same probability."
     if given.policy == "sticky_artist":

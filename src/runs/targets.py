@@ -18,6 +18,8 @@ from segue.runs.provenance import ROOT
 
 _NAMES = ("src", "segue")
 """What this package has been called; the last one is its name today."""
+_GONE = {"fixed_alpha"}
+"""Settings that older versions wrote and that said nothing that others did not say."""
 _TARGET = "_target_"
 _BY_NAME = tuple(f"hydra.utils.{name}" for name in ("get_class", "get_method", "get_object", "get_static_method"))
 """Functions that return what their argument names."""
@@ -47,7 +49,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _renamed(node: Any) -> Any:
     if isinstance(node, dict):
-        return {name: _today(value) if name == _TARGET else _renamed(value) for name, value in node.items()}
+        return {
+            name: _today(value) if name == _TARGET else _renamed(value)
+            for name, value in node.items()
+            if name not in _GONE
+        }
     return [_renamed(value) for value in node] if isinstance(node, list) else node
 
 

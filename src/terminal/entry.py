@@ -77,6 +77,7 @@ def verb(
                 sys.argv = [sys.argv[0], *_shown_as_used(words)]
                 hydra_parts.register(sweepers, full_errors=wants_traceback)
                 hydra_parts.share_config_store()
+                hydra_parts.know_defaults()
                 hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)(job)()
             except (KeyboardInterrupt, SystemExit) as stopped:
                 if not is_interrupt(stopped):

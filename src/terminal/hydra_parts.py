@@ -6,9 +6,15 @@
 import os
 from collections.abc import Sequence
 
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
+from omegaconf import OmegaConf
+
+from segue.settings import with_defaults
 
 PLUGINS = "hydra_plugins.segue"
 """The name under which `conf/hydra/sweeper/` finds our sweepers. Hydra takes plugins only from `hydra_plugins`, so they
@@ -30,6 +36,22 @@ def register(sweepers: Sequence[type[VerbSweeper]], *, full_errors: bool) -> Non
     for sweeper in sweepers:
         sweeper.full_errors = full_errors
         Plugins.instance().class_name_to_class[f"{PLUGINS}.{sweeper.__name__}"] = sweeper
+
+
+class _WithDefaults(FileConfigSource):
+    """Yaml files in which a `_target_` of ours has the settings that the file leaves out."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file."""
+        result = super().load_config(config_path)
+        result.config = OmegaConf.create(with_defaults(OmegaConf.to_container(result.config)))
+        return result
+
+
+def know_defaults() -> None:
+    """Let Hydra take the defaults of settings from the code that has them, see `segue.settings`."""
+    Plugins.instance()  # it registers its own sources first
+    SourcesRegistry.instance().types["file"] = _WithDefaults
 
 
 def hand_errors_over() -> None:

@@ -86,7 +86,7 @@ def test_a_run_leaves_what_the_design_says(ring_run: tuple[Path, str]) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["alpha"] == 0.8
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    assert "scorer.track.weight" in checkpoint["state_dict"]
+    assert "scorer.parts.track.weight" in checkpoint["state_dict"]
     recommendations = Recommendations.read(
         run / "recommendations.jsonl", make_catalog(row // 3 for row in range(NUM_RING_TRACKS))
     )

@@ -8,13 +8,9 @@ from segue.catalog import example_vocabulary
 from segue.models.context import LastTrack, Session
 from segue.models.heads import CosineMix, TwoTableDot
 
-ZERO = {"query": "zero", "item": "zero"}
 _BARE: dict[str, Any] = {"init_std": 0.1, "item_bias": False, "dropout": 0.0, "track_dropout": 0.0}
-_TWO_PARTS: dict[str, Any] = {"parts": None, "unknown": ZERO, "prior": None}
-COSINES: Callable[..., CosineMix] = partial(
-    CosineMix, fixed_alpha=None, order_std=0.0, shrinkage=0.0, min_plays=1, **_TWO_PARTS, **_BARE
-)
-DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, alpha=None, **_BARE)
+COSINES: Callable[..., CosineMix] = partial(CosineMix, prior=None, **_BARE)
+DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, **_BARE)
 
 _CANDIDATES: dict[str, Any] = {"repeats": "always", "repeats_up_to": 0.0, "repeats_within": "auto"}
 LAST_TRACK: Callable[..., LastTrack] = partial(LastTrack, max_length=0, **_CANDIDATES)

@@ -43,7 +43,7 @@ def scorer() -> CosineMix:
     torch.manual_seed(0)
     scorer = COSINES(VOCABULARY, alpha="learned", dim=5, item_bias=True)
     with torch.no_grad():
-        scorer.track.weight[1] = 0  # type: ignore[union-attr]  # a track of which nothing is known
+        scorer.get_parameter("parts.track.weight")[1] = 0  # type: ignore[union-attr]  # a track of which nothing is known
     return scorer
 
 
@@ -54,7 +54,10 @@ def query_by_loops(
     alpha, lines = scorer.logged()["alpha"], []
     for rows, shares in zip(HISTORY.tolist(), SHARE.tolist(), strict=True):
         line = []
-        for part, table, length in (("track", scorer.track, alpha**0.5), ("artist", scorer.artist, (1 - alpha) ** 0.5)):
+        for part, table, length in (
+            ("track", scorer.parts["track"], alpha**0.5),
+            ("artist", scorer.parts["artist"], (1 - alpha) ** 0.5),
+        ):
             assert table is not None
             weights, total = table.weight.detach(), torch.zeros(5)
             for age, (row, share) in enumerate(zip(rows, shares, strict=True)):

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from segue.errors import InputError
-from segue.models.heads import BIAS_UNIT, CosineMix, Dropout, TwoTableDot, _unit
+from segue.models.heads import BIAS_UNIT, CosineMix, TwoTableDot
+from segue.models.kernels import Dropout, unit
 from segue.models.row_adam import RowAdam
 from tests.conftest import make_vocabulary
-from tests.models.plain import ZERO
 
 ARTISTS = [0, 0, 1, 1, 2, 3]
+USUAL: dict[str, Any] = {"dim": 5, "init_std": 0.1, "item_bias": False, "dropout": 0.0, "track_dropout": 0.0}
 Scorer = CosineMix | TwoTableDot
 
 
@@ -25,7 +26,6 @@ def cosine_mix(
     artists: Iterable[int] = ARTISTS,
     seen: Iterable[int] | None = None,
     *,
-    fixed_alpha: float | None = None,
     item_bias: bool = False,
     dropout: float = 0.0,
     track_dropout: float = 0.0,
@@ -38,10 +38,6 @@ def cosine_mix(
     return CosineMix(
         vocabulary,
         alpha=alpha,
-        fixed_alpha=fixed_alpha,
-        parts=None,
-        unknown=ZERO,
-        prior=None,
         dim=5,
         init_std=0.1,
         item_bias=item_bias,
@@ -64,7 +60,7 @@ def two_tables(
     torch.manual_seed(0)
     vocabulary = make_vocabulary(ARTISTS, previous_counts=previous, next_counts=following)
     return TwoTableDot(
-        vocabulary, alpha=None, dim=5, init_std=0.1, item_bias=item_bias, dropout=dropout, track_dropout=track_dropout
+        vocabulary, dim=5, init_std=0.1, item_bias=item_bias, dropout=dropout, track_dropout=track_dropout
     )
 
 
@@ -121,9 +117,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 @given(alpha=st.floats(0.01, 0.99))
 def test_the_mix_is_the_formula(alpha: float) -> None:
     scorer = cosine_mix(alpha)
-    assert scorer.track is not None
-    assert scorer.artist is not None
-    tracks, artists = (table.weight.detach().double().numpy() for table in (scorer.track, scorer.artist))
+    tracks, artists = (part.get_parameter("weight").detach().double().numpy() for part in scorer.parts.values())
     pairs = every_pair()
     for previous, following, score in zip(*(column.tolist() for column in (*pairs, scorer(*pairs))), strict=True):
         of_tracks = cosine(tracks[previous], tracks[following])
@@ -139,9 +133,8 @@ def test_the_mix_is_bounded_symmetric_and_independent_of_vector_length(alpha: fl
     assert scores.abs().max() <= 1 + 1e-5
     torch.testing.assert_close(scores, scorer(following, previous))
     with torch.no_grad():
-        for table in (scorer.track, scorer.artist):
-            if table is not None:
-                table.weight.mul_(scale)
+        for table in scorer.parameters():
+            table.mul_(scale)
     torch.testing.assert_close(scorer(previous, following), scores, atol=1e-5, rtol=0)
 
 
@@ -153,8 +146,7 @@ def test_a_track_is_nearest_to_itself(name: str) -> None:
 
 def test_an_unknown_track_is_scored_by_its_artist_alone() -> None:
     scorer = cosine_mix(0.9, seen=[1, 0, 1, 1, 1, 1])
-    assert scorer.artist is not None
-    artists = scorer.artist.weight
+    artists = scorer.get_parameter("parts.artist.weight")
     expected = 0.1 * torch.cosine_similarity(artists[0], artists[1], dim=0)
     torch.testing.assert_close(scorer(torch.tensor([1]), torch.tensor([2]))[0], expected)
     torch.testing.assert_close(scorer(torch.tensor([1]), torch.tensor([0])), torch.tensor([0.1]))
@@ -183,23 +175,21 @@ def test_rare_tracks_have_no_row_and_stay_zero_in_training(
     pairs = [3, 1, 4, 2, 0, 1]  # a track is played twice as often
     scorer = cosine_mix(0.7, seen=pairs, min_plays=4, order_std=order_std, shrinkage=0.5)
     usual = cosine_mix(0.7, seen=pairs, order_std=order_std, shrinkage=0.5)
-    assert scorer.track is not None
-    assert usual.track is not None
-    assert len(scorer.track.weight) == 3 + 1
+    assert len(scorer.get_parameter("parts.track.weight")) == 3 + 1
     tables = [embedding for embedding in scorer.modules() if isinstance(embedding, torch.nn.Embedding)]
     for table in tables:
         table.sparse = optimizer is not torch.optim.Adam
-    before = scorer.track.weight.clone()
+    before = scorer.get_parameter("parts.track.weight").clone()
     steps = optimizer([table.weight for table in tables], lr=0.1, weight_decay=0.01)
     for _ in range(3):
         steps.zero_grad()
         scorer(torch.tensor([0, 1, 3, 5]), torch.tensor([2, 3, 1, 1])).sum().backward()
         steps.step()
-    assert (scorer.track.weight[:3] != before[:3]).all()
+    assert (scorer.get_parameter("parts.track.weight")[:3] != before[:3]).all()
     with torch.no_grad():
         for name, numbers in usual.named_parameters():
             learned = scorer.get_parameter(name)
-            if name.startswith("track."):
+            if name.startswith("parts.track."):
                 numbers.zero_()
                 numbers[[0, 2, 3]] = learned[:3]
             else:
@@ -216,8 +206,8 @@ def test_a_track_never_seen_as_context_has_a_zero_context_vector() -> None:
 
 
 def test_a_head_has_only_the_tables_it_uses() -> None:
-    assert cosine_mix(1.0).artist is None
-    assert cosine_mix(0.0).track is None
+    assert list(cosine_mix(1.0).parts) == ["track"]
+    assert list(cosine_mix(0.0).parts) == ["artist"]
     assert cosine_mix(1.0).query_vectors().shape == (6, 5)
     assert cosine_mix(0.5).query_vectors().shape == (6, 10)
 
@@ -299,9 +289,9 @@ def test_a_dropped_track_is_scored_by_its_artist(order_std: float) -> None:
     scorer = cosine_mix(0.7, track_dropout=0.5, order_std=order_std)
     whole, left_out = (cosine_mix(0.7, order_std=order_std) for _ in range(2))
     with torch.no_grad():
-        left_out.get_parameter("track.weight").zero_()
+        left_out.get_parameter("parts.track.weight").zero_()
         if order_std:
-            left_out.get_parameter("track.offset.weight").zero_()
+            left_out.get_parameter("parts.track.offset.weight").zero_()
         kept = [whole(previous, following), left_out(previous, following)]
         of_pairs = torch.stack([scorer(previous, following) for _ in range(400)])
         of_vectors = torch.stack(
@@ -316,22 +306,26 @@ def test_a_dropped_track_is_scored_by_its_artist(order_std: float) -> None:
 
 def test_a_learned_alpha_starts_in_the_middle_and_moves() -> None:
     scorer = cosine_mix("learned")
-    assert torch.as_tensor(scorer.alpha()).item() == 0.5
+    assert scorer.logged()["alpha"] == 0.5
     optimizer = torch.optim.SGD(scorer.parameters(), lr=1.0)
     scorer(torch.tensor([0]), torch.tensor([1])).neg().backward()  # the same artist: its cosine is 1
     optimizer.step()
-    assert torch.as_tensor(scorer.alpha()).item() < 0.5
+    assert scorer.logged()["alpha"] < 0.5
 
 
 @pytest.mark.parametrize("alpha", [1.5, -0.1, float("nan"), "learn"])
 def test_an_alpha_out_of_range_is_refused(alpha: Any) -> None:
-    with pytest.raises(InputError, match=rf"alpha must lie in \[0, 1\] or be learned, got {alpha}"):
+    with pytest.raises(
+        InputError, match=rf"model.alpha must be a number of at least 0 and at most 1 or learned or null, got '?{alpha}"
+    ):
         cosine_mix(alpha)
 
 
 def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None:
-    with pytest.raises(InputError, match=r"alpha=0.3 contradicts .* alpha=1.0 .* use model=convex model.alpha=0.3"):
-        cosine_mix(0.3, fixed_alpha=1.0)
+    with pytest.raises(
+        InputError, match=r"alpha=0.3 contradicts model.parts={'track': 1.0}.* use model=convex model.al"
+    ):
+        CosineMix(make_vocabulary(ARTISTS), alpha=0.3, parts={"track": 1.0}, **USUAL)
 
 
 @pytest.mark.parametrize(
@@ -343,41 +337,20 @@ def test_an_alpha_that_contradicts_the_head_is_refused_with_the_remedy() -> None
         ({"item_bias": "yes"}, "item_bias must be true or false, got 'yes'"),
         (
             {"track_dropout": 1},
-            "track_dropout must be a number of at least 0 and at most 0.9, got 1; 0 switches it off",
-        ),
-        (
-            {"alpha": 1.0, "fixed_alpha": 1.0, "track_dropout": 0.3},
-            "track_dropout=0.3 has no effect in this model, which is alpha=1.0: .* remove track_dropout",
+            "track_dropout must be a number of at least 0 and at most 0.9, got 1; 0.2 is usual, 0 switches it off",
         ),
         ({"dropout": 1.0}, "dropout must be a number of at least 0 and at most 0.9, got 1"),
         (
             {"min_plays": 0},
-            "min_plays must be a whole number of at least 1, got 0; 1 gives every track a vector",
+            "min_plays must be a whole number of at least 1, got 0",
         ),
-        ({"shrinkage": -1}, "shrinkage must be a number of at least 0, got -1; 0 gives cosines"),
+        ({"shrinkage": -1}, "shrinkage must be a number of at least 0, got -1"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as where a user meets it
-    usual: dict[str, Any] = {
-        "alpha": 0.5,
-        "fixed_alpha": None,
-        "parts": None,
-        "unknown": ZERO,
-        "prior": None,
-        "dim": 5,
-        "init_std": 0.1,
-    }
-    usual |= {
-        "item_bias": False,
-        "dropout": 0.0,
-        "track_dropout": 0.0,
-        "order_std": 0.0,
-        "shrinkage": 0.0,
-        "min_plays": 1,
-    }
     with pytest.raises(InputError, match=message):
-        CosineMix(make_vocabulary(ARTISTS), **{**usual, **change})
+        CosineMix(make_vocabulary(ARTISTS), **{**USUAL, **change})
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.7])
@@ -385,17 +358,24 @@ def test_unit_vectors_have_the_values_and_gradients_of_the_formula(shrinkage: fl
     torch.manual_seed(0)
     vectors = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     lengths = torch.tensor([[(sum(x * x for x in line) + shrinkage**2) ** 0.5] for line in vectors.tolist()])
-    torch.testing.assert_close(_unit(vectors, shrinkage**2), vectors / lengths.double())
-    assert torch.autograd.gradcheck(lambda given: _unit(given, shrinkage**2), (vectors,))
-    assert (_unit(torch.zeros(2, 3), shrinkage**2) == 0).all()
+    torch.testing.assert_close(unit(vectors, shrinkage**2), vectors / lengths.double())
+    assert torch.autograd.gradcheck(lambda given: unit(given, shrinkage**2), (vectors,))
+    assert (unit(torch.zeros(2, 3), shrinkage**2) == 0).all()
 
 
 def test_shrinkage_makes_short_embeddings_count_less() -> None:
     scorer = cosine_mix(1.0, shrinkage=0.5)
-    assert scorer.track is not None
     with torch.no_grad():
-        scorer.track.weight[:] = 0.0
-        scorer.track.weight[:3, 0] = torch.tensor([2.0, 2.0, 0.1])
+        scorer.get_parameter("parts.track.weight")[:] = 0.0
+        scorer.get_parameter("parts.track.weight")[:3, 0] = torch.tensor([2.0, 2.0, 0.1])
     often, rarely = scorer(torch.tensor([0, 0]), torch.tensor([1, 2])).tolist()
     assert often == pytest.approx(4 / 4.25)
     assert rarely == pytest.approx(0.2 / (4.25 * 0.26) ** 0.5)
+
+
+def test_the_numbers_of_older_versions_are_read() -> None:
+    saved = cosine_mix("learned").state_dict()
+    old = {name.removeprefix("parts."): numbers + 1 for name, numbers in saved.items()}
+    head = cosine_mix("learned")
+    head.load_state_dict(old)
+    assert all(torch.equal(numbers, saved[name] + 1) for name, numbers in head.state_dict().items())

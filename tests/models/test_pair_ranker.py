@@ -106,7 +106,7 @@ def test_the_final_value_of_a_learned_alpha_is_logged(ring: PairDataModule) -> N
     model = ranker(ring, scorer=partial(CONVEX, alpha="learned"))
     trainer = fit(model, ring, 2)
     assert isinstance(model.scorer, CosineMix)
-    ended = torch.as_tensor(model.scorer.alpha()).item()
+    ended = model.scorer.logged()["alpha"]
     assert ended != 0.5
     assert trainer.callback_metrics["alpha"].item() == pytest.approx(ended)
 
@@ -134,7 +134,7 @@ def test_weight_decay_applies_to_embeddings_only(ring: PairDataModule) -> None:
         ({"scorer": partial(CONVEX, width=3)}, "model refuses its settings: .*unexpected keyword argument 'width'"),
         ({"loss": partial(BCE, temperature=1)}, "loss refuses its settings: .*'temperature'"),
         ({"optimizer": partial(torch.optim.Adam, lr=-1)}, "optimizer refuses its settings: Invalid learning rate: -1"),
-        ({"scorer": partial(CONVEX, alpha=2.0)}, r"^alpha must lie in \[0, 1\]"),
+        ({"scorer": partial(CONVEX, alpha=2.0)}, r"^model.alpha must be a number of at least 0 and at most 1"),
         (
             {"scorer": partial(CONVEX, shrinkage=0.5), "context": partial(SESSION, normalise=0.4)},
             r"^context.normalise=0.4 divides .* tracks differ in length; use context.normalise=0$",

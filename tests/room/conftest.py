@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segue.room.shelf import Shelf
+from segue.room.release_view import ReleaseView
 from segue.runs.catalog_files import write_plays
 from segue.runs.session_vectors import SessionVectors
 from segue.serving.release import Release
@@ -75,5 +75,5 @@ def locate(name: str) -> Path:
 
 
 @pytest.fixture
-def shelf(release: Release, tmp_path: Path) -> Shelf:
-    return Shelf(release, [str(tmp_path / "r.jsonl"), str(tmp_path / "gone.jsonl")], locate)
+def view(release: Release, tmp_path: Path) -> ReleaseView:
+    return ReleaseView(release, [str(tmp_path / "r.jsonl"), str(tmp_path / "gone.jsonl")], locate)

@@ -6,38 +6,40 @@ import pytest
 from segue.assignment import GUESTS
 from segue.errors import InputError
 from segue.room import walking
-from segue.room.shelf import Shelf
+from segue.room.release_view import ReleaseView
 from segue.serving.recommender import Recommender
 
 
 @pytest.fixture
-def recommender(shelf: Shelf) -> Recommender:
-    return Recommender(shelf.release, np.random.default_rng(0))
+def recommender(view: ReleaseView) -> Recommender:
+    return Recommender(view.release, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("arm", ["C", "T1", "T2", "T3"])
-def test_a_step_is_that_of_the_service(shelf: Shelf, recommender: Recommender, arm: str) -> None:
+def test_a_step_is_that_of_the_service(view: ReleaseView, recommender: Recommender, arm: str) -> None:
     tracks, shares = [100, 103], [1.0, 0.1]
-    played = walking.checked_session(shelf, tracks, shares)
-    twin = Recommender(shelf.release, np.random.default_rng(0))
-    row, fallback, propensity = twin.follow(arm, 1, shelf.release.row_of(103), tracks, shares)
-    found = walking.step(shelf, recommender, None, arm, 1, played)
-    assert found["track"] == int(shelf.release.track_ids[row])
+    played = walking.checked_session(view, tracks, shares)
+    twin = Recommender(view.release, np.random.default_rng(0))
+    row, fallback, propensity = twin.follow(arm, 1, view.release.row_of(103), tracks, shares)
+    found = walking.step(view, recommender, None, arm, 1, played)
+    assert found["track"] == int(view.release.track_ids[row])
     assert (found["propensity"], found["fallback"]) == (propensity, fallback)
     assert found["sentence"].endswith(".")
 
 
-def test_an_explanation_of_a_session_names_the_tracks_that_count_most(shelf: Shelf, recommender: Recommender) -> None:
-    played = walking.checked_session(shelf, [100, 103, 107], [1, 1, 1])
-    found = walking.step(shelf, recommender, None, "T1", 1, played)
+def test_an_explanation_of_a_session_names_the_tracks_that_count_most(
+    view: ReleaseView, recommender: Recommender
+) -> None:
+    played = walking.checked_session(view, [100, 103, 107], [1, 1, 1])
+    found = walking.step(view, recommender, None, "T1", 1, played)
     assert found["parts_are"] == "sums"
     assert {one["track"] for one in found["session"]} == {103, 107}  # its context has two tracks
     assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
     assert sum(one["pull"] for one in found["session"]) == pytest.approx(found["score"], abs=1e-3)
 
 
-def test_a_list_is_explained_by_place_and_cosines(shelf: Shelf, recommender: Recommender) -> None:
-    found = walking.step(shelf, recommender, None, "C", 1, walking.checked_session(shelf, [100], [1]))
+def test_a_list_is_explained_by_place_and_cosines(view: ReleaseView, recommender: Recommender) -> None:
+    found = walking.step(view, recommender, None, "C", 1, walking.checked_session(view, [100], [1]))
     assert (found["rank"], found["candidates"], found["parts_are"]) == (1, 4, "cosines")
     assert found["sentence"] == "1st of 4 in the list after “Title 0”; the best is taken."
 
@@ -64,6 +66,6 @@ def test_a_listener_of_the_room_is_a_guest_in_the_arm(recommender: Recommender) 
         (None, None),
     ],
 )
-def test_what_is_no_session_is_refused(shelf: Shelf, tracks: object, shares: object) -> None:
+def test_what_is_no_session_is_refused(view: ReleaseView, tracks: object, shares: object) -> None:
     with pytest.raises(InputError, match="start a new walk"):
-        walking.checked_session(shelf, tracks, shares)
+        walking.checked_session(view, tracks, shares)

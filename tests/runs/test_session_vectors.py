@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from segue.errors import InputError
 from segue.models.contracts import Scorer
 from segue.models.export import session_vectors
-from segue.models.retrieval.heard import demote
+from segue.models.retrieval.ranks import demote
 from segue.runs.session_vectors import FILE, SessionVectors, context_of, union
 from tests.conftest import make_catalog, make_vectors, make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION

@@ -29,11 +29,11 @@ def ours(vectors: Any, previous: Any, following: Any) -> Any:
     import torch
 
     from segue.evaluation import ranking
-    from segue.models.retrieval.exact import mean_ranks
+    from segue.models.retrieval.ranks import ranks_of_tracks
 
     table = torch.from_numpy(vectors)
-    query, target = torch.from_numpy(previous), torch.from_numpy(following)
-    return ranking.accuracy(mean_ranks(queries=table, items=table, previous=query, following=target)).mean()
+    ranks = ranks_of_tracks(queries=table, items=table, previous=previous, following=following)
+    return ranking.accuracy(ranks).mean()
 
 
 def prepare_ours(folder: Path, _: bool) -> Work:

@@ -5,7 +5,8 @@ a block.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+import torch
+from jaxtyping import Float32, Int64
 from scipy.linalg import cho_solve
 from scipy.linalg.lapack import spotrf, spotri
 from scipy.sparse import csr_array, diags_array
@@ -22,8 +23,7 @@ from segue.models.baselines.history_weights import (
     played_rows,
     query_matrix,
 )
-
-_ROWS_AT_ONCE = 1024
+from segue.models.retrieval.sparse import largest_positive
 
 
 class Slist:
@@ -147,7 +147,8 @@ class Slist:
         if self._self_weight is not None:
             assert inverse is not None
             solved -= inverse * ((np.diag(solved) - self._self_weight).clip(0) / np.diag(inverse))
-        return _largest(solved, tracks, self.num_tracks, self._num_neighbours)
+        weights = torch.from_numpy(solved)
+        return largest_positive(weights.__getitem__, tracks, num_tracks=self.num_tracks, num_kept=self._num_neighbours)
 
     def _cut(
         self, session: Int64[np.ndarray, "E"], column: Int64[np.ndarray, "E"], length: Int64[np.ndarray, "S"], num: int
@@ -237,20 +238,3 @@ def _inverted(factor: Float32[np.ndarray, "M M"]) -> Float32[np.ndarray, "M M"]:
     lower, _ = spotri(factor, lower=1)
     inverse: np.ndarray = np.tril(lower) + np.tril(lower, -1).T
     return inverse
-
-
-def _largest(
-    solved: Float32[np.ndarray, "M M"], tracks: Int64[np.ndarray, "M"], num_tracks: int, num_kept: int
-) -> csr_array:
-    """The largest positive weights of each row, without its weight with itself."""
-    parts, kept = [], min(num_kept, len(tracks) - 1)
-    for start in range(0, len(tracks), _ROWS_AT_ONCE):
-        block = solved[start : start + _ROWS_AT_ONCE].copy()
-        block[np.arange(len(block)), start + np.arange(len(block))] = -np.inf
-        columns = np.argpartition(block, -kept, axis=1)[:, -kept:]
-        values = np.take_along_axis(block, columns, axis=1)
-        is_positive: Bool[np.ndarray, "B K"] = values > 0
-        line, nth = is_positive.nonzero()
-        parts.append((values[line, nth], tracks[start + line], tracks[columns[line, nth]]))
-    value, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return csr_array((value, (row, column)), shape=(num_tracks, num_tracks))

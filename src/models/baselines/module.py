@@ -20,9 +20,9 @@ from segue.errors import InputError, build, check_number
 from segue.histories import Histories
 from segue.models.baselines.counting import no_scores
 from segue.models.contracts import Context, OnBlock
-from segue.models.retrieval.heard import ranks_of_scores
 from segue.models.retrieval.lists import ListSearch, digest_of_arrays
-from segue.models.retrieval.sparse import mean_ranks, sparse_lists, top_k
+from segue.models.retrieval.ranks import ranks_of_scores
+from segue.models.retrieval.sparse import sparse_lists, top_k
 
 PART = "track"
 """Name of the one part that a session weights: scores have no tracks and artists of their own."""
@@ -131,27 +131,18 @@ class Baseline(LightningModule):
             among: True for each track that is a candidate; None for all tracks.
 
         Returns:
-            Rank of each `following`, at least 1; see `retrieval.sparse.mean_ranks` and `retrieval.heard`.
+            Rank of each `following`, at least 1; see `retrieval.ranks`.
         """
         puts_last = self.context.repeats.penalty() == math.inf
         within = self.context.repeats.within if puts_last else 0
-        is_dense = among is not None or not self.context.is_last or puts_last
-        if is_dense or isinstance(self._model, SessionCounter):
-            return ranks_of_scores(
-                scores=lambda first, end: self._scores_of(histories.part(first, end)),
-                plays=self._model.order,
-                previous=histories.previous,
-                following=following,
-                heard=lambda first, end: histories.part(first, end).newest_rows(within),
-                on_block=on_block,
-                among=among,
-            )
-        return mean_ranks(
-            scores=self._scores,
+        return ranks_of_scores(
+            scores=lambda first, end: self._scores_of(histories.part(first, end)),
             plays=self._model.order,
             previous=histories.previous,
             following=following,
+            heard=(lambda first, end: histories.part(first, end).newest_rows(within)) if puts_last else None,
             on_block=on_block,
+            among=among,
         )
 
     def top(

@@ -15,9 +15,7 @@ from torch.nn.functional import normalize
 from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError, check_flag, check_number
 from segue.models.baselines.counting import session_weights
-
-_MAX_SCORES = 2**25
-"""Number of scores in memory while the best candidates are selected."""
+from segue.models.retrieval.sparse import largest_positive
 
 _SIMILARITIES = ("cosine", "inner")
 
@@ -308,23 +306,6 @@ def _with_means(
 def _nearest(
     rows: Int64[np.ndarray, "M"], vectors: Float32[np.ndarray, "M D"], num_tracks: int, num_kept: int
 ) -> csr_array:
-    """The highest positive inner products of each vector, without itself. Computed in blocks to limit memory.
-
-    Args:
-        rows: rows of the tracks that have a vector.
-        vectors: their vectors.
-        num_tracks: number of tracks in the catalogue (N).
-        num_kept: largest number of candidates for each track.
-
-    Returns:
-        Scores of the kept candidates (columns) of each query (rows), N × N.
-    """
-    table, blocks = torch.from_numpy(np.ascontiguousarray(vectors)), []
-    for places in torch.arange(len(rows)).tensor_split(1 + len(rows) ** 2 // _MAX_SCORES):
-        block = table[places] @ table.T
-        block[torch.arange(len(places)), places] = 0
-        values, columns = block.topk(min(num_kept, len(rows)))
-        line, nth = (values > 0).nonzero(as_tuple=True)
-        blocks.append((values[line, nth].numpy(), rows[places[line].numpy()], rows[columns[line, nth].numpy()]))
-    value, row, column = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    return csr_array((value, (row, column)), shape=(num_tracks, num_tracks))
+    """The highest positive inner products of each vector, without itself."""
+    table = torch.from_numpy(np.ascontiguousarray(vectors))
+    return largest_positive(lambda part: table[part] @ table.T, rows, num_tracks=num_tracks, num_kept=num_kept)

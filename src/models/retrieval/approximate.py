@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Float32, Int, Int32, Int64
 from torch import Tensor
 
-from segue.models.retrieval.exact import TIE, Searcher, best_of_groups, exact_search, search_lists
+from segue.models.retrieval.exact import Searcher, best_of_groups, exact_search, search_lists
 from segue.models.retrieval.lists import ListSearch
+from segue.models.retrieval.ranks import TIE
 from segue.runs.recommendations import SCORE_DECIMALS
 
 NUM_SAMPLED = 1000

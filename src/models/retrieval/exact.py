@@ -1,4 +1,4 @@
-"""Exact search over the whole catalogue by inner product: the best candidates, and the rank of a given one.
+"""Exact search over the whole catalogue by inner product: the best candidates of each query.
 
 N tracks in the catalogue, M tracks with a query vector, Q queries, U distinct queries, K candidates of a list, V width
 of a vector, B queries in a block, G groups of S candidates. The query itself is never a candidate.
@@ -11,15 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from segue.errors import InputError
 from segue.models.retrieval.lists import ListBlock, ListSearch
+from segue.models.retrieval.ranks import refuse_non_finite
 from segue.runs.recommendations import SCORE_DECIMALS, check_k
-
-TIE = 1e-6
-"""Two scores tie if they differ by less than this, times max(1, |score|). Smaller differences are float32 noise."""
 
 
 def top_k(
@@ -186,12 +183,6 @@ def exact_search(candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor
     return Searcher(len(blocks), search)
 
 
-def refuse_non_finite(*tables: Tensor) -> None:
-    """Refuse NaN and infinity. A comparison with NaN is false, therefore NaN would rank first."""
-    if not all(bound.isfinite() for table in tables for bound in table.aminmax()):
-        raise InputError("training diverged: vectors are not finite and cannot be ranked; lower optimizer.lr")
-
-
 def _distinct_lines(vectors: Float[Tensor, "Q V"]) -> tuple[Float[Tensor, "U V"], Int64[np.ndarray, "Q"]]:
     """The distinct vectors, compared bit by bit, and the place of each line among them."""
     lines = np.ascontiguousarray(vectors.cpu().numpy())
@@ -266,80 +257,3 @@ def _top_k_by_place(scores: Float[Tensor, "B N"], k: int) -> tuple[Float[Tensor,
         values[undecided] = lines[selected].view(len(undecided), k)
     places, by_place = places.sort(dim=1)
     return values.gather(1, by_place), places
-
-
-def mean_ranks(
-    *,
-    queries: Float[Tensor, "N V"],
-    items: Float[Tensor, "N V"],
-    previous: Int64[Tensor, "Q"],
-    following: Int64[Tensor, "Q"],
-    on_block: Callable[[int], None] = lambda _: None,
-    block: int = 512,
-    among: Bool[Tensor, "N"] | None = None,
-) -> Float64[np.ndarray, "Q"]:
-    """Rank each `following` among all candidates of its `previous`, by inner product.
-
-    Candidates that tie share the mean of the ranks they occupy. Scores are computed for `block` queries at a time: the
-    memory is block × N numbers.
-
-    Args:
-        queries: query vector of every track.
-        items: item vector of every track.
-        previous: rows of the queries.
-        following: rows of the tracks that followed; each differs from its query.
-        on_block: called with the number of queries done after each block.
-        block: number of queries scored at once.
-        among: True for each track that is a candidate; None for all tracks.
-
-    Returns:
-        Rank of each `following`, in [1, N-1].
-
-    Raises:
-        InputError: a vector is not finite.
-    """
-    refuse_non_finite(queries, items)
-    if not len(previous):
-        return np.empty(0)
-    # Queries of the same track share a line of scores. Lines are sorted by their number of queries, most first. In a
-    # block of lines, each round ranks one query of every line that has one left.
-    lines, line_of, num_queries = torch.unique(previous, return_inverse=True, return_counts=True)
-    by_line, first = line_of.argsort(), num_queries.cumsum(0) - num_queries
-    most_queries_first = num_queries.argsort(descending=True)
-    ranks = torch.empty(len(previous), dtype=torch.float64, device=items.device)
-    buffer = torch.empty(min(block, len(lines)), len(items), device=items.device)
-    num_cached = max(1, 2**21 // len(items)) if items.device.type == "cpu" else block  # lines of flags that fit a cache
-    flags = torch.empty(min(num_cached, len(buffer)), len(items), device=items.device)
-    for chunk in most_queries_first.split(block):
-        scores = torch.mm(queries[lines[chunk]], items.T, out=buffer[: len(chunk)])
-        scores.scatter_(1, lines[chunk, None], -torch.inf)
-        if among is not None:
-            scores.masked_fill_(~among, -torch.inf)
-        for nth, num_lines in enumerate(_lines_per_round(num_queries[chunk])):
-            query = by_line[first[chunk[:num_lines]] + nth]
-            target_score = scores[:num_lines].gather(1, following[query, None])
-            margin = TIE * target_score.abs().clamp(min=1)
-            above = _count(torch.gt, scores[:num_lines], target_score + margin, flags)
-            not_below = _count(torch.ge, scores[:num_lines], target_score - margin, flags)  # includes the target
-            ranks[query] = (above + 1 + not_below) / 2
-        on_block(int(num_queries[chunk].sum()))
-    return ranks.cpu().numpy()
-
-
-def _lines_per_round(num_queries: Int64[Tensor, "B"]) -> list[int]:
-    """How many lines have more than 0, 1, 2, … queries; the lines are sorted by that number, most first."""
-    rounds = torch.arange(int(num_queries[0]), device=num_queries.device)
-    return [int(num_lines) for num_lines in (num_queries[:, None] > rounds).sum(0)]
-
-
-def _count(
-    compare: Callable[..., Tensor],
-    scores: Float[Tensor, "B N"],
-    bounds: Float[Tensor, "B 1"],
-    flags: Float[Tensor, "F N"],
-) -> Float64[Tensor, "B"]:
-    """Number of scores in each line for which the comparison with its bound is true, F lines at a time."""
-    # a product with ones is several times as fast as a sum of bools, and exact below 2^24
-    ones = torch.ones(flags.shape[1], device=flags.device)
-    parts = zip(scores.split(len(flags)), bounds.split(len(flags)), strict=True)
-    return torch.cat([compare(line, bound, out=flags[: len(line)]) @ ones for line, bound in parts]).double()

@@ -1,4 +1,4 @@
-"""Best candidates and ranks from a sparse score matrix; `exact.py` does the same from vectors.
+"""Best candidates from a sparse score matrix; `exact.py` does the same from vectors.
 
 N tracks in the catalogue, Q queries, K candidates of a list, B queries in a block, E scores in a block. Scores are
 positive. Candidates are sorted by score, and candidates without a score come last. Among equal scores the track with
@@ -6,15 +6,18 @@ more plays comes first. The query itself is never a candidate.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+import torch
+from jaxtyping import Float, Float32, Int64
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from segue.models.retrieval.lists import ListBlock, ListSearch
 from segue.runs.recommendations import check_k
 
+_MAX_SCORES = 1 << 25
+"""Scores in memory at once."""
 Scores = Callable[[Int64[np.ndarray, "B"]], csr_array]
 """Takes rows of queries and returns their scores, B × N."""
 
@@ -96,54 +99,6 @@ def sparse_lists(
     return ListSearch(num_queries=len(query_rows), k=k, num_blocks=-(-len(query_rows) // block), block=search)
 
 
-def mean_ranks(
-    *,
-    scores: Scores,
-    plays: Int64[np.ndarray, "N"],
-    previous: Int64[np.ndarray, "Q"],
-    following: Int64[np.ndarray, "Q"],
-    on_block: Callable[[int], None] = lambda _: None,
-    block: int | None = None,
-) -> Float64[np.ndarray, "Q"]:
-    """Rank each `following` among all candidates of its `previous`.
-
-    Candidates with equal scores and equal plays share the mean of the ranks they occupy.
-
-    Args:
-        scores: computes the scores of queries.
-        plays: popularity of every track.
-        previous: rows of the queries.
-        following: rows of the tracks that followed; each differs from its query.
-        on_block: called with the number of queries done after each block.
-        block: number of queries scored at once; None for as many as have four million scores, at most 512.
-
-    Returns:
-        Rank of each `following`, in [1, N-1].
-    """
-    block = block or max(1, min(512, 2**22 // len(plays)))
-    sorted_plays = np.sort(plays)
-    sides: tuple[tuple[Literal["left", "right"], np.ufunc], ...] = (("right", np.greater), ("left", np.greater_equal))
-    ranks = [np.empty(0)]
-    for start in range(0, len(previous), block):
-        query, target = previous[start : start + block], following[start : start + block]
-        line, candidate, score = _scored(scores, query)
-        of_target = np.zeros(len(query), np.float32)
-        is_target = candidate == target[line]
-        of_target[line[is_target]] = score[is_target]
-        better, equal = score > of_target[line], score == of_target[line]
-        unscored = of_target == 0  # every candidate with a score is better, and plays decide among the others
-        bounds = []
-        for side, exceeds in sides:
-            more_played = exceeds(plays[candidate], plays[target][line])
-            count = np.bincount(line, better | (equal & more_played), len(query))
-            others = len(plays) - np.searchsorted(sorted_plays, plays[target], side)
-            others -= exceeds(plays[query], plays[target])
-            bounds.append(count + np.where(unscored, others - np.bincount(line, more_played, len(query)), 0))
-        ranks.append((bounds[0] + 1 + bounds[1]) / 2)
-        on_block(len(query))
-    return np.concatenate(ranks)
-
-
 def _scored(
     scores: Scores, query: Int64[np.ndarray, "B"]
 ) -> tuple[Int64[np.ndarray, "E"], Int64[np.ndarray, "E"], Float32[np.ndarray, "E"]]:
@@ -154,3 +109,29 @@ def _scored(
     score = table.data.astype(np.float32)
     kept = (candidate != query[line]) & (score > 0)
     return line[kept], candidate[kept], score[kept]
+
+
+def largest_positive(
+    scores: Callable[[slice], Float[Tensor, "B M"]], rows: Int64[np.ndarray, "M"], *, num_tracks: int, num_kept: int
+) -> csr_array:
+    """Keep the highest positive scores of some tracks with one another, each without its score with itself.
+
+    Args:
+        scores: computes the scores of some of them with all of them; they may be changed.
+        rows: rows of these tracks in the catalogue.
+        num_tracks: number of tracks in the catalogue (N).
+        num_kept: largest number of candidates for each track.
+
+    Returns:
+        Scores of the kept candidates (columns) of each query (rows), N × N.
+    """
+    parts, at_once = [], max(1, _MAX_SCORES // max(1, len(rows)))
+    for start in range(0, max(1, len(rows)), at_once):
+        block = scores(slice(start, start + at_once))
+        lines = torch.arange(len(block))
+        block[lines, start + lines] = 0
+        values, columns = block.topk(min(num_kept, len(rows)))
+        line, nth = (values > 0).nonzero(as_tuple=True)
+        parts.append((values[line, nth].numpy(), rows[start + line.numpy()], rows[columns[line, nth].numpy()]))
+    value, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return csr_array((value, (row, column)), shape=(num_tracks, num_tracks))

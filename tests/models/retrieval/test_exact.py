@@ -13,8 +13,10 @@ from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieva
 
 from segue.errors import InputError
 from segue.evaluation import ranking
+from segue.models.retrieval import ranks as ranking_of_tracks
 from segue.models.retrieval.approximate import approximate_lists, approximate_top_k
-from segue.models.retrieval.exact import mean_ranks, top_k
+from segue.models.retrieval.exact import top_k
+from segue.models.retrieval.ranks import ranks_of_tracks
 
 
 @st.composite
@@ -30,8 +32,10 @@ def vectors(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 def test_a_rank_is_the_mean_place_among_its_ties(tables: tuple[Tensor, Tensor], block: int) -> None:
     queries, items = tables
     pairs = [(q, t) for q, t in itertools.product(range(len(items)), repeat=2) if q != t]
-    previous, following = torch.tensor(pairs).T
-    ranks = mean_ranks(queries=queries, items=items, previous=previous, following=following, block=block)
+    previous, following = np.array(pairs).T
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ranking_of_tracks, "_MAX_SCORES", block * len(items))
+        ranks = ranks_of_tracks(queries=queries, items=items, previous=previous, following=following)
     for (query, target), rank in zip(pairs, ranks, strict=True):
         scores = {c: float(queries[query] @ items[c]) for c in range(len(items)) if c != query}
         above = sum(score > scores[target] for score in scores.values())
@@ -45,10 +49,12 @@ def test_a_rank_among_some_tracks_is_that_of_the_scores_of_these_tracks(
 ) -> None:
     queries, items = tables
     candidates = data.draw(st.sets(st.integers(0, len(items) - 1), min_size=2))
-    among = torch.tensor([row in candidates for row in range(len(items))])
+    among = np.array([row in candidates for row in range(len(items))])
     pairs = [(q, t) for q, t in itertools.product(range(len(items)), candidates) if q != t]
-    previous, following = torch.tensor(pairs).T
-    ranks = mean_ranks(queries=queries, items=items, previous=previous, following=following, block=block, among=among)
+    previous, following = np.array(pairs).T
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ranking_of_tracks, "_MAX_SCORES", block * len(items))
+        ranks = ranks_of_tracks(queries=queries, items=items, previous=previous, following=following, among=among)
     for (query, target), rank in zip(pairs, ranks, strict=True):
         scores = {c: float(queries[query] @ items[c]) for c in candidates if c != query}
         above = sum(score > scores[target] for score in scores.values())
@@ -173,7 +179,7 @@ def test_float_noise_does_not_break_a_tie() -> None:
     items = artist.repeat_interleave(25, dim=0) * (1 + 1e-7 * torch.randn(100, 1))
     rows, _ = top_k(queries=items, items=items, query_rows=torch.tensor([30]), k=24, plays=np.zeros(100, np.int64))
     assert rows[0].tolist() == [row for row in range(25, 50) if row != 30]
-    ranks = mean_ranks(queries=items, items=items, previous=torch.tensor([30]), following=torch.tensor([49]))
+    ranks = ranks_of_tracks(queries=items, items=items, previous=np.array([30]), following=np.array([49]))
     assert ranks.tolist() == [12.5]
 
 
@@ -202,7 +208,7 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
     one = torch.tensor([0])
     for queries, items in ((broken, table), (table, broken)):
         with pytest.raises(InputError, match="vectors are not finite"):
-            mean_ranks(queries=queries, items=items, previous=one, following=torch.tensor([1]))
+            ranks_of_tracks(queries=queries, items=items, previous=one.numpy(), following=np.array([1]))
         with pytest.raises(InputError, match="vectors are not finite"):
             top_k(queries=queries, items=items, query_rows=one, k=1, plays=np.zeros(4, np.int64))
 
@@ -216,11 +222,11 @@ def test_a_list_longer_than_the_other_tracks_is_refused() -> None:
 def test_accuracy_agrees_with_torchmetrics_where_nothing_ties() -> None:
     torch.manual_seed(0)
     queries, items = torch.randn(80, 6), torch.randn(80, 6)
-    previous = torch.arange(60)
+    previous = np.arange(60)
     following = (previous * 7 + 3) % 80
     keep = previous != following
     previous, following = previous[keep], following[keep]
-    metrics = ranking.accuracy(mean_ranks(queries=queries, items=items, previous=previous, following=following))
+    metrics = ranking.accuracy(ranks_of_tracks(queries=queries, items=items, previous=previous, following=following))
     for place, (query, target) in enumerate(zip(previous.tolist(), following.tolist(), strict=True)):
         candidates = torch.tensor([c for c in range(80) if c != query])
         # torchmetrics takes candidates whose score is not above 0 for irrelevant

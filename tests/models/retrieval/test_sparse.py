@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from segue.errors import InputError
-from segue.models.retrieval.sparse import mean_ranks, top_k
+from segue.models.retrieval import ranks as ranking_of_tracks
+from segue.models.retrieval.ranks import ranks_of_scores
+from segue.models.retrieval.sparse import top_k
 
 
 @st.composite
@@ -29,9 +31,12 @@ def test_a_rank_is_the_mean_place_among_equals_in_score_and_plays(
     scores, plays = drawn
     pairs = np.array([(q, t) for q, t in itertools.product(range(len(plays)), repeat=2) if q != t])
     previous, following = pairs.T
-    ranks = mean_ranks(
-        scores=csr_array(scores).__getitem__, plays=plays, previous=previous, following=following, block=block
-    )
+    table = csr_array(scores[previous])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ranking_of_tracks, "_MAX_SCORES", block * len(plays))
+        ranks = ranks_of_scores(
+            scores=lambda first, end: table[first:end], plays=plays, previous=previous, following=following
+        )
     for (query, target), rank in zip(pairs, ranks, strict=True):
         keys = {c: (scores[query, c], plays[c]) for c in range(len(plays)) if c != query}
         above = sum(key > keys[target] for key in keys.values())
@@ -65,7 +70,7 @@ def test_top_k_is_the_first_part_of_the_sorted_catalogue(
 
 def test_no_queries_have_no_ranks() -> None:
     empty, plays = np.empty(0, np.int64), np.ones(3, np.int64)
-    assert len(mean_ranks(scores=csr_array((3, 3)).__getitem__, plays=plays, previous=empty, following=empty)) == 0
+    assert len(ranks_of_scores(scores=lambda *_: csr_array((0, 3)), plays=plays, previous=empty, following=empty)) == 0
 
 
 def test_a_list_that_the_catalogue_cannot_fill_is_refused() -> None:

@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import csr_array
 
 from segue.models.contracts import Queries
-from segue.models.retrieval.heard import demote, ranks_of_scores, ranks_of_vectors
+from segue.models.retrieval.ranks import demote, ranks_of_scores, ranks_of_vectors
 
 NUM_TRACKS, NUM_QUERIES, LENGTH = 9, 40, 3
 
@@ -56,10 +56,10 @@ def test_ranks_of_vectors_are_those_of_loops(
     ranks = ranks_of_vectors(
         queries=part,
         items=torch.from_numpy(items).float(),
-        following=torch.from_numpy(following),
+        following=following,
         penalty=penalty,
         on_block=done.append,
-        among=None if among is None else torch.from_numpy(among),
+        among=among,
     )
     assert sum(done) == NUM_QUERIES
     for query in range(NUM_QUERIES):
@@ -115,6 +115,6 @@ def test_no_queries_have_no_ranks() -> None:
     nobody = np.empty(0, np.int64)
     items = torch.zeros(3, 2)
     none = ranks_of_vectors(
-        queries=lambda *_: pytest.fail("nothing is asked"), items=items, following=torch.from_numpy(nobody), penalty=0.0
+        queries=lambda *_: pytest.fail("nothing is asked"), items=items, following=nobody, penalty=0.0
     )
     assert len(none) == 0

@@ -1,4 +1,4 @@
-"""What a worker does for the room: the files of the page, the token, and questions to the desk."""
+"""What a worker does for the room: the files of the page, the token, and questions to the room server."""
 
 import asyncio
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from segue.room.gate import Gate, socket_of
+from segue.room.proxy import RoomProxy, socket_of
 from segue.room.vendoring import FOLDER, LIBRARIES
 from segue.serving.release import Release
 from tests.conftest import ROOT
@@ -20,8 +20,8 @@ from tests.serving.test_app import Running, drive
 STATIC = ROOT / "src" / "room" / "static"
 
 
-def gate(folder: Path, **changes: Any) -> Gate:
-    made = Gate(folder / "desk", folder, has_token=changes.get("has_token", False))
+def proxy(folder: Path, **changes: Any) -> RoomProxy:
+    made = RoomProxy(folder / "socket", folder, has_token=changes.get("has_token", False))
     made._spawn = lambda: None  # type: ignore[method-assign] # no process in these tests
     return made
 
@@ -32,7 +32,7 @@ async def fake_desk(folder: Path, asked: list[Any]) -> asyncio.Server:
         writer.write(b'{"status": 200, "type": "application/json"}\n{"ok": true}')
         writer.close()
 
-    return await asyncio.start_unix_server(talk, str(folder / "desk"))
+    return await asyncio.start_unix_server(talk, str(folder / "socket"))
 
 
 def test_the_page_and_its_files_are_sent_with_a_strict_policy(release: Release, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_the_page_and_its_files_are_sent_with_a_strict_policy(release: Release, 
         assert (await service.ask("GET", "/room/nothing")).status == 404
         assert (await service.ask("GET", "/rooms")).status == 404
 
-    drive(release, tmp_path, work, room=gate(tmp_path))
+    drive(release, tmp_path, work, room=proxy(tmp_path))
 
 
 def test_previews_come_from_the_hosts_that_are_allowed_and_nothing_else_does(release: Release, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_previews_come_from_the_hosts_that_are_allowed_and_nothing_else_does(rel
         policy = (await service.ask("GET", "/room")).headers["content-security-policy"]
         assert [one for one in policy.split(";") if "example" in one] == [" media-src 'self' blob: https://a.example"]
 
-    room = Gate(tmp_path / "desk", tmp_path, has_token=False, hosts=["https://a.example"])
+    room = RoomProxy(tmp_path / "socket", tmp_path, has_token=False, hosts=["https://a.example"])
     room._spawn = lambda: None  # type: ignore[method-assign] # no process in these tests
     drive(release, tmp_path, work, room=room)
 
@@ -79,7 +79,7 @@ def test_with_a_token_the_files_are_open_and_every_question_needs_it(release: Re
             body = b'{"a": [1]}'
             await service.ask("POST", "/room/api/step", body, headers=given)
 
-    drive(release, tmp_path, work, room=gate(tmp_path, has_token=True), token="secret")
+    drive(release, tmp_path, work, room=proxy(tmp_path, has_token=True), token="secret")
     assert asked[0] == {"path": "state", "method": "GET", "query": {}, "body": None, "has_token": True}
     assert asked[1]["body"] == {"a": [1]}
 
@@ -92,12 +92,12 @@ def test_questions_that_cannot_be_asked_are_refused(release: Release, tmp_path: 
         async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.close()
 
-        async with await asyncio.start_unix_server(hang_up, str(tmp_path / "desk")):
+        async with await asyncio.start_unix_server(hang_up, str(tmp_path / "socket")):
             answer = await service.ask("GET", "/room/api/state")
         assert (answer.status, "try again" in answer.json()["reason"]) == (503, True)
         assert (await service.ask("POST", "/next/1", b'{"track": 100, "time": 1}')).status == 200
 
-    drive(release, tmp_path, work, room=gate(tmp_path))
+    drive(release, tmp_path, work, room=proxy(tmp_path))
 
 
 def test_without_a_room_there_is_no_page(release: Release, tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_every_body_has_the_limits_of_next(release: Release, tmp_path: Path, pat
         answer = await service.ask("POST", path, [b" " * 60, b" " * 60], stalls=True)
         assert (answer.status, answer.json()) == (413, {"reason": "a body must not be larger than 100 bytes"})
 
-    drive(release, tmp_path, unfinished, room=gate(tmp_path), body_timeout_s=0.05)
-    drive(release, tmp_path, large, room=gate(tmp_path), max_body_bytes=100)
+    drive(release, tmp_path, unfinished, room=proxy(tmp_path), body_timeout_s=0.05)
+    drive(release, tmp_path, large, room=proxy(tmp_path), max_body_bytes=100)
 
 
 def foreign_owner(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ def test_a_socket_where_others_may_listen_is_not_spoken_to(
                 r"\S+/segue-room is not a folder of this user alone .*=<another folder>", answer.json()["reason"]
             )
 
-    drive(release, tmp_path, work, room=gate(folder))
+    drive(release, tmp_path, work, room=proxy(folder))
     assert len(asked) == 1
 
 
@@ -206,5 +206,5 @@ def test_a_page_of_another_site_asks_nothing(release: Release, tmp_path: Path, t
                 answer = await service.ask("POST", "/room/api/serve", b"{}", headers=given | {"origin": origin})
                 assert answer.status == status
 
-    drive(release, tmp_path, work, room=gate(tmp_path), token=token)
+    drive(release, tmp_path, work, room=proxy(tmp_path), token=token)
     assert len(asked) == 1

@@ -11,7 +11,7 @@ import torch
 from segue.errors import InputError
 from segue.models.export import session_vectors
 from segue.models.heads import Biases, CosineMix
-from segue.room.shelf import Shelf, alphas_of, without_common_words
+from segue.room.release_view import ReleaseView, alphas_of, without_common_words
 from segue.serving.release import Release
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, LAST_TRACK
@@ -20,7 +20,7 @@ from tests.room.conftest import ALPHA, ARTIST_OF, PLAYS, cosine_vectors, locate
 
 @pytest.mark.parametrize("alpha", [0.0, 0.17, ALPHA, 1.0])
 @pytest.mark.parametrize("key", ["C", "T1", "R1"])
-def test_another_alpha_ranks_the_catalogue_as_the_formula_says(shelf: Shelf, key: str, alpha: float) -> None:
+def test_another_alpha_ranks_the_catalogue_as_the_formula_says(view: ReleaseView, key: str, alpha: float) -> None:
     """score = α·cos(tracks) + (1 − α)·cos(artists), by slow loops; ties by plays, then by the catalogue."""
     both = cosine_vectors().queries.astype(np.float64)
     tracks, artists = both[:, :4] / ALPHA**0.5, both[:, 4:] / (1 - ALPHA) ** 0.5
@@ -31,7 +31,7 @@ def test_another_alpha_ranks_the_catalogue_as_the_formula_says(shelf: Shelf, key
             if other != row
         }
         expected = sorted(scores, key=lambda other: (-scores[other], -PLAYS[other], other))
-        shown = shelf.following(key, row, num=6, alpha=alpha)
+        shown = view.following(key, row, num=6, alpha=alpha)
         assert shown.scores == pytest.approx([scores[other] for other in expected[:6]], abs=2e-6)
         if len({round(score, 5) for score in scores.values()}) == len(scores) or alpha == 0:
             assert list(shown.rows) == expected[:6]
@@ -52,56 +52,56 @@ def test_another_alpha_ranks_as_the_head_of_that_alpha_does(release: Release, tm
         head.item_bias.weight.normal_()
     context = LAST_TRACK(vocabulary, ["track", "artist"], learns=True)
     session_vectors(head, context).write(tmp_path / "vectors.npz", vocabulary.catalog)
-    shelf = Shelf(release, [], locate)
+    view = ReleaseView(release, [], locate)
     if unknown == "renormalise":  # the shares are part of the divisor
-        assert shelf.players["C"].alpha is None
+        assert view.players["C"].alpha is None
         return
-    assert shelf.players["C"].alpha == pytest.approx(0.5)
+    assert view.players["C"].alpha == pytest.approx(0.5)
     with torch.no_grad():
         head.alpha_logit.fill_(math.log(0.8 / 0.2))
         scores = head.query_vectors() @ head.item_vectors().T
     scores.fill_diagonal_(-math.inf)
     for row in range(len(ARTIST_OF)):
-        shown = shelf.following("C", row, num=9, alpha=0.8)
+        shown = view.following("C", row, num=9, alpha=0.8)
         assert list(shown.rows) == scores[row].argsort(descending=True)[:9].tolist()
         assert shown.scores == pytest.approx(scores[row].sort(descending=True).values[:9].tolist(), abs=2e-6)
-        parts = shelf.parts("C", row, shown.rows[0])
+        parts = view.parts("C", row, shown.rows[0])
         assert parts is not None
         assert 0.8 * parts["track"] + 0.2 * parts["artist"] + parts["bias"] == pytest.approx(shown.scores[0], abs=1e-5)
 
 
-def test_without_an_alpha_the_served_list_is_shown(shelf: Shelf) -> None:
-    shown = shelf.following("C", 3, num=3, alpha=None)
-    assert list(shown.rows) == shelf.release.lists["C"][3][:3].tolist()
+def test_without_an_alpha_the_served_list_is_shown(view: ReleaseView) -> None:
+    shown = view.following("C", 3, num=3, alpha=None)
+    assert list(shown.rows) == view.release.lists["C"][3][:3].tolist()
     assert not shown.is_reranked
 
 
-def test_the_cosines_add_up_to_the_score(shelf: Shelf) -> None:
-    assert shelf.players["C"].alpha == pytest.approx(ALPHA)
+def test_the_cosines_add_up_to_the_score(view: ReleaseView) -> None:
+    assert view.players["C"].alpha == pytest.approx(ALPHA)
     for row, score in zip(
-        *(lambda one: (one.rows, one.scores))(shelf.following("C", 0, num=4, alpha=None)), strict=True
+        *(lambda one: (one.rows, one.scores))(view.following("C", 0, num=4, alpha=None)), strict=True
     ):
-        parts = shelf.parts("C", 0, row)
+        parts = view.parts("C", 0, row)
         assert parts is not None
         assert ALPHA * parts["track"] + (1 - ALPHA) * parts["artist"] == pytest.approx(score, abs=1e-5)
 
 
-def test_recommenders_without_lists_show_what_they_choose_from(shelf: Shelf) -> None:
-    assert list(shelf.following("T2", 3, num=5, alpha=None).rows) == [1, 4]
-    assert list(shelf.following("T3", 3, num=5, alpha=0.5).rows) == []
-    assert shelf.parts("T2", 0, 1) is None
+def test_recommenders_without_lists_show_what_they_choose_from(view: ReleaseView) -> None:
+    assert list(view.following("T2", 3, num=5, alpha=None).rows) == [1, 4]
+    assert list(view.following("T3", 3, num=5, alpha=0.5).rows) == []
+    assert view.parts("T2", 0, 1) is None
 
 
-def test_a_recommender_that_is_gone_is_shown_with_its_problem(shelf: Shelf) -> None:
-    assert "is not on this machine any more" in shelf.players["R2"].problem
-    assert list(shelf.following("R2", 0, num=5, alpha=None).rows) == []
+def test_a_recommender_that_is_gone_is_shown_with_its_problem(view: ReleaseView) -> None:
+    assert "is not on this machine any more" in view.players["R2"].problem
+    assert list(view.following("R2", 0, num=5, alpha=None).rows) == []
 
 
-def test_plays_and_labels_come_from_the_run(shelf: Shelf) -> None:
-    assert shelf.record(1) == {"track": 101, "title": "Title 1", "artist": "Artist 0", "plays": 50}
-    assert shelf.by_plays.tolist()[:3] == [1, 3, 4]
-    assert shelf.players["C"].label == "convex α=learned seed=2"
-    assert shelf.players["T2"].label == "popular"
+def test_plays_and_labels_come_from_the_run(view: ReleaseView) -> None:
+    assert view.record(1) == {"track": 101, "title": "Title 1", "artist": "Artist 0", "plays": 50}
+    assert view.by_plays.tolist()[:3] == [1, 3, 4]
+    assert view.players["C"].label == "convex α=learned seed=2"
+    assert view.players["T2"].label == "popular"
 
 
 def test_labels_lack_the_words_that_they_all_have() -> None:

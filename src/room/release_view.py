@@ -87,7 +87,7 @@ class Shown:
     is_reranked: bool
 
 
-class Shelf:
+class ReleaseView:
     """What the room shows of a release.
 
     Args:

@@ -18,7 +18,7 @@ EMBEDDINGS = "tracks.npy"
 """The file of a world without which nobody knows what its listeners love."""
 
 
-class Companion:
+class SimulatedListener:
     """Answers beside the person: a listener of the world who loves the first track of the walk.
 
     Args:

@@ -1,11 +1,11 @@
-"""What each worker does for the room: it sends the files of the page, and hands questions on to the desk.
+"""What each worker does for the room: it sends the files of the page, and hands questions on to the room server.
 
-The *desk* (`desk.py`) is a process of its own, which every worker of a service shares. Nothing of the room is computed
-in a worker, therefore `/next` does not wait for it. The gate starts the desk when somebody opens the page; a service
-whose room nobody visits has no such process.
+The *room server* (`room_server.py`) is a process of its own, which every worker of a service shares. Nothing of the
+room is computed in a worker, therefore `/next` does not wait for it. The proxy starts the room server when somebody
+opens the page; a service whose room nobody visits has no such process.
 
-A question is one connection to the socket of the desk: a line of JSON `{"path", "query", "body"}` goes there, a line
-`{"status", "type"}` and then the body come back.
+A question is one connection to the socket of the room server: a line of JSON `{"path", "query", "body"}` goes there, a
+line `{"status", "type"}` and then the body come back.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ PAGE = "/room"
 """Where the page is."""
 
 QUESTIONS = f"{PAGE}/api/"
-"""Where the questions to the desk are."""
+"""Where the questions to the room server are."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -58,10 +58,10 @@ _STATIC = Path(__file__).parent / "static"
 _ROOT = Path(__file__).parents[2]
 
 _START_S = 60.0
-"""Seconds within which the desk must listen after its start."""
+"""Seconds within which the room server must listen after its start."""
 
 _ANSWER_S = 60.0
-"""Seconds within which the desk must answer."""
+"""Seconds within which the room server must answer."""
 
 
 class File:
@@ -77,16 +77,16 @@ class File:
         self.kind = _KINDS.get(path.suffix, "text/plain; charset=utf-8")
 
 
-class DeskError(Exception):
-    """The desk does not answer."""
+class RoomServerError(Exception):
+    """The room server does not answer."""
 
 
-class Gate:
+class RoomProxy:
     """The room, in a worker.
 
     Args:
-        socket: where the desk listens.
-        run_dir: run folder of the service, which names everything else to the desk.
+        socket: where the room server listens.
+        run_dir: run folder of the service, which names everything else to the room server.
         has_token: whether the service requires a token.
         hosts: from which previews may be played.
     """
@@ -98,7 +98,7 @@ class Gate:
             f"{PAGE}/{path.relative_to(_STATIC)}": File(path) for path in _STATIC.rglob("*") if path.is_file()
         }
         self._files[PAGE] = self._files[f"{PAGE}/"] = self._files.pop(f"{PAGE}/index.html")
-        self._desk: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[bytes] | None = None
         self._starting = asyncio.Lock()
 
     def is_open(self, path: str) -> bool:
@@ -120,7 +120,7 @@ class Gate:
             if method != "GET":
                 await self._send(send, 405, b'{"reason": "this page accepts GET only"}', [(b"allow", b"GET, HEAD")])
                 return
-            if path in (PAGE, f"{PAGE}/"):  # the desk starts while the browser fetches the rest of the page
+            if path in (PAGE, f"{PAGE}/"):  # the room server starts while the browser fetches the rest of the page
                 self._spawn()
             given = next((value for name, value in scope["headers"] if name == b"if-none-match"), b"")
             fresh = given.decode("latin-1") == file.etag
@@ -134,11 +134,11 @@ class Gate:
             await self._send(send, 404, b'{"reason": "the room has no such page; it begins at /room"}')
 
     async def close(self) -> None:
-        """Stop the desk, if this worker started it."""
-        if self._desk is not None and self._desk.poll() is None:
-            self._desk.terminate()
+        """Stop the room server, if this worker started it."""
+        if self._server is not None and self._server.poll() is None:
+            self._server.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                await asyncio.get_running_loop().run_in_executor(None, self._desk.wait, 1)
+                await asyncio.get_running_loop().run_in_executor(None, self._server.wait, 1)
 
     async def _send(self, send: "Send", status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         kind = [] if any(name == b"content-type" for name, _ in headers) else [_JSON]
@@ -163,7 +163,7 @@ class Gate:
             return
         try:
             status, kind, answer = await self._ask(line)
-        except DeskError as error:
+        except RoomServerError as error:
             status, kind, answer = 503, "application/json", json.dumps({"reason": str(error)}).encode()
         await self._send(send, status, answer, [(b"content-type", kind.encode()), (b"cache-control", b"no-store")])
 
@@ -175,15 +175,15 @@ class Gate:
                 await writer.drain()
                 head = json.loads(await reader.readline() or b"null")
                 if head is None:
-                    raise DeskError("the room's process ended while it worked on this; try again")
+                    raise RoomServerError("the room's process ended while it worked on this; try again")
                 return head["status"], head["type"], await reader.read()
         except (OSError, TimeoutError) as error:
-            raise DeskError(f"the room's process does not answer ({type(error).__name__}); try again") from None
+            raise RoomServerError(f"the room's process does not answer ({type(error).__name__}); try again") from None
         finally:
             writer.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the desk, which is started if there is none."""
+        """Connect to the room server, which is started if there is none."""
         if (found := await self._connected()) is not None:
             return found
         async with self._starting:
@@ -192,33 +192,43 @@ class Gate:
             while time.monotonic() < deadline_s:
                 if (found := await self._connected()) is not None:
                     return found
-                if self._desk is not None and self._desk.poll() not in (None, 0):  # 0: another worker has started one
-                    raise DeskError("the room's process could not start; the log of the service says why")
+                if self._server is not None and self._server.poll() not in (
+                    None,
+                    0,
+                ):  # 0: another worker has started one
+                    raise RoomServerError("the room's process could not start; the log of the service says why")
                 await asyncio.sleep(0.05)
-        raise DeskError("the room's process did not start in time; try again")
+        raise RoomServerError("the room's process did not start in time; try again")
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """A connection to the desk; None if nobody listens."""
+        """A connection to the room server; None if nobody listens."""
         try:
             if not is_private(self._socket.parent):
-                raise DeskError(not_private(self._socket.parent))
+                raise RoomServerError(not_private(self._socket.parent))
             return await asyncio.open_unix_connection(str(self._socket))
         except OSError:
             return None
 
     def _spawn(self) -> None:
-        if self._desk is not None and self._desk.poll() is None:
+        if self._server is not None and self._server.poll() is None:
             return
-        words = [sys.executable, "-Pm", "segue.room.desk", str(self._run_dir), str(self._socket), str(os.getpid())]
+        words = [
+            sys.executable,
+            "-Pm",
+            "segue.room.room_server",
+            str(self._run_dir),
+            str(self._socket),
+            str(os.getpid()),
+        ]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         environment = {name: value for name, value in os.environ.items() if name != TOKEN} | threads
         environment["PYTHONPATH"] = str(_ROOT)
         # a group of its own, which Ctrl-C does not reach; in a session of its own, its low priority would not count
-        self._desk = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, process_group=0)
+        self._server = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, process_group=0)
 
 
-def open_gate(settings: ServiceSettings) -> Gate | None:
-    """The gate of a worker; None where the room is switched off.
+def open_room(settings: ServiceSettings) -> RoomProxy | None:
+    """The proxy of a worker; None where the room is switched off.
 
     Args:
         settings: of the service.
@@ -226,13 +236,13 @@ def open_gate(settings: ServiceSettings) -> Gate | None:
     if not settings.room["enabled"]:
         return None
     run_dir, hosts = Path(settings.run_dir), [one for one in settings.room["audio_from"] if is_host(one)]
-    return Gate(socket_of(run_dir), run_dir, has_token=bool(os.environ.get(TOKEN)), hosts=hosts)
+    return RoomProxy(socket_of(run_dir), run_dir, has_token=bool(os.environ.get(TOKEN)), hosts=hosts)
 
 
 def socket_of(run_dir: Path) -> Path:
-    """Where the desk of a service listens. The path is short, because that of a socket may have 107 bytes."""
+    """Where the room server of a service listens. The path is short, because that of a socket may have 107 bytes."""
     name = hashlib.blake2b(str(run_dir).encode(), digest_size=8).hexdigest()
-    return Path(tempfile.gettempdir(), f"segue-room-{os.getuid()}-{name}", "desk")
+    return Path(tempfile.gettempdir(), f"segue-room-{os.getuid()}-{name}", "socket")
 
 
 def is_private(folder: Path) -> bool:

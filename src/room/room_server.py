@@ -1,4 +1,4 @@
-"""The desk: the process that answers the questions of the page. `gate.py` starts it and describes the protocol.
+"""The room server: the process that answers the questions of the page. `proxy.py` starts it and describes the protocol.
 
 It has a lower priority than the workers, and ends when nobody has asked for a while or when its worker has ended.
 """
@@ -25,10 +25,10 @@ import numpy as np
 
 from segue.assignment import GUESTS
 from segue.errors import InputError
-from segue.room import mapping, sweeps, walking
-from segue.room.gate import is_private, not_private
+from segue.room import sweeps, track_map, walking
 from segue.room.previews import Previews
-from segue.room.shelf import MAX_SHOWN, Shelf, alphas_of
+from segue.room.proxy import is_private, not_private
+from segue.room.release_view import MAX_SHOWN, ReleaseView, alphas_of
 from segue.room.title_search import TitleIndex, build_index
 from segue.serving.recommender import Recommender
 from segue.serving.release import Release
@@ -36,10 +36,10 @@ from segue.serving.release_store import FolderStore
 from segue.serving.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from segue.room.companion import Companion
+    from segue.room.simulated_listener import SimulatedListener
 
 IDLE_S = 900
-"""Seconds without a question after which the desk ends."""
+"""Seconds without a question after which the room server ends."""
 
 _TICK_S = 1.0
 _NICER = 10
@@ -60,19 +60,19 @@ class UnknownError(InputError):
 
 
 @dataclass
-class Stock:
-    """What the desk answers from: one release, ready to be asked."""
+class ReadyRelease:
+    """What the room server answers from: one release, ready to be asked."""
 
-    shelf: Shelf
+    view: ReleaseView
     recommender: Recommender
-    companion: "Companion | None"
+    listener: "SimulatedListener | None"
     problems: list[str]
     index: TitleIndex | None = None
     indexing: asyncio.Task[None] | None = None
     map: asyncio.Task[bytes] | None = None
 
 
-class Desk:
+class RoomServer:
     """Answers the questions of the page.
 
     Args:
@@ -86,7 +86,7 @@ class Desk:
         self._settings: dict[str, Any] = settings["room"]
         self._store = FolderStore(Path(settings["store"]["folder"]), keep=settings["store"]["keep"])
         self._kind, self._with_fallback = settings["store"]["kind"], settings["log"]["with_fallback"]
-        self._stock: asyncio.Future[Stock] | None = None
+        self._reading: asyncio.Future[ReadyRelease] | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._watched: tuple[float, float, dict[str, Any]] | None = None
         self._watching = asyncio.Lock()
@@ -131,14 +131,14 @@ class Desk:
 
     def begin(self) -> None:
         """Begin to read the release."""
-        self._stock = asyncio.ensure_future(self._read())
+        self._reading = asyncio.ensure_future(self._read())
 
     async def follow(self) -> None:
         """Change to the release that is served, after a load or a rollback."""
-        if self._stock is None or not self._stock.done() or self._stock.exception() is not None:
+        if self._reading is None or not self._reading.done() or self._reading.exception() is not None:
             return
         with contextlib.suppress(InputError, OSError):
-            if self._store.index().current != self._stock.result().shelf.release.version:
+            if self._store.index().current != self._reading.result().view.release.version:
                 self.begin()
 
     def close(self) -> None:
@@ -150,15 +150,15 @@ class Desk:
             self._pool = None
             gc.collect()  # removes its semaphores, which nothing else does before `os._exit`
 
-    async def _read(self) -> Stock:
+    async def _read(self) -> ReadyRelease:
         loop = asyncio.get_running_loop()
         release, _ = await loop.run_in_executor(None, self._store.open_whole)
-        stock = await loop.run_in_executor(None, self._open, release)
-        stock.indexing = asyncio.ensure_future(self._make_index(stock))
-        return stock
+        ready = await loop.run_in_executor(None, self._open, release)
+        ready.indexing = asyncio.ensure_future(self._make_index(ready))
+        return ready
 
-    def _open(self, release: Release) -> Stock:
-        given, previews, companion = self._settings, None, None
+    def _open(self, release: Release) -> ReadyRelease:
+        given, previews, listener = self._settings, None, None
         problems: list[str] = []  # they do not close the room
         if given["audio"] is not None:
             try:
@@ -168,35 +168,35 @@ class Desk:
             except InputError as error:
                 problems.append(str(error))
         if given["world"] is not None:
-            from segue.room.companion import Companion  # imports pandas, which takes a while
+            from segue.room.simulated_listener import SimulatedListener  # imports pandas, which takes a while
 
             try:
-                companion = Companion(Path(given["world"]), release.track_ids)
+                listener = SimulatedListener(Path(given["world"]), release.track_ids)
             except InputError as error:
                 problems.append(str(error))
-        shelf = Shelf(release, given["recommenders"], self._locate, previews)
-        return Stock(shelf, Recommender(release, np.random.default_rng()), companion, problems)
+        view = ReleaseView(release, given["recommenders"], self._locate, previews)
+        return ReadyRelease(view, Recommender(release, np.random.default_rng()), listener, problems)
 
-    async def _make_index(self, stock: Stock) -> None:
-        shelf, path = stock.shelf, self._folder / f"titles-{stock.shelf.release.version}.sqlite"
+    async def _make_index(self, ready: ReadyRelease) -> None:
+        view, path = ready.view, self._folder / f"titles-{ready.view.release.version}.sqlite"
         if not path.exists():
-            texts = (shelf.text_of(int(row)) for row in shelf.by_plays)
-            build = functools.partial(build_index, path, texts, shelf.by_plays)
+            texts = (view.text_of(int(row)) for row in view.by_plays)
+            build = functools.partial(build_index, path, texts, view.by_plays)
             await asyncio.get_running_loop().run_in_executor(None, build)
             for old in self._folder.glob("titles-*.sqlite"):
                 if old != path:
                     old.unlink(missing_ok=True)
-        stock.index = TitleIndex(path, shelf.text_of)
+        ready.index = TitleIndex(path, view.text_of)
 
     @property
     def _folder(self) -> Path:
         return self._run_dir / "room"
 
-    async def _ready(self) -> Stock:
-        if self._stock is None or (self._stock.done() and self._stock.exception() is not None):
+    async def _ready(self) -> ReadyRelease:
+        if self._reading is None or (self._reading.done() and self._reading.exception() is not None):
             self.begin()
-        assert self._stock is not None
-        return await asyncio.shield(self._stock)
+        assert self._reading is not None
+        return await asyncio.shield(self._reading)
 
     async def _apart(self, work: Callable[..., Any], *given: Any) -> Any:
         """Compute in a process of its own."""
@@ -205,18 +205,18 @@ class Desk:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *given)
 
     async def _state(self, question: dict[str, Any]) -> dict[str, Any]:
-        stock = await self._ready()
-        shelf, release = stock.shelf, stock.shelf.release
-        popular = [shelf.record(int(row)) for row in shelf.by_plays[:300] if release.track(int(row))["title"]]
+        ready = await self._ready()
+        view, release = ready.view, ready.view.release
+        popular = [view.record(int(row)) for row in view.by_plays[:300] if release.track(int(row))["title"]]
         by_artist = {track["artist"]: track for track in reversed(popular)}  # the most played one of each artist
         return {
             "experiment": release.experiment,
             "version": release.version,
-            "tracks": len(shelf),
-            "knows_plays": shelf.knows_plays,
+            "tracks": len(view),
+            "knows_plays": view.knows_plays,
             "has_token": question["has_token"],
             "mlflow": self._settings["mlflow"],
-            "problems": stock.problems,
+            "problems": ready.problems,
             "examples": [track for track in popular if by_artist[track["artist"]] is track][:6],
             "players": [
                 {
@@ -232,113 +232,113 @@ class Desk:
                     "alpha": None if player.alpha is None else round(player.alpha, 6),
                     "problem": player.problem,
                 }
-                for player in shelf.players.values()
+                for player in view.players.values()
             ],
         }
 
     async def _search(self, question: dict[str, Any]) -> dict[str, Any]:
-        stock, typed = await self._ready(), str(question["query"].get("q", ""))[:200]
-        assert stock.indexing is not None
-        if stock.index is None:
-            if not stock.indexing.done():
+        ready, typed = await self._ready(), str(question["query"].get("q", ""))[:200]
+        assert ready.indexing is not None
+        if ready.index is None:
+            if not ready.indexing.done():
                 return {"query": typed, "is_building": True, "found": []}
-            stock.indexing.result()
-        assert stock.index is not None
-        rows = stock.index.find(typed, _MOST_FOUND)
-        if typed.strip().isdecimal() and len(typed) < 19 and (row := stock.shelf.release.row_of(int(typed))) >= 0:
+            ready.indexing.result()
+        assert ready.index is not None
+        rows = ready.index.find(typed, _MOST_FOUND)
+        if typed.strip().isdecimal() and len(typed) < 19 and (row := ready.view.release.row_of(int(typed))) >= 0:
             rows = [row, *(other for other in rows if other != row)][:_MOST_FOUND]
-        return {"query": typed, "is_building": False, "found": [stock.shelf.record(row) for row in rows]}
+        return {"query": typed, "is_building": False, "found": [ready.view.record(row) for row in rows]}
 
     async def _compare(self, question: dict[str, Any]) -> dict[str, Any]:
-        shelf, query = (await self._ready()).shelf, question["query"]
-        row = _row(shelf, query.get("track"))
+        view, query = (await self._ready()).view, question["query"]
+        row = _row(view, query.get("track"))
         keys = [key for key in query.get("players", "").split(",") if key]
-        if unknown := [key for key in keys if key not in shelf.players]:
-            raise InputError(f"there is no recommender {unknown[0]!r}; there are {', '.join(shelf.players)}")
+        if unknown := [key for key in keys if key not in view.players]:
+            raise InputError(f"there is no recommender {unknown[0]!r}; there are {', '.join(view.players)}")
         if len(keys) > 4:
             raise InputError(f"at most four recommenders are shown side by side, got {len(keys)}")
         num, alphas = _whole(query.get("num", "15"), 1, MAX_SHOWN), alphas_of(query.get("alpha", ""))
         columns = []
         for key in keys:
-            shown = shelf.following(key, row, num=num, alpha=alphas.get(key))
+            shown = view.following(key, row, num=num, alpha=alphas.get(key))
             columns.append(
                 {
                     "key": key,
                     "is_reranked": shown.is_reranked,
                     "items": [
                         {
-                            **shelf.record(found),
+                            **view.record(found),
                             "score": None if score is None else round(float(score), 6),
-                            "parts": shelf.parts(key, row, found),
+                            "parts": view.parts(key, row, found),
                         }
                         for found, score in zip(shown.rows, shown.scores, strict=True)
                     ],
                 }
             )
-        return {"track": shelf.record(row), "columns": columns}
+        return {"track": view.record(row), "columns": columns}
 
     async def _tracks(self, question: dict[str, Any]) -> dict[str, Any]:
-        shelf = (await self._ready()).shelf
+        view = (await self._ready()).view
         given = question["body"]
         if not isinstance(given, list) or len(given) > _MAX_LISTED or not all(type(one) is int for one in given):
             raise InputError(f"the body must be a list of at most {_MAX_LISTED} rows of the map")
-        rows = [row for row in given if 0 <= row < len(shelf)]
-        rows.sort(key=lambda row: (-(shelf.plays_of(row) or 0), row))
-        return {"found": [shelf.record(row) for row in rows]}
+        rows = [row for row in given if 0 <= row < len(view)]
+        rows.sort(key=lambda row: (-(view.plays_of(row) or 0), row))
+        return {"found": [view.record(row) for row in rows]}
 
     async def _row(self, question: dict[str, Any]) -> dict[str, Any]:
-        return {"row": _row((await self._ready()).shelf, question["query"].get("track"))}
+        return {"row": _row((await self._ready()).view, question["query"].get("track"))}
 
     async def _listener(self, question: dict[str, Any]) -> dict[str, Any]:
-        stock = await self._ready()
-        return {"user": str(walking.new_listener(stock.recommender, _arm(stock, question["query"].get("arm"))))}
+        ready = await self._ready()
+        return {"user": str(walking.new_listener(ready.recommender, _arm(ready, question["query"].get("arm"))))}
 
     async def _step(self, question: dict[str, Any]) -> dict[str, Any]:
-        stock, given = await self._ready(), _body(question)
-        played = walking.checked_session(stock.shelf, given.get("tracks"), given.get("shares"))
-        arm = _arm(stock, given.get("arm"))
-        return walking.step(stock.shelf, stock.recommender, stock.companion, arm, GUESTS.start, played)
+        ready, given = await self._ready(), _body(question)
+        played = walking.checked_session(ready.view, given.get("tracks"), given.get("shares"))
+        arm = _arm(ready, given.get("arm"))
+        return walking.step(ready.view, ready.recommender, ready.listener, arm, GUESTS.start, played)
 
     async def _why(self, question: dict[str, Any]) -> dict[str, Any]:
-        stock, given = await self._ready(), _body(question)
-        played = walking.checked_session(stock.shelf, given.get("tracks"), given.get("shares"))
-        following = walking.checked_session(stock.shelf, [given.get("track")], [0]).tracks[0]
-        arm = _arm(stock, given.get("arm"))
-        return walking.why(stock.shelf, stock.recommender, stock.companion, arm, played, following, None, None)
+        ready, given = await self._ready(), _body(question)
+        played = walking.checked_session(ready.view, given.get("tracks"), given.get("shares"))
+        following = walking.checked_session(ready.view, [given.get("track")], [0]).tracks[0]
+        arm = _arm(ready, given.get("arm"))
+        return walking.why(ready.view, ready.recommender, ready.listener, arm, played, following, None, None)
 
     async def _audio(self, question: dict[str, Any]) -> Answer:
-        shelf = (await self._ready()).shelf
-        track = int(shelf.release.track_ids[_row(shelf, question["query"].get("track"))])
-        found = None if shelf.previews is None else shelf.previews.read(track)
+        view = (await self._ready()).view
+        track = int(view.release.track_ids[_row(view, question["query"].get("track"))])
+        found = None if view.previews is None else view.previews.read(track)
         if found is None:
             raise UnknownError(f"track {track} has no preview on this machine")
         return found
 
     async def _map(self, _: dict[str, Any]) -> Answer:
-        stock = await self._ready()
-        if stock.map is None or (stock.map.done() and stock.map.exception() is not None):
-            stock.map = asyncio.ensure_future(self._make_map(stock))
-        return "application/octet-stream", await asyncio.shield(stock.map)
+        ready = await self._ready()
+        if ready.map is None or (ready.map.done() and ready.map.exception() is not None):
+            ready.map = asyncio.ensure_future(self._make_map(ready))
+        return "application/octet-stream", await asyncio.shield(ready.map)
 
-    async def _make_map(self, stock: Stock) -> bytes:
+    async def _make_map(self, ready: ReadyRelease) -> bytes:
         """Of each track, as float32: place (two numbers), row of its artist, popularity, plays where they are known,
         and how many lists of each recommender have it. The last two are logarithms: 0 for none, 1 for the most.
         """
-        shelf = stock.shelf
-        drawn = [one for one in shelf.players.values() if one.lists is not None or one.vectors is not None]
+        view = ready.view
+        drawn = [one for one in view.players.values() if one.lists is not None or one.vectors is not None]
         drawn.sort(key=lambda one: (one.alpha is None, one.vectors is None))  # at best tracks and artists have a place
         if not drawn:
             raise UnknownError("no recommender here has lists or vectors, therefore there is no map; serve a run")
-        player, path = drawn[0], self._folder / f"map-{shelf.release.version}.npy"
+        player, path = drawn[0], self._folder / f"map-{view.release.version}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             vectors = None if player.vectors is None else np.asarray(player.vectors.items)
             lists = None if player.lists is None else np.asarray(player.lists)
-            await self._apart(mapping.write_layout, path, {"lists": lists, "vectors": vectors})
-        columns = [np.load(path).T, shelf.release.artist_of[None], shelf.popularity[None] ** 3]
-        counts = [] if shelf.plays is None else [shelf.plays]
-        every = [one.lists for one in shelf.players.values() if one.lists is not None]
-        counts += [np.bincount(lists[lists >= 0], minlength=len(shelf)) for lists in every]
+            await self._apart(track_map.write_layout, path, {"lists": lists, "vectors": vectors})
+        columns = [np.load(path).T, view.release.artist_of[None], view.popularity[None] ** 3]
+        counts = [] if view.plays is None else [view.plays]
+        every = [one.lists for one in view.players.values() if one.lists is not None]
+        counts += [np.bincount(lists[lists >= 0], minlength=len(view)) for lists in every]
         columns += [np.log1p(count)[None] / np.log1p(count.max(initial=1)) for count in counts]
         return np.concatenate(columns).astype("<f4").tobytes()
 
@@ -348,7 +348,7 @@ class Desk:
         async with self._watching:
             now_s = time.monotonic()
             if self._watched is None or now_s >= self._watched[0]:
-                release = (await self._ready()).shelf.release
+                release = (await self._ready()).view.release
                 arms = {name: arm.recommender for name, arm in release.arms.items()}
                 found = await self._apart(watch, self._run_dir / "logs", release.experiment, arms)
                 took_s = time.monotonic() - now_s
@@ -359,7 +359,7 @@ class Desk:
 
     async def _runs(self, question: dict[str, Any]) -> dict[str, Any]:
         folder = sweeps.last_comparison()
-        served = {arm.recommender for arm in (await self._ready()).shelf.release.arms.values()}
+        served = {arm.recommender for arm in (await self._ready()).view.release.arms.values()}
         may_serve = question["has_token"] and self._kind == "embedded"
         return {"comparison": None if folder is None else sweeps.side_by_side(folder), "served": sorted(served)} | {
             "may_serve": may_serve,
@@ -380,9 +380,9 @@ class Desk:
     async def _serve_run(self, question: dict[str, Any]) -> dict[str, Any]:
         if not question["has_token"] or self._kind != "embedded" or question["method"] != "POST":
             raise InputError("a run can be served from here only if the service has a token and a store of its own")
-        stock, given = await self._ready(), _body(question)
-        arms = sweeps.arms_with(stock.shelf.release, _arm(stock, given.get("arm")), str(given.get("run", "")))
-        load = functools.partial(sweeps.load, arms, self._store.folder, stock.shelf.release.experiment)
+        ready, given = await self._ready(), _body(question)
+        arms = sweeps.arms_with(ready.view.release, _arm(ready, given.get("arm")), str(given.get("run", "")))
+        load = functools.partial(sweeps.load, arms, self._store.folder, ready.view.release.experiment)
         return {"said": await asyncio.get_running_loop().run_in_executor(None, load)}
 
 
@@ -390,13 +390,13 @@ def _json(found: Any) -> bytes:
     return json.dumps(found, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
-def _row(shelf: Shelf, given: Any) -> int:
+def _row(view: ReleaseView, given: Any) -> int:
     try:
-        row = shelf.release.row_of(int(given))
+        row = view.release.row_of(int(given))
     except (TypeError, ValueError, OverflowError):
         row = -1
     if row < 0:
-        raise UnknownError(f"track {given} is not in the catalogue of {len(shelf):,} tracks; search for another one")
+        raise UnknownError(f"track {given} is not in the catalogue of {len(view):,} tracks; search for another one")
     return row
 
 
@@ -406,9 +406,9 @@ def _whole(given: str, least: int, most: int) -> int:
     return int(given)
 
 
-def _arm(stock: Stock, given: Any) -> str:
-    if not isinstance(given, str) or given not in stock.shelf.release.arms:
-        raise InputError(f"there is no arm {given!r}; there are {', '.join(stock.shelf.release.arms)}")
+def _arm(ready: ReadyRelease, given: Any) -> str:
+    if not isinstance(given, str) or given not in ready.view.release.arms:
+        raise InputError(f"there is no arm {given!r}; there are {', '.join(ready.view.release.arms)}")
     return given
 
 
@@ -418,18 +418,18 @@ def _body(question: dict[str, Any]) -> dict[str, Any]:
     return question["body"]
 
 
-async def serve(desk: Desk, socket: Path, parent: int) -> None:
+async def serve(room: RoomServer, socket: Path, parent: int) -> None:
     """Answer at a socket until the parent has ended or nobody has asked for a while.
 
     Args:
-        desk: which answers.
+        room: which answers.
         socket: the socket.
         parent: process id of the worker that started this process.
     """
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            status, kind, body = await desk.answer(json.loads(await reader.readline()))
+            status, kind, body = await room.answer(json.loads(await reader.readline()))
             writer.write(json.dumps({"status": status, "type": kind}).encode() + b"\n" + body)
             await writer.drain()
         except (OSError, ValueError, RecursionError):  # the worker has gone, or sent what no page sends
@@ -442,18 +442,18 @@ async def serve(desk: Desk, socket: Path, parent: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     socket.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(talk, str(socket), limit=2**20)
-    desk.begin()
-    while not stopped.is_set() and os.getppid() == parent and desk.idle_s < IDLE_S:
+    room.begin()
+    while not stopped.is_set() and os.getppid() == parent and room.idle_s < IDLE_S:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), _TICK_S)
-        await desk.follow()
+        await room.follow()
     server.close()
     socket.unlink(missing_ok=True)
-    desk.close()
+    room.close()
 
 
 def main(run_dir: Path, socket: Path, parent: int) -> None:
-    """Run the desk, unless another one listens at the socket.
+    """Run the room server, unless another one listens at the socket.
 
     Args:
         run_dir: run folder of the service.
@@ -472,7 +472,7 @@ def main(run_dir: Path, socket: Path, parent: int) -> None:
         except BlockingIOError:
             return
         os.nice(_NICER)
-        asyncio.run(serve(Desk(run_dir, _locate), socket, parent))
+        asyncio.run(serve(RoomServer(run_dir, _locate), socket, parent))
     os._exit(0)  # threads that still compute must not keep this process
 
 

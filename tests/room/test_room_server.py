@@ -1,4 +1,4 @@
-"""The desk: its answers, and its process."""
+"""The room server: its answers, and its process."""
 
 import asyncio
 import json
@@ -11,12 +11,12 @@ import pytest
 
 pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make setup")
 
-from segue.room.desk import Desk, main
+from segue.room.room_server import RoomServer, main
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
 from tests.e2e.running import PATIENCE_S
 from tests.room.conftest import ARTIST_OF, PLAYS, locate
-from tests.room.test_gate import SPOILS
+from tests.room.test_proxy import SPOILS
 
 
 def run_folder(release: Release, folder: Path) -> Path:
@@ -39,9 +39,9 @@ def run_folder(release: Release, folder: Path) -> Path:
     return folder
 
 
-async def ask(desk: Desk, path: str, *, body: Any = None, method: str = "GET", **query: str) -> tuple[int, Any]:
+async def ask(server: RoomServer, path: str, *, body: Any = None, method: str = "GET", **query: str) -> tuple[int, Any]:
     question = {"path": path, "method": method, "query": query, "body": body, "has_token": False}
-    status, kind, answer = await desk.answer(question)
+    status, kind, answer = await server.answer(question)
     return status, json.loads(answer) if kind == "application/json" else answer
 
 
@@ -56,7 +56,7 @@ def test_a_world_and_previews_that_cannot_be_used_are_named_and_do_not_close_the
     (folder / "serve.json").write_text(json.dumps(settings))
 
     async def work() -> None:
-        status, state = await ask(Desk(folder, locate), "state")
+        status, state = await ask(RoomServer(folder, locate), "state")
         assert status == 200
         audio, world = state["problems"]
         assert "none of 1 previews is in room.audio_from=['https://a.example']" in audio
@@ -68,48 +68,48 @@ def test_a_world_and_previews_that_cannot_be_used_are_named_and_do_not_close_the
 @pytest.mark.timing
 def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    desk = Desk(run_folder(release, tmp_path), locate)
+    server = RoomServer(run_folder(release, tmp_path), locate)
 
     async def here(work: Any, *given: Any) -> Any:
         return work(*given)
 
-    monkeypatch.setattr(desk, "_apart", here)
+    monkeypatch.setattr(server, "_apart", here)
 
     async def work() -> None:
-        status, state = await ask(desk, "state")
+        status, state = await ask(server, "state")
         assert (status, state["tracks"], [one["key"] for one in state["players"]]) == (200, 10, ["C", "T1", "T2", "T3"])
         assert (state["examples"][0]["track"], state["problems"]) == (101, [])
         async with asyncio.timeout(PATIENCE_S):
-            while (found := (await ask(desk, "search", q="title 7"))[1])["is_building"]:
+            while (found := (await ask(server, "search", q="title 7"))[1])["is_building"]:
                 await asyncio.sleep(0.01)
         assert found["found"][0]["track"] == 107
-        assert (await ask(desk, "search", q="104"))[1]["found"][0]["track"] == 104
-        status, compared = await ask(desk, "compare", track="100", players="C,T3", alpha="C:1", num="3")
+        assert (await ask(server, "search", q="104"))[1]["found"][0]["track"] == 104
+        status, compared = await ask(server, "compare", track="100", players="C,T3", alpha="C:1", num="3")
         assert (status, [len(one["items"]) for one in compared["columns"]]) == (200, [3, 0])
-        status, _ = await ask(desk, "compare", track="9", players="C")
+        status, _ = await ask(server, "compare", track="9", players="C")
         assert status == 404
         for wrong in ({"players": "X"}, {"players": "C,C,C,C,C"}, {"num": "0"}, {"alpha": "C:2"}):
-            assert (await ask(desk, "compare", **{"track": "100", **wrong}))[0] == 400
-        status, step = await ask(desk, "step", body={"arm": "C", "tracks": [100], "shares": [1]})
+            assert (await ask(server, "compare", **{"track": "100", **wrong}))[0] == 400
+        status, step = await ask(server, "step", body={"arm": "C", "tracks": [100], "shares": [1]})
         assert status == 200
         given = {"arm": "C", "tracks": [100], "shares": [1], "track": step["track"]}
-        assert (await ask(desk, "why", body=given))[1]["sentence"] == step["sentence"]
-        assert (await ask(desk, "step", body={"arm": "X", "tracks": [100], "shares": [1]}))[0] == 400
-        assert (await ask(desk, "listener", arm="T1"))[0] == 200
-        assert (await ask(desk, "row", track="103"))[1] == {"row": 3}
-        points = np.frombuffer((await ask(desk, "map"))[1], "<f4").reshape(-1, 10)
+        assert (await ask(server, "why", body=given))[1]["sentence"] == step["sentence"]
+        assert (await ask(server, "step", body={"arm": "X", "tracks": [100], "shares": [1]}))[0] == 400
+        assert (await ask(server, "listener", arm="T1"))[0] == 200
+        assert (await ask(server, "row", track="103"))[1] == {"row": 3}
+        points = np.frombuffer((await ask(server, "map"))[1], "<f4").reshape(-1, 10)
         assert points.shape == (7, 10)  # place, artist, popularity, plays, and two arms with lists
         assert points[4].tolist() == pytest.approx(np.log1p(PLAYS) / np.log1p(50))
         assert points[2].tolist() == ARTIST_OF
         assert points[3].argmax() == 1
-        assert (await ask(desk, "tracks", body=[3, 1, 99]))[1]["found"][0]["track"] == 101
-        assert (await ask(desk, "experiment"))[1]["state"] == "quiet"
-        runs = (await ask(desk, "runs"))[1]
+        assert (await ask(server, "tracks", body=[3, 1, 99]))[1]["found"][0]["track"] == 101
+        assert (await ask(server, "experiment"))[1]["state"] == "quiet"
+        runs = (await ask(server, "runs"))[1]
         assert (runs["comparison"], runs["may_serve"]) == (None, False)
-        assert (await ask(desk, "serve", body={"run": "abcdef12"}, method="POST"))[0] == 400
-        assert (await ask(desk, "picture"))[0] == 404
-        assert (await ask(desk, "audio", track="101"))[0] == 404
-        assert (await ask(desk, "nothing"))[0] == 404
+        assert (await ask(server, "serve", body={"run": "abcdef12"}, method="POST"))[0] == 400
+        assert (await ask(server, "picture"))[0] == 404
+        assert (await ask(server, "audio", track="101"))[0] == 404
+        assert (await ask(server, "nothing"))[0] == 404
 
     asyncio.run(work())
 
@@ -122,7 +122,7 @@ def test_the_desk_does_not_listen_where_others_may(
     folder.mkdir(0o700)
     spoil(folder, monkeypatch)
     with pytest.raises(SystemExit):
-        main(tmp_path, folder / "desk", 1)
+        main(tmp_path, folder / "socket", 1)
     (line,) = caplog.messages
     assert line.startswith(f"{folder} is not a folder of this user alone (mode 700), therefore the room stays closed")
 
@@ -151,12 +151,12 @@ def test_a_body_with_wrong_values_is_refused(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    desk = Desk(run_folder(release, tmp_path), locate)
+    server = RoomServer(run_folder(release, tmp_path), locate)
 
     async def work() -> None:
         for body in WRONG + [RIGHT | {key: value} for key in RIGHT for value in WRONG]:
             question = {"path": name, "method": "POST", "query": {}, "body": body, "has_token": True}
-            status, _, answer = await desk.answer(question)
+            status, _, answer = await server.answer(question)
             assert status == 200 if is_right(name, body) else status in (400, 404), body
             assert status == 200 or json.loads(answer).keys() == {"reason"}
 
@@ -167,16 +167,16 @@ def test_a_body_with_wrong_values_is_refused(
 def test_a_query_with_wrong_values_is_refused(
     release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    desk = Desk(run_folder(release, tmp_path), locate)
+    server = RoomServer(run_folder(release, tmp_path), locate)
 
     async def work() -> None:
-        while (await ask(desk, "search", q="title"))[1]["is_building"]:
+        while (await ask(server, "search", q="title"))[1]["is_building"]:
             await asyncio.sleep(0.01)
         for name in ("compare", "row", "listener", "search", "audio"):
             for key in ("track", "players", "num", "alpha", "arm", "q"):
                 for text in WRONG_TEXTS:
                     given = {"track": "100", "players": "C", "arm": "C"} | {key: text}
-                    assert (await ask(desk, name, **given))[0] in (200, 400, 404), given
+                    assert (await ask(server, name, **given))[0] in (200, 400, 404), given
 
     asyncio.run(work())
     assert caplog.messages == []

@@ -1,0 +1,81 @@
+"""Kernels of the heads: faster forms of plain operations. A test beside each compares it with its plain form.
+
+B tracks or pairs, D width of an embedding. On a CPU, training with `nn.Dropout`, `F.normalize` and
+`F.cosine_similarity` takes up to eight times as long in these operations.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class Dropout(nn.Module):
+    """Sets each number to 0 with a given probability in training; the others are scaled such that the mean stays.
+
+    It has the distribution of `nn.Dropout` and takes a quarter of its time on a CPU: each number needs 16 random bits,
+    and one draw of 64 bits serves four numbers.
+
+    Args:
+        share: probability of 0, in [0, 1); rounded to a multiple of 1/65536.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self._num_zeros = round(share * 2**16)
+
+    def forward(self, values: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """The numbers that are kept, scaled, and 0 for the others."""
+        if not (self.training and self._num_zeros):
+            return values
+        draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
+        bits = draws.view(torch.int16)[: values.numel()].view(values.shape)
+        kept = (bits >= self._num_zeros - 2**15).to(values.dtype)
+        return values * kept.mul_(1 / (1 - self._num_zeros / 2**16))
+
+
+class _UnitVectors(torch.autograd.Function):
+    """Vectors divided by √(|v|² + h²); zero stays zero. `F.normalize` takes eight times as long in training."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Float[Tensor, "B D"], squared: float) -> Float[Tensor, "B D"]:
+        one_over_length = (vectors * vectors).sum(dim=-1, keepdim=True).add_(squared).clamp_(min=1e-24).rsqrt_()
+        unit = vectors * one_over_length
+        ctx.save_for_backward(unit, one_over_length)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B D"], None]:
+        unit, one_over_length = ctx.saved_tensors
+        along = (unit * gradient).sum(dim=-1, keepdim=True)
+        return torch.addcmul(gradient, unit, along, value=-1).mul_(one_over_length), None
+
+
+unit: Callable[[Tensor, float], Tensor] = _UnitVectors.apply
+"""`v / √(|v|² + h²)` of each vector, from the vectors and h²."""
+
+
+def cosine(
+    first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], dropout: Dropout, squared: float
+) -> Float[Tensor, "B"]:
+    """Compute the product of the `unit` vectors of each pair. Takes half the time of dividing both vectors first.
+
+    Args:
+        first: vectors in the first place.
+        second: vectors in the second place.
+        dropout: of the numbers of the unit vectors.
+        squared: h².
+
+    Returns:
+        The shrunk cosine of each pair.
+    """
+    dot = torch.linalg.vecdot
+    with torch.autocast(first.device.type, enabled=False):  # these squares are too small for half precision
+        dropped = dot(dropout(first), dropout(second))
+        lengths = (dot(first, first) + squared) * (dot(second, second) + squared)
+        product: Tensor = dropped * lengths.clamp(min=1e-24).rsqrt()
+    return product

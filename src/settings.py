@@ -1,0 +1,213 @@
+"""Settings: how a parameter is described once, and where its check, its default in the config and its page come from.
+
+A setting is a keyword-only parameter `dim: Annotated[int, Setting("width of an embedding", least=1)] = 64` of a class
+or a function that `conf/` builds. Its name, type, range, default and meaning stand there alone.
+"""
+
+import ast
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from segue.errors import InputError
+
+_Made = TypeVar("_Made", bound=Callable[..., Any])
+_PACKAGE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a parameter means, and which values it may have beyond its type.
+
+    Args:
+        meaning: in one line; unit and surprises included.
+        least: smallest number.
+        above: bound that a number must exceed.
+        most: largest number.
+        choices: of a text.
+        hint: a remedy, at the end of the message.
+    """
+
+    meaning: str
+    least: int | float | None = None
+    above: int | float | None = None
+    most: int | float | None = None
+    choices: Sequence[str] = ()
+    hint: str = ""
+
+
+def settings(key: str) -> Callable[[_Made], _Made]:
+    """Check the settings of a class or a function when it is called.
+
+    Args:
+        key: what comes before their names on the command line, such as `model`.
+
+    Returns:
+        A decorator. A value that breaks a rule is an `InputError` of one line.
+    """
+
+    def decorate(made: _Made) -> _Made:
+        function = _function_of(made)
+
+        @functools.wraps(function)
+        def checked(*args: Any, **given: Any) -> Any:
+            for name, (kind, setting) in _settings(function).items():
+                if name in given:
+                    given[name] = _checked(f"{key}.{name}", given[name], kind, setting)
+            return function(*args, **given)
+
+        if not inspect.isclass(made):
+            return checked  # type: ignore[return-value]  # of the same signature
+        type.__setattr__(made, "__init__", checked)
+        return made
+
+    return decorate
+
+
+def with_defaults(config: Any) -> Any:
+    """A config in which each `_target_` of ours has the settings that it leaves out, with their defaults.
+
+    They are read from the source of the target, which may need torch, without importing it.
+
+    Args:
+        config: plain dicts, lists and values.
+    """
+    if isinstance(config, list):
+        return [with_defaults(node) for node in config]
+    if not isinstance(config, dict):
+        return config
+    defaults = _defaults_of(config["_target_"]) if isinstance(config.get("_target_"), str) else {}
+    return {**_deeper(config), **{key: value for key, value in defaults.items() if key not in config}}
+
+
+def _deeper(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: with_defaults(value) for key, value in config.items()}
+
+
+@functools.cache
+def _defaults_of(target: str) -> dict[str, Any]:
+    """Names and defaults of the settings of a class or a function of this package; of dataclasses those of its fields.
+
+    Args:
+        target: its dotted name.
+    """
+    package, *folders, name = target.split(".")
+    path = _PACKAGE.joinpath(*folders).with_suffix(".py")
+    if package != "segue" or not path.is_file():
+        return {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return _keyword_defaults(node)
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            inits = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
+            fields = [one for one in node.body if isinstance(one, ast.AnnAssign) and one.value is not None]
+            return _keyword_defaults(inits[0]) if inits else {ast.unparse(f.target): _value(f.value) for f in fields}
+    return {}
+
+
+def _keyword_defaults(function: ast.FunctionDef) -> dict[str, Any]:
+    arguments = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+    return {argument.arg: _value(default) for argument, default in arguments if default is not None}
+
+
+def _value(default: ast.expr | None) -> Any:
+    assert default is not None
+    return ast.literal_eval(default)
+
+
+def described(made: Callable[..., Any]) -> dict[str, tuple[str, str, Any]]:
+    """The settings of a class or a function, for a page.
+
+    Args:
+        made: the class or the function.
+
+    Returns:
+        Rule, meaning and default (`inspect.Parameter.empty` without one) of each, by name.
+    """
+    function = _function_of(made)
+    parameters = inspect.signature(function).parameters
+    return {
+        name: (_rule(kind, setting), setting.meaning, parameters[name].default)
+        for name, (kind, setting) in _settings(function).items()
+    }
+
+
+def _function_of(made: Any) -> Callable[..., Any]:
+    """What is called: a function itself, the constructor of a class."""
+    function: Callable[..., Any] = made.__init__ if inspect.isclass(made) else made
+    return function
+
+
+@functools.cache
+def _settings(function: Callable[..., Any]) -> dict[str, tuple[Any, Setting]]:
+    """Type and description of each parameter of a function that has one."""
+    found: dict[str, tuple[Any, Setting]] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if get_origin(parameter.annotation) is Annotated:
+            kind, note, *_ = get_args(parameter.annotation)
+            found |= {name: (kind, note)} if isinstance(note, Setting) else {}
+    return found
+
+
+def _checked(name: str, value: Any, kind: Any, setting: Setting) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        made = _adapter(kind).validate_python(value)
+    except ValidationError:
+        made = _NOTHING
+    if made is _NOTHING or not all(_is_allowed(one, setting) for one in _leaves(made)):
+        hint = f"; {setting.hint}" if setting.hint else ""
+        raise InputError(f"{name} must be {_rule(kind, setting)}, got {value!r}{hint}")
+    return made
+
+
+_NOTHING = object()
+
+
+@functools.cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _is_allowed(value: Any, setting: Setting) -> bool:
+    if isinstance(value, str):
+        return not setting.choices or value in setting.choices
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return True
+    is_enough = (setting.least is None or value >= setting.least) and (setting.above is None or value > setting.above)
+    return is_enough and (setting.most is None or value <= setting.most)
+
+
+def _rule(kind: Any, setting: Setting) -> str:
+    """Which values are allowed, in words."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return " or ".join(_rule(one, setting) for one in inner)
+    if origin is Literal:
+        return " or ".join(map(str, inner)) if len(inner) < 3 else f"one of {', '.join(map(str, inner))}"
+    if kind in (int, float):
+        bounds = [f"of at least {setting.least:.15g}"] if setting.least is not None else []
+        bounds += [f"above {setting.above:g}"] if setting.above is not None else []
+        bounds += [f"at most {setting.most:.15g}"] if setting.most is not None else []
+        return " ".join(["a whole number" if kind is int else "a number", " and ".join(bounds)]).strip()
+    if kind is str and setting.choices:
+        return f"one of {', '.join(setting.choices)}"
+    if origin is not None and issubclass(origin, Mapping):
+        of = "" if inner[0] is str else f" of {_rule(inner[0], setting)}"
+        return f"a mapping{of} to {_rule(inner[1], setting)}"
+    if origin is not None and issubclass(origin, Sequence):
+        return f"a list of {_rule(inner[0], setting)}"
+    return {bool: "true or false", NoneType: "null", str: "a text"}[kind]
