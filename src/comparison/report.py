@@ -175,9 +175,9 @@ def _difference_cells(comparison: Comparison, setup: Setup, *, with_interval: bo
 def _mean(comparison: Comparison, setup: Setup, metric: str) -> Cell:
     mean = setup.means[metric]
     few = f" ({mean.num} of {len(setup.runs)} runs)" if 0 < mean.num < len(setup.runs) else ""
-    value, space, half_width = _with_half_width(mean).partition(" ")
+    value, _, half_width = _with_half_width(mean).partition(" ")
     cell = styled(value, "bold" if comparison.leads(setup, metric) else "")
-    return cell.append(f"{space}{half_width}{few}".rstrip())
+    return cell.append(f" {half_width}{few}".rstrip())
 
 
 def _with_half_width(mean: MeanInterval) -> str:
