@@ -8,7 +8,7 @@ import pytest
 
 from segue.errors import InputError
 from segue.statistics.intervals import GroupSummary, fieller
-from segue.verdicts.plan import Plan, explain, make_plan, sentence
+from segue.verdicts.plan import Plan, explain, make_plan, plan_table, sentence
 from segue.verdicts.slices import DAY_MS
 from segue.verdicts.sources import check_plan
 from segue.verdicts.users import Sessions, Users
