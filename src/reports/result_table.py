@@ -1,4 +1,4 @@
-"""A table of a result: it is built once, and shown in the terminal and in Markdown."""
+"""A table of a result: it is built once, and shown in the terminal, in Markdown and as plain values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,6 +65,11 @@ class Table:
         """The table in Markdown, without its title and its notes."""
         rows = ([_in_markdown(cell) for cell in row] for row in self.rows)
         return "\n".join(markdown.table(self.columns, rows, self.align.lower()))
+
+    def record(self) -> dict[str, list[str]]:
+        """The cells of each column as plain text, by its name."""
+        columns = zip(self.columns, zip(*self.rows, strict=True), strict=True)
+        return {name: [str(cell) for cell in cells] for name, cells in columns}
 
 
 def _in_markdown(cell: Cell) -> str:

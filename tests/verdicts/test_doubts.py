@@ -121,8 +121,7 @@ def test_a_guardrail_that_does_not_hold_is_named() -> None:
 
 def test_the_users_are_compared_with_the_plan() -> None:
     analysis = analyse(replace(clean(), exposed=np.array([1200, 1000])), settings(split=[2, 1]))
-    table = users_table(analysis)
-    cells = dict(zip(table.columns, map(list, zip(*table.rows, strict=True)), strict=True))
+    cells = users_table(analysis).record()
     assert cells["planned share"] == ["66.7%", "33.3%"]
     assert cells["share"] == ["54.5%", "45.5%"]
     assert cells["users in the log"] == ["1,200", "1,000"]
