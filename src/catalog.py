@@ -197,6 +197,11 @@ class Vocabulary:
     listens: Listens
     mean_played_ratio: float | None
 
+    @property
+    def by_plays(self) -> Int64[np.ndarray, "N"]:
+        """The rows of all tracks, the most played in training first."""
+        return np.argsort(-self.plays, kind="stable")
+
 
 def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
     """Two tracks, one pair, one listener: enough to build a model, and to see whether its settings are accepted.

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "histories": set(),
     "assignment": {"errors"},
     "statistics": {"errors"},
-    "evaluation": {"errors"},
+    "evaluation": {"errors", "statistics"},
     "runs": NOUNS,
     "picking": NOUNS | {"runs"},
     "models": NOUNS | {"runs"},
@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reports": NOUNS | {"runs", "terminal"},
     "verdicts": NOUNS | {"runs", "statistics", "datamodules", "reports"},
     "comparison": NOUNS | {"runs", "statistics", "evaluation", "tracking", "reports"},
-    "describing": NOUNS | {"runs", "evaluation", "models", "datamodules", "reports"},
+    "describing": NOUNS | {"evaluation", "models", "datamodules", "reports"},
     "sweeps": {"errors", "runs", "terminal", "tracking", "reports"},
     "offpolicy": NOUNS | {"runs", "picking", "statistics", "datamodules", "reports", "verdicts"},
     "room": NOUNS | {"runs", "statistics", "simulation", "serving", "tracking", "verdicts"},
@@ -43,7 +43,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "callbacks": NOUNS
     | {
         "runs",
-        "statistics",
         "evaluation",
         "models",
         "datamodules",
@@ -51,9 +50,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "terminal",
         "tracking",
         "reports",
-        "offpolicy",
-        "sweeps",
-        "describing",
     },
     "verbs": NOUNS
     | {

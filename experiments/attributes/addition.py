@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.studying import SMALL_WORLD, Study, sized
 from segue.additions.adding import add_tracks
-from segue.callbacks.export import session_vectors
 from segue.catalog import Catalog, Listens, Vocabulary
+from segue.models.export import session_vectors
 from segue.models.retrieval.exact import top_k
 from segue.runs.catalog_files import write_catalog, write_top_tracks
 from segue.runs.folder import as_dict

@@ -21,9 +21,9 @@ def export(tracks: int, folder: Path) -> dict[str, float]:
     """Search for approximate lists of unit vectors in clusters, and write them as a run does; CPU time of each step."""
     import torch
 
-    from segue.callbacks.list_parts import ListParts
     from segue.catalog import Catalog
     from segue.models.retrieval.approximate import approximate_lists
+    from segue.models.retrieval.list_parts import ListParts
     from segue.runs.recommendations import write_lists
 
     rng = np.random.default_rng(0)

@@ -21,13 +21,13 @@ from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, available, sized, train
-from segue.callbacks.listening_test import world_of
 from segue.reports.markdown import table
 from segue.runs.atomic import write_whole
 from segue.runs.recommendations import Recommendations, pick
 from segue.runs.session_vectors import FILE, SessionVectors, union
 from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.listening import ListeningTest, Recommend
+from segue.simulation.mixed_logs import world_of
 from segue.simulation.session_lists import session_candidates
 from segue.simulation.world import World
 
@@ -123,7 +123,7 @@ def measure(name: str, folder: Path) -> pd.DataFrame:
     vectors = SessionVectors.read(folder / FILE, data.catalog)
     lists = Recommendations.read(folder / "recommendations.jsonl", data.catalog).rows.astype(np.int32)
     frame = pd.DataFrame(of_queries(data, vectors, lists))
-    if (world := world_of(data)) is not None:
+    if (world := world_of(data.prepared_by)) is not None:
         online(world, vectors, lists, frame.__setitem__)
     return frame.assign(data=name, tracks=len(data.catalog))
 

@@ -1,18 +1,14 @@
 """Lineage of a run in MLflow: provenance, data, files and model."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.callbacks.run_context import RunContext
-from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.files import is_address
-from segue.describing.joining import material_of
-from segue.describing.measures import measure
 from segue.runs.atomic import write_whole
 from segue.runs.beginning import UNCOMMITTED
 from segue.runs.provenance import git_diff, provenance
@@ -22,10 +18,6 @@ from segue.tracking.training_run import run_logger
 
 _MAX_DIFF = 1_000_000
 """Characters of uncommitted changes that are kept."""
-_MAX_QUERIES = 50_000
-"""Test queries that are ranked by plays for the description of the data."""
-_MAX_PLAYS = 30_000_000
-"""Data with more plays are not described: measuring them takes much memory."""
 NUM_RECOMMENDED = 10
 """Default number of recommendations of the MLflow model."""
 
@@ -33,10 +25,8 @@ NUM_RECOMMENDED = 10
 class Lineage(Callback):
     """Logs provenance, data, files and the model to MLflow, and keeps uncommitted changes in the run folder.
 
-    It comes last among the callbacks that write files, when every file exists.
-
     Args:
-        context: of the run; the results of other callbacks are logged.
+        context: of the run.
         run_dir: the run folder, with the resolved `config.yaml` in it.
         system_metrics_s: seconds between two samples of processor, memory, disk, network and GPU, which MLflow logs as
             `system/…`; None for none.
@@ -62,7 +52,7 @@ class Lineage(Callback):
             digest=data.digest(),
             address=data.path if is_address(data.path) else str(Path(data.path).resolve()),
             columns={"previous": "long", "following": "long", "played_ratio": "float"},
-            profile={**json.loads(data.summary().to_json(orient="index")), **_description(data)},
+            profile={**json.loads(data.summary().to_json(orient="index")), **self._context.describe(data)},
         )
         logger.log_file(self._run_dir / "config.yaml")
         if self._system_metrics_s is not None and logger.run_id is not None:
@@ -76,37 +66,34 @@ class Lineage(Callback):
         if (logger := run_logger(trainer)) is not None and epochs:
             logger.log_missing(epochs)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Log the run folder and the model."""
+    def log_results(self, trainer: Trainer, recommendations: Path | None, pictures: Sequence[Path]) -> None:
+        """Log the run folder and the model, when every file exists.
+
+        Args:
+            trainer: has the logger and the checkpoint.
+            recommendations: the file that was exported; None without.
+            pictures: the files that were drawn.
+        """
         if (logger := run_logger(trainer)) is None:
             return
-        history, context = self._context.history, self._context
+        history = self._context.history
         best = {name: value for name, value in history.tested_epoch.items() if name.startswith("val/")}
         # the last value of a metric is the one that MLflow's UI compares
         logger.log_metrics({**best, "fit_seconds": history.fit_seconds, "epoch": len(history.epochs)})
         for file in sorted(self._run_dir.glob("*.*")):
             if file.is_file() and not file.name.startswith("."):
                 logger.log_file(file)
-        for picture in sorted(context.pictures):
+        for picture in sorted(pictures):
             logger.log_file(picture, "plots")
         checkpoint = trainer.checkpoint_callback
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
             logger.log_file(Path(checkpoint.best_model_path), "checkpoints")
-        if self._with_model and context.recommendations is not None:
-            tracks = context.datamodule.catalog.track_ids[:2].tolist()
-            lists = context.recommendations
-            logger.log_model(lists, tracks, NUM_RECOMMENDED, key=key_of_lines(lists))
+        if self._with_model and recommendations is not None:
+            tracks = self._context.datamodule.catalog.track_ids[:2].tolist()
+            logger.log_model(recommendations, tracks, NUM_RECOMMENDED, key=key_of_lines(recommendations))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Stop logging system metrics."""
         if self._stop_watching is not None and stage == "fit":
             self._stop_watching()
             self._stop_watching = None
-
-
-def _description(datamodule: PairDataModule) -> dict[str, Any]:
-    """What `describe.py` measures, under the name `description`; no play of anybody; nothing for very large data."""
-    if len(datamodule.sessions.listens.track) > _MAX_PLAYS:
-        return {}
-    facts = measure(material_of(datamodule), max_test_queries=_MAX_QUERIES, num_sessions=0, num_plays=0)
-    return {"description": facts.profile()}

@@ -1,17 +1,16 @@
 """Ranking metrics over the whole catalogue, the same for every model."""
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
-from scipy.sparse import csr_array
 
-from segue.callbacks.run_context import RankedQueries, RunContext, ranker_of
+from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.errors import InputError, check_number
@@ -19,23 +18,30 @@ from segue.evaluation import ranking
 from segue.evaluation.online import VAL_TIME
 from segue.models.contracts import OnBlock
 from segue.models.exchange import by_parts
-from segue.models.retrieval.ranks import ranks_by_plays, ranks_of_scores
+from segue.models.retrieval.ranks import ranks_by_counts, ranks_by_plays
 from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
-from segue.statistics.intervals import MeanInterval
 from segue.terminal.progress import progress
 
-LEVEL = 0.95
-"""Confidence level of the intervals of test metrics."""
-_PAIRS_AT_ONCE = 1 << 22
-"""Training pairs that are counted together for a floor, about."""
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RankedQueries:
+    """The test queries and their ranks, Q of them.
+
+    Args:
+        following: row of the track that followed.
+        rank: its rank among all candidates, from 1.
+    """
+
+    following: Int64[np.ndarray, "Q"]
+    rank: Float64[np.ndarray, "Q"]
 
 
 class RankingMetrics(Callback):
     """Logs accuracy metrics in validation, and in test also their floors and what lies beyond accuracy.
 
     Args:
-        context: of the run; the ranks of the test queries are handed on in it.
+        context: of the run.
         max_val_queries: validate on this many queries, the first in a seeded order, or on all where there are fewer.
         max_test_queries: test on a sample of sessions with at most this many queries, the same for every model and
             seed; None for all sessions.
@@ -45,6 +51,10 @@ class RankingMetrics(Callback):
 
     Raises:
         InputError: `list_length` is more than the catalogue can fill, or an argument is out of range.
+
+    Attributes:
+        queries: those that are ranked, for `val` and `test`.
+        ranked: the ranks of the test queries; None before the test, and without queries.
     """
 
     def __init__(
@@ -72,6 +82,7 @@ class RankingMetrics(Callback):
         self._num_all_queries = len(of_test)
         if max_test_queries is not None:
             of_test = of_test[ranking.sample_sessions(test.session[of_test], max_test_queries)]
+        self.ranked: RankedQueries | None = None
         self.queries = {"val": val.where(of_val), "test": test.where(of_test)}
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
@@ -83,7 +94,7 @@ class RankingMetrics(Callback):
             pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=len(queries))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Log `test/<metric>` with floors and intervals, and write the queries and hand them on."""
+        """Log `test/<metric>` with floors and intervals, and write the queries."""
         queries = self.queries["test"]
         num_sessions = len(np.unique(queries.session))
         sizes = {"queries": len(queries), "sessions": num_sessions, "all_queries": self._num_all_queries}
@@ -95,21 +106,21 @@ class RankingMetrics(Callback):
         by_newness = self._by_newness(pl_module, queries, ranks)
         per_query = pd.concat([metrics, by_newness, beyond], axis=1)
         means = {str(name): float(mean) for name, mean in per_query.mean().dropna().items()}
-        for name in [*metrics, *by_newness]:
-            values = per_query[name].to_numpy()
-            counts = np.isfinite(values)
-            if len(np.unique(queries.session[counts])) > 1:
-                interval = MeanInterval.of_clusters(values[counts], queries.session[counts], LEVEL)
-                means[f"{name}_half_width"] = interval.upper - interval.mean
+        means |= ranking.half_widths(per_query[[*metrics, *by_newness]], queries.session)
         means |= self._sizes_of_groups(by_newness)
         means |= ranking.by_position(metrics, queries.length)
         means[f"coverage_at_{self._list_length}"] = covered
-        for floor, floor_ranks in self._floors(queries):
+        known = self._vocabulary
+        floors = {
+            "popular": ranks_by_plays(known.plays, queries.previous, queries.following),
+            "counts": ranks_by_counts(known.previous_counts, self._train_pairs, queries.previous, queries.following),
+        }
+        for floor, floor_ranks in floors.items():
             floor_means = ranking.accuracy(floor_ranks).mean()
-            means |= {f"{name}_{floor}": float(mean) for name, mean in floor_means.items()}
+            means |= {f"{name}_{floor}_floor": float(mean) for name, mean in floor_means.items()}
         pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=len(queries))
         self._write(queries, ranks, per_query)
-        self._context.test_queries = RankedQueries(following=queries.following, rank=ranks)
+        self.ranked = RankedQueries(following=queries.following, rank=ranks)
 
     def _rank(self, pl_module: LightningModule, queries: Pairs, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
         with torch.inference_mode(), progress(f"ranking {stage} queries", len(queries)) as advance:
@@ -147,35 +158,9 @@ class RankingMetrics(Callback):
         sizes |= {f"{group}_queries": by_newness[f"{group}_recall_at_10"].notna().sum() for group in ranking.NEWNESS}
         return {f"num_{name}": float(size) for name, size in sizes.items()}
 
-    def _floors(self, queries: Pairs) -> Iterator[tuple[str, np.ndarray]]:
-        """Ranks by plays alone, and by how often the training pairs had the one after the other."""
-        yield "popular_floor", ranks_by_plays(self._vocabulary.plays, queries.previous, queries.following)
-        yield "counts_floor", self._ranks_by_counts(queries)
-
-    def _ranks_by_counts(self, queries: Pairs) -> np.ndarray:
-        """Ranks by the training pairs. Some query tracks at a time, so that their pairs fit into memory."""
-        num_tracks, train = len(self._vocabulary.plays), self._train
-        ranks, nothing = np.empty(len(queries)), np.zeros(num_tracks, np.int64)
-        rows = np.unique(queries.previous)
-        group = np.full(num_tracks, -1)
-        group[rows] = np.cumsum(self._vocabulary.previous_counts[rows]) // _PAIRS_AT_ONCE
-        for number in np.unique(group[rows]):
-            is_in = group == number
-            chosen = [np.flatnonzero(is_in[train.previous[part]]) + part.start for part in slices(len(train))]
-            pairs = np.concatenate(chosen)
-            once = np.ones(len(pairs), np.float32)
-            counts: csr_array = csr_array(
-                (once, (train.previous[pairs], train.following[pairs])), shape=(num_tracks, num_tracks)
-            )
-            of = np.flatnonzero(is_in[queries.previous])
-            previous = queries.previous[of]
-            ranks[of] = ranks_of_scores(
-                scores=partial(_rows_of, counts, previous),
-                plays=nothing,
-                previous=previous,
-                following=queries.following[of],
-            )
-        return ranks
+    def _train_pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        train = self._train
+        return ((train.previous[part], train.following[part]) for part in slices(len(train)))
 
     def _beyond_accuracy(self, pl_module: LightningModule, queries: Pairs) -> tuple[pd.DataFrame, float]:
         catalog, plays = self._vocabulary.catalog, self._vocabulary.plays
@@ -227,10 +212,6 @@ def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) 
             f"monitor.metric={monitor} cannot be computed: no validation pair has a share of {ranking.LIKED} or more; "
             f"{other}"
         )
-
-
-def _rows_of(counts: csr_array, rows: Int64[np.ndarray, "Q"], first: int, end: int) -> csr_array:
-    return csr_array(counts[rows[first:end]])
 
 
 def _places_of_queries(pairs: Pairs) -> Int64[np.ndarray, "Q"]:

@@ -1,20 +1,23 @@
-"""The report of a comparison: `comparison.csv`, `comparison.md`, `comparison.json`, and the picture."""
+"""The report of a comparison: what is printed, `comparison.csv`, `.md`, `.json` and `.png`."""
 
 import shlex
 from collections.abc import Mapping
-from math import floor, log10
+from math import floor, isfinite, log10
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from rich.text import Text
 
 from segue.comparison.analysis import TESTED, Comparison, Difference, Setup
 from segue.comparison.picture import draw
 from segue.comparison.verdict import listed
 from segue.evaluation.online import TIME
-from segue.reports.markdown import escape, provenance_lines, table
-from segue.reports.numbers import interval, number
-from segue.runs.atomic import write_record, write_whole
+from segue.reports import writing
+from segue.reports.markdown import bullets, escape
+from segue.reports.numbers import interval, number, p_value, plain
+from segue.reports.result_table import Cell, Table, styled
+from segue.runs.atomic import write_whole
 from segue.runs.folder import short_run_name
 from segue.statistics.intervals import MeanInterval
 
@@ -32,14 +35,17 @@ def write_report(comparison: Comparison, folder: Path, provenance: Mapping[str, 
         folder: where to write; created if it does not exist.
         provenance: command, commit and versions, by name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(comparison, provenance)
-    write_whole(folder / "comparison.png", lambda path: draw(comparison, path))
-    write_whole(folder / "comparison.md", lambda path: path.write_text(text, encoding="utf-8"))
+    writing.write_report(
+        folder,
+        "comparison",
+        comparison.record(),
+        provenance,
+        blocks=blocks(comparison),
+        draw=lambda path: draw(comparison, path),
+    )
     write_whole(
         folder / "comparison.csv", lambda path: long_table(comparison).to_csv(path, index=False, lineterminator="\n")
     )
-    write_record({**comparison.record(), "provenance": dict(provenance)}, folder / "comparison.json")
 
 
 def long_table(comparison: Comparison) -> pd.DataFrame:
@@ -74,46 +80,104 @@ def long_table(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def markdown(comparison: Comparison, provenance: Mapping[str, str]) -> str:
-    """The text of `comparison.md`: verdict, means, differences from the best, notes, provenance.
+def blocks(comparison: Comparison) -> list[str]:
+    """The report in Markdown: verdict, means, differences from the best, notes.
 
     Args:
         comparison: what is reported.
-        provenance: command, commit and versions, by name.
-
-    Returns:
-        Markdown.
     """
-    metrics = comparison.metrics
-    lines = ["# Comparison", "", f"**{escape(comparison.verdict)}.**", ""]
+    metrics, text = comparison.metrics, ["# Comparison", f"**{escape(comparison.verdict)}.**"]
     rows = [
-        [escape(setup.name), str(len(setup.runs)), *(_mean(comparison, setup, metric) for metric in metrics)]
+        [setup.name, str(len(setup.runs)), *(_mean(comparison, setup, metric) for metric in metrics)]
         for setup in comparison.setups
     ]
-    lines += table(["set-up", "runs", *metrics], rows, "lr" + "r" * len(metrics))
+    text.append(Table(columns=["set-up", "runs", *metrics], rows=rows, align="lr" + "r" * len(metrics)).markdown())
     if comparison.differences:
         head = ["set-up", "metric", "difference", "interval", "p", "Holm p"]
         by_setup = [one for setup in comparison.setups for one in comparison.differences if one.setup == setup.name]
-        lines += ["", f"Differences from {escape(comparison.best.name)}:", ""]
-        lines += table(head, (_row(comparison, one) for one in by_setup), "llrrrr")
+        text.append(f"Differences from {escape(comparison.best.name)}:")
+        rows = [_row(comparison, one) for one in by_setup]
+        text.append(Table(columns=head, rows=rows, align="llrrrr").markdown())
     notes = sentences(comparison)
     if any(mean.upper > mean.mean for setup in comparison.setups for mean in setup.means.values()):
         level = f"{100 * comparison.level:g} %"
         notes.insert(1, f"±: half the width of Student's {level} interval of the mean over runs (one run per seed).")
-    alt = "Each metric of each set-up with its interval over runs, and the learning curves"
-    lines += ["", f"![{alt}](comparison.png)", "", *(f"- {escape(note)}" for note in notes)]
+    notes = [escape(note) for note in notes]
     if command := listener_test(comparison):
-        lines.append(f"- {why_listener_test(comparison)}: `{command}`")
-    lines += ["", *provenance_lines(provenance)]
-    return "\n".join(lines) + "\n"
+        notes.append(f"{why_listener_test(comparison)}: `{command}`")
+    alt = "Each metric of each set-up with its interval over runs, and the learning curves"
+    return [*text, f"![{alt}](comparison.png)", bullets(notes)]
 
 
-def _mean(comparison: Comparison, setup: Setup, metric: str) -> str:
+def comparison_table(comparison: Comparison, title: str, width: int) -> Table:
+    """Set-ups, best first: the metric that chose, the primary test metric with its difference, other means that fit.
+
+    Bold is the best mean of a column. A significant difference is green where the set-up is worse than the best one by
+    validation, red where it is better.
+
+    Args:
+        comparison: what is shown.
+        title: title of the table.
+        width: columns of the terminal.
+    """
+    primary, setups = comparison.primary, comparison.setups
+    tested = primary is not None and any(one.metric == primary for one in comparison.differences)
+    main = list(dict.fromkeys([comparison.select, *([primary] if primary is not None else [])]))
+    others = [metric for metric in comparison.metrics if metric not in main]
+    room = width - 30 - 19 * len(main) - 40 * tested  # set-up and runs; mean and interval; difference and p
+    wide, shown = room >= 0, []
+    for metric in others:
+        room -= max(len(metric.rsplit("/")[-1]), 8) + 3
+        if room < 0:
+            break
+        shown.append(metric)
+    notes = [comparison.verdict]
+    if wide and any(isfinite(setup.means[metric].upper) for setup in setups for metric in main):
+        notes.append(
+            f"±: half of the {100 * comparison.level:g} % interval of the mean over runs, which differ in seed"
+        )
+    if len(shown) < len(others):
+        notes.append(f"{len(others) - len(shown)} more metrics are in comparison.md")
+    heads = [metric.replace("/", "/\n").replace("_per_session", "\n_per_session") for metric in (*main, *shown)]
+    if tested:
+        heads[len(main) : len(main)] = ["difference\nfrom the first", "Holm's p"]
+    rows = list[list[Cell]]()
+    for setup in setups:
+        cells = [_short_mean(comparison, setup, metric, with_interval=wide and metric in main) for metric in main]
+        if tested:
+            cells += _difference_cells(comparison, setup, with_interval=wide)
+        cells += [_short_mean(comparison, setup, metric, with_interval=False) for metric in shown]
+        rows.append([Text(setup.name, overflow="fold"), str(len(setup.runs)), *cells])
+    align = "l" + "R" * (1 + len(heads))
+    return Table(title=title, columns=["set-up", "runs", *heads], rows=rows, align=align, notes=notes)
+
+
+def _short_mean(comparison: Comparison, setup: Setup, metric: str, *, with_interval: bool) -> Cell:
     mean = setup.means[metric]
-    bold = "**" if comparison.leads(setup, metric) else ""
+    if not mean.num:
+        return "–"
+    cell = styled(plain(mean.mean), "bold" if comparison.leads(setup, metric) else "default")
+    is_known = with_interval and isfinite(mean.upper)  # there is no interval of one run
+    return cell.append(f" ±{plain(mean.upper - mean.mean, digits=2)}" if is_known else "")
+
+
+def _difference_cells(comparison: Comparison, setup: Setup, *, with_interval: bool) -> list[Cell]:
+    one = comparison.difference(setup.name, str(comparison.primary))
+    if one is None:
+        return ["", ""]
+    colour = ("green" if one.difference < 0 else "red") if comparison.is_significant(one) else "default"
+    cell = styled(f"{one.difference:+.3g}", colour)
+    if not isfinite(one.p_value):  # one session, or the same difference in all
+        return [cell, "–"]
+    return [cell.append(f" {interval(one.lower, one.upper, '+.2g')}" * with_interval), p_value(one.holm_p_value)]
+
+
+def _mean(comparison: Comparison, setup: Setup, metric: str) -> Cell:
+    mean = setup.means[metric]
     few = f" ({mean.num} of {len(setup.runs)} runs)" if 0 < mean.num < len(setup.runs) else ""
     value, _, half_width = _with_half_width(mean).partition(" ")
-    return f"{bold}{value}{bold} {half_width}{few}".rstrip()
+    cell = styled(value, "bold" if comparison.leads(setup, metric) else "")
+    return cell.append(f" {half_width}{few}".rstrip())
 
 
 def _with_half_width(mean: MeanInterval) -> str:
@@ -125,12 +189,11 @@ def _with_half_width(mean: MeanInterval) -> str:
     return f"{mean.mean:,.{decimals}f} ± {half_width:,.{decimals}f}"
 
 
-def _row(comparison: Comparison, one: Difference) -> list[str]:
-    bold = "**" if comparison.is_significant(one) else ""
+def _row(comparison: Comparison, one: Difference) -> list[Cell]:
     return [
-        escape(one.setup),
+        one.setup,
         one.metric,
-        f"{bold}{one.difference:+.3g}{bold}",
+        styled(f"{one.difference:+.3g}", "bold" if comparison.is_significant(one) else ""),
         interval(one.lower, one.upper, "+.3g"),
         number(one.p_value, ".2g"),
         number(one.holm_p_value, ".2g"),

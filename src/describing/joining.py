@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,12 @@ import pandas as pd
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.sessions import Sessions
 from segue.describing.material import Material, Splits
+from segue.describing.measures import measure
 
+_MAX_QUERIES = 50_000
+"""Test queries that are ranked by plays for the profile of a run."""
+_MAX_PLAYS = 30_000_000
+"""Data with more plays have no profile: measuring them takes much memory."""
 _REMARKS = ("encoding", "interleaved", "share played", "users")
 """Beginnings of the remarks that say what no number says; shares that are all equal are a warning."""
 
@@ -38,6 +44,14 @@ def material_of(datamodule: PairDataModule, *, refusal: str | None = None) -> Ma
         refusal=refusal,
         remarks=[line for line in remarks if line.startswith(_REMARKS) and "nothing to predict" not in line],
     )
+
+
+def profile_of(datamodule: PairDataModule) -> dict[str, Any]:
+    """What `describe.py` measures, under the name `description`; no play of anybody; nothing for very large data."""
+    if len(datamodule.sessions.listens.track) > _MAX_PLAYS:
+        return {}
+    facts = measure(material_of(datamodule), max_test_queries=_MAX_QUERIES, num_sessions=0, num_plays=0)
+    return {"description": facts.profile()}
 
 
 def _counts(summary: pd.DataFrame) -> Mapping[str, Mapping[str, int | None]]:

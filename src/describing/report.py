@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
 from segue.datamodules.reading.table import Reading
@@ -19,8 +18,9 @@ from segue.describing.material import Material
 from segue.describing.measures import Facts, Spread
 from segue.describing.picture import draw
 from segue.describing.warnings import UNIT_OF_TIME, DataWarning, most_common, percent
+from segue.reports import writing
 from segue.reports.numbers import duration, plain
-from segue.runs.atomic import write_record, write_whole
+from segue.reports.result_table import Cell, Table
 
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "recipe=", "world=", "world.", "taste@")
 """Words of the command line that decide which data are read; the next command has them too."""
@@ -47,7 +47,8 @@ def write_report(
     gap_minutes: float,
     folder: Path,
     title: str,
-    head: Mapping[str, Any],
+    data_digest: str | None,
+    provenance: Mapping[str, str],
 ) -> None:
     """Write `describe.json` and `describe.png`.
 
@@ -58,11 +59,16 @@ def write_report(
         gap_minutes: the pause that ends a session, which the picture marks.
         folder: where to write; created if it does not exist.
         title: name of the source.
-        head: more entries of `describe.json`, such as the digest of the data and the provenance.
+        data_digest: digest of the data; None where they cannot be trained on.
+        provenance: command, commit and versions, by name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "describe.png", lambda path: draw(facts, warnings, gap_minutes, title, path))
-    write_record(record(facts, warnings, material) | {"source": title, **head}, folder / "describe.json")
+    writing.write_report(
+        folder,
+        "describe",
+        {**record(facts, warnings, material), "source": title, "data_digest": data_digest},
+        provenance,
+        draw=lambda path: draw(facts, warnings, gap_minutes, title, path),
+    )
 
 
 def record(facts: Facts, warnings: Sequence[DataWarning], material: Material) -> dict[str, Any]:
@@ -104,9 +110,9 @@ def printed(facts: Facts, warnings: Sequence[DataWarning], material: Material, t
     return Group(*parts)
 
 
-def _warnings(warnings: Iterable[DataWarning]) -> Table:
+def _warnings(warnings: Iterable[DataWarning]) -> Grid:
     """Each warning: what was found, its threshold, and below it what to do."""
-    table = Table.grid(padding=(0, 1))
+    table = Grid.grid(padding=(0, 1))
     for _ in range(2):
         table.add_column()
     for warning in warnings:
@@ -175,22 +181,17 @@ def _quoted(text: str) -> str:
 def _reading(material: Material) -> list[RenderableType]:
     reading, parts = material.reading, list[RenderableType]()
     if reading.guessed:
-        table = _table("role", "column", "unit", "found")
-        for role, column in reading.columns.items():
-            found = "by its name" if role in reading.guessed else "as given"
-            table.add_row(role, Text(column), Text(reading.units.get(role, "")), found)
-        parts.append(_titled("columns", table))
+        rows = [
+            [role, column, reading.units.get(role, ""), "by its name" if role in reading.guessed else "as given"]
+            for role, column in reading.columns.items()
+        ]
+        parts.append(_titled("columns", ["role", "column", "unit", "found"], rows, "llll"))
     if reading.rejected:
-        table = _table("rows", "reason", right=("rows",))
-        for reason, count in most_common(reading.rejected):
-            table.add_row(f"{count:,}", Text(reason))
-        parts.append(_titled("rejected rows", table, *map(_example, reading.examples)))
+        rows = [[f"{count:,}", reason] for reason, count in most_common(reading.rejected)]
+        parts.append(_titled("rejected rows", ["rows", "reason"], rows, "Rl", *map(_example, reading.examples)))
     if any(material.dropped.values()):
-        table = _table("events", "rule", right=("events",))
-        for rule, count in most_common(material.dropped):
-            if count:
-                table.add_row(f"{count:,}", rule)
-        parts.append(_titled("left out", table))
+        rows = [[f"{count:,}", rule] for rule, count in most_common(material.dropped) if count]
+        parts.append(_titled("left out", ["events", "rule"], rows, "Rl"))
     return parts
 
 
@@ -199,8 +200,7 @@ def _example(row: Mapping[str, str | int]) -> str:
     return f"for example {Path(str(row['file'])).name} {where}: {row['reason']}"
 
 
-def _numbers(facts: Facts, source: str, title: str) -> Group:
-    table = _table("", "what it is", "value", right=("value",))
+def _numbers(facts: Facts, source: str, title: str) -> Table:
     popularity, repeats = facts.popularity, facts.repeats
     users = "playlists, each of which counts as a user" if facts.are_playlists else "listeners"
     rows = [
@@ -223,9 +223,7 @@ def _numbers(facts: Facts, source: str, title: str) -> Group:
         *_share_rows(facts, source),
         *_pair_rows(facts),
     ]
-    for name, meaning, value in rows:
-        table.add_row(name, Text(meaning), value)
-    return _titled(title, table)
+    return _titled(title, ["", "what it is", "value"], rows, "llR")
 
 
 def _time_rows(clock: Clock | None) -> list[tuple[str, str, str]]:
@@ -283,10 +281,8 @@ def _pair_rows(facts: Facts) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _spreads(facts: Facts) -> Group:
-    columns = ("least", "median", "mean", "95 % at most", "most")
-    table = _table("", *columns, right=columns)
-    rows: list[tuple[str, Spread | None]] = [
+def _spreads(facts: Facts) -> Table:
+    spreads: list[tuple[str, Spread | None]] = [
         ("tracks of a session", facts.session_length),
         ("plays of a user", facts.plays_of_user),
         ("sessions of a user", facts.sessions_of_user),
@@ -294,51 +290,41 @@ def _spreads(facts: Facts) -> Group:
         ("tracks of an artist", facts.tracks_of_artist),
         ("training pairs of a track", facts.pairs_of_track),
     ]
-    for name, spread in rows:
-        if spread is not None:
-            values = (spread.least, spread.median, spread.mean, spread.high, spread.most)
-            table.add_row(name, *map(plain, values))
-    return _titled("distributions", table)
+    rows = [
+        [name, *map(plain, (spread.least, spread.median, spread.mean, spread.high, spread.most))]
+        for name, spread in spreads
+        if spread is not None
+    ]
+    return _titled("distributions", ["", "least", "median", "mean", "95 % at most", "most"], rows, "lRRRRR")
 
 
 def _attributes(facts: Facts) -> list[RenderableType]:
     if not facts.attributes:
         return []
-    right = ("tracks with it", "with nothing", "values", "of a track", "numbers", "share of the catalogue")
-    table = _table("attribute", "kind", *right[:5], "commonest value", right[5], right=right)
+    numbers = ["tracks with it", "with nothing", "values", "of a track", "numbers"]
+    columns, rows = ["attribute", "kind", *numbers, "commonest value", "share of the catalogue"], []
     for one in facts.attributes:
         values = (one.num_values, one.values_per_track, one.width)
         shown = ("" if value is None else plain(float(value)) for value in values)
         share = "" if one.commonest_share is None else percent(one.commonest_share)
-        table.add_row(
-            one.name, one.kind, percent(one.coverage), percent(one.nothing), *shown, Text(one.commonest or ""), share
-        )
-    return [_titled("attributes of the tracks", table)]
+        covered = percent(one.coverage), percent(one.nothing)
+        rows.append([one.name, one.kind, *covered, *shown, one.commonest or "", share])
+    return [_titled("attributes of the tracks", columns, rows, "llRRRRRlR")]
 
 
-def _session(session: ExampleSession, number: int) -> Group:
-    has_time = any(play.time is not None for play in session.plays)
-    table = _table(*["time, UTC"] * has_time, "title", "artist", "share", right=("time, UTC", "share"))
-    if has_time:
-        table.columns[0].justify = "left"
+def _session(session: ExampleSession, number: int) -> Table:
+    has_time, rows = any(play.time is not None for play in session.plays), list[list[Cell]]()
     for play in session.plays:
         times = [play.time or ""] * has_time
         share = "–" if play.share is None else plain(play.share)
         names = (Text(name, no_wrap=True, overflow="ellipsis") for name in (play.title, play.artist))
-        table.add_row(*times, *names, share)
+        rows.append([*times, *names, share])
     hidden = session.num_plays - len(session.plays)
     notes = [f"and {hidden:,} more"] * (hidden > 0)
     title = f"session {number} as it was read: listener {session.listener}, {session.num_plays:,} plays"
-    return _titled(title, table, *notes)
+    columns = [*["time, UTC"] * has_time, "title", "artist", "share"]
+    return _titled(title, columns, rows, "L" * has_time + "llR", *notes)
 
 
-def _titled(title: str, table: Table, *notes: str) -> Group:
-    """A table below its title and above some notes, which may be wider than the table."""
-    return Group(Text(title, style="bold"), table, *(Text(note, style="italic") for note in notes))
-
-
-def _table(*columns: str, right: Sequence[str] = ()) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=column in right)
-    return table
+def _titled(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], align: str, *notes: str) -> Table:
+    return Table(title=title, columns=columns, rows=rows, align=align, notes=notes, look="open", is_apart=True)

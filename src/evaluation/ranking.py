@@ -14,6 +14,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
 from scipy.stats import rankdata
 
+from segue.statistics.intervals import LEVEL, MeanInterval
+
 POSITIONS = {"1": (1, 1), "2_to_4": (2, 4), "5_or_more": (5, np.inf)}
 """Groups of queries by the number of tracks heard before the next one."""
 NEWNESS = ("warm", "cold_previous", "cold_next", "cold_among")
@@ -132,6 +134,25 @@ def accuracy(ranks: Float64[np.ndarray, "Q"]) -> pd.DataFrame:
             "mrr": reciprocal_rank(ranks),
         }
     )
+
+
+def half_widths(per_query: pd.DataFrame, session: Int64[np.ndarray, "Q"]) -> dict[str, float]:
+    """Half the width of the interval of each mean, over sessions.
+
+    Args:
+        per_query: a column for each metric; NaN where a query has no value.
+        session: number of the session of each query.
+
+    Returns:
+        By `<name>_half_width`, of the metrics that at least two sessions have.
+    """
+    found = {}
+    for name, column in per_query.items():
+        counts = np.isfinite(values := column.to_numpy())
+        if len(np.unique(session[counts])) > 1:
+            interval = MeanInterval.of_clusters(values[counts], session[counts], LEVEL)
+            found[f"{name}_half_width"] = interval.upper - interval.mean
+    return found
 
 
 def by_position(metrics: pd.DataFrame, position: Int64[np.ndarray, "Q"]) -> dict[str, float]:

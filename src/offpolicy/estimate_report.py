@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from segue.offpolicy.decisions import left_out_text
-from segue.offpolicy.estimates import LEVEL, OffPolicy, OffPolicyLog
-from segue.reports.markdown import table
+from segue.offpolicy.estimates import OffPolicy, OffPolicyLog
+from segue.offpolicy.estimators import Estimate
+from segue.reports.markdown import bullets
 from segue.reports.numbers import interval, number
-from segue.runs.atomic import write_record, write_whole
-from segue.statistics.intervals import MeanInterval
-
-HEAD = ("name", "how", "first step", "interval", "session", "interval")
-"""Columns of the table."""
+from segue.reports.result_table import Table
+from segue.reports.writing import write_report
+from segue.statistics.intervals import LEVEL, MeanInterval
 
 FEW = 30
 """Effective sample size below which intervals held the truth in 91 to 94 % of logs (experiments/off_policy)."""
@@ -24,43 +23,36 @@ MANY_LEFT_OUT = 0.01
 """Share of the sessions of a log; if more are left out, the reader is warned."""
 
 
-def estimate_rows(found: OffPolicy, log: OffPolicyLog, candidate: str) -> list[Sequence[str]]:
+def estimate_table(found: OffPolicy, log: OffPolicyLog, candidate: str) -> Table:
     """The candidate, and the arms of the log as they were.
 
     Args:
         found: the estimates.
         log: the log that they are from.
         candidate: name of the candidate.
-
-    Returns:
-        Cells for HEAD.
     """
-    session = found.session_snips
-    rows: list[Sequence[str]] = []
-    for how, estimate in (("robust", found.first_step_dr), ("SNIPS", found.first_step_snips)):
-        cells = [number(estimate.value, ".3f"), interval(estimate.lower, estimate.upper, ".3f")]
-        of_session = ["–", "–"]
-        if how == "SNIPS" and session is not None:
-            of_session = [number(session.value, ".2f"), interval(session.lower, session.upper, ".2f")]
-        rows.append((candidate, how, *cells, *of_session))
+    robust, snips, session = found.first_step_dr, found.first_step_snips, found.session_snips
+    of_session = ("–", "–") if session is None else _cells(session.value, session, ".2f")
+    rows: list[Sequence[str]] = [
+        (candidate, "robust", *_cells(robust.value, robust, ".3f"), "–", "–"),
+        (candidate, "SNIPS", *_cells(snips.value, snips, ".3f"), *of_session),
+    ]
     sessions = log.decisions
-    time = np.array([float(part.sum()) for part in _parts(log)])
+    spans = zip(sessions.first.tolist(), (sessions.first + sessions.lengths).tolist(), strict=True)
+    time = np.array([float(sessions.shares[start:end].sum()) for start, end in spans])
     used = np.unique(sessions.setting).tolist()
     names = arm_names([sessions.settings[setting] for setting in used])
     for setting, name in zip(used, names, strict=True):
         chosen = sessions.setting == setting
         first = MeanInterval.of_clusters(sessions.shares[sessions.first[chosen] + 1], sessions.users[chosen], LEVEL)
         whole = MeanInterval.of_clusters(time[chosen], sessions.users[chosen], LEVEL)
-        cells = [number(first.mean, ".3f"), interval(first.lower, first.upper, ".3f")]
-        cells += [number(whole.mean, ".2f"), interval(whole.lower, whole.upper, ".2f")]
-        rows.append((name, "as logged", *cells))
-    return rows
+        rows.append((name, "as logged", *_cells(first.mean, first, ".3f"), *_cells(whole.mean, whole, ".2f")))
+    columns = ["name", "how", "first step", "interval", "session", "interval"]
+    return Table(title="Estimates from the log", columns=columns, rows=rows, align="llRRRR")
 
 
-def _parts(log: OffPolicyLog) -> list[np.ndarray]:
-    sessions = log.decisions
-    ends = (sessions.first + sessions.lengths).tolist()
-    return [sessions.shares[start:end] for start, end in zip(sessions.first.tolist(), ends, strict=True)]
+def _cells(value: float, bounds: Estimate | MeanInterval, form: str) -> tuple[str, str]:
+    return number(value, form), interval(bounds.lower, bounds.upper, form)
 
 
 def arm_names(settings: Sequence[tuple[str, str]]) -> list[str]:
@@ -132,23 +124,16 @@ def remarks(found: OffPolicy) -> list[str]:
     return lines
 
 
-def write_estimate(
-    found: OffPolicy, rows: Sequence[Sequence[str]], folder: Path, candidate: Any, provenance: Mapping[str, str]
-) -> None:
+def write_estimate(found: OffPolicy, table: Table, folder: Path, candidate: Any, provenance: Mapping[str, str]) -> None:
     """Write `estimate.md` and `estimate.json`.
 
     Args:
         found: the estimates.
-        rows: cells for HEAD.
+        table: the same as a table.
         folder: the run folder.
         candidate: the recommender as it was given.
         provenance: command, commit and versions, by name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = ["# Estimate of a recommender that never ran", "", *table(HEAD, rows, "llrrrr")]
-    lines += ["", *(f"- {line}" for line in remarks(found)), ""]
-    lines += [f"- {name}: {value}" for name, value in provenance.items()]
-    text = "\n".join(lines) + "\n"
-    write_whole(folder / "estimate.md", lambda partial: partial.write_text(text, encoding="utf-8"))
-    record = {"candidate": candidate, **found.metrics(), **found.record(), "provenance": dict(provenance)}
-    write_record(record, folder / "estimate.json")
+    blocks = ["# Estimate of a recommender that never ran", table.markdown(), bullets(remarks(found))]
+    record = {"candidate": candidate, **found.metrics(), **found.record()}
+    write_report(folder, "estimate", record, provenance, blocks=blocks)

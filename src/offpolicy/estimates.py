@@ -16,9 +16,7 @@ from segue.offpolicy.behaviours import LogFolder
 from segue.offpolicy.decisions import Decisions, left_out_text
 from segue.offpolicy.estimators import Estimate, RewardModel, doubly_robust, per_decision, snips
 from segue.picking.choices import Behaviour, Choices
-
-LEVEL = 0.95
-"""Level of the intervals."""
+from segue.statistics.intervals import LEVEL
 
 _SAME = 1e-6
 """Largest relative difference between a logged propensity and that of the release."""

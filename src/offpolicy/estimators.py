@@ -38,6 +38,9 @@ class Estimate:
     effective_sample_size: float
 
 
+_NOTHING = Estimate(value=np.nan, lower=np.nan, upper=np.nan, effective_sample_size=0.0)
+
+
 def effective_sample_size(weights: Float64[np.ndarray, "S"]) -> float:
     """Compute the effective sample size of weights (Kish 1965).
 
@@ -77,7 +80,7 @@ def snips(
     """
     total = weights.sum()
     if not total > 0:
-        return Estimate(value=np.nan, lower=np.nan, upper=np.nan, effective_sample_size=0.0)
+        return _NOTHING
     value = float(weights @ rewards / total)
     influence = weights * (rewards - value) / (total / len(weights))
     return _with_interval(value, influence, weights, cluster, level, expected_square, expected_mean)
@@ -113,7 +116,7 @@ def doubly_robust(
     """
     scale = float(weights.mean()) if self_normalised else 1.0
     if not scale > 0:
-        return Estimate(value=np.nan, lower=np.nan, upper=np.nan, effective_sample_size=0.0)
+        return _NOTHING
     scaled, errors = weights / scale, rewards - predicted
     correction = float((scaled * errors).mean())
     influence = expected - expected.mean() + scaled * (errors - correction * self_normalised)
@@ -150,7 +153,7 @@ def per_decision(
         clipped = np.minimum(weights, clip)
         total = float(clipped.sum())
         if not total > 0:
-            return Estimate(value=np.nan, lower=np.nan, upper=np.nan, effective_sample_size=0.0)
+            return _NOTHING
         of_step = float(clipped @ rewards) / total
         value += of_step
         influence += clipped * (rewards - of_step) / (total / len(cluster))

@@ -1,6 +1,6 @@
-"""Markdown: the tables and lists of every report."""
+"""Markdown: the blocks of every report."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 _RULES = {"l": "---", "r": "--:"}
 
@@ -26,6 +26,11 @@ def escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def provenance_lines(provenance: Mapping[str, str]) -> list[str]:
-    """Where a report comes from, a line each."""
-    return [f"- {name}: {value}" for name, value in provenance.items()]
+def bullets(lines: Iterable[str]) -> str:
+    """A list."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def document(blocks: Iterable[str]) -> str:
+    """A text of blocks: headings, paragraphs, lists, tables and pictures; empty ones are left out."""
+    return "\n\n".join(filter(None, blocks)) + "\n"

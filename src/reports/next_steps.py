@@ -65,8 +65,8 @@ def show_training(
         examples: tracks with their recommendations; may be empty.
         seconds: of each phase of the run.
     """
-    console.print(metrics_tables(metrics, title=run.config.run_name))
-    for table in (newness_table(metrics), listening_table(metrics)):
+    tables = metrics_tables(metrics, title=run.config.run_name)
+    for table in (*tables, newness_table(metrics), listening_table(metrics)):
         if table is not None:
             console.print(table)
     for line in why_below_popular(run):

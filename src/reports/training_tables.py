@@ -1,16 +1,20 @@
 """The tables that end a training: test metrics beside their floors, and some tracks with their recommendations."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from segue.reports.numbers import plain
+from segue.reports.result_table import Cell, Table, styled
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Int64
+
+    from segue.catalog import Vocabulary
 
 WIDEST = 100
 """Columns of a terminal that tables use at most."""
@@ -40,7 +44,7 @@ _MEANINGS = {
 """The meaning of a metric, by its name without the number at the end."""
 
 
-def metrics_tables(metrics: Mapping[str, Any], title: str) -> Group:
+def metrics_tables(metrics: Mapping[str, Any], title: str) -> list[Table]:
     """The test metrics of a run, each beside its floors: `test/mse` beside `test/mse_mean_floor`, and so on.
 
     Metrics with the same floors share a table; a caption says what each floor is. Where a metric has an interval, a
@@ -54,26 +58,21 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> Group:
             by_floors.setdefault(floors, []).append(name)
     tables: list[Table] = []
     for floors, names in sorted(by_floors.items(), key=lambda item: (item[0] == (), item[0])):
-        table = Table(title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
-        table.add_column("test", min_width=max(map(len, names)))  # a cut name could be several metrics
-        if not tables:
-            table.title = escape(title)
-        half_widths = [f"{name}{_HALF_WIDTH}" for name in names]
-        has_intervals = any(name in test for name in half_widths)
-        for column in ("model", *["±"] * has_intervals, *floors):
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("what it is")
-        for name, half_width in zip(names, half_widths, strict=True):
-            beside = [plain(test[half_width], digits=2) if half_width in test else ""] * has_intervals
+        has_intervals = any(f"{name}{_HALF_WIDTH}" in test for name in names)
+        rows = list[list[Cell]]()
+        for name in names:
+            half_width = test.get(f"{name}{_HALF_WIDTH}")
+            beside = ["" if half_width is None else plain(half_width, digits=2)] * has_intervals
             beside += [plain(test[f"{name}_{floor}_floor"]) for floor in floors]
-            table.add_row(name, f"[bold]{plain(test[name])}[/]", *beside, _meaning(name))
-        captions = ["±: half the width of the 95 % interval over test sessions"] * has_intervals
-        if floors:
-            captions += ["floors (what a rule without learning scores):"]
-            captions += [f"{floor}: {_FLOORS[floor]}" for floor in floors]
-        table.caption = "\n".join(captions) or None
-        tables.append(table)
-    return Group(*tables)
+            rows.append([name, styled(plain(test[name]), "bold"), *beside, _meaning(name)])
+        notes = ["±: half the width of the 95 % interval over test sessions"] * has_intervals
+        notes += ["floors (what a rule without learning scores):"] * bool(floors)
+        notes += [f"{floor}: {_FLOORS[floor]}" for floor in floors]
+        columns = ["test", "model", *["±"] * has_intervals, *floors, "what it is"]
+        align = "L" + "R" * (len(columns) - 2) + "l"  # a cut name could be several metrics
+        shown = "" if tables else title
+        tables.append(Table(title=shown, columns=columns, rows=rows, align=align, notes=notes, look="open"))
+    return tables
 
 
 _NEWNESS = {
@@ -93,18 +92,16 @@ def newness_table(metrics: Mapping[str, Any]) -> Table | None:
     """
     if "test/num_new_tracks" not in metrics:
         return None
-    table = Table(title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
-    table.add_column("new tracks", min_width=max(map(len, _NEWNESS)))
     names = [f"{name}@{k}" for name in ("recall", "ndcg") for k in (10, 100)]
-    for column in ("queries", *names):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
     for group in _NEWNESS:
         if f"test/{group}_recall_at_10" in metrics:
             values = [plain(metrics[f"test/{group}_{name.replace('@', '_at_')}"]) for name in names]
-            table.add_row(group, f"{int(metrics[f'test/num_{group}_queries']):,}", *values)
-    captions = [f"new: not played in training; {int(metrics['test/num_new_tracks']):,} such tracks"]
-    table.caption = "\n".join([*captions, *(f"{group}: {meaning}" for group, meaning in _NEWNESS.items())])
-    return table
+            rows.append([group, f"{int(metrics[f'test/num_{group}_queries']):,}", *values])
+    notes = [f"new: not played in training; {int(metrics['test/num_new_tracks']):,} such tracks"]
+    notes += [f"{group}: {meaning}" for group, meaning in _NEWNESS.items()]
+    columns = ["new tracks", "queries", *names]
+    return Table(columns=columns, rows=rows, align="L" + "R" * (1 + len(names)), notes=notes, look="open")
 
 
 _LISTENING = {
@@ -131,22 +128,18 @@ def listening_table(metrics: Mapping[str, Any]) -> Table | None:
     known = {name: metrics[f"online/{name}"] for name in _LISTENING if f"online/{name}" in metrics}
     if not known:
         return None
-    table = Table(title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
-    table.add_column("listening test", min_width=max(map(len, map(_listening_name, known))))
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("±", justify="right", no_wrap=True)
-    table.add_column("what it is")
+    rows = list[list[Cell]]()
     for name, value in known.items():
         half_width = metrics.get(f"online/{name}{_HALF_WIDTH}")
-        shown = f"[bold]{plain(value)}[/]" if name == next(iter(known)) else plain(value)
-        table.add_row(
-            _listening_name(name), shown, "" if half_width is None else plain(half_width, digits=2), _LISTENING[name]
-        )
-    table.caption = (
-        "the lists of the run, played to the simulated listeners in new sessions\n"
-        "±: half the width of the 95 % interval over listeners"
-    )
-    return table
+        shown = styled(plain(value), "" if rows else "bold")
+        reach = "" if half_width is None else plain(half_width, digits=2)
+        rows.append([_listening_name(name), shown, reach, _LISTENING[name]])
+    notes = [
+        "the lists of the run, played to the simulated listeners in new sessions",
+        "±: half the width of the 95 % interval over listeners",
+    ]
+    columns = ["listening test", "value", "±", "what it is"]
+    return Table(columns=columns, rows=rows, align="LRRl", notes=notes, look="open")
 
 
 def _listening_name(name: str) -> str:
@@ -176,14 +169,10 @@ def phases_table(seconds: Mapping[str, float]) -> Table:
     Args:
         seconds: of each phase.
     """
-    table = Table(title="Where the time went", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("phase")
-    table.add_column("seconds", justify="right")
-    table.add_column("what it is")
-    for phase, duration in seconds.items():
-        table.add_row(phase, f"{duration:,.1f}", _PHASES[phase])
-    table.add_row("[bold]all[/]", f"[bold]{sum(seconds.values()):,.1f}[/]", "from the command on")
-    return table
+    rows: list[list[Cell]] = [[phase, f"{took:,.1f}", _PHASES[phase]] for phase, took in seconds.items()]
+    rows.append([styled("all", "bold"), styled(f"{sum(seconds.values()):,.1f}", "bold"), "from the command on"])
+    columns = ["phase", "seconds", "what it is"]
+    return Table(title="Where the time went", columns=columns, rows=rows, align="lrl", look="open")
 
 
 def _meaning(name: str) -> str:
@@ -216,6 +205,40 @@ class ExampleTrack:
     following: Sequence[tuple[str, str]]
 
 
+NUM_EXAMPLES = 10
+"""Tracks that are shown with their recommendations."""
+NUM_FOLLOWING = 5
+"""Recommendations that are shown of each of them."""
+
+
+def example_tracks(
+    vocabulary: "Vocabulary", lists_of: 'Callable[[Int64[np.ndarray, "n"]], Int64[np.ndarray, "n K"]]'
+) -> list[ExampleTrack]:
+    """Ten tracks for people, each with its first recommendations.
+
+    They are at places 1, 2, 4, 8, … 512 by plays in training, or 1 to 10 in a catalogue that is smaller than that.
+
+    Args:
+        vocabulary: the catalogue and its plays.
+        lists_of: recommendations of some tracks, best first; -1 where a list has ended.
+    """
+    catalog = vocabulary.catalog
+    places = [2**power for power in range(NUM_EXAMPLES)]
+    if places[-1] > len(catalog):
+        places = list(range(1, min(NUM_EXAMPLES, len(catalog)) + 1))
+    queries = vocabulary.by_plays[[place - 1 for place in places]]
+    lists = lists_of(queries)[:, :NUM_FOLLOWING].tolist()
+
+    def name(row: int) -> tuple[str, str]:
+        title, artist = catalog.titles[row], catalog.artists[catalog.artist_of[row]]
+        return (title, artist) if title else (str(catalog.track_ids[row]), "")
+
+    return [
+        ExampleTrack(place=place, name=name(query), following=[name(row) for row in rows if row >= 0])
+        for place, query, rows in zip(places, queries.tolist(), lists, strict=True)
+    ]
+
+
 def examples_table(examples: Sequence[ExampleTrack], width: int) -> Table:
     """Tracks and their next five, by title and artist.
 
@@ -223,19 +246,22 @@ def examples_table(examples: Sequence[ExampleTrack], width: int) -> Table:
         examples: at least one track.
         width: columns of the terminal, of which `WIDEST` are used at most.
     """
-    places = ", ".join(str(example.place) for example in examples)
-    table = Table(title="What to play next", title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
-    table.width = min(width, WIDEST)
-    table.add_column("after", ratio=2, no_wrap=True)
-    table.add_column("recommendations, best first", ratio=3, no_wrap=True)
-    table.caption = f"tracks at places {places} by plays in training; recommendations.jsonl has all"
+    places, rows = ", ".join(str(example.place) for example in examples), list[list[Cell]]()
     for example in examples:
-        names = (f"[bold]{rank}[/] {_name(name)}" for rank, name in enumerate(example.following, start=1))
-        title, artist = map(escape, example.name)
-        table.add_row(f"{title}\n[dim]by {artist}[/]" if artist else title, "\n".join(names))
-    return table
+        names = [Text.assemble((str(n), "bold"), " ", _name(name, " ")) for n, name in enumerate(example.following, 1)]
+        rows.append([_name(example.name, "\n"), Text("\n").join(names)])
+    return Table(
+        title="What to play next",
+        columns=["after", "recommendations, best first"],
+        rows=rows,
+        align="LL",
+        notes=[f"tracks at places {places} by plays in training; recommendations.jsonl has all"],
+        look="open",
+        ratios=[2, 3],
+        width=min(width, WIDEST),
+    )
 
 
-def _name(name: tuple[str, str]) -> str:
-    title, artist = map(escape, name)
-    return f"{title} [dim]by {artist}[/]" if artist else title
+def _name(name: tuple[str, str], between: str) -> Text:
+    title, artist = name
+    return Text(title).append(between if artist else "").append(f"by {artist}" if artist else "", "dim")

@@ -17,7 +17,7 @@ from segue.errors import InputError
 from segue.statistics.design import sample_ratio
 from segue.statistics.intervals import GroupSummary, always_valid
 from segue.verdicts.analysis import analyse
-from segue.verdicts.doubts import exposures, split_sentence
+from segue.verdicts.doubts import split_sentence, users_table
 from segue.verdicts.log import read_users
 from segue.verdicts.metrics import IN_POINTS, difference, metric_values
 from segue.verdicts.result import Analysis
@@ -81,7 +81,7 @@ def watch(logs: Path, experiment: str, arms: dict[str, str]) -> dict[str, Any]:
     return found | {
         "state": "running",
         "split": split_sentence(analysis),
-        "exposures": {name: list(map(str, column)) for name, column in exposures(analysis).items()},
+        "exposures": users_table(analysis).record(),
         "withheld": any(analysis.withholds(arm) for arm in users.arms[1:]),
         "verdicts": analysis.verdicts,
         "effects": [_of_effect(effect) for effect in analysis.effects],

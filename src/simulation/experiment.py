@@ -24,10 +24,7 @@ from segue.simulation.policies import Policy
 from segue.simulation.traffic import Day, Players, Plays, TaskOutcome, delayed_interrupt
 from segue.simulation.world import World
 from segue.simulation.world_files import WORLD_FILES, write_world
-from segue.statistics.intervals import MeanInterval
-
-LEVEL = 0.95
-"""Level of every interval."""
+from segue.statistics.intervals import LEVEL, MeanInterval
 
 RELEASE = "release.json"
 """The file beside the log of a day that describes what was recommended."""

@@ -17,6 +17,7 @@ from segue.errors import InputError, check_number
 from segue.simulation.listener import WHOLE, Crowd, listen, start
 from segue.simulation.neighbours import nearest
 from segue.simulation.world import World
+from segue.statistics.intervals import LEVEL, MeanInterval
 
 PARTS = ("val", "test")
 """Listeners kept for validation, and those whose time is reported; a hash of the listener decides."""
@@ -47,6 +48,11 @@ class Heard:
     share_of_same_artist: float
     fallbacks: int
 
+    @property
+    def interval(self) -> MeanInterval:
+        """The mean of `time` over listeners, with its interval."""
+        return MeanInterval.of(self.time, LEVEL)
+
 
 class ListeningTest:
     """Sessions that are the same for every recommender. Listeners have equally many, or one more.
@@ -65,7 +71,7 @@ class ListeningTest:
         check_number("callbacks.listening.sessions", sessions, whole=True, least=1, most=100_000_000)
         check_number("callbacks.listening.seed", seed, whole=True, least=0)
         check_number("callbacks.listening.hits", hits, whole=True, least=1)
-        self.world, self._seed, self._num_sessions = world, seed, sessions
+        self.world, self.hits, self._seed, self._num_sessions = world, hits, seed, sessions
         people = world.listeners
         self._users = np.resize(self._rng(0).permutation(len(people)), sessions)
         part_of = treatments(people.user_ids, experiment="listening test", num_arms=len(PARTS))[self._users]

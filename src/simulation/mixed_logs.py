@@ -140,6 +140,15 @@ class MixedLogs:
         )
 
 
+def world_of(prepared_by: object) -> World | None:
+    """The world of the simulated logs that a datamodule reads; None for other logs.
+
+    Args:
+        prepared_by: what wrote the logs before they were read.
+    """
+    return prepared_by.world if isinstance(prepared_by, MixedLogs) else None
+
+
 def keep_interest_neighbours(world: World, folder: Path) -> None:
     """Give a world its `interest_neighbours`: read them, or compute and write them for later runs.
 

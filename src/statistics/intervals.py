@@ -1,7 +1,7 @@
 """Intervals of a mean, and of the difference between two independent groups.
 
 Every interval that Segue reports is computed here, except the paired difference of two set-ups (`paired.py`) and the
-bars of the calibration picture (`plots/run.py`), which are 1.96 standard errors.
+bars of the calibration picture (`reports/training_pictures.py`), which are 1.96 standard errors.
 V values of one group, W values of another, G clusters.
 """
 
@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 from scipy import special  # t quantiles: scipy.stats gives the same numbers and takes 50 times as long
+
+LEVEL = 0.95
+"""Level of every interval whose level nobody can set."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,13 +22,12 @@ _USUAL = {"interleaved": "separate", "unfinished": "drop"}
 @verb("abtest", option_of="logs={}".format, rewrite=words_of, sweepers=[Sweep])
 def abtest(config: DictConfig) -> None:
     """Read logs, or simulate two recommenders first; compare the arms; write, print and attach the result to MLflow."""
-    from segue.reports.tables import effects_table, methods_table, users_table
     from segue.runs.recommender_names import parse_name, recommender_name
     from segue.tracking.recommenders import attach_abtest
     from segue.verdicts.analysis import analyse
-    from segue.verdicts.doubts import doubts, exposures, split_sentence
+    from segue.verdicts.doubts import doubts, split_sentence, users_table
     from segue.verdicts.log import check_arms, read_users
-    from segue.verdicts.report import FILES, details, explain_columns, write_report
+    from segue.verdicts.report import FILES, details, effects_table, explain_columns, methods_table, write_report
     from segue.verdicts.sources import arms_to_play, check_effect
 
     run_dir = Path(config.run_dir)
@@ -66,11 +65,11 @@ def abtest(config: DictConfig) -> None:
             analysis = replace(analysis, recommenders=names_of_arms)
         write_report(analysis, run_dir, provenance())
     attach_abtest(analysis.record(), run_dir, names)
-    console.print(users_table(exposures(analysis)))
+    console.print(users_table(analysis))
     console.print(split_sentence(analysis), "", markup=False)
-    console.print(effects_table(analysis.record()), "")
+    console.print(effects_table(analysis, in_colour=console.color_system is not None), "")
     console.print("What could be wrong", *(f"- {line}" for line in doubts(analysis)), "", sep="\n", markup=False)
-    console.print(methods_table(analysis.record()), "")
+    console.print(methods_table(analysis, "+.1f"), "")
     meanings = [f"- {column}: {meaning}" for column, meaning in explain_columns(analysis).items()]
     console.print("Columns of the effects", *meanings, "", sep="\n", markup=False)
     console.print(*details(analysis), "", sep="\n", markup=False)
@@ -89,10 +88,8 @@ def _reading(config: DictConfig) -> dict[str, Any]:
 
 def _plan(config: DictConfig, run_dir: Path) -> None:
     """Read a log of the past; write and print how many users and days a test needs."""
-    from segue.reports.numbers import words
-    from segue.reports.tables import numbers_table
     from segue.verdicts.log import read_users
-    from segue.verdicts.plan import COLUMNS, explain, make_plan, rows, sentence, write_plan
+    from segue.verdicts.plan import explain, make_plan, plan_table, sentence, write_plan
     from segue.verdicts.sources import check_plan
 
     refuse_used_folder(run_dir, "plan.json")
@@ -102,8 +99,8 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
         past = read_users(Path(str(config.logs)), experiment=None, any_arms=True, **_reading(config))
     plan = make_plan(past, settings, config.effect)
     write_plan(plan, run_dir, provenance())
-    console.print(sentence(plan), "", numbers_table(COLUMNS, rows(plan), title=f"Plan for {words(plan.metric)}"))
-    console.print(*explain(plan), "", sep="\n", markup=False)
+    console.print(sentence(plan), "", plan_table(plan))
+    console.print(*(f"- {line}" for line in explain(plan)), "", sep="\n", markup=False)
     show_lines([("results", "plan.md, plan.json"), ("run folder", str(run_dir))])
 
 
@@ -111,9 +108,8 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     """Estimate a recommender that never ran from the logs of others; write and print the result."""
     from segue.offpolicy.behaviours import LogFolder
     from segue.offpolicy.decisions import read_decisions
-    from segue.offpolicy.estimate_report import HEAD, estimate_rows, remarks, write_estimate
+    from segue.offpolicy.estimate_report import estimate_table, remarks, write_estimate
     from segue.offpolicy.estimates import OffPolicyLog
-    from segue.reports.tables import rows_table
     from segue.tracking.recommenders import attach_estimate, locate_recommendations
     from segue.verdicts.sources import candidate_of
 
@@ -150,9 +146,9 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
             exploration_plays=candidate.exploration_plays,
         )
         found = log.estimate(behaviour, settings)
-        rows = estimate_rows(found, log, candidate.name)
-        write_estimate(found, rows, run_dir, given, provenance())
-    console.print(rows_table(HEAD, rows, title="Estimates from the log"), "")
+        table = estimate_table(found, log, candidate.name)
+        write_estimate(found, table, run_dir, given, provenance())
+    console.print(table, "")
     console.print(*(f"- {line}" for line in remarks(found)), "", sep="\n", markup=False)
     lines = [("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))]
     if attach_estimate(found.metrics(), run_dir, candidate.name, logs=folder.logs, pick=candidate.pick):

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from segue.reports.tables import comparison_table
 from segue.runs.folder import refuse_used_folder, short_run_name
 from segue.runs.provenance import provenance
 from segue.sweeps.jobs import Sweep
@@ -23,7 +22,7 @@ def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
     from segue.comparison import analysis as comparison
     from segue.comparison.paired_listening import choose_metric
-    from segue.comparison.report import listener_test, sentences, why_listener_test, write_report
+    from segue.comparison.report import comparison_table, listener_test, sentences, why_listener_test, write_report
     from segue.comparison.runs import attach, find, read, register, run_to_register, winner
     from segue.tracking.store import existing_store
 
@@ -48,7 +47,7 @@ def compare(config: DictConfig) -> None:
     if found.parent is not None:
         attach(run_dir, found.parent, uri)
     where = found.parent.info.run_name if found.parent is not None else f"experiment {config.experiment_name}"
-    console.print(comparison_table(result.record(), title=f"{len(runs)} runs of {where}"))
+    console.print(comparison_table(result, f"{len(runs)} runs of {where}", console.width))
     for sentence in sentences(result):
         console.print(sentence, markup=False, highlight=False)
     if command := listener_test(result):

@@ -43,9 +43,16 @@ def describe(config: DictConfig) -> None:
         )
         warnings = find_warnings(facts, material, thresholds)
     with console.status("drawing"):
-        head = {"data_digest": digest, "provenance": provenance()}
-        gap = config.datamodule.session_gap_minutes
-        write_report(facts, warnings, material, gap_minutes=gap, folder=run_dir, title=title, head=head)
+        write_report(
+            facts,
+            warnings,
+            material,
+            gap_minutes=config.datamodule.session_gap_minutes,
+            folder=run_dir,
+            title=title,
+            data_digest=digest,
+            provenance=provenance(),
+        )
     console.print(printed(facts, warnings, material, title))
     following = next_command(hydra.overrides.task, material.reading, warnings, columns=config.datamodule.columns)
     show_lines([("results", "describe.json, describe.png"), ("run folder", str(run_dir)), ("next", following)])

@@ -242,8 +242,10 @@ def _run(
     from segue.callbacks.assembly import build_callbacks
     from segue.callbacks.run_context import RunContext
     from segue.datamodules.batch_share import BatchShare
+    from segue.describing.joining import profile_of
     from segue.evaluation.online import TIME
     from segue.runs.beginning import record_beginning
+    from segue.runs.history import RunHistory
     from segue.tracking.store import runs_page
     from segue.tracking.training_run import build_logger, end_pruned, run_logger, start_run
 
@@ -255,9 +257,15 @@ def _run(
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     if line := model.context.repeats.describe():
         console.print(line, soft_wrap=True, markup=False)
-    context = RunContext(datamodule=datamodule, clock=clock)
-    chosen = instantiate(config.callbacks, _convert_="all")
-    callbacks = build_callbacks(chosen, context, monitor=config.monitor.metric, trial=config.trial)
+    history, chosen = RunHistory(), instantiate(config.callbacks, _convert_="all")
+    context = RunContext(datamodule=datamodule, history=history, describe=profile_of)
+    callbacks, after_test = build_callbacks(chosen, context, clock, monitor=config.monitor.metric)
+    pruning = None
+    if config.trial:
+        from segue.sweeps.pruning import Pruning
+
+        pruning = Pruning(**config.trial, monitor=config.monitor.metric)
+        callbacks.append(pruning)
     clock.end("data")
     run_id, checkpoint = (previous.record.mlflow_run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
@@ -293,13 +301,13 @@ def _run(
         return float("nan")
     if processes.count > 1:
         trainer = instantiate(config.trainer, **parts, devices=1, num_nodes=1, strategy="auto", _convert_="all")
-    if context.is_pruned():  # its test and its recommendations are not needed
+    if pruning is not None and pruning.pruned:  # its test and its recommendations are not needed
         if logger:
             end_pruned(logger)
         return float("nan")
     best = "best" if trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
     trainer.test(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
-    written = context.history.write(run_dir, mlflow_run_id=logger.run_id if logger else None)
+    written = history.write(run_dir, mlflow_run_id=logger.run_id if logger else None)
     if logger:
         logger.log_file(written)
         clock.end("tracking")
@@ -307,17 +315,17 @@ def _run(
         logger.finish()
     clock.end("tracking")
 
-    metrics = context.history.metrics()
+    metrics = history.metrics()
     finished = FinishedRun(
         config=config,
         choices=hydra.runtime.choices,
         overrides=hydra.overrides.task,
         run_id=logger.run_id if logger else None,
         runs_page=runs_page(str(logger.experiment_id)) if logger else None,
-        has_recommendations=context.recommendations is not None,
+        has_recommendations=after_test.exported is not None,
         is_played=TIME in metrics,
         below_popular=below_popular(metrics),
         is_job=_is_job(),
     )
-    show_training(finished, metrics, context.examples, clock.seconds)
+    show_training(finished, metrics, after_test.examples, clock.seconds)
     return metrics[config.monitor.metric]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from segue.reports.numbers import duration, interval, p_equals, words
+from segue.reports.result_table import Table
 from segue.verdicts.log import GUARDS
 from segue.verdicts.result import SRM_ALPHA, Analysis
 from segue.verdicts.slices import DAY_MS
@@ -12,21 +13,19 @@ SHORT_DAYS = 7
 """A log of fewer days cannot show whether weekdays differ, or whether an effect fades."""
 
 
-def exposures(analysis: Analysis) -> dict[str, list[str]]:
-    """The users of each arm against the planned split: the rows of a table.
+def users_table(analysis: Analysis) -> Table:
+    """The users of each arm against the planned split.
+
+    It has of each arm its name, planned share, users in the log and their share, users that are compared, and sessions.
 
     Args:
         analysis: the result.
-
-    Returns:
-        Cells by the name of the column: of each arm its name, planned share, users in the log and their share, users
-        that are compared, and sessions.
     """
     users = analysis.users
     planned, num_users = analysis.settings.shares(users.arms), np.bincount(users.arm_of, minlength=len(users.arms))
     shares = users.exposed / users.exposed.sum()
     sessions = np.bincount(users.arm_of, users.sessions, minlength=len(users.arms)).astype(np.int64)
-    return {
+    cells = {
         "arm": list(users.arms),
         "planned share": [f"{share:.1%}" for share in planned.tolist()],
         "share": [f"{share:.1%}" for share in shares.tolist()],
@@ -34,6 +33,7 @@ def exposures(analysis: Analysis) -> dict[str, list[str]]:
         "users compared": [f"{count:,}" for count in num_users.tolist()],
         "sessions compared": [f"{count:,}" for count in sessions.tolist()],
     }
+    return Table(title="Users", columns=list(cells), rows=list(zip(*cells.values(), strict=True)), align="lrrrrr")
 
 
 def split_sentence(analysis: Analysis) -> str:

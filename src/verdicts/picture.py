@@ -10,7 +10,7 @@ import numpy as np
 from segue.reports import palette
 from segue.reports.axes import plain, tidy
 from segue.reports.numbers import words
-from segue.verdicts.doubts import doubts, exposures, split_sentence
+from segue.verdicts.doubts import doubts, split_sentence, users_table
 from segue.verdicts.metrics import LOWER_IS_BETTER, metrics_of
 from segue.verdicts.result import Analysis
 
@@ -41,9 +41,8 @@ def draw(analysis: Analysis, path: Path) -> None:
     _draw_effects(analysis, figure.add_subplot(grid[:, 0]))
     for row, draw_panel in enumerate(panels):
         draw_panel(analysis, figure.add_subplot(grid[row, 1]))
-    cells = exposures(analysis)
-    rows = zip(cells["arm"], cells["users in the log"], cells["share"], cells["planned share"], strict=True)
-    users = "; ".join(f"{arm} {count}, {share} (planned {planned})" for arm, count, share, planned in rows)
+    rows = users_table(analysis).rows
+    users = "; ".join(f"{arm} {count}, {share} (planned {planned})" for arm, planned, share, count, *_ in rows)
     verdicts = [f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items()]
     above = [f"A/B test {analysis.users.experiment}", f"Users: {users}", split_sentence(analysis), *verdicts]
     below = ["What could be wrong", *(f"– {line}" for line in doubts(analysis))]

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from segue.errors import InputError, check_number
-from segue.reports.markdown import table
+from segue.reports.markdown import bullets
 from segue.reports.numbers import words
-from segue.runs.atomic import write_record, write_whole
+from segue.reports.result_table import Table
+from segue.reports.writing import write_report
 from segue.statistics.design import minimal_detectable_effect
 from segue.statistics.intervals import GroupSummary
 from segue.verdicts.metrics import IN_POINTS, metric_values
@@ -185,15 +186,13 @@ def sentence(plan: Plan) -> str:
     return f"{head}: {need.days} day{'s' * (need.days != 1)} with the traffic of the log{beyond}."
 
 
-def rows(plan: Plan) -> list[list[str]]:
-    """The table of a plan: effect in percent, users in all arms, days."""
-    return [
+def plan_table(plan: Plan) -> Table:
+    """How many users and days each effect needs."""
+    rows = [
         [f"{one.effect_percent:g}", f"{one.users:,}", "–" if one.days is None else f"{one.days}"] for one in plan.needs
     ]
-
-
-COLUMNS = ("effect in %", "users in all arms", "days")
-"""Names of the columns of `rows`."""
+    columns = ["effect in %", "users in all arms", "days"]
+    return Table(title=f"Plan for {words(plan.metric)}", columns=columns, rows=rows, align="rrr")
 
 
 def write_plan(plan: Plan, folder: Path, provenance: dict[str, str]) -> None:
@@ -204,11 +203,8 @@ def write_plan(plan: Plan, folder: Path, provenance: dict[str, str]) -> None:
         folder: where the files go; created if missing.
         provenance: command, commit and versions, by name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = ["# Plan of an A/B test", "", sentence(plan), "", *table(COLUMNS, rows(plan), "rrr"), "", *explain(plan)]
-    text = "\n".join([*lines, "", *(f"- {name}: {value}" for name, value in provenance.items())]) + "\n"
-    write_whole(folder / "plan.md", lambda path: path.write_text(text, encoding="utf-8"))
-    write_record({**asdict(plan), "provenance": provenance}, folder / "plan.json")
+    blocks = ["# Plan of an A/B test", sentence(plan), plan_table(plan).markdown(), bullets(explain(plan))]
+    write_report(folder, "plan", asdict(plan), provenance, blocks=blocks)
 
 
 def explain(plan: Plan) -> list[str]:
@@ -217,8 +213,8 @@ def explain(plan: Plan) -> list[str]:
     growth = "" if np.isnan(plan.new_users_a_day) else f"; {plan.new_users_a_day:,.0f} new users a day after it"
     days = f"{plan.log_days} day{'s' * (plan.log_days != 1)}"
     return [
-        f"- The log covers {days}: {traffic}{growth}.",
-        f"- Shares of the arms: {', '.join(f'{share:.1%}' for share in plan.shares)}.",
-        "- –: the log does not say when there are so many users, or it takes more than a year.",
-        "- The test must run for whole weeks if weekdays differ.",
+        f"The log covers {days}: {traffic}{growth}.",
+        f"Shares of the arms: {', '.join(f'{share:.1%}' for share in plan.shares)}.",
+        "–: the log does not say when there are so many users, or it takes more than a year.",
+        "The test must run for whole weeks if weekdays differ.",
     ]

@@ -1,20 +1,24 @@
-"""The report of an A/B test: `abtest.json`, `abtest.md`, `abtest.html` and `abtest.png`."""
+"""The report of an A/B test: what is printed, `abtest.json`, `abtest.md`, `abtest.html` and `abtest.png`."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from segue.reports.markdown import escape, provenance_lines, table
-from segue.reports.numbers import interval, number, p_equals, p_value, words
-from segue.runs.atomic import write_record, write_whole
-from segue.verdicts.doubts import doubts, exposures, split_sentence
+from rich.text import Text
+
+from segue.reports import writing
+from segue.reports.markdown import bullets
+from segue.reports.numbers import interval, number, p_equals, p_value, plain, words
+from segue.reports.result_table import Cell, Table, styled
+from segue.verdicts.doubts import doubts, split_sentence, users_table
 from segue.verdicts.metrics import IN_POINTS, unit_of
-from segue.verdicts.page import html_page
 from segue.verdicts.picture import draw
 from segue.verdicts.result import Analysis, Effect
 from segue.verdicts.slices import LEAST_USERS
 
 FILES = ("abtest.md", "abtest.html", "abtest.png", "abtest.json")
 """The files of a report."""
+_COLOURS = {"better": "green", "holds": "green", "worse": "red", "broken": "red"}
 
 
 def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]) -> None:
@@ -25,86 +29,130 @@ def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]
         folder: where the files go; created if missing.
         provenance: command, commit and versions, by name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "abtest.png", lambda path: draw(analysis, path))
-    text = markdown(analysis, provenance)
-    page = html_page(text, _title(analysis), {"abtest.png": (folder / "abtest.png").read_bytes()})
-    write_whole(folder / "abtest.md", lambda path: path.write_text(text, encoding="utf-8"))
-    write_whole(folder / "abtest.html", lambda path: path.write_text(page, encoding="utf-8"))
-    write_record({**analysis.record(), "provenance": dict(provenance)}, folder / "abtest.json")
+    writing.write_report(
+        folder,
+        "abtest",
+        analysis.record(),
+        provenance,
+        blocks=blocks(analysis),
+        draw=lambda path: draw(analysis, path),
+        title=_title(analysis),
+    )
 
 
-def markdown(analysis: Analysis, provenance: Mapping[str, str]) -> str:
-    """The report as Markdown: a page for readers in a hurry, then the details.
+def blocks(analysis: Analysis) -> list[str]:
+    """The report in Markdown: a page for readers in a hurry, then the details.
 
     The page has the users of each arm against the plan, the verdict, the effects, and what could be wrong.
 
     Args:
         analysis: the result to report.
-        provenance: command, commit and versions, by name.
-
-    Returns:
-        The text of `abtest.md`.
     """
-    users, explained = exposures(analysis), explain_columns(analysis)
-    lines = [f"# {_title(analysis)}", "", "## Users", ""]
-    lines += [*table(list(users), zip(*users.values(), strict=True), "lrrrrr"), "", split_sentence(analysis)]
-    lines += ["", "## Verdict", ""]
-    lines += [f"- **{arm}**: {verdict}" for arm, verdict in analysis.verdicts.items()]
-    lines += ["", "## Effects", ""]
-    lines += [
-        *table(list(explained), [_row(one, analysis.withholds(one.treatment)) for one in analysis.effects], "llrrrrrl")
+    primary, explained = words(analysis.settings.primary).capitalize(), explain_columns(analysis)
+    meanings = {row.method: row.meaning for rows in analysis.methods.values() for row in rows}
+    return [
+        f"# {_title(analysis)}",
+        *("## Users", users_table(analysis).markdown(), split_sentence(analysis)),
+        *("## Verdict", bullets(f"**{arm}**: {verdict}" for arm, verdict in analysis.verdicts.items())),
+        *("## Effects", _effects(analysis, list(explained)).markdown()),
+        *("## What could be wrong", bullets(doubts(analysis)), "![effects](abtest.png)"),
+        *(f"## {primary} by other methods", methods_table(analysis, "+.2f").markdown()),
+        bullets(f"{method}: {meaning}." for method, meaning in meanings.items()),
+        *_slices(analysis),
+        *("## Columns", bullets(f"**{column}**: {meaning}" for column, meaning in explained.items())),
+        *("## Details", bullets(details(analysis))),
+        "## Provenance",
     ]
-    lines += ["", "## What could be wrong", "", *(f"- {sentence}" for sentence in doubts(analysis))]
-    lines += ["", "![effects](abtest.png)"]
-    lines += ["", *_methods(analysis)]
-    lines += _slices(analysis)
-    lines += ["", "## Columns", "", *(f"- **{column}**: {meaning}" for column, meaning in explained.items())]
-    lines += ["", "## Details", "", *(f"- {sentence}" for sentence in details(analysis))]
-    lines += ["", "## Provenance", "", *provenance_lines(provenance)]
-    return "\n".join(lines) + "\n"
 
 
 def _title(analysis: Analysis) -> str:
     return f"A/B test {analysis.users.experiment}"
 
 
-def _row(effect: Effect, withheld: bool) -> list[str]:
-    margin = f", margin {effect.margin:g} {effect.unit}" if effect.family == "guardrail" else ""
-    bold = "**" if (effect.is_good or effect.is_bad) and not withheld else ""
+def effects_table(analysis: Analysis, *, in_colour: bool) -> Table:
+    """The effects for a terminal, and the verdicts below them.
+
+    Green is significantly better than the control, red significantly worse.
+
+    Args:
+        analysis: the result.
+        in_colour: whether the terminal has colours.
+    """
+    notes = [f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items()]
+    legend = "green: better, or the guardrail holds; red: worse, or broken; bold: the primary metric"
+    return Table(
+        title=_title(analysis),
+        columns=["arm", "metric", "control", "treatment", "effect in %\n[interval]", "decision\np"],
+        rows=[_printed(analysis, effect) for effect in analysis.effects],
+        align="llRRRR",
+        notes=[*notes, *[legend] * in_colour],
+        look="lines",
+    )
+
+
+def _printed(analysis: Analysis, effect: Effect) -> list[Cell]:
+    colour = "default" if analysis.withholds(effect.treatment) else _COLOURS.get(effect.decision, "default")
+    weight = "bold " if effect.metric == analysis.settings.primary else ""
+    bounds = interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.1f")
+    role = f"\nguardrail, margin {effect.margin:g} {effect.unit}" if effect.family == "guardrail" else ""
+    p = _p_value(effect)
+    shown = styled(number(effect.effect_percent, "+.1f"), f"{weight}{colour}").append(f"\n{bounds}")
     return [
-        escape(effect.treatment),
+        effect.treatment,
+        styled(words(effect.metric), f"{weight}default").append(role),
+        plain(effect.control_mean),
+        plain(effect.treatment_mean),
+        Text("–") if effect.decision == "no test" else shown,  # all values are equal
+        styled(effect.decision, colour).append(f"\n{p_equals(p)}" if math.isfinite(p) else ""),
+    ]
+
+
+def _p_value(effect: Effect) -> float:
+    return effect.p_value if effect.holm_significant is None else effect.holm_p_value
+
+
+def _effects(analysis: Analysis, columns: list[str]) -> Table:
+    """The effects for a page, which has room for more digits."""
+    rows = [_row(one, analysis.withholds(one.treatment)) for one in analysis.effects]
+    return Table(columns=columns, rows=rows, align="llrrrrrl")
+
+
+def _row(effect: Effect, withheld: bool) -> list[Cell]:
+    margin = f", margin {effect.margin:g} {effect.unit}" if effect.family == "guardrail" else ""
+    return [
+        effect.treatment,
         f"{words(effect.metric)} ({effect.family}{margin})",
         number(effect.control_mean, ".4g"),
         number(effect.treatment_mean, ".4g"),
         number(effect.effect_percent, "+.2f"),
         interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.2f"),
-        p_value(effect.p_value if effect.holm_significant is None else effect.holm_p_value),
-        f"{bold}{effect.decision}{bold}",
+        p_value(_p_value(effect)),
+        styled(effect.decision, "bold" if (effect.is_good or effect.is_bad) and not withheld else ""),
     ]
 
 
-def _methods(analysis: Analysis) -> list[str]:
-    """The primary metric by every method: a table, and what each method does."""
-    shown = [
+def methods_table(analysis: Analysis, form: str) -> Table:
+    """The effect on the primary metric by every method, the one of the verdict first.
+
+    Args:
+        analysis: the result.
+        form: format of the effects.
+    """
+    rows = [
         [
-            escape(treatment),
+            treatment,
             row.method,
-            number(row.effect_percent, "+.2f"),
-            interval(row.lower_percent, row.upper_percent, "+.2f"),
+            number(row.effect_percent, form),
+            interval(row.lower_percent, row.upper_percent, form),
             p_value(row.p_value),
         ]
-        for treatment, rows in analysis.methods.items()
-        for row in rows
+        for treatment, methods in analysis.methods.items()
+        for row in methods
     ]
-    meanings = {row.method: row.meaning for rows in analysis.methods.values() for row in rows}
-    return [
-        f"## {words(analysis.settings.primary).capitalize()} by other methods",
-        "",
-        *table(["arm", "method", _effect_in(analysis), "interval", "p"], shown, "llrrr"),
-        "",
-        *(f"- {method}: {meaning}." for method, meaning in meanings.items()),
-    ]
+    title = f"{words(analysis.settings.primary).capitalize()} by other methods"
+    return Table(
+        title=title, columns=["arm", "method", _effect_in(analysis), "interval", "p"], rows=rows, align="llRRR"
+    )
 
 
 def _effect_in(analysis: Analysis) -> str:
@@ -118,7 +166,7 @@ def _slices(analysis: Analysis) -> list[str]:
         return []
     rows = [
         [
-            escape(one.treatment),
+            one.treatment,
             one.split,
             one.part,
             f"{one.control_users:,}",
@@ -131,19 +179,18 @@ def _slices(analysis: Analysis) -> list[str]:
     ]
     head = ["arm", "split by", "part", "control users", "treatment users", _effect_in(analysis), "interval", "p"]
     changed = [
-        f"- {arm}: from the first half of the days to the second half, the effect changes by {one.effect_percent:+.1f} "
+        f"{arm}: from the first half of the days to the second half, the effect changes by {one.effect_percent:+.1f} "
         f"points {interval(one.lower_percent, one.upper_percent, '+.1f')} ({p_equals(one.p_value)})."
         for arm, one in analysis.changes.items()
     ]
+    family = (
+        "Each split is a family of its own: p is corrected for its tests (Holm), and the intervals agree with it. "
+        f"Parts with fewer than {LEAST_USERS} users in an arm are left out."
+    )
     return [
-        "",
         f"## {words(analysis.settings.primary).capitalize()} by day and by segment",
-        "",
-        *table(head, rows, "lllrrrrr"),
-        "",
-        "- Each split is a family of its own: p is corrected for its tests (Holm), and the intervals agree with it. "
-        f"Parts with fewer than {LEAST_USERS} users in an arm are left out.",
-        *changed,
+        Table(columns=head, rows=rows, align="lllrrrrr").markdown(),
+        bullets([family, *changed]),
     ]
 
 

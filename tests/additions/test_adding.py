@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from segue.additions.adding import add_tracks
 from segue.attributes import Values
-from segue.callbacks.export import session_vectors
 from segue.catalog import Catalog
 from segue.errors import InputError
+from segue.models.export import session_vectors
 from segue.models.heads import CosineMix
 from segue.models.retrieval.exact import top_k
 from segue.runs.catalog_files import read_catalog, write_catalog, write_top_tracks

@@ -11,17 +11,20 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
+from segue.callbacks.assembly import build_callbacks
 from segue.callbacks.exact_resume import ExactResume
-from segue.callbacks.export import Export, example_tracks
 from segue.callbacks.ranking_metrics import RankingMetrics, check_monitor
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.catalog import Catalog
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.evaluation import ranking
+from segue.models.export import Export, Exported
 from segue.models.retrieval.approximate import approximate_lists
 from segue.models.retrieval.exact import exact_lists, top_k
 from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
+from segue.reports.training_tables import example_tracks
+from segue.runs.phases import PhaseClock
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.statistics.intervals import MeanInterval
@@ -42,11 +45,15 @@ def ranking_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Ra
     return RankingMetrics(RunContext(datamodule=datamodule), **{**usual, **changes})
 
 
-def export_of(given: PairDataModule | RunContext, tmp_path: Path, **changes: Any) -> Export:
-    context = given if isinstance(given, RunContext) else RunContext(datamodule=given)
+def export_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Export:
     usual: dict[str, Any] = {"path": str(tmp_path / "r.jsonl"), "k": 5, "index": "auto", "recall": 0.9}
-    usual |= {"format": "botify", "vectors": True}
-    return Export(context, **{**usual, "approximate_above": NUM_RING_TRACKS, **changes})
+    usual |= {"format": "botify", "vectors": True, "approximate_above": NUM_RING_TRACKS}
+    return Export(len(datamodule.catalog), **{**usual, **changes})
+
+
+def export(datamodule: PairDataModule, tmp_path: Path, model: LightningModule, **changes: Any) -> Exported:
+    """What an export of a model writes."""
+    return export_of(datamodule, tmp_path, **changes).write(ranker_of(model), datamodule.vocabulary, lambda _: None)
 
 
 @pytest.fixture
@@ -99,13 +106,14 @@ def test_where_sessions_are_torn_apart_the_test_takes_all_that_it_has_of_a_sessi
 def test_sums_are_over_all_test_pairs_and_ranks_over_the_sample(ring: PairDataModule, tmp_path: Path) -> None:
     metrics, written = [], []
     for max_test_queries in (None, 50):
-        trainer, context = trainer_of(ring, tmp_path, max_test_queries=max_test_queries)
+        trainer, _ = trainer_of(ring, tmp_path, max_test_queries=max_test_queries)
         [of_run] = trainer.test(ranker(ring), ring, verbose=False)
         metrics.append(of_run)
         written.append(pd.read_parquet(tmp_path / "queries.parquet"))
         queries, num_queries = written[-1], of_run["test/num_queries"]
-        assert context.test_queries is not None
-        assert num_queries == len(queries) == len(context.test_queries.rank)
+        [ranking_metrics] = [one for one in trainer.callbacks if isinstance(one, RankingMetrics)]
+        assert ranking_metrics.ranked is not None
+        assert num_queries == len(queries) == len(ranking_metrics.ranked.rank)
         assert of_run["test/num_sessions"] == queries["session"].nunique()
         interval = MeanInterval.of_clusters(queries["mrr"].to_numpy(), queries["session"].to_numpy(), 0.95)
         assert of_run["test/mrr_half_width"] == pytest.approx(interval.upper - interval.mean)
@@ -239,11 +247,15 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
     model = FixedVectors(torch.randn(NUM_RING_TRACKS, 4), ring)
     context = RunContext(datamodule=ring)
     trainer = create_autospec(Trainer, instance=True, loggers=[MagicMock()])
-    export_of(context, tmp_path, **changes).on_test_end(trainer, model)
+    chosen = {"export": lambda _: export_of(ring, tmp_path, **changes)}
+    _, after_test = build_callbacks(chosen, context, PhaseClock(), monitor="val/loss")
+    after_test.on_test_end(trainer, model)
     lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
     assert (lists.rows >= 0).all()
-    assert context.recommendations == tmp_path / "r.jsonl"
-    assert len(context.examples) == 10
+    assert after_test.exported is not None
+    assert after_test.exported.path == tmp_path / "r.jsonl"
+    assert len(after_test.examples) == 10
+    assert not (tmp_path / "lists").exists()
     assert ("recommendations are approximate" in capsys.readouterr().out) == approximate
     assert list(context.history.test) == ["export/recall_at_5"] * approximate
     if approximate:
@@ -256,34 +268,32 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
 def test_an_export_that_was_killed_continues_and_ends_with_the_same_bytes(
     ring: PairDataModule, tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segue.callbacks.list_parts.BLOCKS_OF_A_PART", 3)
+    monkeypatch.setattr("segue.models.retrieval.list_parts.BLOCKS_OF_A_PART", 3)
     torch.manual_seed(0)
-    trainer = create_autospec(Trainer, instance=True, loggers=[])
     model, other = (FixedVectors(torch.randn(NUM_RING_TRACKS, 4), ring, block=5) for _ in range(2))
     folders = [tmp_path / name for name in ("whole", "killed")]
     for folder in folders:
         folder.mkdir()
-    export_of(ring, folders[0], index=index).on_test_end(trainer, model)
+    export(ring, folders[0], model, index=index)
 
     with pytest.raises(KeyboardInterrupt):
-        export_of(ring, folders[1], index=index).on_test_end(trainer, model.killed_after(4))
+        export(ring, folders[1], model.killed_after(4), index=index)
     assert not (folders[1] / "r.jsonl").exists()
     assert len(list((folders[1] / "lists").glob("part-*.npy"))) == 1
-    resumed = export_of(ring, folders[1], index=index)
     with monkeypatch.context() as patch:
         patch.setattr("segue.models.retrieval.approximate._centres", None)  # the cells are not computed again
-        resumed.on_test_end(trainer, model)
+        resumed = export(ring, folders[1], model, index=index)
     assert len(model.searched) == len(set(model.searched)) + 1  # the block that the kill lost
     assert len(list((folders[1] / "lists").glob("part-*.npy"))) > 2
     whole, killed = ((folder / "r.jsonl").read_bytes() for folder in folders)
     assert whole == killed
 
-    resumed.teardown(trainer, model, "test")
+    resumed.parts.remove()
     assert not (folders[1] / "lists").exists()
     with pytest.raises(KeyboardInterrupt):
-        export_of(ring, folders[1], index=index).on_test_end(trainer, model.killed_after(4))
-    export_of(ring, folders[1], index=index).on_test_end(trainer, other)  # trained further: none of them is used
-    export_of(ring, folders[0], index=index).on_test_end(trainer, other)
+        export(ring, folders[1], model.killed_after(4), index=index)
+    export(ring, folders[1], other, index=index)  # trained further: none of them is used
+    export(ring, folders[0], other, index=index)
     other_whole, other_killed = ((folder / "r.jsonl").read_bytes() for folder in folders)
     assert other_whole == other_killed != whole
 
@@ -292,11 +302,9 @@ def test_an_export_that_was_killed_continues_and_ends_with_the_same_bytes(
 def test_the_vectors_of_a_head_are_written_beside_the_lists(
     ring: PairDataModule, tmp_path: Path, with_vectors: bool
 ) -> None:
-    context, trainer = RunContext(datamodule=ring), create_autospec(Trainer, instance=True, loggers=[])
-    model = ranker(ring)
-    export_of(context, tmp_path, vectors=with_vectors).on_test_end(trainer, model)
+    exported = export(ring, tmp_path, ranker(ring), vectors=with_vectors)
     assert (tmp_path / FILE).exists() == with_vectors
-    assert (context.vectors is not None) == with_vectors
+    assert (exported.vectors is not None) == with_vectors
     if with_vectors:
         vectors = SessionVectors.read(tmp_path / FILE, ring.catalog)
         lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
@@ -305,16 +313,13 @@ def test_the_vectors_of_a_head_are_written_beside_the_lists(
 
 
 def test_a_baseline_has_no_vectors_and_its_file_is_the_same(ring: PairDataModule, tmp_path: Path) -> None:
-    context, trainer = RunContext(datamodule=ring), create_autospec(Trainer, instance=True, loggers=[])
-    export_of(context, tmp_path).on_test_end(trainer, FixedVectors(torch.eye(NUM_RING_TRACKS), ring))
-    assert (context.vectors, (tmp_path / FILE).exists()) == (None, False)
+    exported = export(ring, tmp_path, FixedVectors(torch.eye(NUM_RING_TRACKS), ring))
+    assert (exported.vectors, (tmp_path / FILE).exists()) == (None, False)
 
 
 @pytest.mark.parametrize(("name", "key"), [("botify", "track"), ("botify_2026", "item_id")])
 def test_the_format_names_the_key_of_the_track(ring: PairDataModule, tmp_path: Path, name: str, key: str) -> None:
-    model = FixedVectors(torch.eye(NUM_RING_TRACKS), ring)
-    trainer = create_autospec(Trainer, instance=True, loggers=[])
-    export_of(ring, tmp_path, format=name).on_test_end(trainer, model)
+    export(ring, tmp_path, FixedVectors(torch.eye(NUM_RING_TRACKS), ring), format=name)
     keys = [list(json.loads(line)) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert keys == [["artist", "title", key, "recommendations", "scores", "plays"]] * NUM_RING_TRACKS
 
@@ -354,7 +359,7 @@ def test_a_track_without_a_title_is_shown_by_its_id() -> None:
 class FixedVectors(LightningModule):
     """A ranker whose queries and items are one table."""
 
-    scorer = loss = None
+    scorer = loss = context = None
 
     def __init__(self, table: torch.Tensor, datamodule: PairDataModule, *, block: int = 512) -> None:
         super().__init__()

@@ -12,14 +12,15 @@ import pytest
 import yaml
 from pytorch_lightning import Trainer
 
-from segue.callbacks import listening
 from segue.callbacks.assembly import build_callbacks
 from segue.callbacks.listening_test import Listening
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.evaluation.online import TIME, VAL_TIME
+from segue.runs.phases import PhaseClock
 from segue.runs.recommendations import Recommendations
+from segue.simulation import run_listening
 from segue.simulation.listening import ListeningTest, from_lists
 from segue.simulation.session_lists import SessionLists, recommended
 from segue.simulation.world import World
@@ -56,15 +57,21 @@ def partial_of(run: Path, **changes: Any) -> Callable[[RunContext], Listening]:
 
 
 def after_test(
-    datamodule: PairDataModule, run: Path, *, export: bool = True, context_of: Any = LAST_TRACK, **changes: Any
+    datamodule: PairDataModule,
+    run: Path,
+    *,
+    export: bool = True,
+    context_of: Any = LAST_TRACK,
+    clock: PhaseClock | None = None,
+    **changes: Any,
 ) -> RunContext:
     """The context after the test of a model without training."""
     context = RunContext(datamodule=datamodule)
     chosen = {
-        "export": (lambda context: export_of(context, run, index="exact")) if export else None,
+        "export": (lambda _: export_of(datamodule, run, index="exact")) if export else None,
         "listening": partial_of(run, **changes),
     }
-    callbacks = build_callbacks(chosen, context, monitor=MONITOR, trial=None)
+    callbacks, _ = build_callbacks(chosen, context, clock or PhaseClock(), monitor=MONITOR)
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     Trainer(accelerator="cpu", logger=False, callbacks=callbacks, **quiet).test(
         ranker(datamodule, context=context_of), datamodule, verbose=False
@@ -75,7 +82,8 @@ def after_test(
 def test_a_run_logs_the_mean_over_reported_listeners_with_references(
     simulated: PairDataModule, world: World, tmp_path: Path
 ) -> None:
-    context = after_test(simulated, tmp_path)
+    clock = PhaseClock()
+    context = after_test(simulated, tmp_path, clock=clock)
     metrics, frame = context.history.metrics(), pd.read_parquet(tmp_path / "listening.parquet")
     lists = Recommendations.read(tmp_path / "r.jsonl", simulated.catalog).rows
     heard = ListeningTest(world, sessions=SESSIONS, seed=1, hits=20).play(from_lists(lists), "test")
@@ -89,7 +97,7 @@ def test_a_run_logs_the_mean_over_reported_listeners_with_references(
     floors = [metrics[f"{TIME}_{name}"] for name in ("random_floor", "popular_floor", "true_neighbours_reference")]
     assert floors[0] < floors[2]
     assert {f"online/{name}" for name in ("coverage", "share_of_hits", "share_of_same_artist")} <= metrics.keys()
-    assert context.clock.seconds["listening"] > 0
+    assert clock.seconds["listening"] > 0
 
 
 def test_a_run_with_the_session_is_played_as_simulate_would(
@@ -125,7 +133,7 @@ def test_floors_are_played_once_for_all_runs_of_the_same_logs(
     path = Path(simulated.path) / "listening_references.json"
     assert before[f"{TIME}_random_floor"] in [means["random"] for means in json.loads(path.read_text()).values()]
     with monkeypatch.context() as patched:
-        patched.setattr(listening, "references", lambda *_, **__: pytest.fail("played again"))
+        patched.setattr(run_listening, "references", lambda *_, **__: pytest.fail("played again"))
         assert after_test(simulated, tmp_path).history.metrics() == before
     path.write_text("{")
     assert after_test(simulated, tmp_path).history.metrics() == before
@@ -164,7 +172,8 @@ def test_a_number_of_neighbours_is_refused_before_the_training(simulated: PairDa
 
 def fitted(datamodule: PairDataModule, run: Path, monitor: str) -> RunContext:
     context = RunContext(datamodule=datamodule)
-    callbacks = build_callbacks({"listening": partial_of(run, monitor=monitor)}, context, monitor=monitor, trial=None)
+    chosen = {"listening": partial_of(run, monitor=monitor)}
+    callbacks, _ = build_callbacks(chosen, context, PhaseClock(), monitor=monitor)
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     Trainer(accelerator="cpu", logger=False, callbacks=callbacks, max_epochs=2, num_sanity_val_steps=0, **quiet).fit(
         ranker(datamodule), datamodule
@@ -185,17 +194,13 @@ def test_epochs_are_played_only_if_the_monitor_asks_for_it(simulated: PairDataMo
 def test_a_monitor_that_nothing_computes_is_refused(simulated: PairDataModule, chosen: dict[str, Any]) -> None:
     line = f"monitor.metric={VAL_TIME} cannot be computed: it needs callbacks.listening, and logs of a simulated world"
     with pytest.raises(InputError, match=line):
-        build_callbacks(chosen, RunContext(datamodule=simulated), monitor=VAL_TIME, trial=None)
+        build_callbacks(chosen, RunContext(datamodule=simulated), PhaseClock(), monitor=VAL_TIME)
 
 
 def test_a_monitor_of_listeners_needs_logs_of_a_world(ring: PairDataModule, tmp_path: Path) -> None:
+    chosen = {"listening": partial_of(tmp_path, monitor=VAL_TIME)}
     with pytest.raises(InputError, match=r"logs of a simulated world \(datamodule=simulated\)"):
-        build_callbacks(
-            {"listening": partial_of(tmp_path, monitor=VAL_TIME)},
-            RunContext(datamodule=ring),
-            monitor=VAL_TIME,
-            trial=None,
-        )
+        build_callbacks(chosen, RunContext(datamodule=ring), PhaseClock(), monitor=VAL_TIME)
 
 
 def test_the_references_are_the_recommenders_that_simulate_plays() -> None:
@@ -213,8 +218,7 @@ def test_the_references_are_the_recommenders_that_simulate_plays() -> None:
 def test_values_of_two_models_pair(simulated: PairDataModule, world: World, tmp_path: Path) -> None:
     frames = []
     for number in range(2):
-        context = after_test(simulated, tmp_path, sessions=2000)
-        assert context.lists is None
+        after_test(simulated, tmp_path, sessions=2000)
         if number:
             worse = Recommendations.read(tmp_path / "r.jsonl", simulated.catalog).rows
             worse[::7] = np.roll(worse[::7], 1, axis=0)

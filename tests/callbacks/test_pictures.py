@@ -13,17 +13,20 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.callbacks import pictures as module
-from segue.callbacks.assembly import Choice, build_callbacks
-from segue.callbacks.pictures import Pictures, mean_of_tracks
+from segue.callbacks.assembly import build_callbacks
+from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import RankingMetrics
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.models import pair_scores
 from segue.models.baselines.counting import Popular
 from segue.models.baselines.module import Baseline
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from segue.models.pair_ranker import PairRanker
+from segue.models.pair_scores import mean_of_tracks
 from segue.reports import artist_map
 from segue.reports import training_pictures as drawing
+from segue.runs.phases import PhaseClock
 from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 from tests.models.plain import COSINES, DOT, LAST_TRACK
 
@@ -70,10 +73,11 @@ def trainer_of(
     *more: Callback,
     ranked: bool = True,
     max_test_queries: int | None = None,
+    is_reversed: bool = False,
     **settings: Any,
 ) -> tuple[Trainer, RunContext]:
     context = RunContext(datamodule=datamodule)
-    chosen: dict[str, Choice] = {
+    chosen: dict[str, Any] = {
         "ranking": partial(
             RankingMetrics,
             max_val_queries=100,
@@ -82,11 +86,12 @@ def trainer_of(
             queries_path=str(run / "queries.parquet"),
             seed=1,
         ),
-        "plots": partial(Pictures, folder=str(run / "plots"), monitor=MONITOR, mode="min", seed=1),
+        "plots": Pictures(folder=str(run / "plots"), monitor=MONITOR, mode="min", seed=1),
     }
     if not ranked:
         chosen["ranking"] = None
-    made = build_callbacks(chosen, context, monitor=MONITOR, trial=None)
+    chosen = dict(reversed(chosen.items())) if is_reversed else chosen
+    made, _ = build_callbacks(chosen, context, PhaseClock(), monitor=MONITOR)
     checkpoint = ModelCheckpoint(
         dirpath=run, filename="best", monitor=MONITOR, mode="min", save_last=True, enable_version_counter=False
     )
@@ -193,6 +198,12 @@ def test_without_queries_there_is_no_popularity(small: Callable[..., PairDataMod
     assert drawn(tmp_path) == {"calibration.png", "scores.png", "artists.png"}
 
 
+def test_the_order_in_conf_has_no_meaning(ring: PairDataModule, tmp_path: Path) -> None:
+    trainer, _ = trainer_of(ring, tmp_path, is_reversed=True)
+    trainer.test(ranker(ring), ring, verbose=False)
+    assert "popularity.png" in drawn(tmp_path), "the pictures, which come first in it, have the ranks of the queries"
+
+
 def test_without_ranks_there_is_no_popularity(ring: PairDataModule, tmp_path: Path) -> None:
     (tmp_path / "queries.parquet").write_text("of another run")
     trainer, _ = trainer_of(ring, tmp_path, ranked=False)
@@ -229,7 +240,7 @@ def test_of_very_many_pairs_a_seeded_part_is_scored(
     scored: list[dict[str, np.ndarray]] = []
     monkeypatch.setattr(drawing, "draw_scores", lambda *, path, **scores: scored.append(scores))  # noqa: ARG005
     monkeypatch.setattr(module, "MAX_PAIRS", 30)
-    monkeypatch.setattr(module, "_BLOCK", 7)
+    monkeypatch.setattr(pair_scores, "_BLOCK", 7)
     for _ in range(2):
         trainer, _ = trainer_of(ring, tmp_path)
         trainer.test(ranker(ring), ring, verbose=False)

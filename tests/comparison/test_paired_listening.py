@@ -15,10 +15,10 @@ from scipy import stats
 from segue.comparison.analysis import Comparison, Run
 from segue.comparison.paired_listening import choose_metric, is_paired
 from segue.comparison.picture import draw
-from segue.comparison.report import markdown, sentences, why_listener_test
+from segue.comparison.report import blocks, comparison_table, sentences, why_listener_test
 from segue.errors import InputError
 from segue.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
-from segue.reports import tables
+from segue.reports.markdown import document
 from tests.comparison.test_analysis import NDCG, compared, run
 
 SELECTS = (VAL_TIME, "val/ndcg_at_10")
@@ -97,7 +97,7 @@ def test_offline_ranking_that_disagrees_is_named_with_its_reason(disagreeing: Co
     assert "61% of what rules plays is by the artist of the track before (convex: 32%)" in sentence
     assert sentences(disagreeing)[0] == sentence
     assert disagreeing.record()["disagreement"] == sentence
-    assert sentence in markdown(disagreeing, {}).replace("\\", "")
+    assert sentence in document(blocks(disagreeing)).replace("\\", "")
 
 
 def test_a_disagreement_within_the_noise_is_called_so() -> None:
@@ -153,13 +153,10 @@ def test_the_reported_listeners_do_not_choose() -> None:
         compared([heard("a", crowd(7))], select=TIME)
 
 
-def test_the_table_has_the_time_first_and_the_picture_can_be_drawn(
-    disagreeing: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_has_the_time_first_and_the_picture_can_be_drawn(disagreeing: Comparison, tmp_path: Path) -> None:
     file = io.StringIO()
     wide = Console(file=file, width=120)
-    monkeypatch.setattr(tables, "console", wide)
-    wide.print(tables.comparison_table(disagreeing.record(), title="x"))
+    wide.print(comparison_table(disagreeing, "x", 120))
     heads = [line for line in file.getvalue().splitlines() if "val_mean_time" in line]
     assert heads
     first = heads[0]

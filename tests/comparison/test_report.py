@@ -16,8 +16,15 @@ from rich.console import Console
 
 from segue.comparison.analysis import TESTED, Comparison, Run
 from segue.comparison.picture import draw
-from segue.comparison.report import listener_test, markdown, sentences, why_listener_test, write_report
-from segue.reports import tables
+from segue.comparison.report import (
+    blocks,
+    comparison_table,
+    listener_test,
+    sentences,
+    why_listener_test,
+    write_report,
+)
+from segue.reports.markdown import document
 from tests.comparison.test_analysis import NDCG, compared, run, simulated_setups
 
 PROVENANCE = {"command": "compare.py", "commit": "abc"}
@@ -99,7 +106,7 @@ def test_the_best_mean_is_bold_if_the_metric_has_a_better() -> None:
         run("b", 1, val=0.40, more={"test/mse": 0.1}),
     ]
     comparison = compared(runs, metrics=["test/mse", "test/coverage_at_10"])
-    assert table(markdown(comparison, PROVENANCE)) == [
+    assert table(document(blocks(comparison))) == [
         ["set-up", "runs", "val/ndcg_at_10", "test/mse", "test/coverage_at_10"],
         ["---|--:|--:|--:|--:"],
         ["a", "2", "**0.51** ± 0.13", "0.3 ± 1.3", "0.9"],
@@ -107,15 +114,16 @@ def test_the_best_mean_is_bold_if_the_metric_has_a_better() -> None:
     ]
 
 
-def test_the_markdown_ends_with_its_provenance(three: Comparison) -> None:
-    text = markdown(three, PROVENANCE)
+def test_the_markdown_ends_with_its_provenance(three: Comparison, tmp_path: Path) -> None:
+    write_report(three, tmp_path, PROVENANCE)
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert text.startswith(f"# Comparison\n\n**{three.verdict}.**\n")
     assert text.endswith("- command: compare.py\n- commit: abc\n")
     assert all(f"- {sentence}\n" in text for sentence in sentences(three))
 
 
 def test_a_bar_in_a_name_does_not_break_the_table() -> None:
-    text = markdown(compared([run("a|b", values=[0.1, 0.2]), run("c", values=[0.2, 0.4])]), PROVENANCE)
+    text = document(blocks(compared([run("a|b", values=[0.1, 0.2]), run("c", values=[0.2, 0.4])])))
     assert "| a\\|b | 1 |" in text
 
 
@@ -143,29 +151,26 @@ def test_missing_values_are_reported() -> None:
     assert "paired by query: 30 test queries of 30 sessions" in text
 
 
-def shown(comparison: Comparison, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
+def shown(comparison: Comparison, width: int) -> str:
     """The table in a terminal of so many columns."""
     wide = Console(file=io.StringIO(), width=width)
-    monkeypatch.setattr(tables, "console", wide)
-    wide.print(tables.comparison_table(comparison.record(), title=""))
+    wide.print(comparison_table(comparison, "", width))
     assert isinstance(wide.file, io.StringIO)
     return wide.file.getvalue()
 
 
-def test_the_terminal_explains_plus_minus_where_it_is_shown_and_nowhere_else(
-    three: Comparison, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wide, narrow = (shown(three, width, monkeypatch) for width in (200, 60))
+def test_the_terminal_explains_plus_minus_where_it_is_shown_and_nowhere_else(three: Comparison) -> None:
+    wide, narrow = (shown(three, width) for width in (200, 60))
     assert wide.count("±") > 1
     assert "±: half of the 95 % interval of the mean over runs" in wide
     assert "±" not in narrow
-    assert "±" not in shown(compared([run("a", val=1.0), run("b")]), 200, monkeypatch)
+    assert "±" not in shown(compared([run("a", val=1.0), run("b")]), 200)
     assert "±" not in "".join(sentences(three))  # which compare.py prints below the table
 
 
 def test_the_report_explains_plus_minus_where_it_has_one(three: Comparison) -> None:
-    assert "±: half the width of Student's 95 % interval" in markdown(three, PROVENANCE)
-    assert "±" not in markdown(compared([run("a", val=1.0), run("b")]), PROVENANCE)
+    assert "±: half the width of Student's 95 % interval" in document(blocks(three))
+    assert "±" not in document(blocks(compared([run("a", val=1.0), run("b")])))
 
 
 def test_a_complete_comparison_has_no_notes_about_missing_values(three: Comparison) -> None:
@@ -263,7 +268,7 @@ def test_after_simulated_logs_the_report_names_the_ab_test_of_the_two_best_set_u
     assert listener_test(compared(of_world(runs))) == command
     why = why_listener_test(compared(of_world(runs)))
     assert why.startswith("Offline ranking does not decide which set-up listeners prefer; an A/B test")
-    assert f"- {why}: `{command}`\n" in markdown(compared(of_world(runs)), PROVENANCE)
+    assert f"- {why}: `{command}`\n" in document(blocks(compared(of_world(runs))))
     assert listener_test(compared(of_world(runs, "world=published"))) == f"{command} world=published"
 
 
@@ -271,7 +276,7 @@ def test_without_two_set_ups_of_one_world_no_ab_test_is_named() -> None:
     logged, simulated = [run("a", val=0.2), run("b")], of_world([run("c", val=0.3)])
     for runs in (logged, simulated, [*logged, *simulated], [*of_world([run("a")], "world=published"), *simulated]):
         assert listener_test(compared(runs)) is None
-        assert "A/B test of the two best" not in markdown(compared(runs), PROVENANCE)
+        assert "A/B test of the two best" not in document(blocks(compared(runs)))
 
 
 def test_the_picture_is_drawn_from_little_or_missing_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

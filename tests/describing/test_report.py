@@ -56,10 +56,18 @@ def shown(material: Material, title: str = "plays.csv") -> str:
 
 def written(material: Material, folder: Path, title: str = "plays.csv") -> dict[str, Any]:
     facts = facts_of(material)
-    head = {"provenance": {"commit": "abc"}}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        write_report(facts, warnings_of(material), material, gap_minutes=30.0, folder=folder, title=title, head=head)
+        write_report(
+            facts,
+            warnings_of(material),
+            material,
+            gap_minutes=30.0,
+            folder=folder,
+            title=title,
+            data_digest=None,
+            provenance={"commit": "abc"},
+        )
     record: dict[str, Any] = json.loads((folder / "describe.json").read_text(encoding="utf-8"))
     return record
 

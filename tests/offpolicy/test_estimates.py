@@ -16,7 +16,7 @@ from scipy.stats import chisquare
 from segue.errors import InputError
 from segue.offpolicy.behaviours import LogFolder
 from segue.offpolicy.decisions import read_decisions
-from segue.offpolicy.estimate_report import HEAD, arm_names, estimate_rows, remarks, write_estimate
+from segue.offpolicy.estimate_report import arm_names, estimate_table, remarks, write_estimate
 from segue.offpolicy.estimates import LEVEL, OffPolicyLog
 from segue.offpolicy.estimators import snips
 from segue.simulation.listener import listen, start
@@ -261,16 +261,17 @@ def test_the_reward_model_can_be_fitted_on_other_sessions(mixed: Path) -> None:
 def test_the_report_has_the_candidate_and_the_arms_of_the_log(mixed: Path, tmp_path: Path) -> None:
     folder, log = opened(mixed)
     found = log.estimate(folder.candidate("popular", pick="uniform", artist_gap=0, file=None), settings())
-    rows = estimate_rows(found, log, "popular")
+    table = estimate_table(found, log, "popular")
+    rows = table.rows
     assert [row[:2] for row in rows[:2]] == [("popular", "robust"), ("popular", "SNIPS")]
     assert [row[0] for row in rows[2:]] == list(MIXED)
-    assert all(len(row) == len(HEAD) for row in rows)
+    assert all(len(row) == len(table.columns) for row in rows)
     of_arm = {arm: [s for s in sessions_of(mixed) if s[0]["experiments"]["TEST"] == arm] for arm in MIXED}
     means = [np.mean([session[1]["time"] for session in of_arm[arm]]) for arm in MIXED]
-    assert [float(row[2]) for row in rows[2:]] == pytest.approx(means, abs=6e-4)
+    assert [float(str(row[2])) for row in rows[2:]] == pytest.approx(means, abs=6e-4)
     times = [np.mean([sum(event["time"] for event in session) for session in of_arm[arm]]) for arm in MIXED]
-    assert [float(row[4]) for row in rows[2:]] == pytest.approx(times, abs=6e-3)
-    write_estimate(found, rows, tmp_path / "report", "popular", {"command": "test"})
+    assert [float(str(row[4])) for row in rows[2:]] == pytest.approx(times, abs=6e-3)
+    write_estimate(found, table, tmp_path / "report", "popular", {"command": "test"})
     record = json.loads((tmp_path / "report/estimate.json").read_text())
     assert record["offline/first_step_dr"] == found.first_step_dr.value
     assert record["candidate"] == "popular"

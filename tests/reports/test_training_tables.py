@@ -29,14 +29,15 @@ METRICS = {
 }
 
 
-def text_of(shown: RenderableType, width: int = 80) -> list[str]:
+def text_of(*shown: RenderableType, width: int = 80) -> list[str]:
     file = io.StringIO()
-    Console(file=file, width=width).print(shown)
+    for one in shown:
+        Console(file=file, width=width).print(one)
     return [line.rstrip() for line in file.getvalue().splitlines()]
 
 
 def test_metrics_are_shown_plainly_beside_their_floors_with_their_meaning() -> None:
-    lines = text_of(metrics_tables(METRICS, title="convex [seed=1]"))
+    lines = text_of(*metrics_tables(METRICS, title="convex [seed=1]"))
     assert lines[0].strip() == "convex [seed=1]"
     rows = [" ".join(line.split()) for line in lines]
     assert "test model ± counts popular what it is" in rows
@@ -52,18 +53,18 @@ def test_the_names_of_metrics_are_whole_in_a_narrow_terminal() -> None:
     recalls = {
         f"test/recall_at_{k}{floor}": 0.0123 for k in (1, 10) for floor in ("", "_counts_floor", "_popular_floor")
     }
-    lines = text_of(metrics_tables({**METRICS, **recalls}, title=""), width=60)
+    lines = text_of(*metrics_tables({**METRICS, **recalls}, title=""), width=60)
     names = [line.split()[0] for line in lines if line.startswith("  recall_at_")]
     assert sorted(names) == ["recall_at_1", "recall_at_10", "recall_at_50"]
     assert max(map(len, lines)) <= 60
 
 
 def test_every_floor_that_is_shown_is_explained_in_a_line_and_no_other() -> None:
-    text = "\n".join(text_of(metrics_tables(METRICS, title="")))
+    text = "\n".join(text_of(*metrics_tables(METRICS, title="")))
     for floor in ("counts", "popular", "mean", "random"):
         assert text.count(f"{floor}: ") == 1
     ranking_only = {name: value for name, value in METRICS.items() if "mse" not in name}
-    text = "\n".join(text_of(metrics_tables(ranking_only, title="")))
+    text = "\n".join(text_of(*metrics_tables(ranking_only, title="")))
     assert "counts: ranks by how often the candidate came next in training" in text
     assert "mean: " not in text
 
@@ -119,7 +120,7 @@ def test_queries_with_new_tracks_have_a_table_of_their_own_which_fits() -> None:
         assert f"{group} 1,234 0.25 0.25 0.25 0.25" in rows
     assert "new: not played in training; 3,168 such tracks" in rows
     assert max(map(len, lines)) <= 80
-    text = "\n".join(text_of(metrics_tables({**METRICS, **NEWNESS}, title="")))
+    text = "\n".join(text_of(*metrics_tables({**METRICS, **NEWNESS}, title="")))
     assert "cold" not in text
     assert "warm" not in text
     assert "new_tracks" not in text

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from segue.callbacks.export import session_vectors
 from segue.errors import InputError
+from segue.models.export import session_vectors
 from segue.models.heads import Biases, CosineMix
 from segue.room.release_view import ReleaseView, alphas_of, without_common_words
 from segue.serving.release import Release

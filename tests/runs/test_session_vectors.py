@@ -13,9 +13,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from segue.callbacks.export import session_vectors
 from segue.errors import InputError
 from segue.models.contracts import Scorer
+from segue.models.export import session_vectors
 from segue.models.retrieval.ranks import demote
 from segue.runs.session_vectors import FILE, SessionVectors, context_of, union
 from tests.conftest import make_catalog, make_vectors, make_vocabulary

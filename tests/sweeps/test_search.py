@@ -16,9 +16,9 @@ from hydra.types import HydraContext
 from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 
-from segue.callbacks.pruning import Pruning
 from segue.errors import InputError, JobFailed
 from segue.sweeps import search_report as report
+from segue.sweeps.pruning import Pruning
 from segue.sweeps.search import Search
 from segue.sweeps.search_space import Space
 from segue.sweeps.search_study import PRUNED, WHY, SearchSettings, best_so_far, finished, open_study, record_result

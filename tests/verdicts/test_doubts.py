@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segue.reports.markdown import document
 from segue.verdicts.analysis import analyse
-from segue.verdicts.doubts import doubts, exposures, split_sentence
-from segue.verdicts.report import markdown
+from segue.verdicts.doubts import doubts, split_sentence, users_table
+from segue.verdicts.report import blocks
 from segue.verdicts.slices import DAY_MS
 from segue.verdicts.users import Users, sums_of_users
 from tests.verdicts.users import settings, users_of
@@ -80,7 +81,7 @@ def test_the_users_of_arms_that_were_simulated_are_introduced_by_what_the_arms_a
     assert split_sentence(analysis).startswith(
         "C is random, T1 is run:1234. The split of the users over the arms agrees"
     )
-    assert "C is random, T1 is run:1234. " in markdown(analysis, {})
+    assert "C is random, T1 is run:1234. " in document(blocks(analysis))
     assert analysis.record()["recommenders"] == analysis.recommenders
 
 
@@ -120,7 +121,7 @@ def test_a_guardrail_that_does_not_hold_is_named() -> None:
 
 def test_the_users_are_compared_with_the_plan() -> None:
     analysis = analyse(replace(clean(), exposed=np.array([1200, 1000])), settings(split=[2, 1]))
-    cells = exposures(analysis)
+    cells = users_table(analysis).record()
     assert cells["planned share"] == ["66.7%", "33.3%"]
     assert cells["share"] == ["54.5%", "45.5%"]
     assert cells["users in the log"] == ["1,200", "1,000"]

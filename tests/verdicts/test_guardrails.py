@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segue.reports.tables import effects_table
 from segue.statistics.holm import holm
 from segue.verdicts.analysis import analyse
 from segue.verdicts.doubts import doubts
 from segue.verdicts.log import read_users
+from segue.verdicts.report import effects_table
 from segue.verdicts.result import Analysis
 from segue.verdicts.users import Users
 from tests.statistics.rates import repeat, within_four_standard_errors
@@ -57,7 +57,7 @@ def test_a_guardrail_holds_if_its_interval_is_better_than_the_margin(latency: fl
     assert (effect.relative_lower_percent > 10) == (decision == "broken")
     assert words in analysis.verdicts["T1"]
     assert ("margin 10 %" in analysis.verdicts["T1"]) == (decision != "holds")
-    assert any("guardrail, margin 10 %" in str(cell) for cell in effects_table(analysis.record()).columns[1].cells)
+    assert any("guardrail, margin 10 %" in str(row[1]) for row in effects_table(analysis, in_colour=False).rows)
 
 
 def test_a_guardrail_of_a_metric_where_more_is_better_is_broken_by_a_loss() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from segue.errors import InputError
 from segue.statistics.intervals import GroupSummary, fieller
-from segue.verdicts.plan import Plan, explain, make_plan, rows, sentence
+from segue.verdicts.plan import Plan, explain, make_plan, plan_table, sentence
 from segue.verdicts.slices import DAY_MS
 from segue.verdicts.sources import check_plan
 from segue.verdicts.users import Sessions, Users
@@ -87,7 +87,7 @@ def test_a_log_of_one_day_does_not_say_when_more_users_come() -> None:
     assert need(plan, 5).days is None
     assert need(plan, 5).users > 500
     assert "the log covers one day, therefore it does not say how many users more days bring" in sentence(plan)
-    assert rows(plan)[2][-1] == "–"
+    assert plan_table(plan).rows[2][-1] == "–"
     assert not any("nan" in line for line in explain(plan))
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from segue.reports.markdown import document
 from segue.verdicts.analysis import analyse
 from segue.verdicts.doubts import doubts
 from segue.verdicts.picture import draw
-from segue.verdicts.report import markdown
+from segue.verdicts.report import blocks
 from segue.verdicts.result import Analysis
 from segue.verdicts.slices import DAY_MS
 from segue.verdicts.users import Sessions, Users
@@ -60,7 +61,7 @@ def test_each_day_has_its_effect_and_a_fading_effect_is_noticed(tmp_path: Path) 
     assert days["4"].upper_percent < 40
     assert analysis.changes["T1"].upper_percent < 0
     assert any(line.startswith("T1: the effect changes by -") for line in doubts(analysis))
-    text = markdown(analysis, {})
+    text = document(blocks(analysis))
     assert "## Mean time per session by day and by segment" in text
     assert "second half, the effect changes by -" in text
     draw(analysis, tmp_path / "picture.png")

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from segue.reports.markdown import document
 from segue.reports.numbers import interval
-from segue.reports.tables import methods_table
 from segue.verdicts.analysis import analyse
 from segue.verdicts.doubts import doubts
-from segue.verdicts.report import markdown
+from segue.verdicts.report import blocks, methods_table
 from tests.verdicts.users import settings, users_of
 
 
@@ -35,7 +35,7 @@ def test_a_split_that_the_exclusions_make_unequal_is_noticed() -> None:
 def test_the_effects_of_a_withheld_verdict_are_not_emphasised() -> None:
     arm_of = np.arange(3000) < 1800
     users = users_of(np.random.default_rng(0).exponential(size=3000) * (1 + arm_of), arm_of)
-    withheld, shown = (markdown(analyse(users, settings(split=split)), {}) for split in (None, [2.0, 3.0]))
+    withheld, shown = (document(blocks(analyse(users, settings(split=split)))) for split in (None, [2.0, 3.0]))
     assert "| better |" in withheld
     assert "| **better** |" not in withheld
     assert "| **better** |" in shown
@@ -74,7 +74,7 @@ def test_a_primary_metric_whose_values_do_not_vary_has_no_test() -> None:
     analysis = analyse(users, settings(primary="mean_request_latency"))
     assert analysis.verdicts["T1"] == "no test of the difference from C: no value of mean request latency varies"
     assert doubts(analysis)
-    assert [str(cell) for cell in methods_table(analysis.record()).columns[3].cells] == ["–"]
+    assert [row[3] for row in methods_table(analysis, "+.1f").rows] == ["–"]
 
 
 def test_a_higher_latency_is_worse() -> None:

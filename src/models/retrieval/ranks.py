@@ -6,7 +6,8 @@ itself is never a candidate, and tracks already heard can come last.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,8 @@ TIE = 1e-6
 """Two scores tie if they differ by less than this, times max(1, |score|). Smaller differences are float32 noise."""
 _MAX_SCORES = 2**24
 """Number of scores in memory at once."""
+_PAIRS_AT_ONCE = 2**22
+"""Training pairs that are counted together, about."""
 
 
 def _rank(above: Real[np.ndarray, "B"], not_below: Real[np.ndarray, "B"]) -> Float64[np.ndarray, "B"]:
@@ -256,3 +259,40 @@ def ranks_by_plays(
         return csr_array(np.zeros((end - first, 0), np.float32), shape=(end - first, len(plays)))
 
     return ranks_of_scores(scores=no_scores, plays=plays, previous=previous, following=following)
+
+
+def ranks_by_counts(
+    previous_counts: Int64[np.ndarray, "N"],
+    pairs: Callable[[], Iterable[tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]]],
+    previous: Int64[np.ndarray, "Q"],
+    following: Int64[np.ndarray, "Q"],
+) -> Float64[np.ndarray, "Q"]:
+    """Rank each `following` by how often the training pairs had it after `previous`.
+
+    Args:
+        previous_counts: number of training pairs that have each track as the previous one.
+        pairs: reads the previous and the following tracks of all training pairs, some at a time; few are in memory.
+        previous: rows of the queries.
+        following: rows of the tracks that followed.
+
+    Returns:
+        Rank of each `following`, in [1, N-1].
+    """
+    num_tracks = len(previous_counts)
+    ranks, nothing = np.empty(len(previous)), np.zeros(num_tracks, np.int64)
+    rows, group = np.unique(previous), np.full(num_tracks, -1)
+    group[rows] = np.cumsum(previous_counts[rows]) // _PAIRS_AT_ONCE
+    for number in np.unique(group[rows]):  # some query tracks at a time, so that their pairs fit into memory
+        is_in = group == number
+        chosen = [(before[kept], after[kept]) for before, after in pairs() for kept in [is_in[before]]]
+        before, after = (np.concatenate(column) for column in zip(*chosen, strict=True))
+        once = np.ones(len(before), np.float32)
+        counts: csr_array = csr_array((once, (before, after)), shape=(num_tracks, num_tracks))
+        of = np.flatnonzero(is_in[previous])
+        scores = partial(_rows_of, counts, previous[of])
+        ranks[of] = ranks_of_scores(scores=scores, plays=nothing, previous=previous[of], following=following[of])
+    return ranks
+
+
+def _rows_of(counts: csr_array, rows: Int64[np.ndarray, "Q"], first: int, end: int) -> csr_array:
+    return csr_array(counts[rows[first:end]])

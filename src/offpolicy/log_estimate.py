@@ -1,10 +1,8 @@
-"""After the test: how much listeners would play of the recommendations, estimated from the test logs."""
+"""How much listeners would play of a run's recommendations, estimated from its test logs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from pytorch_lightning import Callback, LightningModule, Trainer
-
-from segue.callbacks.run_context import RunContext
 from segue.errors import InputError, check_number
 from segue.offpolicy.behaviours import LogFolder
 from segue.offpolicy.decisions import read_decisions
@@ -12,16 +10,12 @@ from segue.offpolicy.estimate_report import FEW, MANY_LEFT_OUT
 from segue.offpolicy.estimates import EstimateSettings, OffPolicy, OffPolicyLog
 from segue.reports.numbers import interval
 from segue.runs.recommendations import PICKS
-from segue.terminal.console import console
 
 
-class OffPolicyEstimates(Callback):
-    """Logs `offline/…` of the sessions that start after all those of training and validation.
-
-    It prints one line: the estimates, or why there are none. Sources without event logs are passed over.
+class OffPolicyEstimates:
+    """Estimates the recommendations from the sessions that start after all those of training and validation.
 
     Args:
-        context: of the run; has the file of recommendations.
         split: how the sessions were divided; only `time` says which sessions the model has not seen.
         session_gap_minutes: longest pause in a session, in minutes, as in the pairs.
         pick: how a track is picked from its list.
@@ -33,43 +27,34 @@ class OffPolicyEstimates(Callback):
     """
 
     def __init__(
-        self,
-        context: RunContext,
-        *,
-        split: str,
-        session_gap_minutes: int | float,
-        pick: str,
-        artist_gap: int,
-        settings: EstimateSettings,
+        self, *, split: str, session_gap_minutes: int | float, pick: str, artist_gap: int, settings: EstimateSettings
     ) -> None:
         if pick not in PICKS:
             raise InputError(f"callbacks.off_policy.pick must be one of {', '.join(PICKS)}, got {pick!r}")
         check_number("callbacks.off_policy.artist_gap", artist_gap, whole=True, least=0, most=1000)
-        self._context, self._split, self._gap_minutes = context, split, session_gap_minutes
+        self._split, self._gap_minutes = split, session_gap_minutes
         self._pick, self._artist_gap, self._settings = pick, artist_gap, settings
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Estimate, log and print."""
-        if self._context.recommendations is None or not has_event_log(self._path):
-            return
-        try:
-            found = self._estimate()
-        except InputError as error:
-            console.print(f"off-policy   not estimated: {error}", soft_wrap=True, markup=False)
-        else:
-            self._context.history.test.update(found.metrics())
-            for logger in trainer.loggers:
-                logger.log_metrics(found.metrics())
-            console.print(f"off-policy   {summary(found)}", soft_wrap=True, markup=False)
-        self._context.clock.end("estimates")
+    def __call__(
+        self, source: Path, recommendations: Path, *, is_session: bool, seen_until_ms: Callable[[], int]
+    ) -> tuple[dict[str, float], str] | None:
+        """Estimate.
 
-    @property
-    def _path(self) -> Path:
-        return Path(self._context.datamodule.path)
+        Args:
+            source: the source of the run.
+            recommendations: the file of lists.
+            is_session: whether the session is the query of the run.
+            seen_until_ms: latest start of a session that is not in the test set, in milliseconds since 1970.
 
-    def _estimate(self) -> OffPolicy:
-        vectors = self._context.vectors
-        if vectors is not None and vectors.context == "session":
+        Returns:
+            The metrics `offline/…`, and one line for people. None for a source without event logs.
+
+        Raises:
+            InputError: there is no estimate, and why.
+        """
+        if not has_event_log(source):
+            return None
+        if is_session:
             raise InputError(
                 "context=session is not estimated from a log; play such runs with abtest.py control= treatment="
             )
@@ -77,21 +62,19 @@ class OffPolicyEstimates(Callback):
             raise InputError(
                 f"datamodule.split={self._split} does not say which sessions the model has not seen; use split=time"
             )
-        path = self._path
-        folder = LogFolder.open(path / "logs" if (path / "logs").is_dir() else path, path / "tracks.json")
+        folder = LogFolder.open(_logs_of(source), source / "tracks.json")
         # the datamodule has refused logs with too many lines that are not events
         sessions = read_decisions(folder.logs, folder.catalog, max_rejected=1.0, session_gap_minutes=self._gap_minutes)
-        is_test = sessions.started_ms > self._context.datamodule.seen_until_ms
+        is_test = sessions.started_ms > seen_until_ms()
         if not is_test.any():
             raise InputError(
                 f"logs={folder.logs}: none of the {len(sessions):,} sessions that an estimate can use is in the test "
                 "set, the latest tenth of all; write the latest logs with propensities"
             )
         earlier, later = sessions.where(~is_test), sessions.where(is_test)
-        candidate = folder.candidate(
-            "lists", pick=self._pick, artist_gap=self._artist_gap, file=self._context.recommendations
-        )
-        return OffPolicyLog(later, folder, earlier).estimate(candidate, self._settings)
+        candidate = folder.candidate("lists", pick=self._pick, artist_gap=self._artist_gap, file=recommendations)
+        found = OffPolicyLog(later, folder, earlier).estimate(candidate, self._settings)
+        return found.metrics(), summary(found)
 
 
 def has_event_log(path: Path) -> bool:
@@ -100,8 +83,11 @@ def has_event_log(path: Path) -> bool:
     Args:
         path: of the source; anything but a folder with `data.json*` in it or in its `logs` has none.
     """
-    folder = path / "logs" if (path / "logs").is_dir() else path
-    return path.is_dir() and any(file.is_file() for file in folder.rglob("data.json*"))
+    return path.is_dir() and any(file.is_file() for file in _logs_of(path).rglob("data.json*"))
+
+
+def _logs_of(source: Path) -> Path:
+    return source / "logs" if (source / "logs").is_dir() else source
 
 
 def summary(found: OffPolicy) -> str:

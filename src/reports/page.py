@@ -1,4 +1,4 @@
-"""The report of an A/B test as one HTML file: the Markdown report with its picture inside."""
+"""A report as one HTML file: the Markdown report with its pictures inside."""
 
 import base64
 import html

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.callbacks import list_parts
-from segue.callbacks.list_parts import ListParts
 from segue.errors import InputError
+from segue.models.retrieval import list_parts
+from segue.models.retrieval.list_parts import ListParts
 from segue.models.retrieval.lists import ListBlock, ListSearch
 
 

@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pytorch_lightning import LightningModule, Trainer
 
-from segue.callbacks.log_estimate import OffPolicyEstimates
-from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.offpolicy.decisions import read_decisions
 from segue.offpolicy.estimates import OffPolicyLog
+from segue.offpolicy.log_estimate import OffPolicyEstimates
 from segue.simulation.policies import Popular, Random, StickyArtist
 from segue.simulation.world import World
-from tests.conftest import make_vectors
 from tests.verdicts.played import neighbours, opened, settings, simulate
 
 
@@ -31,41 +28,40 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def printed(context: RunContext, capsys: pytest.CaptureFixture[str], **changes: Any) -> str:
+def estimated(
+    datamodule: PairDataModule, lists: Path, *, is_session: bool = False, **changes: Any
+) -> tuple[dict[str, float], str]:
     usual: dict[str, Any] = {
         "split": "time", "session_gap_minutes": 30, "pick": "uniform", "artist_gap": 0, "settings": settings(),
     }  # fmt: skip
-    callback = OffPolicyEstimates(context, **{**usual, **changes})
-    callback.on_test_end(Trainer(logger=False, enable_checkpointing=False), LightningModule())
-    return capsys.readouterr().out
+    estimate = OffPolicyEstimates(**{**usual, **changes})
+    try:
+        found = estimate(
+            Path(datamodule.path), lists, is_session=is_session, seen_until_ms=lambda: datamodule.seen_until_ms
+        )
+    except InputError as error:
+        return {}, f"refused: {error}"
+    return found or ({}, "")
 
 
-def context_of(make: Callable[..., PairDataModule], run: Path, lists: Path | None) -> RunContext:
+def data_of(make: Callable[..., PairDataModule], run: Path) -> PairDataModule:
     datamodule = make(run)
     if (run / "tracks.json").is_file():
         datamodule.setup()
-    return RunContext(datamodule=datamodule, recommendations=lists)
+    return datamodule
 
 
-def test_a_run_with_the_session_is_not_estimated(
-    run: Path, datamodule_of: Callable[..., PairDataModule], capsys: pytest.CaptureFixture[str]
-) -> None:
-    context = context_of(datamodule_of, run, run / "recommendations.jsonl")
-    context.vectors = make_vectors(len(context.datamodule.catalog))
-    assert "not estimated: context=session is not estimated from a log; play such runs" in printed(context, capsys)
-    context.vectors = make_vectors(len(context.datamodule.catalog), context="last")
-    assert "context=session" not in printed(context, capsys)
+def test_a_run_with_the_session_is_not_estimated(run: Path, datamodule_of: Callable[..., PairDataModule]) -> None:
+    _, line = estimated(data_of(datamodule_of, run), run / "recommendations.jsonl", is_session=True)
+    assert line.startswith("refused: context=session is not estimated from a log; play such runs")
 
 
-def test_the_latest_tenth_of_the_sessions_is_estimated(
-    run: Path, datamodule_of: Callable[..., PairDataModule], capsys: pytest.CaptureFixture[str]
-) -> None:
-    context = context_of(datamodule_of, run, run / "recommendations.jsonl")
-    line = printed(context, capsys)
-    assert line.startswith("off-policy   first step 0.")
-    assert line.count("\n") == 1
+def test_the_latest_tenth_of_the_sessions_is_estimated(run: Path, datamodule_of: Callable[..., PairDataModule]) -> None:
+    metrics, line = estimated(data_of(datamodule_of, run), run / "recommendations.jsonl")
+    assert line.startswith("first step 0.")
+    assert "\n" not in line
     assert re.search(r"300 test sessions, worth \d+, fewer than 30: the intervals may be much too narrow$", line)
-    metrics, folder = context.history.test, opened(run)[0]
+    folder = opened(run)[0]
     sessions, number = (
         read_decisions(folder.logs, folder.catalog, max_rejected=0.0, session_gap_minutes=30),
         np.arange(3000),
@@ -75,78 +71,71 @@ def test_the_latest_tenth_of_the_sessions_is_estimated(
     candidate = folder.candidate("lists", pick="uniform", artist_gap=0, file=run / "recommendations.jsonl")
     assert metrics == log.estimate(candidate, settings()).metrics()
     assert {"offline/first_step_snips", "offline/first_step_dr_lower", "offline/share_without_support"} <= set(metrics)
-    assert "estimates" in context.clock.seconds
 
 
 def test_only_sessions_that_the_model_has_not_seen_are_estimated(
-    world: World, tmp_path: Path, datamodule_of: Callable[..., PairDataModule], capsys: pytest.CaptureFixture[str]
+    world: World, tmp_path: Path, datamodule_of: Callable[..., PairDataModule]
 ) -> None:
     """The last day has no propensities; the test set, the latest tenth of all sessions, begins with it."""
     arms = {"C": Random(world=world), "T1": Popular(num_tracks=100, world=world)}
     simulate(world, tmp_path / "one", arms, sessions=900)
     simulate(world, tmp_path / "two", arms, sessions=100, after=tmp_path / "one", with_propensity=False)
     lists = neighbours(world, tmp_path / "recommendations.jsonl")
-    context = context_of(datamodule_of, tmp_path / "two", lists)
-    line = printed(context, capsys)
-    assert re.match(r"off-policy   not estimated: .* none of the 900 sessions that an estimate can use is in the", line)
-    assert context.history.test == {}
+    metrics, line = estimated(data_of(datamodule_of, tmp_path / "two"), lists)
+    assert re.match(r"refused: .* none of the 900 sessions that an estimate can use is in the", line)
+    assert metrics == {}
 
 
 def test_the_session_is_printed_where_it_is_reliable(
-    world: World,
-    run: Path,
-    datamodule_of: Callable[..., PairDataModule],
-    capsys: pytest.CaptureFixture[str],
+    world: World, run: Path, datamodule_of: Callable[..., PairDataModule]
 ) -> None:
-    context = context_of(datamodule_of, run, run / "recommendations.jsonl")
-    assert "session not estimated, because its mean weight is 0." in printed(context, capsys)
-    assert "offline/session_snips" not in context.history.test
+    datamodule = data_of(datamodule_of, run)
+    metrics, line = estimated(datamodule, run / "recommendations.jsonl")
+    assert "session not estimated, because its mean weight is 0." in line
+    assert "offline/session_snips" not in metrics
     every_track = neighbours(world, run.with_name("every.jsonl"), num=len(world.catalog) - 1)
-    context = context_of(datamodule_of, run, every_track)
-    line = printed(context, capsys)
+    metrics, line = estimated(datamodule, every_track)
     assert re.search(r"; session \d\.\d\d \[", line)
     assert "too narrow" not in line
-    assert "offline/session_snips_lower" in context.history.test
+    assert "offline/session_snips_lower" in metrics
 
 
 @pytest.mark.parametrize(
     ("folder", "changes", "message"),
     [
-        ("old", {}, "off-policy   not estimated: logs=.* no line has a propensity"),
+        ("old", {}, "refused: logs=.* no line has a propensity"),
         (
             "run",
             {"split": "session"},
-            "off-policy   not estimated: datamodule.split=session does not say which sessions",
+            "refused: datamodule.split=session does not say which sessions",
         ),
         (
             "run",
             {"settings": settings(min_effective_sample_size=300)},
-            "off-policy   not estimated: the logs are worth",
+            "refused: the logs are worth",
         ),
     ],
 )
 def test_what_cannot_be_estimated_is_refused_in_one_line(
     run: Path,
     datamodule_of: Callable[..., PairDataModule],
-    capsys: pytest.CaptureFixture[str],
     folder: str,
     changes: dict[str, Any],
     message: str,
 ) -> None:
-    context = context_of(datamodule_of, run.with_name(folder), run / "recommendations.jsonl")
-    line = printed(context, capsys, **changes)
+    datamodule = data_of(datamodule_of, run.with_name(folder))
+    metrics, line = estimated(datamodule, run / "recommendations.jsonl", **changes)
     assert re.match(message, line)
-    assert line.count("\n") == 1
-    assert context.history.test == {}
+    assert "\n" not in line
+    assert metrics == {}
 
 
-def test_a_run_without_an_event_log_or_without_recommendations_is_passed_over(
-    run: Path, tmp_path: Path, datamodule_of: Callable[..., PairDataModule], capsys: pytest.CaptureFixture[str]
+def test_a_run_without_an_event_log_is_passed_over(
+    run: Path, tmp_path: Path, datamodule_of: Callable[..., PairDataModule]
 ) -> None:
     (tmp_path / "playlists.csv").write_text("playlist,track\n", encoding="utf-8")
     for source in (tmp_path, tmp_path / "playlists.csv", tmp_path / "*.csv"):
-        assert printed(context_of(datamodule_of, source, run / "recommendations.jsonl"), capsys) == ""
-    assert printed(context_of(datamodule_of, run, None), capsys) == ""
+        assert estimated(data_of(datamodule_of, source), run / "recommendations.jsonl") == ({}, "")
 
 
 @pytest.mark.parametrize(
@@ -157,11 +146,7 @@ def test_a_run_without_an_event_log_or_without_recommendations_is_passed_over(
     ],
 )
 def test_a_setting_out_of_range_is_refused(
-    run: Path,
-    datamodule_of: Callable[..., PairDataModule],
-    capsys: pytest.CaptureFixture[str],
-    changes: dict[str, Any],
-    message: str,
+    run: Path, datamodule_of: Callable[..., PairDataModule], changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        printed(context_of(datamodule_of, run, None), capsys, **changes)
+        estimated(data_of(datamodule_of, run), run / "recommendations.jsonl", **changes)
