@@ -147,6 +147,7 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     from hydra.utils import instantiate
 
     from segue.offpolicy.behaviours import LogFolder
+    from segue.offpolicy.candidate import candidate_of
     from segue.offpolicy.decisions import read_decisions
     from segue.offpolicy.estimate_report import HEAD, estimate_rows, remarks, write_estimate
     from segue.offpolicy.estimates import OffPolicyLog
@@ -154,7 +155,6 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     from segue.runs.folder import refuse_used_folder
     from segue.runs.provenance import provenance
     from segue.tracking.recommenders import attach_estimate, locate_recommendations
-    from segue.verdicts.sources import candidate_of
 
     refuse_used_folder(run_dir, "estimate.json")
     given = OmegaConf.to_container(config.candidate) if OmegaConf.is_config(config.candidate) else config.candidate
@@ -180,15 +180,7 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
         decisions = read_decisions(folder.logs, folder.catalog, **reading)
         log = OffPolicyLog(decisions, folder)
     with console.status("estimating"):
-        behaviour = folder.candidate(
-            candidate.name,
-            pick=candidate.pick,
-            artist_gap=candidate.artist_gap,
-            file=candidate.file,
-            exploration=candidate.exploration,
-            exploration_plays=candidate.exploration_plays,
-        )
-        found = log.estimate(behaviour, settings)
+        found = log.estimate(folder.candidate(candidate), settings)
         rows = estimate_rows(found, log, candidate.name)
         write_estimate(found, rows, run_dir, given, provenance())
     console.print(rows_table(HEAD, rows, title="Estimates from the log"), "")

@@ -1,17 +1,19 @@
 """After the test: how much listeners would play of the recommendations, estimated from the test logs."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.callbacks.run_context import RunContext
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.offpolicy.behaviours import LogFolder
+from segue.offpolicy.candidate import Candidate
 from segue.offpolicy.decisions import read_decisions
 from segue.offpolicy.estimate_report import FEW, MANY_LEFT_OUT
 from segue.offpolicy.estimates import EstimateSettings, OffPolicy, OffPolicyLog
 from segue.reports.numbers import interval
-from segue.runs.recommendations import PICKS
 from segue.terminal.console import console
 
 
@@ -42,11 +44,11 @@ class OffPolicyEstimates(Callback):
         artist_gap: int,
         settings: EstimateSettings,
     ) -> None:
-        if pick not in PICKS:
-            raise InputError(f"callbacks.off_policy.pick must be one of {', '.join(PICKS)}, got {pick!r}")
-        check_number("callbacks.off_policy.artist_gap", artist_gap, whole=True, least=0, most=1000)
+        how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap, "where": "callbacks.off_policy."}
+        self._candidate = partial(Candidate, name="lists", **how)
+        self._candidate()  # refuses a setting out of range before the run
         self._context, self._split, self._gap_minutes = context, split, session_gap_minutes
-        self._pick, self._artist_gap, self._settings = pick, artist_gap, settings
+        self._settings = settings
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Estimate, log and print."""
@@ -88,9 +90,7 @@ class OffPolicyEstimates(Callback):
                 "set, the latest tenth of all; write the latest logs with propensities"
             )
         earlier, later = sessions.where(~is_test), sessions.where(is_test)
-        candidate = folder.candidate(
-            "lists", pick=self._pick, artist_gap=self._artist_gap, file=self._context.recommendations
-        )
+        candidate = folder.candidate(self._candidate(file=self._context.recommendations))
         return OffPolicyLog(later, folder, earlier).estimate(candidate, self._settings)
 
 

@@ -73,7 +73,7 @@ def step(
         played: the session so far.
     """
     row = shelf.release.row_of(played.tracks[-1])
-    following, fallback, propensity = recommender.follow(arm, user, row, played.tracks, played.shares)
+    following, fallback, propensity = recommender.follow(arm, user, row, played)
     return why(
         shelf, recommender, companion, arm, played, int(shelf.release.track_ids[following]), propensity, fallback
     )

@@ -22,6 +22,7 @@ from segue.evaluation import ranking
 from segue.models.retrieval.approximate import approximate_lists
 from segue.models.retrieval.exact import exact_lists, top_k
 from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
+from segue.picking.inner_products import inner_products
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.statistics.intervals import MeanInterval
@@ -300,7 +301,7 @@ def test_the_vectors_of_a_head_are_written_beside_the_lists(
     if with_vectors:
         vectors = SessionVectors.read(tmp_path / FILE, ring.catalog)
         lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
-        scores = vectors.scores(vectors.queries, lists.rows.astype(np.int32))
+        scores = inner_products(vectors.items, vectors.queries, lists.rows.astype(np.int32))
         np.testing.assert_allclose(scores, lists.scores, atol=1e-5)
 
 

@@ -72,7 +72,7 @@ def test_the_latest_tenth_of_the_sessions_is_estimated(
     )
     assert (np.diff(sessions.started_ms[2698:2702]) > 0).all(), "no other session starts when the first one does"
     log = OffPolicyLog(sessions.where(number >= 2700), folder, sessions.where(number < 2700))
-    candidate = folder.candidate("lists", pick="uniform", artist_gap=0, file=run / "recommendations.jsonl")
+    candidate = folder.candidate(Candidate(name="lists", file=run / "recommendations.jsonl"))
     assert metrics == log.estimate(candidate, settings()).metrics()
     assert {"offline/first_step_snips", "offline/first_step_dr_lower", "offline/share_without_support"} <= set(metrics)
     assert "estimates" in context.clock.seconds
