@@ -96,7 +96,7 @@ class Learned(Policy):
             for played in crowd.tracks:
                 available &= lists != played[:, None]
         places = pick("weighted" if self.how == "weighted" else "uniform", available, self.rng.random(len(crowd)))
-        return Recommended(at(lists, places).astype(np.int64), np.full(len(crowd), np.nan))
+        return Recommended(at(lists, places, -1).astype(np.int64), np.full(len(crowd), np.nan))
 
     def _best(self, rows: Any, num: int) -> tuple[Any, Tensor]:
         """The best tracks of each query and their scores; of equal scores the track with more plays comes first."""

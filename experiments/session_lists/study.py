@@ -103,8 +103,7 @@ def recommends(vectors: SessionVectors, lists: Any, num: int | None, how: str) -
         else:
             search = SessionSearch(vectors, lists, num_lists=num, may_repeat=False)
             found = session_candidates(search, crowd, k=lists.shape[1])
-        places = pick(how, found >= 0, draws)
-        return np.where(places < 0, -1, at(found, places)).astype(np.int64)
+        return at(found, pick(how, found >= 0, draws), -1).astype(np.int64)
 
     return recommend
 

@@ -24,9 +24,9 @@ from segue.picking.places import (
 
 LISTS = ("lists", "user_lists")
 """The policies that recommend from lists: from that of the last track, or from that of the user."""
-_SOURCES = {**dict.fromkeys(LISTS, "list"), "sticky_artist": "artist", "popular": "popular"}
-"""The source of each policy; that of `random` is the last one of all."""
-POLICIES = (*LISTS, "random", "popular", "sticky_artist")
+_SOURCES = {**dict.fromkeys(LISTS, "list"), "random": "random", "popular": "popular", "sticky_artist": "artist"}
+"""The source of each policy."""
+POLICIES = tuple(_SOURCES)
 FALLBACKS = ("artist", "popular", "random")
 """Used in this order where a list has no candidate left: another track of the artist, a popular track, any track."""
 NUM_POPULAR = 100
@@ -205,14 +205,6 @@ class ArtistTracks:
         return np.where(steps < size, found, -1).astype(np.int64)
 
 
-class _Open(NamedTuple):
-    """What may be picked from lists: their open places, those of new tracks, and new tracks that are in no list."""
-
-    places: Bool[np.ndarray, "S K"]
-    new: Bool[np.ndarray, "S K"]
-    elsewhere: Bool[np.ndarray, "S M"]
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Picker:
     """Picks the next track of sessions.
@@ -242,8 +234,8 @@ class Picker:
     @cached_property
     def sources(self) -> tuple[str, ...]:
         """Where tracks come from, in this order: the source of the policy, and its fallbacks."""
-        own = tuple(source for source in (_SOURCES.get(self.policy),) if source)
-        return (*own, *(FALLBACKS if self.with_fallbacks and self.has_lists else FALLBACKS[-1:]))
+        fallbacks = FALLBACKS if self.with_fallbacks and self.has_lists else FALLBACKS[-1:]
+        return tuple(dict.fromkeys((_SOURCES[self.policy], *fallbacks)))
 
     @property
     def has_lists(self) -> bool:
@@ -314,7 +306,7 @@ class Picker:
         candidates: Int[np.ndarray, "S K"],
         heard: Int[np.ndarray, "S T"],
         draws: Float64[np.ndarray, "S"],
-    ) -> tuple[Int64[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
+    ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """Pick a track of the list of each session, or a new one.
 
         Args:
@@ -325,18 +317,16 @@ class Picker:
         Returns:
             Row and probability of each track; -1 and 0 where a list has none left.
         """
-        is_open = self._open(candidates, heard)
-        of_list, share = self._of_list(is_open)
-        places, usual = is_open.places, draws
+        is_open, is_new, others, share = self._open(candidates, heard)
+        of_list = self._of_list(is_open, is_new, share)
         if self.exploration:
-            explores, usual = split_draws(draws, self.exploration)
-            places = np.where((explores & is_open.new.any(1))[:, None], is_open.new, places)
-        chosen = pick(self.pick, places, usual)
-        rows, chances = _at_places(candidates, of_list, chosen)
-        if self.exploration and len(outside := np.flatnonzero(explores & is_open.elsewhere.any(1))):
-            elsewhere = is_open.elsewhere[outside]
-            rows[outside] = self.new[pick("uniform", elsewhere, usual[outside])]
-            chances[outside] = share[outside] / elsewhere.sum(1)
+            explores, draws = split_draws(draws, self.exploration)
+            is_open = np.where((explores & is_new.any(1))[:, None], is_new, is_open)
+        chosen = pick(self.pick, is_open, draws)
+        rows, chances = at(candidates, chosen, -1), at(of_list, chosen, 0.0)
+        if self.exploration and len(some := np.flatnonzero(explores & others.any(1))):
+            rows[some] = self.new[pick("uniform", others[some], draws[some])]
+            chances[some] = share[some] / others[some].sum(1)
         return rows, chances
 
     def choices(self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]) -> Choices:
@@ -375,7 +365,7 @@ class Picker:
         candidates: Int[np.ndarray, "S K"],
         heard: Int[np.ndarray, "S T"],
         rng: np.random.Generator,
-    ) -> tuple[Int64[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
+    ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """A track of a source and its probability; -1 and 0 where it has none left."""
         num = len(heard)
         if source == "list":
@@ -384,7 +374,8 @@ class Picker:
             return self._any(heard, rng)
         if self.avoids_heard:
             rows, chances = self._distribution(source, candidates, heard)
-            return _at_places(rows, chances, pick("uniform", chances > 0, rng.random(num)))
+            places = pick("uniform", chances > 0, rng.random(num))
+            return at(rows, places, -1), at(chances, places, 0.0)
         # one draw suffices: sources are long, and all their tracks have the same probability
         if source == "artist":
             num_others = self.artists.num_others(heard[:, 0])
@@ -398,7 +389,7 @@ class Picker:
 
     def _any(
         self, heard: Int[np.ndarray, "S T"], rng: np.random.Generator
-    ) -> tuple[Int64[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
+    ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """Any track, as far as some draws find one that is not avoided, and its probability."""
         avoided, num_tracks = self._avoided(heard), len(self.artists.artist_of)
         rows = rng.integers(num_tracks, size=len(heard))
@@ -415,11 +406,10 @@ class Picker:
     ) -> tuple[Int[np.ndarray, "S C"], Float64[np.ndarray, "S C"]]:
         """The tracks of a source with their probabilities; all 0 where none is left."""
         if source == "list":
-            is_open = self._open(candidates, heard)
-            of_list, share = self._of_list(is_open)
-            new = np.broadcast_to(self.new, is_open.elsewhere.shape)
-            elsewhere = share[:, None] * pick_probabilities("uniform", is_open.elsewhere)
-            return np.concatenate([candidates, new], 1), np.concatenate([of_list, elsewhere], 1)
+            is_open, is_new, others, share = self._open(candidates, heard)
+            of_others = share[:, None] * pick_probabilities("uniform", others)
+            rows = np.concatenate([candidates, np.broadcast_to(self.new, others.shape)], 1)
+            return rows, np.concatenate([self._of_list(is_open, is_new, share), of_others], 1)
         rows = np.broadcast_to(self.popular, (len(heard), len(self.popular)))
         if source == "artist":
             last = heard[:, 0]
@@ -430,20 +420,24 @@ class Picker:
         is_open = rows >= 0
         return is_open & ~are_in(rows, heard) if self.avoids_heard else is_open
 
-    def _open(self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]) -> _Open:
-        """What may be picked from lists."""
+    def _open(
+        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]
+    ) -> tuple[Bool[np.ndarray, "S K"], Bool[np.ndarray, "S K"], Bool[np.ndarray, "S M"], Float64[np.ndarray, "S"]]:
+        """The places of lists that may be picked, those of new tracks, and where a list has none, which of all new
+        tracks; and the share of the picks that explore."""
         recent = heard[:, : self.artist_gap]
         artists = np.where(recent >= 0, self.artists.artist_of[recent], -1)
-        places = self._spaced(self._unheard(candidates, heard), candidates, artists)
-        is_new, elsewhere = places[:, :0], np.zeros((len(heard), len(self.new)), bool)
-        if self.exploration:
-            is_new = places & self._is_new[candidates]
-            without = np.flatnonzero(places.any(1) & ~is_new.any(1))
-            avoided = heard[without] if self.avoids_heard else heard[without, :1]
-            unheard = np.ones((len(without), len(self.new) + 1), bool)  # the last one is for tracks that are not new
-            np.put_along_axis(unheard, self._place_of_new[avoided], False, axis=1)
-            elsewhere[without] = self._spaced(unheard[:, :-1], self.new[None], artists[without])
-        return _Open(places, is_new, elsewhere)
+        is_open = self._spaced(self._unheard(candidates, heard), candidates, artists)
+        is_new, others = np.zeros(is_open.shape, bool), np.zeros((len(heard), len(self.new)), bool)
+        if not self.exploration:
+            return is_open, is_new, others, np.zeros(len(heard))
+        is_new = is_open & (self._place_of_new[candidates] < len(self.new))
+        without = np.flatnonzero(is_open.any(1) & ~is_new.any(1))
+        avoided = heard[without] if self.avoids_heard else heard[without, :1]
+        unheard = np.ones((len(without), len(self.new) + 1), bool)  # the last one is for tracks that are not new
+        np.put_along_axis(unheard, self._place_of_new[avoided], False, axis=1)
+        others[without] = self._spaced(unheard[:, :-1], self.new[None], artists[without])
+        return is_open, is_new, others, np.where(is_new.any(1) | others.any(1), self.exploration, 0.0)
 
     def _spaced(
         self, is_open: Bool[np.ndarray, "S K"], rows: Int[np.ndarray, "R K"], artists: Int[np.ndarray, "S G"]
@@ -455,14 +449,14 @@ class Picker:
         is_spaced = is_open & ~are_in(of_rows, artists)
         return np.where(is_spaced.any(1, keepdims=True), is_spaced, is_open)
 
-    def _of_list(self, is_open: _Open) -> tuple[Float64[np.ndarray, "S K"], Float64[np.ndarray, "S"]]:
-        """The probability of each place of the lists, and the share of the picks that explore."""
-        usual = pick_probabilities(self.pick, is_open.places)
+    def _of_list(
+        self, is_open: Bool[np.ndarray, "S K"], is_new: Bool[np.ndarray, "S K"], share: Float64[np.ndarray, "S"]
+    ) -> Float64[np.ndarray, "S K"]:
+        """The probability of each place of the lists."""
+        usual = pick_probabilities(self.pick, is_open)
         if not self.exploration:
-            return usual, np.zeros(len(usual))
-        share = np.where(is_open.new.any(1) | is_open.elsewhere.any(1), self.exploration, 0.0)
-        explored = pick_probabilities(self.pick, is_open.new)
-        return (1 - share)[:, None] * usual + share[:, None] * explored, share
+            return usual
+        return (1 - share)[:, None] * usual + share[:, None] * pick_probabilities(self.pick, is_new)
 
     @cached_property
     def _place_of_new(self) -> Int64[np.ndarray, "N_1"]:
@@ -470,16 +464,3 @@ class Picker:
         place = np.full(len(self.artists.artist_of) + 1, len(self.new))
         place[self.new] = np.arange(len(self.new))
         return place
-
-    @cached_property
-    def _is_new(self) -> Bool[np.ndarray, "N_1"]:
-        return np.asarray(self._place_of_new < len(self.new))
-
-
-def _at_places(
-    rows: Int[np.ndarray, "S K"], chances: Float64[np.ndarray, "S K"], places: Int64[np.ndarray, "S"]
-) -> tuple[Int64[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
-    """Row and probability at a place of each line; -1 and 0 for the place -1."""
-    if not rows.shape[1]:
-        return np.full(len(places), -1), np.zeros(len(places))
-    return np.where(places < 0, -1, at(rows, places)).astype(np.int64), np.where(places < 0, 0.0, at(chances, places))

@@ -56,14 +56,17 @@ def _weights(how: str, open_places: Bool[np.ndarray, "S K"]) -> Float64[np.ndarr
     return open_places / np.arange(1, open_places.shape[1] + 1) if how == "weighted" else open_places.astype(np.float64)
 
 
-def at(values: np.ndarray, places: Int64[np.ndarray, "S"]) -> np.ndarray:
-    """The value at a place of each list; any where the place is -1.
+def at(values: np.ndarray, places: Int64[np.ndarray, "S"], otherwise: float) -> np.ndarray:
+    """The value at a place of each list.
 
     Args:
         values: of each place of each list.
-        places: a place of each list.
+        places: a place of each list; -1 for none.
+        otherwise: the value where there is none.
     """
-    return np.asarray(values[np.arange(len(places)), places])
+    if not values.shape[1]:
+        return np.full(len(places), otherwise)
+    return np.where(places < 0, otherwise, values[np.arange(len(places)), places])
 
 
 def split_draws(

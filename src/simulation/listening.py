@@ -144,8 +144,7 @@ def uniformly(candidates: Callable[[Crowd], Int[np.ndarray, "S K"]]) -> Recommen
 
     def recommend(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
         rows = candidates(crowd)
-        places = pick("uniform", rows >= 0, draws)
-        return np.where(places < 0, -1, at(rows, places)).astype(np.int64)
+        return at(rows, pick("uniform", rows >= 0, draws), -1).astype(np.int64)
 
     return recommend
 
