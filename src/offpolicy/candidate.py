@@ -84,8 +84,9 @@ def candidate_of(
         raise InputError(
             f"candidate: {unknown[0]!r} is not a setting of a candidate; its settings are {', '.join(_SETTINGS)}"
         )
-    how = {key: value for key, value in settings.items() if key != "context"}
-    found = Candidate(**{"name": name, "exploration_plays": exploration_plays, **how})
+    how: dict[str, Any] = {"exploration_plays": exploration_plays, **settings}
+    context = how.pop("context", None)
+    found = Candidate(name=name, **how)
     named = parse_name(name)
     if named.kind == "url" or (named.kind == "word" and name not in _WORDS):
         raise InputError(unknown_recommender("candidate", name, list(_WORDS), FILES))
@@ -94,7 +95,7 @@ def candidate_of(
     if named.kind == "word":
         return found
     file = locate(named.name) if named.kind == "stored" else Path(named.name)
-    if context_of("candidate", settings.get("context"), file) == "session":
+    if context_of("candidate", context, file) == "session":
         raise InputError(
             f"candidate={name} answers from the session (context=session), which is not estimated from a log; play "
             "it with control= and treatment=, or estimate its lists: candidate={recommender: …, context: last}"

@@ -276,7 +276,7 @@ class Picker:
     def pick_one(self, candidates: Int[np.ndarray, "K"], last: int, rng: np.random.Generator) -> tuple[int, float, int]:
         """As `pick_next`, for one session, where only its last track matters, and without exploration.
 
-        It is the plain form of uniform picks, without arrays of one session: `/next` answers one request at a time.
+        Without arrays of one session: they would take longer than all else that `/next` does for such a request.
 
         Args:
             candidates: the list; -1 fills it up.
@@ -382,10 +382,9 @@ class Picker:
             steps = 1 + (rng.random(num) * num_others).astype(np.int64)
             chances = np.where(num_others > 0, 1 / np.maximum(num_others, 1), 0.0)
             return self.artists.after(heard[:, 0], steps[:, None])[:, 0], chances
-        if not len(self.popular):
+        if not (num_popular := len(self.popular)):
             return np.full(num, -1), np.zeros(num)
-        rows = self.popular[rng.integers(len(self.popular), size=num)].astype(np.int64)
-        return rows, np.full(num, 1 / len(self.popular))
+        return self.popular[rng.integers(num_popular, size=num)], np.full(num, 1 / num_popular)
 
     def _any(
         self, heard: Int[np.ndarray, "S T"], rng: np.random.Generator

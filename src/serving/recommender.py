@@ -77,10 +77,13 @@ class Recommender:
         }
         self._searches = {
             arm: SessionSearch(
-                vectors, release.lists[arm], num_lists=given.num_lists, may_repeat=given.pick == "uniform"
+                release.vectors[arm],
+                release.lists[arm],
+                num_lists=given.num_lists,
+                may_repeat=given.pick == "uniform",
             )
-            for arm, vectors in release.vectors.items()
-            if (given := release.arms[arm])
+            for arm, given in release.arms.items()
+            if given.is_of_session
         }
         self._asked: list[_Asked] = []
         self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
@@ -130,7 +133,7 @@ class Recommender:
     def _answer(self) -> None:
         asked, self._asked = self._asked, []
         try:
-            for arm in {one.arm for one in asked}:
+            for arm in dict.fromkeys(one.arm for one in asked):
                 _, users, rows, played, waiting = zip(*(one for one in asked if one.arm == arm), strict=True)
                 for future, answer in zip(waiting, self._together(arm, users, rows, played), strict=True):
                     if not future.done():  # its request was cancelled
