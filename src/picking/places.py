@@ -56,7 +56,7 @@ def _weights(how: str, open_places: Bool[np.ndarray, "S K"]) -> Float64[np.ndarr
     return open_places / np.arange(1, open_places.shape[1] + 1) if how == "weighted" else open_places.astype(np.float64)
 
 
-def at(values: np.ndarray, places: Int64[np.ndarray, "S"], otherwise: float) -> np.ndarray:
+def at(values: np.ndarray, places: Int64[np.ndarray, "S"], otherwise: int | float) -> np.ndarray:
     """The value at a place of each list.
 
     Args:

@@ -13,6 +13,7 @@ from segue.callbacks.log_estimate import OffPolicyEstimates
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
+from segue.offpolicy.candidate import Candidate
 from segue.offpolicy.decisions import read_decisions
 from segue.offpolicy.estimates import OffPolicyLog
 from segue.simulation.policies import Popular, Random, StickyArtist

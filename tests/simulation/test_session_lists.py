@@ -113,7 +113,7 @@ def test_what_all_sessions_of_a_step_are_searched_for_is_what_each_part_finds(
 
 def chosen(policy: Lists, crowd: Crowd, draws: Any) -> Any:
     """A track of the list of each session; -1 where there is none."""
-    return policy.picker.pick_from_lists(policy.candidates(crowd), crowd.tracks[::-1].T, draws)[0]
+    return policy.picker.pick_from_lists(policy.candidates(crowd), crowd.tracks[::-1].T, draws)[0].astype(np.int64)
 
 
 def test_the_choice_depends_on_the_session_and_not_on_the_others(world: World, folder: Path) -> None:
